@@ -1,0 +1,115 @@
+"""Class tables: ids, names, colours and the mappings between label sets. The one place they are defined."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from camseg_core.errors import ModelError
+
+UNLABELLED = 255
+"""The id of a pixel without a class, in every mask that leaves the project."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """One class: `id` is the Cityscapes train id, `color` its RGB."""
+
+    id: int
+    name: str
+    color: tuple[int, int, int]
+
+
+CITYSCAPES: tuple[Label, ...] = tuple(
+    Label(i, name, color)
+    for i, (name, color) in enumerate(
+        [
+            ("road", (128, 64, 128)),
+            ("sidewalk", (244, 35, 232)),
+            ("building", (70, 70, 70)),
+            ("wall", (102, 102, 156)),
+            ("fence", (190, 153, 153)),
+            ("pole", (153, 153, 153)),
+            ("traffic light", (250, 170, 30)),
+            ("traffic sign", (220, 220, 0)),
+            ("vegetation", (107, 142, 35)),
+            ("terrain", (152, 251, 152)),
+            ("sky", (70, 130, 180)),
+            ("person", (220, 20, 60)),
+            ("rider", (255, 0, 0)),
+            ("car", (0, 0, 142)),
+            ("truck", (0, 0, 70)),
+            ("bus", (0, 60, 100)),
+            ("train", (0, 80, 100)),
+            ("motorcycle", (0, 0, 230)),
+            ("bicycle", (119, 11, 32)),
+        ]
+    )
+)
+"""The 19 Cityscapes train classes, in the order of their train ids."""
+
+TRAIN_ID: dict[str, int] = {label.name: label.id for label in CITYSCAPES}
+
+CAMVID_11: tuple[tuple[str, str], ...] = (
+    ("sky", "sky"),
+    ("building", "building"),
+    ("pole", "pole"),
+    ("road", "road"),
+    ("sidewalk", "sidewalk"),
+    ("vegetation", "vegetation"),
+    ("traffic sign", "traffic sign"),
+    ("fence", "fence"),
+    ("car", "car"),
+    ("person", "person"),
+    ("bicyclist", "rider"),
+)
+"""CamVid's 11 classes in the order of their ids, each with the Cityscapes class it is mapped to (id 11 is void)."""
+
+CAMVID_11_TRAIN_IDS: tuple[int, ...] = tuple(TRAIN_ID[target] for _, target in CAMVID_11)
+
+UNLABELLED_COLOR = (0, 0, 0)
+
+PUBLISHED_PALETTE: tuple[tuple[int, int, int], ...] = (
+    UNLABELLED_COLOR,
+    *((0, 130, 180) if label.name == "sky" else label.color for label in CITYSCAPES),
+)
+"""Colours that the published weights draw masks with: unlabelled, then the 19 classes. Its sky is not Cityscapes' (70, 130, 180)."""
+
+
+def cityscapes_labels(train_ids: Sequence[int]) -> tuple[Label, ...]:
+    """The Cityscapes classes with these train ids, in this order."""
+    return tuple(CITYSCAPES[i] for i in train_ids)
+
+
+def color_table(labels: Sequence[Label] = CITYSCAPES) -> npt.NDArray[np.uint8]:
+    """RGB by id, `(256, 3)`; ids without a class are black."""
+    table = np.zeros((256, 3), np.uint8)
+    table[:] = UNLABELLED_COLOR
+    for label in labels:
+        table[label.id] = label.color
+    return table
+
+
+def write_labels(path: Path, labels: Sequence[Label]) -> None:
+    """Write `labels.json`: the classes of a model in the order of its outputs."""
+    content = {"label_set": "cityscapes-train-ids", "unlabelled": UNLABELLED, "classes": [asdict(label) for label in labels]}
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def read_labels(path: Path) -> tuple[Label, ...]:
+    """Read `labels.json`.
+
+    Raises:
+        ModelError: the file is missing, is not JSON, or does not hold a list of classes with id, name and color.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["classes"]
+        labels = tuple(Label(int(e["id"]), str(e["name"]), (int(e["color"][0]), int(e["color"][1]), int(e["color"][2]))) for e in entries)
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise ModelError(f"cannot read the class table {path}: {error!r}; a checkpoint folder needs a valid labels.json") from error
+    if not labels or any(not 0 <= label.id < UNLABELLED for label in labels):
+        raise ModelError(f"the class table {path} is empty or has an id outside 0..254")
+    return labels

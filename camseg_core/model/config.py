@@ -1,0 +1,192 @@
+"""Sizes of every part of a model, as dataclasses that are the checkpoint's `config.json`. Imports no torch: the runtime reads it too."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from camseg_core.errors import ModelError
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Sizes of the picture `Autoencoder`; the defaults are the published ones. Its stride is 2 to the number of levels less one."""
+
+    base_width: int = 128
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    blocks_per_level: int = 2
+    latent_channels: int = 16
+    latent_scale: float = 0.2325
+
+    @property
+    def stride(self) -> int:
+        """Pixels per latent cell, along each side."""
+        return int(2 ** (len(self.multipliers) - 1))
+
+
+@dataclass(frozen=True)
+class MaskAutoencoderConfig:
+    """Sizes of a `MaskAutoencoder`: ids in, logits out.
+
+    `classes` is the number of class indices; `latent_channels` the depth of the latent grid, which has one cell per
+    8×8 pixels; `encoder_widths` and `decoder_widths` are channels at strides 2, 4 and 8.
+    """
+
+    classes: int = 11
+    latent_channels: int = 8
+    encoder_widths: tuple[int, ...] = (48, 96, 128)
+    decoder_widths: tuple[int, ...] = (24, 48, 64)
+
+    @property
+    def stride(self) -> int:
+        """Pixels per latent cell, along each side."""
+        return 8
+
+
+@dataclass(frozen=True)
+class ImageEncoderConfig:
+    """An `ImageEncoder`: EfficientNet-Lite0 features of strides 4 to 32, fused to `width` channels at stride 16."""
+
+    width: int = 192
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes of a `MaskedTransformer`; the defaults are the published ones.
+
+    `grid` is the (rows, columns) that the learned positions are stored for; other sizes interpolate them. `fusion` says
+    how image and mask meet: `sequence` (published) puts the mask's tokens behind the image's, so there are 2L tokens;
+    `grid` adds the two tokens of a cell, so there are L.
+    """
+
+    width: int = 768
+    encoder_depth: int = 12
+    decoder_depth: int = 12
+    heads: int = 12
+    mlp_ratio: int = 4
+    grid: tuple[int, ...] = (48, 48)
+    fusion: str = "sequence"
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """Sizes of a `Denoiser`; the defaults are the published ones.
+
+    `prediction` says what its first output is: the `noise` in the token (published) or the clean `sample`.
+    `learned_variance` adds a second output of the same width that places a step's variance between its bounds.
+    """
+
+    width: int = 1024
+    depth: int = 6
+    prediction: str = "noise"
+    learned_variance: bool = True
+
+
+@dataclass(frozen=True)
+class CamSegConfig:
+    """A whole model.
+
+    Either `autoencoder` reads image and mask alike, the mask drawn as a colour picture (published), or `image_encoder` and
+    `mask_autoencoder` share the work. `patch_size` is the side of the square of latent cells that make one token.
+    `pixel_mean` and `pixel_std` normalise RGB in 0..255. `network_pixels` is the area that a frame is scaled down to
+    (keeping its aspect) before the network sees it.
+    """
+
+    name: str
+    network_pixels: int
+    transformer: TransformerConfig
+    denoiser: DenoiserConfig
+    autoencoder: AutoencoderConfig | None = None
+    image_encoder: ImageEncoderConfig | None = None
+    mask_autoencoder: MaskAutoencoderConfig | None = None
+    patch_size: int = 1
+    pixel_mean: tuple[float, ...] = (127.5, 127.5, 127.5)
+    pixel_std: tuple[float, ...] = (127.5, 127.5, 127.5)
+    noise_steps: int = field(default=1000)
+
+    def __post_init__(self) -> None:
+        published = self.autoencoder is not None and self.image_encoder is None and self.mask_autoencoder is None
+        own = self.autoencoder is None and self.image_encoder is not None and self.mask_autoencoder is not None
+        if not (published or own):
+            raise ModelError("a model has either an autoencoder, or an image_encoder and a mask_autoencoder")
+        if self.transformer.fusion not in ("sequence", "grid"):
+            raise ModelError(f"transformer.fusion is {self.transformer.fusion!r}; it is sequence or grid")
+        if self.denoiser.prediction not in ("noise", "sample"):
+            raise ModelError(f"denoiser.prediction is {self.denoiser.prediction!r}; it is noise or sample")
+
+    @property
+    def mask_codec(self) -> AutoencoderConfig | MaskAutoencoderConfig:
+        """The part that turns masks into latents and back."""
+        codec = self.mask_autoencoder or self.autoencoder
+        assert codec is not None
+        return codec
+
+    @property
+    def token_channels(self) -> int:
+        """Numbers in one mask token."""
+        return self.mask_codec.latent_channels * self.patch_size**2
+
+    @property
+    def token_stride(self) -> int:
+        """Pixels per token, along each side."""
+        return self.mask_codec.stride * self.patch_size
+
+    @property
+    def size_multiple(self) -> int:
+        """What the network's input height and width are multiples of: the coarsest stride inside it."""
+        return 32 if self.image_encoder is not None else self.token_stride
+
+
+def save_config(config: CamSegConfig, path: Path) -> None:
+    """Write `config.json`."""
+    path.write_text(json.dumps(asdict(config), indent=1) + "\n", encoding="utf-8")
+
+
+def load_config(path: Path) -> CamSegConfig:
+    """Read `config.json`.
+
+    Raises:
+        ModelError: the file is missing, is not JSON, lacks an entry, has one that is unknown or of the wrong kind.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read the model's configuration {path}: {error}") from error
+    return _build(CamSegConfig, content, path, "")
+
+
+_T = TypeVar("_T")
+
+
+def _build(cls: type[_T], content: object, path: Path, where: str) -> _T:
+    """A dataclass from parsed JSON, its fields checked against their types."""
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: {where or 'the file'} must be an object, not {type(content).__name__}")
+    hints = get_type_hints(cls)
+    unknown = sorted(set(content) - set(hints))
+    if unknown:
+        raise ModelError(f"{path}: unknown entries {', '.join(where + name for name in unknown)}: written by a newer camseg?")
+    values = {name: _convert(hints[name], value, path, f"{where}{name}") for name, value in content.items()}
+    try:
+        return cls(**values)
+    except TypeError as error:  # a field without default is missing
+        missing = [f.name for f in fields(cls) if f.name not in values]  # type: ignore[arg-type]
+        raise ModelError(f"{path}: {where or 'the file'} lacks one of {', '.join(missing)}") from error
+
+
+def _convert(hint: Any, value: Any, path: Path, where: str) -> Any:
+    options = get_args(hint)
+    if type(None) in options:
+        return None if value is None else _convert(options[0], value, path, where)
+    if is_dataclass(hint):
+        assert isinstance(hint, type)
+        return _build(hint, value, path, where + ".")
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            raise ModelError(f"{path}: {where} is {value!r}; it must be a list")
+        return tuple(_convert(options[0], item, path, where) for item in value)
+    accepted = (int, float) if hint is float else hint
+    if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
+        raise ModelError(f"{path}: {where} is {value!r}; it must be of type {hint.__name__}")
+    return value

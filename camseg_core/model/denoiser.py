@@ -1,0 +1,79 @@
+"""The diffusion head: a small MLP that denoises one token at a time, told the step and the token's condition.
+
+Parameter names follow the published checkpoint (`diffloss.net.*`). Source: arXiv 2406.11838, section 3.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from camseg_core.model.config import DenoiserConfig
+
+
+class _TimeEmbedding(nn.Module):
+    """Step numbers `(N,)` to `(N, width)`: a 256-wide sinusoid through a two-layer MLP."""
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, sinusoid: int = 256) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(sinusoid, width), nn.SiLU(), nn.Linear(width, width))
+        half = sinusoid // 2
+        self.register_buffer("frequencies", torch.exp(-math.log(10000) * torch.arange(half) / half), persistent=False)
+
+    def forward(self, steps: Tensor) -> Tensor:
+        angles = steps.to(self.frequencies.dtype).unsqueeze(1) * self.frequencies
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1))
+
+
+class _ResidualBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.in_ln = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 3 * width))
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        shift, scale, gate = self.adaLN_modulation(modulation).chunk(3, dim=-1)
+        return x + gate * self.mlp(self.in_ln(x) * (1 + scale) + shift)
+
+
+class _FinalLayer(nn.Module):
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, outputs)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(modulation).chunk(2, dim=-1)
+        normalised = F.layer_norm(x, x.shape[-1:], eps=1e-6)
+        return self.linear(normalised * (1 + scale) + shift)
+
+
+class Denoiser(nn.Module):
+    """Noisy tokens `(N, C)`, step numbers `(N,)` and conditions `(N, D)` to `(N, C)`, or `(N, 2C)` with learned variance."""
+
+    def __init__(self, config: DenoiserConfig, token_channels: int, condition_width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.time_embed = _TimeEmbedding(config.width)
+        self.cond_embed = nn.Linear(condition_width, config.width)
+        self.input_proj = nn.Linear(token_channels, config.width)
+        self.res_blocks = nn.ModuleList(_ResidualBlock(config.width) for _ in range(config.depth))
+        self.final_layer = _FinalLayer(config.width, token_channels * (2 if config.learned_variance else 1))
+        self._start_as_identity()
+
+    def _start_as_identity(self) -> None:
+        """Zero the modulations and the output, so that training starts from blocks that do nothing."""
+        for name, parameter in self.named_parameters():
+            if "adaLN_modulation" in name or name.startswith("final_layer"):
+                nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor, steps: Tensor, condition: Tensor) -> Tensor:
+        modulation = self.time_embed(steps) + self.cond_embed(condition)
+        h = self.input_proj(x)
+        for block in self.res_blocks:
+            h = block(h, modulation)
+        return self.final_layer(h, modulation)

@@ -1,0 +1,148 @@
+"""The masked transformer: image tokens and mask tokens in, one condition per mask token out.
+
+Parameter names follow the published checkpoint. Sources: arXiv 2503.15617, after arXiv 2406.11838 (MAR) and
+arXiv 2111.06377 (masked autoencoders).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from camseg_core.model.config import TransformerConfig
+
+
+class _Attention(nn.Module):
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, N, D/heads)
+        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        result: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
+        return F.dropout(result, self.dropout, self.training)
+
+
+class _Mlp(nn.Module):
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(self.fc2(F.gelu(self.fc1(x))), self.dropout, self.training)
+
+
+class _Block(nn.Module):
+    """A pre-norm transformer block over `(B, N, D)`."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width, eps=1e-6)
+        self.attn = _Attention(config.width, config.heads, config.dropout)
+        self.norm2 = nn.LayerNorm(config.width, eps=1e-6)
+        self.mlp = _Mlp(config.width, config.mlp_ratio * config.width, config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class MaskedTransformer(nn.Module):
+    """Tokens of an image and of a partly known mask to conditions for the mask's tokens.
+
+    With L = h·w cells, `image` is `(B, L, image_channels)`, `mask` is `(B, L, mask_channels)`, both row-major, and
+    `hidden` is `(B, L)` bool, True where a mask token is unknown; every row hides the same number.
+    """
+
+    def __init__(self, config: TransformerConfig, image_channels: int, mask_channels: int) -> None:
+        super().__init__()
+        self.config = config
+        rows, columns = config.grid
+        self.halves = 2 if config.fusion == "sequence" else 1
+        positions = (1, self.halves * rows * columns, config.width)
+        self.z_proj1 = nn.Linear(image_channels, config.width)
+        self.z_proj2 = nn.Linear(mask_channels, config.width)
+        self.z_proj_ln = nn.LayerNorm(config.width, eps=1e-6)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.encoder_pos_embed_learned = nn.Parameter(torch.zeros(positions))
+        self.encoder_blocks = nn.ModuleList(_Block(config) for _ in range(config.encoder_depth))
+        self.encoder_norm = nn.LayerNorm(config.width, eps=1e-6)
+        self.decoder_embed = nn.Linear(config.width, config.width)
+        self.decoder_pos_embed_learned = nn.Parameter(torch.zeros(positions))
+        self.decoder_blocks = nn.ModuleList(_Block(config) for _ in range(config.decoder_depth))
+        self.decoder_norm = nn.LayerNorm(config.width, eps=1e-6)
+        self.diffusion_pos_embed_learned = nn.Parameter(torch.zeros(positions))
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for name, parameter in self.named_parameters():
+            if "pos_embed" in name or name == "mask_token":
+                nn.init.normal_(parameter, std=0.02)
+            elif parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def positions(self, stored: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Learned positions `(1, halves·L, D)` for `grid`, each half interpolated (exactly itself at the stored size)."""
+        maps = stored.unflatten(1, (self.halves, *self.config.grid)).squeeze(0).permute(0, 3, 1, 2)  # (halves, D, rows, columns)
+        resized = F.interpolate(maps, grid, mode="bilinear", align_corners=False)
+        return resized.permute(0, 2, 3, 1).reshape(1, -1, self.config.width)
+
+    def forward(self, image: Tensor, grid: tuple[int, int], mask: Tensor | None = None, hidden: Tensor | None = None) -> Tensor:
+        """Conditions `(B, L, D)` for the mask's tokens; without `mask` and `hidden`, all of them are hidden."""
+        if self.config.fusion == "grid":
+            return self._fused_conditions(image, grid, mask, hidden)
+        return self.sequence_conditions(image, grid, mask, hidden)[:, image.shape[1] :]
+
+    def encode_visible(self, image: Tensor, grid: tuple[int, int], mask: Tensor | None, hidden: Tensor | None) -> Tensor:
+        """The encoder over the image's tokens and the mask's visible ones, in order: `(B, L + visible, D)`."""
+        tokens = self.z_proj1(image)
+        positions = self.positions(self.encoder_pos_embed_learned, grid)
+        if mask is not None and hidden is not None:
+            tokens = torch.cat([tokens, self.z_proj2(mask)], dim=1)
+            tokens = _take(self.z_proj_ln(tokens + positions), ~_over_both(hidden))
+        else:
+            tokens = self.z_proj_ln(tokens + positions[:, : image.shape[1]])
+        for block in self.encoder_blocks:
+            tokens = block(tokens)
+        return self.encoder_norm(tokens)
+
+    def sequence_conditions(self, image: Tensor, grid: tuple[int, int], mask: Tensor | None = None, hidden: Tensor | None = None) -> Tensor:
+        """Conditions of all `(B, 2L, D)` tokens, the image's first (published layout)."""
+        embedded = self.decoder_embed(self.encode_visible(image, grid, mask, hidden))
+        batch, cells, width = image.shape[0], image.shape[1], self.config.width
+        if hidden is None:
+            tokens = torch.cat([embedded, self.mask_token.expand(batch, cells, width)], dim=1)
+        else:
+            tokens = self.mask_token.expand(batch, 2 * cells, width).to(embedded.dtype)
+            tokens = tokens.masked_scatter(~_over_both(hidden).unsqueeze(2), embedded)
+        return self._decode(tokens, grid)
+
+    def _fused_conditions(self, image: Tensor, grid: tuple[int, int], mask: Tensor | None, hidden: Tensor | None) -> Tensor:
+        known = self.mask_token if mask is None or hidden is None else torch.where(hidden.unsqueeze(2), self.mask_token, self.z_proj2(mask))
+        tokens = self.z_proj_ln(self.z_proj1(image) + known + self.positions(self.encoder_pos_embed_learned, grid))
+        for block in self.encoder_blocks:
+            tokens = block(tokens)
+        return self._decode(self.decoder_embed(self.encoder_norm(tokens)), grid)
+
+    def _decode(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        tokens = tokens + self.positions(self.decoder_pos_embed_learned, grid)
+        for block in self.decoder_blocks:
+            tokens = block(tokens)
+        return self.decoder_norm(tokens) + self.positions(self.diffusion_pos_embed_learned, grid)
+
+
+def _over_both(hidden: Tensor) -> Tensor:
+    """Hidden flags of the mask's tokens `(B, L)` to flags over image and mask `(B, 2L)`; the image is never hidden."""
+    return torch.cat([torch.zeros_like(hidden), hidden], dim=1)
+
+
+def _take(tokens: Tensor, kept: Tensor) -> Tensor:
+    """The tokens `(B, N, D)` where `kept` `(B, N)` is True, in order; every row keeps the same number."""
+    return tokens[kept].reshape(tokens.shape[0], -1, tokens.shape[2])

@@ -1,0 +1,131 @@
+"""The published model's tensors are reproduced: 1e-4 on latents, conditions and denoiser outputs, 1e-3 on RGB, ids exactly."""
+
+import pytest
+import reference
+import torch
+from torch import Tensor
+
+from camseg_core.labels import PUBLISHED_PALETTE, UNLABELLED
+from camseg_core.model.autoencoder import Autoencoder
+from camseg_core.model.config import AutoencoderConfig, DenoiserConfig, TransformerConfig
+from camseg_core.model.denoiser import Denoiser
+from camseg_core.model.loss import add_noise, published_loss
+from camseg_core.model.samplers import SAMPLERS, SamplerOptions
+from camseg_core.model.transformer import MaskedTransformer
+
+T = reference.tensors()
+
+
+@pytest.fixture(autouse=True)
+def _no_grad():
+    with torch.no_grad():
+        yield
+
+
+def assert_close(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("shape", ["square", "wide"])
+def test_autoencoder_encodes_and_decodes_as_published(shape: str) -> None:
+    autoencoder = reference.model().autoencoder
+    mean, log_variance = autoencoder.posterior(T[f"vae_{shape}_image"])
+    assert_close(mean, T[f"vae_{shape}_mean"])
+    assert_close(log_variance, T[f"vae_{shape}_logvar"])
+    scaled = T[f"vae_{shape}_latent"] * autoencoder.config.latent_scale
+    assert_close(autoencoder.decode(scaled), T[f"vae_{shape}_decoded"], 1e-3)
+
+
+def test_latents_become_tokens_as_published() -> None:
+    tokens, grid = reference.model().to_tokens(T["image_latents"])
+    assert grid == (6, 6)
+    assert torch.equal(tokens, T["image_tokens"])
+    assert torch.equal(reference.model().to_latents(tokens, grid), T["image_latents"])
+
+
+def test_transformer_with_all_mask_tokens_hidden() -> None:
+    transformer = reference.model().transformer
+    assert_close(transformer.encode_visible(T["image_tokens"], (6, 6), None, None), T["infer_encoder_out"])
+    assert_close(transformer.sequence_conditions(T["image_tokens"], (6, 6)), T["infer_condition"])
+    assert_close(transformer(T["image_tokens"], (6, 6)), T["infer_condition"][:, 36:])
+
+
+def test_transformer_with_some_mask_tokens_known() -> None:
+    transformer, hidden = reference.model().transformer, T["partial_mask"][:, 36:].bool()
+    assert_close(transformer.encode_visible(T["image_tokens"], (6, 6), T["mask_tokens"], hidden), T["partial_encoder_out"])
+    assert_close(transformer.sequence_conditions(T["image_tokens"], (6, 6), T["mask_tokens"], hidden), T["partial_condition"])
+
+
+def test_hiding_every_token_by_flag_equals_giving_no_mask() -> None:
+    transformer = reference.model().transformer
+    hidden = torch.ones(2, 36, dtype=torch.bool)
+    assert_close(transformer(T["image_tokens"], (6, 6), T["mask_tokens"], hidden), transformer(T["image_tokens"], (6, 6)))
+
+
+def test_denoiser_output() -> None:
+    assert_close(reference.model().denoiser(T["net_x"], T["net_t"], T["net_c"]), T["net_out"])
+
+
+def denoise(x: Tensor, step: int) -> Tensor:
+    return reference.model().denoiser(x, torch.full((len(x),), step), T["net_c"])
+
+
+def assert_sampled(found: Tensor, expected: Tensor) -> None:
+    """At the noisiest step a random network's clean estimate is its output times 2e4, which puts samples at about 8e4.
+
+    There fp32 itself resolves only 8e-3, so the tolerance of 1e-4 is held relative to the samples' scale.
+    """
+    scale = expected.abs().max()
+    assert scale > 1e4
+    torch.testing.assert_close(found / scale, expected / scale, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "temperature"), [("ancestral_1_0", 1.0), ("ancestral_0_7", 0.7)])
+def test_ancestral_sampler_at_two_temperatures(name: str, temperature: float) -> None:
+    options = SamplerOptions(steps=10, temperature=temperature)
+    noise = T[f"{name}_noise"]
+    found = SAMPLERS["ancestral"](denoise, T["ancestral_init"], reference.model().schedule, options, lambda k: noise[k], "noise")
+    assert_sampled(found, T[f"{name}_out"])
+
+
+def test_ddim_sampler_without_noise() -> None:
+    found = SAMPLERS["ddim"](
+        denoise, T["ancestral_init"], reference.model().schedule, SamplerOptions(10), lambda k: torch.full((72, 16), torch.nan), "noise"
+    )
+    assert_sampled(found, T["ddim_out"])
+
+
+def test_training_loss_and_its_two_parts() -> None:
+    model = reference.model()
+    clean, noise, steps = T["loss_target"], T["loss_noise"], T["loss_t"]
+    output = model.denoiser(add_noise(clean, noise, steps, model.schedule), steps, T["net_c"])
+    squared_error, bound = published_loss(output, clean, noise, steps, model.schedule)
+    assert_close(squared_error, T["loss_mse"])
+    assert_close(bound, T["loss_vb"])
+    assert_close(squared_error + bound, T["loss_loss"])
+
+
+def test_palette_is_the_published_one() -> None:
+    assert torch.equal(torch.tensor(PUBLISHED_PALETTE), T["palette"])
+
+
+def test_image_to_class_ids_end_to_end_exactly() -> None:
+    model = reference.model()
+    tokens, grid = model.image_tokens((T["e2e_image"] * 0.5 + 0.5) * 255)
+    noise = T["e2e_noise"][:, 36:]  # the published code denoises the image's tokens too and throws them away
+    sampled = model.sample_tokens(model.transformer(tokens, grid), "ancestral", SamplerOptions(10), T["e2e_init"][36:], lambda k: noise[k])
+    latents = model.to_latents(sampled, grid)
+    assert_sampled(latents, T["e2e_mask_latents"])
+    assert_close(model.autoencoder.decode(latents), T["e2e_rgb"], 1e-3)
+    expected = torch.where(T["e2e_class_ids"] == 0, UNLABELLED, T["e2e_class_ids"] - 1)
+    assert torch.equal(model.decode_mask(latents)[0].long(), expected)
+
+
+def test_full_size_parameters_have_the_published_names_and_shapes() -> None:
+    with torch.device("meta"):
+        autoencoder = Autoencoder(AutoencoderConfig()).state_dict()
+        transformer = MaskedTransformer(TransformerConfig(), 16, 16).state_dict()
+        denoiser = Denoiser(DenoiserConfig(), 16, 768).state_dict()
+    assert {name: list(tensor.shape) for name, tensor in autoencoder.items()} == reference.published_shapes("autoencoder_kl_f16")
+    transformer |= {f"diffloss.net.{name}": tensor for name, tensor in denoiser.items()}
+    assert {name: list(tensor.shape) for name, tensor in transformer.items()} == reference.published_shapes("transformer_base_768")
