@@ -1,0 +1,1 @@
+"""Data sets, each yielding `Sample`s, and the synthetic drive."""
