@@ -1,0 +1,177 @@
+"""torch to ONNX: each part of a model as a graph with dynamic sizes, kept only if it gives torch's numbers."""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from camseg_core.errors import ModelError
+from camseg_core.model.camseg import CamSeg
+
+logger = logging.getLogger(__name__)
+
+_TOLERANCE = 5e-3
+"""Largest difference from torch, as a share of the output's largest value, that a graph may have."""
+
+
+class _ImageEncoderGraph(nn.Module):
+    """RGB `(B, H, W, 3)` uint8 to features `(B, C, h, w)`; normalisation is inside, so that bytes cross the bus."""
+
+    def __init__(self, model: CamSeg) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model.image_features(image.permute(0, 3, 1, 2))
+
+
+class _TransformerGraph(nn.Module):
+    """Features `(B, C, h, w)` to conditions `(B, h·w, D)`."""
+
+    def __init__(self, model: CamSeg) -> None:
+        super().__init__()
+        self.transformer = model.transformer
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.transformer(features.flatten(2).transpose(1, 2), (features.shape[2], features.shape[3]))
+
+
+class _DecoderGraph(nn.Module):
+    """Mask latents `(B, C, h, w)` to train ids `(B, H, W)` uint8 and the probability of the chosen class `(B, H, W)`."""
+
+    def __init__(self, model: CamSeg) -> None:
+        super().__init__()
+        assert model.mask_autoencoder is not None
+        self.codec = model.mask_autoencoder
+        self.register_buffer("train_ids", torch.tensor([label.id for label in model.labels], dtype=torch.uint8))
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.codec.decode(latents)
+        top, index = logits.max(dim=1)
+        confidence = 1 / (logits - top.unsqueeze(1)).exp().sum(1)  # softmax at its maximum
+        train_ids: Tensor = self.train_ids  # type: ignore[assignment]
+        return train_ids[index], confidence
+
+
+def export_onnx(model: CamSeg, folder: Path) -> None:
+    """Write `onnx/<part>.onnx` for image encoder, transformer, denoiser and decoder into a checkpoint folder.
+
+    Each graph is run beside torch at two sizes it was not traced at, and moved into place only if they agree.
+
+    Raises:
+        ModelError: a graph's numbers differ from torch's, or the model decodes pictures rather than class logits.
+    """
+    if model.mask_autoencoder is None:
+        raise ModelError(f"{model.config.name} decodes masks as pictures; only models with a mask autoencoder can be exported yet")
+    model.eval()
+    multiple, stride, codec = model.config.size_multiple, model.config.token_stride, model.config.mask_codec
+    random = np.random.default_rng(0)
+    batch, rows, columns, count = (
+        torch.export.Dim(name, min=1, max=limit) for name, limit in (("b", 64), ("h", 512), ("w", 512), ("n", 1 << 20))
+    )
+
+    def image(b: int, h: int, w: int) -> tuple[npt.NDArray[np.generic], ...]:
+        return (random.integers(0, 256, (b, h * multiple, w * multiple, 3), np.uint8),)
+
+    def features(b: int, h: int, w: int) -> tuple[npt.NDArray[np.generic], ...]:
+        cells = multiple // stride
+        return (_normal(random, b, model.transformer.z_proj1.in_features, h * cells, w * cells),)
+
+    def tokens(b: int, h: int, w: int) -> tuple[npt.NDArray[np.generic], ...]:
+        n = b * h * w
+        return _normal(random, n, model.config.token_channels), np.array([999]), _normal(random, n, model.config.transformer.width)
+
+    def latents(b: int, h: int, w: int) -> tuple[npt.NDArray[np.generic], ...]:
+        return (_normal(random, b, codec.latent_channels, h * 4, w * 4),)
+
+    parts: list[tuple[str, nn.Module, Callable[[int, int, int], tuple[npt.NDArray[np.generic], ...]], dict[str, object], list[str]]] = [
+        ("image_encoder", _ImageEncoderGraph(model), image, {"image": {0: batch, 1: multiple * rows, 2: multiple * columns}}, ["features"]),
+        ("transformer", _TransformerGraph(model), features, {"features": {0: batch, 2: rows, 3: columns}}, ["condition"]),
+        ("denoiser", model.denoiser, tokens, {"x": {0: count}, "steps": None, "condition": {0: count}}, ["output"]),
+        ("decoder", _DecoderGraph(model), latents, {"latents": {0: batch, 2: rows, 3: columns}}, ["mask", "confidence"]),
+    ]
+    (folder / "onnx").mkdir(parents=True, exist_ok=True)
+    for name, module, make, shapes, outputs in parts:
+        _export_part(name, module, make, shapes, outputs, folder / "onnx" / f"{name}.onnx")
+
+
+def _normal(random: np.random.Generator, *shape: int) -> npt.NDArray[np.float32]:
+    return random.standard_normal(shape, np.float32)
+
+
+_INPUT_NAMES = {
+    "image_encoder": ["image"],
+    "transformer": ["features"],
+    "denoiser": ["tokens", "step", "condition"],
+    "decoder": ["latents"],
+}
+
+
+def _export_part(
+    name: str,
+    module: nn.Module,
+    make: Callable[[int, int, int], tuple[npt.NDArray[np.generic], ...]],
+    shapes: dict[str, object],
+    outputs: list[str],
+    path: Path,
+) -> None:
+    module.eval()
+    example = tuple(torch.from_numpy(array) for array in make(2, 3, 4))
+    with torch.no_grad():
+        program = torch.onnx.export(
+            module, example, input_names=_INPUT_NAMES[name], output_names=outputs, dynamic_shapes=shapes, dynamo=True, verbose=False
+        )
+    assert program is not None
+    graph = program.model_proto
+    _store_as_halves(graph)
+    temporary = path.with_suffix(".tmp")
+    onnx.save(graph, temporary)
+    session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
+    for size in ((1, 2, 3), (2, 5, 4)):
+        _check(name, session, module, make(*size))
+    os.replace(temporary, path)
+    logger.info("exported %s: %.1f MB", path.name, path.stat().st_size / 1e6)
+
+
+def _check(name: str, session: onnxruntime.InferenceSession, module: nn.Module, inputs: tuple[npt.NDArray[np.generic], ...]) -> None:
+    """Compare the graph with torch on one set of inputs."""
+    with torch.no_grad():
+        expected = module(*(torch.from_numpy(array) for array in inputs))
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    found = session.run(None, dict(zip(_INPUT_NAMES[name], inputs, strict=True)))
+    for theirs, ours in zip(expected, found, strict=True):
+        theirs = theirs.numpy()
+        if theirs.shape != ours.shape:
+            raise ModelError(f"the exported {name} gives {ours.shape} where torch gives {theirs.shape}; the graph is not kept")
+        if theirs.dtype == np.uint8:
+            wrong = float((theirs != ours).mean())  # ids flip where two classes are as good as equal
+            difference, limit = wrong, 1e-3
+        else:
+            difference, limit = float(np.abs(theirs - ours).max() / max(1.0, np.abs(theirs).max())), _TOLERANCE
+        if not difference <= limit:
+            raise ModelError(f"the exported {name} differs from torch by {difference:.2g} (limit {limit:g}); the graph is not kept")
+
+
+def _store_as_halves(graph: onnx.ModelProto) -> None:
+    """Store each large weight as fp16 with a cast to fp32 behind it: half the file; the arithmetic stays fp32.
+
+    ONNX Runtime folds the casts when it loads the graph. Weights of an fp16 checkpoint lose nothing, except where the exporter
+    has folded a batch norm into a convolution; the comparison with torch covers that rounding.
+    """
+    casts = []
+    for weight in graph.graph.initializer:
+        if weight.data_type == onnx.TensorProto.FLOAT and np.prod(weight.dims) >= 256:
+            name = weight.name
+            weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), f"{name}.half"))
+            casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.graph.node]
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)

@@ -1,0 +1,28 @@
+"""A small model of the lite layout with random weights."""
+
+import functools
+from dataclasses import replace
+
+import torch
+
+from camseg_core.model.camseg import CamSeg
+from camseg_core.model.config import DenoiserConfig, MaskAutoencoderConfig, TransformerConfig
+from camseg_core.training.lite import LABELS, LITE
+
+
+@functools.cache
+def tiny_lite() -> CamSeg:
+    """As camseg-lite, but narrow behind its image encoder."""
+    config = replace(
+        LITE,
+        name="tiny-lite",
+        transformer=TransformerConfig(width=32, encoder_depth=1, decoder_depth=1, heads=2, grid=(4, 6), fusion="grid", dropout=0.0),
+        denoiser=DenoiserConfig(width=32, depth=1, prediction="sample", learned_variance=False),
+        mask_autoencoder=MaskAutoencoderConfig(len(LABELS), 4, (8, 8, 8), (8, 8, 8)),
+    )
+    torch.manual_seed(0)
+    model = CamSeg(config, LABELS).eval()
+    with torch.no_grad():  # a fresh denoiser is the zero function; give it something to say
+        for parameter in model.denoiser.parameters():
+            parameter.copy_(0.1 * torch.randn_like(parameter))
+    return model

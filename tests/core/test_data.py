@@ -1,0 +1,128 @@
+"""Label tables, CamVid, augmentation, metrics."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from camseg_core.data.augment import Augment
+from camseg_core.data.camvid import CamVid
+from camseg_core.data.sample import Sample
+from camseg_core.errors import DataError, ModelError
+from camseg_core.evaluation.metrics import Confusion
+from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, UNLABELLED, cityscapes_labels, color_table, read_labels, write_labels
+from camseg_core.training.frames import Frames
+
+LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)
+
+
+def write_camvid(root: Path, frames: int = 3, size: tuple[int, int] = (48, 64)) -> None:
+    """A miniature CamVid in the true layout."""
+    random = np.random.default_rng(0)
+    for part in ("images", "labels"):
+        (root / "train" / part).mkdir(parents=True)
+    for i in range(frames):
+        cv2.imwrite(str(root / "train/images" / f"0001TP_{i:06}.jpg"), random.integers(0, 255, (*size, 3), np.uint8))
+        cv2.imwrite(str(root / "train/labels" / f"0001TP_{i:06}.png"), random.integers(0, 12, size, np.uint8))
+
+
+def test_camvid_yields_rgb_and_train_ids_in_name_order(tmp_path: Path) -> None:
+    write_camvid(tmp_path)
+    blue = np.zeros((48, 64, 3), np.uint8)
+    blue[..., 0] = 255  # OpenCV writes BGR
+    cv2.imwrite(str(tmp_path / "train/images/0001TP_000000.jpg"), blue)
+    cv2.imwrite(str(tmp_path / "train/labels/0001TP_000000.png"), np.arange(48 * 64, dtype=np.uint32).reshape(48, 64).astype(np.uint8) % 12)
+    samples = list(CamVid(tmp_path, "train"))
+    assert [sample.name for sample in samples] == ["0001TP_000000", "0001TP_000001", "0001TP_000002"]
+    assert samples[0].image[0, 0].tolist()[2] > 200
+    assert samples[0].label[0, :12].tolist() == [10, 2, 5, 0, 1, 8, 7, 4, 13, 11, 12, 255]
+
+
+def test_each_kind_of_bad_camvid_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no images in .*train"):
+        CamVid(tmp_path, "train")
+    write_camvid(tmp_path)
+    label = tmp_path / "train/labels/0001TP_000001.png"
+    good = label.read_bytes()
+    for content, message in (
+        (cv2.imencode(".png", np.zeros((40, 64), np.uint8))[1].tobytes(), r"0001TP_000001\.png is \(40, 64\).*differ in size"),
+        (cv2.imencode(".png", np.full((48, 64), 12, np.uint8))[1].tobytes(), r"0001TP_000001\.png holds class id 12"),
+        (good[:40], r"cannot read .*0001TP_000001\.png"),
+    ):
+        label.write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            CamVid(tmp_path, "train")[1]
+    label.unlink()
+    with pytest.raises(DataError, match=r"missing label .*0001TP_000001\.png"):
+        CamVid(tmp_path, "train")
+
+
+def test_augmentation_moves_image_and_label_together_and_is_seeded() -> None:
+    label = torch.zeros(2, 60, 80, dtype=torch.uint8)
+    label[:, 10:40, 20:60] = 1
+    label[:, :5] = UNLABELLED
+    image = (label == 1).float().unsqueeze(1).expand(-1, 3, -1, -1).contiguous()
+    augment = Augment((32, 48), (0.4, 1.0), UNLABELLED, color=False)
+
+    def draw() -> tuple[torch.Tensor, torch.Tensor]:
+        torch.manual_seed(3)
+        return augment(image, label)
+
+    moved, ids = draw()
+    assert moved.shape == (2, 3, 32, 48)
+    assert set(ids.unique().tolist()) <= {0, 1, UNLABELLED}
+    assert ((moved[:, 0] > 0.5) == (ids == 1)).float().mean() > 0.97
+    assert all(torch.equal(a, b) for a, b in zip(draw(), (moved, ids), strict=True))
+
+
+def test_frames_of_different_size_or_none_are_refused() -> None:
+    def sample(height: int) -> Sample:
+        return Sample(np.zeros((height, 8, 3), np.uint8), np.zeros((height, 8), np.uint8), f"frame{height}")
+
+    with pytest.raises(DataError, match="frame9 is .* sizes must agree"):
+        Frames([sample(8), sample(9)], LABELS)
+    with pytest.raises(DataError, match="empty"):
+        Frames([], LABELS)
+
+
+def test_confusion_counts_as_a_naive_loop_does() -> None:
+    random = np.random.default_rng(0)
+    label = random.choice([0, 1, 2, 3, 255], (20, 30)).astype(np.uint8)
+    prediction = random.choice([0, 1, 2, 3, 255], (20, 30)).astype(np.uint8)
+    confusion = Confusion(4)
+    confusion.add(label[:10], prediction[:10])
+    confusion.add(label[10:], prediction[10:])
+    known = label != 255
+    for c in range(4):
+        intersection = ((label == c) & (prediction == c)).sum()
+        union = (known & ((label == c) | (prediction == c))).sum()
+        assert confusion.iou()[c] == pytest.approx(intersection / union)
+    assert confusion.accuracy() == pytest.approx((label == prediction)[known].mean())
+
+
+def test_a_class_that_never_occurs_has_no_iou_and_is_left_out_of_the_mean() -> None:
+    confusion = Confusion(3)
+    confusion.add(np.array([0, 0, 1]), np.array([0, 1, 1]))
+    assert np.isnan(confusion.iou()[2])
+    assert confusion.mean_iou() == pytest.approx((0.5 + 0.5) / 2)
+
+
+def test_label_tables_survive_their_file_and_bad_ones_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "labels.json"
+    write_labels(path, LABELS)
+    assert read_labels(path) == LABELS
+    for content in ("{}", "not json", '{"classes": []}', '{"classes": [{"id": 255, "name": "x", "color": [0, 0, 0]}]}'):
+        path.write_text(content)
+        with pytest.raises(ModelError, match=r"labels\.json"):
+            read_labels(path)
+    with pytest.raises(ModelError, match="missing"):
+        read_labels(tmp_path / "missing.json")
+
+
+def test_every_class_has_its_own_colour_and_unlabelled_is_black() -> None:
+    table = color_table()
+    assert len({tuple(color) for color in table[: len(CITYSCAPES)].tolist()}) == 19
+    assert table[255].tolist() == [0, 0, 0]
+    assert [label.id for label in CITYSCAPES] == list(range(19))
