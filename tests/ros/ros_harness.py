@@ -1,0 +1,232 @@
+"""What the tests of the node share: a domain of their own, a driver that publishes and listens, and the node as a process."""
+
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from camseg_ros.image_messages import image_message
+
+TIMEOUT = 90.0
+"""Seconds to wait for anything: long, since the machine may be busy; nothing waits longer than it must."""
+
+WARM_UP = "warm-up"
+RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+@contextmanager
+def own_domain() -> Iterator[int]:
+    """A ROS domain that no other test session and no running node uses, for as long as the context lasts."""
+    for offset in range(101):
+        domain = (os.getpid() + offset) % 101 + 1
+        with (Path(tempfile.gettempdir()) / f"camseg-domain-{domain}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue
+            if _nobody_listens(domain):
+                yield domain
+                return
+    raise RuntimeError("no ROS domain from 1 to 101 is free")
+
+
+def _nobody_listens(domain: int) -> bool:
+    """Whether the port that the first participant of `domain` listens on (DDS's port rule) is free."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("", 7400 + 250 * domain + 10))
+        except OSError:
+            return False
+        return True
+
+
+def picture(width: int, height: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """A smooth picture with some structure, RGB `(height, width, 3)`."""
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    waves = [128 + 100 * np.sin(x / generator.uniform(9, 40) + y / generator.uniform(9, 40) + generator.uniform(0, 6)) for _ in range(3)]
+    return np.stack(waves, -1).astype(np.uint8)
+
+
+def header(number: int, frame_id: str = "front_camera") -> Header:
+    """A header whose stamp tells the frames apart."""
+    return Header(stamp=Time(sec=1000 + number, nanosec=123_000_000 + number), frame_id=frame_id)
+
+
+def rgb_image(pixels: npt.NDArray[np.uint8], number: int = 0) -> Image:
+    """`pixels` as an rgb8 message."""
+    return image_message(pixels, "rgb8", header(number))
+
+
+def pixels_of(message: Image) -> npt.NDArray[np.uint8]:
+    """The pixels of a mono8 or rgb8 message without padding."""
+    shape = (message.height, message.width) if message.encoding == "mono8" else (message.height, message.width, 3)
+    return np.frombuffer(message.data, np.uint8).reshape(shape)
+
+
+class Driver:
+    """The test's own node: publishes images and listens to what comes back, in the test's thread."""
+
+    def __init__(self) -> None:
+        self.node = Node("test_driver")
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+        self._warm: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Take the node out of the middleware."""
+        self._executor.shutdown()
+        self.node.destroy_node()
+
+    def listen(self, message_type: Any, topic: str, qos: QoSProfile = RELIABLE) -> list[Any]:
+        """A list that fills with the messages of `topic`, without the answers to warm-up frames."""
+        messages: list[Any] = []
+        images = message_type is Image
+        if images:
+            self._warm[topic] = 0
+
+        def store(message: Any) -> None:
+            if images and message.header.frame_id == WARM_UP:
+                self._warm[topic] += 1
+            else:
+                messages.append(message)
+
+        self.node.create_subscription(message_type, topic, store, qos)
+        return messages
+
+    def wait(self, condition: Callable[[], Any], what: str, tell: Callable[[], str] = str) -> None:
+        """Serve callbacks until `condition` holds; fails the test with what `tell` says if it does not in time."""
+        assert self._serve_until(condition, TIMEOUT), f"waited {TIMEOUT:.0f} s for {what}\n{tell()}"
+
+    def wait_ready(self, send: Callable[[str], None], alive: Callable[[], None]) -> None:
+        """Send frames with the given frame_id until every image topic listened to has answered one: both sides are matched.
+
+        Discovery finishes at different moments on the two sides, and only an answer shows that both have.
+        """
+        deadline = time.monotonic() + TIMEOUT
+        while not all(self._warm.values()):
+            assert time.monotonic() < deadline, f"no answer on {[topic for topic, count in self._warm.items() if not count]}"
+            alive()
+            send(WARM_UP)
+            self._serve_until(lambda: all(self._warm.values()), 1.0)
+
+    def serve(self, seconds: float) -> None:
+        """Serve callbacks for a while."""
+        self._serve_until(lambda: False, seconds)
+
+    def _serve_until(self, condition: Callable[[], Any], timeout: float) -> bool:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self._executor.spin_once(timeout_sec=min(left, 0.2))
+        return True
+
+
+class NodeProcess:
+    """The segmentation node as a process of its own."""
+
+    def __init__(self, arguments: tuple[str, ...], folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self._stdout, self._stderr = folder / "stdout", folder / "stderr"
+        script = shutil.which("segmentation_node", path=str(Path(sys.executable).parent))
+        command = [script] if script else [sys.executable, "-m", "camseg_ros.segmentation_node"]
+        with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
+            self.process = subprocess.Popen([*command, *arguments], stdout=stdout, stderr=stderr, stdin=subprocess.DEVNULL)
+
+    @property
+    def stderr(self) -> str:
+        return self._stderr.read_text()
+
+    @property
+    def output(self) -> str:
+        """All that the process printed, for the message of a failing test."""
+        return self._stdout.read_text() + self.stderr
+
+    def assert_alive(self) -> None:
+        assert self.process.poll() is None, f"the node ended with {self.process.returncode}:\n{self.output}"
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> float:
+        """Stop the process by a signal and check that it ends as it should; the seconds that it took."""
+        self.assert_alive()
+        started = time.monotonic()
+        self.process.send_signal(number)
+        try:
+            code = self.process.wait(TIMEOUT)
+        finally:
+            self.kill()
+        assert code == 0, f"exit code {code} after {number.name}:\n{self.output}"
+        assert "Traceback" not in self.output, self.output
+        return time.monotonic() - started
+
+    def kill(self) -> None:
+        """End the process whatever state it is in."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+class Bench:
+    """A running node with a driver connected to it: images go in on `/image`, and the lists fill with what comes out."""
+
+    def __init__(
+        self, driver: Driver, node: NodeProcess, topics: tuple[str, ...], image_type: Any, image_topic: str, qos: QoSProfile
+    ) -> None:
+        self.driver, self.node = driver, node
+        self.publisher = driver.node.create_publisher(image_type, image_topic, qos)
+        self.diagnostics: list[DiagnosticArray] = driver.listen(DiagnosticArray, "/diagnostics")
+        self.answers: dict[str, list[Image]] = {topic: driver.listen(Image, f"/segmentation/{topic}") for topic in topics}
+
+    def ask(self, *messages: Any) -> list[Image]:
+        """Publish each message when the one before it was answered on every topic; the masks that came back."""
+        for message in messages:
+            before = {topic: len(answers) for topic, answers in self.answers.items()}
+            self.publisher.publish(message)
+            self.driver.wait(
+                lambda b=before: all(len(self.answers[t]) > n for t, n in b.items()), f"an answer; the node printed {self.node.output}"
+            )
+        return self.answers["mask"][-len(messages) :]
+
+    def status(self, condition: Callable[[dict[str, str]], bool], what: str) -> tuple[DiagnosticStatus, dict[str, str]]:
+        """The first status from now on whose values meet `condition`, and its values."""
+        self.diagnostics.clear()
+        found: list[tuple[DiagnosticStatus, dict[str, str]]] = []
+
+        def look() -> bool:
+            while self.diagnostics and not found:
+                status = self.diagnostics.pop(0).status[0]
+                values = {value.key: value.value for value in status.values}
+                if condition(values):
+                    found.append((status, values))
+            return bool(found)
+
+        self.driver.wait(look, what)
+        return found[0]
+
+
+StartNode = Callable[..., NodeProcess]
+"""The fixture `start_node`: the command line's arguments -> the process."""
+
+StartBench = Callable[..., Bench]
+"""The fixture `start_bench`: parameters as `name:=value` -> a node that answers."""

@@ -1,0 +1,208 @@
+"""Every encoding against pixels worked out here, and every way in which a message can lie."""
+
+import cv2
+import numpy as np
+import pytest
+from ros_harness import header, picture
+from sensor_msgs.msg import CompressedImage, Image
+
+from camseg_ros.image_conversion import Converter, choose_converter
+from camseg_ros.image_messages import ENCODINGS, BadImage, compressed_to_rgb, image_message, image_to_rgb
+
+LIMIT = 10_000_000
+RGB = np.random.default_rng(5).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+GREY = RGB[..., 1]
+ALPHA = np.full((6, 8, 1), 9, np.uint8)
+
+
+@pytest.fixture(scope="module")
+def converter() -> Converter:
+    return choose_converter()
+
+
+def message(encoding: str, rows: np.ndarray, width: int, height: int, padding: int = 0, is_bigendian: int = 0) -> Image:
+    """A message of raw `rows` `(row count, bytes per row)`, with `padding` bytes of rubbish behind every row."""
+    rows = np.pad(rows.reshape(len(rows), -1).view(np.uint8), ((0, 0), (0, padding)), constant_values=0xA5)
+    image = Image(height=height, width=width, encoding=encoding, is_bigendian=is_bigendian, step=rows.shape[1])
+    image.data.frombytes(rows.tobytes())
+    return image
+
+
+def bt601(y: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """RGB `(H, W, 3)` of video-range YUV planes, by the formula of the standard."""
+    y, u, v = (plane.astype(float) for plane in (y, u, v))
+    luma = 255 / 219 * (y - 16)
+    r = luma + 255 / 224 * 1.402 * (v - 128)
+    g = luma - 255 / 224 * (0.344136 * (u - 128) + 0.714136 * (v - 128))
+    b = luma + 255 / 224 * 1.772 * (u - 128)
+    return np.clip(np.stack([r, g, b], -1), 0, 255)
+
+
+def demosaic(raw: np.ndarray, pattern: str) -> np.ndarray:
+    """Bilinear RGB of the inner pixels `(H - 2, W - 2, 3)`: each colour is the rounded mean of its nearest samples."""
+    height, width = raw.shape
+    result = np.zeros((height - 2, width - 2, 3), np.uint8)
+    colour = [["rgb".index(pattern[2 * (y % 2) + x % 2]) for x in range(width)] for y in range(height)]
+    for y in range(1, height - 1):
+        for x in range(1, width - 1):
+            around = [(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+            for channel in range(3):
+                if colour[y][x] == channel:
+                    result[y - 1, x - 1, channel] = raw[y, x]
+                    continue
+                samples = [int(raw[p]) for p in around if colour[p[0]][p[1]] == channel]
+                result[y - 1, x - 1, channel] = (sum(samples) + len(samples) // 2) // len(samples)
+    return result
+
+
+PACKED = {
+    "rgb8": (RGB, RGB),
+    "bgr8": (RGB[..., ::-1], RGB),
+    "8UC3": (RGB[..., ::-1], RGB),
+    "rgba8": (np.concatenate([RGB, ALPHA], -1), RGB),
+    "bgra8": (np.concatenate([RGB[..., ::-1], ALPHA], -1), RGB),
+    "mono8": (GREY, np.stack([GREY] * 3, -1)),
+    "8UC1": (GREY, np.stack([GREY] * 3, -1)),
+}
+
+
+@pytest.mark.parametrize("padding", [0, 1, 7])
+@pytest.mark.parametrize("encoding", PACKED)
+def test_packed_encodings_are_exact_with_and_without_padding(converter: Converter, encoding: str, padding: int) -> None:
+    data, expected = PACKED[encoding]
+    rgb = image_to_rgb(message(encoding, np.ascontiguousarray(data), 8, 6, padding), converter, LIMIT)
+    assert rgb.dtype == np.uint8
+    assert np.array_equal(rgb, expected)
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_bayer_is_interpolated_from_the_right_neighbours(converter: Converter, pattern: str, padding: int) -> None:
+    rgb = image_to_rgb(message(f"bayer_{pattern}8", GREY.copy(), 8, 6, padding), converter, LIMIT)
+    assert np.array_equal(rgb[1:-1, 1:-1], demosaic(GREY, pattern))
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize("encoding", ["yuv422", "uyvy", "yuv422_yuy2", "yuyv"])
+def test_yuv422_shares_chroma_between_two_pixels(converter: Converter, encoding: str, padding: int) -> None:
+    y = 16 + GREY % 220
+    u, v = RGB[:, ::2, 0], RGB[:, ::2, 2]
+    chroma = np.stack([u, v], -1).reshape(6, 8)
+    planes = [chroma, y] if encoding in ("yuv422", "uyvy") else [y, chroma]
+    rgb = image_to_rgb(message(encoding, np.stack(planes, -1), 8, 6, padding), converter, LIMIT)
+    expected = bt601(y, np.repeat(u, 2, 1), np.repeat(v, 2, 1))
+    assert np.abs(rgb - expected).max() < 1.5
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize("encoding", ["nv12", "nv21"])
+def test_nv12_shares_chroma_between_four_pixels(converter: Converter, encoding: str, padding: int) -> None:
+    y = 16 + GREY % 220
+    u, v = RGB[::2, ::2, 0], RGB[::2, ::2, 2]
+    chroma = np.stack([u, v] if encoding == "nv12" else [v, u], -1).reshape(3, 8)
+    rgb = image_to_rgb(message(encoding, np.concatenate([y, chroma]), 8, 6, padding), converter, LIMIT)
+    expected = bt601(y, u.repeat(2, 0).repeat(2, 1), v.repeat(2, 0).repeat(2, 1))
+    assert rgb.shape == (6, 8, 3)
+    assert np.abs(rgb - expected).max() < 1.5
+
+
+@pytest.mark.parametrize("padding", [0, 2, 3])
+@pytest.mark.parametrize("is_bigendian", [0, 1])
+@pytest.mark.parametrize("encoding", ["mono16", "16UC1"])
+def test_sixteen_bits_are_scaled_from_the_whole_range(converter: Converter, encoding: str, is_bigendian: int, padding: int) -> None:
+    values = np.array([[0, 128, 129, 257], [32767, 65278, 65407, 65535]], np.uint16)
+    expected = np.array([[0, 0, 1, 1], [127, 254, 255, 255]], np.uint8)
+    stored = values.astype(">u2" if is_bigendian else "<u2")
+    rgb = image_to_rgb(message(encoding, stored, 4, 2, padding, is_bigendian), converter, LIMIT)
+    assert np.array_equal(rgb, np.stack([expected] * 3, -1))
+
+
+def test_every_encoding_has_a_test_above() -> None:
+    tested = {*PACKED, "mono16", "16UC1", "yuv422", "uyvy", "yuv422_yuy2", "yuyv", "nv12", "nv21"}
+    assert tested | {f"bayer_{p}8" for p in ("rggb", "bggr", "gbrg", "grbg")} == set(ENCODINGS)
+
+
+def test_one_pixel_and_a_missing_last_padding_are_fine(converter: Converter) -> None:
+    assert image_to_rgb(message("rgb8", RGB[:1, :1].copy(), 1, 1), converter, LIMIT).tolist() == [[RGB[0, 0].tolist()]]
+    padded = message("rgb8", RGB, 8, 6, padding=4)
+    del padded.data[-4:]
+    assert np.array_equal(image_to_rgb(padded, converter, LIMIT), RGB)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "words"),
+    [
+        ({"encoding": "yuv999"}, "encoding", ["yuv999", "known are rgb8", "nv12"]),
+        ({"width": 0}, "size", ["0x6 rgb8", "no pixels"]),
+        ({"height": 0}, "size", ["8x0 rgb8", "no pixels"]),
+        ({"step": 23}, "step", ["step 23", "8 x 3 = 24"]),
+        ({"height": 7}, "truncated", ["needs 168 bytes", "has 144"]),
+        ({"height": 2**31, "width": 2**31, "step": 2**32 - 1}, "too large", ["max_image_bytes"]),
+        ({"encoding": "yuv422", "width": 7}, "size", ["7x6 yuv422", "even width"]),
+        ({"encoding": "nv12", "height": 5}, "size", ["8x5 nv12", "even width and height"]),
+        ({"encoding": "bayer_rggb8", "height": 2}, "size", ["8x2 bayer_rggb8", "at least 3"]),
+    ],
+)
+def test_a_message_that_lies_is_refused_with_the_reason(converter: Converter, changes: dict, reason: str, words: list[str]) -> None:
+    bad = message("rgb8", RGB, 8, 6)
+    for name, value in changes.items():
+        setattr(bad, name, value)
+    with pytest.raises(BadImage) as caught:
+        image_to_rgb(bad, converter, LIMIT)
+    assert caught.value.reason == reason
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_the_limit_counts_the_rgb_that_would_be_made(converter: Converter) -> None:
+    grey = message("mono8", GREY.copy(), 8, 6)
+    assert image_to_rgb(grey, converter, 6 * 8 * 3).shape == (6, 8, 3)
+    with pytest.raises(BadImage, match="takes 144 bytes, over the limit of 143"):
+        image_to_rgb(grey, converter, 6 * 8 * 3 - 1)
+
+
+def compressed(extension: str, rgb: np.ndarray) -> CompressedImage:
+    done, data = cv2.imencode(extension, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    assert done
+    return CompressedImage(format=f"rgb8; {extension[1:]} compressed bgr8", data=data.tobytes())
+
+
+def test_compressed_images_are_decoded_as_stored() -> None:
+    rgb = picture(64, 48)
+    assert np.array_equal(compressed_to_rgb(compressed(".png", rgb), LIMIT), rgb)
+    assert np.abs(compressed_to_rgb(compressed(".jpg", rgb), LIMIT).astype(int) - rgb).mean() < 4
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png"])
+@pytest.mark.parametrize("keep", [0, 1, 10, 30, 200, -20])
+def test_damaged_compressed_images_are_refused(extension: str, keep: int) -> None:
+    bad = compressed(extension, picture(64, 48))
+    del bad.data[keep:]
+    with pytest.raises(BadImage) as caught:
+        compressed_to_rgb(bad, LIMIT)
+    assert caught.value.reason in ("corrupt", "truncated")
+    assert f"{len(bad.data)} bytes" in str(caught.value)
+
+
+def test_rubbish_between_intact_ends_is_refused() -> None:
+    bad = compressed(".png", picture(64, 48))
+    bad.data[40:200] = type(bad.data)("B", bytes(160))
+    with pytest.raises(BadImage, match="damaged"):
+        compressed_to_rgb(bad, LIMIT)
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png"])
+def test_a_compression_bomb_is_refused_before_it_is_decoded(extension: str) -> None:
+    small = compressed(extension, np.zeros((400, 500, 3), np.uint8))
+    assert len(small.data) < 10_000
+    with pytest.raises(BadImage, match="500x400 pixels, 600000 bytes when decoded, over the limit of 10000"):
+        compressed_to_rgb(small, 10_000)
+    with pytest.raises(BadImage, match="over the limit of 100"):
+        compressed_to_rgb(small, 100)
+
+
+def test_an_image_message_has_the_pixels_and_the_header() -> None:
+    for pixels, encoding, step in ((RGB, "rgb8", 24), (GREY, "mono8", 8)):
+        made = image_message(pixels, encoding, header(3))
+        assert (made.width, made.height, made.step, made.encoding) == (8, 6, step, encoding)
+        assert made.header == header(3)
+        assert bytes(made.data) == pixels.tobytes()

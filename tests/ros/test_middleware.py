@@ -1,0 +1,47 @@
+"""The environment for processes that handle images."""
+
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from camseg_ros.middleware import ALLOCATOR, OLD_PROFILE, PROFILE, TRANSPORT_CHOICES, environment
+from camseg_ros.share import share_file
+
+XML = "{http://www.eprosima.com}"
+
+
+def test_the_profile_and_the_allocator_are_set() -> None:
+    path = str(share_file("config/fastdds.xml"))
+    assert environment({"PATH": "/bin"}) == {**ALLOCATOR, PROFILE: path}
+    assert environment({"ROS_DISTRO": "kilted"}) == {**ALLOCATOR, PROFILE: path}
+    assert environment({"ROS_DISTRO": "jazzy"}) == {**ALLOCATOR, OLD_PROFILE: path}
+
+
+@pytest.mark.parametrize("variable", TRANSPORT_CHOICES)
+def test_transports_that_the_user_chose_are_left_alone(variable: str) -> None:
+    assert environment({variable: "mine"}) == ALLOCATOR
+
+
+def test_what_the_user_set_is_never_replaced() -> None:
+    assert "MALLOC_TOP_PAD_" not in environment({"MALLOC_TOP_PAD_": "1"})
+
+
+def test_an_empty_variable_is_not_a_choice() -> None:
+    assert PROFILE in environment({PROFILE: ""})
+
+
+def test_the_profile_can_be_left_out() -> None:
+    assert environment({}, profile=False) == ALLOCATOR
+
+
+def test_the_profile_has_a_large_shared_memory_segment_and_no_builtin_transports() -> None:
+    root = ElementTree.parse(share_file("config/fastdds.xml")).getroot()
+    transports = {t.findtext(f"{XML}type"): t for t in root.iter(f"{XML}transport_descriptor")}
+    assert set(transports) == {"SHM", "UDPv4"}
+    assert transports["SHM"].findtext(f"{XML}segment_size") == "67108864"
+    assert transports["SHM"].findtext(f"{XML}maxMessageSize") == "16777216"
+    (participant,) = root.iter(f"{XML}participant")
+    assert participant.get("is_default_profile") == "true"
+    assert participant.findtext(f"{XML}rtps/{XML}useBuiltinTransports") == "false"
+    used = [entry.text for entry in participant.iterfind(f"{XML}rtps/{XML}userTransports/{XML}transport_id")]
+    assert sorted(used) == sorted(t.findtext(f"{XML}transport_id") for t in transports.values())

@@ -1,0 +1,123 @@
+"""What the node says about itself, and that bad input costs nothing but itself."""
+
+from collections.abc import Callable
+
+import cv2
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from ros_harness import StartBench, header, picture, rgb_image
+from sensor_msgs.msg import CompressedImage, Image
+
+
+def changed(**fields: object) -> Image:
+    """A good frame with some fields set wrong."""
+    message = rgb_image(picture(64, 48))
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
+
+
+def cut_short() -> Image:
+    message = rgb_image(picture(64, 48))
+    del message.data[-100:]
+    return message
+
+
+BAD: list[tuple[str, Callable[[], Image], str]] = [
+    ("encoding", lambda: changed(encoding="yuv999"), "unknown image encoding 'yuv999'"),
+    ("size", lambda: changed(width=0), "0x48 rgb8 image has no pixels"),
+    ("truncated", cut_short, "needs 9216 bytes, has 9116"),
+    ("step", lambda: changed(step=64), "has step 64, but a row needs 64 x 3 = 192 bytes"),
+    ("too large", lambda: changed(width=60000, height=60000, step=180000), "over the limit of"),
+]
+
+
+def nothing_in_work(values: dict[str, str]) -> bool:
+    """Whether every frame received was published, rejected or dropped."""
+    return int(values["frames received"]) == sum(int(values[f"frames {name}"]) for name in ("published", "rejected", "dropped"))
+
+
+def test_bad_frames_are_reported_and_the_next_good_one_is_answered(start_bench: StartBench) -> None:
+    bench = start_bench()
+    for number, (reason, make, text) in enumerate(BAD):
+        bench.publisher.publish(make())
+        status, values = bench.status(lambda values, key=f"rejected: {reason}": values.get(key) == "1", reason)
+        assert status.level == DiagnosticStatus.ERROR, "no frame was answered since"
+        assert values["frames rejected"] == str(number + 1)
+        assert text in values["last error"]
+        assert text in status.message
+        assert values["last error"].startswith("/image: ")
+        (mask,) = bench.ask(rgb_image(picture(64, 48), number))
+        assert mask.header == header(number)
+        status, _ = bench.status(lambda values, wanted=status.level: True, "the level after a good frame")
+        assert status.level == DiagnosticStatus.WARN
+    for reason, _, text in BAD:
+        assert any("[WARN]" in line and text in line for line in bench.node.stderr.splitlines()), reason
+
+
+def test_a_damaged_jpeg_is_reported_and_the_next_one_answered(start_bench: StartBench) -> None:
+    def jpeg(frame_id: str) -> CompressedImage:
+        data = cv2.imencode(".jpg", picture(64, 48))[1]
+        return CompressedImage(header=header(4, frame_id), format="jpeg", data=data.tobytes())
+
+    bench = start_bench("image_transport:=compressed", image_type=CompressedImage, image_topic="/image/compressed", warm_up=jpeg)
+    bad = jpeg("front_camera")
+    del bad.data[len(bad.data) // 2 :]
+    bench.publisher.publish(bad)
+    _, values = bench.status(lambda values: values.get("rejected: truncated") == "1", "the damaged frame")
+    assert "cut short" in values["last error"]
+    assert len(bench.ask(jpeg("front_camera"))) == 1
+
+
+def test_the_same_trouble_again_and_again_is_counted_and_not_logged_each_time(start_bench: StartBench) -> None:
+    bench = start_bench()
+    for number in range(20):
+        bench.publisher.publish(changed(encoding="yuv999"))
+        bench.ask(rgb_image(picture(64, 48), number))
+    _, values = bench.status(lambda values: int(values["frames received"]) > 40 and nothing_in_work(values), "every frame in the counts")
+    assert int(values["frames rejected"]) + int(values["frames dropped"]) >= 20
+    assert 1 <= bench.node.stderr.count("yuv999") < 10
+
+
+def test_a_healthy_node_says_so_with_its_numbers(start_bench: StartBench) -> None:
+    bench = start_bench()
+    bench.ask(*(rgb_image(picture(80, 60), number) for number in range(5)))
+    status, values = bench.status(lambda values: int(values["frames published"]) >= 5, "the counts")
+    assert (status.level, status.message, status.name) == (DiagnosticStatus.OK, "serving", "/segmentation")
+    assert (values["model"], values["provider"], values["input topic"]) == ("camseg-lite", "cpu", "/image")
+    assert values["image size"] == "80x60"
+    assert values["converter"]
+    assert float(values["latency p50 (ms)"]) > 0
+    assert float(values["latency p95 (ms)"]) >= float(values["latency p50 (ms)"])
+    assert float(values["rate in (Hz)"]) > 0
+    assert float(values["rate out (Hz)"]) > 0
+    assert {"stage wait (ms)", "stage read (ms)", "stage publish (ms)"} <= set(values)
+    assert values["last error"] == "none"
+    assert values["publishers on the input topic"] == "1"
+
+
+def test_silence_is_a_warning_that_names_the_topic(start_node, driver) -> None:
+    from diagnostic_msgs.msg import DiagnosticArray
+
+    start_node("--ros-args", "-r", "image:=/nobody/here", "-p", "diagnostics_period:=0.2")
+    reports = driver.listen(DiagnosticArray, "/diagnostics")
+    driver.wait(lambda: reports, "a report")
+    (status,) = reports[0].status
+    assert status.level == DiagnosticStatus.WARN
+    assert status.message.startswith("no images on /nobody/here for ")
+    assert status.message.endswith("nothing publishes there; check the topic name")
+
+
+@pytest.mark.slow
+def test_a_flood_is_dropped_and_counted_and_the_last_frame_answered(start_bench: StartBench) -> None:
+    bench = start_bench()
+    for number in range(200):
+        bench.publisher.publish(rgb_image(picture(64, 48), number))
+        bench.driver.serve(0.002)
+    bench.ask(rgb_image(picture(64, 48), 999))
+    bench.driver.wait(lambda: any(mask.header == header(999) for mask in bench.answers["mask"]), "the last frame")
+    _, values = bench.status(nothing_in_work, "every frame in the counts")
+    stamps = [mask.header.stamp.sec for mask in bench.answers["mask"]]
+    assert stamps == sorted(set(stamps)), "twice or out of order"
+    assert values["frames rejected"] == "0"
+    assert int(values["frames dropped"]) > 0

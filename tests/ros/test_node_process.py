@@ -1,0 +1,158 @@
+"""How the process starts, refuses to start, changes its parameters and ends."""
+
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rcl_interfaces.srv import DescribeParameters, SetParameters
+from rclpy.parameter import Parameter
+from ros_harness import TIMEOUT, Bench, StartBench, StartNode, picture, pixels_of, rgb_image
+
+from camseg_core.runtime.overlay import overlay
+from camseg_core.weights import checkpoint_folder
+
+
+def refusal(start_node: StartNode, *arguments: str) -> str:
+    """The one line that the node prints before it ends with exit code 1."""
+    node = start_node("--ros-args", *arguments)
+    assert node.process.wait(TIMEOUT) == 1, node.output
+    assert len(node.stderr.splitlines()) == 1, node.stderr
+    line = node.stderr.strip()
+    assert line.startswith("segmentation_node: ")
+    return line
+
+
+def test_a_missing_model_folder_ends_with_one_line(start_node: StartNode, tmp_path: Path) -> None:
+    assert str(tmp_path / "none") in refusal(start_node, "-p", f"model:={tmp_path / 'none'}")
+
+
+def cut_onnx(folder: Path) -> None:
+    for path in folder.glob("onnx/*.onnx"):
+        path.write_bytes(path.read_bytes()[:1000])
+
+
+def no_onnx(folder: Path) -> None:
+    shutil.rmtree(folder / "onnx")
+
+
+def rubbish_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{rubbish")
+
+
+def no_labels(folder: Path) -> None:
+    (folder / "labels.json").unlink()
+
+
+@pytest.mark.parametrize("damage", [cut_onnx, no_onnx, rubbish_config, no_labels])
+def test_a_damaged_model_folder_ends_with_one_line(start_node: StartNode, tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    folder = Path(shutil.copytree(checkpoint_folder("camseg-lite"), tmp_path / "model"))
+    damage(folder)
+    assert str(folder) in refusal(start_node, "-p", f"model:={folder}")
+
+
+def test_a_provider_that_is_not_there_ends_with_one_line(start_node: StartNode) -> None:
+    assert "tensorrt" in refusal(start_node, "-p", "provider:=tensorrt")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("threads:=many", ["'threads'", "an integer from 0 to 64", "'many' (a string)"]),
+        ("threads:=99", ["'threads'", "an integer from 0 to 64", "got 99"]),
+        ("overlay_opacity:=strong", ["'overlay_opacity'", "a number from 0.0 to 1.0", "'strong'"]),
+        ("sampler:=euler", ["'sampler'", "one_step, ddim, dpm_solver, ancestral", "'euler'"]),
+        ("model:=[1, 2]", ["'model'", "a string", "a list"]),
+    ],
+)
+def test_a_wrong_parameter_on_the_command_line_ends_with_one_line(start_node: StartNode, given: str, words: list[str]) -> None:
+    line = refusal(start_node, "-p", given)
+    assert all(word in line for word in words), line
+
+
+def test_a_wrong_parameter_in_the_file_ends_with_one_line(start_node: StartNode, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text("/**:\n  ros__parameters:\n    steps: 2.5\n")
+    assert "parameter 'steps' takes an integer from 1 to 1000, got 2.5 (a number)" in refusal(start_node, "--params-file", str(path))
+
+
+@pytest.mark.parametrize("content", ["/**: [rubbish", None])
+def test_a_parameter_file_that_cannot_be_read_ends_with_one_line(start_node: StartNode, tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "file.yaml"
+    if content is not None:
+        path.write_text(content)
+    assert str(path) in refusal(start_node, "--params-file", str(path))
+
+
+def test_an_unknown_argument_ends_with_one_line(start_node: StartNode) -> None:
+    assert "unknown argument '--model'" in refusal(start_node, "--", "--model", "x")
+
+
+def test_the_shipped_file_is_taken_and_an_unknown_name_in_a_file_is_told(start_node: StartNode, driver, tmp_path: Path) -> None:
+    from camseg_ros.share import share_file
+
+    own = tmp_path / "own.yaml"
+    own.write_text("/**:\n  ros__parameters:\n    overlay_opacit: 0.3\n    overlay_opacity: 1\n    use_sim_time: false\n")
+    node = start_node("--ros-args", "--params-file", str(share_file("config/segment.param.yaml")), "--params-file", str(own))
+    driver.wait(lambda: node.process.poll() is not None or "ready: model camseg-lite on cpu" in node.stderr, "the node to be ready")
+    node.assert_alive()
+    assert "unknown parameter 'overlay_opacit' is ignored; did you mean 'overlay_opacity'?" in node.stderr
+    assert node.stderr.count("unknown parameter") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_node_quickly_and_cleanly(start_bench: StartBench, number: signal.Signals) -> None:
+    bench = start_bench()
+    bench.ask(rgb_image(picture(64, 48)))
+    for burst in range(5):  # in the middle of work
+        bench.publisher.publish(rgb_image(picture(640, 480), burst))
+    assert bench.node.stop(number) < 20  # long for a busy machine; 0.2 s on a free one
+    assert "unfinished" not in bench.node.output
+
+
+def test_a_signal_while_the_model_loads_ends_the_node_cleanly(start_node: StartNode, driver) -> None:
+    node = start_node()
+    driver.wait(lambda: driver.node.count_publishers("/segmentation/mask") or node.process.poll() is not None, "the node to begin")
+    node.stop(signal.SIGTERM)
+
+
+def call(bench: Bench, service_type, name: str, request):
+    """Call a service of the node."""
+    client = bench.driver.node.create_client(service_type, f"/segmentation/{name}")
+    bench.driver.wait(client.service_is_ready, f"the service {name}")
+    future = client.call_async(request)
+    bench.driver.wait(future.done, f"the answer of {name}")
+    return future.result()
+
+
+def set_parameter(bench: Bench, name: str, value: object) -> tuple[bool, str]:
+    request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+    (result,) = call(bench, SetParameters, "set_parameters", request).results
+    return result.successful, result.reason
+
+
+def test_the_opacity_changes_at_run_time_and_the_model_does_not(start_bench: StartBench) -> None:
+    bench = start_bench(topics=("mask", "overlay"))
+    rgb = picture(64, 48)
+    for opacity in (0.0, 1.0, 0.25):
+        assert set_parameter(bench, "overlay_opacity", opacity) == (True, "")
+        (mask,) = bench.ask(rgb_image(rgb))
+        expected = overlay(rgb, pixels_of(mask), opacity)
+        assert (pixels_of(bench.answers["overlay"][-1]) == expected).all()
+    done, reason = set_parameter(bench, "model", "/other")
+    assert not done
+    assert reason.startswith("parameter 'model' cannot change while the node runs: it is part of the model as loaded; restart the node")
+    for name, value in (("overlay_opacity", 1.5), ("overlay_opacity", "strong"), ("threads", 3)):
+        done, reason = set_parameter(bench, name, value)
+        assert not done
+        assert reason
+    assert len(bench.ask(rgb_image(rgb))) == 1
+
+
+def test_parameters_describe_themselves(start_bench: StartBench) -> None:
+    bench = start_bench()
+    (threads,) = call(bench, DescribeParameters, "describe_parameters", DescribeParameters.Request(names=["threads"])).descriptors
+    assert threads.description == "CPU threads for the model; 0 = all cores."
+    assert (threads.integer_range[0].from_value, threads.integer_range[0].to_value) == (0, 64)
+    assert threads.additional_constraints.startswith("takes an integer from 0 to 64; fixed while the node runs: ")
