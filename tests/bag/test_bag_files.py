@@ -1,0 +1,223 @@
+"""Bags: what is written is read back, by this project and by a second implementation; damage is told in one line."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from mcap.reader import make_reader
+from mcap_ros2.decoder import DecoderFactory
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from camseg_core.data.frame_source import Frame
+from camseg_core.errors import DataError
+from camseg_ros.bag.make import IMAGE_TOPIC, write_bag
+from camseg_ros.bag.read import COMPRESSED, RAW, ImageBag, is_bag
+
+STORE = get_typestore(Stores.ROS2_KILTED)
+SECOND = 1_000_000_000
+
+
+def frames(count: int = 4) -> list[Frame]:
+    """Frames of different sizes with noise in them."""
+    generator = np.random.default_rng(7)
+    sizes = [(20 + i, 30 + 2 * i) for i in range(count)]
+    images = [generator.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    return [Frame(1_700_000_000 * SECOND + i * 100_000_003, image, f"{i}") for i, image in enumerate(images)]
+
+
+def message(kind: str, stamp_ns: int, **fields: Any) -> Any:
+    """A message with a header, of a type of the store."""
+    header = STORE.types["std_msgs/msg/Header"](STORE.types["builtin_interfaces/msg/Time"](*divmod(stamp_ns, SECOND)), "front")
+    return STORE.types[kind](header=header, **fields)
+
+
+def raw(stamp_ns: int) -> Any:
+    data = np.arange(2 * 3 * 3, dtype=np.uint8)
+    return message(RAW, stamp_ns, height=2, width=3, encoding="rgb8", is_bigendian=0, step=9, data=data)
+
+
+def temperature(stamp_ns: int) -> Any:
+    return message("sensor_msgs/msg/Temperature", stamp_ns, temperature=20.0, variance=0.0)
+
+
+def record(path: Path, topics: dict[str, Callable[[int], Any]], storage: StoragePlugin = StoragePlugin.MCAP, zstd: bool = False) -> Path:
+    """A bag with three messages on each topic, recorded 1 s later than stamped."""
+    writer = Writer(path, version=9, storage_plugin=storage)
+    if zstd:
+        writer.set_compression(CompressionMode.MESSAGE, CompressionFormat.ZSTD)
+    with writer:
+        for topic, make in topics.items():
+            kind = make(0).__msgtype__
+            connection = writer.add_connection(topic, kind, typestore=STORE)
+            for i in range(3):
+                stamp = (100 + i) * SECOND
+                writer.write(connection, stamp + SECOND, STORE.serialize_cdr(make(stamp), kind))
+    return path
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    written = frames()
+    path = tmp_path / "bag"
+    assert write_bag(iter(written), path) == len(written)
+    with ImageBag(path) as bag:
+        assert (bag.topic, bag.compressed, bag.count) == (IMAGE_TOPIC, False, len(written))
+        assert bag.interval_ms == pytest.approx(100.0, abs=0.01)
+        for _ in range(2):  # as often as needed
+            read = list(bag)
+            assert [each.index for each in read] == [0, 1, 2, 3]
+            for frame, each in zip(written, read, strict=True):
+                height, width = frame.image.shape[:2]
+                assert each.stamp_ns == each.recorded_ns == frame.stamp_ns
+                assert each.frame_id == "camera"
+                assert each.size == (width, height)
+                assert (each.message.encoding, each.message.step) == ("rgb8", 3 * width)
+                assert np.array_equal(each.message.data.reshape(frame.image.shape), frame.image)
+
+
+def test_a_second_implementation_reads_it(tmp_path: Path) -> None:
+    written = frames()
+    write_bag(iter(written), tmp_path / "bag", topic="/front/image", frame_id="front")
+    with (tmp_path / "bag" / "bag.mcap").open("rb") as file:
+        read = list(make_reader(file, validate_crcs=True, decoder_factories=[DecoderFactory()]).iter_decoded_messages())
+    for frame, (schema, channel, recorded, image) in zip(written, read, strict=True):
+        assert schema is not None
+        assert (channel.topic, schema.name) == ("/front/image", RAW)
+        assert recorded.log_time == frame.stamp_ns
+        assert image.header.stamp.sec * SECOND + image.header.stamp.nanosec == frame.stamp_ns
+        assert (image.header.frame_id, image.encoding, image.is_bigendian) == ("front", "rgb8", 0)
+        assert (image.height, image.width, image.step) == (*frame.image.shape[:2], 3 * frame.image.shape[1])
+        assert bytes(image.data) == frame.image.tobytes()
+
+
+def test_the_recorded_bytes_are_kept(tmp_path: Path) -> None:
+    write_bag(iter(frames()), tmp_path / "bag")
+    with ImageBag(tmp_path / "bag") as bag:
+        for each in bag:
+            assert bytes(STORE.serialize_cdr(each.message, RAW)) == each.cdr
+
+
+@pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+@pytest.mark.parametrize("zstd", [False, True])
+def test_bags_of_other_recorders(tmp_path: Path, storage: StoragePlugin, zstd: bool) -> None:
+    path = record(tmp_path / "bag", {"/camera": raw, "/temperature": temperature}, storage, zstd)
+    for source in [path, path / "metadata.yaml"]:
+        with ImageBag(source) as bag:
+            images = list(bag)
+        assert bag.topic == "/camera"
+        assert [each.stamp_ns for each in images] == [100 * SECOND, 101 * SECOND, 102 * SECOND]
+        assert [each.recorded_ns for each in images] == [101 * SECOND, 102 * SECOND, 103 * SECOND]
+
+
+@pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_a_single_file_and_a_folder_without_metadata(tmp_path: Path, storage: StoragePlugin) -> None:
+    path = record(tmp_path / "bag", {"/camera": raw}, storage)
+    (path / "metadata.yaml").unlink()
+    (file,) = path.iterdir()
+    for source in (file, path):
+        assert is_bag(source)
+        with ImageBag(source) as bag:
+            assert len(list(bag)) == bag.count == 3
+
+
+def test_compressed_images(tmp_path: Path) -> None:
+    jpeg = np.asarray(cv2.imencode(".jpg", np.zeros((10, 14, 3), np.uint8))[1]).reshape(-1)
+    path = record(tmp_path / "bag", {"/camera/compressed": lambda stamp: message(COMPRESSED, stamp, format="jpeg", data=jpeg)})
+    with ImageBag(path) as bag:
+        assert bag.compressed
+        assert [each.size for each in bag] == [(14, 10)] * 3
+
+
+def test_one_of_several_topics_has_to_be_named(tmp_path: Path) -> None:
+    path = record(tmp_path / "bag", {"/right": raw, "/left": raw, "/temperature": temperature})
+    with pytest.raises(DataError, match=r"several image topics in the bag .*bag: /left, /right; name one, for example TOPIC=/left"):
+        ImageBag(path)
+    with ImageBag(path, "/right") as bag:
+        assert bag.count == len(list(bag)) == 3
+    with pytest.raises(DataError, match=r"the topic /rear of the bag .*bag is not in it; its image topics: /left, /right"):
+        ImageBag(path, "/rear")
+    with pytest.raises(DataError, match=r"/temperature .* has type sensor_msgs/msg/Temperature, not an image's"):
+        ImageBag(path, "/temperature")
+
+
+def test_a_bag_without_images(tmp_path: Path) -> None:
+    path = record(tmp_path / "bag", {"/temperature": temperature})
+    with pytest.raises(DataError, match=r"no image topic in the bag .*bag \(only /temperature\); record the camera's topic"):
+        ImageBag(path)
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """A bag whose file ends in the middle."""
+    path = tmp_path / "bag"
+    write_bag(iter(frames()), path)
+    file = path / "bag.mcap"
+    file.write_bytes(file.read_bytes()[:-4000])
+    return path
+
+
+def test_unreadable_bags_are_told_in_one_line(tmp_path: Path, damaged: Path) -> None:
+    (tmp_path / "empty.mcap").touch()
+    (tmp_path / "text.db3").write_text("hello")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "old.bag").touch()
+    expected = {
+        damaged: r"cannot read the bag .*bag: .*; record it again, or repair it with `mcap recover`",
+        tmp_path / "empty.mcap": r"cannot read the bag .*empty\.mcap: .*; record it again",
+        tmp_path / "text.db3": r"cannot read the bag .*text\.db3: .*; record it again",
+        tmp_path / "folder": r"folder is not a bag: no metadata.yaml, .mcap or .db3 in it; name a bag folder or file",
+        tmp_path / "old.bag": r"old\.bag is a ROS 1 bag; convert it with `rosbags-convert",
+        tmp_path / "none": r"the bag .*none does not exist; name a bag folder",
+    }
+    for path, text in expected.items():
+        with pytest.raises(DataError, match=text) as caught:
+            ImageBag(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_images_before_the_damage_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "bag"
+    big = [Frame(SECOND + i, np.full((700, 700, 3), i, np.uint8), "") for i in range(3)]  # over 1 MiB: a chunk each
+    write_bag(iter(big), path)
+    file = path / "bag.mcap"
+    content = bytearray(file.read_bytes())
+    # The length of the string that names the encoding, in the last image.
+    at = content.rindex(b"rgb8") - 4
+    content[at : at + 4] = b"\xff\xff\xff\x7f"
+    file.write_bytes(content)
+    with ImageBag(path) as bag:
+        images = iter(bag)
+        assert [int(next(images).message.data[0]) for _ in range(2)] == [0, 1]
+        with pytest.raises(DataError, match=r"the bag .* is damaged after image 2 of 3 on /camera/image_raw: "):
+            next(images)
+
+
+def test_a_bag_is_not_overwritten_and_half_a_bag_not_left(tmp_path: Path) -> None:
+    write_bag(iter(frames()), tmp_path / "bag")
+    with pytest.raises(DataError, match=r"bag exists already; remove it or name another folder"):
+        write_bag(iter(frames()), tmp_path / "bag")
+    with pytest.raises(DataError, match=r"no frames to write into the bag .*none; check where they come from"):
+        write_bag(iter([]), tmp_path / "none")
+
+    def broken() -> Iterator[Frame]:
+        yield frames()[0]
+        raise DataError("2.png cannot be read")
+
+    with pytest.raises(DataError, match=r"2\.png"):
+        write_bag(broken(), tmp_path / "half")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bag"]
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cannot write the bag .*file/bag: .*; check the disk and the permissions"):
+        write_bag(iter(frames()), tmp_path / "file" / "bag")
+
+
+def test_what_looks_like_a_bag(tmp_path: Path) -> None:
+    assert not is_bag(tmp_path)
+    assert not is_bag(tmp_path / "video.mp4")
+    assert is_bag(tmp_path / "x.mcap")
+    assert is_bag(tmp_path / "x.bag")
+    (tmp_path / "metadata.yaml").touch()
+    assert is_bag(tmp_path)
