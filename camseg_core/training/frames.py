@@ -1,6 +1,7 @@
 """A labelled data set held in memory, served as augmented batches of class indices."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -13,14 +14,21 @@ from camseg_core.errors import DataError
 from camseg_core.labels import UNLABELLED, Label
 
 
+@dataclass(frozen=True)
 class Frames:
-    """`Sample`s of one size as uint8 tensors: `images` (N, 3, H, W) and class `indices` (N, H, W), 255 where unlabelled.
+    """Frames of one size as uint8 tensors: `images` (N, 3, H, W) and class `indices` (N, H, W), 255 where unlabelled; and their names."""
 
-    Raises:
-        DataError: no samples, or one whose size differs from the first's.
-    """
+    images: Tensor
+    indices: Tensor
+    names: list[str]
 
-    def __init__(self, samples: Iterable[Sample], labels: tuple[Label, ...]) -> None:
+    @staticmethod
+    def load(samples: Iterable[Sample], labels: tuple[Label, ...]) -> "Frames":
+        """Hold all `samples`; a class index is the place of a label in `labels`, and a class that is not among them is unlabelled.
+
+        Raises:
+            DataError: no samples, or one whose size differs from the first's.
+        """
         to_index = np.full(256, UNLABELLED, np.uint8)
         to_index[[label.id for label in labels]] = np.arange(len(labels))
         images: list[Tensor] = []
@@ -34,16 +42,14 @@ class Frames:
             names.append(sample.name)
         if not images:
             raise DataError("the data set is empty: there is nothing to train on")
-        self.images, self.indices, self.names = torch.stack(images), torch.stack(indices), names
+        return Frames(torch.stack(images), torch.stack(indices), names)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def every(self, n: int) -> "Frames":
-        """A copy with every n-th frame."""
-        part = object.__new__(Frames)
-        part.images, part.indices, part.names = self.images[::n], self.indices[::n], self.names[::n]
-        return part
+        """Every n-th frame."""
+        return Frames(self.images[::n], self.indices[::n], self.names[::n])
 
     def batch(self, size: int, augment: Augment) -> tuple[Tensor, Tensor]:
         """A random augmented batch: images (B, 3, h, w) in 0..1 and indices (B, h, w) with 255 where unlabelled."""

@@ -73,7 +73,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", handlers=handlers)
     logging.getLogger("onnxscript").setLevel(logging.WARNING)
 
-    train, val = Frames(CamVid(arguments.data, "train"), LABELS), Frames(CamVid(arguments.data, "val"), LABELS)
+    train, val = Frames.load(CamVid(arguments.data, "train"), LABELS), Frames.load(CamVid(arguments.data, "val"), LABELS)
     codec = autoencoder(arguments.run, train, val)
     defaults = TransformerTraining()
     config = replace(defaults, loop=replace(defaults.loop, steps=arguments.steps))

@@ -82,9 +82,9 @@ def test_frames_of_different_size_or_none_are_refused() -> None:
         return Sample(np.zeros((height, 8, 3), np.uint8), np.zeros((height, 8), np.uint8), f"frame{height}")
 
     with pytest.raises(DataError, match="frame9 is .* sizes must agree"):
-        Frames([sample(8), sample(9)], LABELS)
+        Frames.load([sample(8), sample(9)], LABELS)
     with pytest.raises(DataError, match="empty"):
-        Frames([], LABELS)
+        Frames.load([], LABELS)
 
 
 def test_confusion_counts_as_a_naive_loop_does() -> None:

@@ -27,7 +27,7 @@ from camseg_core.training.transformer import TransformerTraining, evaluate_one_s
 
 @pytest.fixture(scope="module")
 def frames() -> Frames:
-    return Frames(SyntheticDrive(frames=4, height=96, width=128, seed=1), LABELS)
+    return Frames.load(SyntheticDrive(frames=4, height=96, width=128, seed=1), LABELS)
 
 
 def line(step: int, model: nn.Linear, target: float = 2.0) -> tuple[Tensor, dict[str, float]]:
