@@ -70,8 +70,9 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.run.mkdir(parents=True, exist_ok=True)
     handlers: list[logging.Handler] = [logging.StreamHandler(), logging.FileHandler(arguments.run / "train.log")]
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", handlers=handlers)
-    logging.getLogger("onnxscript").setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", handlers=handlers)
+    logging.getLogger("camseg_core").setLevel(logging.INFO)
+    logger.setLevel(logging.INFO)  # its name is __main__
 
     train, val = Frames.load(CamVid(arguments.data, "train"), LABELS), Frames.load(CamVid(arguments.data, "val"), LABELS)
     codec = autoencoder(arguments.run, train, val)
@@ -106,7 +107,7 @@ def write_model_card(model: CamSeg, config: TransformerTraining, run: Path, out:
     codec = model.mask_autoencoder
     assert codec is not None
     parameters, encoder = (sum(p.numel() for p in module.parameters()) / 1e6 for module in (model, codec.encoder))
-    log = (run / "train.log").read_text(encoding="utf-8").splitlines()
+    log = [line for line in (run / "train.log").read_text(encoding="utf-8").splitlines() if " loss " in line or "mIoU" in line]
     template = Template(Path(__file__).with_name("model_card.md").read_text(encoding="utf-8"))
     text = template.substitute(
         classes=", ".join(label.name for label in model.labels),
@@ -118,7 +119,7 @@ def write_model_card(model: CamSeg, config: TransformerTraining, run: Path, out:
         rows="\n".join(f"| {name} | {iou:.3f} | {reconstruction['iou'][name]:.3f} |" for name, iou in val["iou"].items()),
         autoencoder_steps=AutoencoderTraining().loop.steps,
         steps=config.loop.steps,
-        log="\n".join(f"    {line}" for line in log[-3:]),
+        log="\n".join(f"    {line}" for line in log[-4:]),
     )
     (out / "MODEL_CARD.md").write_text(text, encoding="utf-8")
 

@@ -1,0 +1,157 @@
+"""The runtime on the bundled model: any size, the same answer every time, clear errors."""
+
+import re
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from camseg_core.cli import main
+from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.errors import ConfigError, ImageError, ModelError
+from camseg_core.labels import UNLABELLED
+from camseg_core.runtime import Segmenter
+from camseg_core.runtime.framing import Framing
+from camseg_core.weights import checkpoint_folder
+
+FRAME = SyntheticDrive(frames=1)[0].image
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return Segmenter.from_pretrained()
+
+
+@pytest.mark.parametrize("size", [(360, 480), (1, 1), (1, 700), (37, 53), (720, 1280), (481, 641), (4000, 3)])
+def test_the_mask_has_the_frames_own_size(segmenter: Segmenter, size: tuple[int, int]) -> None:
+    result = segmenter.segment(cv2.resize(FRAME, size[::-1]))
+    assert result.mask.shape == result.confidence.shape == size
+    assert result.mask.dtype == np.uint8
+    assert result.confidence.dtype == np.float32
+    assert set(np.unique(result.mask)) <= {label.id for label in segmenter.labels} | {UNLABELLED}
+    assert result.confidence.min() > 0
+    assert result.confidence.max() <= 1
+
+
+def test_the_road_ahead_is_road_and_the_sky_above_is_sky(segmenter: Segmenter) -> None:
+    sample = SyntheticDrive(frames=1)[0]
+    mask = segmenter.segment(sample.image).mask
+    names = {label.id: label.name for label in segmenter.labels}
+    for name in ("road", "sky"):
+        truth = sample.label == next(i for i, n in names.items() if n == name)
+        assert (mask[truth] == next(i for i, n in names.items() if n == name)).mean() > 0.5, name
+
+
+@pytest.mark.parametrize(("sampler", "steps"), [("one_step", 1), ("ddim", 4), ("dpm_solver", 3), ("ancestral", 5)])
+def test_the_same_frame_and_seed_give_the_same_mask(sampler: str, steps: int) -> None:
+    first, second = (Segmenter.from_pretrained(sampler=sampler, steps=steps, seed=7).segment(FRAME) for _ in range(2))
+    assert np.array_equal(first.mask, second.mask)
+    assert np.array_equal(first.confidence, second.confidence)
+
+
+def test_stages_are_timed_in_order(segmenter: Segmenter) -> None:
+    timings = segmenter.segment(FRAME).timings
+    assert list(timings) == ["preprocess", "image_encoder", "transformer", "denoiser", "decoder", "postprocess"]
+    assert all(milliseconds >= 0 for milliseconds in timings.values())
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+        [[1, 2, 3]],
+    ],
+)
+def test_what_is_not_an_rgb_frame_is_refused(segmenter: Segmenter, array) -> None:
+    with pytest.raises(ImageError, match=r"a frame is an RGB array \(H, W, 3\) of uint8"):
+        segmenter.segment(array)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sampler": "euler"}, "unknown sampler 'euler'; choose one of one_step"),
+        ({"steps": 0}, "steps is 0; it must be between 1 and 1000"),
+        ({"provider": "npu"}, "unknown provider 'npu'; choose one of cpu, cuda, tensorrt"),
+        ({"provider": "cuda"}, "needs ONNX Runtime's CUDAExecutionProvider, but the installed one has only .*onnxruntime-gpu"),
+    ],
+)
+def test_a_wrong_option_names_the_choices_or_what_is_missing(options: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Segmenter.from_pretrained(**options)
+
+
+def test_a_missing_or_damaged_model_says_which_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no model 'nowhere'.*camseg-lite"):
+        Segmenter.from_pretrained("nowhere")
+    with pytest.raises(ModelError, match=r"config\.json"):
+        Segmenter.from_pretrained(tmp_path)
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint_folder("camseg-lite"), folder)
+    graph = folder / "onnx" / "transformer.onnx"
+    graph.write_bytes(b"rubbish")
+    with pytest.raises(ModelError, match=r"cannot load .*transformer\.onnx") as raised:
+        Segmenter.from_pretrained(folder)
+    assert "\n" not in str(raised.value)
+    graph.unlink()
+    with pytest.raises(ModelError, match=r"missing .*transformer\.onnx"):
+        Segmenter.from_pretrained(folder)
+
+
+def test_pixels_line_up_through_scaling_and_padding() -> None:
+    for height, width in ((360, 480), (361, 479), (722, 960), (1080, 1920), (100, 30)):
+        framing = Framing.fit(height, width, 480 * 360, 32)
+        ids = np.zeros((height, width), np.uint8)
+        ids[height // 3 :, : width // 2] = 7
+        there = framing.to_network(np.repeat(ids[..., None], 3, axis=2))
+        assert there.shape[0] % 32 == there.shape[1] % 32 == 0
+        back = framing.mask_to_camera(np.where(there[..., 0] > 3, 7, 0).astype(np.uint8))
+        rows, columns = np.nonzero(back != ids)
+        slack = max(1, round(height / framing.scaled[0]))  # an edge may move by one network pixel
+        assert (np.minimum(abs(rows - height // 3), abs(columns - width // 2)) <= slack).all()
+
+
+@pytest.mark.parametrize("size", [(1, 100_000), (100_000, 1), (1, 1), (3000, 5000), (31, 33)])
+def test_the_network_never_sees_much_more_than_its_area(size: tuple[int, int]) -> None:
+    framing = Framing.fit(*size, 480 * 360, 32)
+    assert framing.padded[0] * framing.padded[1] <= 1.25 * 480 * 360
+    assert framing.scaled[0] <= size[0]
+    assert framing.scaled[1] <= size[1]
+
+
+def test_the_command_segments_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for name in ("a2.png", "a10.png", "a2.jpg"):
+        cv2.imwrite(str(frames / name), cv2.cvtColor(FRAME, cv2.COLOR_RGB2BGR))
+    main(["segment", str(frames), "--out", str(tmp_path / "out"), "--opacity", "0.3"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert re.match(r"1/3 a2\.\w+: \w+.* \d+%.*; \d+ ms", lines[0])
+    for kind in ("mask", "color", "overlay"):
+        assert len(list((tmp_path / "out" / kind).glob("*.png"))) == 3
+    mask = cv2.imread(str(tmp_path / "out" / "mask" / "a10.png"), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(mask, Segmenter.from_pretrained().segment(FRAME).mask)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["segment", "nowhere"], "nowhere does not exist"),
+        (["segment", ".", "--model", "nothing"], "no model 'nothing'"),
+        (["segment", ".", "--steps", "0"], "'0' is not a whole number from 1 up"),
+        (["segment", ".", "--sampler", "euler"], "invalid choice: 'euler'"),
+        (["segment", ".", "--opacity", "2"], "'2' is not a number from 0 to 1"),
+        (["dance"], "invalid choice: 'dance'"),
+    ],
+)
+def test_command_line_errors_are_one_clear_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(arguments)
+    assert raised.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
