@@ -1,5 +1,7 @@
 """One camera of the node: its subscription, its publishers and its counts."""
 
+from __future__ import annotations  # rclpy's classes are generic only from Jazzy on
+
 import time
 from collections.abc import Callable
 

@@ -1,5 +1,7 @@
 """Every parameter of the node: name, type, range, default, meaning, and whether it may change while the node runs."""
 
+from __future__ import annotations  # rclpy's classes are generic only from Jazzy on
+
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
