@@ -20,8 +20,8 @@ from camseg_core.data.camvid import CamVid
 from camseg_core.evaluation.accuracy import scores, segment_all
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.config import CamSegConfig, DenoiserConfig, ImageEncoderConfig, MaskAutoencoderConfig, TransformerConfig
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
+from camseg_core.model.sizes import CAMSEG_LITE
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.export import export_onnx
 from camseg_core.training.autoencoder import AutoencoderTraining, reconstruction_confusion, train_autoencoder
@@ -32,28 +32,16 @@ logger = logging.getLogger(__name__)
 
 LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)
 
-LITE = CamSegConfig(
-    name="camseg-lite",
-    network_pixels=480 * 360,
-    transformer=TransformerConfig(width=192, encoder_depth=3, decoder_depth=3, heads=6, grid=(24, 30), fusion="grid", dropout=0.0),
-    denoiser=DenoiserConfig(width=256, depth=3, prediction="sample", learned_variance=False),
-    image_encoder=ImageEncoderConfig(width=192),
-    mask_autoencoder=MaskAutoencoderConfig(classes=len(LABELS)),
-    patch_size=2,
-    pixel_mean=(123.675, 116.28, 103.53),
-    pixel_std=(58.395, 57.12, 57.375),
-)
-
 
 def autoencoder(run: Path, train: Frames, val: Frames) -> MaskAutoencoder:
     """The mask autoencoder of the run: trained, or read back if it is there already."""
     path = run / "autoencoder.safetensors"
-    assert LITE.mask_autoencoder is not None
+    assert CAMSEG_LITE.mask_autoencoder is not None
     if path.is_file():
-        model = MaskAutoencoder(LITE.mask_autoencoder)
+        model = MaskAutoencoder(CAMSEG_LITE.mask_autoencoder)
         model.load_state_dict(load_file(path))
         return model.eval()
-    model = train_autoencoder(AutoencoderTraining(LITE.mask_autoencoder), train, run / "autoencoder")
+    model = train_autoencoder(AutoencoderTraining(CAMSEG_LITE.mask_autoencoder), train, run / "autoencoder")
     by_index = tuple(replace(label, id=index) for index, label in enumerate(LABELS))  # the autoencoder counts class indices
     _write_json(run / "autoencoder.json", scores(reconstruction_confusion(model, val), by_index))
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
@@ -79,7 +67,7 @@ def main() -> None:
     defaults = TransformerTraining()
     config = replace(defaults, loop=replace(defaults.loop, steps=arguments.steps))
     torch.manual_seed(config.loop.seed)
-    model = CamSeg(LITE, LABELS)
+    model = CamSeg(CAMSEG_LITE, LABELS)
     assert model.image_encoder is not None
     assert model.mask_autoencoder is not None
     model.image_encoder.load_imagenet()

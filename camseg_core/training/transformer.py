@@ -22,6 +22,7 @@ from camseg_core.training.loop import LoopConfig, train
 class TransformerTraining:
     """How to train; `crop` is (height, width) in pixels, multiples of 32.
 
+    `crop_area` is the smallest and largest share of a frame that a crop takes before it is scaled to `crop`.
     `all_hidden` is the share of steps that hide the whole mask, as inference does; the others hide a share drawn as
     published (normal around 1, deviation 0.25, cut to 0.7..1). `pixel_weight` scales the cross-entropy of the one-step
     estimate decoded by the frozen mask decoder: it is what makes one step sharp.
@@ -30,9 +31,10 @@ class TransformerTraining:
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1600, lr=1e-3, warmup=80, ema_decay=0.995))
     batch: int = 8
     crop: tuple[int, int] = (224, 320)
+    crop_area: tuple[float, float] = (0.15, 0.8)
     backbone_lr: float = 0.3
     all_hidden: float = 0.8
-    pixel_weight: float = 1.0
+    pixel_weight: float = 3.0
 
 
 def train_transformer(
@@ -43,7 +45,7 @@ def train_transformer(
     assert codec is not None
     codec.eval().requires_grad_(False)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    augment = Augment(config.crop, scale=(0.25, 1.0), ignore=UNLABELLED, color=True)
+    augment = Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=True)
     weights = frames.class_weights(len(model.labels))
     last = len(model.schedule.timesteps) - 1
 

@@ -7,14 +7,15 @@ import torch
 
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.config import DenoiserConfig, MaskAutoencoderConfig, TransformerConfig
-from camseg_core.training.lite import LABELS, LITE
+from camseg_core.model.sizes import CAMSEG_LITE
+from camseg_core.training.lite import LABELS
 
 
 @functools.cache
 def tiny_lite() -> CamSeg:
     """As camseg-lite, but narrow behind its image encoder."""
     config = replace(
-        LITE,
+        CAMSEG_LITE,
         name="tiny-lite",
         transformer=TransformerConfig(width=32, encoder_depth=1, decoder_depth=1, heads=2, grid=(4, 6), fusion="grid", dropout=0.0),
         denoiser=DenoiserConfig(width=32, depth=1, prediction="sample", learned_variance=False),

@@ -6,12 +6,10 @@ import torch
 from torch import Tensor
 
 from camseg_core.labels import PUBLISHED_PALETTE, UNLABELLED
-from camseg_core.model.autoencoder import Autoencoder
-from camseg_core.model.config import AutoencoderConfig, DenoiserConfig, TransformerConfig
-from camseg_core.model.denoiser import Denoiser
+from camseg_core.model.camseg import CamSeg
 from camseg_core.model.loss import add_noise, published_loss
 from camseg_core.model.samplers import SAMPLERS, SamplerOptions
-from camseg_core.model.transformer import MaskedTransformer
+from camseg_core.model.sizes import CAM_SEG_BASE_768
 
 T = reference.tensors()
 
@@ -123,9 +121,8 @@ def test_image_to_class_ids_end_to_end_exactly() -> None:
 
 def test_full_size_parameters_have_the_published_names_and_shapes() -> None:
     with torch.device("meta"):
-        autoencoder = Autoencoder(AutoencoderConfig()).state_dict()
-        transformer = MaskedTransformer(TransformerConfig(), 16, 16).state_dict()
-        denoiser = Denoiser(DenoiserConfig(), 16, 768).state_dict()
+        model = CamSeg(CAM_SEG_BASE_768)
+    autoencoder = model.autoencoder.state_dict()
     assert {name: list(tensor.shape) for name, tensor in autoencoder.items()} == reference.published_shapes("autoencoder_kl_f16")
-    transformer |= {f"diffloss.net.{name}": tensor for name, tensor in denoiser.items()}
-    assert {name: list(tensor.shape) for name, tensor in transformer.items()} == reference.published_shapes("transformer_base_768")
+    rest = model.transformer.state_dict() | {f"diffloss.net.{name}": tensor for name, tensor in model.denoiser.state_dict().items()}
+    assert {name: list(tensor.shape) for name, tensor in rest.items()} == reference.published_shapes("transformer_base_768")

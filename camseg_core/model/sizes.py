@@ -1,0 +1,33 @@
+"""The named models: the published one, and the project's own small one."""
+
+from camseg_core.labels import CAMVID_11_TRAIN_IDS
+from camseg_core.model.config import (
+    AutoencoderConfig,
+    CamSegConfig,
+    DenoiserConfig,
+    ImageEncoderConfig,
+    MaskAutoencoderConfig,
+    TransformerConfig,
+)
+
+CAM_SEG_BASE_768 = CamSegConfig(
+    name="cam-seg-base-768",
+    network_pixels=768 * 768,
+    transformer=TransformerConfig(),
+    denoiser=DenoiserConfig(),
+    autoencoder=AutoencoderConfig(),
+)
+"""The published model: 69.6 million parameters in the autoencoder, 217.1 million in transformer and diffusion head."""
+
+CAMSEG_LITE = CamSegConfig(
+    name="camseg-lite",
+    network_pixels=480 * 360,
+    transformer=TransformerConfig(width=192, encoder_depth=3, decoder_depth=3, heads=6, grid=(24, 30), fusion="grid", dropout=0.0),
+    denoiser=DenoiserConfig(width=256, depth=3, prediction="sample", learned_variance=False),
+    image_encoder=ImageEncoderConfig(width=192),
+    mask_autoencoder=MaskAutoencoderConfig(classes=len(CAMVID_11_TRAIN_IDS)),
+    patch_size=2,
+    pixel_mean=(123.675, 116.28, 103.53),
+    pixel_std=(58.395, 57.12, 57.375),
+)
+"""The project's small model; its image encoder expects ImageNet's normalisation."""
