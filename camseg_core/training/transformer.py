@@ -31,10 +31,10 @@ class TransformerTraining:
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1600, lr=1e-3, warmup=80, ema_decay=0.995))
     batch: int = 8
     crop: tuple[int, int] = (224, 320)
-    crop_area: tuple[float, float] = (0.15, 0.8)
+    crop_area: tuple[float, float] = (0.25, 1.0)
     backbone_lr: float = 0.3
     all_hidden: float = 0.8
-    pixel_weight: float = 3.0
+    pixel_weight: float = 1.0
 
 
 def train_transformer(
