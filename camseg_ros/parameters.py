@@ -1,7 +1,5 @@
 """Every parameter of the node: name, type, range, default, meaning, and whether it may change while the node runs."""
 
-from __future__ import annotations  # rclpy's classes are generic only from Jazzy on
-
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -176,7 +174,7 @@ def declare(node: Node) -> tuple[Parameters, list[str]]:
     return Parameters(**values), warnings  # type: ignore[arg-type]  # each value has its default's type, and a test holds the fields against the defaults
 
 
-def change(current: Parameters, wanted: Sequence[Parameter[Any]]) -> tuple[Parameters, SetParametersResult]:
+def change(current: Parameters, wanted: "Sequence[Parameter[Any]]") -> tuple[Parameters, SetParametersResult]:
     """Answer a request to set parameters while the node runs: all of `wanted` or none.
 
     Returns:
