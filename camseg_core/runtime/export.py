@@ -131,6 +131,7 @@ def _export_part(
         )
     assert program is not None
     graph = program.model_proto
+    _strip_source_lines(graph)
     _store_as_halves(graph)
     temporary = path.with_suffix(".tmp")
     onnx.save(graph, temporary)
@@ -158,6 +159,12 @@ def _check(name: str, session: onnxruntime.InferenceSession, module: nn.Module, 
             difference, limit = float(np.abs(theirs - ours).max() / max(1.0, np.abs(theirs).max())), _TOLERANCE
         if not difference <= limit:
             raise ModelError(f"the exported {name} differs from torch by {difference:.2g} (limit {limit:g}); the graph is not kept")
+
+
+def _strip_source_lines(graph: onnx.ModelProto) -> None:
+    """Drop what the exporter noted of where each operator came from: it holds the paths of the machine that exported."""
+    for described in (graph, graph.graph, *graph.graph.node, *graph.graph.value_info, *graph.graph.input, *graph.graph.output):
+        del described.metadata_props[:]
 
 
 def _store_as_halves(graph: onnx.ModelProto) -> None:
