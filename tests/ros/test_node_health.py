@@ -71,11 +71,14 @@ def test_a_damaged_jpeg_is_reported_and_the_next_one_answered(start_bench: Start
 
 def test_the_same_trouble_again_and_again_is_counted_and_not_logged_each_time(start_bench: StartBench) -> None:
     bench = start_bench()
+    # alone, so that it is looked at: of those below, a good frame that follows at once may take the place
+    bench.publisher.publish(changed(encoding="yuv999"))
+    bench.status(lambda values: int(values["frames rejected"]) > 0, "the first bad frame in the counts")
     for number in range(20):
         bench.publisher.publish(changed(encoding="yuv999"))
         bench.ask(rgb_image(picture(64, 48), number))
-    _, values = bench.status(lambda values: int(values["frames received"]) > 40 and nothing_in_work(values), "every frame in the counts")
-    assert int(values["frames rejected"]) + int(values["frames dropped"]) >= 20
+    _, values = bench.status(lambda values: int(values["frames received"]) > 41 and nothing_in_work(values), "every frame in the counts")
+    assert int(values["frames rejected"]) + int(values["frames dropped"]) >= 21
     assert 1 <= bench.node.stderr.count("yuv999") < 10
 
 
