@@ -20,7 +20,12 @@ class Augment:
             data_keys=["input", "mask"],
         )
         self._color = (
-            K.ImageSequential(K.ColorJiggle(0.3, 0.3, 0.3, 0.05, p=0.8), K.RandomGaussianBlur((3, 3), (0.1, 1.0), p=0.15))
+            K.ImageSequential(
+                K.ColorJiggle(0.4, 0.4, 0.4, 0.08, p=0.8),
+                K.RandomGrayscale(p=0.05),
+                K.RandomGaussianBlur((3, 3), (0.1, 1.5), p=0.15),
+                K.RandomGaussianNoise(std=0.03, p=0.15),
+            )
             if color
             else None
         )

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from cv2.typing import MatLike
 
+from camseg_core.data.image_file import read_rgb
 from camseg_core.data.synthetic import SyntheticDrive
 from camseg_core.errors import ConfigError, DataError
 
@@ -107,10 +108,7 @@ def image_frames(files: Sequence[Path], fps: float, title: str) -> FrameSource:
 
     def read() -> Iterator[Frame]:
         for i, path in enumerate(files):
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if image is None:
-                raise DataError(f"{path} cannot be read as an image; repair it or move it out of the folder")
-            yield Frame(_stamp(i, fps), _rgb(image), path.name)
+            yield Frame(_stamp(i, fps), read_rgb(path), path.name)
 
     return FrameSource(title, len(files), fps, read)
 

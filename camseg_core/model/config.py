@@ -1,10 +1,10 @@
 """Sizes of every part of a model, as dataclasses that are the checkpoint's `config.json`. Imports no torch: the runtime reads it too."""
 
 import json
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from camseg_core.dataclass_reader import build
 from camseg_core.errors import ModelError
 
 
@@ -29,13 +29,21 @@ class MaskAutoencoderConfig:
     """Sizes of a `MaskAutoencoder`: ids in, logits out.
 
     `classes` is the number of class indices; `latent_channels` the depth of the latent grid, which has one cell per
-    8×8 pixels; `encoder_widths` and `decoder_widths` are channels at strides 2, 4 and 8.
+    8×8 pixels; `encoder_widths` and `decoder_widths` are channels at strides 2, 4 and 8. `codebook_size` is the number of
+    entries that latents are quantised to; without it they are continuous (KL).
     """
 
     classes: int = 11
     latent_channels: int = 8
     encoder_widths: tuple[int, ...] = (48, 96, 128)
     decoder_widths: tuple[int, ...] = (24, 48, 64)
+    codebook_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.codebook_size is not None and self.codebook_size < 2:
+            raise ModelError(
+                f"codebook_size is {self.codebook_size}; a codebook has at least 2 entries (leave it out for continuous latents)"
+            )
 
     @property
     def stride(self) -> int:
@@ -48,6 +56,14 @@ class ImageEncoderConfig:
     """An `ImageEncoder`: EfficientNet-Lite0 features of strides 4 to 32, fused to `width` channels at stride 16."""
 
     width: int = 192
+
+
+@dataclass(frozen=True)
+class ConditionRefinerConfig:
+    """Sizes of a `ConditionRefiner`: conditions of `width` numbers per latent cell, and `detail` channels at twice that resolution."""
+
+    width: int = 128
+    detail: int = 48
 
 
 @dataclass(frozen=True)
@@ -100,6 +116,7 @@ class CamSegConfig:
     autoencoder: AutoencoderConfig | None = None
     image_encoder: ImageEncoderConfig | None = None
     mask_autoencoder: MaskAutoencoderConfig | None = None
+    refiner: ConditionRefinerConfig | None = None
     patch_size: int = 1
     pixel_mean: tuple[float, ...] = (127.5, 127.5, 127.5)
     pixel_std: tuple[float, ...] = (127.5, 127.5, 127.5)
@@ -110,6 +127,8 @@ class CamSegConfig:
         own = self.autoencoder is None and self.image_encoder is not None and self.mask_autoencoder is not None
         if not (published or own):
             raise ModelError("a model has either an autoencoder, or an image_encoder and a mask_autoencoder")
+        if self.refiner is not None and (self.image_encoder is None or self.patch_size != 2):
+            raise ModelError("a refiner needs an image_encoder for its fine features, and a patch_size of 2")
         if self.transformer.fusion not in ("sequence", "grid"):
             raise ModelError(f"transformer.fusion is {self.transformer.fusion!r}; it is sequence or grid")
         if self.denoiser.prediction not in ("noise", "sample"):
@@ -124,8 +143,23 @@ class CamSegConfig:
 
     @property
     def token_channels(self) -> int:
-        """Numbers in one mask token."""
+        """Numbers in one mask token of the transformer."""
         return self.mask_codec.latent_channels * self.patch_size**2
+
+    @property
+    def denoised_patch(self) -> int:
+        """Side of the square of latent cells that the diffusion head denoises at once."""
+        return 1 if self.refiner is not None else self.patch_size
+
+    @property
+    def denoised_channels(self) -> int:
+        """Numbers that the diffusion head denoises at once."""
+        return self.mask_codec.latent_channels * self.denoised_patch**2
+
+    @property
+    def condition_width(self) -> int:
+        """Numbers in one condition of the diffusion head."""
+        return self.transformer.width if self.refiner is None else self.refiner.width
 
     @property
     def token_stride(self) -> int:
@@ -153,40 +187,4 @@ def load_config(path: Path) -> CamSegConfig:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read the model's configuration {path}: {error}") from error
-    return _build(CamSegConfig, content, path, "")
-
-
-_T = TypeVar("_T")
-
-
-def _build(cls: type[_T], content: object, path: Path, where: str) -> _T:
-    """A dataclass from parsed JSON, its fields checked against their types."""
-    if not isinstance(content, dict):
-        raise ModelError(f"{path}: {where or 'the file'} must be an object, not {type(content).__name__}")
-    hints = get_type_hints(cls)
-    unknown = sorted(set(content) - set(hints))
-    if unknown:
-        raise ModelError(f"{path}: unknown entries {', '.join(where + name for name in unknown)}: written by a newer camseg?")
-    values = {name: _convert(hints[name], value, path, f"{where}{name}") for name, value in content.items()}
-    try:
-        return cls(**values)
-    except TypeError as error:  # a field without default is missing
-        missing = [f.name for f in fields(cls) if f.name not in values]  # type: ignore[arg-type]
-        raise ModelError(f"{path}: {where or 'the file'} lacks one of {', '.join(missing)}") from error
-
-
-def _convert(hint: Any, value: Any, path: Path, where: str) -> Any:
-    options = get_args(hint)
-    if type(None) in options:
-        return None if value is None else _convert(options[0], value, path, where)
-    if is_dataclass(hint):
-        assert isinstance(hint, type)
-        return _build(hint, value, path, where + ".")
-    if get_origin(hint) is tuple:
-        if not isinstance(value, list):
-            raise ModelError(f"{path}: {where} is {value!r}; it must be a list")
-        return tuple(_convert(options[0], item, path, where) for item in value)
-    accepted = (int, float) if hint is float else hint
-    if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
-        raise ModelError(f"{path}: {where} is {value!r}; it must be of type {hint.__name__}")
-    return value
+    return build(CamSegConfig, content, str(path), ModelError)

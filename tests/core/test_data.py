@@ -1,14 +1,17 @@
 """Label tables, CamVid, augmentation, metrics."""
 
+import logging
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from camvid_folder import DAMAGES, Damage, write_camvid
 
 from camseg_core.data.augment import Augment
 from camseg_core.data.camvid import CamVid
+from camseg_core.data.image_file import read_rgb
 from camseg_core.data.sample import Sample
 from camseg_core.errors import DataError, ModelError
 from camseg_core.evaluation.metrics import Confusion
@@ -16,16 +19,6 @@ from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, UNLABELLED, city
 from camseg_core.training.frames import Frames
 
 LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)
-
-
-def write_camvid(root: Path, frames: int = 3, size: tuple[int, int] = (48, 64)) -> None:
-    """A miniature CamVid in the true layout."""
-    random = np.random.default_rng(0)
-    for part in ("images", "labels"):
-        (root / "train" / part).mkdir(parents=True)
-    for i in range(frames):
-        cv2.imwrite(str(root / "train/images" / f"0001TP_{i:06}.jpg"), random.integers(0, 255, (*size, 3), np.uint8))
-        cv2.imwrite(str(root / "train/labels" / f"0001TP_{i:06}.png"), random.integers(0, 12, size, np.uint8))
 
 
 def test_camvid_yields_rgb_and_train_ids_in_name_order(tmp_path: Path) -> None:
@@ -40,23 +33,59 @@ def test_camvid_yields_rgb_and_train_ids_in_name_order(tmp_path: Path) -> None:
     assert samples[0].label[0, :12].tolist() == [10, 2, 5, 0, 1, 8, 7, 4, 13, 11, 12, 255]
 
 
-def test_each_kind_of_bad_camvid_names_the_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no images in .*train"):
-        CamVid(tmp_path, "train")
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
+def test_each_kind_of_bad_camvid_names_the_file_in_one_line(tmp_path: Path, damage: Damage) -> None:
+    damage.spoil(write_camvid(tmp_path / "data", "train", "val") / "train")
+    with pytest.raises(DataError, match=damage.message) as caught:
+        list(CamVid(tmp_path / "data", "train"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_label_without_an_image_is_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_camvid(tmp_path)
-    label = tmp_path / "train/labels/0001TP_000001.png"
-    good = label.read_bytes()
-    for content, message in (
-        (cv2.imencode(".png", np.zeros((40, 64), np.uint8))[1].tobytes(), r"0001TP_000001\.png is \(40, 64\).*differ in size"),
-        (cv2.imencode(".png", np.full((48, 64), 12, np.uint8))[1].tobytes(), r"0001TP_000001\.png holds class id 12"),
-        (good[:40], r"cannot read .*0001TP_000001\.png"),
-    ):
-        label.write_bytes(content)
-        with pytest.raises(DataError, match=message):
-            CamVid(tmp_path, "train")[1]
-    label.unlink()
-    with pytest.raises(DataError, match=r"missing label .*0001TP_000001\.png"):
-        CamVid(tmp_path, "train")
+    (tmp_path / "train/images/0001TP_000001.jpg").unlink()
+    with caplog.at_level(logging.WARNING):
+        assert [sample.name for sample in CamVid(tmp_path, "train")] == ["0001TP_000000", "0001TP_000002"]
+    (message,) = caplog.messages
+    assert message == f"label without an image, left out: {tmp_path / 'train/labels/0001TP_000001.png'}"
+    (tmp_path / "train/images/0001TP_000000.jpg").unlink()
+    CamVid(tmp_path, "train")
+    assert caplog.messages[-1] == f"label without an image, left out: {tmp_path / 'train/labels/0001TP_000000.png'} (and 1 more)"
+
+
+def test_hidden_files_are_no_frames(tmp_path: Path) -> None:
+    write_camvid(tmp_path)
+    for part in ("images", "labels"):
+        (tmp_path / "train" / part / "._0001TP_000001.png").write_bytes(b"left by a file manager")
+    assert len(list(CamVid(tmp_path, "train"))) == 3
+
+
+def test_an_image_is_whole_whatever_stands_behind_its_end_and_in_its_header(tmp_path: Path) -> None:
+    write_camvid(tmp_path)
+    path = tmp_path / "train/images/0001TP_000000.jpg"
+    plain, content = read_rgb(path), path.read_bytes()
+    header = b"\xff\xe1" + (len(content) + 2).to_bytes(2, "big") + content  # with a thumbnail, here the picture itself
+    thumbnail = content[:2] + header + content[2:]
+    for whole in (thumbnail, content + bytes(100), thumbnail + b"trailer"):
+        path.write_bytes(whole)
+        assert np.array_equal(read_rgb(path), plain)
+    for size in range(len(header), len(thumbnail), 97):
+        path.write_bytes(thumbnail[:size])
+        with pytest.raises(DataError, match=r"0001TP_000000\.jpg"):
+            read_rgb(path)
+
+
+def test_a_progressive_image_that_is_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "progressive.jpg"
+    picture = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    content = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    assert content.count(b"\xff\xda") > 1  # scans
+    path.write_bytes(content)
+    assert read_rgb(path).shape == (48, 64, 3)
+    for size in range(1, len(content), 31):
+        path.write_bytes(content[:size])
+        with pytest.raises(DataError, match=r"progressive\.jpg"):
+            read_rgb(path)
 
 
 def test_augmentation_moves_image_and_label_together_and_is_seeded() -> None:

@@ -1,0 +1,210 @@
+"""Configuration files: read strictly, changed by overrides, written back; every refusal is one line that names the entry."""
+
+import enum
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Optional
+
+import pytest
+import yaml
+
+from camseg_core.config_file import load_yaml, to_yaml
+from camseg_core.dataclass_reader import build
+from camseg_core.errors import ConfigError, ModelError
+from camseg_core.model.config import CamSegConfig
+from camseg_core.model.sizes import CAMSEG_LITE
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class Kind(enum.Enum):
+    FAST = "fast"
+    EXACT = "exact"
+
+
+@dataclass(frozen=True)
+class Loop:
+    steps: int
+    lr: float = 1e-3
+    warmup: int = 50
+
+
+@dataclass(frozen=True)
+class Codec:
+    width: int = 8
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ModelError("width must be positive")
+
+
+@dataclass(frozen=True)
+class Whole:
+    loop: Loop = field(default_factory=lambda: Loop(steps=4200, warmup=100))
+    name: str = "plain"
+    kind: Kind = Kind.FAST
+    schedule: Literal["cosine", "constant"] = "cosine"
+    crop: tuple[int, int] = (32, 64)
+    widths: tuple[float, ...] = (1.0,)
+    flip: bool = True
+    codec: Codec | None = None
+    limit: Optional[int] = None  # noqa: UP045 the older spelling is read as well
+
+
+def read(tmp_path: Path, text: str, *overrides: str) -> Whole:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_yaml(path, Whole, overrides)
+
+
+def test_every_kind_of_field_is_read(tmp_path: Path) -> None:
+    text = """
+    loop: {steps: 10, lr: 2}
+    name: run
+    kind: exact
+    schedule: constant
+    crop: [1, 2]
+    widths: [1, 2.5, 3e0]
+    flip: false
+    codec: {width: 3}
+    limit: 7
+    """
+    expected = Whole(Loop(10, 2.0, 100), "run", Kind.EXACT, "constant", (1, 2), (1.0, 2.5, 3.0), False, Codec(3), 7)
+    found = read(tmp_path, text)
+    assert found == expected
+    assert isinstance(found.loop.lr, float)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "loop: {}\n", "codec: null\nlimit: ~\n"])
+def test_what_is_left_out_keeps_its_default(tmp_path: Path, text: str) -> None:
+    assert read(tmp_path, text) == Whole()
+
+
+def test_a_part_of_a_nested_entry_keeps_the_rest_that_the_outer_one_gives_it(tmp_path: Path) -> None:
+    assert read(tmp_path, "loop: {lr: 1e-2}").loop == Loop(steps=4200, lr=1e-2, warmup=100)  # Loop itself has warmup 50
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-3", 1e-3), ("1E3", 1e3), ("-2e+1", -20.0), ("1.e-2", 0.01), ("0.5", 0.5), (".5", 0.5), ("3", 3.0)]
+)
+def test_a_number_without_a_dot_before_its_exponent_is_a_number(tmp_path: Path, text: str, value: float) -> None:
+    assert read(tmp_path, f"loop: {{lr: {text}}}").loop.lr == value
+    assert read(tmp_path, "", f"loop.lr={text}").loop.lr == value
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("banana: 1", "unknown entries banana: misspelt, or written by a newer camseg?"),
+        ("loop: {stpes: 1, wramup: 2}", "unknown entries loop.stpes, loop.wramup: did you mean loop.steps, loop.warmup?"),
+        ("codec: {width: wide}", "codec.width is 'wide'; it must be of type int"),
+        ("codec: {width: 0}", "codec: width must be positive"),
+        ("loop: {steps: 1.5}", "loop.steps is 1.5; it must be of type int"),
+        ("loop: {steps: true}", "loop.steps is True; it must be of type int"),
+        ("loop: {steps: }", "loop.steps is empty; it must be of type int"),
+        ("loop: {lr: '1e-3'}", "loop.lr is '1e-3'; it must be of type float"),
+        ("loop: {lr: .nan}", "loop.lr is nan; it must be a finite number"),
+        ("loop: {lr: -.inf}", "loop.lr is -inf; it must be a finite number"),
+        ("loop: 5", "loop must be entries with values, not 5"),
+        ("name: 5", "name is 5; it must be of type str"),
+        ("flip: 1", "flip is 1; it must be of type bool"),
+        ("kind: slow", "kind is 'slow'; it must be one of fast, exact"),
+        ("schedule: Cosine", "schedule is 'Cosine'; it must be one of cosine, constant"),
+        ("crop: 5", "crop is 5; it must be a list"),
+        ("crop: [1, 2, 3]", "crop is [1, 2, 3]; it must be a list of 2"),
+        ("crop: [1, b]", "crop is 'b'; it must be of type int"),
+        ("- a\n- b", "the file must be entries with values, not ['a', 'b']"),
+        ("1: 2", "unknown entries 1"),
+        ("name: a\nname: b", "name is given twice (in what begins at line 1)"),
+        ("crop: [1, 2", "is not a configuration in YAML: "),
+        ("a: b: c", "mapping values are not allowed here (line 1)"),
+        ("name: !!python/object/apply:os.getcwd []", "could not determine a constructor for the tag"),
+        ("name: \x00", "special characters are not allowed"),
+        (f"name: {list(range(500))}", "it must be of type str"),
+    ],
+)
+def test_a_wrong_file_says_where_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text)
+    said = str(caught.value)
+    assert message in said
+    assert str(tmp_path / "config.yaml") in said
+    assert "\n" not in said
+    assert len(said) < 250 + len(str(tmp_path))
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read the configuration .*absent\.yaml: No such file or directory"):
+        load_yaml(tmp_path / "absent.yaml", Whole)
+    with pytest.raises(ConfigError, match="cannot read the configuration .*: Is a directory"):
+        load_yaml(tmp_path, Whole)
+    (tmp_path / "latin.yaml").write_bytes(b"name: \xe4")
+    with pytest.raises(ConfigError, match=r"latin\.yaml is not a configuration in YAML"):
+        load_yaml(tmp_path / "latin.yaml", Whole)
+
+
+def test_overrides_change_single_entries_in_order(tmp_path: Path) -> None:
+    found = read(tmp_path, "loop: {steps: 10}", "loop.steps=20", "codec.width=5", "crop=[3, 4]", "name=a=b", "limit=null", "loop.steps=30")
+    assert found == Whole(loop=Loop(30, warmup=100), codec=Codec(5), crop=(3, 4), name="a=b")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("loop.steps", "--set loop.steps: expected ENTRY=VALUE, such as loop.steps=100"),
+        ("=1", "--set =1: expected ENTRY=VALUE"),
+        ("loop..steps=1", "--set loop..steps=1: expected ENTRY=VALUE"),
+        ("loop.steps=many", "--set loop.steps=many: loop.steps is 'many'; it must be of type int"),
+        ("loop.step=1", "--set loop.step=1: unknown entries loop.step: did you mean loop.steps?"),
+        ("loop.steps.x=1", "--set loop.steps.x=1: loop.steps is {'x': 1}; it must be of type int"),
+        ("crop=[1", "--set crop=[1: "),
+    ],
+)
+def test_a_wrong_override_is_named(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, "", override)
+    assert str(caught.value).startswith(message)
+
+
+def test_what_was_written_reads_back_equal(tmp_path: Path) -> None:
+    for whole in (Whole(), Whole(Loop(1, 1e-7), "1e-3", Kind.EXACT, "constant", (1, 2), (), False, Codec(2), 3), Whole(name="no: [ä]")):
+        assert read(tmp_path, to_yaml(whole)) == whole
+
+
+def test_an_entry_without_default_that_is_missing_is_named() -> None:
+    with pytest.raises(ModelError, match=r"^here: the file lacks one of its entries: steps$"):
+        build(Loop, {"lr": 1.0}, "here", ModelError)
+
+
+@pytest.mark.parametrize("name", ["camseg-lite.yaml", "mask-autoencoder.yaml"])
+def test_the_shipped_files_write_out_every_default(name: str) -> None:
+    from camseg_core.training.recipe import AutoencoderRecipe, Recipe  # slow to import
+
+    defaults = Recipe() if name == "camseg-lite.yaml" else AutoencoderRecipe(mask=Recipe().autoencoder)
+    path = REPOSITORY / "config" / "train" / name
+    assert load_yaml(path, type(defaults)) == defaults
+    written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    left_out = [place for place in places(defaults) if not has(written, place.split("."))]
+    assert not left_out, f"{path} leaves out {', '.join(left_out)}"
+
+
+def places(instance: Any, before: str = "") -> list[str]:
+    """The dotted places of all entries."""
+    found = []
+    for entry in fields(instance):
+        value = getattr(instance, entry.name)
+        found += places(value, f"{before}{entry.name}.") if is_dataclass(value) else [f"{before}{entry.name}"]
+    return found
+
+
+def has(content: Any, names: list[str]) -> bool:
+    """Whether there is an entry at this place."""
+    return not names or (isinstance(content, dict) and names[0] in content and has(content[names[0]], names[1:]))
+
+
+def test_the_model_configuration_is_read_by_the_same_rules() -> None:
+    content = asdict(CAMSEG_LITE)
+    assert build(CamSegConfig, content, "config.json", ModelError) == CAMSEG_LITE
+    content["refiner"]["detail"] = 1.5
+    with pytest.raises(ModelError, match=r"config\.json: refiner\.detail is 1\.5; it must be of type int"):
+        build(CamSegConfig, content, "config.json", ModelError)
