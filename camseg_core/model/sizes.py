@@ -4,6 +4,7 @@ from camseg_core.labels import CAMVID_11_TRAIN_IDS
 from camseg_core.model.config import (
     AutoencoderConfig,
     CamSegConfig,
+    ConditionRefinerConfig,
     DenoiserConfig,
     ImageEncoderConfig,
     MaskAutoencoderConfig,
@@ -22,10 +23,11 @@ CAM_SEG_BASE_768 = CamSegConfig(
 CAMSEG_LITE = CamSegConfig(
     name="camseg-lite",
     network_pixels=480 * 360,
-    transformer=TransformerConfig(width=192, encoder_depth=3, decoder_depth=3, heads=6, grid=(24, 30), fusion="grid", dropout=0.0),
-    denoiser=DenoiserConfig(width=256, depth=3, prediction="sample", learned_variance=False),
+    transformer=TransformerConfig(width=192, encoder_depth=2, decoder_depth=2, heads=6, grid=(24, 30), fusion="grid", dropout=0.0),
+    denoiser=DenoiserConfig(width=128, depth=3, prediction="sample", learned_variance=False),
     image_encoder=ImageEncoderConfig(width=192),
     mask_autoencoder=MaskAutoencoderConfig(classes=len(CAMVID_11_TRAIN_IDS)),
+    refiner=ConditionRefinerConfig(),
     patch_size=2,
     pixel_mean=(123.675, 116.28, 103.53),
     pixel_std=(58.395, 57.12, 57.375),

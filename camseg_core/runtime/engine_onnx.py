@@ -1,6 +1,6 @@
 """A model's parts as ONNX Runtime sessions: numpy arrays in and out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -53,13 +53,14 @@ class OnnxEngine:
         if self._sessions[PARTS[0]].get_providers()[0] != names[0]:
             raise ConfigError(f"{names[0]} did not start: its libraries (CUDA, cuDNN, TensorRT) are missing or do not match it")
 
-    def encode_image(self, image: npt.NDArray[np.uint8]) -> Floats:
-        """RGB `(B, H, W, 3)` to features `(B, C, h, w)`."""
-        return self._run("image_encoder", {"image": image})[0]
+    def encode_image(self, image: npt.NDArray[np.uint8]) -> dict[str, Floats]:
+        """RGB `(B, H, W, 3)` to feature maps by name; `features` is `(B, C, h, w)` with one cell per token."""
+        maps = self._run("image_encoder", {"image": image})
+        return dict(zip((output.name for output in self._sessions["image_encoder"].get_outputs()), maps, strict=True))
 
-    def conditions(self, features: Floats) -> Floats:
-        """Features `(B, C, h, w)` to conditions `(B, h·w, D)`, every mask token hidden."""
-        return self._run("transformer", {"features": features})[0]
+    def conditions(self, features: Mapping[str, Floats]) -> Floats:
+        """Feature maps to conditions `(B, N, D)`, the whole mask hidden."""
+        return self._run("transformer", features)[0]
 
     def denoise(self, tokens: Floats, step: int, condition: Floats) -> Floats:
         """Noisy tokens `(N, C)` at a step number, with conditions `(N, D)`, to the denoiser's raw output."""
@@ -70,8 +71,8 @@ class OnnxEngine:
         mask, confidence = self._run("decoder", {"latents": latents})
         return mask.astype(np.uint8, copy=False), confidence
 
-    def _run(self, part: str, inputs: dict[str, npt.NDArray[np.generic]]) -> list[npt.NDArray[np.float32]]:
-        outputs: list[npt.NDArray[np.float32]] = self._sessions[part].run(None, inputs)
+    def _run(self, part: str, inputs: Mapping[str, npt.NDArray[np.generic]]) -> list[npt.NDArray[np.float32]]:
+        outputs: list[npt.NDArray[np.float32]] = self._sessions[part].run(None, dict(inputs))
         return outputs
 
 

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,33 +17,36 @@ from torch import Tensor, nn
 
 from camseg_core.errors import ModelError
 from camseg_core.model.camseg import CamSeg
+from camseg_core.model.image_encoder import DETAIL_CHANNELS
 
 logger = logging.getLogger(__name__)
+
+_Arrays = tuple[npt.NDArray[np.generic], ...]
 
 _TOLERANCE = 5e-3
 """Largest difference from torch, as a share of the output's largest value, that a graph may have."""
 
 
 class _ImageEncoderGraph(nn.Module):
-    """RGB `(B, H, W, 3)` uint8 to features `(B, C, h, w)`; normalisation is inside, so that bytes cross the bus."""
+    """RGB `(B, H, W, 3)` uint8 to the feature maps; normalisation is inside, so that bytes cross the bus."""
 
     def __init__(self, model: CamSeg) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         return self.model.image_features(image.permute(0, 3, 1, 2))
 
 
 class _TransformerGraph(nn.Module):
-    """Features `(B, C, h, w)` to conditions `(B, h·w, D)`."""
+    """Feature maps to conditions `(B, N, D)`: transformer and refiner, if there is one."""
 
     def __init__(self, model: CamSeg) -> None:
         super().__init__()
-        self.transformer = model.transformer
+        self.model = model
 
-    def forward(self, features: Tensor) -> Tensor:
-        return self.transformer(features.flatten(2).transpose(1, 2), (features.shape[2], features.shape[3]))
+    def forward(self, *features: Tensor) -> Tensor:
+        return self.model.conditions(features)
 
 
 class _DecoderGraph(nn.Module):
@@ -72,62 +77,85 @@ def export_onnx(model: CamSeg, folder: Path) -> None:
     if model.mask_autoencoder is None:
         raise ModelError(f"{model.config.name} decodes masks as pictures; only models with a mask autoencoder can be exported yet")
     model.eval()
-    multiple, stride, codec = model.config.size_multiple, model.config.token_stride, model.config.mask_codec
-    random = np.random.default_rng(0)
+    (folder / "onnx").mkdir(parents=True, exist_ok=True)
+    for part in _parts(model):
+        _export_part(part, folder / "onnx" / f"{part.name}.onnx")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One graph: `make(batch, rows, columns)` gives inputs for a frame of that many coarsest cells, `sizes` their dynamic axes."""
+
+    name: str
+    module: nn.Module
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    make: Callable[[int, int, int], _Arrays]
+    sizes: object
+
+
+def _parts(model: CamSeg) -> list[_Part]:
+    config, random = model.config, np.random.default_rng(0)
+    multiple, cells = config.size_multiple, config.size_multiple // config.token_stride
     batch, rows, columns, count = (
         torch.export.Dim(name, min=1, max=limit) for name, limit in (("b", 64), ("h", 512), ("w", 512), ("n", 1 << 20))
     )
+    # feature maps by name: channels, and cells per cell of the first along each side
+    maps = {"features": (model.transformer.z_proj1.in_features, 1)}
+    if model.refiner is not None:
+        maps |= {f"features_{stride}": (channels, 16 // stride) for channels, stride in zip(DETAIL_CHANNELS, (4, 8), strict=True)}
 
-    def image(b: int, h: int, w: int) -> tuple[npt.NDArray[np.generic], ...]:
+    def normal(*shape: int) -> npt.NDArray[np.float32]:
+        return random.standard_normal(shape, np.float32)
+
+    def image(b: int, h: int, w: int) -> _Arrays:
         return (random.integers(0, 256, (b, h * multiple, w * multiple, 3), np.uint8),)
 
-    def features(b: int, h: int, w: int) -> tuple[npt.NDArray[np.generic], ...]:
-        cells = multiple // stride
-        return (_normal(random, b, model.transformer.z_proj1.in_features, h * cells, w * cells),)
+    def features(b: int, h: int, w: int) -> _Arrays:
+        return tuple(normal(b, channels, h * cells * times, w * cells * times) for channels, times in maps.values())
 
-    def tokens(b: int, h: int, w: int) -> tuple[npt.NDArray[np.generic], ...]:
-        n = b * h * w
-        return _normal(random, n, model.config.token_channels), np.array([999]), _normal(random, n, model.config.transformer.width)
+    def noisy(b: int, h: int, w: int) -> _Arrays:
+        return normal(b * h * w, config.denoised_channels), np.array([999]), normal(b * h * w, config.condition_width)
 
-    def latents(b: int, h: int, w: int) -> tuple[npt.NDArray[np.generic], ...]:
-        return (_normal(random, b, codec.latent_channels, h * 4, w * 4),)
+    def latents(b: int, h: int, w: int) -> _Arrays:
+        return (normal(b, config.mask_codec.latent_channels, h * 4, w * 4),)
 
-    parts: list[tuple[str, nn.Module, Callable[[int, int, int], tuple[npt.NDArray[np.generic], ...]], dict[str, object], list[str]]] = [
-        ("image_encoder", _ImageEncoderGraph(model), image, {"image": {0: batch, 1: multiple * rows, 2: multiple * columns}}, ["features"]),
-        ("transformer", _TransformerGraph(model), features, {"features": {0: batch, 2: rows, 3: columns}}, ["condition"]),
-        ("denoiser", model.denoiser, tokens, {"x": {0: count}, "steps": None, "condition": {0: count}}, ["output"]),
-        ("decoder", _DecoderGraph(model), latents, {"latents": {0: batch, 2: rows, 3: columns}}, ["mask", "confidence"]),
+    feature_sizes = tuple({0: batch, 2: times * rows, 3: times * columns} for _, times in maps.values())
+    return [
+        _Part(
+            "image_encoder",
+            _ImageEncoderGraph(model),
+            ("image",),
+            tuple(maps),
+            image,
+            {"image": {0: batch, 1: multiple * rows, 2: multiple * columns}},
+        ),
+        _Part("transformer", _TransformerGraph(model), tuple(maps), ("condition",), features, {"features": feature_sizes}),
+        _Part(
+            "denoiser",
+            model.denoiser,
+            ("tokens", "step", "condition"),
+            ("output",),
+            noisy,
+            {"x": {0: count}, "steps": None, "condition": {0: count}},
+        ),
+        _Part("decoder", _DecoderGraph(model), ("latents",), ("mask", "confidence"), latents, {"latents": {0: batch, 2: rows, 3: columns}}),
     ]
-    (folder / "onnx").mkdir(parents=True, exist_ok=True)
-    for name, module, make, shapes, outputs in parts:
-        _export_part(name, module, make, shapes, outputs, folder / "onnx" / f"{name}.onnx")
 
 
-def _normal(random: np.random.Generator, *shape: int) -> npt.NDArray[np.float32]:
-    return random.standard_normal(shape, np.float32)
-
-
-_INPUT_NAMES = {
-    "image_encoder": ["image"],
-    "transformer": ["features"],
-    "denoiser": ["tokens", "step", "condition"],
-    "decoder": ["latents"],
-}
-
-
-def _export_part(
-    name: str,
-    module: nn.Module,
-    make: Callable[[int, int, int], tuple[npt.NDArray[np.generic], ...]],
-    shapes: dict[str, object],
-    outputs: list[str],
-    path: Path,
-) -> None:
-    module.eval()
-    example = tuple(torch.from_numpy(array) for array in make(2, 3, 4))
-    with torch.no_grad():
+def _export_part(part: _Part, path: Path) -> None:
+    part.module.eval()
+    example = tuple(torch.from_numpy(array) for array in part.make(2, 3, 4))
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's remarks on its own workings
         program = torch.onnx.export(
-            module, example, input_names=_INPUT_NAMES[name], output_names=outputs, dynamic_shapes=shapes, dynamo=True, verbose=False
+            part.module,
+            example,
+            input_names=part.inputs,
+            output_names=part.outputs,
+            dynamic_shapes=part.sizes,  # type: ignore[arg-type]
+            dynamo=True,
+            verbose=False,
         )
     assert program is not None
     graph = program.model_proto
@@ -137,28 +165,28 @@ def _export_part(
     onnx.save(graph, temporary)
     session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
     for size in ((1, 2, 3), (2, 5, 4)):
-        _check(name, session, module, make(*size))
+        _check(part, session, part.make(*size))
     os.replace(temporary, path)
     logger.info("exported %s: %.1f MB", path.name, path.stat().st_size / 1e6)
 
 
-def _check(name: str, session: onnxruntime.InferenceSession, module: nn.Module, inputs: tuple[npt.NDArray[np.generic], ...]) -> None:
+def _check(part: _Part, session: onnxruntime.InferenceSession, inputs: _Arrays) -> None:
     """Compare the graph with torch on one set of inputs."""
     with torch.no_grad():
-        expected = module(*(torch.from_numpy(array) for array in inputs))
+        expected = part.module(*(torch.from_numpy(array) for array in inputs))
     expected = expected if isinstance(expected, tuple) else (expected,)
-    found = session.run(None, dict(zip(_INPUT_NAMES[name], inputs, strict=True)))
+    found = session.run(None, dict(zip(part.inputs, inputs, strict=True)))
     for theirs, ours in zip(expected, found, strict=True):
         theirs = theirs.numpy()
         if theirs.shape != ours.shape:
-            raise ModelError(f"the exported {name} gives {ours.shape} where torch gives {theirs.shape}; the graph is not kept")
+            raise ModelError(f"the exported {part.name} gives {ours.shape} where torch gives {theirs.shape}; the graph is not kept")
         if theirs.dtype == np.uint8:
             wrong = float((theirs != ours).mean())  # ids flip where two classes are as good as equal
             difference, limit = wrong, 1e-3
         else:
             difference, limit = float(np.abs(theirs - ours).max() / max(1.0, np.abs(theirs).max())), _TOLERANCE
         if not difference <= limit:
-            raise ModelError(f"the exported {name} differs from torch by {difference:.2g} (limit {limit:g}); the graph is not kept")
+            raise ModelError(f"the exported {part.name} differs from torch by {difference:.2g} (limit {limit:g}); the graph is not kept")
 
 
 def _strip_source_lines(graph: onnx.ModelProto) -> None:

@@ -99,15 +99,15 @@ class Segmenter:
         with stages("denoiser"):
             tokens = self._sample(condition)
         with stages("decoder"):
-            mask, confidence = self._engine.decode(self._to_latents(tokens, (features.shape[2], features.shape[3])))
+            mask, confidence = self._engine.decode(self._to_latents(tokens, features["features"].shape[2:]))
         with stages("postprocess"):
             result = framing.mask_to_camera(mask[0]), framing.confidence_to_camera(confidence[0])
         return Segmentation(*result, stages.milliseconds)
 
     def _sample(self, condition: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Conditions `(L, D)` to clean mask tokens `(L, C)`."""
+        """Conditions `(N, D)` to what the head denoises, `(N, C)`, clean."""
         random = np.random.default_rng(self._seed)
-        shape = (condition.shape[0], self.config.token_channels)
+        shape = (condition.shape[0], self.config.denoised_channels)
 
         def noise(_: int) -> npt.NDArray[np.float32]:
             return random.standard_normal(shape, np.float32)
@@ -118,10 +118,11 @@ class Segmenter:
         tokens = self._sampler(denoise, noise(-1), self._schedule, self._options, noise, self.config.denoiser.prediction)
         return np.asarray(tokens, np.float32)
 
-    def _to_latents(self, tokens: npt.NDArray[np.float32], grid: tuple[int, int]) -> npt.NDArray[np.float32]:
-        """Tokens `(h·w, c·p²)` to latents `(1, c, h·p, w·p)`."""
-        p, (h, w) = self.config.patch_size, grid
-        cells = tokens.reshape(h, w, -1, p, p).transpose(2, 0, 3, 1, 4)  # (c, h, p, w, p)
+    def _to_latents(self, denoised: npt.NDArray[np.float32], tokens: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """What the head denoised, `(N, c·p²)`, to latents `(1, c, H, W)`; `tokens` is the transformer's (rows, columns)."""
+        p = self.config.denoised_patch
+        h, w = (side * self.config.patch_size // p for side in tokens)
+        cells = denoised.reshape(h, w, -1, p, p).transpose(2, 0, 3, 1, 4)  # (c, h, p, w, p)
         return np.ascontiguousarray(cells.reshape(1, -1, h * p, w * p))
 
 

@@ -1,48 +1,68 @@
-"""Training of the mask autoencoder: cross-entropy on reconstructed classes and a light pull of the latents to a normal."""
+"""Training of the mask autoencoder, KL or VQ: cross-entropy on reconstructed classes, and a light pull on the latents."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camseg_core.data.augment import Augment
+from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import Confusion
 from camseg_core.labels import UNLABELLED
 from camseg_core.model.config import MaskAutoencoderConfig
 from camseg_core.model.mask_autoencoder import MaskAutoencoder, kl_divergence
 from camseg_core.training.frames import Frames, fill_unlabelled
-from camseg_core.training.loop import LoopConfig, train
+from camseg_core.training.loop import LoopConfig, Run, train
+from camseg_core.training.pixel_loss import pixel_losses
+from camseg_core.training.seeds import generator
+from camseg_core.training.stream import FrameStream
 
 
 @dataclass(frozen=True)
 class AutoencoderTraining:
-    """What to train and how; `crop` is (height, width) in pixels, multiples of 8."""
+    """What to train and how; `crop` is (height, width) in pixels, multiples of 8.
+
+    The pull on the latents is `kl_weight` × their divergence from a standard normal or, where the model has a codebook,
+    `commitment_weight` × their squared distance to it (0.25 as in arXiv 1711.00937).
+    """
 
     model: MaskAutoencoderConfig = field(default_factory=MaskAutoencoderConfig)
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1500, lr=2e-3, ema_decay=0.99, weight_decay=1e-4))
     batch: int = 12
     crop: tuple[int, int] = (224, 304)
     kl_weight: float = 3e-3
+    commitment_weight: float = 0.25
 
 
-def train_autoencoder(config: AutoencoderTraining, frames: Frames, run: Path) -> MaskAutoencoder:
-    """Train on `frames` and return the averaged autoencoder with its latent statistics set."""
-    torch.manual_seed(config.loop.seed)
-    model = MaskAutoencoder(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    augment = Augment(config.crop, scale=(0.15, 1.0), ignore=UNLABELLED, color=False)
-    weights = frames.class_weights(config.model.classes)
+def train_autoencoder(config: AutoencoderTraining, frames: Frames, run: Run) -> MaskAutoencoder:
+    """Train on `frames` and return the averaged autoencoder with its latent statistics set.
+
+    Raises:
+        ConfigError: the crop does not fit the model, or the batch cannot be shared by the processes.
+        CamSegError: see `train`.
+    """
+    if any(side % config.model.stride for side in config.crop):
+        raise ConfigError(f"crop is {config.crop}: a mask autoencoder needs multiples of {config.model.stride}")
+    device, seed = run.processes.device, config.loop.seed
+    torch.manual_seed(seed)
+    model = MaskAutoencoder(config.model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    stream = FrameStream(frames, Augment(config.crop, scale=(0.15, 1.0), ignore=UNLABELLED, color=False), seed)
+    weights = frames.class_weights(config.model.classes).to(device)
+    cells = (config.model.latent_channels, *(side // config.model.stride for side in config.crop))
+    name, pull = ("kl", config.kl_weight) if config.model.codebook_size is None else ("commitment", config.commitment_weight)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        _, indices = frames.batch(config.batch, augment)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits, mean, log_variance = model(fill_unlabelled(indices))
-        reconstruction = F.cross_entropy(logits.float(), indices, weights, ignore_index=UNLABELLED)
-        divergence = kl_divergence(mean, log_variance)
-        return reconstruction + config.kl_weight * divergence, {"ce": reconstruction.item(), "kl": divergence.item()}
+        numbers = run.processes.samples(step, config.batch)
+        _, indices = stream.batch(numbers)
+        noise = torch.stack([torch.randn(cells, generator=generator(seed, "posterior", number)) for number in numbers])
+        with config.loop.autocast(device):
+            logits, penalty = model(fill_unlabelled(indices).to(device), noise.to(device))
+        reconstruction, _ = pixel_losses(logits.float(), indices.to(device), weights)
+        return reconstruction + pull * penalty, {"ce": reconstruction.item(), name: penalty.item()}
 
-    averaged = train(model, loss, config.loop, run)
+    averaged = train(model, loss, config.loop, run, config.batch)
     assert isinstance(averaged, MaskAutoencoder)
     set_latent_statistics(averaged.eval(), frames)
     return averaged
@@ -51,30 +71,62 @@ def train_autoencoder(config: AutoencoderTraining, frames: Frames, run: Path) ->
 @torch.no_grad()
 def set_latent_statistics(model: MaskAutoencoder, frames: Frames) -> None:
     """Measure the latents' mean and deviation per channel over all frames and store them in the model."""
-    means = [model.encoder(_whole_frame(frames, i))[0] for i in range(len(frames))]
-    channels = torch.cat([mean.permute(1, 0, 2, 3).flatten(1) for mean in means], dim=1)
+    channels = torch.cat([model.latents(frame).transpose(0, 1).flatten(1) for frame in _whole_frames(model, frames)], dim=1)
     model.latent_mean.copy_(channels.mean(1))
-    model.latent_std.copy_(channels.std(1))
+    model.latent_std.copy_(channels.std(1).clamp_min(1e-6))  # a small codebook may leave a channel constant
 
 
 @torch.no_grad()
-def reconstruction_confusion(model: MaskAutoencoder, frames: Frames) -> Confusion:
-    """How well masks survive encoding and decoding, over whole frames."""
+def reconstruction_confusion(model: MaskAutoencoder, frames: Frames, disturbance: float = 0.0) -> Confusion:
+    """How well masks survive encoding and decoding, over whole frames.
+
+    `disturbance` is the deviation of seeded normal noise that is added to the normalised latents in between.
+    """
     confusion = Confusion(model.config.classes)
-    for i in range(len(frames)):
-        height, width = frames.indices.shape[1:]
-        logits = model.decode(model.encode(_whole_frame(frames, i)))
-        confusion.add(frames.indices[i].numpy(), logits.argmax(1)[0, :height, :width].numpy())
+    height, width = frames.indices.shape[1:]
+    for i, frame in enumerate(_whole_frames(model, frames)):
+        latents = model.encode(frame)
+        noise = torch.randn(latents.shape, generator=generator("disturbance", i)).to(latents)
+        predicted = model.decode(latents + disturbance * noise).argmax(1)
+        confusion.add(frames.indices[i].numpy(), predicted[0, :height, :width].cpu().numpy())
     return confusion
 
 
-def _whole_frame(frames: Frames, i: int) -> Tensor:
-    """Class indices `(1, H, W)` of frame i, without unlabelled pixels, padded to whole latent cells."""
-    filled = fill_unlabelled(frames.indices[i : i + 1])
-    return pad_to_multiple(filled.unsqueeze(1).float(), 32).squeeze(1).long()
+def _whole_frames(model: MaskAutoencoder, frames: Frames) -> Iterator[Tensor]:
+    """Class indices `(1, H, W)` of each frame without unlabelled pixels, padded to whole latent cells, on the model's device."""
+    for indices in frames.indices:
+        filled = fill_unlabelled(indices.unsqueeze(0))
+        yield pad_to_multiple(filled.unsqueeze(1).float(), 32).squeeze(1).long().to(model.latent_mean.device)
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
     """Images `(B, C, H, W)` with the last row and column repeated until height and width are multiples of `multiple`."""
     height, width = images.shape[2:]
     return nn.functional.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+
+
+@dataclass(frozen=True)
+class LatentRate:
+    """What the latents of a data set carry.
+
+    `bits` per latent cell: for VQ the logarithm of the codebook's size; for KL the mean divergence of the posterior from the
+    standard normal, which is what sending a latent drawn from it costs (arXiv 1312.6114). For VQ also `used_share`, the share of
+    the codebook's entries that occur, and `perplexity`, how many entries used evenly would carry as much as these carry.
+    """
+
+    bits: float
+    used_share: float | None = None
+    perplexity: float | None = None
+
+
+@torch.no_grad()
+def latent_rate(model: MaskAutoencoder, frames: Frames) -> LatentRate:
+    """Measure the latents of whole frames."""
+    moments = [model.encoder(frame) for frame in _whole_frames(model, frames)]
+    if model.quantizer is None:
+        nats = sum(kl_divergence(mean, log_variance).item() for mean, log_variance in moments) / len(moments)
+        return LatentRate(nats * model.config.latent_channels / math.log(2))
+    size = len(model.quantizer.codebook)
+    entries = torch.cat([model.quantizer.entries(mean).flatten() for mean, _ in moments])
+    share = torch.bincount(entries, minlength=size) / len(entries)
+    return LatentRate(math.log2(size), (share > 0).float().mean().item(), torch.special.entr(share).sum().exp().item())

@@ -58,7 +58,7 @@ class Frames:
 
     def class_weights(self, classes: int) -> Tensor:
         """Weights `(classes,)` that raise rare classes: inverse square root of the pixel share, mean 1, at most 4."""
-        counts = torch.bincount(self.indices.flatten().int(), minlength=256)[:classes].double()
+        counts = torch.from_numpy(np.bincount(self.indices.numpy().ravel(), minlength=256)[:classes]).double()
         weights = (counts / counts.sum()).clamp_min(1e-4).rsqrt()
         return (weights / weights.mean()).clamp_max(4.0).float()
 

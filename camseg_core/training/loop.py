@@ -1,46 +1,95 @@
 """The loop that all training shares: optimiser, schedule, averaged weights, and a state from which it resumes exactly."""
 
+import copy
 import logging
 import math
-import os
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
-from camseg_core.errors import CamSegError
+from camseg_core.errors import CamSegError, ConfigError
+from camseg_core.training.parallel import Objective, Processes, Strategy, running_average, share, unshared
+from camseg_core.training.seeds import seed_of
+from camseg_core.training.state import TrainingState
+from camseg_core.training.stop import StopRequest
 
 logger = logging.getLogger(__name__)
 
 Loss = Callable[[int], tuple[Tensor, dict[str, float]]]
-"""Step number to the loss to minimise and the figures to log; draws its randomness from torch's seeded global generator."""
+"""Step number to the loss of this process's samples and the figures to log; torch's global generator is seeded by the step."""
+
+Validation = tuple[Mapping[str, float], npt.NDArray[np.uint8] | None]
+"""Scores by name, and a picture RGB `(H, W, 3)` that shows them."""
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How long and how fast: AdamW with linear warm-up and cosine decay, clipped gradients, averaged weights."""
+    """How long and how fast: AdamW with linear warm-up, clipped gradients, averaged weights.
+
+    `schedule` is what follows the warm-up: half a `cosine` down to 1 % of `lr`, or `constant`. `precision` is autocast's: matrices
+    and convolutions in bf16 or fp16 (whose gradients are scaled), or fp32 throughout. `clip` bounds the norm of the whole gradient.
+    `ema_decay` is the weight of the past in the running average of the weights, which is what a run returns. `strategy` is how several
+    processes share the work, see `parallel.py`. `save_every` and `validate_every` count steps; both also happen at the end.
+    """
 
     steps: int
     lr: float
     warmup: int = 50
+    schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = 0.02
     clip: float = 3.0
     ema_decay: float = 0.995
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    strategy: Strategy = "ddp"
     seed: int = 0
     save_every: int = 100
-    log_every: int = 10
+    validate_every: int = 300
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.save_every, self.validate_every) < 1:
+            raise ConfigError("steps, save_every and validate_every are at least 1")
+        if not (self.lr > 0 and self.clip > 0 and self.warmup >= 0 and self.weight_decay >= 0):
+            raise ConfigError("lr and clip are above 0; warmup and weight_decay are 0 or more")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"ema_decay is {self.ema_decay}; it is from 0 to below 1")
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The context in which a loss calls its networks."""
+        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        return torch.autocast(device.type, dtype, enabled=self.precision != "fp32")
+
+
+class Watcher(Protocol):
+    """Who is told how a run goes; see `watch.py`."""
+
+    def started(self, done: int, steps: int, samples_per_step: int) -> None: ...
+    def stepped(self, done: int, figures: Mapping[str, float], learning_rate: float) -> None: ...
+    def validated(self, done: int, scores: Mapping[str, float], picture: npt.NDArray[np.uint8] | None) -> None: ...
+    def finished(self, done: int, reason: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a training runs: its folder for the state, who watches, and the processes that share it."""
+
+    folder: Path
+    watcher: Watcher | None = None
+    processes: Processes = field(default_factory=Processes)
 
 
 def learning_rate(step: int, config: LoopConfig) -> float:
-    """Factor on the base rate at `step`: linear warm-up, then half a cosine down to 1 %."""
+    """Factor on the base rate at `step`: linear warm-up, then the schedule."""
     if step < config.warmup:
         return (step + 1) / config.warmup
+    if config.schedule == "constant":
+        return 1.0
     progress = (step - config.warmup) / max(1, config.steps - config.warmup)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
 
@@ -61,81 +110,81 @@ def train(
     module: nn.Module,
     loss: Loss,
     config: LoopConfig,
-    run: Path,
+    run: Run,
+    batch: int,
     scale: Callable[[str], float] = lambda name: 1.0,
-    on_save: Callable[[int, nn.Module], None] | None = None,
+    validate: Callable[[nn.Module], Validation] | None = None,
 ) -> nn.Module:
     """Train `module` in place and return its averaged copy.
 
-    Every step seeds torch from (seed, step), so a run that is killed and started again in the same folder takes the same
-    steps as one that was not. `scale` gives a parameter's share of the learning rate; `on_save` is called with the step
-    and the averaged module whenever the state is saved.
+    Every step seeds torch from (seed, step), and samples are drawn by number, so a run that is killed at any moment and started again
+    in the same folder takes the same steps as one that was not. `batch` is how many samples a step has over all processes; `scale` gives a
+    parameter's share of the learning rate; `validate` scores the averaged module every `validate_every` steps.
 
     Raises:
-        CamSegError: the loss became NaN or infinite; the last saved state is kept.
+        CamSegError: the loss became NaN or infinite; the last saved state is kept. Or the saved state does not fit.
+        Stopped: someone asked the run to stop; the state is saved.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    averaged = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
+    among, folder = run.processes, run.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    module.to(among.device)
+    original = copy.deepcopy(module) if config.strategy == "fsdp" and among.count > 1 else module
+    averaged = AveragedModel(module, multi_avg_fn=running_average(config.ema_decay), use_buffers=True)
+    objective = share(Objective(module, loss), averaged.module, among, config.strategy)
     optimizer = torch.optim.AdamW(parameter_groups(module, config, scale), betas=(0.9, 0.95))
-    start = _load_state(run / "state.safetensors", module, averaged, optimizer)
-    if start:
-        logger.info("resuming %s at step %d of %d", run, start, config.steps)
-    began, figures_sum = time.monotonic(), dict[str, float]()
-    for step in range(start, config.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * learning_rate(step, config)
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed * 1_000_003 + step)
-            value, figures = loss(step)
-        if not torch.isfinite(value):
-            raise CamSegError(f"the loss is {value.item()} at step {step}; the last good state is {run / 'state.safetensors'}")
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        nn.utils.clip_grad_norm_(module.parameters(), config.clip)
-        optimizer.step()
-        averaged.update_parameters(module)
-        for name, figure in {"loss": value.item(), **figures}.items():
-            figures_sum[name] = figures_sum.get(name, 0.0) + figure
-        done = step + 1
-        if done % config.log_every == 0:
-            pace = (time.monotonic() - began) / (done - start)
-            text = " ".join(f"{name} {total / config.log_every:.4f}" for name, total in figures_sum.items())
-            logger.info("step %d/%d %s  %.2f s/step, %.0f min left", done, config.steps, text, pace, pace * (config.steps - done) / 60)
-            figures_sum.clear()
-        if done % config.save_every == 0 or done == config.steps:
-            _save_state(run / "state.safetensors", done, module, averaged, optimizer)
-            if on_save is not None:
-                on_save(done, averaged.module)
-    result: nn.Module = averaged.module
+    scaler = torch.amp.GradScaler(among.device.type, enabled=config.precision == "fp16")
+    state = TrainingState(folder / "state.safetensors", module, averaged, optimizer, scaler)
+    start = state.load()
+    if start and among.leads:
+        logger.info("resuming %s at step %d of %d", folder, start, config.steps)
+    watcher = run.watcher if among.leads else None
+    if watcher is not None:
+        watcher.started(start, config.steps, batch)
+    done, reason = start, "done"
+    with StopRequest(folder) as stop:
+        for step in range(start, config.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * learning_rate(step, config)
+            with torch.random.fork_rng(devices=[] if among.device.type == "cpu" else [among.device]):
+                torch.manual_seed(seed_of(config.seed, "step", step))
+                value, figures = objective(step)
+            means = among.mean({"loss": value.item(), **figures, "stop": float(stop.requested is not None)})
+            if not math.isfinite(means["loss"]):
+                raise CamSegError(_not_finite(means["loss"], step, state.path))
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(value).backward()
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(module.parameters(), config.clip)
+            scaler.step(optimizer)
+            scaler.update()
+            averaged.update_parameters(module)
+            done = step + 1
+            stopping = means.pop("stop") > 0
+            if watcher is not None:
+                watcher.stepped(done, means, config.lr * learning_rate(step, config))
+            last = done == config.steps
+            if last or stopping or done % config.save_every == 0:
+                state.save(done, among.leads)
+            if validate is not None and (last or done % config.validate_every == 0):
+                plain = unshared(averaged.module, original)
+                if watcher is not None:
+                    watcher.validated(done, *validate(plain))
+                among.wait()
+            if stopping and not last:
+                reason = stop.requested or "another process was asked to stop"
+                break
+    if watcher is not None:
+        watcher.finished(done, reason)
+    if done < config.steps:
+        raise Stopped(f"stopped after step {done} of {config.steps} ({reason}); the same command goes on from there")
+    result: nn.Module = unshared(averaged.module, original)
     return result
 
 
-def _save_state(path: Path, step: int, module: nn.Module, averaged: AveragedModel, optimizer: torch.optim.Optimizer) -> None:
-    """Write everything a resumed run needs, tensors only, and put it in place in one move."""
-    tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
-    tensors |= {f"averaged.{name}": tensor for name, tensor in averaged.state_dict().items()}
-    for index, entries in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in entries.items()}
-    temporary = path.with_suffix(".tmp")
-    # contiguous clones: safetensors refuses tensors that share memory or are strided (channels_last)
-    contiguous = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, temporary, {"step": str(step)})
-    os.replace(temporary, path)
+class Stopped(CamSegError):
+    """The run was asked to stop, and has saved its state."""
 
 
-def _load_state(path: Path, module: nn.Module, averaged: AveragedModel, optimizer: torch.optim.Optimizer) -> int:
-    """Read what `_save_state` wrote; the step to go on from, 0 without a file."""
-    if not path.is_file():
-        return 0
-    with safe_open(path, "pt") as file:
-        step = int(file.metadata()["step"])
-    tensors = load_file(path)
-    module.load_state_dict({name.removeprefix("module."): t for name, t in tensors.items() if name.startswith("module.")})
-    averaged.load_state_dict({name.removeprefix("averaged."): t for name, t in tensors.items() if name.startswith("averaged.")})
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, entry = name.split(".", 2)
-            state.setdefault(int(index), {})[entry] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return step
+def _not_finite(value: float, step: int, state: Path) -> str:
+    kept = f"the last good state is {state}" if state.is_file() else "nothing was saved yet"
+    return f"the loss is {value} at step {step}; {kept}; lower the learning rate, or look at the samples of that step"

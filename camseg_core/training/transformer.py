@@ -1,99 +1,126 @@
-"""Training of image encoder, transformer and diffusion head together, against the latents of a frozen mask autoencoder."""
+"""Training of image encoder, transformer and diffusion head together, against the latents of an autoencoder."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from camseg_core.data.augment import Augment
+from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import Confusion
 from camseg_core.labels import UNLABELLED
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.loss import add_noise
+from camseg_core.model.samplers import SamplerOptions
 from camseg_core.training.autoencoder import pad_to_multiple
-from camseg_core.training.frames import Frames, fill_unlabelled
-from camseg_core.training.loop import LoopConfig, train
+from camseg_core.training.frames import Frames
+from camseg_core.training.latents import FreshLatents, KeptLatents
+from camseg_core.training.loop import LoopConfig, Run, Validation, train
+from camseg_core.training.objectives import TaskLoss, published_objective, task_objective
+from camseg_core.training.stream import FrameStream
 
 
 @dataclass(frozen=True)
 class TransformerTraining:
-    """How to train; `crop` is (height, width) in pixels, multiples of 32.
+    """How to train.
 
-    `crop_area` is the smallest and largest share of a frame that a crop takes before it is scaled to `crop`.
-    `all_hidden` is the share of steps that hide the whole mask, as inference does; the others hide a share drawn as
-    published (normal around 1, deviation 0.25, cut to 0.7..1). `pixel_weight` scales the cross-entropy of the one-step
-    estimate decoded by the frozen mask decoder: it is what makes one step sharp.
+    `augment` says how a sample comes out of a frame. `crop`: a random part is scaled to `crop` (height, width in pixels, multiples of 32),
+    mirrored, and changed in colour; `crop_area` is the smallest and largest share of the frame that the part takes. `flip`: the whole
+    frame is scaled to `crop` and mirrored at random. `none`: only scaled. The latents of `flip` and `none`, which the published layout
+    allows, are computed once and kept. `backbone_lr` is the share of the learning rate that an ImageNet-trained backbone gets,
+    `decoder_lr` the mask decoder's, `all_hidden` the share of steps that hide the whole mask, as inference does. `task` is the loss of
+    models with a mask autoencoder.
     """
 
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1600, lr=1e-3, warmup=80, ema_decay=0.995))
-    batch: int = 8
-    crop: tuple[int, int] = (224, 320)
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=4200, lr=1e-3, warmup=100, ema_decay=0.998))
+    batch: int = 6
+    augment: Literal["crop", "flip", "none"] = "crop"
+    crop: tuple[int, int] = (256, 352)
     crop_area: tuple[float, float] = (0.25, 1.0)
     backbone_lr: float = 0.3
+    decoder_lr: float = 0.5
     all_hidden: float = 0.8
-    pixel_weight: float = 1.0
+    task: TaskLoss = field(default_factory=TaskLoss)
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or min(self.crop) < 32:
+            raise ConfigError("batch is at least 1, and both sides of crop at least 32")
+        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ConfigError(f"crop_area is {self.crop_area}; it is two rising shares above 0 and up to 1")
+        if not 0 <= self.all_hidden <= 1:
+            raise ConfigError(f"all_hidden is {self.all_hidden}; it is a share from 0 to 1")
 
 
 def train_transformer(
-    config: TransformerTraining, model: CamSeg, frames: Frames, run: Path, on_save: Callable[[int, nn.Module], None] | None = None
+    config: TransformerTraining, model: CamSeg, frames: Frames, run: Run, validate: Callable[[nn.Module], Validation] | None = None
 ) -> CamSeg:
-    """Train `model` on `frames` with its mask autoencoder frozen, and return the averaged model."""
-    codec = model.mask_autoencoder
+    """Train `model` on `frames` and return the averaged model.
+
+    Raises:
+        ConfigError: the crop does not fit the model, or the way of augmenting does not.
+    """
+    if any(side % model.config.size_multiple for side in config.crop):
+        raise ConfigError(f"crop is {config.crop}: {model.config.name} needs multiples of {model.config.size_multiple}")
+    device, seed = run.processes.device, config.loop.seed
+    # FSDP splits contiguous weights only
+    memory = torch.contiguous_format if config.loop.strategy == "fsdp" else torch.channels_last
+    model.to(device, memory_format=memory)  # type: ignore[call-overload]
+    codec = model.mask_autoencoder or model.autoencoder
     assert codec is not None
     codec.eval().requires_grad_(False)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    augment = Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=True)
-    weights = frames.class_weights(len(model.labels))
-    last = len(model.schedule.timesteps) - 1
+    if model.mask_autoencoder is not None:
+        model.mask_autoencoder.decoder.requires_grad_(True)  # known to the optimiser; the objective says when it learns
+    stream = FrameStream(frames, Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=True), seed)
+    shared = (config.all_hidden, config.loop, run.processes)
+    if model.mask_autoencoder is not None:
+        if config.augment != "crop":
+            raise ConfigError(f"augment is {config.augment!r}: models with a mask autoencoder train on random crops (augment: crop)")
+        loss = task_objective(model, stream.batch, config.batch, frames.class_weights(len(model.labels)), config.task, *shared)
+    elif config.augment == "crop":
+        loss = published_objective(model, FreshLatents(model, stream, device), config.batch, *shared)
+    else:
+        path = _latents_file(config, run.folder)
+        kept = KeptLatents(model, frames, config.crop, config.augment == "flip", seed, path, run.processes)
+        loss = published_objective(model, kept, config.batch, *shared)
 
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        model.train()
-        codec.eval()  # its batch norms keep the statistics that its latents were measured with
-        images, indices = frames.batch(config.batch, augment)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            latents = codec.encode(fill_unlabelled(indices))
-        clean, grid = model.to_tokens(latents.float())
-        hidden = _hidden(clean.shape[:2], config.all_hidden)
-        with torch.autocast("cpu", torch.bfloat16):
-            tokens, _ = model.image_tokens(images * 255)
-            condition = model.transformer(tokens, grid, clean, hidden).flatten(0, 1)
-            flat = clean.flatten(0, 1)
-            noise = torch.randn_like(flat)
-            steps = torch.randint(last + 1, flat.shape[:1])
-            estimate = model.denoiser(add_noise(flat, noise, steps, model.schedule), steps, condition).float()
-            first = model.denoiser(torch.randn_like(flat), torch.full_like(steps, last), condition).float()
-            logits = codec.decode(model.to_latents(first.view_as(clean), grid))
-        chosen = hidden.flatten()
-        diffusion = F.mse_loss(estimate[chosen], flat[chosen])
-        one_step = F.mse_loss(first[chosen], flat[chosen])
-        pixels = F.cross_entropy(logits.float(), indices, weights, ignore_index=UNLABELLED)
-        figures = {"diffusion": diffusion.item(), "one_step": one_step.item(), "pixels": pixels.item()}
-        return diffusion + one_step + config.pixel_weight * pixels, figures
+    def rate(name: str) -> float:
+        if name.startswith("mask_autoencoder."):
+            return config.decoder_lr
+        return config.backbone_lr if name.startswith(("image_encoder.stem", "image_encoder.blocks")) else 1.0
 
-    averaged = train(model, loss, config.loop, run, lambda n: config.backbone_lr if "stem" in n or ".blocks." in n else 1.0, on_save)
+    averaged = train(model, loss, config.loop, run, config.batch, rate, validate)
     assert isinstance(averaged, CamSeg)
     return averaged.eval()
 
 
-def _hidden(shape: torch.Size, all_hidden: float) -> Tensor:
-    """Which mask tokens `(B, L)` are hidden, the same number in every row."""
-    share = 1.0 if torch.rand(()) < all_hidden else float(torch.empty(1).normal_(1.0, 0.25).clamp(0.7, 1.0))
-    order = torch.rand(shape).argsort(dim=1).argsort(dim=1)
-    return order < max(1, round(share * shape[1]))
+def _latents_file(config: TransformerTraining, folder: Path) -> Path:
+    height, width = config.crop
+    return folder / f"latents-{height}x{width}-{config.augment}.safetensors"
+
+
+def confusion_of(model: CamSeg, frames: Frames, sampler: str = "one_step", steps: int = 10) -> Confusion:
+    """Confusion over class indices on whole frames, in bf16; `steps` is for the samplers that take several."""
+    confusion = Confusion(len(model.labels))
+    for indices, predicted in zip(frames.indices, class_indices(model, frames, sampler, steps), strict=True):
+        confusion.add(indices.numpy(), predicted)
+    return confusion
 
 
 @torch.no_grad()
-def evaluate_one_step(model: CamSeg, frames: Frames) -> Confusion:
-    """Confusion over class indices of the one-step sampler on whole frames, in bf16."""
+def class_indices(model: CamSeg, frames: Frames, sampler: str = "one_step", steps: int = 10) -> npt.NDArray[np.uint8]:
+    """Predicted class indices `(N, H, W)` of whole frames, in bf16, 255 where the model names a class that its labels lack."""
+    device, autoencoder = model.pixel_mean.device, model.autoencoder is not None
     to_index = torch.full((256,), UNLABELLED, dtype=torch.uint8)
     to_index[[label.id for label in model.labels]] = torch.arange(len(model.labels), dtype=torch.uint8)
-    confusion = Confusion(len(model.labels))
-    for image, indices in zip(frames.images, frames.indices, strict=True):
-        height, width = indices.shape
-        with torch.autocast("cpu", torch.bfloat16):
-            predicted = model.segment(pad_to_multiple(image.unsqueeze(0).float(), model.config.size_multiple))
-        confusion.add(indices.numpy(), to_index[predicted[0, :height, :width].long()].numpy())
-    return confusion
+    height, width = frames.indices.shape[1:]
+    predicted = []
+    for image in frames.images:
+        pixels = pad_to_multiple(image.unsqueeze(0).float(), model.config.size_multiple).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=not autoencoder):  # pictures are decoded by colour: keep their precision
+            ids = model.segment(pixels, sampler, SamplerOptions(steps)).cpu()
+        predicted.append(to_index[ids[0, :height, :width].long()].numpy())
+    return np.stack(predicted)

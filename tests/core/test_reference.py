@@ -109,10 +109,10 @@ def test_palette_is_the_published_one() -> None:
 
 def test_image_to_class_ids_end_to_end_exactly() -> None:
     model = reference.model()
-    tokens, grid = model.image_tokens((T["e2e_image"] * 0.5 + 0.5) * 255)
+    features = model.image_features((T["e2e_image"] * 0.5 + 0.5) * 255)
     noise = T["e2e_noise"][:, 36:]  # the published code denoises the image's tokens too and throws them away
-    sampled = model.sample_tokens(model.transformer(tokens, grid), "ancestral", SamplerOptions(10), T["e2e_init"][36:], lambda k: noise[k])
-    latents = model.to_latents(sampled, grid)
+    sampled = model.sample(model.conditions(features), "ancestral", SamplerOptions(10), T["e2e_init"][36:], lambda k: noise[k])
+    latents = model.to_latents(sampled, model.denoised_grid(features))
     assert_sampled(latents, T["e2e_mask_latents"])
     assert_close(model.autoencoder.decode(latents), T["e2e_rgb"], 1e-3)
     expected = torch.where(T["e2e_class_ids"] == 0, UNLABELLED, T["e2e_class_ids"] - 1)

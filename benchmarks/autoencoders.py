@@ -1,0 +1,188 @@
+"""Continuous latents (KL) against quantised ones (VQ): how well the same mask autoencoder reconstructs CamVid's validation masks.
+
+python benchmarks/autoencoders.py --data <CamVid root> --run runs/autoencoders --write docs/results.md
+
+Every autoencoder gets the same steps, batches, samples and first weights. Started again with the same `--run`, it goes on where it
+was, and what is finished is read back.
+"""
+
+import argparse
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from camseg_core.data.camvid import CamVid
+from camseg_core.errors import CamSegError, ConfigError
+from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
+from camseg_core.model.config import MaskAutoencoderConfig
+from camseg_core.training.autoencoder import AutoencoderTraining, latent_rate, reconstruction_confusion, train_autoencoder
+from camseg_core.training.frames import Frames
+from camseg_core.training.loop import LoopConfig, Run
+from camseg_core.training.watch import Display
+
+DISTURBANCE = 0.5  # in deviations of the latents
+BEGIN, END = "<!-- autoencoders: begin -->", "<!-- autoencoders: end -->"
+
+Result = dict[str, Any]
+
+
+def training(codebook_size: int | None, steps: int) -> AutoencoderTraining:
+    """The budget, the same for all; one run takes some two minutes on two cores."""
+    loop = LoopConfig(steps=steps, lr=2e-3, warmup=max(1, steps // 6), ema_decay=0.95, weight_decay=1e-4)
+    return AutoencoderTraining(MaskAutoencoderConfig(codebook_size=codebook_size), loop, batch=8, crop=(160, 224))
+
+
+def result_of(config: AutoencoderTraining, train: Frames, val: Frames, folder: Path) -> Result:
+    """Train and score, or read back what was.
+
+    Raises:
+        ConfigError: the folder holds a run with other settings.
+    """
+    settings = json.loads(json.dumps(asdict(config)))
+    settings_path, path = folder / "settings.json", folder / "result.json"
+    if settings_path.is_file() and json.loads(settings_path.read_text(encoding="utf-8")) != settings:
+        raise ConfigError(f"{settings_path} differs from the settings asked for: use those, or another --run")
+    if path.is_file():
+        finished: Result = json.loads(path.read_text(encoding="utf-8"))
+        return finished
+    folder.mkdir(parents=True, exist_ok=True)
+    settings_path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    commit = current_commit()
+    model = train_autoencoder(config, train, Run(folder, Display(every=50)))
+    confusion = reconstruction_confusion(model, val)
+    result: Result = {
+        "codebook": config.model.codebook_size,
+        "mean_iou": round(confusion.mean_iou(), 4),
+        "pixel_accuracy": round(confusion.accuracy(), 4),
+        "mean_iou_disturbed": round(reconstruction_confusion(model, val, DISTURBANCE).mean_iou(), 4),
+        **{name: value and round(value, 4) for name, value in asdict(latent_rate(model, val)).items()},
+        "commit": commit,
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__.partition('+')[0]}",
+    }
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return result
+
+
+def current_commit() -> str:
+    """The checked-out commit, and whether the code differs from it."""
+    root = Path(__file__).parents[1]
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "camseg_core", "benchmarks/autoencoders.py")
+    return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
+
+
+def table(results: list[Result]) -> str:
+    """The results as a table in Markdown."""
+    rows = [
+        f"| latents | mIoU | pixel accuracy | mIoU, disturbed by {DISTURBANCE} | bits per cell | entries used | perplexity |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for r in results:
+        name = "KL" if r["codebook"] is None else f"VQ, {r['codebook']} entries"
+        usage = "| – | –" if r["codebook"] is None else f"| {r['used_share']:.0%} | {r['perplexity']:.0f}"
+        scores = f"{r['mean_iou']:.3f} | {r['pixel_accuracy']:.3f} | {r['mean_iou_disturbed']:.3f}"
+        rows.append(f"| {name} | {scores} | {r['bits']:.1f} {usage} |")
+    return "\n".join(rows)
+
+
+def plot(results: list[Result], path: Path) -> None:
+    """Mean IoU over codebook size as a PNG; KL is a horizontal line."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update({"font.size": 13, "axes.spines.top": False, "axes.spines.right": False})
+    figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
+    quantised = sorted((r["codebook"], r["mean_iou"]) for r in results if r["codebook"] is not None)
+    sizes = [size for size, _ in quantised]
+    axes.plot(sizes, [score for _, score in quantised], "o-", color="#d95f02", linewidth=2, markersize=7, label="VQ (quantised)")
+    for r in results:
+        if r["codebook"] is None:
+            axes.axhline(r["mean_iou"], color="#1b6ca8", linewidth=2, label="KL (continuous)")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
+    axes.set_xlabel("entries in the codebook")
+    axes.set_ylabel("mIoU of reconstructed masks")
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(frameon=False, loc="lower right")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def write_section(document: Path, text: str) -> None:
+    """Replace what stands between the two markers of the document.
+
+    Raises:
+        ConfigError: the document lacks them.
+    """
+    content = document.read_text(encoding="utf-8")
+    before, begin, rest = content.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ConfigError(f"{document} has no section between {BEGIN} and {END}")
+    document.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+
+
+def section(results: list[Result], arguments: argparse.Namespace) -> str:
+    """What stands between the markers: table, picture, and how they were made."""
+    options = f"--run {arguments.run} --steps {arguments.steps} --codebooks {' '.join(map(str, arguments.codebooks))}"
+    command = f"python benchmarks/autoencoders.py --data <CamVid root> {options} --write {arguments.write}"
+    commits, machines = (", ".join(sorted({r[name] for r in results})) for name in ("commit", "machine"))
+    picture = os.path.relpath(arguments.plot, arguments.write.parent)
+    return "\n\n".join(
+        [
+            table(results),
+            f"![mIoU of reconstructed masks over the size of the codebook, and with continuous latents]({picture})",
+            f"    {command}",
+            f"{machines}; commit {commits}.",
+        ]
+    )
+
+
+def main() -> None:
+    """Print the table; with `--json` the results as the last line."""
+    parser = argparse.ArgumentParser(description="Mask reconstruction on CamVid val with continuous and with quantised latents.")
+    parser.add_argument("--data", type=Path, required=True, help="CamVid root with train/ and val/, each with images/ and labels/")
+    parser.add_argument("--run", type=Path, required=True, help="folder for the training states and results; an existing one is resumed")
+    parser.add_argument("--steps", type=int, default=300, help="optimiser steps of each autoencoder")
+    parser.add_argument("--codebooks", type=int, nargs="+", default=[16, 64, 256, 1024, 4096], metavar="ENTRIES")
+    parser.add_argument("--plot", type=Path, default=Path("docs/images/autoencoders.png"), help="the picture to write")
+    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="replace the section of this document, between its markers")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON on the last line")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    logging.getLogger("camseg_core").setLevel(logging.INFO)
+
+    labels = cityscapes_labels(CAMVID_11_TRAIN_IDS)
+    try:
+        train, val = (Frames.load(CamVid(arguments.data, split), labels) for split in ("train", "val"))
+        results = []
+        for size in (None, *arguments.codebooks):
+            name = "kl" if size is None else f"vq-{size}"
+            results.append(result_of(training(size, arguments.steps), train, val, arguments.run / name))
+            print(table(results[-1:]).splitlines()[-1], flush=True)
+        print(f"\n{table(results)}")
+        plot(results, arguments.plot)
+        if arguments.write:
+            write_section(arguments.write, section(results, arguments))
+    except CamSegError as error:
+        sys.exit(str(error))
+    if arguments.json:
+        print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

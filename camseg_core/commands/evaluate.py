@@ -1,0 +1,84 @@
+"""`camseg evaluate`: scores of a model on a labelled data set, as a table, a page and JSON."""
+
+import argparse
+import math
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from camseg_core.commands.options import add_model_options, at_least, segmenter_of
+from camseg_core.data.camvid import CamVid
+from camseg_core.data.sample import Sample
+from camseg_core.errors import ConfigError
+from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
+
+if TYPE_CHECKING:
+    from camseg_core.evaluation.scoring import Evaluation
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.description = (
+        "Score a model on labelled frames, through the runtime that ships: IoU, precision, boundaries, calibration and latency. "
+        "Prints a table and writes report.html and report.json."
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="ROOT", help="CamVid root with SPLIT/images and SPLIT/labels (480x360, 11 classes)"
+    )
+    parser.add_argument("--split", default="val", help="(default: %(default)s)")
+    parser.add_argument("--frames", type=at_least(1), help="stop after this many frames")
+    parser.add_argument("--out", type=Path, default=Path("out/evaluate"), help="folder for the report (default: %(default)s)")
+    add_model_options(parser)
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    try:  # late, for the machines that only segment; and before the work, so that none is lost
+        from camseg_core.evaluation.progress import shown_progress
+        from camseg_core.evaluation.report import write_report
+        from camseg_core.evaluation.scoring import evaluate
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"evaluation needs {error.name}, which is not installed: pip install 'camseg_ros[evaluate]'") from error
+    data = CamVid(options.data, options.split)
+    segmenter = segmenter_of(options)
+    frames = min(len(data), options.frames or len(data))
+    about: dict[str, str | int] = {
+        "data": f"{options.data.resolve().name}/{options.split}",
+        "frames": frames,
+        "sampler": options.sampler,
+        "steps": options.steps,
+        "seed": options.seed,
+        "threads": options.threads,
+    }
+
+    def progress(samples: Iterable[Sample]) -> Iterator[Sample]:
+        return shown_progress(samples, frames)
+
+    evaluation = evaluate(segmenter, data, cityscapes_labels(CAMVID_11_TRAIN_IDS), frames=options.frames, progress=progress, about=about)
+    page = write_report(evaluation, options.out)
+    sys.stdout.write("\n".join([*table(evaluation), f"report: {page} and {page.with_suffix('.json').name} beside it"]) + "\n")
+
+
+def table(evaluation: "Evaluation") -> list[str]:
+    """The scores as lines of text."""
+    classes = [each for each in evaluation.classes if each.group is not None]
+    row = "{:<14} {:>7} {:>10} {:>12} {:>9}".format
+    groups = ", ".join(f"{group} {_number(value)}" for group, value in evaluation.average_precision_by_group.items())
+    latency = evaluation.latency.total()
+    return [
+        row("class", "IoU", "precision", "boundary F1", "pixels"),
+        *(
+            row(each.label.name, _number(each.iou), _number(each.precision), _number(each.boundary_f1), f"{100 * each.share:.2f} %")
+            for each in classes
+        ),
+        row("mean", _number(evaluation.mean_iou), _number(evaluation.average_precision), _number(evaluation.boundary_f1), ""),
+        "",
+        f"pixel accuracy {_number(evaluation.pixel_accuracy)}, expected calibration error {_number(evaluation.calibration.error())}",
+        f"AP {_number(evaluation.average_precision)}: {groups}",
+        f"latency p50 {latency.p50:.1f} ms, p95 {latency.p95:.1f} ms over {len(evaluation.frames)} frames",
+    ]
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"

@@ -1,0 +1,38 @@
+"""What an evaluation ran on: a latency means nothing without it."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("camseg_ros", "onnxruntime", "onnxruntime-gpu", "numpy", "opencv-python-headless")
+
+
+def describe_machine() -> dict[str, str]:
+    """Processor, operating system and versions of what is installed, each by the name to show."""
+    described = {
+        "Processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores usable",
+        "System": f"{_system()}, {platform.machine()}",
+        "Python": platform.python_version(),
+    }
+    for name in PACKAGES:
+        try:
+            described[name] = version(name)
+        except PackageNotFoundError:  # one of the two ONNX Runtimes; all of them where ROS brings its own
+            continue
+    return described
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _system() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
+    except OSError:
+        return platform.system()

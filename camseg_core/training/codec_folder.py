@@ -1,0 +1,50 @@
+"""A trained autoencoder as a folder: `config.json` and `model.safetensors`, from which `camseg train` goes on."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from camseg_core.dataclass_reader import build
+from camseg_core.errors import ModelError
+from camseg_core.model.autoencoder import Autoencoder
+from camseg_core.model.config import AutoencoderConfig, MaskAutoencoderConfig
+from camseg_core.model.mask_autoencoder import MaskAutoencoder
+
+Codec = Autoencoder | MaskAutoencoder
+
+
+def save_codec(codec: Codec, folder: Path) -> None:
+    """Write the folder; `config.json` names the kind as a model's configuration does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = "mask_autoencoder" if isinstance(codec, MaskAutoencoder) else "autoencoder"
+    (folder / "config.json").write_text(json.dumps({kind: asdict(codec.config)}, indent=1) + "\n", encoding="utf-8")
+    save_file({name: tensor.cpu().contiguous() for name, tensor in codec.state_dict().items()}, folder / "model.safetensors")
+    (folder / "model.safetensors").chmod(0o644)  # safetensors leaves the file to its owner alone
+
+
+def load_codec_into(codec: Codec, folder: Path) -> None:
+    """Give `codec` the weights of a folder.
+
+    Raises:
+        ModelError: the folder is missing or damaged, or holds an autoencoder of another kind or size.
+    """
+    path = folder / "config.json"
+    kind, config_class = (
+        ("mask_autoencoder", MaskAutoencoderConfig) if isinstance(codec, MaskAutoencoder) else ("autoencoder", AutoencoderConfig)
+    )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read the autoencoder's configuration {path}: {error}") from error
+    if not isinstance(content, dict) or list(content) != [kind]:
+        raise ModelError(f"{path} does not describe a {kind}, which the model to be trained has")
+    found = build(config_class, content[kind], str(path), ModelError)
+    if found != codec.config:
+        raise ModelError(f"{path} is {found}, but the model to be trained has {codec.config}: train an autoencoder of that size")
+    weights = folder / "model.safetensors"
+    try:
+        codec.load_state_dict(load_file(weights))
+    except Exception as error:  # safetensors raises its own type, which is not exported
+        raise ModelError(f"cannot read the autoencoder's weights {weights}: {str(error).splitlines()[0]}") from error

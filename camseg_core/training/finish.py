@@ -1,0 +1,87 @@
+"""The end of a training: the checkpoint folder is written, exported and scored as it ships, and gets its model card."""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from string import Template
+
+import torch
+
+from camseg_core.data.sample import Sample
+from camseg_core.evaluation.report import write_report
+from camseg_core.evaluation.scoring import Evaluation, evaluate
+from camseg_core.model.arithmetic import vehicle_parameters
+from camseg_core.model.camseg import CamSeg
+from camseg_core.runtime import Segmenter
+from camseg_core.runtime.export import export_onnx
+
+logger = logging.getLogger(__name__)
+
+
+def finish(trained: CamSeg, val: Iterable[Sample], run: Path, out: Path, facts: Mapping[str, str]) -> None:
+    """Write the checkpoint folder `out`; models with a mask autoencoder are exported, scored on `val` and described as well.
+
+    `facts` are what the card tells of the training: `autoencoder_steps`, `steps`, and the autoencoder's `reconstruction` as JSON. The
+    full reports go to `run/val` (one step) and `run/val-ten-steps`.
+    """
+    trained = trained.cpu()
+    trained.save_pretrained(out, torch.float16)
+    if trained.mask_autoencoder is None:
+        logger.info("wrote %s; models that decode masks as pictures are not exported", out)
+        return
+    stored = CamSeg.from_pretrained(out)  # what is exported and scored is what was stored
+    export_onnx(stored, out)
+    one_step = evaluate(Segmenter.from_pretrained(out), val, stored.labels, about={"data": "val", "sampler": "one_step"})
+    ten_steps = evaluate(
+        Segmenter.from_pretrained(out, sampler="ddim", steps=10), val, stored.labels, about={"data": "val", "sampler": "ddim", "steps": 10}
+    )
+    write_report(one_step, run / "val")
+    write_report(ten_steps, run / "val-ten-steps")
+    (out / "MODEL_CARD.md").write_text(_model_card(stored, one_step, ten_steps, run, facts), encoding="utf-8")
+    logger.info("val: mIoU %.4f, with ten steps of ddim %.4f; wrote %s", one_step.mean_iou, ten_steps.mean_iou, out)
+
+
+def _model_card(model: CamSeg, one_step: Evaluation, ten_steps: Evaluation, run: Path, facts: Mapping[str, str]) -> str:
+    """The template beside this file, filled with the figures of the run."""
+    config, codec = model.config, model.mask_autoencoder
+    assert codec is not None
+    encoder = sum(parameter.numel() for parameter in codec.encoder.parameters())
+    reconstruction = json.loads(facts["reconstruction"])
+    groups = one_step.average_precision_by_group
+    rows = [
+        "| "
+        + " | ".join([each.label.name, *(f"{score:.3f}" for score in (each.iou, each.precision, each.boundary_f1))])
+        + f" | {reconstruction['iou'][each.label.name]:.3f} |"
+        for each in one_step.classes
+    ]
+    template = Template(Path(__file__).with_name("model_card.md").read_text(encoding="utf-8"))
+    return template.substitute(
+        facts,
+        name=config.name,
+        blocks=config.transformer.encoder_depth + config.transformer.decoder_depth,
+        width=config.transformer.width,
+        head_depth=config.denoiser.depth,
+        head_width=config.denoiser.width,
+        latent_channels=codec.config.latent_channels,
+        classes=", ".join(label.name for label in model.labels),
+        vehicle_parameters=f"{vehicle_parameters(model) / 1e6:.1f}",
+        encoder_parameters=f"{encoder / 1e6:.1f}",
+        mean_iou=f"{one_step.mean_iou:.3f}",
+        ten_steps_iou=f"{ten_steps.mean_iou:.3f}",
+        pixel_accuracy=f"{one_step.pixel_accuracy:.3f}",
+        average_precision=f"{one_step.average_precision:.3f}",
+        groups=", ".join(f"{name} {value:.3f}" for name, value in groups.items()),
+        boundary_f1=f"{one_step.boundary_f1:.3f}",
+        calibration_error=f"{one_step.calibration.error():.3f}",
+        reconstruction_iou=f"{reconstruction['mean_iou']:.3f}",
+        rows="\n".join(rows),
+        curve="\n".join(_curve(run / "transformer" / "log.jsonl")),
+    )
+
+
+def _curve(log: Path) -> list[str]:
+    """The rows of the validation curve, from a run's log."""
+    entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    scored = [(entry["step"], entry["validation"]) for entry in entries if "validation" in entry]
+    return [f"| {step} | {scores['mIoU']:.3f} | {scores['mIoU of 10 steps']:.3f} |" for step, scores in scored]

@@ -1,0 +1,83 @@
+"""Latents of images and of masks drawn as pictures, for training the published layout: computed as needed, or once and kept."""
+
+import logging
+import os
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from camseg_core.model.camseg import CamSeg
+from camseg_core.model.picture_codec import draw
+from camseg_core.training.frames import Frames
+from camseg_core.training.parallel import Processes
+from camseg_core.training.seeds import generator
+from camseg_core.training.stream import FrameStream
+
+logger = logging.getLogger(__name__)
+
+
+class FreshLatents:
+    """Latents of augmented samples, encoded anew every time: what random crops and colours need."""
+
+    def __init__(self, model: CamSeg, stream: FrameStream, device: torch.device) -> None:
+        self._model, self._stream, self._device = model, stream, device
+
+    def __call__(self, numbers: range) -> tuple[Tensor, Tensor]:
+        """Latents of the samples' images and masks, each `(B, c, h, w)` on the CPU."""
+        images, indices = self._stream.batch(numbers)
+        return encode_pictures(self._model, images * 255, indices, self._device)
+
+
+class KeptLatents:
+    """Latents of whole frames scaled to one size, and of their mirror images if `flips`, encoded once and kept in a file.
+
+    The autoencoder is the most expensive part of a training step at the published size, and without random crops or colours it says
+    the same every time. Without flips a frame always looks the same, as in the published recipe.
+    """
+
+    def __init__(self, model: CamSeg, frames: Frames, size: tuple[int, int], flips: bool, seed: int, path: Path, among: Processes) -> None:
+        self._stream = FrameStream(frames, None, seed)
+        self._seed, self._flips = seed, flips
+        if among.leads and not path.is_file():
+            _encode_all(model, frames, size, flips, path, among.device)
+        among.wait()
+        kept = load_file(path)
+        self._image, self._mask = kept["image"], kept["mask"]  # (views, frames, c, h, w)
+
+    def __call__(self, numbers: range) -> tuple[Tensor, Tensor]:
+        """Latents of the samples' images and masks, each `(B, c, h, w)` on the CPU."""
+        views = [int(torch.randint(2, (), generator=generator(self._seed, "flip", n))) if self._flips else 0 for n in numbers]
+        frames = [self._stream.frame(number) for number in numbers]
+        return self._image[views, frames], self._mask[views, frames]
+
+
+def _encode_all(model: CamSeg, frames: Frames, size: tuple[int, int], flips: bool, path: Path, device: torch.device) -> None:
+    logger.info("encoding %d frames once, into %s", len(frames), path)
+    latents: dict[str, list[Tensor]] = {"image": [], "mask": []}
+    for flip in (False, True)[: 2 if flips else 1]:
+        for i in range(len(frames)):
+            image = F.interpolate(frames.images[i : i + 1].float(), size, mode="bilinear", antialias=True)
+            indices = F.interpolate(frames.indices[i : i + 1].unsqueeze(1).float(), size, mode="nearest-exact").squeeze(1).to(torch.uint8)
+            if flip:
+                image, indices = image.flip(3), indices.flip(2)
+            for name, tensor in zip(latents, encode_pictures(model, image, indices, device), strict=True):
+                latents[name].append(tensor)
+    stacked = {name: torch.cat(parts).unflatten(0, (-1, len(frames))).contiguous() for name, parts in latents.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    save_file(stacked, temporary)
+    os.replace(temporary, path)
+
+
+@torch.no_grad()
+def encode_pictures(model: CamSeg, images: Tensor, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images `(B, 3, H, W)` in 0..255 and class indices `(B, H, W)` to latents on the CPU: of the image, and of the mask as a picture."""
+    assert model.autoencoder is not None
+    table = torch.full((256,), 255, dtype=torch.uint8)
+    table[: len(model.labels)] = torch.tensor([label.id for label in model.labels], dtype=torch.uint8)
+    normalised = (images.to(device) - model.pixel_mean) / model.pixel_std
+    mask = draw(table[indices.long()].to(device))
+    return model.autoencoder.encode(normalised).cpu(), model.autoencoder.encode(mask).cpu()

@@ -1,0 +1,161 @@
+"""What image encoder, transformer and diffusion head are trained to do: step number in, loss out.
+
+Every random number belongs to a sample and is drawn from its number, so the loss of a batch is the same however many processes share it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from camseg_core.errors import ConfigError
+from camseg_core.model.camseg import CamSeg
+from camseg_core.model.loss import add_noise, published_loss
+from camseg_core.training.frames import fill_unlabelled
+from camseg_core.training.loop import LoopConfig
+from camseg_core.training.parallel import Processes
+from camseg_core.training.pixel_loss import pixel_losses
+from camseg_core.training.seeds import generator
+
+
+@dataclass(frozen=True)
+class TaskLoss:
+    """The loss of a model with a mask autoencoder.
+
+    It is `latent_weight` × the squared error of the latents, plus cross-entropy and `jaccard_weight` × soft Jaccard of
+    what the mask decoder makes of them. Two estimates are judged: the one from pure noise, which one-step inference
+    gives, and one from a random step on the way, which sampling in several steps passes through. On that way `own_share` of the
+    images start from the noised first estimate instead of the noised truth, for that is what the sampler will find there.
+
+    The mask encoder stays frozen, so the latents keep their meaning. The decoder is frozen until step `decoder_joins`; from then on it
+    learns along, because it has only ever seen the latents of true masks, and those that the head is not sure of look different. True
+    latents stay among what it decodes, so that it remains the decoder of an autoencoder.
+    """
+
+    latent_weight: float = 0.25
+    jaccard_weight: float = 0.5
+    own_share: float = 0.34
+    decoder_joins: int = 1700
+
+    def __post_init__(self) -> None:
+        if min(self.latent_weight, self.jaccard_weight, self.decoder_joins) < 0 or not 0 <= self.own_share <= 0.5:
+            raise ConfigError("latent_weight, jaccard_weight and decoder_joins are 0 or more, own_share is from 0 to 0.5")
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of some samples, drawn from their numbers."""
+
+    noises: tuple[Tensor, Tensor]
+    """Two of pure noise, each `(B, N, C)` for what the head denoises."""
+    steps: Tensor
+    """Diffusion steps `(B, N)`."""
+    hidden: Tensor
+    """Which tokens of the transformer are hidden, `(B, L)` bool: other ones in every row, but the same number."""
+
+    @staticmethod
+    def of(numbers: range, step: int, seed: int, denoised: tuple[int, int], tokens: int, noise_steps: int, all_hidden: float) -> "Draws":
+        """`denoised` is (N, C). `all_hidden` is the share of steps that hide the whole mask; the others hide a share drawn as published
+        (normal around 1, deviation 0.25, cut to 0.7..1)."""
+        generators = [generator(seed, "noise", number) for number in numbers]
+        noises = tuple(torch.stack([torch.randn(denoised, generator=g) for g in generators]) for _ in range(2))
+        steps = torch.stack([torch.randint(noise_steps, denoised[:1], generator=g) for g in generators])
+        shared = generator(seed, "hidden", step)
+        everything = torch.rand((), generator=shared) < all_hidden
+        share = 1.0 if everything else float(torch.empty(1).normal_(1.0, 0.25, generator=shared).clamp(0.7, 1.0))
+        order = torch.stack([torch.rand(tokens, generator=g).argsort().argsort() for g in generators])
+        return Draws((noises[0], noises[1]), steps, order < max(1, round(share * tokens)))
+
+    def to(self, device: torch.device) -> "Draws":
+        """The same on a device."""
+        return Draws((self.noises[0].to(device), self.noises[1].to(device)), self.steps.to(device), self.hidden.to(device))
+
+
+Batch = Callable[[range], tuple[Tensor, Tensor]]
+"""Sample numbers to two tensors of that many rows on the CPU; what they hold, each objective says."""
+
+
+def task_objective(
+    model: CamSeg, batch: Batch, size: int, weights: Tensor, config: TaskLoss, all_hidden: float, loop: LoopConfig, among: Processes
+) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
+    """For models with a frozen mask autoencoder; `batch` gives images `(B, 3, H, W)` in 0..1 and class indices `(B, H, W)`.
+
+    `weights` `(K,)` weigh the classes in the cross-entropy, `size` is the number of samples in a whole batch.
+    """
+    codec = model.mask_autoencoder
+    assert codec is not None
+    last = len(model.schedule.timesteps) - 1
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        model.train()
+        codec.eval()  # its batch norms keep the statistics that its latents were measured with
+        joined = step >= config.decoder_joins
+        codec.decoder.requires_grad_(joined)
+        numbers = among.samples(step, size)
+        images, cpu_indices = batch(numbers)
+        filled, indices = fill_unlabelled(cpu_indices).to(among.device), cpu_indices.to(among.device)
+        with torch.no_grad(), loop.autocast(among.device):
+            latents = codec.encode(filled).float()
+        tokens, grid = model.to_tokens(latents)
+        clean, cells = model.to_denoised(latents)
+        draws = Draws.of(
+            numbers, step, loop.seed, (clean.shape[1], clean.shape[2]), tokens.shape[1], len(model.schedule.timesteps), all_hidden
+        ).to(among.device)
+        start, noise = draws.noises
+        own = round(config.own_share * len(numbers))
+        with loop.autocast(among.device):
+            features = model.image_features(images.to(among.device) * 255)
+            condition = model.conditions(features, tokens, draws.hidden).flatten(0, 1)
+
+            def estimate(x: Tensor, steps: Tensor) -> Tensor:
+                return model.denoiser(x.flatten(0, 1), steps.flatten(), condition).float().view_as(clean)
+
+            first = estimate(start, torch.full_like(draws.steps, last))
+            base = torch.cat([first[:own].detach(), clean[own:]])
+            noisy = add_noise(base.flatten(0, 1), noise.flatten(0, 1), draws.steps.flatten(), model.schedule).view_as(clean)
+            later = estimate(noisy, draws.steps)
+            true = slice(own, 2 * own) if joined else slice(0, 0)
+            logits = codec.decode(model.to_latents(torch.cat([first, later[:own], clean[true]]), cells)).float()
+        chosen = _for_cells(draws.hidden, grid, cells)
+        squared = (first - clean).square().mean(2)[chosen].mean() + (later - clean).square().mean(2)[own:][chosen[own:]].mean()
+        entropy, jaccard = pixel_losses(logits, torch.cat([indices, indices[:own], indices[true]]), weights.to(among.device))
+        figures = {"latents": squared.item(), "cross_entropy": entropy.item(), "jaccard": jaccard.item()}
+        return config.latent_weight * squared + entropy + config.jaccard_weight * jaccard, figures
+
+    return loss
+
+
+def published_objective(
+    model: CamSeg, batch: Batch, size: int, all_hidden: float, loop: LoopConfig, among: Processes
+) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
+    """For the published layout; `batch` gives latents of the image and of the mask drawn as a picture, each `(B, c, h, w)`.
+
+    The loss is the published one (see `model.loss.published_loss`), averaged over the hidden tokens of the mask.
+    """
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        model.train()
+        numbers = among.samples(step, size)
+        image, mask = (latents.to(among.device) for latents in batch(numbers))
+        tokens, _ = model.to_tokens(image)
+        clean, grid = model.to_tokens(mask)
+        draws = Draws.of(
+            numbers, step, loop.seed, (clean.shape[1], clean.shape[2]), clean.shape[1], len(model.schedule.timesteps), all_hidden
+        ).to(among.device)
+        flat, noise, steps = clean.flatten(0, 1), draws.noises[0].flatten(0, 1), draws.steps.flatten()
+        with loop.autocast(among.device):
+            condition = model.transformer(tokens, grid, clean, draws.hidden).flatten(0, 1)
+            output = model.denoiser(add_noise(flat, noise, steps, model.schedule), steps, condition).float()
+        error, bound = published_loss(output, flat, noise, steps, model.schedule)
+        chosen = draws.hidden.flatten()
+        squared, bits = error[chosen].mean(), bound[chosen].mean()
+        return squared + bits, {"noise": squared.item(), "bound": bits.item()}
+
+    return loss
+
+
+def _for_cells(hidden: Tensor, grid: tuple[int, int], cells: tuple[int, int]) -> Tensor:
+    """Flags of tokens `(B, L)` for what the head denoises `(B, N)`: each token spreads over its square."""
+    times = cells[0] // grid[0]
+    return hidden.unflatten(1, grid).repeat_interleave(times, 1).repeat_interleave(times, 2).flatten(1)

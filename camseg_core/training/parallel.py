@@ -1,0 +1,159 @@
+"""Training on several processes: who takes which samples, and how gradients and figures meet.
+
+The processes are started by `torchrun`, which tells each its place in the environment. Sharing is torch's own: gradients are averaged by
+`DistributedDataParallel`, or weights, gradients and optimiser are split by FSDP (`fully_shard`) for models too large for one device.
+"""
+
+import copy
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from camseg_core.errors import ConfigError
+
+Strategy = Literal["ddp", "fsdp"]
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process's place among those that train together, and the device it trains on."""
+
+    rank: int = 0
+    count: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes files and reports."""
+        return self.rank == 0
+
+    def samples(self, step: int, batch: int) -> range:
+        """The numbers of this process's samples in a step whose whole batch has `batch` of them.
+
+        Raises:
+            ConfigError: the batch cannot be shared out evenly.
+        """
+        if batch % self.count:
+            raise ConfigError(f"a batch of {batch} cannot be shared by {self.count} processes: make it a multiple of {self.count}")
+        share = batch // self.count
+        start = step * batch + self.rank * share
+        return range(start, start + share)
+
+    def mean(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """Figures averaged over all processes; a collective call."""
+        if self.count == 1:
+            return dict(figures)
+        values = torch.tensor(list(figures.values()), dtype=torch.float64).to(self.device, torch.float32)
+        dist.all_reduce(values)
+        return dict(zip(figures, (values / self.count).tolist(), strict=True))
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+@contextmanager
+def processes(device: str = "cpu") -> Iterator[Processes]:
+    """The processes that `torchrun` has started, connected inside; just this one without it.
+
+    `device` is `cpu` or `cuda`; with `cuda` each process takes the one of its local rank.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    if device not in ("cpu", "cuda"):
+        raise ConfigError(f"unknown device {device!r}; choose cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device cuda: torch finds no CUDA device here; check the driver and that torch is a CUDA build, or choose cpu")
+    local = torch.device("cpu") if device == "cpu" else torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Processes(device=local)
+        return
+    if device == "cuda":
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size(), local)
+    finally:
+        dist.destroy_process_group()
+
+
+class Objective(nn.Module):
+    """A module and its loss as one module, whose forward is what several processes share: step number to loss and figures."""
+
+    def __init__(self, module: nn.Module, loss: Callable[[int], tuple[Tensor, dict[str, float]]]) -> None:
+        super().__init__()
+        self.module = module
+        self._loss = loss
+
+    def forward(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        return self._loss(step)
+
+
+def share(objective: Objective, averaged: nn.Module, among: Processes, strategy: Strategy) -> nn.Module:
+    """What to call instead of `objective` so that gradients meet. FSDP also splits `averaged`, the running average, the same way."""
+    if among.count == 1:
+        return objective
+    if strategy == "fsdp":
+        for root in (objective, averaged):
+            for part in _blocks(root):
+                fully_shard(part)
+            fully_shard(root)
+        return objective
+    if among.device.type == "cuda":
+        objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)
+    # parameters may join later, see `objectives.TaskLoss.decoder_joins`
+    devices = None if among.device.type == "cpu" else [among.device.index]
+    return DistributedDataParallel(objective, device_ids=devices, find_unused_parameters=True)
+
+
+def _blocks(root: nn.Module) -> Iterable[nn.Module]:
+    """The repeated blocks of transformers and denoisers: the unit in which FSDP gathers weights."""
+    for name, part in root.named_modules():
+        if isinstance(part, nn.ModuleList) and name.rsplit(".", 1)[-1] in ("encoder_blocks", "decoder_blocks", "res_blocks"):
+            yield from part
+
+
+def running_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], int | Tensor], None]:
+    """torch's exponential average for `AveragedModel`, for lists in which FSDP has split some tensors and left others whole."""
+    update = get_ema_multi_avg_fn(decay)
+
+    def average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: int | Tensor) -> None:
+        for split in (False, True):
+            pairs = [(a, c) for a, c in zip(averaged, current, strict=True) if isinstance(a, DTensor) is split]
+            if pairs:
+                update([a for a, _ in pairs], [c for _, c in pairs], count)
+
+    return average
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that FSDP has split, gathered; a collective call. Others are returned as they are."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def split_like(tensor: Tensor, reference: Tensor) -> Tensor:
+    """A whole tensor split as FSDP has split `reference`, on its device."""
+    if isinstance(reference, DTensor):
+        return distribute_tensor(tensor.to(reference.device), reference.device_mesh, reference.placements)
+    return tensor.to(reference.device)
+
+
+def unshared(module: nn.Module, original: nn.Module) -> nn.Module:
+    """An ordinary module with the weights of a split one; `original` is a copy made before it was split. A collective call."""
+    if not any(isinstance(tensor, DTensor) for tensor in module.state_dict().values()):
+        return module
+    plain = copy.deepcopy(original)
+    plain.load_state_dict({name: whole(tensor) for name, tensor in module.state_dict().items()})
+    return plain

@@ -1,0 +1,102 @@
+"""Training of the picture autoencoder, the published layout's codec, on camera images and on masks drawn as colour pictures."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from camseg_core.data.augment import Augment
+from camseg_core.errors import ConfigError
+from camseg_core.labels import UNLABELLED, Label
+from camseg_core.model.autoencoder import Autoencoder
+from camseg_core.model.config import AutoencoderConfig
+from camseg_core.model.mask_autoencoder import kl_divergence
+from camseg_core.model.picture_codec import draw
+from camseg_core.training.frames import Frames
+from camseg_core.training.loop import LoopConfig, Run, train
+from camseg_core.training.seeds import generator
+from camseg_core.training.stream import FrameStream
+
+_MEASURED = 64  # pictures that the deviation of the latents is measured on
+
+
+@dataclass(frozen=True)
+class PictureAutoencoderTraining:
+    """What to train and how; `crop` is (height, width) in pixels, multiples of the model's stride (16 as published).
+
+    `crop_area` is the smallest and largest share of a frame that a crop takes before it is scaled to `crop`. `kl_weight` weighs the
+    posterior's divergence from a standard normal, in nats per number of the picture as in arXiv 2112.10752.
+    """
+
+    model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=20_000, lr=1e-4, warmup=500, ema_decay=0.999, weight_decay=0.0))
+    batch: int = 8
+    crop: tuple[int, int] = (256, 352)
+    crop_area: tuple[float, float] = (0.25, 1.0)
+    kl_weight: float = 1e-6
+
+
+def train_picture_autoencoder(config: PictureAutoencoderTraining, frames: Frames, labels: tuple[Label, ...], run: Run) -> Autoencoder:
+    """Train on `frames` and return the averaged autoencoder, its latents scaled to unit deviation.
+
+    Every other sample is a camera image, the rest are masks in the published colours; `labels` tell what a class index of `frames`
+    is. The loss is the mean absolute error of the picture and a light pull of the posterior to a standard normal. The published
+    autoencoder (arXiv 2112.10752) was trained with a perceptual loss (LPIPS) and, later in training, an adversarial one as well, which
+    keep the fine texture of photographs sharp. Both need further networks; neither is here, so camera images come back
+    smoother. Masks have no texture, and are drawn in flat colours.
+
+    Raises:
+        ConfigError: the crop does not fit the model, or the batch cannot be shared by the processes.
+        CamSegError: see `train`.
+    """
+    if any(side % config.model.stride for side in config.crop):
+        raise ConfigError(f"crop is {config.crop}: a picture autoencoder of these levels needs multiples of {config.model.stride}")
+    device, seed = run.processes.device, config.loop.seed
+    torch.manual_seed(seed)
+    model = Autoencoder(config.model).to(device)
+    stream = FrameStream(frames, Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=False), seed)
+    train_id = torch.full((256,), UNLABELLED, dtype=torch.uint8)
+    train_id[: len(labels)] = torch.tensor([label.id for label in labels], dtype=torch.uint8)
+    cells = (config.model.latent_channels, *(side // config.model.stride for side in config.crop))
+
+    def pictures(numbers: range) -> Tensor:
+        images, indices = stream.batch(numbers)
+        is_image = torch.tensor([number % 2 == 0 for number in numbers]).view(-1, 1, 1, 1)
+        return torch.where(is_image, images * 2 - 1, draw(train_id[indices.long()])).to(device)
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        numbers = run.processes.samples(step, config.batch)
+        truth = pictures(numbers)
+        noise = torch.stack([torch.randn(cells, generator=generator(seed, "posterior", number)) for number in numbers]).to(device)
+        with config.loop.autocast(device):
+            mean, log_variance = (moment.float() for moment in model.posterior(truth))
+            latents = (mean + noise * (0.5 * log_variance).exp()) * config.model.latent_scale
+            restored = model.decode(latents).float()
+        error = F.l1_loss(restored, truth)
+        divergence = kl_divergence(mean, log_variance) * (mean.numel() / truth.numel())
+        return error + config.kl_weight * divergence, {"error": error.item(), "kl": divergence.item()}
+
+    averaged = train(model, loss, config.loop, run, config.batch)
+    assert isinstance(averaged, Autoencoder)
+    averaged.eval()
+    with torch.no_grad():
+        encoded = torch.cat([averaged.encode(pictures(range(number, number + 1))) for number in range(_MEASURED)])
+    scale_latents(averaged, 1 / encoded.std().item())
+    return averaged
+
+
+@torch.no_grad()
+def scale_latents(model: Autoencoder, factor: float) -> None:
+    """Make what `model.encode` gives `factor` times as large, and `model.decode` expect that.
+
+    The factor goes into the 1×1 convolutions on both sides of the latents, so that `latent_scale` can stay the published one.
+    """
+    channels = model.config.latent_channels
+    bias = model.quant_conv.bias
+    assert bias is not None
+    model.quant_conv.weight[:channels] *= factor
+    bias[:channels] *= factor
+    bias[channels:] += 2 * math.log(factor)  # the log-variance
+    model.post_quant_conv.weight /= factor

@@ -1,0 +1,185 @@
+"""Whole trainings from a configuration file: `camseg train-autoencoder` and `camseg train`."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from camseg_core.config_file import to_yaml
+from camseg_core.data.camvid import CamVid
+from camseg_core.errors import ConfigError
+from camseg_core.evaluation.accuracy import scores
+from camseg_core.labels import CAMVID_11_TRAIN_IDS, Label, cityscapes_labels
+from camseg_core.model.camseg import CamSeg
+from camseg_core.model.config import CamSegConfig, load_config
+from camseg_core.model.mask_autoencoder import MaskAutoencoder
+from camseg_core.model.sizes import CAM_SEG_BASE_768, CAMSEG_LITE
+from camseg_core.training.autoencoder import AutoencoderTraining, reconstruction_confusion, train_autoencoder
+from camseg_core.training.codec_folder import Codec, load_codec_into, save_codec
+from camseg_core.training.finish import finish
+from camseg_core.training.frames import Frames
+from camseg_core.training.loop import Run, Validation
+from camseg_core.training.parallel import Processes, processes
+from camseg_core.training.picture_autoencoder import PictureAutoencoderTraining, train_picture_autoencoder
+from camseg_core.training.transformer import TransformerTraining, class_indices, confusion_of, train_transformer
+from camseg_core.training.watch import Display, JsonLines, Pictures, TensorBoard, Watchers, validation_picture
+
+logger = logging.getLogger(__name__)
+
+_SETS: dict[str, tuple[Callable[[Path, str], CamVid], tuple[Label, ...]]] = {"camvid": (CamVid, cityscapes_labels(CAMVID_11_TRAIN_IDS))}
+_MODELS = {model.name: model for model in (CAMSEG_LITE, CAM_SEG_BASE_768)}
+
+
+@dataclass(frozen=True)
+class AutoencoderRecipe:
+    """A configuration of `camseg train-autoencoder`: either `mask` (ids in, logits out) or `picture` (the published layout)."""
+
+    data: str = "camvid"
+    mask: AutoencoderTraining | None = None
+    picture: PictureAutoencoderTraining | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A configuration of `camseg train`.
+
+    `model` is a name or the path of a `config.json`; `data` the kind of data set. `autoencoder` is used where no trained
+    autoencoder is given: a model with a mask autoencoder then begins by training one.
+    """
+
+    model: str = "camseg-lite"
+    data: str = "camvid"
+    autoencoder: AutoencoderTraining = field(default_factory=AutoencoderTraining)
+    training: TransformerTraining = field(default_factory=TransformerTraining)
+
+
+def run_autoencoder(recipe: AutoencoderRecipe, data: Path, run: Path, out: Path, device: str = "cpu") -> None:
+    """Train an autoencoder and write its folder to `out`, with `val.json`; started again with the same `run`, it goes on.
+
+    Raises:
+        ConfigError: the configuration cannot be used, or differs from the one that `run` was started with.
+        DataError: the data cannot be used; the message names the file.
+        CamSegError: the loss became NaN, or the run was asked to stop.
+    """
+    if (recipe.mask is None) == (recipe.picture is None):
+        raise ConfigError("the configuration describes either a mask autoencoder (mask:) or a picture autoencoder (picture:)")
+    with processes(device) as among:
+        _remember(recipe, run, among)
+        train, val, labels = _load(recipe.data, data)
+        place = Run(run, _watchers(run, "autoencoder"), among)
+        if recipe.mask is not None:
+            codec: Codec = train_autoencoder(recipe.mask, train, place)
+        else:
+            assert recipe.picture is not None
+            codec = train_picture_autoencoder(recipe.picture, train, labels, place)
+        if among.leads:
+            save_codec(codec, out)
+            result = _reconstruction(codec, val, labels)
+            (out / "val.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            logger.info("wrote %s; masks of val through it: mIoU %s", out, result.get("mean_iou", "not measured for pictures"))
+
+
+def run(recipe: Recipe, data: Path, run: Path, out: Path, autoencoder: Path | None = None, device: str = "cpu") -> None:
+    """Train a model, and write its checkpoint folder to `out`: exported, scored on `val`, with a model card.
+
+    `autoencoder` is the folder of a trained autoencoder. Started again with the same `run`, it goes on where it was. Under `torchrun`
+    the processes share each batch.
+
+    Raises:
+        ConfigError: the configuration cannot be used, or differs from the one that `run` was started with.
+        DataError: the data cannot be used; the message names the file.
+        ModelError: the autoencoder does not fit the model.
+        CamSegError: the loss became NaN, or the run was asked to stop.
+    """
+    config = _model_config(recipe.model)
+    with processes(device) as among:
+        _remember(recipe, run, among)
+        train, val, labels = _load(recipe.data, data)
+        torch.manual_seed(recipe.training.loop.seed)
+        model = CamSeg(config, labels)
+        codec = model.mask_autoencoder or model.autoencoder
+        assert codec is not None
+        codec_folder = autoencoder or _own_autoencoder(recipe, model, train, run, among)
+        load_codec_into(codec, codec_folder)
+        if model.image_encoder is not None:
+            model.image_encoder.load_imagenet()
+
+        folder = run / "transformer"
+
+        def validate(averaged: nn.Module) -> Validation:
+            assert isinstance(averaged, CamSeg)
+            return _validation(averaged.eval(), val)
+
+        trained = train_transformer(recipe.training, model, train, Run(folder, _watchers(folder, "transformer"), among), validate)
+        if among.leads:
+            facts = {
+                "autoencoder_steps": str(recipe.autoencoder.loop.steps),
+                "steps": str(recipe.training.loop.steps),
+                "reconstruction": json.dumps(_reconstruction(codec, val, labels)),
+            }
+            finish(trained, _SETS[recipe.data][0](data, "val"), run, out, facts)
+
+
+def _own_autoencoder(recipe: Recipe, model: CamSeg, train: Frames, run: Path, among: Processes) -> Path:
+    """The folder of the run's own autoencoder, trained if it is not there yet."""
+    if model.mask_autoencoder is None:
+        raise ConfigError(f"{model.config.name} needs a trained autoencoder: name its folder with --autoencoder")
+    if recipe.autoencoder.model != model.mask_autoencoder.config:
+        wanted, found = model.mask_autoencoder.config, recipe.autoencoder.model
+        raise ConfigError(f"autoencoder.model is {found}, but {model.config.name} has {wanted}: give both the same sizes")
+    folder = run / "autoencoder"
+    if not (folder / "model.safetensors").is_file():
+        trained = train_autoencoder(recipe.autoencoder, train, Run(folder, _watchers(folder, "autoencoder"), among))
+        if among.leads:
+            save_codec(trained, folder)
+        among.wait()
+    return folder
+
+
+def _reconstruction(codec: Codec, val: Frames, labels: tuple[Label, ...]) -> dict[str, object]:
+    """How well masks of `val` survive a mask autoencoder; empty for a picture autoencoder."""
+    by_index = tuple(replace(label, id=index) for index, label in enumerate(labels))  # the autoencoder counts class indices
+    return scores(reconstruction_confusion(codec, val), by_index) if isinstance(codec, MaskAutoencoder) else {}
+
+
+def _validation(model: CamSeg, val: Frames) -> Validation:
+    """One-step and ten-step mIoU on every fifth frame of `val`, and a picture of three of them."""
+    some = val.every(5)
+    figures = {name: confusion_of(model, some, name, 10).mean_iou() for name in ("one_step", "ddim")}
+    shown = some.every(max(1, len(some) // 3))
+    picture = validation_picture(shown.images.numpy(), shown.indices.numpy(), class_indices(model, shown), model.labels)
+    return {"mIoU": figures["one_step"], "mIoU of 10 steps": figures["ddim"]}, picture
+
+
+def _model_config(name: str) -> CamSegConfig:
+    if name in _MODELS:
+        return _MODELS[name]
+    if not Path(name).is_file():
+        raise ConfigError(f"model {name!r} is neither a config.json nor one of {', '.join(_MODELS)}")
+    return load_config(Path(name))
+
+
+def _load(kind: str, root: Path) -> tuple[Frames, Frames, tuple[Label, ...]]:
+    if kind not in _SETS:
+        raise ConfigError(f"unknown data set {kind!r}; choose one of {', '.join(_SETS)}")
+    open_split, labels = _SETS[kind]
+    return Frames.load(open_split(root, "train"), labels), Frames.load(open_split(root, "val"), labels), labels
+
+
+def _watchers(run: Path, title: str) -> Watchers:
+    return Watchers([Display(title), JsonLines(run), TensorBoard(run), Pictures(run)])
+
+
+def _remember(recipe: Recipe | AutoencoderRecipe, run: Path, among: Processes) -> None:
+    """Write the configuration into the run's folder, or refuse to go on with another one: the steps so far would not be its own."""
+    path, text = run / "config.yaml", to_yaml(recipe)
+    if path.is_file() and path.read_text(encoding="utf-8") != text:
+        raise ConfigError(f"{path} differs from the configuration given: use the one that the run was started with, or another --run")
+    if among.leads:
+        run.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    among.wait()

@@ -1,0 +1,43 @@
+"""A short training of a small model of the published layout; `torchrun` starts it once per process. Arguments: strategy, folder."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
+from camseg_core.model.camseg import CamSeg
+from camseg_core.model.config import AutoencoderConfig, CamSegConfig, DenoiserConfig, TransformerConfig
+from camseg_core.training.frames import Frames
+from camseg_core.training.loop import LoopConfig, Run
+from camseg_core.training.parallel import processes
+from camseg_core.training.transformer import TransformerTraining, train_transformer
+
+LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)
+CONFIG = CamSegConfig(
+    name="tiny-published",
+    network_pixels=64 * 64,
+    transformer=TransformerConfig(width=32, encoder_depth=2, decoder_depth=2, heads=2, grid=(8, 8), dropout=0.0),
+    denoiser=DenoiserConfig(width=32, depth=2),
+    autoencoder=AutoencoderConfig(base_width=32, multipliers=(1, 1, 1, 1), blocks_per_level=1, latent_channels=4),
+)
+
+
+def train(strategy: str, folder: Path, steps: int = 4) -> None:
+    """Train for some steps of four samples, and write the averaged weights to `weights.pt` of the folder."""
+    frames = Frames.load(SyntheticDrive(frames=4, height=64, width=64, seed=1), LABELS)
+    torch.manual_seed(0)
+    model = CamSeg(CONFIG, LABELS)
+    loop = LoopConfig(steps=steps, lr=1e-3, warmup=1, schedule="constant", ema_decay=0.5, precision="fp32", strategy=strategy, save_every=2)
+    with processes() as among:
+        trained = train_transformer(
+            TransformerTraining(loop, batch=4, augment="flip", crop=(64, 64), all_hidden=0.5), model, frames, Run(folder, None, among)
+        )
+        if among.leads:
+            torch.save(trained.state_dict(), folder / "weights.pt")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    train(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,304 @@
+"""The autoencoders: KL and VQ masks, and pictures. What quantising does, that all of them learn, and that they resume exactly."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from lite import LABELS
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.dataclass_reader import build
+from camseg_core.errors import ConfigError, ModelError
+from camseg_core.model.autoencoder import Autoencoder
+from camseg_core.model.config import AutoencoderConfig, MaskAutoencoderConfig, load_config
+from camseg_core.model.mask_autoencoder import MaskAutoencoder
+from camseg_core.model.vector_quantizer import VectorQuantizer
+from camseg_core.training.autoencoder import AutoencoderTraining, latent_rate, reconstruction_confusion, train_autoencoder
+from camseg_core.training.frames import Frames
+from camseg_core.training.loop import LoopConfig, Run
+from camseg_core.training.picture_autoencoder import PictureAutoencoderTraining, scale_latents, train_picture_autoencoder
+from camseg_core.training.watch import Watch
+from camseg_core.weights import DEFAULT_MODEL, checkpoint_folder
+
+
+@pytest.fixture(scope="module")
+def frames() -> Frames:
+    return Frames.load(SyntheticDrive(frames=4, height=96, width=128, seed=1), LABELS)
+
+
+def tiny(codebook_size: int | None) -> MaskAutoencoderConfig:
+    return MaskAutoencoderConfig(len(LABELS), 4, (8, 8, 8), (8, 8, 8), codebook_size)
+
+
+def quantizer_of(*entries: tuple[float, ...]) -> VectorQuantizer:
+    quantizer = VectorQuantizer(len(entries), len(entries[0])).eval()
+    quantizer.codebook.copy_(torch.tensor(entries))
+    return quantizer
+
+
+def as_map(*vectors: tuple[float, ...]) -> Tensor:
+    """Vectors as latents `(1, C, 1, N)`."""
+    return torch.tensor(vectors).T[None, :, None]
+
+
+# the quantiser
+
+
+def test_every_vector_becomes_the_nearest_entry() -> None:
+    quantizer = quantizer_of((0.0, 0.0), (1.0, 1.0), (4.0, -2.0))
+    latents = as_map((0.6, 0.6), (0.4, 0.4), (9.0, -9.0), (-5.0, -5.0))
+    assert quantizer.entries(latents).tolist() == [[[1, 0, 2, 0]]]
+    quantised, distance = quantizer(latents)
+    assert torch.equal(quantised, as_map((1.0, 1.0), (0.0, 0.0), (4.0, -2.0), (0.0, 0.0)))
+    assert distance.item() == pytest.approx((2 * 0.16 + 2 * 0.16 + 25 + 49 + 50) / 8)
+
+
+def test_the_gradient_passes_straight_through() -> None:
+    latents = as_map((0.6, 0.6), (9.0, -9.0)).requires_grad_()
+    quantised, _ = quantizer_of((0.0, 0.0), (4.0, -2.0))(latents)
+    weights = torch.randn(quantised.shape, generator=torch.Generator().manual_seed(0))
+    (quantised * weights).sum().backward()
+    assert torch.equal(latents.grad, weights)
+
+
+def test_the_distance_pulls_latents_to_their_entries() -> None:
+    latents = as_map((1.0, 0.0)).requires_grad_()
+    _, distance = quantizer_of((0.0, 0.0), (4.0, 0.0))(latents)
+    distance.backward()
+    assert latents.grad.flatten().tolist() == [1.0, 0.0]
+
+
+def test_an_entry_moves_to_the_mean_of_its_vectors_only_in_training() -> None:
+    quantizer = quantizer_of((0.0, 0.0), (10.0, 10.0))
+    quantizer.uses.fill_(2.0)
+    latents = as_map((1.0, 0.0), (3.0, 0.0), (9.0, 9.0), (11.0, 11.0))
+    quantizer(latents)
+    assert torch.equal(quantizer.codebook, torch.tensor([[0.0, 0.0], [10.0, 10.0]]))
+    quantizer.train()
+    for _ in range(200):
+        quantizer(latents)
+    torch.testing.assert_close(quantizer.codebook, torch.tensor([[2.0, 0.0], [10.0, 10.0]]), atol=1e-2, rtol=0)
+    torch.testing.assert_close(quantizer.uses, torch.tensor([2.0, 2.0]))
+
+
+def test_dead_entries_are_revived_where_the_error_is_largest() -> None:
+    """One entry stands for everything, seven are far away: all come to use, and the two rare places among many get one each."""
+    torch.manual_seed(0)
+    quantizer = quantizer_of((0.0, 0.0), *[(1e3 + i, 1e3) for i in range(7)]).train()
+    quantizer.uses.copy_(torch.tensor([64.0] + [0.0] * 7))
+    common = 0.1 * torch.randn(1000, 2)
+    rare = torch.tensor([[50.0, 0.0], [0.0, -50.0]])
+    latents = torch.cat([common, rare]).T[None, :, None]
+    for _ in range(60):
+        quantizer(latents)
+    assert quantizer.codebook.abs().max() < 60
+    assert set(quantizer.eval().entries(latents).unique().tolist()) == set(range(8))
+    assert quantizer(latents)[1] < 0.1
+
+
+def test_close_entries_are_told_apart_under_bf16_autocast() -> None:
+    quantizer = quantizer_of((100.0, 0.0), (100.1, 0.0))
+    with torch.autocast("cpu", torch.bfloat16):
+        quantised, _ = quantizer(as_map((100.08, 0.0)))
+    assert quantised.flatten().tolist() == pytest.approx([100.1, 0.0])
+
+
+def codebook_after(shares: int, rank: int) -> Tensor:
+    """A codebook after four steps in which this process sees its share of each batch."""
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(8, 4).train()
+    for step in range(4):
+        batch = torch.randn((4, 4, 6, 6), generator=torch.Generator().manual_seed(step))
+        torch.manual_seed(step)
+        quantizer(batch.chunk(shares)[rank])
+    return quantizer.codebook
+
+
+def one_of_two(rank: int, folder: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    torch.save(codebook_after(2, rank), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_learn_the_codebook_of_one_with_the_whole_batch(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(one_of_two, (tmp_path,), nprocs=2)
+    alone = codebook_after(1, 0)
+    for rank in range(2):
+        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt", weights_only=True), alone)
+
+
+# KL and VQ masks
+
+
+def test_a_stored_kl_autoencoder_still_fits() -> None:
+    """The bundled checkpoint was written before there was a codebook: same names, same shapes."""
+    folder = checkpoint_folder(DEFAULT_MODEL)
+    config = load_config(folder / "config.json").mask_autoencoder
+    assert config.codebook_size is None
+    expected = {name: list(tensor.shape) for name, tensor in MaskAutoencoder(config).state_dict().items()}
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        prefix = "mask_autoencoder."
+        stored = {name.removeprefix(prefix): file.get_slice(name).get_shape() for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
+    assert stored == expected
+
+
+def test_kl_and_vq_start_from_the_same_weights() -> None:
+    models = []
+    for size in (None, 16):
+        torch.manual_seed(0)
+        models.append(MaskAutoencoder(tiny(size)))
+    kl, vq = (model.state_dict() for model in models)
+    assert set(vq) - set(kl) == {"quantizer.codebook", "quantizer.uses"}
+    for name, tensor in kl.items():
+        assert torch.equal(tensor, vq[name]), name
+
+
+def test_vq_latents_are_codebook_entries_and_small_disturbances_are_decoded_away() -> None:
+    torch.manual_seed(0)
+    model = MaskAutoencoder(tiny(16)).eval()
+    model.latent_mean.copy_(torch.randn(4))
+    model.latent_std.copy_(torch.rand(4) + 0.5)
+    indices = torch.randint(len(LABELS), (2, 32, 64))
+    latents = model.encode(indices)
+    raw = (latents * model.latent_std.view(1, -1, 1, 1) + model.latent_mean.view(1, -1, 1, 1)).permute(0, 2, 3, 1).flatten(0, 2)
+    assert torch.cdist(raw, model.quantizer.codebook).min(1).values.max() < 1e-3
+    logits = model.decode(latents)
+    assert logits.shape == (2, len(LABELS), 32, 64)
+    torch.testing.assert_close(model.decode(latents + 1e-3), logits)
+
+
+def test_gradients_reach_the_encoder_through_the_codebook() -> None:
+    torch.manual_seed(0)
+    model = MaskAutoencoder(tiny(16))
+    logits, _ = model(torch.randint(len(LABELS), (2, 32, 32)), torch.zeros(2, 4, 4, 4))
+    logits.square().mean().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("size", [1, 0, -4])
+def test_a_codebook_without_a_choice_is_refused(size: int) -> None:
+    with pytest.raises(ModelError, match=f"codebook_size is {size}; a codebook has at least 2 entries"):
+        tiny(size)
+
+
+def test_a_configuration_with_a_codebook_reads_back() -> None:
+    for config in (tiny(16), tiny(None)):
+        assert (
+            build(MaskAutoencoderConfig, asdict(config) | {"encoder_widths": [8] * 3, "decoder_widths": [8] * 3}, "x", ModelError) == config
+        )
+
+
+def test_a_crop_between_latent_cells_is_refused(tmp_path: Path, frames: Frames) -> None:
+    with pytest.raises(ConfigError, match=r"crop is \(60, 96\): a mask autoencoder needs multiples of 8"):
+        train_autoencoder(AutoencoderTraining(tiny(None), crop=(60, 96)), frames, Run(tmp_path))
+    with pytest.raises(ConfigError, match=r"crop is \(60, 96\): a picture autoencoder of these levels needs multiples of 16"):
+        train_picture_autoencoder(PictureAutoencoderTraining(crop=(60, 96)), frames, LABELS, Run(tmp_path))
+
+
+def test_rates_of_continuous_and_of_quantised_latents(frames: Frames) -> None:
+    torch.manual_seed(0)
+    kl, vq = MaskAutoencoder(tiny(None)).eval(), MaskAutoencoder(tiny(16)).eval()
+    with torch.no_grad():
+        for model in (kl, vq):
+            model.encoder.layers[-1].weight.zero_()
+            model.encoder.layers[-1].bias.zero_()
+    assert latent_rate(kl, frames).bits == 0  # a posterior that is the standard normal says nothing
+    with torch.no_grad():
+        kl.encoder.layers[-1].bias[4] = -2.0  # a log-variance: KL of N(0, e^-2) is (e^-2 - 1 + 2) / 2 nats
+    assert latent_rate(kl, frames).bits == pytest.approx((torch.e**-2 + 1) / 2 / 0.6931472, rel=1e-5)
+    rate = latent_rate(vq, frames)  # all vectors alike: one entry of 16
+    assert (rate.bits, rate.used_share, rate.perplexity) == (4.0, 1 / 16, 1.0)
+
+
+class Killed(Exception):
+    """As by a signal that cannot be caught."""
+
+
+class KillAfter(Watch):
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def stepped(self, done: int, figures: object, learning_rate: float) -> None:
+        if done == self._step:
+            raise Killed
+
+
+def assert_resumes(train: Callable[[Run], nn.Module], folder: Path) -> None:
+    """A run killed after five of its steps and started again ends with the same weights as one that was not."""
+    whole = train(Run(folder / "whole"))
+    with pytest.raises(Killed):
+        train(Run(folder / "killed", KillAfter(5)))
+    assert (folder / "killed" / "state.safetensors").is_file()
+    torch.manual_seed(99)  # whatever state the new process starts with
+    resumed = train(Run(folder / "killed")).state_dict()
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed[name]), name
+
+
+SHORT = LoopConfig(steps=7, lr=2e-3, warmup=2, ema_decay=0.5, save_every=2)
+
+
+@pytest.mark.parametrize("size", [None, 16])
+def test_a_killed_mask_autoencoder_resumes_exactly(tmp_path: Path, frames: Frames, size: int | None) -> None:
+    config = AutoencoderTraining(tiny(size), SHORT, batch=2, crop=(32, 64))
+    assert_resumes(lambda run: train_autoencoder(config, frames, run), tmp_path)
+
+
+@pytest.mark.slow
+def test_a_vq_autoencoder_learns_to_reconstruct_a_few_frames(tmp_path: Path, frames: Frames) -> None:
+    model = MaskAutoencoderConfig(len(LABELS), 8, (16, 24, 32), (16, 24, 32), codebook_size=64)
+    config = AutoencoderTraining(model, LoopConfig(steps=200, lr=2e-3, warmup=20, ema_decay=0.9, weight_decay=1e-4), batch=4, crop=(64, 96))
+    trained = train_autoencoder(config, frames, Run(tmp_path))
+    assert reconstruction_confusion(trained, frames).accuracy() > 0.8
+    rate = latent_rate(trained, frames)
+    assert rate.used_share > 0.5
+    assert rate.perplexity > 4
+
+
+# pictures
+
+TINY_PICTURES = AutoencoderConfig(base_width=32, multipliers=(1, 1, 1), blocks_per_level=1, latent_channels=4)
+
+
+def test_scaled_latents_decode_to_the_same_picture() -> None:
+    torch.manual_seed(0)
+    model = Autoencoder(TINY_PICTURES).eval()
+    pictures = torch.rand(2, 3, 32, 32) * 2 - 1
+    latents, restored = model.encode(pictures), model.decode(model.encode(pictures))
+    drawn = model.encode(pictures, torch.Generator().manual_seed(1))
+    scale_latents(model, 3.5)
+    torch.testing.assert_close(model.encode(pictures), 3.5 * latents)
+    torch.testing.assert_close(model.encode(pictures, torch.Generator().manual_seed(1)), 3.5 * drawn)
+    torch.testing.assert_close(model.decode(model.encode(pictures)), restored)
+
+
+def test_a_killed_picture_autoencoder_resumes_exactly(tmp_path: Path, frames: Frames) -> None:
+    config = PictureAutoencoderTraining(TINY_PICTURES, SHORT, batch=2, crop=(32, 32))
+    assert_resumes(lambda run: train_picture_autoencoder(config, frames, LABELS, run), tmp_path)
+
+
+class Losses(Watch):
+    def __init__(self) -> None:
+        self.all: list[float] = []
+
+    def stepped(self, done: int, figures: dict[str, float], learning_rate: float) -> None:
+        self.all.append(figures["error"])
+
+
+@pytest.mark.slow
+def test_a_picture_autoencoder_learns_and_gives_latents_of_unit_deviation(tmp_path: Path, frames: Frames) -> None:
+    loop = LoopConfig(steps=150, lr=4e-3, warmup=5, ema_decay=0.8, weight_decay=0.0)
+    losses = Losses()
+    config = PictureAutoencoderTraining(TINY_PICTURES, loop, batch=4, crop=(32, 48))
+    model = train_picture_autoencoder(config, frames, LABELS, Run(tmp_path, losses))
+    assert sum(losses.all[-10:]) < 0.5 * sum(losses.all[:10])
+    deviation = model.encode(frames.images.float() / 127.5 - 1).std()
+    assert 0.6 < deviation < 1.5
+    assert model.config == TINY_PICTURES, "a model that was made for these sizes must be able to take the weights"

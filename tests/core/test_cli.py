@@ -1,0 +1,185 @@
+"""The command line: what it prints, what it refuses in one line, and what must be installed for it."""
+
+import argparse
+import json
+import logging
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from camvid_folder import DAMAGES, Damage, write_camvid
+
+from camseg_core.cli import main
+from camseg_core.commands.training import training_packages, training_run
+from camseg_core.errors import ConfigError
+from camseg_core.training.loop import Stopped
+
+CONFIGS = Path(__file__).parents[2] / "config" / "train"
+TRAINING_ONLY = ("torch", "torchvision", "kornia", "safetensors", "onnx", "yaml", "rich", "tensorboard", "jinja2", "matplotlib")
+TINY = ["mask.model.encoder_widths=[8, 8, 8]", "mask.model.decoder_widths=[8, 8, 8]", "mask.batch=2", "mask.crop=[32, 64]"]
+
+
+def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run the command line, which must fail with code 2 and one line of its own, and return that line without the program's name."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    errors = [line for line in lines if "error: " in line and line.startswith("camseg")]
+    assert errors == lines[-1:], lines
+    return errors[0].partition("error: ")[2]
+
+
+def training(command: str, root: Path, *changes: str) -> list[str]:
+    """The arguments of a training in `root`, on the data in `root/data`."""
+    config = CONFIGS / ("camseg-lite.yaml" if command == "train" else "mask-autoencoder.yaml")
+    folders = ["--data", str(root / "data"), "--run", str(root / "run"), "--out", str(root / "out")]
+    return [command, "--config", str(config), *folders, *(part for change in changes for part in ("--set", change))]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
+def test_bad_data_ends_an_evaluation_with_one_line(tmp_path: Path, damage: Damage, capsys: pytest.CaptureFixture[str]) -> None:
+    damage.spoil(write_camvid(tmp_path / "data", "train", "val") / "train")
+    arguments = ["evaluate", "--data", str(tmp_path / "data"), "--split", "train", "--out", str(tmp_path / "out"), "--threads", "1"]
+    assert re.search(damage.message, error_of(arguments, capsys))
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
+def test_bad_data_ends_a_training_with_one_line(tmp_path: Path, damage: Damage, capsys: pytest.CaptureFixture[str]) -> None:
+    damage.spoil(write_camvid(tmp_path / "data", "train", "val") / "train")
+    assert re.search(damage.message, error_of(training("train", tmp_path), capsys))
+
+
+@pytest.mark.parametrize("command", ["train", "train-autoencoder"])
+def test_a_training_without_validation_frames_is_refused(tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write_camvid(tmp_path / "data", "train")
+    assert re.match(r"no split 'val' in .*, which has train: expected CamVid as", error_of(training(command, tmp_path), capsys))
+
+
+@pytest.mark.parametrize("command", ["train", "train-autoencoder"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [("data=kitti", "unknown data set 'kitti'; choose one of camvid"), ("banana=1", "--set banana=1: unknown entries banana")],
+)
+def test_a_wrong_setting_is_one_line(tmp_path: Path, command: str, change: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write_camvid(tmp_path / "data", "train", "val")
+    assert error_of(training(command, tmp_path, change), capsys).startswith(message)
+
+
+@pytest.mark.parametrize("command", ["train", "train-autoencoder"])
+def test_a_wrong_configuration_leaves_nothing_behind(tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = training(command, tmp_path, "data=[")
+    assert error_of(arguments, capsys).startswith("--set data=[: ")
+    arguments[2] = str(tmp_path / "absent.yaml")
+    assert error_of(arguments, capsys) == f"cannot read the configuration {tmp_path / 'absent.yaml'}: No such file or directory"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["run", "out"])
+def test_a_folder_that_cannot_be_written_is_refused_before_the_training(
+    tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / option).write_text("a file")
+    assert error_of(training("train", tmp_path), capsys) == f"--{option} {tmp_path / option} cannot be made: File exists"
+
+
+def test_a_stopped_run_exits_with_130_and_says_so_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = argparse.Namespace(run_folder=tmp_path / "run", out=tmp_path / "out")
+    with pytest.raises(SystemExit) as caught, training_run(options):
+        raise Stopped("stopped after step 3")
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "camseg: stopped after step 3\n"
+
+
+def test_only_the_first_of_several_processes_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = argparse.Namespace(run_folder=tmp_path / "run", out=tmp_path / "out")
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        with training_run(options):
+            logging.getLogger("camseg_core.training").info("from rank %s", rank)
+    assert (tmp_path / "run" / "train.log").read_text().endswith(" from rank 0\n")
+    assert "from rank 1" not in (tmp_path / "run" / "train.log").read_text()
+    assert re.fullmatch(r"\S+ \S+ from rank 0\n", capsys.readouterr().err)
+    assert str(tmp_path) not in str(logging.getLogger().handlers)  # afterwards nothing goes there
+
+
+@pytest.mark.parametrize("command", ["train", "train-autoencoder"])
+def test_the_help_of_a_training_says_how_to_resume_stop_and_share_it(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for words in ("Started again with the same --run, it goes on", "Ctrl-C", f"torchrun --nproc-per-node N -m camseg_core.cli {command} "):
+        assert words in text
+
+
+def python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_the_command_line_loads_nothing_that_only_training_needs() -> None:
+    done = python(f"import sys, camseg_core.cli; sys.exit(str([name for name in {TRAINING_ONLY} if name in sys.modules]))")
+    assert done.stderr.strip() == "[]"
+
+
+WITHOUT = "import sys; sys.modules[sys.argv.pop(1)] = None; import camseg_core.cli; camseg_core.cli.main()"
+"""The command line where a package is not installed: importing it fails."""
+
+
+@pytest.mark.parametrize("package", ["torch", "yaml"])
+def test_a_training_without_its_packages_says_how_to_install_them(tmp_path: Path, package: str) -> None:
+    done = python(WITHOUT, package, *training("train", tmp_path))
+    assert done.returncode == 2
+    assert done.stderr == f"camseg: error: training needs {package}, which is not installed: pip install 'camseg_ros[train]'\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_part_of_a_package_is_that_package_and_a_missing_part_of_camseg_is_a_fault() -> None:
+    with pytest.raises(ConfigError, match="training needs rich, which is not installed"), training_packages():
+        raise ModuleNotFoundError("No module named 'rich.console'", name="rich.console")
+    with pytest.raises(ModuleNotFoundError), training_packages():
+        raise ModuleNotFoundError("No module named 'camseg_core.gone'", name="camseg_core.gone")
+
+
+def test_segmenting_needs_no_torch(tmp_path: Path) -> None:
+    frames = write_camvid(tmp_path / "data") / "train" / "images"
+    done = python(WITHOUT, "torch", "segment", str(frames), "--out", str(tmp_path / "out"), "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out" / "mask").iterdir())) == 3
+
+
+@pytest.mark.slow
+def test_a_training_stopped_with_ctrl_c_saves_and_goes_on_when_started_again(tmp_path: Path) -> None:
+    write_camvid(tmp_path / "data", "train", "val")
+    arguments = training("train-autoencoder", tmp_path, *TINY, "mask.loop.steps=1000000", "mask.loop.save_every=1000000")
+    stopped_after = []
+    for _ in range(2):
+        process = subprocess.Popen([sys.executable, "-m", "camseg_core.cli", *arguments], stderr=subprocess.PIPE, text=True)
+        wait_for_step(tmp_path / "run" / "log.jsonl", process, more_than=max(stopped_after, default=0))
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 130, said
+        found = re.fullmatch(r"camseg: stopped after step (\d+) of 1000000 \(SIGINT, .*\); .*", said.splitlines()[-1])
+        assert found, said
+        stopped_after.append(int(found[1]))
+        assert (tmp_path / "run" / "state.safetensors").is_file()
+    assert f"at step {stopped_after[0]} of 1000000" in said  # resumed where it was stopped
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == stopped_after[1] > stopped_after[0]
+
+
+def wait_for_step(log: Path, process: subprocess.Popen[str], more_than: int) -> None:
+    """Until the run has logged a step beyond this one."""
+    while process.poll() is None:
+        lines = log.read_text().splitlines(keepends=True) if log.is_file() else []
+        if lines and lines[-1].endswith("\n") and json.loads(lines[-1])["step"] > more_than:
+            return
+        time.sleep(0.2)
+    pytest.fail(f"the training ended by itself: {process.communicate()[1]}")

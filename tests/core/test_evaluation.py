@@ -1,0 +1,305 @@
+"""Scores against cases small enough to work out by hand, and the walk over a data set."""
+
+import math
+import weakref
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from camseg_core.data.sample import Sample
+from camseg_core.errors import DataError
+from camseg_core.evaluation.accuracy import scores, segment_all
+from camseg_core.evaluation.boundary import BoundaryF1
+from camseg_core.evaluation.calibration import Calibration
+from camseg_core.evaluation.latency import Latency
+from camseg_core.evaluation.metrics import Confusion, frequency_groups
+from camseg_core.evaluation.scoring import evaluate
+from camseg_core.labels import UNLABELLED, cityscapes_labels
+from camseg_core.runtime import Segmentation
+
+VOID = UNLABELLED
+SIDE = 20
+DIAGONAL = math.hypot(SIDE, SIDE)
+LABELS = cityscapes_labels((10, 0, 13))  # sky, road, car: ids that are not their own indices
+
+
+def split(column: int) -> npt.NDArray[np.uint8]:
+    """Class 0 left of a column, class 1 from there on."""
+    ids = np.zeros((SIDE, SIDE), np.uint8)
+    ids[:, column:] = 1
+    return ids
+
+
+def boundary_f1(label: npt.NDArray[np.uint8], prediction: npt.NDArray[np.uint8], pixels: float, classes: int = 2) -> list[float]:
+    """F1 per class of one frame, with a tolerance in pixels."""
+    return BoundaryF1(classes, pixels / math.hypot(*label.shape)).add(label, prediction).tolist()
+
+
+def confusion_of(label: list[int], prediction: list[int], classes: int) -> Confusion:
+    confusion = Confusion(classes)
+    confusion.add(np.array(label), np.array(prediction))
+    return confusion
+
+
+def test_precision_and_recall_by_hand() -> None:
+    confusion = confusion_of([0, 0, 0, 1, 1, 2, VOID], [0, 0, 1, 1, 0, 0, 2], 5)
+    assert confusion.precision().tolist()[:3] == [2 / 4, 1 / 2, 0]
+    assert confusion.recall().tolist()[:3] == [2 / 3, 1 / 2, 0]
+    assert np.isnan(confusion.precision()[3:]).all()
+    assert np.isnan(confusion.recall()[3:]).all()
+
+
+def test_a_class_that_only_the_masks_have_scores_nothing() -> None:
+    confusion = confusion_of([0, 0], [0, 1], 3)
+    assert confusion.precision().tolist()[:2] == [1, 0]
+    assert confusion.iou().tolist()[:2] == [0.5, 0]
+    assert math.isnan(confusion.recall()[1])
+
+
+def test_a_prediction_that_is_no_class_is_wrong_but_no_false_positive() -> None:
+    confusion = confusion_of([0, 0, 1, 1], [0, VOID, 1, 7], 2)
+    assert confusion.precision().tolist() == [1, 1]
+    assert confusion.recall().tolist() == [0.5, 0.5]
+    assert confusion.accuracy() == 0.5
+
+
+def test_without_a_labelled_pixel_there_is_no_mean() -> None:
+    assert math.isnan(confusion_of([VOID], [0], 2).mean_iou())
+
+
+@pytest.mark.parametrize(
+    ("pixels", "groups"),
+    [
+        (list(range(11, 0, -1)), ["frequent"] * 4 + ["common"] * 4 + ["rare"] * 3),
+        ([5, 0, 9, 7], ["rare", None, "frequent", "common"]),
+        ([4, 4, 4], ["frequent", "common", "rare"]),
+        ([3, 0], ["frequent", None]),
+    ],
+)
+def test_groups_are_thirds_of_the_classes_that_occur(pixels: list[int], groups: list[str | None]) -> None:
+    ids = np.repeat(np.arange(len(pixels)), pixels)
+    assert frequency_groups(confusion_of(ids.tolist(), ids.tolist(), len(pixels))) == groups
+
+
+def test_the_same_boundary_scores_one_and_another_none() -> None:
+    assert boundary_f1(split(10), split(10), 0.5) == [1, 1]
+    assert boundary_f1(split(10), split(15), 4) == [0, 0]
+
+
+def test_a_boundary_may_be_off_by_the_tolerance_and_no_more() -> None:
+    assert boundary_f1(split(10), split(12), 2) == [1, 1]
+    assert boundary_f1(split(10), split(12), 1.9) == [0, 0]
+
+
+def test_boundary_f1_of_a_mask_that_is_half_right_by_hand() -> None:
+    prediction = split(10)
+    prediction[10:] = split(15)[10:]
+    # class 0: of the mask's 24 boundary pixels 11 are near the label's 20, and of those 11 are near the mask's
+    assert boundary_f1(split(10), prediction, 1)[0] == pytest.approx(2 * (11 / 24) * (11 / 20) / (11 / 24 + 11 / 20))
+
+
+def test_a_class_without_boundary_has_no_boundary_score_and_one_in_the_mask_alone_scores_none() -> None:
+    plain = np.zeros((SIDE, SIDE), np.uint8)
+    assert np.isnan(boundary_f1(plain, plain, 2, 3)).all()
+    with_spot = plain.copy()
+    with_spot[5:8, 5:8] = 1
+    assert boundary_f1(plain, with_spot, 2, 3)[:2] == [0, 0]
+    assert boundary_f1(with_spot, plain, 2, 3)[:2] == [0, 0]
+
+
+def test_what_the_mask_draws_in_or_beside_void_is_not_held_against_it() -> None:
+    label = split(12)
+    label[:, 8:12] = VOID
+    for column in (7, 9, 10, 12):  # the true boundary may be anywhere in between
+        assert np.isnan(boundary_f1(label, split(column), 2)).all()
+    assert boundary_f1(label, split(3), 2) == [0, 0]
+    label[:] = VOID
+    assert np.isnan(boundary_f1(label, split(3), 2)).all()
+
+
+def test_boundary_scores_agree_with_a_naive_search() -> None:
+    random = np.random.default_rng(0)
+    reach = 2.3
+
+    def blobs() -> npt.NDArray[np.uint8]:
+        return np.kron(random.integers(0, 3, (4, 5)), np.ones((5, 4))).astype(np.uint8)
+
+    def outline(ids: npt.NDArray[np.uint8], c: int, others: Iterable[int]) -> list[tuple[int, int]]:
+        steps = ((0, 1), (1, 0), (0, -1), (-1, 0))
+        inside = [(y, x) for y, x in np.ndindex(ids.shape) if ids[y, x] == c]
+        return [(y, x) for y, x in inside if any((y + i, x + j) in np.ndindex(ids.shape) and ids[y + i, x + j] in others for i, j in steps)]
+
+    def share(of: list[tuple[int, int]], near: list[tuple[int, int]]) -> float:
+        return sum(any(math.dist(a, b) <= reach for b in near) for a in of) / len(of) if of else 1.0
+
+    for _ in range(3):
+        label, prediction = blobs(), blobs()
+        label[random.integers(0, 20, 2), random.integers(0, 20, 2)] = VOID
+        void = list(zip(*np.nonzero(label == VOID), strict=True))
+        for c in range(3):
+            truth, found = (outline(ids, c, {0, 1, 2} - {c}) for ids in (label, prediction))
+            counted = [[at for at in side if all(math.dist(at, v) > reach for v in void)] for side in (truth, found)]
+            precision, recall = share(counted[1], truth), share(counted[0], found)
+            expected = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+            if any(counted):
+                assert boundary_f1(label, prediction, reach, 3)[c] == pytest.approx(expected)
+
+
+def test_the_boundary_score_is_the_mean_over_frames_then_over_classes() -> None:
+    score = BoundaryF1(3, 1 / DIAGONAL)
+    score.add(split(10), split(10))
+    score.add(split(10), split(16))
+    assert score.per_class().tolist()[:2] == [0.5, 0.5]
+    assert math.isnan(score.per_class()[2])
+    assert score.mean() == 0.5
+
+
+def test_calibration_error_by_hand() -> None:
+    calibration = Calibration()
+    calibration.add(np.full(10, 0.9, np.float32), np.arange(10) < 9)
+    assert calibration.error() == pytest.approx(0, abs=1e-6)
+    calibration.add(np.full(10, 0.5, np.float32), np.zeros(10, bool))
+    assert calibration.error() == pytest.approx(0.5 * 0.5)
+    filled = [each for each in calibration.bins() if each.pixels]
+    assert [(each.pixels, each.accuracy) for each in filled] == [(10, 0.0), (10, 0.9)]
+    assert [each.confidence for each in filled] == pytest.approx([0.5, 0.9])
+    assert all(each.low < each.confidence <= each.high for each in filled)
+
+
+def test_confidences_of_nought_and_one_have_bins() -> None:
+    calibration = Calibration()
+    calibration.add(np.array([0.0, 1.0], np.float32), np.array([False, True]))
+    bins = calibration.bins()
+    assert (len(bins), bins[0].pixels, bins[-1].pixels, calibration.error()) == (15, 1, 1, 0)
+    assert math.isnan(bins[7].accuracy)
+    assert math.isnan(Calibration().error())
+
+
+def test_latency_is_the_sum_of_the_stages() -> None:
+    latency = Latency()
+    for i in range(5):
+        latency.add({"first": float(i), "second": 10.0})
+    assert latency.frames_ms == [10, 11, 12, 13, 14]
+    assert (latency.total().p50, latency.stages()["first"].p50, latency.stages()["second"].p95) == (12, 2, 10)
+
+
+class Painter:
+    """Stands in for a model: it answers with the red channel of the image, sure of itself by the green one (per cent)."""
+
+    name, provider = "painter", "cpu"
+
+    def segment(self, rgb: npt.NDArray[np.uint8]) -> Segmentation:
+        return Segmentation(rgb[..., 0].copy(), (rgb[..., 1] / 100).astype(np.float32), {"paint": 2.0, "dry": 1.0})
+
+
+def sample(name: str, label: list[int], mask: list[int], confidence: int = 80) -> Sample:
+    """Rows of four pixels each, one per entry."""
+    rows = np.array([mask, [confidence] * len(mask), [0] * len(mask)], np.uint8)
+    return Sample(np.repeat(rows.T[:, None], 4, axis=1), np.repeat(np.array(label, np.uint8)[:, None], 4, axis=1), name)
+
+
+ROAD, SKY, CAR, TRUCK = 0, 10, 13, 14
+FRAMES = [
+    sample("half", [SKY, SKY, ROAD, ROAD], [SKY, ROAD, ROAD, ROAD]),
+    sample("right", [SKY, ROAD, CAR, VOID], [SKY, ROAD, CAR, ROAD]),
+    sample("wrong", [CAR, CAR, CAR, CAR], [SKY, SKY, SKY, SKY]),
+    sample("void", [VOID, VOID, TRUCK, VOID], [SKY, SKY, SKY, SKY]),
+]
+
+
+def test_scores_over_frames_by_hand() -> None:
+    result = evaluate(Painter(), FRAMES, LABELS)
+    sky, road, car = result.classes
+    assert (sky.iou, road.iou, car.iou) == (2 / 7, 3 / 4, 1 / 5)
+    assert (sky.precision, road.precision, car.precision) == (2 / 6, 3 / 4, 1)
+    assert result.mean_iou == pytest.approx((2 / 7 + 3 / 4 + 1 / 5) / 3)
+    assert result.pixel_accuracy == 6 / 11
+    assert result.average_precision == pytest.approx((1 / 3 + 3 / 4 + 1) / 3)
+    assert (car.group, sky.group, road.group) == ("frequent", "common", "rare")
+    assert result.average_precision_by_group == {"frequent": 1, "common": 1 / 3, "rare": 3 / 4}
+    assert result.calibration.error() == pytest.approx(0.8 - 6 / 11)
+    assert [each.share for each in result.classes] == [3 / 11, 3 / 11, 5 / 11]
+
+
+def test_every_frame_has_its_line_and_the_telling_ones_are_shown() -> None:
+    result = evaluate(Painter(), FRAMES, LABELS)
+    assert [frame.name for frame in result.frames] == ["half", "right", "wrong", "void"]
+    assert [frame.mean_iou for frame in result.frames[:3]] == pytest.approx([(1 / 2 + 2 / 3) / 2, 1, 0])
+    assert [frame.pixel_accuracy for frame in result.frames[:3]] == [3 / 4, 1, 0]
+    assert math.isnan(result.frames[3].mean_iou)
+    assert math.isnan(result.frames[3].pixel_accuracy)
+    assert [frame.latency_ms for frame in result.frames] == [3] * 4
+    assert [frame.name for frame in result.worst_first()] == ["wrong", "half", "right"]
+    assert [(each.rank, each.score.name) for each in result.shown] == [("best", "right"), ("median", "half"), ("worst", "wrong")]
+    assert result.shown[0].mask[:, 0].tolist() == [SKY, ROAD, CAR, ROAD]
+
+
+def test_labels_that_are_not_scored_are_void_and_such_predictions_wrong() -> None:
+    result = evaluate(Painter(), [sample("a", [TRUCK, ROAD, ROAD, ROAD], [ROAD, ROAD, ROAD, TRUCK])], LABELS)
+    assert result.pixel_accuracy == pytest.approx(2 / 3)
+    assert result.classes[1].precision == 1
+    assert result.shown[0].label[:, 0].tolist() == [VOID, ROAD, ROAD, ROAD]
+    assert result.confusion.matrix[1].tolist() == [0, 8, 0, 4]
+
+
+def test_few_frames_are_shown_once_each() -> None:
+    assert [each.rank for each in evaluate(Painter(), FRAMES[:1], LABELS).shown] == ["best"]
+    assert [each.rank for each in evaluate(Painter(), FRAMES[:2], LABELS).shown] == ["best", "worst"]
+
+
+def test_frames_bound_what_is_read_and_progress_sees_it_all() -> None:
+    seen = []
+
+    def watch(samples: Iterable[Sample]) -> Iterator[Sample]:
+        for each in samples:
+            seen.append(each.name)
+            yield each
+
+    result = evaluate(Painter(), FRAMES, LABELS, frames=2, progress=watch)
+    assert seen == [frame.name for frame in result.frames] == ["half", "right"]
+    assert {each.score.name for each in result.shown} == {"half", "right"}
+
+
+def test_a_stream_is_scored_as_a_list_is_but_shows_no_frames() -> None:
+    stream, whole = evaluate(Painter(), iter(FRAMES), LABELS), evaluate(Painter(), FRAMES, LABELS)
+    assert stream.classes == whole.classes
+    assert stream.shown == ()
+
+
+def test_frames_are_let_go_of() -> None:
+    images: list[weakref.ref[npt.NDArray[np.uint8]]] = []
+    most = 0
+
+    class Drive:
+        def __iter__(self) -> Iterator[Sample]:
+            nonlocal most
+            for i in range(30):
+                frame = sample(str(i), [ROAD, SKY], [ROAD, SKY if i % 3 else ROAD])
+                images.append(weakref.ref(frame.image))
+                yield frame
+                del frame
+                most = max(most, sum(image() is not None for image in images))
+
+    result = evaluate(Painter(), Drive(), LABELS)
+    assert len(result.frames) == 30
+    assert most <= 4
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ([], "no frames"),
+        ([FRAMES[3]], r"none of the 1 frames has a pixel labelled .*sky, road, car"),
+        ([Sample(FRAMES[0].image, FRAMES[0].label[:2], "odd")], r"label of odd is \(2, 4\), but its image \(4, 4\)"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_told(samples: list[Sample], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        evaluate(Painter(), samples, LABELS)
+
+
+def test_the_evaluation_agrees_with_the_short_scores_of_training() -> None:
+    short, whole = scores(segment_all(Painter(), FRAMES[:3]), LABELS), evaluate(Painter(), FRAMES[:3], LABELS)
+    assert short["iou"] == {each.label.name: round(each.iou, 4) for each in whole.classes}

@@ -1,0 +1,101 @@
+"""`camseg train` on a miniature data set, from nothing to a checkpoint folder that segments and is described."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from camvid_folder import write_camvid
+from lite import tiny_lite
+from safetensors.torch import load_file
+
+from camseg_core.cli import main
+from camseg_core.model.camseg import CamSeg
+from camseg_core.model.config import save_config
+from camseg_core.runtime import Segmenter
+
+SMALL = [
+    "autoencoder.loop.steps=3",
+    "autoencoder.batch=2",
+    "autoencoder.crop=[32, 32]",
+    "autoencoder.model={latent_channels: 4, encoder_widths: [8, 8, 8], decoder_widths: [8, 8, 8]}",
+    "training.loop.steps=4",
+    "training.loop.validate_every=2",
+    "training.loop.save_every=2",
+    "training.batch=2",
+    "training.crop=[64, 64]",
+    "training.task={decoder_joins: 2}",
+]
+CONFIG = Path(__file__).parents[2] / "config" / "train" / "camseg-lite.yaml"
+
+
+def train(root: Path, *extra: str) -> None:
+    settings = [f"--set={setting}" for setting in (f"model={root / 'tiny.json'}", *SMALL)]
+    folders = ["--data", str(root / "data"), "--run", str(root / "run"), "--out", str(root / "out")]
+    main(["train", "--config", str(CONFIG), *folders, *settings, *extra])
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_camvid(tmp_path / "data", "train", "val", size=(64, 96))
+    save_config(tiny_lite().config, tmp_path / "tiny.json")
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_one_command_goes_from_frames_to_a_checkpoint_with_its_card(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(root)
+    out, run = root / "out", root / "run"
+    card = (out / "MODEL_CARD.md").read_text(encoding="utf-8")
+    scores = json.loads((run / "val" / "report.json").read_text(encoding="utf-8"))["scores"]
+    assert f"mean IoU **{scores['mean_iou']:.3f}**" in card
+    curve = [json.loads(line) for line in (run / "transformer" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    validations = [entry for entry in curve if "validation" in entry]
+    assert [entry["step"] for entry in validations] == [2, 4]
+    for entry in validations:
+        assert f"| {entry['step']} | {entry['validation']['mIoU']:.3f} | {entry['validation']['mIoU of 10 steps']:.3f} |" in card
+    assert "$" not in card
+    picture = cv2.imread(str(run / "transformer" / "pictures" / "step-000004.jpg"))
+    assert picture.shape == (3 * 64, 3 * 96, 3) or picture.shape == (64, 3 * 96, 3)
+    segmentation = Segmenter.from_pretrained(out).segment(np.zeros((64, 96, 3), np.uint8))
+    assert set(np.unique(segmentation.mask)) <= {label.id for label in tiny_lite().labels}
+
+    stored = (out / "model.safetensors").read_bytes()
+    train(root)  # a finished run that is started again has nothing left to do, and gives the same model
+    assert (out / "model.safetensors").read_bytes() == stored
+
+    with pytest.raises(SystemExit) as exit_code:
+        train(root, "--set=training.loop.lr=0.5")
+    assert exit_code.value.code == 2
+    assert "config.yaml differs from the configuration given" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_autoencoder_trained_alone_serves_a_training(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = CONFIG.with_name("mask-autoencoder.yaml")
+    small = [setting.replace("autoencoder.", "mask.", 1) for setting in SMALL if setting.startswith("autoencoder.")]
+    codec = root / "codec"
+    arguments = ["--data", str(root / "data"), "--run", str(root / "run-codec"), "--out", str(codec)]
+    main(["train-autoencoder", "--config", str(config), *arguments, *[f"--set={setting}" for setting in small]])
+    assert 0 <= json.loads((codec / "val.json").read_text(encoding="utf-8"))["mean_iou"] <= 1
+    train(root, f"--autoencoder={codec}", "--set=training.task.decoder_joins=100")
+    assert not (root / "run" / "autoencoder").exists()
+    trained = CamSeg.from_pretrained(root / "out")
+    assert trained.mask_autoencoder is not None
+    for name, tensor in load_file(codec / "model.safetensors").items():
+        kept = trained.mask_autoencoder.state_dict()[name]
+        np.testing.assert_allclose(kept.numpy(), tensor.numpy(), rtol=1e-3, atol=1e-3, err_msg=name)
+
+    with pytest.raises(SystemExit):
+        main(
+            [
+                "train",
+                f"--config={CONFIG}",
+                f"--data={root / 'data'}",
+                f"--run={root / 'other'}",
+                f"--out={root / 'o'}",
+                f"--autoencoder={codec}",
+            ]
+        )
+    assert "train an autoencoder of that size" in capsys.readouterr().err
