@@ -26,7 +26,8 @@ class TaskLoss:
     It is `latent_weight` × the squared error of the latents, plus cross-entropy and `jaccard_weight` × soft Jaccard of
     what the mask decoder makes of them. Two estimates are judged: the one from pure noise, which one-step inference
     gives, and one from a random step on the way, which sampling in several steps passes through. On that way `own_share` of the
-    images start from the noised first estimate instead of the noised truth, for that is what the sampler will find there.
+    images start from the noised first estimate instead of the noised truth, for that is what the sampler will find there; from step
+    `late_from` on, when the estimates have become good, it is `late_own_share`.
 
     The mask encoder stays frozen, so the latents keep their meaning. The decoder is frozen until step `decoder_joins`; from then on it
     learns along, because it has only ever seen the latents of true masks, and those that the head is not sure of look different. True
@@ -37,10 +38,14 @@ class TaskLoss:
     jaccard_weight: float = 0.5
     own_share: float = 0.34
     decoder_joins: int = 1700
+    late_own_share: float = 0.67
+    late_from: int = 2300
 
     def __post_init__(self) -> None:
-        if min(self.latent_weight, self.jaccard_weight, self.decoder_joins) < 0 or not 0 <= self.own_share <= 0.5:
-            raise ConfigError("latent_weight, jaccard_weight and decoder_joins are 0 or more, own_share is from 0 to 0.5")
+        if min(self.latent_weight, self.jaccard_weight, self.decoder_joins, self.late_from) < 0:
+            raise ConfigError("latent_weight, jaccard_weight, decoder_joins and late_from are 0 or more")
+        if not (0 <= self.own_share < 1 and 0 <= self.late_own_share < 1):
+            raise ConfigError("own_share and late_own_share are shares from 0 to below 1")
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,8 @@ def task_objective(
             numbers, step, loop.seed, (clean.shape[1], clean.shape[2]), tokens.shape[1], len(model.schedule.timesteps), all_hidden
         ).to(among.device)
         start, noise = draws.noises
-        own = round(config.own_share * len(numbers))
+        share = config.late_own_share if step >= config.late_from else config.own_share
+        own = min(round(share * len(numbers)), len(numbers) - 1)  # one at least starts from the truth
         with loop.autocast(among.device):
             features = model.image_features(images.to(among.device) * 255)
             condition = model.conditions(features, tokens, draws.hidden).flatten(0, 1)

@@ -279,6 +279,7 @@ def test_scaled_latents_decode_to_the_same_picture() -> None:
     torch.testing.assert_close(model.decode(model.encode(pictures)), restored)
 
 
+@pytest.mark.slow
 def test_a_killed_picture_autoencoder_resumes_exactly(tmp_path: Path, frames: Frames) -> None:
     config = PictureAutoencoderTraining(TINY_PICTURES, SHORT, batch=2, crop=(32, 32))
     assert_resumes(lambda run: train_picture_autoencoder(config, frames, LABELS, run), tmp_path)

@@ -1,0 +1,58 @@
+"""Latents that are computed once are those that would be computed anew."""
+
+from pathlib import Path
+
+import distributed_training
+import pytest
+import torch
+from lite import tiny_lite
+
+from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.errors import ConfigError
+from camseg_core.model.camseg import CamSeg
+from camseg_core.training.frames import Frames
+from camseg_core.training.latents import FreshLatents, KeptLatents
+from camseg_core.training.loop import LoopConfig, Run
+from camseg_core.training.parallel import Processes
+from camseg_core.training.stream import FrameStream
+from camseg_core.training.transformer import TransformerTraining, train_transformer
+
+
+@pytest.fixture(scope="module")
+def model() -> CamSeg:
+    torch.manual_seed(0)
+    return CamSeg(distributed_training.CONFIG, distributed_training.LABELS).eval()
+
+
+@pytest.fixture(scope="module")
+def frames() -> Frames:
+    return Frames.load(SyntheticDrive(frames=3, height=64, width=64, seed=1), distributed_training.LABELS)
+
+
+def test_kept_latents_are_the_fresh_ones(tmp_path: Path, model: CamSeg, frames: Frames) -> None:
+    kept = KeptLatents(model, frames, (64, 64), False, 0, tmp_path / "latents.safetensors", Processes())
+    fresh = FreshLatents(model, FrameStream(frames, None, 0), torch.device("cpu"))
+    for one, other in zip(kept(range(2, 7)), fresh(range(2, 7)), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_a_second_start_reads_the_file_instead_of_encoding_again(tmp_path: Path, model: CamSeg, frames: Frames) -> None:
+    path = tmp_path / "latents.safetensors"
+    first = KeptLatents(model, frames, (64, 64), True, 0, path, Processes())(range(4))
+    written = path.stat().st_mtime_ns
+    second = KeptLatents(model, frames, (64, 64), True, 0, path, Processes())(range(4))
+    assert path.stat().st_mtime_ns == written
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def test_flips_show_both_sides_of_a_frame_over_time(tmp_path: Path, model: CamSeg, frames: Frames) -> None:
+    kept = KeptLatents(model, frames, (64, 64), True, 0, tmp_path / "latents.safetensors", Processes())
+    stream = FrameStream(frames, None, 0)
+    seen = {tuple(kept(range(n, n + 1))[0].flatten()[:4].tolist()) for n in range(30) if stream.frame(n) == 0}
+    assert len(seen) == 2
+
+
+def test_a_model_with_a_mask_autoencoder_trains_on_crops_only(tmp_path: Path, frames: Frames) -> None:
+    config = TransformerTraining(LoopConfig(steps=1, lr=1e-3), augment="flip", crop=(64, 64))
+    with pytest.raises(ConfigError, match="train on random crops"):
+        train_transformer(config, tiny_lite(), frames, Run(tmp_path))
