@@ -39,7 +39,9 @@ def _evaluate(options: argparse.Namespace) -> None:
         from camseg_core.evaluation.report import write_report
         from camseg_core.evaluation.scoring import evaluate
     except ModuleNotFoundError as error:
-        raise ConfigError(f"evaluation needs {error.name}, which is not installed: pip install 'camseg_ros[evaluate]'") from error
+        raise ConfigError(
+            f"evaluation needs {error.name}, which is not installed: pip install '.[evaluate]' in the project's folder"
+        ) from error
     data = CamVid(options.data, options.split)
     segmenter = segmenter_of(options)
     frames = min(len(data), options.frames or len(data))

@@ -10,7 +10,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.description = (
         "Train a model, and write its checkpoint folder: weights, ONNX graphs, model card, and its scores on the\n"
-        "validation frames. Without --autoencoder, a model with a mask autoencoder begins by training one."
+        "validation frames (weights alone for the published layout). Without --autoencoder, a model with a mask\n"
+        "autoencoder begins by training one."
     )
     add_training_options(parser, "train", "config/train/camseg-lite.yaml", "training.loop.steps")
     parser.add_argument("--autoencoder", type=Path, metavar="FOLDER", help="a trained autoencoder, as camseg train-autoencoder writes it")

@@ -15,7 +15,7 @@ Started again with the same --run, it goes on where it was.
 Ctrl-C (or SIGTERM, or a file named "stop" beside the run's state.safetensors) ends it after the current step and saves its
 state; a second Ctrl-C ends it at once. Watch it with: tensorboard --logdir RUN
 
-Several processes: torchrun --nproc-per-node N -m camseg_core.cli {command} ... (the batch is shared by all of them)
+Several processes: torchrun --nproc-per-node N -m camseg_core.cli -- {command} ... (the batch is shared by all of them)
 """
 
 
@@ -55,7 +55,7 @@ def training_packages() -> Iterator[None]:
         package = (error.name or "").partition(".")[0]
         if package in ("", "camseg_core"):
             raise
-        raise ConfigError(f"training needs {package}, which is not installed: pip install 'camseg_ros[train]'") from error
+        raise ConfigError(f"training needs {package}, which is not installed: pip install '.[train]' in the project's folder") from error
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.labels import Label
+
 GROUPS = ("frequent", "common", "rare")
 """The groups of classes that `frequency_groups` makes, by falling share of the labels."""
 
@@ -85,3 +87,13 @@ def mean(values: npt.NDArray[np.float64]) -> float:
 
 def _ratio(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+
+
+def scores(confusion: Confusion, labels: tuple[Label, ...]) -> dict[str, object]:
+    """Mean IoU over the classes that occur, pixel accuracy, and IoU by name of `labels`, whose ids index the confusion; four decimals."""
+    iou = confusion.iou()
+    return {
+        "mean_iou": round(confusion.mean_iou(), 4),
+        "pixel_accuracy": round(confusion.accuracy(), 4),
+        "iou": {label.name: round(float(iou[label.id]), 4) for label in labels},
+    }

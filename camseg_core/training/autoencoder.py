@@ -35,19 +35,23 @@ class AutoencoderTraining:
     kl_weight: float = 3e-3
     commitment_weight: float = 0.25
 
+    def __post_init__(self) -> None:
+        if self.batch < 1 or min(self.crop) < 1 or any(side % self.model.stride for side in self.crop):
+            raise ConfigError(f"batch is at least 1, and both sides of crop are multiples of {self.model.stride}")
+        if min(self.kl_weight, self.commitment_weight) < 0:
+            raise ConfigError("kl_weight and commitment_weight are 0 or more")
+
 
 def train_autoencoder(config: AutoencoderTraining, frames: Frames, run: Run) -> MaskAutoencoder:
     """Train on `frames` and return the averaged autoencoder with its latent statistics set.
 
     Raises:
-        ConfigError: the crop does not fit the model, or the batch cannot be shared by the processes.
+        ConfigError: the batch cannot be shared by the processes.
         CamSegError: see `train`.
     """
-    if any(side % config.model.stride for side in config.crop):
-        raise ConfigError(f"crop is {config.crop}: a mask autoencoder needs multiples of {config.model.stride}")
     device, seed = run.processes.device, config.loop.seed
     torch.manual_seed(seed)
-    model = MaskAutoencoder(config.model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = MaskAutoencoder(config.model).to(device, memory_format=config.loop.memory_format)  # type: ignore[call-overload]
     stream = FrameStream(frames, Augment(config.crop, scale=(0.15, 1.0), ignore=UNLABELLED, color=False), seed)
     weights = frames.class_weights(config.model.classes).to(device)
     cells = (config.model.latent_channels, *(side // config.model.stride for side in config.crop))

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import torch
 
@@ -19,11 +20,12 @@ from camseg_core.runtime.export import export_onnx
 logger = logging.getLogger(__name__)
 
 
-def finish(trained: CamSeg, val: Iterable[Sample], run: Path, out: Path, facts: Mapping[str, str]) -> None:
+def finish(trained: CamSeg, val: Iterable[Sample], run: Path, out: Path, facts: Mapping[str, Any]) -> None:
     """Write the checkpoint folder `out`; models with a mask autoencoder are exported, scored on `val` and described as well.
 
-    `facts` are what the card tells of the training: `autoencoder_steps`, `steps`, and the autoencoder's `reconstruction` as JSON. The
-    full reports go to `run/val` (one step) and `run/val-ten-steps`.
+    `facts` are what the card tells of the training: `autoencoder` (where it came from), `steps`, `batch`, `device`, `data`, `train_frames`,
+    `val_frames`, `frame_size`, and `reconstruction`, the scores of masks that only pass the autoencoder. The full
+    reports go to `run/val` (one step) and `run/val-ten-steps`.
     """
     trained = trained.cpu()
     trained.save_pretrained(out, torch.float16)
@@ -42,12 +44,12 @@ def finish(trained: CamSeg, val: Iterable[Sample], run: Path, out: Path, facts: 
     logger.info("val: mIoU %.4f, with ten steps of ddim %.4f; wrote %s", one_step.mean_iou, ten_steps.mean_iou, out)
 
 
-def _model_card(model: CamSeg, one_step: Evaluation, ten_steps: Evaluation, run: Path, facts: Mapping[str, str]) -> str:
+def _model_card(model: CamSeg, one_step: Evaluation, ten_steps: Evaluation, run: Path, facts: Mapping[str, Any]) -> str:
     """The template beside this file, filled with the figures of the run."""
     config, codec = model.config, model.mask_autoencoder
     assert codec is not None
     encoder = sum(parameter.numel() for parameter in codec.encoder.parameters())
-    reconstruction = json.loads(facts["reconstruction"])
+    reconstruction = facts["reconstruction"]
     groups = one_step.average_precision_by_group
     rows = [
         "| "
@@ -63,7 +65,15 @@ def _model_card(model: CamSeg, one_step: Evaluation, ten_steps: Evaluation, run:
         width=config.transformer.width,
         head_depth=config.denoiser.depth,
         head_width=config.denoiser.width,
-        latent_channels=codec.config.latent_channels,
+        codec=f"KL, {codec.config.latent_channels} channels"
+        if codec.config.codebook_size is None
+        else f"VQ, {codec.config.codebook_size} entries of {codec.config.latent_channels} numbers",
+        fusion="of a cell are added, so there are L tokens instead of 2L"
+        if config.transformer.fusion == "grid"
+        else "stand in one sequence",
+        condition="per token"
+        if config.refiner is None
+        else "refined by the image's features of strides 8 and 4 to one condition per latent cell",
         classes=", ".join(label.name for label in model.labels),
         vehicle_parameters=f"{vehicle_parameters(model) / 1e6:.1f}",
         encoder_parameters=f"{encoder / 1e6:.1f}",
@@ -84,4 +94,6 @@ def _curve(log: Path) -> list[str]:
     """The rows of the validation curve, from a run's log."""
     entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     scored = [(entry["step"], entry["validation"]) for entry in entries if "validation" in entry]
-    return [f"| {step} | {scores['mIoU']:.3f} | {scores['mIoU of 10 steps']:.3f} |" for step, scores in scored]
+    return [
+        f"| {step} | " + " | ".join("-" if score is None else f"{score:.3f}" for score in scores.values()) + " |" for step, scores in scored
+    ]

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from camseg_core.data.augment import Augment
 from camseg_core.data.sample import Sample
 from camseg_core.errors import DataError
 from camseg_core.labels import UNLABELLED, Label
@@ -50,11 +49,6 @@ class Frames:
     def every(self, n: int) -> "Frames":
         """Every n-th frame."""
         return Frames(self.images[::n], self.indices[::n], self.names[::n])
-
-    def batch(self, size: int, augment: Augment) -> tuple[Tensor, Tensor]:
-        """A random augmented batch: images (B, 3, h, w) in 0..1 and indices (B, h, w) with 255 where unlabelled."""
-        chosen = torch.randint(len(self), (size,))
-        return augment(self.images[chosen].float() / 255, self.indices[chosen])
 
     def class_weights(self, classes: int) -> Tensor:
         """Weights `(classes,)` that raise rare classes: inverse square root of the pixel share, mean 1, at most 4."""

@@ -1,14 +1,17 @@
 """Latents of images and of masks drawn as pictures, for training the published layout: computed as needed, or once and kept."""
 
+import hashlib
 import logging
 import os
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from camseg_core.errors import ConfigError
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.picture_codec import draw
 from camseg_core.training.frames import Frames
@@ -36,6 +39,9 @@ class KeptLatents:
 
     The autoencoder is the most expensive part of a training step at the published size, and without random crops or colours it says
     the same every time. Without flips a frame always looks the same, as in the published recipe.
+
+    Raises:
+        ConfigError: the file is of other frames or another autoencoder.
     """
 
     def __init__(self, model: CamSeg, frames: Frames, size: tuple[int, int], flips: bool, seed: int, path: Path, among: Processes) -> None:
@@ -44,6 +50,10 @@ class KeptLatents:
         if among.leads and not path.is_file():
             _encode_all(model, frames, size, flips, path, among.device)
         among.wait()
+        with safe_open(path, "pt") as file:
+            known = (file.metadata() or {}).get("of")
+        if known != _fingerprint(model, frames):
+            raise ConfigError(f"{path} is of other frames or another autoencoder: remove it, or choose another --run")
         kept = load_file(path)
         self._image, self._mask = kept["image"], kept["mask"]  # (views, frames, c, h, w)
 
@@ -68,8 +78,18 @@ def _encode_all(model: CamSeg, frames: Frames, size: tuple[int, int], flips: boo
     stacked = {name: torch.cat(parts).unflatten(0, (-1, len(frames))).contiguous() for name, parts in latents.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    save_file(stacked, temporary)
+    save_file(stacked, temporary, {"of": _fingerprint(model, frames)})
     os.replace(temporary, path)
+
+
+def _fingerprint(model: CamSeg, frames: Frames) -> str:
+    """What the latents are of: the frames and the autoencoder's weights."""
+    assert model.autoencoder is not None
+    digest = hashlib.blake2b("\n".join(frames.names).encode(), digest_size=16)
+    digest.update(frames.images[0].numpy().tobytes() + frames.indices.numpy().tobytes())
+    for tensor in model.autoencoder.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @torch.no_grad()

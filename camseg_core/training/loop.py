@@ -60,6 +60,11 @@ class LoopConfig:
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"ema_decay is {self.ema_decay}; it is from 0 to below 1")
 
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How kernels lie in memory: channels last, which convolutions are fastest with; FSDP splits contiguous ones only."""
+        return torch.contiguous_format if self.strategy == "fsdp" else torch.channels_last
+
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context in which a loss calls its networks."""
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
@@ -150,11 +155,13 @@ def train(
                 value, figures = objective(step)
             means = among.mean({"loss": value.item(), **figures, "stop": float(stop.requested is not None)})
             if not math.isfinite(means["loss"]):
-                raise CamSegError(_not_finite(means["loss"], step, state.path))
+                raise CamSegError(_not_finite("loss", means["loss"], step, state.path))
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(value).backward()
             scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(module.parameters(), config.clip)
+            norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip)
+            if not scaler.is_enabled() and not torch.isfinite(norm):  # fp16's scaler leaves such a step out by itself
+                raise CamSegError(_not_finite("gradient's norm", float(norm), step, state.path))
             scaler.step(optimizer)
             scaler.update()
             averaged.update_parameters(module)
@@ -163,13 +170,14 @@ def train(
             if watcher is not None:
                 watcher.stepped(done, means, config.lr * learning_rate(step, config))
             last = done == config.steps
-            if last or stopping or done % config.save_every == 0:
-                state.save(done, among.leads)
             if validate is not None and (last or done % config.validate_every == 0):
                 plain = unshared(averaged.module, original)
                 if watcher is not None:
                     watcher.validated(done, *validate(plain))
                 among.wait()
+            # after the validation: a run killed in between does both again
+            if last or stopping or done % config.save_every == 0:
+                state.save(done, among.leads)
             if stopping and not last:
                 reason = stop.requested or "another process was asked to stop"
                 break
@@ -185,6 +193,6 @@ class Stopped(CamSegError):
     """The run was asked to stop, and has saved its state."""
 
 
-def _not_finite(value: float, step: int, state: Path) -> str:
+def _not_finite(what: str, value: float, step: int, state: Path) -> str:
     kept = f"the last good state is {state}" if state.is_file() else "nothing was saved yet"
-    return f"the loss is {value} at step {step}; {kept}; lower the learning rate, or look at the samples of that step"
+    return f"the {what} is {value} at step {step}; {kept}; train with a lower learning rate in another --run, or look for bad samples"

@@ -1,6 +1,6 @@
 """What image encoder, transformer and diffusion head are trained to do: step number in, loss out.
 
-Every random number belongs to a sample and is drawn from its number, so the loss of a batch is the same however many processes share it.
+Every random number belongs to a sample and is drawn from its number, so a batch holds the same however many processes share it.
 """
 
 from collections.abc import Callable

@@ -9,11 +9,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -82,7 +84,8 @@ def processes(device: str = "cpu") -> Iterator[Processes]:
         return
     if device == "cuda":
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    # the others wait while one process validates or encodes a data set, which may take hours
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(days=1))
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), local)
     finally:
@@ -106,10 +109,10 @@ def share(objective: Objective, averaged: nn.Module, among: Processes, strategy:
     if among.count == 1:
         return objective
     if strategy == "fsdp":
+        mesh = init_device_mesh(among.device.type, (among.count,))
         for root in (objective, averaged):
-            for part in _blocks(root):
-                fully_shard(part)
-            fully_shard(root)
+            for part in (*_blocks(root), root):
+                fully_shard(part, mesh=mesh)
         return objective
     if among.device.type == "cuda":
         objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)

@@ -37,6 +37,12 @@ class PictureAutoencoderTraining:
     crop_area: tuple[float, float] = (0.25, 1.0)
     kl_weight: float = 1e-6
 
+    def __post_init__(self) -> None:
+        if self.batch < 1 or min(self.crop) < 1 or any(side % self.model.stride for side in self.crop):
+            raise ConfigError(f"batch is at least 1, and both sides of crop are multiples of {self.model.stride}")
+        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1 or self.kl_weight < 0:
+            raise ConfigError("crop_area is two rising shares above 0 and up to 1, and kl_weight 0 or more")
+
 
 def train_picture_autoencoder(config: PictureAutoencoderTraining, frames: Frames, labels: tuple[Label, ...], run: Run) -> Autoencoder:
     """Train on `frames` and return the averaged autoencoder, its latents scaled to unit deviation.
@@ -48,11 +54,9 @@ def train_picture_autoencoder(config: PictureAutoencoderTraining, frames: Frames
     smoother. Masks have no texture, and are drawn in flat colours.
 
     Raises:
-        ConfigError: the crop does not fit the model, or the batch cannot be shared by the processes.
+        ConfigError: the batch cannot be shared by the processes.
         CamSegError: see `train`.
     """
-    if any(side % config.model.stride for side in config.crop):
-        raise ConfigError(f"crop is {config.crop}: a picture autoencoder of these levels needs multiples of {config.model.stride}")
     device, seed = run.processes.device, config.loop.seed
     torch.manual_seed(seed)
     model = Autoencoder(config.model).to(device)

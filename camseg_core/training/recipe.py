@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import nn
 from camseg_core.config_file import to_yaml
 from camseg_core.data.camvid import CamVid
 from camseg_core.errors import ConfigError
-from camseg_core.evaluation.accuracy import scores
+from camseg_core.evaluation.metrics import scores
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, Label, cityscapes_labels
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.config import CamSegConfig, load_config
@@ -68,8 +69,9 @@ def run_autoencoder(recipe: AutoencoderRecipe, data: Path, run: Path, out: Path,
     if (recipe.mask is None) == (recipe.picture is None):
         raise ConfigError("the configuration describes either a mask autoencoder (mask:) or a picture autoencoder (picture:)")
     with processes(device) as among:
-        _remember(recipe, run, among)
+        _check_batch(recipe.mask or recipe.picture, among)
         train, val, labels = _load(recipe.data, data)
+        _remember(recipe, run, among)
         place = Run(run, _watchers(run, "autoencoder"), among)
         if recipe.mask is not None:
             codec: Codec = train_autoencoder(recipe.mask, train, place)
@@ -97,14 +99,21 @@ def run(recipe: Recipe, data: Path, run: Path, out: Path, autoencoder: Path | No
     """
     config = _model_config(recipe.model)
     with processes(device) as among:
-        _remember(recipe, run, among)
+        # everything that can be wrong is found before the first step, and before the configuration is kept
+        recipe.training.check(config)
+        _check_batch(recipe.training, among)
+        if autoencoder is None:
+            _check_own_autoencoder(recipe, config, among)
         train, val, labels = _load(recipe.data, data)
         torch.manual_seed(recipe.training.loop.seed)
         model = CamSeg(config, labels)
         codec = model.mask_autoencoder or model.autoencoder
         assert codec is not None
-        codec_folder = autoencoder or _own_autoencoder(recipe, model, train, run, among)
-        load_codec_into(codec, codec_folder)
+        if autoencoder is not None:
+            load_codec_into(codec, autoencoder)
+        _remember(recipe, run, among)
+        if autoencoder is None:
+            load_codec_into(codec, _own_autoencoder(recipe.autoencoder, train, run, among))
         if model.image_encoder is not None:
             model.image_encoder.load_imagenet()
 
@@ -116,28 +125,51 @@ def run(recipe: Recipe, data: Path, run: Path, out: Path, autoencoder: Path | No
 
         trained = train_transformer(recipe.training, model, train, Run(folder, _watchers(folder, "transformer"), among), validate)
         if among.leads:
-            facts = {
-                "autoencoder_steps": str(recipe.autoencoder.loop.steps),
-                "steps": str(recipe.training.loop.steps),
-                "reconstruction": json.dumps(_reconstruction(codec, val, labels)),
-            }
-            finish(trained, _SETS[recipe.data][0](data, "val"), run, out, facts)
+            finish(trained, _SETS[recipe.data][0](data, "val"), run, out, _facts(recipe, trained, train, val, autoencoder, among))
 
 
-def _own_autoencoder(recipe: Recipe, model: CamSeg, train: Frames, run: Path, among: Processes) -> Path:
+def _check_batch(training: AutoencoderTraining | PictureAutoencoderTraining | TransformerTraining | None, among: Processes) -> None:
+    if training is not None:
+        among.samples(0, training.batch)
+
+
+def _check_own_autoencoder(recipe: Recipe, config: CamSegConfig, among: Processes) -> None:
+    if config.mask_autoencoder is None:
+        raise ConfigError(f"{config.name} needs a trained autoencoder: name its folder with --autoencoder")
+    if recipe.autoencoder.model != config.mask_autoencoder:
+        found, wanted = recipe.autoencoder.model, config.mask_autoencoder
+        raise ConfigError(f"autoencoder.model is {found}, but {config.name} has {wanted}: give both the same sizes")
+    _check_batch(recipe.autoencoder, among)
+
+
+def _own_autoencoder(config: AutoencoderTraining, train: Frames, run: Path, among: Processes) -> Path:
     """The folder of the run's own autoencoder, trained if it is not there yet."""
-    if model.mask_autoencoder is None:
-        raise ConfigError(f"{model.config.name} needs a trained autoencoder: name its folder with --autoencoder")
-    if recipe.autoencoder.model != model.mask_autoencoder.config:
-        wanted, found = model.mask_autoencoder.config, recipe.autoencoder.model
-        raise ConfigError(f"autoencoder.model is {found}, but {model.config.name} has {wanted}: give both the same sizes")
     folder = run / "autoencoder"
     if not (folder / "model.safetensors").is_file():
-        trained = train_autoencoder(recipe.autoencoder, train, Run(folder, _watchers(folder, "autoencoder"), among))
+        trained = train_autoencoder(config, train, Run(folder, _watchers(folder, "autoencoder"), among))
         if among.leads:
             save_codec(trained, folder)
         among.wait()
     return folder
+
+
+def _facts(recipe: Recipe, trained: CamSeg, train: Frames, val: Frames, autoencoder: Path | None, among: Processes) -> dict[str, object]:
+    """What the model card tells of a training, see `finish`."""
+    codec = trained.mask_autoencoder or trained.autoencoder
+    assert codec is not None
+    own = f"{recipe.autoencoder.loop.steps} steps of the autoencoder"
+    processor = "CPU" if among.device.type == "cpu" else torch.cuda.get_device_name(among.device)
+    return {
+        "autoencoder": own if autoencoder is None else "An autoencoder trained before",
+        "steps": recipe.training.loop.steps,
+        "batch": recipe.training.batch,
+        "device": f"{processor}, {recipe.training.loop.precision}, {among.count} process{'es' if among.count > 1 else ''}",
+        "data": recipe.data,
+        "train_frames": len(train),
+        "val_frames": len(val),
+        "frame_size": f"{val.indices.shape[2]}×{val.indices.shape[1]}",
+        "reconstruction": _reconstruction(codec.cpu(), val, trained.labels),
+    }
 
 
 def _reconstruction(codec: Codec, val: Frames, labels: tuple[Label, ...]) -> dict[str, object]:
@@ -177,9 +209,12 @@ def _watchers(run: Path, title: str) -> Watchers:
 def _remember(recipe: Recipe | AutoencoderRecipe, run: Path, among: Processes) -> None:
     """Write the configuration into the run's folder, or refuse to go on with another one: the steps so far would not be its own."""
     path, text = run / "config.yaml", to_yaml(recipe)
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
+    known = path.is_file()
+    if known and path.read_text(encoding="utf-8") != text:
         raise ConfigError(f"{path} differs from the configuration given: use the one that the run was started with, or another --run")
-    if among.leads:
+    among.wait()  # no one writes while another still reads
+    if among.leads and not known:
         run.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    among.wait()
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)

@@ -15,6 +15,7 @@ from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import Confusion
 from camseg_core.labels import UNLABELLED
 from camseg_core.model.camseg import CamSeg
+from camseg_core.model.config import CamSegConfig
 from camseg_core.model.samplers import SamplerOptions
 from camseg_core.training.autoencoder import pad_to_multiple
 from camseg_core.training.frames import Frames
@@ -54,6 +55,17 @@ class TransformerTraining:
         if not 0 <= self.all_hidden <= 1:
             raise ConfigError(f"all_hidden is {self.all_hidden}; it is a share from 0 to 1")
 
+    def check(self, model: CamSegConfig) -> None:
+        """Whether this can train `model`.
+
+        Raises:
+            ConfigError: the crop does not fit the model, or the way of augmenting does not.
+        """
+        if any(side % model.size_multiple for side in self.crop):
+            raise ConfigError(f"training.crop is {list(self.crop)}: {model.name} needs multiples of {model.size_multiple}")
+        if model.mask_autoencoder is not None and self.augment != "crop":
+            raise ConfigError(f"training.augment is {self.augment}: models with a mask autoencoder train on random crops (augment: crop)")
+
 
 def train_transformer(
     config: TransformerTraining, model: CamSeg, frames: Frames, run: Run, validate: Callable[[nn.Module], Validation] | None = None
@@ -63,12 +75,9 @@ def train_transformer(
     Raises:
         ConfigError: the crop does not fit the model, or the way of augmenting does not.
     """
-    if any(side % model.config.size_multiple for side in config.crop):
-        raise ConfigError(f"crop is {config.crop}: {model.config.name} needs multiples of {model.config.size_multiple}")
+    config.check(model.config)
     device, seed = run.processes.device, config.loop.seed
-    # FSDP splits contiguous weights only
-    memory = torch.contiguous_format if config.loop.strategy == "fsdp" else torch.channels_last
-    model.to(device, memory_format=memory)  # type: ignore[call-overload]
+    model.to(device, memory_format=config.loop.memory_format)  # type: ignore[call-overload]
     codec = model.mask_autoencoder or model.autoencoder
     assert codec is not None
     codec.eval().requires_grad_(False)
@@ -77,8 +86,6 @@ def train_transformer(
     stream = FrameStream(frames, Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=True), seed)
     shared = (config.all_hidden, config.loop, run.processes)
     if model.mask_autoencoder is not None:
-        if config.augment != "crop":
-            raise ConfigError(f"augment is {config.augment!r}: models with a mask autoencoder train on random crops (augment: crop)")
         loss = task_objective(model, stream.batch, config.batch, frames.class_weights(len(model.labels)), config.task, *shared)
     elif config.augment == "crop":
         loss = published_objective(model, FreshLatents(model, stream, device), config.batch, *shared)
@@ -103,7 +110,7 @@ def _latents_file(config: TransformerTraining, folder: Path) -> Path:
 
 
 def confusion_of(model: CamSeg, frames: Frames, sampler: str = "one_step", steps: int = 10) -> Confusion:
-    """Confusion over class indices on whole frames, in bf16; `steps` is for the samplers that take several."""
+    """Confusion over class indices on whole frames, see `class_indices`; `steps` is for the samplers that take several."""
     confusion = Confusion(len(model.labels))
     for indices, predicted in zip(frames.indices, class_indices(model, frames, sampler, steps), strict=True):
         confusion.add(indices.numpy(), predicted)
@@ -112,7 +119,10 @@ def confusion_of(model: CamSeg, frames: Frames, sampler: str = "one_step", steps
 
 @torch.no_grad()
 def class_indices(model: CamSeg, frames: Frames, sampler: str = "one_step", steps: int = 10) -> npt.NDArray[np.uint8]:
-    """Predicted class indices `(N, H, W)` of whole frames, in bf16, 255 where the model names a class that its labels lack."""
+    """Predicted class indices `(N, H, W)` of whole frames, 255 where the model names a class that its labels lack.
+
+    In bf16, but for models that decode masks as pictures.
+    """
     device, autoencoder = model.pixel_mean.device, model.autoencoder is not None
     to_index = torch.full((256,), UNLABELLED, dtype=torch.uint8)
     to_index[[label.id for label in model.labels]] = torch.arange(len(model.labels), dtype=torch.uint8)

@@ -115,7 +115,11 @@ def test_the_help_of_a_training_says_how_to_resume_stop_and_share_it(command: st
         main([command, "--help"])
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    for words in ("Started again with the same --run, it goes on", "Ctrl-C", f"torchrun --nproc-per-node N -m camseg_core.cli {command} "):
+    for words in (
+        "Started again with the same --run, it goes on",
+        "Ctrl-C",
+        f"torchrun --nproc-per-node N -m camseg_core.cli -- {command} ",
+    ):
         assert words in text
 
 
@@ -136,7 +140,9 @@ WITHOUT = "import sys; sys.modules[sys.argv.pop(1)] = None; import camseg_core.c
 def test_a_training_without_its_packages_says_how_to_install_them(tmp_path: Path, package: str) -> None:
     done = python(WITHOUT, package, *training("train", tmp_path))
     assert done.returncode == 2
-    assert done.stderr == f"camseg: error: training needs {package}, which is not installed: pip install 'camseg_ros[train]'\n"
+    assert (
+        done.stderr == f"camseg: error: training needs {package}, which is not installed: pip install '.[train]' in the project's folder\n"
+    )
     assert not list(tmp_path.iterdir())
 
 

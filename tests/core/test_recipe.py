@@ -1,6 +1,8 @@
 """`camseg train` on a miniature data set, from nothing to a checkpoint folder that segments and is described."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -11,9 +13,12 @@ from lite import tiny_lite
 from safetensors.torch import load_file
 
 from camseg_core.cli import main
+from camseg_core.data.camvid import CamVid
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.config import save_config
 from camseg_core.runtime import Segmenter
+from camseg_core.training.autoencoder import reconstruction_confusion
+from camseg_core.training.frames import Frames
 
 SMALL = [
     "autoencoder.loop.steps=3",
@@ -30,10 +35,14 @@ SMALL = [
 CONFIG = Path(__file__).parents[2] / "config" / "train" / "camseg-lite.yaml"
 
 
-def train(root: Path, *extra: str) -> None:
+def command(root: Path, *extra: str) -> list[str]:
     settings = [f"--set={setting}" for setting in (f"model={root / 'tiny.json'}", *SMALL)]
     folders = ["--data", str(root / "data"), "--run", str(root / "run"), "--out", str(root / "out")]
-    main(["train", "--config", str(CONFIG), *folders, *settings, *extra])
+    return ["train", "--config", str(CONFIG), *folders, *settings, *extra]
+
+
+def train(root: Path, *extra: str) -> None:
+    main(command(root, *extra))
 
 
 @pytest.fixture
@@ -57,7 +66,7 @@ def test_one_command_goes_from_frames_to_a_checkpoint_with_its_card(root: Path, 
         assert f"| {entry['step']} | {entry['validation']['mIoU']:.3f} | {entry['validation']['mIoU of 10 steps']:.3f} |" in card
     assert "$" not in card
     picture = cv2.imread(str(run / "transformer" / "pictures" / "step-000004.jpg"))
-    assert picture.shape == (3 * 64, 3 * 96, 3) or picture.shape == (64, 3 * 96, 3)
+    assert picture.shape == (64, 3 * 96, 3)  # every fifth of three frames is one
     segmentation = Segmenter.from_pretrained(out).segment(np.zeros((64, 96, 3), np.uint8))
     assert set(np.unique(segmentation.mask)) <= {label.id for label in tiny_lite().labels}
 
@@ -99,3 +108,41 @@ def test_an_autoencoder_trained_alone_serves_a_training(root: Path, capsys: pyte
             ]
         )
     assert "train an autoencoder of that size" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_share_the_whole_command(root: Path, strategy: str) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "camseg_core.cli", "--"]
+    strategies = [f"--set={part}.loop.strategy={strategy}" for part in ("autoencoder", "training")]
+    done = subprocess.run([*launcher, *command(root, *strategies)], capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (root / "out" / "MODEL_CARD.md").is_file()
+    assert "2 processes" in (root / "out" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    Segmenter.from_pretrained(root / "out").segment(np.zeros((64, 96, 3), np.uint8))
+
+
+def test_what_cannot_be_trained_is_said_before_anything_is_kept(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for change, message in (
+        ("training.crop=[64, 80]", "training.crop is [64, 80]: tiny-lite needs multiples of 32"),
+        ("training.augment=flip", "models with a mask autoencoder train on random crops"),
+        ("autoencoder.model.latent_channels=5", "give both the same sizes"),
+    ):
+        with pytest.raises(SystemExit):
+            train(root, f"--set={change}")
+        assert message in capsys.readouterr().err
+        assert not (root / "run" / "config.yaml").exists()
+        assert not (root / "run" / "autoencoder").exists()
+
+
+@pytest.mark.slow
+def test_the_card_tells_of_the_autoencoder_that_ships(root: Path) -> None:
+    """The decoder learns along, and what is averaged, stored and scored is one and the same."""
+    train(root, "--set=training.task.decoder_joins=0", "--set=training.loop.lr=0.05")
+    stored = CamSeg.from_pretrained(root / "out")
+    val = Frames.load(CamVid(root / "data", "val"), stored.labels)
+    assert stored.mask_autoencoder is not None
+    ceiling = reconstruction_confusion(stored.mask_autoencoder, val).mean_iou()
+    card = (root / "out" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    said = float(card.split("keep a mean IoU of ")[1].split(":")[0])
+    assert said == pytest.approx(ceiling, abs=0.006)  # stored in fp16

@@ -124,7 +124,10 @@ def test_fp16_keeps_the_scale_of_its_gradients_over_a_kill(tmp_path: Path) -> No
         loop.train(killed, killed_at(3, loss_of(killed)), config, Run(tmp_path / "killed"), 16)
     loop.train(resumed, loss_of(resumed), config, Run(tmp_path / "killed"), 16)
     assert torch.equal(whole.weight, resumed.weight)
-    assert "scaler.scale" in load_file(tmp_path / "killed" / "state.safetensors")
+    ends = [load_file(tmp_path / name / "state.safetensors") for name in ("whole", "killed")]
+    for entry in ("scaler.scale", "scaler._growth_tracker"):
+        assert torch.equal(*(end[entry] for end in ends)), entry
+    assert ends[0]["scaler._growth_tracker"] == 6
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_state(tmp_path: Path) -> None:
@@ -133,6 +136,19 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_state(tmp_
         loop.train(model, lambda step: line(step, model, 2.0 if step < 5 else float("nan")), plain(save_every=2), Run(tmp_path), 16)
     with safe_open(tmp_path / "state.safetensors", "pt") as file:
         assert file.metadata()["step"] == "4"
+    assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / "state.safetensors").values())
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_spoils_the_weights(tmp_path: Path) -> None:
+    model = nn.Linear(1, 1)
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        value, figures = line(step, model)
+        return (value if step < 5 else (model.weight.sum() * 0).sqrt()), figures  # zero, with an infinite slope
+
+    with pytest.raises(CamSegError, match=r"the gradient's norm is (nan|inf) at step 5; the last good state is .*state\.safetensors"):
+        loop.train(model, loss, plain(save_every=2), Run(tmp_path), 16)
+    assert model.weight.isfinite().all()
     assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / "state.safetensors").values())
 
 
