@@ -259,7 +259,7 @@ def test_a_missing_package_is_told_before_any_work(package: str, tmp_path: Path,
     for name in [name for name in sys.modules if name.split(".")[0] == package or name.startswith("camseg_core.evaluation.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ConfigError, match=rf"needs {package}.*pip install 'camseg_ros\[evaluate\]'"):
+    with pytest.raises(ConfigError, match=rf"needs {package}.*pip install '.\[evaluate\]'"):
         run("--data", str(tmp_path))
 
 
