@@ -39,8 +39,9 @@ def _evaluate(options: argparse.Namespace) -> None:
         from camseg_core.evaluation.report import write_report
         from camseg_core.evaluation.scoring import evaluate
     except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
         raise ConfigError(
-            f"evaluation needs {(error.name or '').partition('.')[0]}, which is not installed: pip install '.[evaluate]' in the project's folder"
+            f"evaluation needs {package}, which is not installed: pip install '.[evaluate]' in the project's folder"
         ) from error
     data = CamVid(options.data, options.split)
     segmenter = segmenter_of(options)
