@@ -133,7 +133,7 @@ class CamSeg(nn.Module):
         self, pixels: Tensor, sampler: str = "one_step", options: SamplerOptions | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
         """Pixels to train ids `(B, H, W)` uint8; without `generator`, seed 0."""
-        options = options or SamplerOptions()
+        options = options or SamplerOptions(temperature=self.config.temperature)
         generator = generator or torch.Generator(pixels.device).manual_seed(0)
         features = self.image_features(pixels)
         condition = self.conditions(features)

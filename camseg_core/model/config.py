@@ -106,7 +106,8 @@ class CamSegConfig:
     Either `autoencoder` reads image and mask alike, the mask drawn as a colour picture (published), or `image_encoder` and
     `mask_autoencoder` share the work. `patch_size` is the side of the square of latent cells that make one token.
     `pixel_mean` and `pixel_std` normalise RGB in 0..255. `network_pixels` is the area that a frame is scaled down to
-    (keeping its aspect) before the network sees it.
+    (keeping its aspect) before the network sees it. `temperature` is what the noise is scaled by when masks are sampled, see
+    `samplers.SamplerOptions`.
     """
 
     name: str
@@ -121,6 +122,7 @@ class CamSegConfig:
     pixel_mean: tuple[float, ...] = (127.5, 127.5, 127.5)
     pixel_std: tuple[float, ...] = (127.5, 127.5, 127.5)
     noise_steps: int = field(default=1000)
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         published = self.autoencoder is not None and self.image_encoder is None and self.mask_autoencoder is None

@@ -24,7 +24,11 @@ Noise = Callable[[int], Array]
 
 @dataclass(frozen=True)
 class SamplerOptions:
-    """`steps` calls of the denoiser (1 to 1000); `temperature` scales the noise added on the way; `eta` is DDIM's share of it."""
+    """`steps` calls of the denoiser (1 to 1000); `eta` is DDIM's share of noise that is added on the way.
+
+    `temperature` scales the noise: below 1 the samples keep nearer to the likeliest one. It is the noise added on the way and, for the
+    samplers that need none on the way (DDIM, DPM-Solver++), the one they start from.
+    """
 
     steps: int = 1
     temperature: float = 1.0
@@ -90,7 +94,7 @@ def ancestral(denoise: Denoise, start: Array, schedule: Schedule, options: Sampl
 
 def ddim(denoise: Denoise, start: Array, schedule: Schedule, options: SamplerOptions, noise: Noise, prediction: str) -> Array:
     """DDIM (arXiv 2010.02502): deterministic at eta 0, ancestral-like noise at eta 1."""
-    walk, x = _Walk(denoise, schedule, options.steps, prediction), start
+    walk, x = _Walk(denoise, schedule, options.steps, prediction), options.temperature * start
     path = walk.path
     for k, i in enumerate(walk.indices):
         estimate = walk.estimate(x, i)
@@ -104,7 +108,7 @@ def ddim(denoise: Denoise, start: Array, schedule: Schedule, options: SamplerOpt
 
 def dpm_solver(denoise: Denoise, start: Array, schedule: Schedule, options: SamplerOptions, noise: Noise, prediction: str) -> Array:
     """DPM-Solver++(2M) (arXiv 2211.01095): second order, deterministic; the last step, to no noise at all, is of first order."""
-    walk, x = _Walk(denoise, schedule, options.steps, prediction), start
+    walk, x = _Walk(denoise, schedule, options.steps, prediction), options.temperature * start
     path = walk.path
     log_snr = [0.5 * math.log(s / (1 - s)) for s in path.signal]
     before: tuple[Array, float] | None = None  # the last clean estimate and the length of the step that followed it

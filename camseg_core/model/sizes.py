@@ -31,5 +31,6 @@ CAMSEG_LITE = CamSegConfig(
     patch_size=2,
     pixel_mean=(123.675, 116.28, 103.53),
     pixel_std=(58.395, 57.12, 57.375),
+    temperature=0.5,
 )
 """The project's small model; its image encoder expects ImageNet's normalisation."""

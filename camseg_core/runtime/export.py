@@ -146,8 +146,10 @@ def _parts(model: CamSeg) -> list[_Part]:
 def _export_part(part: _Part, path: Path) -> None:
     part.module.eval()
     example = tuple(torch.from_numpy(array) for array in part.make(2, 3, 4))
+    # the exporter's remarks on its own workings, and on torchvision, which is not needed
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's remarks on its own workings
+        warnings.simplefilter("ignore")
         program = torch.onnx.export(
             part.module,
             example,

@@ -40,7 +40,7 @@ class Segmenter:
         self.labels = labels
         self._engine = engine
         self._sampler = sampler_named(sampler)
-        self._options = SamplerOptions(steps)
+        self._options = SamplerOptions(steps, config.temperature)
         self._schedule = Schedule.cosine(config.noise_steps)
         self._schedule.respaced(steps)  # an impossible number of steps is refused now, not at the first frame
         self._seed = seed

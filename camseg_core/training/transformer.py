@@ -131,6 +131,6 @@ def class_indices(model: CamSeg, frames: Frames, sampler: str = "one_step", step
     for image in frames.images:
         pixels = pad_to_multiple(image.unsqueeze(0).float(), model.config.size_multiple).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=not autoencoder):  # pictures are decoded by colour: keep their precision
-            ids = model.segment(pixels, sampler, SamplerOptions(steps)).cpu()
+            ids = model.segment(pixels, sampler, SamplerOptions(steps, model.config.temperature)).cpu()
         predicted.append(to_index[ids[0, :height, :width].long()].numpy())
     return np.stack(predicted)

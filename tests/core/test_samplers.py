@@ -82,6 +82,16 @@ def test_temperature_zero_draws_no_noise() -> None:
     assert np.array_equal(a, b)
 
 
+@pytest.mark.parametrize("name", ["ddim", "dpm_solver"])
+def test_temperature_scales_the_noise_that_a_deterministic_sampler_starts_from(name: str) -> None:
+    def end(temperature: float, scale: float):
+        options = SamplerOptions(10, temperature=temperature)
+        return SAMPLERS[name](contracting, scale * NOISE[-1], SCHEDULE, options, lambda k: NOISE[k], "sample")
+
+    assert np.array_equal(end(0.5, 1.0), end(1.0, 0.5))
+    assert not np.allclose(end(0.5, 1.0), end(1.0, 1.0))
+
+
 def test_respacing_keeps_both_ends_and_the_levels_of_the_kept_steps() -> None:
     path = SCHEDULE.respaced(10)
     assert path.timesteps.tolist() == [0, 111, 222, 333, 444, 555, 666, 777, 888, 999]
