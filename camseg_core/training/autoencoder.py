@@ -36,8 +36,10 @@ class AutoencoderTraining:
     commitment_weight: float = 0.25
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or min(self.crop) < 1 or any(side % self.model.stride for side in self.crop):
-            raise ConfigError(f"batch is at least 1, and both sides of crop are multiples of {self.model.stride}")
+        if self.batch < 1:
+            raise ConfigError(f"batch is {self.batch}; it is at least 1")
+        if min(self.crop) < 1 or any(side % self.model.stride for side in self.crop):
+            raise ConfigError(f"crop is {list(self.crop)}; both sides are multiples of {self.model.stride}")
         if min(self.kl_weight, self.commitment_weight) < 0:
             raise ConfigError("kl_weight and commitment_weight are 0 or more")
 

@@ -38,8 +38,10 @@ class PictureAutoencoderTraining:
     kl_weight: float = 1e-6
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or min(self.crop) < 1 or any(side % self.model.stride for side in self.crop):
-            raise ConfigError(f"batch is at least 1, and both sides of crop are multiples of {self.model.stride}")
+        if self.batch < 1:
+            raise ConfigError(f"batch is {self.batch}; it is at least 1")
+        if min(self.crop) < 1 or any(side % self.model.stride for side in self.crop):
+            raise ConfigError(f"crop is {list(self.crop)}; both sides are multiples of {self.model.stride}")
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1 or self.kl_weight < 0:
             raise ConfigError("crop_area is two rising shares above 0 and up to 1, and kl_weight 0 or more")
 

@@ -195,11 +195,17 @@ def test_a_configuration_with_a_codebook_reads_back() -> None:
         )
 
 
-def test_a_crop_between_latent_cells_is_refused(tmp_path: Path, frames: Frames) -> None:
-    with pytest.raises(ConfigError, match=r"crop is \(60, 96\): a mask autoencoder needs multiples of 8"):
-        train_autoencoder(AutoencoderTraining(tiny(None), crop=(60, 96)), frames, Run(tmp_path))
-    with pytest.raises(ConfigError, match=r"crop is \(60, 96\): a picture autoencoder of these levels needs multiples of 16"):
-        train_picture_autoencoder(PictureAutoencoderTraining(crop=(60, 96)), frames, LABELS, Run(tmp_path))
+def test_a_crop_between_latent_cells_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"crop is \[60, 96\]; both sides are multiples of 8"):
+        AutoencoderTraining(tiny(None), crop=(60, 96))
+    with pytest.raises(ConfigError, match=r"crop is \[60, 96\]; both sides are multiples of 16"):
+        PictureAutoencoderTraining(crop=(60, 96))
+
+
+def test_an_empty_batch_is_refused() -> None:
+    for config in (AutoencoderTraining, PictureAutoencoderTraining):
+        with pytest.raises(ConfigError, match="batch is 0; it is at least 1"):
+            config(batch=0)
 
 
 def test_rates_of_continuous_and_of_quantised_latents(frames: Frames) -> None:
