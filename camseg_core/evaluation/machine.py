@@ -1,24 +1,25 @@
-"""What an evaluation ran on: a latency means nothing without it."""
+"""What something ran on: a latency means nothing without it."""
 
 import os
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("camseg_ros", "onnxruntime", "onnxruntime-gpu", "numpy", "opencv-python-headless")
 
 
-def describe_machine() -> dict[str, str]:
-    """Processor, operating system and versions of what is installed, each by the name to show."""
+def describe_machine(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Processor, operating system and versions of those `packages` that are installed, each by the name to show."""
     described = {
         "Processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores usable",
         "System": f"{_system()}, {platform.machine()}",
         "Python": platform.python_version(),
     }
-    for name in PACKAGES:
+    for name in packages:
         try:
             described[name] = version(name)
-        except PackageNotFoundError:  # one of the two ONNX Runtimes; all of them where ROS brings its own
+        except PackageNotFoundError:  # one of the two ONNX Runtimes; what ROS brings is no Python package
             continue
     return described
 

@@ -50,13 +50,14 @@ class OnnxEngine:
             return _load(folder / "onnx" / f"{part}.onnx", lambda path: onnxruntime.InferenceSession(path, options, providers=names))
 
         self._sessions = {part: session(part) for part in PARTS}
+        self._feature_names = [output.name for output in self._sessions["image_encoder"].get_outputs()]
         if self._sessions[PARTS[0]].get_providers()[0] != names[0]:
             raise ConfigError(f"{names[0]} did not start: its libraries (CUDA, cuDNN, TensorRT) are missing or do not match it")
 
     def encode_image(self, image: npt.NDArray[np.uint8]) -> dict[str, Floats]:
         """RGB `(B, H, W, 3)` to feature maps by name; `features` is `(B, C, h, w)` with one cell per token."""
         maps = self._run("image_encoder", {"image": image})
-        return dict(zip((output.name for output in self._sessions["image_encoder"].get_outputs()), maps, strict=True))
+        return dict(zip(self._feature_names, maps, strict=True))
 
     def conditions(self, features: Mapping[str, Floats]) -> Floats:
         """Feature maps to conditions `(B, N, D)`, the whole mask hidden."""
