@@ -28,18 +28,26 @@ class AutoencoderConfig:
 class MaskAutoencoderConfig:
     """Sizes of a `MaskAutoencoder`: ids in, logits out.
 
-    `classes` is the number of class indices; `latent_channels` the depth of the latent grid, which has one cell per
-    8×8 pixels; `encoder_widths` and `decoder_widths` are channels at strides 2, 4 and 8. `codebook_size` is the number of
-    entries that latents are quantised to; without it they are continuous (KL).
+    `classes` is the number of class indices; `encoder_widths` and `decoder_widths` are channels at strides 2, 4 and so on, and the
+    last of these strides is the latents': 4×4 pixels a cell for two widths. `decoder_blocks` is how many residual blocks the decoder has at
+    each stride, `latent_channels` the depth of a cell. `codebook_size` is the number of entries that latents are quantised to;
+    without it they are continuous (KL).
     """
 
     classes: int = 11
     latent_channels: int = 8
-    encoder_widths: tuple[int, ...] = (48, 96, 128)
-    decoder_widths: tuple[int, ...] = (24, 48, 64)
+    encoder_widths: tuple[int, ...] = (48, 96)
+    decoder_widths: tuple[int, ...] = (24, 48)
+    decoder_blocks: tuple[int, ...] = (0, 2)
     codebook_size: int | None = None
 
     def __post_init__(self) -> None:
+        counts = len(self.encoder_widths), len(self.decoder_widths), len(self.decoder_blocks)
+        if len(set(counts)) > 1 or counts[0] < 2:
+            raise ModelError(
+                f"encoder_widths, decoder_widths and decoder_blocks list {counts[0]}, {counts[1]} and {counts[2]} strides; "
+                "all three list the same ones, at least two"
+            )
         if self.codebook_size is not None and self.codebook_size < 2:
             raise ModelError(
                 f"codebook_size is {self.codebook_size}; a codebook has at least 2 entries (leave it out for continuous latents)"
@@ -48,7 +56,7 @@ class MaskAutoencoderConfig:
     @property
     def stride(self) -> int:
         """Pixels per latent cell, along each side."""
-        return 8
+        return int(2 ** len(self.encoder_widths))
 
 
 @dataclass(frozen=True)
@@ -129,8 +137,8 @@ class CamSegConfig:
         own = self.autoencoder is None and self.image_encoder is not None and self.mask_autoencoder is not None
         if not (published or own):
             raise ModelError("a model has either an autoencoder, or an image_encoder and a mask_autoencoder")
-        if self.refiner is not None and (self.image_encoder is None or self.patch_size != 2):
-            raise ModelError("a refiner needs an image_encoder for its fine features, and a patch_size of 2")
+        if self.refiner is not None and (self.image_encoder is None or self.patch_size % 2):
+            raise ModelError("a refiner needs an image_encoder for its fine features, and an even patch_size")
         if self.transformer.fusion not in ("sequence", "grid"):
             raise ModelError(f"transformer.fusion is {self.transformer.fusion!r}; it is sequence or grid")
         if self.denoiser.prediction not in ("noise", "sample"):
@@ -151,7 +159,7 @@ class CamSegConfig:
     @property
     def denoised_patch(self) -> int:
         """Side of the square of latent cells that the diffusion head denoises at once."""
-        return 1 if self.refiner is not None else self.patch_size
+        return self.patch_size // 2 if self.refiner is not None else self.patch_size
 
     @property
     def denoised_channels(self) -> int:

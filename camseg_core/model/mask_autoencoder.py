@@ -8,6 +8,8 @@ Without a codebook it is a KL autoencoder (arXiv 1312.6114); with one, the same 
 comparison that CAM-Seg (arXiv 2503.15617) draws its continuous latents from.
 """
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,17 +43,15 @@ class MaskEncoder(nn.Module):
     def __init__(self, config: MaskAutoencoderConfig) -> None:
         super().__init__()
         self.classes = config.classes
-        w2, w4, w8 = config.encoder_widths
-        self.layers = nn.Sequential(
+        first, *_, last = widths = config.encoder_widths
+        layers: list[nn.Module] = [
             nn.PixelUnshuffle(2),  # one-hot pixels of a 2×2 block side by side: nothing is lost on the way to stride 2
-            _conv_norm(4 * config.classes, w2),
-            _ResidualBlock(w2),
-            _conv_norm(w2, w4, stride=2),
-            _ResidualBlock(w4),
-            _conv_norm(w4, w8, stride=2),
-            _ResidualBlock(w8),
-            nn.Conv2d(w8, 2 * config.latent_channels, 3, padding=1),
-        )
+            _conv_norm(4 * config.classes, first),
+            _ResidualBlock(first),
+        ]
+        for finer, coarser in pairwise(widths):
+            layers += [_conv_norm(finer, coarser, stride=2), _ResidualBlock(coarser)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(last, 2 * config.latent_channels, 3, padding=1))
 
     def forward(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         shape = (indices.shape[0], self.classes, *indices.shape[1:])
@@ -65,20 +65,12 @@ class MaskDecoder(nn.Module):
 
     def __init__(self, config: MaskAutoencoderConfig) -> None:
         super().__init__()
-        w2, w4, w8 = config.decoder_widths
-        self.layers = nn.Sequential(
-            _conv_norm(config.latent_channels, w8),
-            _ResidualBlock(w8),
-            _ResidualBlock(w8),
-            _conv_norm(w8, 4 * w4, kernel=1),
-            nn.PixelShuffle(2),
-            _ResidualBlock(w4),
-            _conv_norm(w4, 4 * w2, kernel=1),
-            nn.PixelShuffle(2),
-            _ResidualBlock(w2),
-            nn.Conv2d(w2, 4 * config.classes, 3, padding=1),
-            nn.PixelShuffle(2),
-        )
+        first, *_, last = widths = config.decoder_widths
+        levels = list(zip(widths, config.decoder_blocks, strict=True))[::-1]  # coarse to fine
+        layers: list[nn.Module] = [_conv_norm(config.latent_channels, last), *(_ResidualBlock(last) for _ in range(levels[0][1]))]
+        for (coarser, _), (finer, blocks) in pairwise(levels):
+            layers += [_conv_norm(coarser, 4 * finer, kernel=1), nn.PixelShuffle(2), *(_ResidualBlock(finer) for _ in range(blocks))]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(first, 4 * config.classes, 3, padding=1), nn.PixelShuffle(2))
 
     def forward(self, latents: Tensor) -> Tensor:
         return self.layers(latents)

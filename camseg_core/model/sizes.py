@@ -28,7 +28,7 @@ CAMSEG_LITE = CamSegConfig(
     image_encoder=ImageEncoderConfig(width=192),
     mask_autoencoder=MaskAutoencoderConfig(classes=len(CAMVID_11_TRAIN_IDS)),
     refiner=ConditionRefinerConfig(),
-    patch_size=2,
+    patch_size=4,
     pixel_mean=(123.675, 116.28, 103.53),
     pixel_std=(58.395, 57.12, 57.375),
     temperature=0.5,

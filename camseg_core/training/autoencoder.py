@@ -15,7 +15,7 @@ from camseg_core.model.config import MaskAutoencoderConfig
 from camseg_core.model.mask_autoencoder import MaskAutoencoder, kl_divergence
 from camseg_core.training.frames import Frames, fill_unlabelled
 from camseg_core.training.loop import LoopConfig, Run, train
-from camseg_core.training.pixel_loss import pixel_losses
+from camseg_core.training.pixel_loss import pixel_loss
 from camseg_core.training.seeds import generator
 from camseg_core.training.stream import FrameStream
 
@@ -29,7 +29,7 @@ class AutoencoderTraining:
     """
 
     model: MaskAutoencoderConfig = field(default_factory=MaskAutoencoderConfig)
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1500, lr=2e-3, ema_decay=0.99, weight_decay=1e-4))
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=600, lr=2e-3, ema_decay=0.98, weight_decay=1e-4))
     batch: int = 12
     crop: tuple[int, int] = (224, 304)
     kl_weight: float = 3e-3
@@ -65,8 +65,8 @@ def train_autoencoder(config: AutoencoderTraining, frames: Frames, run: Run) -> 
         noise = torch.stack([torch.randn(cells, generator=generator(seed, "posterior", number)) for number in numbers])
         with config.loop.autocast(device):
             logits, penalty = model(fill_unlabelled(indices).to(device), noise.to(device))
-        reconstruction, _ = pixel_losses(logits.float(), indices.to(device), weights)
-        return reconstruction + pull * penalty, {"ce": reconstruction.item(), name: penalty.item()}
+        reconstruction = pixel_loss(logits, indices.to(device), weights, jaccard_weight=0.0)
+        return reconstruction.total + pull * penalty, {"ce": reconstruction.cross_entropy, name: penalty.item()}
 
     averaged = train(model, loss, config.loop, run, config.batch)
     assert isinstance(averaged, MaskAutoencoder)

@@ -51,6 +51,7 @@ def _model_card(model: CamSeg, one_step: Evaluation, ten_steps: Evaluation, run:
     encoder = sum(parameter.numel() for parameter in codec.encoder.parameters())
     reconstruction = facts["reconstruction"]
     groups = one_step.average_precision_by_group
+    condition_stride = config.mask_codec.stride * config.denoised_patch
     rows = [
         "| "
         + " | ".join([each.label.name, *(f"{score:.3f}" for score in (each.iou, each.precision, each.boundary_f1))])
@@ -68,12 +69,13 @@ def _model_card(model: CamSeg, one_step: Evaluation, ten_steps: Evaluation, run:
         codec=f"KL, {codec.config.latent_channels} channels"
         if codec.config.codebook_size is None
         else f"VQ, {codec.config.codebook_size} entries of {codec.config.latent_channels} numbers",
+        stride=codec.config.stride,
         fusion="of a cell are added, so there are L tokens instead of 2L"
         if config.transformer.fusion == "grid"
         else "stand in one sequence",
         condition="per token"
         if config.refiner is None
-        else "refined by the image's features of strides 8 and 4 to one condition per latent cell",
+        else f"refined by the image's features of strides 8 and 4 to one condition per {condition_stride}×{condition_stride} pixels",
         classes=", ".join(label.name for label in model.labels),
         vehicle_parameters=f"{vehicle_parameters(model) / 1e6:.1f}",
         encoder_parameters=f"{encoder / 1e6:.1f}",

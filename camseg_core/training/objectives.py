@@ -15,7 +15,7 @@ from camseg_core.model.loss import add_noise, published_loss
 from camseg_core.training.frames import fill_unlabelled
 from camseg_core.training.loop import LoopConfig
 from camseg_core.training.parallel import Processes
-from camseg_core.training.pixel_loss import pixel_losses
+from camseg_core.training.pixel_loss import pixel_loss
 from camseg_core.training.seeds import generator
 
 
@@ -29,23 +29,31 @@ class TaskLoss:
     images start from the noised first estimate instead of the noised truth, for that is what the sampler will find there; from step
     `late_from` on, when the estimates have become good, it is `late_own_share`.
 
+    The cross-entropy weighs rare classes more at first, so that they are learned early; the weights fade until step `balanced_until`,
+    after which every pixel counts the same: kept to the end, they make the model see more persons and signs than there are.
+
     The mask encoder stays frozen, so the latents keep their meaning. The decoder is frozen until step `decoder_joins`; from then on it
     learns along, because it has only ever seen the latents of true masks, and those that the head is not sure of look different. True
     latents stay among what it decodes, so that it remains the decoder of an autoencoder.
     """
 
     latent_weight: float = 0.25
-    jaccard_weight: float = 0.5
+    jaccard_weight: float = 1.0
     own_share: float = 0.34
-    decoder_joins: int = 1700
+    decoder_joins: int = 800
     late_own_share: float = 0.67
-    late_from: int = 2300
+    late_from: int = 2400
+    balanced_until: int = 2800
 
     def __post_init__(self) -> None:
-        if min(self.latent_weight, self.jaccard_weight, self.decoder_joins, self.late_from) < 0:
-            raise ConfigError("latent_weight, jaccard_weight, decoder_joins and late_from are 0 or more")
+        if min(self.latent_weight, self.jaccard_weight, self.decoder_joins, self.late_from, self.balanced_until) < 0:
+            raise ConfigError("latent_weight, jaccard_weight, decoder_joins, late_from and balanced_until are 0 or more")
         if not (0 <= self.own_share < 1 and 0 <= self.late_own_share < 1):
             raise ConfigError("own_share and late_own_share are shares from 0 to below 1")
+
+    def class_weights(self, balanced: Tensor, step: int) -> Tensor:
+        """The weights of the classes at a step, on their way from `balanced` `(K,)` to all ones."""
+        return balanced ** max(0.0, 1 - step / self.balanced_until) if self.balanced_until else torch.ones_like(balanced)
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ def task_objective(
 ) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
     """For models with a frozen mask autoencoder; `batch` gives images `(B, 3, H, W)` in 0..1 and class indices `(B, H, W)`.
 
-    `weights` `(K,)` weigh the classes in the cross-entropy, `size` is the number of samples in a whole batch.
+    `weights` `(K,)` weigh the classes in the cross-entropy at the start, see `TaskLoss`; `size` is the number of samples in a whole batch.
     """
     codec = model.mask_autoencoder
     assert codec is not None
@@ -122,12 +130,13 @@ def task_objective(
             noisy = add_noise(base.flatten(0, 1), noise.flatten(0, 1), draws.steps.flatten(), model.schedule).view_as(clean)
             later = estimate(noisy, draws.steps)
             true = slice(own, 2 * own) if joined else slice(0, 0)
-            logits = codec.decode(model.to_latents(torch.cat([first, later[:own], clean[true]]), cells)).float()
+            logits = codec.decode(model.to_latents(torch.cat([first, later[:own], clean[true]]), cells))
         chosen = _for_cells(draws.hidden, grid, cells)
         squared = (first - clean).square().mean(2)[chosen].mean() + (later - clean).square().mean(2)[own:][chosen[own:]].mean()
-        entropy, jaccard = pixel_losses(logits, torch.cat([indices, indices[:own], indices[true]]), weights.to(among.device))
-        figures = {"latents": squared.item(), "cross_entropy": entropy.item(), "jaccard": jaccard.item()}
-        return config.latent_weight * squared + entropy + config.jaccard_weight * jaccard, figures
+        truth = torch.cat([indices, indices[:own], indices[true]])
+        pixels = pixel_loss(logits, truth, config.class_weights(weights, step).to(among.device), config.jaccard_weight)
+        figures = {"latents": squared.item(), "cross_entropy": pixels.cross_entropy, "jaccard": pixels.jaccard}
+        return config.latent_weight * squared + pixels.total, figures
 
     return loss
 

@@ -1,31 +1,84 @@
-"""Losses on decoded class logits, each a mean over images, so that the mean over processes is the loss of the whole batch."""
+"""The loss on decoded class logits: cross-entropy and soft Jaccard, each a mean over images, as over the processes that share a batch."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 from camseg_core.labels import UNLABELLED
 
 
-def pixel_losses(logits: Tensor, indices: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted cross-entropy and soft Jaccard loss of logits `(B, K, H, W)` against class indices `(B, H, W)`, 255 where unlabelled.
+@dataclass(frozen=True)
+class PixelLoss:
+    """`total` `()` carries the gradient; `cross_entropy` and `jaccard` are its two parts, to be shown."""
+
+    total: Tensor
+    cross_entropy: float
+    jaccard: float
+
+
+def pixel_loss(logits: Tensor, indices: Tensor, weights: Tensor, jaccard_weight: float) -> PixelLoss:
+    """Cross-entropy plus `jaccard_weight` × soft Jaccard of logits `(B, K, H, W)`, fp32 or bf16, against class indices `(B, H, W)`,
+    255 where unlabelled.
 
     `weights` `(K,)` weigh classes in the cross-entropy. The Jaccard loss is 1 less the intersection over union of probabilities
     and labels, averaged over the classes that an image shows: what is judged is the IoU, in which a thin pole weighs as much as
     the road, whereas cross-entropy counts pixels.
     """
-    flat = indices.flatten(1)
-    labelled = flat != UNLABELLED
-    index = torch.where(labelled, flat, 0).long()
-    log_share = logits.flatten(2).log_softmax(1)  # (B, K, H·W)
-    of_truth = log_share.gather(1, index.unsqueeze(1)).squeeze(1)
-    weight = weights[index] * labelled
-    cross_entropy = -(of_truth * weight).sum(1) / weight.sum(1).clamp_min(1e-6)
+    total, entropy, jaccard = _PixelLoss.apply(logits, indices, weights, jaccard_weight)  # type: ignore[no-untyped-call]
+    return PixelLoss(total, entropy.item(), jaccard.item())
 
-    per_class = logits.new_zeros(logits.shape[:2])
-    together = per_class.scatter_add(1, index, of_truth.exp() * labelled)
-    pixels = per_class.scatter_add(1, index, labelled.to(logits.dtype))
-    predicted = (log_share.exp() @ labelled.to(logits.dtype).unsqueeze(2)).squeeze(2)
-    iou = (together + 1) / (predicted + pixels - together + 1)
-    shown = pixels > 0
-    jaccard = torch.where(shown, 1 - iou, 0.0).sum(1) / shown.sum(1).clamp_min(1)
-    return cross_entropy.mean(), jaccard.mean()
+
+class _PixelLoss(torch.autograd.Function):
+    """The gradient is written down image by image as the loss is computed: it stays in the cache, where autograd would
+    read and write the logits of the whole batch, the largest tensors of a training step, a dozen times over."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, logits: Tensor, indices: Tensor, weights: Tensor, jaccard_weight: float) -> tuple[Tensor, Tensor, Tensor]:
+        gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
+        parts = [
+            _of_image(image.flatten(1), truth.flatten(), weights, jaccard_weight / len(logits), 1 / len(logits), out.flatten(1))
+            for image, truth, out in zip(logits, indices, gradient, strict=True)
+        ]
+        entropy, jaccard = (torch.stack(part).mean() for part in zip(*parts, strict=True))
+        ctx.save_for_backward(gradient)
+        return entropy + jaccard_weight * jaccard, entropy, jaccard
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *of_outputs: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return gradient * of_outputs[0].to(gradient.dtype), None, None, None
+
+
+def _of_image(
+    logits: Tensor, truth: Tensor, weights: Tensor, jaccard_weight: float, entropy_weight: float, gradient: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy and Jaccard loss of one image, logits `(K, N)` against truth `(N,)`; their weighted gradient goes to `gradient`."""
+    labelled = (truth != UNLABELLED).float()
+    index = torch.where(truth == UNLABELLED, 0, truth).long()
+    log_share = logits.float().log_softmax(0)
+    share = log_share.exp()
+    log_of_truth = log_share.gather(0, index.unsqueeze(0)).squeeze(0)
+    weight = weights[index] * labelled
+    weight /= weight.sum().clamp_min(1e-6)
+    entropy = -(log_of_truth * weight).sum()
+
+    of_truth = log_of_truth.exp() * labelled
+    together = share.new_zeros(len(share)).scatter_add_(0, index, of_truth)
+    pixels = share.new_zeros(len(share)).scatter_add_(0, index, labelled)
+    union = share @ labelled + pixels - together + 1
+    iou = (together + 1) / union
+    shown = (pixels > 0).float()
+    shown /= shown.sum().clamp_min(1)
+    jaccard = ((1 - iou) * shown).sum()
+
+    # of the Jaccard loss by each class's predicted and common area; then through the softmax, whose derivative is p (δ - p)
+    by_predicted = jaccard_weight * shown * iou / union
+    by_together = -jaccard_weight * shown * (1 + iou) / union
+    of_truth *= by_together[index]
+    weight *= entropy_weight
+    inner = (by_predicted @ share) * labelled + of_truth
+    result = share * (by_predicted.unsqueeze(1) * labelled + (weight - inner))
+    gradient.copy_(result.scatter_add_(0, index.unsqueeze(0), (of_truth - weight).unsqueeze(0)))
+    return entropy, jaccard

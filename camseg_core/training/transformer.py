@@ -37,7 +37,7 @@ class TransformerTraining:
     models with a mask autoencoder.
     """
 
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=4200, lr=1e-3, warmup=100, ema_decay=0.998))
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=4000, lr=1e-3, warmup=100, ema_decay=0.998, validate_every=400))
     batch: int = 6
     augment: Literal["crop", "flip", "none"] = "crop"
     crop: tuple[int, int] = (256, 352)

@@ -22,7 +22,7 @@ def tiny_lite() -> CamSeg:
         transformer=TransformerConfig(width=32, encoder_depth=1, decoder_depth=1, heads=2, grid=(4, 6), fusion="grid", dropout=0.0),
         denoiser=DenoiserConfig(width=32, depth=1, prediction="sample", learned_variance=False),
         refiner=ConditionRefinerConfig(16, 8),
-        mask_autoencoder=MaskAutoencoderConfig(len(LABELS), 4, (8, 8, 8), (8, 8, 8)),
+        mask_autoencoder=MaskAutoencoderConfig(len(LABELS), 4, (8, 8), (8, 8)),
     )
     torch.manual_seed(0)
     model = CamSeg(config, LABELS).eval()

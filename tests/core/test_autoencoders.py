@@ -191,7 +191,7 @@ def test_a_codebook_without_a_choice_is_refused(size: int) -> None:
 def test_a_configuration_with_a_codebook_reads_back() -> None:
     for config in (tiny(16), tiny(None)):
         assert (
-            build(MaskAutoencoderConfig, asdict(config) | {"encoder_widths": [8] * 3, "decoder_widths": [8] * 3}, "x", ModelError) == config
+            build(MaskAutoencoderConfig, asdict(config) | {"encoder_widths": [8] * 2, "decoder_widths": [8] * 2}, "x", ModelError) == config
         )
 
 

@@ -20,7 +20,7 @@ from camseg_core.training.loop import Stopped
 
 CONFIGS = Path(__file__).parents[2] / "config" / "train"
 TRAINING_ONLY = ("torch", "torchvision", "kornia", "safetensors", "onnx", "yaml", "rich", "tensorboard", "jinja2", "matplotlib")
-TINY = ["mask.model.encoder_widths=[8, 8, 8]", "mask.model.decoder_widths=[8, 8, 8]", "mask.batch=2", "mask.crop=[32, 64]"]
+TINY = ["mask.model.encoder_widths=[8, 8]", "mask.model.decoder_widths=[8, 8]", "mask.batch=2", "mask.crop=[32, 64]"]
 
 
 def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -26,7 +26,8 @@ from camseg_core.training import loop
 from camseg_core.training.autoencoder import AutoencoderTraining, train_autoencoder
 from camseg_core.training.frames import Frames
 from camseg_core.training.loop import LoopConfig, Loss, Run, Stopped
-from camseg_core.training.pixel_loss import pixel_losses
+from camseg_core.training.objectives import TaskLoss
+from camseg_core.training.pixel_loss import pixel_loss
 from camseg_core.training.stream import FrameStream
 from camseg_core.training.transformer import TransformerTraining, confusion_of, train_transformer
 
@@ -209,14 +210,51 @@ def test_every_pass_over_the_data_shows_every_frame_once_in_another_order(frames
     assert len({tuple(order) for order in orders}) > 1
 
 
-def test_pixel_losses_against_arithmetic_by_hand() -> None:
+def test_the_pixel_loss_against_arithmetic_by_hand() -> None:
     probabilities = torch.tensor([[[0.5, 0.25]], [[0.5, 0.75]]])  # (K, H, W): two classes, two pixels, and one void
     logits = torch.cat([probabilities.log(), torch.tensor([[[9.0]], [[-9.0]]])], dim=2).unsqueeze(0)
     indices = torch.tensor([[[0, 1, 255]]], dtype=torch.uint8)
-    entropy, jaccard = pixel_losses(logits, indices, torch.tensor([1.0, 3.0]))
-    assert entropy.item() == pytest.approx(-(math.log(0.5) + 3 * math.log(0.75)) / 4)
+    loss = pixel_loss(logits, indices, torch.tensor([1.0, 3.0]), jaccard_weight=2.0)
+    assert loss.cross_entropy == pytest.approx(-(math.log(0.5) + 3 * math.log(0.75)) / 4)
     first, second = (0.5 + 1) / (0.75 + 1 - 0.5 + 1), (0.75 + 1) / (1.25 + 1 - 0.75 + 1)
-    assert jaccard.item() == pytest.approx(1 - (first + second) / 2)
+    assert loss.jaccard == pytest.approx(1 - (first + second) / 2)
+    assert loss.total.item() == pytest.approx(loss.cross_entropy + 2 * loss.jaccard)
+
+
+def test_the_gradient_of_the_pixel_loss_is_its_derivative() -> None:
+    """The gradient is written by hand: hold it against what autograd makes of the same loss, written plainly."""
+    generator = torch.Generator().manual_seed(0)
+    logits = (3 * torch.randn(3, 4, 5, 6, generator=generator)).requires_grad_()
+    indices = torch.randint(4, (3, 5, 6), generator=generator, dtype=torch.uint8)
+    indices[0, :2] = 255
+    indices[1] = 255  # an image without any label
+    weights = torch.rand(4, generator=generator) + 0.5
+    losses = []
+    for image, truth in zip(logits, indices, strict=True):
+        labelled = truth != 255
+        chosen, share = truth[labelled].long(), image.softmax(0)[:, labelled]
+        each = weights[chosen] * -share.gather(0, chosen.unsqueeze(0)).squeeze(0).log()
+        loss = each.sum() / weights[chosen].sum().clamp_min(1e-6)
+        shown = chosen.unique()
+        for k in shown:
+            common, is_k = share[k][chosen == k].sum(), (chosen == k).sum()
+            loss = loss + 0.7 * (1 - (common + 1) / (share[k].sum() + is_k - common + 1)) / len(shown)
+        losses.append(loss)
+    expected = torch.stack(losses).mean()
+    (wanted,) = torch.autograd.grad(2 * expected, logits)
+    total = pixel_loss(logits, indices, weights, jaccard_weight=0.7).total
+    (found,) = torch.autograd.grad(2 * total, logits)
+    torch.testing.assert_close(total, expected)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-7)
+    assert not found[1].any()
+
+
+def test_the_weights_of_rare_classes_fade() -> None:
+    task, balanced = TaskLoss(balanced_until=10), torch.tensor([0.25, 4.0])
+    assert task.class_weights(balanced, 0).tolist() == [0.25, 4.0]
+    assert task.class_weights(balanced, 5).tolist() == pytest.approx([0.5, 2.0])
+    assert task.class_weights(balanced, 10).tolist() == task.class_weights(balanced, 11).tolist() == [1.0, 1.0]
+    assert TaskLoss(balanced_until=0).class_weights(balanced, 0).tolist() == [1.0, 1.0]
 
 
 @pytest.mark.slow
