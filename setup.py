@@ -58,7 +58,7 @@ setup(
         "evaluate": EVALUATION,
         "train": ["torch>=2.6", "safetensors", "onnx", "onnxscript", "kornia", "pyyaml", "tensorboard", *BACKBONE, *EVALUATION],
         "gpu": ["onnxruntime-gpu>=1.17"],
-        "test": ["matplotlib", "pytest", "pytest-timeout", "mcap", "mcap-ros2-support", "ruff", "mypy"],
+        "test": ["diffusers", "matplotlib", "pytest", "pytest-timeout", "mcap", "mcap-ros2-support", "ruff", "mypy"],
     },
     entry_points={
         "console_scripts": [

@@ -11,13 +11,13 @@ import json
 import logging
 import os
 import platform
-import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from document import current_commit, write_section
 
 from camseg_core.data.camvid import CamVid
 from camseg_core.errors import CamSegError, ConfigError
@@ -29,7 +29,9 @@ from camseg_core.training.loop import LoopConfig, Run
 from camseg_core.training.watch import Display
 
 DISTURBANCE = 0.5  # in deviations of the latents
-BEGIN, END = "<!-- autoencoders: begin -->", "<!-- autoencoders: end -->"
+
+# latents of 8×8 pixels: harder to decode than the 4×4 of camseg-lite, so that a loss by quantisation shows
+NETWORK = MaskAutoencoderConfig(encoder_widths=(48, 96, 128), decoder_widths=(24, 48, 64), decoder_blocks=(1, 1, 2))
 
 Result = dict[str, Any]
 
@@ -37,7 +39,7 @@ Result = dict[str, Any]
 def training(codebook_size: int | None, steps: int) -> AutoencoderTraining:
     """The budget, the same for all; one run takes some two minutes on two cores."""
     loop = LoopConfig(steps=steps, lr=2e-3, warmup=max(1, steps // 6), ema_decay=0.95, weight_decay=1e-4)
-    return AutoencoderTraining(MaskAutoencoderConfig(codebook_size=codebook_size), loop, batch=8, crop=(160, 224))
+    return AutoencoderTraining(replace(NETWORK, codebook_size=codebook_size), loop, batch=8, crop=(160, 224))
 
 
 def result_of(config: AutoencoderTraining, train: Frames, val: Frames, folder: Path) -> Result:
@@ -55,7 +57,7 @@ def result_of(config: AutoencoderTraining, train: Frames, val: Frames, folder: P
         return finished
     folder.mkdir(parents=True, exist_ok=True)
     settings_path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    commit = current_commit()
+    commit = current_commit("camseg_core", "benchmarks/autoencoders.py")
     model = train_autoencoder(config, train, Run(folder, Display(every=50)))
     confusion = reconstruction_confusion(model, val)
     result: Result = {
@@ -69,17 +71,6 @@ def result_of(config: AutoencoderTraining, train: Frames, val: Frames, folder: P
     }
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
-
-
-def current_commit() -> str:
-    """The checked-out commit, and whether the code differs from it."""
-    root = Path(__file__).parents[1]
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True).stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "camseg_core", "benchmarks/autoencoders.py")
-    return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
 
 
 def table(results: list[Result]) -> str:
@@ -120,20 +111,6 @@ def plot(results: list[Result], path: Path) -> None:
     axes.legend(frameon=False, loc="lower right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
-
-
-def write_section(document: Path, text: str) -> None:
-    """Replace what stands between the two markers of the document.
-
-    Raises:
-        ConfigError: the document lacks them.
-    """
-    content = document.read_text(encoding="utf-8")
-    before, begin, rest = content.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ConfigError(f"{document} has no section between {BEGIN} and {END}")
-    document.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
 
 def section(results: list[Result], arguments: argparse.Namespace) -> str:
@@ -177,7 +154,7 @@ def main() -> None:
         print(f"\n{table(results)}")
         plot(results, arguments.plot)
         if arguments.write:
-            write_section(arguments.write, section(results, arguments))
+            write_section(arguments.write, "autoencoders", section(results, arguments))
     except CamSegError as error:
         sys.exit(str(error))
     if arguments.json:

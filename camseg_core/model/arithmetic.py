@@ -43,6 +43,10 @@ def multiply_accumulates(model: CamSeg, height: int, width: int) -> dict[str, in
 
 def vehicle_parameters(model: CamSeg) -> int:
     """How many parameters run on the vehicle: all but those of the mask encoder, which only training needs."""
-    every = sum(parameter.numel() for parameter in model.parameters())
+    return sum(parameter.numel() for parameter in model.parameters()) - mask_encoder_parameters(model)
+
+
+def mask_encoder_parameters(model: CamSeg) -> int:
+    """How many parameters the encoder of a mask autoencoder has; 0 without one."""
     codec = model.mask_autoencoder
-    return every - (sum(parameter.numel() for parameter in codec.encoder.parameters()) if codec is not None else 0)
+    return sum(parameter.numel() for parameter in codec.encoder.parameters()) if codec is not None else 0

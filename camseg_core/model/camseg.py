@@ -18,6 +18,7 @@ from camseg_core.model.picture_codec import draw, nearest_class
 from camseg_core.model.samplers import Noise, SamplerOptions, sampler_named
 from camseg_core.model.schedule import Schedule
 from camseg_core.model.transformer import MaskedTransformer
+from camseg_core.replacing import replacing
 
 Grid = tuple[int, int]
 
@@ -157,8 +158,9 @@ class CamSeg(nn.Module):
         save_config(self.config, folder / "config.json")
         write_labels(folder / "labels.json", self.labels)
         state = {n: (t.to(dtype) if t.is_floating_point() and t.ndim > 1 else t).contiguous().clone() for n, t in self.state_dict().items()}
-        save_file(state, folder / "model.safetensors", {"format": "pt"})
-        (folder / "model.safetensors").chmod(0o644)  # safetensors leaves the file to its owner alone
+        with replacing(folder / "model.safetensors") as temporary:
+            save_file(state, temporary, {"format": "pt"})
+            temporary.chmod(0o644)  # safetensors leaves the file to its owner alone
 
     @staticmethod
     def from_pretrained(folder: str | Path) -> "CamSeg":

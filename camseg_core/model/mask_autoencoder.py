@@ -38,7 +38,7 @@ class _ResidualBlock(nn.Module):
 
 
 class MaskEncoder(nn.Module):
-    """Class indices `(B, H, W)` to the posterior's mean and log-variance, each `(B, C, H/8, W/8)`."""
+    """Class indices `(B, H, W)` to the posterior's mean and log-variance, each `(B, C, h, w)`, h = H / stride and w = W / stride."""
 
     def __init__(self, config: MaskAutoencoderConfig) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class MaskEncoder(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """Latents `(B, C, h, w)` to class logits `(B, classes, 8h, 8w)`."""
+    """Latents `(B, C, h, w)`, H = h × stride and W = w × stride, to class logits `(B, classes, H, W)`."""
 
     def __init__(self, config: MaskAutoencoderConfig) -> None:
         super().__init__()
@@ -70,10 +70,14 @@ class MaskDecoder(nn.Module):
         layers: list[nn.Module] = [_conv_norm(config.latent_channels, last), *(_ResidualBlock(last) for _ in range(levels[0][1]))]
         for (coarser, _), (finer, blocks) in pairwise(levels):
             layers += [_conv_norm(coarser, 4 * finer, kernel=1), nn.PixelShuffle(2), *(_ResidualBlock(finer) for _ in range(blocks))]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(first, 4 * config.classes, 3, padding=1), nn.PixelShuffle(2))
+        self.layers = nn.Sequential(*layers, nn.Conv2d(first, 4 * config.classes, 3, padding=1))
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self.layers(latents)
+        return F.pixel_shuffle(self.layers(latents), 2)
+
+    def blocks(self, latents: Tensor) -> Tensor:
+        """The same logits with the pixels of 2×2 blocks side by side, row-major: `(B, classes, 4, H/2, W/2)`."""
+        return self.layers(latents).unflatten(1, (-1, 4))
 
 
 class MaskAutoencoder(nn.Module):
@@ -97,9 +101,9 @@ class MaskAutoencoder(nn.Module):
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
 
     def forward(self, indices: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruct class indices `(B, H, W)`, H and W multiples of 8, as logits, with a penalty on the latents (scalar).
+        """Reconstruct class indices `(B, H, W)`, H and W multiples of the stride, as logits, with a penalty on the latents (scalar).
 
-        KL: the latent is the posterior's mean and `noise` `(B, C, H/8, W/8)` times its deviation; the penalty is `kl_divergence`.
+        KL: the latent is the posterior's mean and `noise` `(B, C, h, w)` times its deviation; the penalty is `kl_divergence`.
         VQ: `noise` is not used; the penalty is the squared distance to the codebook. In training mode the codebook learns.
         """
         mean, log_variance = self.encoder(indices)
@@ -109,18 +113,22 @@ class MaskAutoencoder(nn.Module):
         return self.decoder(quantised), distance
 
     def latents(self, indices: Tensor) -> Tensor:
-        """Class indices `(B, H, W)` to latents `(B, C, H/8, W/8)` as the decoder reads them: the posterior's mean or codebook entries."""
+        """Class indices `(B, H, W)` to latents `(B, C, h, w)` as the decoder reads them: the posterior's mean or codebook entries."""
         mean: Tensor = self.encoder(indices)[0]
         return mean if self.quantizer is None else self.quantizer(mean)[0]
 
     def encode(self, indices: Tensor) -> Tensor:
-        """Class indices `(B, H, W)` to normalised latents `(B, C, H/8, W/8)`: `latents`, standardised per channel."""
+        """Class indices `(B, H, W)` to normalised latents `(B, C, h, w)`: `latents`, standardised per channel."""
         return (self.latents(indices) - self.latent_mean.view(1, -1, 1, 1)) / self.latent_std.view(1, -1, 1, 1)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Normalised latents `(B, C, h, w)` to class logits `(B, classes, 8h, 8w)`."""
+        """Normalised latents `(B, C, h, w)` to class logits `(B, classes, H, W)`."""
+        return self.decoder(self.denormalised(latents))
+
+    def denormalised(self, latents: Tensor) -> Tensor:
+        """Normalised latents `(B, C, h, w)` as the decoder reads them, see `latents`."""
         scaled = latents * self.latent_std.view(1, -1, 1, 1) + self.latent_mean.view(1, -1, 1, 1)
-        return self.decoder(scaled if self.quantizer is None else self.quantizer(scaled)[0])
+        return scaled if self.quantizer is None else self.quantizer(scaled)[0]
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -34,6 +34,12 @@ class SamplerOptions:
     temperature: float = 1.0
     eta: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
+            raise ConfigError(f"temperature is {self.temperature}; it is 0 or more")
+        if not 0 <= self.eta <= 1:
+            raise ConfigError(f"eta is {self.eta}; it is from 0 to 1")
+
 
 @dataclass(frozen=True)
 class Estimate:

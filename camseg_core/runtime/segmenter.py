@@ -35,14 +35,16 @@ class Segmentation:
 class Segmenter:
     """A loaded model. The same frame gives the same mask, every time: the noise is drawn from `seed` anew for each frame."""
 
-    def __init__(self, config: CamSegConfig, labels: tuple[Label, ...], engine: OnnxEngine, sampler: str, steps: int, seed: int) -> None:
+    def __init__(
+        self, config: CamSegConfig, labels: tuple[Label, ...], engine: OnnxEngine, sampler: str, options: SamplerOptions, seed: int
+    ) -> None:
         self.config = config
         self.labels = labels
         self._engine = engine
         self._sampler = sampler_named(sampler)
-        self._options = SamplerOptions(steps, config.temperature)
+        self._options = options
         self._schedule = Schedule.cosine(config.noise_steps)
-        self._schedule.respaced(steps)  # an impossible number of steps is refused now, not at the first frame
+        self._schedule.respaced(options.steps)  # an impossible number of steps is refused now, not at the first frame
         self._seed = seed
 
     @classmethod
@@ -55,11 +57,13 @@ class Segmenter:
         sampler: str = "one_step",
         steps: int = 1,
         seed: int = 0,
+        temperature: float | None = None,
     ) -> "Segmenter":
         """Load a bundled model by name or a checkpoint folder by path.
 
         `provider` is cpu, cuda or tensorrt; `threads` 0 means all cores; `sampler` is one_step, ddim, dpm_solver or
-        ancestral, and `steps` (1 to 1000) how often the latter three call the denoiser.
+        ancestral, and `steps` (1 to 1000) how often the latter three call the denoiser. `temperature` scales the noise, see
+        `SamplerOptions`; without it, the model's own is used.
 
         Raises:
             ModelError: the folder is missing, incomplete or damaged.
@@ -67,12 +71,18 @@ class Segmenter:
         """
         folder = checkpoint_folder(model)
         config, labels = load_config(folder / "config.json"), read_labels(folder / "labels.json")
-        return cls(config, labels, OnnxEngine(folder, provider, threads), sampler, steps, seed)
+        options = SamplerOptions(steps, config.temperature if temperature is None else temperature)
+        return cls(config, labels, OnnxEngine(folder, provider, threads), sampler, options, seed)
 
     @property
     def name(self) -> str:
         """The model's name."""
         return self.config.name
+
+    @property
+    def temperature(self) -> float:
+        """What the noise is scaled by."""
+        return self._options.temperature
 
     @property
     def provider(self) -> str:

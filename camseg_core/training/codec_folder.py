@@ -11,6 +11,7 @@ from camseg_core.errors import ModelError
 from camseg_core.model.autoencoder import Autoencoder
 from camseg_core.model.config import AutoencoderConfig, MaskAutoencoderConfig
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
+from camseg_core.replacing import replacing
 
 Codec = Autoencoder | MaskAutoencoder
 
@@ -20,8 +21,9 @@ def save_codec(codec: Codec, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     kind = "mask_autoencoder" if isinstance(codec, MaskAutoencoder) else "autoencoder"
     (folder / "config.json").write_text(json.dumps({kind: asdict(codec.config)}, indent=1) + "\n", encoding="utf-8")
-    save_file({name: tensor.cpu().contiguous() for name, tensor in codec.state_dict().items()}, folder / "model.safetensors")
-    (folder / "model.safetensors").chmod(0o644)  # safetensors leaves the file to its owner alone
+    with replacing(folder / "model.safetensors") as temporary:  # its presence is taken for a finished training
+        save_file({name: tensor.cpu().contiguous() for name, tensor in codec.state_dict().items()}, temporary)
+        temporary.chmod(0o644)  # safetensors leaves the file to its owner alone
 
 
 def load_codec_into(codec: Codec, folder: Path) -> None:

@@ -12,8 +12,9 @@ import torch
 from camseg_core.data.sample import Sample
 from camseg_core.evaluation.report import write_report
 from camseg_core.evaluation.scoring import Evaluation, evaluate
-from camseg_core.model.arithmetic import vehicle_parameters
+from camseg_core.model.arithmetic import mask_encoder_parameters, vehicle_parameters
 from camseg_core.model.camseg import CamSeg
+from camseg_core.replacing import replacing
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.export import export_onnx
 
@@ -40,7 +41,8 @@ def finish(trained: CamSeg, val: Iterable[Sample], run: Path, out: Path, facts: 
     )
     write_report(one_step, run / "val")
     write_report(ten_steps, run / "val-ten-steps")
-    (out / "MODEL_CARD.md").write_text(_model_card(stored, one_step, ten_steps, run, facts), encoding="utf-8")
+    with replacing(out / "MODEL_CARD.md") as card:
+        card.write_text(_model_card(stored, one_step, ten_steps, run, facts), encoding="utf-8")
     logger.info("val: mIoU %.4f, with ten steps of ddim %.4f; wrote %s", one_step.mean_iou, ten_steps.mean_iou, out)
 
 
@@ -48,7 +50,6 @@ def _model_card(model: CamSeg, one_step: Evaluation, ten_steps: Evaluation, run:
     """The template beside this file, filled with the figures of the run."""
     config, codec = model.config, model.mask_autoencoder
     assert codec is not None
-    encoder = sum(parameter.numel() for parameter in codec.encoder.parameters())
     reconstruction = facts["reconstruction"]
     groups = one_step.average_precision_by_group
     condition_stride = config.mask_codec.stride * config.denoised_patch
@@ -78,7 +79,7 @@ def _model_card(model: CamSeg, one_step: Evaluation, ten_steps: Evaluation, run:
         else f"refined by the image's features of strides 8 and 4 to one condition per {condition_stride}×{condition_stride} pixels",
         classes=", ".join(label.name for label in model.labels),
         vehicle_parameters=f"{vehicle_parameters(model) / 1e6:.1f}",
-        encoder_parameters=f"{encoder / 1e6:.1f}",
+        encoder_parameters=f"{mask_encoder_parameters(model) / 1e6:.1f}",
         mean_iou=f"{one_step.mean_iou:.3f}",
         ten_steps_iou=f"{ten_steps.mean_iou:.3f}",
         pixel_accuracy=f"{one_step.pixel_accuracy:.3f}",

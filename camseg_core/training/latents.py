@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from camseg_core.errors import ConfigError
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.picture_codec import draw
+from camseg_core.replacing import replacing
 from camseg_core.training.frames import Frames
 from camseg_core.training.parallel import Processes
 from camseg_core.training.seeds import generator
@@ -77,9 +77,8 @@ def _encode_all(model: CamSeg, frames: Frames, size: tuple[int, int], flips: boo
                 latents[name].append(tensor)
     stacked = {name: torch.cat(parts).unflatten(0, (-1, len(frames))).contiguous() for name, parts in latents.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    save_file(stacked, temporary, {"of": _fingerprint(model, frames)})
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_file(stacked, temporary, {"of": _fingerprint(model, frames)})
 
 
 def _fingerprint(model: CamSeg, frames: Frames) -> str:

@@ -19,7 +19,7 @@ class PixelLoss:
 
 
 def pixel_loss(logits: Tensor, indices: Tensor, weights: Tensor, jaccard_weight: float) -> PixelLoss:
-    """Cross-entropy plus `jaccard_weight` × soft Jaccard of logits `(B, K, H, W)`, fp32 or bf16, against class indices `(B, H, W)`,
+    """Cross-entropy plus `jaccard_weight` × soft Jaccard of logits `(B, K, H, W)` against class indices `(B, H, W)`,
     255 where unlabelled.
 
     `weights` `(K,)` weigh classes in the cross-entropy. The Jaccard loss is 1 less the intersection over union of probabilities
@@ -36,19 +36,22 @@ class _PixelLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, logits: Tensor, indices: Tensor, weights: Tensor, jaccard_weight: float) -> tuple[Tensor, Tensor, Tensor]:
-        gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
+        # fp16 cannot hold a pixel's share of the gradient before the gradient scaler has had its say
+        dtype = torch.float32 if logits.dtype == torch.float16 else logits.dtype
+        gradient = torch.empty_like(logits, dtype=dtype, memory_format=torch.contiguous_format)
         parts = [
             _of_image(image.flatten(1), truth.flatten(), weights, jaccard_weight / len(logits), 1 / len(logits), out.flatten(1))
             for image, truth, out in zip(logits, indices, gradient, strict=True)
         ]
         entropy, jaccard = (torch.stack(part).mean() for part in zip(*parts, strict=True))
         ctx.save_for_backward(gradient)
+        ctx.logits_dtype = logits.dtype  # type: ignore[attr-defined]
         return entropy + jaccard_weight * jaccard, entropy, jaccard
 
     @staticmethod
     def backward(ctx: FunctionCtx, *of_outputs: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return gradient * of_outputs[0].to(gradient.dtype), None, None, None
+        return (gradient * of_outputs[0]).to(ctx.logits_dtype), None, None, None  # type: ignore[attr-defined]
 
 
 def _of_image(

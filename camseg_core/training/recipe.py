@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from camseg_core.model.camseg import CamSeg
 from camseg_core.model.config import CamSegConfig, load_config
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.model.sizes import CAM_SEG_BASE_768, CAMSEG_LITE
+from camseg_core.replacing import replacing
 from camseg_core.training.autoencoder import AutoencoderTraining, reconstruction_confusion, train_autoencoder
 from camseg_core.training.codec_folder import Codec, load_codec_into, save_codec
 from camseg_core.training.finish import finish
@@ -215,6 +215,5 @@ def _remember(recipe: Recipe | AutoencoderRecipe, run: Path, among: Processes) -
     among.wait()  # no one writes while another still reads
     if among.leads and not known:
         run.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")

@@ -3,7 +3,6 @@
 Random numbers and the position in the data need no place in it: both follow from the seed and the step number (see `seeds.py`).
 """
 
-import os
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim.swa_utils import AveragedModel
 
 from camseg_core.errors import CamSegError
+from camseg_core.replacing import replacing
 from camseg_core.training.parallel import split_like, whole
 
 
@@ -38,11 +38,8 @@ class TrainingState:
             return
         # contiguous clones: safetensors refuses tensors that share memory or are strided (channels_last)
         contiguous = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-        temporary = self.path.with_suffix(".tmp")
-        save_file(contiguous, temporary, {"step": str(step)})
-        with temporary.open("rb") as file:  # a power cut must not leave the new name on a file that is not there yet
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path)
+        with replacing(self.path) as temporary:
+            save_file(contiguous, temporary, {"step": str(step)})
 
     def load(self) -> int:
         """Take the state over from the file; the number of steps done, 0 without a file.

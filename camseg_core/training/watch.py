@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from camseg_core.errors import DataError
 from camseg_core.labels import Label, color_table
+from camseg_core.replacing import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -234,9 +234,8 @@ class JsonLines(Means):
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._path.is_file():
             lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-            temporary = self._path.with_suffix(".tmp")
-            temporary.write_text("".join(line for line in lines if _step_of(line) <= done), encoding="utf-8")
-            os.replace(temporary, self._path)
+            with replacing(self._path) as temporary:
+                temporary.write_text("".join(line for line in lines if _step_of(line) <= done), encoding="utf-8")
 
     def report(self, done: int, figures: Mapping[str, float], learning_rate: float, samples_per_s: float) -> None:
         pace = {"learning_rate": float(f"{learning_rate:.6g}"), "samples_per_s": round(samples_per_s, 2)}

@@ -8,7 +8,7 @@ from camseg_core.model.arithmetic import multiply_accumulates, vehicle_parameter
 def test_the_denoisers_arithmetic_is_that_of_its_layers() -> None:
     model = tiny_lite()
     counts = multiply_accumulates(model, 96, 128)
-    cells, width, channels, condition = 12 * 16, 32, 4, 16
+    cells, width, channels, condition = 12 * 16, 32, 4 * 2 * 2, 16  # 2×2 latent cells of 4 numbers are denoised at once
     per_cell = channels * width + condition * width + (2 + 3) * width**2 + 2 * width**2 + width * channels
     once = 256 * width + width**2  # the step's embedding is the same for all cells
     assert counts["denoiser"] == cells * per_cell + once

@@ -109,3 +109,11 @@ def test_an_impossible_number_of_steps_is_refused(steps: int) -> None:
 def test_an_unknown_sampler_names_the_choices() -> None:
     with pytest.raises(ConfigError, match="euler.*one_step, ddim, dpm_solver, ancestral"):
         sampler_named("euler")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"), [("temperature", -0.1, "0 or more"), ("temperature", math.nan, "0 or more"), ("eta", 1.5, "0 to 1")]
+)
+def test_impossible_options_are_refused(option: str, value: float, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"{option} is {value}; it is .*{said}"):
+        SamplerOptions(**{option: value})

@@ -249,6 +249,19 @@ def test_the_gradient_of_the_pixel_loss_is_its_derivative() -> None:
     assert not found[1].any()
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2)])
+def test_the_gradient_of_the_pixel_loss_survives_narrow_numbers(dtype: torch.dtype, tolerance: float) -> None:
+    """Of a frame of usual size, scaled as the gradient scaler does for fp16: unscaled, fp16 would round it away."""
+    logits = torch.randn(2, 11, 120, 160, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    indices = torch.randint(11, (2, 120, 160), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    scale = 2.0**16 if dtype == torch.float16 else 1.0
+    (narrow,) = torch.autograd.grad(scale * pixel_loss(logits, indices, torch.ones(11), 0.5).total, logits)
+    wide_logits = logits.detach().float().requires_grad_()
+    (wide,) = torch.autograd.grad(scale * pixel_loss(wide_logits, indices, torch.ones(11), 0.5).total, wide_logits)
+    assert narrow.dtype == dtype
+    assert (narrow.float() - wide).norm() < tolerance * wide.norm()
+
+
 def test_the_weights_of_rare_classes_fade() -> None:
     task, balanced = TaskLoss(balanced_until=10), torch.tensor([0.25, 4.0])
     assert task.class_weights(balanced, 0).tolist() == [0.25, 4.0]

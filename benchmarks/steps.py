@@ -1,0 +1,126 @@
+"""What more denoising steps give: mean IoU on CamVid val over the number of steps, for each sampler and temperature.
+
+    python benchmarks/steps.py --data <CamVid root> --write docs/results.md
+
+Through the runtime that ships, seed 0. 100 steps take some two seconds a frame on two cores: `--every` leaves frames out.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from document import current_commit, write_section
+
+from camseg_core.data.camvid import CamVid
+from camseg_core.data.sample import Sample
+from camseg_core.errors import CamSegError
+from camseg_core.evaluation.scoring import evaluate
+from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
+from camseg_core.runtime import Segmenter
+from camseg_core.weights import DEFAULT_MODEL
+
+Result = dict[str, Any]
+SAMPLERS = ("ddim", "dpm_solver", "ancestral")
+
+
+def score(arguments: argparse.Namespace, samples: Sequence[Sample], sampler: str, steps: int, temperature: float | None) -> Result:
+    """One cell of the table."""
+    segmenter = Segmenter.from_pretrained(arguments.model, sampler=sampler, steps=steps, temperature=temperature)
+    found = evaluate(segmenter, samples, cityscapes_labels(CAMVID_11_TRAIN_IDS))
+    result = {"sampler": sampler, "steps": steps, "temperature": segmenter.temperature, "mean_iou": round(found.mean_iou, 4)}
+    print(result, flush=True)
+    return result
+
+
+def table(results: list[Result], steps: Sequence[int]) -> str:
+    """A row for each sampler and temperature, a column for each number of steps, in Markdown."""
+    rows: dict[tuple[str, float], dict[int, float]] = {}
+    for r in results:
+        rows.setdefault((r["sampler"], r["temperature"]), {})[r["steps"]] = r["mean_iou"]
+    lines = [
+        "| sampler | temperature | " + " | ".join(f"{n} step{'s' if n > 1 else ''}" for n in steps) + " |",
+        "| --- |" + " --- |" * (1 + len(steps)),
+    ]
+    for (sampler, temperature), row in rows.items():
+        lines.append(f"| {sampler} | {temperature:g} | " + " | ".join(f"{row[n]:.3f}" if n in row else "–" for n in steps) + " |")
+    return "\n".join(lines)
+
+
+def plot(results: list[Result], path: Path) -> None:
+    """Mean IoU over the number of steps as a PNG, a line for each row of the table."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update({"font.size": 13, "axes.spines.top": False, "axes.spines.right": False})
+    figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for r in results:
+        lines.setdefault(f"{r['sampler']}, temperature {r['temperature']:g}", []).append((r["steps"], r["mean_iou"]))
+    for (name, points), style in zip(lines.items(), ("o-", "s--", "^:", "D-.", "v-", "x--", "*:", "+-.", "p-"), strict=False):
+        axes.plot(*zip(*points, strict=True), style, linewidth=2, markersize=7, label=name)
+    counts = sorted({r["steps"] for r in results})
+    axes.set_xscale("log")
+    axes.set_xticks(counts, [str(n) for n in counts])
+    axes.minorticks_off()
+    axes.set_xlabel("denoising steps")
+    axes.set_ylabel("mIoU on CamVid val")
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Print the table; with `--json` the results as the last line."""
+    parser = argparse.ArgumentParser(description="Mean IoU on CamVid val over the number of denoising steps.")
+    parser.add_argument("--data", type=Path, required=True, help="CamVid root with val/images and val/labels")
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=SAMPLERS)
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 10, 25, 100])
+    parser.add_argument("--temperatures", type=float, nargs="+", help="what the noise is scaled by; by default the model's own")
+    parser.add_argument("--every", type=int, default=1, help="score every n-th frame")
+    parser.add_argument("--plot", type=Path, default=Path("docs/images/steps.png"), help="the picture to write")
+    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="replace the section of this document, between its markers")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON on the last line")
+    arguments = parser.parse_args()
+    try:
+        val = CamVid(arguments.data, "val")
+        samples = [val[i] for i in range(0, len(val), arguments.every)]
+        results = [
+            score(arguments, samples, sampler, steps, temperature)
+            for temperature in arguments.temperatures or [None]
+            for sampler in arguments.samplers
+            for steps in arguments.steps
+        ]
+        text = table(results, arguments.steps)
+        print(f"\n{text}")
+        plot(results, arguments.plot)
+        if arguments.write:
+            options = [f"--samplers {' '.join(arguments.samplers)}", f"--steps {' '.join(map(str, arguments.steps))}"]
+            if arguments.temperatures:
+                options.append(f"--temperatures {' '.join(f'{t:g}' for t in arguments.temperatures)}")
+            if arguments.every > 1:
+                options.append(f"--every {arguments.every}")
+            picture = os.path.relpath(arguments.plot, arguments.write.parent)
+            parts = [
+                text,
+                f"![mIoU over the number of steps]({picture})",
+                f"    python benchmarks/steps.py --data <CamVid root> {' '.join(options)} --write {arguments.write}",
+                f"{len(samples)} frames; {os.cpu_count()} cores, {platform.machine()}; commit {current_commit('camseg_core')}.",
+            ]
+            write_section(arguments.write, "steps", "\n\n".join(parts))
+    except CamSegError as error:
+        sys.exit(str(error))
+    if arguments.json:
+        print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
