@@ -10,7 +10,7 @@ import os
 import numpy as np
 
 from camseg_core.data.synthetic import SyntheticDrive
-from camseg_core.model.arithmetic import STAGES, multiply_accumulates, vehicle_parameters
+from camseg_core.model.arithmetic import STAGES, vehicle_parameters, work_by_stage
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.framing import Framing
@@ -32,7 +32,7 @@ def main() -> None:
     framing = Framing.fit(arguments.height, arguments.width, model.config.network_pixels, model.config.size_multiple)
     frame = SyntheticDrive(frames=1, height=arguments.height, width=arguments.width, seed=0)[0].image
     height, width = framing.to_network(frame).shape[:2]
-    counts = multiply_accumulates(model, height, width)
+    counts = {stage: work.multiply_accumulates for stage, work in work_by_stage(model, height, width).items()}
 
     segmenter = Segmenter.from_pretrained(arguments.model, threads=arguments.threads)
     runs = [segmenter.segment(frame).timings for _ in range(10 + arguments.frames)][10:]  # the first ones warm up
