@@ -8,10 +8,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Median and 95th percentile, in ms."""
+    """Median, 95th and 99th percentile, in ms."""
 
     p50: float
     p95: float
+    p99: float
 
 
 class Latency:
@@ -38,5 +39,4 @@ class Latency:
 
 
 def _percentiles(values: list[float]) -> Percentiles:
-    p50, p95 = np.percentile(values, (50, 95))
-    return Percentiles(float(p50), float(p95))
+    return Percentiles(*map(float, np.percentile(values, (50, 95, 99))))

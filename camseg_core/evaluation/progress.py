@@ -3,24 +3,25 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from camseg_core.data.sample import Sample
+T = TypeVar("T")
 
 LINES = 10
 """How many lines tell of the whole where there is no terminal."""
 
 
-def shown_progress(samples: Iterable[Sample], total: int) -> Iterator[Sample]:
-    """The samples, `total` of them, with the progress of whoever takes them."""
+def shown_progress(frames: Iterable[T], total: int, task: str = "evaluate") -> Iterator[T]:
+    """The frames, `total` of them, with the progress of whoever takes them; `task` names what is done."""
     if sys.stderr.isatty():
-        return _bar(samples, total)
-    return _lines(samples, total)
+        return _bar(frames, total, task)
+    return _lines(frames, total)
 
 
-def _bar(samples: Iterable[Sample], total: int) -> Iterator[Sample]:
+def _bar(frames: Iterable[T], total: int, task: str) -> Iterator[T]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -30,13 +31,13 @@ def _bar(samples: Iterable[Sample], total: int) -> Iterator[Sample]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield from progress.track(samples, total=total, description="evaluate")
+        yield from progress.track(frames, total=total, description=task)
 
 
-def _lines(samples: Iterable[Sample], total: int) -> Iterator[Sample]:
+def _lines(frames: Iterable[T], total: int) -> Iterator[T]:
     began, step = time.monotonic(), max(1, -(-total // LINES))
-    for done, sample in enumerate(samples, start=1):
-        yield sample
+    for done, frame in enumerate(frames, start=1):
+        yield frame
         if done % step == 0 or done == total:
             left = (time.monotonic() - began) * (total - done) / done
             sys.stderr.write(f"{done}/{total} frames, about {left:.0f} s left\n")
