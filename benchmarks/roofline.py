@@ -1,0 +1,92 @@
+"""The least time that models can take on other devices: estimates from their counted work, as `camseg bench --roofline` makes them.
+
+    python benchmarks/roofline.py --write docs/results.md
+
+Nothing is run: the networks are followed by their shapes alone.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from document import current_commit, write_section
+
+from camseg_core.errors import CamSegError
+from camseg_core.evaluation.roofline import CAVEAT, estimates, roofline_table
+from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, Label, cityscapes_labels
+from camseg_core.model.arithmetic import frame_work
+from camseg_core.model.config import CamSegConfig
+from camseg_core.model.sizes import CAM_SEG_BASE_768, CAMSEG_LITE
+from camseg_core.model.work import Work
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model at the (width, height) of its network, sampled in so many steps; `as_published` as in `work_by_stage`."""
+
+    title: str
+    config: CamSegConfig
+    labels: tuple[Label, ...]
+    size: tuple[int, int]
+    steps: int
+    as_published: bool = False
+
+    def stages(self) -> dict[str, Work]:
+        """The work of a frame."""
+        width, height = self.size
+        return frame_work(self.config, self.labels, height, width, self.as_published).with_steps(self.steps)
+
+
+CASES = (
+    Case("camseg-lite, 480×384, one step", CAMSEG_LITE, cityscapes_labels(CAMVID_11_TRAIN_IDS), (480, 384), 1),
+    Case(
+        "cam-seg-base-768, 768×768, as published: 100 steps on the tokens of image and mask",
+        CAM_SEG_BASE_768,
+        CITYSCAPES,
+        (768, 768),
+        100,
+        as_published=True,
+    ),
+    Case("cam-seg-base-768, 768×768, one step on the tokens of the mask", CAM_SEG_BASE_768, CITYSCAPES, (768, 768), 1),
+)
+
+
+def section(title: str, stages: Mapping[str, Work]) -> str:
+    """The work and the estimates of one case, in Markdown."""
+    work = ["| | " + " | ".join([*(stage.replace("_", " ") for stage in stages), "frame"]) + " |", "| --- |" + " --- |" * (len(stages) + 1)]
+    for name, unit, scale in (("multiply_accumulates", "GMAC", 1e9), ("weights", "million weights read", 1e6)):
+        counts = [getattr(each, name) / scale for each in stages.values()]
+        work.append(f"| {unit} | " + " | ".join(f"{count:,.2f}" for count in [*counts, sum(counts)]) + " |")
+    counts = [each.activations / 1e6 for each in stages.values()]
+    work.append("| million activations moved | " + " | ".join(f"{count:,.2f}" for count in [*counts, sum(counts)]) + " |")
+    rows = ["| " + " | ".join(row) + " |" for row in roofline_table(estimates(stages))]
+    rows.insert(1, "|" + " --- |" * (len(stages) + 4))
+    return "\n\n".join([f"**{title}**", "\n".join(work), "\n".join(rows)])
+
+
+def main() -> None:
+    """Print the tables; with `--json` the same as the last line."""
+    parser = argparse.ArgumentParser(description="Estimated least times on AGX Orin, Orin NX, RTX 4090 and H100.")
+    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="replace the section of this document, between its markers")
+    parser.add_argument("--json", action="store_true", help="print the estimates as JSON on the last line")
+    arguments = parser.parse_args()
+    cases = {case.title: case.stages() for case in CASES}
+    text = "\n\n".join([CAVEAT, *(section(title, stages) for title, stages in cases.items())])
+    print(text)
+    if arguments.write:
+        legend = "Times in ms; `*` marks stages that the memory bounds, the others are bound by arithmetic."
+        commit = current_commit("camseg_core", "benchmarks/roofline.py")
+        command = f"    python benchmarks/roofline.py --write {arguments.write}"
+        try:
+            write_section(arguments.write, "roofline", "\n\n".join([text, legend, command, f"Commit {commit}."]))
+        except CamSegError as error:
+            sys.exit(str(error))
+    if arguments.json:
+        print(json.dumps({title: [asdict(each) | {"ms": each.ms} for each in estimates(stages)] for title, stages in cases.items()}))
+
+
+if __name__ == "__main__":
+    main()
