@@ -4,13 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from camseg_core.commands import evaluate, segment, train, train_autoencoder
+from camseg_core.commands import distill, evaluate, segment, train, train_autoencoder
 from camseg_core.errors import CamSegError
 
 _COMMANDS = (
     ("segment", segment.add, "segment images, a video or a folder of images"),
     ("evaluate", evaluate.add, "score a model on labelled frames"),
     ("train", train.add, "train a model on labelled frames"),
+    ("distill", distill.add, "tune a trained model for few denoising steps"),
     ("train-autoencoder", train_autoencoder.add, "train only the autoencoder that a model starts from"),
 )
 
