@@ -37,8 +37,8 @@ class TaskLoss:
     learns along, because it has only ever seen the latents of true masks, and those that the head is not sure of look different. True
     latents stay among what it decodes, so that it remains the decoder of an autoencoder.
 
-    With `chains`, numbers of steps such as 2 and 4, the images that start from the own estimate walk such a chain of DDIM to one of its later
-    calls, instead of to a random step: what is judged there is what inference in so many steps gives. That is how a model is distilled.
+    With `chains`, numbers of steps such as 2 and 4, the images that start from the own estimate walk such a chain of DDIM to one of its
+    later calls, instead of to a random step: what is judged there is what inference in so many steps gives. So a model is distilled.
     """
 
     latent_weight: float = 0.25
@@ -142,7 +142,7 @@ def task_objective(
             noisy = add_noise(base.flatten(0, 1), noise.flatten(0, 1), draws.steps.flatten(), model.schedule).view_as(clean)
             steps = draws.steps
             if own and (judged := config.judged_call(step)) is not None:
-                met, number = _met_by_ddim(model, condition.unflatten(0, clean.shape[:2])[:own], start[:own], *judged)
+                met, number = met_by_ddim(model, condition.unflatten(0, clean.shape[:2])[:own], start[:own], *judged)
                 noisy, steps = torch.cat([met, noisy[own:]]), torch.cat([torch.full_like(steps[:own], number), steps[own:]])
             later = estimate(noisy, steps)
             true = slice(own, 2 * own) if joined else slice(0, 0)
@@ -158,7 +158,7 @@ def task_objective(
 
 
 @torch.no_grad()
-def _met_by_ddim(model: CamSeg, condition: Tensor, start: Tensor, steps: int, call: int) -> tuple[Tensor, int]:
+def met_by_ddim(model: CamSeg, condition: Tensor, start: Tensor, steps: int, call: int) -> tuple[Tensor, int]:
     """What DDIM in so many steps hands to the head at its `call`-th call, like `start` `(B, N, C)`, and the step number it names."""
     seen: list[tuple[Tensor, int]] = []
     flat = condition.flatten(0, 1)

@@ -21,7 +21,7 @@ from camseg_core.model.sizes import CAM_SEG_BASE_768, CAMSEG_LITE
 from camseg_core.replacing import replacing
 from camseg_core.training.autoencoder import AutoencoderTraining, reconstruction_confusion, train_autoencoder
 from camseg_core.training.codec_folder import Codec, load_codec_into, save_codec
-from camseg_core.training.finish import finish
+from camseg_core.training.finish import finish, how_it_was_made
 from camseg_core.training.frames import Frames
 from camseg_core.training.loop import LoopConfig, Run, Validation
 from camseg_core.training.objectives import TaskLoss
@@ -145,7 +145,11 @@ def run(recipe: Recipe, data: Path, run: Path, out: Path, autoencoder: Path | No
         trained = _trained(recipe.training, model, train, val, run, among)
         if among.leads:
             own = f"{recipe.autoencoder.loop.steps} steps of the autoencoder"
-            history = {"autoencoder": own if autoencoder is None else "An autoencoder trained before", "before": ""}
+            history = {
+                "command": "camseg train --config config/train/camseg-lite.yaml --data <CamVid root> --run runs/lite --out <folder>",
+                "began": f"{own if autoencoder is None else 'An autoencoder trained before'}, then ",
+                "before": "",
+            }
             finish(trained, _SETS[recipe.data][0](data, "val"), run, out, history | _facts(recipe, trained, train, val, among))
 
 
@@ -168,11 +172,16 @@ def run_distillation(recipe: DistillationRecipe, start: Path, data: Path, run: P
         if labels != model.labels:
             raise ConfigError(f"{start} has the classes {_names(model.labels)}, but {recipe.data} has {_names(labels)}")
         _remember(recipe, run, among)
-        before = start / "MODEL_CARD.md"
-        facts = {"before": before.read_text(encoding="utf-8") if before.is_file() else ""}  # now: `out` may be `start`
+        card = start / "MODEL_CARD.md"
+        history = {
+            "command": f"camseg distill --model {model.config.name} --config config/train/distill.yaml --data <CamVid root> "
+            "--run runs/distill --out <folder>",
+            "began": "",
+            "before": how_it_was_made(card.read_text(encoding="utf-8")) if card.is_file() else "",  # read now: `out` may be `start`
+        }
         trained = _trained(recipe.training, model, train, val, run, among)
         if among.leads:
-            finish(trained, _SETS[recipe.data][0](data, "val"), run, out, facts | _facts(recipe, trained, train, val, among))
+            finish(trained, _SETS[recipe.data][0](data, "val"), run, out, history | _facts(recipe, trained, train, val, among))
 
 
 def _trained(config: TransformerTraining, model: CamSeg, train: Frames, val: Frames, run: Path, among: Processes) -> CamSeg:
