@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from camseg_core.commands import bench, evaluate, segment, train, train_autoencoder
+from camseg_core.commands import bench, distill, evaluate, segment, train, train_autoencoder
 from camseg_core.errors import CamSegError
 
 _COMMANDS = (
@@ -12,6 +12,7 @@ _COMMANDS = (
     ("evaluate", evaluate.add, "score a model on labelled frames"),
     ("bench", bench.add, "time a model, alone or beside another one"),
     ("train", train.add, "train a model on labelled frames"),
+    ("distill", distill.add, "tune a trained model for few denoising steps"),
     ("train-autoencoder", train_autoencoder.add, "train only the autoencoder that a model starts from"),
 )
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
@@ -14,7 +16,8 @@ from camseg_core.model.condition_refiner import ConditionRefiner
 from camseg_core.model.config import CamSegConfig, load_config, save_config
 from camseg_core.model.denoiser import Denoiser
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
-from camseg_core.model.picture_codec import draw, nearest_class
+from camseg_core.model.passes import FrameInPasses, PassOptions, cells_of_tokens, sample_in_passes
+from camseg_core.model.picture_codec import distance_to_palette, draw, nearest_class
 from camseg_core.model.samplers import Noise, SamplerOptions, sampler_named
 from camseg_core.model.schedule import Schedule
 from camseg_core.model.transformer import MaskedTransformer
@@ -131,20 +134,57 @@ class CamSeg(nn.Module):
 
     @torch.no_grad()
     def segment(
-        self, pixels: Tensor, sampler: str = "one_step", options: SamplerOptions | None = None, generator: torch.Generator | None = None
+        self,
+        pixels: Tensor,
+        sampler: str = "one_step",
+        options: SamplerOptions | None = None,
+        generator: torch.Generator | None = None,
+        passes: PassOptions | None = None,
     ) -> Tensor:
-        """Pixels to train ids `(B, H, W)` uint8; without `generator`, seed 0."""
+        """Pixels to train ids `(B, H, W)` uint8; without `generator`, seed 0; without `passes`, the mask is revealed at once."""
         options = options or SamplerOptions(temperature=self.config.temperature)
         generator = generator or torch.Generator(pixels.device).manual_seed(0)
         features = self.image_features(pixels)
-        condition = self.conditions(features)
-        shape = (condition.shape[0] * condition.shape[1], self.config.denoised_channels)
-
-        def noise(_: int) -> Tensor:
-            return torch.randn(shape, generator=generator, device=generator.device)
-
-        sampled = self.sample(condition, sampler, options, noise(-1), noise)
+        if passes is None or passes.passes == 1:
+            condition = self.conditions(features)
+            shape = (condition.shape[0] * condition.shape[1], self.config.denoised_channels)
+            noise = _noise_of(shape, generator)
+            sampled = self.sample(condition, sampler, options, noise(-1), noise)
+        else:
+            frames = [tuple(feature[i : i + 1] for feature in features) for i in range(len(pixels))]
+            sampled = torch.stack([self._sampled_in_passes(frame, sampler, options, generator, passes) for frame in frames])
         return self.decode_mask(self.to_latents(sampled, self.denoised_grid(features)))
+
+    def _sampled_in_passes(
+        self, features: tuple[Tensor, ...], sampler: str, options: SamplerOptions, generator: torch.Generator, passes: PassOptions
+    ) -> Tensor:
+        """The cells `(N, denoised_channels)` of one frame, whose feature maps are `(1, …)`."""
+        cells_grid, token_grid = self.denoised_grid(features), (features[0].shape[2], features[0].shape[3])
+        start = torch.zeros(cells_grid[0] * cells_grid[1], self.config.denoised_channels, device=generator.device)
+
+        def condition(cells: Tensor, hidden: npt.NDArray[np.bool_]) -> Tensor:
+            tokens, _ = self.to_tokens(self.to_latents(cells.unsqueeze(0), cells_grid))
+            return self.conditions(features, tokens, torch.from_numpy(hidden).to(cells.device).unsqueeze(0))[0]
+
+        def sample(condition: Tensor, index: npt.NDArray[np.int64]) -> Tensor:
+            noise = _noise_of((len(index), self.config.denoised_channels), generator)
+            return self.sample(condition.unsqueeze(0), sampler, options, noise(-1), noise)[0].to(start.dtype)
+
+        def confidence(cells: Tensor) -> npt.NDArray[np.float32]:
+            return self._token_confidence(self.to_latents(cells.unsqueeze(0), cells_grid)).flatten().cpu().numpy()
+
+        frame = FrameInPasses(cells_of_tokens(token_grid, cells_grid[0] // token_grid[0]), condition, sample, confidence)
+        order = np.random.default_rng(int(torch.randint(2**31, (), generator=generator, device=generator.device)))
+        return torch.as_tensor(sample_in_passes(frame, start, passes, order))
+
+    def _token_confidence(self, latents: Tensor) -> Tensor:
+        """How sure the decoder is of each token of latents `(B, c, H, W)`, `(B, h, w)`: comparable within a frame, not a probability."""
+        if self.autoencoder is not None:
+            sure = -distance_to_palette(self.autoencoder.decode(latents))
+        else:
+            assert self.mask_autoencoder is not None
+            sure = self.mask_autoencoder.decode(latents).float().softmax(1).amax(1)
+        return F.avg_pool2d(sure.unsqueeze(1), self.config.token_stride).squeeze(1)
 
     # checkpoint folders
 
@@ -181,6 +221,10 @@ class CamSeg(nn.Module):
         except RuntimeError as error:
             raise ModelError(f"the weights {path} do not fit {folder / 'config.json'}: {error}") from error
         return model.eval()
+
+
+def _noise_of(shape: tuple[int, int], generator: torch.Generator) -> Noise:
+    return lambda _: torch.randn(shape, generator=generator, device=generator.device)
 
 
 def _fold(latents: Tensor, patch: int) -> tuple[Tensor, Grid]:

@@ -18,7 +18,18 @@ def draw(train_ids: Tensor) -> Tensor:
 
 
 def nearest_class(pictures: Tensor) -> Tensor:
-    """Pictures `(B, 3, H, W)` in −1..1 to train ids `(B, H, W)` uint8 by the nearest palette colour (L2).
+    """Pictures `(B, 3, H, W)` in −1..1 to train ids `(B, H, W)` uint8 by the nearest palette colour (L2)."""
+    index, _ = _nearest_color(pictures)
+    return torch.where(index == 0, UNLABELLED, index - 1).to(torch.uint8)
+
+
+def distance_to_palette(pictures: Tensor) -> Tensor:
+    """Squared distance `(B, H, W)` of each pixel to the nearest palette colour, RGB in 0..1."""
+    return _nearest_color(pictures)[1]
+
+
+def _nearest_color(pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Index of the nearest palette colour and squared distance to it, each `(B, H, W)`.
 
     One colour at a time, so that memory stays at a few planes of the picture's size.
     """
@@ -31,4 +42,4 @@ def nearest_class(pictures: Tensor) -> Tensor:
         nearer = distance < best
         best = torch.where(nearer, distance, best)
         index = torch.where(nearer, i, index)
-    return torch.where(index == 0, UNLABELLED, index - 1).to(torch.uint8)
+    return index, best

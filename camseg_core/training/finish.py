@@ -20,13 +20,16 @@ from camseg_core.runtime.export import export_onnx
 
 logger = logging.getLogger(__name__)
 
+_SEVERAL_STEPS = (2, 4, 10)
+"""Of DDIM, whose scores the card tells beside those of one step."""
+
 
 def finish(trained: CamSeg, val: Iterable[Sample], run: Path, out: Path, facts: Mapping[str, Any]) -> None:
     """Write the checkpoint folder `out`; models with a mask autoencoder are exported, scored on `val` and described as well.
 
-    `facts` are what the card tells of the training: `autoencoder` (where it came from), `steps`, `batch`, `device`, `data`, `train_frames`,
-    `val_frames`, `frame_size`, and `reconstruction`, the scores of masks that only pass the autoencoder. The full
-    reports go to `run/val` (one step) and `run/val-ten-steps`.
+    `facts` are what the card tells of the training: `command`, `began` (what came before its steps), `steps`, `batch`, `device`, `data`,
+    `train_frames`, `val_frames`, `frame_size`, `before` (how the model it started from was made) and `reconstruction`, the scores of masks
+    that only pass the autoencoder. The full report goes to `run/val`, those of several steps to `run/val-N-steps`.
     """
     trained = trained.cpu()
     trained.save_pretrained(out, torch.float16)
@@ -36,17 +39,29 @@ def finish(trained: CamSeg, val: Iterable[Sample], run: Path, out: Path, facts: 
     stored = CamSeg.from_pretrained(out)  # what is exported and scored is what was stored
     export_onnx(stored, out)
     one_step = evaluate(Segmenter.from_pretrained(out), val, stored.labels, about={"data": "val", "sampler": "one_step"})
-    ten_steps = evaluate(
-        Segmenter.from_pretrained(out, sampler="ddim", steps=10), val, stored.labels, about={"data": "val", "sampler": "ddim", "steps": 10}
-    )
     write_report(one_step, run / "val")
-    write_report(ten_steps, run / "val-ten-steps")
+    several = {}
+    for steps in _SEVERAL_STEPS:
+        about: dict[str, str | int] = {"data": "val", "sampler": "ddim", "steps": steps}
+        several[steps] = evaluate(Segmenter.from_pretrained(out, sampler="ddim", steps=steps), val, stored.labels, about=about)
+        write_report(several[steps], run / f"val-{steps}-steps")
     with replacing(out / "MODEL_CARD.md") as card:
-        card.write_text(_model_card(stored, one_step, ten_steps, run, facts), encoding="utf-8")
-    logger.info("val: mIoU %.4f, with ten steps of ddim %.4f; wrote %s", one_step.mean_iou, ten_steps.mean_iou, out)
+        card.write_text(_model_card(stored, one_step, several, run, facts), encoding="utf-8")
+    logger.info("val: mIoU %.4f in one step, %s; wrote %s", one_step.mean_iou, _listed(several), out)
 
 
-def _model_card(model: CamSeg, one_step: Evaluation, ten_steps: Evaluation, run: Path, facts: Mapping[str, Any]) -> str:
+def _listed(several: Mapping[int, Evaluation]) -> str:
+    return ", ".join(f"{evaluation.mean_iou:.3f} in {steps}" for steps, evaluation in several.items())
+
+
+def how_it_was_made(card: str) -> str:
+    """What a model card says on the making of its model, to be told again of one that was tuned from it; empty where it says nothing."""
+    _, _, rest = card.partition("## How it was made\n")
+    made, figures, _ = rest.partition("The figures: ")
+    return f"### The model that it was tuned from\n{made}" if figures else ""
+
+
+def _model_card(model: CamSeg, one_step: Evaluation, several: Mapping[int, Evaluation], run: Path, facts: Mapping[str, Any]) -> str:
     """The template beside this file, filled with the figures of the run."""
     config, codec = model.config, model.mask_autoencoder
     assert codec is not None
@@ -81,7 +96,7 @@ def _model_card(model: CamSeg, one_step: Evaluation, ten_steps: Evaluation, run:
         vehicle_parameters=f"{vehicle_parameters(model) / 1e6:.1f}",
         encoder_parameters=f"{mask_encoder_parameters(model) / 1e6:.1f}",
         mean_iou=f"{one_step.mean_iou:.3f}",
-        ten_steps_iou=f"{ten_steps.mean_iou:.3f}",
+        several_steps=f"mean IoU {_listed(several)} steps",
         pixel_accuracy=f"{one_step.pixel_accuracy:.3f}",
         average_precision=f"{one_step.average_precision:.3f}",
         groups=", ".join(f"{name} {value:.3f}" for name, value in groups.items()),

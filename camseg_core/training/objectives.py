@@ -12,6 +12,7 @@ from torch import Tensor
 from camseg_core.errors import ConfigError
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.loss import add_noise, published_loss
+from camseg_core.model.samplers import SamplerOptions, ddim
 from camseg_core.training.frames import fill_unlabelled
 from camseg_core.training.loop import LoopConfig
 from camseg_core.training.parallel import Processes
@@ -35,6 +36,9 @@ class TaskLoss:
     The mask encoder stays frozen, so the latents keep their meaning. The decoder is frozen until step `decoder_joins`; from then on it
     learns along, because it has only ever seen the latents of true masks, and those that the head is not sure of look different. True
     latents stay among what it decodes, so that it remains the decoder of an autoencoder.
+
+    With `chains`, numbers of steps such as 2 and 4, the images that start from the own estimate walk such a chain of DDIM to one of its
+    later calls, instead of to a random step: what is judged there is what inference in so many steps gives. So a model is distilled.
     """
 
     latent_weight: float = 0.25
@@ -44,12 +48,20 @@ class TaskLoss:
     late_own_share: float = 0.67
     late_from: int = 2400
     balanced_until: int = 2800
+    chains: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if min(self.latent_weight, self.jaccard_weight, self.decoder_joins, self.late_from, self.balanced_until) < 0:
             raise ConfigError("latent_weight, jaccard_weight, decoder_joins, late_from and balanced_until are 0 or more")
         if not (0 <= self.own_share < 1 and 0 <= self.late_own_share < 1):
             raise ConfigError("own_share and late_own_share are shares from 0 to below 1")
+        if any(steps < 2 for steps in self.chains):
+            raise ConfigError(f"chains is {list(self.chains)}; it lists numbers of steps from 2 up (one step is always trained)")
+
+    def judged_call(self, step: int) -> tuple[int, int] | None:
+        """The chain whose estimate is judged at a training step: its number of steps and which call, counted from 0; they take turns."""
+        calls = [(steps, call) for steps in self.chains for call in range(1, steps)]
+        return calls[step % len(calls)] if calls else None
 
     def class_weights(self, balanced: Tensor, step: int) -> Tensor:
         """The weights of the classes at a step, on their way from `balanced` `(K,)` to all ones."""
@@ -128,7 +140,11 @@ def task_objective(
             first = estimate(start, torch.full_like(draws.steps, last))
             base = torch.cat([first[:own].detach(), clean[own:]])
             noisy = add_noise(base.flatten(0, 1), noise.flatten(0, 1), draws.steps.flatten(), model.schedule).view_as(clean)
-            later = estimate(noisy, draws.steps)
+            steps = draws.steps
+            if own and (judged := config.judged_call(step)) is not None:
+                met, number = met_by_ddim(model, condition.unflatten(0, clean.shape[:2])[:own], start[:own], *judged)
+                noisy, steps = torch.cat([met, noisy[own:]]), torch.cat([torch.full_like(steps[:own], number), steps[own:]])
+            later = estimate(noisy, steps)
             true = slice(own, 2 * own) if joined else slice(0, 0)
             logits = codec.decode(model.to_latents(torch.cat([first, later[:own], clean[true]]), cells))
         chosen = _for_cells(draws.hidden, grid, cells)
@@ -139,6 +155,25 @@ def task_objective(
         return config.latent_weight * squared + pixels.total, figures
 
     return loss
+
+
+@torch.no_grad()
+def met_by_ddim(model: CamSeg, condition: Tensor, start: Tensor, steps: int, call: int) -> tuple[Tensor, int]:
+    """What DDIM in so many steps hands to the head at its `call`-th call, like `start` `(B, N, C)`, and the step number it names."""
+    seen: list[tuple[Tensor, int]] = []
+    flat = condition.flatten(0, 1)
+
+    def denoise(x: Tensor, number: int) -> Tensor:
+        seen.append((x, number))
+        return model.denoiser(x, torch.full((len(x),), number, device=x.device), flat).float()
+
+    def no_noise(_: int) -> Tensor:
+        return torch.zeros_like(start[0])
+
+    options = SamplerOptions(steps, model.config.temperature)
+    ddim(denoise, start.flatten(0, 1), model.schedule, options, no_noise, model.config.denoiser.prediction)
+    x, number = seen[call]
+    return x.view_as(start), number
 
 
 def published_objective(

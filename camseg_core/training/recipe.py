@@ -1,4 +1,4 @@
-"""Whole trainings from a configuration file: `camseg train-autoencoder` and `camseg train`."""
+"""Whole trainings from a configuration file: `camseg train-autoencoder`, `camseg train` and `camseg distill`."""
 
 import json
 import logging
@@ -21,9 +21,10 @@ from camseg_core.model.sizes import CAM_SEG_BASE_768, CAMSEG_LITE
 from camseg_core.replacing import replacing
 from camseg_core.training.autoencoder import AutoencoderTraining, reconstruction_confusion, train_autoencoder
 from camseg_core.training.codec_folder import Codec, load_codec_into, save_codec
-from camseg_core.training.finish import finish
+from camseg_core.training.finish import finish, how_it_was_made
 from camseg_core.training.frames import Frames
-from camseg_core.training.loop import Run, Validation
+from camseg_core.training.loop import LoopConfig, Run, Validation
+from camseg_core.training.objectives import TaskLoss
 from camseg_core.training.parallel import Processes, processes
 from camseg_core.training.picture_autoencoder import PictureAutoencoderTraining, train_picture_autoencoder
 from camseg_core.training.transformer import TransformerTraining, class_indices, confusion_of, train_transformer
@@ -56,6 +57,31 @@ class Recipe:
     data: str = "camvid"
     autoencoder: AutoencoderTraining = field(default_factory=AutoencoderTraining)
     training: TransformerTraining = field(default_factory=TransformerTraining)
+
+
+def _distillation() -> TransformerTraining:
+    """Nearly whole frames at nearly their own scale, as inference sees them, a lower rate, and chains of two and four steps."""
+    return TransformerTraining(
+        loop=LoopConfig(steps=1000, lr=3e-4, ema_decay=0.995, validate_every=250),
+        batch=4,
+        crop=(352, 480),
+        crop_area=(0.5, 1.0),
+        task=TaskLoss(own_share=0.5, late_own_share=0.5, late_from=0, decoder_joins=0, balanced_until=0, chains=(2, 4)),
+    )
+
+
+@dataclass(frozen=True)
+class DistillationRecipe:
+    """A configuration of `camseg distill`: a trained model is tuned end to end, so that few steps give what many gave.
+
+    The teacher is the label, not the model in many steps: the estimate after one step, and after later calls of the short `chains`, is
+    decoded and judged by the task loss. That can end above the many-step result, which consistency distillation (arXiv 2303.01469) can
+    only match, and it needs no second model; that end-to-end tuning of a one-step diffusion model wins over many steps was found for depth
+    and normals in arXiv 2409.11355.
+    """
+
+    data: str = "camvid"
+    training: TransformerTraining = field(default_factory=_distillation)
 
 
 def run_autoencoder(recipe: AutoencoderRecipe, data: Path, run: Path, out: Path, device: str = "cpu") -> None:
@@ -116,16 +142,61 @@ def run(recipe: Recipe, data: Path, run: Path, out: Path, autoencoder: Path | No
             load_codec_into(codec, _own_autoencoder(recipe.autoencoder, train, run, among))
         if model.image_encoder is not None:
             model.image_encoder.load_imagenet()
-
-        folder = run / "transformer"
-
-        def validate(averaged: nn.Module) -> Validation:
-            assert isinstance(averaged, CamSeg)
-            return _validation(averaged.eval(), val)
-
-        trained = train_transformer(recipe.training, model, train, Run(folder, _watchers(folder, "transformer"), among), validate)
+        trained = _trained(recipe.training, model, train, val, run, among)
         if among.leads:
-            finish(trained, _SETS[recipe.data][0](data, "val"), run, out, _facts(recipe, trained, train, val, autoencoder, among))
+            own = f"{recipe.autoencoder.loop.steps} steps of the autoencoder"
+            history = {
+                "command": "camseg train --config config/train/camseg-lite.yaml --data <CamVid root> --run runs/lite --out <folder>",
+                "began": f"{own if autoencoder is None else 'An autoencoder trained before'}, then ",
+                "before": "",
+            }
+            finish(trained, _SETS[recipe.data][0](data, "val"), run, out, history | _facts(recipe, trained, train, val, among))
+
+
+def run_distillation(recipe: DistillationRecipe, start: Path, data: Path, run: Path, out: Path, device: str = "cpu") -> None:
+    """Tune the model of the checkpoint folder `start` for few steps, and write the result to `out` as `run` does.
+
+    Raises:
+        ConfigError: the configuration cannot be used, does not fit the model, or differs from the one that `run` was started with.
+        DataError: the data cannot be used; the message names the file.
+        ModelError: the checkpoint cannot be read.
+        CamSegError: the loss became NaN, or the run was asked to stop.
+    """
+    with processes(device) as among:
+        model = CamSeg.from_pretrained(start)
+        if model.mask_autoencoder is None:
+            raise ConfigError(f"{model.config.name} decodes masks as pictures: only models with a mask autoencoder can be distilled yet")
+        recipe.training.check(model.config)
+        _check_batch(recipe.training, among)
+        train, val, labels = _load(recipe.data, data)
+        if labels != model.labels:
+            raise ConfigError(f"{start} has the classes {_names(model.labels)}, but {recipe.data} has {_names(labels)}")
+        _remember(recipe, run, among)
+        card = start / "MODEL_CARD.md"
+        history = {
+            "command": f"camseg distill --model {model.config.name} --config config/train/distill.yaml --data <CamVid root> "
+            "--run runs/distill --out <folder>",
+            "began": "",
+            "before": how_it_was_made(card.read_text(encoding="utf-8")) if card.is_file() else "",  # read now: `out` may be `start`
+        }
+        trained = _trained(recipe.training, model, train, val, run, among)
+        if among.leads:
+            finish(trained, _SETS[recipe.data][0](data, "val"), run, out, history | _facts(recipe, trained, train, val, among))
+
+
+def _trained(config: TransformerTraining, model: CamSeg, train: Frames, val: Frames, run: Path, among: Processes) -> CamSeg:
+    """Train `model` in the run's folder, validated on `val`."""
+    folder = run / "transformer"
+
+    def validate(averaged: nn.Module) -> Validation:
+        assert isinstance(averaged, CamSeg)
+        return _validation(averaged.eval(), val)
+
+    return train_transformer(config, model, train, Run(folder, _watchers(folder, "transformer"), among), validate)
+
+
+def _names(labels: tuple[Label, ...]) -> str:
+    return ", ".join(label.name for label in labels)
 
 
 def _check_batch(training: AutoencoderTraining | PictureAutoencoderTraining | TransformerTraining | None, among: Processes) -> None:
@@ -153,14 +224,12 @@ def _own_autoencoder(config: AutoencoderTraining, train: Frames, run: Path, amon
     return folder
 
 
-def _facts(recipe: Recipe, trained: CamSeg, train: Frames, val: Frames, autoencoder: Path | None, among: Processes) -> dict[str, object]:
+def _facts(recipe: Recipe | DistillationRecipe, trained: CamSeg, train: Frames, val: Frames, among: Processes) -> dict[str, object]:
     """What the model card tells of a training, see `finish`."""
     codec = trained.mask_autoencoder or trained.autoencoder
     assert codec is not None
-    own = f"{recipe.autoencoder.loop.steps} steps of the autoencoder"
     processor = "CPU" if among.device.type == "cpu" else torch.cuda.get_device_name(among.device)
     return {
-        "autoencoder": own if autoencoder is None else "An autoencoder trained before",
         "steps": recipe.training.loop.steps,
         "batch": recipe.training.batch,
         "device": f"{processor}, {recipe.training.loop.precision}, {among.count} process{'es' if among.count > 1 else ''}",
@@ -206,7 +275,7 @@ def _watchers(run: Path, title: str) -> Watchers:
     return Watchers([Display(title), JsonLines(run), TensorBoard(run), Pictures(run)])
 
 
-def _remember(recipe: Recipe | AutoencoderRecipe, run: Path, among: Processes) -> None:
+def _remember(recipe: Recipe | AutoencoderRecipe | DistillationRecipe, run: Path, among: Processes) -> None:
     """Write the configuration into the run's folder, or refuse to go on with another one: the steps so far would not be its own."""
     path, text = run / "config.yaml", to_yaml(recipe)
     known = path.is_file()

@@ -13,6 +13,7 @@ from camseg_core.errors import ModelError
 from camseg_core.labels import CITYSCAPES, UNLABELLED
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.config import load_config, save_config
+from camseg_core.model.passes import ORDERS, PassOptions
 from camseg_core.model.picture_codec import draw, nearest_class
 from camseg_core.model.samplers import SamplerOptions
 from camseg_core.training.frames import fill_unlabelled
@@ -40,6 +41,23 @@ def test_the_same_generator_seed_gives_the_same_mask() -> None:
     masks = [reference.model().segment(pixels, "ancestral", SamplerOptions(4), torch.Generator().manual_seed(seed)) for seed in (5, 5, 6)]
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("which", ["published", "lite"])
+def test_a_mask_is_revealed_in_several_passes(which: str, order: str) -> None:
+    model = reference.model() if which == "published" else tiny_lite()
+    pixels = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+
+    def masks(passes: int, seed: int) -> torch.Tensor:
+        options = SamplerOptions(3, temperature=0.7)
+        return model.segment(pixels, "ddim", options, torch.Generator().manual_seed(seed), PassOptions(passes, order))
+
+    assert torch.equal(masks(1, 0), model.segment(pixels, "ddim", SamplerOptions(3, temperature=0.7)))
+    several = masks(3, 0)
+    assert several.shape == (2, 64, 96)
+    assert torch.equal(several, masks(3, 0))
+    assert not torch.equal(several, masks(3, 1))
 
 
 def test_learned_positions_are_interpolated_and_exact_at_their_own_size() -> None:

@@ -81,6 +81,27 @@ def test_one_command_goes_from_frames_to_a_checkpoint_with_its_card(root: Path, 
 
 
 @pytest.mark.slow
+def test_a_trained_model_is_distilled_into_a_folder_that_tells_both_stories(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(root)
+    config = CONFIG.with_name("distill.yaml")
+    small = [setting for setting in SMALL if setting.startswith("training.") and "task" not in setting]
+    folders = [f"--data={root / 'data'}", f"--run={root / 'run-distill'}", f"--out={root / 'distilled'}"]
+    arguments = ["distill", f"--model={root / 'out'}", f"--config={config}", *folders, *[f"--set={setting}" for setting in small]]
+    main(arguments)
+    card = (root / "distilled" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "camseg distill --model tiny-lite" in card
+    assert "### The model that it was tuned from" in card
+    assert card.index("camseg distill --model") < card.index("camseg train --config")
+    assert all((root / "run-distill" / f"val-{steps}-steps" / "report.json").is_file() for steps in (2, 4, 10))
+    before, after = (load_file(root / name / "model.safetensors") for name in ("out", "distilled"))
+    assert any(not np.array_equal(before[name], after[name]) for name in before)
+
+    with pytest.raises(SystemExit):
+        main([*arguments, "--set=training.task.chains=[1]", f"--run={root / 'another'}"])
+    assert "chains is [1]; it lists numbers of steps from 2 up" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_an_autoencoder_trained_alone_serves_a_training(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = CONFIG.with_name("mask-autoencoder.yaml")
     small = [setting.replace("autoencoder.", "mask.", 1) for setting in SMALL if setting.startswith("autoencoder.")]

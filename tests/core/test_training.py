@@ -26,7 +26,7 @@ from camseg_core.training import loop
 from camseg_core.training.autoencoder import AutoencoderTraining, train_autoencoder
 from camseg_core.training.frames import Frames
 from camseg_core.training.loop import LoopConfig, Loss, Run, Stopped
-from camseg_core.training.objectives import TaskLoss
+from camseg_core.training.objectives import TaskLoss, met_by_ddim
 from camseg_core.training.pixel_loss import pixel_loss
 from camseg_core.training.stream import FrameStream
 from camseg_core.training.transformer import TransformerTraining, confusion_of, train_transformer
@@ -268,6 +268,23 @@ def test_the_weights_of_rare_classes_fade() -> None:
     assert task.class_weights(balanced, 5).tolist() == pytest.approx([0.5, 2.0])
     assert task.class_weights(balanced, 10).tolist() == task.class_weights(balanced, 11).tolist() == [1.0, 1.0]
     assert TaskLoss(balanced_until=0).class_weights(balanced, 0).tolist() == [1.0, 1.0]
+
+
+def test_chains_judge_each_later_call_in_turn() -> None:
+    task = TaskLoss(chains=(2, 4))
+    assert [task.judged_call(step) for step in range(5)] == [(2, 1), (4, 1), (4, 2), (4, 3), (2, 1)]
+    assert TaskLoss().judged_call(0) is None
+
+
+@torch.no_grad()
+def test_what_a_chain_judges_last_is_what_ddim_gives() -> None:
+    model, random = tiny_lite(), torch.Generator().manual_seed(0)
+    condition = torch.randn(2, 6, model.config.condition_width, generator=random)
+    start = torch.randn(2, 6, model.config.denoised_channels, generator=random)
+    x, number = met_by_ddim(model, condition, start, steps=4, call=3)
+    judged = model.denoiser(x.flatten(0, 1), torch.full((12,), number), condition.flatten(0, 1))
+    given = model.sample(condition, "ddim", SamplerOptions(4, model.config.temperature), start.flatten(0, 1), lambda k: start.flatten(0, 1))
+    torch.testing.assert_close(judged, given.flatten(0, 1))
 
 
 @pytest.mark.slow
