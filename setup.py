@@ -38,7 +38,7 @@ setup(
             "weights/*/*.json",
             "weights/*/*.md",
             "weights/*/*.safetensors",
-            "weights/*/onnx/*.onnx",
+            "weights/*/onnx/*/*.onnx",
         ],
         "camseg_ros": ["py.typed", "demo/*.html"],
     },

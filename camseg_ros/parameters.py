@@ -11,7 +11,8 @@ from rclpy.parameter import Parameter
 
 from camseg_core.errors import ConfigError
 from camseg_core.model.samplers import SAMPLERS
-from camseg_core.runtime.engine_onnx import PROVIDERS
+from camseg_core.runtime.graphs import DEFAULT_PRECISION, PRECISIONS
+from camseg_core.runtime.providers import PROVIDERS
 
 Value = str | int | float
 
@@ -27,6 +28,8 @@ class Spec:
     default: Value
     description: str
     choices: tuple[str, ...] = ()
+    several: bool = False
+    """Whether a value may be several of the choices, with commas between."""
     limits: tuple[float, float] | None = None
     fixed_because: str = ""
     """Why it cannot change while the node runs; empty if it can."""
@@ -35,7 +38,7 @@ class Spec:
     def takes(self) -> str:
         """What a value may be, in words."""
         if self.choices:
-            return f"one of {', '.join(self.choices)}"
+            return f"one of {', '.join(self.choices)}" + (", or several with commas between" if self.several else "")
         kind = {str: "a string", int: "an integer", float: "a number"}[type(self.default)]
         return f"{kind} from {self.limits[0]} to {self.limits[1]}" if self.limits else kind
 
@@ -50,7 +53,8 @@ class Spec:
         if type(value) is not type(self.default):
             raise ConfigError(f"parameter '{self.name}' takes {self.takes}, got {value!r} ({_type_name(value)})")
         assert isinstance(value, str | int | float)
-        if self.choices and value not in self.choices:
+        chosen = [part.strip() for part in value.split(",")] if self.several and isinstance(value, str) else [value]
+        if self.choices and not all(each in self.choices for each in chosen):
             raise ConfigError(f"parameter '{self.name}' takes {self.takes}, got {value!r}")
         if self.limits and not (isinstance(value, int | float) and self.limits[0] <= value <= self.limits[1]):
             raise ConfigError(f"parameter '{self.name}' takes {self.takes}, got {value!r}")
@@ -80,8 +84,22 @@ SPECS: tuple[Spec, ...] = (
     Spec(
         "provider",
         "cpu",
-        "Where the model runs; cuda and tensorrt need onnxruntime-gpu.",
+        "Where the model runs, the first that starts of those named; cuda and tensorrt need onnxruntime-gpu.",
         choices=tuple(PROVIDERS),
+        several=True,
+        fixed_because=RELOAD,
+    ),
+    Spec(
+        "precision",
+        DEFAULT_PRECISION,
+        "What the model computes in; the checkpoint folder must have graphs of it (camseg export).",
+        choices=PRECISIONS,
+        fixed_because=RELOAD,
+    ),
+    Spec(
+        "engine_cache",
+        "",
+        "Folder in which TensorRT keeps the engines that it builds; empty: none, they are built at every start.",
         fixed_because=RELOAD,
     ),
     Spec("threads", 0, "CPU threads for the model; 0 = all cores.", limits=(0, 64), fixed_because=RELOAD),
@@ -93,6 +111,14 @@ SPECS: tuple[Spec, ...] = (
         fixed_because=RELOAD,
     ),
     Spec("steps", 1, "Denoising steps; more take longer. one_step has one.", limits=(1, 1000), fixed_because=RELOAD),
+    Spec(
+        "temperature",
+        -1.0,
+        "What the noise is scaled by; below 0: the model's own.",
+        limits=(-1.0, 10.0),
+        fixed_because=RELOAD,
+    ),
+    Spec("eta", 0.0, "Share of noise that ddim adds on the way.", limits=(0.0, 1.0), fixed_because=RELOAD),
     Spec(
         "seed", 0, "Start of the random numbers: the same seed and image give the same mask.", limits=(0, 2**32 - 1), fixed_because=RELOAD
     ),
@@ -134,9 +160,13 @@ class Parameters:
 
     model: str
     provider: str
+    precision: str
+    engine_cache: str
     threads: int
     sampler: str
     steps: int
+    temperature: float
+    eta: float
     seed: int
     image_transport: str
     image_reliability: str

@@ -66,13 +66,24 @@ class SegmentationNode(Node):
         """Load the model and choose how images are converted.
 
         Raises:
-            ModelError: the checkpoint folder is missing or damaged.
+            ModelError: the checkpoint folder is missing or damaged, or has no graphs in the precision asked for.
             ConfigError: the provider is not there, the sampler does not suit, or nothing can convert images.
         """
         given = self._settings
         self._segmenter = Segmenter.from_pretrained(
-            given.model, provider=given.provider, threads=given.threads, sampler=given.sampler, steps=given.steps, seed=given.seed
+            given.model,
+            provider=given.provider,
+            precision=given.precision,
+            threads=given.threads,
+            sampler=given.sampler,
+            steps=given.steps,
+            seed=given.seed,
+            temperature=None if given.temperature < 0 else given.temperature,
+            eta=given.eta,
+            engine_cache=given.engine_cache or None,
         )
+        if self._segmenter.fallback:
+            self.get_logger().warning(f"the model runs on {self._segmenter.provider}: {self._segmenter.fallback}")
         self._converter = choose_converter()
 
     def start(self) -> None:
@@ -81,9 +92,9 @@ class SegmentationNode(Node):
         self._camera.subscribe(self._store)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # reports go on when simulated time stands still
         self._timer = self.create_timer(self._settings.diagnostics_period, self._report, clock=steady)
-        given = self._settings
+        given, model = self._settings, self._segmenter
         self.get_logger().info(
-            f"ready: model {self._segmenter.name} on {self._segmenter.provider}, images from {self._camera.topic} "
+            f"ready: model {model.name} on {model.provider} in {model.precision}, images from {self._camera.topic} "
             f"({given.image_transport}, {given.image_reliability}), converted by {self._converter.name}"
         )
 
@@ -149,6 +160,8 @@ class SegmentationNode(Node):
         facts = {
             "model": self._segmenter.name,
             "provider": self._segmenter.provider,
+            "provider fallback": self._segmenter.fallback or "none",
+            "precision": self._segmenter.precision,
             "converter": self._converter.name,
             "input topic": self._camera.topic,
         }

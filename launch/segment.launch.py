@@ -13,7 +13,8 @@ from camseg_ros.middleware import environment
 ARGUMENTS = {
     "image": ("image", "The camera's topic; with image_transport compressed, without the ending /compressed."),
     "model": ("", "Name of a bundled model, or a checkpoint folder; empty: what the parameter file says."),
-    "provider": ("", "cpu, cuda or tensorrt; empty: what the parameter file says."),
+    "provider": ("", "cpu, cuda or tensorrt, or several to try in turn, as tensorrt,cuda,cpu; empty: what the parameter file says."),
+    "precision": ("", "fp32, fp16 or int8; empty: what the parameter file says."),
     "params_file": (
         str(Path(__file__).resolve().parents[1] / "config" / "segment.param.yaml"),
         "Parameter file; what is given on the launch line wins over it.",
@@ -24,7 +25,7 @@ ARGUMENTS = {
 
 def overrides(context: LaunchContext) -> dict[str, str]:
     """The parameters given on the launch line; what was left at its default stays out of the parameter file's way."""
-    given = {name: LaunchConfiguration(name).perform(context) for name in ("model", "provider")}
+    given = {name: LaunchConfiguration(name).perform(context) for name in ("model", "provider", "precision")}
     return {name: value for name, value in given.items() if value}
 
 

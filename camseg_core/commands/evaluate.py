@@ -49,6 +49,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     about: dict[str, str | int] = {
         "data": f"{options.data.resolve().name}/{options.split}",
         "frames": frames,
+        "precision": options.precision,
         "sampler": options.sampler,
         "steps": options.steps,
         "seed": options.seed,

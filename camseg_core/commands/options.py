@@ -1,10 +1,14 @@
 """What commands share: types of options, and the options that choose a model."""
 
 import argparse
+import math
 from collections.abc import Callable
+from pathlib import Path
 
+from camseg_core.errors import ConfigError
 from camseg_core.model.samplers import SAMPLERS
-from camseg_core.runtime.engine_onnx import PROVIDERS
+from camseg_core.runtime.graphs import DEFAULT_PRECISION, PRECISIONS
+from camseg_core.runtime.providers import PROVIDERS, provider_list
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.weights import DEFAULT_MODEL, bundled_models
 
@@ -31,28 +35,73 @@ def share(text: str) -> float:
     return value
 
 
+def not_negative(text: str) -> float:
+    """An argparse type: a number from 0 up."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not (value >= 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
+    return value
+
+
+def providers(text: str) -> tuple[str, ...]:
+    """An argparse type: providers in the order to try them, with commas between."""
+    try:
+        return provider_list(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `segmenter_of` reads: which model, on what, and how it samples."""
     model = parser.add_argument_group("model")
+    add_model_option(model)
     model.add_argument(
-        "--model", default=DEFAULT_MODEL, help=f"a checkpoint folder or one of {', '.join(bundled_models())} (default: %(default)s)"
+        "--provider",
+        type=providers,
+        metavar="LIST",
+        default="cpu",
+        help=f"what computes: one of {', '.join(PROVIDERS)}, or several to try in turn, as in tensorrt,cuda,cpu (default: %(default)s)",
     )
-    model.add_argument("--provider", choices=list(PROVIDERS), default="cpu", help="what computes (default: %(default)s)")
+    model.add_argument(
+        "--precision", choices=list(PRECISIONS), default=DEFAULT_PRECISION, help="what it computes in (default: %(default)s)"
+    )
     model.add_argument("--threads", type=at_least(0), default=0, help="CPU threads; 0 = all cores (default: %(default)s)")
     model.add_argument("--sampler", choices=list(SAMPLERS), default="one_step", help="(default: %(default)s)")
     model.add_argument(
         "--steps", type=at_least(1), default=1, help="denoising steps, for samplers other than one_step (default: %(default)s)"
     )
     model.add_argument("--seed", type=at_least(0), default=0, help="of the noise; same seed, same mask (default: %(default)s)")
+    model.add_argument("--temperature", type=not_negative, metavar="T", help="scales the noise (default: the model's own)")
+    model.add_argument("--eta", type=share, default=0.0, help="DDIM's share of noise on the way, 0 to 1 (default: %(default)s)")
+    model.add_argument("--engine-cache", type=Path, metavar="FOLDER", help="where TensorRT keeps the engines that it builds")
+
+
+def add_model_option(parser: argparse._ActionsContainer) -> None:
+    """Add `--model` alone."""
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, help=f"a checkpoint folder or one of {', '.join(bundled_models())} (default: %(default)s)"
+    )
 
 
 def segmenter_of(options: argparse.Namespace) -> Segmenter:
     """The model that the options of `add_model_options` ask for.
 
     Raises:
-        ModelError: the folder is missing, incomplete or damaged.
-        ConfigError: the provider is not installed, or the number of steps does not fit the model's schedule.
+        ModelError: the folder is missing, incomplete or damaged, or has no graphs in this precision.
+        ConfigError: no provider of the list can be used, or the number of steps does not fit the model's schedule.
     """
     return Segmenter.from_pretrained(
-        options.model, provider=options.provider, threads=options.threads, sampler=options.sampler, steps=options.steps, seed=options.seed
+        options.model,
+        provider=options.provider,
+        precision=options.precision,
+        threads=options.threads,
+        sampler=options.sampler,
+        steps=options.steps,
+        seed=options.seed,
+        temperature=options.temperature,
+        eta=options.eta,
+        engine_cache=options.engine_cache,
     )

@@ -115,7 +115,7 @@ class CamSegConfig:
     `mask_autoencoder` share the work. `patch_size` is the side of the square of latent cells that make one token.
     `pixel_mean` and `pixel_std` normalise RGB in 0..255. `network_pixels` is the area that a frame is scaled down to
     (keeping its aspect) before the network sees it. `temperature` is what the noise is scaled by when masks are sampled, see
-    `samplers.SamplerOptions`.
+    `samplers.SamplerOptions`. Logits are multiplied by `sharpness` before the softmax that gives the confidence.
     """
 
     name: str
@@ -131,6 +131,7 @@ class CamSegConfig:
     pixel_std: tuple[float, ...] = (127.5, 127.5, 127.5)
     noise_steps: int = field(default=1000)
     temperature: float = 1.0
+    sharpness: float = 1.0
 
     def __post_init__(self) -> None:
         published = self.autoencoder is not None and self.image_encoder is None and self.mask_autoencoder is None
@@ -143,6 +144,8 @@ class CamSegConfig:
             raise ModelError(f"transformer.fusion is {self.transformer.fusion!r}; it is sequence or grid")
         if self.denoiser.prediction not in ("noise", "sample"):
             raise ModelError(f"denoiser.prediction is {self.denoiser.prediction!r}; it is noise or sample")
+        if not self.sharpness > 0:
+            raise ModelError(f"sharpness is {self.sharpness}; it is more than 0")
 
     @property
     def mask_codec(self) -> AutoencoderConfig | MaskAutoencoderConfig:

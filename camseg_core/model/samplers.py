@@ -137,6 +137,14 @@ def one_step(denoise: Denoise, start: Array, schedule: Schedule, options: Sample
 
 SAMPLERS: dict[str, Sampler] = {"one_step": one_step, "ddim": ddim, "dpm_solver": dpm_solver, "ancestral": ancestral}
 
+FUSABLE = ("one_step", "ddim", "dpm_solver")
+"""Samplers that need no noise but what they start from (DDIM at eta 0), so that all their steps fit into one graph."""
+
+
+def start_scale(sampler: str, options: SamplerOptions) -> float:
+    """What the noise that a sampler starts from is scaled by, see `SamplerOptions.temperature`."""
+    return options.temperature if sampler in ("ddim", "dpm_solver") else 1.0
+
 
 def sampler_named(name: str) -> Sampler:
     """The sampler of that name.

@@ -1,6 +1,7 @@
-"""A model's parts as ONNX Runtime sessions: numpy arrays in and out."""
+"""A model's graphs as ONNX Runtime sessions, on the first execution provider of a list that starts."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,102 +10,171 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.errors import ConfigError, ModelError
+from camseg_core.runtime.bound_graph import Array, BoundGraph, DeviceArray, HostBuffers
+from camseg_core.runtime.graphs import DEFAULT_PRECISION, PARTS, Fused, check_precision, graph_path
+from camseg_core.runtime.providers import REMEDY, onnxruntime_module, provider_list, session_providers, why_missing
 
-PARTS = ("image_encoder", "transformer", "denoiser", "decoder")
-"""The graphs of a checkpoint folder, `onnx/<part>.onnx`, in the order in which a frame passes them."""
-
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
-"""Execution providers by the name that options use."""
+logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.uint8]
 
 
 class OnnxEngine:
-    """The four parts of a model on one execution provider.
+    """The graphs of a model on one execution provider.
+
+    What one graph leaves for the next stays in the provider's memory, as a `DeviceArray`; numpy arrays cross over.
 
     Args:
-        folder: a checkpoint folder with `onnx/<part>.onnx`.
-        provider: a key of `PROVIDERS`.
+        folder: a checkpoint folder with `onnx/<precision>/<graph>.onnx`.
+        provider: keys of `PROVIDERS` in the order to try them, as a sequence or with commas between.
         threads: threads per operator; 0 leaves the choice to ONNX Runtime (one per core).
+        precision: one of `PRECISIONS`.
+        fused: run this graph of the whole network, by `run_fused`, in place of the parts.
+        engine_cache: folder in which TensorRT keeps the engines that it builds.
+
+    Attributes:
+        provider: the one in use.
+        fallback: why it is not the first of the list; empty if it is.
 
     Raises:
-        ConfigError: the provider is unknown or the installed ONNX Runtime lacks it.
+        ConfigError: a provider is unknown, or none of the list is there and starts; an unknown precision; the cache cannot be written to.
         ModelError: a graph is missing or damaged.
     """
 
-    def __init__(self, folder: Path, provider: str = "cpu", threads: int = 0) -> None:
-        self.provider = provider
-        onnxruntime = _onnxruntime()
-        names = _provider_names(provider, onnxruntime.get_available_providers())
+    def __init__(
+        self,
+        folder: Path,
+        provider: str | Sequence[str] = "cpu",
+        threads: int = 0,
+        *,
+        precision: str = DEFAULT_PRECISION,
+        fused: Fused | None = None,
+        engine_cache: Path | None = None,
+    ) -> None:
+        wanted = provider_list(provider)
+        self.precision, self.fused = check_precision(precision), fused
+        paths = {graph: graph_path(folder, precision, graph) for graph in ((fused.name,) if fused else PARTS)}
+        for path in paths.values():
+            _check_is_there(path, folder, precision, fused)
+        if engine_cache is not None:
+            _make(engine_cache)
+        onnxruntime = onnxruntime_module()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         # threads that spin while they wait burn a core that the camera driver or the middleware needs
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self.provider, self.fallback, sessions = _start(onnxruntime, wanted, paths, options, precision, engine_cache)
+        if self.fallback:
+            logger.warning("the model runs on %s: %s", self.provider, self.fallback)
+        device = "cpu" if self.provider == "cpu" else "cuda"
+        buffers = None if device == "cpu" else HostBuffers.of(onnxruntime, sessions[next(iter(sessions))].get_providers())
+        self._graphs = {name: BoundGraph(session, device, buffers) for name, session in sessions.items()}
+        self._nothing_known: dict[tuple[int, int], dict[str, DeviceArray]] = {}
 
-        def session(part: str) -> Any:
-            return _load(folder / "onnx" / f"{part}.onnx", lambda path: onnxruntime.InferenceSession(path, options, providers=names))
+    @property
+    def takes_mask(self) -> bool:
+        """Whether the transformer can be told what is known of the mask."""
+        return "mask" in self._graphs["transformer"].inputs
 
-        self._sessions = {part: session(part) for part in PARTS}
-        self._feature_names = [output.name for output in self._sessions["image_encoder"].get_outputs()]
-        if self._sessions[PARTS[0]].get_providers()[0] != names[0]:
-            raise ConfigError(f"{names[0]} did not start: its libraries (CUDA, cuDNN, TensorRT) are missing or do not match it")
-
-    def encode_image(self, image: npt.NDArray[np.uint8]) -> dict[str, Floats]:
+    def encode_image(self, image: Ids) -> dict[str, DeviceArray]:
         """RGB `(B, H, W, 3)` to feature maps by name; `features` is `(B, C, h, w)` with one cell per token."""
-        maps = self._run("image_encoder", {"image": image})
-        return dict(zip(self._feature_names, maps, strict=True))
+        graph = self._graphs["image_encoder"]
+        return dict(zip(graph.outputs, graph.keep({"image": image}), strict=True))
 
-    def conditions(self, features: Mapping[str, Floats]) -> Floats:
-        """Feature maps to conditions `(B, N, D)`, the whole mask hidden."""
-        return self._run("transformer", features)[0]
+    def conditions(
+        self, features: Mapping[str, DeviceArray], mask: Floats | None = None, hidden: npt.NDArray[np.bool_] | None = None
+    ) -> DeviceArray:
+        """Feature maps to conditions `(B, N, D)`.
 
-    def denoise(self, tokens: Floats, step: int, condition: Floats) -> Floats:
-        """Noisy tokens `(N, C)` at a step number, with conditions `(N, D)`, to the denoiser's raw output."""
-        return self._run("denoiser", {"tokens": tokens, "step": np.array([step], np.int64), "condition": condition})[0]
+        `mask` `(B, L, token_channels)` and `hidden` `(B, L)` tell what is known of the mask; without them, nothing is. Only a model that
+        `takes_mask` can be told.
+        """
+        if mask is not None and hidden is not None:
+            known: Mapping[str, Any] = {"mask": mask, "hidden": hidden}
+        else:
+            known = self._all_hidden(features["features"].shape) if self.takes_mask else {}
+        return self._graphs["transformer"].keep({**features, **known})[0]
 
-    def decode(self, latents: Floats) -> tuple[npt.NDArray[np.uint8], Floats]:
-        """Mask latents `(B, C, h, w)` to train ids and confidence, `(B, H, W)` each."""
-        mask, confidence = self._run("decoder", {"latents": latents})
-        return mask.astype(np.uint8, copy=False), confidence
+    def denoise(self, tokens: Floats, step: int, condition: Floats | DeviceArray) -> Floats:
+        """Noisy tokens `(M, C)` at a step number to the denoiser's raw output; conditions `(M, D)` or `(B, N, D)`, B·N being M."""
+        rows = condition.reshaped(-1, condition.shape[-1]) if isinstance(condition, DeviceArray) else condition
+        inputs: dict[str, Array | DeviceArray] = {"tokens": tokens, "step": np.array([step], np.int64), "condition": rows}
+        return self._graphs["denoiser"].fetch(inputs)[0]
 
-    def _run(self, part: str, inputs: Mapping[str, npt.NDArray[np.generic]]) -> list[npt.NDArray[np.float32]]:
-        outputs: list[npt.NDArray[np.float32]] = self._sessions[part].run(None, dict(inputs))
-        return outputs
+    def decode(self, latents: Floats, sharpness: float = 1.0) -> tuple[Ids, Floats]:
+        """Mask latents `(B, S, C, h, w)`, S samples of each frame, to train ids and confidence, `(B, H, W)` each.
+
+        Class probabilities are the softmax of `sharpness` times the logits, averaged over the samples.
+        """
+        mask, confidence = self._graphs["decoder"].fetch({"latents": latents, "sharpness": np.array(sharpness, np.float32)})
+        return mask, confidence
+
+    def run_fused(self, image: Ids, start: Floats, sharpness: float = 1.0) -> tuple[Ids, Floats]:
+        """RGB `(B, H, W, 3)` and what the sampler starts from `(B, N, C)` to train ids and confidence, `(B, H, W)` each."""
+        assert self.fused is not None
+        inputs: dict[str, Array | DeviceArray] = {"image": image, "start": start, "sharpness": np.array(sharpness, np.float32)}
+        mask, confidence = self._graphs[self.fused.name].fetch(inputs)
+        return mask, confidence
+
+    def _all_hidden(self, features: tuple[int, ...]) -> dict[str, DeviceArray]:
+        """The transformer's inputs where nothing is known; made once for a size, and left where the provider computes."""
+        graph = self._graphs["transformer"]
+        size = batch, tokens = features[0], features[2] * features[3]
+        if size not in self._nothing_known:
+            mask = np.zeros((batch, tokens, graph.inputs["mask"].shape[2]), np.float32)
+            known = {"mask": mask, "hidden": np.ones((batch, tokens), np.bool_)}
+            self._nothing_known[size] = {name: graph.to_device(array) for name, array in known.items()}
+        return self._nothing_known[size]
 
 
-def _onnxruntime() -> ModuleType:
-    """ONNX Runtime, imported late so that a machine without it gets an error that says what to install."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ConfigError(f"ONNX Runtime cannot be imported ({error}); pip install onnxruntime, or onnxruntime-gpu") from error
-    return onnxruntime
-
-
-def _provider_names(provider: str, available: list[str]) -> list[str]:
-    if provider not in PROVIDERS:
-        raise ConfigError(f"unknown provider {provider!r}; choose one of {', '.join(PROVIDERS)}")
-    wanted = PROVIDERS[provider]
-    if wanted not in available:
-        raise ConfigError(
-            f"provider {provider!r} needs ONNX Runtime's {wanted}, but the installed one has only {', '.join(available)}; "
-            f"put onnxruntime-gpu in place of onnxruntime (pip uninstall onnxruntime onnxruntime-gpu, then "
-            f"pip install onnxruntime-gpu), or choose provider cpu"
-        )
-    # ONNX Runtime places operators that a GPU provider lacks on the CPU, so that one is always listed last
-    return [wanted] if provider == "cpu" else [wanted, PROVIDERS["cpu"]]
-
-
-def _load(path: Path, load: Callable[[Path], Any]) -> Any:
+def _check_is_there(path: Path, folder: Path, precision: str, fused: Fused | None) -> None:
     if not path.is_file():
-        raise ModelError(f"missing {path}: the checkpoint folder is not exported or not whole")
+        wanted = f" --fused {fused.sampler}:{fused.steps}" if fused else ""
+        raise ModelError(
+            f"missing {path}: the checkpoint folder is not whole, or not exported in {precision}; "
+            f"camseg export --model {folder} --precision {precision}{wanted} makes it"
+        )
+
+
+def _make(folder: Path) -> None:
     try:
-        return load(path)
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the engine cache {folder} cannot be made: {error.strerror}") from error
+
+
+def _start(
+    onnxruntime: ModuleType, wanted: tuple[str, ...], paths: Mapping[str, Path], options: Any, precision: str, engine_cache: Path | None
+) -> tuple[str, str, dict[str, Any]]:
+    """The first provider that is there and starts, why those before it do not, and its sessions by graph."""
+    available = onnxruntime.get_available_providers()
+    reasons: list[str] = []
+    for provider in wanted:
+        reason = why_missing(provider, available)
+        if not reason:
+            providers = session_providers(provider, available, precision, engine_cache)
+            try:
+                sessions = {graph: _load(onnxruntime, path, options, providers) for graph, path in paths.items()}
+            except ModelError as error:
+                if provider == wanted[-1]:
+                    raise
+                reason = str(error)
+            else:
+                # without its libraries, ONNX Runtime leaves a provider out and goes on with the next
+                if all(session.get_providers()[0] == providers[0][0] for session in sessions.values()):
+                    return provider, "; ".join(reasons), sessions
+                reason = f"{providers[0][0]} did not start: its libraries (CUDA, cuDNN, TensorRT) are missing or do not match it"
+        reasons.append(reason)
+    absent = any(why_missing(provider, available) for provider in wanted)
+    raise ConfigError("; ".join([*reasons, REMEDY] if absent else reasons))
+
+
+def _load(onnxruntime: ModuleType, path: Path, options: Any, providers: list[tuple[str, dict[str, str]]]) -> Any:
+    try:
+        # falling back is for the list of providers to say, not for ONNX Runtime
+        return onnxruntime.InferenceSession(path, options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's error types share no base but Exception
         first_line = str(error).strip().splitlines()[0]
         raise ModelError(f"cannot load {path}: {first_line}; the file is damaged, fetch or export it again") from error

@@ -1,10 +1,11 @@
 """The public way to segment: a camera frame in, train ids out."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +13,16 @@ import numpy.typing as npt
 from camseg_core.errors import ImageError
 from camseg_core.labels import Label, read_labels
 from camseg_core.model.config import CamSegConfig, load_config
-from camseg_core.model.samplers import SamplerOptions, sampler_named
+from camseg_core.model.samplers import FUSABLE, SamplerOptions, sampler_named, start_scale
 from camseg_core.model.schedule import Schedule
+from camseg_core.runtime.bound_graph import DeviceArray
 from camseg_core.runtime.engine_onnx import OnnxEngine
 from camseg_core.runtime.framing import Framing
+from camseg_core.runtime.graphs import DEFAULT_PRECISION, Fused, graph_path
 from camseg_core.weights import DEFAULT_MODEL, checkpoint_folder
+
+Ids = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,8 @@ class Segmentation:
     """A segmented frame.
 
     `mask` is `(H, W)` uint8 Cityscapes train ids (255 = unlabelled) and `confidence` `(H, W)` float32 in 0..1, both at the
-    frame's own size; `timings` are milliseconds per stage, in order.
+    frame's own size; `timings` are milliseconds per stage, in order. For frames that went through the network together, the network's
+    stages are how long all of them took: so long did each have to wait.
     """
 
     mask: npt.NDArray[np.uint8]
@@ -32,16 +39,39 @@ class Segmentation:
     timings: dict[str, float]
 
 
+class Engine(Protocol):
+    """What computes: `OnnxEngine` on the vehicle, `TorchEngine` to check against. Its methods' arrays are described there."""
+
+    @property
+    def provider(self) -> str: ...
+    @property
+    def fallback(self) -> str: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def fused(self) -> Fused | None: ...
+    @property
+    def takes_mask(self) -> bool: ...
+    def encode_image(self, image: Ids) -> dict[str, DeviceArray]: ...
+    def conditions(
+        self, features: Mapping[str, DeviceArray], mask: Floats | None = None, hidden: npt.NDArray[np.bool_] | None = None
+    ) -> DeviceArray: ...
+    def denoise(self, tokens: Floats, step: int, condition: Floats | DeviceArray) -> Floats: ...
+    def decode(self, latents: Floats, sharpness: float = 1.0) -> tuple[Ids, Floats]: ...
+    def run_fused(self, image: Ids, start: Floats, sharpness: float = 1.0) -> tuple[Ids, Floats]: ...
+
+
 class Segmenter:
     """A loaded model. The same frame gives the same mask, every time: the noise is drawn from `seed` anew for each frame."""
 
     def __init__(
-        self, config: CamSegConfig, labels: tuple[Label, ...], engine: OnnxEngine, sampler: str, options: SamplerOptions, seed: int
+        self, config: CamSegConfig, labels: tuple[Label, ...], engine: Engine, sampler: str, options: SamplerOptions, seed: int
     ) -> None:
         self.config = config
         self.labels = labels
         self._engine = engine
         self._sampler = sampler_named(sampler)
+        self._start_scale = start_scale(sampler, options)
         self._options = options
         self._schedule = Schedule.cosine(config.noise_steps)
         self._schedule.respaced(options.steps)  # an impossible number of steps is refused now, not at the first frame
@@ -52,27 +82,43 @@ class Segmenter:
         cls,
         model: str | Path = DEFAULT_MODEL,
         *,
-        provider: str = "cpu",
+        provider: str | Sequence[str] = "cpu",
+        precision: str = DEFAULT_PRECISION,
         threads: int = 0,
         sampler: str = "one_step",
         steps: int = 1,
         seed: int = 0,
         temperature: float | None = None,
+        eta: float = 0.0,
+        engine_cache: str | Path | None = None,
     ) -> "Segmenter":
         """Load a bundled model by name or a checkpoint folder by path.
 
-        `provider` is cpu, cuda or tensorrt; `threads` 0 means all cores; `sampler` is one_step, ddim, dpm_solver or
-        ancestral, and `steps` (1 to 1000) how often the latter three call the denoiser. `temperature` scales the noise, see
-        `SamplerOptions`; without it, the model's own is used.
+        A graph of the whole network is used if the folder has one for this precision, sampler and number of steps, else its parts.
+
+        Args:
+            model: the name or the folder.
+            provider: cpu, cuda or tensorrt, or several in the order to try them, as in `"tensorrt,cuda,cpu"` or a sequence.
+            precision: fp32, fp16 or int8.
+            threads: of the CPU; 0 means all cores.
+            sampler: one_step, ddim, dpm_solver or ancestral.
+            steps: how often the latter three call the denoiser, 1 to 1000.
+            seed: of the noise.
+            temperature: scales the noise, see `SamplerOptions`; without it, the model's own is used.
+            eta: DDIM's share of noise on the way, 0 to 1.
+            engine_cache: folder in which TensorRT keeps its engines; without it they are built at every start.
 
         Raises:
-            ModelError: the folder is missing, incomplete or damaged.
-            ConfigError: an option is not among its choices, or the provider is not installed; the message lists them.
+            ModelError: the folder is missing, incomplete or damaged, or lacks the graphs of this precision.
+            ConfigError: an option is not among its choices, or no provider of the list can be used; the message lists them.
         """
         folder = checkpoint_folder(model)
         config, labels = load_config(folder / "config.json"), read_labels(folder / "labels.json")
-        options = SamplerOptions(steps, config.temperature if temperature is None else temperature)
-        return cls(config, labels, OnnxEngine(folder, provider, threads), sampler, options, seed)
+        options = SamplerOptions(steps, config.temperature if temperature is None else temperature, eta)
+        fused = _fused_graph(folder, precision, sampler, options)
+        cache = None if engine_cache is None else Path(engine_cache)
+        engine = OnnxEngine(folder, provider, threads, precision=precision, fused=fused, engine_cache=cache)
+        return cls(config, labels, engine, sampler, options, seed)
 
     @property
     def name(self) -> str:
@@ -89,51 +135,131 @@ class Segmenter:
         """The execution provider in use: cpu, cuda or tensorrt."""
         return self._engine.provider
 
-    def segment(self, rgb: npt.NDArray[np.uint8]) -> Segmentation:
+    @property
+    def fallback(self) -> str:
+        """Why the provider in use is not the first that was asked for; empty if it is."""
+        return self._engine.fallback
+
+    @property
+    def precision(self) -> str:
+        """What the graphs compute in: fp32, fp16 or int8."""
+        return self._engine.precision
+
+    def warm_up(self, height: int, width: int) -> float:
+        """Segment a grey frame of the camera's size, so that the first true one need not wait; returns the seconds it took.
+
+        ONNX Runtime plans its memory at the first frame of a size, and TensorRT builds its engines, for minutes, unless they are cached.
+        """
+        began = time.perf_counter()
+        self.segment(np.full((height, width, 3), 128, np.uint8))
+        return time.perf_counter() - began
+
+    def segment(self, rgb: Ids) -> Segmentation:
         """Segment one RGB frame `(H, W, 3)` uint8 of any size from 1×1 up.
 
         Raises:
             ImageError: the array has another shape or type.
         """
+        return self.segment_batch([rgb])[0]
+
+    def segment_batch(self, frames: Sequence[Ids]) -> list[Segmentation]:
+        """Segment RGB frames, such as those of several cameras; those of one size go through the network together.
+
+        Each gives what `segment` gives it.
+
+        Raises:
+            ImageError: a frame is no RGB frame.
+        """
+        prepared = [self._prepare(rgb) for rgb in frames]
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, frame in enumerate(prepared):
+            groups.setdefault(frame.framing.padded, []).append(index)
+        results: dict[int, Segmentation] = {}
+        for padded, members in groups.items():
+            network = _Stages()
+            mask, confidence = self._network(np.stack([prepared[index].image for index in members]), padded, network)
+            for place, index in enumerate(members):
+                results[index] = prepared[index].finish(mask[place], confidence[place], network)
+        return [results[index] for index in range(len(prepared))]
+
+    def _prepare(self, rgb: Ids) -> "_Frame":
         if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
             found = f"{rgb.shape} {rgb.dtype}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
             raise ImageError(f"cannot segment {found}: a frame is an RGB array (H, W, 3) of uint8, at least 1×1")
         stages = _Stages()
         with stages("preprocess"):
             framing = Framing.fit(rgb.shape[0], rgb.shape[1], self.config.network_pixels, self.config.size_multiple)
-            image = framing.to_network(rgb)[None]
+            image = framing.to_network(rgb)
+        return _Frame(framing, image, stages)
+
+    def _network(self, images: Ids, padded: tuple[int, int], stages: "_Stages") -> tuple[Ids, Floats]:
+        """Frames of one size `(B, H, W, 3)` to masks and confidences `(B, H, W)`."""
+        stride = self.config.mask_codec.stride * self.config.denoised_patch
+        grid = padded[0] // stride, padded[1] // stride
+        noise = _Noise(self._seed, len(images), (grid[0] * grid[1], self.config.denoised_channels))
+        if self._engine.fused is not None:
+            with stages("network"):
+                start = np.float32(self._start_scale) * noise(-1).reshape(len(images), *noise.shape)
+                return self._engine.run_fused(images, start, self.config.sharpness)
         with stages("image_encoder"):
-            features = self._engine.encode_image(image)
+            features = self._engine.encode_image(images)
         with stages("transformer"):
-            condition = self._engine.conditions(features)[0]
+            condition = self._engine.conditions(features)
         with stages("denoiser"):
-            tokens = self._sample(condition)
+            tokens = self._sample(condition, noise)
         with stages("decoder"):
-            mask, confidence = self._engine.decode(self._to_latents(tokens, features["features"].shape[2:]))
-        with stages("postprocess"):
-            result = framing.mask_to_camera(mask[0]), framing.confidence_to_camera(confidence[0])
-        return Segmentation(*result, stages.milliseconds)
+            return self._engine.decode(self._to_latents(tokens, len(images), grid)[:, None], self.config.sharpness)
 
-    def _sample(self, condition: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Conditions `(N, D)` to what the head denoises, `(N, C)`, clean."""
-        random = np.random.default_rng(self._seed)
-        shape = (condition.shape[0], self.config.denoised_channels)
+    def _sample(self, condition: DeviceArray, noise: "_Noise") -> Floats:
+        """Conditions `(B, N, D)` to what the head denoises, `(B·N, C)`, clean."""
 
-        def noise(_: int) -> npt.NDArray[np.float32]:
-            return random.standard_normal(shape, np.float32)
-
-        def denoise(tokens: npt.NDArray[np.float32], step: int) -> npt.NDArray[np.float32]:
+        def denoise(tokens: Floats, step: int) -> Floats:
             return self._engine.denoise(tokens.astype(np.float32, copy=False), step, condition)
 
         tokens = self._sampler(denoise, noise(-1), self._schedule, self._options, noise, self.config.denoiser.prediction)
         return np.asarray(tokens, np.float32)
 
-    def _to_latents(self, denoised: npt.NDArray[np.float32], tokens: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        """What the head denoised, `(N, c·p²)`, to latents `(1, c, H, W)`; `tokens` is the transformer's (rows, columns)."""
-        p = self.config.denoised_patch
-        h, w = (side * self.config.patch_size // p for side in tokens)
-        cells = denoised.reshape(h, w, -1, p, p).transpose(2, 0, 3, 1, 4)  # (c, h, p, w, p)
-        return np.ascontiguousarray(cells.reshape(1, -1, h * p, w * p))
+    def _to_latents(self, denoised: Floats, batch: int, grid: tuple[int, int]) -> Floats:
+        """What the head denoised, `(B·N, c·p²)` in a grid of (rows, columns) per frame, to latents `(B, c, H, W)`."""
+        p, (h, w) = self.config.denoised_patch, grid
+        cells = denoised.reshape(batch, h, w, -1, p, p).transpose(0, 3, 1, 4, 2, 5)  # (B, c, h, p, w, p)
+        return np.ascontiguousarray(cells.reshape(batch, -1, h * p, w * p))
+
+
+def _fused_graph(folder: Path, precision: str, sampler: str, options: SamplerOptions) -> Fused | None:
+    """The graph of the whole network for this sampler, if the checkpoint folder has it and it gives what the parts would."""
+    if sampler not in FUSABLE or options.eta > 0:
+        return None
+    steps = 1 if sampler == "one_step" else options.steps
+    fused = Fused(sampler, steps) if steps >= 1 else None
+    return fused if fused is not None and graph_path(folder, precision, fused.name).is_file() else None
+
+
+class _Noise:
+    """Standard normal noise for a batch, `(B·N, C)`: every frame gets what it would get alone."""
+
+    def __init__(self, seed: int, batch: int, shape: tuple[int, int]) -> None:
+        self.shape = shape
+        self._batch, self._random = batch, np.random.default_rng(seed)
+
+    def __call__(self, _: int) -> Floats:
+        return np.tile(self._random.standard_normal(self.shape, np.float32), (self._batch, 1))
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A camera's frame on its way: `image` is what the network sees, `(h, w, 3)`."""
+
+    framing: Framing
+    image: Ids
+    stages: "_Stages"
+
+    def finish(self, mask: Ids, confidence: Floats, network: "_Stages") -> Segmentation:
+        """The network's answer `(h, w)` at the camera's size."""
+        self.stages.milliseconds |= network.milliseconds
+        with self.stages("postprocess"):
+            result = self.framing.mask_to_camera(mask), self.framing.confidence_to_camera(confidence)
+        return Segmentation(*result, self.stages.milliseconds)
 
 
 class _Stages:

@@ -230,7 +230,15 @@ def test_the_command_prints_the_scores_and_where_the_report_is(
     assert lines[-1] == f"report: {tmp_path}/out/report.html and report.json beside it"
     assert printed.err.splitlines()[-1] == f"{FRAMES}/{FRAMES} frames, about 0 s left"
     content = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
-    assert content["about"] == {"data": "camvid/val", "frames": FRAMES, "sampler": "one_step", "seed": 0, "steps": 1, "threads": 0}
+    assert content["about"] == {
+        "data": "camvid/val",
+        "frames": FRAMES,
+        "precision": "fp32",
+        "sampler": "one_step",
+        "seed": 0,
+        "steps": 1,
+        "threads": 0,
+    }
 
 
 def test_the_command_can_stop_early(camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,6 +78,11 @@ def test_what_is_not_an_rgb_frame_is_refused(segmenter: Segmenter, array) -> Non
         ({"sampler": "euler"}, "unknown sampler 'euler'; choose one of one_step"),
         ({"steps": 0}, "steps is 0; it must be between 1 and 1000"),
         ({"provider": "npu"}, "unknown provider 'npu'; choose one of cpu, cuda, tensorrt"),
+        ({"provider": "cuda,npu"}, "unknown provider 'npu'; choose one of cpu, cuda, tensorrt"),
+        ({"provider": ""}, "unknown provider ''; choose one of cpu, cuda, tensorrt"),
+        ({"provider": []}, "no provider is given; choose one of cpu, cuda, tensorrt"),
+        ({"precision": "int4"}, "unknown precision 'int4'; choose one of fp32, fp16, int8"),
+        ({"eta": 1.5}, "eta is 1.5; it is from 0 to 1"),
         ({"provider": "cuda"}, "needs ONNX Runtime's CUDAExecutionProvider, but the installed one has only .*onnxruntime-gpu"),
     ],
 )
@@ -93,7 +98,7 @@ def test_a_missing_or_damaged_model_says_which_file(tmp_path: Path) -> None:
         Segmenter.from_pretrained(tmp_path)
     folder = tmp_path / "model"
     shutil.copytree(checkpoint_folder("camseg-lite"), folder)
-    graph = folder / "onnx" / "transformer.onnx"
+    graph = folder / "onnx" / "fp32" / "transformer.onnx"
     graph.write_bytes(b"rubbish")
     with pytest.raises(ModelError, match=r"cannot load .*transformer\.onnx") as raised:
         Segmenter.from_pretrained(folder)

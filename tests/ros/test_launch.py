@@ -8,7 +8,7 @@ import pytest
 
 from camseg_ros.share import share_file
 
-ARGUMENTS = {"image", "model", "provider", "params_file", "namespace", "fastdds_profile"}
+ARGUMENTS = {"image", "model", "provider", "precision", "params_file", "namespace", "fastdds_profile"}
 
 
 def load() -> ModuleType:
@@ -39,8 +39,8 @@ def test_only_what_was_given_overrides_the_parameter_file() -> None:
 
     context = LaunchContext()
     context.launch_configurations.update({name: default for name, (default, _) in module.ARGUMENTS.items()})
-    context.launch_configurations.update({"provider": "cuda", "fastdds_profile": "false"})
-    assert module.overrides(context) == {"provider": "cuda"}
+    context.launch_configurations.update({"provider": "cuda", "precision": "fp16", "fastdds_profile": "false"})
+    assert module.overrides(context) == {"provider": "cuda", "precision": "fp16"}
     (node,) = module.start_node(context)
     assert node.node_package == "camseg_ros"
     assert node.node_executable == "segmentation_node"

@@ -59,7 +59,11 @@ def test_every_declaration_is_complete_and_takes_its_default(spec: Spec) -> None
         ("threads", True, "parameter 'threads' takes an integer from 0 to 64, got True (true/false)"),
         ("overlay_opacity", 1.5, "parameter 'overlay_opacity' takes a number from 0.0 to 1.0, got 1.5"),
         ("overlay_opacity", float("nan"), "parameter 'overlay_opacity' takes a number from 0.0 to 1.0, got nan"),
-        ("provider", "gpu", "parameter 'provider' takes one of cpu, cuda, tensorrt, got 'gpu'"),
+        ("provider", "gpu", "parameter 'provider' takes one of cpu, cuda, tensorrt, or several with commas between, got 'gpu'"),
+        ("provider", "cuda,", "parameter 'provider' takes one of cpu, cuda, tensorrt, or several with commas between, got 'cuda,'"),
+        ("precision", "int4", "parameter 'precision' takes one of fp32, fp16, int8, got 'int4'"),
+        ("temperature", 11.0, "parameter 'temperature' takes a number from -1.0 to 10.0, got 11.0"),
+        ("eta", -0.5, "parameter 'eta' takes a number from 0.0 to 1.0, got -0.5"),
         ("model", 7, "parameter 'model' takes a string, got 7 (an integer)"),
         ("model", ["a"], "parameter 'model' takes a string, got ['a'] (a list)"),
         ("model", None, "parameter 'model' takes a string, got None (no value)"),
@@ -69,6 +73,11 @@ def test_a_wrong_value_is_told_with_what_would_be_right(name: str, value: object
     with pytest.raises(ConfigError) as caught:
         BY_NAME[name].check(value)
     assert str(caught.value) == text
+
+
+def test_a_list_of_providers_will_do_for_one() -> None:
+    for value in ("tensorrt,cuda,cpu", "cuda, cpu", "tensorrt"):
+        assert BY_NAME["provider"].check(value) == value
 
 
 def test_an_integer_will_do_for_a_number() -> None:
@@ -83,7 +92,7 @@ def test_what_may_change_changes_and_the_rest_says_why_not() -> None:
     for spec in SPECS:
         if not spec.fixed_because:
             continue
-        other = spec.choices[-1] if spec.choices else "other" if spec.default == "camseg-lite" else spec.default + 1
+        other = spec.choices[-1] if spec.choices else "other" if isinstance(spec.default, str) else spec.default + 1
         kept, answer = change(DEFAULTS, [Parameter("overlay_opacity", value=0.1), Parameter(spec.name, value=other)])
         assert not answer.successful
         assert f"parameter '{spec.name}' cannot change while the node runs: " in answer.reason

@@ -1,0 +1,94 @@
+"""A graph's numbers beside torch's."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+
+from camseg_core.errors import ModelError
+from camseg_core.runtime.export.parts import Arrays, Part
+
+SIZES = ((1, 2, 3), (2, 5, 4))
+"""(batch, rows, columns) that a graph is checked at; it was traced at another."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a graph may be from torch.
+
+    `largest` is the largest difference of a number, as a share of the output's largest value; `mean` the root of the mean squared
+    difference, as a share of that of the output; `ids` the share of pixels with another class: where two are as good as equal, they flip.
+    """
+
+    largest: float
+    mean: float
+    ids: float
+
+
+TOLERANCES = {
+    "fp32": Tolerance(5e-3, 5e-3, 2e-3),
+    "fp16": Tolerance(5e-2, 1e-2, 2e-2),
+    # single numbers may be far off in eight bits; whether the masks are still good, only frames can tell
+    "int8": Tolerance(np.inf, 0.3, 0.3),
+}
+"""By precision."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The largest of what `Tolerance` names over all outputs and inputs; `ids` is None for a graph that gives no classes."""
+
+    largest: float
+    mean: float
+    ids: float | None
+
+    def __str__(self) -> str:
+        classes = "" if self.ids is None else f", {self.ids:.2%} of the classes"
+        return f"largest {self.largest:.1e}, mean {self.mean:.1e}{classes}"
+
+
+def difference(part: Part, path: Path, inputs: Iterable[Arrays]) -> Difference:
+    """Run a graph and its module on the same inputs.
+
+    Raises:
+        ModelError: an output has another shape.
+    """
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    largest, mean, ids = 0.0, 0.0, []
+    for arrays in inputs:
+        with torch.no_grad():
+            expected = part.module(*(torch.from_numpy(array) for array in arrays))
+        expected = expected if isinstance(expected, tuple) else (expected,)
+        found = session.run(None, dict(zip(part.inputs, arrays, strict=True)))
+        for theirs, ours in zip(expected, found, strict=True):
+            theirs = theirs.numpy()
+            if theirs.shape != ours.shape:
+                raise ModelError(f"the exported {part.name} gives {ours.shape} where torch gives {theirs.shape}; the graph is not kept")
+            if theirs.dtype == np.uint8:
+                ids.append(float((theirs != ours).mean()))
+                continue
+            error = np.abs(theirs - ours)
+            largest = max(largest, float(error.max() / max(1.0, np.abs(theirs).max())))
+            mean = max(mean, float(np.sqrt((error**2).mean() / max(1e-6, (theirs**2).mean()))))
+    return Difference(largest, mean, max(ids) if ids else None)
+
+
+def check(part: Part, path: Path, precision: str, inputs: Iterable[Arrays] | None = None) -> Difference:
+    """Compare a graph with torch: on `inputs`, or on random ones of two sizes.
+
+    Raises:
+        ModelError: they differ by more than the precision's tolerance.
+    """
+    found = difference(part, path, [part.make(*size) for size in SIZES] if inputs is None else inputs)
+    limit = TOLERANCES[precision]
+    for what, value, most in (
+        ("", found.largest, limit.largest),
+        (" in the mean", found.mean, limit.mean),
+        (" of the classes", found.ids or 0.0, limit.ids),
+    ):
+        if not value <= most:  # NaN is not
+            raise ModelError(f"the exported {part.name} differs from torch by {value:.2g}{what} (limit {most:g}); the graph is not kept")
+    return found

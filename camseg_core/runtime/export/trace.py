@@ -1,0 +1,63 @@
+"""torch to an ONNX graph."""
+
+import logging
+import warnings
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+
+from camseg_core.model.camseg import CamSeg
+from camseg_core.runtime.export.parts import Part
+
+
+def trace(part: Part) -> onnx.ModelProto:
+    """The part as a graph in fp32."""
+    part.module.eval()
+    example = tuple(torch.from_numpy(array) for array in part.make(2, 3, 4))
+    # the exporter's remarks on its own workings, and on torchvision, which is not needed
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            part.module,
+            example,
+            input_names=part.inputs,
+            output_names=part.outputs,
+            dynamic_shapes=part.sizes,  # type: ignore[arg-type]
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    graph = program.model_proto
+    _strip_source_lines(graph)
+    return graph
+
+
+def _strip_source_lines(graph: onnx.ModelProto) -> None:
+    """Drop what the exporter noted of where each operator came from: it holds the paths of the machine that exported."""
+    for described in (graph, graph.graph, *graph.graph.node, *graph.graph.value_info, *graph.graph.input, *graph.graph.output):
+        del described.metadata_props[:]
+
+
+def holds_halves(model: CamSeg) -> bool:
+    """Whether the model's matrices and kernels fit into fp16 as they are, as those of an fp16 checkpoint do."""
+    return all(torch.equal(weight, weight.half().float()) for weight in model.parameters() if weight.ndim > 1)
+
+
+def store_as_halves(graph: onnx.ModelProto) -> None:
+    """Store each large weight as fp16 with a cast to fp32 behind it: half the file; the arithmetic stays fp32.
+
+    ONNX Runtime folds the casts when it loads the graph. For a model that `holds_halves` nothing is lost, except where the exporter
+    has folded a batch norm into a convolution; the comparison with torch covers that rounding.
+    """
+    casts = []
+    for weight in graph.graph.initializer:
+        if weight.data_type == onnx.TensorProto.FLOAT and np.prod(weight.dims) >= 256:
+            name = weight.name
+            weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), f"{name}.half"))
+            casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.graph.node]
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)

@@ -1,0 +1,125 @@
+"""A model's graphs in one precision, from torch to the checkpoint folder; kept only if they are as good as torch."""
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+
+from camseg_core.data.sample import Sample
+from camseg_core.errors import ConfigError
+from camseg_core.labels import write_labels
+from camseg_core.model.camseg import CamSeg
+from camseg_core.model.config import save_config
+from camseg_core.replacing import replacing
+from camseg_core.runtime.engine_onnx import OnnxEngine
+from camseg_core.runtime.export.calibration import FUSED, Recorded, record
+from camseg_core.runtime.export.check import Difference, check
+from camseg_core.runtime.export.half import to_half
+from camseg_core.runtime.export.parts import Part, fused_part, parts_of
+from camseg_core.runtime.export.quantize import to_int8
+from camseg_core.runtime.export.score import PARTS_SAMPLER, Scores
+from camseg_core.runtime.export.trace import holds_halves, store_as_halves, trace
+from camseg_core.runtime.graphs import DEFAULT_PRECISION, Fused, check_precision, graph_path
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What one export wrote: bytes and difference from torch by graph, and mIoU of it and of torch by what was scored, if anything was."""
+
+    precision: str
+    folder: Path
+    sizes: dict[str, int] = field(default_factory=dict)
+    differences: dict[str, Difference] = field(default_factory=dict)
+    mean_iou: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def export_onnx(
+    model: CamSeg,
+    folder: Path,
+    precision: str = DEFAULT_PRECISION,
+    *,
+    fused: Sequence[Fused] = (),
+    calibration: Sequence[Sample] = (),
+    scores: Scores | None = None,
+) -> Exported:
+    """Write `onnx/<precision>/` of a checkpoint folder: the four parts, and the `fused` graphs.
+
+    Each graph is run beside torch at two sizes it was not traced at (int8: on frames of `calibration`, which it needs), and with `scores`
+    the whole chain is scored as well. The new graphs take the old ones' place at the end, all at once: graphs not written again are gone.
+
+    Raises:
+        ModelError: a graph's numbers differ from torch's, or the masks lose too much; the old graphs stay.
+        ConfigError: the precision is unknown, or int8 has no frames to calibrate with.
+    """
+    check_precision(precision)
+    if precision == "int8" and not calibration:
+        raise ConfigError("int8 graphs are calibrated on frames of the camera's kind: name a data set, --data ROOT")
+    model.eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    result = Exported(precision, folder / "onnx" / precision)
+    # a checkpoint folder of its own beside the graphs that are there, in which the new ones run before they are kept
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as name:
+        beside = Path(name)
+        save_config(model.config, beside / "config.json")
+        write_labels(beside / "labels.json", model.labels)
+        result_of = _Writer(model, beside, result, record(model, calibration) if precision == "int8" else None)
+        for part in parts_of(model):
+            result_of.write(part)
+        for each in fused:
+            result_of.write(fused_part(model, each))
+        if scores is not None:
+            result.mean_iou["parts"] = scores.check(OnnxEngine(beside, precision=precision), PARTS_SAMPLER, f"{precision}")
+            for each in fused:
+                engine = OnnxEngine(beside, precision=precision, fused=each)
+                result.mean_iou[each.name] = scores.check(engine, each, f"{precision} {each.name}")
+        _take_place(graph_path(beside, precision, "any").parent, result.folder)
+    return result
+
+
+class _Writer:
+    """Traces, converts, writes and checks one graph after another."""
+
+    def __init__(self, model: CamSeg, folder: Path, result: Exported, recorded: Recorded | None) -> None:
+        self._folder, self._result, self._recorded = folder, result, recorded
+        self._halves = holds_halves(model)
+        graph_path(folder, result.precision, "any").parent.mkdir(parents=True)
+
+    def write(self, part: Part) -> None:
+        path, precision = graph_path(self._folder, self._result.precision, part.name), self._result.precision
+        graph = trace(part)
+        inputs = None
+        if precision == "int8":
+            assert self._recorded is not None
+            inputs = self._recorded[FUSED if part.name.startswith(FUSED) else part.name]
+            graph = to_int8(graph, part, inputs)
+            inputs = inputs[:4]
+        elif precision == "fp16":
+            graph = to_half(graph)
+        if self._halves:
+            store_as_halves(graph)
+        with replacing(path) as temporary:
+            onnx.save(graph, temporary)
+            self._result.differences[part.name] = check(part, temporary, precision, inputs)
+        self._result.sizes[part.name] = path.stat().st_size
+        logger.info("exported %s in %s: %.1f MB", part.name, precision, path.stat().st_size / 1e6)
+
+
+def _take_place(new: Path, old: Path) -> None:
+    """Move a folder to where another may stand; whoever is cut off in between finds one of the two under its own name or beside it."""
+    before = new.with_name("before")
+    old.parent.mkdir(parents=True, exist_ok=True)
+    if old.exists():
+        old.rename(before)
+    try:
+        new.rename(old)
+    except OSError:
+        if before.exists():
+            before.rename(old)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
