@@ -10,6 +10,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from camseg_core.errors import ConfigError
+from camseg_core.model.passes import ORDERS
 from camseg_core.model.samplers import SAMPLERS
 from camseg_core.runtime.graphs import DEFAULT_PRECISION, PRECISIONS
 from camseg_core.runtime.providers import PROVIDERS
@@ -119,6 +120,15 @@ SPECS: tuple[Spec, ...] = (
         fixed_because=RELOAD,
     ),
     Spec("eta", 0.0, "Share of noise that ddim adds on the way.", limits=(0.0, 1.0), fixed_because=RELOAD),
+    Spec("samples", 1, "Masks drawn of a frame, whose probabilities are averaged; more take longer.", limits=(1, 64), fixed_because=RELOAD),
+    Spec("passes", 1, "Passes of the transformer in which a mask is revealed; more take longer.", limits=(1, 64), fixed_because=RELOAD),
+    Spec(
+        "order",
+        ORDERS[0],
+        "Which part of the mask is revealed first, with more than one pass.",
+        choices=ORDERS,
+        fixed_because=RELOAD,
+    ),
     Spec(
         "seed", 0, "Start of the random numbers: the same seed and image give the same mask.", limits=(0, 2**32 - 1), fixed_because=RELOAD
     ),
@@ -167,6 +177,9 @@ class Parameters:
     steps: int
     temperature: float
     eta: float
+    samples: int
+    passes: int
+    order: str
     seed: int
     image_transport: str
     image_reliability: str

@@ -80,6 +80,9 @@ class SegmentationNode(Node):
             seed=given.seed,
             temperature=None if given.temperature < 0 else given.temperature,
             eta=given.eta,
+            samples=given.samples,
+            passes=given.passes,
+            order=given.order,
             engine_cache=given.engine_cache or None,
         )
         if self._segmenter.fallback:

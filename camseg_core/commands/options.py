@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from camseg_core.errors import ConfigError
+from camseg_core.model.passes import ORDERS
 from camseg_core.model.samplers import SAMPLERS
 from camseg_core.runtime.graphs import DEFAULT_PRECISION, PRECISIONS
 from camseg_core.runtime.providers import PROVIDERS, provider_list
@@ -76,6 +77,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--seed", type=at_least(0), default=0, help="of the noise; same seed, same mask (default: %(default)s)")
     model.add_argument("--temperature", type=not_negative, metavar="T", help="scales the noise (default: the model's own)")
     model.add_argument("--eta", type=share, default=0.0, help="DDIM's share of noise on the way, 0 to 1 (default: %(default)s)")
+    model.add_argument(
+        "--samples", type=at_least(1), default=1, help="masks drawn of a frame, whose probabilities are averaged (default: %(default)s)"
+    )
+    model.add_argument("--passes", type=at_least(1), default=1, help="in which the mask is revealed (default: %(default)s)")
+    model.add_argument("--order", choices=list(ORDERS), default=ORDERS[0], help="in which passes reveal it (default: %(default)s)")
     model.add_argument("--engine-cache", type=Path, metavar="FOLDER", help="where TensorRT keeps the engines that it builds")
 
 
@@ -103,5 +109,8 @@ def segmenter_of(options: argparse.Namespace) -> Segmenter:
         seed=options.seed,
         temperature=options.temperature,
         eta=options.eta,
+        samples=options.samples,
+        passes=options.passes,
+        order=options.order,
         engine_cache=options.engine_cache,
     )

@@ -1,21 +1,24 @@
 """The public way to segment: a camera frame in, train ids out."""
 
+import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.errors import ImageError
+from camseg_core.errors import ConfigError, ImageError
 from camseg_core.labels import Label, read_labels
 from camseg_core.model.config import CamSegConfig, load_config
-from camseg_core.model.samplers import FUSABLE, SamplerOptions, sampler_named, start_scale
+from camseg_core.model.passes import FrameInPasses, PassOptions, cells_of_tokens, sample_in_passes
+from camseg_core.model.samplers import FUSABLE, Noise, SamplerOptions, sampler_named, start_scale
 from camseg_core.model.schedule import Schedule
 from camseg_core.runtime.bound_graph import DeviceArray
+from camseg_core.runtime.cells import cells_to_latents, latents_to_tokens, mean_of_squares
 from camseg_core.runtime.engine_onnx import OnnxEngine
 from camseg_core.runtime.framing import Framing
 from camseg_core.runtime.graphs import DEFAULT_PRECISION, Fused, graph_path
@@ -65,11 +68,26 @@ class Segmenter:
     """A loaded model. The same frame gives the same mask, every time: the noise is drawn from `seed` anew for each frame."""
 
     def __init__(
-        self, config: CamSegConfig, labels: tuple[Label, ...], engine: Engine, sampler: str, options: SamplerOptions, seed: int
+        self,
+        config: CamSegConfig,
+        labels: tuple[Label, ...],
+        engine: Engine,
+        sampler: str,
+        options: SamplerOptions,
+        seed: int,
+        samples: int = 1,
+        passes: PassOptions = PassOptions(),  # noqa: B008  # immutable
     ) -> None:
+        if samples < 1:
+            raise ConfigError(f"samples is {samples}; it is 1 or more")
+        if passes.passes > 1 and not engine.takes_mask:
+            raise ConfigError(
+                f"passes is {passes.passes}, but {config.name} has no graph that can be told a part of the mask: passes must be 1"
+            )
         self.config = config
         self.labels = labels
         self._engine = engine
+        self._samples, self._passes = samples, passes
         self._sampler = sampler_named(sampler)
         self._start_scale = start_scale(sampler, options)
         self._options = options
@@ -90,6 +108,9 @@ class Segmenter:
         seed: int = 0,
         temperature: float | None = None,
         eta: float = 0.0,
+        samples: int = 1,
+        passes: int = 1,
+        order: str = "random",
         engine_cache: str | Path | None = None,
     ) -> "Segmenter":
         """Load a bundled model by name or a checkpoint folder by path.
@@ -106,6 +127,9 @@ class Segmenter:
             seed: of the noise.
             temperature: scales the noise, see `SamplerOptions`; without it, the model's own is used.
             eta: DDIM's share of noise on the way, 0 to 1.
+            samples: how many masks are drawn of a frame, each from other noise; their class probabilities are averaged.
+            passes: of the transformer, each revealing a part of the mask and told what is known of it.
+            order: which part is revealed first, random or confident, see `PassOptions`.
             engine_cache: folder in which TensorRT keeps its engines; without it they are built at every start.
 
         Raises:
@@ -115,10 +139,17 @@ class Segmenter:
         folder = checkpoint_folder(model)
         config, labels = load_config(folder / "config.json"), read_labels(folder / "labels.json")
         options = SamplerOptions(steps, config.temperature if temperature is None else temperature, eta)
-        fused = _fused_graph(folder, precision, sampler, options)
+        pass_options = PassOptions(passes, order)
+        fused = _fused_graph(folder, precision, sampler, options) if samples == passes == 1 else None
         cache = None if engine_cache is None else Path(engine_cache)
         engine = OnnxEngine(folder, provider, threads, precision=precision, fused=fused, engine_cache=cache)
-        return cls(config, labels, engine, sampler, options, seed)
+        return cls(config, labels, engine, sampler, options, seed, samples, pass_options)
+
+    def with_sharpness(self, sharpness: float) -> "Segmenter":
+        """The same model, on the same engine, with logits multiplied by `sharpness` before they become probabilities."""
+        other = copy.copy(self)
+        other.config = replace(self.config, sharpness=sharpness)
+        return other
 
     @property
     def name(self) -> str:
@@ -171,11 +202,13 @@ class Segmenter:
             ImageError: a frame is no RGB frame.
         """
         prepared = [self._prepare(rgb) for rgb in frames]
-        groups: dict[tuple[int, int], list[int]] = {}
+        groups: dict[tuple[tuple[int, int], int], list[int]] = {}
         for index, frame in enumerate(prepared):
-            groups.setdefault(frame.framing.padded, []).append(index)
+            # frames that are revealed in passes go one by one: which of their tokens are known differs
+            alone = index if self._passes.passes > 1 else 0
+            groups.setdefault((frame.framing.padded, alone), []).append(index)
         results: dict[int, Segmentation] = {}
-        for padded, members in groups.items():
+        for (padded, _), members in groups.items():
             network = _Stages()
             mask, confidence = self._network(np.stack([prepared[index].image for index in members]), padded, network)
             for place, index in enumerate(members):
@@ -203,27 +236,58 @@ class Segmenter:
                 return self._engine.run_fused(images, start, self.config.sharpness)
         with stages("image_encoder"):
             features = self._engine.encode_image(images)
-        with stages("transformer"):
-            condition = self._engine.conditions(features)
-        with stages("denoiser"):
-            tokens = self._sample(condition, noise)
+        if self._passes.passes > 1:
+            orders = [np.random.default_rng([self._seed, number]) for number in range(self._samples)]
+            sampled = [self._in_passes(features, padded, grid, noise, order, stages) for order in orders]
+        else:
+            with stages("transformer"):
+                condition = self._engine.conditions(features)
+            with stages("denoiser"):
+                sampled = [self._sample(condition, noise) for _ in range(self._samples)]
         with stages("decoder"):
-            return self._engine.decode(self._to_latents(tokens, len(images), grid)[:, None], self.config.sharpness)
+            latents = [cells_to_latents(cells, len(images), grid, self.config.denoised_patch) for cells in sampled]
+            return self._engine.decode(np.stack(latents, axis=1), self.config.sharpness)
 
-    def _sample(self, condition: DeviceArray, noise: "_Noise") -> Floats:
-        """Conditions `(B, N, D)` to what the head denoises, `(B·N, C)`, clean."""
+    def _sample(self, condition: Floats | DeviceArray, noise: Noise) -> Floats:
+        """Conditions, M in all, to the cells that the head denoises, `(M, C)`, clean."""
 
-        def denoise(tokens: Floats, step: int) -> Floats:
-            return self._engine.denoise(tokens.astype(np.float32, copy=False), step, condition)
+        def denoise(cells: Floats, step: int) -> Floats:
+            return self._engine.denoise(cells.astype(np.float32, copy=False), step, condition)
 
-        tokens = self._sampler(denoise, noise(-1), self._schedule, self._options, noise, self.config.denoiser.prediction)
-        return np.asarray(tokens, np.float32)
+        cells = self._sampler(denoise, noise(-1), self._schedule, self._options, noise, self.config.denoiser.prediction)
+        return np.asarray(cells, np.float32)
 
-    def _to_latents(self, denoised: Floats, batch: int, grid: tuple[int, int]) -> Floats:
-        """What the head denoised, `(B·N, c·p²)` in a grid of (rows, columns) per frame, to latents `(B, c, H, W)`."""
-        p, (h, w) = self.config.denoised_patch, grid
-        cells = denoised.reshape(batch, h, w, -1, p, p).transpose(0, 3, 1, 4, 2, 5)  # (B, c, h, p, w, p)
-        return np.ascontiguousarray(cells.reshape(batch, -1, h * p, w * p))
+    def _in_passes(
+        self,
+        features: Mapping[str, DeviceArray],
+        padded: tuple[int, int],
+        grid: tuple[int, int],
+        noise: "_Noise",
+        order: np.random.Generator,
+        stages: "_Stages",
+    ) -> Floats:
+        """The cells `(N, C)` of one frame, revealed in several passes."""
+        patch, stride = self.config.denoised_patch, self.config.token_stride
+        tokens = padded[0] // stride, padded[1] // stride
+
+        def condition(cells: Floats, hidden: npt.NDArray[np.bool_]) -> Floats:
+            with stages("transformer"):
+                known = latents_to_tokens(cells_to_latents(cells, 1, grid, patch), self.config.patch_size)
+                conditions: Floats = self._engine.conditions(features, known, hidden[None]).numpy()[0]
+                return conditions
+
+        def sample(condition: Floats, index: npt.NDArray[np.int64]) -> Floats:
+            with stages("denoiser"):
+                return self._sample(condition, lambda k: noise(k)[index])
+
+        def confidence(cells: Floats) -> Floats:
+            with stages("decoder"):
+                _, sure = self._engine.decode(cells_to_latents(cells, 1, grid, patch)[:, None], self.config.sharpness)
+                return mean_of_squares(sure[0], stride)
+
+        frame = FrameInPasses(cells_of_tokens(tokens, grid[0] // tokens[0]), condition, sample, confidence)
+        cells: Floats = sample_in_passes(frame, np.zeros(noise.shape, np.float32), self._passes, order)
+        return cells
 
 
 def _fused_graph(folder: Path, precision: str, sampler: str, options: SamplerOptions) -> Fused | None:
@@ -263,7 +327,7 @@ class _Frame:
 
 
 class _Stages:
-    """Times the stages of one frame."""
+    """Times the stages of one frame; a stage that comes again adds to its time."""
 
     def __init__(self) -> None:
         self.milliseconds: dict[str, float] = {}
@@ -272,4 +336,4 @@ class _Stages:
     def __call__(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.milliseconds[stage] = (time.perf_counter() - start) * 1000
+        self.milliseconds[stage] = self.milliseconds.get(stage, 0.0) + (time.perf_counter() - start) * 1000

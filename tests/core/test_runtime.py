@@ -3,6 +3,7 @@
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -49,6 +50,51 @@ def test_the_same_frame_and_seed_give_the_same_mask(sampler: str, steps: int) ->
     first, second = (Segmenter.from_pretrained(sampler=sampler, steps=steps, seed=7).segment(FRAME) for _ in range(2))
     assert np.array_equal(first.mask, second.mask)
     assert np.array_equal(first.confidence, second.confidence)
+
+
+@pytest.mark.parametrize("order", ["random", "confident"])
+def test_a_mask_is_revealed_in_passes_and_several_are_averaged(segmenter: Segmenter, order: str) -> None:
+    small = cv2.resize(FRAME, (160, 96))
+    once = segmenter.segment(small)
+    drawn = {
+        (passes, samples): Segmenter.from_pretrained(sampler="ddim", steps=2, passes=passes, samples=samples, order=order)
+        for passes, samples in ((1, 3), (3, 1), (3, 2))
+    }
+    for settings, each in drawn.items():
+        first, second = each.segment_batch([small, small])
+        assert np.array_equal(first.mask, second.mask), settings
+        assert np.array_equal(first.confidence, second.confidence), settings
+        assert (first.mask == once.mask).mean() > 0.8, settings
+        assert 0 < first.confidence.min() <= first.confidence.max() <= 1
+        assert list(first.timings)[1:-1] == ["image_encoder", "transformer", "denoiser", "decoder"]
+
+
+def test_the_average_of_samples_is_surest_where_they_agree() -> None:
+    each = [Segmenter.from_pretrained(sampler="ddim", steps=4, temperature=2.0, samples=samples).segment(FRAME) for samples in (1, 4)]
+    one, four = each
+    assert not np.array_equal(one.confidence, four.confidence)
+    agreed = one.mask == four.mask
+    assert four.confidence[agreed].mean() > four.confidence[~agreed].mean()
+
+
+def test_sharpness_changes_the_confidence_alone(segmenter: Segmenter) -> None:
+    blunt, sharp = (segmenter.with_sharpness(sharpness).segment(FRAME) for sharpness in (0.5, 2.0))
+    assert np.array_equal(blunt.mask, sharp.mask)
+    assert (blunt.confidence <= sharp.confidence + 1e-6).all()
+    assert blunt.confidence.mean() < sharp.confidence.mean() - 0.01
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"samples": 0}, "samples is 0; it is 1 or more"),
+        ({"passes": 0}, "passes is 0"),
+        ({"order": "best"}, "choose one of random, confident"),
+    ],
+)
+def test_impossible_draws_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Segmenter.from_pretrained(**options)
 
 
 def test_stages_are_timed_in_order(segmenter: Segmenter) -> None:
