@@ -4,12 +4,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from camseg_core.commands import bench, distill, evaluate, segment, train, train_autoencoder
+from camseg_core.commands import bench, calibrate, distill, evaluate, segment, train, train_autoencoder
 from camseg_core.errors import CamSegError
 
 _COMMANDS = (
     ("segment", segment.add, "segment images, a video or a folder of images"),
     ("evaluate", evaluate.add, "score a model on labelled frames"),
+    ("calibrate", calibrate.add, "make a model's confidence right as often as it says"),
     ("bench", bench.add, "time a model, alone or beside another one"),
     ("train", train.add, "train a model on labelled frames"),
     ("distill", distill.add, "tune a trained model for few denoising steps"),

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from camseg_core.commands.extras import packages_for
 from camseg_core.commands.options import add_model_options, at_least, segmenter_of
 from camseg_core.data.camvid import CamVid
 from camseg_core.data.sample import Sample
-from camseg_core.errors import ConfigError
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 
 if TYPE_CHECKING:
@@ -34,15 +34,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    try:  # late, for the machines that only segment; and before the work, so that none is lost
+    with packages_for("evaluation", "evaluate"):  # late, for the machines that only segment; and before the work, so that none is lost
         from camseg_core.evaluation.progress import shown_progress
         from camseg_core.evaluation.report import write_report
         from camseg_core.evaluation.scoring import evaluate
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        raise ConfigError(
-            f"evaluation needs {package}, which is not installed: pip install '.[evaluate]' in the project's folder"
-        ) from error
     data = CamVid(options.data, options.split)
     segmenter = segmenter_of(options)
     frames = min(len(data), options.frames or len(data))

@@ -5,9 +5,10 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from camseg_core.commands.extras import packages_for
 from camseg_core.errors import ConfigError
 
 _EPILOG = """\
@@ -42,20 +43,9 @@ def add_training_options(parser: argparse.ArgumentParser, command: str, config: 
     )
 
 
-@contextmanager
-def training_packages() -> Iterator[None]:
-    """For the imports of what only training needs.
-
-    Raises:
-        ConfigError: a package is not installed; the message says how to get it.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package in ("", "camseg_core"):
-            raise
-        raise ConfigError(f"training needs {package}, which is not installed: pip install '.[train]' in the project's folder") from error
+def training_packages() -> AbstractContextManager[None]:
+    """For the imports of what only training needs, see `packages_for`."""
+    return packages_for("training", "train")
 
 
 @contextmanager

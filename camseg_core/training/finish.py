@@ -3,6 +3,8 @@
 import json
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -10,10 +12,12 @@ from typing import Any
 import torch
 
 from camseg_core.data.sample import Sample
+from camseg_core.evaluation.calibrate import fit_sharpness
 from camseg_core.evaluation.report import write_report
 from camseg_core.evaluation.scoring import Evaluation, evaluate
 from camseg_core.model.arithmetic import mask_encoder_parameters, vehicle_parameters
 from camseg_core.model.camseg import CamSeg
+from camseg_core.model.config import save_config
 from camseg_core.replacing import replacing
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.export import export_onnx
@@ -22,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 _SEVERAL_STEPS = (2, 4, 10)
 """Of DDIM, whose scores the card tells beside those of one step."""
+
+_CALIBRATION_EVERY = 4
+"""Every so many frames of `val` the confidence is calibrated on: it is one number, and takes a dozen passes."""
 
 
 def finish(trained: CamSeg, val: Iterable[Sample], run: Path, out: Path, facts: Mapping[str, Any]) -> None:
@@ -38,6 +45,10 @@ def finish(trained: CamSeg, val: Iterable[Sample], run: Path, out: Path, facts: 
         return
     stored = CamSeg.from_pretrained(out)  # what is exported and scored is what was stored
     export_onnx(stored, out)
+    some = list(islice(val, 0, None, _CALIBRATION_EVERY))
+    fit = fit_sharpness(Segmenter.from_pretrained(out), some, stored.labels)
+    save_config(replace(stored.config, sharpness=fit.sharpness), out / "config.json")
+    logger.info("sharpness %.3f: calibration error %.4f, %.4f without, on %d frames", fit.sharpness, fit.error, fit.error_at_one, len(some))
     one_step = evaluate(Segmenter.from_pretrained(out), val, stored.labels, about={"data": "val", "sampler": "one_step"})
     write_report(one_step, run / "val")
     several = {}

@@ -1,0 +1,58 @@
+"""`camseg calibrate`: confidences that are right as often as they say."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from camseg_core.commands.extras import packages_for
+from camseg_core.commands.options import add_model_options, at_least, segmenter_of
+from camseg_core.data.camvid import CamVid
+from camseg_core.data.sample import Sample
+from camseg_core.errors import ConfigError
+from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
+from camseg_core.model.config import load_config, save_config
+from camseg_core.replacing import replacing
+from camseg_core.weights import checkpoint_folder
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.description = (
+        "Find the sharpness of the class probabilities with which the model is right as often as its confidence says, and write it into "
+        "the config.json of its checkpoint folder. Masks stay as they are. camseg train and camseg distill do so at their end."
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="ROOT", help="CamVid root with SPLIT/images and SPLIT/labels (480x360, 11 classes)"
+    )
+    parser.add_argument("--split", default="val", help="(default: %(default)s)")
+    parser.add_argument("--frames", type=at_least(1), help="use this many frames, evenly spread")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be written, and write nothing")
+    add_model_options(parser)
+    parser.set_defaults(run=_calibrate)
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    with packages_for("calibration", "evaluate"):
+        from camseg_core.evaluation.calibrate import PASSES, fit_sharpness
+        from camseg_core.evaluation.progress import shown_progress
+    data = CamVid(options.data, options.split)
+    count = min(len(data), options.frames or len(data))
+    samples = [data[i * len(data) // count] for i in range(count)]
+
+    def progress(frames: Iterable[Sample]) -> Iterator[Sample]:
+        return shown_progress(frames, count * PASSES, "calibrate")
+
+    fit = fit_sharpness(segmenter_of(options), samples, cityscapes_labels(CAMVID_11_TRAIN_IDS), progress)
+    sys.stdout.write(
+        f"sharpness {fit.sharpness}: expected calibration error {fit.error:.4f}, against {fit.error_at_one:.4f} at 1 ({count} frames)\n"
+    )
+    if not options.dry_run:
+        path = checkpoint_folder(options.model) / "config.json"
+        try:
+            with replacing(path) as temporary:
+                save_config(replace(load_config(path), sharpness=fit.sharpness), temporary)
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be written: {error.strerror}; --dry-run only tells the figures") from error
+        sys.stdout.write(f"written to {path}\n")

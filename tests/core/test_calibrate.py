@@ -1,0 +1,91 @@
+"""Calibration finds the sharpness that makes confidence honest, and changes nothing else in a checkpoint folder."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from camvid_folder import write_camvid
+
+from camseg_core.cli import main
+from camseg_core.data.sample import Sample
+from camseg_core.errors import DataError
+from camseg_core.evaluation.calibrate import PASSES, fit_sharpness
+from camseg_core.labels import CAMVID_11_TRAIN_IDS, UNLABELLED, cityscapes_labels
+from camseg_core.runtime import Segmentation
+from camseg_core.weights import checkpoint_folder
+
+LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)
+ROAD = next(label.id for label in LABELS if label.name == "road")
+SKY = next(label.id for label in LABELS if label.name == "sky")
+
+
+@dataclass
+class Overconfident:
+    """Says road everywhere. Its logits are `factor` times too large: at sharpness 1 / factor it is right as often as it says."""
+
+    factor: float
+    sharpness: float = 1.0
+    calls = 0
+
+    def with_sharpness(self, sharpness: float) -> "Overconfident":
+        return Overconfident(self.factor, sharpness)
+
+    def segment(self, image: np.ndarray) -> Segmentation:
+        logit = image[..., 0].astype(np.float32) / 50  # of road against the rest
+        confidence = 1 / (1 + np.exp(-logit * self.factor * self.sharpness))
+        return Segmentation(np.full(image.shape[:2], ROAD, np.uint8), confidence, {})
+
+
+def frames(count: int) -> list[Sample]:
+    """Frames whose red tells how likely a pixel is road, with labels drawn accordingly; a border is unlabelled."""
+    random = np.random.default_rng(0)
+    samples = []
+    for number in range(count):
+        image = np.repeat(random.integers(0, 256, (80, 120, 1), np.uint8), 3, axis=2)
+        road = random.random((80, 120)) < 1 / (1 + np.exp(-image[..., 0].astype(np.float32) / 50))
+        label = np.where(road, ROAD, SKY).astype(np.uint8)
+        label[:4] = UNLABELLED
+        samples.append(Sample(image, label, str(number)))
+    return samples
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.0, 1.7])
+def test_logits_that_are_too_large_or_small_are_found_out(factor: float) -> None:
+    shown = []
+
+    def progress(samples):
+        for sample in samples:
+            shown.append(sample.name)
+            yield sample
+
+    fit = fit_sharpness(Overconfident(factor), frames(4), LABELS, progress)
+    assert fit.sharpness == pytest.approx(1 / factor, rel=0.08)
+    assert fit.error < 0.02
+    assert fit.error <= fit.error_at_one + 1e-9
+    assert len(shown) == 4 * PASSES
+
+
+def test_without_a_labelled_pixel_there_is_nothing_to_calibrate_on() -> None:
+    blank = [Sample(each.image, np.full_like(each.label, UNLABELLED), each.name) for each in frames(2)]
+    with pytest.raises(DataError, match="none of the 2 frames has a labelled pixel"):
+        fit_sharpness(Overconfident(1.0), blank, LABELS)
+
+
+def test_the_command_writes_the_sharpness_into_the_checkpoint_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_camvid(tmp_path / "data", "val", size=(96, 128))
+    model = shutil.copytree(checkpoint_folder("camseg-lite"), tmp_path / "model")
+    before = {path.name: path.read_bytes() for path in model.iterdir() if path.is_file()}
+    command = ["calibrate", f"--model={model}", f"--data={tmp_path / 'data'}", "--frames=2"]
+    main([*command, "--dry-run"])
+    assert {path.name: path.read_bytes() for path in model.iterdir() if path.is_file()} == before
+    said = capsys.readouterr().out
+    main(command)
+    assert capsys.readouterr().out.startswith(said)
+    sharpness = float(said.split()[1].rstrip(":"))
+    content = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    assert content["sharpness"] == sharpness
+    assert {**content, "sharpness": None} == {**json.loads(before["config.json"]), "sharpness": None}
+    assert all(path.read_bytes() == before[path.name] for path in model.iterdir() if path.is_file() and path.name != "config.json")
