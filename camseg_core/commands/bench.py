@@ -19,6 +19,8 @@ from camseg_core.data.frame_source import START_NS, Frame, FrameSource, open_fra
 from camseg_core.data.synthetic import SyntheticDrive
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.benchmark import Variant, benchmark, benchmark_content
+from camseg_core.model.passes import PassOptions
+from camseg_core.model.work import repeats_of
 
 SYNTHETIC_FRAMES = 20
 """So many different frames of the synthetic drive are painted, and shown again and again: painting takes longer than segmenting."""
@@ -88,7 +90,9 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _variant(name: str, options: argparse.Namespace) -> Variant:
-    return Variant(name, vars(options), 1 if options.sampler == "one_step" else options.steps, partial(segmenter_of, options))
+    steps = 1 if options.sampler == "one_step" else options.steps
+    repeats = repeats_of(steps, options.samples, PassOptions(options.passes, options.order))
+    return Variant(name, vars(options), repeats, partial(segmenter_of, options))
 
 
 def _source(options: argparse.Namespace) -> FrameSource:

@@ -20,12 +20,14 @@ from camseg_core.runtime.segmenter import Segmenter
 
 @dataclass(frozen=True)
 class Variant:
-    """A model to measure: what to call it, its options by name, its denoising steps for a frame, and how to load it (see `footprint`)."""
+    """A model to measure: what to call it, its options by name, how often it does its stages for a frame, and how to load it."""
 
     name: str
     options: Mapping[str, object]
-    steps: int
+    repeats: Mapping[str, float]
+    """See `repeats_of`."""
     load: Callable[[], Segmenter]
+    """Called in a process of its own as well, see `footprint`."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class Measured:
         return 1000 * len(self.latency.frames_ms) / sum(self.latency.frames_ms)
 
     def stages(self) -> dict[str, Work]:
-        """The work of a frame's stages with all its steps; none where it was not counted."""
-        return {} if self.work is None else self.work.with_steps(self.variant.steps)
+        """The work of a frame's stages, repeated as the variant does; none where it was not counted."""
+        return {} if self.work is None else self.work.repeated(self.variant.repeats)
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def _model(each: Measured) -> dict[str, Any]:
     return {
         "name": each.variant.name,
         "options": dict(each.variant.options),
-        "steps": each.variant.steps,
+        "repeats": dict(each.variant.repeats),
         "network_size": list(each.network_size),
         "frames_per_second": each.frames_per_second,
         "latency_ms": asdict(each.latency.total()),

@@ -1,5 +1,7 @@
 """The count of work against arithmetic done by hand, and against what is published of the published model."""
 
+import math
+
 import pytest
 import torch
 from lite import LABELS, tiny_lite
@@ -10,8 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from camseg_core.labels import CITYSCAPES
 from camseg_core.model.arithmetic import frame_work, vehicle_parameters, work_by_stage
 from camseg_core.model.camseg import CamSeg
+from camseg_core.model.passes import PassOptions
 from camseg_core.model.sizes import CAM_SEG_BASE_768
-from camseg_core.model.work import Work
+from camseg_core.model.work import Work, repeats_of
 
 TERA = 1e12
 
@@ -92,3 +95,12 @@ def test_the_runtime_embeds_a_step_once_and_leaves_the_images_tokens_out() -> No
     tokens, embedding = 48 * 48, 256 * 1024 + 1024**2
     assert published.multiply_accumulates == 2 * (ours.multiply_accumulates + (tokens - 1) * embedding)
     assert published.weights == ours.weights  # read once for all tokens
+
+
+def test_samples_and_passes_repeat_their_stages() -> None:
+    once = {"transformer": 1, "denoiser": 4, "decoder": 1}
+    assert repeats_of(4, 1, PassOptions()) == once
+    assert repeats_of(4, 3, PassOptions()) == {"transformer": 1, "denoiser": 12, "decoder": 3}
+    assert repeats_of(4, 1, PassOptions(5)) == {"transformer": 5, "denoiser": 4, "decoder": 1}
+    again = repeats_of(1, 2, PassOptions(2, "confident"))
+    assert again == {"transformer": 4, "denoiser": pytest.approx(2 * (1 + math.cos(math.pi / 4))), "decoder": 6}
