@@ -1,0 +1,98 @@
+"""What the precision of the graphs costs and gives: mean IoU on CamVid val, and time per frame beside fp32 in the same run.
+
+    python benchmarks/precisions.py --data <CamVid root> --write docs/results.md
+
+The frames are timed in turns, one with each precision, so that what changes on the machine meets all alike.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from document import current_commit, write_section
+
+from camseg_core.data.camvid import CamVid
+from camseg_core.errors import CamSegError
+from camseg_core.evaluation.interleaved import time_in_turns
+from camseg_core.evaluation.ratio import ratio_of_medians
+from camseg_core.evaluation.scoring import evaluate
+from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
+from camseg_core.runtime import Segmenter
+from camseg_core.runtime.graphs import PRECISIONS
+from camseg_core.weights import DEFAULT_MODEL, checkpoint_folder
+
+WARM_UP = 10
+
+
+def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row for each precision, the first being what the others are compared with."""
+    val = CamVid(arguments.data, "val")
+    segmenters = [Segmenter.from_pretrained(arguments.model, precision=each, threads=arguments.threads) for each in arguments.precisions]
+    timed = time_in_turns(segmenters, (sample.image for sample in islice(val, WARM_UP + arguments.frames)), WARM_UP)
+    base = timed.latencies[0].frames_ms
+    rows = []
+    for segmenter, latency in zip(segmenters, timed.latencies, strict=True):
+        scores = evaluate(segmenter, val, cityscapes_labels(CAMVID_11_TRAIN_IDS))
+        graphs = checkpoint_folder(arguments.model) / "onnx" / segmenter.precision
+        ratio = ratio_of_medians(latency.frames_ms, base)
+        rows.append(
+            {
+                "precision": segmenter.precision,
+                "p50_ms": round(latency.total().p50, 1),
+                "p95_ms": round(latency.total().p95, 1),
+                "ratio": round(ratio.value, 3),
+                "ratio_low": round(ratio.low, 3),
+                "ratio_high": round(ratio.high, 3),
+                "mean_iou": round(scores.mean_iou, 4),
+                "calibration_error": round(scores.calibration.error(), 4),
+                "megabytes": round(sum(path.stat().st_size for path in graphs.glob("*.onnx")) / 1e6, 1),
+            }
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows in Markdown."""
+    lines = [
+        f"| precision | p50 ms | p95 ms | time of {rows[0]['precision']}'s (95 % interval) | mean IoU | calibration error | graphs, MB |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        ratio = f"{row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})" if row is not rows[0] else "1"
+        scores = f"{row['mean_iou']:.3f} | {row['calibration_error']:.3f}"
+        lines.append(f"| {row['precision']} | {row['p50_ms']} | {row['p95_ms']} | {ratio} | {scores} | {row['megabytes']} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the table; with `--json` the rows as the last line."""
+    parser = argparse.ArgumentParser(description="Speed and mean IoU of a model's graphs in several precisions.")
+    parser.add_argument("--data", type=Path, required=True, help="CamVid root with val/images and val/labels")
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["fp32", "int8"], help="the first is compared with")
+    parser.add_argument("--threads", type=int, default=0, help="0: one per core")
+    parser.add_argument("--frames", type=int, default=90, help="frames to time")
+    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="replace the section of this document, between its markers")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON on the last line")
+    arguments = parser.parse_args()
+    try:
+        rows = measure(arguments)
+        print(f"\n{table(rows)}")
+        if arguments.write:
+            command = f"python benchmarks/precisions.py --data <CamVid root> --precisions {' '.join(arguments.precisions)}"
+            machine = f"{os.cpu_count()} cores, {platform.machine()}; commit {current_commit('camseg_core')}."
+            write_section(arguments.write, "precisions", "\n\n".join([table(rows), f"    {command} --write {arguments.write}", machine]))
+    except CamSegError as error:
+        sys.exit(str(error))
+    if arguments.json:
+        print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()
