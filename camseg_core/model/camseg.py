@@ -124,7 +124,7 @@ class CamSeg(nn.Module):
         flat = condition.flatten(0, 1)
 
         def denoise(x: Tensor, step: int) -> Tensor:
-            return self.denoiser(x, torch.full((x.shape[0],), step, device=x.device), flat)
+            return self.denoiser(x, torch.full((1,), step, device=x.device), flat)  # the step's embedding is the same for all
 
         clean = sampler_named(sampler)(denoise, start, self.schedule, options, noise, self.config.denoiser.prediction)
         return torch.as_tensor(clean).unflatten(0, condition.shape[:2])
