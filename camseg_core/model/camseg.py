@@ -8,12 +8,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from camseg_core.errors import ModelError
-from camseg_core.labels import CITYSCAPES, Label, read_labels, write_labels
+from camseg_core.labels import CITYSCAPES, UNLABELLED, Label, read_labels, write_labels
 from camseg_core.model.autoencoder import Autoencoder
 from camseg_core.model.condition_refiner import ConditionRefiner
 from camseg_core.model.config import CamSegConfig, load_config, save_config
 from camseg_core.model.denoiser import Denoiser
-from camseg_core.model.mask_autoencoder import MaskAutoencoder
+from camseg_core.model.mask_autoencoder import MaskAutoencoder, MaskDecoder
 from camseg_core.model.picture_codec import draw, nearest_class
 from camseg_core.model.samplers import Noise, SamplerOptions, sampler_named
 from camseg_core.model.schedule import Schedule
@@ -38,7 +38,7 @@ class CamSeg(nn.Module):
         self.config = config
         self.labels = labels
         self.schedule = Schedule.cosine(config.noise_steps)
-        self.autoencoder = self.image_encoder = self.mask_autoencoder = self.refiner = None
+        self.autoencoder = self.image_encoder = self.mask_autoencoder = self.refiner = self.light_decoder = None
         if config.autoencoder is not None:
             self.autoencoder = Autoencoder(config.autoencoder)
             image_channels = config.token_channels
@@ -57,6 +57,9 @@ class CamSeg(nn.Module):
                 self.refiner = ConditionRefiner(config.refiner, config.transformer.width, DETAIL_CHANNELS)
         self.transformer = MaskedTransformer(config.transformer, image_channels, config.token_channels)
         self.denoiser = Denoiser(config.denoiser, config.denoised_channels, config.condition_width)
+        if config.light_decoder is not None:
+            light = config.light_decoder  # its last class is unlabelled, which the nearest colour can be as well
+            self.light_decoder = MaskDecoder(config.mask_codec.latent_channels, len(labels) + 1, light.widths, light.blocks)
         self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(1, 3, 1, 1), persistent=False)
 
@@ -109,13 +112,17 @@ class CamSeg(nn.Module):
             table[label.id] = index
         return self.mask_autoencoder.encode(table[train_ids.long()])
 
-    def decode_mask(self, latents: Tensor) -> Tensor:
-        """Mask latents to train ids `(B, H, W)` uint8."""
-        if self.autoencoder is not None:
+    def decode_mask(self, latents: Tensor, exact: bool = False) -> Tensor:
+        """Mask latents to train ids `(B, H, W)` uint8.
+
+        A model of the published layout that has a light decoder uses it; `exact` asks for the nearest colour of the decoded picture.
+        """
+        if self.autoencoder is not None and (exact or self.light_decoder is None):
             return nearest_class(self.autoencoder.decode(latents))
-        assert self.mask_autoencoder is not None
-        table = torch.tensor([label.id for label in self.labels], dtype=torch.uint8, device=latents.device)
-        return table[self.mask_autoencoder.decode(latents).argmax(1)]
+        codec = self.mask_autoencoder
+        logits = codec.decode(latents) if codec is not None else self.light_decoder(latents)  # type: ignore[misc]
+        table = torch.tensor([*(label.id for label in self.labels), UNLABELLED], dtype=torch.uint8, device=latents.device)
+        return table[logits.argmax(1)]
 
     # the diffusion head
 
@@ -131,9 +138,14 @@ class CamSeg(nn.Module):
 
     @torch.no_grad()
     def segment(
-        self, pixels: Tensor, sampler: str = "one_step", options: SamplerOptions | None = None, generator: torch.Generator | None = None
+        self,
+        pixels: Tensor,
+        sampler: str = "one_step",
+        options: SamplerOptions | None = None,
+        generator: torch.Generator | None = None,
+        exact: bool = False,
     ) -> Tensor:
-        """Pixels to train ids `(B, H, W)` uint8; without `generator`, seed 0."""
+        """Pixels to train ids `(B, H, W)` uint8; without `generator`, seed 0. `exact` as for `decode_mask`."""
         options = options or SamplerOptions(temperature=self.config.temperature)
         generator = generator or torch.Generator(pixels.device).manual_seed(0)
         features = self.image_features(pixels)
@@ -144,7 +156,7 @@ class CamSeg(nn.Module):
             return torch.randn(shape, generator=generator, device=generator.device)
 
         sampled = self.sample(condition, sampler, options, noise(-1), noise)
-        return self.decode_mask(self.to_latents(sampled, self.denoised_grid(features)))
+        return self.decode_mask(self.to_latents(sampled, self.denoised_grid(features)), exact)
 
     # checkpoint folders
 
