@@ -47,7 +47,10 @@ setup(
         (f"share/{PACKAGE}", ["package.xml"]),
         (f"share/{PACKAGE}/launch", ["launch/segment.launch.py"]),
         (f"share/{PACKAGE}/config", ["config/segment.param.yaml", "config/fastdds.xml"]),
-        (f"share/{PACKAGE}/config/train", ["config/train/camseg-lite.yaml", "config/train/mask-autoencoder.yaml"]),
+        (
+            f"share/{PACKAGE}/config/train",
+            ["config/train/camseg-lite.yaml", "config/train/light-decoder.yaml", "config/train/mask-autoencoder.yaml"],
+        ),
     ],
     zip_safe=False,
     # pip cannot leave a base requirement out for an extra: README.md says how to put [gpu] in onnxruntime's place

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from camseg_core.commands import evaluate, segment, train, train_autoencoder
+from camseg_core.commands import distill_decoder, evaluate, segment, train, train_autoencoder
 from camseg_core.errors import CamSegError
 
 _COMMANDS = (
@@ -12,6 +12,7 @@ _COMMANDS = (
     ("evaluate", evaluate.add, "score a model on labelled frames"),
     ("train", train.add, "train a model on labelled frames"),
     ("train-autoencoder", train_autoencoder.add, "train only the autoencoder that a model starts from"),
+    ("distill-decoder", distill_decoder.add, "train a light mask decoder for a model of the published layout"),
 )
 
 

@@ -1,5 +1,6 @@
 """CamSeg: image encoder, masked transformer, diffusion head and mask codec joined (arXiv 2503.15617)."""
 
+import functools
 from pathlib import Path
 
 import torch
@@ -193,6 +194,12 @@ class CamSeg(nn.Module):
         except RuntimeError as error:
             raise ModelError(f"the weights {path} do not fit {folder / 'config.json'}: {error}") from error
         return model.eval()
+
+
+def stored_type(folder: Path) -> torch.dtype:
+    """How the matrices and kernels of a checkpoint folder are stored, for `save_pretrained`; the widest where they differ."""
+    types = {tensor.dtype for tensor in load_file(folder / "model.safetensors").values() if tensor.is_floating_point() and tensor.ndim > 1}
+    return functools.reduce(torch.promote_types, types)
 
 
 def _fold(latents: Tensor, patch: int) -> tuple[Tensor, Grid]:

@@ -1,10 +1,11 @@
-"""Whole trainings from a configuration file: `camseg train-autoencoder` and `camseg train`."""
+"""Whole trainings from a configuration file: `camseg train-autoencoder`, `camseg train` and `camseg distill-decoder`."""
 
 import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from camseg_core.data.camvid import CamVid
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import scores
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, Label, cityscapes_labels
-from camseg_core.model.camseg import CamSeg
+from camseg_core.model.camseg import CamSeg, stored_type
 from camseg_core.model.config import CamSegConfig, load_config
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.model.sizes import CAM_SEG_BASE_768, CAMSEG_LITE
@@ -23,6 +24,7 @@ from camseg_core.training.autoencoder import AutoencoderTraining, reconstruction
 from camseg_core.training.codec_folder import Codec, load_codec_into, save_codec
 from camseg_core.training.finish import finish
 from camseg_core.training.frames import Frames
+from camseg_core.training.light_decoder import DecoderComparison, LightDecoderTraining, train_light_decoder, with_light_decoder
 from camseg_core.training.loop import Run, Validation
 from camseg_core.training.parallel import Processes, processes
 from camseg_core.training.picture_autoencoder import PictureAutoencoderTraining, train_picture_autoencoder
@@ -32,6 +34,7 @@ from camseg_core.training.watch import Display, JsonLines, Pictures, TensorBoard
 logger = logging.getLogger(__name__)
 
 _SETS: dict[str, tuple[Callable[[Path, str], CamVid], tuple[Label, ...]]] = {"camvid": (CamVid, cityscapes_labels(CAMVID_11_TRAIN_IDS))}
+_Training = AutoencoderTraining | PictureAutoencoderTraining | LightDecoderTraining | TransformerTraining
 _MODELS = {model.name: model for model in (CAMSEG_LITE, CAM_SEG_BASE_768)}
 
 
@@ -42,6 +45,14 @@ class AutoencoderRecipe:
     data: str = "camvid"
     mask: AutoencoderTraining | None = None
     picture: PictureAutoencoderTraining | None = None
+
+
+@dataclass(frozen=True)
+class LightDecoderRecipe:
+    """A configuration of `camseg distill-decoder`."""
+
+    data: str = "camvid"
+    decoder: LightDecoderTraining = field(default_factory=LightDecoderTraining)
 
 
 @dataclass(frozen=True)
@@ -128,7 +139,45 @@ def run(recipe: Recipe, data: Path, run: Path, out: Path, autoencoder: Path | No
             finish(trained, _SETS[recipe.data][0](data, "val"), run, out, _facts(recipe, trained, train, val, autoencoder, among))
 
 
-def _check_batch(training: AutoencoderTraining | PictureAutoencoderTraining | TransformerTraining | None, among: Processes) -> None:
+def run_light_decoder(recipe: LightDecoderRecipe, start: Path, data: Path, run: Path, out: Path, device: str = "cpu") -> None:
+    """Train a light decoder for the model of the checkpoint folder `start`, and write that model with it to `out`, with `val.json`.
+
+    The model's other weights and how they are stored stay as they are. Started again with the same `run`, it goes on.
+
+    Raises:
+        ConfigError: the configuration cannot be used, or differs from the one that `run` was started with; or the model needs no decoder.
+        DataError: the data cannot be used; the message names the file.
+        ModelError: the checkpoint cannot be read, or the decoder's sizes do not fit it.
+        CamSegError: the loss became NaN, or the run was asked to stop.
+    """
+    with processes(device) as among:
+        torch.manual_seed(recipe.decoder.loop.seed)
+        model, stored = with_light_decoder(CamSeg.from_pretrained(start), recipe.decoder.model), stored_type(start)
+        _check_batch(recipe.decoder, among)
+        train, val, _ = _load(recipe.data, data, model.labels)
+        shown = train.indices.unique().tolist()
+        missing = [label.name for index, label in enumerate(model.labels) if index not in shown]
+        if missing and among.leads:
+            logger.warning("no frame of train shows %s: the light decoder does not learn what has not been seen", ", ".join(missing))
+        _remember(recipe, run, among)
+        comparison = DecoderComparison(model, val)
+        place = Run(run, _watchers(run, "light decoder"), among)
+        trained = train_light_decoder(recipe.decoder, model, train, place, comparison.validation)
+        if among.leads:
+            assert trained.light_decoder is not None
+            compared = comparison.scores(trained.light_decoder)
+            trained.cpu().save_pretrained(out, stored)
+            by_index = tuple(replace(label, id=index) for index, label in enumerate(model.labels))
+            result: dict[str, Any] = {"agreement": round(compared.agreement, 4)}
+            result |= {"light": scores(compared.light, by_index), "exact": scores(compared.exact, by_index)}
+            (out / "val.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            logger.info(
+                "wrote %s; masks of val: %.2f %% of the pixels as the exact decoder has them, mIoU %.4f, and %.4f of the exact one",
+                *(out, 100 * compared.agreement, compared.light.mean_iou(), compared.exact.mean_iou()),
+            )
+
+
+def _check_batch(training: _Training | None, among: Processes) -> None:
     if training is not None:
         among.samples(0, training.batch)
 
@@ -195,10 +244,12 @@ def _model_config(name: str) -> CamSegConfig:
     return load_config(Path(name))
 
 
-def _load(kind: str, root: Path) -> tuple[Frames, Frames, tuple[Label, ...]]:
+def _load(kind: str, root: Path, labels: tuple[Label, ...] | None = None) -> tuple[Frames, Frames, tuple[Label, ...]]:
+    """The frames of train and val, and their labels: those given, or the data set's own."""
     if kind not in _SETS:
         raise ConfigError(f"unknown data set {kind!r}; choose one of {', '.join(_SETS)}")
-    open_split, labels = _SETS[kind]
+    open_split, own_labels = _SETS[kind]
+    labels = labels or own_labels
     return Frames.load(open_split(root, "train"), labels), Frames.load(open_split(root, "val"), labels), labels
 
 
@@ -206,7 +257,7 @@ def _watchers(run: Path, title: str) -> Watchers:
     return Watchers([Display(title), JsonLines(run), TensorBoard(run), Pictures(run)])
 
 
-def _remember(recipe: Recipe | AutoencoderRecipe, run: Path, among: Processes) -> None:
+def _remember(recipe: Recipe | AutoencoderRecipe | LightDecoderRecipe, run: Path, among: Processes) -> None:
     """Write the configuration into the run's folder, or refuse to go on with another one: the steps so far would not be its own."""
     path, text = run / "config.yaml", to_yaml(recipe)
     known = path.is_file()

@@ -176,11 +176,15 @@ def test_an_entry_without_default_that_is_missing_is_named() -> None:
         build(Loop, {"lr": 1.0}, "here", ModelError)
 
 
-@pytest.mark.parametrize("name", ["camseg-lite.yaml", "mask-autoencoder.yaml"])
+@pytest.mark.parametrize("name", ["camseg-lite.yaml", "light-decoder.yaml", "mask-autoencoder.yaml"])
 def test_the_shipped_files_write_out_every_default(name: str) -> None:
-    from camseg_core.training.recipe import AutoencoderRecipe, Recipe  # slow to import
+    from camseg_core.training.recipe import AutoencoderRecipe, LightDecoderRecipe, Recipe  # slow to import
 
-    defaults = Recipe() if name == "camseg-lite.yaml" else AutoencoderRecipe(mask=Recipe().autoencoder)
+    defaults = {
+        "camseg-lite.yaml": Recipe(),
+        "light-decoder.yaml": LightDecoderRecipe(),
+        "mask-autoencoder.yaml": AutoencoderRecipe(mask=Recipe().autoencoder),
+    }[name]
     path = REPOSITORY / "config" / "train" / name
     assert load_yaml(path, type(defaults)) == defaults
     written = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -1,15 +1,24 @@
 """The light decoder of the published layout: what it costs, what it may say, that it learns the exact decoder's masks and resumes."""
 
+import copy
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from lite import tiny_lite
+from camvid_folder import write_camvid
+from lite import LABELS, tiny_lite
+from resuming import assert_resumes
+from safetensors.torch import load_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from camseg_core.cli import main
+from camseg_core.data.synthetic import SyntheticDrive
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.labels import CITYSCAPES, UNLABELLED
 from camseg_core.model.camseg import CamSeg
@@ -24,7 +33,12 @@ from camseg_core.model.config import (
 )
 from camseg_core.model.picture_codec import nearest_class
 from camseg_core.model.sizes import CAM_SEG_BASE_768
+from camseg_core.training.frames import Frames
+from camseg_core.training.light_decoder import DecoderComparison, LightDecoderTraining, train_light_decoder, with_light_decoder
+from camseg_core.training.loop import LoopConfig, Run
+from camseg_core.training.picture_autoencoder import PictureAutoencoderTraining, train_picture_autoencoder
 from camseg_core.training.transformer import TransformerTraining
+from camseg_core.training.watch import Watch
 
 TINY = CamSegConfig(
     name="tiny-published",
@@ -133,3 +147,143 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
 def test_a_training_of_the_whole_model_refuses_one() -> None:
     with pytest.raises(ConfigError, match="tiny-published has a light_decoder, which this does not train: .* add it with distill-decoder"):
         TransformerTraining(crop=(64, 64)).check(published(LIGHT).config)
+
+
+# that it learns
+
+
+@pytest.fixture(scope="module")
+def frames() -> Frames:
+    return Frames.load(SyntheticDrive(frames=4, height=48, width=64, seed=1), LABELS)
+
+
+def training(steps: int, **changes: Any) -> LightDecoderTraining:
+    loop = LoopConfig(steps=steps, lr=5e-3, warmup=2, ema_decay=0.8, weight_decay=1e-4, save_every=2, validate_every=1000)
+    return LightDecoderTraining(LIGHT, loop, **{"batch": 4, "crop": (32, 48), "disturbance": 0.3, **changes})
+
+
+def with_fresh_decoder(model: CamSeg) -> CamSeg:
+    torch.manual_seed(0)
+    return with_light_decoder(model, LIGHT)
+
+
+class Losses(Watch):
+    def __init__(self) -> None:
+        self.all: list[float] = []
+
+    def stepped(self, done: int, figures: dict[str, float], learning_rate: float) -> None:
+        self.all.append(figures["loss"])
+
+
+def test_the_loss_falls_and_everything_but_the_light_decoder_stays(tmp_path: Path, frames: Frames) -> None:
+    """Latents of a random encoder still say what the mask was."""
+    torch.manual_seed(0)
+    base, losses = CamSeg(TINY, LABELS).eval(), Losses()
+    before = copy.deepcopy(base.state_dict())
+    trained = train_light_decoder(training(40, teacher="labels"), with_fresh_decoder(base), frames, Run(tmp_path, losses))
+    assert sum(losses.all[-5:]) < 0.8 * sum(losses.all[:5])
+    after = trained.state_dict()
+    for name, tensor in before.items():
+        assert torch.equal(after[name], tensor), name
+    scores = DecoderComparison(trained, frames).scores(trained.light_decoder).light
+    assert scores.accuracy() > 0.1 + scores.labelled.max() / scores.labelled.sum()  # more than naming one class throughout
+
+
+def test_a_killed_training_resumes_exactly(tmp_path: Path, frames: Frames) -> None:
+    torch.manual_seed(0)
+    base = CamSeg(TINY, LABELS).eval()
+
+    def train(run: Run) -> torch.nn.Module:
+        return train_light_decoder(training(7), with_fresh_decoder(base), frames, run)
+
+    assert_resumes(train, tmp_path)
+
+
+@pytest.mark.slow
+def test_it_comes_to_say_what_the_exact_decoder_says(tmp_path: Path, frames: Frames) -> None:
+    torch.manual_seed(0)
+    base = CamSeg(TINY, LABELS).eval()
+    loop = LoopConfig(steps=150, lr=4e-3, warmup=5, ema_decay=0.8, weight_decay=0.0)
+    pictures = PictureAutoencoderTraining(TINY.autoencoder, loop, batch=4, crop=(32, 48))
+    base.autoencoder = train_picture_autoencoder(pictures, frames, LABELS, Run(tmp_path / "autoencoder"))
+    model = with_fresh_decoder(base)
+    comparison = DecoderComparison(model, frames)
+    fresh = comparison.scores(model.light_decoder)
+    trained = train_light_decoder(training(120), model, frames, Run(tmp_path / "decoder"), comparison.validation)
+    found = comparison.scores(trained.light_decoder)
+    commonest = found.exact.predicted.max() / found.exact.predicted.sum()  # what naming one class throughout would agree on
+    assert found.agreement > max(0.8, fresh.agreement + 0.2, commonest + 0.2)
+    assert found.light.mean_iou() > 0.5 * found.exact.mean_iou()
+
+
+def test_a_model_with_a_mask_autoencoder_needs_none() -> None:
+    with pytest.raises(ConfigError, match="tiny-lite needs no light decoder: its mask autoencoder's own is one"):
+        with_light_decoder(tiny_lite(), LIGHT)
+
+
+def test_settings_out_of_range_are_named() -> None:
+    for change, message in (
+        ({"crop": (60, 64)}, r"crop is \[60, 64\]; both sides are multiples of 16"),
+        ({"batch": 0}, "batch is 0; it is at least 1"),
+        ({"crop_area": (0.5, 0.2)}, r"crop_area is \[0.5, 0.2\]; it is two rising shares"),
+        ({"disturbance": -1.0}, "disturbance and jaccard_weight are 0 or more"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            LightDecoderTraining(**change)
+
+
+# the command
+
+CONFIG = Path(__file__).parents[2] / "config" / "train" / "light-decoder.yaml"
+SMALL = ["model={widths: [8, 8], blocks: [0, 1]}", "loop.steps=3", "loop.save_every=2", "batch=2", "crop=[32, 32]"]
+
+
+def command(root: Path, model: Path, *changes: str) -> list[str]:
+    folders = ["--model", model, "--config", CONFIG, "--data", root / "data", "--run", root / "run", "--out", root / "out"]
+    return ["distill-decoder", *map(str, folders), *(f"--set=decoder.{change}" for change in (*SMALL, *changes))]
+
+
+def test_the_command_adds_a_light_decoder_to_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_camvid(tmp_path / "data", "train", "val", size=(40, 60))
+    torch.manual_seed(0)
+    CamSeg(TINY).save_pretrained(tmp_path / "model", torch.float16)
+    main(command(tmp_path, tmp_path / "model"))
+    said = capsys.readouterr().err
+    assert "no frame of train shows wall, traffic light, terrain, truck, bus, train, motorcycle, bicycle" in said
+    before, after = (load_file(tmp_path / folder / "model.safetensors") for folder in ("model", "out"))
+    added = set(after) - set(before)
+    assert added
+    assert all(name.startswith("light_decoder.") for name in added)
+    for name, tensor in before.items():
+        assert after[name].dtype == tensor.dtype, name
+        assert torch.equal(after[name], tensor), name
+    assert (tmp_path / "out" / "labels.json").read_text() == (tmp_path / "model" / "labels.json").read_text()
+    result = json.loads((tmp_path / "out" / "val.json").read_text())
+    assert 0 <= result["agreement"] <= 1
+    assert f"{100 * result['agreement']:.2f} % of the pixels"[:4] in said
+    for decoder in ("light", "exact"):
+        assert 0 <= result[decoder]["mean_iou"] <= 1
+    stored = CamSeg.from_pretrained(tmp_path / "out")
+    assert stored.segment(torch.zeros(1, 3, 32, 32)).shape == (1, 32, 32)
+
+    main(command(tmp_path, tmp_path / "model"))  # nothing is left to do
+    again = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(again[name], tensor) for name, tensor in after.items())
+
+
+def test_what_the_command_cannot_use_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_camvid(tmp_path / "data", "train", "val")
+    tiny_lite().save_pretrained(tmp_path / "lite")
+    torch.manual_seed(0)
+    CamSeg(TINY).save_pretrained(tmp_path / "model")
+    for model, changes, message in (
+        ("lite", (), "tiny-lite needs no light decoder"),
+        ("model", ("model.widths=[8, 8, 8]", "model.blocks=[0, 0, 0]"), "--set decoder.model.widths"),
+        ("model", ("model={widths: [8, 8, 8], blocks: [0, 0, 0]}",), "light_decoder lists strides up to 8, but .* stride 4"),
+        ("absent", (), "cannot read the model's configuration .*absent"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(command(tmp_path, tmp_path / model, *changes))
+        assert caught.value.code == 2
+        assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "run" / "config.yaml").exists()
