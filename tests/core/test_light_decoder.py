@@ -11,6 +11,7 @@ import pytest
 import torch
 from camvid_folder import write_camvid
 from lite import LABELS, tiny_lite
+from published import LIGHT, TINY
 from resuming import assert_resumes
 from safetensors.torch import load_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -23,11 +24,7 @@ from camseg_core.errors import ConfigError, ModelError
 from camseg_core.labels import CITYSCAPES, UNLABELLED
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.config import (
-    AutoencoderConfig,
-    CamSegConfig,
-    DenoiserConfig,
     LightDecoderConfig,
-    TransformerConfig,
     load_config,
     save_config,
 )
@@ -39,15 +36,6 @@ from camseg_core.training.loop import LoopConfig, Run
 from camseg_core.training.picture_autoencoder import PictureAutoencoderTraining, train_picture_autoencoder
 from camseg_core.training.transformer import TransformerTraining
 from camseg_core.training.watch import Watch
-
-TINY = CamSegConfig(
-    name="tiny-published",
-    network_pixels=48 * 64,
-    transformer=TransformerConfig(width=32, encoder_depth=1, decoder_depth=1, heads=2, grid=(4, 4), dropout=0.0),
-    denoiser=DenoiserConfig(width=32, depth=1),
-    autoencoder=AutoencoderConfig(base_width=32, multipliers=(1, 1, 1), blocks_per_level=1, latent_channels=4),
-)
-LIGHT = LightDecoderConfig((16, 32), (0, 1))
 
 
 def published(light: LightDecoderConfig | None = None) -> CamSeg:
