@@ -49,7 +49,7 @@ setup(
         (f"share/{PACKAGE}/config", ["config/segment.param.yaml", "config/fastdds.xml"]),
         (
             f"share/{PACKAGE}/config/train",
-            ["config/train/camseg-lite.yaml", "config/train/distill.yaml", "config/train/mask-autoencoder.yaml"],
+            [f"config/train/{name}.yaml" for name in ("camseg-lite", "distill", "light-decoder", "mask-autoencoder")],
         ),
     ],
     zip_safe=False,

@@ -9,18 +9,15 @@ was, and what is finished is read back.
 import argparse
 import json
 import logging
-import os
-import platform
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from document import current_commit, write_section
+from document import Outcome, add_document_options, conclude, current_commit, machine, picture
 
 from camseg_core.data.camvid import CamVid
-from camseg_core.errors import CamSegError, ConfigError
+from camseg_core.errors import ConfigError
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.model.config import MaskAutoencoderConfig
 from camseg_core.training.autoencoder import AutoencoderTraining, latent_rate, reconstruction_confusion, train_autoencoder
@@ -67,7 +64,7 @@ def result_of(config: AutoencoderTraining, train: Frames, val: Frames, folder: P
         "mean_iou_disturbed": round(reconstruction_confusion(model, val, DISTURBANCE).mean_iou(), 4),
         **{name: value and round(value, 4) for name, value in asdict(latent_rate(model, val)).items()},
         "commit": commit,
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__.partition('+')[0]}",
+        "machine": f"{machine()}, torch {torch.__version__.partition('+')[0]}",
     }
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
@@ -113,20 +110,24 @@ def plot(results: list[Result], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def section(results: list[Result], arguments: argparse.Namespace) -> str:
-    """What stands between the markers: table, picture, and how they were made."""
+def measure(arguments: argparse.Namespace) -> Outcome:
+    """Train and score every autoencoder that is not finished yet, and plot the results."""
+    labels = cityscapes_labels(CAMVID_11_TRAIN_IDS)
+    train, val = (Frames.load(CamVid(arguments.data, split), labels) for split in ("train", "val"))
+    results = []
+    for size in (None, *arguments.codebooks):
+        name = "kl" if size is None else f"vq-{size}"
+        results.append(result_of(training(size, arguments.steps), train, val, arguments.run / name))
+        print(table(results[-1:]).splitlines()[-1], flush=True)
+    plot(results, arguments.plot)
     options = f"--run {arguments.run} --steps {arguments.steps} --codebooks {' '.join(map(str, arguments.codebooks))}"
-    command = f"python benchmarks/autoencoders.py --data <CamVid root> {options} --write {arguments.write}"
     commits, machines = (", ".join(sorted({r[name] for r in results})) for name in ("commit", "machine"))
-    picture = os.path.relpath(arguments.plot, arguments.write.parent)
-    return "\n\n".join(
-        [
-            table(results),
-            f"![mIoU of reconstructed masks over the size of the codebook, and with continuous latents]({picture})",
-            f"    {command}",
-            f"{machines}; commit {commits}.",
-        ]
-    )
+    below = [
+        picture(arguments, "mIoU of reconstructed masks over the size of the codebook, and with continuous latents"),
+        f"    python benchmarks/autoencoders.py --data <CamVid root> {options} --write {arguments.write}",
+        f"{machines}; commit {commits}.",
+    ]
+    return Outcome(table(results), below, results)
 
 
 def main() -> None:
@@ -137,28 +138,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300, help="optimiser steps of each autoencoder")
     parser.add_argument("--codebooks", type=int, nargs="+", default=[16, 64, 256, 1024, 4096], metavar="ENTRIES")
     parser.add_argument("--plot", type=Path, default=Path("docs/images/autoencoders.png"), help="the picture to write")
-    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="replace the section of this document, between its markers")
-    parser.add_argument("--json", action="store_true", help="print the results as JSON on the last line")
+    add_document_options(parser)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("camseg_core").setLevel(logging.INFO)
-
-    labels = cityscapes_labels(CAMVID_11_TRAIN_IDS)
-    try:
-        train, val = (Frames.load(CamVid(arguments.data, split), labels) for split in ("train", "val"))
-        results = []
-        for size in (None, *arguments.codebooks):
-            name = "kl" if size is None else f"vq-{size}"
-            results.append(result_of(training(size, arguments.steps), train, val, arguments.run / name))
-            print(table(results[-1:]).splitlines()[-1], flush=True)
-        print(f"\n{table(results)}")
-        plot(results, arguments.plot)
-        if arguments.write:
-            write_section(arguments.write, "autoencoders", section(results, arguments))
-    except CamSegError as error:
-        sys.exit(str(error))
-    if arguments.json:
-        print(json.dumps(results))
+    conclude(arguments, "autoencoders", measure)
 
 
 if __name__ == "__main__":

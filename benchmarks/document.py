@@ -1,9 +1,45 @@
-"""What the benchmarks that write into a document share: its sections between markers, and the commit that the figures are of."""
+"""What the benchmarks that write into a document share: how they end, the sections between markers, and what the figures are of."""
 
+import argparse
+import json
+import os
+import platform
 import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from camseg_core.errors import ConfigError
+from camseg_core.errors import CamSegError, ConfigError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a benchmark found: its `table` in Markdown, the paragraphs below it in the document, and all figures for JSON."""
+
+    table: str
+    below: list[str]
+    figures: Any
+
+
+def add_document_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `conclude` reads."""
+    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="replace the section of this document, between its markers")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON on the last line")
+
+
+def conclude(arguments: argparse.Namespace, name: str, measure: Callable[[argparse.Namespace], Outcome]) -> None:
+    """Measure, print the table, write it into the document's section `name` and print JSON where asked to; an error is one line."""
+    try:
+        outcome = measure(arguments)
+        print(f"\n{outcome.table}")
+        if arguments.write:
+            write_section(arguments.write, name, "\n\n".join([outcome.table, *outcome.below]))
+    except CamSegError as error:
+        sys.exit(str(error))
+    if arguments.json:
+        print(json.dumps(outcome.figures))
 
 
 def write_section(document: Path, name: str, text: str) -> None:
@@ -19,6 +55,16 @@ def write_section(document: Path, name: str, text: str) -> None:
     if not begin or not end:
         raise ConfigError(f"{document} has no section between {opening} and {closing}")
     document.write_text(f"{before}{opening}\n{text}\n{closing}{after}", encoding="utf-8")
+
+
+def picture(arguments: argparse.Namespace, text: str) -> str:
+    """The picture `--plot` as Markdown, seen from the document that is written (or from here); `text` says what it shows."""
+    return f"![{text}]({os.path.relpath(arguments.plot, arguments.write.parent if arguments.write else '.')})"
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    return f"{os.cpu_count()} cores, {platform.machine()}"
 
 
 def current_commit(*paths: str) -> str:

@@ -6,19 +6,14 @@ Through the runtime that ships, seed 0. 100 steps take some two seconds a frame 
 """
 
 import argparse
-import json
-import os
-import platform
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from document import current_commit, write_section
+from document import Outcome, add_document_options, conclude, current_commit, machine, picture
 
 from camseg_core.data.camvid import CamVid
 from camseg_core.data.sample import Sample
-from camseg_core.errors import CamSegError
 from camseg_core.evaluation.scoring import evaluate
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.runtime import Segmenter
@@ -77,6 +72,30 @@ def plot(results: list[Result], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def measure(arguments: argparse.Namespace) -> Outcome:
+    """Score every cell of the table, and plot it."""
+    val = CamVid(arguments.data, "val")
+    samples = [val[i] for i in range(0, len(val), arguments.every)]
+    results = [
+        score(arguments, samples, sampler, steps, temperature)
+        for temperature in arguments.temperatures or [None]
+        for sampler in arguments.samplers
+        for steps in arguments.steps
+    ]
+    plot(results, arguments.plot)
+    options = [f"--samplers {' '.join(arguments.samplers)}", f"--steps {' '.join(map(str, arguments.steps))}"]
+    if arguments.temperatures:
+        options.append(f"--temperatures {' '.join(f'{t:g}' for t in arguments.temperatures)}")
+    if arguments.every > 1:
+        options.append(f"--every {arguments.every}")
+    below = [
+        picture(arguments, "mIoU over the number of steps"),
+        f"    python benchmarks/steps.py --data <CamVid root> {' '.join(options)} --write {arguments.write}",
+        f"{len(samples)} frames; {machine()}; commit {current_commit('camseg_core')}.",
+    ]
+    return Outcome(table(results, arguments.steps), below, results)
+
+
 def main() -> None:
     """Print the table; with `--json` the results as the last line."""
     parser = argparse.ArgumentParser(description="Mean IoU on CamVid val over the number of denoising steps.")
@@ -87,39 +106,8 @@ def main() -> None:
     parser.add_argument("--temperatures", type=float, nargs="+", help="what the noise is scaled by; by default the model's own")
     parser.add_argument("--every", type=int, default=1, help="score every n-th frame")
     parser.add_argument("--plot", type=Path, default=Path("docs/images/steps.png"), help="the picture to write")
-    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="replace the section of this document, between its markers")
-    parser.add_argument("--json", action="store_true", help="print the results as JSON on the last line")
-    arguments = parser.parse_args()
-    try:
-        val = CamVid(arguments.data, "val")
-        samples = [val[i] for i in range(0, len(val), arguments.every)]
-        results = [
-            score(arguments, samples, sampler, steps, temperature)
-            for temperature in arguments.temperatures or [None]
-            for sampler in arguments.samplers
-            for steps in arguments.steps
-        ]
-        text = table(results, arguments.steps)
-        print(f"\n{text}")
-        plot(results, arguments.plot)
-        if arguments.write:
-            options = [f"--samplers {' '.join(arguments.samplers)}", f"--steps {' '.join(map(str, arguments.steps))}"]
-            if arguments.temperatures:
-                options.append(f"--temperatures {' '.join(f'{t:g}' for t in arguments.temperatures)}")
-            if arguments.every > 1:
-                options.append(f"--every {arguments.every}")
-            picture = os.path.relpath(arguments.plot, arguments.write.parent)
-            parts = [
-                text,
-                f"![mIoU over the number of steps]({picture})",
-                f"    python benchmarks/steps.py --data <CamVid root> {' '.join(options)} --write {arguments.write}",
-                f"{len(samples)} frames; {os.cpu_count()} cores, {platform.machine()}; commit {current_commit('camseg_core')}.",
-            ]
-            write_section(arguments.write, "steps", "\n\n".join(parts))
-    except CamSegError as error:
-        sys.exit(str(error))
-    if arguments.json:
-        print(json.dumps(results))
+    add_document_options(parser)
+    conclude(parser.parse_args(), "steps", measure)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from camseg_core.commands import bench, calibrate, distill, evaluate, segment, train, train_autoencoder
+from camseg_core.commands import bench, calibrate, distill, distill_decoder, evaluate, segment, train, train_autoencoder
 from camseg_core.errors import CamSegError
 
 _COMMANDS = (
@@ -15,6 +15,7 @@ _COMMANDS = (
     ("train", train.add, "train a model on labelled frames"),
     ("distill", distill.add, "tune a trained model for few denoising steps"),
     ("train-autoencoder", train_autoencoder.add, "train only the autoencoder that a model starts from"),
+    ("distill-decoder", distill_decoder.add, "train a light mask decoder for a model of the published layout"),
 )
 
 

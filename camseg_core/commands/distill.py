@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def _distill(options: argparse.Namespace) -> None:
     with training_packages():
         from camseg_core.config_file import load_yaml
-        from camseg_core.training.recipe import DistillationRecipe, run_distillation
+        from camseg_core.training.distill import DistillationRecipe, run_distillation
     recipe = load_yaml(options.config, DistillationRecipe, options.set)
     with training_packages(), training_run(options):
         run_distillation(recipe, checkpoint_folder(options.model), options.data, options.run_folder, options.out, options.device)

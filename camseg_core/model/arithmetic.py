@@ -40,7 +40,7 @@ def work_by_stage(model: CamSeg, height: int, width: int, as_published: bool = F
 
     Args:
         as_published: one step of the denoiser is counted as the published code calls it: on the image's tokens too, although only
-            the mask's are used, and with the step's embedding computed for every token rather than once.
+            the mask's are used, and with the step's embedding computed for every token rather than once. The mask is decoded as a picture.
     """
     counts: dict[str, Work] = {}
 
@@ -61,9 +61,8 @@ def work_by_stage(model: CamSeg, height: int, width: int, as_published: bool = F
     if as_published:
         cells, condition = cells.repeat(2, 1), condition.repeat(2, 1)
     counted("denoiser", lambda: model.denoiser(cells, torch.full((len(cells) if as_published else 1,), last_step), condition))
-    codec = model.mask_autoencoder or model.autoencoder
-    assert codec is not None
-    counted("decoder", lambda: codec.decode(latents))
+    pictures = model.autoencoder if as_published or model.light_decoder is None else None
+    counted("decoder", lambda: model.logit_blocks(latents) if pictures is None else pictures.decode(latents))
     return counts
 
 

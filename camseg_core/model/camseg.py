@@ -1,5 +1,6 @@
 """CamSeg: image encoder, masked transformer, diffusion head and mask codec joined (arXiv 2503.15617)."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from camseg_core.errors import ModelError
-from camseg_core.labels import CITYSCAPES, Label, read_labels, write_labels
+from camseg_core.labels import CITYSCAPES, UNLABELLED, Label, read_labels, write_labels
 from camseg_core.model.autoencoder import Autoencoder
 from camseg_core.model.condition_refiner import ConditionRefiner
 from camseg_core.model.config import CamSegConfig, load_config, save_config
 from camseg_core.model.denoiser import Denoiser
-from camseg_core.model.mask_autoencoder import MaskAutoencoder
+from camseg_core.model.mask_autoencoder import MaskAutoencoder, MaskDecoder
 from camseg_core.model.passes import FrameInPasses, PassOptions, cells_of_tokens, sample_in_passes
 from camseg_core.model.picture_codec import distance_to_palette, draw, nearest_class
 from camseg_core.model.samplers import Noise, SamplerOptions, sampler_named
@@ -41,7 +42,7 @@ class CamSeg(nn.Module):
         self.config = config
         self.labels = labels
         self.schedule = Schedule.cosine(config.noise_steps)
-        self.autoencoder = self.image_encoder = self.mask_autoencoder = self.refiner = None
+        self.autoencoder = self.image_encoder = self.mask_autoencoder = self.refiner = self.light_decoder = None
         if config.autoencoder is not None:
             self.autoencoder = Autoencoder(config.autoencoder)
             image_channels = config.token_channels
@@ -60,6 +61,9 @@ class CamSeg(nn.Module):
                 self.refiner = ConditionRefiner(config.refiner, config.transformer.width, DETAIL_CHANNELS)
         self.transformer = MaskedTransformer(config.transformer, image_channels, config.token_channels)
         self.denoiser = Denoiser(config.denoiser, config.denoised_channels, config.condition_width)
+        if config.light_decoder is not None:
+            light = config.light_decoder  # its last class is unlabelled, which the nearest colour can be as well
+            self.light_decoder = MaskDecoder(config.mask_codec.latent_channels, len(labels) + 1, light.widths, light.blocks)
         self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(1, 3, 1, 1), persistent=False)
 
@@ -112,13 +116,31 @@ class CamSeg(nn.Module):
             table[label.id] = index
         return self.mask_autoencoder.encode(table[train_ids.long()])
 
-    def decode_mask(self, latents: Tensor) -> Tensor:
-        """Mask latents to train ids `(B, H, W)` uint8."""
-        if self.autoencoder is not None:
+    def decode_mask(self, latents: Tensor, exact: bool = False) -> Tensor:
+        """Mask latents to train ids `(B, H, W)` uint8.
+
+        A model of the published layout that has a light decoder uses it; `exact` asks for the nearest colour of the decoded picture.
+        """
+        if self.autoencoder is not None and (exact or self.light_decoder is None):
             return nearest_class(self.autoencoder.decode(latents))
-        assert self.mask_autoencoder is not None
-        table = torch.tensor([label.id for label in self.labels], dtype=torch.uint8, device=latents.device)
-        return table[self.mask_autoencoder.decode(latents).argmax(1)]
+        table = torch.tensor(self.decoded_ids, dtype=torch.uint8, device=latents.device)
+        return table[F.pixel_shuffle(self.logit_blocks(latents).argmax(1), 2).squeeze(1)]
+
+    @property
+    def decoded_ids(self) -> tuple[int, ...]:
+        """The train id of each class that `logit_blocks` tells apart; a light decoder has unlabelled as its last."""
+        ids = tuple(label.id for label in self.labels)
+        return ids if self.light_decoder is None else (*ids, UNLABELLED)
+
+    def logit_blocks(self, latents: Tensor) -> Tensor:
+        """Mask latents to class logits, the pixels of 2×2 blocks side by side, row-major: `(B, classes, 4, H/2, W/2)`.
+
+        For models with a mask autoencoder or a light decoder. Comparing classes in this form moves two planes into place, not all.
+        """
+        if self.mask_autoencoder is not None:
+            return self.mask_autoencoder.decoder.blocks(self.mask_autoencoder.denormalised(latents))
+        assert self.light_decoder is not None
+        return self.light_decoder.blocks(latents)
 
     # the diffusion head
 
@@ -127,7 +149,7 @@ class CamSeg(nn.Module):
         flat = condition.flatten(0, 1)
 
         def denoise(x: Tensor, step: int) -> Tensor:
-            return self.denoiser(x, torch.full((x.shape[0],), step, device=x.device), flat)
+            return self.denoiser(x, torch.full((1,), step, device=x.device), flat)  # the step's embedding is the same for all
 
         clean = sampler_named(sampler)(denoise, start, self.schedule, options, noise, self.config.denoiser.prediction)
         return torch.as_tensor(clean).unflatten(0, condition.shape[:2])
@@ -140,8 +162,12 @@ class CamSeg(nn.Module):
         options: SamplerOptions | None = None,
         generator: torch.Generator | None = None,
         passes: PassOptions | None = None,
+        exact: bool = False,
     ) -> Tensor:
-        """Pixels to train ids `(B, H, W)` uint8; without `generator`, seed 0; without `passes`, the mask is revealed at once."""
+        """Pixels to train ids `(B, H, W)` uint8; without `generator`, seed 0; without `passes`, the mask is revealed at once.
+
+        `exact` as for `decode_mask`.
+        """
         options = options or SamplerOptions(temperature=self.config.temperature)
         generator = generator or torch.Generator(pixels.device).manual_seed(0)
         features = self.image_features(pixels)
@@ -153,7 +179,7 @@ class CamSeg(nn.Module):
         else:
             frames = [tuple(feature[i : i + 1] for feature in features) for i in range(len(pixels))]
             sampled = torch.stack([self._sampled_in_passes(frame, sampler, options, generator, passes) for frame in frames])
-        return self.decode_mask(self.to_latents(sampled, self.denoised_grid(features)))
+        return self.decode_mask(self.to_latents(sampled, self.denoised_grid(features)), exact)
 
     def _sampled_in_passes(
         self, features: tuple[Tensor, ...], sampler: str, options: SamplerOptions, generator: torch.Generator, passes: PassOptions
@@ -179,11 +205,10 @@ class CamSeg(nn.Module):
 
     def _token_confidence(self, latents: Tensor) -> Tensor:
         """How sure the decoder is of each token of latents `(B, c, H, W)`, `(B, h, w)`: comparable within a frame, not a probability."""
-        if self.autoencoder is not None:
+        if self.autoencoder is not None and self.light_decoder is None:
             sure = -distance_to_palette(self.autoencoder.decode(latents))
         else:
-            assert self.mask_autoencoder is not None
-            sure = self.mask_autoencoder.decode(latents).float().softmax(1).amax(1)
+            sure = F.pixel_shuffle(self.logit_blocks(latents).float().softmax(1).amax(1), 2).squeeze(1)
         return F.avg_pool2d(sure.unsqueeze(1), self.config.token_stride).squeeze(1)
 
     # checkpoint folders
@@ -225,6 +250,12 @@ class CamSeg(nn.Module):
 
 def _noise_of(shape: tuple[int, int], generator: torch.Generator) -> Noise:
     return lambda _: torch.randn(shape, generator=generator, device=generator.device)
+
+
+def stored_type(folder: Path) -> torch.dtype:
+    """How the matrices and kernels of a checkpoint folder are stored, for `save_pretrained`; the widest where they differ."""
+    types = {tensor.dtype for tensor in load_file(folder / "model.safetensors").values() if tensor.is_floating_point() and tensor.ndim > 1}
+    return functools.reduce(torch.promote_types, types)
 
 
 def _fold(latents: Tensor, patch: int) -> tuple[Tensor, Grid]:

@@ -60,6 +60,28 @@ class MaskAutoencoderConfig:
 
 
 @dataclass(frozen=True)
+class LightDecoderConfig:
+    """Sizes of the light decoder of a model whose masks are pictures: mask latents straight to class logits.
+
+    `widths` are its channels and `blocks` its residual blocks at strides 2, 4 and so on; the last of these strides is the latents'.
+    """
+
+    widths: tuple[int, ...] = (32, 64, 128, 256)
+    blocks: tuple[int, ...] = (0, 1, 1, 2)
+
+    def __post_init__(self) -> None:
+        if len(self.widths) != len(self.blocks) or len(self.widths) < 2:
+            raise ModelError(
+                f"widths and blocks list {len(self.widths)} and {len(self.blocks)} strides; both list the same ones, at least two"
+            )
+
+    @property
+    def stride(self) -> int:
+        """Pixels per latent cell, along each side."""
+        return int(2 ** len(self.widths))
+
+
+@dataclass(frozen=True)
 class ImageEncoderConfig:
     """An `ImageEncoder`: EfficientNet-Lite0 features of strides 4 to 32, fused to `width` channels at stride 16."""
 
@@ -115,7 +137,8 @@ class CamSegConfig:
     `mask_autoencoder` share the work. `patch_size` is the side of the square of latent cells that make one token.
     `pixel_mean` and `pixel_std` normalise RGB in 0..255. `network_pixels` is the area that a frame is scaled down to
     (keeping its aspect) before the network sees it. `temperature` is what the noise is scaled by when masks are sampled, see
-    `samplers.SamplerOptions`. Logits are multiplied by `sharpness` before the softmax that gives the confidence.
+    `samplers.SamplerOptions`. Logits are multiplied by `sharpness` before the softmax that gives the confidence. A `light_decoder` may
+    stand in for the autoencoder's where mask latents are decoded.
     """
 
     name: str
@@ -132,6 +155,7 @@ class CamSegConfig:
     noise_steps: int = field(default=1000)
     temperature: float = 1.0
     sharpness: float = 1.0
+    light_decoder: LightDecoderConfig | None = None
 
     def __post_init__(self) -> None:
         published = self.autoencoder is not None and self.image_encoder is None and self.mask_autoencoder is None
@@ -140,6 +164,12 @@ class CamSegConfig:
             raise ModelError("a model has either an autoencoder, or an image_encoder and a mask_autoencoder")
         if self.refiner is not None and (self.image_encoder is None or self.patch_size % 2):
             raise ModelError("a refiner needs an image_encoder for its fine features, and an even patch_size")
+        if self.light_decoder is not None:
+            if self.autoencoder is None:
+                raise ModelError("a light_decoder stands in for an autoencoder of pictures; a mask_autoencoder's own decoder is light")
+            if self.light_decoder.stride != self.autoencoder.stride:
+                found, wanted = self.light_decoder.stride, self.autoencoder.stride
+                raise ModelError(f"light_decoder lists strides up to {found}, but the autoencoder's latents have stride {wanted}")
         if self.transformer.fusion not in ("sequence", "grid"):
             raise ModelError(f"transformer.fusion is {self.transformer.fusion!r}; it is sequence or grid")
         if self.denoiser.prediction not in ("noise", "sample"):

@@ -53,7 +53,10 @@ class _FinalLayer(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """Noisy tokens `(N, C)`, step numbers `(N,)` and conditions `(N, D)` to `(N, C)`, or `(N, 2C)` with learned variance."""
+    """Noisy tokens `(N, C)`, step numbers `(N,)` and conditions `(N, D)` to `(N, C)`, or `(N, 2C)` with learned variance.
+
+    Step numbers `(1,)` serve all tokens, and are embedded once.
+    """
 
     def __init__(self, config: DenoiserConfig, token_channels: int, condition_width: int) -> None:
         super().__init__()

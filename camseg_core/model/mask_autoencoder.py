@@ -61,16 +61,19 @@ class MaskEncoder(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """Latents `(B, C, h, w)`, H = h × stride and W = w × stride, to class logits `(B, classes, H, W)`."""
+    """Latents `(B, C, h, w)`, H = h × stride and W = w × stride, to class logits `(B, classes, H, W)`.
 
-    def __init__(self, config: MaskAutoencoderConfig) -> None:
+    `widths` are its channels and `blocks` its residual blocks at strides 2, 4 and so on, up to the latents'.
+    """
+
+    def __init__(self, latent_channels: int, classes: int, widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
         super().__init__()
-        first, *_, last = widths = config.decoder_widths
-        levels = list(zip(widths, config.decoder_blocks, strict=True))[::-1]  # coarse to fine
-        layers: list[nn.Module] = [_conv_norm(config.latent_channels, last), *(_ResidualBlock(last) for _ in range(levels[0][1]))]
-        for (coarser, _), (finer, blocks) in pairwise(levels):
-            layers += [_conv_norm(coarser, 4 * finer, kernel=1), nn.PixelShuffle(2), *(_ResidualBlock(finer) for _ in range(blocks))]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(first, 4 * config.classes, 3, padding=1))
+        first, *_, last = widths
+        levels = list(zip(widths, blocks, strict=True))[::-1]  # coarse to fine
+        layers: list[nn.Module] = [_conv_norm(latent_channels, last), *(_ResidualBlock(last) for _ in range(levels[0][1]))]
+        for (coarser, _), (finer, count) in pairwise(levels):
+            layers += [_conv_norm(coarser, 4 * finer, kernel=1), nn.PixelShuffle(2), *(_ResidualBlock(finer) for _ in range(count))]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(first, 4 * classes, 3, padding=1))
 
     def forward(self, latents: Tensor) -> Tensor:
         return F.pixel_shuffle(self.layers(latents), 2)
@@ -94,7 +97,7 @@ class MaskAutoencoder(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = MaskEncoder(config)
-        self.decoder = MaskDecoder(config)
+        self.decoder = MaskDecoder(config.latent_channels, config.classes, config.decoder_widths, config.decoder_blocks)
         # made last: KL and VQ start from the same weights for the same seed
         self.quantizer = VectorQuantizer(config.codebook_size, config.latent_channels) if config.codebook_size is not None else None
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))

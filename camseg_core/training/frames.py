@@ -57,6 +57,13 @@ class Frames:
         return (weights / weights.mean()).clamp_max(4.0).float()
 
 
+def train_id_table(labels: tuple[Label, ...]) -> Tensor:
+    """The train id by class index, `(256,)` uint8: 255 for 255 and whatever is no place in `labels`."""
+    table = torch.full((256,), UNLABELLED, dtype=torch.uint8)
+    table[: len(labels)] = torch.tensor([label.id for label in labels], dtype=torch.uint8)
+    return table
+
+
 def fill_unlabelled(indices: Tensor) -> Tensor:
     """Class indices `(B, H, W)` with every 255 replaced by the nearest labelled pixel's class, so that an encoder sees only classes.
 

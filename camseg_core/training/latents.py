@@ -14,7 +14,7 @@ from camseg_core.errors import ConfigError
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.picture_codec import draw
 from camseg_core.replacing import replacing
-from camseg_core.training.frames import Frames
+from camseg_core.training.frames import Frames, train_id_table
 from camseg_core.training.parallel import Processes
 from camseg_core.training.seeds import generator
 from camseg_core.training.stream import FrameStream
@@ -95,8 +95,6 @@ def _fingerprint(model: CamSeg, frames: Frames) -> str:
 def encode_pictures(model: CamSeg, images: Tensor, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Images `(B, 3, H, W)` in 0..255 and class indices `(B, H, W)` to latents on the CPU: of the image, and of the mask as a picture."""
     assert model.autoencoder is not None
-    table = torch.full((256,), 255, dtype=torch.uint8)
-    table[: len(model.labels)] = torch.tensor([label.id for label in model.labels], dtype=torch.uint8)
     normalised = (images.to(device) - model.pixel_mean) / model.pixel_std
-    mask = draw(table[indices.long()].to(device))
+    mask = draw(train_id_table(model.labels)[indices.long()].to(device))
     return model.autoencoder.encode(normalised).cpu(), model.autoencoder.encode(mask).cpu()

@@ -14,7 +14,7 @@ from camseg_core.model.autoencoder import Autoencoder
 from camseg_core.model.config import AutoencoderConfig
 from camseg_core.model.mask_autoencoder import kl_divergence
 from camseg_core.model.picture_codec import draw
-from camseg_core.training.frames import Frames
+from camseg_core.training.frames import Frames, train_id_table
 from camseg_core.training.loop import LoopConfig, Run, train
 from camseg_core.training.seeds import generator
 from camseg_core.training.stream import FrameStream
@@ -63,8 +63,7 @@ def train_picture_autoencoder(config: PictureAutoencoderTraining, frames: Frames
     torch.manual_seed(seed)
     model = Autoencoder(config.model).to(device)
     stream = FrameStream(frames, Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=False), seed)
-    train_id = torch.full((256,), UNLABELLED, dtype=torch.uint8)
-    train_id[: len(labels)] = torch.tensor([label.id for label in labels], dtype=torch.uint8)
+    train_id = train_id_table(labels)
     cells = (config.model.latent_channels, *(side // config.model.stride for side in config.crop))
 
     def pictures(numbers: range) -> Tensor:

@@ -1,38 +1,28 @@
-"""Whole trainings from a configuration file: `camseg train-autoencoder`, `camseg train` and `camseg distill`."""
+"""Whole trainings from a configuration file: `camseg train-autoencoder` and `camseg train`."""
 
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from camseg_core.config_file import to_yaml
-from camseg_core.data.camvid import CamVid
 from camseg_core.errors import ConfigError
-from camseg_core.evaluation.metrics import scores
-from camseg_core.labels import CAMVID_11_TRAIN_IDS, Label, cityscapes_labels
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.config import CamSegConfig, load_config
-from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.model.sizes import CAM_SEG_BASE_768, CAMSEG_LITE
-from camseg_core.replacing import replacing
-from camseg_core.training.autoencoder import AutoencoderTraining, reconstruction_confusion, train_autoencoder
+from camseg_core.training.autoencoder import AutoencoderTraining, train_autoencoder
 from camseg_core.training.codec_folder import Codec, load_codec_into, save_codec
-from camseg_core.training.finish import finish, how_it_was_made
+from camseg_core.training.finish import finish
 from camseg_core.training.frames import Frames
-from camseg_core.training.loop import LoopConfig, Run, Validation
-from camseg_core.training.objectives import TaskLoss
+from camseg_core.training.loop import Run
 from camseg_core.training.parallel import Processes, processes
 from camseg_core.training.picture_autoencoder import PictureAutoencoderTraining, train_picture_autoencoder
-from camseg_core.training.transformer import TransformerTraining, class_indices, confusion_of, train_transformer
-from camseg_core.training.watch import Display, JsonLines, Pictures, TensorBoard, Watchers, validation_picture
+from camseg_core.training.running import SETS, check_batch, load_frames, reconstruction, remember, train_in, training_facts, watchers
+from camseg_core.training.transformer import TransformerTraining
 
 logger = logging.getLogger(__name__)
 
-_SETS: dict[str, tuple[Callable[[Path, str], CamVid], tuple[Label, ...]]] = {"camvid": (CamVid, cityscapes_labels(CAMVID_11_TRAIN_IDS))}
 _MODELS = {model.name: model for model in (CAMSEG_LITE, CAM_SEG_BASE_768)}
 
 
@@ -59,31 +49,6 @@ class Recipe:
     training: TransformerTraining = field(default_factory=TransformerTraining)
 
 
-def _distillation() -> TransformerTraining:
-    """Nearly whole frames at nearly their own scale, as inference sees them, a lower rate, and chains of two and four steps."""
-    return TransformerTraining(
-        loop=LoopConfig(steps=1000, lr=3e-4, ema_decay=0.995, validate_every=250),
-        batch=4,
-        crop=(352, 480),
-        crop_area=(0.5, 1.0),
-        task=TaskLoss(own_share=0.5, late_own_share=0.5, late_from=0, decoder_joins=0, balanced_until=0, chains=(2, 4)),
-    )
-
-
-@dataclass(frozen=True)
-class DistillationRecipe:
-    """A configuration of `camseg distill`: a trained model is tuned end to end, so that few steps give what many gave.
-
-    The teacher is the label, not the model in many steps: the estimate after one step, and after later calls of the short `chains`, is
-    decoded and judged by the task loss. That can end above the many-step result, which consistency distillation (arXiv 2303.01469) can
-    only match, and it needs no second model; that end-to-end tuning of a one-step diffusion model wins over many steps was found for depth
-    and normals in arXiv 2409.11355.
-    """
-
-    data: str = "camvid"
-    training: TransformerTraining = field(default_factory=_distillation)
-
-
 def run_autoencoder(recipe: AutoencoderRecipe, data: Path, run: Path, out: Path, device: str = "cpu") -> None:
     """Train an autoencoder and write its folder to `out`, with `val.json`; started again with the same `run`, it goes on.
 
@@ -95,10 +60,10 @@ def run_autoencoder(recipe: AutoencoderRecipe, data: Path, run: Path, out: Path,
     if (recipe.mask is None) == (recipe.picture is None):
         raise ConfigError("the configuration describes either a mask autoencoder (mask:) or a picture autoencoder (picture:)")
     with processes(device) as among:
-        _check_batch(recipe.mask or recipe.picture, among)
-        train, val, labels = _load(recipe.data, data)
-        _remember(recipe, run, among)
-        place = Run(run, _watchers(run, "autoencoder"), among)
+        check_batch(recipe.mask or recipe.picture, among)
+        train, val, labels = load_frames(recipe.data, data)
+        remember(recipe, run, among)
+        place = Run(run, watchers(run, "autoencoder"), among)
         if recipe.mask is not None:
             codec: Codec = train_autoencoder(recipe.mask, train, place)
         else:
@@ -106,7 +71,7 @@ def run_autoencoder(recipe: AutoencoderRecipe, data: Path, run: Path, out: Path,
             codec = train_picture_autoencoder(recipe.picture, train, labels, place)
         if among.leads:
             save_codec(codec, out)
-            result = _reconstruction(codec, val, labels)
+            result = reconstruction(codec, val, labels)
             (out / "val.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
             logger.info("wrote %s; masks of val through it: mIoU %s", out, result.get("mean_iou", "not measured for pictures"))
 
@@ -127,22 +92,22 @@ def run(recipe: Recipe, data: Path, run: Path, out: Path, autoencoder: Path | No
     with processes(device) as among:
         # everything that can be wrong is found before the first step, and before the configuration is kept
         recipe.training.check(config)
-        _check_batch(recipe.training, among)
+        check_batch(recipe.training, among)
         if autoencoder is None:
             _check_own_autoencoder(recipe, config, among)
-        train, val, labels = _load(recipe.data, data)
+        train, val, labels = load_frames(recipe.data, data)
         torch.manual_seed(recipe.training.loop.seed)
         model = CamSeg(config, labels)
         codec = model.mask_autoencoder or model.autoencoder
         assert codec is not None
         if autoencoder is not None:
             load_codec_into(codec, autoencoder)
-        _remember(recipe, run, among)
+        remember(recipe, run, among)
         if autoencoder is None:
             load_codec_into(codec, _own_autoencoder(recipe.autoencoder, train, run, among))
         if model.image_encoder is not None:
             model.image_encoder.load_imagenet()
-        trained = _trained(recipe.training, model, train, val, run, among)
+        trained = train_in(recipe.training, model, train, val, run, among)
         if among.leads:
             own = f"{recipe.autoencoder.loop.steps} steps of the autoencoder"
             history = {
@@ -150,58 +115,13 @@ def run(recipe: Recipe, data: Path, run: Path, out: Path, autoencoder: Path | No
                 "began": f"{own if autoencoder is None else 'An autoencoder trained before'}, then ",
                 "before": "",
             }
-            finish(trained, _SETS[recipe.data][0](data, "val"), run, out, history | _facts(recipe, trained, train, val, among))
-
-
-def run_distillation(recipe: DistillationRecipe, start: Path, data: Path, run: Path, out: Path, device: str = "cpu") -> None:
-    """Tune the model of the checkpoint folder `start` for few steps, and write the result to `out` as `run` does.
-
-    Raises:
-        ConfigError: the configuration cannot be used, does not fit the model, or differs from the one that `run` was started with.
-        DataError: the data cannot be used; the message names the file.
-        ModelError: the checkpoint cannot be read.
-        CamSegError: the loss became NaN, or the run was asked to stop.
-    """
-    with processes(device) as among:
-        model = CamSeg.from_pretrained(start)
-        if model.mask_autoencoder is None:
-            raise ConfigError(f"{model.config.name} decodes masks as pictures: only models with a mask autoencoder can be distilled yet")
-        recipe.training.check(model.config)
-        _check_batch(recipe.training, among)
-        train, val, labels = _load(recipe.data, data)
-        if labels != model.labels:
-            raise ConfigError(f"{start} has the classes {_names(model.labels)}, but {recipe.data} has {_names(labels)}")
-        _remember(recipe, run, among)
-        card = start / "MODEL_CARD.md"
-        history = {
-            "command": f"camseg distill --model {model.config.name} --config config/train/distill.yaml --data <CamVid root> "
-            "--run runs/distill --out <folder>",
-            "began": "",
-            "before": how_it_was_made(card.read_text(encoding="utf-8")) if card.is_file() else "",  # read now: `out` may be `start`
-        }
-        trained = _trained(recipe.training, model, train, val, run, among)
-        if among.leads:
-            finish(trained, _SETS[recipe.data][0](data, "val"), run, out, history | _facts(recipe, trained, train, val, among))
-
-
-def _trained(config: TransformerTraining, model: CamSeg, train: Frames, val: Frames, run: Path, among: Processes) -> CamSeg:
-    """Train `model` in the run's folder, validated on `val`."""
-    folder = run / "transformer"
-
-    def validate(averaged: nn.Module) -> Validation:
-        assert isinstance(averaged, CamSeg)
-        return _validation(averaged.eval(), val)
-
-    return train_transformer(config, model, train, Run(folder, _watchers(folder, "transformer"), among), validate)
-
-
-def _names(labels: tuple[Label, ...]) -> str:
-    return ", ".join(label.name for label in labels)
-
-
-def _check_batch(training: AutoencoderTraining | PictureAutoencoderTraining | TransformerTraining | None, among: Processes) -> None:
-    if training is not None:
-        among.samples(0, training.batch)
+            finish(
+                trained,
+                SETS[recipe.data][0](data, "val"),
+                run,
+                out,
+                history | training_facts(recipe.data, recipe.training, trained, train, val, among),
+            )
 
 
 def _check_own_autoencoder(recipe: Recipe, config: CamSegConfig, among: Processes) -> None:
@@ -210,50 +130,18 @@ def _check_own_autoencoder(recipe: Recipe, config: CamSegConfig, among: Processe
     if recipe.autoencoder.model != config.mask_autoencoder:
         found, wanted = recipe.autoencoder.model, config.mask_autoencoder
         raise ConfigError(f"autoencoder.model is {found}, but {config.name} has {wanted}: give both the same sizes")
-    _check_batch(recipe.autoencoder, among)
+    check_batch(recipe.autoencoder, among)
 
 
 def _own_autoencoder(config: AutoencoderTraining, train: Frames, run: Path, among: Processes) -> Path:
     """The folder of the run's own autoencoder, trained if it is not there yet."""
     folder = run / "autoencoder"
     if not (folder / "model.safetensors").is_file():
-        trained = train_autoencoder(config, train, Run(folder, _watchers(folder, "autoencoder"), among))
+        trained = train_autoencoder(config, train, Run(folder, watchers(folder, "autoencoder"), among))
         if among.leads:
             save_codec(trained, folder)
         among.wait()
     return folder
-
-
-def _facts(recipe: Recipe | DistillationRecipe, trained: CamSeg, train: Frames, val: Frames, among: Processes) -> dict[str, object]:
-    """What the model card tells of a training, see `finish`."""
-    codec = trained.mask_autoencoder or trained.autoencoder
-    assert codec is not None
-    processor = "CPU" if among.device.type == "cpu" else torch.cuda.get_device_name(among.device)
-    return {
-        "steps": recipe.training.loop.steps,
-        "batch": recipe.training.batch,
-        "device": f"{processor}, {recipe.training.loop.precision}, {among.count} process{'es' if among.count > 1 else ''}",
-        "data": recipe.data,
-        "train_frames": len(train),
-        "val_frames": len(val),
-        "frame_size": f"{val.indices.shape[2]}×{val.indices.shape[1]}",
-        "reconstruction": _reconstruction(codec.cpu(), val, trained.labels),
-    }
-
-
-def _reconstruction(codec: Codec, val: Frames, labels: tuple[Label, ...]) -> dict[str, object]:
-    """How well masks of `val` survive a mask autoencoder; empty for a picture autoencoder."""
-    by_index = tuple(replace(label, id=index) for index, label in enumerate(labels))  # the autoencoder counts class indices
-    return scores(reconstruction_confusion(codec, val), by_index) if isinstance(codec, MaskAutoencoder) else {}
-
-
-def _validation(model: CamSeg, val: Frames) -> Validation:
-    """One-step and ten-step mIoU on every fifth frame of `val`, and a picture of three of them."""
-    some = val.every(5)
-    figures = {name: confusion_of(model, some, name, 10).mean_iou() for name in ("one_step", "ddim")}
-    shown = some.every(max(1, len(some) // 3))
-    picture = validation_picture(shown.images.numpy(), shown.indices.numpy(), class_indices(model, shown), model.labels)
-    return {"mIoU": figures["one_step"], "mIoU of 10 steps": figures["ddim"]}, picture
 
 
 def _model_config(name: str) -> CamSegConfig:
@@ -262,27 +150,3 @@ def _model_config(name: str) -> CamSegConfig:
     if not Path(name).is_file():
         raise ConfigError(f"model {name!r} is neither a config.json nor one of {', '.join(_MODELS)}")
     return load_config(Path(name))
-
-
-def _load(kind: str, root: Path) -> tuple[Frames, Frames, tuple[Label, ...]]:
-    if kind not in _SETS:
-        raise ConfigError(f"unknown data set {kind!r}; choose one of {', '.join(_SETS)}")
-    open_split, labels = _SETS[kind]
-    return Frames.load(open_split(root, "train"), labels), Frames.load(open_split(root, "val"), labels), labels
-
-
-def _watchers(run: Path, title: str) -> Watchers:
-    return Watchers([Display(title), JsonLines(run), TensorBoard(run), Pictures(run)])
-
-
-def _remember(recipe: Recipe | AutoencoderRecipe | DistillationRecipe, run: Path, among: Processes) -> None:
-    """Write the configuration into the run's folder, or refuse to go on with another one: the steps so far would not be its own."""
-    path, text = run / "config.yaml", to_yaml(recipe)
-    known = path.is_file()
-    if known and path.read_text(encoding="utf-8") != text:
-        raise ConfigError(f"{path} differs from the configuration given: use the one that the run was started with, or another --run")
-    among.wait()  # no one writes while another still reads
-    if among.leads and not known:
-        run.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")

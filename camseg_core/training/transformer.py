@@ -59,10 +59,12 @@ class TransformerTraining:
         """Whether this can train `model`.
 
         Raises:
-            ConfigError: the crop does not fit the model, or the way of augmenting does not.
+            ConfigError: the crop does not fit the model, or the way of augmenting does not; or it has a part that is trained afterwards.
         """
         if any(side % model.size_multiple for side in self.crop):
             raise ConfigError(f"training.crop is {list(self.crop)}: {model.name} needs multiples of {model.size_multiple}")
+        if model.light_decoder is not None:
+            raise ConfigError(f"{model.name} has a light_decoder, which this does not train: leave it out, and add it with distill-decoder")
         if model.mask_autoencoder is not None and self.augment != "crop":
             raise ConfigError(f"training.augment is {self.augment}: models with a mask autoencoder train on random crops (augment: crop)")
 

@@ -1,7 +1,6 @@
 """The autoencoders: KL and VQ masks, and pictures. What quantising does, that all of them learn, and that they resume exactly."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,8 +8,9 @@ import pytest
 import torch
 import torch.distributed as dist
 from lite import LABELS
+from resuming import assert_resumes
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from camseg_core.data.synthetic import SyntheticDrive
 from camseg_core.dataclass_reader import build
@@ -221,31 +221,6 @@ def test_rates_of_continuous_and_of_quantised_latents(frames: Frames) -> None:
     assert latent_rate(kl, frames).bits == pytest.approx((torch.e**-2 + 1) / 2 / 0.6931472, rel=1e-5)
     rate = latent_rate(vq, frames)  # all vectors alike: one entry of 16
     assert (rate.bits, rate.used_share, rate.perplexity) == (4.0, 1 / 16, 1.0)
-
-
-class Killed(Exception):
-    """As by a signal that cannot be caught."""
-
-
-class KillAfter(Watch):
-    def __init__(self, step: int) -> None:
-        self._step = step
-
-    def stepped(self, done: int, figures: object, learning_rate: float) -> None:
-        if done == self._step:
-            raise Killed
-
-
-def assert_resumes(train: Callable[[Run], nn.Module], folder: Path) -> None:
-    """A run killed after five of its steps and started again ends with the same weights as one that was not."""
-    whole = train(Run(folder / "whole"))
-    with pytest.raises(Killed):
-        train(Run(folder / "killed", KillAfter(5)))
-    assert (folder / "killed" / "state.safetensors").is_file()
-    torch.manual_seed(99)  # whatever state the new process starts with
-    resumed = train(Run(folder / "killed")).state_dict()
-    for name, tensor in whole.state_dict().items():
-        assert torch.equal(tensor, resumed[name]), name
 
 
 SHORT = LoopConfig(steps=7, lr=2e-3, warmup=2, ema_decay=0.5, save_every=2)

@@ -109,7 +109,7 @@ def test_only_the_first_of_several_processes_reports(
     assert str(tmp_path) not in str(logging.getLogger().handlers)  # afterwards nothing goes there
 
 
-@pytest.mark.parametrize("command", ["train", "train-autoencoder"])
+@pytest.mark.parametrize("command", ["train", "train-autoencoder", "distill-decoder"])
 def test_the_help_of_a_training_says_how_to_resume_stop_and_share_it(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])

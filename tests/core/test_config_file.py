@@ -176,13 +176,15 @@ def test_an_entry_without_default_that_is_missing_is_named() -> None:
         build(Loop, {"lr": 1.0}, "here", ModelError)
 
 
-@pytest.mark.parametrize("name", ["camseg-lite.yaml", "distill.yaml", "mask-autoencoder.yaml"])
+@pytest.mark.parametrize("name", ["camseg-lite.yaml", "distill.yaml", "light-decoder.yaml", "mask-autoencoder.yaml"])
 def test_the_shipped_files_write_out_every_default(name: str) -> None:
-    from camseg_core.training.recipe import AutoencoderRecipe, DistillationRecipe, Recipe  # slow to import
+    from camseg_core.training.distill import DistillationRecipe, LightDecoderRecipe  # slow to import
+    from camseg_core.training.recipe import AutoencoderRecipe, Recipe
 
     defaults = {
         "camseg-lite.yaml": Recipe(),
         "distill.yaml": DistillationRecipe(),
+        "light-decoder.yaml": LightDecoderRecipe(),
         "mask-autoencoder.yaml": AutoencoderRecipe(mask=Recipe().autoencoder),
     }[name]
     path = REPOSITORY / "config" / "train" / name

@@ -54,16 +54,11 @@ class DecoderGraph(nn.Module):
 
     def __init__(self, model: CamSeg) -> None:
         super().__init__()
-        assert model.mask_autoencoder is not None
-        self.codec = model.mask_autoencoder
-        self.register_buffer("train_ids", torch.tensor([label.id for label in model.labels], dtype=torch.uint8))
-
-    def logits(self, latents: Tensor) -> Tensor:
-        """Latents `(N, C, h, w)` to logits with the pixels of 2×2 blocks side by side, `(N, classes, 4, H/2, W/2)`."""
-        return self.codec.decoder.blocks(self.codec.denormalised(latents))
+        self.model = model
+        self.register_buffer("train_ids", torch.tensor(model.decoded_ids, dtype=torch.uint8))
 
     def forward(self, latents: Tensor, sharpness: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.logits(latents.flatten(0, 1))
+        logits = self.model.logit_blocks(latents.flatten(0, 1))
         # by hand: ONNX Runtime would transpose for a Softmax over any axis but the last
         scores = (sharpness * (logits - logits.amax(1, keepdim=True))).exp()
         probabilities = _mean_of_samples(scores / scores.sum(1, keepdim=True), latents.shape[1])

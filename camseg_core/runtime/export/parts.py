@@ -87,8 +87,9 @@ def fused_part(model: CamSeg, fused: Fused) -> Part:
 
 
 def decoder_module(model: CamSeg) -> nn.Module:
-    """The decoder's graph as a module, for either kind of mask codec."""
-    return PictureDecoderGraph(model) if model.mask_autoencoder is None else DecoderGraph(model)
+    """The decoder's graph as a module, for either kind of mask codec; a light decoder is used where there is one."""
+    pictures = model.autoencoder is not None and model.light_decoder is None
+    return PictureDecoderGraph(model) if pictures else DecoderGraph(model)
 
 
 def _image_encoder(model: CamSeg, sizes: _Sizes) -> Part:

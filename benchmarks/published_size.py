@@ -1,0 +1,231 @@
+"""The published size on this machine's CPU: inference as published beside this project's, in one run.
+
+python benchmarks/published_size.py --size 256 --write docs/results.md --json
+
+The weights are random, so nothing is said here of the masks' quality. `as_published` is fp32, 100 ancestral steps on the tokens of image
+and mask, and a picture decoded by its colours. The others denoise the mask's tokens alone, in bf16 but for the diffusion head (see
+`camseg_core.model.torch_inference`); the same in fp32 is timed as well. Settings take turns, so that all of them meet the same machine.
+"""
+
+import argparse
+import ctypes
+import multiprocessing
+import re
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from document import Outcome, add_document_options, conclude, current_commit, machine
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from camseg_core.errors import ConfigError
+from camseg_core.model.as_published import STEPS, PublishedMask, segment_as_published
+from camseg_core.model.camseg import CamSeg
+from camseg_core.model.config import CamSegConfig, LightDecoderConfig
+from camseg_core.model.samplers import SamplerOptions
+from camseg_core.model.sizes import CAM_SEG_BASE_768
+from camseg_core.model.torch_inference import TorchInference, TorchMask
+
+PUBLISHED = replace(CAM_SEG_BASE_768, light_decoder=LightDecoderConfig())
+AS_PUBLISHED = "as_published"
+TURNS = 3
+"""How often the project's settings, which are short, run in the time that the published one runs once."""
+
+Segment = Callable[[], PublishedMask | TorchMask]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A way of this project to segment a frame."""
+
+    name: str
+    sampler: str
+    steps: int
+    exact: bool
+
+
+OURS = (Setting("exact_decoder_4_steps", "dpm_solver", 4, exact=True), Setting("light_decoder_1_step", "one_step", 1, exact=False))
+
+
+def random_model(config: CamSegConfig) -> CamSeg:
+    """A model with random weights, the same in every process."""
+    torch.manual_seed(0)
+    model = CamSeg(config).eval().requires_grad_(False)
+    for parameter in model.denoiser.parameters():  # fresh, it is the zero function: give it something to say
+        parameter.normal_(std=0.02)
+    return model
+
+
+def _draw(numbers: int, channels: int) -> Callable[[int], Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return lambda _: torch.randn(numbers, channels, generator=generator)
+
+
+def _pixels(size: int) -> Tensor:
+    return torch.randint(0, 256, (1, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def as_published(model: CamSeg, size: int, steps: int) -> Segment:
+    """Segments a frame of `size`×`size` pixels as published, but for the number of steps."""
+    pixels, cells = _pixels(size), (size // model.config.token_stride) ** 2
+
+    def segment() -> PublishedMask:
+        noise = _draw(2 * cells, model.config.denoised_channels)
+        return segment_as_published(model, pixels, noise(-1), noise, steps)
+
+    return segment
+
+
+def ours(engine: TorchInference, setting: Setting, size: int) -> Segment:
+    """Segments the same frame in one of this project's settings."""
+    config = engine.model.config
+    pixels, cells, options = _pixels(size), (size // config.token_stride) ** 2, SamplerOptions(setting.steps)
+
+    def segment() -> TorchMask:
+        noise = _draw(cells, config.denoised_channels)
+        return engine.segment(pixels, setting.sampler, options, noise(-1), noise, setting.exact)
+
+    return segment
+
+
+def setting_of(name: str) -> Setting:
+    """One of this project's settings by its name."""
+    return next(setting for setting in OURS if setting.name == name)
+
+
+def multiply_accumulates(name: str, config: CamSegConfig, size: int, steps: int) -> int:
+    """Of one frame, counted by torch as it follows the shapes; nothing is computed. Attention in its plain form, which torch can count.
+
+    `steps` are those of the published setting.
+    """
+    with FakeTensorMode(), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model = random_model(config)
+        if name == AS_PUBLISHED:
+            as_published(model, size, steps)()
+        else:
+            setting = setting_of(name)
+            model.segment(_pixels(size), setting.sampler, SamplerOptions(setting.steps), exact=setting.exact)
+    return counter.get_total_flops() // 2
+
+
+def peak_bytes(name: str, config: CamSegConfig, size: int) -> int:
+    """Peak resident memory of a fresh process while it segments a frame, weights included; how they were made is not.
+
+    Raises:
+        ConfigError: the kernel does not tell.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(_own_peak, name, config, size).result()
+
+
+def _own_peak(name: str, config: CamSegConfig, size: int) -> int:
+    model, published = random_model(config), name == AS_PUBLISHED
+    # the published one needs as much for two steps as for a hundred
+    segment = as_published(model, size, steps=2) if published else ours(TorchInference(model, "bf16"), setting_of(name), size)
+    ctypes.CDLL(None).malloc_trim(0)  # what making and converting the weights left behind
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # sets the mark to what is resident now
+        segment()
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError as error:
+        raise ConfigError(f"cannot measure peak memory: {error}; this needs Linux, and /proc/self/clear_refs to be writable") from error
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def seconds(segments: Mapping[str, Segment], repeats: int) -> dict[str, float]:
+    """The median time of each, over `repeats` rounds in which they take turns; those of this project several times a round."""
+    times: dict[str, list[float]] = {name: [] for name in segments}
+    for _ in range(repeats):
+        for turn in range(TURNS):
+            for name, segment in segments.items():
+                if turn == 0 or name != AS_PUBLISHED:
+                    began = time.perf_counter()
+                    segment()
+                    times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def measure_all(config: CamSegConfig, size: int, repeats: int, steps: int = STEPS) -> dict[str, Any]:
+    """Everything about every setting, by what it is and then by setting; ratios of the project's settings also by their name alone.
+
+    Raises:
+        ConfigError: the size does not fit the model, or memory cannot be measured.
+    """
+    if size < 1 or size % config.token_stride:
+        raise ConfigError(f"size is {size}; {config.name} needs a multiple of {config.token_stride}")
+    names = [AS_PUBLISHED, *(setting.name for setting in OURS)]
+    tmac = {name: multiply_accumulates(name, config, size, steps) / 1e12 for name in names}
+    peak = {name: peak_bytes(name, config, size) / 2**20 for name in names}
+
+    engines = {precision: TorchInference(random_model(config), precision) for precision in ("bf16", "fp32")}
+    own = {p: {setting.name: ours(engine, setting, size) for setting in OURS} for p, engine in engines.items()}
+    published = random_model(config)
+    as_published(published, size, 2)()  # warms up what a hundred steps need as well
+    masks = {precision: {name: segment() for name, segment in segments.items()} for precision, segments in own.items()}
+    in_fp32 = {f"{name} fp32": segment for name, segment in own["fp32"].items()}
+    taken = seconds({AS_PUBLISHED: as_published(published, size, steps), **own["bf16"], **in_fp32}, repeats)
+    base = taken[AS_PUBLISHED]
+    figures: dict[str, Any] = {setting.name: round(base / taken[setting.name], 2) for setting in OURS}
+    figures["size"], figures["repeats"] = size, repeats
+    figures["seconds"] = {name: round(taken[name], 3) for name in names}
+    figures["tmac"] = {name: round(value, 4) for name, value in tmac.items()}
+    figures["peak_mib"] = {name: round(value) for name, value in peak.items()}
+    figures["fp32_ratio"] = {name: round(base / taken[f"{name} fp32"], 2) for name in own["fp32"]}
+    pairs = {name: (masks["bf16"][name], masks["fp32"][name]) for name in own["fp32"]}
+    figures["bf16_latent_error"] = {name: _relative_error(low.latents, high.latents) for name, (low, high) in pairs.items()}
+    figures["bf16_same_ids"] = {n: round(float((low.train_ids == high.train_ids).float().mean()), 4) for n, (low, high) in pairs.items()}
+    return figures
+
+
+def _relative_error(found: Tensor, expected: Tensor) -> float:
+    return float(f"{float((found - expected).norm() / expected.norm()):.2g}")
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    """The figures as a table in Markdown."""
+    rows = [
+        "| setting | s a frame | times as fast | the same in fp32 | TMAC | peak MiB | latents, bf16 to fp32 | same ids |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, taken in figures["seconds"].items():
+        row = [name, f"{taken:.2f}"]
+        own = name != AS_PUBLISHED
+        row += [f"{figures[name]:.1f}", f"{figures['fp32_ratio'][name]:.1f}"] if own else ["1", "1"]
+        row += [f"{figures['tmac'][name]:.3f}", f"{figures['peak_mib'][name]}"]
+        row += [f"{figures['bf16_latent_error'][name]:.1%}", f"{figures['bf16_same_ids'][name]:.1%}"] if own else ["–", "–"]
+        rows.append(f"| {' | '.join(row)} |")
+    return "\n".join(rows)
+
+
+def measure(arguments: argparse.Namespace) -> Outcome:
+    """The published size with the options given."""
+    figures = measure_all(PUBLISHED, arguments.size, arguments.repeats)
+    options = f"--size {arguments.size} --repeats {arguments.repeats}"
+    below = [
+        f"    python benchmarks/published_size.py {options} --write {arguments.write}",
+        f"{machine()}, torch {torch.__version__.partition('+')[0]}, {torch.get_num_threads()} threads; "
+        f"commit {current_commit('camseg_core', 'benchmarks/published_size.py')}.",
+    ]
+    return Outcome(table(figures), below, figures)
+
+
+def main() -> None:
+    """Print the table; with `--json` the figures as the last line."""
+    parser = argparse.ArgumentParser(description="Inference as published and this project's, at the published size, on the CPU.")
+    parser.add_argument("--size", type=int, default=256, help="height and width of the frame in pixels (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds; one takes a minute or more (default: %(default)s)")
+    add_document_options(parser)
+    conclude(parser.parse_args(), "published-size", measure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Distillation from a configuration file: `camseg distill`, for few steps, and `camseg distill-decoder`, for a light mask decoder."""
+
+import json
+import logging
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from camseg_core.errors import ConfigError
+from camseg_core.evaluation.metrics import scores
+from camseg_core.labels import Label
+from camseg_core.model.camseg import CamSeg, stored_type
+from camseg_core.training.finish import finish, how_it_was_made
+from camseg_core.training.light_decoder import DecoderComparison, LightDecoderTraining, train_light_decoder, with_light_decoder
+from camseg_core.training.loop import LoopConfig, Run
+from camseg_core.training.objectives import TaskLoss
+from camseg_core.training.parallel import processes
+from camseg_core.training.running import SETS, check_batch, load_frames, remember, train_in, training_facts, watchers
+from camseg_core.training.transformer import TransformerTraining
+
+logger = logging.getLogger(__name__)
+
+
+def _distillation() -> TransformerTraining:
+    """Nearly whole frames at nearly their own scale, as inference sees them, a lower rate, and chains of two and four steps."""
+    return TransformerTraining(
+        loop=LoopConfig(steps=1000, lr=3e-4, ema_decay=0.995, validate_every=250),
+        batch=4,
+        crop=(352, 480),
+        crop_area=(0.5, 1.0),
+        task=TaskLoss(own_share=0.5, late_own_share=0.5, late_from=0, decoder_joins=0, balanced_until=0, chains=(2, 4)),
+    )
+
+
+@dataclass(frozen=True)
+class DistillationRecipe:
+    """A configuration of `camseg distill`: a trained model is tuned end to end, so that few steps give what many gave.
+
+    The teacher is the label, not the model in many steps: the estimate after one step, and after later calls of the short `chains`, is
+    decoded and judged by the task loss. That can end above the many-step result, which consistency distillation (arXiv 2303.01469) can
+    only match, and it needs no second model; that end-to-end tuning of a one-step diffusion model wins over many steps was found for depth
+    and normals in arXiv 2409.11355.
+    """
+
+    data: str = "camvid"
+    training: TransformerTraining = field(default_factory=_distillation)
+
+
+@dataclass(frozen=True)
+class LightDecoderRecipe:
+    """A configuration of `camseg distill-decoder`."""
+
+    data: str = "camvid"
+    decoder: LightDecoderTraining = field(default_factory=LightDecoderTraining)
+
+
+def run_distillation(recipe: DistillationRecipe, start: Path, data: Path, run: Path, out: Path, device: str = "cpu") -> None:
+    """Tune the model of the checkpoint folder `start` for few steps, and write the result to `out` as `run` does.
+
+    Raises:
+        ConfigError: the configuration cannot be used, does not fit the model, or differs from the one that `run` was started with.
+        DataError: the data cannot be used; the message names the file.
+        ModelError: the checkpoint cannot be read.
+        CamSegError: the loss became NaN, or the run was asked to stop.
+    """
+    with processes(device) as among:
+        model = CamSeg.from_pretrained(start)
+        if model.mask_autoencoder is None:
+            raise ConfigError(f"{model.config.name} decodes masks as pictures: only models with a mask autoencoder can be distilled yet")
+        recipe.training.check(model.config)
+        check_batch(recipe.training, among)
+        train, val, labels = load_frames(recipe.data, data)
+        if labels != model.labels:
+            raise ConfigError(f"{start} has the classes {_names(model.labels)}, but {recipe.data} has {_names(labels)}")
+        remember(recipe, run, among)
+        card = start / "MODEL_CARD.md"
+        history = {
+            "command": f"camseg distill --model {model.config.name} --config config/train/distill.yaml --data <CamVid root> "
+            "--run runs/distill --out <folder>",
+            "began": "",
+            "before": how_it_was_made(card.read_text(encoding="utf-8")) if card.is_file() else "",  # read now: `out` may be `start`
+        }
+        trained = train_in(recipe.training, model, train, val, run, among)
+        if among.leads:
+            finish(
+                trained,
+                SETS[recipe.data][0](data, "val"),
+                run,
+                out,
+                history | training_facts(recipe.data, recipe.training, trained, train, val, among),
+            )
+
+
+def run_light_decoder(recipe: LightDecoderRecipe, start: Path, data: Path, run: Path, out: Path, device: str = "cpu") -> None:
+    """Train a light decoder for the model of the checkpoint folder `start`, and write that model with it to `out`, with `val.json`.
+
+    The model's other weights and how they are stored stay as they are. Started again with the same `run`, it goes on.
+
+    Raises:
+        ConfigError: the configuration cannot be used, or differs from the one that `run` was started with; or the model needs no decoder.
+        DataError: the data cannot be used; the message names the file.
+        ModelError: the checkpoint cannot be read, or the decoder's sizes do not fit it.
+        CamSegError: the loss became NaN, or the run was asked to stop.
+    """
+    with processes(device) as among:
+        torch.manual_seed(recipe.decoder.loop.seed)
+        model, stored = with_light_decoder(CamSeg.from_pretrained(start), recipe.decoder.model), stored_type(start)
+        check_batch(recipe.decoder, among)
+        train, val, _ = load_frames(recipe.data, data, model.labels)
+        shown = train.indices.unique().tolist()
+        missing = [label.name for index, label in enumerate(model.labels) if index not in shown]
+        if missing and among.leads:
+            logger.warning("no frame of train shows %s: the light decoder does not learn what has not been seen", ", ".join(missing))
+        remember(recipe, run, among)
+        comparison = DecoderComparison(model, val)
+        place = Run(run, watchers(run, "light decoder"), among)
+        trained = train_light_decoder(recipe.decoder, model, train, place, comparison.validation)
+        if among.leads:
+            assert trained.light_decoder is not None
+            compared = comparison.scores(trained.light_decoder)
+            trained.cpu().save_pretrained(out, stored)
+            by_index = tuple(replace(label, id=index) for index, label in enumerate(model.labels))
+            result: dict[str, Any] = {"agreement": round(compared.agreement, 4)}
+            result |= {"light": scores(compared.light, by_index), "exact": scores(compared.exact, by_index)}
+            (out / "val.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            logger.info(
+                "wrote %s; masks of val: %.2f %% of the pixels as the exact decoder has them, mIoU %.4f, and %.4f of the exact one",
+                *(out, 100 * compared.agreement, compared.light.mean_iou(), compared.exact.mean_iou()),
+            )
+
+
+def _names(labels: tuple[Label, ...]) -> str:
+    return ", ".join(label.name for label in labels)

@@ -1,0 +1,188 @@
+"""Training of a light decoder for a model of the published layout, with everything else of the model frozen."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from camseg_core.data.augment import Augment
+from camseg_core.errors import ConfigError
+from camseg_core.evaluation.metrics import Confusion
+from camseg_core.labels import UNLABELLED
+from camseg_core.model.camseg import CamSeg
+from camseg_core.model.config import LightDecoderConfig
+from camseg_core.model.mask_autoencoder import MaskDecoder
+from camseg_core.training.autoencoder import pad_to_multiple
+from camseg_core.training.frames import Frames, train_id_table
+from camseg_core.training.loop import LoopConfig, Run, Validation, train
+from camseg_core.training.pixel_loss import pixel_loss
+from camseg_core.training.seeds import generator
+from camseg_core.training.stream import FrameStream
+from camseg_core.training.watch import validation_picture
+
+
+@dataclass(frozen=True)
+class LightDecoderTraining:
+    """What to train and how; `crop` is (height, width) in pixels, multiples of the autoencoder's stride (16 as published).
+
+    `crop_area` is the smallest and largest share of a frame that a crop takes before it is scaled to `crop`. `teacher` says what the
+    decoder is to name: what the `exact` decoder does, or the `labels`; see `train_light_decoder`. `disturbance` is the largest deviation
+    of the noise that is added to latents, whose own is about 1; each sample draws its deviation between 0 and that. The loss is
+    cross-entropy and `jaccard_weight` × soft Jaccard, so that thin classes count.
+    """
+
+    model: LightDecoderConfig = field(default_factory=LightDecoderConfig)
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=3000, lr=2e-3, ema_decay=0.99, weight_decay=1e-4))
+    batch: int = 8
+    crop: tuple[int, int] = (256, 352)
+    crop_area: tuple[float, float] = (0.15, 1.0)
+    teacher: Literal["exact", "labels"] = "exact"
+    disturbance: float = 0.5
+    jaccard_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ConfigError(f"batch is {self.batch}; it is at least 1")
+        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ConfigError(f"crop_area is {list(self.crop_area)}; it is two rising shares above 0 and up to 1")
+        if min(self.disturbance, self.jaccard_weight) < 0:
+            raise ConfigError("disturbance and jaccard_weight are 0 or more")
+        if min(self.crop) < 1 or any(side % self.model.stride for side in self.crop):
+            raise ConfigError(f"crop is {list(self.crop)}; both sides are multiples of {self.model.stride}")
+
+
+def with_light_decoder(model: CamSeg, light: LightDecoderConfig) -> CamSeg:
+    """A copy of `model` with a fresh light decoder, drawn from torch's global generator; one that it had is left behind.
+
+    Raises:
+        ConfigError: the model decodes masks without pictures.
+        ModelError: the light decoder does not fit the autoencoder's stride.
+    """
+    if model.autoencoder is None:
+        raise ConfigError(f"{model.config.name} needs no light decoder: its mask autoencoder's own is one, and decodes no pictures")
+    result = CamSeg(replace(model.config, light_decoder=light), model.labels)
+    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("light_decoder.")}
+    result.load_state_dict(state, strict=False)
+    return result.eval()
+
+
+def train_light_decoder(
+    config: LightDecoderTraining, model: CamSeg, frames: Frames, run: Run, validate: Callable[[nn.Module], Validation] | None = None
+) -> CamSeg:
+    """Train the light decoder of `model` on the masks of `frames`; all else of the model is frozen.
+
+    Every sample is a mask, drawn as a picture and encoded by the autoencoder: the posterior's mean, as in the training of the diffusion
+    head, and noise on it, since what a diffusion head samples is never quite a latent of the autoencoder.
+
+    By default the target is what the exact decoder makes of the latents before the noise. The light decoder stands in for that one, so
+    it should say the same, also where both are wrong: scores of a model then hold for either, and every pixel has a target. With
+    `teacher` labels it learns the mask that was drawn: that can undo errors of the autoencoder, and is cheaper, as no picture is decoded.
+    Either way, whatever has no class among the model's labels is a class of its own, unlabelled.
+
+    Raises:
+        ConfigError: the batch cannot be shared by the processes.
+        CamSegError: see `train`.
+    """
+    device, seed = run.processes.device, config.loop.seed
+    model.to(device).requires_grad_(False)
+    decoder = model.light_decoder
+    assert decoder is not None
+    decoder.to(memory_format=config.loop.memory_format).train().requires_grad_(True)  # type: ignore[call-overload]
+    stream = FrameStream(frames, Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=False), seed)
+    train_ids, to_class = train_id_table(model.labels), _class_table(model).to(device)
+    weights = torch.ones(len(model.labels) + 1, device=device)
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        numbers = run.processes.samples(step, config.batch)
+        _, indices = stream.batch(numbers)
+        drawn = train_ids[indices.long()].to(device)
+        with config.loop.autocast(device):
+            with torch.no_grad():
+                latents = model.encode_mask(drawn).float()
+                target = model.decode_mask(latents, exact=True) if config.teacher == "exact" else drawn
+            logits = decoder(latents + _disturbance(numbers, latents.shape[1:], seed, config.disturbance).to(device))
+        parts = pixel_loss(logits, to_class[target.long()], weights, config.jaccard_weight)
+        return parts.total, {"cross_entropy": parts.cross_entropy, "jaccard": parts.jaccard}
+
+    averaged = train(decoder, loss, config.loop, run, config.batch, validate=validate)
+    assert isinstance(averaged, MaskDecoder)
+    model.light_decoder = averaged
+    return model.eval()
+
+
+def _disturbance(numbers: range, shape: torch.Size, seed: int, largest: float) -> Tensor:
+    """Noise `(B, C, h, w)` that belongs to the samples' numbers, each of a deviation between 0 and `largest`."""
+    generators = [generator(seed, "disturbance", number) for number in numbers]
+    return torch.stack([largest * torch.rand((), generator=g) * torch.randn(shape, generator=g) for g in generators])
+
+
+def _class_table(model: CamSeg) -> Tensor:
+    """The light decoder's class by train id, `(256,)`: the place among the labels, and behind them unlabelled and all else."""
+    table = torch.full((256,), len(model.labels))
+    table[[label.id for label in model.labels]] = torch.arange(len(model.labels))
+    return table
+
+
+@dataclass(frozen=True)
+class DecoderScores:
+    """Two decoders of the same latents: the share of pixels for which both name the same class, and each against the labels."""
+
+    agreement: float
+    light: Confusion
+    exact: Confusion
+
+
+class DecoderComparison:
+    """The masks of whole frames through the frozen autoencoder, decoded exactly once and by a light decoder whenever asked."""
+
+    def __init__(self, model: CamSeg, frames: Frames) -> None:
+        self._model, self._frames = model, frames
+        self._to_class = _class_table(model).to(torch.uint8)
+
+    @functools.cached_property
+    def _exact(self) -> list[tuple[Tensor, npt.NDArray[np.uint8]]]:
+        """Latents `(1, C, h, w)` and classes `(H, W)` of each frame; on demand, for at the published size this takes a while."""
+        train_ids, device = train_id_table(self._model.labels), self._model.pixel_mean.device
+        multiple = self._model.config.mask_codec.stride
+        found = []
+        with torch.no_grad():
+            for indices in self._frames.indices:
+                whole = pad_to_multiple(indices[None, None].float(), multiple)[0].long()
+                latents = self._model.encode_mask(train_ids[whole].to(device))
+                found.append((latents, self._cut(self._to_class[self._model.decode_mask(latents, exact=True).cpu().long()])))
+        return found
+
+    @torch.no_grad()
+    def _light(self, decoder: nn.Module) -> list[npt.NDArray[np.uint8]]:
+        return [self._cut(decoder(latents).argmax(1).to(torch.uint8).cpu()) for latents, _ in self._exact]
+
+    def _cut(self, classes: Tensor) -> npt.NDArray[np.uint8]:
+        """Classes `(1, H, W)` without what was padded, `(H, W)`."""
+        height, width = self._frames.indices.shape[1:]
+        return classes[0, :height, :width].numpy()
+
+    def scores(self, decoder: nn.Module) -> DecoderScores:
+        """How a light decoder in evaluation mode does."""
+        classes = len(self._model.labels)
+        by_light, by_exact, same = Confusion(classes), Confusion(classes), 0.0
+        for indices, (_, exact), light in zip(self._frames.indices, self._exact, self._light(decoder), strict=True):
+            by_light.add(indices.numpy(), light)
+            by_exact.add(indices.numpy(), exact)
+            same += float((light == exact).mean())
+        return DecoderScores(same / len(self._frames), by_light, by_exact)
+
+    def validation(self, decoder: nn.Module) -> Validation:
+        """Figures and a picture to watch a training with."""
+        found = self.scores(decoder.eval())
+        return {"agreement": found.agreement, "mIoU": found.light.mean_iou()}, self._picture(decoder)
+
+    def _picture(self, decoder: nn.Module) -> npt.NDArray[np.uint8]:
+        """Three frames in a row each: image, label, and what the light decoder makes of the label's latents."""
+        every = max(1, len(self._frames) // 3)
+        shown = self._frames.every(every)
+        return validation_picture(shown.images.numpy(), shown.indices.numpy(), np.stack(self._light(decoder)[::every]), self._model.labels)

@@ -1,0 +1,108 @@
+"""What the trainings of a configuration file share: their data, who watches, and what is kept in the run's folder."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from camseg_core.config_file import to_yaml
+from camseg_core.data.camvid import CamVid
+from camseg_core.errors import ConfigError
+from camseg_core.evaluation.metrics import scores
+from camseg_core.labels import CAMVID_11_TRAIN_IDS, Label, cityscapes_labels
+from camseg_core.model.camseg import CamSeg
+from camseg_core.model.mask_autoencoder import MaskAutoencoder
+from camseg_core.replacing import replacing
+from camseg_core.training.autoencoder import AutoencoderTraining, reconstruction_confusion
+from camseg_core.training.codec_folder import Codec
+from camseg_core.training.frames import Frames
+from camseg_core.training.light_decoder import LightDecoderTraining
+from camseg_core.training.loop import Run, Validation
+from camseg_core.training.parallel import Processes
+from camseg_core.training.picture_autoencoder import PictureAutoencoderTraining
+from camseg_core.training.transformer import TransformerTraining, class_indices, confusion_of, train_transformer
+from camseg_core.training.watch import Display, JsonLines, Pictures, TensorBoard, Watchers, validation_picture
+
+Training = AutoencoderTraining | PictureAutoencoderTraining | LightDecoderTraining | TransformerTraining
+
+SETS: dict[str, tuple[Callable[[Path, str], CamVid], tuple[Label, ...]]] = {"camvid": (CamVid, cityscapes_labels(CAMVID_11_TRAIN_IDS))}
+"""Kinds of data sets: how to open a split of one, and its classes."""
+
+
+def train_in(config: TransformerTraining, model: CamSeg, train: Frames, val: Frames, run: Path, among: Processes) -> CamSeg:
+    """Train `model` in the run's folder, validated on `val`."""
+    folder = run / "transformer"
+
+    def validate(averaged: nn.Module) -> Validation:
+        assert isinstance(averaged, CamSeg)
+        return _validation(averaged.eval(), val)
+
+    return train_transformer(config, model, train, Run(folder, watchers(folder, "transformer"), among), validate)
+
+
+def check_batch(training: Training | None, among: Processes) -> None:
+    if training is not None:
+        among.samples(0, training.batch)
+
+
+def training_facts(
+    data: str, config: TransformerTraining, trained: CamSeg, train: Frames, val: Frames, among: Processes
+) -> dict[str, object]:
+    """What the model card tells of a training, see `finish`."""
+    codec = trained.mask_autoencoder or trained.autoencoder
+    assert codec is not None
+    processor = "CPU" if among.device.type == "cpu" else torch.cuda.get_device_name(among.device)
+    return {
+        "steps": config.loop.steps,
+        "batch": config.batch,
+        "device": f"{processor}, {config.loop.precision}, {among.count} process{'es' if among.count > 1 else ''}",
+        "data": data,
+        "train_frames": len(train),
+        "val_frames": len(val),
+        "frame_size": f"{val.indices.shape[2]}×{val.indices.shape[1]}",
+        "reconstruction": reconstruction(codec.cpu(), val, trained.labels),
+    }
+
+
+def reconstruction(codec: Codec, val: Frames, labels: tuple[Label, ...]) -> dict[str, object]:
+    """How well masks of `val` survive a mask autoencoder; empty for a picture autoencoder."""
+    by_index = tuple(replace(label, id=index) for index, label in enumerate(labels))  # the autoencoder counts class indices
+    return scores(reconstruction_confusion(codec, val), by_index) if isinstance(codec, MaskAutoencoder) else {}
+
+
+def _validation(model: CamSeg, val: Frames) -> Validation:
+    """One-step and ten-step mIoU on every fifth frame of `val`, and a picture of three of them."""
+    some = val.every(5)
+    figures = {name: confusion_of(model, some, name, 10).mean_iou() for name in ("one_step", "ddim")}
+    shown = some.every(max(1, len(some) // 3))
+    picture = validation_picture(shown.images.numpy(), shown.indices.numpy(), class_indices(model, shown), model.labels)
+    return {"mIoU": figures["one_step"], "mIoU of 10 steps": figures["ddim"]}, picture
+
+
+def load_frames(kind: str, root: Path, labels: tuple[Label, ...] | None = None) -> tuple[Frames, Frames, tuple[Label, ...]]:
+    """The frames of train and val, and their labels: those given, or the data set's own."""
+    if kind not in SETS:
+        raise ConfigError(f"unknown data set {kind!r}; choose one of {', '.join(SETS)}")
+    open_split, own_labels = SETS[kind]
+    labels = labels or own_labels
+    return Frames.load(open_split(root, "train"), labels), Frames.load(open_split(root, "val"), labels), labels
+
+
+def watchers(run: Path, title: str) -> Watchers:
+    return Watchers([Display(title), JsonLines(run), TensorBoard(run), Pictures(run)])
+
+
+def remember(recipe: Any, run: Path, among: Processes) -> None:
+    """Write the configuration into the run's folder, or refuse to go on with another one: the steps so far would not be its own."""
+    path, text = run / "config.yaml", to_yaml(recipe)
+    known = path.is_file()
+    if known and path.read_text(encoding="utf-8") != text:
+        raise ConfigError(f"{path} differs from the configuration given: use the one that the run was started with, or another --run")
+    among.wait()  # no one writes while another still reads
+    if among.leads and not known:
+        run.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,36 @@
+"""A training that is killed and started again must end as one that was not."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from camseg_core.training.loop import Run
+from camseg_core.training.watch import Watch
+
+
+class Killed(Exception):
+    """As by a signal that cannot be caught."""
+
+
+class KillAfter(Watch):
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def stepped(self, done: int, figures: object, learning_rate: float) -> None:
+        if done == self._step:
+            raise Killed
+
+
+def assert_resumes(train: Callable[[Run], nn.Module], folder: Path) -> None:
+    """A run killed after five of its steps and started again ends with the same weights as one that was not."""
+    whole = train(Run(folder / "whole"))
+    with pytest.raises(Killed):
+        train(Run(folder / "killed", KillAfter(5)))
+    assert (folder / "killed" / "state.safetensors").is_file()
+    torch.manual_seed(99)  # whatever state the new process starts with
+    resumed = train(Run(folder / "killed")).state_dict()
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed[name]), name

@@ -1,0 +1,75 @@
+"""What the benchmarks share, and the one of the published size at a tiny one: its figures hang together. No time is asserted."""
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from published import LIGHT, TINY
+
+from camseg_core.errors import ConfigError
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import published_size
+from document import Outcome, conclude
+
+CONFIG = replace(TINY, light_decoder=LIGHT)
+NAMES = ["as_published", "exact_decoder_4_steps", "light_decoder_1_step"]
+
+
+def test_a_benchmark_writes_its_section_and_ends_with_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = tmp_path / "results.md"
+    document.write_text("before\n<!-- x: begin -->\nold\n<!-- x: end -->\nafter\n")
+    conclude(argparse.Namespace(write=document, json=True), "x", lambda _: Outcome("| a |", ["    command"], {"a": 1}))
+    assert document.read_text() == "before\n<!-- x: begin -->\n| a |\n\n    command\n<!-- x: end -->\nafter\n"
+    *table, last = capsys.readouterr().out.splitlines()
+    assert "| a |" in table
+    assert json.loads(last) == {"a": 1}
+
+
+def test_what_a_benchmark_cannot_use_is_one_line(tmp_path: Path) -> None:
+    def refuse(_: argparse.Namespace) -> Outcome:
+        raise ConfigError("not like this")
+
+    with pytest.raises(SystemExit, match="^not like this$"):
+        conclude(argparse.Namespace(write=None, json=True), "x", refuse)
+    (tmp_path / "empty.md").write_text("")
+    with pytest.raises(SystemExit, match=r"empty\.md has no section between <!-- x: begin --> and <!-- x: end -->"):
+        conclude(argparse.Namespace(write=tmp_path / "empty.md", json=False), "x", lambda _: Outcome("", [], {}))
+
+
+def test_the_published_size_is_measured_in_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published_size, "peak_bytes", lambda name, config, size: 2**20 * len(name))
+    figures = json.loads(json.dumps(published_size.measure_all(CONFIG, size=32, repeats=1, steps=12)))
+    for kind in ("seconds", "tmac", "peak_mib"):
+        assert list(figures[kind]) == NAMES, kind
+    for name in NAMES[1:]:
+        assert figures[name] > 0
+        assert figures["fp32_ratio"][name] > 0
+        assert 0 < figures["bf16_latent_error"][name] < 0.05
+        assert 0 <= figures["bf16_same_ids"][name] <= 1
+    rows = published_size.table(figures).splitlines()
+    assert [row.split()[1] for row in rows[2:]] == NAMES
+
+
+def test_the_arithmetic_of_the_settings_differs_by_what_they_leave_out() -> None:
+    """Of head calls on both halves, on one half four times, and once, the light decoder instead of the picture's apart."""
+    published, exact, light = (published_size.multiply_accumulates(name, CONFIG, 32, steps=12) for name in NAMES)
+    more = published_size.multiply_accumulates(NAMES[0], CONFIG, 32, steps=13)
+    call, once = more - published, 256 * 32 + 32 * 32  # the step's embedding, which the others compute once for all tokens
+    assert published - 12 * call == exact - 4 * ((call // 2) - 63 * once)
+    assert light < exact < published
+
+
+def test_a_size_between_the_tokens_is_refused() -> None:
+    with pytest.raises(ConfigError, match="size is 30; tiny-published needs a multiple of 4"):
+        published_size.measure_all(CONFIG, size=30, repeats=1)
+
+
+@pytest.mark.slow
+def test_peak_memory_is_that_of_a_process_of_its_own() -> None:
+    peaks = [published_size.peak_bytes(name, CONFIG, 32) for name in NAMES]
+    assert all(50 * 2**20 < peak < 2 * 2**30 for peak in peaks)  # torch alone takes some hundred MiB
