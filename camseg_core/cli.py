@@ -4,12 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from camseg_core.commands import evaluate, segment, train, train_autoencoder
+from camseg_core.commands import build_engine, evaluate, export, segment, train, train_autoencoder
 from camseg_core.errors import CamSegError
 
 _COMMANDS = (
     ("segment", segment.add, "segment images, a video or a folder of images"),
     ("evaluate", evaluate.add, "score a model on labelled frames"),
+    ("export", export.add, "write a model's ONNX graphs in fp32, fp16 or int8"),
+    ("build-engine", build_engine.add, "build TensorRT engines ahead of a vehicle's first start"),
     ("train", train.add, "train a model on labelled frames"),
     ("train-autoencoder", train_autoencoder.add, "train only the autoencoder that a model starts from"),
 )

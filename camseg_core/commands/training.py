@@ -43,8 +43,8 @@ def add_training_options(parser: argparse.ArgumentParser, command: str, config: 
 
 
 @contextmanager
-def training_packages() -> Iterator[None]:
-    """For the imports of what only training needs.
+def training_packages(work: str = "training") -> Iterator[None]:
+    """For the imports of what only training needs, or other `work` with the same packages.
 
     Raises:
         ConfigError: a package is not installed; the message says how to get it.
@@ -55,7 +55,7 @@ def training_packages() -> Iterator[None]:
         package = (error.name or "").partition(".")[0]
         if package in ("", "camseg_core"):
             raise
-        raise ConfigError(f"training needs {package}, which is not installed: pip install '.[train]' in the project's folder") from error
+        raise ConfigError(f"{work} needs {package}, which is not installed: pip install '.[train]' in the project's folder") from error
 
 
 @contextmanager
