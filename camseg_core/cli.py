@@ -4,7 +4,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from camseg_core.commands import bench, calibrate, distill, distill_decoder, evaluate, segment, train, train_autoencoder
+from camseg_core.commands import (
+    bench,
+    build_engine,
+    calibrate,
+    distill,
+    distill_decoder,
+    evaluate,
+    export,
+    segment,
+    train,
+    train_autoencoder,
+)
 from camseg_core.errors import CamSegError
 
 _COMMANDS = (
@@ -12,6 +23,8 @@ _COMMANDS = (
     ("evaluate", evaluate.add, "score a model on labelled frames"),
     ("calibrate", calibrate.add, "make a model's confidence right as often as it says"),
     ("bench", bench.add, "time a model, alone or beside another one"),
+    ("export", export.add, "write a model's ONNX graphs in fp32, fp16 or int8"),
+    ("build-engine", build_engine.add, "build TensorRT engines ahead of a vehicle's first start"),
     ("train", train.add, "train a model on labelled frames"),
     ("distill", distill.add, "tune a trained model for few denoising steps"),
     ("train-autoencoder", train_autoencoder.add, "train only the autoencoder that a model starts from"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from camseg_core.commands.extras import packages_for
 from camseg_core.commands.options import add_model_options, at_least, segmenter_of
 from camseg_core.data.camvid import CamVid
-from camseg_core.data.sample import Sample
+from camseg_core.data.sample import Sample, evenly_spread
 from camseg_core.errors import ConfigError
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.model.config import load_config, save_config
@@ -38,16 +38,14 @@ def _calibrate(options: argparse.Namespace) -> None:
         from camseg_core.evaluation.calibrate import PASSES, fit_sharpness
         from camseg_core.evaluation.progress import shown_progress
     data = CamVid(options.data, options.split)
-    count = min(len(data), options.frames or len(data))
-    samples = [data[i * len(data) // count] for i in range(count)]
+    samples = evenly_spread(data, options.frames)
 
     def progress(frames: Iterable[Sample]) -> Iterator[Sample]:
-        return shown_progress(frames, count * PASSES, "calibrate")
+        return shown_progress(frames, len(samples) * PASSES, "calibrate")
 
     fit = fit_sharpness(segmenter_of(options), samples, cityscapes_labels(CAMVID_11_TRAIN_IDS), progress)
-    sys.stdout.write(
-        f"sharpness {fit.sharpness}: expected calibration error {fit.error:.4f}, against {fit.error_at_one:.4f} at 1 ({count} frames)\n"
-    )
+    errors = f"expected calibration error {fit.error:.4f}, against {fit.error_at_one:.4f} at 1"
+    sys.stdout.write(f"sharpness {fit.sharpness}: {errors} ({len(samples)} frames)\n")
     if not options.dry_run:
         path = checkpoint_folder(options.model) / "config.json"
         try:

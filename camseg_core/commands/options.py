@@ -70,10 +70,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--precision", choices=list(PRECISIONS), default=DEFAULT_PRECISION, help="what it computes in (default: %(default)s)"
     )
     model.add_argument("--threads", type=at_least(0), default=0, help="CPU threads; 0 = all cores (default: %(default)s)")
-    model.add_argument("--sampler", choices=list(SAMPLERS), default="one_step", help="(default: %(default)s)")
-    model.add_argument(
-        "--steps", type=at_least(1), default=1, help="denoising steps, for samplers other than one_step (default: %(default)s)"
-    )
+    add_sampler_options(model)
     model.add_argument("--seed", type=at_least(0), default=0, help="of the noise; same seed, same mask (default: %(default)s)")
     model.add_argument("--temperature", type=not_negative, metavar="T", help="scales the noise (default: the model's own)")
     model.add_argument("--eta", type=share, default=0.0, help="DDIM's share of noise on the way, 0 to 1 (default: %(default)s)")
@@ -83,6 +80,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--passes", type=at_least(1), default=1, help="in which the mask is revealed (default: %(default)s)")
     model.add_argument("--order", choices=list(ORDERS), default=ORDERS[0], help="in which passes reveal it (default: %(default)s)")
     model.add_argument("--engine-cache", type=Path, metavar="FOLDER", help="where TensorRT keeps the engines that it builds")
+
+
+def add_sampler_options(parser: argparse._ActionsContainer) -> None:
+    """Add `--sampler` and `--steps`."""
+    parser.add_argument("--sampler", choices=list(SAMPLERS), default="one_step", help="(default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=at_least(1), default=1, help="denoising steps, for samplers other than one_step (default: %(default)s)"
+    )
 
 
 def add_model_option(parser: argparse._ActionsContainer) -> None:

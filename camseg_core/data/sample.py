@@ -1,6 +1,7 @@
 """What every data set yields."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,3 +18,16 @@ class Sample:
     image: npt.NDArray[np.uint8]
     label: npt.NDArray[np.uint8]
     name: str
+
+
+class Samples(Protocol):
+    """A data set, or a part of one: samples by number."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+def evenly_spread(samples: Samples, count: int | None) -> list[Sample]:
+    """So many of the samples, evenly spread over them; all if there are fewer or none is said."""
+    count = min(count or len(samples), len(samples))
+    return [samples[index * len(samples) // count] for index in range(count)]

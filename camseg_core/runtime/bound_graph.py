@@ -61,7 +61,7 @@ class BoundGraph:
         binding = self._bound(inputs)
         for name in self.outputs:
             binding.bind_output(name, self._device)
-        self._session.run_with_iobinding(binding)
+        self._run(binding)
         return [DeviceArray(value) for value in binding.get_outputs()]
 
     def fetch(self, inputs: Mapping[str, Array | DeviceArray]) -> list[Array]:
@@ -72,7 +72,7 @@ class BoundGraph:
         if known is None:
             for name in self.outputs:
                 binding.bind_output(name, "cpu")
-            self._session.run_with_iobinding(binding)
+            self._run(binding)
             fetched = [value.numpy() for value in binding.get_outputs()]
             self._output_shapes[sizes] = [(array.shape, array.dtype) for array in fetched]
             return fetched
@@ -80,8 +80,13 @@ class BoundGraph:
         buffers = [self._host_buffers.get(name, shape, dtype) for name, (shape, dtype) in zip(self.outputs, known, strict=True)]
         for name, buffer in zip(self.outputs, buffers, strict=True):
             binding.bind_ortvalue_output(name, buffer)
-        self._session.run_with_iobinding(binding)
+        self._run(binding)
         return [np.array(buffer.numpy()) for buffer in buffers]  # copies: the next frame is written to the same place
+
+    def _run(self, binding: Any) -> None:
+        binding.synchronize_inputs()  # copies to and from a GPU may still be under way; nothing to do on the CPU
+        self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
 
     def _bound(self, inputs: Mapping[str, Array | DeviceArray]) -> Any:
         binding = self._session.io_binding()
@@ -121,8 +126,9 @@ class HostBuffers:
                 info = devices[name].memory_info(onnxruntime.OrtDeviceMemoryType.HOST_ACCESSIBLE) if name in devices else None
                 if info is not None:
                     buffers = HostBuffers(info, onnxruntime.OrtValue.ortvalue_from_shape_and_type)
-                    buffers.get("probe", (1,), np.dtype(np.uint8))
-                    return buffers
+                    probe = buffers.get("probe", (1,), np.dtype(np.uint8))
+                    probe.numpy()[:] = 7
+                    return buffers if probe.numpy()[0] == 7 else None  # a view of the memory, not a copy
         except Exception:  # an ONNX Runtime that is too old, or whose provider has no such memory: frames are copied once more
             return None
         return None

@@ -146,6 +146,13 @@ def test_a_training_without_its_packages_says_how_to_install_them(tmp_path: Path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("package", ["torch", "onnx"])
+def test_an_export_without_its_packages_says_how_to_install_them(package: str) -> None:
+    done = python(WITHOUT, package, "export")
+    assert done.returncode == 2
+    assert done.stderr == f"camseg: error: export needs {package}, which is not installed: pip install '.[train]' in the project's folder\n"
+
+
 def test_a_missing_part_of_a_package_is_that_package_and_a_missing_part_of_camseg_is_a_fault() -> None:
     with pytest.raises(ConfigError, match="training needs rich, which is not installed"), training_packages():
         raise ModuleNotFoundError("No module named 'rich.console'", name="rich.console")

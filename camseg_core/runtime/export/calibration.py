@@ -11,7 +11,7 @@ from camseg_core.data.sample import Sample
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.samplers import SamplerOptions
 from camseg_core.runtime.bound_graph import DeviceArray
-from camseg_core.runtime.engine_torch import TorchEngine
+from camseg_core.runtime.export.engine_torch import TorchEngine
 from camseg_core.runtime.export.parts import Arrays
 from camseg_core.runtime.framing import Framing
 from camseg_core.runtime.segmenter import Segmenter
@@ -22,20 +22,26 @@ Ids = npt.NDArray[np.uint8]
 FUSED = "fused"
 """Under this name, the inputs of every fused graph."""
 
+SEVERAL_STEPS_EVERY = 8
+
 Recorded = dict[str, list[Arrays]]
 """Inputs by graph, in the order in which the graph takes them."""
 
 
 def record(model: CamSeg, samples: Sequence[Sample]) -> Recorded:
-    """Segment the samples in one step, in torch, and keep what each part was fed.
+    """Segment the samples in torch and keep what each part was fed.
 
-    The transformer is also told a random half of each frame's own mask, so that the ranges hold for decoding in several passes.
+    Each is segmented in one step, and one in `SEVERAL_STEPS_EVERY` in ten, so that the ranges hold for all that the denoiser may see. The
+    transformer is also told a random half of each frame's own mask, for decoding in several passes.
     """
     engine = _Recorder(model)
     config, random = model.config, np.random.default_rng(0)
-    segmenter = Segmenter(config, model.labels, engine, "one_step", SamplerOptions(1, config.temperature), seed=0)
-    for sample in samples:
-        segmenter.segment(sample.image)
+    one_step = Segmenter(config, model.labels, engine, "one_step", SamplerOptions(1, config.temperature), seed=0)
+    ten_steps = Segmenter(config, model.labels, engine, "ddim", SamplerOptions(10, config.temperature), seed=0)
+    for index, sample in enumerate(samples):
+        if index % SEVERAL_STEPS_EVERY == 0:
+            ten_steps.segment(sample.image)
+        one_step.segment(sample.image)
         framing = Framing.fit(sample.image.shape[0], sample.image.shape[1], config.network_pixels, config.size_multiple)
         (latents, _), (tokens, *_) = engine.calls["decoder"][-1], engine.calls["denoiser"][-1]
         start = random.standard_normal((1, *tokens.shape), np.float32)

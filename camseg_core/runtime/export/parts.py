@@ -24,7 +24,10 @@ Arrays = tuple[npt.NDArray[np.generic], ...]
 
 @dataclass(frozen=True)
 class Part:
-    """One graph: `make(batch, rows, columns)` gives inputs for a frame of that many coarsest cells, `sizes` their dynamic axes."""
+    """One graph: `make(batch, rows, columns)` gives inputs for a frame of that many coarsest cells, `sizes` their dynamic axes.
+
+    `fused` says what is laid down in a graph of the whole network.
+    """
 
     name: str
     module: nn.Module
@@ -32,6 +35,7 @@ class Part:
     outputs: tuple[str, ...]
     make: Callable[[int, int, int], Arrays]
     sizes: object
+    fused: Fused | None = None
 
 
 class _Sizes:
@@ -83,7 +87,7 @@ def fused_part(model: CamSeg, fused: Fused) -> Part:
     # the number of tokens follows from the image's size, which the exporter finds out by itself
     axes = {"image": sizes.image_axes, "start": {0: sizes.batch, 1: torch.export.Dim.DYNAMIC}, "sharpness": None}
     inputs, outputs = ("image", "start", "sharpness"), ("mask", "confidence")
-    return Part(fused.name, FusedGraph(model, fused, decoder_module(model)), inputs, outputs, make, axes)
+    return Part(fused.name, FusedGraph(model, fused, decoder_module(model)), inputs, outputs, make, axes, fused)
 
 
 def decoder_module(model: CamSeg) -> nn.Module:

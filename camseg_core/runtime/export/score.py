@@ -11,15 +11,15 @@ from camseg_core.evaluation.metrics import Confusion
 from camseg_core.labels import UNLABELLED
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.samplers import SamplerOptions
-from camseg_core.runtime.engine_torch import TorchEngine
+from camseg_core.runtime.export.engine_torch import TorchEngine
 from camseg_core.runtime.graphs import Fused
 from camseg_core.runtime.segmenter import Engine, Segmenter
 
 LARGEST_LOSS = 0.01
 """How much of the mIoU of the model in torch a variant may lose."""
 
-PARTS_SAMPLER = Fused("one_step", 1)
-"""What the four parts are scored with."""
+PARTS_SAMPLERS = (Fused("one_step", 1), Fused("ddim", 10))
+"""What the four parts are scored with: small errors of the denoiser add up over its steps."""
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -9,7 +11,22 @@ import torch
 from onnx import numpy_helper
 
 from camseg_core.model.camseg import CamSeg
-from camseg_core.runtime.export.parts import Part
+from camseg_core.runtime.export.parts import Part, fused_part, parts_of
+from camseg_core.runtime.graphs import Fused
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A part and its graph in fp32."""
+
+    part: Part
+    graph: onnx.ModelProto
+
+
+def trace_all(model: CamSeg, fused: Sequence[Fused] = ()) -> list[Traced]:
+    """The four parts of a model, and its network fused as often as asked for."""
+    model.eval()
+    return [Traced(part, trace(part)) for part in [*parts_of(model), *(fused_part(model, each) for each in fused)]]
 
 
 def trace(part: Part) -> onnx.ModelProto:
@@ -47,14 +64,14 @@ def holds_halves(model: CamSeg) -> bool:
 
 
 def store_as_halves(graph: onnx.ModelProto) -> None:
-    """Store each large weight as fp16 with a cast to fp32 behind it: half the file; the arithmetic stays fp32.
+    """Store each large matrix or kernel as fp16 with a cast to fp32 behind it: half the file; the arithmetic stays fp32.
 
     ONNX Runtime folds the casts when it loads the graph. For a model that `holds_halves` nothing is lost, except where the exporter
     has folded a batch norm into a convolution; the comparison with torch covers that rounding.
     """
     casts = []
     for weight in graph.graph.initializer:
-        if weight.data_type == onnx.TensorProto.FLOAT and np.prod(weight.dims) >= 256:
+        if weight.data_type == onnx.TensorProto.FLOAT and len(weight.dims) > 1 and np.prod(weight.dims) >= 256:
             name = weight.name
             weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), f"{name}.half"))
             casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))

@@ -11,19 +11,16 @@ import onnx
 
 from camseg_core.data.sample import Sample
 from camseg_core.errors import ConfigError
-from camseg_core.labels import write_labels
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.config import save_config
 from camseg_core.replacing import replacing
 from camseg_core.runtime.engine_onnx import OnnxEngine
 from camseg_core.runtime.export.calibration import FUSED, Recorded, record
 from camseg_core.runtime.export.check import Difference, check
 from camseg_core.runtime.export.half import to_half
-from camseg_core.runtime.export.parts import Part, fused_part, parts_of
 from camseg_core.runtime.export.quantize import to_int8
-from camseg_core.runtime.export.score import PARTS_SAMPLER, Scores
-from camseg_core.runtime.export.trace import holds_halves, store_as_halves, trace
-from camseg_core.runtime.graphs import DEFAULT_PRECISION, Fused, check_precision, graph_path
+from camseg_core.runtime.export.score import PARTS_SAMPLERS, Scores
+from camseg_core.runtime.export.trace import Traced, holds_halves, store_as_halves, trace_all
+from camseg_core.runtime.graphs import DEFAULT_PRECISION, check_precision, graph_path
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +41,11 @@ def export_onnx(
     folder: Path,
     precision: str = DEFAULT_PRECISION,
     *,
-    fused: Sequence[Fused] = (),
+    traced: Sequence[Traced] | None = None,
     calibration: Sequence[Sample] = (),
     scores: Scores | None = None,
 ) -> Exported:
-    """Write `onnx/<precision>/` of a checkpoint folder: the four parts, and the `fused` graphs.
+    """Write `onnx/<precision>/` of a checkpoint folder: the graphs of `traced`, as `trace_all` gives them, or without it the four parts.
 
     Each graph is run beside torch at two sizes it was not traced at (int8: on frames of `calibration`, which it needs), and with `scores`
     the whole chain is scored as well. The new graphs take the old ones' place at the end, all at once: graphs not written again are gone.
@@ -60,43 +57,43 @@ def export_onnx(
     check_precision(precision)
     if precision == "int8" and not calibration:
         raise ConfigError("int8 graphs are calibrated on frames of the camera's kind: name a data set, --data ROOT")
-    model.eval()
+    traced = trace_all(model) if traced is None else traced
     folder.mkdir(parents=True, exist_ok=True)
     result = Exported(precision, folder / "onnx" / precision)
-    # a checkpoint folder of its own beside the graphs that are there, in which the new ones run before they are kept
+    # a folder of its own beside the graphs that are there, in which the new ones run before they are kept
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as name:
         beside = Path(name)
-        save_config(model.config, beside / "config.json")
-        write_labels(beside / "labels.json", model.labels)
-        result_of = _Writer(model, beside, result, record(model, calibration) if precision == "int8" else None)
-        for part in parts_of(model):
-            result_of.write(part)
-        for each in fused:
-            result_of.write(fused_part(model, each))
+        writer = _Writer(model, beside, result, record(model, calibration) if precision == "int8" else None)
+        for each in traced:
+            writer.write(each)
         if scores is not None:
-            result.mean_iou["parts"] = scores.check(OnnxEngine(beside, precision=precision), PARTS_SAMPLER, f"{precision}")
-            for each in fused:
-                engine = OnnxEngine(beside, precision=precision, fused=each)
-                result.mean_iou[each.name] = scores.check(engine, each, f"{precision} {each.name}")
+            engine = OnnxEngine(beside, precision=precision)
+            for sampling in PARTS_SAMPLERS:
+                what = f"{sampling.sampler}:{sampling.steps}"
+                result.mean_iou[what] = scores.check(engine, sampling, f"{precision} with {what}")
+            for fused in (each.part.fused for each in traced if each.part.fused is not None):
+                engine = OnnxEngine(beside, precision=precision, fused=fused)
+                result.mean_iou[fused.name] = scores.check(engine, fused, f"{precision} {fused.name}")
         _take_place(graph_path(beside, precision, "any").parent, result.folder)
     return result
 
 
 class _Writer:
-    """Traces, converts, writes and checks one graph after another."""
+    """Converts, writes and checks one graph after another."""
 
     def __init__(self, model: CamSeg, folder: Path, result: Exported, recorded: Recorded | None) -> None:
         self._folder, self._result, self._recorded = folder, result, recorded
         self._halves = holds_halves(model)
         graph_path(folder, result.precision, "any").parent.mkdir(parents=True)
 
-    def write(self, part: Part) -> None:
-        path, precision = graph_path(self._folder, self._result.precision, part.name), self._result.precision
-        graph = trace(part)
-        inputs = None
+    def write(self, traced: Traced) -> None:
+        part, precision = traced.part, self._result.precision
+        path = graph_path(self._folder, precision, part.name)
+        graph, inputs = onnx.ModelProto(), None
+        graph.CopyFrom(traced.graph)
         if precision == "int8":
             assert self._recorded is not None
-            inputs = self._recorded[FUSED if part.name.startswith(FUSED) else part.name]
+            inputs = self._recorded[part.name if part.fused is None else FUSED]
             graph = to_int8(graph, part, inputs)
             inputs = inputs[:4]
         elif precision == "fp16":

@@ -1,0 +1,406 @@
+"""Providers, precisions and fused graphs: which one runs, what it is told, and what is said where it cannot."""
+
+import json
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from camseg_core.cli import main
+from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.errors import ConfigError, ModelError
+from camseg_core.model.config import load_config
+from camseg_core.model.samplers import SamplerOptions
+from camseg_core.runtime import Segmenter
+from camseg_core.runtime.bound_graph import BoundGraph, DeviceArray, HostBuffers
+from camseg_core.runtime.engine_onnx import OnnxEngine
+from camseg_core.runtime.graphs import PARTS, Fused, graph_path
+from camseg_core.runtime.providers import provider_list, session_providers
+from camseg_core.weights import checkpoint_folder
+
+FRAMES = [sample.image for sample in SyntheticDrive(frames=3)]
+FOLDER = checkpoint_folder("camseg-lite")
+ALL = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return Segmenter.from_pretrained(threads=1)
+
+
+def without_graphs(tmp_path: Path) -> Path:
+    """A checkpoint folder with nothing to run."""
+    return Path(shutil.copytree(FOLDER, tmp_path / "model", ignore=shutil.ignore_patterns("onnx", "*.safetensors")))
+
+
+# which provider
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [("cpu", ("cpu",)), ("tensorrt,cuda,cpu", ("tensorrt", "cuda", "cpu")), ([" cuda", "cpu"], ("cuda", "cpu")), ("cpu,cpu", ("cpu",))],
+)
+def test_providers_come_as_a_list_with_commas_or_a_sequence(given: Any, wanted: tuple[str, ...]) -> None:
+    assert provider_list(given) == wanted
+
+
+def test_a_provider_that_is_missing_gives_way_to_the_next_and_that_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        segmenter = Segmenter.from_pretrained(provider="tensorrt,cuda,cpu", threads=1)
+    assert segmenter.provider == "cpu"
+    for name in ("TensorrtExecutionProvider", "CUDAExecutionProvider"):
+        assert f"needs ONNX Runtime's {name}" in segmenter.fallback
+    assert caplog.messages == [f"the model runs on cpu: {segmenter.fallback}"]
+
+
+def test_nothing_is_said_of_a_fallback_where_there_is_none(segmenter: Segmenter) -> None:
+    assert (segmenter.provider, segmenter.fallback, segmenter.precision) == ("cpu", "", "fp32")
+
+
+def test_every_provider_of_a_list_that_cannot_be_used_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"'tensorrt' needs .*'cuda' needs .*put onnxruntime-gpu in place of onnxruntime"):
+        Segmenter.from_pretrained(provider="tensorrt,cuda")
+
+
+class Sessions:
+    """Stands in for `InferenceSession` on a machine whose ONNX Runtime has all providers; only those in `working` start."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *working: str, raising: tuple[str, ...] = ()) -> None:
+        self.made: list[dict[str, Any]] = []
+        true_session = onnxruntime.InferenceSession
+
+        def make(path: Path, options: Any, providers: list[tuple[str, dict[str, str]]], enable_fallback: int) -> Any:
+            self.made.append({"graph": path.stem, "providers": providers, "enable_fallback": enable_fallback})
+            if providers[0][0] in raising:
+                raise RuntimeError("no kernel image is available\nfor this device")
+            session = true_session(path, options, providers=["CPUExecutionProvider"])
+            started = [name for name, _ in providers if name in working]
+            monkeypatch.setattr(session, "get_providers", lambda: started)
+            return session
+
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ALL)
+        monkeypatch.setattr(onnxruntime, "InferenceSession", make)
+
+
+def test_a_gpu_is_set_up_for_every_graph_with_its_options_and_the_cpu_behind_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sessions = Sessions(monkeypatch, *ALL)
+    cache = tmp_path / "cache" / "engines"
+    assert OnnxEngine(FOLDER, "tensorrt,cpu", engine_cache=cache).provider == "tensorrt"
+    assert cache.is_dir()
+    assert [made["graph"] for made in sessions.made] == list(PARTS)
+    for made in sessions.made:
+        assert made["enable_fallback"] == 0  # or ONNX Runtime would fall back by itself, and print that it does
+        assert [name for name, _ in made["providers"]] == ALL
+        assert made["providers"][0][1]["trt_engine_cache_path"] == str(cache)
+
+
+def test_a_provider_whose_libraries_are_missing_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    Sessions(monkeypatch, "CPUExecutionProvider")  # ONNX Runtime leaves out what does not start
+    engine = OnnxEngine(FOLDER, "cuda,cpu")
+    assert engine.provider == "cpu"
+    assert engine.fallback == "CUDAExecutionProvider did not start: its libraries (CUDA, cuDNN, TensorRT) are missing or do not match it"
+    with pytest.raises(ConfigError, match="^CUDAExecutionProvider did not start"):
+        OnnxEngine(FOLDER, "cuda")
+
+
+def test_a_provider_that_cannot_load_a_graph_gives_way_and_the_last_one_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    Sessions(monkeypatch, *ALL, raising=("TensorrtExecutionProvider",))
+    engine = OnnxEngine(FOLDER, "tensorrt,cpu")
+    assert engine.provider == "cpu"
+    assert "no kernel image is available" in engine.fallback
+    assert "\n" not in engine.fallback
+    with pytest.raises(ModelError, match="no kernel image"):
+        OnnxEngine(FOLDER, "tensorrt")
+
+
+def test_tensorrt_computes_in_the_precision_and_keeps_engines_and_timings_only_where_asked(tmp_path: Path) -> None:
+    def options(precision: str, cache: Path | None = None) -> dict[str, str]:
+        (name, given), *_ = session_providers("tensorrt", ALL, precision, cache)
+        assert name == "TensorrtExecutionProvider"
+        return given
+
+    assert options("fp32") == {"trt_fp16_enable": "False", "trt_int8_enable": "False"}
+    assert options("fp16") == {"trt_fp16_enable": "True", "trt_int8_enable": "False"}
+    assert options("int8") == {"trt_fp16_enable": "True", "trt_int8_enable": "True"}
+    assert options("fp16", tmp_path) == options("fp16") | {
+        "trt_engine_cache_enable": "True",
+        "trt_engine_cache_path": str(tmp_path),
+        "trt_timing_cache_enable": "True",
+        "trt_timing_cache_path": str(tmp_path),
+    }
+
+
+def test_cuda_picks_its_kernels_the_same_way_every_time_and_fp32_means_fp32() -> None:
+    for precision, tf32 in (("fp32", "0"), ("fp16", "1")):
+        (name, options), (behind, _) = session_providers("cuda", ALL, precision, None)
+        assert (name, behind) == ("CUDAExecutionProvider", "CPUExecutionProvider")
+        assert options["cudnn_conv_algo_search"] == "HEURISTIC"
+        assert options["use_tf32"] == tf32
+
+
+def test_operators_that_tensorrt_lacks_go_to_the_cpu_where_there_is_no_cuda() -> None:
+    assert [name for name, _ in session_providers("tensorrt", [ALL[0], ALL[2]], "fp32", None)] == [ALL[0], ALL[2]]
+
+
+def test_an_engine_cache_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"the engine cache .*file/engines cannot be made: Not a directory"):
+        Segmenter.from_pretrained(engine_cache=tmp_path / "file" / "engines")
+
+
+# which graphs
+
+
+def test_a_precision_without_graphs_says_which_command_makes_them() -> None:
+    with pytest.raises(
+        ModelError, match=r"missing .*/onnx/int8/image_encoder\.onnx: .*camseg export --model \S+ --precision int8 makes it"
+    ):
+        Segmenter.from_pretrained(precision="int8")
+
+
+def write_fused(folder: Path, fused: Fused) -> None:
+    """A network that sees class 13 everywhere, as surely as its noise's first number says."""
+    image, start = (
+        helper.make_tensor_value_info(name, kind, shape)
+        for name, kind, shape in (("image", TensorProto.UINT8, ["b", "h", "w", 3]), ("start", TensorProto.FLOAT, ["b", "n", 32]))
+    )
+    sharpness = helper.make_tensor_value_info("sharpness", TensorProto.FLOAT, [])
+    outputs = [
+        helper.make_tensor_value_info(name, kind, ["b", "h", "w"])
+        for name, kind in (("mask", TensorProto.UINT8), ("confidence", TensorProto.FLOAT))
+    ]
+    constants = [
+        helper.make_tensor("thirteen", TensorProto.UINT8, [1], [13]),
+        *(
+            helper.make_tensor(name, TensorProto.INT64, [len(values)], values)
+            for name, values in (("last", [3]), ("zeros", [0, 0]), ("ones", [1, 1]), ("inner", [1, 2]))
+        ),
+    ]
+    nodes = [
+        helper.make_node("Cast", ["image"], ["wide"], to=TensorProto.INT32),
+        helper.make_node("ReduceMin", ["wide", "last"], ["plane"], keepdims=0),
+        helper.make_node("Shape", ["plane"], ["size"]),
+        helper.make_node("Expand", ["thirteen", "size"], ["mask"]),
+        helper.make_node("Slice", ["start", "zeros", "ones", "inner"], ["first"]),
+        helper.make_node("Mul", ["first", "sharpness"], ["scaled"]),
+        helper.make_node("Expand", ["scaled", "size"], ["confidence"]),
+    ]
+    graph = helper.make_graph(nodes, "fused", [image, start, sharpness], outputs, constants)
+    path = graph_path(folder, "fp32", fused.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+
+
+def first_number(seed: int) -> np.float32:
+    return np.random.default_rng(seed).standard_normal((2880, 32), np.float32)[0, 0]
+
+
+def test_a_fused_graph_is_used_where_the_checkpoint_has_it(tmp_path: Path) -> None:
+    folder = without_graphs(tmp_path)
+    write_fused(folder, Fused("ddim", 4))
+    result = Segmenter.from_pretrained(folder, sampler="ddim", steps=4, seed=3, temperature=0.5).segment(FRAMES[0])
+    assert list(result.timings) == ["preprocess", "network", "postprocess"]
+    assert (result.mask == 13).all()
+    assert result.confidence == pytest.approx(0.5 * first_number(3))  # ddim scales the noise that it starts from
+    for other in ({"steps": 5}, {"eta": 0.5}, {"sampler": "dpm_solver"}, {"sampler": "ancestral"}):
+        with pytest.raises(ModelError, match=r"missing .*image_encoder\.onnx"):  # so the parts are what would run
+            Segmenter.from_pretrained(folder, **{"sampler": "ddim", "steps": 4} | other)
+
+
+def test_one_step_is_one_step_whatever_the_steps_and_takes_its_noise_as_it_is(tmp_path: Path) -> None:
+    folder = without_graphs(tmp_path)
+    write_fused(folder, Fused("one_step", 1))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"sharpness": 2.5}))
+    for steps in (1, 7):
+        result = Segmenter.from_pretrained(folder, steps=steps).segment(FRAMES[0])
+        assert result.confidence == pytest.approx(2.5 * first_number(0))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ancestral:4", "sampler 'ancestral' cannot be fused into one graph; choose one of one_step, ddim, dpm_solver"),
+        ("ddim:four", "fused graph 'ddim:four' is not SAMPLER:STEPS, as in ddim:4"),
+        ("ddim:0", "steps is 0; a fused graph has at least 1"),
+        ("one_step:3", "one_step has one step, not 3"),
+    ],
+)
+def test_a_graph_that_cannot_be_fused_is_told(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Fused.parse(text)
+
+
+def test_fused_graphs_are_named_by_sampler_and_steps() -> None:
+    assert Fused.parse("one_step") == Fused.parse("one_step:1") == Fused("one_step", 1)
+    assert Fused.parse("dpm_solver:12").name == "fused_dpm_solver_12"
+
+
+def test_the_graphs_take_and_give_what_their_users_rely_on() -> None:
+    def ends(part: str) -> tuple[dict[str, tuple[str, int]], dict[str, tuple[str, int]]]:
+        session = onnxruntime.InferenceSession(graph_path(FOLDER, "fp32", part), providers=["CPUExecutionProvider"])
+        given, got = ({each.name: (each.type, len(each.shape)) for each in side} for side in (session.get_inputs(), session.get_outputs()))
+        return given, got
+
+    floats = "tensor(float)"
+    maps = {"features": (floats, 4), "features_4": (floats, 4), "features_8": (floats, 4)}
+    assert ends("image_encoder") == ({"image": ("tensor(uint8)", 4)}, maps)
+    assert ends("transformer") == (maps | {"mask": (floats, 3), "hidden": ("tensor(bool)", 2)}, {"condition": (floats, 3)})
+    assert ends("denoiser") == ({"tokens": (floats, 2), "step": ("tensor(int64)", 1), "condition": (floats, 2)}, {"output": (floats, 2)})
+    given = {"latents": (floats, 5), "sharpness": (floats, 0)}
+    assert ends("decoder") == (given, {"mask": ("tensor(uint8)", 3), "confidence": (floats, 3)})
+
+
+def test_the_transformer_hears_what_is_known_and_hiding_everything_is_the_default() -> None:
+    engine = OnnxEngine(FOLDER, threads=1)
+    features = engine.encode_image(FRAMES[0][None, :64, :96])
+    assert engine.takes_mask
+    tokens = features["features"].shape[2] * features["features"].shape[3]
+    mask = np.random.default_rng(0).standard_normal((1, tokens, 128), np.float32)
+    nothing, everything_hidden, half_known = (
+        engine.conditions(features, *known).numpy()
+        for known in ((), (mask, np.ones((1, tokens), np.bool_)), (mask, np.arange(tokens)[None] % 2 == 0))
+    )
+    assert np.array_equal(nothing, everything_hidden)
+    assert not np.allclose(nothing, half_known, atol=0.1)
+
+
+def test_the_decoder_averages_probabilities_over_samples_and_sharpens_them() -> None:
+    engine = OnnxEngine(FOLDER, threads=1)
+    latents = np.random.default_rng(0).standard_normal((2, 3, 8, 16, 24), np.float32)
+    mask, confidence = engine.decode(latents)
+    assert mask.shape == confidence.shape == (2, 64, 96)
+    same = np.repeat(latents[:, :1], 3, axis=1)
+    for once, thrice in zip(engine.decode(latents[:, :1]), engine.decode(same), strict=True):
+        assert once == pytest.approx(thrice, abs=1e-5)
+    alone = np.stack([engine.decode(latents[:, i : i + 1])[1] for i in range(3)])
+    assert confidence.mean() < alone.mean()  # samples that disagree are less sure together
+    sharper, surer = engine.decode(latents[:, :1], sharpness=3.0)
+    assert np.array_equal(sharper, engine.decode(latents[:, :1])[0])
+    assert (surer >= alone[0] - 1e-6).all()
+
+
+def test_sharpness_changes_the_confidence_and_not_the_mask(segmenter: Segmenter) -> None:
+    plain = segmenter.segment(FRAMES[0])
+    config = replace(segmenter.config, sharpness=0.3)
+    softer = Segmenter(config, segmenter.labels, OnnxEngine(FOLDER), "one_step", SamplerOptions(), 0).segment(FRAMES[0])
+    assert np.array_equal(softer.mask, plain.mask)
+    assert (softer.confidence <= plain.confidence + 1e-6).all()
+    assert softer.confidence.mean() < plain.confidence.mean() - 0.05
+
+
+def test_a_configuration_from_before_sharpness_loads_and_one_that_makes_no_sense_does_not(tmp_path: Path) -> None:
+    content = json.loads((FOLDER / "config.json").read_text())
+    content.pop("sharpness", None)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(content))
+    assert load_config(path).sharpness == 1.0
+    path.write_text(json.dumps(content | {"sharpness": 0.0}))
+    with pytest.raises(ModelError, match=r"sharpness is 0\.0; it is more than 0"):
+        load_config(path)
+
+
+# how frames go through
+
+
+@pytest.mark.parametrize(("sampler", "steps", "eta"), [("one_step", 1, 0.0), ("ddim", 2, 1.0)])
+def test_frames_in_a_batch_get_what_they_get_alone(sampler: str, steps: int, eta: float) -> None:
+    segmenter = Segmenter.from_pretrained(sampler=sampler, steps=steps, eta=eta, threads=1)
+    frames = [FRAMES[0][:128, :160], FRAMES[1][:96, :64], FRAMES[2][:128, :160], FRAMES[0][:100, :160]]  # all but the second padded alike
+    results = segmenter.segment_batch(frames)
+    for frame, together in zip(frames, results, strict=True):
+        alone = segmenter.segment(frame)
+        assert np.array_equal(together.mask, alone.mask)
+        assert together.confidence == pytest.approx(alone.confidence, abs=1e-5)
+        assert list(together.timings) == list(alone.timings)
+    assert segmenter.segment_batch([]) == []
+
+
+def test_ddims_share_of_noise_is_passed_on() -> None:
+    masks = [Segmenter.from_pretrained(sampler="ddim", steps=3, eta=eta, threads=1).segment(FRAMES[0]).confidence for eta in (0.0, 1.0)]
+    assert not np.array_equal(*masks)
+
+
+def test_warming_up_takes_a_frame_of_the_cameras_size(segmenter: Segmenter) -> None:
+    assert segmenter.warm_up(60, 90) > 0
+
+
+def test_what_a_graph_leaves_for_the_next_can_be_bound_in_another_shape() -> None:
+    engine = OnnxEngine(FOLDER, threads=1)
+    condition = np.random.default_rng(0).standard_normal((2, 6, 128), np.float32)
+    tokens = np.random.default_rng(1).standard_normal((12, 32), np.float32)
+    kept = engine.denoise(tokens, 999, DeviceArray.of(condition))
+    assert np.array_equal(kept, engine.denoise(tokens, 999, condition.reshape(12, 128)))
+    assert DeviceArray.of(condition).reshaped(-1, 128).shape == (12, 128)
+
+
+def test_page_locked_buffers_are_used_again_and_results_are_copies() -> None:
+    """The CPU's memory stands in for a GPU's: the same calls of ONNX Runtime."""
+    devices = onnxruntime.get_ep_devices()
+    info = devices[0].memory_info(onnxruntime.OrtDeviceMemoryType.DEFAULT)
+    buffers = HostBuffers(info, onnxruntime.OrtValue.ortvalue_from_shape_and_type)
+    session = onnxruntime.InferenceSession(graph_path(FOLDER, "fp32", "decoder"), providers=["CPUExecutionProvider"])
+    buffered, plain = BoundGraph(session, "cpu", buffers), BoundGraph(session, "cpu")
+    random = np.random.default_rng(0)
+    inputs = [{"latents": random.standard_normal((1, 1, 8, 8, 8), np.float32), "sharpness": np.array(1.0, np.float32)} for _ in range(3)]
+    found = [buffered.fetch(each) for each in inputs]
+    for each, ours in zip(inputs, found, strict=True):
+        for one, other in zip(ours, plain.fetch(each), strict=True):
+            assert np.array_equal(one, other)
+    assert buffers.get("latents", (1, 1, 8, 8, 8), np.float32) is buffers.get("latents", (1, 1, 8, 8, 8), np.float32)
+
+
+def test_without_page_locked_memory_frames_go_without() -> None:
+    assert HostBuffers.of(onnxruntime, ["CUDAExecutionProvider"]) is None
+    assert HostBuffers.of(object(), ["CUDAExecutionProvider"]) is None  # an ONNX Runtime from before
+
+
+# the command line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["segment", ".", "--provider", "cuda,npu"], "unknown provider 'npu'; choose one of cpu, cuda, tensorrt"),
+        (["segment", ".", "--provider", "cuda"], "provider 'cuda' needs ONNX Runtime's CUDAExecutionProvider"),
+        (["segment", ".", "--precision", "int4"], "invalid choice: 'int4'"),
+        (["segment", ".", "--precision", "fp16"], "camseg export --model"),
+        (["segment", ".", "--temperature", "-1"], "'-1' is not a number from 0 up"),
+        (["segment", ".", "--eta", "2"], "'2' is not a number from 0 to 1"),
+        (["build-engine", "--size", "480x360", "--engine-cache", "CACHE"], "needs ONNX Runtime's TensorrtExecutionProvider"),
+        (["build-engine", "--size", "480", "--engine-cache", "CACHE"], "'480' is not a size as in 480x360"),
+        (["build-engine", "--engine-cache", "CACHE"], "--size"),
+        (["export", "--fused", "ancestral:3"], "'ancestral' cannot be fused into one graph"),
+        (["export", "--precision", "int8"], "name a data set with --data ROOT"),
+        (["export", "--model", "nothing"], "no model 'nothing'"),
+        (["export", "--data", "nowhere"], "no split 'val' in nowhere"),
+    ],
+)
+def test_a_wrong_command_line_is_one_clear_line(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main([str(tmp_path) if argument == "CACHE" else argument for argument in arguments])
+    assert raised.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_engines_are_built_for_every_size_and_counted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the CPU in TensorRT's place, as there is none here."""
+    sessions = Sessions(monkeypatch, *ALL)
+    monkeypatch.setattr("camseg_core.runtime.engine_onnx.BoundGraph", lambda session, device, buffers: BoundGraph(session, "cpu"))
+    (tmp_path / "one.engine").write_bytes(b"0" * 2_000_000)
+    main(["build-engine", "--size", "96x64", "--size", "64x32", "--engine-cache", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["96x64", "64x32", str(tmp_path)]
+    assert lines[-1].endswith(": 1 files, 2 MB, for camseg-lite in fp32")
+    assert {name for made in sessions.made for name, _ in made["providers"][:1]} == {"TensorrtExecutionProvider"}
