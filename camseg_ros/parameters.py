@@ -12,7 +12,7 @@ from rclpy.parameter import Parameter
 from camseg_core.errors import ConfigError
 from camseg_core.model.passes import ORDERS
 from camseg_core.model.samplers import SAMPLERS
-from camseg_core.runtime.graphs import DEFAULT_PRECISION, PRECISIONS
+from camseg_core.runtime.graphs import AUTO, PRECISIONS
 from camseg_core.runtime.providers import PROVIDERS
 
 Value = str | int | float
@@ -92,9 +92,9 @@ SPECS: tuple[Spec, ...] = (
     ),
     Spec(
         "precision",
-        DEFAULT_PRECISION,
-        "What the model computes in; the checkpoint folder must have graphs of it (camseg export).",
-        choices=PRECISIONS,
+        AUTO,
+        "What the model computes in; auto takes the best for the provider of what the checkpoint folder has (camseg export makes others).",
+        choices=(AUTO, *PRECISIONS),
         fixed_because=RELOAD,
     ),
     Spec(

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from camseg_core.commands.options import add_model_option, add_sampler_options, at_least
-from camseg_core.runtime.graphs import DEFAULT_PRECISION, PRECISIONS
+from camseg_core.runtime.graphs import AUTO, PRECISIONS
 from camseg_core.runtime.segmenter import Segmenter
 
 
@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_model_option(parser)
     parser.add_argument("--size", action="append", type=_size, required=True, metavar="WxH", help="of the camera's frames; repeatable")
-    parser.add_argument("--precision", choices=list(PRECISIONS), default=DEFAULT_PRECISION, help="(default: %(default)s)")
+    parser.add_argument("--precision", choices=[AUTO, *PRECISIONS], default=AUTO, help="(default: %(default)s)")
     parser.add_argument("--engine-cache", type=Path, required=True, metavar="FOLDER", help="where the engines go")
     parser.add_argument("--provider", choices=["tensorrt"], default="tensorrt", help="(default: %(default)s)")
     add_sampler_options(parser)

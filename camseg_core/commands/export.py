@@ -11,7 +11,7 @@ from camseg_core.commands.options import add_model_option, at_least
 from camseg_core.data.camvid import CamVid
 from camseg_core.data.sample import evenly_spread
 from camseg_core.errors import ConfigError, ModelError
-from camseg_core.runtime.graphs import DEFAULT_PRECISION, PRECISIONS, Fused
+from camseg_core.runtime.graphs import PRECISIONS, Fused
 from camseg_core.weights import checkpoint_folder
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--precision",
         action="append",
         choices=list(PRECISIONS),
-        help=f"what the graphs compute in; repeatable; int8 needs --data (default: {DEFAULT_PRECISION})",
+        help="what the graphs compute in; repeatable; int8 needs --data (default: fp32)",
     )
     parser.add_argument(
         "--fused",
@@ -57,7 +57,7 @@ def _fused(text: str) -> Fused:
 
 
 def _export(options: argparse.Namespace) -> None:
-    precisions = list(dict.fromkeys(options.precision or [DEFAULT_PRECISION]))
+    precisions = list(dict.fromkeys(options.precision or ["fp32"]))
     if "int8" in precisions and options.data is None:
         raise ConfigError("int8 graphs are calibrated on frames of the camera's kind: name a data set with --data ROOT")
     calibration = evenly_spread(CamVid(options.data, "train"), options.calibration_frames) if "int8" in precisions else []

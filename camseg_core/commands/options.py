@@ -8,7 +8,7 @@ from pathlib import Path
 from camseg_core.errors import ConfigError
 from camseg_core.model.passes import ORDERS
 from camseg_core.model.samplers import SAMPLERS
-from camseg_core.runtime.graphs import DEFAULT_PRECISION, PRECISIONS
+from camseg_core.runtime.graphs import AUTO, PRECISIONS
 from camseg_core.runtime.providers import PROVIDERS, provider_list
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.weights import DEFAULT_MODEL, bundled_models
@@ -67,7 +67,10 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help=f"what computes: one of {', '.join(PROVIDERS)}, or several to try in turn, as in tensorrt,cuda,cpu (default: %(default)s)",
     )
     model.add_argument(
-        "--precision", choices=list(PRECISIONS), default=DEFAULT_PRECISION, help="what it computes in (default: %(default)s)"
+        "--precision",
+        choices=[AUTO, *PRECISIONS],
+        default=AUTO,
+        help="what it computes in; auto: the best (default: %(default)s)",
     )
     model.add_argument("--threads", type=at_least(0), default=0, help="CPU threads; 0 = all cores (default: %(default)s)")
     add_sampler_options(model)

@@ -1,5 +1,6 @@
 """What every data set yields."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +26,7 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Sample: ...
+    def __iter__(self) -> Iterator[Sample]: ...
 
 
 def evenly_spread(samples: Samples, count: int | None) -> list[Sample]:

@@ -60,6 +60,7 @@ def report_content(evaluation: Evaluation) -> dict[str, Any]:
     content = {
         "model": evaluation.model,
         "provider": evaluation.provider,
+        "precision": evaluation.precision,
         "about": dict(evaluation.about),
         "definitions": _definitions(evaluation),
         "scores": {

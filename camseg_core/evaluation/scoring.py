@@ -66,6 +66,7 @@ class Evaluation:
 
     model: str
     provider: str
+    precision: str
     classes: tuple[ClassScore, ...]
     mean_iou: float
     pixel_accuracy: float
@@ -178,6 +179,7 @@ class _Tally:
         return Evaluation(
             model=segmenter.name,
             provider=segmenter.provider,
+            precision=segmenter.precision,
             classes=tuple(
                 ClassScore(label, group, *map(float, row))
                 for label, group, row in zip(self.labels, groups, np.column_stack(columns), strict=True)

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.runtime.bound_graph import Array, BoundGraph, DeviceArray, HostBuffers
-from camseg_core.runtime.graphs import DEFAULT_PRECISION, PARTS, Fused, check_precision, graph_path
-from camseg_core.runtime.providers import REMEDY, onnxruntime_module, provider_list, session_providers, why_missing
+from camseg_core.runtime.graphs import AUTO, Fused, Graphs, graphs_of
+from camseg_core.runtime.providers import REMEDY, onnxruntime_module, provider_list, session_providers, why_missing, why_unsuited
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +29,15 @@ class OnnxEngine:
         folder: a checkpoint folder with `onnx/<precision>/<graph>.onnx`.
         provider: keys of `PROVIDERS` in the order to try them, as a sequence or with commas between.
         threads: threads per operator; 0 leaves the choice to ONNX Runtime (one per core).
-        precision: one of `PRECISIONS`.
-        fused: run this graph of the whole network, by `run_fused`, in place of the parts.
+        precision: one of `PRECISIONS`, or `AUTO`, the best of those that the folder has for the provider that starts.
+        fused: run this graph of the whole network, by `run_fused`, in place of the parts, if the folder has it.
         engine_cache: folder in which TensorRT keeps the engines that it builds.
 
     Attributes:
         provider: the one in use.
         fallback: why it is not the first of the list; empty if it is.
+        precision: the one in use.
+        fused: the graph of the whole network, if it is that which runs.
 
     Raises:
         ConfigError: a provider is unknown, or none of the list is there and starts; an unknown precision; the cache cannot be written to.
@@ -48,15 +50,12 @@ class OnnxEngine:
         provider: str | Sequence[str] = "cpu",
         threads: int = 0,
         *,
-        precision: str = DEFAULT_PRECISION,
+        precision: str = AUTO,
         fused: Fused | None = None,
         engine_cache: Path | None = None,
     ) -> None:
         wanted = provider_list(provider)
-        self.precision, self.fused = check_precision(precision), fused
-        paths = {graph: graph_path(folder, precision, graph) for graph in ((fused.name,) if fused else PARTS)}
-        for path in paths.values():
-            _check_is_there(path, folder, precision, fused)
+        graphs = {name: graphs_of(folder, name, precision, fused) for name in wanted}
         if engine_cache is not None:
             _make(engine_cache)
         onnxruntime = onnxruntime_module()
@@ -65,7 +64,8 @@ class OnnxEngine:
         options.log_severity_level = 3
         # threads that spin while they wait burn a core that the camera driver or the middleware needs
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self.provider, self.fallback, sessions = _start(onnxruntime, wanted, paths, options, precision, engine_cache)
+        self.provider, self.fallback, sessions = _start(onnxruntime, graphs, options, engine_cache)
+        self.precision, self.fused = graphs[self.provider].precision, graphs[self.provider].fused
         if self.fallback:
             logger.warning("the model runs on %s: %s", self.provider, self.fallback)
         device = "cpu" if self.provider == "cpu" else "cuda"
@@ -129,15 +129,6 @@ class OnnxEngine:
         return self._nothing_known[size]
 
 
-def _check_is_there(path: Path, folder: Path, precision: str, fused: Fused | None) -> None:
-    if not path.is_file():
-        wanted = f" --fused {fused.sampler}:{fused.steps}" if fused else ""
-        raise ModelError(
-            f"missing {path}: the checkpoint folder is not whole, or not exported in {precision}; "
-            f"camseg export --model {folder} --precision {precision}{wanted} makes it"
-        )
-
-
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -146,17 +137,17 @@ def _make(folder: Path) -> None:
 
 
 def _start(
-    onnxruntime: ModuleType, wanted: tuple[str, ...], paths: Mapping[str, Path], options: Any, precision: str, engine_cache: Path | None
+    onnxruntime: ModuleType, graphs: Mapping[str, Graphs], options: Any, engine_cache: Path | None
 ) -> tuple[str, str, dict[str, Any]]:
-    """The first provider that is there and starts, why those before it do not, and its sessions by graph."""
+    """Of the providers, each with its graphs: the first that is there and starts, why those before it do not, and its sessions by graph."""
     available = onnxruntime.get_available_providers()
-    reasons: list[str] = []
-    for provider in wanted:
-        reason = why_missing(provider, available)
+    wanted, reasons = tuple(graphs), list[str]()
+    for provider, each in graphs.items():
+        reason = why_missing(provider, available) or why_unsuited(provider, each.precision)
         if not reason:
-            providers = session_providers(provider, available, precision, engine_cache)
+            providers = session_providers(provider, available, each.precision, engine_cache)
             try:
-                sessions = {graph: _load(onnxruntime, path, options, providers) for graph, path in paths.items()}
+                sessions = {graph: _load(onnxruntime, path, options, providers) for graph, path in each.paths.items()}
             except ModelError as error:
                 if provider == wanted[-1]:
                     raise

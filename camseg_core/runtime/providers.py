@@ -49,6 +49,13 @@ def why_missing(provider: str, available: Sequence[str]) -> str:
     return f"provider {provider!r} needs ONNX Runtime's {wanted}, but the installed one has only {', '.join(available)}"
 
 
+def why_unsuited(provider: str, precision: str) -> str:
+    """Why a provider does not run graphs of this precision; empty if it does."""
+    if provider == "cpu" or precision != "int8":
+        return ""
+    return f"int8 graphs are made for CPUs, with unsigned activations, which {provider} does not gain from or does not take: choose fp16"
+
+
 REMEDY = (
     "put onnxruntime-gpu in place of onnxruntime (pip uninstall onnxruntime onnxruntime-gpu, then pip install onnxruntime-gpu), "
     "or choose provider cpu"
@@ -71,10 +78,7 @@ def session_providers(provider: str, available: Sequence[str], precision: str, e
 
 def _options(provider: str, precision: str, engine_cache: Path | None) -> Options:
     if provider == "tensorrt":
-        options = {
-            "trt_fp16_enable": _flag(precision in ("fp16", "int8")),  # what int8 leaves in floats may run in fp16
-            "trt_int8_enable": _flag(precision == "int8"),
-        }
+        options = {"trt_fp16_enable": _flag(precision == "fp16")}
         if engine_cache is not None:  # building an engine takes minutes, and each frame size needs one
             folder = str(engine_cache)
             options |= {"trt_engine_cache_enable": "True", "trt_engine_cache_path": folder}

@@ -21,7 +21,7 @@ from camseg_core.runtime.bound_graph import DeviceArray
 from camseg_core.runtime.cells import cells_to_latents, latents_to_tokens, mean_of_squares
 from camseg_core.runtime.engine_onnx import OnnxEngine
 from camseg_core.runtime.framing import Framing
-from camseg_core.runtime.graphs import DEFAULT_PRECISION, Fused, graph_path
+from camseg_core.runtime.graphs import AUTO, Fused
 from camseg_core.weights import DEFAULT_MODEL, checkpoint_folder
 
 Ids = npt.NDArray[np.uint8]
@@ -101,7 +101,7 @@ class Segmenter:
         model: str | Path = DEFAULT_MODEL,
         *,
         provider: str | Sequence[str] = "cpu",
-        precision: str = DEFAULT_PRECISION,
+        precision: str = AUTO,
         threads: int = 0,
         sampler: str = "one_step",
         steps: int = 1,
@@ -120,7 +120,7 @@ class Segmenter:
         Args:
             model: the name or the folder.
             provider: cpu, cuda or tensorrt, or several in the order to try them, as in `"tensorrt,cuda,cpu"` or a sequence.
-            precision: fp32, fp16 or int8.
+            precision: fp32, fp16, int8, or auto, the best of those that the folder has for the provider.
             threads: of the CPU; 0 means all cores.
             sampler: one_step, ddim, dpm_solver or ancestral.
             steps: how often the latter three call the denoiser, 1 to 1000.
@@ -140,7 +140,7 @@ class Segmenter:
         config, labels = load_config(folder / "config.json"), read_labels(folder / "labels.json")
         options = SamplerOptions(steps, config.temperature if temperature is None else temperature, eta)
         pass_options = PassOptions(passes, order)
-        fused = _fused_graph(folder, precision, sampler, options) if samples == passes == 1 else None
+        fused = _fused_graph(sampler, options) if samples == passes == 1 else None
         cache = None if engine_cache is None else Path(engine_cache)
         engine = OnnxEngine(folder, provider, threads, precision=precision, fused=fused, engine_cache=cache)
         return cls(config, labels, engine, sampler, options, seed, samples, pass_options)
@@ -290,13 +290,10 @@ class Segmenter:
         return cells
 
 
-def _fused_graph(folder: Path, precision: str, sampler: str, options: SamplerOptions) -> Fused | None:
-    """The graph of the whole network for this sampler, if the checkpoint folder has it and it gives what the parts would."""
-    if sampler not in FUSABLE or options.eta > 0:
-        return None
+def _fused_graph(sampler: str, options: SamplerOptions) -> Fused | None:
+    """The graph of the whole network that would give what the parts give with this sampler, if there can be one."""
     steps = 1 if sampler == "one_step" else options.steps
-    fused = Fused(sampler, steps) if steps >= 1 else None
-    return fused if fused is not None and graph_path(folder, precision, fused.name).is_file() else None
+    return Fused(sampler, steps) if sampler in FUSABLE and options.eta == 0 and steps >= 1 else None
 
 
 class _Noise:

@@ -84,13 +84,9 @@ def run_distillation(recipe: DistillationRecipe, start: Path, data: Path, run: P
         }
         trained = train_in(recipe.training, model, train, val, run, among)
         if among.leads:
-            finish(
-                trained,
-                SETS[recipe.data][0](data, "val"),
-                run,
-                out,
-                history | training_facts(recipe.data, recipe.training, trained, train, val, among),
-            )
+            facts = history | training_facts(recipe.data, recipe.training, trained, train, val, among)
+            open_split = SETS[recipe.data][0]
+            finish(trained, open_split(data, "train"), open_split(data, "val"), run, out, facts)
 
 
 def run_light_decoder(recipe: LightDecoderRecipe, start: Path, data: Path, run: Path, out: Path, device: str = "cpu") -> None:

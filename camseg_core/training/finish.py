@@ -2,16 +2,17 @@
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from string import Template
 from typing import Any
 
 import torch
 
-from camseg_core.data.sample import Sample
+from camseg_core.data.sample import Sample, Samples, evenly_spread
+from camseg_core.errors import ModelError
 from camseg_core.evaluation.calibrate import fit_sharpness
 from camseg_core.evaluation.report import write_report
 from camseg_core.evaluation.scoring import Evaluation, evaluate
@@ -20,19 +21,24 @@ from camseg_core.model.camseg import CamSeg
 from camseg_core.model.config import save_config
 from camseg_core.replacing import replacing
 from camseg_core.runtime import Segmenter
-from camseg_core.runtime.export import export_onnx
+from camseg_core.runtime.export import Scores, export_onnx, trace_all
 
 logger = logging.getLogger(__name__)
 
 _SEVERAL_STEPS = (2, 4, 10)
 """Of DDIM, whose scores the card tells beside those of one step."""
 
-_CALIBRATION_EVERY = 4
-"""Every so many frames of `val` the confidence is calibrated on: it is one number, and takes a dozen passes."""
+_CALIBRATION_FRAMES = 26
+"""Of `val`: the confidence is calibrated on them, which is one number and takes a dozen passes, and graphs are scored against torch."""
+
+_INT8_FRAMES = 64
+"""Of `train`, on which the ranges of int8 are measured."""
 
 
-def finish(trained: CamSeg, val: Iterable[Sample], run: Path, out: Path, facts: Mapping[str, Any]) -> None:
+def finish(trained: CamSeg, train: Samples, val: Samples, run: Path, out: Path, facts: Mapping[str, Any]) -> None:
     """Write the checkpoint folder `out`; models with a mask autoencoder are exported, scored on `val` and described as well.
+
+    int8 graphs are calibrated on frames of `train`; if they lose too much, the folder goes without.
 
     `facts` are what the card tells of the training: `command`, `began` (what came before its steps), `steps`, `batch`, `device`, `data`,
     `train_frames`, `val_frames`, `frame_size`, `before` (how the model it started from was made) and `reconstruction`, the scores of masks
@@ -44,12 +50,13 @@ def finish(trained: CamSeg, val: Iterable[Sample], run: Path, out: Path, facts: 
         logger.info("wrote %s; models that decode masks as pictures are not exported", out)
         return
     stored = CamSeg.from_pretrained(out)  # what is exported and scored is what was stored
-    export_onnx(stored, out)
-    some = list(islice(val, 0, None, _CALIBRATION_EVERY))
+    some = evenly_spread(val, _CALIBRATION_FRAMES)
+    _export(stored, out, evenly_spread(train, _INT8_FRAMES), some)
     fit = fit_sharpness(Segmenter.from_pretrained(out), some, stored.labels)
     save_config(replace(stored.config, sharpness=fit.sharpness), out / "config.json")
     logger.info("sharpness %.3f: calibration error %.4f, %.4f without, on %d frames", fit.sharpness, fit.error, fit.error_at_one, len(some))
     one_step = evaluate(Segmenter.from_pretrained(out), val, stored.labels, about={"data": "val", "sampler": "one_step"})
+    in_fp32 = evaluate(Segmenter.from_pretrained(out, precision="fp32"), val, stored.labels).mean_iou
     write_report(one_step, run / "val")
     several = {}
     for steps in _SEVERAL_STEPS:
@@ -57,8 +64,20 @@ def finish(trained: CamSeg, val: Iterable[Sample], run: Path, out: Path, facts: 
         several[steps] = evaluate(Segmenter.from_pretrained(out, sampler="ddim", steps=steps), val, stored.labels, about=about)
         write_report(several[steps], run / f"val-{steps}-steps")
     with replacing(out / "MODEL_CARD.md") as card:
-        card.write_text(_model_card(stored, one_step, several, run, facts), encoding="utf-8")
+        more = {"fp32_iou": f"{in_fp32:.3f}", "calibration_frames": len(some)}
+        card.write_text(_model_card(stored, one_step, several, run, {**facts, **more}), encoding="utf-8")
     logger.info("val: mIoU %.4f in one step, %s; wrote %s", one_step.mean_iou, _listed(several), out)
+
+
+def _export(model: CamSeg, out: Path, calibration: Sequence[Sample], scored: Sequence[Sample]) -> None:
+    """The graphs in fp32, and in int8 where they keep their worth."""
+    traced, scores = trace_all(model), Scores(model, scored)
+    export_onnx(model, out, traced=traced)
+    try:
+        export_onnx(model, out, "int8", traced=traced, calibration=calibration, scores=scores)
+    except ModelError as error:
+        logger.warning("no int8 graphs, fp32 will be used: %s", error)
+        shutil.rmtree(out / "onnx" / "int8", ignore_errors=True)  # of a model that was in this folder before
 
 
 def _listed(several: Mapping[int, Evaluation]) -> str:
@@ -106,6 +125,7 @@ def _model_card(model: CamSeg, one_step: Evaluation, several: Mapping[int, Evalu
         classes=", ".join(label.name for label in model.labels),
         vehicle_parameters=f"{vehicle_parameters(model) / 1e6:.1f}",
         encoder_parameters=f"{mask_encoder_parameters(model) / 1e6:.1f}",
+        precision=one_step.precision,
         mean_iou=f"{one_step.mean_iou:.3f}",
         several_steps=f"mean IoU {_listed(several)} steps",
         pixel_accuracy=f"{one_step.pixel_accuracy:.3f}",

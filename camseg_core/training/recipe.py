@@ -115,13 +115,9 @@ def run(recipe: Recipe, data: Path, run: Path, out: Path, autoencoder: Path | No
                 "began": f"{own if autoencoder is None else 'An autoencoder trained before'}, then ",
                 "before": "",
             }
-            finish(
-                trained,
-                SETS[recipe.data][0](data, "val"),
-                run,
-                out,
-                history | training_facts(recipe.data, recipe.training, trained, train, val, among),
-            )
+            facts = history | training_facts(recipe.data, recipe.training, trained, train, val, among)
+            open_split = SETS[recipe.data][0]
+            finish(trained, open_split(data, "train"), open_split(data, "val"), run, out, facts)
 
 
 def _check_own_autoencoder(recipe: Recipe, config: CamSegConfig, among: Processes) -> None:

@@ -21,7 +21,7 @@ from camseg_core.model.samplers import SamplerOptions
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.bound_graph import BoundGraph, DeviceArray, HostBuffers
 from camseg_core.runtime.engine_onnx import OnnxEngine
-from camseg_core.runtime.graphs import PARTS, Fused, graph_path
+from camseg_core.runtime.graphs import PARTS, Fused, graph_path, graphs_of
 from camseg_core.runtime.providers import provider_list, session_providers
 from camseg_core.weights import checkpoint_folder
 
@@ -126,9 +126,8 @@ def test_tensorrt_computes_in_the_precision_and_keeps_engines_and_timings_only_w
         assert name == "TensorrtExecutionProvider"
         return given
 
-    assert options("fp32") == {"trt_fp16_enable": "False", "trt_int8_enable": "False"}
-    assert options("fp16") == {"trt_fp16_enable": "True", "trt_int8_enable": "False"}
-    assert options("int8") == {"trt_fp16_enable": "True", "trt_int8_enable": "True"}
+    assert options("fp32") == {"trt_fp16_enable": "False"}
+    assert options("fp16") == {"trt_fp16_enable": "True"}
     assert options("fp16", tmp_path) == options("fp16") | {
         "trt_engine_cache_enable": "True",
         "trt_engine_cache_path": str(tmp_path),
@@ -160,9 +159,43 @@ def test_an_engine_cache_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 def test_a_precision_without_graphs_says_which_command_makes_them() -> None:
     with pytest.raises(
-        ModelError, match=r"missing .*/onnx/int8/image_encoder\.onnx: .*camseg export --model \S+ --precision int8 makes it"
+        ModelError, match=r"missing .*/onnx/fp16/image_encoder\.onnx: .*camseg export --model \S+ --precision fp16 makes it"
     ):
-        Segmenter.from_pretrained(precision="int8")
+        Segmenter.from_pretrained(precision="fp16")
+
+
+def with_precisions(tmp_path: Path, *precisions: str) -> Path:
+    """A checkpoint folder with the parts of the bundled one under other names: nobody looks at what they compute in."""
+    folder = without_graphs(tmp_path)
+    for precision in precisions:
+        shutil.copytree(FOLDER / "onnx" / "fp32", folder / "onnx" / precision)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("there", "provider", "taken"),
+    [
+        (("fp32", "fp16", "int8"), "cpu", "int8"),
+        (("fp32", "fp16"), "cpu", "fp32"),
+        (("fp32", "fp16", "int8"), "cuda", "fp16"),
+        (("fp32", "int8"), "tensorrt", "fp32"),
+    ],
+)
+def test_auto_takes_the_best_that_the_folder_has_for_the_provider(
+    tmp_path: Path, there: tuple[str, ...], provider: str, taken: str
+) -> None:
+    assert graphs_of(with_precisions(tmp_path, *there), provider, "auto", None).precision == taken
+
+
+def test_a_fallback_takes_the_graphs_that_suit_the_provider_that_starts(tmp_path: Path) -> None:
+    segmenter = Segmenter.from_pretrained(with_precisions(tmp_path, "fp16", "int8"), provider="cuda,cpu")
+    assert (segmenter.provider, segmenter.precision) == ("cpu", "int8")
+
+
+def test_int8_on_a_gpu_is_told_what_to_choose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ALL)
+    with pytest.raises(ConfigError, match="int8 graphs are made for CPUs.*cuda.*choose fp16"):
+        Segmenter.from_pretrained(with_precisions(tmp_path, "int8"), provider="cuda", precision="int8")
 
 
 def write_fused(folder: Path, fused: Fused) -> None:

@@ -88,7 +88,7 @@ def test_a_healthy_node_says_so_with_its_numbers(start_bench: StartBench) -> Non
     status, values = bench.status(lambda values: int(values["frames published"]) >= 5, "the counts")
     assert (status.level, status.message, status.name) == (DiagnosticStatus.OK, "serving", "/segmentation")
     assert (values["model"], values["provider"], values["input topic"]) == ("camseg-lite", "cpu", "/image")
-    assert (values["precision"], values["provider fallback"]) == ("fp32", "none")
+    assert (values["precision"], values["provider fallback"]) == ("int8", "none")
     assert values["image size"] == "80x60"
     assert values["converter"]
     assert float(values["latency p50 (ms)"]) > 0

@@ -58,7 +58,7 @@ def test_a_provider_that_is_not_there_ends_with_one_line(start_node: StartNode) 
 
 def test_a_provider_that_gives_way_to_the_next_is_told_and_the_node_serves(start_node: StartNode, driver) -> None:
     node = start_node("--ros-args", "-p", "provider:=cuda,cpu")
-    ready = "ready: model camseg-lite on cpu in fp32"
+    ready = "ready: model camseg-lite on cpu in int8"
     driver.wait(lambda: node.process.poll() is not None or ready in node.stderr, "the node to be ready")
     node.assert_alive()
     assert "the model runs on cpu: provider 'cuda' needs ONNX Runtime's CUDAExecutionProvider" in node.stderr
@@ -70,7 +70,7 @@ def test_a_provider_that_gives_way_to_the_next_is_told_and_the_node_serves(start
         ("threads:=many", ["'threads'", "an integer from 0 to 64", "'many' (a string)"]),
         ("threads:=99", ["'threads'", "an integer from 0 to 64", "got 99"]),
         ("provider:=cuda,npu", ["'provider'", "cpu, cuda, tensorrt", "'cuda,npu'"]),
-        ("precision:=fp8", ["'precision'", "fp32, fp16, int8", "'fp8'"]),
+        ("precision:=fp8", ["'precision'", "auto, fp32, fp16, int8", "'fp8'"]),
         ("overlay_opacity:=strong", ["'overlay_opacity'", "a number from 0.0 to 1.0", "'strong'"]),
         ("sampler:=euler", ["'sampler'", "one_step, ddim, dpm_solver, ancestral", "'euler'"]),
         ("model:=[1, 2]", ["'model'", "a string", "a list"]),

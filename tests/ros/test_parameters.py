@@ -61,7 +61,7 @@ def test_every_declaration_is_complete_and_takes_its_default(spec: Spec) -> None
         ("overlay_opacity", float("nan"), "parameter 'overlay_opacity' takes a number from 0.0 to 1.0, got nan"),
         ("provider", "gpu", "parameter 'provider' takes one of cpu, cuda, tensorrt, or several with commas between, got 'gpu'"),
         ("provider", "cuda,", "parameter 'provider' takes one of cpu, cuda, tensorrt, or several with commas between, got 'cuda,'"),
-        ("precision", "int4", "parameter 'precision' takes one of fp32, fp16, int8, got 'int4'"),
+        ("precision", "int4", "parameter 'precision' takes one of auto, fp32, fp16, int8, got 'int4'"),
         ("temperature", 11.0, "parameter 'temperature' takes a number from -1.0 to 10.0, got 11.0"),
         ("samples", 0, "parameter 'samples' takes an integer from 1 to 64, got 0"),
         ("order", "best", "parameter 'order' takes one of random, confident, got 'best'"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -19,6 +20,10 @@ QUANTISED = ("Conv", "MatMul", "Gemm", "Relu", "Clip", "Add")
 
 FLOAT_RESULT = ("MatMul", "Gemm")
 """Operators that take int8 and give floats, which costs no pass of its own: what follows them in a transformer is not quantised."""
+
+
+_WARNINGS, _ERRORS = 2, 3
+"""Of ONNX Runtime's scale of severity; it starts with the former."""
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -77,9 +82,11 @@ def _quiet() -> Iterator[None]:
     root, handler = logging.getLogger(), logging.NullHandler()
     root.addFilter(_nothing)
     root.addHandler(handler)  # or logging would set one up, for good
+    onnxruntime.set_default_logger_severity(_ERRORS)  # of the sessions that calibration opens: they report weights that are not used
     try:
         yield
     finally:
+        onnxruntime.set_default_logger_severity(_WARNINGS)
         root.removeHandler(handler)
         root.removeFilter(_nothing)
 

@@ -20,7 +20,7 @@ from camseg_core.runtime.export.half import to_half
 from camseg_core.runtime.export.quantize import to_int8
 from camseg_core.runtime.export.score import PARTS_SAMPLERS, Scores
 from camseg_core.runtime.export.trace import Traced, holds_halves, store_as_halves, trace_all
-from camseg_core.runtime.graphs import DEFAULT_PRECISION, check_precision, graph_path
+from camseg_core.runtime.graphs import PRECISIONS, graph_path
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Exported:
 def export_onnx(
     model: CamSeg,
     folder: Path,
-    precision: str = DEFAULT_PRECISION,
+    precision: str = "fp32",
     *,
     traced: Sequence[Traced] | None = None,
     calibration: Sequence[Sample] = (),
@@ -54,7 +54,8 @@ def export_onnx(
         ModelError: a graph's numbers differ from torch's, or the masks lose too much; the old graphs stay.
         ConfigError: the precision is unknown, or int8 has no frames to calibrate with.
     """
-    check_precision(precision)
+    if precision not in PRECISIONS:
+        raise ConfigError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
     if precision == "int8" and not calibration:
         raise ConfigError("int8 graphs are calibrated on frames of the camera's kind: name a data set, --data ROOT")
     traced = trace_all(model) if traced is None else traced
