@@ -32,10 +32,14 @@ def _heading(each: Measured, base: Measured) -> str:
     options = each.variant.options
     if each is not base:
         options = {key: value for key, value in options.items() if value != base.variant.options[key]}
-    said = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in options.items() if value is not None)
+    said = ", ".join(f"{key.replace('_', ' ')} {_option(value)}" for key, value in options.items() if value is not None)
     if each is base:
         return f"{each.variant.name}: {said}"
     return f"{each.variant.name}: as {base.variant.name}" + (f", but {said}" if said else "")
+
+
+def _option(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _table(each: Measured) -> Iterator[str]:
@@ -51,6 +55,7 @@ def _table(each: Measured) -> Iterator[str]:
 
 def _facts(each: Measured) -> str:
     facts = [
+        f"on {each.engine}",
         f"{each.frames_per_second:.1f} frames/s",
         f"peak memory {each.footprint.peak_bytes / 1e6:.0f} MB",
         f"loaded in {each.footprint.load_s:.1f} s",

@@ -34,10 +34,12 @@ class Variant:
 class Measured:
     """What was measured and counted of a variant.
 
-    `network_size` is the (width, height) that its network sees of a frame; `work` is None where it could not be counted.
+    `engine` is the provider and the precision that it ran in; `network_size` the (width, height) that its network sees of a frame; `work`
+    is None where it could not be counted.
     """
 
     variant: Variant
+    engine: str
     network_size: tuple[int, int]
     footprint: Footprint
     latency: Latency
@@ -89,7 +91,8 @@ def benchmark(
     timed = time_in_turns(segmenters, images, warm_up)
     sizes = [_network_size(segmenter, example) for segmenter in segmenters]
     works, missing = _counted(segmenters, sizes)
-    measured = tuple(Measured(*each) for each in zip(variants, sizes, footprints, timed.latencies, works, strict=True))
+    engines = [f"{segmenter.provider} in {segmenter.precision}" for segmenter in segmenters]
+    measured = tuple(Measured(*each) for each in zip(variants, engines, sizes, footprints, timed.latencies, works, strict=True))
     compared = len(measured) == 2
     return Benchmark(
         measured,
@@ -148,6 +151,7 @@ def _model(each: Measured) -> dict[str, Any]:
     return {
         "name": each.variant.name,
         "options": dict(each.variant.options),
+        "engine": each.engine,
         "repeats": dict(each.variant.repeats),
         "network_size": list(each.network_size),
         "frames_per_second": each.frames_per_second,

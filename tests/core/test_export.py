@@ -1,10 +1,12 @@
 """Graphs of the tiny model in every precision: as good as torch, or not kept. Slow, because torch takes its time to trace them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
+import published
 import pytest
 import reference
 import torch
@@ -198,6 +200,22 @@ def test_a_decoded_picture_gives_the_nearest_colours_class_and_how_near_it_is() 
     assert confidence.min() > 1 / 20
     assert confidence.max() <= 1
     assert (decoder(latents[:, :1], torch.tensor(4.0))[1] >= confidence - 1e-6).all()
+
+
+def test_a_light_decoder_is_what_the_decoders_graph_runs(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = CamSeg(replace(published.TINY, light_decoder=published.LIGHT)).eval()
+    decoder = next(part for part in parts_of(model) if part.name == "decoder")
+    path = tmp_path / "decoder.onnx"
+    onnx.save(trace(decoder), path)
+    latents = torch.randn(2, 1, 4, 6, 8)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    ids, confidence = session.run(None, {"latents": latents.numpy(), "sharpness": np.array(1, np.float32)})
+    with torch.no_grad():
+        light, exact = (model.decode_mask(latents[:, 0], exact).numpy() for exact in (False, True))
+    assert (ids == light).mean() > 0.999
+    assert (ids == exact).mean() < 0.9
+    assert confidence.min() >= 1 / (len(model.labels) + 1) - 1e-6
 
 
 def test_torch_behind_the_engines_interface_is_the_model(data: Path) -> None:
