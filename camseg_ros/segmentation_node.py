@@ -34,6 +34,8 @@ CAMERA = "camera"
 LOG_PERIOD_S = 5.0
 """The same kind of trouble is logged once in so many seconds; `/diagnostics` has every one in its counts."""
 STOP_TIMEOUT_S = 5.0
+WARM_UP_SIZE = 480, 640
+"""Height and width of the frame that warms the model up: the camera's are not known yet, but its shape is often 4:3."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -87,6 +89,7 @@ class SegmentationNode(Node):
         )
         if self._segmenter.fallback:
             self.get_logger().warning(f"the model runs on {self._segmenter.provider}: {self._segmenter.fallback}")
+        self._segmenter.warm_up(*WARM_UP_SIZE)
         self._converter = choose_converter()
 
     def start(self) -> None:

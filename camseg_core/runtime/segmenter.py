@@ -286,7 +286,9 @@ class Segmenter:
                 return mean_of_squares(sure[0], stride)
 
         frame = FrameInPasses(cells_of_tokens(tokens, grid[0] // tokens[0]), condition, sample, confidence)
-        cells: Floats = sample_in_passes(frame, np.zeros(noise.shape, np.float32), self._passes, order)
+        # a frame of a few pixels has fewer tokens than there are passes
+        passes = replace(self._passes, passes=min(self._passes.passes, len(frame.cells_of)))
+        cells: Floats = sample_in_passes(frame, np.zeros(noise.shape, np.float32), passes, order)
         return cells
 
 

@@ -69,6 +69,11 @@ def test_a_mask_is_revealed_in_passes_and_several_are_averaged(segmenter: Segmen
         assert list(first.timings)[1:-1] == ["image_encoder", "transformer", "denoiser", "decoder"]
 
 
+def test_a_frame_of_one_pixel_is_revealed_in_as_many_passes_as_it_has_tokens() -> None:
+    result = Segmenter.from_pretrained(passes=50).segment(np.zeros((1, 1, 3), np.uint8))
+    assert result.mask.shape == (1, 1)
+
+
 def test_the_average_of_samples_is_surest_where_they_agree() -> None:
     each = [Segmenter.from_pretrained(sampler="ddim", steps=4, temperature=2.0, samples=samples).segment(FRAME) for samples in (1, 4)]
     one, four = each
