@@ -44,9 +44,10 @@ def _evaluate(options: argparse.Namespace) -> None:
     about: dict[str, str | int] = {
         "data": f"{options.data.resolve().name}/{options.split}",
         "frames": frames,
-        "precision": options.precision,
         "sampler": options.sampler,
         "steps": options.steps,
+        "samples": options.samples,
+        "passes": options.passes,
         "seed": options.seed,
         "threads": options.threads,
     }

@@ -77,7 +77,7 @@ def run_distillation(recipe: DistillationRecipe, start: Path, data: Path, run: P
         remember(recipe, run, among)
         card = start / "MODEL_CARD.md"
         history = {
-            "command": f"camseg distill --model {model.config.name} --config config/train/distill.yaml --data <CamVid root> "
+            "command": "camseg distill --model <folder of the model below> --config config/train/distill.yaml --data <CamVid root> "
             "--run runs/distill --out <folder>",
             "began": "",
             "before": how_it_was_made(card.read_text(encoding="utf-8")) if card.is_file() else "",  # read now: `out` may be `start`

@@ -233,8 +233,9 @@ def test_the_command_prints_the_scores_and_where_the_report_is(
     assert content["about"] == {
         "data": "camvid/val",
         "frames": FRAMES,
-        "precision": "fp32",
+        "passes": 1,
         "sampler": "one_step",
+        "samples": 1,
         "seed": 0,
         "steps": 1,
         "threads": 0,
