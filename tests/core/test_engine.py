@@ -61,7 +61,7 @@ def test_a_provider_that_is_missing_gives_way_to_the_next_and_that_is_told(caplo
 
 
 def test_nothing_is_said_of_a_fallback_where_there_is_none(segmenter: Segmenter) -> None:
-    assert (segmenter.provider, segmenter.fallback, segmenter.precision) == ("cpu", "", "fp32")
+    assert (segmenter.provider, segmenter.fallback, segmenter.precision) == ("cpu", "", "int8")
 
 
 def test_every_provider_of_a_list_that_cannot_be_used_is_named() -> None:
@@ -241,7 +241,8 @@ def test_a_fused_graph_is_used_where_the_checkpoint_has_it(tmp_path: Path) -> No
     result = Segmenter.from_pretrained(folder, sampler="ddim", steps=4, seed=3, temperature=0.5).segment(FRAMES[0])
     assert list(result.timings) == ["preprocess", "network", "postprocess"]
     assert (result.mask == 13).all()
-    assert result.confidence == pytest.approx(0.5 * first_number(3))  # ddim scales the noise that it starts from
+    sharpness = load_config(folder / "config.json").sharpness
+    assert result.confidence == pytest.approx(0.5 * sharpness * first_number(3))  # ddim scales the noise that it starts from
     for other in ({"steps": 5}, {"eta": 0.5}, {"sampler": "dpm_solver"}, {"sampler": "ancestral"}):
         with pytest.raises(ModelError, match=r"missing .*image_encoder\.onnx"):  # so the parts are what would run
             Segmenter.from_pretrained(folder, **{"sampler": "ddim", "steps": 4} | other)

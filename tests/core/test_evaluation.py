@@ -188,7 +188,7 @@ def test_latency_is_the_sum_of_the_stages() -> None:
 class Painter:
     """Stands in for a model: it answers with the red channel of the image, sure of itself by the green one (per cent)."""
 
-    name, provider = "painter", "cpu"
+    name, provider, precision = "painter", "cpu", "fp32"
 
     def segment(self, rgb: npt.NDArray[np.uint8]) -> Segmentation:
         return Segmentation(rgb[..., 0].copy(), (rgb[..., 1] / 100).astype(np.float32), {"paint": 2.0, "dry": 1.0})

@@ -73,8 +73,8 @@ def test_masks_are_torchs(folder: Path, data: Path, precision: str, sampler: str
 
 def test_a_fused_graph_gives_what_the_parts_give(folder: Path, data: Path) -> None:
     model, image = tiny_lite(), CamVid(data, "val")[1].image
-    parts = Segmenter(model.config, model.labels, OnnxEngine(folder), "ddim", SamplerOptions(2, 0.7), 5).segment(image)
-    fused = Segmenter.from_pretrained(folder, sampler="ddim", steps=2, temperature=0.7, seed=5).segment(image)
+    parts = Segmenter(model.config, model.labels, OnnxEngine(folder, precision="fp32"), "ddim", SamplerOptions(2, 0.7), 5).segment(image)
+    fused = Segmenter.from_pretrained(folder, precision="fp32", sampler="ddim", steps=2, temperature=0.7, seed=5).segment(image)
     assert list(fused.timings) == ["preprocess", "network", "postprocess"]
     assert (fused.mask == parts.mask).mean() > 0.999
     assert fused.confidence == pytest.approx(parts.confidence, abs=1e-4)
