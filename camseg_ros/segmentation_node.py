@@ -1,5 +1,6 @@
 """The ROS 2 node: camera images in, semantic masks out. Wiring only; the work is done by the modules it imports."""
 
+import logging
 import os
 import signal
 import sys
@@ -261,6 +262,7 @@ def start_middleware(arguments: list[str]) -> None:
 def main() -> int:
     """Run the node until SIGINT or SIGTERM. Exit code 0, or 1 with one line on stderr that says what was wrong."""
     stop = StopRequest()
+    logging.getLogger("camseg_core").addHandler(logging.NullHandler())  # what it warns of, the node says with its own logger
     try:
         start_middleware(sys.argv)
         node = SegmentationNode()
