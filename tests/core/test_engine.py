@@ -277,6 +277,16 @@ def test_fused_graphs_are_named_by_sampler_and_steps() -> None:
     assert Fused.parse("dpm_solver:12").name == "fused_dpm_solver_12"
 
 
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("onnx/*/*.onnx")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_the_bundled_graphs_ask_for_no_newer_runtime_than_the_package_does(path: Path) -> None:
+    """ONNX Runtime 1.17 reads format 9 and operator set 20, and has no DepthToSpace for bytes."""
+    graph = onnx.load(path)
+    assert graph.ir_version <= 9
+    assert [(opset.domain, opset.version) for opset in graph.opset_import] == [("", 20)]
+    types = {value.name: value.type.tensor_type.elem_type for value in onnx.shape_inference.infer_shapes(graph).graph.value_info}
+    assert all(types[node.output[0]] == TensorProto.FLOAT for node in graph.graph.node if node.op_type == "DepthToSpace")
+
+
 def test_the_graphs_take_and_give_what_their_users_rely_on() -> None:
     def ends(part: str) -> tuple[dict[str, tuple[str, int]], dict[str, tuple[str, int]]]:
         session = onnxruntime.InferenceSession(graph_path(FOLDER, "fp32", part), providers=["CPUExecutionProvider"])

@@ -1,7 +1,6 @@
 """The graphs of a model as torch modules: what `torch.onnx.export` traces."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camseg_core.labels import PUBLISHED_PALETTE, UNLABELLED
@@ -65,7 +64,16 @@ class DecoderGraph(nn.Module):
         confidence, index = probabilities.max(1)  # (B, 4, H/2, W/2)
         train_ids: Tensor = self.train_ids  # type: ignore[assignment]
         mask = train_ids.index_select(0, index.flatten()).view_as(index)
-        return F.pixel_shuffle(mask, 2).squeeze(1), F.pixel_shuffle(confidence, 2).squeeze(1)
+        return _into_place(mask), _into_place(confidence)
+
+
+def _into_place(blocks: Tensor) -> Tensor:
+    """Pixels of 2×2 blocks side by side `(B, 4, h, w)` to a plane `(B, 2h, 2w)`.
+
+    Not by pixel_shuffle: as an operator of its own it takes bytes only in the newest ONNX Runtimes, and not on GPUs.
+    """
+    batch, _, height, width = blocks.shape
+    return blocks.unflatten(1, (2, 2)).permute(0, 3, 1, 4, 2).reshape(batch, 2 * height, 2 * width)
 
 
 def _mean_of_samples(values: Tensor, samples: int) -> Tensor:

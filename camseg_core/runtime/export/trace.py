@@ -14,6 +14,9 @@ from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime.export.parts import Part, fused_part, parts_of
 from camseg_core.runtime.graphs import Fused
 
+_IR_VERSION = 9
+"""ONNX's file format of its operator set 20, which the graphs are traced in."""
+
 
 @dataclass(frozen=True)
 class Traced:
@@ -79,6 +82,18 @@ def _normalise_in_one_pass(graph: onnx.ModelProto) -> None:
         graph.graph.node.remove(users[0])
         node.CopyFrom(both)
         return
+
+
+def ask_for_the_least(graph: onnx.ModelProto) -> None:
+    """Declare the oldest format and only the operator sets that the graph uses, so that the ONNX Runtime of an older JetPack loads it.
+
+    Tools declare their own newest; ONNX Runtime 1.17, which setup.py allows, refuses formats above 9.
+    """
+    graph.ir_version = min(graph.ir_version, _IR_VERSION)
+    used = {node.domain for node in graph.graph.node} | {node.domain for function in graph.functions for node in function.node} | {""}
+    kept = [opset for opset in graph.opset_import if opset.domain in used]
+    del graph.opset_import[:]
+    graph.opset_import.extend(kept)
 
 
 def holds_halves(model: CamSeg) -> bool:

@@ -19,7 +19,7 @@ from camseg_core.runtime.export.check import Difference, check
 from camseg_core.runtime.export.half import to_half
 from camseg_core.runtime.export.quantize import to_int8
 from camseg_core.runtime.export.score import PARTS_SAMPLERS, Scores
-from camseg_core.runtime.export.trace import Traced, holds_halves, store_as_halves, trace_all
+from camseg_core.runtime.export.trace import Traced, ask_for_the_least, holds_halves, store_as_halves, trace_all
 from camseg_core.runtime.graphs import PRECISIONS, graph_path
 
 logger = logging.getLogger(__name__)
@@ -101,6 +101,7 @@ class _Writer:
             graph = to_half(graph)
         if self._halves:
             store_as_halves(graph)
+        ask_for_the_least(graph)
         with replacing(path) as temporary:
             onnx.save(graph, temporary)
             self._result.differences[part.name] = check(part, temporary, precision, inputs)
