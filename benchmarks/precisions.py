@@ -6,18 +6,13 @@ The frames are timed in turns, one with each precision, so that what changes on 
 """
 
 import argparse
-import json
-import os
-import platform
-import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from document import current_commit, write_section
+from document import Outcome, add_document_options, conclude, current_commit, machine
 
 from camseg_core.data.camvid import CamVid
-from camseg_core.errors import CamSegError
 from camseg_core.evaluation.interleaved import time_in_turns
 from camseg_core.evaluation.ratio import ratio_of_medians
 from camseg_core.evaluation.scoring import evaluate
@@ -29,7 +24,7 @@ from camseg_core.weights import DEFAULT_MODEL, checkpoint_folder
 WARM_UP = 10
 
 
-def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def measured_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """One row for each precision, the first being what the others are compared with."""
     val = CamVid(arguments.data, "val")
     segmenters = [Segmenter.from_pretrained(arguments.model, precision=each, threads=arguments.threads) for each in arguments.precisions]
@@ -70,6 +65,16 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def measure(arguments: argparse.Namespace) -> Outcome:
+    """The table of all precisions."""
+    rows = measured_rows(arguments)
+    below = [
+        f"    python benchmarks/precisions.py --data <CamVid root> --precisions {' '.join(arguments.precisions)} --write {arguments.write}",
+        f"{machine()}; commit {current_commit('camseg_core')}.",
+    ]
+    return Outcome(table(rows), below, rows)
+
+
 def main() -> None:
     """Print the table; with `--json` the rows as the last line."""
     parser = argparse.ArgumentParser(description="Speed and mean IoU of a model's graphs in several precisions.")
@@ -78,20 +83,8 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["fp32", "int8"], help="the first is compared with")
     parser.add_argument("--threads", type=int, default=0, help="0: one per core")
     parser.add_argument("--frames", type=int, default=90, help="frames to time")
-    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="replace the section of this document, between its markers")
-    parser.add_argument("--json", action="store_true", help="print the rows as JSON on the last line")
-    arguments = parser.parse_args()
-    try:
-        rows = measure(arguments)
-        print(f"\n{table(rows)}")
-        if arguments.write:
-            command = f"python benchmarks/precisions.py --data <CamVid root> --precisions {' '.join(arguments.precisions)}"
-            machine = f"{os.cpu_count()} cores, {platform.machine()}; commit {current_commit('camseg_core')}."
-            write_section(arguments.write, "precisions", "\n\n".join([table(rows), f"    {command} --write {arguments.write}", machine]))
-    except CamSegError as error:
-        sys.exit(str(error))
-    if arguments.json:
-        print(json.dumps(rows))
+    add_document_options(parser)
+    conclude(parser.parse_args(), "precisions", measure)
 
 
 if __name__ == "__main__":

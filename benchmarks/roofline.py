@@ -6,15 +6,11 @@ Nothing is run: the networks are followed by their shapes alone.
 """
 
 import argparse
-import json
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from document import current_commit, write_section
+from document import Outcome, add_document_options, conclude, current_commit
 
-from camseg_core.errors import CamSegError
 from camseg_core.evaluation.roofline import CAVEAT, estimates, roofline_table
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, Label, cityscapes_labels
 from camseg_core.model.arithmetic import frame_work
@@ -67,25 +63,23 @@ def section(title: str, stages: Mapping[str, Work]) -> str:
     return "\n\n".join([f"**{title}**", "\n".join(work), "\n".join(rows)])
 
 
+def measure(arguments: argparse.Namespace) -> Outcome:
+    """The estimates of all cases."""
+    cases = {case.title: case.stages() for case in CASES}
+    below = [
+        "Times in ms; `*` marks stages that the memory bounds, the others are bound by arithmetic.",
+        f"    python benchmarks/roofline.py --write {arguments.write}",
+        f"Commit {current_commit('camseg_core', 'benchmarks/roofline.py')}.",
+    ]
+    figures = {title: [asdict(each) | {"ms": each.ms} for each in estimates(stages)] for title, stages in cases.items()}
+    return Outcome("\n\n".join([CAVEAT, *(section(title, stages) for title, stages in cases.items())]), below, figures)
+
+
 def main() -> None:
     """Print the tables; with `--json` the same as the last line."""
     parser = argparse.ArgumentParser(description="Estimated least times on AGX Orin, Orin NX, RTX 4090 and H100.")
-    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="replace the section of this document, between its markers")
-    parser.add_argument("--json", action="store_true", help="print the estimates as JSON on the last line")
-    arguments = parser.parse_args()
-    cases = {case.title: case.stages() for case in CASES}
-    text = "\n\n".join([CAVEAT, *(section(title, stages) for title, stages in cases.items())])
-    print(text)
-    if arguments.write:
-        legend = "Times in ms; `*` marks stages that the memory bounds, the others are bound by arithmetic."
-        commit = current_commit("camseg_core", "benchmarks/roofline.py")
-        command = f"    python benchmarks/roofline.py --write {arguments.write}"
-        try:
-            write_section(arguments.write, "roofline", "\n\n".join([text, legend, command, f"Commit {commit}."]))
-        except CamSegError as error:
-            sys.exit(str(error))
-    if arguments.json:
-        print(json.dumps({title: [asdict(each) | {"ms": each.ms} for each in estimates(stages)] for title, stages in cases.items()}))
+    add_document_options(parser)
+    conclude(parser.parse_args(), "roofline", measure)
 
 
 if __name__ == "__main__":
