@@ -4,10 +4,9 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from camseg_core.commands.extras import packages_for
-from camseg_core.commands.options import add_model_options, at_least, segmenter_of
+from camseg_core.commands.options import add_data_options, add_model_options, at_least, segmenter_of
 from camseg_core.data.camvid import CamVid
 from camseg_core.data.sample import Sample, evenly_spread
 from camseg_core.errors import ConfigError
@@ -23,10 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "Find the sharpness of the class probabilities with which the model is right as often as its confidence says, and write it into "
         "the config.json of its checkpoint folder. Masks stay as they are. camseg train and camseg distill do so at their end."
     )
-    parser.add_argument(
-        "--data", type=Path, required=True, metavar="ROOT", help="CamVid root with SPLIT/images and SPLIT/labels (480x360, 11 classes)"
-    )
-    parser.add_argument("--split", default="val", help="(default: %(default)s)")
+    add_data_options(parser)
     parser.add_argument("--frames", type=at_least(1), help="use this many frames, evenly spread")
     parser.add_argument("--dry-run", action="store_true", help="say what would be written, and write nothing")
     add_model_options(parser)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camseg_core.commands.extras import packages_for
-from camseg_core.commands.options import add_model_options, at_least, segmenter_of
+from camseg_core.commands.options import add_data_options, add_model_options, at_least, segmenter_of
 from camseg_core.data.camvid import CamVid
 from camseg_core.data.sample import Sample
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
@@ -23,10 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "Score a model on labelled frames, through the runtime that ships: IoU, precision, boundaries, calibration and latency. "
         "Prints a table and writes report.html and report.json."
     )
-    parser.add_argument(
-        "--data", type=Path, required=True, metavar="ROOT", help="CamVid root with SPLIT/images and SPLIT/labels (480x360, 11 classes)"
-    )
-    parser.add_argument("--split", default="val", help="(default: %(default)s)")
+    add_data_options(parser)
     parser.add_argument("--frames", type=at_least(1), help="stop after this many frames")
     parser.add_argument("--out", type=Path, default=Path("out/evaluate"), help="folder for the report (default: %(default)s)")
     add_model_options(parser)

@@ -55,6 +55,14 @@ def providers(text: str) -> tuple[str, ...]:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--data` and `--split`: the labelled frames of a command that judges a model by them."""
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="ROOT", help="CamVid root with SPLIT/images and SPLIT/labels (480x360, 11 classes)"
+    )
+    parser.add_argument("--split", default="val", help="(default: %(default)s)")
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `segmenter_of` reads: which model, on what, and how it samples."""
     model = parser.add_argument_group("model")
