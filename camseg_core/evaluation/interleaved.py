@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from camseg_core.errors import DataError
 from camseg_core.evaluation.latency import Latency
-from camseg_core.runtime.segmenter import Segmentation
+from camseg_core.runtime.frame import Segmentation
 
 
 class Segments(Protocol):

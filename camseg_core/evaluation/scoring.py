@@ -15,7 +15,8 @@ from camseg_core.evaluation.calibration import Calibration
 from camseg_core.evaluation.latency import Latency
 from camseg_core.evaluation.metrics import GROUPS, Confusion, frequency_groups, mean
 from camseg_core.labels import UNLABELLED, Label
-from camseg_core.runtime.segmenter import Segmentation, Segmenter
+from camseg_core.runtime.frame import Segmentation
+from camseg_core.runtime.segmenter import Segmenter
 
 
 @dataclass(frozen=True)

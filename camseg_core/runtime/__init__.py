@@ -1,5 +1,6 @@
 """What runs on the vehicle: numpy in, numpy out, on ONNX Runtime. Never imports torch."""
 
-from camseg_core.runtime.segmenter import Segmentation, Segmenter
+from camseg_core.runtime.frame import Segmentation
+from camseg_core.runtime.segmenter import Segmenter
 
 __all__ = ["Segmentation", "Segmenter"]

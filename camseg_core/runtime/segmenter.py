@@ -2,11 +2,9 @@
 
 import copy
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,49 +17,12 @@ from camseg_core.model.samplers import FUSABLE, Noise, SamplerOptions, sampler_n
 from camseg_core.model.schedule import Schedule
 from camseg_core.runtime.bound_graph import DeviceArray
 from camseg_core.runtime.cells import cells_to_latents, latents_to_tokens, mean_of_squares
+from camseg_core.runtime.engine import Engine, Floats, Ids
 from camseg_core.runtime.engine_onnx import OnnxEngine
+from camseg_core.runtime.frame import Frame, FrameNoise, Segmentation, Stages
 from camseg_core.runtime.framing import Framing
 from camseg_core.runtime.graphs import AUTO, Fused
 from camseg_core.weights import DEFAULT_MODEL, checkpoint_folder
-
-Ids = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """A segmented frame.
-
-    `mask` is `(H, W)` uint8 Cityscapes train ids (255 = unlabelled) and `confidence` `(H, W)` float32 in 0..1, both at the
-    frame's own size; `timings` are milliseconds per stage, in order. For frames that went through the network together, the network's
-    stages are how long all of them took: so long did each have to wait.
-    """
-
-    mask: npt.NDArray[np.uint8]
-    confidence: npt.NDArray[np.float32]
-    timings: dict[str, float]
-
-
-class Engine(Protocol):
-    """What computes: `OnnxEngine` on the vehicle, `TorchEngine` to check against. Its methods' arrays are described there."""
-
-    @property
-    def provider(self) -> str: ...
-    @property
-    def fallback(self) -> str: ...
-    @property
-    def precision(self) -> str: ...
-    @property
-    def fused(self) -> Fused | None: ...
-    @property
-    def takes_mask(self) -> bool: ...
-    def encode_image(self, image: Ids) -> dict[str, DeviceArray]: ...
-    def conditions(
-        self, features: Mapping[str, DeviceArray], mask: Floats | None = None, hidden: npt.NDArray[np.bool_] | None = None
-    ) -> DeviceArray: ...
-    def denoise(self, tokens: Floats, step: int, condition: Floats | DeviceArray) -> Floats: ...
-    def decode(self, latents: Floats, sharpness: float = 1.0) -> tuple[Ids, Floats]: ...
-    def run_fused(self, image: Ids, start: Floats, sharpness: float = 1.0) -> tuple[Ids, Floats]: ...
 
 
 class Segmenter:
@@ -209,27 +170,27 @@ class Segmenter:
             groups.setdefault((frame.framing.padded, alone), []).append(index)
         results: dict[int, Segmentation] = {}
         for (padded, _), members in groups.items():
-            network = _Stages()
+            network = Stages()
             mask, confidence = self._network(np.stack([prepared[index].image for index in members]), padded, network)
             for place, index in enumerate(members):
                 results[index] = prepared[index].finish(mask[place], confidence[place], network)
         return [results[index] for index in range(len(prepared))]
 
-    def _prepare(self, rgb: Ids) -> "_Frame":
+    def _prepare(self, rgb: Ids) -> Frame:
         if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
             found = f"{rgb.shape} {rgb.dtype}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
             raise ImageError(f"cannot segment {found}: a frame is an RGB array (H, W, 3) of uint8, at least 1×1")
-        stages = _Stages()
+        stages = Stages()
         with stages("preprocess"):
             framing = Framing.fit(rgb.shape[0], rgb.shape[1], self.config.network_pixels, self.config.size_multiple)
             image = framing.to_network(rgb)
-        return _Frame(framing, image, stages)
+        return Frame(framing, image, stages)
 
-    def _network(self, images: Ids, padded: tuple[int, int], stages: "_Stages") -> tuple[Ids, Floats]:
+    def _network(self, images: Ids, padded: tuple[int, int], stages: Stages) -> tuple[Ids, Floats]:
         """Frames of one size `(B, H, W, 3)` to masks and confidences `(B, H, W)`."""
         stride = self.config.mask_codec.stride * self.config.denoised_patch
         grid = padded[0] // stride, padded[1] // stride
-        noise = _Noise(self._seed, len(images), (grid[0] * grid[1], self.config.denoised_channels))
+        noise = FrameNoise(self._seed, len(images), (grid[0] * grid[1], self.config.denoised_channels))
         if self._engine.fused is not None:
             with stages("network"):
                 start = np.float32(self._start_scale) * noise(-1).reshape(len(images), *noise.shape)
@@ -262,9 +223,9 @@ class Segmenter:
         features: Mapping[str, DeviceArray],
         padded: tuple[int, int],
         grid: tuple[int, int],
-        noise: "_Noise",
+        noise: FrameNoise,
         order: np.random.Generator,
-        stages: "_Stages",
+        stages: Stages,
     ) -> Floats:
         """The cells `(N, C)` of one frame, revealed in several passes."""
         patch, stride = self.config.denoised_patch, self.config.token_stride
@@ -296,43 +257,3 @@ def _fused_graph(sampler: str, options: SamplerOptions) -> Fused | None:
     """The graph of the whole network that would give what the parts give with this sampler, if there can be one."""
     steps = 1 if sampler == "one_step" else options.steps
     return Fused(sampler, steps) if sampler in FUSABLE and options.eta == 0 and steps >= 1 else None
-
-
-class _Noise:
-    """Standard normal noise for a batch, `(B·N, C)`: every frame gets what it would get alone."""
-
-    def __init__(self, seed: int, batch: int, shape: tuple[int, int]) -> None:
-        self.shape = shape
-        self._batch, self._random = batch, np.random.default_rng(seed)
-
-    def __call__(self, _: int) -> Floats:
-        return np.tile(self._random.standard_normal(self.shape, np.float32), (self._batch, 1))
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """A camera's frame on its way: `image` is what the network sees, `(h, w, 3)`."""
-
-    framing: Framing
-    image: Ids
-    stages: "_Stages"
-
-    def finish(self, mask: Ids, confidence: Floats, network: "_Stages") -> Segmentation:
-        """The network's answer `(h, w)` at the camera's size."""
-        self.stages.milliseconds |= network.milliseconds
-        with self.stages("postprocess"):
-            result = self.framing.mask_to_camera(mask), self.framing.confidence_to_camera(confidence)
-        return Segmentation(*result, self.stages.milliseconds)
-
-
-class _Stages:
-    """Times the stages of one frame; a stage that comes again adds to its time."""
-
-    def __init__(self) -> None:
-        self.milliseconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.milliseconds[stage] = self.milliseconds.get(stage, 0.0) + (time.perf_counter() - start) * 1000

@@ -11,9 +11,10 @@ from camseg_core.evaluation.metrics import Confusion
 from camseg_core.labels import UNLABELLED
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.samplers import SamplerOptions
+from camseg_core.runtime.engine import Engine
 from camseg_core.runtime.export.engine_torch import TorchEngine
 from camseg_core.runtime.graphs import Fused
-from camseg_core.runtime.segmenter import Engine, Segmenter
+from camseg_core.runtime.segmenter import Segmenter
 
 LARGEST_LOSS = 0.01
 """How much of the mIoU of the model in torch a variant may lose."""

@@ -1,0 +1,68 @@
+"""One frame on its way through the segmenter, and what comes out for it."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from camseg_core.runtime.framing import Framing
+
+Ids = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A segmented frame.
+
+    `mask` is `(H, W)` uint8 Cityscapes train ids (255 = unlabelled) and `confidence` `(H, W)` float32 in 0..1, both at the
+    frame's own size; `timings` are milliseconds per stage, in order. For frames that went through the network together, the network's
+    stages are how long all of them took: so long did each have to wait.
+    """
+
+    mask: npt.NDArray[np.uint8]
+    confidence: npt.NDArray[np.float32]
+    timings: dict[str, float]
+
+
+class FrameNoise:
+    """Standard normal noise for a batch, `(B·N, C)`: every frame gets what it would get alone."""
+
+    def __init__(self, seed: int, batch: int, shape: tuple[int, int]) -> None:
+        self.shape = shape
+        self._batch, self._random = batch, np.random.default_rng(seed)
+
+    def __call__(self, _: int) -> Floats:
+        return np.tile(self._random.standard_normal(self.shape, np.float32), (self._batch, 1))
+
+
+class Stages:
+    """Times the stages of one frame; a stage that comes again adds to its time."""
+
+    def __init__(self) -> None:
+        self.milliseconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.milliseconds[stage] = self.milliseconds.get(stage, 0.0) + (time.perf_counter() - start) * 1000
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A camera's frame on its way: `image` is what the network sees, `(h, w, 3)`."""
+
+    framing: Framing
+    image: Ids
+    stages: Stages
+
+    def finish(self, mask: Ids, confidence: Floats, network: Stages) -> Segmentation:
+        """The network's answer `(h, w)` at the camera's size."""
+        self.stages.milliseconds |= network.milliseconds
+        with self.stages("postprocess"):
+            result = self.framing.mask_to_camera(mask), self.framing.confidence_to_camera(confidence)
+        return Segmentation(*result, self.stages.milliseconds)
