@@ -1,102 +1,185 @@
-"""One camera of the node: its subscription, its publishers and its counts."""
+"""One camera of the node: its subscriptions, its publishers and its counts."""
 
 from __future__ import annotations  # rclpy's classes are generic only from Jazzy on
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-from rclpy.impl.implementation_singleton import rclpy_implementation
+from camseg_core.class_table import ClassTable
 from rclpy.node import Node
-from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from camseg_core.errors import CamSegError
 from camseg_core.runtime import Segmentation
-from camseg_core.runtime.overlay import colorize, overlay
+from camseg_ros import camera_info
+from camseg_ros.camera_outputs import CameraOutputs, image_qos
+from camseg_ros.endpoints import Endpoints, event_callbacks, publishers_of, subscribers_of
+from camseg_ros.frame_slots import Frame
 from camseg_ros.image_conversion import Converter, Pixels
-from camseg_ros.image_messages import compressed_to_rgb, image_message, image_to_rgb
+from camseg_ros.image_messages import BadImage, compressed_to_rgb, image_to_rgb
 from camseg_ros.parameters import Parameters
 from camseg_ros.statistics import StreamStatistics
+from camseg_ros.throttled_log import ThrottledLog
 
-DEPTH = 5
+MAX_FRAME_ID = 256
+"""Longest frame_id that is believed: it goes out again with every message."""
+
+ImageMessage = Image | CompressedImage
 
 
-def _qos(reliability: ReliabilityPolicy) -> QoSProfile:
-    return QoSProfile(depth=DEPTH, history=HistoryPolicy.KEEP_LAST, reliability=reliability, durability=DurabilityPolicy.VOLATILE)
+@dataclass(frozen=True)
+class ReadFrame:
+    """A frame whose picture could be read, `(H, W, 3)`, and the moments (`time.monotonic`) when that began and ended."""
+
+    camera: Camera
+    frame: Frame[ImageMessage]
+    rgb: Pixels
+    began: float
+    ended: float
+
+    @property
+    def stamp(self) -> float:
+        """Of the message, in seconds; 0 if it has none."""
+        return stamp_seconds(self.frame.message.header)
+
+    @property
+    def time(self) -> float:
+        """When the picture was taken, in seconds of whatever clock: by its stamp, or by its arrival where that is zero."""
+        return self.stamp or self.frame.received
 
 
 class Camera:
     """The topics of one camera. Publishers exist from the start; images are taken between `subscribe` and `unsubscribe`.
 
     Attributes:
+        name: as in the topics; empty for the camera without one.
         topic: the input's resolved name.
+        info_topic: of its calibration.
+        outputs: its publishers.
         statistics: of the camera's stream.
+        info_problem: why the camera's calibration is not passed on; empty if it is, or if there is none.
     """
 
-    def __init__(self, node: Node, parameters: Parameters) -> None:
-        self._node = node
-        self._compressed = parameters.image_transport == "compressed"
-        self._input_qos = _qos(ReliabilityPolicy.RELIABLE if parameters.image_reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT)
+    def __init__(self, node: Node, name: str, parameters: Parameters, log: ThrottledLog) -> None:
+        self._node, self.name, self._log = node, name, log
+        given = parameters.camera(name)
+        compressed = given.image_transport == "compressed"
+        self._type: type[ImageMessage] = CompressedImage if compressed else Image
+        self._qos = image_qos(given.image_reliability)
         self._max_bytes = parameters.max_image_bytes
-        self._subscription: Subscription[Image | CompressedImage] | None = None
-        # As image_transport does it: the remapped name of the raw topic, then the transport.
-        self.topic: str = node.resolve_topic_name("image") + ("/compressed" if self._compressed else "")
+        image_topic = node.resolve_topic_name(_under(name, given.image_topic))
+        # As image_transport does it: the remapped name of the raw topic, then the transport; the calibration lies beside it.
+        self.topic: str = image_topic + ("/compressed" if compressed else "")
+        beside = f"{image_topic.rpartition('/')[0]}/camera_info"
+        self.info_topic: str = node.resolve_topic_name(_under(name, given.camera_info_topic) if given.camera_info_topic else beside)
+        self.outputs = CameraOutputs(node, name, parameters.output_reliability, parameters.run_length_mask)
         self.statistics = StreamStatistics()
-        # Reliable publishers match reliable and best-effort subscribers alike.
-        qos = _qos(ReliabilityPolicy.RELIABLE)
-        self._mask = node.create_publisher(Image, "segmentation/mask", qos)
-        self._color = node.create_publisher(Image, "segmentation/color", qos)
-        self._overlay = node.create_publisher(Image, "segmentation/overlay", qos)
+        self.info_problem = ""
+        self._info: CameraInfo | None = None
+        self._subscriptions: list[Subscription[Any]] = []
 
-    def subscribe(self, on_message: Callable[[Image | CompressedImage], None]) -> None:
+    def subscribe(self, on_message: Callable[[ImageMessage], None]) -> None:
         """Hand every message of the camera to `on_message`, in the executor's thread."""
-        message_type = CompressedImage if self._compressed else Image
-        self._subscription = self._node.create_subscription(message_type, self.topic, on_message, self._input_qos)
+        self.statistics.begin()
+        images = self._node.create_subscription(
+            self._type, self.topic, on_message, self._qos, event_callbacks=event_callbacks(self._tell_of_publishers)
+        )
+        # best effort hears every publisher
+        infos = self._node.create_subscription(CameraInfo, self.info_topic, self._keep_info, image_qos("best_effort"))
+        self._subscriptions = [images, infos]
 
     def unsubscribe(self) -> None:
         """Take no more images."""
-        if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
-            self._subscription = None
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
 
-    def publisher_count(self) -> int:
-        """How many publishers the middleware has found on the input topic, of whatever QoS."""
-        return self._node.count_publishers(self.topic)
+    def destroy(self) -> None:
+        """Take its topics out of the middleware."""
+        self.unsubscribe()
+        self.outputs.destroy()
 
-    def decode(self, message: Image | CompressedImage, converter: Converter) -> Pixels:
-        """The message's picture as RGB `(H, W, 3)`.
+    def publishers(self) -> Endpoints:
+        """Who publishes on its input, as the middleware has found it."""
+        return publishers_of(self._node, self.topic, self._type, self._qos)
 
-        Raises:
-            BadImage: the message is not the picture it claims to be.
-            ConfigError: nothing installed here converts its encoding.
-        """
-        if self._compressed:
+    def listeners(self) -> Endpoints:
+        """Who listens to its mask."""
+        return subscribers_of(self._node, self.outputs.mask.topic_name, Image, self.outputs.qos)
+
+    def age_ms(self, frame: Frame[ImageMessage]) -> float:
+        """How old a frame is: by its stamp in the node's clock, and at least since it arrived; a zero stamp says nothing."""
+        since_arrival = (time.monotonic() - frame.received) * 1e3
+        stamp = stamp_seconds(frame.message.header)
+        return max(since_arrival, self._node.get_clock().now().nanoseconds / 1e6 - stamp * 1e3) if stamp else since_arrival
+
+    def read(self, frame: Frame[ImageMessage], converter: Converter) -> ReadFrame | None:
+        """The frame with its picture; None if the message is none, which is counted and logged."""
+        began = time.monotonic()
+        try:
+            rgb = self._decode(frame.message, converter)
+        except Exception as error:  # one bad frame must not cost the others, whatever it is
+            reason = error.reason if isinstance(error, BadImage) else "cannot convert"
+            text = " ".join((str(error) if isinstance(error, CamSegError) else f"{type(error).__name__}: {error}").split())
+            self.statistics.frame_rejected(reason, f"{self.topic}: {text}")
+            self._log.warn(reason, f"image rejected ({reason}): {self.topic}: {text}")
+            return None
+        return ReadFrame(self, frame, rgb, began, time.monotonic())
+
+    def publish(self, read: ReadFrame, result: Segmentation, table: ClassTable, settings: Parameters, segmented: float) -> float | None:
+        """Publish what the model made of a frame at the moment `segmented`; the moment when the mask was out, None if it could not go."""
+        stamp, frame_id = read.frame.message.header.stamp, settings.camera(self.name).frame_id or read.frame.message.header.frame_id
+        info = self._info_for(read.rgb)
+        mask_out, failures = self.outputs.publish(
+            Header(stamp=stamp, frame_id=frame_id), read.rgb, result, table, settings.overlay_opacity, info
+        )
+        for failure in failures:
+            self.statistics.publish_failed(failure)
+            self._log.warn("publish", failure)
+        if mask_out is not None:
+            stages = {
+                "wait": read.began - read.frame.received,
+                "read": read.ended - read.began,
+                "publish": mask_out - segmented,
+                "pictures": time.monotonic() - mask_out,
+            }
+            milliseconds = {name: seconds * 1e3 for name, seconds in stages.items()} | result.timings
+            size = read.rgb.shape[1], read.rgb.shape[0]
+            self.statistics.frame_published((mask_out - read.frame.received) * 1e3, milliseconds, size)
+        return mask_out
+
+    def _decode(self, message: ImageMessage, converter: Converter) -> Pixels:
+        if len(message.header.frame_id) > MAX_FRAME_ID:
+            length = len(message.header.frame_id)
+            raise BadImage("header", f"frame_id has {length} characters; it names a frame, with {MAX_FRAME_ID} at most")
+        if isinstance(message, CompressedImage):
             return compressed_to_rgb(message, self._max_bytes)
         return image_to_rgb(message, converter, self._max_bytes)
 
-    def publish(self, header: Header, rgb: Pixels, result: Segmentation, opacity: float) -> tuple[float | None, list[str]]:
-        """Publish the mask, and the pictures of it that have a subscriber, with the image's own stamp and frame.
+    def _info_for(self, rgb: Pixels) -> CameraInfo | None:
+        """The calibration, if there is one and it belongs to this picture `(H, W, 3)`."""
+        info = self._info
+        self.info_problem = "" if info is None else camera_info.check(info, rgb.shape[1], rgb.shape[0])
+        return None if self.info_problem else info
 
-        Returns:
-            The moment when the mask was out (`time.monotonic`; None if it could not be published), and one text for each
-            topic on which nothing could be published.
-        """
-        failures: list[str] = []
-        mask_sent = self._send(self._mask, image_message(result.mask, "mono8", header), failures)
-        mask_out = time.monotonic() if mask_sent else None
-        if self._color.get_subscription_count():
-            self._send(self._color, image_message(colorize(result.mask), "rgb8", header), failures)
-        if self._overlay.get_subscription_count():
-            self._send(self._overlay, image_message(overlay(rgb, result.mask, opacity), "rgb8", header), failures)
-        return mask_out, failures
+    def _keep_info(self, info: CameraInfo) -> None:
+        self._info = info
 
-    @staticmethod
-    def _send(publisher: Publisher[Image], message: Image, failures: list[str]) -> bool:
-        try:
-            publisher.publish(message)
-        except rclpy_implementation.RCLError as error:  # a saturated reliable writer
-            failures.append(f"cannot publish on {publisher.topic_name}: {error}; a reliable subscriber may be too slow")
-            return False
-        return True
+    def _tell_of_publishers(self) -> None:
+        """A publisher was found whose QoS does not suit: name it at once, `/diagnostics` keeps on telling."""
+        for problem in self.publishers().problems:
+            self._log.warn(problem, problem)
+
+
+def stamp_seconds(header: Header) -> float:
+    """A header's stamp in seconds."""
+    return header.stamp.sec + header.stamp.nanosec / 1e9
+
+
+def _under(camera: str, topic: str) -> str:
+    """A relative topic under the camera's name; others, and those of the camera without a name, as they are."""
+    return topic if not camera or topic[:1] in "/~" else f"{camera}/{topic}"

@@ -1,72 +1,115 @@
-"""The health of the node as `diagnostic_msgs`: a level, one sentence, and the numbers behind it."""
+"""The health of the node as `diagnostic_msgs`: a level, one sentence, and the numbers behind it, for each camera and the model."""
 
-from collections.abc import Mapping
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from std_msgs.msg import Header
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from camseg_ros.endpoints import Endpoints
 from camseg_ros.statistics import Snapshot
-
-SILENT_AFTER_S = 3.0
-"""A camera that sent nothing for so long is worth a warning."""
 
 ERROR_SHOWN_S = 10.0
 """An error colours the level for so long; the counts and its text stay."""
 
+Health = tuple[bytes, str]
+"""A level of `DiagnosticStatus`, and one sentence."""
 
-def health(snapshot: Snapshot, topic: str, publishers: int) -> tuple[bytes, str]:
-    """Level and sentence of the state in `snapshot`.
+
+@dataclass(frozen=True)
+class Limits:
+    """What a camera's stream is held against; times in seconds but for the budget."""
+
+    budget_ms: float
+    """Of the p95 latency."""
+    error_after: float
+    """Above the budget."""
+    silent_after: float
+    """Without an image."""
+
+
+class Overrun:
+    """For how long a latency has been above its budget."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._since = clock, None
+
+    _since: float | None
+
+    def seconds(self, latency_ms: float | None, budget_ms: float) -> float | None:
+        """Seconds since the latency went above the budget; None while it is not, or there is none."""
+        if latency_ms is None or latency_ms <= budget_ms:
+            self._since = None
+            return None
+        now = self._clock()
+        self._since = now if self._since is None else self._since
+        return now - self._since
+
+
+def camera_health(snapshot: Snapshot, topic: str, endpoints: Endpoints, limits: Limits, overrun: float | None) -> Health:
+    """Level and sentence of one camera's stream that is being served.
 
     Args:
-        snapshot: of the camera's stream.
-        topic: the camera's, for the sentence.
-        publishers: how many publishers the middleware has found on it.
+        snapshot: of the stream.
+        topic: the camera's.
+        endpoints: the publishers on it.
+        limits: what the stream is held against.
+        overrun: seconds above the latency budget, None if below.
     """
     if snapshot.error_age is not None and snapshot.error_age <= ERROR_SHOWN_S:
         # Newer than the last answered frame: nothing has worked since.
         serving = snapshot.output_age is not None and snapshot.output_age <= snapshot.error_age
         return (DiagnosticStatus.WARN if serving else DiagnosticStatus.ERROR), snapshot.last_error
+    silence = snapshot.running if snapshot.input_age is None else min(snapshot.input_age, snapshot.running)
+    if silence > limits.silent_after or (snapshot.input_age is None and endpoints.problems):
+        return DiagnosticStatus.WARN, f"no images on {topic} for {silence:.0f} s: {_why_silent(snapshot, endpoints)}"
+    if overrun is not None and snapshot.latency_ms is not None:
+        level = DiagnosticStatus.ERROR if overrun >= limits.error_after else DiagnosticStatus.WARN
+        text = f"p95 latency {snapshot.latency_ms[1]:.0f} ms is above the budget of {limits.budget_ms:g} ms for {overrun:.0f} s"
+        return level, f"{text}; take fewer steps, a smaller model or fewer cameras, or raise latency_budget_ms"
+    if endpoints.problems:
+        return DiagnosticStatus.WARN, endpoints.problems[0]
     if snapshot.input_age is None:
-        if publishers == 0:
-            return (
-                DiagnosticStatus.WARN,
-                f"no images on {topic} for {snapshot.running:.0f} s: nothing publishes there; check the topic name",
-            )
-        remedy = "check that QoS and message type match and that the publisher has the Fast DDS profile (config/fastdds.xml)"
-        return DiagnosticStatus.WARN, f"no images on {topic} for {snapshot.running:.0f} s although {publishers} publish there; {remedy}"
-    if snapshot.input_age > SILENT_AFTER_S:
-        return DiagnosticStatus.WARN, f"no images on {topic} for {snapshot.input_age:.0f} s ({publishers} publish there)"
+        return DiagnosticStatus.OK, f"waiting for the first image on {topic}"
     return DiagnosticStatus.OK, "serving"
 
 
-def status(name: str, snapshot: Snapshot, facts: Mapping[str, str], publishers: int) -> DiagnosticStatus:
-    """The status of one camera.
-
-    Args:
-        name: of the status, such as the node's name.
-        snapshot: of the camera's stream.
-        facts: what does not change from frame to frame; must have `input topic`.
-        publishers: how many publishers the middleware has found on it.
-    """
-    level, message = health(snapshot, facts["input topic"], publishers)
-    values = {**facts, **_numbers(snapshot), "publishers on the input topic": str(publishers)}
-    return DiagnosticStatus(
-        level=level, name=name, message=message, values=[KeyValue(key=key, value=value) for key, value in values.items()]
+def _why_silent(snapshot: Snapshot, endpoints: Endpoints) -> str:
+    if endpoints.problems:
+        return "; ".join(endpoints.problems)
+    if not endpoints.suitable:
+        return "nothing publishes there; check the topic name and whether the camera runs"
+    names = ", ".join(endpoints.suitable)
+    if snapshot.input_age is not None:
+        return f"{names} still publishes there but sends nothing; check the camera"
+    return (
+        f"matched with {names}, but silent: either it sends nothing, or its frames are larger than its Fast DDS shared memory takes, "
+        "as best-effort images are by default; start it with FASTDDS_DEFAULT_PROFILES_FILE=config/fastdds.xml of this package "
+        "or FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA"
     )
 
 
-def diagnostic_array(statuses: list[DiagnosticStatus], stamp: Time) -> DiagnosticArray:
-    """The message for `/diagnostics`."""
-    return DiagnosticArray(header=Header(stamp=stamp), status=statuses)
+def status(name: str, hardware_id: str, health: Health, values: Mapping[str, str]) -> DiagnosticStatus:
+    """One entry of `/diagnostics`."""
+    level, message = health
+    return DiagnosticStatus(
+        level=level,
+        name=name,
+        message=message,
+        hardware_id=hardware_id,
+        values=[KeyValue(key=key, value=value) for key, value in values.items()],
+    )
 
 
-def _numbers(snapshot: Snapshot) -> dict[str, str]:
+def stream_values(snapshot: Snapshot) -> dict[str, str]:
+    """The numbers of one camera's stream."""
     size, latency = snapshot.image_size, snapshot.latency_ms
-    numbers = {
+    return {
         "frames received": str(snapshot.received),
         "frames published": str(snapshot.published),
-        "frames dropped": str(snapshot.dropped),
+        "frames dropped": str(sum(snapshot.dropped.values())),
+        **{f"dropped: {reason}": str(count) for reason, count in sorted(snapshot.dropped.items())},
         "frames rejected": str(sum(snapshot.rejected.values())),
         **{f"rejected: {reason}": str(count) for reason, count in sorted(snapshot.rejected.items())},
         "publish failures": str(snapshot.publish_failures),
@@ -79,4 +122,9 @@ def _numbers(snapshot: Snapshot) -> dict[str, str]:
         "age of last input (s)": "none yet" if snapshot.input_age is None else f"{snapshot.input_age:.1f}",
         "last error": snapshot.last_error or "none",
     }
-    return numbers
+
+
+def resident_megabytes() -> float:
+    """This process's resident memory in MB (10^6 bytes)."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6

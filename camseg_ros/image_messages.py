@@ -13,7 +13,7 @@ from camseg_core.errors import ImageError
 from camseg_ros.compressed_size import compressed_size
 from camseg_ros.image_conversion import PLANAR, Converter, Pixels
 
-Reason = Literal["encoding", "size", "step", "truncated", "too large", "corrupt"]
+Reason = Literal["header", "encoding", "size", "step", "truncated", "too large", "corrupt"]
 
 BYTES_PER_RGB_PIXEL = 3
 RAISE_LIMIT = "raise the parameter max_image_bytes if such images are meant to come"

@@ -1,87 +1,170 @@
-"""Freshest frame wins: one slot per camera and one thread that works on what lies in the slots."""
+"""The thread that works with the model, and its watchdog: inference that throws or hangs costs an engine, not the node."""
 
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
 
-Message = TypeVar("Message")
+from camseg_core.errors import CamSegError
+from camseg_ros.frame_slots import Frame, FrameSlots, Message
+
+Model = TypeVar("Model")
+
+Failure = Literal["inference failed", "inference hung"]
 
 
 @dataclass(frozen=True)
-class Frame(Generic[Message]):
-    """A message of one camera and when it came (`time.monotonic`, seconds)."""
+class Recovery:
+    """What is done about an engine that fails; times in seconds."""
 
-    camera: str
-    message: Message
-    received: float = field(default_factory=time.monotonic)
+    timeout: float
+    """Of work on one batch, after which it counts as hung."""
+    rebuilds: int
+    """In a row, without a frame answered between them; after so many the worker gives up."""
+    backoff: float
+    """Before the second rebuild in a row; it doubles with each further one."""
 
 
-class InferenceWorker(Generic[Message]):
-    """Takes frames from any thread, keeps only the newest of each camera, and handles them one after another in its own thread.
+class Turn:
+    """One thread's time with the model: `over` once it was stopped, or given up as hung."""
 
-    `handle` gets every frame that was not replaced by a fresher one; the cameras take turns. If it raises, `on_error` is
-    told and the worker goes on with the next frame. `on_drop` gets the name of the camera whose frame was replaced; it is
-    called from the thread that put the fresher one.
+    def __init__(self) -> None:
+        self.over = threading.Event()
+        self.busy_since: float | None = None
+        self.frames: list[Frame] = []  # type: ignore[type-arg]
+
+
+Handle = Callable[[Model, list[Frame[Message]], Turn], Model | None]
+"""Answers frames with the model, unless the turn is over meanwhile. Gives the model to go on with, the same or another with other
+settings; None if it was not used, so that nothing is known of whether it works."""
+
+
+class InferenceWorker(Generic[Message, Model]):
+    """Handles the freshest frames of all cameras with a model, in a thread of its own.
+
+    A model that throws is built again by the same thread. One that hangs is left behind with its thread, since Python cannot end a
+    thread, and a new thread builds a new model; what the old thread still brings is not wanted any more.
+
+    Args:
+        slots: where the frames wait.
+        model: loaded.
+        load: makes the model again; what it raises counts as a failed rebuild.
+        handle: works on a batch. A `CamSegError` is the frames' fault and costs no rebuild.
+        on_failure: gets the kind of failure, its text and the frames that got no answer.
+        on_give_up: gets the last failure's text, once; the worker has ended by itself then.
+        most: frames in a batch.
+        recovery: asked anew each time, so that it may change.
+
+    Attributes:
+        rebuilds: models built again so far.
+        trouble: what is wrong while no model serves; empty while one does.
     """
 
     def __init__(
         self,
-        cameras: Iterable[str],
-        handle: Callable[[Frame[Message]], None],
-        on_drop: Callable[[str], None],
-        on_error: Callable[[Frame[Message], Exception], None],
+        slots: FrameSlots[Message],
+        model: Model,
+        load: Callable[[], Model],
+        handle: Handle[Model, Message],
+        on_failure: Callable[[Failure, str, list[Frame[Message]]], None],
+        on_give_up: Callable[[str], None],
+        most: int,
+        recovery: Callable[[], Recovery],
     ) -> None:
-        self._slots: dict[str, Frame[Message] | None] = dict.fromkeys(cameras)
-        self._handle, self._on_drop, self._on_error = handle, on_drop, on_error
-        self._changed = threading.Condition()
-        self._stopping = False
-        # A daemon, so that inference that hangs cannot keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+        self._slots, self._load, self._handle, self._most, self._recovery = slots, load, handle, most, recovery
+        self._on_failure, self._on_give_up = on_failure, on_give_up
+        self._model: Model | None = model
+        self._in_a_row = 0
+        self._lock = threading.Lock()
+        self.rebuilds, self.trouble = 0, ""
+        self._begin_turn()
 
     @property
-    def stopping(self) -> bool:
-        """Whether `stop` was called: what is being worked on is not wanted any more."""
-        return self._stopping
+    def model(self) -> Model | None:
+        """The one that serves; None while it is built again, and after giving up."""
+        return self._model
 
     def start(self) -> None:
         """Start the thread. A worker is started once; after `stop`, make a new one."""
         self._thread.start()
 
-    def put(self, frame: Frame[Message]) -> None:
-        """Leave `frame` in its camera's slot, in place of an older one still there. Returns at once."""
-        with self._changed:
-            replaced = self._slots[frame.camera] is not None
-            self._slots[frame.camera] = frame
-            self._changed.notify()
-        if replaced:
-            self._on_drop(frame.camera)
+    def check(self) -> None:
+        """Give up a thread that hangs, and start another. To be called now and then, from another thread."""
+        with self._lock:
+            turn, timeout = self._turn, self._recovery().timeout
+            since = turn.busy_since
+            if turn.over.is_set() or since is None or time.monotonic() - since <= timeout:
+                return
+            turn.over.set()
+            self._model, self.trouble = None, f"inference did not return for {timeout:g} s"
+            self._begin_turn()
+        self._on_failure("inference hung", self.trouble, turn.frames)
+        self._thread.start()
 
     def stop(self, timeout: float) -> bool:
-        """Drop what is waiting, and wait up to `timeout` seconds for the frame in work. False if it is still in work then."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
+        """Wait up to `timeout` seconds for the frames in work. False if they are still in work then."""
+        with self._lock:
+            self._turn.over.set()
+        self._slots.wake()
         if self._thread.ident is not None:
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def _run(self) -> None:
-        while (frame := self._next()) is not None:
-            try:
-                self._handle(frame)
-            except Exception as error:  # one bad frame must not end the stream
-                self._on_error(frame, error)
+    def _begin_turn(self) -> None:
+        self._turn = Turn()
+        # A daemon, so that inference that hangs cannot keep the process from ending.
+        self._thread = threading.Thread(target=self._run, args=(self._turn,), name="inference", daemon=True)
 
-    def _next(self) -> Frame[Message] | None:
-        """Wait for a frame and take it; None when stopping."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopping or any(self._slots.values()))
-            if self._stopping:
+    def _run(self, turn: Turn) -> None:
+        while not turn.over.is_set():
+            model = self._model if self._model is not None else self._rebuild(turn)
+            if model is None:
+                return
+            frames = self._slots.take(self._most, turn.over.is_set)
+            if frames:
+                self._work(model, frames, turn)
+
+    def _work(self, model: Model, frames: list[Frame[Message]], turn: Turn) -> None:
+        turn.frames, turn.busy_since = frames, time.monotonic()
+        used, failure, broken = None, "", False
+        try:
+            used = self._handle(model, frames, turn)
+        except CamSegError as error:
+            failure = str(error)
+        except Exception as error:  # whatever an engine raises must not end the stream
+            failure, broken = f"{type(error).__name__}: {error}", True
+        with self._lock:
+            turn.busy_since, turn.frames = None, []
+            if turn.over.is_set():
+                return
+            if used is not None:
+                self._model, self._in_a_row = used, 0
+            if broken:
+                self._model, self.trouble = None, failure
+        if failure:
+            self._on_failure("inference failed", failure, frames)
+
+    def _rebuild(self, turn: Turn) -> Model | None:
+        """Build the model again, with pauses; None when the turn is over or too many rebuilds in a row did not help."""
+        while not turn.over.is_set():
+            recovery, done = self._recovery(), self._in_a_row
+            if done >= recovery.rebuilds:
+                turn.over.set()
+                self._on_give_up(f"gave up after {done} rebuild{'s' * (done != 1)} in a row: {self.trouble}")
                 return None
-            camera, frame = next((camera, frame) for camera, frame in self._slots.items() if frame is not None)
-            # To the end of the line, so that a fast camera cannot starve the others.
-            del self._slots[camera]
-            self._slots[camera] = None
-            return frame
+            self._in_a_row += 1
+            if turn.over.wait(recovery.backoff * 2 ** (done - 1) if done else 0.0):
+                return None
+            try:
+                model = self._load()
+            except Exception as error:  # a damaged file, a device that is gone
+                self.trouble = f"the model cannot be loaded again: {error}"
+                self._on_failure("inference failed", self.trouble, [])
+                continue
+            with self._lock:
+                if turn.over.is_set():
+                    return None
+                self._model, self.trouble, self.rebuilds = model, "", self.rebuilds + 1
+            return model
+        return None

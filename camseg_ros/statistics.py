@@ -14,13 +14,18 @@ SAMPLES = 1000
 """Most samples kept for them, so that a flood cannot fill the memory."""
 
 
+REPLACED, TOO_OLD, PAUSED, STOPPED = "replaced by a fresher one", "too old", "paused", "stopped before its turn"
+"""Why good frames are dropped."""
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The state of a stream at one moment; times in seconds, latencies in ms, None where nothing happened yet."""
 
     received: int
     published: int
-    dropped: int
+    dropped: Mapping[str, int]
+    """By reason."""
     rejected: Mapping[str, int]
     publish_failures: int
     rate_in: float
@@ -36,7 +41,7 @@ class Snapshot:
     output_age: float | None
     error_age: float | None
     running: float
-    """Since the start."""
+    """Since images are taken."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,8 @@ class StreamStatistics:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._lock = clock, threading.Lock()
         self._start = clock()
-        self._received = self._published = self._dropped = self._publish_failures = 0
+        self._received = self._published = self._publish_failures = 0
+        self._dropped: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
         self._arrivals: deque[float] = deque(maxlen=SAMPLES)
         self._samples: deque[_Sample] = deque(maxlen=SAMPLES)
@@ -60,16 +66,21 @@ class StreamStatistics:
         self._last_error = ""
         self._last_error_time: float | None = None
 
+    def begin(self) -> None:
+        """Images are taken from now on, perhaps again; the counts go on."""
+        with self._lock:
+            self._start = self._clock()
+
     def frame_received(self) -> None:
         """A message came from the camera."""
         with self._lock:
             self._received += 1
             self._arrivals.append(self._clock())
 
-    def frame_dropped(self) -> None:
-        """A frame was replaced by a fresher one before it was looked at."""
+    def frame_dropped(self, reason: str) -> None:
+        """A good frame was not answered, for `reason` (a few words, counted), such as a fresher one that took its place."""
         with self._lock:
-            self._dropped += 1
+            self._dropped[reason] += 1
 
     def frame_rejected(self, reason: str, text: str) -> None:
         """A frame could not be answered, for `reason` (a few words, counted) as `text` says."""
@@ -98,7 +109,7 @@ class StreamStatistics:
             return Snapshot(
                 received=self._received,
                 published=self._published,
-                dropped=self._dropped,
+                dropped=dict(self._dropped),
                 rejected=dict(self._rejected),
                 publish_failures=self._publish_failures,
                 rate_in=_rate([moment for moment in self._arrivals if now - moment <= WINDOW_S]),

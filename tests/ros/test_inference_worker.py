@@ -1,99 +1,174 @@
-"""Freshest frame wins, nobody starves, and nothing ends the worker but `stop`."""
+"""What throws or hangs costs an engine and not the stream; after too many rebuilds in a row the worker gives up."""
 
 import threading
+import time
+from collections.abc import Callable
 
-import pytest
-
-from camseg_ros.inference_worker import Frame, InferenceWorker
+from camseg_core.errors import ImageError
+from camseg_ros.frame_slots import Frame, FrameSlots
+from camseg_ros.inference_worker import InferenceWorker, Recovery, Turn
 
 TIMEOUT = 30.0
+Act = Callable[[], None]
+
+
+def raising(error: Exception) -> Act:
+    def act() -> None:
+        raise error
+
+    return act
 
 
 class Bench:
-    """A worker whose work can be held up, and what it did."""
+    """A worker whose messages are what happens when they are handled, and whose models are numbers, 0 being the first."""
 
-    def __init__(self, *cameras: str) -> None:
-        self.handled: list[tuple[str, int]] = []
-        self.drops: list[str] = []
-        self.errors: list[tuple[int, str]] = []
-        self.entered, self.go_on, self.progress = threading.Semaphore(0), threading.Semaphore(0), threading.Semaphore(0)
-        self.worker: InferenceWorker[int] = InferenceWorker(cameras, self._handle, self.drops.append, self._error)
+    def __init__(self, recovery: Recovery, load: Callable[[int], None] = lambda number: None, cameras: str = "a") -> None:
+        self.handled: list[tuple[int, list[str]]] = []
+        self.failures: list[tuple[str, str, list[str]]] = []
+        self.given_up: list[str] = []
+        self.load_attempts = 0
+        self._load_one = load
+        self.slots: FrameSlots[Act] = FrameSlots(cameras, lambda frame: None)
+        self.worker: InferenceWorker[Act, int] = InferenceWorker(
+            self.slots,
+            0,
+            load=self._load,
+            handle=self._handle,
+            on_failure=lambda kind, text, frames: self.failures.append((kind, text, [frame.camera for frame in frames])),
+            on_give_up=self.given_up.append,
+            most=8,
+            recovery=lambda: recovery,
+        )
         self.worker.start()
 
-    def put(self, camera: str, number: int) -> None:
-        self.worker.put(Frame(camera, number))
+    def put(self, act: Act, camera: str = "a") -> None:
+        self.slots.put(Frame(camera, act))
 
-    def let(self, count: int) -> None:
-        """Let `count` frames through and wait until they are done."""
-        for _ in range(count):
-            self.go_on.release()
-            assert self.progress.acquire(timeout=TIMEOUT)
+    def wait(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + TIMEOUT
+        while not condition():
+            assert time.monotonic() < deadline, (self.handled, self.failures, self.given_up)
+            time.sleep(0.002)
 
-    def _handle(self, frame: Frame[int]) -> None:
-        self.entered.release()
-        assert self.go_on.acquire(timeout=TIMEOUT)
-        try:
-            if frame.message < 0:
-                raise ValueError(f"bad {frame.message}")
-            self.handled.append((frame.camera, frame.message))
-        finally:
-            if frame.message >= 0:
-                self.progress.release()
+    def ask(self, act: Act = lambda: None) -> None:
+        """Put a frame in and wait until it is answered, or has failed."""
+        before = len(self.handled) + len(self.failures)
+        self.put(act)
+        self.wait(lambda: len(self.handled) + len(self.failures) > before)
 
-    def _error(self, frame: Frame[int], error: Exception) -> None:
-        self.errors.append((frame.message, str(error)))
-        self.progress.release()
+    def _load(self) -> int:
+        self.load_attempts += 1
+        self._load_one(self.load_attempts)
+        return self.load_attempts
+
+    def _handle(self, model: int, frames: list[Frame[Act]], turn: Turn) -> int:
+        for frame in frames:
+            frame.message()
+        if not turn.over.is_set():
+            self.handled.append((model, [frame.camera for frame in frames]))
+        return model
 
 
-def test_the_freshest_frame_wins_and_the_others_are_counted() -> None:
-    bench = Bench("a")
-    bench.put("a", 1)
-    assert bench.entered.acquire(timeout=TIMEOUT)
-    for number in (2, 3, 4):
-        bench.put("a", number)
-    bench.let(2)
-    assert bench.handled == [("a", 1), ("a", 4)]
-    assert bench.drops == ["a", "a"]
+PATIENT = Recovery(timeout=1000.0, rebuilds=3, backoff=0.0)
+
+
+def test_frames_of_several_cameras_are_handled_together() -> None:
+    bench, gate = Bench(PATIENT, cameras="abc"), threading.Event()
+    bench.put(lambda: bool(gate.wait(TIMEOUT)))
+    bench.wait(lambda: bench.worker._turn.busy_since)
+    for camera in "bc":
+        bench.put(lambda: None, camera)
+    gate.set()
+    bench.wait(lambda: len(bench.handled) == 2)
+    assert bench.handled == [(0, ["a"]), (0, ["b", "c"])]
     assert bench.worker.stop(TIMEOUT)
 
 
-def test_cameras_take_turns() -> None:
-    bench = Bench("a", "b", "c")
-    bench.put("a", 1)
-    assert bench.entered.acquire(timeout=TIMEOUT)
-    for camera in "cba":
-        bench.put(camera, 2)
-    bench.let(1)
-    bench.put("a", 3)  # a fast camera must not get ahead of those that wait
-    bench.let(3)
-    assert [camera for camera, _ in bench.handled] == ["a", "b", "c", "a"]
-    assert bench.drops == ["a"]
+def test_a_model_that_throws_is_built_again_and_the_next_frame_served() -> None:
+    bench = Bench(PATIENT)
+    bench.ask()
+    bench.ask(raising(RuntimeError("device lost")))
+    bench.ask()
+    assert bench.failures == [("inference failed", "RuntimeError: device lost", ["a"])]
+    assert bench.handled == [(0, ["a"]), (1, ["a"])]
+    assert (bench.worker.rebuilds, bench.worker.trouble) == (1, "")
     assert bench.worker.stop(TIMEOUT)
 
 
-def test_an_error_is_told_and_the_next_frame_served() -> None:
-    bench = Bench("a")
-    bench.put("a", -7)
-    bench.let(1)
-    bench.put("a", 8)
-    bench.let(1)
-    assert bench.errors == [(-7, "bad -7")]
-    assert bench.handled == [("a", 8)]
+def test_an_error_that_is_the_frames_own_costs_no_rebuild() -> None:
+    bench = Bench(PATIENT)
+    bench.ask(raising(ImageError("no frame")))
+    bench.ask()
+    assert bench.failures == [("inference failed", "no frame", ["a"])]
+    assert bench.handled == [(0, ["a"])]
+    assert bench.worker.rebuilds == 0
     assert bench.worker.stop(TIMEOUT)
 
 
-def test_stop_drops_what_waits_and_waits_for_what_is_in_work() -> None:
-    bench = Bench("a")
-    bench.put("a", 1)
-    assert bench.entered.acquire(timeout=TIMEOUT)
-    bench.put("a", 2)
-    assert not bench.worker.stop(0.01)  # still held up
-    assert bench.worker.stopping
-    bench.let(1)
+def test_a_model_that_hangs_is_left_behind_and_what_it_brings_later_is_not_wanted() -> None:
+    bench, gate = Bench(Recovery(timeout=0.05, rebuilds=3, backoff=0.0)), threading.Event()
+    bench.put(lambda: bool(gate.wait(TIMEOUT)))
+    bench.wait(lambda: bench.worker.check() or bench.failures)
+    assert bench.failures == [("inference hung", "inference did not return for 0.05 s", ["a"])]
+    bench.ask()
+    assert bench.handled == [(1, ["a"])]
+    gate.set()
+    bench.ask()
+    assert bench.handled == [(1, ["a"]), (1, ["a"])]
+    assert bench.worker.rebuilds == 1
     assert bench.worker.stop(TIMEOUT)
-    assert bench.handled == [("a", 1)]
 
 
-def test_a_worker_that_was_never_started_stops_at_once() -> None:
-    worker: InferenceWorker[int] = InferenceWorker(["a"], pytest.fail, pytest.fail, lambda frame, error: None)
-    assert worker.stop(0.0)
+def test_after_too_many_rebuilds_in_a_row_the_worker_gives_up_and_says_why() -> None:
+    bench = Bench(PATIENT)
+    for _ in range(4):
+        bench.ask(raising(RuntimeError("broken")))
+    bench.wait(lambda: bench.given_up)
+    assert bench.given_up == ["gave up after 3 rebuilds in a row: RuntimeError: broken"]
+    assert bench.worker.model is None
+    assert bench.worker.stop(TIMEOUT)
+
+
+def test_a_frame_answered_in_between_makes_the_count_begin_again() -> None:
+    bench = Bench(PATIENT)
+    for _ in range(4):
+        bench.ask(raising(RuntimeError("now and then")))
+        bench.ask()
+    assert bench.given_up == []
+    assert bench.worker.rebuilds == 4
+    assert bench.worker.stop(TIMEOUT)
+
+
+def test_a_model_that_cannot_be_loaded_is_tried_again() -> None:
+    def load(number: int) -> None:
+        if number < 3:
+            raise OSError(f"rubbish {number}")
+
+    bench = Bench(PATIENT, load)
+    bench.ask(raising(RuntimeError("broken")))
+    bench.wait(lambda: bench.worker.rebuilds)
+    bench.ask()
+    assert bench.handled == [(3, ["a"])]
+    assert [text for _, text, _ in bench.failures[1:]] == [f"the model cannot be loaded again: rubbish {n}" for n in (1, 2)]
+    assert bench.worker.stop(TIMEOUT)
+
+
+def test_the_pause_before_a_rebuild_ends_when_the_worker_is_stopped() -> None:
+    bench = Bench(Recovery(timeout=1000.0, rebuilds=3, backoff=1000.0))
+    bench.ask(raising(RuntimeError("first")))
+    bench.wait(lambda: bench.worker.rebuilds)  # the first rebuild does not wait
+    bench.ask(raising(RuntimeError("second")))
+    assert bench.worker.trouble == "RuntimeError: second"
+    assert bench.worker.stop(TIMEOUT)
+    assert bench.load_attempts == 1
+
+
+def test_stop_waits_for_what_is_in_work_and_no_longer_than_told() -> None:
+    bench, gate = Bench(PATIENT), threading.Event()
+    bench.put(lambda: bool(gate.wait(TIMEOUT)))
+    bench.wait(lambda: bench.worker._turn.busy_since)
+    bench.put(raising(AssertionError("must not be handled")))
+    assert not bench.worker.stop(0.01)
+    gate.set()
+    assert bench.worker.stop(TIMEOUT)
+    assert (bench.handled, bench.failures) == ([], [])

@@ -1,0 +1,149 @@
+"""The node as a process: how it starts, hears signals, and ends."""
+
+from __future__ import annotations  # rclpy's classes are generic only from Jazzy on
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
+
+from camseg_core.errors import CamSegError, ConfigError
+from camseg_ros.throttled_log import ThrottledLog
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_TIMEOUT_S = 0.3
+"""What a callback that is in work may still take."""
+
+
+class ServedNode(Protocol):
+    """What the process asks of its node, which is an `rclpy.lifecycle.LifecycleNode` besides."""
+
+    fatal: CamSegError | None
+
+    def autostart(self) -> None: ...
+    def shut_down(self) -> bool: ...
+
+
+class Serving(threading.Thread):
+    """Starts the node and serves its callbacks in a thread of its own, so that the main thread is free to hear a signal at any time."""
+
+    def __init__(self, node: ServedNode, on_error: Callable[[], None]) -> None:
+        # A daemon: loading or inference that hangs cannot keep the process from ending.
+        super().__init__(name="serving", daemon=True)
+        self._node, self._executor, self._on_error = node, SingleThreadedExecutor(), on_error
+        self._stopping = threading.Event()
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._executor.add_node(self._node)  # type: ignore[arg-type]  # it is a Node besides
+            self._node.autostart()
+            log = ThrottledLog(self._node.get_logger())  # type: ignore[attr-defined]
+            while not self._stopping.is_set():
+                try:
+                    self._executor.spin_once()
+                except (ExternalShutdownException, rclpy.executors.ShutdownException):
+                    raise
+                except Exception as error:  # one callback must not end the others
+                    log.warn("callback", f"a callback failed: {type(error).__name__}: {error}")
+                if self._node.fatal is not None:
+                    raise self._node.fatal
+        except BaseException as error:  # raised again in the main thread, by `stop`
+            self._error = error
+            self._on_error()
+
+    def stop(self) -> bool:
+        """Stop serving; False if something is still in work and has to be left behind.
+
+        Raises:
+            Exception: whatever ended the serving before it was told to stop.
+        """
+        self._stopping.set()
+        self._executor.create_task(lambda: None)  # work, however small, makes `spin_once` return; `wake` alone does not
+        self.join(STOP_TIMEOUT_S)
+        ended = self._node.shut_down() and not self.is_alive()
+        if self._error is not None:
+            raise self._error
+        return ended
+
+
+class StopRequest:
+    """SIGINT or SIGTERM, or a thread that asks to stop: whatever comes first wakes the main thread.
+
+    A pipe, and not an Event: the signal may come to any thread, and setting an Event from a handler can deadlock.
+    """
+
+    def __init__(self) -> None:
+        """Take the signals over, also where a shell that started the node in the background had them ignored."""
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        signal.set_wakeup_fd(self._writer)  # Python writes the number of each signal into the pipe
+        for number in STOP_SIGNALS:
+            signal.signal(number, lambda number, frame: None)
+
+    def ask(self) -> None:
+        """Ask to stop, from any thread."""
+        os.write(self._writer, b"\0")
+
+    def wait(self) -> None:
+        """Wait until the first request."""
+        os.read(self._reader, 1)
+
+
+def start_middleware(arguments: list[str]) -> None:
+    """Start rclpy with the command line's `--ros-args`.
+
+    Raises:
+        ConfigError: the command line or a parameter file cannot be read, or the log folder cannot be written.
+    """
+    try:
+        unknown = remove_ros_args(arguments)[1:]
+        if not unknown:
+            rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:  # rclpy has several types for what is wrong with arguments, files and folders
+        raise ConfigError(
+            f"ROS cannot start: {error}; check --ros-args, the parameter file, and that ROS_LOG_DIR can be written"
+        ) from error
+    if unknown:
+        usage = "this node takes only ROS arguments, such as --ros-args -p model:=camseg-lite --params-file FILE -r image:=/camera/image"
+        raise ConfigError(f"unknown argument {unknown[0]!r}; {usage}")
+
+
+def run(make_node: Callable[[], ServedNode]) -> int:
+    """Run a node until SIGINT or SIGTERM.
+
+    Returns:
+        The exit code: 0, or 1 after one line on stderr that says what was wrong.
+    """
+    stop = StopRequest()
+    logging.getLogger("camseg_core").addHandler(logging.NullHandler())  # what it warns of, the node says with its own logger
+    code = 0
+    try:
+        start_middleware(sys.argv)
+        node = make_node()
+        serving = Serving(node, stop.ask)
+        serving.start()
+        stop.wait()
+        finished = serving.stop()
+    except CamSegError as error:
+        sys.stderr.write(f"segmentation_node: {' '.join(str(error).split())}\n")
+        code, finished = 1, False
+    else:
+        if not finished:
+            sys.stderr.write("segmentation_node: leaving unfinished work behind\n")
+    if finished:
+        node.trigger_shutdown()  # type: ignore[attr-defined]
+        node.destroy_node()  # type: ignore[attr-defined]
+        rclpy.shutdown()
+        return code
+    # Python would wait for the middleware, which waits for the threads that are left; nothing is half published.
+    sys.stderr.flush()
+    os._exit(code)
