@@ -1,6 +1,8 @@
 """What runs on the vehicle: numpy in, numpy out, on ONNX Runtime. Never imports torch."""
 
 from camseg_core.runtime.frame import Segmentation
+from camseg_core.runtime.framing import Fit
 from camseg_core.runtime.segmenter import Segmenter
+from camseg_core.runtime.view import View
 
-__all__ = ["Segmentation", "Segmenter"]
+__all__ = ["Fit", "Segmentation", "Segmenter", "View"]

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.runtime.framing import Framing
+from camseg_core.runtime.view import View
 
 Ids = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -19,13 +20,15 @@ class Segmentation:
     """A segmented frame.
 
     `mask` is `(H, W)` uint8 Cityscapes train ids (255 = unlabelled) and `confidence` `(H, W)` float32 in 0..1, both at the
-    frame's own size; `timings` are milliseconds per stage, in order. For frames that went through the network together, the network's
-    stages are how long all of them took: so long did each have to wait.
+    frame's own size, unless its `Fit` wants the network's; `view` says where their pixels lie in the frame. `timings` are milliseconds
+    per stage, in order. For frames that went through the network together, the network's stages are how long all of them took: so long
+    did each have to wait.
     """
 
     mask: npt.NDArray[np.uint8]
     confidence: npt.NDArray[np.float32]
     timings: dict[str, float]
+    view: View = View()  # noqa: RUF009  # immutable
 
 
 class FrameNoise:
@@ -61,8 +64,8 @@ class Frame:
     stages: Stages
 
     def finish(self, mask: Ids, confidence: Floats, network: Stages) -> Segmentation:
-        """The network's answer `(h, w)` at the camera's size."""
+        """The network's answer `(h, w)` as the frame's `Fit` wants it."""
         self.stages.milliseconds |= network.milliseconds
         with self.stages("postprocess"):
-            result = self.framing.mask_to_camera(mask), self.framing.confidence_to_camera(confidence)
-        return Segmentation(*result, self.stages.milliseconds)
+            result = self.framing.mask_out(mask), self.framing.confidence_out(confidence)
+        return Segmentation(*result, self.stages.milliseconds, self.framing.view)

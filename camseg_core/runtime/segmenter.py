@@ -20,7 +20,7 @@ from camseg_core.runtime.cells import cells_to_latents, latents_to_tokens, mean_
 from camseg_core.runtime.engine import Engine, Floats, Ids
 from camseg_core.runtime.engine_onnx import OnnxEngine
 from camseg_core.runtime.frame import Frame, FrameNoise, Segmentation, Stages
-from camseg_core.runtime.framing import Framing
+from camseg_core.runtime.framing import Fit, Framing
 from camseg_core.runtime.graphs import AUTO, Fused
 from camseg_core.weights import DEFAULT_MODEL, checkpoint_folder
 
@@ -137,32 +137,33 @@ class Segmenter:
         """What the graphs compute in: fp32, fp16 or int8."""
         return self._engine.precision
 
-    def warm_up(self, height: int, width: int) -> float:
+    def warm_up(self, height: int, width: int, fit: Fit = Fit()) -> float:  # noqa: B008
         """Segment a grey frame of the camera's size, so that the first true one need not wait; returns the seconds it took.
 
         ONNX Runtime plans its memory at the first frame of a size, and TensorRT builds its engines, for minutes, unless they are cached.
         """
         began = time.perf_counter()
-        self.segment(np.full((height, width, 3), 128, np.uint8))
+        self.segment(np.full((height, width, 3), 128, np.uint8), fit)
         return time.perf_counter() - began
 
-    def segment(self, rgb: Ids) -> Segmentation:
-        """Segment one RGB frame `(H, W, 3)` uint8 of any size from 1×1 up.
+    def segment(self, rgb: Ids, fit: Fit = Fit()) -> Segmentation:  # noqa: B008
+        """Segment one RGB frame `(H, W, 3)` uint8 of any size from 1×1 up, brought to the network's size as `fit` says.
 
         Raises:
             ImageError: the array has another shape or type.
         """
-        return self.segment_batch([rgb])[0]
+        return self.segment_batch([rgb], [fit])[0]
 
-    def segment_batch(self, frames: Sequence[Ids]) -> list[Segmentation]:
-        """Segment RGB frames, such as those of several cameras; those of one size go through the network together.
+    def segment_batch(self, frames: Sequence[Ids], fits: Sequence[Fit] | None = None) -> list[Segmentation]:
+        """Segment RGB frames, such as those of several cameras; those of one size at the network go through it together.
 
-        Each gives what `segment` gives it.
+        Each gives what `segment` gives it; `fits` has one for each frame.
 
         Raises:
             ImageError: a frame is no RGB frame.
         """
-        prepared = [self._prepare(rgb) for rgb in frames]
+        fits = [Fit()] * len(frames) if fits is None else fits
+        prepared = [self._prepare(rgb, fit) for rgb, fit in zip(frames, fits, strict=True)]
         groups: dict[tuple[tuple[int, int], int], list[int]] = {}
         for index, frame in enumerate(prepared):
             # frames that are revealed in passes go one by one: which of their tokens are known differs
@@ -176,13 +177,13 @@ class Segmenter:
                 results[index] = prepared[index].finish(mask[place], confidence[place], network)
         return [results[index] for index in range(len(prepared))]
 
-    def _prepare(self, rgb: Ids) -> Frame:
+    def _prepare(self, rgb: Ids, fit: Fit) -> Frame:
         if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
             found = f"{rgb.shape} {rgb.dtype}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
             raise ImageError(f"cannot segment {found}: a frame is an RGB array (H, W, 3) of uint8, at least 1×1")
         stages = Stages()
         with stages("preprocess"):
-            framing = Framing.fit(rgb.shape[0], rgb.shape[1], self.config.network_pixels, self.config.size_multiple)
+            framing = Framing.fit(rgb.shape[0], rgb.shape[1], self.config.network_pixels, self.config.size_multiple, fit)
             image = framing.to_network(rgb)
         return Frame(framing, image, stages)
 

@@ -166,7 +166,7 @@ def test_pixels_line_up_through_scaling_and_padding() -> None:
         ids[height // 3 :, : width // 2] = 7
         there = framing.to_network(np.repeat(ids[..., None], 3, axis=2))
         assert there.shape[0] % 32 == there.shape[1] % 32 == 0
-        back = framing.mask_to_camera(np.where(there[..., 0] > 3, 7, 0).astype(np.uint8))
+        back = framing.mask_out(np.where(there[..., 0] > 3, 7, 0).astype(np.uint8))
         rows, columns = np.nonzero(back != ids)
         slack = max(1, round(height / framing.scaled[0]))  # an edge may move by one network pixel
         assert (np.minimum(abs(rows - height // 3), abs(columns - width // 2)) <= slack).all()

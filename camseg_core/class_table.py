@@ -1,0 +1,112 @@
+"""Which classes leave the project, by which ids and names: a model's own, some of them as one group, some not at all."""
+
+import difflib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from camseg_core.errors import ConfigError
+from camseg_core.labels import UNLABELLED, Label, color_table
+
+Ids = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassTable:
+    """From the ids of a model's masks to those that are wanted.
+
+    `labels` are the wanted classes, in the model's order; `lookup` `(256,)` is the wanted id by the model's, `UNLABELLED` for a class that
+    is not wanted. Ids that the model has no class for stay what they are.
+    """
+
+    labels: tuple[Label, ...]
+    lookup: Ids
+
+    @staticmethod
+    def of(labels: Sequence[Label], groups: Sequence[str] = (), enabled: Sequence[str] = ()) -> "ClassTable":
+        """The table of a model's `labels` with some of them in groups, and of the classes and groups that are left only those `enabled`.
+
+        Args:
+            labels: the model's classes.
+            groups: `"NAME = class, class"` or `"NAME:ID = class, class"` each. A group has the colour and, if none is given, the id of the
+                class that it lists first; it stands where the first of its classes stood in the model's order.
+            enabled: names of classes and groups; empty means all.
+
+        Raises:
+            ConfigError: a group is not of that form, a name is unknown, a class is in two groups, or two names or ids agree.
+        """
+        by_name = {label.name: label for label in labels}
+        group_of: dict[str, Label] = {}
+        for text in groups:
+            group, members = _read_group(text, by_name)
+            for name in members:
+                if name in group_of:
+                    raise ConfigError(f"class {name!r} is listed again in group {text!r}; a class is in one group, once")
+                group_of[name] = group
+        result = tuple(dict.fromkeys(group_of.get(label.name, label) for label in labels))
+        _refuse_doubles(result)
+        kept = {label.name for label in result}
+        for name in enabled:
+            _known(name, kept, "enabled")
+        if enabled:
+            kept &= set(enabled)
+        lookup = np.arange(256, dtype=np.uint8)
+        for label in labels:
+            wanted = group_of.get(label.name, label)
+            lookup[label.id] = wanted.id if wanted.name in kept else UNLABELLED
+        return ClassTable(tuple(label for label in result if label.name in kept), lookup)
+
+    @cached_property
+    def is_identity(self) -> bool:
+        """Whether masks stay as they are."""
+        return bool((self.lookup == np.arange(256)).all())
+
+    @cached_property
+    def colors(self) -> Ids:
+        """RGB by wanted id, `(256, 3)`, as `colorize` and `overlay` take it."""
+        return color_table(self.labels)
+
+    def apply(self, mask: Ids) -> Ids:
+        """The model's ids `(H, W)` to the wanted ones; the very same array if that changes none."""
+        return mask if self.is_identity else np.asarray(cv2.LUT(mask, self.lookup), np.uint8)
+
+
+def _read_group(text: str, by_name: Mapping[str, Label]) -> tuple[Label, list[str]]:
+    """A group, and the names of its classes, from `NAME = class, class` or `NAME:ID = class, class`."""
+    head, equals, tail = text.partition("=")
+    name, colon, number = (part.strip() for part in head.partition(":"))
+    members = [member.strip() for member in tail.split(",")]
+    if not (name and equals and all(members)):
+        raise ConfigError(f"group {text!r} is not NAME = CLASS, CLASS or NAME:ID = CLASS, CLASS, as in 'flat:100 = road, sidewalk'")
+    first, *_ = (by_name[_known(member, by_name, f"group {text!r}")] for member in members)
+    if not colon:
+        return replace(first, name=name), members
+    if not (number.isascii() and number.isdecimal() and int(number) < UNLABELLED):
+        raise ConfigError(f"group {text!r} has the id {number!r}; it is a whole number from 0 to {UNLABELLED - 1}")
+    return replace(first, name=name, id=int(number)), members
+
+
+def _known(name: str, names: Collection[str], place: str) -> str:
+    """The name, if it is among the `names`."""
+    if name not in names:
+        known = sorted(names)
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ConfigError(f"unknown class {name!r} in {place}: {hint}choose from {', '.join(known)}")
+    return name
+
+
+def _refuse_doubles(labels: Sequence[Label]) -> None:
+    by_id: dict[int, Label] = {}
+    names: set[str] = set()
+    for label in labels:
+        other = by_id.setdefault(label.id, label)
+        if other is not label:
+            raise ConfigError(f"{other.name!r} and {label.name!r} both have the id {label.id}; give the group another, as in NAME:ID = ...")
+        if label.name in names:
+            raise ConfigError(f"two classes or groups are called {label.name!r}; give the group another name")
+        names.add(label.name)

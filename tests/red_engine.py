@@ -1,0 +1,43 @@
+"""An engine that sees classes by eye, in place of a model: red pixels are one class, and the blue says how sure it is."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from camseg_core.labels import CITYSCAPES
+from camseg_core.model.config import CamSegConfig
+from camseg_core.model.samplers import SamplerOptions
+from camseg_core.model.sizes import CAMSEG_LITE
+from camseg_core.runtime import Segmenter
+from camseg_core.runtime.graphs import Fused
+
+RED = 1
+"""The class of a pixel that is redder than the threshold; the others are of class 0."""
+
+
+@dataclass
+class RedEngine:
+    """Runs as a fused graph; `seen` are the batches that it was given, `(B, H, W, 3)` each."""
+
+    threshold: float = 128
+    seen: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+    provider, fallback, precision = "cpu", "", "fp32"
+    fused = Fused("one_step", 1)
+    takes_mask = False
+
+    def run_fused(
+        self, image: npt.NDArray[np.uint8], start: npt.NDArray[np.float32], sharpness: float = 1.0
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        self.seen.append(image)
+        return np.where(image[..., 0] > self.threshold, RED, 0).astype(np.uint8), (image[..., 2] / 255).astype(np.float32)
+
+    def encode_image(self, *_: object):
+        raise NotImplementedError("a fused graph runs alone")
+
+    conditions = denoise = decode = encode_image
+
+
+def red_segmenter(engine: RedEngine, config: CamSegConfig = CAMSEG_LITE) -> Segmenter:
+    """A segmenter on the engine."""
+    return Segmenter(config, CITYSCAPES, engine, "one_step", SamplerOptions(), 0)
