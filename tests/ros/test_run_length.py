@@ -33,7 +33,7 @@ def masks() -> dict[str, np.ndarray]:
         "one column": random.integers(0, 3, (500, 1)).astype(np.uint8),
         "a view with gaps": random.integers(0, 4, (20, 60)).astype(np.uint8)[::2, ::3],
     }
-    for number in range(20):
+    for _ in range(20):
         height, width, classes = (int(n) for n in random.integers((1, 1, 1), (25, 70, 257)))
         found[f"random {height}x{width}, {classes} ids"] = random.integers(0, classes, (height, width)).astype(np.uint8)
     return found
