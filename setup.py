@@ -46,7 +46,7 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
         (f"share/{PACKAGE}/launch", ["launch/segment.launch.py"]),
-        (f"share/{PACKAGE}/config", ["config/segment.param.yaml", "config/fastdds.xml"]),
+        (f"share/{PACKAGE}/config", ["config/segment.param.yaml", "config/segment.schema.json", "config/fastdds.xml"]),
         (
             f"share/{PACKAGE}/config/train",
             [f"config/train/{name}.yaml" for name in ("camseg-lite", "distill", "light-decoder", "mask-autoencoder")],
@@ -61,7 +61,7 @@ setup(
         "evaluate": EVALUATION,
         "train": ["torch>=2.6", "safetensors", "onnx", "onnxscript", "kornia", "pyyaml", "tensorboard", *BACKBONE, *EVALUATION],
         "gpu": ["onnxruntime-gpu>=1.17"],
-        "test": ["diffusers", "matplotlib", "pytest", "pytest-timeout", "mcap", "mcap-ros2-support", "ruff", "mypy"],
+        "test": ["diffusers", "jsonschema", "matplotlib", "pytest", "pytest-timeout", "mcap", "mcap-ros2-support", "ruff", "mypy"],
     },
     entry_points={
         "console_scripts": [
