@@ -5,14 +5,14 @@ from __future__ import annotations  # rclpy's classes are generic only from Jazz
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
-from camseg_core.class_table import ClassTable
 from rclpy.node import Node
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from camseg_core.class_table import ClassTable
 from camseg_core.errors import CamSegError
 from camseg_core.runtime import Segmentation
 from camseg_ros import camera_info
@@ -28,7 +28,7 @@ from camseg_ros.throttled_log import ThrottledLog
 MAX_FRAME_ID = 256
 """Longest frame_id that is believed: it goes out again with every message."""
 
-ImageMessage = Image | CompressedImage
+ImageMessage: TypeAlias = Image | CompressedImage
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from camseg_core.class_table import ClassTable
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from camseg_core.class_table import ClassTable
 from camseg_core.runtime import Segmentation
 from camseg_core.runtime.overlay import colorize, overlay
 from camseg_ros.camera_info import scaled

@@ -13,7 +13,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
 except ImportError:  # ROS 2 Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks  # type: ignore[import-not-found, no-redef]
+    from rclpy.qos_event import SubscriptionEventCallbacks
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 import re
 
 import numpy as np
-from camseg_core.class_table import ClassTable
-from camseg_core.runtime.sampling import Sampling
 
+from camseg_core.class_table import ClassTable
 from camseg_core.errors import ConfigError
 from camseg_core.runtime import Segmenter
+from camseg_core.runtime.sampling import Sampling
 from camseg_ros.parameters import Parameters
 
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")

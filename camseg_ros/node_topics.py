@@ -7,10 +7,10 @@ from typing import Any
 
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from std_msgs.msg import Float64, Header
+from std_msgs.msg import Float64, Header, String
 
 from camseg_core.labels import Label
-from camseg_ros.label_table import LATCHED, String, label_info, label_info_types, label_table
+from camseg_ros.label_table import LATCHED, label_info, label_info_types, label_table
 
 
 class LabelTopics:

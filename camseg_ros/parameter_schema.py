@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from camseg_ros.parameters import MIDDLEWARE_OWN, SPECS, Spec
+from camseg_ros.parameter_spec import Spec
+from camseg_ros.parameters import MIDDLEWARE_OWN, SPECS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -103,7 +103,7 @@ SPECS: tuple[Spec, ...] = (
     Spec(
         "image_transport",
         "raw",
-        "raw subscribes to sensor_msgs/Image on the image topic; compressed to sensor_msgs/CompressedImage (JPEG or PNG) on its /compressed.",
+        "raw subscribes to sensor_msgs/Image on the topic; compressed to sensor_msgs/CompressedImage (JPEG or PNG) on its /compressed.",
         choices=("raw", "compressed"),
         per_camera=True,
         fixed_because=RECONNECT,
@@ -120,7 +120,7 @@ SPECS: tuple[Spec, ...] = (
     Spec(
         "max_age_ms",
         0.0,
-        "Frames older than this when their turn comes are dropped; the age is counted from the stamp, and from the arrival for a zero stamp. "
+        "Frames older than this when their turn comes are dropped; the age counts from the stamp, from the arrival if that is zero. "
         "0: no limit.",
         limits=(0.0, 600_000.0),
         per_camera=True,

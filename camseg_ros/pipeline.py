@@ -5,11 +5,12 @@ from __future__ import annotations  # rclpy's classes are generic only from Jazz
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
-from camseg_core.runtime.stream import Stream
 from rclpy.node import Node
 
 from camseg_core.runtime import Segmenter
+from camseg_core.runtime.stream import Stream
 from camseg_ros.camera import Camera, ImageMessage, ReadFrame
 from camseg_ros.frame_slots import Frame, FrameSlots
 from camseg_ros.image_conversion import choose_converter
@@ -78,7 +79,7 @@ class Pipeline:
         )
         self.worker.start()
         for camera in self.cameras.values():
-            camera.subscribe(lambda message, camera=camera: self._store(camera, message))
+            camera.subscribe(partial(self._store, camera))
 
     def stop(self, timeout: float) -> bool:
         """Take no more images and leave those that wait; False if frames are still in work after `timeout` seconds."""
@@ -92,8 +93,10 @@ class Pipeline:
 
     def destroy(self) -> None:
         """Take its topics out of the middleware."""
-        for part in (*self.cameras.values(), self._debug, self._labels):
-            part.destroy()
+        for camera in self.cameras.values():
+            camera.destroy()
+        self._debug.destroy()
+        self._labels.destroy()
 
     def silence(self, timeout: float) -> bool:
         """Let what is being published go out whole, and nothing after it; False if it does not end within `timeout` seconds."""
@@ -140,8 +143,8 @@ class Pipeline:
         results = segmenter.segment_batch(
             [each.rgb for each in read],
             fits=[settings.camera(each.camera.name).fit for each in read],
-            streams=[self._stream(each.camera.name, settings) for each in read],
-            times=[each.time for each in read],
+            # streams=[self._stream(each.camera.name, settings) for each in read],
+            # times=[each.time for each in read],
         )
         segmented = time.monotonic()
         for each, result in zip(read, results, strict=True):

@@ -100,9 +100,8 @@ class SegmentationNode(LifecycleNode):
         if model.fallback:
             self.get_logger().warning(f"the model runs on {model.provider}: {model.fallback}")
         topics = ", ".join(camera.topic for camera in pipeline.cameras.values())
-        self.get_logger().info(
-            f"ready: model {model.name} on {model.provider} in {model.precision}, images from {topics}, converted by {pipeline.converter.name}"
-        )
+        runs = f"model {model.name} on {model.provider} in {model.precision}"
+        self.get_logger().info(f"ready: {runs}, images from {topics}, converted by {pipeline.converter.name}")
         return SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
