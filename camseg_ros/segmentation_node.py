@@ -48,6 +48,7 @@ class SegmentationNode(LifecycleNode):
             self.get_logger().warning(warning)
         self.fatal: CamSegError | None = None
         self._failure, self._state, self._enabled = "", "unconfigured", True
+        self._starting = False
         self._pipeline: Pipeline | None = None
         self._report = HealthReport(self, lambda: self._settings)
         self._log = ThrottledLog(self.get_logger())
@@ -64,8 +65,12 @@ class SegmentationNode(LifecycleNode):
         """
         if not self._settings.autostart:
             self.get_logger().info("unconfigured: waiting for a lifecycle manager, since autostart is false")
-        elif self.trigger_configure() != SUCCESS or self.trigger_activate() != SUCCESS:
+            return
+        # a failure ends the process, which tells it
+        self._starting = True
+        if self.trigger_configure() != SUCCESS or self.trigger_activate() != SUCCESS:
             raise ModelError(self._failure)
+        self._starting = False
 
     def shut_down(self) -> bool:
         """End whatever runs; False if something is still in work and has to be left behind, which will publish nothing more."""
@@ -84,7 +89,8 @@ class SegmentationNode(LifecycleNode):
         except Exception as error:  # rclpy would say nothing of it
             self._failure = str(error) if isinstance(error, CamSegError) else f"{type(error).__name__}: {error}"
             self._state = "unconfigured"
-            self.get_logger().error(f"cannot be configured: {self._failure}")
+            if not self._starting:
+                self.get_logger().error(f"cannot be configured: {self._failure}")
             return FAILURE
         self._pipeline.paused = not self._enabled
         self._state = "inactive"

@@ -208,17 +208,19 @@ class Bench:
             )
         return self.answers["mask"][-len(messages) :]
 
-    def status(self, condition: Callable[[dict[str, str]], bool], what: str) -> tuple[DiagnosticStatus, dict[str, str]]:
-        """The first status from now on whose values meet `condition`, and its values."""
+    def status(
+        self, condition: Callable[[dict[str, str]], bool], what: str, part: str = "camera"
+    ) -> tuple[DiagnosticStatus, dict[str, str]]:
+        """The first status of `part` (a camera or the model) from now on whose values meet `condition`, and its values."""
         self.diagnostics.clear()
         found: list[tuple[DiagnosticStatus, dict[str, str]]] = []
 
         def look() -> bool:
             while self.diagnostics and not found:
-                status = self.diagnostics.pop(0).status[0]
-                values = {value.key: value.value for value in status.values}
-                if condition(values):
-                    found.append((status, values))
+                for status in self.diagnostics.pop(0).status:
+                    values = {value.key: value.value for value in status.values}
+                    if status.name.endswith(f": {part}") and condition(values):
+                        found.append((status, values))
             return bool(found)
 
         self.driver.wait(look, what)

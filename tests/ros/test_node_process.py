@@ -152,7 +152,7 @@ def test_the_opacity_changes_at_run_time_and_the_model_does_not(start_bench: Sta
         assert (pixels_of(bench.answers["overlay"][-1]) == expected).all()
     done, reason = set_parameter(bench, "model", "/other")
     assert not done
-    assert reason.startswith("parameter 'model' cannot change while the node runs: it is part of the model as loaded; restart the node")
+    assert reason.startswith("parameter 'model' cannot change while the node is configured: it is part of the model as loaded; set it")
     for name, value in (("overlay_opacity", 1.5), ("overlay_opacity", "strong"), ("threads", 3)):
         done, reason = set_parameter(bench, name, value)
         assert not done
@@ -165,4 +165,4 @@ def test_parameters_describe_themselves(start_bench: StartBench) -> None:
     (threads,) = call(bench, DescribeParameters, "describe_parameters", DescribeParameters.Request(names=["threads"])).descriptors
     assert threads.description == "CPU threads for the model; 0 = all cores."
     assert (threads.integer_range[0].from_value, threads.integer_range[0].to_value) == (0, 64)
-    assert threads.additional_constraints.startswith("takes an integer from 0 to 64; fixed while the node runs: ")
+    assert threads.additional_constraints.startswith("takes an integer from 0 to 64; fixed while the node is configured: ")
