@@ -7,7 +7,6 @@ import numpy.typing as npt
 
 from camseg_core.labels import CITYSCAPES
 from camseg_core.model.config import CamSegConfig
-from camseg_core.model.samplers import SamplerOptions
 from camseg_core.model.sizes import CAMSEG_LITE
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.graphs import Fused
@@ -32,6 +31,12 @@ class RedEngine:
         self.seen.append(image)
         return np.where(image[..., 0] > self.threshold, RED, 0).astype(np.uint8), (image[..., 2] / 255).astype(np.float32)
 
+    def check(self, fused: Fused | None) -> None:
+        """It sees the same whatever it is asked to run."""
+
+    def running(self, fused: Fused | None) -> "RedEngine":
+        return self
+
     def encode_image(self, *_: object):
         raise NotImplementedError("a fused graph runs alone")
 
@@ -40,4 +45,4 @@ class RedEngine:
 
 def red_segmenter(engine: RedEngine, config: CamSegConfig = CAMSEG_LITE) -> Segmenter:
     """A segmenter on the engine."""
-    return Segmenter(config, CITYSCAPES, engine, "one_step", SamplerOptions(), 0)
+    return Segmenter(config, CITYSCAPES, engine)

@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from fused_graph import without_graphs, write_fused
+from onnx import TensorProto
 
 from camseg_core.cli import main
 from camseg_core.data.synthetic import SyntheticDrive
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.model.config import load_config
-from camseg_core.model.samplers import SamplerOptions
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.bound_graph import BoundGraph, DeviceArray, HostBuffers
 from camseg_core.runtime.engine_onnx import OnnxEngine
@@ -33,11 +33,6 @@ ALL = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvid
 @pytest.fixture(scope="module")
 def segmenter() -> Segmenter:
     return Segmenter.from_pretrained(threads=1)
-
-
-def without_graphs(tmp_path: Path) -> Path:
-    """A checkpoint folder with nothing to run."""
-    return Path(shutil.copytree(FOLDER, tmp_path / "model", ignore=shutil.ignore_patterns("onnx", "*.safetensors")))
 
 
 # which provider
@@ -198,39 +193,6 @@ def test_int8_on_a_gpu_is_told_what_to_choose(monkeypatch: pytest.MonkeyPatch, t
         Segmenter.from_pretrained(with_precisions(tmp_path, "int8"), provider="cuda", precision="int8")
 
 
-def write_fused(folder: Path, fused: Fused) -> None:
-    """A network that sees class 13 everywhere, as surely as its noise's first number says."""
-    image, start = (
-        helper.make_tensor_value_info(name, kind, shape)
-        for name, kind, shape in (("image", TensorProto.UINT8, ["b", "h", "w", 3]), ("start", TensorProto.FLOAT, ["b", "n", 32]))
-    )
-    sharpness = helper.make_tensor_value_info("sharpness", TensorProto.FLOAT, [])
-    outputs = [
-        helper.make_tensor_value_info(name, kind, ["b", "h", "w"])
-        for name, kind in (("mask", TensorProto.UINT8), ("confidence", TensorProto.FLOAT))
-    ]
-    constants = [
-        helper.make_tensor("thirteen", TensorProto.UINT8, [1], [13]),
-        *(
-            helper.make_tensor(name, TensorProto.INT64, [len(values)], values)
-            for name, values in (("last", [3]), ("zeros", [0, 0]), ("ones", [1, 1]), ("inner", [1, 2]))
-        ),
-    ]
-    nodes = [
-        helper.make_node("Cast", ["image"], ["wide"], to=TensorProto.INT32),
-        helper.make_node("ReduceMin", ["wide", "last"], ["plane"], keepdims=0),
-        helper.make_node("Shape", ["plane"], ["size"]),
-        helper.make_node("Expand", ["thirteen", "size"], ["mask"]),
-        helper.make_node("Slice", ["start", "zeros", "ones", "inner"], ["first"]),
-        helper.make_node("Mul", ["first", "sharpness"], ["scaled"]),
-        helper.make_node("Expand", ["scaled", "size"], ["confidence"]),
-    ]
-    graph = helper.make_graph(nodes, "fused", [image, start, sharpness], outputs, constants)
-    path = graph_path(folder, "fp32", fused.name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
-
-
 def first_number(seed: int) -> np.float32:
     return np.random.default_rng(seed).standard_normal((2880, 32), np.float32)[0, 0]
 
@@ -334,7 +296,7 @@ def test_the_decoder_averages_probabilities_over_samples_and_sharpens_them() -> 
 def test_sharpness_changes_the_confidence_and_not_the_mask(segmenter: Segmenter) -> None:
     plain = segmenter.segment(FRAMES[0])
     config = replace(segmenter.config, sharpness=0.3)
-    softer = Segmenter(config, segmenter.labels, OnnxEngine(FOLDER), "one_step", SamplerOptions(), 0).segment(FRAMES[0])
+    softer = Segmenter(config, segmenter.labels, OnnxEngine(FOLDER)).segment(FRAMES[0])
     assert np.array_equal(softer.mask, plain.mask)
     assert (softer.confidence <= plain.confidence + 1e-6).all()
     assert softer.confidence.mean() < plain.confidence.mean() - 0.05

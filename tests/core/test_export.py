@@ -18,8 +18,7 @@ from camseg_core.cli import main
 from camseg_core.data.camvid import CamVid
 from camseg_core.errors import ConfigError, DataError, ModelError
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.samplers import SamplerOptions
-from camseg_core.runtime import Segmenter
+from camseg_core.runtime import Sampling, Segmenter
 from camseg_core.runtime.engine_onnx import OnnxEngine
 from camseg_core.runtime.export import Scores, export_onnx, trace_all
 from camseg_core.runtime.export import score as scoring
@@ -62,8 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, traced: list[Traced], data:
 @pytest.mark.parametrize(("sampler", "steps"), [("one_step", 1), ("ddim", 2), ("dpm_solver", 2)])
 def test_masks_are_torchs(folder: Path, data: Path, precision: str, sampler: str, steps: int) -> None:
     model, image = tiny_lite(), CamVid(data, "val")[0].image
-    options = SamplerOptions(steps, model.config.temperature)
-    expected = Segmenter(model.config, model.labels, TorchEngine(model), sampler, options, 0).segment(image)
+    expected = Segmenter(model.config, model.labels, TorchEngine(model), Sampling(sampler, steps)).segment(image)
     found = Segmenter.from_pretrained(folder, precision=precision, sampler=sampler, steps=steps, threads=1).segment(image)
     assert ("network" in found.timings) == (sampler == "ddim")
     # of random weights, neither classes nor their probabilities differ much, and many pixels are near a tie
@@ -73,7 +71,7 @@ def test_masks_are_torchs(folder: Path, data: Path, precision: str, sampler: str
 
 def test_a_fused_graph_gives_what_the_parts_give(folder: Path, data: Path) -> None:
     model, image = tiny_lite(), CamVid(data, "val")[1].image
-    parts = Segmenter(model.config, model.labels, OnnxEngine(folder, precision="fp32"), "ddim", SamplerOptions(2, 0.7), 5).segment(image)
+    parts = Segmenter(model.config, model.labels, OnnxEngine(folder, precision="fp32"), Sampling("ddim", 2, 0.7, seed=5)).segment(image)
     fused = Segmenter.from_pretrained(folder, precision="fp32", sampler="ddim", steps=2, temperature=0.7, seed=5).segment(image)
     assert list(fused.timings) == ["preprocess", "network", "postprocess"]
     assert (fused.mask == parts.mask).mean() > 0.999
