@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -65,7 +66,10 @@ class OnnxEngine:
         # threads that spin while they wait burn a core that the camera driver or the middleware needs
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.provider, self.fallback, sessions = _start(onnxruntime, graphs, options, engine_cache)
-        self.precision, self.fused = graphs[self.provider].precision, graphs[self.provider].fused
+        self._chosen = graphs[self.provider]
+        self.precision, self.fused = self._chosen.precision, self._chosen.fused
+        self._choose = partial(graphs_of, folder, self.provider, precision)
+        self._load = partial(OnnxEngine, folder, wanted, threads, precision=precision, engine_cache=engine_cache)
         if self.fallback:
             logger.warning("the model runs on %s: %s", self.provider, self.fallback)
         device = "cpu" if self.provider == "cpu" else "cuda"
@@ -75,8 +79,24 @@ class OnnxEngine:
 
     @property
     def takes_mask(self) -> bool:
-        """Whether the transformer can be told what is known of the mask."""
-        return "mask" in self._graphs["transformer"].inputs
+        """Whether the transformer can be told what is known of the mask; a graph of the whole network cannot."""
+        return self.fused is None and "mask" in self._graphs["transformer"].inputs
+
+    def check(self, fused: Fused | None) -> None:
+        """Look whether the folder has what `running` needs, without loading it.
+
+        Raises:
+            ModelError: a graph is missing.
+        """
+        self._choose(fused)
+
+    def running(self, fused: Fused | None) -> "OnnxEngine":
+        """An engine of this model that runs the fused graph if the folder has it, else the parts: this one if it does so, else another.
+
+        Raises:
+            ConfigError, ModelError: as for a new engine.
+        """
+        return self if self._choose(fused) == self._chosen else self._load(fused=fused)
 
     def encode_image(self, image: Ids) -> dict[str, DeviceArray]:
         """RGB `(B, H, W, 3)` to feature maps by name; `features` is `(B, C, h, w)` with one cell per token."""

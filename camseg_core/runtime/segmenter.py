@@ -12,8 +12,8 @@ import numpy.typing as npt
 from camseg_core.errors import ConfigError, ImageError
 from camseg_core.labels import Label, read_labels
 from camseg_core.model.config import CamSegConfig, load_config
-from camseg_core.model.passes import FrameInPasses, PassOptions, cells_of_tokens, sample_in_passes
-from camseg_core.model.samplers import FUSABLE, Noise, SamplerOptions, sampler_named, start_scale
+from camseg_core.model.passes import FrameInPasses, cells_of_tokens, sample_in_passes
+from camseg_core.model.samplers import Noise, sampler_named, start_scale
 from camseg_core.model.schedule import Schedule
 from camseg_core.runtime.bound_graph import DeviceArray
 from camseg_core.runtime.cells import cells_to_latents, latents_to_tokens, mean_of_squares
@@ -21,40 +21,30 @@ from camseg_core.runtime.engine import Engine, Floats, Ids
 from camseg_core.runtime.engine_onnx import OnnxEngine
 from camseg_core.runtime.frame import Frame, FrameNoise, Segmentation, Stages
 from camseg_core.runtime.framing import Fit, Framing
-from camseg_core.runtime.graphs import AUTO, Fused
+from camseg_core.runtime.graphs import AUTO
+from camseg_core.runtime.sampling import Sampling
 from camseg_core.weights import DEFAULT_MODEL, checkpoint_folder
 
 
 class Segmenter:
-    """A loaded model. The same frame gives the same mask, every time: the noise is drawn from `seed` anew for each frame."""
+    """A loaded model. The same frame gives the same mask, every time: the noise is drawn from `seed` anew for each frame.
 
-    def __init__(
-        self,
-        config: CamSegConfig,
-        labels: tuple[Label, ...],
-        engine: Engine,
-        sampler: str,
-        options: SamplerOptions,
-        seed: int,
-        samples: int = 1,
-        passes: PassOptions = PassOptions(),  # noqa: B008  # immutable
-    ) -> None:
-        if samples < 1:
-            raise ConfigError(f"samples is {samples}; it is 1 or more")
-        if passes.passes > 1 and not engine.takes_mask:
-            raise ConfigError(
-                f"passes is {passes.passes}, but {config.name} has no graph that can be told a part of the mask: passes must be 1"
-            )
+    Raises:
+        ConfigError: the sampling does not suit the model, see `check_sampling`.
+    """
+
+    def __init__(self, config: CamSegConfig, labels: tuple[Label, ...], engine: Engine, sampling: Sampling = Sampling()) -> None:  # noqa: B008
+        sampling.check(config)
+        if sampling.passes > 1 and not engine.takes_mask:
+            raise _no_passes(sampling, config)
         self.config = config
         self.labels = labels
+        self.sampling = sampling
         self._engine = engine
-        self._samples, self._passes = samples, passes
-        self._sampler = sampler_named(sampler)
-        self._start_scale = start_scale(sampler, options)
-        self._options = options
+        self._samples, self._passes, self._seed = sampling.samples, sampling.in_passes, sampling.seed
+        self._sampler, self._options = sampler_named(sampling.sampler), sampling.options(config)
+        self._start_scale = start_scale(sampling.sampler, self._options)
         self._schedule = Schedule.cosine(config.noise_steps)
-        self._schedule.respaced(options.steps)  # an impossible number of steps is refused now, not at the first frame
-        self._seed = seed
 
     @classmethod
     def from_pretrained(
@@ -76,7 +66,8 @@ class Segmenter:
     ) -> "Segmenter":
         """Load a bundled model by name or a checkpoint folder by path.
 
-        A graph of the whole network is used if the folder has one for this precision, sampler and number of steps, else its parts.
+        A graph of the whole network is used if the folder has one for this precision, sampler and number of steps, else its parts. How
+        masks are drawn (sampler to order, see `Sampling`) can be changed later, by `with_sampling`.
 
         Args:
             model: the name or the folder.
@@ -97,14 +88,40 @@ class Segmenter:
             ModelError: the folder is missing, incomplete or damaged, or lacks the graphs of this precision.
             ConfigError: an option is not among its choices, or no provider of the list can be used; the message lists them.
         """
+        sampling = Sampling(sampler, steps, temperature, eta, samples, passes, order, seed)
         folder = checkpoint_folder(model)
         config, labels = load_config(folder / "config.json"), read_labels(folder / "labels.json")
-        options = SamplerOptions(steps, config.temperature if temperature is None else temperature, eta)
-        pass_options = PassOptions(passes, order)
-        fused = _fused_graph(sampler, options) if samples == passes == 1 else None
+        sampling.check(config)  # before anything is loaded for it
         cache = None if engine_cache is None else Path(engine_cache)
-        engine = OnnxEngine(folder, provider, threads, precision=precision, fused=fused, engine_cache=cache)
-        return cls(config, labels, engine, sampler, options, seed, samples, pass_options)
+        engine = OnnxEngine(folder, provider, threads, precision=precision, fused=sampling.fused, engine_cache=cache)
+        return cls(config, labels, engine, sampling)
+
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Refuse what `with_sampling` would, without loading anything; while frames are segmented in another thread, too.
+
+        Raises:
+            ConfigError: the model's schedule does not have so many steps, or no graph that can be told a part of the mask.
+            ModelError: the folder lacks the graphs that it needs.
+        """
+        sampling.check(self.config)
+        self._engine.check(sampling.fused)
+        # of the parts that are not loaded, the configuration has to tell
+        takes_mask = self._engine.takes_mask if self._engine.fused is None else self.config.transformer.fusion == "grid"
+        if sampling.passes > 1 and not takes_mask:
+            raise _no_passes(sampling, self.config)
+
+    def with_sampling(self, sampling: Sampling) -> "Segmenter":
+        """The same model, drawing masks in another way, exactly as if it were loaded so.
+
+        It is on the same engine, and the two must not segment at the same time, unless there are other graphs to run: where a graph of
+        the whole network is loaded, or the folder has one for this sampler and its number of steps. Then another engine is loaded.
+
+        Raises:
+            ConfigError: as `check_sampling`, or no provider can be used for the other graphs.
+            ModelError: the folder lacks the graphs that it needs, or one is damaged.
+        """
+        self.check_sampling(sampling)
+        return Segmenter(self.config, self.labels, self._engine.running(sampling.fused), sampling)
 
     def with_sharpness(self, sharpness: float) -> "Segmenter":
         """The same model, on the same engine, with logits multiplied by `sharpness` before they become probabilities."""
@@ -254,7 +271,5 @@ class Segmenter:
         return cells
 
 
-def _fused_graph(sampler: str, options: SamplerOptions) -> Fused | None:
-    """The graph of the whole network that would give what the parts give with this sampler, if there can be one."""
-    steps = 1 if sampler == "one_step" else options.steps
-    return Fused(sampler, steps) if sampler in FUSABLE and options.eta == 0 and steps >= 1 else None
+def _no_passes(sampling: Sampling, config: CamSegConfig) -> ConfigError:
+    return ConfigError(f"passes is {sampling.passes}, but {config.name} has no graph that can be told a part of the mask: passes must be 1")

@@ -9,11 +9,11 @@ import torch
 
 from camseg_core.data.sample import Sample
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.samplers import SamplerOptions
 from camseg_core.runtime.bound_graph import DeviceArray
 from camseg_core.runtime.export.engine_torch import TorchEngine
 from camseg_core.runtime.export.parts import Arrays
 from camseg_core.runtime.framing import Framing
+from camseg_core.runtime.sampling import Sampling
 from camseg_core.runtime.segmenter import Segmenter
 
 Floats = npt.NDArray[np.float32]
@@ -36,8 +36,8 @@ def record(model: CamSeg, samples: Sequence[Sample]) -> Recorded:
     """
     engine = _Recorder(model)
     config, random = model.config, np.random.default_rng(0)
-    one_step = Segmenter(config, model.labels, engine, "one_step", SamplerOptions(1, config.temperature), seed=0)
-    ten_steps = Segmenter(config, model.labels, engine, "ddim", SamplerOptions(10, config.temperature), seed=0)
+    one_step = Segmenter(config, model.labels, engine)
+    ten_steps = Segmenter(config, model.labels, engine, Sampling("ddim", 10))
     for index, sample in enumerate(samples):
         if index % SEVERAL_STEPS_EVERY == 0:
             ten_steps.segment(sample.image)

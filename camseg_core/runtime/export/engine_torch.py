@@ -31,6 +31,13 @@ class TorchEngine:
         """Whether the transformer can be told what is known of the mask."""
         return self._model.config.transformer.fusion == "grid"
 
+    def check(self, fused: Fused | None) -> None:
+        """Nothing can be missing."""
+
+    def running(self, fused: Fused | None) -> "TorchEngine":
+        """This one: torch runs the parts in place of any fused graph."""
+        return self
+
     @torch.no_grad()
     def encode_image(self, image: Ids) -> dict[str, DeviceArray]:
         """As `OnnxEngine.encode_image`."""

@@ -10,10 +10,10 @@ from camseg_core.errors import DataError, ModelError
 from camseg_core.evaluation.metrics import Confusion
 from camseg_core.labels import UNLABELLED
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.samplers import SamplerOptions
 from camseg_core.runtime.engine import Engine
 from camseg_core.runtime.export.engine_torch import TorchEngine
 from camseg_core.runtime.graphs import Fused
+from camseg_core.runtime.sampling import Sampling
 from camseg_core.runtime.segmenter import Segmenter
 
 LARGEST_LOSS = 0.01
@@ -48,8 +48,8 @@ class Scores:
         return found, expected
 
     def _mean_iou(self, engine: Engine, sampling: Fused) -> float:
-        config, labels = self.model.config, self.model.labels
-        segmenter = Segmenter(config, labels, engine, sampling.sampler, SamplerOptions(sampling.steps, config.temperature), seed=0)
+        labels = self.model.labels
+        segmenter = Segmenter(self.model.config, labels, engine, Sampling(sampling.sampler, sampling.steps))
         index = np.full(256, UNLABELLED, np.uint8)  # train id to index of the labels
         index[[label.id for label in labels]] = range(len(labels))
         confusion = Confusion(len(labels))

@@ -1,0 +1,140 @@
+"""Sampling changed while a model is loaded: as if it had been loaded so, on the same engine wherever that runs the same graphs."""
+
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from fused_graph import without_graphs, write_fused
+from red_engine import RedEngine, red_segmenter
+
+from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.errors import ConfigError, ModelError
+from camseg_core.model.sizes import CAMSEG_LITE
+from camseg_core.runtime import Sampling, Segmenter
+from camseg_core.runtime.graphs import Fused
+from camseg_core.weights import checkpoint_folder
+
+FRAME = SyntheticDrive(frames=1)[0].image[160:288, 100:260]
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return Segmenter.from_pretrained(threads=1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A checkpoint folder with the parts, and a graph of the whole network for ddim in 4 steps that sees class 13 everywhere."""
+    folder = without_graphs(tmp_path)
+    shutil.copytree(checkpoint_folder("camseg-lite") / "onnx" / "fp32", folder / "onnx" / "fp32")
+    write_fused(folder, Fused("ddim", 4))
+    return folder
+
+
+@pytest.fixture
+def no_loading(monkeypatch: pytest.MonkeyPatch, segmenter: Segmenter) -> pytest.MonkeyPatch:
+    """Loading any graph is a failure."""
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: pytest.fail("a graph is loaded"))
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling("ddim", 4),
+        Sampling("dpm_solver", 3, temperature=0.5, seed=3),
+        Sampling("ancestral", 3, temperature=0.0),
+        Sampling("ddim", 2, eta=1.0, samples=2),
+        Sampling("ddim", 2, passes=3, order="confident"),
+        Sampling(seed=9),
+    ],
+    ids=str,
+)
+def test_a_changed_model_gives_what_one_that_is_loaded_so_gives(segmenter: Segmenter, sampling: Sampling) -> None:
+    changed, loaded = segmenter.with_sampling(sampling), Segmenter.from_pretrained(threads=1, **asdict(sampling))
+    assert changed._engine is segmenter._engine
+    assert changed.sampling == loaded.sampling == sampling
+    assert changed.temperature == loaded.temperature
+    before, found, expected = (each.segment(FRAME) for each in (segmenter, changed, loaded))
+    assert np.array_equal(found.mask, expected.mask)
+    assert np.array_equal(found.confidence, expected.confidence)
+    assert not np.array_equal(found.confidence, before.confidence)
+    again = changed.with_sampling(segmenter.sampling).segment(FRAME)
+    assert np.array_equal(again.confidence, before.confidence)
+
+
+def test_a_graph_of_the_whole_network_is_loaded_where_there_is_one_and_left_where_it_does_not_suit(folder: Path) -> None:
+    parts = Segmenter.from_pretrained(folder, threads=1)
+    fused = parts.with_sampling(Sampling("ddim", 4))
+    assert (fused.segment(FRAME).mask == 13).all()
+    assert list(fused.segment(FRAME).timings) == ["preprocess", "network", "postprocess"]
+    for same in (Sampling("ddim", 4, seed=5), Sampling("ddim", 4, temperature=0.5)):
+        assert fused.with_sampling(same)._engine is fused._engine
+    for other in (Sampling("ddim", 3), Sampling("ddim", 4, eta=0.5), Sampling("ddim", 4, passes=2), Sampling("ddim", 4, samples=2)):
+        assert parts.with_sampling(other)._engine is parts._engine
+        result, expected = (each.with_sampling(other).segment(FRAME) for each in (fused, parts))
+        assert np.array_equal(result.confidence, expected.confidence)
+
+
+def test_what_else_was_changed_stays(segmenter: Segmenter) -> None:
+    changed = segmenter.with_sharpness(0.5).with_sampling(Sampling("ddim", 2))
+    assert changed.config.sharpness == 0.5
+    assert changed.labels is segmenter.labels
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"sampler": "euler"}, "unknown sampler 'euler'; choose one of one_step"),
+        ({"steps": 0}, "steps is 0; it must be between 1 and 1000"),
+        ({"sampler": "ddim", "steps": 1001}, "steps is 1001; it must be between 1 and 1000"),
+        ({"temperature": -1.0}, r"temperature is -1\.0; it is 0 or more"),
+        ({"eta": 1.5}, r"eta is 1\.5; it is from 0 to 1"),
+        ({"samples": 0}, "samples is 0; it is 1 or more"),
+        ({"passes": 0}, "passes is 0; it is 1 or more"),
+        ({"order": "best"}, "unknown order 'best'; choose one of random, confident"),
+        ({"seed": -1}, "seed is -1; it is 0 or more"),
+    ],
+)
+def test_what_does_not_suit_is_refused_as_at_loading_and_without_loading(
+    segmenter: Segmenter, no_loading: pytest.MonkeyPatch, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        segmenter.check_sampling(Sampling(**options))
+    with pytest.raises(ConfigError, match=said):
+        segmenter.with_sampling(Sampling(**options))
+    with pytest.raises(ConfigError, match=said):
+        Segmenter.from_pretrained(**options)
+
+
+def test_a_check_loads_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [Segmenter.from_pretrained(folder, threads=1, sampler="ddim", steps=steps) for steps in (3, 4)]
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: pytest.fail("a graph is loaded"))
+    for segmenter in both:
+        for sampling in (Sampling(), Sampling("ddim", 4), Sampling("ddim", 3), Sampling(passes=4)):
+            segmenter.check_sampling(sampling)
+
+
+def test_missing_parts_are_told_by_the_check(tmp_path: Path) -> None:
+    folder = without_graphs(tmp_path)
+    write_fused(folder, Fused("ddim", 4))
+    segmenter = Segmenter.from_pretrained(folder, sampler="ddim", steps=4)
+    segmenter.check_sampling(Sampling("ddim", 4, seed=1))
+    for refused in (segmenter.check_sampling, segmenter.with_sampling):
+        with pytest.raises(ModelError, match=r"missing .*image_encoder\.onnx"):
+            refused(Sampling("ddim", 5))
+    assert (segmenter.segment(FRAME).mask == 13).all()
+
+
+def test_passes_need_a_graph_that_takes_a_part_of_the_mask() -> None:
+    sequence = replace(CAMSEG_LITE, transformer=replace(CAMSEG_LITE.transformer, fusion="sequence"))
+    parts = RedEngine()
+    parts.fused = None
+    for segmenter in (red_segmenter(parts), red_segmenter(RedEngine(), sequence)):
+        for refused in (segmenter.check_sampling, segmenter.with_sampling):
+            with pytest.raises(ConfigError, match="passes is 2, but camseg-lite has no graph that can be told a part of the mask"):
+                refused(Sampling(passes=2))
