@@ -66,20 +66,19 @@ def _problem(endpoint: TopicEndpointInfo, message_type: Any, offered: QoSProfile
     own_type = type_name(message_type)
     if endpoint.topic_type != own_type:
         return f"{does} {{topic}} as {endpoint.topic_type}, this node has it as {own_type}: they never meet; remap one of them"
-    compatibility, _ = qos_check_compatible(offered, asked)
-    if compatibility != QoSCompatibility.ERROR:
-        return ""
     mine = asked if offered is endpoint.qos_profile else offered
     policies = [
         (policy, getattr(endpoint.qos_profile, policy), getattr(mine, policy))
         for policy in ("reliability", "durability", "liveliness")
         if _stops(policy, offered, asked)
     ]
+    if not policies:
+        return ""
     text = " and ".join(
         f"{its} {policy} {theirs.name.lower()} where this node {ours} {own.name.lower()}" for policy, theirs, own in policies
     )
     return (
-        f"{does} {{topic}} but {text or 'its QoS does not suit this node'}: nothing passes between them; set one side's QoS to the other's"
+        f"{does} {{topic}} but {text}: nothing passes between them; set one side's QoS to the other's"
     )
 
 

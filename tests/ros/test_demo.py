@@ -67,8 +67,9 @@ def test_the_whole_demo(tmp_path: Path) -> None:
     result = json.loads((out / "summary.json").read_text())
     assert (result["passed"], result["sent"], result["answered"], result["lost"]) == (True, 5, 5, 0)
     assert sum(result["classes"].values()) == pytest.approx(1.0)
-    (node,) = result["node"].values()
+    node = result["node"]["/segmentation: camera"]
     assert node["frames dropped"] == "0"
+    assert result["node"]["/segmentation: model"]["state"] == "active"
     assert 0 < result["node_peak_memory_mb"] < 1024
 
     page = (out / "index.html").read_text(encoding="utf-8")
