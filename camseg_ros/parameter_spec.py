@@ -61,7 +61,8 @@ class Spec:
         chosen = [part.strip() for part in value.split(",")] if self.several and isinstance(value, str) else [value]
         if self.choices and not all(each in self.choices for each in chosen):
             raise self._refusal(value)
-        self._check_limits(value)
+        if not self._within(value):
+            raise self._refusal(value)
         return value
 
     def _check_list(self, value: object) -> tuple[str, ...] | tuple[float, ...]:
@@ -73,13 +74,12 @@ class Spec:
             return tuple(entry for entry in entries if entry.strip())
         if entries is None or len(entries) != len(self.default) or not all(type(entry) in (int, float) for entry in entries):
             raise self._refusal(value, f" ({_type_name(value)})")
-        for entry in entries:
-            self._check_limits(entry)
+        if not all(map(self._within, entries)):
+            raise self._refusal(entries)
         return tuple(map(float, entries))
 
-    def _check_limits(self, value: object) -> None:
-        if self.limits and not (isinstance(value, int | float) and self.limits[0] <= value <= self.limits[1]):
-            raise self._refusal(value)
+    def _within(self, value: object) -> bool:
+        return not self.limits or (isinstance(value, int | float) and self.limits[0] <= value <= self.limits[1])
 
     def _refusal(self, value: object, kind: str = "") -> ConfigError:
         shown = repr(value)

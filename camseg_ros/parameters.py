@@ -341,29 +341,36 @@ def declare(node: Node) -> tuple[Parameters, list[str]]:
     for name in sorted(node.get_parameters_by_prefix("")):
         if name not in values and name not in own and name.split(".")[0] not in MIDDLEWARE_OWN:
             node.undeclare_parameter(name)
-            close = difflib.get_close_matches(name, [*values, *possible], n=1)
-            remedy = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(values)}"
-            warnings.append(f"unknown parameter '{name}' is ignored; {remedy}")
+            warnings.append(f"unknown parameter '{name}' is ignored; {_remedy(name, cameras, possible)}")
     given = Parameters(**values, own=own)  # type: ignore[arg-type]  # each value has its default's type, and a test holds the fields against the defaults
     given.check_together()
     return given, warnings
 
 
+def _remedy(name: str, cameras: tuple[Any, ...], possible: Mapping[str, Spec]) -> str:
+    """What to do about a name that no parameter has."""
+    camera, _, last = name.rpartition(".")
+    if camera in cameras and last in BY_NAME:
+        return f"'{last}' is the same for all cameras"
+    close = difflib.get_close_matches(name, [*BY_NAME, *possible], n=1)
+    return f"did you mean '{close[0]}'?" if close else f"known are {', '.join(BY_NAME)}"
+
+
 def _declare(node: Node, spec: Spec, name: str) -> Value:
     """Declare the parameter of `spec` under `name` with what the user gave for it, and give its value."""
-    given = spec.ros_default
-    if node.has_parameter(name):
-        given = node.get_parameter(name).value
-        try:
-            spec.check(given)
-        except ConfigError as error:
-            raise ConfigError(str(error).replace(f"'{spec.name}'", f"'{name}'", 1)) from error
+    spec = _called(spec, name)
+    value = spec.check(node.get_parameter(name).value if node.has_parameter(name) else spec.ros_default)
+    if node.has_parameter(name):  # without type and range, from what the user gave
         node.undeclare_parameter(name)
-    value = spec.check(given)
     # an empty list has no type for ROS, so the default stands in its place
     shown = (list(value) or spec.ros_default) if isinstance(value, tuple) else value
     node.declare_parameter(name, shown, spec.descriptor(), ignore_override=True)
     return value
+
+
+def _called(spec: Spec, name: str) -> Spec:
+    """The same parameter by the name that it has for one camera, if `name` is such a one."""
+    return spec if name == spec.name else replace(spec, name=name, per_camera=False)
 
 
 def change(
@@ -388,7 +395,7 @@ def change(
                 continue
             values = changed if parameter.name == spec.name else own
             before = getattr(current, spec.name) if values is changed else own[parameter.name]
-            value = spec.check(parameter.value)
+            value = _called(spec, parameter.name).check(parameter.value)
             if spec.fixed_because and (configured or spec.fixed_for_good) and value != before:
                 when = "runs" if spec.fixed_for_good else "is configured"
                 raise ConfigError(f"parameter '{parameter.name}' cannot change while the node {when}: {spec.fixed_because}")

@@ -1,10 +1,16 @@
-"""The level and the sentence for every state of a stream."""
+"""The level and the sentence for every state of a stream, and the numbers behind it."""
 
-from builtin_interfaces.msg import Time
+import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from camseg_ros.diagnostics import ERROR_SHOWN_S, SILENT_AFTER_S, diagnostic_array, health, status
-from camseg_ros.statistics import StreamStatistics
+from camseg_ros.diagnostics import ERROR_SHOWN_S, Health, Limits, Overrun, camera_health, resident_megabytes, status, stream_values
+from camseg_ros.endpoints import Endpoints
+from camseg_ros.statistics import PAUSED, REPLACED, StreamStatistics
+
+LIMITS = Limits(budget_ms=100.0, error_after=10.0, silent_after=3.0)
+NOBODY, CAMERA = Endpoints((), ()), Endpoints(("/camera_driver",), ())
+MISMATCH = Endpoints((), ("/camera_driver publishes /image but offers durability volatile",))
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
 class Stream(StreamStatistics):
@@ -14,66 +20,120 @@ class Stream(StreamStatistics):
         self.now = 50.0
         super().__init__(lambda: self.now)
 
-    def health(self, publishers: int = 1) -> tuple[bytes, str]:
-        return health(self.snapshot(), "/camera/image", publishers)
+    def answer(self, latency_ms: float = 5.0) -> None:
+        self.frame_received()
+        self.frame_published(latency_ms, {}, (4, 4))
+
+    def health(self, endpoints: Endpoints = CAMERA, overrun: float | None = None) -> Health:
+        return camera_health(self.snapshot(), "/image", endpoints, LIMITS, overrun)
 
 
-def test_silence_is_a_warning_that_says_what_to_check() -> None:
+def test_at_first_it_waits() -> None:
+    stream = Stream()
+    stream.now += LIMITS.silent_after
+    assert stream.health(NOBODY) == stream.health(CAMERA) == (OK, "waiting for the first image on /image")
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "texts"),
+    [
+        (NOBODY, ["nothing publishes there; check the topic name"]),
+        (CAMERA, ["matched with /camera_driver, but silent: ", "config/fastdds.xml"]),
+        (MISMATCH, [MISMATCH.problems[0]]),
+    ],
+)
+def test_silence_from_the_start_is_a_warning_that_says_what_to_check(endpoints: Endpoints, texts: list[str]) -> None:
     stream = Stream()
     stream.now += 7
-    level, text = stream.health(publishers=0)
-    assert level == DiagnosticStatus.WARN
-    assert text == "no images on /camera/image for 7 s: nothing publishes there; check the topic name"
-    level, text = stream.health(publishers=2)
-    assert level == DiagnosticStatus.WARN
-    assert "although 2 publish there" in text
-    assert "fastdds.xml" in text
+    level, text = stream.health(endpoints)
+    assert level == WARN
+    assert text.startswith("no images on /image for 7 s: ")
+    assert all(each in text for each in texts)
+
+
+def test_a_publisher_that_can_never_be_heard_is_told_at_once() -> None:
+    stream = Stream()
+    assert stream.health(MISMATCH) == (WARN, f"no images on /image for 0 s: {MISMATCH.problems[0]}")
+    stream.answer()
+    assert stream.health(Endpoints(("/other",), MISMATCH.problems)) == (WARN, MISMATCH.problems[0])
 
 
 def test_serving_and_then_silent() -> None:
     stream = Stream()
-    stream.frame_received()
-    stream.frame_published(5.0, {}, (4, 4))
-    assert stream.health() == (DiagnosticStatus.OK, "serving")
-    stream.now += SILENT_AFTER_S + 1
-    assert stream.health() == (DiagnosticStatus.WARN, "no images on /camera/image for 4 s (1 publish there)")
+    stream.answer()
+    assert stream.health() == (OK, "serving")
+    stream.now += LIMITS.silent_after
+    assert stream.health() == (OK, "serving")
+    stream.now += 1
+    silent = "no images on /image for 4 s: "
+    assert stream.health() == (WARN, f"{silent}/camera_driver still publishes there but sends nothing; check the camera")
+    assert stream.health(NOBODY) == (WARN, f"{silent}nothing publishes there; check the topic name and whether the camera runs")
+
+
+def test_after_a_rest_the_silence_counts_from_when_images_are_taken_again() -> None:
+    stream = Stream()
+    stream.answer()
+    stream.now += 100
+    stream.begin()
+    assert stream.health() == (OK, "serving")
+    stream.now += LIMITS.silent_after + 1
+    level, text = stream.health()
+    assert (level, text.split(":")[0]) == (WARN, "no images on /image for 4 s")
 
 
 def test_an_error_is_a_warning_while_other_frames_are_answered_and_else_an_error() -> None:
     stream = Stream()
     stream.frame_received()
     stream.frame_rejected("step", "the step is wrong")
-    assert stream.health() == (DiagnosticStatus.ERROR, "the step is wrong")
+    assert stream.health() == (ERROR, "the step is wrong")
     stream.now += 1
-    stream.frame_received()
-    stream.frame_published(5.0, {}, (4, 4))
-    assert stream.health() == (DiagnosticStatus.WARN, "the step is wrong")
+    stream.answer()
+    assert stream.health() == (WARN, "the step is wrong")
     stream.now += ERROR_SHOWN_S
-    stream.frame_received()
-    stream.frame_published(5.0, {}, (4, 4))
-    assert stream.health() == (DiagnosticStatus.OK, "serving")
+    stream.answer()
+    assert stream.health() == (OK, "serving")
 
 
-def test_the_message_has_every_number() -> None:
+def test_too_long_a_latency_is_a_warning_and_in_time_an_error() -> None:
+    stream = Stream()
+    stream.answer(latency_ms=123.0)
+    for overrun, level in ((0.0, WARN), (9.9, WARN), (10.0, ERROR)):
+        assert stream.health(overrun=overrun)[0] == level
+    text = stream.health(overrun=4.0)[1]
+    assert text.startswith("p95 latency 123 ms is above the budget of 100 ms for 4 s; take fewer steps, ")
+
+
+def test_an_overrun_counts_from_its_start_and_ends_below_the_budget() -> None:
+    now = 7.0
+    overrun = Overrun(lambda: now)
+    assert overrun.seconds(None, 100.0) is None
+    assert overrun.seconds(100.0, 100.0) is None
+    assert overrun.seconds(100.1, 100.0) == 0.0
+    now = 9.5
+    assert overrun.seconds(150.0, 100.0) == 2.5
+    assert overrun.seconds(150.0, 200.0) is None, "a greater budget ends it"
+    assert overrun.seconds(250.0, 200.0) == 0.0
+    now = 11.0
+    assert overrun.seconds(None, 200.0) is None, "no frames any more end it"
+    assert overrun.seconds(250.0, 200.0) == 0.0
+
+
+def test_the_values_have_every_number() -> None:
     stream = Stream()
     for number in range(3):
         stream.now += 0.5
         stream.frame_received()
         stream.frame_published(10.0 + number, {"wait": 1.25}, (480, 360))
     stream.frame_rejected("truncated", "cut short")
-    stream.frame_dropped()
-    facts = {"model": "camseg-lite", "input topic": "/image"}
-    message = diagnostic_array([status("/segmentation", stream.snapshot(), facts, 1)], Time(sec=9))
-    assert message.header.stamp.sec == 9
-    (entry,) = message.status
-    assert entry.name == "/segmentation"
-    assert entry.level == DiagnosticStatus.WARN
-    assert {value.key: value.value for value in entry.values} == {
-        "model": "camseg-lite",
-        "input topic": "/image",
+    stream.frame_dropped(REPLACED)
+    stream.frame_dropped(PAUSED)
+    stream.frame_dropped(PAUSED)
+    assert stream_values(stream.snapshot()) == {
         "frames received": "3",
         "frames published": "3",
-        "frames dropped": "1",
+        "frames dropped": "3",
+        "dropped: paused": "2",
+        "dropped: replaced by a fresher one": "1",
         "frames rejected": "1",
         "rejected: truncated": "1",
         "publish failures": "0",
@@ -85,5 +145,22 @@ def test_the_message_has_every_number() -> None:
         "image size": "480x360",
         "age of last input (s)": "0.0",
         "last error": "cut short",
-        "publishers on the input topic": "1",
     }
+
+
+def test_what_has_not_happened_yet_says_so() -> None:
+    values = stream_values(Stream().snapshot())
+    assert {name for name, value in values.items() if value == "none yet"} == {
+        "latency p50 (ms)",
+        "latency p95 (ms)",
+        "image size",
+        "age of last input (s)",
+    }
+    assert values["last error"] == "none"
+
+
+def test_an_entry_has_its_level_sentence_and_values() -> None:
+    entry = status("/segmentation: left", "/left/image", (WARN, "look"), {"a": "1", "b": "2"})
+    assert (entry.name, entry.hardware_id, entry.level, entry.message) == ("/segmentation: left", "/left/image", WARN, "look")
+    assert [(value.key, value.value) for value in entry.values] == [("a", "1"), ("b", "2")]
+    assert resident_megabytes() > 1

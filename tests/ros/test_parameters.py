@@ -1,53 +1,77 @@
 """The declarations, the file and the checks hold together; wrong values are told with what would be right."""
 
-from dataclasses import fields
+import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any, get_args, get_origin
 
 import pytest
 import yaml
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from camseg_core.errors import ConfigError
-from camseg_ros.parameters import SPECS, Parameters, Spec, change
+from camseg_ros.parameter_spec import Spec
+from camseg_ros.parameters import BY_NAME, SPECS, CameraParameters, Parameters, change, declare
 from camseg_ros.share import share_file
 
-BY_NAME = {spec.name: spec for spec in SPECS}
-DEFAULTS = Parameters(**{spec.name: spec.default for spec in SPECS})  # type: ignore[arg-type]
+DEFAULTS = Parameters(**{spec.name: spec.check(spec.ros_default) for spec in SPECS})  # type: ignore[arg-type]
 
 
 def test_fields_and_declarations_agree() -> None:
-    assert [(field.name, field.type) for field in fields(Parameters)] == [(spec.name, type(spec.default)) for spec in SPECS]
+    own_field = fields(Parameters)[-1]
+    assert own_field.name == "own"
+    assert [field.name for field in fields(Parameters)[:-1]] == [spec.name for spec in SPECS]
+    for field, spec in zip(fields(Parameters), SPECS, strict=False):
+        assert (get_origin(field.type) or field.type) is type(spec.default), spec.name
+        if isinstance(spec.default, tuple):
+            assert get_args(field.type)[0] is type(spec.default[0]), spec.name
+
+
+def test_a_cameras_fields_are_the_parameters_that_may_differ_between_cameras() -> None:
+    assert [field.name for field in fields(CameraParameters)] == [spec.name for spec in SPECS if spec.per_camera]
+    types = {field.name: field.type for field in fields(Parameters)}
+    assert all(field.type == types[field.name] for field in fields(CameraParameters))
 
 
 def test_the_file_holds_every_parameter_with_its_default_and_a_comment() -> None:
-    path = share_file("config/segment.param.yaml")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    text = share_file("config/segment.param.yaml").read_text(encoding="utf-8")
+    content = yaml.safe_load(text)
     assert list(content) == ["/**"]
     given = content["/**"]["ros__parameters"]
-    assert given == {spec.name: spec.default for spec in SPECS}
+    assert list(given) == [spec.name for spec in SPECS]
+    lines = text.splitlines()
     for spec in SPECS:
-        assert spec.check(given[spec.name]) == spec.default
-        assert type(given[spec.name]) is type(spec.default)
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for spec in SPECS:
-        above = lines[next(i for i, line in enumerate(lines) if line.strip().startswith(f"{spec.name}:")) - 1].strip()
-        assert above.startswith("#"), spec.name
+        assert given[spec.name] == spec.ros_default
+        assert type(given[spec.name]) is type(spec.ros_default)
+        (place,) = (number for number, line in enumerate(lines) if line.startswith(f"    {spec.name}:"))
+        start = place
+        while lines[start - 1].strip().startswith("#"):
+            start -= 1
+        above = " ".join(line.strip(" #") for line in lines[start:place])
+        assert above, f"{spec.name} has no comment above it"
         assert all(choice in above for choice in spec.choices), spec.name
-        for limit in spec.limits or ():
-            assert f"{limit:g}" in above.replace(".0", "") or str(limit) in above, spec.name
+        # limits of many digits stand there with all of them
+        assert all(str(limit) in above for limit in spec.limits or ()), spec.name
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 def test_every_declaration_is_complete_and_takes_its_default(spec: Spec) -> None:
     assert spec.description.endswith(".")
-    assert spec.check(spec.default) == spec.default
+    value = spec.check(spec.ros_default)
+    assert value == (() if spec.default == ("",) else spec.default)
     descriptor = spec.descriptor()
     assert descriptor.description == spec.description
     assert spec.takes in descriptor.additional_constraints
-    assert ("fixed while the node runs: " in descriptor.additional_constraints) == bool(spec.fixed_because)
-    if spec.limits:
-        (limits,) = [*descriptor.integer_range, *descriptor.floating_point_range]
-        assert (limits.from_value, limits.to_value) == spec.limits
+    when = "runs" if spec.fixed_for_good else "is configured"
+    assert (f"fixed while the node {when}: " in descriptor.additional_constraints) == bool(spec.fixed_because)
+    assert (f"<camera>.{spec.name}" in descriptor.additional_constraints) == spec.per_camera
+    ranges = [*descriptor.integer_range, *descriptor.floating_point_range]
+    assert [(limits.from_value, limits.to_value) for limits in ranges] == (
+        [spec.limits] if spec.limits and not isinstance(spec.default, tuple) else []
+    )
 
 
 @pytest.mark.parametrize(
@@ -69,6 +93,15 @@ def test_every_declaration_is_complete_and_takes_its_default(spec: Spec) -> None
         ("model", 7, "parameter 'model' takes a string, got 7 (an integer)"),
         ("model", ["a"], "parameter 'model' takes a string, got ['a'] (a list)"),
         ("model", None, "parameter 'model' takes a string, got None (no value)"),
+        ("autostart", 1, "parameter 'autostart' takes true/false, got 1 (an integer)"),
+        ("run_length_mask", "true", "parameter 'run_length_mask' takes true/false, got 'true' (a string)"),
+        ("cameras", "left", "parameter 'cameras' takes a list of strings, got 'left' (a string)"),
+        ("cameras", ["left", 2], "parameter 'cameras' takes a list of strings, got ['left', 2] (a list)"),
+        ("cameras", b"left", "parameter 'cameras' takes a list of strings, got b'left' (a list)"),
+        ("roi", [0.0, 1.0], "parameter 'roi' takes a list of 4 numbers from 0.0 to 1.0, got [0.0, 1.0] (a list)"),
+        ("roi", [0, 0, 1, True], "parameter 'roi' takes a list of 4 numbers from 0.0 to 1.0, got [0, 0, 1, True] (a list)"),
+        ("roi", [0, 0, 1, 1.5], "parameter 'roi' takes a list of 4 numbers from 0.0 to 1.0, got [0, 0, 1, 1.5]"),
+        ("roi", 0.5, "parameter 'roi' takes a list of 4 numbers from 0.0 to 1.0, got 0.5 (a number)"),
     ],
 )
 def test_a_wrong_value_is_told_with_what_would_be_right(name: str, value: object, text: str) -> None:
@@ -77,39 +110,215 @@ def test_a_wrong_value_is_told_with_what_would_be_right(name: str, value: object
     assert str(caught.value) == text
 
 
+def test_an_endless_value_is_not_repeated_whole() -> None:
+    with pytest.raises(ConfigError) as caught:
+        BY_NAME["provider"].check("x" * 100_000)
+    assert len(str(caught.value)) < 400
+
+
 def test_a_list_of_providers_will_do_for_one() -> None:
     for value in ("tensorrt,cuda,cpu", "cuda, cpu", "tensorrt"):
         assert BY_NAME["provider"].check(value) == value
 
 
-def test_an_integer_will_do_for_a_number() -> None:
+def test_an_integer_will_do_for_a_number_also_in_a_list() -> None:
     value = BY_NAME["overlay_opacity"].check(1)
     assert (value, type(value)) == (1.0, float)
+    for given in ([0, 0, 1, 1], array.array("q", [0, 0, 1, 1]), (0.0, 0, 1, 1.0)):
+        region = BY_NAME["roi"].check(given)
+        assert region == (0.0, 0.0, 1.0, 1.0)
+        assert isinstance(region, tuple)
+        assert all(type(entry) is float for entry in region)
 
 
-def test_what_may_change_changes_and_the_rest_says_why_not() -> None:
-    changed, answer = change(DEFAULTS, [Parameter("overlay_opacity", value=0.25)])
+@pytest.mark.parametrize("given", [[""], [], ["", "  "], ()])
+def test_a_list_of_blank_strings_means_none(given: object) -> None:
+    assert BY_NAME["enabled_classes"].check(given) == ()
+    assert BY_NAME["cameras"].check(["", "left"]) == ("left",)
+
+
+def test_without_names_there_is_one_camera_without_a_name() -> None:
+    assert DEFAULTS.camera_names == ("",)
+    assert DEFAULTS.camera("").image_topic == "image"
+    assert replace(DEFAULTS, cameras=("left", "right")).camera_names == ("left", "right")
+
+
+def test_a_camera_goes_by_its_own_value_and_else_by_the_nodes() -> None:
+    given = replace(
+        DEFAULTS,
+        cameras=("left", "right"),
+        frame_id="rig",
+        own={"left.image_topic": "/left/raw", "left.resize_mode": "crop", "left.roi": (0.0, 0.5, 1.0, 1.0), "right.frame_id": "r"},
+    )
+    left, right = given.camera("left"), given.camera("right")
+    assert (left.image_topic, left.frame_id, left.fit.mode, left.fit.roi) == ("/left/raw", "rig", "crop", (0.0, 0.5, 1.0, 1.0))
+    assert (right.image_topic, right.frame_id, right.fit.mode, right.fit.roi) == ("image", "r", "letterbox", (0.0, 0.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"cameras": ("front left",)}, "'front left': a camera's name is made of letters, digits and _"),
+        ({"cameras": ("1st",)}, "'1st': a camera's name is made of"),
+        ({"cameras": ("a/b",)}, "'a/b': a camera's name is made of"),
+        ({"cameras": ("left", "right", "left")}, "'left', which is there twice"),
+        ({"cameras": ("model",)}, "'model', which is a parameter"),
+        ({"roi": (0.0, 0.0, 0.5, 1.0)}, "roi needs mode crop, not letterbox"),
+        ({"resize_mode": "crop", "roi": (0.5, 0.0, 0.5, 1.0)}, "0 <= left < right <= 1"),
+        ({"cameras": ("left",), "own": {"left.roi": (0.0, 0.0, 0.5, 1.0)}}, "camera 'left': roi needs mode crop"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(values: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigError, match=".") as caught:
+        replace(DEFAULTS, **values).check_together()
+    assert text in str(caught.value)
+
+
+def test_values_that_go_together_are_taken() -> None:
+    replace(DEFAULTS, resize_mode="crop", roi=(0.0, 0.0, 0.5, 1.0)).check_together()
+    replace(DEFAULTS, cameras=("left", "Right_2")).check_together()
+
+
+def other_value(spec: Spec) -> Any:
+    """A good value that is not the default."""
+    if isinstance(spec.default, tuple):
+        return ["other"] if isinstance(spec.default[0], str) else [0.0, 0.0, 0.5, 0.5]
+    if isinstance(spec.default, bool):
+        return not spec.default
+    return spec.choices[-1] if spec.choices else "other" if isinstance(spec.default, str) else spec.default + 1
+
+
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if spec.fixed_because], ids=lambda spec: spec.name)
+def test_what_is_fixed_while_configured_says_why_and_what_to_do(spec: Spec) -> None:
+    wanted = [Parameter("overlay_opacity", value=0.1), Parameter(spec.name, value=other_value(spec))]
+    kept, answer = change(DEFAULTS, wanted, configured=True)
+    assert not answer.successful
+    assert kept is DEFAULTS
+    when = "runs" if spec.fixed_for_good else "is configured"
+    assert answer.reason.startswith(f"parameter '{spec.name}' cannot change while the node {when}: ")
+    assert "restart the node" in answer.reason
+    changed, answer = change(DEFAULTS, wanted, configured=False)
+    assert answer.successful != spec.fixed_for_good
+    assert (changed is DEFAULTS) == spec.fixed_for_good
+
+
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if not spec.fixed_because and spec.name != "roi"], ids=lambda spec: spec.name)
+def test_everything_else_changes_while_the_node_runs(spec: Spec) -> None:
+    value = other_value(spec)
+    value = 0.25 if spec.limits == (0.0, 1.0) else value
+    changed, answer = change(DEFAULTS, [Parameter(spec.name, value=value)], configured=True)
+    assert answer.successful, answer.reason
+    assert getattr(changed, spec.name) == (tuple(value) if isinstance(value, list) else value)
+
+
+def test_what_only_goes_together_is_changed_together() -> None:
+    region = Parameter("roi", value=[0.0, 0.5, 1.0, 1.0])
+    kept, answer = change(DEFAULTS, [region], configured=True)
+    assert (kept, answer.reason) == (DEFAULTS, "roi needs mode crop, not letterbox")
+    changed, answer = change(DEFAULTS, [region, Parameter("resize_mode", value="crop")], configured=True)
     assert answer.successful
-    assert changed.overlay_opacity == 0.25
-    for spec in SPECS:
-        if not spec.fixed_because:
-            continue
-        other = spec.choices[-1] if spec.choices else "other" if isinstance(spec.default, str) else spec.default + 1
-        kept, answer = change(DEFAULTS, [Parameter("overlay_opacity", value=0.1), Parameter(spec.name, value=other)])
-        assert not answer.successful
-        assert f"parameter '{spec.name}' cannot change while the node runs: " in answer.reason
-        assert kept is DEFAULTS
+    assert changed.camera("").fit.roi == (0.0, 0.5, 1.0, 1.0)
 
 
 def test_setting_the_same_value_again_is_fine_and_a_wrong_one_is_not() -> None:
-    assert change(DEFAULTS, [Parameter("model", value="camseg-lite")]) == (DEFAULTS, change(DEFAULTS, [])[1])
-    kept, answer = change(DEFAULTS, [Parameter("overlay_opacity", value=2.0)])
+    same = [Parameter("model", value="camseg-lite"), Parameter("cameras", value=[""]), Parameter("warm_up_sizes", value=["640x480"])]
+    assert change(DEFAULTS, same, configured=True) == (DEFAULTS, change(DEFAULTS, [], True)[1])
+    kept, answer = change(DEFAULTS, [Parameter("overlay_opacity", value=2.0)], configured=True)
     assert kept is DEFAULTS
     assert "takes a number from 0.0 to 1.0, got 2.0" in answer.reason
 
 
+def test_a_value_that_does_not_suit_what_is_loaded_is_refused_with_its_reason() -> None:
+    asked: list[Parameters] = []
+
+    def suits(wanted: Parameters) -> None:
+        asked.append(wanted)
+        if wanted.steps == 7:
+            raise ConfigError("seven steps do not suit")
+
+    kept, answer = change(DEFAULTS, [Parameter("steps", value=7), Parameter("seed", value=3)], True, suits)
+    assert (kept is DEFAULTS, answer.successful, answer.reason) == (True, False, "seven steps do not suit")
+    assert (asked[0].steps, asked[0].seed) == (7, 3)
+    assert change(DEFAULTS, [Parameter("steps", value=8)], True, suits)[0].steps == 8
+
+
+def test_a_cameras_own_value_changes_by_its_own_name() -> None:
+    given = replace(DEFAULTS, cameras=("left", "right"), own={"left.frame_id": "l", "left.image_topic": "/l", "left.max_age_ms": 5.0})
+    changed, answer = change(given, [Parameter("left.frame_id", value="new"), Parameter("frame_id", value="rig")], configured=True)
+    assert answer.successful
+    assert (changed.camera("left").frame_id, changed.camera("right").frame_id) == ("new", "rig")
+    assert given.camera("left").frame_id == "l", "the values before are not touched"
+    _, answer = change(given, [Parameter("left.image_topic", value="/other")], configured=True)
+    assert answer.reason.startswith("parameter 'left.image_topic' cannot change while the node is configured: ")
+    changed, answer = change(given, [Parameter("left.image_topic", value="/other")], configured=False)
+    assert changed.camera("left").image_topic == "/other"
+    _, answer = change(given, [Parameter("left.max_age_ms", value=-1.0)], configured=True)
+    assert answer.reason == "parameter 'left.max_age_ms' takes a number from 0.0 to 600000.0, got -1.0"
+
+
 def test_other_parameters_are_left_to_others() -> None:
-    assert change(DEFAULTS, [Parameter("use_sim_time", value=True)])[1].successful
+    for name in ("use_sim_time", "qos_overrides./image.subscription.depth", "right.frame_id", "x.model"):
+        assert change(DEFAULTS, [Parameter(name, value=True)], configured=True) == (DEFAULTS, change(DEFAULTS, [], True)[1])
+
+
+@contextmanager
+def node_given(values: dict[str, Any]) -> Iterator[Node]:
+    """A node that was given these values by the user."""
+    overrides = [Parameter(name, value=value) for name, value in values.items()]
+    node = Node("declaring", parameter_overrides=overrides, automatically_declare_parameters_from_overrides=True)
+    yield node
+    node.destroy_node()
+
+
+def test_without_anything_given_all_have_their_defaults(ros: None) -> None:
+    with node_given({}) as node:
+        assert declare(node) == (DEFAULTS, [])
+        assert {name: node.get_parameter(name).value for name in BY_NAME} == {spec.name: spec.ros_default for spec in SPECS}
+        assert node.describe_parameter("roi").additional_constraints.startswith("takes a list of 4 numbers from 0.0 to 1.0; may change")
+
+
+def test_what_was_given_is_taken_in_the_declared_type(ros: None) -> None:
+    values = {
+        "threads": 3,
+        "overlay_opacity": 1,
+        "roi": [0, 0, 1, 1],
+        "cameras": ["left", ""],
+        "autostart": False,
+        "left.roi": [0, 0, 1, 1],
+    }
+    with node_given(values) as node:
+        given, warnings = declare(node)
+        assert warnings == []
+        assert (given.threads, given.overlay_opacity, given.cameras, given.autostart) == (3, 1.0, ("left",), False)
+        assert given.roi == given.camera("left").roi == (0.0, 0.0, 1.0, 1.0)
+        assert list(node.get_parameter("roi").value) == [0.0, 0.0, 1.0, 1.0]
+        assert node.get_parameter("left.roi").type_ == node.get_parameter("roi").type_ == Parameter.Type.DOUBLE_ARRAY
+        assert node.get_parameter("overlay_opacity").type_ == Parameter.Type.DOUBLE
+
+
+def test_a_wrong_value_is_told_by_the_name_that_was_given(ros: None) -> None:
+    with node_given({"cameras": ["left"], "left.image_transport": "theora"}) as node, pytest.raises(ConfigError) as caught:
+        declare(node)
+    assert str(caught.value) == "parameter 'left.image_transport' takes one of raw, compressed, got 'theora'"
+    with node_given({"cameras": ["left", "left"]}) as node, pytest.raises(ConfigError, match="'left', which is there twice"):
+        declare(node)
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("overlay_opacit", "did you mean 'overlay_opacity'?"),
+        ("left.image_topik", "did you mean 'left.image_topic'?"),
+        ("lefd.image_topic", "did you mean 'left.image_topic'?"),
+        ("left.seed", "'seed' is the same for all cameras"),
+        ("zzz", "known are model, provider, "),
+    ],
+)
+def test_an_unknown_name_is_ignored_with_what_was_perhaps_meant(ros: None, name: str, remedy: str) -> None:
+    with node_given({"cameras": ["left"], name: "x", "use_sim_time": False}) as node:
+        _, (warning,) = declare(node)
+        assert warning.startswith(f"unknown parameter '{name}' is ignored; {remedy}")
+        assert not node.has_parameter(name)
 
 
 def test_the_file_is_where_the_launch_file_looks() -> None:

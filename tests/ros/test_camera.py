@@ -1,0 +1,102 @@
+"""Where a camera's topics are."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from builtin_interfaces.msg import Time
+from rclpy.node import Node
+from ros_harness import picture, rgb_image
+
+from camseg_ros.camera import Camera, ReadFrame, _under
+from camseg_ros.frame_slots import Frame
+from camseg_ros.parameters import SPECS, Parameters
+from camseg_ros.throttled_log import ThrottledLog
+
+DEFAULTS = Parameters(**{spec.name: spec.check(spec.ros_default) for spec in SPECS})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("camera", "topic", "found"),
+    [
+        ("", "image", "image"),
+        ("left", "image", "left/image"),
+        ("left", "sensing/image_raw", "left/sensing/image_raw"),
+        ("left", "/sensing/left/image_raw", "/sensing/left/image_raw"),
+        ("left", "~/image", "~/image"),
+        ("", "~/image", "~/image"),
+    ],
+)
+def test_a_relative_topic_stands_under_the_cameras_name(camera: str, topic: str, found: str) -> None:
+    assert _under(camera, topic) == found
+
+
+@pytest.fixture
+def node(ros: None) -> Iterator[Node]:
+    node = Node("owner", namespace="/ns", cli_args=["--ros-args", "-r", "image:=/camera/image_raw"])
+    yield node
+    node.destroy_node()
+
+
+def camera_of(node: Node, name: str = "", **values: Any) -> Camera:
+    given = replace(DEFAULTS, cameras=(name,) if name else (), **values)
+    return Camera(node, name, given, ThrottledLog(node.get_logger()))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "topic", "info_topic"),
+    [
+        ("", {}, "/camera/image_raw", "/camera/camera_info"),
+        ("", {"image_transport": "compressed"}, "/camera/image_raw/compressed", "/camera/camera_info"),
+        ("left", {}, "/ns/left/image", "/ns/left/camera_info"),
+        ("left", {"image_topic": "/image"}, "/image", "/camera_info"),
+        ("left", {"image_topic": "raw/image", "camera_info_topic": "info"}, "/ns/left/raw/image", "/ns/left/info"),
+        ("left", {"camera_info_topic": "/shared/camera_info"}, "/ns/left/image", "/shared/camera_info"),
+        ("left", {"own": {"left.image_topic": "x"}}, "/ns/left/x", "/ns/left/camera_info"),
+    ],
+)
+def test_the_input_is_the_remapped_topic_and_the_calibration_lies_beside_it(
+    node: Node, name: str, values: dict[str, Any], topic: str, info_topic: str
+) -> None:
+    camera = camera_of(node, name, **values)
+    assert (camera.topic, camera.info_topic) == (topic, info_topic)
+    camera.subscribe(lambda message: None)
+    assert {subscription.topic_name for subscription in node.subscriptions} == {topic, info_topic}
+    camera.destroy()
+    assert list(node.subscriptions) == []
+
+
+def test_the_outputs_stand_under_segmentation_and_go_with_the_camera(node: Node) -> None:
+    before = len(list(node.publishers))
+    plain, named = camera_of(node), camera_of(node, "left", run_length_mask=True)
+    names = ["mask", "confidence", "color", "overlay"]
+    wanted = {f"/ns/segmentation/{name}{kind}" for name in names for kind in ("", "/compressed")} | {"/ns/segmentation/camera_info"}
+    assert set(plain.outputs.topics) == wanted
+    assert set(named.outputs.topics) == {topic.replace("/ns/", "/ns/left/") for topic in wanted} | {"/ns/left/segmentation/mask_rle"}
+    plain.destroy()
+    named.destroy()
+    assert len(list(node.publishers)) == before
+
+
+def test_the_age_counts_from_the_stamp_and_from_the_arrival_where_that_is_zero(node: Node) -> None:
+    camera = camera_of(node)
+    message = rgb_image(picture(4, 4))
+    seconds = node.get_clock().now().nanoseconds // 10**9
+    message.header.stamp = Time(sec=seconds - 100)
+    assert 100_000 <= camera.age_ms(Frame("", message)) < 200_000
+    message.header.stamp = Time()
+    assert 0 <= camera.age_ms(Frame("", message)) < 90_000
+    message.header.stamp = Time(sec=seconds + 1000)  # a clock that is ahead makes nothing young again
+    frame = Frame("", message)
+    assert camera.age_ms(Frame("", message, received=frame.received - 50)) >= 50_000
+
+
+def test_a_frames_time_is_its_stamp_or_its_arrival(node: Node) -> None:
+    camera = camera_of(node)
+    message = rgb_image(picture(4, 4))
+    frame = Frame("", message, received=7.5)
+    message.header.stamp = Time(sec=3, nanosec=250_000_000)
+    assert ReadFrame(camera, frame, picture(4, 4), 0, 0).time == 3.25
+    message.header.stamp = Time()
+    assert ReadFrame(camera, frame, picture(4, 4), 0, 0).time == 7.5

@@ -1,0 +1,33 @@
+"""The same trouble is said now and then, another at once."""
+
+import pytest
+
+from camseg_ros import throttled_log
+from camseg_ros.throttled_log import PERIOD_S, ThrottledLog
+
+
+class Logger:
+    """Keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def warning(self, message: str) -> None:
+        self.lines.append(message)
+
+
+def test_each_kind_is_said_once_in_a_period(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0  # just after boot, where the clock begins
+    monkeypatch.setattr(throttled_log.time, "monotonic", lambda: now)
+    logger = Logger()
+    log = ThrottledLog(logger)
+    log.warn("step", "first")
+    log.warn("step", "second")
+    log.warn("size", "third")
+    assert logger.lines == ["first", "third"]
+    now = PERIOD_S - 0.01
+    log.warn("step", "fourth")
+    now = PERIOD_S
+    log.warn("step", "fifth")
+    log.warn("step", "sixth")
+    assert logger.lines == ["first", "third", "fifth"]
