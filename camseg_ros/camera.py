@@ -77,6 +77,7 @@ class Camera:
         beside = f"{image_topic.rpartition('/')[0]}/camera_info"
         self.info_topic: str = node.resolve_topic_name(_under(name, given.camera_info_topic) if given.camera_info_topic else beside)
         self.outputs = CameraOutputs(node, name, parameters.output_reliability, parameters.run_length_mask)
+        self._mask_topic: str = self.outputs.mask.topic_name  # kept, as it is asked for in another thread
         self.statistics = StreamStatistics()
         self.info_problem = ""
         self._info: CameraInfo | None = None
@@ -109,7 +110,7 @@ class Camera:
 
     def listeners(self) -> Endpoints:
         """Who listens to its mask."""
-        return subscribers_of(self._node, self.outputs.mask.topic_name, Image, self.outputs.qos)
+        return subscribers_of(self._node, self._mask_topic, Image, self.outputs.qos)
 
     def age_ms(self, frame: Frame[ImageMessage]) -> float:
         """How old a frame is: by its stamp in the node's clock, and at least since it arrived; a zero stamp says nothing."""

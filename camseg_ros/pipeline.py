@@ -49,7 +49,14 @@ class Pipeline:
         self._table = class_table(self._segmenter, given)
         self.converter = choose_converter()
         self.paused = False
-        self.cameras = {name: Camera(node, name, given, self._log) for name in given.camera_names}
+        self.cameras: dict[str, Camera] = {}
+        try:
+            for name in given.camera_names:
+                self.cameras[name] = Camera(node, name, given, self._log)
+        except Exception:  # a topic's name is none, or has another type in this process
+            for camera in self.cameras.values():
+                camera.destroy()
+            raise
         self.worker: InferenceWorker[ImageMessage, Segmenter] | None = None
         self._slots: FrameSlots[ImageMessage] = FrameSlots(self.cameras, lambda frame: self._drop(frame, REPLACED))
         self._streams: dict[str, Stream] = {}
