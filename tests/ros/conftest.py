@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import rclpy
-from ros_harness import BEST_EFFORT, Bench, Driver, NodeProcess, StartBench, StartNode, header, own_domain, picture
+from ros_harness import BEST_EFFORT, Bench, Driver, NodeProcess, StartBench, StartNode, good_frame, own_domain
 from sensor_msgs.msg import Image
 
-from camseg_ros.image_messages import image_message
 from camseg_ros.middleware import environment
 
 
@@ -40,8 +39,8 @@ def start_node(ros: None, tmp_path: Path) -> Iterator[StartNode]:
     """Starts the node with the given command line; at the end it has to stop cleanly by SIGINT, unless the test ended it."""
     nodes: list[NodeProcess] = []
 
-    def start(*arguments: str) -> NodeProcess:
-        nodes.append(NodeProcess(arguments, tmp_path / f"node-{len(nodes)}"))
+    def start(*arguments: str, program: tuple[str, ...] = ()) -> NodeProcess:
+        nodes.append(NodeProcess(arguments, tmp_path / f"node-{len(nodes)}", program))
         return nodes[-1]
 
     yield start
@@ -56,14 +55,23 @@ def start_node(ros: None, tmp_path: Path) -> Iterator[StartNode]:
 
 @pytest.fixture
 def start_bench(driver: Driver, start_node: StartNode) -> StartBench:
-    """Starts the node, connects a driver and waits until both sides hear each other."""
+    """Starts the node, connects a driver and waits until both sides hear each other, unless they are not meant to."""
 
-    def start(*parameters: str, topics=("mask",), image_type=Image, image_topic="/image", qos=BEST_EFFORT, warm_up=None) -> Bench:
+    def start(
+        *parameters: str,
+        topics=("mask",),
+        image_type=Image,
+        image_topic="/image",
+        qos=BEST_EFFORT,
+        warm_up=good_frame,
+        program: tuple[str, ...] = (),
+        connected=True,
+    ) -> Bench:
         arguments = [part for parameter in parameters for part in ("-p", parameter)]
-        node = start_node("--ros-args", *arguments)
+        node = start_node("--ros-args", *arguments, program=program)
         bench = Bench(driver, node, tuple(topics), image_type, image_topic, qos)
-        frame = warm_up or (lambda frame_id: image_message(picture(64, 48), "rgb8", header(0, frame_id)))
-        driver.wait_ready(lambda frame_id: bench.publisher.publish(frame(frame_id)), node.assert_alive)
+        if connected:
+            bench.connect(warm_up)
         return bench
 
     return start

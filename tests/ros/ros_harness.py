@@ -18,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
@@ -30,6 +32,9 @@ TIMEOUT = 90.0
 """Seconds to wait for anything: long, since the machine may be busy; nothing waits longer than it must."""
 
 WARM_UP = "warm-up"
+SUBSTITUTE = (sys.executable, str(Path(__file__).with_name("substitute_node.py")))
+"""For `program`: the node with `substitute_node.py`'s engine; that script's own options may follow."""
+
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 
@@ -78,6 +83,11 @@ def rgb_image(pixels: npt.NDArray[np.uint8], number: int = 0) -> Image:
     return image_message(pixels, "rgb8", header(number))
 
 
+def good_frame(frame_id: str) -> Image:
+    """A frame that is answered if anything is."""
+    return image_message(picture(64, 48), "rgb8", header(0, frame_id))
+
+
 def pixels_of(message: Image) -> npt.NDArray[np.uint8]:
     """The pixels of a mono8 or rgb8 message without padding."""
     shape = (message.height, message.width) if message.encoding == "mono8" else (message.height, message.width, 3)
@@ -124,6 +134,7 @@ class Driver:
         Discovery finishes at different moments on the two sides, and only an answer shows that both have.
         """
         deadline = time.monotonic() + TIMEOUT
+        self._warm = dict.fromkeys(self._warm, 0)
         while not all(self._warm.values()):
             assert time.monotonic() < deadline, f"no answer on {[topic for topic, count in self._warm.items() if not count]}"
             alive()
@@ -145,13 +156,13 @@ class Driver:
 
 
 class NodeProcess:
-    """The segmentation node as a process of its own."""
+    """The segmentation node as a process of its own, or `program` in its place."""
 
-    def __init__(self, arguments: tuple[str, ...], folder: Path) -> None:
+    def __init__(self, arguments: tuple[str, ...], folder: Path, program: tuple[str, ...] = ()) -> None:
         folder.mkdir(parents=True)
         self._stdout, self._stderr = folder / "stdout", folder / "stderr"
         script = shutil.which("segmentation_node", path=str(Path(sys.executable).parent))
-        command = [script] if script else [sys.executable, "-m", "camseg_ros.segmentation_node"]
+        command = program or ((script,) if script else (sys.executable, "-m", "camseg_ros.segmentation_node"))
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
             self.process = subprocess.Popen([*command, *arguments], stdout=stdout, stderr=stderr, stdin=subprocess.DEVNULL)
 
@@ -166,6 +177,12 @@ class NodeProcess:
 
     def assert_alive(self) -> None:
         assert self.process.poll() is None, f"the node ended with {self.process.returncode}:\n{self.output}"
+
+    @property
+    def resident_bytes(self) -> int:
+        """The memory that the process holds."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> float:
         """Stop the process by a signal and check that it ends as it should; the seconds that it took."""
@@ -194,9 +211,14 @@ class Bench:
         self, driver: Driver, node: NodeProcess, topics: tuple[str, ...], image_type: Any, image_topic: str, qos: QoSProfile
     ) -> None:
         self.driver, self.node = driver, node
+        self.image_type, self.image_topic, self.qos = image_type, image_topic, qos
         self.publisher = driver.node.create_publisher(image_type, image_topic, qos)
         self.diagnostics: list[DiagnosticArray] = driver.listen(DiagnosticArray, "/diagnostics")
         self.answers: dict[str, list[Image]] = {topic: driver.listen(Image, f"/segmentation/{topic}") for topic in topics}
+
+    def connect(self, make_frame: Callable[[str], Any]) -> None:
+        """Wait until the node answers the publisher; `make_frame` makes a good frame with the frame_id given."""
+        self.driver.wait_ready(lambda frame_id: self.publisher.publish(make_frame(frame_id)), self.node.assert_alive)
 
     def ask(self, *messages: Any) -> list[Image]:
         """Publish each message when the one before it was answered on every topic; the masks that came back."""
@@ -225,6 +247,21 @@ class Bench:
 
         self.driver.wait(look, what)
         return found[0]
+
+    def call(self, service_type: Any, name: str, request: Any) -> Any:
+        """Call a service of the node."""
+        client = self.driver.node.create_client(service_type, f"/segmentation/{name}")
+        self.driver.wait(client.service_is_ready, f"the service {name}")
+        future = client.call_async(request)
+        self.driver.wait(future.done, f"the answer of {name}; the node printed {self.node.output}")
+        self.driver.node.destroy_client(client)
+        return future.result()
+
+    def set_parameter(self, name: str, value: object) -> tuple[bool, str]:
+        """Whether the node took the parameter's value, and why not."""
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        (result,) = self.call(SetParameters, "set_parameters", request).results
+        return result.successful, result.reason
 
 
 StartNode = Callable[..., NodeProcess]

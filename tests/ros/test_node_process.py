@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rcl_interfaces.srv import DescribeParameters, SetParameters
-from rclpy.parameter import Parameter
-from ros_harness import TIMEOUT, Bench, StartBench, StartNode, picture, pixels_of, rgb_image
+from rcl_interfaces.srv import DescribeParameters
+from ros_harness import TIMEOUT, StartBench, StartNode, picture, pixels_of, rgb_image
 
 from camseg_core.runtime.overlay import overlay
 from camseg_core.weights import checkpoint_folder
@@ -127,34 +126,19 @@ def test_a_signal_while_the_model_loads_ends_the_node_cleanly(start_node: StartN
     node.stop(signal.SIGTERM)
 
 
-def call(bench: Bench, service_type, name: str, request):
-    """Call a service of the node."""
-    client = bench.driver.node.create_client(service_type, f"/segmentation/{name}")
-    bench.driver.wait(client.service_is_ready, f"the service {name}")
-    future = client.call_async(request)
-    bench.driver.wait(future.done, f"the answer of {name}")
-    return future.result()
-
-
-def set_parameter(bench: Bench, name: str, value: object) -> tuple[bool, str]:
-    request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
-    (result,) = call(bench, SetParameters, "set_parameters", request).results
-    return result.successful, result.reason
-
-
 def test_the_opacity_changes_at_run_time_and_the_model_does_not(start_bench: StartBench) -> None:
     bench = start_bench(topics=("mask", "overlay"))
     rgb = picture(64, 48)
     for opacity in (0.0, 1.0, 0.25):
-        assert set_parameter(bench, "overlay_opacity", opacity) == (True, "")
+        assert bench.set_parameter("overlay_opacity", opacity) == (True, "")
         (mask,) = bench.ask(rgb_image(rgb))
         expected = overlay(rgb, pixels_of(mask), opacity)
         assert (pixels_of(bench.answers["overlay"][-1]) == expected).all()
-    done, reason = set_parameter(bench, "model", "/other")
+    done, reason = bench.set_parameter("model", "/other")
     assert not done
     assert reason.startswith("parameter 'model' cannot change while the node is configured: it is part of the model as loaded; set it")
     for name, value in (("overlay_opacity", 1.5), ("overlay_opacity", "strong"), ("threads", 3)):
-        done, reason = set_parameter(bench, name, value)
+        done, reason = bench.set_parameter(name, value)
         assert not done
         assert reason
     assert len(bench.ask(rgb_image(rgb))) == 1
@@ -162,7 +146,7 @@ def test_the_opacity_changes_at_run_time_and_the_model_does_not(start_bench: Sta
 
 def test_parameters_describe_themselves(start_bench: StartBench) -> None:
     bench = start_bench()
-    (threads,) = call(bench, DescribeParameters, "describe_parameters", DescribeParameters.Request(names=["threads"])).descriptors
+    (threads,) = bench.call(DescribeParameters, "describe_parameters", DescribeParameters.Request(names=["threads"])).descriptors
     assert threads.description == "CPU threads for the model; 0 = all cores."
     assert (threads.integer_range[0].from_value, threads.integer_range[0].to_value) == (0, 64)
     assert threads.additional_constraints.startswith("takes an integer from 0 to 64; fixed while the node is configured: ")

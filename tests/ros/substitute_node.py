@@ -1,0 +1,106 @@
+"""The real node, but for its network: `RedEngine` segments, and frames of certain colours are orders to it.
+
+A test starts it in place of the node, see `SUBSTITUTE` in `ros_harness`. Middleware, worker, watchdog and publishing are the node's own.
+
+    substitute_node.py [options, see `main`] --ros-args ...
+"""
+
+import argparse
+import sys
+import threading
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import numpy.typing as npt
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.publisher import Publisher
+from red_engine import RedEngine, red_segmenter
+
+from camseg_core.errors import ModelError
+from camseg_core.runtime import Segmenter
+
+RAISE, HANG, SLOW = (0, 201, 0), (0, 202, 0), (0, 203, 0)
+"""Colours of the frames that make inference raise, not return, and take `SLOW_S`. A frame of one colour keeps it in every resizing mode."""
+
+SLOW_S = 0.3
+RAISED = "the engine was ordered to raise"
+REFUSED = "Failed to publish: cannot publish data"
+
+
+def order(colour: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+    """A frame that is an order, RGB `(48, 64, 3)`."""
+    return np.full((48, 64, 3), colour, np.uint8)
+
+
+class OrderedEngine(RedEngine):
+    """Follows orders; says `order raise` and so on, on standard output, when it begins with one."""
+
+    def __init__(self, threshold: float, hangs_while: Path | None) -> None:
+        super().__init__(threshold)
+        self._hangs_while = hangs_while
+
+    def run_fused(self, image: npt.NDArray[np.uint8], start: npt.NDArray[np.float32], sharpness: float = 1.0):
+        for picture in image:
+            colour = tuple(int(value) for value in picture[0, 0])
+            if colour in (RAISE, HANG, SLOW):
+                self._follow(colour)
+        found = super().run_fused(image, start, sharpness)
+        self.seen.clear()  # or a long test would keep every frame
+        return found
+
+    def _follow(self, colour: tuple[int, ...]) -> None:
+        names = {RAISE: "raise", HANG: "hang", SLOW: "slow"}
+        sys.stdout.write(f"order {names[colour]}\n")
+        sys.stdout.flush()
+        if colour == RAISE:
+            raise RuntimeError(RAISED)
+        if colour == SLOW:
+            time.sleep(SLOW_S)
+        elif self._hangs_while is None:
+            threading.Event().wait()
+        else:
+            while self._hangs_while.exists():
+                time.sleep(0.01)
+
+
+def main() -> int:
+    """Run the node; the command line's part before `--ros-args` is this script's."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--threshold", type=float, default=128, help="of RedEngine")
+    parser.add_argument("--hangs-while", type=Path, help="what hangs goes on when this file is gone")
+    parser.add_argument("--loading-fails-while", type=Path, help="the model cannot be loaded while this file exists")
+    parser.add_argument("--publishing-fails-for", help="publishing raises for messages with this frame_id")
+    own = sys.argv[1 : sys.argv.index("--ros-args")]
+    options = parser.parse_args(own)
+    del sys.argv[1 : len(own) + 1]
+
+    def load(*_: object, **__: object) -> Segmenter:
+        if options.loading_fails_while is not None and options.loading_fails_while.exists():
+            raise ModelError(f"loading was ordered to fail by {options.loading_fails_while.name}")
+        return red_segmenter(OrderedEngine(options.threshold, options.hangs_while))
+
+    Segmenter.from_pretrained = load  # type: ignore[method-assign,assignment]
+    if options.publishing_fails_for:
+        refuse_to_publish(options.publishing_fails_for)
+    from camseg_ros.segmentation_node import main as run_node
+
+    return run_node()
+
+
+def refuse_to_publish(frame_id: str) -> None:
+    """As a saturated reliable writer does."""
+    publish = Publisher.publish
+
+    def refuse(self: Publisher, message: object) -> None:
+        if getattr(getattr(message, "header", None), "frame_id", None) == frame_id:
+            raise rclpy_implementation.RCLError(REFUSED)
+        publish(self, message)
+
+    Publisher.publish = refuse  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
