@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from camseg_core.class_table import ClassTable
-from camseg_core.errors import CamSegError
+from camseg_core.errors import CamSegError, ConfigError
 from camseg_core.runtime import Segmentation
 from camseg_ros import camera_info
 from camseg_ros.camera_outputs import CameraOutputs, image_qos
@@ -71,11 +71,12 @@ class Camera:
         self._type: type[ImageMessage] = CompressedImage if compressed else Image
         self._qos = image_qos(given.image_reliability)
         self._max_bytes = parameters.max_image_bytes
-        image_topic = node.resolve_topic_name(_under(name, given.image_topic))
+        image_topic = self._resolve("image_topic", _under(name, given.image_topic))
         # As image_transport does it: the remapped name of the raw topic, then the transport; the calibration lies beside it.
         self.topic: str = image_topic + ("/compressed" if compressed else "")
         beside = f"{image_topic.rpartition('/')[0]}/camera_info"
-        self.info_topic: str = node.resolve_topic_name(_under(name, given.camera_info_topic) if given.camera_info_topic else beside)
+        info_topic = _under(name, given.camera_info_topic) if given.camera_info_topic else beside
+        self.info_topic: str = self._resolve("camera_info_topic", info_topic)
         self.outputs = CameraOutputs(node, name, parameters.output_reliability, parameters.run_length_mask)
         self._mask_topic: str = self.outputs.mask.topic_name  # kept, as it is asked for in another thread
         self.statistics = StreamStatistics()
@@ -152,6 +153,14 @@ class Camera:
             size = read.rgb.shape[1], read.rgb.shape[0]
             self.statistics.frame_published((mask_out - read.frame.received) * 1e3, milliseconds, size)
         return mask_out
+
+    def _resolve(self, parameter: str, topic: str) -> str:
+        """The full name of a topic, by the node's namespace and the user's remapping."""
+        try:
+            return str(self._node.resolve_topic_name(topic))
+        except Exception as error:  # rclpy's own has no public name
+            where = f" of camera '{self.name}'" if self.name else ""
+            raise ConfigError(f"parameter '{parameter}'{where} gives {topic!r}, which cannot be a topic: {error}") from error
 
     def _decode(self, message: ImageMessage, converter: Converter) -> Pixels:
         if len(message.header.frame_id) > MAX_FRAME_ID:

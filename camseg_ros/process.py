@@ -30,6 +30,7 @@ class ServedNode(Protocol):
 
     def autostart(self) -> None: ...
     def shut_down(self) -> bool: ...
+    def finalize(self) -> None: ...
 
 
 class Serving(threading.Thread):
@@ -140,7 +141,7 @@ def run(make_node: Callable[[], ServedNode]) -> int:
         if not finished:
             sys.stderr.write("segmentation_node: leaving unfinished work behind\n")
     if finished:
-        node.trigger_shutdown()  # type: ignore[attr-defined]
+        node.finalize()
         node.destroy_node()  # type: ignore[attr-defined]
         rclpy.shutdown()
         return code

@@ -81,6 +81,11 @@ class SegmentationNode(LifecycleNode):
             return False
         return True
 
+    def finalize(self) -> None:
+        """End the life cycle, unless a lifecycle manager did that already."""
+        if self._state != "finalized":
+            self.trigger_shutdown()
+
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model, warm it up, and make the topics."""
         self._state, self._failure = "configuring", ""

@@ -1,0 +1,35 @@
+"""What a lifecycle manager and a tuning tool ask of the running node."""
+
+from typing import Any
+
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.parameter import Parameter
+from ros_harness import Bench
+
+TRANSITIONS = {
+    "configure": Transition.TRANSITION_CONFIGURE,
+    "activate": Transition.TRANSITION_ACTIVATE,
+    "deactivate": Transition.TRANSITION_DEACTIVATE,
+    "cleanup": Transition.TRANSITION_CLEANUP,
+}
+
+
+def state(bench: Bench) -> str:
+    """The node's state of life."""
+    return str(bench.call(GetState, "get_state", GetState.Request()).current_state.label)
+
+
+def change_state(bench: Bench, *transitions: str) -> list[bool]:
+    """Ask for one transition after the other; whether each succeeded."""
+    requests = [ChangeState.Request(transition=Transition(id=TRANSITIONS[name])) for name in transitions]
+    return [bool(bench.call(ChangeState, "change_state", request).success) for request in requests]
+
+
+def set_parameters(bench: Bench, values: dict[str, Any]) -> str:
+    """Set all of them or none; the reason if they were refused, else empty."""
+    messages = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+    answer = bench.call(SetParametersAtomically, "set_parameters_atomically", SetParametersAtomically.Request(parameters=messages))
+    assert answer.result.successful != bool(answer.result.reason)
+    return str(answer.result.reason)
