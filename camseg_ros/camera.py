@@ -90,9 +90,10 @@ class Camera:
         images = self._node.create_subscription(
             self._type, self.topic, on_message, self._qos, event_callbacks=event_callbacks(self._tell_of_publishers)
         )
+        self._subscriptions.append(images)
         # best effort hears every publisher
         infos = self._node.create_subscription(CameraInfo, self.info_topic, self._keep_info, image_qos("best_effort"))
-        self._subscriptions = [images, infos]
+        self._subscriptions.append(infos)
 
     def unsubscribe(self) -> None:
         """Take no more images."""

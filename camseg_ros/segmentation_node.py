@@ -92,20 +92,20 @@ class SegmentationNode(LifecycleNode):
         try:
             self._pipeline = Pipeline(self, lambda: self._settings, self._give_up)
         except Exception as error:  # rclpy would say nothing of it
-            self._failure = str(error) if isinstance(error, CamSegError) else f"{type(error).__name__}: {error}"
-            self._state = "unconfigured"
-            if not self._starting:
-                self.get_logger().error(f"cannot be configured: {self._failure}")
-            return FAILURE
+            return self._refuse("configured", error, "unconfigured")
         self._pipeline.paused = not self._enabled
         self._state = "inactive"
         return SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Take images."""
-        pipeline = self._pipeline
+        pipeline, self._failure = self._pipeline, ""
         assert pipeline is not None
-        pipeline.start()
+        try:
+            pipeline.start()
+        except Exception as error:
+            pipeline.stop(STOP_TIMEOUT_S)
+            return self._refuse("activated", error, "inactive")
         self._state = "active"
         model = pipeline.segmenter
         if model.fallback:
@@ -125,6 +125,7 @@ class SegmentationNode(LifecycleNode):
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let go of the model and the topics."""
         self._release()
+        self._failure = ""
         return SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -137,6 +138,14 @@ class SegmentationNode(LifecycleNode):
         self._release()
         self._state = "finalized"
         return SUCCESS
+
+    def _refuse(self, what: str, error: Exception, state: str) -> TransitionCallbackReturn:
+        """The node stays in `state`; tell why."""
+        self._failure = str(error) if isinstance(error, CamSegError) else f"{type(error).__name__}: {error}"
+        self._state = state
+        if not self._starting:
+            self.get_logger().error(f"cannot be {what}: {self._failure}")
+        return FAILURE
 
     def _release(self) -> None:
         pipeline, self._pipeline, self._state = self._pipeline, None, "unconfigured"

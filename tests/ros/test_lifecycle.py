@@ -8,7 +8,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetAvailableTransitions
-from ros_harness import BEST_EFFORT, Bench, Driver, StartNode, good_frame, header, picture, rgb_image
+from ros_harness import BEST_EFFORT, TIMEOUT, Bench, Driver, StartNode, good_frame, header, picture, rgb_image
 from ros_services import change_state, set_parameters, state
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
@@ -156,6 +156,31 @@ def test_a_configuration_that_fails_is_told_and_can_be_corrected(bench: Bench, n
     status, _ = bench.status(lambda values: values["state"] == "active", "a report", part="model")
     assert (status.level, status.message) == (DiagnosticStatus.OK, "active")
     bench.connect(good_frame)
+
+
+def test_an_activation_that_fails_is_told_and_can_be_corrected(bench: Bench) -> None:
+    assert set_parameters(bench, {"image_topic": "camera_info"}) == ""  # one topic cannot have two types
+    assert change_state(bench, "configure", "activate") == [True, False]
+    assert state(bench) == "inactive"
+    status, _ = bench.status(lambda values: True, "a report", part="model")
+    assert status.level == DiagnosticStatus.ERROR
+    assert "/camera_info" in status.message
+    assert f"cannot be activated: {status.message}" in bench.node.stderr
+    bench.driver.wait(lambda: not inputs(bench, "/camera_info"), "no subscription to be left")
+    assert change_state(bench, "cleanup") == [True]
+    status, _ = bench.status(lambda values: True, "a report", part="model")
+    assert (status.level, status.message) == (DiagnosticStatus.OK, "unconfigured")
+    assert set_parameters(bench, {"image_topic": "image"}) == ""
+    assert change_state(bench, "configure", "activate") == [True, True]
+    bench.connect(good_frame)
+
+
+def test_an_activation_that_fails_at_the_start_ends_the_process_with_one_line(start_node: StartNode) -> None:
+    node = start_node("--ros-args", "-p", "image_topic:=camera_info")
+    assert node.process.wait(TIMEOUT) == 1, node.output
+    (line,) = (line for line in node.stderr.splitlines() if line.startswith("segmentation_node: "))
+    assert "/camera_info" in line
+    assert "Traceback" not in node.output
 
 
 def test_a_manager_is_not_waited_for_by_default(driver: Driver, start_node: StartNode) -> None:
