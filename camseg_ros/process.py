@@ -95,8 +95,10 @@ class StopRequest:
         os.write(self._writer, b"\0")
 
     def wait(self) -> None:
-        """Wait until the first request."""
+        """Wait until the first request; signals after it change nothing, as a second one comes from a terminal and `ros2 launch`."""
         os.read(self._reader, 1)
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # any other handler Python takes away while it ends, and the signal would kill it
 
 
 def start_middleware(arguments: list[str]) -> None:

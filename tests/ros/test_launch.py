@@ -2,13 +2,18 @@
 
 import ast
 import importlib.util
-from types import ModuleType
+import os
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
 from camseg_ros.share import share_file
 
-ARGUMENTS = {"image", "model", "provider", "precision", "params_file", "namespace", "fastdds_profile"}
+ARGUMENTS = {
+    *("image", "model", "provider", "precision", "params_file", "cameras", "namespace"),
+    *("autostart", "on_failure", "fastdds_profile"),
+}
 
 
 def load() -> ModuleType:
@@ -33,14 +38,48 @@ def test_the_arguments_are_declared_and_described() -> None:
     assert all(argument.description and argument.default_value is not None for argument in arguments)
 
 
-def test_only_what_was_given_overrides_the_parameter_file() -> None:
-    module = load()
+def context_of(module: ModuleType, **given: str) -> Any:
+    """The context of a launch line."""
     from launch import LaunchContext
 
     context = LaunchContext()
-    context.launch_configurations.update({name: default for name, (default, _) in module.ARGUMENTS.items()})
-    context.launch_configurations.update({"provider": "cuda", "precision": "fp16", "fastdds_profile": "false"})
-    assert module.overrides(context) == {"provider": "cuda", "precision": "fp16"}
+    for table in (module.ARGUMENTS, module.CHOICES):
+        context.launch_configurations.update({name: default for name, (default, *_) in table.items()})
+    context.launch_configurations.update(given)
+    return context
+
+
+def test_only_what_was_given_overrides_the_parameter_file() -> None:
+    module = load()
+    assert module.overrides(context_of(module)) == {}
+    given = {"provider": "cuda", "precision": "fp16", "autostart": "false", "cameras": "left, right", "fastdds_profile": "false"}
+    context = context_of(module, **given)
+    expected = {"provider": "cuda", "precision": "fp16", "autostart": False, "cameras": ["left", "right"]}
+    assert module.overrides(context) == expected
     (node,) = module.start_node(context)
     assert node.node_package == "camseg_ros"
     assert node.node_executable == "segmentation_node"
+
+
+def test_a_failure_of_the_node_is_handed_on_unless_the_launch_is_ending_anyway() -> None:
+    module = load()
+    context = context_of(module)
+    assert module.end_launch(SimpleNamespace(process_name="node-1", returncode=0), context) is None
+    with pytest.raises(RuntimeError, match="node-1 ended with exit code 1"):
+        module.end_launch(SimpleNamespace(process_name="node-1", returncode=1), context)
+    context._set_is_shutdown(True)
+    assert module.end_launch(SimpleNamespace(process_name="node-1", returncode=1), context) is None
+
+
+@pytest.mark.parametrize(("on_failure", "code"), [("shutdown", 1), ("ignore", 0)])
+def test_the_launch_ends_with_the_nodes_failure(ros: None, on_failure: str, code: int) -> None:
+    module = load()
+    packages = pytest.importorskip("ament_index_python.packages")
+    if "AMENT_PREFIX_PATH" not in os.environ or "camseg_ros" not in packages.get_packages_with_prefixes():
+        pytest.skip("launch finds the node only in a sourced workspace")
+    from launch import LaunchService
+
+    service = LaunchService(noninteractive=True)
+    service.context.launch_configurations.update({"model": "/none/there", "on_failure": on_failure})
+    service.include_launch_description(module.generate_launch_description())
+    assert service.run() == code

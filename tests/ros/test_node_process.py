@@ -120,6 +120,16 @@ def test_a_signal_ends_the_node_quickly_and_cleanly(start_bench: StartBench, num
     assert "unfinished" not in bench.node.output
 
 
+@pytest.mark.parametrize("parameter", ["autostart:=true", "autostart:=false"])
+def test_signals_again_and_again_end_the_node_as_one_does(start_node: StartNode, driver, parameter: str) -> None:
+    node = start_node("--ros-args", "-p", parameter)
+    driver.wait(lambda: "ready:" in node.output or "waiting for" in node.output or node.process.poll() is not None, "the node to begin")
+    # Ctrl-C sends one to the node, and `ros2 launch` another, at any moment of the node's end
+    driver.wait(lambda: node.process.send_signal(signal.SIGINT) or node.process.poll() is not None, "the end")
+    assert node.process.returncode == 0, node.output
+    assert "Traceback" not in node.output
+
+
 def test_a_signal_while_the_model_loads_ends_the_node_cleanly(start_node: StartNode, driver) -> None:
     node = start_node()
     driver.wait(lambda: driver.node.count_publishers("/segmentation/mask") or node.process.poll() is not None, "the node to begin")
