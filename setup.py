@@ -46,7 +46,10 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
         (f"share/{PACKAGE}/launch", ["launch/segment.launch.py"]),
-        (f"share/{PACKAGE}/config", ["config/segment.param.yaml", "config/segment.schema.json", "config/fastdds.xml"]),
+        (
+            f"share/{PACKAGE}/config",
+            ["config/segment.param.yaml", "config/autoware.param.yaml", "config/segment.schema.json", "config/fastdds.xml"],
+        ),
         (
             f"share/{PACKAGE}/config/train",
             [f"config/train/{name}.yaml" for name in ("camseg-lite", "distill", "light-decoder", "mask-autoencoder")],
