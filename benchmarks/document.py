@@ -79,10 +79,13 @@ def machine() -> str:
 
 
 def current_commit(*paths: str) -> str:
-    """The checked-out commit, and whether anything under `paths` of the repository differs from it."""
+    """The checked-out commit, and whether anything under `paths` of the repository differs from it; "unknown" where git cannot tell."""
     root = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
-    return git("rev-parse", "--short", "HEAD") + (" with changes" if git("status", "--porcelain", "--", *paths) else "")
+    try:
+        return git("rev-parse", "--short", "HEAD") + (" with changes" if git("status", "--porcelain", "--", *paths) else "")
+    except (OSError, subprocess.CalledProcessError):  # an export without git; what was measured is not to be lost for that
+        return "unknown"

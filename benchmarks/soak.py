@@ -33,7 +33,8 @@ LAST_ANSWERS_S = 2.0
 COUNTS = ("frames ", "dropped: ", "rejected: ")
 """What the node's diagnostics call its counts, by their beginnings."""
 
-INFERENCE_FAILED = "rejected: inference failed"
+INFERENCE = "rejected: inference "
+"""Begins the count of each way in which the model fails on a frame."""
 
 WRONG_ANSWERS = ("duplicates", "out_of_order", "unmatched")
 """What a ledger counts and must not have."""
@@ -99,7 +100,7 @@ def figures(soaked: Soaked) -> dict[str, Any]:
     last_mb = median(mb for moment, mb in soaked.memory if moment >= soaked.seconds - tenth)
     return {
         "rss_growth": round(last_mb / first_mb - 1, 4),
-        "exceptions": soaked.tracebacks + sum(counts.get(INFERENCE_FAILED, 0) for counts in soaked.counts.values()),
+        "exceptions": soaked.tracebacks + sum(n for counts in soaked.counts.values() for k, n in counts.items() if k.startswith(INFERENCE)),
         **{name: sum(getattr(ledger, name) for ledger in soaked.ledgers.values()) for name in WRONG_ANSWERS},
         "latency_first_ms": medians[0],
         "latency_last_ms": medians[-1],

@@ -63,7 +63,7 @@ def test_a_changed_latency_fails(last_ms: float) -> None:
 
 
 def test_tracebacks_and_failed_inference_are_exceptions() -> None:
-    found = soak.figures(soaked(counts={"rejected: inference failed": 2, "rejected: size": 5}, tracebacks=1))
+    found = soak.figures(soaked(counts={"rejected: inference failed": 1, "rejected: inference hung": 1, "rejected: size": 5}, tracebacks=1))
     assert found["exceptions"] == 3
     assert failures(found) == ["exceptions"]
 
