@@ -10,9 +10,8 @@ import pytest
 import soak
 from frame_ledger import FrameLedger
 
-from camseg_ros.parameters import SPECS
 
-CAMERAS = 2 if any(spec.name == "cameras" for spec in SPECS) else 1
+CAMERAS = 2
 
 
 @pytest.mark.slow
