@@ -10,7 +10,6 @@ import pytest
 import soak
 from frame_ledger import FrameLedger
 
-
 CAMERAS = 2
 
 
