@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,15 @@ from camseg_core.errors import CamSegError, ConfigError
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a benchmark found: its `table` in Markdown, the paragraphs below it in the document, and all figures for JSON."""
+    """What a benchmark found: its `table` in Markdown, the paragraphs below it in the document, and all figures for JSON.
+
+    `failures` say what is not as it must be, if anything.
+    """
 
     table: str
     below: list[str]
     figures: Any
+    failures: Sequence[str] = ()
 
 
 def add_document_options(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +34,10 @@ def add_document_options(parser: argparse.ArgumentParser) -> None:
 
 
 def conclude(arguments: argparse.Namespace, name: str, measure: Callable[[argparse.Namespace], Outcome]) -> None:
-    """Measure, print the table, write it into the document's section `name` and print JSON where asked to; an error is one line."""
+    """Measure, print the table, write it into the document's section `name` and print JSON where asked to; an error is one line.
+
+    Exits with 1 after an error, and where the outcome has failures: each is a line on stderr.
+    """
     try:
         outcome = measure(arguments)
         print(f"\n{outcome.table}")
@@ -38,8 +45,12 @@ def conclude(arguments: argparse.Namespace, name: str, measure: Callable[[argpar
             write_section(arguments.write, name, "\n\n".join([outcome.table, *outcome.below]))
     except CamSegError as error:
         sys.exit(str(error))
+    for failure in outcome.failures:
+        sys.stderr.write(f"failed: {failure}\n")
     if arguments.json:
         print(json.dumps(outcome.figures))
+    if outcome.failures:
+        sys.exit(1)
 
 
 def write_section(document: Path, name: str, text: str) -> None:
@@ -68,10 +79,13 @@ def machine() -> str:
 
 
 def current_commit(*paths: str) -> str:
-    """The checked-out commit, and whether anything under `paths` of the repository differs from it."""
+    """The checked-out commit, and whether anything under `paths` of the repository differs from it; "unknown" where git cannot tell."""
     root = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
-    return git("rev-parse", "--short", "HEAD") + (" with changes" if git("status", "--porcelain", "--", *paths) else "")
+    try:
+        return git("rev-parse", "--short", "HEAD") + (" with changes" if git("status", "--porcelain", "--", *paths) else "")
+    except (OSError, subprocess.CalledProcessError):  # an export without git; what was measured is not to be lost for that
+        return "unknown"

@@ -99,7 +99,11 @@ class StreamStatistics:
         with self._lock:
             self._published += 1
             self._image_size = image_size
-            self._samples.append(_Sample(self._clock(), latency_ms, dict(stages_ms)))
+            now = self._clock()
+            # no more than is looked at: memory that grows for minutes would look like a leak
+            while len(self._samples) > 1 and now - self._samples[0].time > WINDOW_S:
+                self._samples.popleft()
+            self._samples.append(_Sample(now, latency_ms, dict(stages_ms)))
 
     def snapshot(self) -> Snapshot:
         """The state now."""

@@ -88,7 +88,7 @@ class NodeProcess:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    preexec_fn=_die_with_parent,
+                    preexec_fn=die_with_parent,
                 )
         except OSError as error:
             raise CamSegError(f"cannot start the node ({command[0]}): {error.strerror or error}; install the package again") from error
@@ -140,6 +140,6 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
         return
 
 
-def _die_with_parent() -> None:
-    """Runs in the child: should this process be killed outright, the kernel kills the node too."""
+def die_with_parent() -> None:
+    """Runs in a child: should its parent be killed outright, the kernel kills the child too."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

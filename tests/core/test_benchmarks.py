@@ -2,19 +2,15 @@
 
 import argparse
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+import published_size
 import pytest
+from document import Outcome, conclude
 from published import LIGHT, TINY
 
 from camseg_core.errors import ConfigError
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import published_size
-from document import Outcome, conclude
 
 CONFIG = replace(TINY, light_decoder=LIGHT)
 NAMES = ["as_published", "exact_decoder_4_steps", "light_decoder_1_step"]
@@ -39,6 +35,15 @@ def test_what_a_benchmark_cannot_use_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty.md").write_text("")
     with pytest.raises(SystemExit, match=r"empty\.md has no section between <!-- x: begin --> and <!-- x: end -->"):
         conclude(argparse.Namespace(write=tmp_path / "empty.md", json=False), "x", lambda _: Outcome("", [], {}))
+
+
+def test_failures_are_lines_on_stderr_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = Outcome("| a |", [], {"a": 1}, failures=["a is 1", "b is missing"])
+    with pytest.raises(SystemExit, match="^1$"):
+        conclude(argparse.Namespace(write=None, json=True), "x", lambda _: outcome)
+    printed = capsys.readouterr()
+    assert printed.err == "failed: a is 1\nfailed: b is missing\n"
+    assert json.loads(printed.out.splitlines()[-1]) == {"a": 1}
 
 
 def test_the_published_size_is_measured_in_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,112 @@
+"""What the benchmarks of the node share: the node and a driver as two processes in a ROS domain of their own, and their options."""
+
+import argparse
+import multiprocessing
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from unittest import mock
+
+import numpy as np
+import psutil
+from frame_driver import ONE, Driver, Size, camera_parameters
+
+from camseg_core.errors import CamSegError
+from camseg_ros.bag.node_process import NodeDied, NodeProcess, die_with_parent, free_domain, ros_environment
+from camseg_ros.middleware import ALLOCATOR, TRANSPORT_CHOICES
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How node and driver are started: the node's `parameters` (`name:=value`) and the environment of both.
+
+    `cameras` as `frame_driver.camera_names` gives them. Images are best effort, as with the sensor data profile, or `reliable` on
+    both sides. `profile` and `allocator`: with the Fast DDS profile and the allocator settings that ship.
+    """
+
+    cameras: tuple[str, ...] = ONE
+    parameters: tuple[str, ...] = ()
+    reliable: bool = False
+    profile: bool = True
+    allocator: bool = True
+
+    def command(self) -> list[str]:
+        """What starts the node."""
+        reliability = f"image_reliability:={'reliable' if self.reliable else 'best_effort'}"
+        parameters = [*self.parameters, *camera_parameters(self.cameras), reliability]
+        options = [option for parameter in parameters for option in ("-p", parameter)]
+        return [sys.executable, "-m", "camseg_ros.segmentation_node", "--ros-args", "--log-level", "warn", *options]
+
+    def environment(self, log_dir: Path) -> dict[str, str]:
+        """Of node and driver, in a domain that is free; transports and allocator are never those of the user's environment."""
+        plain = {name: value for name, value in os.environ.items() if name not in (*TRANSPORT_CHOICES, *ALLOCATOR)}
+        left_out = (*(() if self.profile else TRANSPORT_CHOICES), *(() if self.allocator else ALLOCATOR))
+        shipped = ros_environment(free_domain(), log_dir, plain)
+        return {name: value for name, value in shipped.items() if name not in left_out}
+
+
+def with_node(launch: Launch, drive: Callable[..., T], *arguments: object) -> T:
+    """Start the node, and call `drive(driver, node, ...)` in a driver's process of its own once the node answers.
+
+    The driver is a fresh process, since glibc and Fast DDS read their settings only when a process starts.
+
+    Raises:
+        CamSegError: the node does not answer, or ended.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory(prefix="camseg_benchmark_") as folder,
+        mock.patch.dict(os.environ, launch.environment(Path(folder)), clear=True),
+        ProcessPoolExecutor(1, mp_context=spawn, initializer=die_with_parent) as process,
+    ):
+        return process.submit(_drive, launch, Path(folder) / "node.log", drive, arguments).result()
+
+
+def _drive(launch: Launch, log: Path, drive: Callable[..., T], arguments: tuple[object, ...]) -> T:
+    try:
+        with NodeProcess(launch.command(), os.environ, log) as node, Driver(launch.cameras, launch.reliable) as driver:
+            driver.wait_for_node(node.check)
+            return drive(driver, node, *arguments)
+    except NodeDied as error:  # its log goes with the folder
+        raise CamSegError(f"{error}, which is removed; its last lines:\n{error.last_lines}") from None
+
+
+def resident_mb(node: NodeProcess) -> float:
+    """The node's resident memory in MB (10^6 bytes)."""
+    return float(psutil.Process(node.pid).memory_info().rss / 1e6)
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The value below which so many percent of the values, at least one, lie."""
+    return float(np.percentile(values, percent))
+
+
+def size_of(text: str) -> Size:
+    """A size from the command line, such as 640x480."""
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 640x480")
+    return int(width), int(height)
+
+
+def size_text(size: Size) -> str:
+    """The opposite of `size_of`."""
+    return f"{size[0]}x{size[1]}"
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `model_parameters` reads."""
+    parser.add_argument("--model", default="camseg-lite", help="model name or checkpoint folder (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=0, help="the node's parameter threads (default: 0 = all cores)")
+
+
+def model_parameters(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """The node's parameters that the options ask for."""
+    return f"model:={arguments.model}", f"threads:={arguments.threads}"
