@@ -15,6 +15,9 @@ try:
 except ImportError:  # ROS 2 Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
+NAMELESS = "_NODE_NAME_UNKNOWN_"
+"""What the middleware calls a node whose topics it has found before its name, or that is none of ROS."""
+
 
 @dataclass(frozen=True)
 class Endpoints:
@@ -87,6 +90,8 @@ def _stops(policy: str, offered: QoSProfile, asked: QoSProfile) -> bool:
 
 
 def _name(endpoint: TopicEndpointInfo) -> str:
+    if endpoint.node_name == NAMELESS:
+        return "a node"
     return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"
 
 
