@@ -2,5 +2,6 @@
 
 from camseg_core.runtime.frame import Segmentation
 from camseg_core.runtime.segmenter import Segmenter
+from camseg_core.runtime.stream import Stream
 
-__all__ = ["Segmentation", "Segmenter"]
+__all__ = ["Segmentation", "Segmenter", "Stream"]

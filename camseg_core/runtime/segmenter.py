@@ -22,6 +22,7 @@ from camseg_core.runtime.engine_onnx import OnnxEngine
 from camseg_core.runtime.frame import Frame, FrameNoise, Segmentation, Stages
 from camseg_core.runtime.framing import Framing
 from camseg_core.runtime.graphs import AUTO, Fused
+from camseg_core.runtime.stream import Stream
 from camseg_core.weights import DEFAULT_MODEL, checkpoint_folder
 
 
@@ -73,10 +74,12 @@ class Segmenter:
         passes: int = 1,
         order: str = "random",
         engine_cache: str | Path | None = None,
+        fused: bool = True,
     ) -> "Segmenter":
         """Load a bundled model by name or a checkpoint folder by path.
 
         A graph of the whole network is used if the folder has one for this precision, sampler and number of steps, else its parts.
+        Streams need the parts: `fused=False`.
 
         Args:
             model: the name or the folder.
@@ -92,6 +95,7 @@ class Segmenter:
             passes: of the transformer, each revealing a part of the mask and told what is known of it.
             order: which part is revealed first, random or confident, see `PassOptions`.
             engine_cache: folder in which TensorRT keeps its engines; without it they are built at every start.
+            fused: whether a graph of the whole network may be used.
 
         Raises:
             ModelError: the folder is missing, incomplete or damaged, or lacks the graphs of this precision.
@@ -101,9 +105,9 @@ class Segmenter:
         config, labels = load_config(folder / "config.json"), read_labels(folder / "labels.json")
         options = SamplerOptions(steps, config.temperature if temperature is None else temperature, eta)
         pass_options = PassOptions(passes, order)
-        fused = _fused_graph(sampler, options) if samples == passes == 1 else None
+        whole = _fused_graph(sampler, options) if fused and samples == passes == 1 else None
         cache = None if engine_cache is None else Path(engine_cache)
-        engine = OnnxEngine(folder, provider, threads, precision=precision, fused=fused, engine_cache=cache)
+        engine = OnnxEngine(folder, provider, threads, precision=precision, fused=whole, engine_cache=cache)
         return cls(config, labels, engine, sampler, options, seed, samples, pass_options)
 
     def with_sharpness(self, sharpness: float) -> "Segmenter":
@@ -154,14 +158,28 @@ class Segmenter:
         """
         return self.segment_batch([rgb])[0]
 
-    def segment_batch(self, frames: Sequence[Ids]) -> list[Segmentation]:
+    def segment_batch(
+        self,
+        frames: Sequence[Ids],
+        *,
+        streams: Sequence[Stream | None] | None = None,
+        times: Sequence[float] | None = None,
+    ) -> list[Segmentation]:
         """Segment RGB frames, such as those of several cameras; those of one size go through the network together.
 
-        Each gives what `segment` gives it.
+        Each gives what `segment` gives it, unless it belongs to a stream: then its latents are steadied by those of the stream's last
+        frame. Frames of one stream in a batch come in order of time. That the noise is the same for every frame steadies a video too.
+
+        Args:
+            frames: RGB `(H, W, 3)` uint8 each, of any size.
+            streams: for each frame the stream that it belongs to, or None for a frame by itself.
+            times: when each was taken, in seconds, so that streams notice gaps.
 
         Raises:
             ImageError: a frame is no RGB frame.
+            ConfigError: not as many streams or times as frames, or a stream where the whole network runs as one graph.
         """
+        memories = self._memories(len(frames), streams, times)
         prepared = [self._prepare(rgb) for rgb in frames]
         groups: dict[tuple[tuple[int, int], int], list[int]] = {}
         for index, frame in enumerate(prepared):
@@ -171,7 +189,8 @@ class Segmenter:
         results: dict[int, Segmentation] = {}
         for (padded, _), members in groups.items():
             network = Stages()
-            mask, confidence = self._network(np.stack([prepared[index].image for index in members]), padded, network)
+            images = np.stack([prepared[index].image for index in members])
+            mask, confidence = self._network(images, padded, network, [memories[index] for index in members])
             for place, index in enumerate(members):
                 results[index] = prepared[index].finish(mask[place], confidence[place], network)
         return [results[index] for index in range(len(prepared))]
@@ -186,8 +205,22 @@ class Segmenter:
             image = framing.to_network(rgb)
         return Frame(framing, image, stages)
 
-    def _network(self, images: Ids, padded: tuple[int, int], stages: Stages) -> tuple[Ids, Floats]:
-        """Frames of one size `(B, H, W, 3)` to masks and confidences `(B, H, W)`."""
+    def _memories(
+        self, frames: int, streams: Sequence[Stream | None] | None, times: Sequence[float] | None
+    ) -> list[tuple[Stream | None, float | None]]:
+        """Each frame's stream and time, where they are given."""
+        for name, given in (("streams", streams), ("times", times)):
+            if given is not None and len(given) != frames:
+                raise ConfigError(f"{len(given)} {name} are given for {frames} frames; one is needed for each")
+        if self._engine.fused is not None and any(streams or ()):
+            raise ConfigError(f"a stream needs the latents, which the graph {self._engine.fused.name} keeps inside: load with fused=False")
+        nothing = [None] * frames
+        return list(zip(nothing if streams is None else streams, nothing if times is None else times, strict=True))
+
+    def _network(
+        self, images: Ids, padded: tuple[int, int], stages: Stages, memories: Sequence[tuple[Stream | None, float | None]]
+    ) -> tuple[Ids, Floats]:
+        """Frames of one size `(B, H, W, 3)`, each with its stream and time, to masks and confidences `(B, H, W)`."""
         stride = self.config.mask_codec.stride * self.config.denoised_patch
         grid = padded[0] // stride, padded[1] // stride
         noise = FrameNoise(self._seed, len(images), (grid[0] * grid[1], self.config.denoised_channels))
@@ -205,9 +238,13 @@ class Segmenter:
                 condition = self._engine.conditions(features)
             with stages("denoiser"):
                 sampled = [self._sample(condition, noise) for _ in range(self._samples)]
+        latents = np.stack([cells_to_latents(cells, len(images), grid, self.config.denoised_patch) for cells in sampled], axis=1)
+        for place, (stream, moment) in enumerate(memories):
+            if stream is not None:
+                with stages("stream"):
+                    latents[place] = stream.steady(latents[place], images[place], moment)
         with stages("decoder"):
-            latents = [cells_to_latents(cells, len(images), grid, self.config.denoised_patch) for cells in sampled]
-            return self._engine.decode(np.stack(latents, axis=1), self.config.sharpness)
+            return self._engine.decode(latents, self.config.sharpness)
 
     def _sample(self, condition: Floats | DeviceArray, noise: Noise) -> Floats:
         """Conditions, M in all, to the cells that the head denoises, `(M, C)`, clean."""
