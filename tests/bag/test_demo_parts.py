@@ -14,10 +14,11 @@ import numpy.typing as npt
 import pytest
 
 from camseg_core.errors import ConfigError
+from camseg_ros.bag.axis import tick_step
 from camseg_ros.bag.read import BagImage
 from camseg_ros.bag.replay import FrameResult
 from camseg_ros.demo.folder import DemoFolder
-from camseg_ros.demo.page import DemoReport, latency_chart, tick_step, write_page
+from camseg_ros.demo.page import DemoReport, latency_chart, write_page
 from camseg_ros.demo.tally import Tally
 from camseg_ros.demo.video import write_video
 
