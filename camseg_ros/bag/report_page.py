@@ -26,7 +26,7 @@ from camseg_ros.bag.timeline import Timeline
 PICTURE_WIDTH = 560
 """Pictures in the page are at most so many pixels wide."""
 
-SCORES = {"miou": "mean IoU", "pixel_accuracy": "pixel accuracy", "ece": "calibration error (ECE)"}
+SCORES = {"miou": "mean IoU", "pixel_accuracy": "pixel accuracy", "boundary_f1": "boundary F1", "ece": "calibration error (ECE)"}
 """What the scores are called; one that is not here is called by its key."""
 
 
@@ -60,6 +60,7 @@ def write_page(path: Path, report: Mapping[str, Any], frames: Iterable[Mapping[s
     html = template.render(
         report=report,
         cards=_cards(report),
+        stages=_stages(report["timings"].get("stages_ms") or {}),
         timeline=timeline,
         colors=colors,
         table=_time_table(timeline),
@@ -119,6 +120,11 @@ def _cards(report: Mapping[str, Any]) -> list[_Card]:
     return [*cards, _Card("frames", str(bag["frames"]), of)]
 
 
+def _stages(stages: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Of every stage its percentiles; a lone number is the median."""
+    return {stage: dict(ms) if isinstance(ms, Mapping) else {"p50": ms} for stage, ms in stages.items()}
+
+
 def _charts(timeline: Timeline, report: Mapping[str, Any], figures: Mapping[int, Mapping[str, Any]]) -> list[Chart | None]:
     def marks(name: str) -> list[tuple[int, float, str]]:
         return [
@@ -140,8 +146,7 @@ def _presence(timeline: Timeline, names: Iterable[str]) -> list[dict[str, Any]]:
         share, present = timeline.total("share", name), timeline.total("present", name)
         if share and present and present.total:
             area, line = presence(timeline, name)
-            mean = share.total / timeline.frames  # a frame that does not list the class has none of it
-            rows.append({"name": name, "area": area, "line": line, "frames": int(present.total), "mean": mean, "most": share.high})
+            rows.append({"name": name, "area": area, "line": line, "frames": int(present.total), "mean": share.mean, "most": share.high})
     return sorted(rows, key=lambda each: -each["mean"])
 
 

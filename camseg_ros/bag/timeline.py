@@ -9,7 +9,6 @@ BINS = 500
 """A timeline has at most so many bins: about the pixels that a plot has for them."""
 
 FIGURES = ("miou", "pixel_accuracy", "confidence", "changed", "latency_ms")
-CLASS_FIGURES = ("iou", "share")
 
 Key = tuple[str, str]
 """A figure's name, and the class it is of; the second is empty for a figure of the whole frame."""
@@ -67,7 +66,7 @@ class Timeline:
     """
 
     def __init__(self, classes: Iterable[str] = (), most: int = BINS) -> None:
-        """`classes` are those whose figures are kept; `most` bins there may be."""
+        """`classes` are those whose figures are kept; `most` bins there may be, an even number."""
         self.bins: list[Bin] = []
         self.frames = 0
         self.frames_in_bin = 1
@@ -103,12 +102,14 @@ class Timeline:
             value = frame.get(name)
             if value is not None and math.isfinite(value):
                 yield (name, ""), float(value)
-        for name in CLASS_FIGURES:
-            for of_class, value in (frame.get(name) or {}).items():
-                if of_class in self._classes and value is not None and math.isfinite(value):
-                    yield (name, of_class), float(value)
-                    if name == "share":
-                        yield ("present", of_class), float(value > 0)
+        for of_class, value in (frame.get("iou") or {}).items():
+            if of_class in self._classes and value is not None and math.isfinite(value):
+                yield ("iou", of_class), float(value)
+        if frame.get("share") is not None:
+            for of_class in self._classes:
+                share = float(frame["share"].get(of_class) or 0)  # a class that is not listed has no pixel
+                yield ("share", of_class), share
+                yield ("present", of_class), float(share > 0)
 
     def _halve(self) -> None:
         pairs = zip(self.bins[::2], self.bins[1::2], strict=True)

@@ -73,8 +73,11 @@ def test_a_lone_frame_and_none_at_all() -> None:
 
 def test_a_class_that_comes_and_goes() -> None:
     timeline = Timeline(["car"])
-    for i, share in enumerate([0.1, 0.0, 0.2, 0.2]):
-        timeline.add(frame(i, share={"car": share}))
+    for i, share in enumerate([0.1, 0.0, 0.2, None]):
+        timeline.add(frame(i, share={} if share is None else {"car": share}))
+    total = timeline.total("share", "car")
+    assert total is not None
+    assert total.mean == pytest.approx(0.075), "a frame that does not list the class has none of it"
     area, line = presence(timeline, "car")
     assert area.count("Z") == line.count("M") == 2
 
