@@ -40,7 +40,7 @@ setup(
             "weights/*/*.safetensors",
             "weights/*/onnx/*/*.onnx",
         ],
-        "camseg_ros": ["py.typed", "demo/*.html"],
+        "camseg_ros": ["py.typed", "bag/*.j2", "demo/*.html"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
@@ -64,7 +64,18 @@ setup(
         "evaluate": EVALUATION,
         "train": ["torch>=2.6", "safetensors", "onnx", "onnxscript", "kornia", "pyyaml", "tensorboard", *BACKBONE, *EVALUATION],
         "gpu": ["onnxruntime-gpu>=1.17"],
-        "test": ["diffusers", "jsonschema", "matplotlib", "pytest", "pytest-timeout", "mcap", "mcap-ros2-support", "ruff", "mypy"],
+        "test": [
+            "diffusers",
+            "jsonschema",
+            "matplotlib",
+            "pytest",
+            "pytest-timeout",
+            "mcap",
+            "mcap-ros2-support",
+            "selenium",
+            "ruff",
+            "mypy",
+        ],
     },
     entry_points={
         "console_scripts": [

@@ -1,6 +1,7 @@
 """The model as the node's parameters ask for it."""
 
 import re
+from dataclasses import asdict
 
 import numpy as np
 
@@ -24,6 +25,7 @@ def sampling(given: Parameters) -> Sampling:
         passes=given.passes,
         order=given.order,
         seed=given.seed,
+        streams=given.temporal_carry > 0,
     )
 
 
@@ -35,21 +37,13 @@ def load_segmenter(given: Parameters) -> Segmenter:
         ConfigError: the provider is not there, the sampler does not suit, or a warm-up size is none.
     """
     sizes = [warm_up_size(size) for size in given.warm_up_sizes]
-    how = sampling(given)
     segmenter = Segmenter.from_pretrained(
         given.model,
         provider=given.provider,
         precision=given.precision,
         threads=given.threads,
         engine_cache=given.engine_cache or None,
-        sampler=how.sampler,
-        steps=how.steps,
-        temperature=how.temperature,
-        eta=how.eta,
-        samples=how.samples,
-        passes=how.passes,
-        order=how.order,
-        seed=how.seed,
+        **asdict(sampling(given)),
     )
     for width, height in sizes:
         for batch in range(1, min(len(given.camera_names), given.max_batch) + 1):

@@ -155,10 +155,10 @@ SPECS: tuple[Spec, ...] = (
     Spec(
         "temporal_carry",
         0.0,
-        "Stability over time: how much of the previous frame's mask each frame starts from; 0: nothing, each frame is on its own.",
-        limits=(0.0, 0.99),
+        "Stability over time: the share of what was seen before in each frame's mask, where it is recognised; 0: none, 0.7 is good.",
+        limits=(0.0, 0.95),
     ),
-    Spec("temporal_max_gap", 0.5, "Seconds between two frames after which the next one starts afresh.", limits=(0.01, 60.0)),
+    Spec("temporal_max_gap", 0.5, "Seconds between two frames after which the next one starts afresh.", limits=(0.001, 60.0)),
     Spec("overlay_opacity", 0.5, "How strongly the classes cover the image in segmentation/overlay.", limits=(0.0, 1.0)),
     Spec(
         "output_reliability",

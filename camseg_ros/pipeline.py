@@ -150,8 +150,8 @@ class Pipeline:
         results = segmenter.segment_batch(
             [each.rgb for each in read],
             fits=[settings.camera(each.camera.name).fit for each in read],
-            # streams=[self._stream(each.camera.name, settings) for each in read],
-            # times=[each.time for each in read],
+            streams=[self._stream(each.camera.name, settings) for each in read],
+            times=[each.time for each in read],
         )
         segmented = time.monotonic()
         for each, result in zip(read, results, strict=True):

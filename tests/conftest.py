@@ -1,8 +1,18 @@
-"""For all tests: those marked slow run last, so that a mistake shows early."""
+"""For all tests: those marked slow run last, so that a mistake shows early; and a browser for those that open a page."""
 
+from collections.abc import Iterator
+
+import browser
 import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the order otherwise."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Browser]:
+    """One browser for all tests."""
+    with browser.browser(tmp_path_factory.mktemp("profile")) as running:
+        yield running

@@ -1,19 +1,24 @@
 """Where unlabelled frames come from: a folder of images, a video file, the synthetic drive. One frame in memory at a time."""
 
+from __future__ import annotations  # cv2.typing came with OpenCV 4.8; Ubuntu 24.04 has 4.6
+
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from cv2.typing import MatLike
 
 from camseg_core.data.image_file import read_rgb
 from camseg_core.data.synthetic import SyntheticDrive
 from camseg_core.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from cv2.typing import MatLike
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -47,7 +52,7 @@ class FrameSource:
     def __iter__(self) -> Iterator[Frame]:
         return self.read()
 
-    def first(self, limit: int) -> "FrameSource":
+    def first(self, limit: int) -> FrameSource:
         """This source, ending after `limit` frames."""
         return FrameSource(self.title, min(limit, self.count), self.fps, lambda: islice(self.read(), limit))
 

@@ -1,6 +1,5 @@
 """An evaluation as files: `report.json` for programs, and `report.html`, one page that asks no network for anything."""
 
-import base64
 import json
 import math
 from collections.abc import Mapping
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import jinja2
 import numpy as np
 import numpy.typing as npt
 
 from camseg_core.errors import DataError
+from camseg_core.evaluation.html import data_uri, environment
 from camseg_core.evaluation.machine import describe_machine
 from camseg_core.evaluation.scoring import Evaluation, FrameScore, ShownFrame
 from camseg_core.labels import UNLABELLED, UNLABELLED_COLOR
@@ -136,10 +135,7 @@ def _plain(value: Any) -> Any:
 
 
 def _page(evaluation: Evaluation, content: Mapping[str, Any]) -> str:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = lambda value, digits=3: "–" if value is None else f"{value:.{digits}f}"
-    environment.filters["percent"] = _percent
-    template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
+    template = environment().from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
     colors = {each.label.name: f"rgb{each.label.color}" for each in evaluation.classes}
     return template.render(
         report=content,
@@ -150,12 +146,6 @@ def _page(evaluation: Evaluation, content: Mapping[str, Any]) -> str:
         pictures=[(each, _pictures(each)) for each in evaluation.shown],
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
-
-
-def _percent(share: float | None) -> str:
-    if share is None:
-        return "–"
-    return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 
 def _confusion_rows(confusion: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,10 +174,10 @@ def _pictures(frame: ShownFrame) -> list[tuple[str, str]]:
     image = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
     label, mask = (cv2.resize(each, size, interpolation=cv2.INTER_NEAREST) for each in (frame.label, frame.mask))
     return [
-        ("image", _data_uri(image, "jpeg")),
-        ("label", _data_uri(colorize(np.asarray(label, np.uint8)), "png")),
-        ("mask", _data_uri(colorize(np.asarray(mask, np.uint8)), "png")),
-        ("differences", _data_uri(_differences(np.asarray(image), np.asarray(label), np.asarray(mask)), "jpeg")),
+        ("image", data_uri(image, "jpeg")),
+        ("label", data_uri(colorize(np.asarray(label, np.uint8)), "png")),
+        ("mask", data_uri(colorize(np.asarray(mask, np.uint8)), "png")),
+        ("differences", data_uri(_differences(np.asarray(image), np.asarray(label), np.asarray(mask)), "jpeg")),
     ]
 
 
@@ -198,9 +188,3 @@ def _differences(image: npt.NDArray[Any], label: npt.NDArray[Any], mask: npt.NDA
     picture[label != mask] = _WRONG
     picture[label == UNLABELLED] = UNLABELLED_COLOR
     return picture
-
-
-def _data_uri(rgb: npt.NDArray[Any], kind: str) -> str:
-    options = [cv2.IMWRITE_JPEG_QUALITY, 88] if kind == "jpeg" else []
-    _, encoded = cv2.imencode(f".{kind}", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
-    return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}"

@@ -1,11 +1,15 @@
 """Pictures and masks at another size, with the edges of both sizes kept in line."""
 
-from typing import Any
+from __future__ import annotations  # cv2.typing came with OpenCV 4.8; Ubuntu 24.04 has 4.6
+
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from cv2.typing import MatLike
+
+if TYPE_CHECKING:
+    from cv2.typing import MatLike
 
 Size = tuple[int, int]
 """Height and width in pixels."""

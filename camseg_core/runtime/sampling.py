@@ -23,6 +23,7 @@ class Sampling:
         passes: of the transformer, each revealing a part of the mask and told what is known of it.
         order: which part is revealed first, random or confident, see `PassOptions`.
         seed: of the noise, 0 or more.
+        streams: frames belong to streams, which need the latents that a graph of the whole network keeps inside.
 
     Raises:
         ConfigError: a value suits no model; the message lists the choices.
@@ -36,6 +37,7 @@ class Sampling:
     passes: int = 1
     order: str = "random"
     seed: int = 0
+    streams: bool = False
 
     def __post_init__(self) -> None:
         sampler_named(self.sampler)
@@ -66,6 +68,6 @@ class Sampling:
     @property
     def fused(self) -> Fused | None:
         """The graph of the whole network that would give what the parts give, if there can be one."""
-        if self.samples > 1 or self.passes > 1 or self.eta > 0 or self.sampler not in FUSABLE:
+        if self.streams or self.samples > 1 or self.passes > 1 or self.eta > 0 or self.sampler not in FUSABLE:
             return None
         return Fused(self.sampler, 1 if self.sampler == "one_step" else self.steps)

@@ -1,17 +1,22 @@
 """Segment image files, a folder of them or a video into folders of PNGs."""
 
+from __future__ import annotations  # cv2.typing came with OpenCV 4.8; Ubuntu 24.04 has 4.6
+
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from cv2.typing import MatLike
 
 from camseg_core.data.frame_source import open_frames
 from camseg_core.errors import DataError
 from camseg_core.runtime.overlay import colorize, overlay
 from camseg_core.runtime.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from cv2.typing import MatLike
 
 
 def segment_files(segmenter: Segmenter, source: Path, out: Path, opacity: float = 0.5, limit: int | None = None) -> Iterator[str]:

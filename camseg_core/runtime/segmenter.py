@@ -23,6 +23,7 @@ from camseg_core.runtime.frame import Frame, FrameNoise, Segmentation, Stages
 from camseg_core.runtime.framing import Fit, Framing
 from camseg_core.runtime.graphs import AUTO
 from camseg_core.runtime.sampling import Sampling
+from camseg_core.runtime.stream import Stream
 from camseg_core.weights import DEFAULT_MODEL, checkpoint_folder
 
 
@@ -63,11 +64,12 @@ class Segmenter:
         passes: int = 1,
         order: str = "random",
         engine_cache: str | Path | None = None,
+        streams: bool = False,
     ) -> "Segmenter":
         """Load a bundled model by name or a checkpoint folder by path.
 
-        A graph of the whole network is used if the folder has one for this precision, sampler and number of steps, else its parts. How
-        masks are drawn (sampler to order, see `Sampling`) can be changed later, by `with_sampling`.
+        A graph of the whole network is used if the folder has one for this precision, sampler and number of steps, else its parts, as
+        always with `streams`. How masks are drawn (sampler to order, see `Sampling`) can be changed later, by `with_sampling`.
 
         Args:
             model: the name or the folder.
@@ -83,12 +85,13 @@ class Segmenter:
             passes: of the transformer, each revealing a part of the mask and told what is known of it.
             order: which part is revealed first, random or confident, see `PassOptions`.
             engine_cache: folder in which TensorRT keeps its engines; without it they are built at every start.
+            streams: frames will belong to streams, see `segment_batch`.
 
         Raises:
             ModelError: the folder is missing, incomplete or damaged, or lacks the graphs of this precision.
             ConfigError: an option is not among its choices, or no provider of the list can be used; the message lists them.
         """
-        sampling = Sampling(sampler, steps, temperature, eta, samples, passes, order, seed)
+        sampling = Sampling(sampler, steps, temperature, eta, samples, passes, order, seed, streams)
         folder = checkpoint_folder(model)
         config, labels = load_config(folder / "config.json"), read_labels(folder / "labels.json")
         sampling.check(config)  # before anything is loaded for it
@@ -171,14 +174,30 @@ class Segmenter:
         """
         return self.segment_batch([rgb], [fit])[0]
 
-    def segment_batch(self, frames: Sequence[Ids], fits: Sequence[Fit] | None = None) -> list[Segmentation]:
+    def segment_batch(
+        self,
+        frames: Sequence[Ids],
+        fits: Sequence[Fit] | None = None,
+        *,
+        streams: Sequence[Stream | None] | None = None,
+        times: Sequence[float] | None = None,
+    ) -> list[Segmentation]:
         """Segment RGB frames, such as those of several cameras; those of one size at the network go through it together.
 
-        Each gives what `segment` gives it; `fits` has one for each frame.
+        Each gives what `segment` gives it, unless it belongs to a stream: then its latents are steadied by those of the stream's last
+        frame. Frames of one stream in a batch come in order of time. That the noise is the same for every frame steadies a video too.
+
+        Args:
+            frames: RGB `(H, W, 3)` uint8 each, of any size.
+            fits: for each frame how it is fitted to the network; without them, as a letterbox.
+            streams: for each frame the stream that it belongs to, or None for a frame by itself.
+            times: when each was taken, in seconds, so that streams notice gaps.
 
         Raises:
             ImageError: a frame is no RGB frame.
+            ConfigError: not as many streams or times as frames, or a stream where the whole network runs as one graph.
         """
+        memories = self._memories(len(frames), streams, times)
         fits = [Fit()] * len(frames) if fits is None else fits
         prepared = [self._prepare(rgb, fit) for rgb, fit in zip(frames, fits, strict=True)]
         groups: dict[tuple[tuple[int, int], int], list[int]] = {}
@@ -189,7 +208,8 @@ class Segmenter:
         results: dict[int, Segmentation] = {}
         for (padded, _), members in groups.items():
             network = Stages()
-            mask, confidence = self._network(np.stack([prepared[index].image for index in members]), padded, network)
+            images = np.stack([prepared[index].image for index in members])
+            mask, confidence = self._network(images, padded, network, [memories[index] for index in members])
             for place, index in enumerate(members):
                 results[index] = prepared[index].finish(mask[place], confidence[place], network)
         return [results[index] for index in range(len(prepared))]
@@ -204,8 +224,22 @@ class Segmenter:
             image = framing.to_network(rgb)
         return Frame(framing, image, stages)
 
-    def _network(self, images: Ids, padded: tuple[int, int], stages: Stages) -> tuple[Ids, Floats]:
-        """Frames of one size `(B, H, W, 3)` to masks and confidences `(B, H, W)`."""
+    def _memories(
+        self, frames: int, streams: Sequence[Stream | None] | None, times: Sequence[float] | None
+    ) -> list[tuple[Stream | None, float | None]]:
+        """Each frame's stream and time, where they are given."""
+        for name, given in (("streams", streams), ("times", times)):
+            if given is not None and len(given) != frames:
+                raise ConfigError(f"{len(given)} {name} are given for {frames} frames; one is needed for each")
+        if self._engine.fused is not None and any(streams or ()):
+            raise ConfigError(f"a stream needs the latents, which the graph {self._engine.fused.name} keeps inside: load with streams=True")
+        nothing = [None] * frames
+        return list(zip(nothing if streams is None else streams, nothing if times is None else times, strict=True))
+
+    def _network(
+        self, images: Ids, padded: tuple[int, int], stages: Stages, memories: Sequence[tuple[Stream | None, float | None]]
+    ) -> tuple[Ids, Floats]:
+        """Frames of one size `(B, H, W, 3)`, each with its stream and time, to masks and confidences `(B, H, W)`."""
         stride = self.config.mask_codec.stride * self.config.denoised_patch
         grid = padded[0] // stride, padded[1] // stride
         noise = FrameNoise(self._seed, len(images), (grid[0] * grid[1], self.config.denoised_channels))
@@ -223,9 +257,13 @@ class Segmenter:
                 condition = self._engine.conditions(features)
             with stages("denoiser"):
                 sampled = [self._sample(condition, noise) for _ in range(self._samples)]
+        latents = np.stack([cells_to_latents(cells, len(images), grid, self.config.denoised_patch) for cells in sampled], axis=1)
+        for place, (stream, moment) in enumerate(memories):
+            if stream is not None:
+                with stages("stream"):
+                    latents[place] = stream.steady(latents[place], images[place], moment)
         with stages("decoder"):
-            latents = [cells_to_latents(cells, len(images), grid, self.config.denoised_patch) for cells in sampled]
-            return self._engine.decode(np.stack(latents, axis=1), self.config.sharpness)
+            return self._engine.decode(latents, self.config.sharpness)
 
     def _sample(self, condition: Floats | DeviceArray, noise: Noise) -> Floats:
         """Conditions, M in all, to the cells that the head denoises, `(M, C)`, clean."""

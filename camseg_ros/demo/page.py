@@ -7,8 +7,8 @@ from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 
-import jinja2
-
+from camseg_core.evaluation.html import environment
+from camseg_ros.bag.axis import tick_step
 from camseg_ros.demo.tally import Tally
 
 CHART_WIDTH, CHART_HEIGHT = 1120, 250
@@ -49,9 +49,9 @@ class DemoReport:
 
 def write_page(report: DemoReport, path: Path) -> None:
     """Write the page; pictures are inside it, the video lies beside it."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["data_uri"] = lambda content, kind: f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    template = environment.from_string(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
+    made = environment()
+    made.filters["data_uri"] = lambda content, kind: f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    template = made.from_string(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     tally = report.tally
     html = template.render(
         report=report,
@@ -119,16 +119,6 @@ def latency_chart(latencies_ms: Sequence[float | None], p50: float | None, p95: 
         x_ticks=[(x(i), str(i)) for i in range(0, len(latencies_ms), frame_step)],
         levels=_apart(levels),
     )
-
-
-def tick_step(largest: float) -> float:
-    """A round step (1, 2 or 5 times a power of ten) that divides 0..largest into about five."""
-    magnitude = 1e-3
-    while True:
-        for factor in (1, 2, 5):
-            if factor * magnitude * 5.5 >= largest:
-                return factor * magnitude
-        magnitude *= 10
 
 
 def _apart(levels: list[tuple[float, str]]) -> list[tuple[float, float, str]]:

@@ -12,12 +12,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from browser import Browser
 
 from camseg_core.errors import ConfigError
+from camseg_ros.bag.axis import tick_step
 from camseg_ros.bag.read import BagImage
 from camseg_ros.bag.replay import FrameResult
 from camseg_ros.demo.folder import DemoFolder
-from camseg_ros.demo.page import DemoReport, latency_chart, tick_step, write_page
+from camseg_ros.demo.page import DemoReport, latency_chart, write_page
 from camseg_ros.demo.tally import Tally
 from camseg_ros.demo.video import write_video
 
@@ -108,6 +110,17 @@ def test_the_page_holds_all_and_asks_for_nothing(tmp_path: Path) -> None:
     assert "frame 1: &lt;lost&gt;" in text
     for expected in ("last words", "road", "sky", "unlabelled", "frames dropped", "p95 50 ms", ">failed<", 'stroke="#c0332b"'):
         assert expected in text, expected
+
+
+def test_a_browser_shows_the_page_and_asks_for_the_video_beside_it_only(chromium: Browser, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "overlay.png"), RGB)
+    assert write_video([tmp_path / "overlay.png"] * 4, tmp_path / "overlay.mp4", 10.0)
+    write_page(report(tally_of((result(0, 10), RGB), (result(1, 13), RGB)), []), tmp_path / "index.html")
+    page = chromium.open(tmp_path / "index.html")
+    assert page.run("return document.getElementById('verdict').innerText") == "all frames answered"
+    assert page.run("return Array.from(document.images, e => e.naturalWidth)") == [WIDTH] * 6
+    assert set(page.requests()) == {page.path.as_uri(), (tmp_path / "overlay.mp4").as_uri()}
+    assert page.complaints() == []
 
 
 def test_the_page_of_a_node_that_never_answered(tmp_path: Path) -> None:

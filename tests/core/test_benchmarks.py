@@ -1,16 +1,21 @@
-"""What the benchmarks share, and the one of the published size at a tiny one: its figures hang together. No time is asserted."""
+"""What the benchmarks share, and those of the published size and of stability at a tiny one: figures hang together. No time is asserted."""
 
 import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import published_size
 import pytest
+import stability
 from document import Outcome, conclude
 from published import LIGHT, TINY
 
 from camseg_core.errors import ConfigError
+from camseg_core.model.samplers import SamplerOptions
+from camseg_core.model.schedule import Schedule
+from camseg_core.weights import DEFAULT_MODEL
 
 CONFIG = replace(TINY, light_decoder=LIGHT)
 NAMES = ["as_published", "exact_decoder_4_steps", "light_decoder_1_step"]
@@ -72,6 +77,39 @@ def test_the_arithmetic_of_the_settings_differs_by_what_they_leave_out() -> None
 def test_a_size_between_the_tokens_is_refused() -> None:
     with pytest.raises(ConfigError, match="size is 30; tiny-published needs a multiple of 4"):
         published_size.measure_all(CONFIG, size=30, repeats=1)
+
+
+def test_stability_is_measured_on_every_video_in_every_setting() -> None:
+    arguments = argparse.Namespace(model=DEFAULT_MODEL, frames=2, height=48, data=None, carry=[0.5], skipped=[], write=None)
+    outcome = stability.measure(arguments)
+    names = ["one_step", "one_step, stream, carry 0.5", "ddim, 10 steps", "ddim, 10 steps, stream, carry 0.7"]
+    assert [row["setting"] for row in outcome.figures] == names
+    for row in outcome.figures:
+        assert list(row["videos"]) == ["clear, 10 Hz", "clear, 30 Hz", "rain, 10 Hz"]
+        assert all(0 <= video["flicker"] <= 1 and 0 <= video["mean_iou"] <= 1 for video in row["videos"].values())
+    assert len(outcome.table.splitlines()) == 2 + 4
+
+
+@pytest.mark.parametrize(("sampler", "steps", "left"), [("one_step", 1, [400]), ("ddim", 10, [400, 267, 133, 0])])
+def test_starting_part_way_runs_the_steps_that_are_left_from_the_last_result(sampler: str, steps: int, left: list[int]) -> None:
+    clean, noise = np.ones((3, 2), np.float32), np.full((3, 2), 0.5, np.float32)
+    seen: list[int] = []
+    noisy = []
+
+    def denoise(cells: np.ndarray, step: int) -> np.ndarray:
+        seen.append(step)
+        noisy.append(cells)
+        return clean
+
+    way, schedule = stability.PartWay(sampler, steps, 0.6), Schedule.cosine()
+    for _ in range(2):
+        seen.clear()
+        noisy.clear()
+        found = way(denoise, noise, schedule, SamplerOptions(steps, 0.5), lambda _: noise, "sample")
+    assert seen == left
+    signal = schedule.signal[400]
+    np.testing.assert_allclose(noisy[0], np.sqrt(signal) * clean + np.sqrt(1 - signal) * 0.5 * noise, rtol=1e-5)
+    np.testing.assert_allclose(found, clean, atol=1e-5)
 
 
 @pytest.mark.slow

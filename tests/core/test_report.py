@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from browser import Browser
 
 from camseg_core.commands import evaluate as command
 from camseg_core.data.sample import Sample
@@ -166,6 +167,15 @@ def test_the_page_asks_no_network_for_anything_and_trusts_no_name(folder: Path) 
     text = (folder / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"@import|url\(|<link[^>]*stylesheet|http-equiv", text)
     assert "drive &amp; co" in text
+
+
+def test_a_browser_shows_the_page_and_asks_for_nothing_else(chromium: Browser, folder: Path) -> None:
+    content, page = json.loads((folder / "report.json").read_text(encoding="utf-8")), chromium.open(folder / "report.html")
+    assert page.run("return document.getElementById('mean_iou').innerText") == f"{content['scores']['mean_iou']:.3f}"
+    assert page.run("return Array.from(document.images).every(e => e.naturalWidth > 0)")
+    assert page.run("return document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
+    assert page.requests() == [page.path.as_uri()]
+    assert page.complaints() == []
 
 
 def test_the_pictures_are_those_of_the_frames(evaluation: Evaluation, folder: Path) -> None:

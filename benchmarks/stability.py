@@ -1,0 +1,197 @@
+"""What remembering the last frame gives a video: flicker and mean IoU, for streams and for the way that was left out for them.
+
+    python benchmarks/stability.py --data <CamVid root> --write docs/results.md
+
+On synthetic drives with a camera's noise added, and, with `--data`, on CamVid val, whose frames are a fifteenth of a second apart.
+Through the runtime that ships, seed 0. The settings take turns on every frame, so that what changes on the machine meets all alike.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from document import Outcome, add_document_options, conclude, current_commit, machine
+
+from camseg_core.data.camvid import CamVid
+from camseg_core.data.sample import Samples
+from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.evaluation.flicker import Flicker
+from camseg_core.evaluation.metrics import Confusion
+from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, UNLABELLED
+from camseg_core.model.samplers import SAMPLERS, Array, Denoise, Noise, SamplerOptions, start_scale
+from camseg_core.model.schedule import Schedule
+from camseg_core.runtime import Segmenter, Stream
+from camseg_core.runtime.stream import CARRY
+from camseg_core.weights import DEFAULT_MODEL
+
+NOISE_SIGMA = 10.0
+CAMVID_FPS = 15.0
+SCORED = [*CAMVID_11_TRAIN_IDS]
+
+
+class PartWay:
+    """A sampler that starts from the last frame's cells, noised part-way (SDEdit, arXiv 2108.01073), and runs the steps that are left.
+
+    `skipped` is the share of the schedule that is left out, 0 to 1. The runtime has no such thing: it loses to streams, as the table says.
+    """
+
+    def __init__(self, sampler: str, steps: int, skipped: float) -> None:
+        self.name, self._inner, self._skipped = f"{sampler}, last latents, {skipped:g} of the way", sampler, skipped
+        self.calls = max(1, round(steps * (1 - skipped)))
+        self._last: Array | None = None
+
+    def reset(self) -> None:
+        """The next frame is the first of a video."""
+        self._last = None
+
+    def __call__(self, denoise: Denoise, start: Array, schedule: Schedule, options: SamplerOptions, noise: Noise, prediction: str) -> Array:
+        if self._last is not None:
+            top = round((len(schedule.timesteps) - 1) * (1 - self._skipped))
+            schedule = Schedule(schedule.timesteps[: top + 1], schedule.signal[: top + 1])
+            signal = float(schedule.signal[top])
+            noised = math.sqrt(signal) * self._last + math.sqrt(1 - signal) * options.temperature * start
+            start = noised / start_scale(self._inner, options)  # which the sampler multiplies by
+            options = replace(options, steps=self.calls)
+        self._last = SAMPLERS[self._inner](denoise, start, schedule, options, noise, prediction)
+        return self._last
+
+
+@dataclass
+class Setting:
+    """A row of the table: how each frame is segmented, and what came of it on each video."""
+
+    name: str
+    calls: int
+    segmenter: Segmenter
+    carry: float | None = None
+    part_way: PartWay | None = None
+    videos: dict[str, dict[str, float]] = field(default_factory=dict)
+    milliseconds: list[float] = field(default_factory=list)
+
+    def figures(self) -> dict[str, Any]:
+        """What goes into JSON."""
+        return {"setting": self.name, "calls": self.calls, "ms": round(median(self.milliseconds), 1), "videos": self.videos}
+
+
+@dataclass(frozen=True)
+class Video:
+    """Labelled frames in order."""
+
+    name: str
+    samples: Samples
+    fps: float
+    noise: float
+
+    def image(self, index: int) -> npt.NDArray[np.uint8]:
+        """A frame as the camera gives it: with its noise, the same every time."""
+        image = self.samples[index].image
+        if not self.noise:
+            return image
+        noise = np.random.default_rng([5, index]).normal(0, self.noise, image.shape)
+        return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
+
+
+def settings(arguments: argparse.Namespace) -> list[Setting]:
+    """The rows."""
+    plain = {
+        ("one_step", 1): Segmenter.from_pretrained(arguments.model, streams=True),
+        ("ddim", 10): Segmenter.from_pretrained(arguments.model, sampler="ddim", steps=10, streams=True),
+    }
+    rows = []
+    for (sampler, steps), segmenter in plain.items():
+        name = sampler if steps == 1 else f"{sampler}, {steps} steps"
+        rows.append(Setting(name, steps, segmenter))
+        for skipped in arguments.skipped:
+            way = PartWay(sampler, steps, skipped)
+            SAMPLERS[way.name] = way
+            rows.append(
+                Setting(way.name, way.calls, Segmenter.from_pretrained(arguments.model, sampler=way.name, steps=steps), part_way=way)
+            )
+        carries = arguments.carry if steps == 1 else [CARRY]
+        rows += [Setting(f"{name}, stream, carry {carry:g}", steps, segmenter, carry) for carry in carries]
+    return rows
+
+
+def run(video: Video, rows: Sequence[Setting]) -> None:
+    """Segment a video in every setting, and note what came of it."""
+    streams = [None if row.carry is None else Stream(row.carry) for row in rows]
+    flickers, confusions = [Flicker() for _ in rows], [Confusion(len(CITYSCAPES)) for _ in rows]
+    for row in rows:
+        if row.part_way is not None:
+            row.part_way.reset()
+    for index in range(len(video.samples)):
+        image, truth = video.image(index), video.samples[index].label
+        label = np.where(np.isin(truth, SCORED), truth, UNLABELLED).astype(np.uint8)
+        for row, stream, flicker, confusion in zip(rows, streams, flickers, confusions, strict=True):
+            began = time.perf_counter()
+            mask = row.segmenter.segment_batch([image], streams=[stream], times=[index / video.fps])[0].mask
+            row.milliseconds.append((time.perf_counter() - began) * 1000)
+            flicker.add(mask, label)
+            confusion.add(label, mask)
+    for row, stream, flicker, confusion in zip(rows, streams, flickers, confusions, strict=True):
+        row.videos[video.name] = {
+            "flicker": round(flicker.flicker, 5),
+            "change_rate": round(flicker.change_rate, 5),
+            "mean_iou": round(float(np.nanmean(confusion.iou()[SCORED])), 4),
+            "resets": sum(stream.resets.values()) if stream else 0,
+        }
+        print(video.name, row.name, row.videos[video.name], flush=True)
+
+
+def table(rows: Sequence[Setting]) -> str:
+    """A row for each setting, flicker and mean IoU for each video, in Markdown."""
+    videos = list(rows[0].videos)
+    lines = [
+        "| | " + " | ".join(f"{name}: flicker | mean IoU" for name in videos) + " | denoiser calls | ms |",
+        "| --- |" + " --- | --- |" * len(videos) + " --- | --- |",
+    ]
+    for row in rows:
+        cells = (f"{100 * found['flicker']:.2f} % | {found['mean_iou']:.3f}" for found in row.videos.values())
+        lines.append(f"| {row.name} | " + " | ".join(cells) + f" | {row.calls} | {median(row.milliseconds):.0f} |")
+    return "\n".join(lines)
+
+
+def measure(arguments: argparse.Namespace) -> Outcome:
+    """Run all videos in all settings."""
+    rows = settings(arguments)
+    count, size = arguments.frames, {"height": arguments.height, "width": arguments.height * 4 // 3}
+    videos = [
+        Video(f"{weather}, {fps:g} Hz", SyntheticDrive(frames=count, fps=fps, weather=weather, **size), fps, NOISE_SIGMA)
+        for weather, fps in (("clear", 10.0), ("clear", 30.0), ("rain", 10.0))
+    ]
+    options = f"--frames {count}"
+    if arguments.data is not None:
+        videos.insert(0, Video("CamVid val", CamVid(arguments.data, "val"), CAMVID_FPS, 0.0))
+        options += " --data <CamVid root>"
+    for video in videos:
+        run(video, rows)
+    lengths = ", ".join(f"{video.name}: {len(video.samples)} frames" for video in videos)
+    below = [
+        f"    python benchmarks/stability.py {options} --write {arguments.write}",
+        f"{lengths}; {machine()}; commit {current_commit('camseg_core')}.",
+    ]
+    return Outcome(table(rows), below, [row.figures() for row in rows])
+
+
+def main() -> None:
+    """Print the table; with `--json` the results as the last line."""
+    parser = argparse.ArgumentParser(description="Flicker and mean IoU of videos, with and without memory of the last frame.")
+    parser.add_argument("--data", type=Path, help="CamVid root with val/images and val/labels, for a real drive too")
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--frames", type=int, default=24, help="frames of each synthetic drive")
+    parser.add_argument("--height", type=int, default=360, help="of the synthetic frames, in pixels; they are 4:3")
+    parser.add_argument("--carry", type=float, nargs="+", default=[0.5, CARRY, 0.8], help="of the streams with one step")
+    parser.add_argument("--skipped", type=float, nargs="+", default=[0.2, 0.6], help="shares of the schedule that starting part-way skips")
+    add_document_options(parser)
+    conclude(parser.parse_args(), "stability", measure)
+
+
+if __name__ == "__main__":
+    main()
