@@ -4,13 +4,11 @@ import shutil
 import signal
 from pathlib import Path
 
-import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import State, Transition, TransitionEvent
 from lifecycle_msgs.srv import ChangeState, GetState
-from red_engine import RED
-from ros_harness import SUBSTITUTE, TIMEOUT, Bench, StartBench, good_frame, header, picture, pixels_of, rgb_image
+from ros_harness import SUBSTITUTE, TIMEOUT, Bench, StartBench, assert_served, good_frame, header, picture, pixels_of, rgb_image
 from std_srvs.srv import SetBool
 from substitute_node import HANG, RAISE, RAISED, REFUSED, SLOW, order
 
@@ -19,14 +17,6 @@ from camseg_ros.image_messages import image_message
 
 REPORTS = "diagnostics_period:=0.1"
 ERROR = DiagnosticStatus.ERROR
-
-
-def assert_served(bench: Bench, number: int) -> None:
-    """The next good frame is answered, and right."""
-    rgb = picture(64, 48, seed=number)
-    (mask,) = bench.ask(rgb_image(rgb, number))
-    assert mask.header == header(number)
-    assert np.array_equal(pixels_of(mask), np.where(rgb[..., 0] > 128, RED, 0))
 
 
 def give(bench: Bench, colour: tuple[int, int, int], number: int = 500) -> None:

@@ -9,7 +9,7 @@ import pytest
 from builtin_interfaces.msg import Time
 from rclpy.serialization import serialize_message
 from red_engine import RED
-from ros_harness import SUBSTITUTE, Bench, StartBench, header, picture, pixels_of, rgb_image
+from ros_harness import SUBSTITUTE, Bench, StartBench, assert_served, header, picture, pixels_of, rgb_image
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -18,14 +18,6 @@ from camseg_ros.image_messages import ENCODINGS, image_message
 REPORTS = "diagnostics_period:=0.1"
 LIMIT = 2_000_000
 """For `max_image_bytes`."""
-
-
-def assert_served(bench: Bench, number: int) -> None:
-    """The next good frame is answered, and right."""
-    rgb = picture(64, 48, seed=number)
-    (mask,) = bench.ask(rgb_image(rgb, number))
-    assert mask.header == header(number)
-    assert np.array_equal(pixels_of(mask), np.where(rgb[..., 0] > 128, RED, 0))
 
 
 def count(bench: Bench, reason: str) -> int:

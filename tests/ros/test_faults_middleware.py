@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from red_engine import RED
-from ros_harness import BEST_EFFORT, RELIABLE, SUBSTITUTE, Bench, StartBench, good_frame, header, picture, pixels_of, rgb_image
+from ros_harness import BEST_EFFORT, RELIABLE, SUBSTITUTE, Bench, StartBench, assert_served, good_frame, header, picture, rgb_image
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
@@ -43,14 +41,6 @@ def start_camera(ros: None) -> Iterator[StartCamera]:
     for camera in cameras:
         camera.kill()
         camera.wait()
-
-
-def assert_served(bench: Bench, number: int) -> None:
-    """The next good frame is answered, and right."""
-    rgb = picture(64, 48, seed=number)
-    (mask,) = bench.ask(rgb_image(rgb, number))
-    assert mask.header == header(number)
-    assert np.array_equal(pixels_of(mask), np.where(rgb[..., 0] > 128, RED, 0))
 
 
 def camera_warning(bench: Bench, *words: str) -> str:
