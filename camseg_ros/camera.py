@@ -17,7 +17,7 @@ from camseg_core.errors import CamSegError, ConfigError
 from camseg_core.runtime import Segmentation
 from camseg_ros import camera_info
 from camseg_ros.camera_outputs import CameraOutputs, image_qos
-from camseg_ros.endpoints import Endpoints, event_callbacks, publishers_of, subscribers_of
+from camseg_ros.endpoints import Endpoints, publishers_of, subscribers_of
 from camseg_ros.frame_slots import Frame
 from camseg_ros.image_conversion import Converter, Pixels
 from camseg_ros.image_messages import BadImage, compressed_to_rgb, image_to_rgb
@@ -87,9 +87,7 @@ class Camera:
     def subscribe(self, on_message: Callable[[ImageMessage], None]) -> None:
         """Hand every message of the camera to `on_message`, in the executor's thread."""
         self.statistics.begin()
-        images = self._node.create_subscription(
-            self._type, self.topic, on_message, self._qos, event_callbacks=event_callbacks(self._tell_of_publishers)
-        )
+        images = self._node.create_subscription(self._type, self.topic, on_message, self._qos)
         self._subscriptions.append(images)
         # best effort hears every publisher
         infos = self._node.create_subscription(CameraInfo, self.info_topic, self._keep_info, image_qos("best_effort"))
@@ -179,11 +177,6 @@ class Camera:
 
     def _keep_info(self, info: CameraInfo) -> None:
         self._info = info
-
-    def _tell_of_publishers(self) -> None:
-        """A publisher was found whose QoS does not suit: name it at once, `/diagnostics` keeps on telling."""
-        for problem in self.publishers().problems:
-            self._log.warn(problem, problem)
 
 
 def stamp_seconds(header: Header) -> float:

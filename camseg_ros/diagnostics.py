@@ -81,10 +81,10 @@ def _why_silent(snapshot: Snapshot, endpoints: Endpoints) -> str:
     if not endpoints.suitable:
         return "nothing publishes there; check the topic name and whether the camera runs"
     names = ", ".join(endpoints.suitable)
-    if snapshot.input_age is not None:
-        return f"{names} still publishes there but sends nothing; check the camera"
+    # Frames that are too large may still get through now and then, so that what came before says little of the cause.
+    sends = "it sends nothing" if snapshot.input_age is None else "it has stopped sending, so check the camera"
     return (
-        f"matched with {names}, but silent: either it sends nothing, or its frames are larger than its Fast DDS shared memory takes, "
+        f"matched with {names}, but silent: either {sends}, or its frames are larger than its Fast DDS shared memory takes, "
         "as best-effort images are by default; start it with FASTDDS_DEFAULT_PROFILES_FILE=config/fastdds.xml of this package "
         "or FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA"
     )

@@ -10,13 +10,8 @@ from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
-try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
-except ImportError:  # ROS 2 Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
-
-NAMELESS = "_NODE_NAME_UNKNOWN_"
-"""What the middleware calls a node whose topics it has found before its name, or that is none of ROS."""
+UNKNOWN_NAME = "_NODE_NAME_UNKNOWN_"
+"""What the middleware calls the node of an endpoint until it finds the name, a moment after the endpoint; for good if it is no ROS node."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +40,6 @@ def subscribers_of(node: Node, topic: str, message_type: Any, qos: QoSProfile) -
         return _problem(endpoint, message_type, qos, endpoint.qos_profile, ("subscribes to", "asks for", "offers"))
 
     return _sorted(topic, node.get_subscriptions_info_by_topic(topic), problem)
-
-
-def event_callbacks(on_incompatible: Callable[[], None]) -> SubscriptionEventCallbacks:
-    """For a subscription: calls `on_incompatible` when a publisher is found whose QoS does not suit."""
-    return SubscriptionEventCallbacks(incompatible_qos=lambda _: on_incompatible())
 
 
 def _sorted(topic: str, endpoints: Sequence[TopicEndpointInfo], problem: Callable[[TopicEndpointInfo], str]) -> Endpoints:
@@ -90,8 +80,8 @@ def _stops(policy: str, offered: QoSProfile, asked: QoSProfile) -> bool:
 
 
 def _name(endpoint: TopicEndpointInfo) -> str:
-    if endpoint.node_name == NAMELESS:
-        return "a node"
+    if endpoint.node_name == UNKNOWN_NAME:
+        return "an unnamed node"
     return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"
 
 

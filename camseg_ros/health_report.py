@@ -14,6 +14,20 @@ from camseg_ros.parameters import Parameters
 from camseg_ros.pipeline import Pipeline
 
 
+class Problems:
+    """Tells problems that persist from those told already, so that each is logged once for as long as it lasts."""
+
+    def __init__(self) -> None:
+        self._before: set[str] = set()
+        self._told: set[str] = set()
+
+    def new(self, now: set[str]) -> list[str]:
+        """Those that were there the last time as well: at first sight, the middleware may not know the other node's name yet."""
+        new = (now & self._before) - self._told
+        self._before, self._told = now, (self._told & now) | new
+        return sorted(new)
+
+
 class HealthReport:
     """Publishes the node's health.
 
@@ -26,6 +40,7 @@ class HealthReport:
         self._node, self._settings = node, settings
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._overruns: dict[str, Overrun] = {}
+        self._problems: dict[str, Problems] = {}
 
     def publish(self, state: str, pipeline: Pipeline | None, failure: str) -> None:
         """Tell how the node is.
@@ -47,6 +62,8 @@ class HealthReport:
         overrun = self._overruns.setdefault(camera.name, Overrun())
         over = overrun.seconds(snapshot.latency_ms[1] if snapshot.latency_ms else None, given.latency_budget_ms)
         listeners = camera.listeners()
+        for new in self._problems.setdefault(camera.name, Problems()).new({*publishers.problems, *listeners.problems}):
+            self._node.get_logger().warning(new)
         health: Health
         if state != "active" or pipeline.paused:
             health = DiagnosticStatus.OK, "paused by ~/enable" if pipeline.paused else state

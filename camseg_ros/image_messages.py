@@ -16,6 +16,9 @@ from camseg_ros.image_conversion import PLANAR, Converter, Pixels
 Reason = Literal["header", "encoding", "size", "step", "truncated", "too large", "corrupt"]
 
 BYTES_PER_RGB_PIXEL = 3
+SHOWN = 60
+"""Of a text in a message, so much is told: it may have any length."""
+
 RAISE_LIMIT = "raise the parameter max_image_bytes if such images are meant to come"
 
 
@@ -95,7 +98,7 @@ def image_to_rgb(message: ImageFields | Image, converter: Converter, max_bytes: 
     """
     encoding = ENCODINGS.get(message.encoding)
     if encoding is None:
-        raise BadImage("encoding", f"unknown image encoding {message.encoding!r}; known are {', '.join(ENCODINGS)}")
+        raise BadImage("encoding", f"unknown image encoding {message.encoding[:SHOWN]!r}; known are {', '.join(ENCODINGS)}")
     rows = _tight_rows(message, encoding, max_bytes)
     if encoding.sixteen_bit:
         samples = rows.view(">u2" if message.is_bigendian else "<u2")
@@ -139,7 +142,7 @@ def compressed_to_rgb(message: CompressedImage, max_bytes: int) -> Pixels:
     data = np.frombuffer(message.data, np.uint8)
     if data.size > max_bytes:
         raise BadImage("too large", f"compressed image of {data.size} bytes is over the limit of {max_bytes}; {RAISE_LIMIT}")
-    what = f"compressed image ({message.format or 'no format given'}, {data.size} bytes)"
+    what = f"compressed image ({message.format[:SHOWN] or 'no format given'}, {data.size} bytes)"
     found = compressed_size(data.tobytes())
     if found is None:
         raise BadImage("corrupt", f"{what} is neither JPEG nor PNG, or its header is damaged; publish jpeg or png")

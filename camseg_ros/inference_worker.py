@@ -11,6 +11,9 @@ from camseg_ros.frame_slots import Frame, FrameSlots, Message
 
 Model = TypeVar("Model")
 
+LONGEST_PAUSE_S = 3600.0
+"""Doubled a hundred times, a pause would be longer than Python can wait for."""
+
 Failure = Literal["inference failed", "inference hung"]
 
 
@@ -23,7 +26,7 @@ class Recovery:
     rebuilds: int
     """In a row, without a frame answered between them; after so many the worker gives up."""
     backoff: float
-    """Before the second rebuild in a row; it doubles with each further one."""
+    """Before the second rebuild in a row; it doubles with each further one, up to `LONGEST_PAUSE_S`."""
 
 
 class Turn:
@@ -154,7 +157,7 @@ class InferenceWorker(Generic[Message, Model]):
                 self._on_give_up(f"gave up after {done} rebuild{'s' * (done != 1)} in a row: {self.trouble}")
                 return None
             self._in_a_row += 1
-            if turn.over.wait(recovery.backoff * 2 ** (done - 1) if done else 0.0):
+            if turn.over.wait(min(recovery.backoff * 2 ** (done - 1), LONGEST_PAUSE_S) if done else 0.0):
                 return None
             try:
                 model = self._load()

@@ -25,7 +25,9 @@ class ThrottledLog:
         """Log `text`, unless a text of the same `kind` was logged just before."""
         now = time.monotonic()
         with self._lock:
-            if now - self._said.get(kind, -PERIOD_S) < PERIOD_S:
+            # kinds may name what comes from outside: those said long ago are forgotten, or they would be more and more
+            self._said = {said: when for said, when in self._said.items() if now - when < PERIOD_S}
+            if kind in self._said:
                 return
             self._said[kind] = now
         self._logger.warning(text)

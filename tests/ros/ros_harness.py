@@ -23,6 +23,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from red_engine import RED
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -262,6 +263,14 @@ class Bench:
         request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
         (result,) = self.call(SetParameters, "set_parameters", request).results
         return result.successful, result.reason
+
+
+def assert_served(bench: Bench, number: int) -> None:
+    """The next good frame is answered, and right, by a node on `RedEngine`."""
+    rgb = picture(64, 48, seed=number)
+    (mask,) = bench.ask(rgb_image(rgb, number))
+    assert mask.header == header(number)
+    assert np.array_equal(pixels_of(mask), np.where(rgb[..., 0] > 128, RED, 0))
 
 
 StartNode = Callable[..., NodeProcess]

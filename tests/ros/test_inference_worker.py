@@ -172,3 +172,13 @@ def test_stop_waits_for_what_is_in_work_and_no_longer_than_told() -> None:
     gate.set()
     assert bench.worker.stop(TIMEOUT)
     assert (bench.handled, bench.failures) == ([], [])
+
+
+def test_after_many_failures_the_pause_is_still_one_that_can_be_waited_for() -> None:
+    bench = Bench(Recovery(timeout=1000.0, rebuilds=100, backoff=600.0))
+    bench.worker._in_a_row = 99
+    bench.put(raising(RuntimeError("broken")))
+    bench.wait(lambda: bench.worker._in_a_row == 100)
+    bench.worker._thread.join(0.2)
+    assert bench.worker._thread.is_alive(), "600 s doubled a hundred times is more than Event.wait takes"
+    assert bench.worker.stop(TIMEOUT)

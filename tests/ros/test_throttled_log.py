@@ -1,4 +1,4 @@
-"""The same trouble is said now and then, another at once."""
+"""The same trouble is said now and then, another at once, and what was said is not remembered for ever."""
 
 import pytest
 
@@ -31,3 +31,16 @@ def test_each_kind_is_said_once_in_a_period(monkeypatch: pytest.MonkeyPatch) -> 
     log.warn("step", "fifth")
     log.warn("step", "sixth")
     assert logger.lines == ["first", "third", "fifth"]
+
+
+def test_what_was_said_is_forgotten_after_a_period(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(throttled_log.time, "monotonic", lambda: now)
+    logger = Logger()
+    log = ThrottledLog(logger)
+    for number in range(1000):  # kinds that name what comes from outside
+        log.warn(f"kind {number}", f"first {number}")
+    now = PERIOD_S
+    log.warn("kind 3", "again")
+    assert logger.lines[1000:] == ["again"]
+    assert log._said == {"kind 3": PERIOD_S}
