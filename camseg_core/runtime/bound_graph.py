@@ -2,14 +2,22 @@
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from camseg_core.runtime.providers import onnxruntime_module
+from camseg_core.runtime.recent import Recent
 
 Array = npt.NDArray[Any]
+
+MOST_BUFFERS = 64
+"""Kept at a time: the inputs and outputs of every graph for some sizes of frames."""
+
+MOST_SIZES = 8
+"""Of frames, for which something is kept ready."""
 
 
 class DeviceArray:
@@ -115,7 +123,7 @@ class HostBuffers:
 
     def __init__(self, memory_info: Any, make: Any) -> None:
         self._memory_info, self._make = memory_info, make
-        self._buffers: dict[tuple[str, tuple[int, ...], str], Any] = {}
+        self._buffers: Recent[tuple[str, tuple[int, ...], str], Any] = Recent(MOST_BUFFERS)
 
     @staticmethod
     def of(onnxruntime: Any, providers: list[str]) -> "HostBuffers | None":
@@ -135,10 +143,9 @@ class HostBuffers:
 
     def get(self, name: str, shape: tuple[int, ...], dtype: Any) -> Any:
         """The OrtValue for an input or output of that name."""
-        key = name, tuple(shape), np.dtype(dtype).str
-        if key not in self._buffers:
-            self._buffers[key] = self._make(list(shape), np.dtype(dtype).type, memory_info=self._memory_info)
-        return self._buffers[key]
+        kind = np.dtype(dtype)
+        make = partial(self._make, list(shape), kind.type, memory_info=self._memory_info)
+        return self._buffers.get((name, tuple(shape), kind.str), make)
 
 
 _NUMPY_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8, "tensor(bool)": np.bool_}

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.errors import ConfigError, ModelError
-from camseg_core.runtime.bound_graph import Array, BoundGraph, DeviceArray, HostBuffers
+from camseg_core.runtime.bound_graph import MOST_SIZES, Array, BoundGraph, DeviceArray, HostBuffers
 from camseg_core.runtime.graphs import AUTO, Fused, Graphs, graphs_of
 from camseg_core.runtime.providers import REMEDY, onnxruntime_module, provider_list, session_providers, why_missing, why_unsuited
+from camseg_core.runtime.recent import Recent
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class OnnxEngine:
         device = "cpu" if self.provider == "cpu" else "cuda"
         buffers = None if device == "cpu" else HostBuffers.of(onnxruntime, sessions[next(iter(sessions))].get_providers())
         self._graphs = {name: BoundGraph(session, device, buffers) for name, session in sessions.items()}
-        self._nothing_known: dict[tuple[int, int], dict[str, DeviceArray]] = {}
+        self._nothing_known: Recent[tuple[int, int], dict[str, DeviceArray]] = Recent(MOST_SIZES)
 
     @property
     def takes_mask(self) -> bool:
@@ -141,12 +142,13 @@ class OnnxEngine:
     def _all_hidden(self, features: tuple[int, ...]) -> dict[str, DeviceArray]:
         """The transformer's inputs where nothing is known; made once for a size, and left where the provider computes."""
         graph = self._graphs["transformer"]
-        size = batch, tokens = features[0], features[2] * features[3]
-        if size not in self._nothing_known:
+        batch, tokens = features[0], features[2] * features[3]
+
+        def make() -> dict[str, DeviceArray]:
             mask = np.zeros((batch, tokens, graph.inputs["mask"].shape[2]), np.float32)
-            known = {"mask": mask, "hidden": np.ones((batch, tokens), np.bool_)}
-            self._nothing_known[size] = {name: graph.to_device(array) for name, array in known.items()}
-        return self._nothing_known[size]
+            return {"mask": graph.to_device(mask), "hidden": graph.to_device(np.ones((batch, tokens), np.bool_))}
+
+        return self._nothing_known.get((batch, tokens), make)
 
 
 def _make(folder: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from camseg_ros.endpoints import NAMELESS, publishers_of, subscribers_of, type_name
+from camseg_ros.endpoints import UNKNOWN_NAME, publishers_of, subscribers_of, type_name
 
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
@@ -54,5 +54,5 @@ def test_another_type_on_the_topic_is_told() -> None:
 
 
 def test_who_has_no_name_yet_is_a_node() -> None:
-    found = publishers_of(node(endpoint(NAMELESS, RELIABLE, namespace="_NODE_NAMESPACE_UNKNOWN_")), "/image", Image, BEST_EFFORT)
-    assert found.suitable == ("a node",)
+    found = publishers_of(node(endpoint(UNKNOWN_NAME, RELIABLE, namespace="_NODE_NAMESPACE_UNKNOWN_")), "/image", Image, BEST_EFFORT)
+    assert found.suitable == ("an unnamed node",)
