@@ -96,6 +96,10 @@ class PartFolder:
         content["tally"] = Tally.from_json(content["tally"], len(facts["labels"]))
         return Part(**content)
 
+    def has(self, bag: int, start: int) -> bool:
+        """Whether there is a part that begins with image `start`."""
+        return self._path(bag, start, "json").is_file()
+
     def in_order(self, bag: int) -> Iterator[Part]:
         """The parts of a bag from its beginning on, as far as one follows the other; none after the one with which the bag ends."""
         at = 0

@@ -118,7 +118,7 @@ class ImageBag:
                 f"no image topic in the bag {self.path} ({others}); record the camera's topic (sensor_msgs Image or CompressedImage)"
             )
         if len(images) > 1:
-            raise DataError(f"several image topics in the bag {self.path}: {', '.join(images)}; name one, for example TOPIC={images[0]}")
+            raise DataError(f"several image topics in the bag {self.path}: {', '.join(images)}; name one, for example --topic {images[0]}")
         return images[0], found[images[0]] == COMPRESSED
 
     def close(self) -> None:

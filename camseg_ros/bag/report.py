@@ -77,7 +77,7 @@ def worst_frames(merged: Merged, bags: Mapping[int, BagFacts], evaluating: Evalu
         wanted = {each.index_in_bag: each.index for each in merged.worst if each.bag == number}
         with closing(evaluating.reading.open(bags[number].path)) as images:
             frames = read_frames(images, evaluating.reading, only=wanted)
-            for frame, _ in zip(frames, wanted, strict=False):
+            for _, frame in zip(wanted, frames, strict=False):  # in this order: nothing is read after the last
                 assert frame.image is not None
                 result = model.segment(frame.image)
                 found[number, frame.index] = (wanted[frame.index], frame.image, frame.truth, result.mask, result.confidence)
