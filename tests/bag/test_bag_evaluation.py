@@ -409,10 +409,16 @@ def only_labels(path: Path) -> None:
 
 
 BAD = [
-    (labels_of_another_size, r"image 0 on /camera/image_raw of the bag .*bad: the label is 48x20, the image 48x36; they must be of one size"),
+    (
+        labels_of_another_size,
+        r"image 0 on /camera/image_raw of the bag .*bad: the label is 48x20, the image 48x36; they must be of one size",
+    ),
     (labels_of_another_clock, r"no label of /camera/labels is within 5 ms of .* 100.000 s to 100.200 s, the first label at 1100.000 s"),
     (an_unknown_encoding, r"image 0 on /camera/image_raw of the bag .*bad: unknown image encoding '32FC7'; known are rgb8"),
-    (stamps_that_go_back, r"the stamps of the labels go back in time in the bag .*bad, from 100.000 s to 99.900 s: labels on /camera/labels"),
+    (
+        stamps_that_go_back,
+        r"the stamps of the labels go back in time in the bag .*bad, from 100.000 s to 99.900 s: labels on /camera/labels",
+    ),
     (zero_length, r"cannot read the bag .*bad: .* seems to be empty"),
     (no_labels, r"the topic /camera/labels of the bag .*bad is not in it; its image topics: /camera/image_raw"),
     (only_labels, r"no image topic in the bag .*bad \(only /camera/labels\)"),
