@@ -20,7 +20,7 @@ from camseg_core.replacing import replacing
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.training.stop import StopRequest
 from camseg_core.weights import bundled_models, checkpoint_folder
-from camseg_ros.bag.evaluate import BagFacts, evaluate_here, look_at
+from camseg_ros.bag.evaluate import BagFacts, Stopped, evaluate_here, look_at
 from camseg_ros.bag.evaluation import Evaluating
 from camseg_ros.bag.frames import Reading
 from camseg_ros.bag.labels import LabelPlace
@@ -32,7 +32,7 @@ from camseg_ros.bag.scenario import Scenario
 
 logger = logging.getLogger(__name__)
 
-EXIT_FAILED = 1
+EXIT_FAILED, EXIT_STOPPED = 1, 130
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -63,10 +63,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Evaluate, print, and exit 1 where something fell short.
+    """Evaluate, print, and exit 1 where something fell short, 130 where it was asked to stop.
 
     Raises:
-        CamSegError: nothing could be evaluated, or it was stopped.
+        CamSegError: nothing could be evaluated.
     """
     scenario = Scenario.read(options.scenario) if options.scenario else Scenario()
     evaluating = _evaluating(options, scenario)
@@ -79,8 +79,12 @@ def run(options: argparse.Namespace) -> None:
     with StopRequest(parts.folder) as stop:
         work = _on_ray(bags, evaluating, parts, failures, stop, options) if options.ray else None
         work = work or evaluate_here(bags, evaluating, parts, failures, lambda: stop.requested)
-        for _ in shown_progress(work, _left(bags, parts), "evaluate"):
-            pass
+        try:
+            for _ in shown_progress(work, _left(bags, parts), "evaluate"):
+                pass
+        except Stopped as stopped:
+            sys.stderr.write(f"camseg: {stopped}\n")
+            sys.exit(EXIT_STOPPED)
     merged = merge(bags, parts, evaluating, failures, options.out)
     good = [(number, bag) for number, bag in bags if number not in failures]
     problems = [*failures.values(), *merged.damage]

@@ -1,7 +1,9 @@
 """The evaluation of bags: numbers by hand, the same in parts as at once, damage and contradictions told in one line."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -165,6 +167,34 @@ def test_a_stopped_evaluation_goes_on_and_finds_the_same(tmp_path: Path) -> None
     assert (tmp_path / "frames.jsonl").read_bytes() == lines
     assert merged.tally.to_json() == whole.tally.to_json()
     assert not list(evaluate_here([(0, facts_of(bag))], evaluating, parts, {}, lambda: None))
+
+
+def test_ctrl_c_stops_the_command_which_then_goes_on(tmp_path: Path, camseg: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    labelled_bag(tmp_path / "bag", drive(6))
+    arguments = ("evaluate", tmp_path / "bag", "--labels", LABEL_TOPIC, "--write-bag")
+    segment = Painter.segment
+
+    def interrupted(self: Painter, rgb: Any) -> Any:
+        if self.segmented == 3:  # one of them before the first frame
+            os.kill(os.getpid(), signal.SIGINT)
+        return segment(self, rgb)
+
+    monkeypatch.setattr(Painter, "segment", interrupted)
+    code, _, err = camseg(*arguments, tmp_path / "new", "--out", tmp_path / "out")
+    assert code == 130
+    assert re.fullmatch(r"camseg: stopped after image 3 of 6 of .*bag \(SIGINT, .*\); the same command goes on from there\n", err)
+    monkeypatch.setattr(Painter, "segment", segment)
+    assert camseg(*arguments, tmp_path / "new", "--out", tmp_path / "out")[0] == 0
+    assert camseg.painters[-1].segmented == (1 + 3) + (1 + 3) + 6  # to warm up and three; the one before and the rest; the worst
+    assert camseg(*arguments, tmp_path / "again", "--out", tmp_path / "whole")[0] == 0
+    assert (tmp_path / "out" / "frames.jsonl").read_bytes() == (tmp_path / "whole" / "frames.jsonl").read_bytes()
+    assert messages_of(tmp_path / "new") == messages_of(tmp_path / "again")
+
+
+def messages_of(bag: Path) -> list[tuple[str, int, bytes]]:
+    """Everything in a bag, as a second implementation reads it."""
+    with (bag / f"{bag.name}.mcap").open("rb") as file:
+        return [(channel.topic, message.log_time, message.data) for _, channel, message in make_reader(file).iter_messages()]
 
 
 def record(path: Path, frames: list[LabelledFrame], storage: StoragePlugin, compression: CompressionMode, compressed: bool) -> Path:
