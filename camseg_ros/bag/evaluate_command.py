@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from camseg_core.commands.options import add_model_options, not_negative
-from camseg_core.errors import ConfigError, DataError
+from camseg_core.errors import ConfigError, DataError, ModelError
 from camseg_core.evaluation.progress import shown_progress
 from camseg_core.replacing import replacing
 from camseg_core.runtime.segmenter import Segmenter
@@ -204,7 +204,11 @@ def _check(scenario: Scenario, report: dict[str, Any], merged: Merged, problems:
 def _write_page(out: Path, report: dict[str, Any], merged: Merged, bags: Sequence[tuple[int, BagFacts]], evaluating: Evaluating) -> None:
     from camseg_ros.bag.report_page import WorstFrame, write_page
 
-    shown = [WorstFrame(*each) for each in worst_frames(merged, dict(bags), evaluating)]
+    try:
+        shown = [WorstFrame(*each) for each in worst_frames(merged, dict(bags), evaluating)]
+    except (ConfigError, ModelError) as error:  # after --ray: this machine need not be one that can run the model
+        logger.warning("the report shows no frames: %s", error)
+        shown = []
     write_page(out / "report.html", report, _frames(out), shown)
 
 

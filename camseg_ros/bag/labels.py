@@ -102,10 +102,14 @@ class TopicLabels:
         if raw is None:
             self._ended = True
             return
-        if raw.stamp_ns < self._last_read:
-            raise self._goes_back("the labels", self._last_read, raw.stamp_ns)
-        self._last_read = raw.stamp_ns
-        self._first_ns = raw.stamp_ns if self._first_ns is None else self._first_ns
+        try:
+            stamp_ns = raw.stamp_ns
+        except DataError as error:
+            raise DataError(f"labels on {self._bag.topic} of the bag {self._bag.path}: {error}") from error
+        if stamp_ns < self._last_read:
+            raise self._goes_back("the labels", self._last_read, stamp_ns)
+        self._last_read = stamp_ns
+        self._first_ns = stamp_ns if self._first_ns is None else self._first_ns
         self._near.append(raw)
 
     def _goes_back(self, what: str, before: int, after: int) -> DataError:

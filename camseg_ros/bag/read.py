@@ -38,8 +38,15 @@ class RawImage:
 
     @property
     def stamp_ns(self) -> int:
-        """The stamp of the header, in ns, without reading the rest."""
-        seconds, nanoseconds = struct.unpack_from("<iI" if self.cdr[1] & 1 else ">iI", self.cdr, 4)
+        """The stamp of the header, in ns, without reading the rest.
+
+        Raises:
+            DataError: the message is too short to have one.
+        """
+        try:
+            seconds, nanoseconds = struct.unpack_from("<iI" if self.cdr[1] & 1 else ">iI", self.cdr, 4)
+        except (IndexError, struct.error) as error:
+            raise DataError(f"message {self.index} has {len(self.cdr)} bytes, too few for a header; record the bag again") from error
         return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 

@@ -376,6 +376,35 @@ def test_what_is_whole_of_a_truncated_bag_is_scored(tmp_path: Path, storage: Any
     assert camseg(*arguments[:-2], "--scenario", scenario)[0] == 1  # a bag that is not whole keeps no limit
 
 
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_parts_of_a_truncated_bag_add_up_too(tmp_path: Path, size: int) -> None:
+    bag = labelled_bag(tmp_path / "bag", big(6))
+    file = bag / "bag.mcap"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    evaluating = Evaluating(Reading(IMAGE_TOPIC, BY_TOPIC), painter)
+    whole = merged_of(tmp_path, bag, evaluating)
+    lines = (tmp_path / "frames.jsonl").read_bytes()
+    assert whole.tally.frames[0] in (2, 3)
+    parts = PartFolder(tmp_path / "in parts")
+    for start in range(0, 6, size):  # as many as the bag had before
+        parts.save(0, evaluate_part(bag, evaluating, start, start + size))
+    merged = merge([(0, facts_of(bag))], parts, evaluating, {}, tmp_path)
+    assert (tmp_path / "frames.jsonl").read_bytes() == lines
+    assert merged.tally.to_json() == whole.tally.to_json()
+    assert merged.damage == whole.damage
+    assert "is damaged after image" in whole.damage[0]
+
+
+def test_a_label_too_short_for_a_header_is_told(tmp_path: Path, camseg: Commands) -> None:
+    frames = drive(2)
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        write_both(writer, lambda stamp: stamp)
+        writer.write(writer.connections[1], frames[0].stamp_ns, b"\0\1")
+    code, _, err = camseg("evaluate", tmp_path / "bag", "--labels", LABEL_TOPIC, "--out", tmp_path / "out")
+    assert code == 2
+    assert re.search(r"labels on /camera/labels of the bag .*: message \d has 2 bytes, too few for a header", err)
+
+
 def test_an_image_that_is_no_picture_is_left_out_and_told(tmp_path: Path, camseg: Commands) -> None:
     frames = drive(5)
     bag = tmp_path / "bag"
