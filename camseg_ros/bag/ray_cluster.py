@@ -15,8 +15,11 @@ from camseg_ros.bag.evaluate import PART_FRAMES, BagFacts, Stopped, evaluate_par
 from camseg_ros.bag.evaluation import Evaluating
 from camseg_ros.bag.parts import Part, PartFolder
 
-TASK_FRAMES = 5 * PART_FRAMES
-"""So many images a task has; a task first walks over all images before its own, without decoding them."""
+FEWEST, MOST = 50, 5 * PART_FRAMES
+"""Images that a task has; it first walks over all images before its own, without decoding them."""
+
+TASKS_A_CORE = 4
+"""Where bags are short, there are so many tasks for each core, so that none waits long for the last."""
 
 RETRIES = 3
 """So often a task begins anew whose worker was killed."""
@@ -36,7 +39,7 @@ def evaluate_on_ray(
     stopping: Callable[[], str | None],
     cores: int,
     gpu: bool = False,
-    task_frames: int = TASK_FRAMES,
+    task_frames: int | None = None,
 ) -> Iterator[int]:
     """As `evaluate_here`, on the cluster at `RAY_ADDRESS`, or on one that is started on this machine and ended afterwards.
 
@@ -44,7 +47,7 @@ def evaluate_on_ray(
         bags, evaluating, parts, failures, stopping: as `evaluate_here`; a bag whose worker is killed again and again is a failure.
         cores: that a task has, as many threads as its model uses.
         gpu: whether a task needs a GPU of its own.
-        task_frames: images a task has.
+        task_frames: images a task has; by the number of images and cores if left out.
 
     Raises:
         Stopped: there was a reason to stop.
@@ -55,6 +58,7 @@ def evaluate_on_ray(
         _connect()
     try:
         task = ray.remote(num_cpus=cores, num_gpus=int(gpu), max_retries=RETRIES)(_task)
+        task_frames = task_frames or _share(sum(bag.count for _, bag in bags))
         jobs = ((number, bag, start, stop) for number, bag in bags for start, stop in missing(parts, number, bag.count, task_frames))
         yield from _run(jobs, task, evaluating, parts, failures, stopping)
     finally:
@@ -91,8 +95,7 @@ def _run(
 ) -> Iterator[int]:
     """Keep as many tasks under way as the cluster has cores, and a few more, so that results never fill its memory."""
     shared = ray.put(evaluating)
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call, unused-ignore]
-    most = 2 * max(1, int(resources.get("CPU", 1)))
+    most = 2 * _cores()
     under_way: dict[Any, tuple[int, BagFacts, int]] = {}
     done = 0
     while True:
@@ -117,6 +120,16 @@ def _run(
             for reference in under_way:
                 ray.cancel(reference, force=True)
             raise Stopped(f"stopped after {done} frames ({reason}); the same command goes on from there")
+
+
+def _cores() -> int:
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call, unused-ignore]
+    return max(1, int(resources.get("CPU", 1)))
+
+
+def _share(images: int) -> int:
+    """How many of the images a task gets."""
+    return min(max(FEWEST, -(-images // (TASKS_A_CORE * _cores()))), MOST)
 
 
 def _result(reference: Any, bag: BagFacts, start: int) -> Part | str:
