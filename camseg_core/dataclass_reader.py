@@ -22,9 +22,9 @@ _shortener.maxstring = _shortener.maxother = 60
 def build(cls: type[_T], content: object, source: str, error: type[CamSegError]) -> _T:
     """The dataclass `cls` from what a JSON or YAML parser returned.
 
-    Fields may be bool, int, float, str, `Literal`, enums (given by value), tuples (of a fixed length or not), other
-    dataclasses, and any of these `| None`. Entries left out keep their default; inside a nested dataclass that is the
-    default that the outer one gives it, so a part of it can be named.
+    Fields may be bool, int, float, str, `Literal`, enums (given by value), tuples (of a fixed length or not), `Mapping[str, ...]`
+    of any of these, other dataclasses, and any of these `| None`. Entries left out keep their default; inside a nested dataclass that
+    is the default that the outer one gives it, so a part of it can be named.
 
     Args:
         cls: a dataclass whose fields are annotated with the above.
@@ -86,6 +86,8 @@ class _Reader:
         if is_dataclass(hint):
             assert isinstance(hint, type)
             return self.read(hint, value, place, inherited)
+        if origin is Mapping:
+            return self._mapping(options[1], value, place)
         if origin is tuple:
             return self._tuple(options, value, place)
         if origin is Literal:
@@ -101,6 +103,11 @@ class _Reader:
         if len(value) != len(hints):
             raise self._wrong(f"{place} is {_show(value)}; it must be a list of {len(hints)}")
         return tuple(self._convert(hint, item, place, MISSING) for hint, item in zip(hints, value, strict=True))
+
+    def _mapping(self, hint: Any, value: Any, place: str) -> dict[str, Any]:
+        if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+            raise self._wrong(f"{place} is {_show(value)}; it must be values by name")
+        return {name: self._convert(hint, item, _join(place, name), MISSING) for name, item in value.items()}
 
     def _choice(self, choices: dict[Any, Any], value: Any, place: str) -> Any:
         for option, chosen in choices.items():

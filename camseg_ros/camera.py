@@ -20,7 +20,7 @@ from camseg_ros.camera_outputs import CameraOutputs, image_qos
 from camseg_ros.endpoints import Endpoints, publishers_of, subscribers_of
 from camseg_ros.frame_slots import Frame
 from camseg_ros.image_conversion import Converter, Pixels
-from camseg_ros.image_messages import BadImage, compressed_to_rgb, image_to_rgb
+from camseg_ros.image_reading import BadImage, compressed_to_rgb, image_to_rgb
 from camseg_ros.parameters import Parameters
 from camseg_ros.statistics import StreamStatistics
 from camseg_ros.throttled_log import ThrottledLog

@@ -26,7 +26,7 @@ from camseg_ros.demo.page import DemoReport
 from camseg_ros.demo.tally import Tally
 from camseg_ros.demo.video import write_video
 from camseg_ros.image_conversion import choose_converter
-from camseg_ros.image_messages import compressed_to_rgb, image_to_rgb
+from camseg_ros.image_reading import compressed_to_rgb, image_to_rgb
 
 SYNTHETIC_FRAMES = 60
 DEFAULT_OUT = Path("out/demo")

@@ -133,7 +133,7 @@ def test_compressed_images(tmp_path: Path) -> None:
 
 def test_one_of_several_topics_has_to_be_named(tmp_path: Path) -> None:
     path = record(tmp_path / "bag", {"/right": raw, "/left": raw, "/temperature": temperature})
-    with pytest.raises(DataError, match=r"several image topics in the bag .*bag: /left, /right; name one, for example TOPIC=/left"):
+    with pytest.raises(DataError, match=r"several image topics in the bag .*bag: /left, /right; name one, for example --topic /left"):
         ImageBag(path)
     with ImageBag(path, "/right") as bag:
         assert bag.count == len(list(bag)) == 3

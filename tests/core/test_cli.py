@@ -1,6 +1,7 @@
 """The command line: what it prints, what it refuses in one line, and what must be installed for it."""
 
 import argparse
+import importlib.metadata
 import json
 import logging
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from camvid_folder import DAMAGES, Damage, write_camvid
 
+from camseg_core import cli
 from camseg_core.cli import main
 from camseg_core.commands.training import training_packages, training_run
 from camseg_core.errors import ConfigError
@@ -196,3 +198,30 @@ def wait_for_step(log: Path, process: subprocess.Popen[str], more_than: int) -> 
             return
         time.sleep(0.2)
     pytest.fail(f"the training ended by itself: {process.communicate()[1]}")
+
+
+def register(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Register a command of another package, as an install does."""
+    found = importlib.metadata.EntryPoint("other", value, "camseg.commands")
+    monkeypatch.setattr(cli, "entry_points", lambda group: [found] if group == "camseg.commands" else [])
+
+
+def greet(parser: argparse.ArgumentParser) -> None:
+    """Greet whoever is there."""
+    parser.add_argument("name")
+    parser.set_defaults(run=lambda options: sys.stdout.write(f"hello {options.name}"))
+
+
+def test_another_package_adds_a_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    register(f"{__name__}:greet", monkeypatch)
+    main(["other", "you"])
+    assert capsys.readouterr().out == "hello you"
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert re.search(r"other +greet whoever is there\n", capsys.readouterr().out)
+
+
+def test_a_command_that_cannot_be_loaded_costs_only_itself(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    register("nowhere_to_be_found:add", monkeypatch)
+    assert re.match(r"the command other cannot be loaded from nowhere_to_be_found:add: No module named", error_of(["other"], capsys))
+    assert "does not exist" in error_of(["segment", "none"], capsys)

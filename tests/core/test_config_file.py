@@ -1,6 +1,7 @@
 """Configuration files: read strictly, changed by overrides, written back; every refusal is one line that names the entry."""
 
 import enum
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Optional
@@ -169,6 +170,19 @@ def test_a_wrong_override_is_named(tmp_path: Path, override: str, message: str) 
 def test_what_was_written_reads_back_equal(tmp_path: Path) -> None:
     for whole in (Whole(), Whole(Loop(1, 1e-7), "1e-3", Kind.EXACT, "constant", (1, 2), (), False, Codec(2), 3), Whole(name="no: [ä]")):
         assert read(tmp_path, to_yaml(whole)) == whole
+
+
+@dataclass(frozen=True)
+class Named:
+    limits: Mapping[str, float] = field(default_factory=dict)
+
+
+def test_values_by_name_are_read_and_checked() -> None:
+    assert build(Named, {"limits": {"a": 1, "b": 0.5}}, "x", ConfigError) == Named({"a": 1.0, "b": 0.5})
+    assert build(Named, {}, "x", ConfigError) == Named({})
+    for content, message in (({"a": "b"}, r"x: limits\.a is 'b'; it must be of type float"), ([1], "it must be values by name")):
+        with pytest.raises(ConfigError, match=message):
+            build(Named, {"limits": content}, "x", ConfigError)
 
 
 def test_an_entry_without_default_that_is_missing_is_named() -> None:

@@ -13,7 +13,8 @@ from ros_harness import SUBSTITUTE, Bench, StartBench, assert_served, header, pi
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from camseg_ros.image_messages import ENCODINGS, image_message
+from camseg_ros.image_messages import image_message
+from camseg_ros.image_reading import ENCODINGS
 
 REPORTS = "diagnostics_period:=0.1"
 LIMIT = 2_000_000

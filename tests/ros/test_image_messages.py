@@ -7,7 +7,8 @@ from ros_harness import header, picture
 from sensor_msgs.msg import CompressedImage, Image
 
 from camseg_ros.image_conversion import Converter, choose_converter
-from camseg_ros.image_messages import ENCODINGS, BadImage, compressed_to_rgb, image_message, image_to_rgb
+from camseg_ros.image_messages import image_message
+from camseg_ros.image_reading import ENCODINGS, BadImage, compressed_to_rgb, image_to_rgb
 
 LIMIT = 10_000_000
 RGB = np.random.default_rng(5).integers(0, 256, (6, 8, 3)).astype(np.uint8)

@@ -1,0 +1,130 @@
+"""What the tests of bag evaluation share: small bags, a model that paints what the image says, and a stand-in for the page."""
+
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from camseg_core import cli
+from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.labels import CAMVID_11_TRAIN_IDS, Label, cityscapes_labels
+from camseg_core.runtime import Segmenter
+from camseg_core.runtime.frame import Segmentation
+from camseg_ros.bag.make import BagTopics, LabelledFrame, write_bag
+
+LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)
+ROAD, SKY, CAR, VOID = 0, 10, 13, 255
+SECOND = 1_000_000_000
+START = 100 * SECOND
+STEP = SECOND // 10
+
+
+class Painter:
+    """Stands in for a model: it answers with the red channel of the image, sure of itself by the green one (per cent)."""
+
+    provider, precision = "cpu", "fp32"
+
+    def __init__(self, name: str = "painter") -> None:
+        self.name = name
+        self.labels: tuple[Label, ...] = LABELS
+        self.segmented = 0
+
+    def segment(self, rgb: npt.NDArray[np.uint8]) -> Segmentation:
+        self.segmented += 1
+        mask = np.where(np.isin(rgb[..., 0], CAMVID_11_TRAIN_IDS), rgb[..., 0], ROAD).astype(np.uint8)
+        return Segmentation(mask, (rgb[..., 1].clip(0, 100) / 100).astype(np.float32), {"paint": 2.0, "dry": 1.0})
+
+
+def painter() -> Painter:
+    """A loader."""
+    return Painter()
+
+
+def frame(index: int, mask: npt.NDArray[Any], label: npt.NDArray[Any], confidence: int = 80) -> LabelledFrame:
+    """A frame that the painter answers with `mask` `(H, W)`."""
+    image = np.zeros((*mask.shape, 3), np.uint8)
+    image[..., 0], image[..., 1] = mask, confidence
+    return LabelledFrame(START + index * STEP, image, str(index), np.asarray(label, np.uint8))
+
+
+def drive(frames: int, height: int = 36, width: int = 48) -> list[LabelledFrame]:
+    """The synthetic drive, for the painter: its labels with some noise, and confidences that vary."""
+    random = np.random.default_rng(3)
+    found = []
+    for index, sample in enumerate(SyntheticDrive(frames=frames, height=height, width=width)):
+        noise = random.integers(0, len(LABELS), sample.label.shape)
+        wrong = random.random(sample.label.shape) < 0.02 * (index % 7)
+        mask = np.where(wrong, np.array(CAMVID_11_TRAIN_IDS)[noise], sample.label)
+        each = frame(index, mask, sample.label)
+        each.image[..., 1] = random.integers(30, 101, sample.label.shape)
+        found.append(each)
+    return found
+
+
+def labelled_bag(path: Path, frames: Iterable[LabelledFrame], **topics: Any) -> Path:
+    """A bag of them with labels and camera_info."""
+    write_bag(frames, path, topics=BagTopics(focal=0.0, **topics))
+    return path
+
+
+@dataclass
+class Commands:
+    """Runs `camseg` in this process."""
+
+    capture: pytest.CaptureFixture[str]
+    painters: list[Painter]
+
+    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+        """Exit code, standard output, and standard error without the progress."""
+        code = 0
+        try:
+            cli.main(["bag", *map(str, arguments)])
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        out, err = self.capture.readouterr()
+        return code, out, "".join(line + "\n" for line in err.splitlines() if not line.endswith("s left"))
+
+
+@pytest.fixture
+def camseg(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Commands:
+    """`camseg bag`, with the painter for a model."""
+    painters: list[Painter] = []
+
+    def load(model: object, **_: object) -> Painter:
+        painters.append(Painter(f"painter {len(painters) + 1}"))
+        return painters[-1]
+
+    found = importlib.metadata.EntryPoint("bag", "camseg_ros.bag.command:add", "camseg.commands")
+    monkeypatch.setattr(cli, "entry_points", lambda group: [found])  # as an install registers it
+    monkeypatch.setattr(Segmenter, "from_pretrained", load)
+    if importlib.util.find_spec("camseg_ros.bag.report_page") is None:
+        monkeypatch.setitem(sys.modules, "camseg_ros.bag.report_page", page())
+    return Commands(capsys, painters)
+
+
+def page() -> ModuleType:
+    """A stand-in for the module that writes the page."""
+    module: Any = ModuleType("camseg_ros.bag.report_page")
+
+    @dataclass
+    class WorstFrame:
+        index: int
+        image: npt.NDArray[np.uint8]
+        truth: npt.NDArray[np.uint8] | None
+        mask: npt.NDArray[np.uint8]
+        confidence: npt.NDArray[np.float32]
+
+    def write_page(path: Path, report: object, frames: Iterable[dict[str, Any]], worst: list[WorstFrame]) -> None:
+        latencies = [each["latency_ms"] for each in frames]
+        path.write_text(f"{len(latencies)} frames, worst {[each.index for each in worst]}", encoding="utf-8")
+
+    module.WorstFrame, module.write_page = WorstFrame, write_page
+    return module

@@ -1,0 +1,523 @@
+"""The evaluation of bags: numbers by hand, the same in parts as at once, damage and contradictions told in one line."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from mcap.reader import make_reader
+from mcap_ros2.decoder import DecoderFactory
+from recorded import CAR, LABELS, ROAD, SECOND, SKY, START, STEP, VOID, Commands, Painter, camseg, drive, frame, labelled_bag, painter
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from camseg_core.data.frame_source import Frame
+from camseg_core.data.sample import Sample
+from camseg_core.evaluation.scoring import evaluate
+from camseg_ros.bag.evaluate import BagFacts, Stopped, evaluate_here, evaluate_part
+from camseg_ros.bag.evaluation import Evaluating
+from camseg_ros.bag.frames import Reading
+from camseg_ros.bag.labels import LabelPlace, _stamp_of
+from camseg_ros.bag.make import COMPRESSED_TYPE, IMAGE_TOPIC, IMAGE_TYPE, LABEL_TOPIC, LabelledFrame, write_bag
+from camseg_ros.bag.merging import Merged, merge
+from camseg_ros.bag.parts import PartFolder
+from camseg_ros.bag.report import build_report
+
+__all__ = ["camseg"]
+STORE = get_typestore(Stores.ROS2_KILTED)
+BY_TOPIC = LabelPlace(LABEL_TOPIC, None, 5_000_000)
+
+
+def rows(*ids: int) -> Any:
+    """Rows of four pixels, one for each id."""
+    return np.repeat(np.array(ids, np.uint8)[:, None], 4, axis=1)
+
+
+def report_of(folder: Path) -> dict[str, Any]:
+    """The report without its timings."""
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    del report["timings"]
+    return report
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "frames.jsonl").read_text().splitlines()]
+
+
+def test_scores_by_hand(tmp_path: Path, camseg: Commands) -> None:
+    frames = [
+        frame(0, rows(SKY, ROAD, ROAD, CAR), rows(SKY, SKY, ROAD, VOID), 80),
+        frame(1, rows(SKY, SKY, CAR, CAR), rows(SKY, SKY, ROAD, CAR), 60),
+    ]
+    labelled_bag(tmp_path / "bag", frames)
+    code, out, err = camseg("evaluate", tmp_path / "bag", "--labels", LABEL_TOPIC, "--out", tmp_path / "out")
+    assert (code, err) == (0, "")
+    report = report_of(tmp_path / "out")
+    # road: 1 right of 2 true and 1 false; sky: 3 of 4; car: 1 and 1 false
+    assert report["scores"]["miou"] == pytest.approx((1 / 3 + 3 / 4 + 1 / 2) / 3, abs=1e-6)
+    assert report["scores"]["pixel_accuracy"] == pytest.approx(5 / 7, abs=1e-6)
+    by_name = {each["name"]: each for each in report["classes"]}
+    assert [by_name["car"][key] for key in ("iou", "precision", "recall", "truth_share")] == [0.5, 0.5, 1.0, round(1 / 7, 6)]
+    assert by_name["car"]["predicted_share"] == 3 / 8
+    assert by_name["person"]["iou"] is None
+    assert report["confidence"] == {"mean": 0.7, "p05": 0.6}
+    # rows 1 and 2 change; of the rows whose truth stays (0, 1, 2) both do
+    assert report["flicker"] == {"change_rate": 0.5, "with_truth": round(2 / 3, 6)}
+    assert sum(map(sum, report["confusion"]["matrix"])) == 7 * 4
+    bag = report["bag"]
+    assert (bag["topic"], bag["labels"], bag["frames"], bag["scored"]) == (IMAGE_TOPIC, LABEL_TOPIC, 2, 2)
+    assert (bag["start_ns"], bag["end_ns"], bag["damage"]) == (START, START + STEP, "")
+    assert report["model"] == {"name": "painter 1", "precision": "fp32", "provider": "cpu", "sampler": "one_step", "steps": 1, "seed": 0}
+    first, second = lines_of(tmp_path / "out")
+    assert first == {
+        "index": 0,
+        "bag": "bag",
+        "stamp_ns": START,
+        "frame_id": "camera",
+        "miou": 0.5,
+        "iou": {"sky": 0.5, "road": 0.5},
+        "pixel_accuracy": round(2 / 3, 6),
+        "confidence": 0.8,
+        "changed": None,
+        "share": {"sky": 0.25, "road": 0.5, "car": 0.25},
+    }
+    assert (second["changed"], second["index"]) == (0.5, 1)
+    assert report["worst"] == [0, 1]
+    assert "mean IoU 0.528" in out
+    assert not (tmp_path / "out" / "parts").exists()
+
+
+def test_the_scores_are_those_of_camseg_evaluate(tmp_path: Path) -> None:
+    frames = drive(6)
+    merged = merged_of(tmp_path, labelled_bag(tmp_path / "bag", frames), Evaluating(Reading(labels=BY_TOPIC), painter))
+    expected = evaluate(Painter(), [Sample(each.image, each.label, each.name) for each in frames], LABELS)  # type: ignore[arg-type]
+    assert np.array_equal(merged.tally.confusion, expected.confusion.matrix)
+    assert merged.tally.boundary_f1() == pytest.approx(expected.boundary_f1, abs=1e-6)
+    assert merged.tally.calibration_error() == pytest.approx(expected.calibration.error(), abs=1e-3)
+
+
+def merged_of(folder: Path, bag: Path, evaluating: Evaluating, name: str = "parts") -> Merged:
+    """One bag, evaluated at once."""
+    parts, failures = PartFolder(folder / name), dict[int, str]()
+    bags = [(0, facts_of(bag))]
+    assert len(list(evaluate_here(bags, evaluating, parts, failures, lambda: None))) > 0
+    return merge(bags, parts, evaluating, failures, folder)
+
+
+def facts_of(bag: Path) -> BagFacts:
+    return BagFacts(bag, IMAGE_TOPIC, 0)
+
+
+@pytest.mark.parametrize("size", [1, 4, 7])
+def test_parts_add_up_to_exactly_what_one_walk_finds(tmp_path: Path, size: int) -> None:
+    bag = labelled_bag(tmp_path / "bag", drive(11))
+    evaluating = Evaluating(Reading(labels=BY_TOPIC), painter, painter, keep_masks=True)
+    whole = merged_of(tmp_path, bag, evaluating)
+    lines = (tmp_path / "frames.jsonl").read_bytes()
+    parts = PartFolder(tmp_path / "in parts")
+    starts = list(range(0, 11, size))
+    for start in reversed(starts):  # whichever is done first
+        parts.save(0, evaluate_part(bag, evaluating, start, start + size if start != starts[-1] else None))
+    merged = merge([(0, facts_of(bag))], parts, evaluating, {}, tmp_path)
+    assert (tmp_path / "frames.jsonl").read_bytes() == lines
+    assert merged.tally.to_json() == whole.tally.to_json()
+    assert merged.tally.changes[0] > 0
+    reports = [build_report(each, [(0, facts_of(bag))], evaluating.reading, {}, []) for each in (whole, merged)]
+    assert {**reports[0], "timings": 0} == {**reports[1], "timings": 0}
+    assert list(parts.masks(0)) == list(PartFolder(tmp_path / "parts").masks(0))
+
+
+def test_the_same_bag_twice_gives_the_same_bytes(tmp_path: Path, camseg: Commands) -> None:
+    labelled_bag(tmp_path / "bag", drive(5))
+    for out in ("one", "two"):
+        camseg.painters.clear()
+        assert camseg("evaluate", tmp_path / "bag", "--labels", LABEL_TOPIC, "--out", tmp_path / out)[0] == 0
+    assert report_of(tmp_path / "one") == report_of(tmp_path / "two")
+    assert (tmp_path / "one" / "frames.jsonl").read_bytes() == (tmp_path / "two" / "frames.jsonl").read_bytes()
+
+
+def test_a_stopped_evaluation_goes_on_and_finds_the_same(tmp_path: Path) -> None:
+    bag = labelled_bag(tmp_path / "bag", drive(9))
+    evaluating = Evaluating(Reading(labels=BY_TOPIC), painter)
+    whole = merged_of(tmp_path, bag, evaluating, "whole")
+    lines = (tmp_path / "frames.jsonl").read_bytes()
+    parts, asked = PartFolder(tmp_path / "parts"), 0
+
+    def stopping() -> str | None:
+        nonlocal asked
+        asked += 1
+        return "enough" if asked == 4 else None
+
+    with pytest.raises(Stopped, match=r"stopped after image 4 of 0 of .*bag \(enough\); the same command goes on from there"):
+        list(evaluate_here([(0, facts_of(bag))], evaluating, parts, {}, stopping))
+    model = evaluating.models().model
+    assert isinstance(model, Painter)
+    before = model.segmented
+    assert len(list(evaluate_here([(0, facts_of(bag))], evaluating, parts, {}, lambda: None))) == 5
+    assert model.segmented - before == 6  # and the one before, for what changed
+    merged = merge([(0, facts_of(bag))], parts, evaluating, {}, tmp_path)
+    assert (tmp_path / "frames.jsonl").read_bytes() == lines
+    assert merged.tally.to_json() == whole.tally.to_json()
+    assert not list(evaluate_here([(0, facts_of(bag))], evaluating, parts, {}, lambda: None))
+
+
+def test_ctrl_c_stops_the_command_which_then_goes_on(tmp_path: Path, camseg: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    labelled_bag(tmp_path / "bag", drive(6))
+    arguments = ("evaluate", tmp_path / "bag", "--labels", LABEL_TOPIC, "--write-bag")
+    segment = Painter.segment
+
+    def interrupted(self: Painter, rgb: Any) -> Any:
+        if self.segmented == 3:  # one of them before the first frame
+            os.kill(os.getpid(), signal.SIGINT)
+        return segment(self, rgb)
+
+    monkeypatch.setattr(Painter, "segment", interrupted)
+    code, _, err = camseg(*arguments, tmp_path / "new", "--out", tmp_path / "out")
+    assert code == 130
+    assert re.fullmatch(r"camseg: stopped after image 3 of 6 of .*bag \(SIGINT, .*\); the same command goes on from there\n", err)
+    monkeypatch.setattr(Painter, "segment", segment)
+    assert camseg(*arguments, tmp_path / "new", "--out", tmp_path / "out")[0] == 0
+    assert camseg.painters[-1].segmented == (1 + 3) + (1 + 3) + 6  # to warm up and three; the one before and the rest; the worst
+    assert camseg(*arguments, tmp_path / "again", "--out", tmp_path / "whole")[0] == 0
+    assert (tmp_path / "out" / "frames.jsonl").read_bytes() == (tmp_path / "whole" / "frames.jsonl").read_bytes()
+    assert messages_of(tmp_path / "new") == messages_of(tmp_path / "again")
+
+
+def messages_of(bag: Path) -> list[tuple[str, int, bytes]]:
+    """Everything in a bag, as a second implementation reads it."""
+    with (bag / f"{bag.name}.mcap").open("rb") as file:
+        return [(channel.topic, message.log_time, message.data) for _, channel, message in make_reader(file).iter_messages()]
+
+
+def record(path: Path, frames: list[LabelledFrame], storage: StoragePlugin, compression: CompressionMode, compressed: bool) -> Path:
+    """The frames as other recorders leave them."""
+    writer = Writer(path, version=9, storage_plugin=storage)
+    if compression is not CompressionMode.NONE:
+        writer.set_compression(compression, CompressionFormat.ZSTD)
+    with writer:
+        kind = COMPRESSED_TYPE if compressed else IMAGE_TYPE
+        connections = [writer.add_connection(topic, kind, typestore=STORE) for topic in ("/cam", "/truth")]
+        for each in frames:
+            header = STORE.types["std_msgs/msg/Header"](STORE.types["builtin_interfaces/msg/Time"](*divmod(each.stamp_ns, SECOND)), "c")
+            for connection, pixels in zip(connections, (each.image[..., ::-1], each.label), strict=True):
+                if compressed:
+                    data = np.asarray(cv2.imencode(".png", pixels)[1]).ravel()
+                    message = STORE.types[kind](header, "png", data)
+                else:
+                    encoding = "bgr8" if pixels.ndim == 3 else "mono8"
+                    flat = np.ascontiguousarray(pixels).ravel()
+                    message = STORE.types[kind](header, *pixels.shape[:2], encoding, 0, flat.size // len(pixels), flat)
+                writer.write(connection, each.stamp_ns, STORE.serialize_cdr(message, kind))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("storage", "compression"),
+    [
+        *((plugin, mode) for plugin in StoragePlugin for mode in (CompressionMode.NONE, CompressionMode.FILE, CompressionMode.MESSAGE)),
+        (StoragePlugin.MCAP, CompressionMode.STORAGE),
+    ],
+)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_bags_of_other_recorders_give_the_same(tmp_path: Path, storage: Any, compression: Any, compressed: bool) -> None:
+    frames = drive(3)
+    expected = merged_of(tmp_path, labelled_bag(tmp_path / "ours", frames), Evaluating(Reading(labels=BY_TOPIC), painter))
+    bag = record(tmp_path / "theirs", frames, storage, compression, compressed)
+    reading = Reading(labels=LabelPlace("/truth", None, 0))
+    merged = merged_of(tmp_path, bag, Evaluating(reading, painter), "theirs parts")
+    assert merged.tally.to_json() == expected.tally.to_json()
+
+
+def test_a_split_bag_is_one_bag(tmp_path: Path) -> None:
+    frames = drive(6)
+    expected = merged_of(tmp_path, labelled_bag(tmp_path / "whole", frames), Evaluating(Reading(labels=BY_TOPIC), painter))
+    split = tmp_path / "split"
+    split.mkdir()
+    for number, some in enumerate((frames[:4], frames[4:])):
+        labelled_bag(tmp_path / str(number), some)
+        (tmp_path / str(number) / f"{number}.mcap").rename(split / f"split_{number}.mcap")
+    merged = merged_of(tmp_path, split, Evaluating(Reading(labels=BY_TOPIC), painter), "split parts")
+    assert merged.tally.to_json() == expected.tally.to_json()
+
+
+def test_a_folder_of_labels(tmp_path: Path, camseg: Commands) -> None:
+    frames = drive(4)
+    write_bag([Frame(each.stamp_ns, each.image, each.name) for each in frames], tmp_path / "bag")
+    (tmp_path / "labels").mkdir()
+    for each in frames[1:3]:  # not every image has one, and stamps are off by 3 ms
+        cv2.imwrite(str(tmp_path / "labels" / f"left_{each.stamp_ns + 3_000_000}.png"), each.label)
+    camseg("evaluate", tmp_path / "bag", "--labels", tmp_path / "labels", "--out", tmp_path / "out")
+    report, lines = report_of(tmp_path / "out"), lines_of(tmp_path / "out")
+    assert (report["bag"]["frames"], report["bag"]["scored"], report["bag"]["labels"]) == (4, 2, "labels")
+    assert [each["miou"] is None for each in lines] == [True, False, False, True]
+    assert [each["iou"] == {} for each in lines] == [True, False, False, True]
+    assert set(report["worst"]) == {1, 2}
+    code, _, err = camseg("evaluate", tmp_path / "bag", "--labels", tmp_path / "labels", "--tolerance", 2, "--out", tmp_path / "out")
+    assert code == 2
+    assert "no label of labels is within 2 ms of an image of the bag" in err
+    assert "images are stamped 100.000 s to 100.300 s, the first label at 100.103 s" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "stamp"),
+    [("12000000005", 12 * SECOND + 5), ("12.5", 12 * SECOND + SECOND // 2), ("left_12_5", 12 * SECOND + 5), ("front", None)],
+)
+def test_stamps_in_the_names_of_files(name: str, stamp: int | None) -> None:
+    assert _stamp_of(name) == stamp
+
+
+def test_without_labels_there_is_confidence_change_and_agreement(tmp_path: Path, camseg: Commands) -> None:
+    frames = [frame(i, rows(SKY, SKY, ROAD, CAR if i else ROAD), rows(VOID, VOID, VOID, VOID), 50 + 10 * i) for i in range(3)]
+    write_bag(map(lambda each: Frame(each.stamp_ns, each.image, each.name), frames), tmp_path / "bag")  # noqa: C417
+    code, out, err = camseg("evaluate", tmp_path / "bag", "--compare", "camseg-lite", "--out", tmp_path / "out")
+    assert (code, err) == (0, "")
+    report = report_of(tmp_path / "out")
+    assert report["scores"] is report["confusion"] is report["bag"]["labels"] is report["flicker"]["with_truth"] is None
+    assert report["flicker"]["change_rate"] == 1 / 8
+    assert report["confidence"]["mean"] == 0.6
+    assert report["worst"] == [0, 1, 2]  # the least sure first
+    assert report["compare"]["model"] == "painter 2"
+    assert report["compare"]["agreement"] == 1
+    assert {each["name"]: each["agreement"] for each in report["compare"]["classes"]}["car"] == 1
+    assert all(each["iou"] is each["truth_share"] is None for each in report["classes"])
+    assert "agreement with painter 2 1.000" in out
+
+
+def test_a_stretch_of_time(tmp_path: Path, camseg: Commands) -> None:
+    labelled_bag(tmp_path / "bag", drive(8))
+    scenario = tmp_path / "scenario.yaml"
+    scenario.write_text("start_s: 0.2\nend_s: 0.5\n")
+    assert camseg("evaluate", tmp_path / "bag", "--topic", IMAGE_TOPIC, "--scenario", scenario, "--out", tmp_path / "out")[0] == 0
+    assert [each["stamp_ns"] for each in lines_of(tmp_path / "out")] == [START + i * STEP for i in (2, 3, 4)]
+    assert lines_of(tmp_path / "out")[0]["changed"] is None
+    scenario.write_text("start_s: 50\n")
+    code, _, err = camseg("evaluate", tmp_path / "bag", "--topic", IMAGE_TOPIC, "--scenario", scenario, "--out", tmp_path / "out")
+    assert code == 2
+    assert "no images on /camera/image_raw of the bag" in err
+    assert "from 50 s to its end" in err
+
+
+def test_a_scenario_decides_the_exit_code(tmp_path: Path, camseg: Commands) -> None:
+    labelled_bag(tmp_path / "bag", drive(4))
+    scenario = tmp_path / "scenario.yaml"
+    arguments = ("evaluate", tmp_path / "bag", "--labels", LABEL_TOPIC, "--scenario", scenario, "--out", tmp_path / "out")
+    scenario.write_text("min_miou: 0.3\nmin_iou: {road: 0.5}\nmax_p95_ms: 3.1\nmax_drops: 0\n")
+    assert camseg(*arguments)[0] == 0
+    assert report_of(tmp_path / "out")["scenario"] == {"passed": True, "failures": []}
+    scenario.write_text("min_iou: {road: 0.9999}\nmax_p95_ms: 2.5\n")
+    code, _, err = camseg(*arguments)
+    assert code == 1
+    failures = report_of(tmp_path / "out")["scenario"]["failures"]
+    assert failures[0] == "max_p95_ms: 3 is above the limit of 2.5"
+    assert failures[1].startswith("min_iou of road: 0.9")
+    assert all(f"camseg: scenario: {failure}" in err for failure in failures)
+    scenario.write_text("min_iou: {raod: 0.9}\n")
+    code, _, err = camseg(*arguments)
+    assert code == 2
+    assert "unknown class 'raod': did you mean 'road'?" in err
+
+
+def test_the_bag_with_masks_is_read_by_a_second_implementation(tmp_path: Path, camseg: Commands) -> None:
+    frames = drive(4)
+    labelled_bag(tmp_path / "bag", frames)
+    code, _, _ = camseg("evaluate", tmp_path / "bag", "--labels", LABEL_TOPIC, "--out", tmp_path / "out", "--write-bag", tmp_path / "new")
+    assert code == 0
+    with (tmp_path / "new" / "new.mcap").open("rb") as file:
+        read = list(make_reader(file, validate_crcs=True, decoder_factories=[DecoderFactory()]).iter_decoded_messages())
+    topics = [channel.topic for _, channel, _, _ in read]
+    assert {topic: topics.count(topic) for topic in topics} == dict.fromkeys(
+        (IMAGE_TOPIC, "/camera/camera_info", LABEL_TOPIC, "/segmentation/mask"), 4
+    )
+    masks = [(recorded, mask) for _, channel, recorded, mask in read if channel.topic == "/segmentation/mask"]
+    for each, (recorded, mask) in zip(frames, masks, strict=True):
+        assert recorded.log_time == each.stamp_ns == mask.header.stamp.sec * SECOND + mask.header.stamp.nanosec
+        assert (mask.header.frame_id, mask.encoding, mask.step) == ("camera", "mono8", each.image.shape[1])
+        assert bytes(mask.data) == Painter().segment(each.image).mask.tobytes()
+    code, _, err = camseg("evaluate", tmp_path / "bag", "--out", tmp_path / "out", "--topic", IMAGE_TOPIC, "--write-bag", tmp_path / "new")
+    assert code == 2
+    assert "new exists already" in err
+
+
+def big(count: int) -> list[LabelledFrame]:
+    """Frames that fill a chunk of the file each."""
+    ids = np.tile(np.array([SKY, ROAD, CAR], np.uint8), (600, 200))
+    return [frame(i, np.roll(ids, i, 1), ids) for i in range(count)]
+
+
+@pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_what_is_whole_of_a_truncated_bag_is_scored(tmp_path: Path, storage: Any, camseg: Commands) -> None:
+    bag = record(tmp_path / "bag", big(6), storage, CompressionMode.NONE, compressed=False)
+    (file,) = (each for each in bag.iterdir() if each.suffix in (".mcap", ".db3"))
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) * 2 // 3])
+    target = tmp_path / "new"
+    arguments = ("evaluate", bag, "--topic", "/cam", "--labels", "/truth", "--out", tmp_path / "out", "--write-bag", target)
+    code, _, err = camseg(*arguments)
+    report = report_of(tmp_path / "out")
+    frames = report["bag"]["frames"]
+    assert code == 0, err
+    assert 2 <= frames < 5
+    assert report["bag"]["scored"] >= frames - 1  # a label is recorded after its image
+    assert f"is damaged after image {frames} on /cam: " in report["bag"]["damage"]
+    assert report["bag"]["damage"] in err
+    expected = merged_of(tmp_path, record(tmp_path / "less", big(report["bag"]["scored"]), storage, CompressionMode.NONE, False),
+                         Evaluating(Reading("/cam", LabelPlace("/truth", None, 0)), painter))  # fmt: skip
+    assert report["confusion"]["matrix"] == expected.tally.confusion[:, :-1].tolist()
+    scenario = tmp_path / "scenario.yaml"
+    scenario.write_text("max_p95_ms: 100\n")
+    assert camseg(*arguments[:-2], "--scenario", scenario)[0] == 1  # a bag that is not whole keeps no limit
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_parts_of_a_truncated_bag_add_up_too(tmp_path: Path, size: int) -> None:
+    bag = labelled_bag(tmp_path / "bag", big(6))
+    file = bag / "bag.mcap"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    evaluating = Evaluating(Reading(IMAGE_TOPIC, BY_TOPIC), painter)
+    whole = merged_of(tmp_path, bag, evaluating)
+    lines = (tmp_path / "frames.jsonl").read_bytes()
+    assert whole.tally.frames[0] in (2, 3)
+    parts = PartFolder(tmp_path / "in parts")
+    for start in range(0, 6, size):  # as many as the bag had before
+        parts.save(0, evaluate_part(bag, evaluating, start, start + size))
+    merged = merge([(0, facts_of(bag))], parts, evaluating, {}, tmp_path)
+    assert (tmp_path / "frames.jsonl").read_bytes() == lines
+    assert merged.tally.to_json() == whole.tally.to_json()
+    assert merged.damage == whole.damage
+    assert "is damaged after image" in whole.damage[0]
+
+
+def test_a_label_too_short_for_a_header_is_told(tmp_path: Path, camseg: Commands) -> None:
+    frames = drive(2)
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        write_both(writer, lambda stamp: stamp)
+        writer.write(writer.connections[1], frames[0].stamp_ns, b"\0\1")
+    code, _, err = camseg("evaluate", tmp_path / "bag", "--labels", LABEL_TOPIC, "--out", tmp_path / "out")
+    assert code == 2
+    assert re.search(r"labels on /camera/labels of the bag .*: message \d has 2 bytes, too few for a header", err)
+
+
+def test_an_image_that_is_no_picture_is_left_out_and_told(tmp_path: Path, camseg: Commands) -> None:
+    frames = drive(5)
+    bag = tmp_path / "bag"
+    with Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection("/cam", COMPRESSED_TYPE, typestore=STORE)
+        for i, each in enumerate(frames):
+            data = np.asarray(cv2.imencode(".png", each.image)[1]).ravel()
+            header = STORE.types["std_msgs/msg/Header"](STORE.types["builtin_interfaces/msg/Time"](i, 0), "c")
+            message = STORE.types[COMPRESSED_TYPE](header, "png", data[: len(data) // 2] if i == 2 else data)
+            writer.write(connection, i * SECOND, STORE.serialize_cdr(message, COMPRESSED_TYPE))
+    scenario = tmp_path / "scenario.yaml"
+    scenario.write_text("max_drops: 1\n")
+    camseg("evaluate", bag, "--scenario", scenario, "--out", tmp_path / "out")
+    report = report_of(tmp_path / "out")
+    assert report["bag"]["frames"] == 4
+    assert "1 image of " in report["bag"]["damage"]
+    assert "left out, the first: image 2 on /cam of the bag" in report["bag"]["damage"]
+    assert [each["changed"] is None for each in lines_of(tmp_path / "out")] == [True, False, True, False]
+
+
+def labels_of_another_size(path: Path) -> None:
+    labelled_bag(path, [LabelledFrame(each.stamp_ns, each.image, each.name, each.label[:20]) for each in drive(2)])
+
+
+def labels_of_another_clock(path: Path) -> None:
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        write_both(writer, lambda stamp: stamp + 1000 * SECOND)
+
+
+def write_both(writer: Writer, clock: Callable[[int], int], encoding: str = "rgb8") -> None:
+    connections = [writer.add_connection(topic, IMAGE_TYPE, typestore=STORE) for topic in (IMAGE_TOPIC, LABEL_TOPIC)]
+    for each in drive(3):
+        for connection, pixels, stamp in zip(connections, (each.image, each.label), (each.stamp_ns, clock(each.stamp_ns)), strict=True):
+            header = STORE.types["std_msgs/msg/Header"](STORE.types["builtin_interfaces/msg/Time"](*divmod(stamp, SECOND)), "c")
+            name = encoding if pixels.ndim == 3 else "mono8"
+            message = STORE.types[IMAGE_TYPE](header, *pixels.shape[:2], name, 0, pixels.nbytes // len(pixels), pixels.ravel())
+            writer.write(connection, each.stamp_ns, STORE.serialize_cdr(message, IMAGE_TYPE))
+
+
+def an_unknown_encoding(path: Path) -> None:
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        write_both(writer, lambda stamp: stamp, "32FC7")
+
+
+def stamps_that_go_back(path: Path) -> None:
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        write_both(writer, lambda stamp: 2 * START - stamp)
+
+
+def zero_length(path: Path) -> None:
+    labelled_bag(path, drive(2))
+    (path / f"{path.name}.mcap").write_bytes(b"")
+
+
+def no_labels(path: Path) -> None:
+    write_bag([Frame(each.stamp_ns, each.image, each.name) for each in drive(2)], path)
+
+
+def only_labels(path: Path) -> None:
+    write_bag([Frame(each.stamp_ns, each.image, each.name) for each in drive(2)], path, LABEL_TOPIC)
+
+
+BAD = [
+    (
+        labels_of_another_size,
+        r"image 0 on /camera/image_raw of the bag .*bad: the label is 48x20, the image 48x36; they must be of one size",
+    ),
+    (labels_of_another_clock, r"no label of /camera/labels is within 5 ms of .* 100.000 s to 100.200 s, the first label at 1100.000 s"),
+    (an_unknown_encoding, r"image 0 on /camera/image_raw of the bag .*bad: unknown image encoding '32FC7'; known are rgb8"),
+    (
+        stamps_that_go_back,
+        r"the stamps of the labels go back in time in the bag .*bad, from 100.000 s to 99.900 s: labels on /camera/labels",
+    ),
+    (zero_length, r"cannot read the bag .*bad: .* seems to be empty"),
+    (no_labels, r"the topic /camera/labels of the bag .*bad is not in it; its image topics: /camera/image_raw"),
+    (only_labels, r"no image topic in the bag .*bad \(only /camera/labels\)"),
+    (lambda path: None, r"the bag .*bad does not exist"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), BAD, ids=lambda value: getattr(value, "__name__", "")[:30])
+def test_what_cannot_be_evaluated_is_one_line_and_costs_no_other_bag(
+    tmp_path: Path, make: Callable[[Path], None], message: str, camseg: Commands
+) -> None:
+    make(tmp_path / "bad")
+    labelled_bag(tmp_path / "good", drive(3))
+    code, _, err = camseg("evaluate", tmp_path / "bad", "--labels", LABEL_TOPIC, "--out", tmp_path / "out")
+    assert code == 2
+    (line,) = err.splitlines()
+    assert re.search(message, line), line
+    both = ("evaluate", tmp_path / "good", tmp_path / "bad", tmp_path / "good", "--labels", LABEL_TOPIC, "--out", tmp_path / "both")
+    code, _, err = camseg(*both)
+    assert code == 1
+    assert line.partition("error: ")[2] in err
+    report = report_of(tmp_path / "both")
+    assert report["bag"]["paths"] == ["good", "good"]
+    assert (report["bag"]["frames"], len(lines_of(tmp_path / "both"))) == (6, 6)
+    assert [each["index"] for each in lines_of(tmp_path / "both")] == list(range(6))
+    assert [each["changed"] is None for each in lines_of(tmp_path / "both")] == [True, False, False] * 2  # no pair over two bags
+
+
+def test_neither_torch_nor_ros_is_imported() -> None:
+    modules = "import camseg_ros.bag.evaluate_command, camseg_ros.bag.make_command"
+    program = f"{modules}\nimport sys\nsys.exit(bool({{'torch', 'rclpy', 'sensor_msgs', 'ray'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=120).returncode == 0
+
+
+def test_a_bag_command_without_its_packages_is_one_line(camseg: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith(("camseg_ros.bag.", "rosbags."))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "rosbags", None)
+    code, _, err = camseg("evaluate", "bag")
+    assert (code, err) == (
+        2,
+        "camseg: error: this command needs rosbags, which is not installed: pip install '.[bag]' in the project's folder\n",
+    )

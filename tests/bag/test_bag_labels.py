@@ -1,0 +1,79 @@
+"""Labels in messages and files: class ids or a refusal, never pixels that a decoder made up."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from camseg_core.errors import DataError
+from camseg_ros.bag.labels import FolderLabels
+from camseg_ros.image_reading import BadImage, compressed_to_ids, image_to_ids
+
+IDS = np.arange(12, dtype=np.uint8).reshape(3, 4)
+LIMIT = 1 << 20
+
+
+def compressed(pixels: npt.NDArray[Any], suffix: str = ".png", keep: int | None = None) -> Any:
+    data = np.asarray(cv2.imencode(suffix, pixels)[1]).ravel()[:keep]
+    return SimpleNamespace(format=suffix[1:], data=data)
+
+
+def raw(encoding: str, step: int = 4) -> Any:
+    data = np.zeros((3, step), np.uint8)
+    data[:, :4] = IDS
+    return SimpleNamespace(height=3, width=4, encoding=encoding, is_bigendian=0, step=step, data=data.ravel())
+
+
+def test_ids_come_as_they_are() -> None:
+    for message in (raw("mono8"), raw("8UC1"), raw("mono8", step=7)):  # rows may be padded
+        assert np.array_equal(image_to_ids(message, LIMIT), IDS)
+    assert np.array_equal(compressed_to_ids(compressed(IDS), LIMIT), IDS)
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "text"),
+    [
+        (compressed(IDS, ".jpg"), "encoding", "is no PNG; JPEG would not keep class ids"),
+        (compressed(np.zeros((3, 4, 3), np.uint8)), "encoding", "has colours; labels are class ids in one 8-bit channel"),
+        (compressed(IDS.astype(np.uint16)), "encoding", "has uint16; labels"),
+        (compressed(IDS, keep=40), "truncated", "is damaged or cut short"),
+        (compressed(np.zeros((2000, 2000), np.uint8)), "too large", "holds 2000x2000 pixels"),
+    ],
+)
+def test_what_is_no_label_is_refused(message: Any, reason: str, text: str) -> None:
+    with pytest.raises(BadImage, match=text) as caught:
+        compressed_to_ids(message, LIMIT)
+    assert caught.value.reason == reason
+
+
+def test_an_image_in_colours_is_no_label() -> None:
+    with pytest.raises(BadImage, match="labels are class ids in mono8 images, not rgb8"):
+        image_to_ids(raw("rgb8"), LIMIT)
+    with pytest.raises(BadImage, match="step 2"):
+        image_to_ids(SimpleNamespace(**{**vars(raw("mono8")), "step": 2}), LIMIT)
+
+
+def test_a_folder_gives_the_nearest_label_within_the_tolerance(tmp_path: Path) -> None:
+    for stamp in (100, 200):
+        cv2.imwrite(str(tmp_path / f"{stamp}.png"), np.full((2, 2), stamp, np.uint8))
+    labels = FolderLabels(tmp_path, 30)
+    found = {stamp: labels.at(stamp) for stamp in (250, 69, 70, 100, 130, 131, 169, 180, 230)}  # in any order
+    assert {stamp: None if each is None else int(each[0, 0]) for stamp, each in found.items()} == {
+        250: None, 69: None, 70: 100, 100: 100, 130: 100, 131: None, 169: None, 180: 200, 230: 200
+    }  # fmt: skip
+    assert labels.first_ns() == 100
+
+
+def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"the folder of labels .*none does not exist; name a folder of PNG files, or a topic"):
+        FolderLabels(tmp_path / "none", 0)
+    cv2.imwrite(str(tmp_path / "front.png"), IDS)
+    with pytest.raises(DataError, match=r"no labels in .*: they are PNG files of class ids named for their stamp in ns, such as"):
+        FolderLabels(tmp_path, 0)
+    cv2.imwrite(str(tmp_path / "5.png"), np.zeros((2, 2, 3), np.uint8))
+    with pytest.raises(DataError, match=r"5\.png has colours; labels are class ids in one 8-bit channel"):
+        FolderLabels(tmp_path, 0).at(5)

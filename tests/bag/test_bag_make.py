@@ -1,0 +1,87 @@
+"""`camseg bag make`: every kind of source, read back by this project and by a second implementation."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from mcap.reader import make_reader
+from mcap_ros2.decoder import DecoderFactory
+from recorded import SECOND, Commands, camseg
+
+from camseg_core.data.camvid import CamVid
+from camseg_core.data.synthetic import SyntheticDrive
+from camseg_ros.bag.read import ImageBag
+
+__all__ = ["camseg"]
+
+
+def messages(bag: Path, topic: str) -> list[Any]:
+    """What the second implementation reads on a topic; recorded at the stamp, all of them."""
+    with (bag / f"{bag.name}.mcap").open("rb") as file:
+        read = list(make_reader(file, validate_crcs=True, decoder_factories=[DecoderFactory()]).iter_decoded_messages([topic]))
+    for _, _, recorded, message in read:
+        assert recorded.log_time == message.header.stamp.sec * SECOND + message.header.stamp.nanosec
+    return [message for _, _, _, message in read]
+
+
+def test_the_synthetic_drive(tmp_path: Path, camseg: Commands) -> None:
+    bag = tmp_path / "bag"
+    code, out, _ = camseg("make", bag, "--synthetic", "--frames", 3, "--seed", 4, "--frame-id", "front")
+    assert code == 0
+    assert out == f"{bag}: 3 images on /camera/image_raw, labels on /camera/labels, camera_info on /camera/camera_info\n"
+    drive = SyntheticDrive(frames=3, seed=4)
+    topics = ("/camera/image_raw", "/camera/labels", "/camera/camera_info")
+    for index, (image, label, info) in enumerate(zip(*(messages(bag, topic) for topic in topics), strict=True)):
+        assert bytes(image.data) == drive[index].image.tobytes()
+        assert (image.encoding, image.header.frame_id) == ("rgb8", "front")
+        assert bytes(label.data) == drive[index].label.tobytes()
+        assert (label.encoding, label.step) == ("mono8", 480)
+        assert len({str(each.header) for each in (image, label, info)}) == 1
+        assert (info.height, info.width, info.distortion_model) == (360, 480, "plumb_bob")
+        assert list(info.k) == [408, 0, 239.5, 0, 408, 179.5, 0, 0, 1]
+        assert list(info.p) == [408, 0, 239.5, 0, 0, 408, 179.5, 0, 0, 0, 1, 0]
+        assert list(info.r) == [1, 0, 0, 0, 1, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("form", ["jpeg", "png"])
+def test_a_data_set_in_compressed_images(tmp_path: Path, camseg: Commands, form: str) -> None:
+    random = np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        (tmp_path / "data" / "val" / kind).mkdir(parents=True)
+    for name in ("a", "b", "c"):
+        flat = np.broadcast_to(random.integers(0, 255, 3, np.uint8), (20, 30, 3))
+        cv2.imwrite(str(tmp_path / "data" / "val" / "images" / f"{name}.png"), flat)
+        cv2.imwrite(str(tmp_path / "data" / "val" / "labels" / f"{name}.png"), random.integers(0, 12, (20, 30), np.uint8))
+    bag = tmp_path / "bag"
+    assert camseg("make", bag, "--data", tmp_path / "data", "--frames", 2, "--fps", 4, "--format", form, "--topic", "/f/image")[0] == 0
+    samples = CamVid(tmp_path / "data", "val")
+    images, labels = messages(bag, "/f/image/compressed"), messages(bag, "/camera/labels")
+    assert [image.format for image in images] == [form] * 2
+    for sample, image, label in zip(samples, images, labels, strict=False):
+        pixels = cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        assert np.abs(pixels.astype(int) - sample.image).mean() < (4 if form == "jpeg" else 1e-9)
+        assert bytes(label.data) == sample.label.tobytes()
+    with ImageBag(bag, "/f/image/compressed") as read:
+        assert [each.stamp_ns for each in read] == [SECOND, SECOND + SECOND // 4]
+    (info, _) = messages(bag, "/f/camera_info")
+    assert not any(info.k)  # not calibrated, as CameraInfo has it
+
+
+def test_a_folder_of_images_without_labels(tmp_path: Path, camseg: Commands) -> None:
+    (tmp_path / "images").mkdir()
+    for index in (2, 10):
+        cv2.imwrite(str(tmp_path / "images" / f"{index}.png"), np.full((8, 10, 3), index, np.uint8))
+    code, out, _ = camseg("make", tmp_path / "bag", "--source", tmp_path / "images", "--focal", 50)
+    assert code == 0
+    assert "labels" not in out
+    assert [message.data[0] for message in messages(tmp_path / "bag", "/camera/image_raw")] == [2, 10]
+    assert messages(tmp_path / "bag", "/camera/camera_info")[0].k[0] == 50
+    assert camseg("make", tmp_path / "bag", "--source", tmp_path / "images")[0] == 2  # it exists
+
+
+def test_labels_can_be_left_out(tmp_path: Path, camseg: Commands) -> None:
+    assert camseg("make", tmp_path / "bag", "--synthetic", "--frames", 1, "--no-labels")[0] == 0
+    with ImageBag(tmp_path / "bag") as bag:  # the only image topic
+        assert bag.count == 1
