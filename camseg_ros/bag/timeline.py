@@ -1,0 +1,90 @@
+"""When the images of a bag are due, and the pace that keeps to it without ever sending two in a bunch."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from camseg_core.errors import DataError
+from camseg_ros.bag.read import BagImage, ImageBag
+
+LONGEST_GAP_S = 2.0
+"""A longer pause in the recording is shortened to this, in s."""
+
+CLOSEST = 0.9
+"""After a delay two images come no closer than this share of the time that was meant to be between them."""
+
+
+@dataclass(frozen=True)
+class Due:
+    """An image and when to send it, in s from the first one's."""
+
+    seconds: float
+    image: BagImage
+
+
+def timeline(path: Path, topic: str, rate_hz: float | None, seconds: float | None) -> Iterator[Due]:
+    """The images of a bag and when they are due.
+
+    The bag is opened here, hence in the thread that asks for the first image: SQLite ties a file to its thread.
+
+    Args:
+        path: of the bag.
+        topic: the image topic.
+        rate_hz: images per second; None as recorded, with pauses shortened to `LONGEST_GAP_S`.
+        seconds: end there, and begin the bag anew where it is shorter; None plays it once.
+
+    Raises:
+        DataError: the bag is damaged, or has no images, or was recorded at no rate and is to be repeated.
+    """
+    with ImageBag(path, topic) as bag:
+        due, gap, number = 0.0, _first_gap_s(bag, rate_hz), 0
+        while True:
+            recorded_ns = None
+            for image in bag:
+                if rate_hz is not None:
+                    due = number / rate_hz
+                elif number:
+                    due += gap if recorded_ns is None else min(max((image.recorded_ns - recorded_ns) / 1e9, 0.0), LONGEST_GAP_S)
+                if seconds is not None and due >= seconds:
+                    return
+                yield Due(due, image)
+                recorded_ns, number = image.recorded_ns, number + 1
+            if seconds is None or not number:
+                return
+            if due <= 0 and gap <= 0:
+                raise DataError(f"the images of {path} were all recorded at the same time; give the rate to play them at")
+
+
+def _first_gap_s(bag: ImageBag, rate_hz: float | None) -> float:
+    """The time between the end of the bag and its repetition, in s."""
+    return 1 / rate_hz if rate_hz is not None else min((bag.interval_ms or 0.0) / 1e3, LONGEST_GAP_S)
+
+
+class Pace:
+    """Says when the next image is to be sent. What a delay of more than one image's time has cost is not made up for."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._start: float | None = None
+        self._due = self._sent = 0.0
+        self.worst_delay_s = 0.0
+        """By how much an image was sent later than it was due, at most."""
+
+    def moment(self, due: float) -> float:
+        """When to send the image that is due `due` seconds after the first, by the clock."""
+        now = self._clock()
+        if self._start is None:
+            self._start = now - due
+            return now
+        gap = due - self._due
+        if now > self._start + due + gap:
+            self.worst_delay_s = max(self.worst_delay_s, now - self._start - due)
+            self._start = now - due
+        return max(self._start + due, self._sent + CLOSEST * gap)
+
+    def sent(self, due: float, moment: float) -> None:
+        """Note that the image that was due then is sent at this moment."""
+        if self._start is not None:
+            self.worst_delay_s = max(self.worst_delay_s, moment - self._start - due)
+        self._due, self._sent = due, moment
