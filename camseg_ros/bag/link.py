@@ -47,6 +47,7 @@ class Link:
 
     Attributes:
         topics: the names used.
+        node: the rclpy node behind it.
         image_topic: the name that the images go out on, with its transport.
         diagnostics: the newest keys and values of every component on /diagnostics, by its name.
     """
@@ -73,22 +74,22 @@ class Link:
         self._context = Context()
         try:
             rclpy.init(args=[], context=self._context, domain_id=domain)
-            self._node = rclpy.create_node("camseg_replay", context=self._context, use_global_arguments=False)
+            self.node = rclpy.create_node("camseg_replay", context=self._context, use_global_arguments=False)
         except Exception as error:  # rclpy passes on whatever rcl says, as RuntimeError and its own types
             raise CamSegError(f"cannot join the ROS domain {domain}: {error}; is the log folder writable?") from error
         self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
+        self._executor.add_node(self.node)
         kind, self.image_topic = (CompressedImage, f"{topics.image}/compressed") if compressed else (Image, topics.image)
-        self._camera = self._node.create_publisher(kind, self.image_topic, RELIABLE)
+        self._camera = self.node.create_publisher(kind, self.image_topic, RELIABLE)
         names = {MASK: topics.mask, OVERLAY: topics.overlay}
         self._listeners = [
-            self._node.create_subscription(Image, names[answer], self._receiver(answer), answer_qos, raw=raw) for answer in answers
+            self.node.create_subscription(Image, names[answer], self._receiver(answer), answer_qos, raw=raw) for answer in answers
         ]
-        self._node.create_subscription(DiagnosticArray, topics.diagnostics, self._diagnose, RELIABLE)
+        self.node.create_subscription(DiagnosticArray, topics.diagnostics, self._diagnose, RELIABLE)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._executor.shutdown()
-        self._node.destroy_node()
+        self.node.destroy_node()
         self._context.try_shutdown()
 
     def wait_for_node(self, size: tuple[int, int], timeout_s: float, check: Callable[[], None]) -> None:
