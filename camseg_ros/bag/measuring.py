@@ -11,7 +11,7 @@ from typing import Any
 from rclpy.qos import ReliabilityPolicy
 
 from camseg_core.errors import ConfigError, DataError
-from camseg_ros.bag.input import BagInput, read_input
+from camseg_ros.bag.input import WHOLE, BagInput, Stretch, read_input
 from camseg_ros.bag.link import Topics
 from camseg_ros.bag.max_rate import HIGHEST_HZ, Found, Verdict, find_max_rate
 from camseg_ros.bag.node_process import NodeProcess, free_domain, ros_environment, segmentation_command
@@ -40,6 +40,7 @@ class ReplayOptions:
 
     bag: Path
     topic: str | None = None
+    stretch: Stretch = WHOLE
     rate_hz: float | None = None
     seconds: float | None = None
     warm_up_s: float = 1.0
@@ -99,7 +100,7 @@ def measure(options: ReplayOptions, tell: Callable[[str], None]) -> Iterator[Res
         CamSegError: the node could not be reached, or ended.
     """
     check_options(options)
-    bag = read_input(options.bag, options.topic)
+    bag = read_input(options.bag, options.topic, options.stretch)
     if not options.restamp:
         _check_stamps(bag, options)
     result = Result(bag)

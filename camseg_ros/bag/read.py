@@ -50,6 +50,7 @@ class ImageBag:
         topic: the image topic.
         compressed: whether it holds `CompressedImage` messages.
         count: how many images it has.
+        start_ns: when the first message of the whole bag was recorded, in ns.
         interval_ms: the mean time between two of them as recorded, in ms; None where there are fewer than two.
     """
 
@@ -78,7 +79,8 @@ class ImageBag:
             raise
         self._connections = [c for c in self._reader.connections if c.topic == self.topic]
         self.count = sum(c.msgcount for c in self._connections)
-        span_ns = self._reader.end_time - self._reader.start_time
+        self.start_ns = self._reader.start_time
+        span_ns = self._reader.end_time - self.start_ns
         self.interval_ms = span_ns / 1e6 / (self.count - 1) if self.count > 1 and span_ns > 0 else None
 
     def _choose(self, topic: str | None) -> tuple[str, bool]:

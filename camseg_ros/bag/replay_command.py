@@ -4,7 +4,7 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -14,11 +14,13 @@ from rich.console import Console
 
 from camseg_core.commands.options import at_least, not_negative
 from camseg_core.errors import CamSegError, ConfigError, DataError
+from camseg_ros.bag.input import WHOLE, Stretch
 from camseg_ros.bag.link import Topics
 from camseg_ros.bag.max_rate import HIGHEST_HZ, LOWEST_HZ
 from camseg_ros.bag.measuring import FINAL_TRIALS, ReplayOptions, Result, check_options, measure
 from camseg_ros.bag.node_process import NodeDied
 from camseg_ros.bag.replay_report import content, show
+from camseg_ros.bag.session import Measured
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
@@ -48,6 +50,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--timeout", type=_above_0, default=20.0, metavar="S", help="wait so long for late masks (default: %(default)s)")
     parser.add_argument("--json", type=Path, nargs="?", const=STDOUT, metavar="FILE", help="everything, to a file or as the last line")
+    parser.add_argument("--scenario", type=Path, metavar="FILE", help="limits to keep, in YAML; exits 1 where one is not")
     search = parser.add_argument_group("highest rate")
     search.add_argument("--find-max-rate", action="store_true", help="search the highest rate with under 5 %% drops, and measure there")
     search.add_argument(
@@ -71,7 +74,6 @@ def add(parser: argparse.ArgumentParser) -> None:
     node.add_argument("--param", type=_parameter, action="append", default=[], metavar="NAME:=VALUE", help="of the started node")
     node.add_argument("--params-file", type=Path, action="append", default=[], metavar="FILE", help="of the started node")
     node.add_argument("--log", type=Path, metavar="FOLDER", help="where the started node logs (default: a temporary folder)")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -82,18 +84,20 @@ def run(options: argparse.Namespace) -> None:
         SystemExit: with 1 where the node failed or a limit was not held, with 130 after Ctrl-C.
     """
     signal.signal(signal.SIGTERM, _interrupt)  # a started node is stopped on the way out, however this process is asked to go
-    asked = _options(options)
+    stretch, check = _limits(options.scenario)
+    asked = _options(options, stretch)
     check_options(asked)
     if options.json not in (None, STDOUT):
         _write(options.json, "")  # now, not after minutes of measuring
     result = _measure(asked)
     if result is None:
         sys.exit(EXIT_INTERRUPTED)
-    failed = [] if result.interrupted else _failed(result)
+    over = check(result.measured) if check is not None and result.measured is not None and not result.interrupted else None
+    failed = [*([] if result.interrupted else _failed(result)), *(f"scenario: {line}" for line in over or [])]
     # progress is told while nothing is measured only, so that no display takes the player's time
     show(result, failed, Console(highlight=False))
     if options.json is not None:
-        document = content(result, asked)
+        document = content(result, asked, over)
         if options.json == STDOUT:
             sys.stdout.write(json.dumps(document, default=str) + "\n")
         else:
@@ -102,6 +106,15 @@ def run(options: argparse.Namespace) -> None:
         sys.exit(EXIT_INTERRUPTED)
     if failed:
         sys.exit(EXIT_FAILED)
+
+
+def _limits(scenario: Path | None) -> tuple[Stretch, Callable[[Measured], list[str]] | None]:
+    """The stretch of the bag to play, and what holds a measurement against the limits; None without a scenario."""
+    if scenario is None:
+        return WHOLE, None
+    from camseg_ros.bag.limits import read_limits
+
+    return read_limits(scenario)
 
 
 def _measure(options: ReplayOptions) -> Result | None:
@@ -132,10 +145,11 @@ def _failed(result: Result) -> Sequence[str]:
     return []
 
 
-def _options(given: argparse.Namespace) -> ReplayOptions:
+def _options(given: argparse.Namespace, stretch: Stretch) -> ReplayOptions:
     return ReplayOptions(
         bag=given.bag.expanduser(),
         topic=given.topic,
+        stretch=stretch,
         rate_hz=given.rate,
         seconds=given.seconds,
         warm_up_s=given.warm_up,

@@ -1,6 +1,6 @@
 """What a replay measured, for programs (JSON) and for readers (a table)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ MACHINE = ("Processor", "Memory", "System")
 """Of `describe_machine`; its other entries are versions."""
 
 
-def content(result: Result, options: ReplayOptions, scenario: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Everything, for JSON; what was not measured is null. `scenario` is its file's content with the lines that failed."""
+def content(result: Result, options: ReplayOptions, failures: Sequence[str] | None) -> dict[str, Any]:
+    """Everything, for JSON; what was not measured is null. `failures` are the lines of a scenario that was not kept; None without one."""
     bag, machine = result.bag, describe_machine()
     return {
         "input": {
@@ -28,6 +28,8 @@ def content(result: Result, options: ReplayOptions, scenario: Mapping[str, Any] 
             "size": list(bag.size) if bag.size else None,
             "topic": bag.topic,
             "recorded_hz": _rounded(bag.recorded_hz),
+            "start_s": bag.stretch.start_s,
+            "end_s": bag.stretch.end_s,
         },
         "machine": {name: machine[name] for name in MACHINE if name in machine},
         "versions": {name: value for name, value in machine.items() if name not in MACHINE},
@@ -43,9 +45,9 @@ def content(result: Result, options: ReplayOptions, scenario: Mapping[str, Any] 
             "mask_reliability": options.mask_reliability.name.lower(),
         },
         **_measured(result.measured),
-        "max_rate": None if result.found is None else {"rate_hz": _rounded(result.found.rate_hz), "limited_by": result.found.limited_by},
+        "max_rate": _max_rate(result),
         "trials": [{**_measured(trial), "verdict": None if trial.played.interrupted else judge(trial)} for trial in result.trials],
-        "scenario": None if scenario is None else dict(scenario),
+        "scenario": None if failures is None else {"passed": not failures, "failures": list(failures)},
         "interrupted": result.interrupted,
     }
 
@@ -88,6 +90,13 @@ def _measured(measured: Measured | None) -> dict[str, Any]:
         "cpu_percent": _rounded(use.cpu_percent) if use else None,
         "rss_mb": {"peak": _rounded(use.rss_peak_mb), "mean": _rounded(use.rss_mean_mb)} if use else None,
     }
+
+
+def _max_rate(result: Result) -> dict[str, Any] | None:
+    if result.found is None:
+        return None
+    confirmed = result.found.rate_hz is not None and result.measured is not None and judge(result.measured) == "passed"
+    return {"rate_hz": _rounded(result.found.rate_hz), "limited_by": result.found.limited_by, "confirmed": confirmed}
 
 
 def _rounded(value: float | None) -> float | None:

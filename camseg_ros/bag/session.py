@@ -61,7 +61,7 @@ class Session:
         before = self._counters()
         use = ProcessUse(self._pid)
         ahead = min(max(AHEAD_BYTES // self._bag.largest_bytes, LEAST_AHEAD), MOST_AHEAD)
-        with ReadAhead(timeline(self._bag.path, self._bag.topic, rate_hz, seconds), ahead) as images:
+        with ReadAhead(timeline(self._bag, rate_hz, seconds), ahead) as images:
             played = self._player.play(images, self._timeout_s, self._check, use)
         after = self._counters()
         told = None if before is None or after is None else drops(played.sent, played.answered, before, after)
@@ -73,7 +73,7 @@ class Session:
         Raises:
             KeyboardInterrupt: Ctrl-C; nothing has been measured yet.
         """
-        images = timeline(self._bag.path, self._bag.topic, rate_hz, seconds)
+        images = timeline(self._bag, rate_hz, seconds)
         with ReadAhead(images, LEAST_AHEAD) as ready:
             if self._player.play(ready, self._timeout_s, self._check, ProcessUse(None)).interrupted:
                 raise KeyboardInterrupt

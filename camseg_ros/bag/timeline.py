@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from camseg_core.errors import DataError
+from camseg_ros.bag.input import BagInput
 from camseg_ros.bag.read import BagImage, ImageBag
 
 LONGEST_GAP_S = 2.0
@@ -23,42 +23,39 @@ class Due:
     image: BagImage
 
 
-def timeline(path: Path, topic: str, rate_hz: float | None, seconds: float | None) -> Iterator[Due]:
+def timeline(bag: BagInput, rate_hz: float | None, seconds: float | None) -> Iterator[Due]:
     """The images of a bag and when they are due.
 
     The bag is opened here, hence in the thread that asks for the first image: SQLite ties a file to its thread.
 
     Args:
-        path: of the bag.
-        topic: the image topic.
+        bag: what to play.
         rate_hz: images per second; None as recorded, with pauses shortened to `LONGEST_GAP_S`.
         seconds: end there, and begin the bag anew where it is shorter; None plays it once.
 
     Raises:
-        DataError: the bag is damaged, or has no images, or was recorded at no rate and is to be repeated.
+        DataError: the bag is damaged, or was recorded at no rate and is to be repeated.
     """
-    with ImageBag(path, topic) as bag:
-        due, gap, number = 0.0, _first_gap_s(bag, rate_hz), 0
+    rate_at_end = rate_hz or bag.recorded_hz
+    if seconds is not None and rate_at_end is None:
+        raise DataError(f"the rate at which the images of {bag.path} were recorded cannot be told; give the rate to play them at")
+    with ImageBag(bag.path, bag.topic) as images:
+        due, number = 0.0, 0
         while True:
             recorded_ns = None
-            for image in bag:
+            for image in bag.stretch.images(images):
                 if rate_hz is not None:
                     due = number / rate_hz
-                elif number:
-                    due += gap if recorded_ns is None else min(max((image.recorded_ns - recorded_ns) / 1e9, 0.0), LONGEST_GAP_S)
+                elif recorded_ns is not None:
+                    due += min(max((image.recorded_ns - recorded_ns) / 1e9, 0.0), LONGEST_GAP_S)
+                elif number and rate_at_end is not None:
+                    due += min(1 / rate_at_end, LONGEST_GAP_S)
                 if seconds is not None and due >= seconds:
                     return
                 yield Due(due, image)
                 recorded_ns, number = image.recorded_ns, number + 1
             if seconds is None or not number:
                 return
-            if due <= 0 and gap <= 0:
-                raise DataError(f"the images of {path} were all recorded at the same time; give the rate to play them at")
-
-
-def _first_gap_s(bag: ImageBag, rate_hz: float | None) -> float:
-    """The time between the end of the bag and its repetition, in s."""
-    return 1 / rate_hz if rate_hz is not None else min((bag.interval_ms or 0.0) / 1e3, LONGEST_GAP_S)
 
 
 class Pace:
