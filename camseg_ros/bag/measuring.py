@@ -17,6 +17,7 @@ from camseg_ros.bag.max_rate import HIGHEST_HZ, Found, Verdict, find_max_rate
 from camseg_ros.bag.node_process import NodeProcess, free_domain, ros_environment, segmentation_command
 from camseg_ros.bag.player import Player
 from camseg_ros.bag.session import Measured, Session
+from camseg_ros.bag.timeline import check_rate
 from camseg_ros.middleware import environment
 
 ANSWERED = 0.95
@@ -27,7 +28,7 @@ FINAL_TRIALS = 4
 
 UNKNOWN_SIZE = (64, 48)
 FIRST_RATE_HZ = 10.0
-"""Where the search begins if the bag has no rate of its own."""
+"""For the warm-up and the beginning of the search where the bag has no rate of its own."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ def measure(options: ReplayOptions, tell: Callable[[str], None]) -> Iterator[Res
     bag = read_input(options.bag, options.topic, options.stretch)
     if not options.restamp:
         _check_stamps(bag, options)
+    if not options.find_max_rate:
+        check_rate(bag, options.rate_hz, options.seconds)
     result = Result(bag)
     yield result
     with _session(options, bag, tell) as session:
@@ -110,7 +113,7 @@ def measure(options: ReplayOptions, tell: Callable[[str], None]) -> Iterator[Res
         rate = _first_rate(options, bag) if options.find_max_rate else options.rate_hz
         if options.warm_up_s:
             tell(f"warming up for {options.warm_up_s:g} s")
-            session.warm_up(rate, options.warm_up_s)
+            session.warm_up(rate if rate or bag.recorded_hz else FIRST_RATE_HZ, options.warm_up_s)
         seconds = options.seconds
         if options.find_max_rate:
             assert rate is not None

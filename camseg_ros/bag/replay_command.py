@@ -73,6 +73,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     node.add_argument("--param", type=_parameter, action="append", default=[], metavar="NAME:=VALUE", help="of the started node")
     node.add_argument("--params-file", type=Path, action="append", default=[], metavar="FILE", help="of the started node")
+    node.add_argument("--start-timeout", type=_above_0, default=90.0, metavar="S", help="wait so long for it (default: %(default)s)")
     node.add_argument("--log", type=Path, metavar="FOLDER", help="where the started node logs (default: a temporary folder)")
 
 
@@ -164,6 +165,7 @@ def _options(given: argparse.Namespace, stretch: Stretch) -> ReplayOptions:
         max_rate_hz=given.max_rate,
         trial_s=given.trial_seconds,
         timeout_s=given.timeout,
+        start_timeout_s=given.start_timeout,
         log=given.log,
     )
 

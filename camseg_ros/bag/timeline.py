@@ -23,6 +23,12 @@ class Due:
     image: BagImage
 
 
+def check_rate(bag: BagInput, rate_hz: float | None, seconds: float | None) -> None:
+    """Raises DataError where the images are to be played as recorded, but were recorded all at once."""
+    if rate_hz is None and bag.recorded_hz is None and (bag.frames > 1 or seconds is not None):
+        raise DataError(f"the rate at which the images of {bag.path} were recorded cannot be told; give the rate to play them at")
+
+
 def timeline(bag: BagInput, rate_hz: float | None, seconds: float | None) -> Iterator[Due]:
     """The images of a bag and when they are due.
 
@@ -36,9 +42,8 @@ def timeline(bag: BagInput, rate_hz: float | None, seconds: float | None) -> Ite
     Raises:
         DataError: the bag is damaged, or was recorded at no rate and is to be repeated.
     """
+    check_rate(bag, rate_hz, seconds)
     rate_at_end = rate_hz or bag.recorded_hz
-    if seconds is not None and rate_at_end is None:
-        raise DataError(f"the rate at which the images of {bag.path} were recorded cannot be told; give the rate to play them at")
     with ImageBag(bag.path, bag.topic) as images:
         due, number = 0.0, 0
         while True:
