@@ -156,8 +156,8 @@ def _warnings(result: Result) -> list[str]:
 
 
 def not_kept(played: Played) -> str:
-    """That the player could not keep the rate."""
+    """That the player could not keep the rate, in one line."""
     if played.refused:
         return f"the middleware refused {played.refused} images of the player; these are no drops of the node"
     rates = f"{played.achieved_hz or 0:.4g} of {played.asked_hz or 0:.4g} Hz"
-    return f"the player itself kept only {rates}, so nothing is known of the node at the rate asked; give a lower rate or another machine"
+    return f"the player itself kept only {rates}, so the node was not measured at the rate asked; give a lower rate or more cores"
