@@ -1,21 +1,20 @@
 """The whole of `camseg bag replay`: start the node or find it, warm it up, search the highest rate if wanted, measure. Needs rclpy."""
 
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rclpy.qos import ReliabilityPolicy
-
 from camseg_core.errors import ConfigError, DataError
-from camseg_ros.bag.input import WHOLE, BagInput, Stretch, read_input
-from camseg_ros.bag.link import Topics
+from camseg_ros.bag.input import BagInput, read_input
 from camseg_ros.bag.max_rate import HIGHEST_HZ, Found, Verdict, find_max_rate
 from camseg_ros.bag.node_process import NodeProcess, free_domain, ros_environment, segmentation_command
 from camseg_ros.bag.player import Player
+from camseg_ros.bag.replay_options import FINAL_TRIALS, ReplayOptions, check_options
 from camseg_ros.bag.session import Measured, Session
 from camseg_ros.bag.timeline import check_rate
 from camseg_ros.middleware import environment
@@ -23,41 +22,9 @@ from camseg_ros.middleware import environment
 ANSWERED = 0.95
 """A rate is kept up with where this share of the images is answered."""
 
-FINAL_TRIALS = 4
-"""The measurement at the rate found is so many times as long as a trial, where its length is not given."""
-
 UNKNOWN_SIZE = (64, 48)
 FIRST_RATE_HZ = 10.0
 """For the warm-up and the beginning of the search where the bag has no rate of its own."""
-
-
-@dataclass(frozen=True)
-class ReplayOptions:
-    """What the user asked for; times in s, rates in Hz. `None` for rate: as recorded; for seconds: the bag once.
-
-    `running` is whether to measure a node that runs already, in the domain of this process; `parameters` and `params_files` are
-    for one that is started. `log` is where that one logs; None for a temporary folder.
-    """
-
-    bag: Path
-    topic: str | None = None
-    stretch: Stretch = WHOLE
-    rate_hz: float | None = None
-    seconds: float | None = None
-    warm_up_s: float = 1.0
-    restamp: bool = True
-    running: bool = False
-    pid: int | None = None
-    topics: Topics = field(default_factory=Topics)
-    mask_reliability: ReliabilityPolicy = ReliabilityPolicy.RELIABLE
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    params_files: Sequence[Path] = ()
-    find_max_rate: bool = False
-    max_rate_hz: float | None = None
-    trial_s: float = 5.0
-    timeout_s: float = 20.0
-    start_timeout_s: float = 90.0
-    log: Path | None = None
 
 
 @dataclass
@@ -70,23 +37,6 @@ class Result:
     trials: list[Measured] = field(default_factory=list)
     found: Found | None = None
     interrupted: bool = False
-
-
-def check_options(options: ReplayOptions) -> None:
-    """Raises ConfigError where options do not go together."""
-    if options.running and (options.parameters or options.params_files):
-        raise ConfigError("--param and --params-file are for a node that this command starts; with --running, set them at the node")
-    if options.pid is not None and not options.running:
-        raise ConfigError("--pid names the process of a node that runs already; give --running too, or leave it out")
-    if options.find_max_rate and options.rate_hz is not None:
-        raise ConfigError("--find-max-rate searches the rate itself; leave --rate out, or say with --max-rate where to end")
-    if options.find_max_rate and not options.restamp:
-        raise ConfigError("--find-max-rate plays the bag again and again, so its stamps repeat; leave --no-restamp out")
-    if options.max_rate_hz is not None and not options.find_max_rate:
-        raise ConfigError("--max-rate bounds the search of --find-max-rate; give that too, or --rate")
-    for path in options.params_files:
-        if not path.is_file():
-            raise ConfigError(f"the parameter file {path} does not exist")
 
 
 def measure(options: ReplayOptions, tell: Callable[[str], None]) -> Iterator[Result]:
@@ -199,6 +149,8 @@ def _session(options: ReplayOptions, bag: BagInput, tell: Callable[[str], None])
     with NodeProcess(command, env, log / "node_output.log") as node, _player(options, bag, domain) as player:
         player.wait_for_node(bag.size or UNKNOWN_SIZE, options.start_timeout_s, node.check)
         yield Session(bag, player, node.check, node.pid, options.timeout_s)
+    if options.log is None:  # only what went wrong is worth looking up
+        shutil.rmtree(log, ignore_errors=True)
 
 
 def _player(options: ReplayOptions, bag: BagInput, domain: int) -> Player:

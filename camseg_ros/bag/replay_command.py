@@ -17,8 +17,9 @@ from camseg_core.errors import CamSegError, ConfigError, DataError
 from camseg_ros.bag.input import WHOLE, Stretch
 from camseg_ros.bag.link import Topics
 from camseg_ros.bag.max_rate import HIGHEST_HZ, LOWEST_HZ
-from camseg_ros.bag.measuring import FINAL_TRIALS, ReplayOptions, Result, check_options, measure
+from camseg_ros.bag.measuring import Result, measure
 from camseg_ros.bag.node_process import NodeDied
+from camseg_ros.bag.replay_options import FINAL_TRIALS, ReplayOptions, check_options
 from camseg_ros.bag.replay_report import content, show
 from camseg_ros.bag.session import Measured
 

@@ -9,8 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from camseg_ros.bag.machine import describe_machine
-from camseg_ros.bag.measuring import ANSWERED, ReplayOptions, Result, judge
+from camseg_ros.bag.measuring import ANSWERED, Result, judge
 from camseg_ros.bag.player import Played
+from camseg_ros.bag.replay_options import ReplayOptions
 from camseg_ros.bag.session import Measured
 
 MACHINE = ("Processor", "Memory", "System")
@@ -111,7 +112,7 @@ def show(result: Result, failed: Sequence[str], console: Console) -> None:
     table.add_row("input", f"{bag.frames} images {size} on {bag.topic}, sha256 {bag.sha256[:12]}")
     if result.found is not None:
         rate = "none" if result.found.rate_hz is None else f"{result.found.rate_hz:.4g} Hz"
-        table.add_row("highest rate", f"{rate} with {ANSWERED:.0%} answered; limited by {result.found.limited_by}")
+        table.add_row("highest rate", f"{rate} with at least {100 * ANSWERED:.0f} % answered; limited by {result.found.limited_by}")
     if measured is not None:
         _show_measured(table, measured)
     console.print(table, soft_wrap=True)
