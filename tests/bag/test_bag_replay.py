@@ -221,7 +221,7 @@ def test_an_interrupted_measurement_counts(
 
 
 def test_ctrl_c_ends_the_command_and_the_node(bag: Path, tmp_path: Path) -> None:
-    process, node = start(tmp_path, bag, "--rate", "5", "--seconds", "600", "--json")
+    process, node = start(tmp_path, bag, "--rate", "5", "--seconds", "600", "--log", tmp_path / "log", "--json")
     process.send_signal(signal.SIGINT)
     code, out, _ = finish(process)
     assert code == 130
@@ -231,7 +231,7 @@ def test_ctrl_c_ends_the_command_and_the_node(bag: Path, tmp_path: Path) -> None
 
 
 def test_a_node_that_dies_is_told_in_one_line(bag: Path, tmp_path: Path) -> None:
-    process, node = start(tmp_path, bag, "--rate", "5", "--seconds", "600")
+    process, node = start(tmp_path, bag, "--rate", "5", "--seconds", "600", "--log", tmp_path / "log")
     node.kill()
     code, out, err = finish(process)
     assert (code, out) == (1, "")
@@ -239,9 +239,9 @@ def test_a_node_that_dies_is_told_in_one_line(bag: Path, tmp_path: Path) -> None
     assert err.startswith("camseg: error: the node ended (killed by SIGKILL); all it said is in ")
 
 
-def test_a_node_that_does_not_start_says_why(bag: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_node_that_does_not_start_says_why(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        replay(bag, "--param", "model:=/nowhere")
+        replay(bag, "--param", "model:=/nowhere", "--log", tmp_path)
     assert ended.value.code == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("camseg: error: the node ended (exit status 1); all it said is in ")
