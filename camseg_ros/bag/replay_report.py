@@ -148,7 +148,9 @@ def _warnings(result: Result) -> list[str]:
         if not played.kept:
             warnings.append(not_kept(played))
         if result.found is not None and result.found.rate_hz is not None and played.share < ANSWERED and not result.interrupted:
-            warnings.append(f"measured for longer, only {played.share:.1%} were answered at the rate found; give longer --trial-seconds")
+            warnings.append(
+                f"the rate found did not hold: measured for longer, {played.share:.1%} were answered; give longer --trial-seconds"
+            )
         if played.strays:
             warnings.append(f"{played.strays} masks belong to no image that was sent; does another camera publish to this node?")
     if result.interrupted:
