@@ -12,13 +12,14 @@ from camseg_core.commands.extras import packages_for
 
 _COMMANDS = (
     ("evaluate", "camseg_ros.bag.evaluate_command", "bag", "score a model on the images of bags"),
+    ("replay", "camseg_ros.bag.replay_command", "ros", "play a bag into the node over DDS and measure latency, drops and the highest rate"),
     ("make", "camseg_ros.bag.make_command", "bag", "a bag from images, a video, a data set or the synthetic drive"),
 )
 """Name, module with `add(parser)` and `run(options)`, the extra that brings what it needs, and what it does."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Bags of camera images: evaluate a model on them, make them."""
+    """Bags of camera images: evaluate a model on them, replay them into the node, make them."""
     parser.description = "Work with rosbag2 bags of camera images."
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, module, extra, summary in _COMMANDS:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 import psutil
 
@@ -22,6 +22,9 @@ STOP_STEPS = ((signal.SIGTERM, 8.0), (signal.SIGKILL, 10.0))
 
 DOMAINS = range(1, 102)
 """The ROS domains whose ports are outside the range that Linux hands out to other programs; 0 is everybody's."""
+
+RELIABLE_INPUT: Mapping[str, str] = MappingProxyType({"image_reliability": "reliable"})
+"""The node's parameters with which the transport loses no image."""
 
 PR_SET_PDEATHSIG = 1
 
@@ -57,12 +60,21 @@ def ros_environment(domain: int, log_dir: Path, current: Mapping[str, str]) -> d
     return {**current, **environment(current), "ROS_DOMAIN_ID": str(domain), "ROS_LOG_DIR": str(log_dir.resolve())}
 
 
-def segmentation_command(image_topic: str, compressed: bool) -> list[str]:
-    """The command that starts the segmentation node on `image_topic`, reliably, so that the transport loses nothing."""
-    parameters = {"image_reliability": "reliable", "image_transport": "compressed" if compressed else "raw"}
-    command = [sys.executable, "-m", "camseg_ros.segmentation_node", "--ros-args"]
-    command += ["--params-file", str(share_file("config/segment.param.yaml")), "-r", f"image:={image_topic}"]
-    for name, value in parameters.items():
+def segmentation_command(
+    image_topic: str, compressed: bool, parameters: Mapping[str, str] = RELIABLE_INPUT, params_files: Sequence[Path] = ()
+) -> list[str]:
+    """The command that starts the segmentation node with the shipped parameters on `image_topic`.
+
+    Args:
+        image_topic: of the raw images; compressed ones come on its /compressed.
+        compressed: whether they are.
+        parameters: values by name, over all others. By default those with which the transport loses nothing.
+        params_files: parameter files over the shipped one.
+    """
+    command = [sys.executable, "-m", "camseg_ros.segmentation_node", "--ros-args", "-r", f"image:={image_topic}"]
+    for path in (share_file("config/segment.param.yaml"), *params_files):
+        command += ["--params-file", str(path)]
+    for name, value in {"image_transport": "compressed" if compressed else "raw", **parameters}.items():
         command += ["-p", f"{name}:={value}"]
     return command
 

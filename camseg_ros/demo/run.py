@@ -16,12 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from camseg_core.data.frame_source import DEFAULT_FPS, FrameSource, open_frames, synthetic_frames
 from camseg_core.errors import ConfigError, DataError, ImageError
+from camseg_ros.bag.link import Topics
+from camseg_ros.bag.machine import describe_machine
 from camseg_ros.bag.make import write_bag
 from camseg_ros.bag.node_process import NodeDied, NodeProcess, free_domain, ros_environment, segmentation_command
 from camseg_ros.bag.read import BagImage, ImageBag, is_bag
-from camseg_ros.bag.replay import FrameResult, Replay, Topics
+from camseg_ros.bag.replay import FrameResult, Replay
 from camseg_ros.demo.folder import DemoFolder
-from camseg_ros.demo.machine import describe_machine
 from camseg_ros.demo.page import DemoReport
 from camseg_ros.demo.tally import Tally
 from camseg_ros.demo.video import write_video

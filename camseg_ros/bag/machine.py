@@ -1,4 +1,4 @@
-"""What the demo ran on: a latency means nothing without it."""
+"""What a replay ran on: a latency means nothing without it."""
 
 import psutil
 

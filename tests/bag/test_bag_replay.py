@@ -1,0 +1,332 @@
+"""`camseg bag replay` with the real node over real DDS."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from camseg_core.data.frame_source import Frame, synthetic_frames
+from camseg_core.errors import CamSegError, ConfigError, DataError
+from camseg_ros.bag import measuring, replay_command, session
+from camseg_ros.bag.input import read_input
+from camseg_ros.bag.make import write_bag
+from camseg_ros.bag.node_process import NodeProcess, free_domain, ros_environment, segmentation_command
+from camseg_ros.bag.player import Played
+from camseg_ros.bag.read import COMPRESSED
+from camseg_ros.bag.replay_options import ReplayOptions
+from camseg_ros.bag.schedule import Due, schedule
+from camseg_ros.bag.session import Measured
+
+pytestmark = pytest.mark.slow
+
+FRAMES = 10
+SECOND = 1_000_000_000
+
+COMMAND = (
+    "import argparse; from camseg_ros.bag import replay_command; parser = argparse.ArgumentParser(); "
+    "replay_command.add(parser); options = parser.parse_args(); replay_command.run(options)"
+)
+
+
+@pytest.fixture(autouse=True)
+def _process_as_before() -> Iterator[None]:
+    """The command sets variables and a signal handler of its process."""
+    variables, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+    os.environ.clear()
+    os.environ.update(variables)
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The synthetic drive, half as large."""
+    path = tmp_path_factory.mktemp("bags") / "drive"
+    small = (Frame(f.stamp_ns, np.ascontiguousarray(f.image[::2, ::2]), f.name) for f in synthetic_frames(FRAMES))
+    write_bag(small, path)
+    return path
+
+
+def replay(*arguments: str | Path) -> None:
+    parser = argparse.ArgumentParser()
+    replay_command.add(parser)
+    replay_command.run(parser.parse_args([str(each) for each in arguments]))
+
+
+def replayed(tmp_path: Path, *arguments: str | Path) -> dict[str, Any]:
+    """The JSON of a replay that ends well."""
+    path = tmp_path / "result.json"
+    replay(*arguments, "--json", path)
+    return json.loads(path.read_text())
+
+
+def check_sums(measured: dict[str, Any]) -> None:
+    frames = measured["frames"]
+    assert frames["answered"] + frames["lost"] == frames["sent"]
+    assert sum(measured["drops"].values()) == frames["lost"]
+
+
+def test_a_bag_at_a_fixed_rate(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = replayed(tmp_path, bag, "--rate", "2", "--seconds", "6", "--param", "threads:=1")
+    check_sums(result)
+    assert result["frames"]["sent"] == 12, "the bag was begun anew"
+    assert result["frames"]["answered"] >= 6
+    assert not result["frames"]["strays"]
+    assert result["rate"]["asked_hz"] == pytest.approx(2.0)
+    latency = result["latency_ms"]
+    assert latency["min"] <= latency["p50"] <= latency["p95"] <= latency["p99"] <= latency["max"]
+    assert 0 <= latency["jitter"] <= latency["max"]
+    assert result["cpu_percent"] > 0
+    assert result["rss_mb"]["peak"] >= result["rss_mb"]["mean"] > 50
+    assert {"Processor", "System"} <= result["machine"].keys()
+    assert {"Python", "numpy", "rosbags"} <= result["versions"].keys()
+    assert (result["parameters"]["threads"], result["parameters"]["image_reliability"]) == (1, "best_effort"), "as shipped but for --param"
+    given = result["input"]
+    assert (given["paths"], given["frames"], given["size"], given["topic"]) == ([str(bag)], FRAMES, [240, 180], "/camera/image_raw")
+    assert (result["trials"], result["max_rate"], result["scenario"], result["interrupted"]) == ([], None, None, False)
+    assert "12 sent" in capsys.readouterr().out
+
+
+def test_more_than_the_node_can_do_is_dropped_by_reason(bag: Path, tmp_path: Path) -> None:
+    result = replayed(tmp_path, bag, "--rate", "60", "--seconds", "3", "--param", "samples:=8", "--param", "threads:=1")
+    check_sums(result)
+    assert result["frames"]["lost"] > 0
+    assert result["drops"]["dropped: replaced by a fresher one"] > 0
+    assert result["input"]["sha256"] == read_input(bag).sha256, "the same images have the same hash"
+
+
+def test_a_single_image(tmp_path: Path) -> None:
+    write_bag([Frame(SECOND, np.zeros((30, 40, 3), np.uint8), "")], tmp_path / "bag")
+    result = replayed(tmp_path, tmp_path / "bag")
+    check_sums(result)
+    assert result["frames"]["answered"] == 1
+    assert (result["rate"]["asked_hz"], result["latency_ms"]["jitter"]) == (None, 0.0)
+
+
+def test_a_compressed_bag_with_its_own_stamps_at_its_own_rate(tmp_path: Path) -> None:
+    store = get_typestore(Stores.ROS2_KILTED)
+    header, time, image = (store.types[n] for n in ("std_msgs/msg/Header", "builtin_interfaces/msg/Time", COMPRESSED))
+    jpeg = np.asarray(cv2.imencode(".jpg", np.full((90, 120, 3), 77, np.uint8))[1]).reshape(-1)
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        connection = writer.add_connection("/cam/compressed", COMPRESSED, typestore=store)
+        for i in range(6):
+            message = image(header(time(100 + i, 5), "front"), "jpeg", jpeg if i != 3 else jpeg[:20])
+            writer.write(connection, 100 * SECOND + i * SECOND // 2, store.serialize_cdr(message, COMPRESSED))
+    result = replayed(tmp_path, tmp_path / "bag", "--no-restamp", "--warm-up", "0", "--param", "frame_id:=other", "--timeout", "60")
+    check_sums(result)
+    assert result["frames"]["sent"] == 6
+    assert result["drops"]["rejected: corrupt"] == 1
+    assert result["frames"]["answered"] >= 3
+    assert result["rate"]["asked_hz"] == pytest.approx(2.0)
+    assert result["parameters"]["image_transport"] == "compressed"
+
+
+def test_a_node_that_runs_already(bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    domain = free_domain()
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path))
+    command = segmentation_command("/front/image", False, {"output_reliability": "best_effort"})
+    command += ["-r", "segmentation/mask:=/front/mask", "-r", "__ns:=/car"]
+    with NodeProcess(command, ros_environment(domain, tmp_path, os.environ), tmp_path / "out.log") as node:
+        topics = ("--image-topic", "/front/image", "--mask-topic", "/front/mask", "--mask-reliability", "best_effort")
+        result = replayed(tmp_path, bag, "--running", *topics, "--pid", str(node.pid), "--rate", "2", "--warm-up", "0")
+        node.check()
+    check_sums(result)
+    assert result["frames"]["sent"] == FRAMES
+    assert result["frames"]["answered"] >= FRAMES // 2
+    assert result["parameters"]["output_reliability"] == "best_effort"
+    assert result["rss_mb"]["peak"] > 50
+
+
+def test_the_highest_rate(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = replayed(
+        tmp_path, bag, "--find-max-rate", "--max-rate", "8", "--trial-seconds", "1", "--seconds", "2", "--param", "threads:=1"
+    )
+    found, trials = result["max_rate"], result["trials"]
+    assert trials[0]["rate"]["requested_hz"] == 8.0, "no higher than allowed"
+    assert found["rate_hz"] <= max(trial["rate"]["requested_hz"] for trial in trials if trial["verdict"] == "passed")
+    assert found["confirmed"] == (result["frames"]["answered"] >= 0.95 * result["frames"]["sent"] and result["rate"]["kept"])
+    assert result["rate"]["requested_hz"] == found["rate_hz"], "measured there"
+    for trial in (*trials, result):
+        check_sums(trial)
+    for trial in trials:
+        assert (trial["verdict"] == "dropped") == (trial["frames"]["answered"] < 0.95 * trial["frames"]["sent"])
+    assert "highest rate" in capsys.readouterr().out
+
+
+class Pretend:
+    """In the place of a session: keeps up to 37 Hz for 5 s, and up to 34 Hz for longer."""
+
+    parameters: Mapping[str, Any] | None = None
+
+    def __init__(self) -> None:
+        self.measured: list[tuple[float, float]] = []
+
+    def warm_up(self, rate_hz: float, seconds: float) -> None:
+        assert not self.measured
+
+    def measure(self, rate_hz: float, seconds: float) -> Measured:
+        self.measured.append((rate_hz, seconds))
+        answered = 100 if rate_hz <= (37 if seconds <= 5 else 34) else 50
+        return Measured(rate_hz, Played(100, 0, [0.01] * answered, rate_hz, rate_hz), {"dropped: late": 100 - answered}, None)
+
+
+def test_the_highest_rate_has_to_hold_for_longer(bag: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend = Pretend()
+    monkeypatch.setattr(measuring, "_session", lambda *_: nullcontext(pretend))
+    *_, result = measuring.measure(ReplayOptions(bag, find_max_rate=True), lambda _: None)
+    assert result.found is not None
+    assert result.found.rate_hz is not None
+    assert result.measured is not None
+    assert result.measured.rate_hz == result.found.rate_hz
+    assert 34 / measuring.STEP_DOWN <= result.found.rate_hz <= 34
+    assert [seconds for _, seconds in pretend.measured].count(20.0) == 2
+    assert [trial.rate_hz for trial in (*result.trials, result.measured)] == [rate for rate, _ in pretend.measured], "all are listed"
+
+
+@pytest.mark.parametrize(("limits", "code"), [("max_p95_ms: 600000\nmax_drops: 12\nmin_miou: 1.0\n", 0), ("max_p95_ms: 0.001\n", 1)])
+def test_a_scenario_decides(bag: Path, tmp_path: Path, limits: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("camseg_ros.bag.scenario")
+    scenario = tmp_path / "scenario.yaml"
+    scenario.write_text(f"start_s: 0.2\nend_s: 0.8\n{limits}")
+    arguments = (bag, "--rate", "2", "--warm-up", "0", "--scenario", scenario, "--json", tmp_path / "result.json")
+    if code:
+        with pytest.raises(SystemExit) as ended:
+            replay(*arguments)
+        assert ended.value.code == 1
+    else:
+        replay(*arguments)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["frames"]["sent"] == result["input"]["frames"] == 6
+    assert result["scenario"]["passed"] == (code == 0)
+    assert ("max_p95_ms" in capsys.readouterr().out) == (code == 1)
+
+
+def start(tmp_path: Path, *arguments: str | Path) -> tuple["subprocess.Popen[str]", psutil.Process]:
+    """The command as a process, when it has begun to measure; and its node."""
+    command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("measuring"):
+            (node,) = psutil.Process(process.pid).children()
+            return process, node
+    raise AssertionError("it never measured")
+
+
+def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+    try:
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    return process.returncode, out, err
+
+
+def test_an_interrupted_measurement_counts(
+    bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def three(*arguments: Any) -> Iterator[Due]:
+        yield from islice(schedule(*arguments), 3)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "schedule", three)
+    with pytest.raises(SystemExit) as ended:
+        replay(bag, "--rate", "2", "--warm-up", "0", "--json")
+    assert ended.value.code == 130
+    out = capsys.readouterr().out
+    assert "interrupted: this is what was measured so far" in out
+    result = json.loads(out.splitlines()[-1])
+    check_sums(result)
+    assert (result["frames"]["sent"], result["interrupted"]) == (3, True)
+
+
+def test_ctrl_c_ends_the_command_and_the_node(bag: Path, tmp_path: Path) -> None:
+    process, node = start(tmp_path, bag, "--rate", "5", "--seconds", "600", "--log", tmp_path / "log", "--json")
+    process.send_signal(signal.SIGINT)
+    code, out, _ = finish(process)
+    assert code == 130
+    result = json.loads(out.splitlines()[-1])
+    assert result["interrupted"]
+    assert not node.is_running()
+
+
+def test_a_node_that_dies_is_told_in_one_line(bag: Path, tmp_path: Path) -> None:
+    process, node = start(tmp_path, bag, "--rate", "5", "--seconds", "600", "--log", tmp_path / "log")
+    node.kill()
+    code, out, err = finish(process)
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1
+    assert err.startswith("camseg: error: the node ended (killed by SIGKILL); all it said is in ")
+
+
+def test_a_node_that_does_not_start_says_why(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        replay(bag, "--param", "model:=/nowhere", "--log", tmp_path)
+    assert ended.value.code == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("camseg: error: the node ended (exit status 1); all it said is in ")
+    assert "its last line: segmentation_node: " in last
+    assert "/nowhere" in last
+
+
+def test_no_node_is_told_in_one_line(bag: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(free_domain()))
+    with pytest.raises(SystemExit) as ended:
+        replay(bag, "--running", "--start-timeout", "0.5")
+    assert ended.value.code == 1
+    assert "no subscriber of /camera/image_raw" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--running", "--param", "threads:=1"], "are for a node that this command starts"),
+        (["--pid", "1"], "give --running too"),
+        (["--running", "--pid", "4194305"], "there is no process 4194305"),
+        (["--find-max-rate", "--rate", "3"], "searches the rate itself"),
+        (["--find-max-rate", "--no-restamp"], "so its stamps repeat"),
+        (["--max-rate", "3"], "bounds the search of --find-max-rate"),
+        (["--params-file", "/nowhere.yaml"], "the parameter file /nowhere.yaml does not exist"),
+        (["--no-restamp", "--seconds", "3"], "so its stamps repeat"),
+        (["--json", "/proc/x.json"], "--json /proc/x.json cannot be written"),
+    ],
+)
+def test_options_that_do_not_fit(bag: Path, arguments: list[str], text: str) -> None:
+    with pytest.raises(ConfigError, match=text) as caught:
+        replay(bag, *arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_bags_that_do_not_fit(tmp_path: Path) -> None:
+    image = np.zeros((4, 6, 3), np.uint8)
+    write_bag((Frame(SECOND, image, "") for _ in range(2)), tmp_path / "same")
+    write_bag([Frame(SECOND, image, "")], tmp_path / "single")
+    with Writer(tmp_path / "empty", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        writer.add_connection("/t", "std_msgs/msg/Header", typestore=get_typestore(Stores.ROS2_KILTED))
+    expected = {
+        ("same", "--no-restamp"): "image 1 of .*same has the stamp and frame_id of one before it; leave --no-restamp out",
+        ("same",): "cannot be told; give the rate to play them at",
+        ("single", "--seconds", "3"): "cannot be told; give the rate to play them at",
+        ("empty",): "no image topic in the bag",
+        ("none",): "does not exist",
+    }
+    for (name, *arguments), text in expected.items():
+        with pytest.raises(DataError, match=text) as caught:
+            replay(tmp_path / name, *arguments)
+        assert "\n" not in str(caught.value)
+        assert isinstance(caught.value, CamSegError)

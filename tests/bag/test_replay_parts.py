@@ -1,0 +1,275 @@
+"""The parts of a replay that need no node: search, pace, timeline, reading ahead, headers, counts, a process's use."""
+
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import count, islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rosbags.typesys import Stores, get_typestore
+
+from camseg_core.data.frame_source import Frame
+from camseg_core.errors import DataError
+from camseg_ros.bag.cdr_header import read_header, with_stamp
+from camseg_ros.bag.counters import LOST_AFTER, LOST_BEFORE, UNEXPLAINED, Counters, counters_of, drops
+from camseg_ros.bag.input import Stretch, read_input
+from camseg_ros.bag.make import IMAGE_TOPIC, write_bag
+from camseg_ros.bag.max_rate import PRECISION, Found, Verdict, find_max_rate
+from camseg_ros.bag.measuring import judge
+from camseg_ros.bag.player import Played
+from camseg_ros.bag.process_use import ProcessUse
+from camseg_ros.bag.read import RAW, ImageBag
+from camseg_ros.bag.read_ahead import ReadAhead
+from camseg_ros.bag.schedule import CLOSEST, LONGEST_GAP_S, Pace, schedule
+from camseg_ros.bag.session import Measured
+
+SECOND = 1_000_000_000
+STORE = get_typestore(Stores.ROS2_KILTED)
+
+
+def bag_of(path: Path, *seconds: float) -> Path:
+    """A bag with small images, stamped and recorded at these times."""
+    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    write_bag((Frame(SECOND + round(s * SECOND), image + i, str(i)) for i, s in enumerate(seconds)), path)
+    return path
+
+
+class PretendNode:
+    """Keeps up to `capacity` Hz, and the player to `player` Hz."""
+
+    def __init__(self, capacity: float, player: float = 1e6) -> None:
+        self.capacity, self.player = capacity, player
+        self.tried: list[float] = []
+
+    def __call__(self, rate: float) -> Verdict:
+        self.tried.append(rate)
+        if rate > self.capacity:
+            return "dropped"
+        return "player" if rate > self.player else "passed"
+
+
+@pytest.mark.parametrize("start", [1.0, 10.0, 37.0, 300.0])
+@pytest.mark.parametrize("capacity", [0.7, 8.0, 37.0, 640.0])
+def test_the_search_ends_just_below_the_capacity(capacity: float, start: float) -> None:
+    node = PretendNode(capacity)
+    found = find_max_rate(node, start)
+    assert found.limited_by == "the node"
+    assert found.rate_hz is not None
+    assert capacity / PRECISION <= found.rate_hz <= capacity
+    assert node.tried[0] == start
+    again = PretendNode(capacity)
+    find_max_rate(again, start)
+    assert again.tried == node.tried, "the steps are always the same"
+    assert len(set(node.tried)) == len(node.tried) <= 20
+
+
+def test_the_search_says_what_limits_it() -> None:
+    assert find_max_rate(PretendNode(1e6), 10.0, high=30.0) == Found(30.0, "the highest rate allowed")
+    assert find_max_rate(PretendNode(0.1), 10.0) == Found(None, "the node")
+    assert find_max_rate(PretendNode(1e6, player=0.1), 10.0) == Found(None, "the player")
+    found = find_max_rate(PretendNode(500.0, player=50.0), 10.0)
+    assert found.limited_by == "the player"
+    assert found.rate_hz is not None
+    assert 50 / PRECISION <= found.rate_hz <= 50
+    capped = PretendNode(1e6)
+    find_max_rate(capped, 50.0, high=30.0)
+    assert capped.tried == [30.0]
+
+
+def test_a_trial_counts_against_the_node_only_where_it_dropped() -> None:
+    def trial(answered: int, achieved_hz: float, refused: int = 0) -> Verdict:
+        played = Played(100, refused, [0.1] * answered, 20.0, achieved_hz)
+        return judge(Measured(20.0, played, None, None))
+
+    assert trial(95, 20.0) == "passed"
+    assert trial(94, 20.0) == "dropped"
+    assert trial(100, 15.0) == "player"
+    assert trial(100, 20.0, refused=1) == "player"
+    assert trial(50, 15.0) == "dropped", "it could not even do with less"
+
+
+def sendings(delays: dict[int, float], images: int = 40, gap: float = 0.1) -> list[float]:
+    """When images at a steady rate are sent by a player that is held up for so long before some of them."""
+    now = [100.0]
+    pace = Pace(lambda: now[0])
+    moments = []
+    for i in range(images):
+        now[0] += delays.get(i, 0.0)
+        now[0] = max(now[0], pace.moment(i * gap))
+        pace.sent(i * gap, now[0])
+        moments.append(now[0] - 100.0)
+    return moments
+
+
+def test_the_pace_is_kept() -> None:
+    assert sendings({}) == pytest.approx([i * 0.1 for i in range(40)])
+
+
+def test_a_small_delay_is_made_up_for_without_a_bunch() -> None:
+    moments = sendings({5: 0.15})
+    assert moments[5] == pytest.approx(0.55)
+    assert min(np.diff(moments)) >= CLOSEST * 0.1 - 1e-9
+    assert moments[-1] == pytest.approx(3.9)
+
+
+def test_a_long_delay_is_not_made_up_for() -> None:
+    moments = sendings({5: 2.0})
+    assert min(np.diff(moments)) >= 0.1 - 1e-9
+    assert moments[-1] == pytest.approx(3.9 + 1.9), "2 s, of which 0.1 s was waiting anyway"
+
+
+def test_the_worst_delay_is_told() -> None:
+    now = [0.0]
+    pace = Pace(lambda: now[0])
+    pace.moment(0.0)
+    pace.sent(0.0, 0.0)
+    pace.sent(0.1, 0.17)
+    assert pace.worst_delay_s == pytest.approx(0.07)
+
+
+def dues(path: Path, rate_hz: float | None, seconds: float | None) -> list[float]:
+    return [due.seconds for due in schedule(read_input(path), rate_hz, seconds)]
+
+
+def test_the_timeline_is_the_recordings_own_but_for_long_pauses(tmp_path: Path) -> None:
+    path = bag_of(tmp_path / "bag", 0.0, 0.1, 0.3, 60.3)
+    assert dues(path, None, None) == pytest.approx([0.0, 0.1, 0.3, 0.3 + LONGEST_GAP_S])
+    assert dues(path, None, 0.2) == pytest.approx([0.0, 0.1])
+
+
+def test_the_timeline_at_a_rate_begins_the_bag_anew(tmp_path: Path) -> None:
+    path = bag_of(tmp_path / "bag", 0.0, 0.1, 0.3)
+    assert dues(path, 20.0, None) == pytest.approx([0.0, 0.05, 0.1])
+    found = list(schedule(read_input(path), 20.0, 0.35))
+    assert [due.seconds for due in found] == pytest.approx([i / 20 for i in range(7)])
+    assert [due.image.index for due in found] == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_a_stretch_of_the_bag(tmp_path: Path) -> None:
+    bag = read_input(bag_of(tmp_path / "bag", 0.0, 0.1, 0.2, 0.3), stretch=Stretch(0.1, 0.3))
+    assert bag.frames == 2
+    assert bag.recorded_hz == pytest.approx(10.0)
+    assert [(due.seconds, due.image.index) for due in schedule(bag, 2.0, 1.1)] == [(0.0, 1), (0.5, 2), (1.0, 1)]
+    assert bag.sha256 != read_input(tmp_path / "bag").sha256
+    with pytest.raises(
+        DataError, match=r"no images on /camera/image_raw in this stretch of the bag .*; record it again .*, or choose another"
+    ):
+        read_input(tmp_path / "bag", stretch=Stretch(5.0, None))
+
+
+def test_a_recording_without_times_needs_a_rate(tmp_path: Path) -> None:
+    path = bag_of(tmp_path / "bag", 0.0)
+    assert dues(path, None, None) == [0.0]
+    with pytest.raises(DataError, match="cannot be told; give the rate"):
+        dues(path, None, 1.0)
+
+
+def test_only_the_stamp_changes(tmp_path: Path) -> None:
+    with ImageBag(bag_of(tmp_path / "bag", 0.5)) as bag:
+        (image,) = bag
+    assert read_header(image.cdr) == (image.stamp_ns, "camera") == (1_500_000_000, "camera")
+    stamp = 1_800_000_000 * SECOND + 999_999_999
+    changed = with_stamp(image.cdr, stamp)
+    assert read_header(changed) == (stamp, "camera")
+    assert with_stamp(changed, image.stamp_ns) == image.cdr
+    message = STORE.deserialize_cdr(changed, RAW)
+    assert (message.header.stamp.sec, message.header.stamp.nanosec) == divmod(stamp, SECOND)  # type: ignore[attr-defined]
+
+
+def test_headers_of_either_byte_order() -> None:
+    little = b"\0\1\0\0" + struct.pack("<iII", 7, 8, 4) + b"cam\0rest"
+    big = b"\0\0\0\0" + struct.pack(">iII", 7, 8, 4) + b"cam\0rest"
+    for cdr in (little, big):
+        assert read_header(cdr) == (7 * SECOND + 8, "cam")
+        assert read_header(with_stamp(cdr, 9 * SECOND + 1)) == (9 * SECOND + 1, "cam")
+
+
+def test_reading_ahead_is_bounded_and_in_order() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for i in count():
+            taken.append(i)
+            yield i
+
+    with ReadAhead(items(), 5) as ahead:
+        assert 5 <= len(taken) <= 6, "full, and one in the hand"
+        assert list(islice(ahead, 100)) == list(range(100))
+    assert len(taken) <= 107
+
+
+def test_reading_ahead_passes_on_what_goes_wrong_in_its_place() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise DataError("damaged")
+
+    with ReadAhead(items(), 5) as ahead:
+        read = iter(ahead)
+        assert next(read) == 1
+        with pytest.raises(DataError, match="damaged"):
+            next(read)
+
+
+def test_leaving_early_closes_what_is_read() -> None:
+    closed = []
+
+    def items() -> Iterator[int]:
+        try:
+            yield from count()
+        finally:
+            closed.append(True)
+
+    with ReadAhead(items(), 2) as ahead:
+        next(iter(ahead))
+    assert closed == [True]
+
+
+def entry(received: int, published: int, **reasons: int) -> dict[str, str]:
+    counts = {name.replace("_", ": ", 1): str(value) for name, value in reasons.items()}
+    return {"input topic": "/a", "frames received": str(received), "frames published": str(published), "frames dropped": "9", **counts}
+
+
+def test_the_counts_are_those_of_the_camera_on_the_topic() -> None:
+    diagnostics = {"/n: left": {**entry(1, 1), "input topic": "/b"}, "/n: right": entry(5, 3, dropped_late=2), "/n: model": {}}
+    assert counters_of(diagnostics, "/a") == Counters(5, 3, {"dropped: late": 2})
+    assert counters_of(diagnostics, "/c") is None
+
+
+def test_drops_add_up() -> None:
+    before = Counters(10, 8, {"dropped: old": 2})
+    after = Counters(100, 60, {"dropped: old": 20, "rejected: size": 15})
+    found = drops(95, 50, before, after)
+    assert found == {"dropped: old": 18, "rejected: size": 15, LOST_BEFORE: 5, LOST_AFTER: 2, UNEXPLAINED: 5}
+    assert sum(found.values()) == 95 - 50
+    assert drops(3, 3, Counters(0, 0, {}), Counters(3, 3, {"dropped: old": 0})) == {}
+
+
+def test_a_process_is_measured() -> None:
+    with ProcessUse(os.getpid()) as own:
+        sum(i * i for i in range(300_000))
+    assert own.use is not None
+    assert own.use.cpu_percent > 0
+    assert own.use.rss_peak_mb >= own.use.rss_mean_mb > 10
+
+
+def test_a_process_that_is_gone_or_unknown_has_no_numbers() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    for pid in (process.pid, None):
+        with ProcessUse(pid) as gone:
+            pass
+        assert gone.use is None
+
+
+def test_the_same_images_have_the_same_hash(tmp_path: Path) -> None:
+    first, same, other = (
+        read_input(bag_of(tmp_path / name, *times)) for name, times in (("a", (0.0, 0.1)), ("b", (0.0, 0.1)), ("c", (0.0, 0.2)))
+    )
+    assert first.sha256 == same.sha256 != other.sha256
+    assert (first.frames, first.size, first.topic, first.repeated) == (2, (6, 4), IMAGE_TOPIC, None)
+    assert first.recorded_hz == pytest.approx(10.0)
+    assert read_input(bag_of(tmp_path / "d", 0.0, 0.1, 0.0)).repeated == 1, "in recorded order"
