@@ -8,6 +8,19 @@ from camseg_core.labels import UNLABELLED
 Ids = npt.NDArray[np.uint8]
 
 
+def pair_counts(before: tuple[Ids, Ids | None], now: tuple[Ids, Ids | None]) -> tuple[int, int, int, int]:
+    """What changes between two frames of one size, each a mask `(H, W)` and, if there is one, its label.
+
+    Returns:
+        The pixels whose class changes, all pixels, those that change although the true class stays, and those whose true class stays.
+    """
+    changed = before[0] != now[0]
+    if before[1] is None or now[1] is None:
+        return int(np.count_nonzero(changed)), changed.size, 0, 0
+    steady = (before[1] == now[1]) & (now[1] != UNLABELLED)
+    return int(np.count_nonzero(changed)), changed.size, int(np.count_nonzero(changed & steady)), int(np.count_nonzero(steady))
+
+
 class Flicker:
     """Counts over the pairs of consecutive frames of a video; memory does not grow with its length.
 
@@ -25,14 +38,11 @@ class Flicker:
         A frame of another size makes no pair with the one before.
         """
         if self._last is not None and self._last[0].shape == mask.shape:
-            before, label_before = self._last
-            changed = mask != before
-            self._changed += int(changed.sum())
-            self._pixels += changed.size
-            if label is not None and label_before is not None:
-                steady = (label == label_before) & (label != UNLABELLED)
-                self._flickered += int((changed & steady).sum())
-                self._steady += int(steady.sum())
+            changed, pixels, flickered, steady = pair_counts(self._last, (mask, label))
+            self._changed += changed
+            self._pixels += pixels
+            self._flickered += flickered
+            self._steady += steady
         self._last = mask, label
 
     def cut(self) -> None:

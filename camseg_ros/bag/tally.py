@@ -8,8 +8,9 @@ import numpy.typing as npt
 
 from camseg_core.evaluation.boundary import BOUNDARY_TOLERANCE, BoundaryF1
 from camseg_core.evaluation.calibration import CALIBRATION_BINS
+from camseg_core.evaluation.flicker import pair_counts
 from camseg_core.evaluation.metrics import Confusion
-from camseg_core.labels import UNLABELLED, Label
+from camseg_core.labels import Label
 
 Ids = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
@@ -151,7 +152,7 @@ class Counter:
             tally.frames[1] = 1
             self._score(tally, self._index_of(truth), found, levels)
         if before is not None and before[0].shape == mask.shape:
-            tally.changes[:] = _changes(before, (mask, truth))
+            tally.changes[:] = pair_counts(before, (mask, truth))
         if other is not None:
             pairs = found.astype(np.int64) * (self.classes + 1) + self._index_of(other)
             tally.agreement.ravel()[:] = np.bincount(pairs.ravel(), minlength=tally.agreement.size)
@@ -171,12 +172,3 @@ class Counter:
 
     def _index_of(self, ids: Ids) -> Ids:
         return np.asarray(cv2.LUT(ids, self._index), np.uint8)
-
-
-def _changes(before: tuple[Ids, Ids | None], now: tuple[Ids, Ids | None]) -> tuple[int, int, int, int]:
-    """The four numbers of `Tally.changes` for one pair of frames, each a mask and perhaps its label."""
-    changed = before[0] != now[0]
-    if before[1] is None or now[1] is None:
-        return int(np.count_nonzero(changed)), changed.size, 0, 0
-    steady = (before[1] == now[1]) & (now[1] != UNLABELLED)
-    return int(np.count_nonzero(changed)), changed.size, int(np.count_nonzero(changed & steady)), int(np.count_nonzero(steady))
