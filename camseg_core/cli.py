@@ -17,6 +17,7 @@ from camseg_core.commands import (
     segment,
     train,
     train_autoencoder,
+    weights,
 )
 from camseg_core.errors import CamSegError, ConfigError
 
@@ -31,6 +32,7 @@ _COMMANDS = (
     ("distill", distill.add, "tune a trained model for few denoising steps"),
     ("train-autoencoder", train_autoencoder.add, "train only the autoencoder that a model starts from"),
     ("distill-decoder", distill_decoder.add, "train a light mask decoder for a model of the published layout"),
+    ("weights", weights.add, "download or import the published weights"),
 )
 
 _OTHERS = "camseg.commands"
