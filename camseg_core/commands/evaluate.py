@@ -30,7 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         choices=list(PROTOCOLS),
         default=OWN_SIZE.name,
-        help="own-size: frames as they are, the set's own classes; cityscapes: as its official evaluation, 19 classes and their categories; "
+        help="own-size: frames as they are, the set's own classes; cityscapes: as its official evaluation, 19 classes and categories; "
         "camseg: as published, at 768x768 (default: %(default)s)",
     )
     parser.add_argument(

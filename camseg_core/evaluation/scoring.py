@@ -230,7 +230,8 @@ class _Tally:
             about=dict(about),
             protocol=self.protocol,
             categories=tuple(
-                CategoryScore(name, members, confusion.group_iou(self.index[list(members)])) for name, members in self.protocol.categories
+                CategoryScore(name, members, confusion.group_iou([int(self.index[i]) for i in members]))
+                for name, members in self.protocol.categories
             ),
         )
 

@@ -86,8 +86,7 @@ def run_distillation(recipe: DistillationRecipe, start: Path, data: Path, run: P
         trained = train_in(recipe.training, model, train, val, run, among)
         if among.leads:
             facts = history | training_facts(recipe.data, recipe.training, trained, train, val, among)
-            frames = [open_set(recipe.data, data, split).samples for split in ("train", "val")]
-            finish(trained, *frames, run, out, facts)
+            finish(trained, open_set(recipe.data, data, "train").samples, open_set(recipe.data, data, "val").samples, run, out, facts)
 
 
 def run_light_decoder(recipe: LightDecoderRecipe, start: Path, data: Path, run: Path, out: Path, device: str = "cpu") -> None:

@@ -117,8 +117,7 @@ def run(recipe: Recipe, data: Path, run: Path, out: Path, autoencoder: Path | No
                 "before": "",
             }
             facts = history | training_facts(recipe.data, recipe.training, trained, train, val, among)
-            frames = [open_set(recipe.data, data, split).samples for split in ("train", "val")]
-            finish(trained, *frames, run, out, facts)
+            finish(trained, open_set(recipe.data, data, "train").samples, open_set(recipe.data, data, "val").samples, run, out, facts)
 
 
 def _check_own_autoencoder(recipe: Recipe, config: CamSegConfig, among: Processes) -> None:
