@@ -67,8 +67,10 @@ def nearest_class(picture: Ids) -> Ids:
     `camseg_core.model.picture_codec` does it in torch.
     """
     palette = np.round(np.array(PUBLISHED_PALETTE, np.float32) / 255, 4)
-    colors, inverse = np.unique(picture.reshape(-1, 3), axis=0, return_inverse=True)  # few, and they repeat
-    distances = np.square(colors.astype(np.float32)[:, None] / 255 - palette[None]).sum(2)
+    red, green, blue = (picture[..., i].astype(np.int32) for i in range(3))
+    packed, inverse = np.unique((red << 16) | (green << 8) | blue, return_inverse=True)  # few, and they repeat
+    colors = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=1).astype(np.float32)
+    distances = np.square(colors[:, None] / 255 - palette[None]).sum(2)
     index = distances.argmin(1)
     train_ids = np.where(index == 0, UNLABELLED, index - 1).astype(np.uint8)
     return train_ids[inverse.reshape(-1)].reshape(picture.shape[:2])
