@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # setuptools warns at length about folders such as launch/ beside the packages in an editable install
 INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# The Cityscapes protocol is held against the official evaluation (MIT). Its package names `typing` among what it needs, a copy of the standard
+# library's module for Python 2 that breaks whatever finds it first, and more that its evaluation does not use: so it comes by itself.
 DEMO_READY := $(VENV)/.demo-installed
 TEST_READY := $(VENV)/.test-installed
 METADATA := constraints.txt setup.py pyproject.toml
@@ -54,4 +56,5 @@ $(DEMO_READY): $(METADATA) | $(BIN)/python
 $(TEST_READY): $(METADATA) | $(BIN)/python
 	@echo "installing into $(VENV), with PyTorch; the first time this downloads for some minutes"
 	@$(INSTALL) -e '.[ros,bag,train,test]'
+	@$(INSTALL) --no-deps cityscapesScripts
 	@touch $(DEMO_READY) $@

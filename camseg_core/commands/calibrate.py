@@ -6,11 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from camseg_core.commands.extras import packages_for
-from camseg_core.commands.options import add_data_options, add_model_options, at_least, segmenter_of
-from camseg_core.data.camvid import CamVid
+from camseg_core.commands.options import add_data_options, add_model_options, at_least, data_of, segmenter_of
 from camseg_core.data.sample import Sample, evenly_spread
 from camseg_core.errors import ConfigError
-from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.model.config import load_config, save_config
 from camseg_core.replacing import replacing
 from camseg_core.weights import checkpoint_folder
@@ -33,13 +31,13 @@ def _calibrate(options: argparse.Namespace) -> None:
     with packages_for("calibration", "evaluate"):
         from camseg_core.evaluation.calibrate import PASSES, fit_sharpness
         from camseg_core.evaluation.progress import shown_progress
-    data = CamVid(options.data, options.split)
-    samples = evenly_spread(data, options.frames)
+    data = data_of(options)
+    samples = evenly_spread(data.samples, options.frames)
 
     def progress(frames: Iterable[Sample]) -> Iterator[Sample]:
         return shown_progress(frames, len(samples) * PASSES, "calibrate")
 
-    fit = fit_sharpness(segmenter_of(options), samples, cityscapes_labels(CAMVID_11_TRAIN_IDS), progress)
+    fit = fit_sharpness(segmenter_of(options), samples, data.labels, progress)
     errors = f"expected calibration error {fit.error:.4f}, against {fit.error_at_one:.4f} at 1"
     sys.stdout.write(f"sharpness {fit.sharpness}: {errors} ({len(samples)} frames)\n")
     if not options.dry_run:

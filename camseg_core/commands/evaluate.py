@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camseg_core.commands.extras import packages_for
-from camseg_core.commands.options import add_data_options, add_model_options, at_least, segmenter_of
-from camseg_core.data.camvid import CamVid
+from camseg_core.commands.options import add_data_options, add_model_options, at_least, data_of, segmenter_of
 from camseg_core.data.sample import Sample
-from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
+from camseg_core.errors import ConfigError
+from camseg_core.evaluation.mask_files import write_mask
+from camseg_core.evaluation.protocols import OWN_SIZE, PROTOCOLS, PUBLISHED
+from camseg_core.runtime.frame import Segmentation
 
 if TYPE_CHECKING:
     from camseg_core.evaluation.scoring import Evaluation
@@ -24,6 +26,16 @@ def add(parser: argparse.ArgumentParser) -> None:
         "Prints a table and writes report.html and report.json."
     )
     add_data_options(parser)
+    parser.add_argument(
+        "--protocol",
+        choices=list(PROTOCOLS),
+        default=OWN_SIZE.name,
+        help="own-size: frames as they are, the set's own classes; cityscapes: as its official evaluation, 19 classes and categories; "
+        "camseg: as published, at 768x768 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--write-masks", type=Path, metavar="FOLDER", help="also write each mask as NAME_labelIds.png in Cityscapes' label ids"
+    )
     parser.add_argument("--frames", type=at_least(1), help="stop after this many frames")
     parser.add_argument("--out", type=Path, default=Path("out/evaluate"), help="folder for the report (default: %(default)s)")
     add_model_options(parser)
@@ -35,11 +47,14 @@ def _evaluate(options: argparse.Namespace) -> None:
         from camseg_core.evaluation.progress import shown_progress
         from camseg_core.evaluation.report import write_report
         from camseg_core.evaluation.scoring import evaluate
-    data = CamVid(options.data, options.split)
+    protocol = PROTOCOLS[options.protocol]
+    if options.write_masks is not None and protocol is PUBLISHED:
+        raise ConfigError(f"--write-masks is for masks at the frames' own size: not with --protocol {PUBLISHED.name}")
+    data = data_of(options)
     segmenter = segmenter_of(options)
-    frames = min(len(data), options.frames or len(data))
+    frames = min(len(data.samples), options.frames or len(data.samples))
     about: dict[str, str | int] = {
-        "data": f"{options.data.resolve().name}/{options.split}",
+        "data": f"{options.data.resolve().name}/{data.split}",
         "frames": frames,
         "sampler": options.sampler,
         "steps": options.steps,
@@ -52,7 +67,19 @@ def _evaluate(options: argparse.Namespace) -> None:
     def progress(samples: Iterable[Sample]) -> Iterator[Sample]:
         return shown_progress(samples, frames)
 
-    evaluation = evaluate(segmenter, data, cityscapes_labels(CAMVID_11_TRAIN_IDS), frames=options.frames, progress=progress, about=about)
+    def write(sample: Sample, result: Segmentation) -> None:
+        write_mask(options.write_masks, sample.name, result.mask)
+
+    evaluation = evaluate(
+        segmenter,
+        data.samples,
+        data.labels,
+        frames=options.frames,
+        progress=progress,
+        about=about,
+        protocol=protocol,
+        seen=None if options.write_masks is None else write,
+    )
     page = write_report(evaluation, options.out)
     sys.stdout.write("\n".join([*table(evaluation), f"report: {page} and {page.with_suffix('.json').name} beside it"]) + "\n")
 
@@ -63,7 +90,9 @@ def table(evaluation: "Evaluation") -> list[str]:
     row = "{:<14} {:>7} {:>10} {:>12} {:>9}".format
     groups = ", ".join(f"{group} {_number(value)}" for group, value in evaluation.average_precision_by_group.items())
     latency = evaluation.latency.total()
+    categories = ", ".join(f"{each.name} {_number(each.iou)}" for each in evaluation.categories)
     return [
+        f"protocol {evaluation.protocol.name}",
         row("class", "IoU", "precision", "boundary F1", "pixels"),
         *(
             row(each.label.name, _number(each.iou), _number(each.precision), _number(each.boundary_f1), f"{100 * each.share:.2f} %")
@@ -72,6 +101,7 @@ def table(evaluation: "Evaluation") -> list[str]:
         row("mean", _number(evaluation.mean_iou), _number(evaluation.average_precision), _number(evaluation.boundary_f1), ""),
         "",
         f"pixel accuracy {_number(evaluation.pixel_accuracy)}, expected calibration error {_number(evaluation.calibration.error())}",
+        *([f"mean category IoU {_number(evaluation.mean_category_iou)}: {categories}"] if evaluation.categories else []),
         f"AP {_number(evaluation.average_precision)}: {groups}",
         f"latency p50 {latency.p50:.1f} ms, p95 {latency.p95:.1f} ms over {len(evaluation.frames)} frames",
     ]

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camseg_core.commands.extras import packages_for
-from camseg_core.commands.options import add_model_option, at_least
-from camseg_core.data.camvid import CamVid
+from camseg_core.commands.options import add_dataset_options, add_model_option, at_least, data_of
 from camseg_core.data.sample import evenly_spread
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.runtime.graphs import PRECISIONS, Fused
@@ -42,8 +41,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="also the whole network as one graph, as in one_step:1 or ddim:4; repeatable",
     )
     parser.add_argument(
-        "--data", type=Path, metavar="ROOT", help="CamVid root: int8 is calibrated on its train frames, masks are scored on its val frames"
+        "--data",
+        type=Path,
+        metavar="ROOT",
+        help="root of a labelled data set: int8 is calibrated on its train frames, masks are scored on its val frames",
     )
+    add_dataset_options(parser)
     parser.add_argument("--calibration-frames", type=at_least(1), default=64, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--frames", type=at_least(1), metavar="N", help="score on so many, evenly spread (default: all)")
     parser.set_defaults(run=_export)
@@ -60,8 +63,8 @@ def _export(options: argparse.Namespace) -> None:
     precisions = list(dict.fromkeys(options.precision or ["fp32"]))
     if "int8" in precisions and options.data is None:
         raise ConfigError("int8 graphs are calibrated on frames of the camera's kind: name a data set with --data ROOT")
-    calibration = evenly_spread(CamVid(options.data, "train"), options.calibration_frames) if "int8" in precisions else []
-    scored = [] if options.data is None else evenly_spread(CamVid(options.data, "val"), options.frames)
+    calibration = evenly_spread(data_of(options, "train").samples, options.calibration_frames) if "int8" in precisions else []
+    scored = [] if options.data is None else evenly_spread(data_of(options, "val").samples, options.frames)
     with packages_for("export", "train"):
         from camseg_core.model.camseg import CamSeg
         from camseg_core.runtime.export import Scores, export_onnx, trace_all

@@ -5,6 +5,9 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+from camseg_core.commands.extras import packages_for
+from camseg_core.data.sets import AUTO as BY_LAYOUT
+from camseg_core.data.sets import NONE, SETS, LabelledSet, OwnLabels, open_set
 from camseg_core.errors import ConfigError
 from camseg_core.model.passes import ORDERS
 from camseg_core.model.samplers import SAMPLERS
@@ -56,11 +59,45 @@ def providers(text: str) -> tuple[str, ...]:
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--data` and `--split`: the labelled frames of a command that judges a model by them."""
+    """Add `--data`, `--split` and those of `add_dataset_options`: the labelled frames of a command that judges a model by them."""
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="ROOT", help="CamVid root with SPLIT/images and SPLIT/labels (480x360, 11 classes)"
+        "--data", type=Path, required=True, metavar="ROOT", help="root of a labelled data set, such as CamVid or Cityscapes"
     )
-    parser.add_argument("--split", default="val", help="(default: %(default)s)")
+    add_split_option(parser)
+    add_dataset_options(parser)
+
+
+def add_split_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--split`; without it the set's own choice is taken."""
+    parser.add_argument("--split", help="of the data set; several with + between (default: val, or all where a set has no splits)")
+
+
+def add_dataset_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that, beside `--data` and `--split`, `data_of` reads: what kind of set it is, and what its labels are."""
+    parser.add_argument(
+        "--dataset",
+        metavar="KIND",
+        default=BY_LAYOUT,
+        help=f"{', '.join(SETS)}, or {BY_LAYOUT}: by its layout, see camseg data list (default: %(default)s)",
+    )
+    parser.add_argument("--labels", type=Path, metavar="FOLDER", help="for folder: where the labels are, if not in ROOT/labels")
+    parser.add_argument("--mapping", type=Path, metavar="FILE", help="for folder and list: YAML that says what the labels hold")
+
+
+def own_labels_of(options: argparse.Namespace) -> OwnLabels:
+    """What `--labels` and `--mapping` say."""
+    return OwnLabels(options.labels, options.mapping) if options.labels or options.mapping else NONE
+
+
+def data_of(options: argparse.Namespace, split: str | None = None) -> LabelledSet:
+    """The split that the options ask for, or `split`.
+
+    Raises:
+        ConfigError: there is no such kind of set, or its mapping cannot be used.
+        DataError: see `open_set`.
+    """
+    with packages_for("a mapping of labels", "evaluate"):
+        return open_set(options.dataset, options.data, split or options.split, own_labels_of(options))
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

@@ -1,5 +1,7 @@
 """Scores of masks against labels, from a confusion matrix."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -44,6 +46,19 @@ class Confusion:
     def iou(self) -> npt.NDArray[np.float64]:
         """Intersection over union per class, NaN for a class that neither labels nor predictions contain."""
         return _ratio(self.hits, self.labelled + self.predicted - self.hits)
+
+    def group_iou(self, members: Sequence[int]) -> float:
+        """IoU of several classes taken as one, NaN where neither labels nor predictions contain any of them."""
+        inside = np.asarray(members, np.intp)
+        hits = int(self.matrix[np.ix_(inside, inside)].sum())
+        union = int(self.labelled[inside].sum() + self.predicted[inside].sum()) - hits
+        return hits / union if union else float("nan")
+
+    def without_no_class(self) -> "Confusion":
+        """The counts without those of predictions that are no class."""
+        result = Confusion(self.classes)
+        result.matrix[:, : self.classes] = self.matrix[:, : self.classes]
+        return result
 
     def precision(self) -> npt.NDArray[np.float64]:
         """TP / (TP + FP) per class: 0 for a labelled class that is never predicted, NaN for one that does not occur at all."""

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from camseg_core.errors import DataError
 from camseg_core.evaluation.html import data_uri, environment
 from camseg_core.evaluation.machine import describe_machine
+from camseg_core.evaluation.protocols import PUBLISHED
 from camseg_core.evaluation.scoring import Evaluation, FrameScore, ShownFrame
-from camseg_core.labels import UNLABELLED, UNLABELLED_COLOR
+from camseg_core.labels import CITYSCAPES, UNLABELLED, UNLABELLED_COLOR
 from camseg_core.runtime.overlay import colorize
 
 PICTURE_WIDTH = 640
@@ -60,6 +61,7 @@ def report_content(evaluation: Evaluation) -> dict[str, Any]:
         "model": evaluation.model,
         "provider": evaluation.provider,
         "precision": evaluation.precision,
+        "protocol": evaluation.protocol.name,
         "about": dict(evaluation.about),
         "definitions": _definitions(evaluation),
         "scores": {
@@ -69,6 +71,7 @@ def report_content(evaluation: Evaluation) -> dict[str, Any]:
             "average_precision_by_group": dict(groups),
             "boundary_f1": evaluation.boundary_f1,
             "expected_calibration_error": evaluation.calibration.error(),
+            **({"mean_category_iou": evaluation.mean_category_iou} if evaluation.categories else {}),
         },
         "groups": {group: [each.label.name for each in evaluation.classes if each.group == group] for group in groups},
         "boundary_tolerance": evaluation.boundary_tolerance,
@@ -84,6 +87,9 @@ def report_content(evaluation: Evaluation) -> dict[str, Any]:
                 "boundary_f1": each.boundary_f1,
             }
             for each in evaluation.classes
+        ],
+        "categories": [
+            {"name": each.name, "classes": [CITYSCAPES[i].name for i in each.train_ids], "iou": each.iou} for each in evaluation.categories
         ],
         "confusion": {
             "rows": [each.label.name for each in evaluation.classes],
@@ -107,11 +113,15 @@ def _definitions(evaluation: Evaluation) -> dict[str, str]:
     """How the scores are defined, for the reader of either file."""
     width, height = evaluation.frame_size
     share, pixels = 100 * evaluation.boundary_tolerance, evaluation.boundary_tolerance * math.hypot(width, height)
+    published = evaluation.protocol.name == PUBLISHED.name
+    size = "768×768" if published else "the frames' own size"
+    ap = "as the paper computes it" if published else "The paper computes it at 768×768 on labels resized as colours (--protocol camseg)"
     return {
-        "mean IoU": "Intersection over union (IoU) of all frames' pixels, mean over the classes that occur in labels or masks, at the "
-        "frames' own size. Pixels without a label count nowhere. A single frame's mean is over the classes in its label.",
-        "AP": "The paper's score (arXiv 2503.15617): pixel precision TP / (TP + FP), mean over classes; 0 for a labelled class that "
-        "no mask has. The paper computes it at 768×768 on labels resized as colours, here it is at the frames' own size.",
+        "protocol": evaluation.protocol.definition,
+        "mean IoU": "Intersection over union (IoU) of all frames' pixels, mean over the classes that occur in labels or masks, at "
+        f"{size}. Pixels without a label count nowhere. A single frame's mean is over the classes in its label.",
+        "AP": "The paper's score (arXiv 2503.15617): pixel precision TP / (TP + FP), mean over the classes that occur; 0 for a labelled "
+        f"class that no mask has. Here it is at {size}{', ' if published else '. '}{ap}.",
         "groups": "Frequent, common and rare are thirds of the classes that occur, ordered by their number of labelled pixels in these "
         "frames; what three does not divide goes to the more frequent. The groups are made from the labels at hand, not the paper's.",
         "boundary F1": f"BF score of Csurka et al. (BMVC 2013): boundaries match within {share:g} % of the image's diagonal "

@@ -14,6 +14,7 @@ from camseg_core.evaluation.boundary import BOUNDARY_TOLERANCE, BoundaryF1
 from camseg_core.evaluation.calibration import Calibration
 from camseg_core.evaluation.latency import Latency
 from camseg_core.evaluation.metrics import GROUPS, Confusion, frequency_groups, mean
+from camseg_core.evaluation.protocols import OWN_SIZE, Protocol
 from camseg_core.labels import UNLABELLED, Label
 from camseg_core.runtime.frame import Segmentation
 from camseg_core.runtime.segmenter import Segmenter
@@ -30,6 +31,15 @@ class ClassScore:
     precision: float
     recall: float
     boundary_f1: float
+
+
+@dataclass(frozen=True)
+class CategoryScore:
+    """Several classes taken as one, by the protocol: its train ids, and IoU, NaN where there is none."""
+
+    name: str
+    train_ids: tuple[int, ...]
+    iou: float
 
 
 @dataclass(frozen=True)
@@ -60,9 +70,9 @@ class ShownFrame:
 class Evaluation:
     """What `evaluate` found. Scores are 0..1; a NaN is a score that the frames say nothing about.
 
-    `average_precision` is the paper's AP (arXiv 2503.15617), the mean over classes of pixel precision TP / (TP + FP), here at the
-    frame's own size; by group it is the mean over the group's classes. `confusion` counts indices of `classes`. `frame_size` is
-    the first frame's (width, height).
+    `average_precision` is the paper's AP (arXiv 2503.15617), the mean over classes of pixel precision TP / (TP + FP); by group it is the
+    mean over the group's classes. `confusion` counts indices of `classes`. `frame_size` is the first frame's (width, height), as the
+    protocol has it.
     """
 
     model: str
@@ -82,6 +92,13 @@ class Evaluation:
     frame_size: tuple[int, int]
     shown: tuple[ShownFrame, ...]
     about: Mapping[str, str | int] = field(default_factory=dict)
+    protocol: Protocol = OWN_SIZE
+    categories: tuple[CategoryScore, ...] = ()
+
+    @property
+    def mean_category_iou(self) -> float:
+        """Mean over the categories that occur; NaN where the protocol has none."""
+        return mean(np.array([each.iou for each in self.categories]))
 
     def worst_first(self) -> list[FrameScore]:
         """The frames that have a score, by rising mean IoU; equal ones in their own order."""
@@ -101,8 +118,10 @@ def evaluate(
     progress: Callable[[Iterable[Sample]], Iterable[Sample]] = _as_they_come,
     boundary_tolerance: float = BOUNDARY_TOLERANCE,
     about: Mapping[str, str | int] | None = None,
+    protocol: Protocol = OWN_SIZE,
+    seen: Callable[[Sample, Segmentation], None] | None = None,
 ) -> Evaluation:
-    """Segment every sample at its own size and score masks and confidences against the labels.
+    """Segment every sample as the protocol has it and score masks and confidences against the labels.
 
     The first frame is segmented once before anything is timed. Memory does not grow with the frames but for a line of scores
     each: the frames to show are chosen in the end and segmented again.
@@ -110,22 +129,31 @@ def evaluate(
     Args:
         segmenter: the model; the same one and the same samples give the same scores, latencies aside.
         samples: the labelled frames. What can be walked only once, such as a generator, gives no frames to show.
-        labels: the classes of the data set. Pixels with another label are not scored; another prediction is wrong everywhere.
+        labels: the classes of the data set; a protocol may have its own instead. Pixels with another label are not scored; another
+            prediction is wrong everywhere.
         frames: stop after this many.
         progress: called with the frames, yields the same ones while it shows how far they are.
         boundary_tolerance: share of the image's diagonal, see `BoundaryF1`.
         about: facts on the run to keep with the scores, such as the data set and the sampler, by the name to show.
+        protocol: by which the masks are judged, see `PROTOCOLS`.
+        seen: called with every frame, as the protocol prepared it, and its result.
 
     Raises:
         DataError: there are no frames, none has a labelled pixel, or a label's size is not its image's; the message names the frame.
         ImageError: a sample's image is not RGB uint8.
     """
-    tally = _Tally(labels, boundary_tolerance)
-    for sample in progress(islice(samples, frames)):
-        _check(sample)
+    labels = protocol.classes(labels)
+    tally = _Tally(labels, boundary_tolerance, protocol)
+    for raw in progress(islice(samples, frames)):
+        _check(raw)
+        sample = protocol.prepare(raw)
         if not tally.frames:
             segmenter.segment(sample.image)  # ONNX Runtime plans its memory on the first frame
-        tally.add(sample, segmenter.segment(sample.image))
+        result = segmenter.segment(sample.image)
+        tally.add(sample, result)
+        if seen is not None:
+            seen(sample, result)
+        del raw, sample, result  # not held while the next is read
     if not tally.frames:
         raise DataError("the data set has no frames: there is nothing to evaluate")
     if not tally.confusion.matrix.any():
@@ -143,8 +171,8 @@ def _check(sample: Sample) -> None:
 class _Tally:
     """Everything that grows frame by frame."""
 
-    def __init__(self, labels: Sequence[Label], boundary_tolerance: float) -> None:
-        self.labels = tuple(labels)
+    def __init__(self, labels: Sequence[Label], boundary_tolerance: float, protocol: Protocol) -> None:
+        self.labels, self.protocol = tuple(labels), protocol
         self.index = np.full(256, UNLABELLED, np.uint8)  # train id to index of `labels`
         self.index[[label.id for label in labels]] = range(len(labels))
         self.confusion = Confusion(len(labels))
@@ -157,6 +185,8 @@ class _Tally:
         truth, found = self.index[sample.label], self.index[result.mask]
         confusion = Confusion(len(self.labels))
         confusion.add(truth, found)
+        if self.protocol.drops_no_class:
+            confusion = confusion.without_no_class()
         known = truth < len(self.labels)
         self.confusion.matrix += confusion.matrix
         self.boundary.add(truth, found)
@@ -168,7 +198,7 @@ class _Tally:
             FrameScore(
                 sample.name,
                 mean(confusion.iou()[confusion.labelled > 0]),
-                confusion.accuracy() if known.any() else math.nan,
+                confusion.accuracy() if confusion.matrix.any() else math.nan,
                 self.latency.frames_ms[-1],
             )
         )
@@ -198,6 +228,11 @@ class _Tally:
             frame_size=self.frame_size,
             shown=shown,
             about=dict(about),
+            protocol=self.protocol,
+            categories=tuple(
+                CategoryScore(name, members, confusion.group_iou([int(self.index[i]) for i in members]))
+                for name, members in self.protocol.categories
+            ),
         )
 
 
@@ -210,8 +245,9 @@ def _shown(segmenter: Segmenter, samples: Iterable[Sample], tally: _Tally) -> tu
         ranks.setdefault(index, rank)
     scored = np.array([*(label.id for label in tally.labels), UNLABELLED], np.uint8)
     found = {}
-    for index, sample in enumerate(islice(samples, max(ranks) + 1)):
+    for index, raw in enumerate(islice(samples, max(ranks) + 1)):
         if index in ranks:
+            sample = tally.protocol.prepare(raw)
             label = np.where(np.isin(sample.label, scored), sample.label, UNLABELLED).astype(np.uint8)
             mask = segmenter.segment(sample.image).mask
             found[index] = ShownFrame(ranks[index], tally.frames[index], sample.image, label, mask)

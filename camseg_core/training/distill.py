@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from camseg_core.data.sets import open_set
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import scores
 from camseg_core.labels import Label
@@ -17,7 +18,7 @@ from camseg_core.training.light_decoder import DecoderComparison, LightDecoderTr
 from camseg_core.training.loop import LoopConfig, Run
 from camseg_core.training.objectives import TaskLoss
 from camseg_core.training.parallel import processes
-from camseg_core.training.running import SETS, check_batch, load_frames, remember, train_in, training_facts, watchers
+from camseg_core.training.running import check_batch, load_frames, remember, train_in, training_facts, watchers
 from camseg_core.training.transformer import TransformerTraining
 
 logger = logging.getLogger(__name__)
@@ -85,8 +86,7 @@ def run_distillation(recipe: DistillationRecipe, start: Path, data: Path, run: P
         trained = train_in(recipe.training, model, train, val, run, among)
         if among.leads:
             facts = history | training_facts(recipe.data, recipe.training, trained, train, val, among)
-            open_split = SETS[recipe.data][0]
-            finish(trained, open_split(data, "train"), open_split(data, "val"), run, out, facts)
+            finish(trained, open_set(recipe.data, data, "train").samples, open_set(recipe.data, data, "val").samples, run, out, facts)
 
 
 def run_light_decoder(recipe: LightDecoderRecipe, start: Path, data: Path, run: Path, out: Path, device: str = "cpu") -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from camseg_core.data.sets import open_set
 from camseg_core.errors import ConfigError
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.config import CamSegConfig, load_config
@@ -18,7 +19,7 @@ from camseg_core.training.frames import Frames
 from camseg_core.training.loop import Run
 from camseg_core.training.parallel import Processes, processes
 from camseg_core.training.picture_autoencoder import PictureAutoencoderTraining, train_picture_autoencoder
-from camseg_core.training.running import SETS, check_batch, load_frames, reconstruction, remember, train_in, training_facts, watchers
+from camseg_core.training.running import check_batch, load_frames, reconstruction, remember, train_in, training_facts, watchers
 from camseg_core.training.transformer import TransformerTraining
 
 logger = logging.getLogger(__name__)
@@ -116,8 +117,7 @@ def run(recipe: Recipe, data: Path, run: Path, out: Path, autoencoder: Path | No
                 "before": "",
             }
             facts = history | training_facts(recipe.data, recipe.training, trained, train, val, among)
-            open_split = SETS[recipe.data][0]
-            finish(trained, open_split(data, "train"), open_split(data, "val"), run, out, facts)
+            finish(trained, open_set(recipe.data, data, "train").samples, open_set(recipe.data, data, "val").samples, run, out, facts)
 
 
 def _check_own_autoencoder(recipe: Recipe, config: CamSegConfig, among: Processes) -> None:

@@ -1,6 +1,5 @@
 """What the trainings of a configuration file share: their data, who watches, and what is kept in the run's folder."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,10 @@ import torch
 from torch import nn
 
 from camseg_core.config_file import to_yaml
-from camseg_core.data.camvid import CamVid
+from camseg_core.data.sets import open_set
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import scores
-from camseg_core.labels import CAMVID_11_TRAIN_IDS, Label, cityscapes_labels
+from camseg_core.labels import Label
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.replacing import replacing
@@ -27,9 +26,6 @@ from camseg_core.training.transformer import TransformerTraining, class_indices,
 from camseg_core.training.watch import Display, JsonLines, Pictures, TensorBoard, Watchers, validation_picture
 
 Training = AutoencoderTraining | PictureAutoencoderTraining | LightDecoderTraining | TransformerTraining
-
-SETS: dict[str, tuple[Callable[[Path, str], CamVid], tuple[Label, ...]]] = {"camvid": (CamVid, cityscapes_labels(CAMVID_11_TRAIN_IDS))}
-"""Kinds of data sets: how to open a split of one, and its classes."""
 
 
 def train_in(config: TransformerTraining, model: CamSeg, train: Frames, val: Frames, run: Path, among: Processes) -> CamSeg:
@@ -84,11 +80,10 @@ def _validation(model: CamSeg, val: Frames) -> Validation:
 
 def load_frames(kind: str, root: Path, labels: tuple[Label, ...] | None = None) -> tuple[Frames, Frames, tuple[Label, ...]]:
     """The frames of train and val, and their labels: those given, or the data set's own."""
-    if kind not in SETS:
-        raise ConfigError(f"unknown data set {kind!r}; choose one of {', '.join(SETS)}")
-    open_split, own_labels = SETS[kind]
-    labels = labels or own_labels
-    return Frames.load(open_split(root, "train"), labels), Frames.load(open_split(root, "val"), labels), labels
+    train = open_set(kind, root, "train")
+    labels = labels or train.labels
+    train_frames = Frames.load(train.samples, labels)
+    return train_frames, Frames.load(open_set(kind, root, "val").samples, labels), labels
 
 
 def watchers(run: Path, title: str) -> Watchers:

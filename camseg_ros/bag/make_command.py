@@ -6,8 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from camseg_core.commands.options import at_least
-from camseg_core.data.camvid import CamVid
+from camseg_core.commands.options import add_dataset_options, add_split_option, at_least, data_of
 from camseg_core.data.frame_source import DEFAULT_FPS, START_NS, Frame, open_frames
 from camseg_core.data.sample import Sample
 from camseg_core.data.synthetic import SyntheticDrive
@@ -27,9 +26,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bag", type=Path, metavar="BAG", help="folder to make")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--source", type=Path, metavar="PATH", help="a folder of images, an image or a video")
-    source.add_argument("--data", type=Path, metavar="ROOT", help="CamVid root with SPLIT/images and SPLIT/labels")
+    source.add_argument("--data", type=Path, metavar="ROOT", help="root of a labelled data set")
     source.add_argument("--synthetic", action="store_true", help="the project's synthetic drive, with labels")
-    parser.add_argument("--split", default="val", help="of --data (default: %(default)s)")
+    add_split_option(parser)
+    add_dataset_options(parser)
     parser.add_argument("--frames", type=at_least(1), help=f"stop after this many frames (default: all; synthetic: {SYNTHETIC_FRAMES})")
     parser.add_argument("--fps", type=_positive, default=DEFAULT_FPS, help="frames per second, but of a video (default: %(default)s)")
     parser.add_argument("--seed", type=at_least(0), default=0, help="of the synthetic drive (default: %(default)s)")
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
         focal = options.focal or _focal(drive)
         frames, count = _labelled(drive, options), len(drive)
     elif options.data is not None:
-        data = CamVid(options.data, options.split)
+        data = data_of(options).samples
         frames, count = _labelled(data, options), len(data)
     else:
         source = open_frames(options.source, options.fps)

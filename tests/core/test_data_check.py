@@ -1,0 +1,167 @@
+"""`camseg data`: all that is wrong with a data set at once, what it holds, and a contact sheet to look at."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import data_trees
+import numpy as np
+import pytest
+from camvid_folder import write_camvid
+from data_trees import TREES, columns, photo, write
+
+from camseg_core.cli import main
+from camseg_core.data.sets import SETS
+from camseg_core.labels import CITYSCAPES
+
+
+def check(capsys: pytest.CaptureFixture[str], sheet: Path, *arguments: object) -> tuple[int, str]:
+    """The exit code of `camseg data check` and what it printed."""
+    code = 0
+    try:
+        main(["data", "check", *map(str, arguments), "--sheet", str(sheet)])
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    return code, capsys.readouterr().out
+
+
+def checked(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: object) -> tuple[int, dict[str, Any]]:
+    code, text = check(capsys, tmp_path / "sheet.png", *arguments, "--json")
+    return code, json.loads(text)
+
+
+@pytest.mark.parametrize("title", TREES)
+def test_nothing_is_wrong_with_a_whole_set(tmp_path: Path, title: str, capsys: pytest.CaptureFixture[str]) -> None:
+    kind, make = TREES[title]
+    tree = make(tmp_path / "data")
+    code, found = checked(capsys, tmp_path, tree.root)
+    assert (code, found["ok"], found["kind"]) == (0, True, kind)
+    assert tree.split in [split["split"] for split in found["splits"]]
+    for split in found["splits"]:
+        assert (split["findings"], split["read"]) == ([], split["frames"])
+        assert sum(split["sizes"].values()) == split["frames"] > 0
+        assert sum(each["share"] for each in split["classes"]) == pytest.approx(1, abs=1e-4)
+    assert cv2.imread(found["contact_sheet"]) is not None
+
+
+def test_sizes_and_shares_are_those_of_the_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, ids in (("a", [0, 0, 255, 13]), ("b", [0, 0, 0, 0, 0, 255])):
+        write(tmp_path / f"images/{name}.png", photo(len(ids)))
+        write(tmp_path / f"labels/{name}.png", columns(ids))
+    code, found = checked(capsys, tmp_path, tmp_path, "--dataset", "folder")
+    (split,) = found["splits"]
+    assert (code, split["sizes"], split["labelled"]) == (0, {"4x6": 1, "6x6": 1}, 0.8)
+    assert {each["name"]: (each["share"], each["frames"]) for each in split["classes"] if each["frames"]} == {
+        "road": (0.875, 2),
+        "car": (0.125, 1),
+    }
+    _, text = check(capsys, tmp_path / "sheet.png", tmp_path, "--dataset", "folder")
+    assert "all: 2 frames, 4x6 (1), 6x6 (1), 80.0 % of the pixels labelled\n" in text
+    assert "  road            87.50 %  in 2 frames\n" in text
+    assert text.endswith(f"contact sheet: {tmp_path / 'sheet.png'}\nnothing is wrong\n")
+
+
+def test_everything_wrong_is_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_camvid(tmp_path / "data", "val", frames=9)
+    images, labels = root / "val/images", root / "val/labels"
+    label = [labels / f"0001TP_{i:06}.png" for i in range(9)]
+    image = [images / f"0001TP_{i:06}.jpg" for i in range(9)]
+    label[0].unlink()
+    image[1].unlink()
+    image[2].write_bytes(b"no image")
+    label[2].write_bytes(b"")
+    write(label[3], np.full((40, 64), 40, np.uint8))  # too small, and an id that there is not
+    write(label[4], photo(64, height=48))
+    write(image[5], photo(60, height=40))
+    write(label[5], np.zeros((40, 60), np.uint8))
+    write(label[6], np.full((48, 64), 12, np.uint8))
+    code, found = checked(capsys, tmp_path, root)
+    (split,) = found["splits"]
+    told = [(each["problem"], Path(each["path"]).name[-8:]) for each in split["findings"]]
+    assert (code, found["ok"], split["frames"], split["read"]) == (1, False, 8, 2)
+    assert sorted(told) == sorted(
+        [
+            ("image without label", "0000.jpg"),
+            ("label without image", "0001.png"),
+            ("unreadable file", "0002.jpg"),
+            ("unreadable file", "0002.png"),
+            ("content of a label", "0003.png"),
+            ("size", "0003.jpg"),
+            ("content of a label", "0004.png"),
+            ("size", "0005.jpg"),
+            ("content of a label", "0006.png"),
+        ]
+    )
+    assert all("\n" not in each["text"] for each in split["findings"])
+    code, text = check(capsys, tmp_path / "sheet.png", root)
+    assert code == 1
+    assert text.splitlines()[-1] == "9 findings"
+    assert all(f"  {each['problem']}: {each['text']}\n" in text for each in split["findings"])
+
+
+def test_many_findings_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_camvid(tmp_path / "data", "val", frames=30, size=(8, 8))
+    for path in (root / "val/labels").iterdir():
+        path.unlink()
+    code, text = check(capsys, tmp_path / "sheet.png", root)
+    assert code == 1
+    assert text.count("missing label") == 20
+    assert text.endswith("  image without label: and 10 more, see --json\nno contact sheet: no frame could be read\n30 findings\n")
+
+
+def test_labels_that_only_stand_in_for_withheld_ones_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = data_trees.cityscapes(tmp_path)
+    for path in (tree.label(i) for i in range(4)):
+        write(path, columns([3] * len(tree.expected)))
+    code, found = checked(capsys, tmp_path, tmp_path, "--split", "val")
+    assert code == 1
+    (finding,) = found["splits"][0]["findings"]
+    assert (finding["problem"], finding["text"][:41]) == ("nothing labelled", "no pixel of the 4 frames has a class: in ")
+
+
+def test_splits_that_are_named_are_checked_and_a_missing_one_does_not_hide_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data_trees.cityscapes(tmp_path)
+    code, found = checked(capsys, tmp_path, tmp_path, "--split", "none", "--split", "val", "--split", "train+val")
+    assert code == 1
+    assert [(split["split"], split["frames"], len(split["findings"])) for split in found["splits"]] == [
+        ("none", 0, 1),
+        ("val", 4, 0),
+        ("train+val", 6, 0),
+    ]
+    assert found["splits"][0]["findings"][0]["problem"] == "split"
+
+
+def test_the_contact_sheet_shows_images_labels_and_colours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(5):
+        write(tmp_path / f"data/images/{i}.png", photo(400, height=200))
+        write(tmp_path / f"data/labels/{i}.png", np.full((200, 400), [0, 13, 10, 255, 8][i], np.uint8))
+    code, _ = check(capsys, tmp_path / "new/sheet.png", tmp_path / "data", "--dataset", "folder", "--sheet-frames", 3)
+    assert code == 0
+    sheet = cv2.cvtColor(cv2.imread(str(tmp_path / "new/sheet.png")), cv2.COLOR_BGR2RGB)
+    assert sheet.shape[1] == 2 * (2 * 320 + 16) + 16
+    image, road = sheet[20, 100], sheet[20, 8 + 8 + 320 + 100]
+    assert image.tolist() == [200, 100, 20]
+    assert np.abs(road.astype(int) - (0.6 * np.array([128, 64, 128]) + 0.4 * image)).max() <= 1
+    assert sheet[20, 656 + 436].tolist() != road.tolist()  # the frame beside has another class
+    legend = {tuple(color) for color in sheet[-150:].reshape(-1, 3).tolist()}
+    assert {each.color for each in CITYSCAPES} <= legend
+
+
+def test_a_sheet_that_cannot_be_written_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = data_trees.camvid(tmp_path / "data")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as caught:
+        main(["data", "check", str(tree.root), "--sheet", str(tmp_path / "file/sheet.png")])
+    assert caught.value.code == 2
+    assert "cannot write the contact sheet" in capsys.readouterr().err
+
+
+def test_all_kinds_are_listed_with_their_layout(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["data", "list"])
+    text = capsys.readouterr().out
+    for name, kind in SETS.items():
+        assert f"\n{name}: {kind.title}" in f"\n{text}"
+        assert all(line in text for line in kind.layout)
