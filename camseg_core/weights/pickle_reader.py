@@ -170,6 +170,7 @@ class Archive:
         self._places: dict[str, tuple[int, int]] = {}  # of storages, in bytes: where, and how many
         try:
             self._file: IO[bytes] = path.open("rb")
+            self._size = path.stat().st_size
         except OSError as error:
             raise ModelError(f"cannot read {path}: {error.strerror}") from error
         try:
@@ -195,7 +196,7 @@ class Archive:
         """
         storage = stored.storage
         place, length = self._places.get(storage.key, (0, -1))
-        if length != storage.count * storage.dtype.itemsize:
+        if length != storage.count * storage.dtype.itemsize or place + length > self._size:
             raise ModelError(f"the checkpoint {self.path} is damaged: storage {storage.key} should have {storage.count} numbers")
         if not math.prod(stored.shape):
             return torch.empty(stored.shape, dtype=storage.dtype)
@@ -251,9 +252,11 @@ class Archive:
         for key in map(str, keys):
             if key not in storages:
                 raise ModelError(f"it lists a storage {key} that nothing in it refers to")
-            length = int.from_bytes(self._file.read(8), "little") * storages[key].dtype.itemsize
+            count = self._file.read(8)
+            length = int.from_bytes(count, "little") * storages[key].dtype.itemsize
             self._places[key] = (self._file.tell(), length)
-            self._file.seek(length, io.SEEK_CUR)
+            if len(count) < 8 or self._file.seek(length, io.SEEK_CUR) > self._size:
+                raise ModelError("it was cut short: download it again")
         return content
 
 

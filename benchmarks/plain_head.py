@@ -1,0 +1,192 @@
+"""The peer of camseg-lite without a latent space: the same image encoder, transformer and refiner, and pixels right after them.
+
+    python benchmarks/plain_head.py --data <CamVid root> --run runs/plain-head
+
+trains it as camseg-lite was trained, and ends with its mean IoU on CamVid val. What differs is what CAM-Seg (arXiv 2503.15617) is
+about: there is no mask autoencoder and no diffusion head; a convolutional head of the same size reads the conditions and writes class
+logits, judged by the same loss on pixels. Started again with the same `--run`, it goes on where it was. The result is
+`plain-head.safetensors` in that folder.
+"""
+
+import argparse
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from document import current_commit, machine
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from camseg_core.config_file import load_yaml
+from camseg_core.data.augment import Augment
+from camseg_core.data.camvid import CamVid
+from camseg_core.evaluation.metrics import Confusion
+from camseg_core.labels import CAMVID_11_TRAIN_IDS, UNLABELLED, cityscapes_labels
+from camseg_core.model.condition_refiner import ConditionRefiner
+from camseg_core.model.image_encoder import DETAIL_CHANNELS, ImageEncoder
+from camseg_core.model.mask_autoencoder import MaskDecoder
+from camseg_core.model.sizes import CAMSEG_LITE
+from camseg_core.model.transformer import MaskedTransformer
+from camseg_core.runtime.frame import Segmentation
+from camseg_core.training.autoencoder import pad_to_multiple
+from camseg_core.training.distill import DistillationRecipe
+from camseg_core.training.frames import Frames
+from camseg_core.training.loop import Run, train
+from camseg_core.training.pixel_loss import pixel_loss
+from camseg_core.training.recipe import Recipe
+from camseg_core.training.stream import FrameStream
+from camseg_core.training.transformer import TransformerTraining
+from camseg_core.training.watch import Display
+
+CONFIG = Path(__file__).parents[1] / "config" / "train"
+CELL_WIDTH, CELL_CHANNELS = 128, 32
+"""Channels of the block at stride 8, where camseg-lite has its diffusion head of that width, and of what it hands on at stride 4."""
+
+
+class CellBlock(nn.Module):
+    """A residual block of two 3×3 convolutions, `(B, CELL_WIDTH, h, w)`: about the weights and the work of the diffusion head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(CELL_WIDTH, CELL_WIDTH, 3, padding=1, bias=False) for _ in range(2))
+        self.norm1, self.norm2 = (nn.BatchNorm2d(CELL_WIDTH) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.norm2(self.second(F.relu(self.norm1(self.first(x))))))
+
+
+class PlainHead(nn.Module):
+    """Pixels RGB `(B, 3, H, W)` in 0..255, H and W multiples of 32, to class logits `(B, K, H, W)`."""
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        config = CAMSEG_LITE
+        assert config.image_encoder is not None
+        assert config.refiner is not None
+        self.image_encoder = ImageEncoder(config.image_encoder)
+        self.transformer = MaskedTransformer(config.transformer, config.image_encoder.width, config.token_channels)
+        self.refiner = ConditionRefiner(config.refiner, config.transformer.width, DETAIL_CHANNELS)
+        assert config.mask_autoencoder is not None
+        self.cells = nn.Sequential(
+            nn.Conv2d(config.condition_width, CELL_WIDTH, 1), CellBlock(), nn.Conv2d(CELL_WIDTH, 4 * CELL_CHANNELS, 1), nn.PixelShuffle(2)
+        )
+        decoder = config.mask_autoencoder
+        self.head = MaskDecoder(CELL_CHANNELS, decoder.classes, decoder.decoder_widths, decoder.decoder_blocks)
+        self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        features = self.image_encoder((pixels.float() - self.pixel_mean) / self.pixel_std)
+        rows, columns = features[0].shape[2:]
+        tokens = features[0].flatten(2).transpose(1, 2)  # (B, L, D)
+        # every mask token stays hidden: the transformer says where it is, and no more
+        conditions = self.refiner(self.transformer(tokens, (rows, columns), None, None), (rows, columns), *features[1:])
+        return self.head(self.cells(conditions.transpose(1, 2).unflatten(2, (2 * rows, 2 * columns))))
+
+
+class PlainSegmenter:
+    """The peer as what `camseg robustness` compares: RGB `(H, W, 3)` uint8 in, a `Segmentation` out, in fp32 by torch on the CPU."""
+
+    def __init__(self, weights: Path) -> None:
+        self.network = PlainHead()
+        self.network.load_state_dict(load_file(weights))
+        self.network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._ids = torch.tensor(CAMVID_11_TRAIN_IDS, dtype=torch.uint8)
+
+    @torch.no_grad()
+    def segment(self, rgb: npt.NDArray[np.uint8]) -> Segmentation:
+        """Segment one frame at its own size."""
+        began = time.perf_counter()
+        height, width = rgb.shape[:2]
+        pixels = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1).unsqueeze(0).float()
+        logits = self.network(pad_to_multiple(pixels, CAMSEG_LITE.size_multiple))[0, :, :height, :width]
+        confidence, index = logits.softmax(0).max(0)
+        mask = self._ids[index]
+        return Segmentation(mask.numpy(), confidence.numpy(), {"network": (time.perf_counter() - began) * 1000})
+
+
+def loss_of(
+    network: PlainHead, stream: FrameStream, weights: Tensor, config: TransformerTraining
+) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
+    """Cross-entropy and soft Jaccard as camseg-lite's decoded masks get them, the same frames and parts in the same order."""
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        network.train()
+        images, indices = stream.batch(range(step * config.batch, (step + 1) * config.batch))
+        with config.loop.autocast(images.device):
+            logits = network(images * 255)
+        pixels = pixel_loss(logits, indices, config.task.class_weights(weights, step), config.task.jaccard_weight)
+        return pixels.total, {"cross_entropy": pixels.cross_entropy, "jaccard": pixels.jaccard}
+
+    return loss
+
+
+def trained(network: PlainHead, config: TransformerTraining, frames: Frames, val: Frames, folder: Path) -> PlainHead:
+    """The averaged network after the training, which goes on where `folder` has it."""
+    network.to(memory_format=config.loop.memory_format)  # type: ignore[call-overload]
+    stream = FrameStream(frames, Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=True), config.loop.seed)
+    weights = frames.class_weights(len(CAMVID_11_TRAIN_IDS))
+
+    def rate(name: str) -> float:
+        return config.backbone_lr if name.startswith(("image_encoder.stem", "image_encoder.blocks")) else 1.0
+
+    def validate(averaged: nn.Module) -> tuple[dict[str, float], None]:
+        return {"mIoU": mean_iou(averaged.eval(), val.every(5))}, None
+
+    loss = loss_of(network, stream, weights, config)
+    averaged = train(network, loss, config.loop, Run(folder, Display(folder.name, every=50)), config.batch, rate, validate)
+    assert isinstance(averaged, PlainHead)
+    return averaged.eval()
+
+
+@torch.no_grad()
+def mean_iou(network: nn.Module, frames: Frames) -> float:
+    """Mean IoU on whole frames, in bf16, as trainings validate."""
+    confusion = Confusion(len(CAMVID_11_TRAIN_IDS))
+    for image, indices in zip(frames.images, frames.indices, strict=True):
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = network(pad_to_multiple(image.unsqueeze(0).float(), CAMSEG_LITE.size_multiple))
+        confusion.add(indices.numpy(), logits[0, :, : indices.shape[0], : indices.shape[1]].argmax(0).numpy())
+    return confusion.mean_iou()
+
+
+def main() -> None:
+    """Train, tune and score."""
+    parser = argparse.ArgumentParser(description="Train the peer of camseg-lite without a latent space.")
+    parser.add_argument("--data", type=Path, required=True, help="CamVid root with train/ and val/, each with images/ and labels/")
+    parser.add_argument("--run", type=Path, required=True, help="folder for the training states and the result; an existing one is resumed")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    logging.getLogger("camseg_core").setLevel(logging.INFO)
+    labels = cityscapes_labels(CAMVID_11_TRAIN_IDS)
+    frames, val = (Frames.load(CamVid(arguments.data, split), labels) for split in ("train", "val"))
+    recipe, tuning = load_yaml(CONFIG / "camseg-lite.yaml", Recipe), load_yaml(CONFIG / "distill.yaml", DistillationRecipe)
+    commit = current_commit("camseg_core", "benchmarks/plain_head.py")
+    torch.manual_seed(recipe.training.loop.seed)
+    network = PlainHead()
+    network.image_encoder.load_imagenet()
+    network = trained(network, recipe.training, frames, val, arguments.run / "trained")
+    # camseg-lite was tuned for some steps on nearly whole frames as well
+    network = trained(network, tuning.training, frames, val, arguments.run / "tuned")
+    save_file(network.state_dict(), arguments.run / "plain-head.safetensors")
+    score = {
+        "mean_iou": round(mean_iou(network, val), 4),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "commit": commit,
+        "machine": f"{machine()}, torch {torch.__version__.partition('+')[0]}",
+    }
+    (arguments.run / "result.json").write_text(json.dumps(score, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(score))
+
+
+if __name__ == "__main__":
+    main()
