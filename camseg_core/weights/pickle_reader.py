@@ -13,9 +13,8 @@ import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeGuard
+from typing import IO, Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -69,17 +68,15 @@ class Placeholder:
         pass
 
 
-@dataclass(frozen=True)
-class _Storage:
-    """Numbers in the file: which type, under which key, and how many."""
+class _Storage(NamedTuple):
+    """Numbers in the file: which type, under which key, and how many. A named tuple: a pickle can fill a dataclass anew."""
 
     dtype: torch.dtype
     key: str
-    count: int
+    numbers: int
 
 
-@dataclass(frozen=True)
-class StoredTensor:
+class StoredTensor(NamedTuple):
     """A tensor that is still in the file: `shape` and `stride` in elements over its storage; `Archive.tensor` reads it."""
 
     storage: _Storage
@@ -109,8 +106,8 @@ def _rebuilt(storage: object, offset: object, shape: object, stride: object, *_:
         raise ModelError("a tensor in it is described by something else than a storage, an offset, a shape and strides")
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=False))
     count = math.prod(shape)
-    if len(shape) != len(stride) or offset < 0 or count > storage.count or (count and last >= storage.count):
-        raise ModelError(f"a tensor of shape {shape}, strides {stride} and offset {offset} reaches out of its {storage.count} numbers")
+    if len(shape) != len(stride) or offset < 0 or count > storage.numbers or (count and last >= storage.numbers):
+        raise ModelError(f"a tensor of shape {shape}, strides {stride} and offset {offset} reaches out of its {storage.numbers} numbers")
     return StoredTensor(storage, offset, shape, stride)
 
 
@@ -196,8 +193,8 @@ class Archive:
         """
         storage = stored.storage
         place, length = self._places.get(storage.key, (0, -1))
-        if length != storage.count * storage.dtype.itemsize or place + length > self._size:
-            raise ModelError(f"the checkpoint {self.path} is damaged: storage {storage.key} should have {storage.count} numbers")
+        if length != storage.numbers * storage.dtype.itemsize or place + length > self._size:
+            raise ModelError(f"the checkpoint {self.path} is damaged: storage {storage.key} should have {storage.numbers} numbers")
         if not math.prod(stored.shape):
             return torch.empty(stored.shape, dtype=storage.dtype)
         self._file.seek(place)

@@ -174,6 +174,13 @@ def test_a_pickle_cannot_change_the_classes_that_it_is_given(tmp_path: Path) -> 
     assert not any(hasattr(each, "mark") for each in (argparse.Namespace, os.system, Placeholder, torch._utils._rebuild_tensor_v2))
 
 
+@pytest.mark.parametrize("state", [b"}X\x05\x00\x00\x00shapeK\x09s", b"N}X\x05\x00\x00\x00shapeK\x09s\x86"], ids=["dict", "slots"])
+def test_a_pickle_cannot_change_a_tensor_after_it_was_checked(tmp_path: Path, state: bytes) -> None:
+    changed = tensor_program(4, 0, (4,), (1,))[:-1] + state + b"b."
+    with pytest.raises(ModelError, match="damaged"):
+        Archive(in_zip(tmp_path / "file.pt", changed))
+
+
 def test_a_view_is_read_as_it_was_saved(tmp_path: Path) -> None:
     path = tmp_path / "view.pt"
     torch.save({"view": published_files.shared_view(), "empty": torch.zeros(0, 3), "one": torch.tensor(2.5)}, path)
