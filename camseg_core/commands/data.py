@@ -150,9 +150,10 @@ def _text(root: Path, name: str, kind: SetKind, checks: Sequence[SplitCheck], sh
             f"{width}x{height}" + (f" ({count})" if len(check.sizes) > 1 else "") for (width, height), count in check.sizes.items()
         )
         labelled = f", {100 * check.labelled:.1f} % of the pixels labelled" if check.read else ""
-        lines.append(f"{check.split}: {check.frames} frames{f', {sizes}' if sizes else ''}{labelled}")
-        if check.read:
-            lines += [f"  {each.label.name:<14} {100 * each.share:6.2f} %  in {each.frames} frames" for each in check.classes]
+        lines.append(f"{check.split}: {_frames(check.frames)}{f', {sizes}' if sizes else ''}{labelled}")
+        lines += [f"  {each.label.name:<14} {100 * each.share:6.2f} %  in {_frames(each.frames)}" for each in check.classes if each.frames]
+        absent = [each.label.name for each in check.classes if not each.frames]
+        lines += [f"  in no frame: {', '.join(absent)}"] if check.read and absent else []
         for problem in Problem:
             found = [finding for finding in check.findings if finding.problem is problem]
             lines += [f"  {problem.value}: {finding.text}" for finding in found[:FINDINGS_SHOWN]]
@@ -162,3 +163,7 @@ def _text(root: Path, name: str, kind: SetKind, checks: Sequence[SplitCheck], sh
     lines.append(f"contact sheet: {sheet}" if sheet is not None else "no contact sheet: no frame could be read")
     lines.append("nothing is wrong" if not wrong else f"{wrong} finding{'' if wrong == 1 else 's'}")
     return lines
+
+
+def _frames(count: int) -> str:
+    return f"{count} frame{'' if count == 1 else 's'}"

@@ -115,9 +115,10 @@ def _known(
 
 
 def _acdc(title: str, weathers: tuple[str, ...], detect: Callable[[Path], bool]) -> SetKind:
+    weather = weathers[0] if len(weathers) == 1 else "WEATHER"
     layout = (
-        "rgb_anon/WEATHER/SPLIT/SEQUENCE/NAME_rgb_anon.png",
-        "gt/WEATHER/SPLIT/SEQUENCE/NAME_gt_labelIds.png",
+        f"rgb_anon/{weather}/SPLIT/SEQUENCE/NAME_rgb_anon.png",
+        f"gt/{weather}/SPLIT/SEQUENCE/NAME_gt_labelIds.png",
         "reference frames (splits train_ref, val_ref): NAME_rgb_ref_anon.png, NAME_gt_ref_labelIds.png",
     )
     scan, splits = partial(acdc.scan, weathers=weathers), partial(acdc.splits, weathers=weathers)

@@ -69,6 +69,22 @@ def test_a_data_set_in_compressed_images(tmp_path: Path, camseg: Commands, form:
     assert not any(info.k)  # not calibrated, as CameraInfo has it
 
 
+def test_a_data_set_of_another_kind(tmp_path: Path, camseg: Commands) -> None:
+    for split in ("val", "train"):
+        images, labels = (tmp_path / "data" / part / split / "aachen" for part in ("leftImg8bit", "gtFine"))
+        images.mkdir(parents=True)
+        labels.mkdir(parents=True)
+        cv2.imwrite(str(images / "aachen_000000_000019_leftImg8bit.png"), np.full((8, 10, 3), 7, np.uint8))
+        cv2.imwrite(str(labels / "aachen_000000_000019_gtFine_labelIds.png"), np.full((8, 10), 26 if split == "val" else 7, np.uint8))
+    assert camseg("make", tmp_path / "bag", "--data", tmp_path / "data")[0] == 0
+    assert [set(bytes(message.data)) for message in messages(tmp_path / "bag", "/camera/labels")] == [{13}]
+    assert camseg("make", tmp_path / "both", "--data", tmp_path / "data", "--dataset", "cityscapes", "--split", "train+val")[0] == 0
+    assert [set(bytes(message.data)) for message in messages(tmp_path / "both", "/camera/labels")] == [{0}, {13}]
+    code, _, said = camseg("make", tmp_path / "none", "--data", tmp_path / "data", "--dataset", "acdc")
+    assert code == 2
+    assert "no split 'val' in" in said
+
+
 def test_a_folder_of_images_without_labels(tmp_path: Path, camseg: Commands) -> None:
     (tmp_path / "images").mkdir()
     for index in (2, 10):
