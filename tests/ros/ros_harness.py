@@ -232,9 +232,12 @@ class Bench:
         return self.answers["mask"][-len(messages) :]
 
     def status(
-        self, condition: Callable[[dict[str, str]], bool], what: str, part: str = "camera"
+        self, condition: Callable[[dict[str, str]], bool], what: str, part: str = "camera", level: bytes | None = None
     ) -> tuple[DiagnosticStatus, dict[str, str]]:
-        """The first status of `part` (a camera or the model) from now on whose values meet `condition`, and its values."""
+        """The first status of `part` (a camera or the model) from now on whose values meet `condition`, and its values.
+
+        With `level`, it has that one as well: a report that was on its way before may still come in.
+        """
         self.diagnostics.clear()
         found: list[tuple[DiagnosticStatus, dict[str, str]]] = []
 
@@ -242,7 +245,7 @@ class Bench:
             while self.diagnostics and not found:
                 for status in self.diagnostics.pop(0).status:
                     values = {value.key: value.value for value in status.values}
-                    if status.name.endswith(f": {part}") and condition(values):
+                    if status.name.endswith(f": {part}") and level in (None, status.level) and condition(values):
                         found.append((status, values))
             return bool(found)
 
