@@ -24,4 +24,4 @@ def _train(options: argparse.Namespace) -> None:
         from camseg_core.training.recipe import Recipe, run
     recipe = load_yaml(options.config, Recipe, options.set)
     with training_packages(), training_run(options):
-        run(recipe, options.data, options.run_folder, options.out, options.autoencoder, options.device)
+        run(recipe, options.data, options.run_folder, options.out, options.autoencoder, options.device, options.workers)

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from camseg_core.commands.extras import packages_for
+from camseg_core.commands.options import at_least
 from camseg_core.errors import ConfigError
 
 _EPILOG = """\
@@ -37,6 +38,13 @@ def add_training_options(parser: argparse.ArgumentParser, command: str, config: 
         help="folder for the state, the log and the curves; as runs/NAME",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the trained model goes")
+    parser.add_argument(
+        "--workers",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="processes that read and augment frames in the background, for each that trains; 0: between the steps (default: %(default)s)",
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="what computes (default: %(default)s)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="ENTRY=VALUE", help=f"change an entry of FILE, as in --set {entry}=100; repeatable"

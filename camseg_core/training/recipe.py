@@ -50,7 +50,7 @@ class Recipe:
     training: TransformerTraining = field(default_factory=TransformerTraining)
 
 
-def run_autoencoder(recipe: AutoencoderRecipe, data: Path, run: Path, out: Path, device: str = "cpu") -> None:
+def run_autoencoder(recipe: AutoencoderRecipe, data: Path, run: Path, out: Path, device: str = "cpu", workers: int = 0) -> None:
     """Train an autoencoder and write its folder to `out`, with `val.json`; started again with the same `run`, it goes on.
 
     Raises:
@@ -60,7 +60,7 @@ def run_autoencoder(recipe: AutoencoderRecipe, data: Path, run: Path, out: Path,
     """
     if (recipe.mask is None) == (recipe.picture is None):
         raise ConfigError("the configuration describes either a mask autoencoder (mask:) or a picture autoencoder (picture:)")
-    with processes(device) as among:
+    with processes(device, workers) as among:
         check_batch(recipe.mask or recipe.picture, among)
         train, val, labels = load_frames(recipe.data, data)
         remember(recipe, run, among)
@@ -77,7 +77,7 @@ def run_autoencoder(recipe: AutoencoderRecipe, data: Path, run: Path, out: Path,
             logger.info("wrote %s; masks of val through it: mIoU %s", out, result.get("mean_iou", "not measured for pictures"))
 
 
-def run(recipe: Recipe, data: Path, run: Path, out: Path, autoencoder: Path | None = None, device: str = "cpu") -> None:
+def run(recipe: Recipe, data: Path, run: Path, out: Path, autoencoder: Path | None = None, device: str = "cpu", workers: int = 0) -> None:
     """Train a model, and write its checkpoint folder to `out`: exported, scored on `val`, with a model card.
 
     `autoencoder` is the folder of a trained autoencoder. Started again with the same `run`, it goes on where it was. Under `torchrun`
@@ -90,7 +90,7 @@ def run(recipe: Recipe, data: Path, run: Path, out: Path, autoencoder: Path | No
         CamSegError: the loss became NaN, or the run was asked to stop.
     """
     config = _model_config(recipe.model)
-    with processes(device) as among:
+    with processes(device, workers) as among:
         # everything that can be wrong is found before the first step, and before the configuration is kept
         recipe.training.check(config)
         check_batch(recipe.training, among)
@@ -110,7 +110,7 @@ def run(recipe: Recipe, data: Path, run: Path, out: Path, autoencoder: Path | No
             model.image_encoder.load_imagenet()
         trained = train_in(recipe.training, model, train, val, run, among)
         if among.leads:
-            own = f"{recipe.autoencoder.loop.steps} steps of the autoencoder"
+            own = f"{recipe.autoencoder.loop.in_steps(len(train), recipe.autoencoder.batch).steps} steps of the autoencoder"
             history = {
                 "command": "camseg train --config config/train/camseg-lite.yaml --data <CamVid root> --run runs/lite --out <folder>",
                 "began": f"{own if autoencoder is None else 'An autoencoder trained before'}, then ",
