@@ -152,7 +152,7 @@ def share(objective: Objective, averaged: nn.Module, among: Processes, strategy:
     if strategy == "fsdp":
         mesh = init_device_mesh(among.device.type, (among.count,))
         for root in (objective, averaged):
-            for part in (*_blocks(root), root):
+            for part in (*repeated_blocks(root), root):
                 fully_shard(part, mesh=mesh)
         return objective
     if among.device.type == "cuda":
@@ -170,11 +170,16 @@ def gathering(objective: nn.Module, last: bool) -> AbstractContextManager[object
     return nullcontext() if last or not isinstance(objective, DistributedDataParallel) else objective.no_sync()
 
 
-def _blocks(root: nn.Module) -> Iterable[nn.Module]:
+def repeated_blocks(root: nn.Module) -> Iterable[nn.Module]:
     """The repeated blocks of transformers and denoisers: the unit in which FSDP gathers weights."""
     for name, part in root.named_modules():
         if isinstance(part, nn.ModuleList) and name.rsplit(".", 1)[-1] in ("encoder_blocks", "decoder_blocks", "res_blocks"):
             yield from part
+
+
+def block_parameters(root: nn.Module) -> list[int]:
+    """How many parameters each block has: what FSDP gathers at once."""
+    return [sum(parameter.numel() for parameter in block.parameters()) for block in repeated_blocks(root)]
 
 
 def recompute_blocks(root: nn.Module) -> None:
@@ -182,7 +187,7 @@ def recompute_blocks(root: nn.Module) -> None:
 
     Loss and gradients are the same, as is what dropout drops. arXiv 1604.06174.
     """
-    for block in _blocks(root):
+    for block in repeated_blocks(root):
         block.recomputed = True  # type: ignore[assignment] # a flag, not a part
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import torch
 
-from camseg_core.data.sets import open_set
+from camseg_core.data.sets import SETS, open_set
 from camseg_core.errors import ConfigError
+from camseg_core.evaluation.roofline import DEVICES
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.config import CamSegConfig, load_config
 from camseg_core.model.sizes import CAM_SEG_BASE_768, CAMSEG_LITE
 from camseg_core.training.autoencoder import AutoencoderTraining, train_autoencoder
 from camseg_core.training.codec_folder import Codec, load_codec_into, save_codec
+from camseg_core.training.estimate import TrainingEstimate, estimate, estimate_lines
 from camseg_core.training.finish import finish
 from camseg_core.training.frames import Frames
 from camseg_core.training.loop import Run
@@ -48,6 +50,28 @@ class Recipe:
     data: str = "camvid"
     autoencoder: AutoencoderTraining = field(default_factory=AutoencoderTraining)
     training: TransformerTraining = field(default_factory=TransformerTraining)
+
+
+def estimate_run(recipe: Recipe, processes: int, data: Path | None = None, frames: int | None = None) -> TrainingEstimate:
+    """What `run` would take on so many devices, without the steps of a model's own autoencoder. `data` is read for the number of frames
+    and the classes alone; in its place, the number can be given, and the classes are then those of the data set's kind.
+
+    Raises:
+        ConfigError: the configuration cannot be used.
+        DataError: the data cannot be used.
+    """
+    config = model_config(recipe.model)
+    recipe.training.check(config)
+    if data is not None:
+        found = open_set(recipe.data, data, "train")
+        labels, frames = found.labels, frames or len(found.samples)
+    elif frames is None:
+        raise ConfigError("how long an epoch is follows from the frames: name the data set with --data, or their number with --frames")
+    elif recipe.data not in SETS:
+        raise ConfigError(f"unknown data set {recipe.data!r}; choose one of {', '.join(SETS)}")
+    else:
+        labels = SETS[recipe.data].labels
+    return estimate(config, labels, recipe.training, frames, processes)
 
 
 def run_autoencoder(recipe: AutoencoderRecipe, data: Path, run: Path, out: Path, device: str = "cpu", workers: int = 0) -> None:
@@ -89,7 +113,7 @@ def run(recipe: Recipe, data: Path, run: Path, out: Path, autoencoder: Path | No
         ModelError: the autoencoder does not fit the model.
         CamSegError: the loss became NaN, or the run was asked to stop.
     """
-    config = _model_config(recipe.model)
+    config = model_config(recipe.model)
     with processes(device, workers) as among:
         # everything that can be wrong is found before the first step, and before the configuration is kept
         recipe.training.check(config)
@@ -97,6 +121,9 @@ def run(recipe: Recipe, data: Path, run: Path, out: Path, autoencoder: Path | No
         if autoencoder is None:
             _check_own_autoencoder(recipe, config, among)
         train, val, labels = load_frames(recipe.data, data)
+        if among.leads:
+            found = estimate(config, labels, recipe.training, len(train), among.count, compare=False)
+            logger.info("what this takes, by count:\n%s", "\n".join(estimate_lines(found, DEVICES)))
         torch.manual_seed(recipe.training.loop.seed)
         model = CamSeg(config, labels)
         codec = model.mask_autoencoder or model.autoencoder
@@ -140,7 +167,7 @@ def _own_autoencoder(config: AutoencoderTraining, train: Frames, run: Path, amon
     return folder
 
 
-def _model_config(name: str) -> CamSegConfig:
+def model_config(name: str) -> CamSegConfig:
     if name in _MODELS:
         return _MODELS[name]
     if not Path(name).is_file():

@@ -12,7 +12,6 @@ from camvid_folder import DAMAGES, Damage, write_camvid
 from camseg_core.data.augment import Augment
 from camseg_core.data.camvid import CamVid
 from camseg_core.data.image_file import read_rgb
-from camseg_core.data.sample import Sample
 from camseg_core.errors import DataError, ModelError
 from camseg_core.evaluation.metrics import Confusion
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, UNLABELLED, cityscapes_labels, color_table, read_labels, write_labels
