@@ -1,5 +1,6 @@
 """Training of the mask autoencoder, KL or VQ: cross-entropy on reconstructed classes, and a light pull on the latents."""
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from camseg_core.labels import UNLABELLED
 from camseg_core.model.config import MaskAutoencoderConfig
 from camseg_core.model.mask_autoencoder import MaskAutoencoder, kl_divergence
 from camseg_core.training.frames import Frames, fill_unlabelled
-from camseg_core.training.loading import prepared
+from camseg_core.training.loading import Batch, prepared
 from camseg_core.training.loop import LoopConfig, Run, train
 from camseg_core.training.pixel_loss import pixel_loss
 from camseg_core.training.seeds import generator
@@ -58,10 +59,9 @@ def train_autoencoder(config: AutoencoderTraining, frames: Frames, run: Run) -> 
     stream = FrameStream(frames, Augment(config.crop, scale=(0.15, 1.0), ignore=UNLABELLED, color=False), seed)
     weights = frames.class_weights(config.model.classes).to(device)
     cells = (config.model.latent_channels, *(side // config.model.stride for side in config.crop))
-    batch = prepared(stream.batch, run.processes, config.batch, loop.accumulate)
     name, pull = ("kl", config.kl_weight) if config.model.codebook_size is None else ("commitment", config.commitment_weight)
 
-    def loss(step: int, part: int = 0) -> tuple[Tensor, dict[str, float]]:
+    def loss(batch: Batch, step: int, part: int = 0) -> tuple[Tensor, dict[str, float]]:
         numbers = run.processes.samples(step, config.batch, part, loop.accumulate)
         _, indices = batch(numbers)
         noise = torch.stack([torch.randn(cells, generator=generator(seed, "posterior", number)) for number in numbers])
@@ -70,7 +70,8 @@ def train_autoencoder(config: AutoencoderTraining, frames: Frames, run: Run) -> 
         reconstruction = pixel_loss(logits, indices.to(device), weights, jaccard_weight=0.0)
         return reconstruction.total + pull * penalty, {"ce": reconstruction.cross_entropy, name: penalty.item()}
 
-    averaged = train(model, loss, loop, run, config.batch)
+    with prepared(stream.batch, run.processes, config.batch, loop.accumulate) as batch:
+        averaged = train(model, functools.partial(loss, batch), loop, run, config.batch)
     assert isinstance(averaged, MaskAutoencoder)
     set_latent_statistics(averaged.eval(), frames)
     return averaged

@@ -19,7 +19,7 @@ from camseg_core.model.config import LightDecoderConfig
 from camseg_core.model.mask_autoencoder import MaskDecoder
 from camseg_core.training.autoencoder import pad_to_multiple
 from camseg_core.training.frames import Frames, as_first, train_id_table
-from camseg_core.training.loading import prepared
+from camseg_core.training.loading import Batch, prepared
 from camseg_core.training.loop import LoopConfig, Run, Validation, train
 from camseg_core.training.pixel_loss import pixel_loss
 from camseg_core.training.seeds import generator
@@ -97,9 +97,8 @@ def train_light_decoder(
     stream = FrameStream(frames, Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=False), seed)
     train_ids, to_class = train_id_table(model.labels), _class_table(model).to(device)
     weights = torch.ones(len(model.labels) + 1, device=device)
-    batch = prepared(stream.batch, run.processes, config.batch, loop.accumulate)
 
-    def loss(step: int, part: int = 0) -> tuple[Tensor, dict[str, float]]:
+    def loss(batch: Batch, step: int, part: int = 0) -> tuple[Tensor, dict[str, float]]:
         numbers = run.processes.samples(step, config.batch, part, loop.accumulate)
         _, indices = batch(numbers)
         drawn = train_ids[indices.long()].to(device)
@@ -111,7 +110,8 @@ def train_light_decoder(
         parts = pixel_loss(logits, to_class[target.long()], weights, config.jaccard_weight)
         return parts.total, {"cross_entropy": parts.cross_entropy, "jaccard": parts.jaccard}
 
-    averaged = train(decoder, loss, loop, run, config.batch, validate=validate)
+    with prepared(stream.batch, run.processes, config.batch, loop.accumulate) as batch:
+        averaged = train(decoder, functools.partial(loss, batch), loop, run, config.batch, validate=validate)
     assert isinstance(averaged, MaskDecoder)
     model.light_decoder = averaged
     return model.eval()

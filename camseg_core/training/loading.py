@@ -1,8 +1,11 @@
 """Batches prepared ahead by worker processes, while the device computes the step before."""
 
 import itertools
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import cv2
 from torch import Tensor
@@ -17,13 +20,21 @@ Batch = Callable[[range], tuple[Tensor, Tensor]]
 _AHEAD = 2  # batches that each worker has ready
 
 
-def prepared(batch: Batch, among: Processes, size: int, parts: int = 1) -> Batch:
-    """`batch` itself, or, where `among` has workers, the same answers made ahead by them.
+@contextmanager
+def prepared(batch: Batch, among: Processes, size: int, parts: int = 1) -> Iterator[Batch]:
+    """`batch` itself, or, where `among` has workers, the same answers made ahead by them; they end with the context.
 
     What is made ahead are this process's samples of one step after the other, see `Processes.samples`, whose arguments `size` and `parts`
     are. A question out of this order, such as the first of a resumed run, starts a new order from there.
     """
-    return batch if among.workers == 0 else _Ahead(batch, among, size, parts)
+    if among.workers == 0:
+        yield batch
+        return
+    ahead = _Ahead(batch, among, size, parts)
+    try:
+        yield ahead
+    finally:
+        ahead.close()
 
 
 class _Ahead:
@@ -32,9 +43,12 @@ class _Ahead:
         self._expected: Iterator[range] = iter(())
         self._answers: Iterator[tuple[Tensor, Tensor] | CamSegError] = iter(())
 
+    def close(self) -> None:
+        self._answers = iter(())  # the loader ends its workers with the last reference to what it gives
+
     def __call__(self, numbers: range) -> tuple[Tensor, Tensor]:
         if next(self._expected, None) != numbers:
-            self._expected = self._from(numbers)
+            self._expected = _following(numbers, self._among, self._size, self._parts)
             next(self._expected)
             self._answers = iter(self._loader(numbers))
         answer = next(self._answers)
@@ -42,24 +56,26 @@ class _Ahead:
             raise answer
         return answer
 
-    def _from(self, numbers: range) -> Iterator[range]:
-        for step in itertools.count(numbers.start // self._size):
-            for part in range(self._parts):
-                found = self._among.samples(step, self._size, part, self._parts)
-                if found.start >= numbers.start:
-                    yield found
-
     def _loader(self, numbers: range) -> "DataLoader[tuple[Tensor, Tensor] | CamSegError]":
         return DataLoader(
             _Answers(self._batch),
             batch_size=None,
-            sampler=self._from(numbers),
+            sampler=_following(numbers, self._among, self._size, self._parts),
             num_workers=self._among.workers,
             prefetch_factor=_AHEAD,
             worker_init_fn=_begin,
             multiprocessing_context="fork",  # frames that are held in memory are then shared
             pin_memory=self._among.device.type == "cuda",
         )
+
+
+def _following(numbers: range, among: Processes, size: int, parts: int) -> Iterator[range]:
+    """These numbers, and those that the process takes afterwards."""
+    for step in itertools.count(numbers.start // size):
+        for part in range(parts):
+            found = among.samples(step, size, part, parts)
+            if found.start >= numbers.start:
+                yield found
 
 
 class _Answers(Dataset[tuple[Tensor, Tensor] | CamSegError]):
@@ -74,7 +90,15 @@ class _Answers(Dataset[tuple[Tensor, Tensor] | CamSegError]):
 
 
 def _begin(worker: int) -> None:
-    """The training is told when to stop, and its workers end with it; they get the same signals where these go to the whole group."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    """A wish to stop is for the training, which needs its workers to the end of the step, and often goes to all processes of a group.
+    So it is the training's own SIGTERM alone that ends a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_await_end, args=(os.getppid(),), daemon=True).start()
     cv2.setNumThreads(0)
+
+
+def _await_end(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

@@ -1,5 +1,6 @@
 """Training of the picture autoencoder, the published layout's codec, on camera images and on masks drawn as colour pictures."""
 
+import functools
 import math
 from dataclasses import dataclass, field
 
@@ -72,11 +73,9 @@ def train_picture_autoencoder(config: PictureAutoencoderTraining, frames: Frames
         is_image = torch.tensor([number % 2 == 0 for number in numbers]).view(-1, 1, 1, 1)
         return torch.where(is_image, images * 2 - 1, draw(train_id[indices.long()])).to(device)
 
-    ahead = prepared(stream.batch, run.processes, config.batch, loop.accumulate)
-
-    def loss(step: int, part: int = 0) -> tuple[Tensor, dict[str, float]]:
+    def loss(batch: Batch, step: int, part: int = 0) -> tuple[Tensor, dict[str, float]]:
         numbers = run.processes.samples(step, config.batch, part, loop.accumulate)
-        truth = pictures(numbers, ahead)
+        truth = pictures(numbers, batch)
         noise = torch.stack([torch.randn(cells, generator=generator(seed, "posterior", number)) for number in numbers]).to(device)
         with loop.autocast(device):
             mean, log_variance = (moment.float() for moment in model.posterior(truth))
@@ -86,7 +85,8 @@ def train_picture_autoencoder(config: PictureAutoencoderTraining, frames: Frames
         divergence = kl_divergence(mean, log_variance) * (mean.numel() / truth.numel())
         return error + config.kl_weight * divergence, {"error": error.item(), "kl": divergence.item()}
 
-    averaged = train(model, loss, loop, run, config.batch)
+    with prepared(stream.batch, run.processes, config.batch, loop.accumulate) as batch:
+        averaged = train(model, functools.partial(loss, batch), loop, run, config.batch)
     assert isinstance(averaged, Autoencoder)
     averaged.eval()
     with torch.no_grad():

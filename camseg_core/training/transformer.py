@@ -22,8 +22,8 @@ from camseg_core.model.samplers import SamplerOptions
 from camseg_core.training.autoencoder import pad_to_multiple
 from camseg_core.training.frames import Frames
 from camseg_core.training.latents import FreshLatents, KeptLatents
-from camseg_core.training.loading import prepared
-from camseg_core.training.loop import LoopConfig, Run, Validation, train
+from camseg_core.training.loading import Batch, prepared
+from camseg_core.training.loop import LoopConfig, Loss, Run, Validation, train
 from camseg_core.training.objectives import Cut, TaskLoss, published_objective, task_objective
 from camseg_core.training.parallel import recompute_blocks
 from camseg_core.training.stream import FrameStream
@@ -104,27 +104,30 @@ def train_transformer(
     if config.recompute_blocks:
         recompute_blocks(model)
     stream = FrameStream(frames, _augmentation(config), seed)
-    ahead = prepared(stream.batch, run.processes, config.batch, loop.accumulate)
-    shared = (config.all_hidden, loop, run.processes)
-    if model.mask_autoencoder is not None:
-        weights = frames.class_weights(len(model.labels))
-        loss = task_objective(model, ahead, config.batch, weights, config.task, *shared, config.hidden_cut)
-    elif config.augment in ("crop", "vary"):
-        fresh = FreshLatents(model, ahead, device)
-        loss = published_objective(model, fresh, config.batch, *shared, config.repeats, config.hidden_cut)
-    else:
-        path = _latents_file(config, run.folder)
-        kept = KeptLatents(model, frames, config.crop, config.augment == "flip", seed, path, run.processes)
-        loss = published_objective(model, kept, config.batch, *shared, config.repeats, config.hidden_cut)
 
     def rate(name: str) -> float:
         if name.startswith("mask_autoencoder."):
             return config.decoder_lr
         return config.backbone_lr if name.startswith(("image_encoder.stem", "image_encoder.blocks")) else 1.0
 
-    averaged = train(model, loss, loop, run, config.batch, rate, validate)
+    with prepared(stream.batch, run.processes, config.batch, loop.accumulate) as batch:
+        loss = _objective(config, loop, model, frames, batch, run)
+        averaged = train(model, loss, loop, run, config.batch, rate, validate)
     assert isinstance(averaged, CamSeg)
     return averaged.eval()
+
+
+def _objective(config: TransformerTraining, loop: LoopConfig, model: CamSeg, frames: Frames, batch: Batch, run: Run) -> Loss:
+    shared = (config.all_hidden, loop, run.processes)
+    if model.mask_autoencoder is not None:
+        weights = frames.class_weights(len(model.labels))
+        return task_objective(model, batch, config.batch, weights, config.task, *shared, config.hidden_cut)
+    if config.augment in ("crop", "vary"):
+        latents: Batch = FreshLatents(model, batch, run.processes.device)
+    else:
+        path = _latents_file(config, run.folder)
+        latents = KeptLatents(model, frames, config.crop, config.augment == "flip", loop.seed, path, run.processes)
+    return published_objective(model, latents, config.batch, *shared, config.repeats, config.hidden_cut)
 
 
 def _augmentation(config: TransformerTraining) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
