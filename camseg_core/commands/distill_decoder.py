@@ -24,4 +24,4 @@ def _train(options: argparse.Namespace) -> None:
         from camseg_core.training.distill import LightDecoderRecipe, run_light_decoder
     recipe = load_yaml(options.config, LightDecoderRecipe, options.set)
     with training_packages(), training_run(options):
-        run_light_decoder(recipe, options.model, options.data, options.run_folder, options.out, options.device)
+        run_light_decoder(recipe, options.model, options.data, options.run_folder, options.out, options.device, options.workers)

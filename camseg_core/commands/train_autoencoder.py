@@ -18,4 +18,4 @@ def _train(options: argparse.Namespace) -> None:
         from camseg_core.training.recipe import AutoencoderRecipe, run_autoencoder
     recipe = load_yaml(options.config, AutoencoderRecipe, options.set)
     with training_packages(), training_run(options):
-        run_autoencoder(recipe, options.data, options.run_folder, options.out, options.device)
+        run_autoencoder(recipe, options.data, options.run_folder, options.out, options.device, options.workers)

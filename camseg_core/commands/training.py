@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from camseg_core.commands.extras import packages_for
+from camseg_core.commands.options import at_least
 from camseg_core.errors import ConfigError
 
 _EPILOG = """\
@@ -20,23 +21,33 @@ Several processes: torchrun --nproc-per-node N -m camseg_core.cli -- {command} .
 """
 
 
-def add_training_options(parser: argparse.ArgumentParser, command: str, config: str, entry: str) -> None:
-    """Add what both commands take; `config` is the file that the project brings along, and `entry` an entry in it for --set."""
+def add_training_options(parser: argparse.ArgumentParser, command: str, config: str, entry: str, folders: bool = True) -> None:
+    """Add what both commands take; `config` is the file that the project brings along, and `entry` an entry in it for --set.
+
+    Without `folders` it is the command that asks for --data, --run and --out where they are missing.
+    """
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG.format(command=command)
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help=f"what to train and how, such as {config}")
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="ROOT", help="the data set: train/ and val/, each with images/ and labels/"
+        "--data", type=Path, required=folders, metavar="ROOT", help="the data set: train/ and val/, each with images/ and labels/"
     )
     parser.add_argument(
         "--run",
         type=Path,
-        required=True,
+        required=folders,
         dest="run_folder",
         metavar="RUN",
         help="folder for the state, the log and the curves; as runs/NAME",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the trained model goes")
+    parser.add_argument("--out", type=Path, required=folders, metavar="FOLDER", help="where the trained model goes")
+    parser.add_argument(
+        "--workers",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="processes that read and augment frames in the background, for each that trains; 0: between the steps (default: %(default)s)",
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="what computes (default: %(default)s)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="ENTRY=VALUE", help=f"change an entry of FILE, as in --set {entry}=100; repeatable"

@@ -24,11 +24,16 @@ CAVEAT = (
 
 @dataclass(frozen=True)
 class Device:
-    """A device's peaks: memory bandwidth in bytes/s, and for each precision operations/s (a multiply-accumulate is two)."""
+    """A device's peaks: memory bandwidth in bytes/s, and for each precision operations/s (a multiply-accumulate is two).
+
+    For those that one trains on also `training`, operations/s of dense matrices in bf16 or fp16 with sums in fp32, and `memory` in bytes.
+    """
 
     name: str
     bandwidth: float
     operations: Mapping[str, float]
+    training: float | None = None
+    memory: float | None = None
 
 
 # Rates are of the tensor cores for dense matrices (data sheets print those for 2:4 sparse ones, twice as high). Of the Jetsons, the GPU
@@ -42,10 +47,11 @@ DEVICES = (
     # "Super" power mode of JetPack 6.2.
     Device("Orin NX 16 GB", 102.4e9, {"fp16": 15e12, "int8": 30e12}),
     # NVIDIA Ada GPU Architecture whitepaper v2.01, appendix A: dense FP16 with FP16 accumulation 330.3 TFLOPS (165.2 with FP32), INT8
-    # 660.6 TOPS; 1008 GB/s.
-    Device("RTX 4090", 1008e9, {"fp16": 330.3e12, "int8": 660.6e12}),
-    # NVIDIA H100 Tensor Core GPU Architecture whitepaper and data sheet, SXM5: dense FP16 989.4 TFLOPS, INT8 1978.9 TOPS; 3.35 TB/s.
-    Device("H100 SXM", 3350e9, {"fp16": 989.4e12, "int8": 1978.9e12}),
+    # 660.6 TOPS; 1008 GB/s, 24 GB.
+    Device("RTX 4090", 1008e9, {"fp16": 330.3e12, "int8": 660.6e12}, training=165.2e12, memory=24e9),
+    # NVIDIA H100 Tensor Core GPU Architecture whitepaper and data sheet, SXM5: dense FP16 989.4 TFLOPS, INT8 1978.9 TOPS; 3.35 TB/s,
+    # 80 GB. Sums are in FP32 either way.
+    Device("H100 SXM", 3350e9, {"fp16": 989.4e12, "int8": 1978.9e12}, training=989.4e12, memory=80e9),
 )
 """The devices that tables list."""
 

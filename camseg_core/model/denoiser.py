@@ -8,6 +8,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from camseg_core.model.config import DenoiserConfig
 
@@ -29,13 +30,21 @@ class _TimeEmbedding(nn.Module):
 
 
 class _ResidualBlock(nn.Module):
+    """For `recomputed` see `recompute_blocks`."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.recomputed = False
         self.in_ln = nn.LayerNorm(width, eps=1e-6)
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 3 * width))
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        if self.recomputed and torch.is_grad_enabled():
+            return checkpoint(self._pass, x, modulation, use_reentrant=False)
+        return self._pass(x, modulation)
+
+    def _pass(self, x: Tensor, modulation: Tensor) -> Tensor:
         shift, scale, gate = self.adaLN_modulation(modulation).chunk(3, dim=-1)
         return x + gate * self.mlp(self.in_ln(x) * (1 + scale) + shift)
 

@@ -7,6 +7,7 @@ arXiv 2111.06377 (masked autoencoders).
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from camseg_core.model.config import TransformerConfig
 
@@ -27,6 +28,8 @@ class _Attention(nn.Module):
 
 
 class _Mlp(nn.Module):
+    """Drops out behind both layers, as the block that the published model is made of does."""
+
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
@@ -34,20 +37,27 @@ class _Mlp(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(self.fc2(F.gelu(self.fc1(x))), self.dropout, self.training)
+        inner = F.dropout(F.gelu(self.fc1(x)), self.dropout, self.training)
+        return F.dropout(self.fc2(inner), self.dropout, self.training)
 
 
 class _Block(nn.Module):
-    """A pre-norm transformer block over `(B, N, D)`."""
+    """A pre-norm transformer block over `(B, N, D)`; for `recomputed` see `recompute_blocks`."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
+        self.recomputed = False
         self.norm1 = nn.LayerNorm(config.width, eps=1e-6)
         self.attn = _Attention(config.width, config.heads, config.dropout)
         self.norm2 = nn.LayerNorm(config.width, eps=1e-6)
         self.mlp = _Mlp(config.width, config.mlp_ratio * config.width, config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.recomputed and torch.is_grad_enabled():
+            return checkpoint(self._pass, x, use_reentrant=False)
+        return self._pass(x)
+
+    def _pass(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 

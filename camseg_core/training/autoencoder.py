@@ -1,5 +1,6 @@
 """Training of the mask autoencoder, KL or VQ: cross-entropy on reconstructed classes, and a light pull on the latents."""
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from camseg_core.labels import UNLABELLED
 from camseg_core.model.config import MaskAutoencoderConfig
 from camseg_core.model.mask_autoencoder import MaskAutoencoder, kl_divergence
 from camseg_core.training.frames import Frames, fill_unlabelled
+from camseg_core.training.loading import Batch, prepared
 from camseg_core.training.loop import LoopConfig, Run, train
 from camseg_core.training.pixel_loss import pixel_loss
 from camseg_core.training.seeds import generator
@@ -51,24 +53,25 @@ def train_autoencoder(config: AutoencoderTraining, frames: Frames, run: Run) -> 
         ConfigError: the batch cannot be shared by the processes.
         CamSegError: see `train`.
     """
-    device, seed = run.processes.device, config.loop.seed
+    device, seed, loop = run.processes.device, config.loop.seed, config.loop.in_steps(len(frames), config.batch)
     torch.manual_seed(seed)
-    model = MaskAutoencoder(config.model).to(device, memory_format=config.loop.memory_format)  # type: ignore[call-overload]
+    model = MaskAutoencoder(config.model).to(device, memory_format=loop.memory_format)  # type: ignore[call-overload]
     stream = FrameStream(frames, Augment(config.crop, scale=(0.15, 1.0), ignore=UNLABELLED, color=False), seed)
     weights = frames.class_weights(config.model.classes).to(device)
     cells = (config.model.latent_channels, *(side // config.model.stride for side in config.crop))
     name, pull = ("kl", config.kl_weight) if config.model.codebook_size is None else ("commitment", config.commitment_weight)
 
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        numbers = run.processes.samples(step, config.batch)
-        _, indices = stream.batch(numbers)
+    def loss(batch: Batch, step: int, part: int = 0) -> tuple[Tensor, dict[str, float]]:
+        numbers = run.processes.samples(step, config.batch, part, loop.accumulate)
+        _, indices = batch(numbers)
         noise = torch.stack([torch.randn(cells, generator=generator(seed, "posterior", number)) for number in numbers])
-        with config.loop.autocast(device):
+        with loop.autocast(device):
             logits, penalty = model(fill_unlabelled(indices).to(device), noise.to(device))
         reconstruction = pixel_loss(logits, indices.to(device), weights, jaccard_weight=0.0)
         return reconstruction.total + pull * penalty, {"ce": reconstruction.cross_entropy, name: penalty.item()}
 
-    averaged = train(model, loss, config.loop, run, config.batch)
+    with prepared(stream.batch, run.processes, config.batch, loop.accumulate) as batch:
+        averaged = train(model, functools.partial(loss, batch), loop, run, config.batch)
     assert isinstance(averaged, MaskAutoencoder)
     set_latent_statistics(averaged.eval(), frames)
     return averaged
@@ -89,20 +92,23 @@ def reconstruction_confusion(model: MaskAutoencoder, frames: Frames, disturbance
     `disturbance` is the deviation of seeded normal noise that is added to the normalised latents in between.
     """
     confusion = Confusion(model.config.classes)
-    height, width = frames.indices.shape[1:]
-    for i, frame in enumerate(_whole_frames(model, frames)):
-        latents = model.encode(frame)
+    for i, (_, indices) in enumerate(frames):
+        latents = model.encode(_whole(indices, model.latent_mean.device))
         noise = torch.randn(latents.shape, generator=generator("disturbance", i)).to(latents)
         predicted = model.decode(latents + disturbance * noise).argmax(1)
-        confusion.add(frames.indices[i].numpy(), predicted[0, :height, :width].cpu().numpy())
+        height, width = indices.shape
+        confusion.add(indices.numpy(), predicted[0, :height, :width].cpu().numpy())
     return confusion
 
 
 def _whole_frames(model: MaskAutoencoder, frames: Frames) -> Iterator[Tensor]:
     """Class indices `(1, H, W)` of each frame without unlabelled pixels, padded to whole latent cells, on the model's device."""
-    for indices in frames.indices:
-        filled = fill_unlabelled(indices.unsqueeze(0))
-        yield pad_to_multiple(filled.unsqueeze(1).float(), 32).squeeze(1).long().to(model.latent_mean.device)
+    return (_whole(indices, model.latent_mean.device) for _, indices in frames)
+
+
+def _whole(indices: Tensor, device: torch.device) -> Tensor:
+    filled = fill_unlabelled(indices.unsqueeze(0))
+    return pad_to_multiple(filled.unsqueeze(1).float(), 32).squeeze(1).long().to(device)
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:

@@ -27,7 +27,7 @@ def save_codec(codec: Codec, folder: Path) -> None:
 
 
 def load_codec_into(codec: Codec, folder: Path) -> None:
-    """Give `codec` the weights of a folder.
+    """Give `codec` the weights of a folder: of an autoencoder, or of a whole model that has one of its kind.
 
     Raises:
         ModelError: the folder is missing or damaged, or holds an autoencoder of another kind or size.
@@ -40,13 +40,17 @@ def load_codec_into(codec: Codec, folder: Path) -> None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read the autoencoder's configuration {path}: {error}") from error
-    if not isinstance(content, dict) or list(content) != [kind]:
+    whole_model = isinstance(content, dict) and isinstance(content.get("transformer"), dict)  # a checkpoint folder: its own part is taken
+    if not isinstance(content, dict) or (list(content) != [kind] and not (whole_model and content.get(kind))):
         raise ModelError(f"{path} does not describe a {kind}, which the model to be trained has")
     found = build(config_class, content[kind], str(path), ModelError)
     if found != codec.config:
         raise ModelError(f"{path} is {found}, but the model to be trained has {codec.config}: train an autoencoder of that size")
     weights = folder / "model.safetensors"
     try:
-        codec.load_state_dict(load_file(weights))
+        tensors = load_file(weights)
+        if whole_model:
+            tensors = {name.removeprefix(f"{kind}."): t.float() for name, t in tensors.items() if name.startswith(f"{kind}.")}
+        codec.load_state_dict(tensors)
     except Exception as error:  # safetensors raises its own type, which is not exported
         raise ModelError(f"cannot read the autoencoder's weights {weights}: {str(error).splitlines()[0]}") from error

@@ -57,7 +57,9 @@ class LightDecoderRecipe:
     decoder: LightDecoderTraining = field(default_factory=LightDecoderTraining)
 
 
-def run_distillation(recipe: DistillationRecipe, start: Path, data: Path, run: Path, out: Path, device: str = "cpu") -> None:
+def run_distillation(
+    recipe: DistillationRecipe, start: Path, data: Path, run: Path, out: Path, device: str = "cpu", workers: int = 0
+) -> None:
     """Tune the model of the checkpoint folder `start` for few steps, and write the result to `out` as `run` does.
 
     Raises:
@@ -66,7 +68,7 @@ def run_distillation(recipe: DistillationRecipe, start: Path, data: Path, run: P
         ModelError: the checkpoint cannot be read.
         CamSegError: the loss became NaN, or the run was asked to stop.
     """
-    with processes(device) as among:
+    with processes(device, workers) as among:
         model = CamSeg.from_pretrained(start)
         if model.mask_autoencoder is None:
             raise ConfigError(f"{model.config.name} decodes masks as pictures: only models with a mask autoencoder can be distilled yet")
@@ -89,7 +91,9 @@ def run_distillation(recipe: DistillationRecipe, start: Path, data: Path, run: P
             finish(trained, open_set(recipe.data, data, "train").samples, open_set(recipe.data, data, "val").samples, run, out, facts)
 
 
-def run_light_decoder(recipe: LightDecoderRecipe, start: Path, data: Path, run: Path, out: Path, device: str = "cpu") -> None:
+def run_light_decoder(
+    recipe: LightDecoderRecipe, start: Path, data: Path, run: Path, out: Path, device: str = "cpu", workers: int = 0
+) -> None:
     """Train a light decoder for the model of the checkpoint folder `start`, and write that model with it to `out`, with `val.json`.
 
     The model's other weights and how they are stored stay as they are. Started again with the same `run`, it goes on.
@@ -100,13 +104,13 @@ def run_light_decoder(recipe: LightDecoderRecipe, start: Path, data: Path, run: 
         ModelError: the checkpoint cannot be read, or the decoder's sizes do not fit it.
         CamSegError: the loss became NaN, or the run was asked to stop.
     """
-    with processes(device) as among:
+    with processes(device, workers) as among:
         torch.manual_seed(recipe.decoder.loop.seed)
         model, stored = with_light_decoder(CamSeg.from_pretrained(start), recipe.decoder.model), stored_type(start)
         check_batch(recipe.decoder, among)
         train, val, _ = load_frames(recipe.data, data, model.labels)
-        shown = train.indices.unique().tolist()
-        missing = [label.name for index, label in enumerate(model.labels) if index not in shown]
+        counts = train.pixel_counts()
+        missing = [label.name for index, label in enumerate(model.labels) if not counts[index]]
         if missing and among.leads:
             logger.warning("no frame of train shows %s: the light decoder does not learn what has not been seen", ", ".join(missing))
         remember(recipe, run, among)

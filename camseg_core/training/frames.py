@@ -1,60 +1,189 @@
-"""A labelled data set held in memory, served as augmented batches of class indices."""
+"""A labelled data set as class indices for training: held in memory where it fits, read frame by frame where it does not."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import hashlib
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from camseg_core.data.sample import Sample
+from camseg_core.data.sample import Sample, Samples
 from camseg_core.errors import DataError
 from camseg_core.labels import UNLABELLED, Label
 
+logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
-class Frames:
-    """Frames of one size as uint8 tensors: `images` (N, 3, H, W) and class `indices` (N, H, W), 255 where unlabelled; and their names."""
+HELD_BYTES = 2 * 2**30
+"""Frames that take more than this are read as needed: every process of a training holds its own."""
 
-    images: Tensor
-    indices: Tensor
-    names: list[str]
+_PRINTED = 16  # frames whose labels tell a data set that is not held from another
+
+
+class Frames(ABC):
+    """Labelled frames by number: an image `(3, H, W)` and class indices `(H, W)`, both uint8, 255 where unlabelled."""
 
     @staticmethod
-    def load(samples: Iterable[Sample], labels: tuple[Label, ...]) -> "Frames":
-        """Hold all `samples`; a class index is the place of a label in `labels`, and a class that is not among them is unlabelled.
+    def load(samples: Samples | Sequence[Sample], labels: tuple[Label, ...], held_bytes: int = HELD_BYTES) -> "Frames":
+        """All `samples`; a class index is the place of a label in `labels`, and a class that is not among them is unlabelled.
+
+        They are held in memory if they take at most `held_bytes` and are all of one size; otherwise each is read when it is asked for.
 
         Raises:
-            DataError: no samples, or one whose size differs from the first's.
+            DataError: no samples, or one that cannot be read (of frames that are not held, when it is read).
         """
-        to_index = np.full(256, UNLABELLED, np.uint8)
-        to_index[[label.id for label in labels]] = np.arange(len(labels))
+        if len(samples) == 0:
+            raise DataError("the data set is empty: there is nothing to train on")
+        if len(samples) * _bytes_of(samples[0]) <= held_bytes:
+            held = HeldFrames.of(samples, labels)
+            if held is not None:
+                return held
+        logger.info("%d frames are read as needed: they differ in size, or take more than %.1f GB", len(samples), held_bytes / 1e9)
+        return ReadFrames(samples, labels)
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Image and class indices of a frame.
+
+        Raises:
+            DataError: a file of it cannot be read; the message names it.
+        """
+
+    @abstractmethod
+    def every(self, n: int) -> "Frames":
+        """Every n-th frame."""
+
+    @abstractmethod
+    def pixel_counts(self) -> npt.NDArray[np.int64]:
+        """How many pixels have each class index, `(256,)`; of frames that are not held, this reads all of them."""
+
+    @abstractmethod
+    def fingerprint(self) -> bytes:
+        """What tells these frames from others: of frames that are not held, a few of them."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return (self[index] for index in range(len(self)))
+
+    def size(self) -> tuple[int, int]:
+        """Height and width of the first frame."""
+        height, width = self[0][1].shape
+        return height, width
+
+    def class_weights(self, classes: int) -> Tensor:
+        """Weights `(classes,)` that raise rare classes: inverse square root of the pixel share, mean 1, at most 4."""
+        counts = torch.from_numpy(self.pixel_counts()[:classes]).double()
+        weights = (counts / counts.sum()).clamp_min(1e-4).rsqrt()
+        return (weights / weights.mean()).clamp_max(4.0).float()
+
+
+class HeldFrames(Frames):
+    """Frames of one size in memory: `images` (N, 3, H, W) and class `indices` (N, H, W); and their names."""
+
+    def __init__(self, images: Tensor, indices: Tensor, names: list[str]) -> None:
+        self.images, self.indices, self.names = images, indices, names
+
+    @staticmethod
+    def of(samples: Iterable[Sample], labels: tuple[Label, ...]) -> "HeldFrames | None":
+        """All `samples`, which are one or more; None if two of them differ in size."""
+        table = _index_table(labels)
         images: list[Tensor] = []
         indices: list[Tensor] = []
         names: list[str] = []
         for sample in samples:
-            if images and images[0].shape[1:] != sample.image.shape[:2]:
-                raise DataError(f"{sample.name} is {sample.image.shape[:2]}, {names[0]} is {tuple(images[0].shape[1:])}: sizes must agree")
-            images.append(torch.from_numpy(sample.image).permute(2, 0, 1))
-            indices.append(torch.from_numpy(to_index[sample.label]))
+            image, index = _tensors(sample, table)
+            if images and images[0].shape != image.shape:
+                return None
+            images.append(image)
+            indices.append(index)
             names.append(sample.name)
-        if not images:
-            raise DataError("the data set is empty: there is nothing to train on")
-        return Frames(torch.stack(images), torch.stack(indices), names)
+        return HeldFrames(torch.stack(images), torch.stack(indices), names)
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def every(self, n: int) -> "Frames":
-        """Every n-th frame."""
-        return Frames(self.images[::n], self.indices[::n], self.names[::n])
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.images[index], self.indices[index]
 
-    def class_weights(self, classes: int) -> Tensor:
-        """Weights `(classes,)` that raise rare classes: inverse square root of the pixel share, mean 1, at most 4."""
-        counts = torch.from_numpy(np.bincount(self.indices.numpy().ravel(), minlength=256)[:classes]).double()
-        weights = (counts / counts.sum()).clamp_min(1e-4).rsqrt()
-        return (weights / weights.mean()).clamp_max(4.0).float()
+    def every(self, n: int) -> "HeldFrames":
+        return HeldFrames(self.images[::n], self.indices[::n], self.names[::n])
+
+    def pixel_counts(self) -> npt.NDArray[np.int64]:
+        return np.bincount(self.indices.numpy().ravel(), minlength=256)
+
+    def fingerprint(self) -> bytes:
+        digest = hashlib.blake2b("\n".join(self.names).encode(), digest_size=16)
+        digest.update(self.images[0].numpy().tobytes() + self.indices.numpy().tobytes())
+        return digest.digest()
+
+
+class ReadFrames(Frames):
+    """Frames of any size, each read from `samples` when it is asked for; `numbers` says which of them, all by default."""
+
+    def __init__(self, samples: Samples | Sequence[Sample], labels: tuple[Label, ...], numbers: Sequence[int] | None = None) -> None:
+        self._samples, self._labels, self._table = samples, labels, _index_table(labels)
+        self._numbers = range(len(samples)) if numbers is None else numbers
+        self._counts: npt.NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return _tensors(self._samples[self._numbers[index]], self._table)
+
+    def every(self, n: int) -> "ReadFrames":
+        return ReadFrames(self._samples, self._labels, self._numbers[::n])
+
+    def pixel_counts(self) -> npt.NDArray[np.int64]:
+        if self._counts is None:
+            logger.info("reading %d frames once, to count the pixels of each class", len(self))
+            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:  # decoding lets other threads run
+                counts = threads.map(lambda index: np.bincount(self[index][1].numpy().ravel(), minlength=256), range(len(self)))
+                self._counts = np.sum(list(counts), axis=0)
+        return self._counts
+
+    def fingerprint(self) -> bytes:
+        digest = hashlib.blake2b(str(len(self)).encode(), digest_size=16)
+        for place in range(min(_PRINTED, len(self))):
+            sample = self._samples[self._numbers[place * len(self) // min(_PRINTED, len(self))]]
+            digest.update(sample.name.encode() + sample.label.tobytes() + (sample.image.tobytes() if place == 0 else b""))
+        return digest.digest()
+
+
+def _bytes_of(sample: Sample) -> int:
+    return sample.image.nbytes + sample.label.nbytes
+
+
+def _index_table(labels: tuple[Label, ...]) -> npt.NDArray[np.uint8]:
+    """The class index by train id."""
+    to_index = np.full(256, UNLABELLED, np.uint8)
+    to_index[[label.id for label in labels]] = np.arange(len(labels))
+    return to_index
+
+
+def _tensors(sample: Sample, table: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(sample.image).permute(2, 0, 1).contiguous(), torch.from_numpy(table[sample.label])
+
+
+def as_first(planes: Sequence[Tensor]) -> Tensor:
+    """Tensors `(…, H, W)` uint8 of different sizes as one `(N, …, h, w)` of the first's size, by the nearest pixel: to be shown."""
+    size = planes[0].shape[-2:]
+
+    def scaled(plane: Tensor) -> Tensor:
+        if plane.shape[-2:] == size:
+            return plane
+        maps = plane.reshape(1, -1, *plane.shape[-2:]).float()
+        return F.interpolate(maps, size, mode="nearest-exact").to(plane.dtype).reshape(*plane.shape[:-2], *size)
+
+    return torch.stack([scaled(plane) for plane in planes])
 
 
 def train_id_table(labels: tuple[Label, ...]) -> Tensor:

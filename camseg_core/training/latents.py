@@ -15,6 +15,7 @@ from camseg_core.model.camseg import CamSeg
 from camseg_core.model.picture_codec import draw
 from camseg_core.replacing import replacing
 from camseg_core.training.frames import Frames, train_id_table
+from camseg_core.training.loading import Batch
 from camseg_core.training.parallel import Processes
 from camseg_core.training.seeds import generator
 from camseg_core.training.stream import FrameStream
@@ -23,14 +24,14 @@ logger = logging.getLogger(__name__)
 
 
 class FreshLatents:
-    """Latents of augmented samples, encoded anew every time: what random crops and colours need."""
+    """Latents of augmented samples, encoded anew every time: what random crops and colours need. `batch` gives images and class indices."""
 
-    def __init__(self, model: CamSeg, stream: FrameStream, device: torch.device) -> None:
-        self._model, self._stream, self._device = model, stream, device
+    def __init__(self, model: CamSeg, batch: Batch, device: torch.device) -> None:
+        self._model, self._batch, self._device = model, batch, device
 
     def __call__(self, numbers: range) -> tuple[Tensor, Tensor]:
         """Latents of the samples' images and masks, each `(B, c, h, w)` on the CPU."""
-        images, indices = self._stream.batch(numbers)
+        images, indices = self._batch(numbers)
         return encode_pictures(self._model, images * 255, indices, self._device)
 
 
@@ -69,8 +70,9 @@ def _encode_all(model: CamSeg, frames: Frames, size: tuple[int, int], flips: boo
     latents: dict[str, list[Tensor]] = {"image": [], "mask": []}
     for flip in (False, True)[: 2 if flips else 1]:
         for i in range(len(frames)):
-            image = F.interpolate(frames.images[i : i + 1].float(), size, mode="bilinear", antialias=True)
-            indices = F.interpolate(frames.indices[i : i + 1].unsqueeze(1).float(), size, mode="nearest-exact").squeeze(1).to(torch.uint8)
+            image, indices = frames[i]
+            image = F.interpolate(image.unsqueeze(0).float(), size, mode="bilinear", antialias=True)
+            indices = F.interpolate(indices[None, None].float(), size, mode="nearest-exact").squeeze(1).to(torch.uint8)
             if flip:
                 image, indices = image.flip(3), indices.flip(2)
             for name, tensor in zip(latents, encode_pictures(model, image, indices, device), strict=True):
@@ -84,8 +86,7 @@ def _encode_all(model: CamSeg, frames: Frames, size: tuple[int, int], flips: boo
 def _fingerprint(model: CamSeg, frames: Frames) -> str:
     """What the latents are of: the frames and the autoencoder's weights."""
     assert model.autoencoder is not None
-    digest = hashlib.blake2b("\n".join(frames.names).encode(), digest_size=16)
-    digest.update(frames.images[0].numpy().tobytes() + frames.indices.numpy().tobytes())
+    digest = hashlib.blake2b(frames.fingerprint(), digest_size=16)
     for tensor in model.autoencoder.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

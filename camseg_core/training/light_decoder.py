@@ -1,7 +1,7 @@
 """Training of a light decoder for a model of the published layout, with everything else of the model frozen."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -18,7 +18,8 @@ from camseg_core.model.camseg import CamSeg
 from camseg_core.model.config import LightDecoderConfig
 from camseg_core.model.mask_autoencoder import MaskDecoder
 from camseg_core.training.autoencoder import pad_to_multiple
-from camseg_core.training.frames import Frames, train_id_table
+from camseg_core.training.frames import Frames, as_first, train_id_table
+from camseg_core.training.loading import Batch, prepared
 from camseg_core.training.loop import LoopConfig, Run, Validation, train
 from camseg_core.training.pixel_loss import pixel_loss
 from camseg_core.training.seeds import generator
@@ -88,20 +89,20 @@ def train_light_decoder(
         ConfigError: the batch cannot be shared by the processes.
         CamSegError: see `train`.
     """
-    device, seed = run.processes.device, config.loop.seed
+    device, seed, loop = run.processes.device, config.loop.seed, config.loop.in_steps(len(frames), config.batch)
     model.to(device).requires_grad_(False)
     decoder = model.light_decoder
     assert decoder is not None
-    decoder.to(memory_format=config.loop.memory_format).train().requires_grad_(True)  # type: ignore[call-overload]
+    decoder.to(memory_format=loop.memory_format).train().requires_grad_(True)  # type: ignore[call-overload]
     stream = FrameStream(frames, Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=False), seed)
     train_ids, to_class = train_id_table(model.labels), _class_table(model).to(device)
     weights = torch.ones(len(model.labels) + 1, device=device)
 
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        numbers = run.processes.samples(step, config.batch)
-        _, indices = stream.batch(numbers)
+    def loss(batch: Batch, step: int, part: int = 0) -> tuple[Tensor, dict[str, float]]:
+        numbers = run.processes.samples(step, config.batch, part, loop.accumulate)
+        _, indices = batch(numbers)
         drawn = train_ids[indices.long()].to(device)
-        with config.loop.autocast(device):
+        with loop.autocast(device):
             with torch.no_grad():
                 latents = model.encode_mask(drawn).float()
                 target = model.decode_mask(latents, exact=True) if config.teacher == "exact" else drawn
@@ -109,7 +110,8 @@ def train_light_decoder(
         parts = pixel_loss(logits, to_class[target.long()], weights, config.jaccard_weight)
         return parts.total, {"cross_entropy": parts.cross_entropy, "jaccard": parts.jaccard}
 
-    averaged = train(decoder, loss, config.loop, run, config.batch, validate=validate)
+    with prepared(stream.batch, run.processes, config.batch, loop.accumulate) as batch:
+        averaged = train(decoder, functools.partial(loss, batch), loop, run, config.batch, validate=validate)
     assert isinstance(averaged, MaskDecoder)
     model.light_decoder = averaged
     return model.eval()
@@ -151,26 +153,22 @@ class DecoderComparison:
         multiple = self._model.config.mask_codec.stride
         found = []
         with torch.no_grad():
-            for indices in self._frames.indices:
+            for _, indices in self._frames:
                 whole = pad_to_multiple(indices[None, None].float(), multiple)[0].long()
                 latents = self._model.encode_mask(train_ids[whole].to(device))
-                found.append((latents, self._cut(self._to_class[self._model.decode_mask(latents, exact=True).cpu().long()])))
+                classes = self._to_class[self._model.decode_mask(latents, exact=True).cpu().long()]
+                found.append((latents, _cut(classes, indices.shape)))
         return found
 
     @torch.no_grad()
     def _light(self, decoder: nn.Module) -> list[npt.NDArray[np.uint8]]:
-        return [self._cut(decoder(latents).argmax(1).to(torch.uint8).cpu()) for latents, _ in self._exact]
-
-    def _cut(self, classes: Tensor) -> npt.NDArray[np.uint8]:
-        """Classes `(1, H, W)` without what was padded, `(H, W)`."""
-        height, width = self._frames.indices.shape[1:]
-        return classes[0, :height, :width].numpy()
+        return [_cut(decoder(latents).argmax(1).to(torch.uint8).cpu(), exact.shape) for latents, exact in self._exact]
 
     def scores(self, decoder: nn.Module) -> DecoderScores:
         """How a light decoder in evaluation mode does."""
         classes = len(self._model.labels)
         by_light, by_exact, same = Confusion(classes), Confusion(classes), 0.0
-        for indices, (_, exact), light in zip(self._frames.indices, self._exact, self._light(decoder), strict=True):
+        for (_, indices), (_, exact), light in zip(self._frames, self._exact, self._light(decoder), strict=True):
             by_light.add(indices.numpy(), light)
             by_exact.add(indices.numpy(), exact)
             same += float((light == exact).mean())
@@ -184,5 +182,12 @@ class DecoderComparison:
     def _picture(self, decoder: nn.Module) -> npt.NDArray[np.uint8]:
         """Three frames in a row each: image, label, and what the light decoder makes of the label's latents."""
         every = max(1, len(self._frames) // 3)
-        shown = self._frames.every(every)
-        return validation_picture(shown.images.numpy(), shown.indices.numpy(), np.stack(self._light(decoder)[::every]), self._model.labels)
+        images, truths = zip(*self._frames.every(every), strict=True)
+        found = [torch.from_numpy(classes) for classes in self._light(decoder)[::every]]
+        return validation_picture(as_first(images).numpy(), as_first(truths).numpy(), as_first(found).numpy(), self._model.labels)
+
+
+def _cut(classes: Tensor, size: Sequence[int]) -> npt.NDArray[np.uint8]:
+    """Classes `(1, H, W)` without what was padded, `(H, W)`."""
+    height, width = size
+    return classes[0, :height, :width].numpy()

@@ -3,8 +3,9 @@
 Every random number belongs to a sample and is drawn from its number, so a batch holds the same however many processes share it.
 """
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from camseg_core.model.camseg import CamSeg
 from camseg_core.model.loss import add_noise, published_loss
 from camseg_core.model.samplers import SamplerOptions, ddim
 from camseg_core.training.frames import fill_unlabelled
-from camseg_core.training.loop import LoopConfig
+from camseg_core.training.loading import Batch
+from camseg_core.training.loop import LoopConfig, Loss
 from camseg_core.training.parallel import Processes
 from camseg_core.training.pixel_loss import pixel_loss
 from camseg_core.training.seeds import generator
@@ -68,42 +70,85 @@ class TaskLoss:
         return balanced ** max(0.0, 1 - step / self.balanced_until) if self.balanced_until else torch.ones_like(balanced)
 
 
+Cut = Literal["clamp", "truncate"]
+"""How a normal share is brought to 0.7..1: what lies outside becomes the nearer end, so that half of the steps hide everything; or it is
+drawn again, as published (a truncated normal distribution, as in arXiv 2406.11838), which hides 0.87 on average."""
+
+
 @dataclass(frozen=True)
 class Draws:
     """The random numbers of some samples, drawn from their numbers."""
 
     noises: tuple[Tensor, Tensor]
-    """Two of pure noise, each `(B, N, C)` for what the head denoises."""
+    """Two of pure noise, each `(B, N, C)` for what the head denoises; the second is for the task loss."""
     steps: Tensor
     """Diffusion steps `(B, N)`."""
     hidden: Tensor
     """Which tokens of the transformer are hidden, `(B, L)` bool: other ones in every row, but the same number."""
 
     @staticmethod
-    def of(numbers: range, step: int, seed: int, denoised: tuple[int, int], tokens: int, noise_steps: int, all_hidden: float) -> "Draws":
-        """`denoised` is (N, C). `all_hidden` is the share of steps that hide the whole mask; the others hide a share drawn as published
-        (normal around 1, deviation 0.25, cut to 0.7..1)."""
+    def of(
+        numbers: range,
+        step: int,
+        seed: int,
+        denoised: tuple[int, int],
+        tokens: int,
+        noise_steps: int,
+        all_hidden: float,
+        cut: Cut = "clamp",
+    ) -> "Draws":
+        """`denoised` is (N, C). `all_hidden` is the share of steps that hide the whole mask; the others hide a share that is drawn from
+        a normal distribution around 1 of deviation 0.25 and, see `Cut`, brought to 0.7..1."""
         generators = [generator(seed, "noise", number) for number in numbers]
         noises = tuple(torch.stack([torch.randn(denoised, generator=g) for g in generators]) for _ in range(2))
         steps = torch.stack([torch.randint(noise_steps, denoised[:1], generator=g) for g in generators])
         shared = generator(seed, "hidden", step)
         everything = torch.rand((), generator=shared) < all_hidden
-        share = 1.0 if everything else float(torch.empty(1).normal_(1.0, 0.25, generator=shared).clamp(0.7, 1.0))
+        count = tokens if everything else _hidden_tokens(tokens, shared, cut)
         order = torch.stack([torch.rand(tokens, generator=g).argsort().argsort() for g in generators])
-        return Draws((noises[0], noises[1]), steps, order < max(1, round(share * tokens)))
+        return Draws((noises[0], noises[1]), steps, order < count)
+
+    def repeated(self, times: int, numbers: range, seed: int, noise_steps: int) -> tuple[Tensor, Tensor]:
+        """Noise `(times·B, N, C)` and diffusion steps `(times·B, N)`: these first, then others of the same samples, on their device."""
+        noises, steps = [self.noises[0]], [self.steps]
+        for time in range(1, times):
+            generators = [generator(seed, "noise", number, time) for number in numbers]
+            noises.append(torch.stack([torch.randn(self.noises[0].shape[1:], generator=g) for g in generators]).to(self.steps.device))
+            steps.append(
+                torch.stack([torch.randint(noise_steps, self.steps.shape[1:], generator=g) for g in generators]).to(self.steps.device)
+            )
+        return torch.cat(noises), torch.cat(steps)
 
     def to(self, device: torch.device) -> "Draws":
         """The same on a device."""
         return Draws((self.noises[0].to(device), self.noises[1].to(device)), self.steps.to(device), self.hidden.to(device))
 
 
-Batch = Callable[[range], tuple[Tensor, Tensor]]
-"""Sample numbers to two tensors of that many rows on the CPU; what they hold, each objective says."""
+def _hidden_tokens(tokens: int, random: torch.Generator, cut: Cut) -> int:
+    """How many of the tokens a share drawn from `random` is: to the nearest when clamped, rounded up as published otherwise."""
+
+    def drawn() -> float:
+        return float(torch.empty(1).normal_(1.0, 0.25, generator=random))
+
+    share = drawn()
+    if cut == "clamp":
+        return max(1, round(float(torch.tensor(share).clamp(0.7, 1.0)) * tokens))
+    while not 0.7 <= share <= 1:
+        share = drawn()
+    return math.ceil(share * tokens)
 
 
 def task_objective(
-    model: CamSeg, batch: Batch, size: int, weights: Tensor, config: TaskLoss, all_hidden: float, loop: LoopConfig, among: Processes
-) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
+    model: CamSeg,
+    batch: Batch,
+    size: int,
+    weights: Tensor,
+    config: TaskLoss,
+    all_hidden: float,
+    loop: LoopConfig,
+    among: Processes,
+    cut: Cut = "clamp",
+) -> Loss:
     """For models with a frozen mask autoencoder; `batch` gives images `(B, 3, H, W)` in 0..1 and class indices `(B, H, W)`.
 
     `weights` `(K,)` weigh the classes in the cross-entropy at the start, see `TaskLoss`; `size` is the number of samples in a whole batch.
@@ -112,12 +157,12 @@ def task_objective(
     assert codec is not None
     last = len(model.schedule.timesteps) - 1
 
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(step: int, part: int = 0) -> tuple[Tensor, dict[str, float]]:
         model.train()
         codec.eval()  # its batch norms keep the statistics that its latents were measured with
         joined = step >= config.decoder_joins
         codec.decoder.requires_grad_(joined)
-        numbers = among.samples(step, size)
+        numbers = among.samples(step, size, part, loop.accumulate)
         images, cpu_indices = batch(numbers)
         filled, indices = fill_unlabelled(cpu_indices).to(among.device), cpu_indices.to(among.device)
         with torch.no_grad(), loop.autocast(among.device):
@@ -125,7 +170,7 @@ def task_objective(
         tokens, grid = model.to_tokens(latents)
         clean, cells = model.to_denoised(latents)
         draws = Draws.of(
-            numbers, step, loop.seed, (clean.shape[1], clean.shape[2]), tokens.shape[1], len(model.schedule.timesteps), all_hidden
+            numbers, step, loop.seed, (clean.shape[1], clean.shape[2]), tokens.shape[1], len(model.schedule.timesteps), all_hidden, cut
         ).to(among.device)
         start, noise = draws.noises
         share = config.late_own_share if step >= config.late_from else config.own_share
@@ -177,28 +222,31 @@ def met_by_ddim(model: CamSeg, condition: Tensor, start: Tensor, steps: int, cal
 
 
 def published_objective(
-    model: CamSeg, batch: Batch, size: int, all_hidden: float, loop: LoopConfig, among: Processes
-) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
+    model: CamSeg, batch: Batch, size: int, all_hidden: float, loop: LoopConfig, among: Processes, repeats: int = 1, cut: Cut = "clamp"
+) -> Loss:
     """For the published layout; `batch` gives latents of the image and of the mask drawn as a picture, each `(B, c, h, w)`.
 
-    The loss is the published one (see `model.loss.published_loss`), averaged over the hidden tokens of the mask.
+    The loss is the published one (see `model.loss.published_loss`), averaged over the hidden tokens of the mask, each denoised from
+    `repeats` noises and diffusion steps under the one condition that the transformer gives for it.
     """
 
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(step: int, part: int = 0) -> tuple[Tensor, dict[str, float]]:
         model.train()
-        numbers = among.samples(step, size)
+        numbers = among.samples(step, size, part, loop.accumulate)
         image, mask = (latents.to(among.device) for latents in batch(numbers))
         tokens, _ = model.to_tokens(image)
         clean, grid = model.to_tokens(mask)
-        draws = Draws.of(
-            numbers, step, loop.seed, (clean.shape[1], clean.shape[2]), clean.shape[1], len(model.schedule.timesteps), all_hidden
-        ).to(among.device)
-        flat, noise, steps = clean.flatten(0, 1), draws.noises[0].flatten(0, 1), draws.steps.flatten()
+        noise_steps = len(model.schedule.timesteps)
+        draws = Draws.of(numbers, step, loop.seed, (clean.shape[1], clean.shape[2]), clean.shape[1], noise_steps, all_hidden, cut).to(
+            among.device
+        )
+        noise, steps = (drawn.flatten(0, 1) for drawn in draws.repeated(repeats, numbers, loop.seed, noise_steps))
+        flat = clean.flatten(0, 1).repeat(repeats, 1)
         with loop.autocast(among.device):
-            condition = model.transformer(tokens, grid, clean, draws.hidden).flatten(0, 1)
+            condition = model.transformer(tokens, grid, clean, draws.hidden).flatten(0, 1).repeat(repeats, 1)
             output = model.denoiser(add_noise(flat, noise, steps, model.schedule), steps, condition).float()
         error, bound = published_loss(output, flat, noise, steps, model.schedule)
-        chosen = draws.hidden.flatten()
+        chosen = draws.hidden.flatten().repeat(repeats)
         squared, bits = error[chosen].mean(), bound[chosen].mean()
         return squared + bits, {"noise": squared.item(), "bound": bits.item()}
 

@@ -1,5 +1,6 @@
 """Training of the picture autoencoder, the published layout's codec, on camera images and on masks drawn as colour pictures."""
 
+import functools
 import math
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from camseg_core.model.config import AutoencoderConfig
 from camseg_core.model.mask_autoencoder import kl_divergence
 from camseg_core.model.picture_codec import draw
 from camseg_core.training.frames import Frames, train_id_table
+from camseg_core.training.loading import Batch, prepared
 from camseg_core.training.loop import LoopConfig, Run, train
 from camseg_core.training.seeds import generator
 from camseg_core.training.stream import FrameStream
@@ -59,23 +61,23 @@ def train_picture_autoencoder(config: PictureAutoencoderTraining, frames: Frames
         ConfigError: the batch cannot be shared by the processes.
         CamSegError: see `train`.
     """
-    device, seed = run.processes.device, config.loop.seed
+    device, seed, loop = run.processes.device, config.loop.seed, config.loop.in_steps(len(frames), config.batch)
     torch.manual_seed(seed)
     model = Autoencoder(config.model).to(device)
     stream = FrameStream(frames, Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=False), seed)
     train_id = train_id_table(labels)
     cells = (config.model.latent_channels, *(side // config.model.stride for side in config.crop))
 
-    def pictures(numbers: range) -> Tensor:
-        images, indices = stream.batch(numbers)
+    def pictures(numbers: range, batch: Batch) -> Tensor:
+        images, indices = batch(numbers)
         is_image = torch.tensor([number % 2 == 0 for number in numbers]).view(-1, 1, 1, 1)
         return torch.where(is_image, images * 2 - 1, draw(train_id[indices.long()])).to(device)
 
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        numbers = run.processes.samples(step, config.batch)
-        truth = pictures(numbers)
+    def loss(batch: Batch, step: int, part: int = 0) -> tuple[Tensor, dict[str, float]]:
+        numbers = run.processes.samples(step, config.batch, part, loop.accumulate)
+        truth = pictures(numbers, batch)
         noise = torch.stack([torch.randn(cells, generator=generator(seed, "posterior", number)) for number in numbers]).to(device)
-        with config.loop.autocast(device):
+        with loop.autocast(device):
             mean, log_variance = (moment.float() for moment in model.posterior(truth))
             latents = (mean + noise * (0.5 * log_variance).exp()) * config.model.latent_scale
             restored = model.decode(latents).float()
@@ -83,11 +85,12 @@ def train_picture_autoencoder(config: PictureAutoencoderTraining, frames: Frames
         divergence = kl_divergence(mean, log_variance) * (mean.numel() / truth.numel())
         return error + config.kl_weight * divergence, {"error": error.item(), "kl": divergence.item()}
 
-    averaged = train(model, loss, config.loop, run, config.batch)
+    with prepared(stream.batch, run.processes, config.batch, loop.accumulate) as batch:
+        averaged = train(model, functools.partial(loss, batch), loop, run, config.batch)
     assert isinstance(averaged, Autoencoder)
     averaged.eval()
     with torch.no_grad():
-        encoded = torch.cat([averaged.encode(pictures(range(number, number + 1))) for number in range(_MEASURED)])
+        encoded = torch.cat([averaged.encode(pictures(range(number, number + 1), stream.batch)) for number in range(_MEASURED)])
     scale_latents(averaged, 1 / encoded.std().item())
     return averaged
 

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import torch
 
-from camseg_core.data.sets import open_set
+from camseg_core.data.sets import SETS, open_set
 from camseg_core.errors import ConfigError
+from camseg_core.evaluation.roofline import DEVICES
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.config import CamSegConfig, load_config
 from camseg_core.model.sizes import CAM_SEG_BASE_768, CAMSEG_LITE
 from camseg_core.training.autoencoder import AutoencoderTraining, train_autoencoder
 from camseg_core.training.codec_folder import Codec, load_codec_into, save_codec
+from camseg_core.training.estimate import TrainingEstimate, estimate, estimate_lines
 from camseg_core.training.finish import finish
 from camseg_core.training.frames import Frames
 from camseg_core.training.loop import Run
@@ -50,7 +52,29 @@ class Recipe:
     training: TransformerTraining = field(default_factory=TransformerTraining)
 
 
-def run_autoencoder(recipe: AutoencoderRecipe, data: Path, run: Path, out: Path, device: str = "cpu") -> None:
+def estimate_run(recipe: Recipe, processes: int, data: Path | None = None, frames: int | None = None) -> TrainingEstimate:
+    """What `run` would take on so many devices, without the steps of a model's own autoencoder. `data` is read for the number of frames
+    and the classes alone; in its place, the number can be given, and the classes are then those of the data set's kind.
+
+    Raises:
+        ConfigError: the configuration cannot be used.
+        DataError: the data cannot be used.
+    """
+    config = model_config(recipe.model)
+    recipe.training.check(config)
+    if data is not None:
+        found = open_set(recipe.data, data, "train")
+        labels, frames = found.labels, frames or len(found.samples)
+    elif frames is None:
+        raise ConfigError("how long an epoch is follows from the frames: name the data set with --data, or their number with --frames")
+    elif recipe.data not in SETS:
+        raise ConfigError(f"unknown data set {recipe.data!r}; choose one of {', '.join(SETS)}")
+    else:
+        labels = SETS[recipe.data].labels
+    return estimate(config, labels, recipe.training, frames, processes)
+
+
+def run_autoencoder(recipe: AutoencoderRecipe, data: Path, run: Path, out: Path, device: str = "cpu", workers: int = 0) -> None:
     """Train an autoencoder and write its folder to `out`, with `val.json`; started again with the same `run`, it goes on.
 
     Raises:
@@ -60,7 +84,7 @@ def run_autoencoder(recipe: AutoencoderRecipe, data: Path, run: Path, out: Path,
     """
     if (recipe.mask is None) == (recipe.picture is None):
         raise ConfigError("the configuration describes either a mask autoencoder (mask:) or a picture autoencoder (picture:)")
-    with processes(device) as among:
+    with processes(device, workers) as among:
         check_batch(recipe.mask or recipe.picture, among)
         train, val, labels = load_frames(recipe.data, data)
         remember(recipe, run, among)
@@ -77,7 +101,7 @@ def run_autoencoder(recipe: AutoencoderRecipe, data: Path, run: Path, out: Path,
             logger.info("wrote %s; masks of val through it: mIoU %s", out, result.get("mean_iou", "not measured for pictures"))
 
 
-def run(recipe: Recipe, data: Path, run: Path, out: Path, autoencoder: Path | None = None, device: str = "cpu") -> None:
+def run(recipe: Recipe, data: Path, run: Path, out: Path, autoencoder: Path | None = None, device: str = "cpu", workers: int = 0) -> None:
     """Train a model, and write its checkpoint folder to `out`: exported, scored on `val`, with a model card.
 
     `autoencoder` is the folder of a trained autoencoder. Started again with the same `run`, it goes on where it was. Under `torchrun`
@@ -89,14 +113,17 @@ def run(recipe: Recipe, data: Path, run: Path, out: Path, autoencoder: Path | No
         ModelError: the autoencoder does not fit the model.
         CamSegError: the loss became NaN, or the run was asked to stop.
     """
-    config = _model_config(recipe.model)
-    with processes(device) as among:
+    config = model_config(recipe.model)
+    with processes(device, workers) as among:
         # everything that can be wrong is found before the first step, and before the configuration is kept
         recipe.training.check(config)
         check_batch(recipe.training, among)
         if autoencoder is None:
             _check_own_autoencoder(recipe, config, among)
         train, val, labels = load_frames(recipe.data, data)
+        if among.leads:
+            found = estimate(config, labels, recipe.training, len(train), among.count, compare=False)
+            logger.info("what this takes, by count:\n%s", "\n".join(estimate_lines(found, DEVICES)))
         torch.manual_seed(recipe.training.loop.seed)
         model = CamSeg(config, labels)
         codec = model.mask_autoencoder or model.autoencoder
@@ -110,7 +137,7 @@ def run(recipe: Recipe, data: Path, run: Path, out: Path, autoencoder: Path | No
             model.image_encoder.load_imagenet()
         trained = train_in(recipe.training, model, train, val, run, among)
         if among.leads:
-            own = f"{recipe.autoencoder.loop.steps} steps of the autoencoder"
+            own = f"{recipe.autoencoder.loop.in_steps(len(train), recipe.autoencoder.batch).steps} steps of the autoencoder"
             history = {
                 "command": "camseg train --config config/train/camseg-lite.yaml --data <CamVid root> --run runs/lite --out <folder>",
                 "began": f"{own if autoencoder is None else 'An autoencoder trained before'}, then ",
@@ -140,7 +167,7 @@ def _own_autoencoder(config: AutoencoderTraining, train: Frames, run: Path, amon
     return folder
 
 
-def _model_config(name: str) -> CamSegConfig:
+def model_config(name: str) -> CamSegConfig:
     if name in _MODELS:
         return _MODELS[name]
     if not Path(name).is_file():

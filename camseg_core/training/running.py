@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from camseg_core.config_file import to_yaml
+from camseg_core.config_file import load_yaml, to_yaml
 from camseg_core.data.sets import open_set
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import scores
@@ -17,12 +17,12 @@ from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.replacing import replacing
 from camseg_core.training.autoencoder import AutoencoderTraining, reconstruction_confusion
 from camseg_core.training.codec_folder import Codec
-from camseg_core.training.frames import Frames
+from camseg_core.training.frames import Frames, as_first
 from camseg_core.training.light_decoder import LightDecoderTraining
 from camseg_core.training.loop import Run, Validation
 from camseg_core.training.parallel import Processes
 from camseg_core.training.picture_autoencoder import PictureAutoencoderTraining
-from camseg_core.training.transformer import TransformerTraining, class_indices, confusion_of, train_transformer
+from camseg_core.training.transformer import TransformerTraining, class_indices, confusion_of, seen_size, train_transformer
 from camseg_core.training.watch import Display, JsonLines, Pictures, TensorBoard, Watchers, validation_picture
 
 Training = AutoencoderTraining | PictureAutoencoderTraining | LightDecoderTraining | TransformerTraining
@@ -34,14 +34,14 @@ def train_in(config: TransformerTraining, model: CamSeg, train: Frames, val: Fra
 
     def validate(averaged: nn.Module) -> Validation:
         assert isinstance(averaged, CamSeg)
-        return _validation(averaged.eval(), val)
+        return _validation(averaged.eval(), val, seen_size(config, averaged))
 
     return train_transformer(config, model, train, Run(folder, watchers(folder, "transformer"), among), validate)
 
 
 def check_batch(training: Training | None, among: Processes) -> None:
     if training is not None:
-        among.samples(0, training.batch)
+        among.samples(0, training.batch, parts=training.loop.accumulate)
 
 
 def training_facts(
@@ -52,13 +52,13 @@ def training_facts(
     assert codec is not None
     processor = "CPU" if among.device.type == "cpu" else torch.cuda.get_device_name(among.device)
     return {
-        "steps": config.loop.steps,
+        "steps": config.loop.in_steps(len(train), config.batch).steps,
         "batch": config.batch,
         "device": f"{processor}, {config.loop.precision}, {among.count} process{'es' if among.count > 1 else ''}",
         "data": data,
         "train_frames": len(train),
         "val_frames": len(val),
-        "frame_size": f"{val.indices.shape[2]}×{val.indices.shape[1]}",
+        "frame_size": "{1}×{0}".format(*val.size()),
         "reconstruction": reconstruction(codec.cpu(), val, trained.labels),
     }
 
@@ -69,12 +69,14 @@ def reconstruction(codec: Codec, val: Frames, labels: tuple[Label, ...]) -> dict
     return scores(reconstruction_confusion(codec, val), by_index) if isinstance(codec, MaskAutoencoder) else {}
 
 
-def _validation(model: CamSeg, val: Frames) -> Validation:
-    """One-step and ten-step mIoU on every fifth frame of `val`, and a picture of three of them."""
+def _validation(model: CamSeg, val: Frames, size: tuple[int, int] | None) -> Validation:
+    """One-step and ten-step mIoU on every fifth frame of `val`, scaled to `size` if there is one, and a picture of three of them."""
     some = val.every(5)
-    figures = {name: confusion_of(model, some, name, 10).mean_iou() for name in ("one_step", "ddim")}
+    figures = {name: confusion_of(model, some, name, 10, size).mean_iou() for name in ("one_step", "ddim")}
     shown = some.every(max(1, len(some) // 3))
-    picture = validation_picture(shown.images.numpy(), shown.indices.numpy(), class_indices(model, shown), model.labels)
+    images, truths = zip(*shown, strict=True)
+    found = [torch.from_numpy(predicted) for predicted in class_indices(model, shown, size=size)]
+    picture = validation_picture(as_first(images).numpy(), as_first(truths).numpy(), as_first(found).numpy(), model.labels)
     return {"mIoU": figures["one_step"], "mIoU of 10 steps": figures["ddim"]}, picture
 
 
@@ -91,13 +93,25 @@ def watchers(run: Path, title: str) -> Watchers:
 
 
 def remember(recipe: Any, run: Path, among: Processes) -> None:
-    """Write the configuration into the run's folder, or refuse to go on with another one: the steps so far would not be its own."""
+    """Write the configuration into the run's folder, or refuse to go on with another one: the steps so far would not be its own.
+
+    Entries that a file lacks, for it was written before there were any, are as their defaults.
+    """
+    among.check_shared(run)
     path, text = run / "config.yaml", to_yaml(recipe)
     known = path.is_file()
-    if known and path.read_text(encoding="utf-8") != text:
+    if known and not _says(path, recipe):
         raise ConfigError(f"{path} differs from the configuration given: use the one that the run was started with, or another --run")
     among.wait()  # no one writes while another still reads
     if among.leads and not known:
         run.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def _says(path: Path, recipe: Any) -> bool:
+    """Whether the configuration file is of this recipe."""
+    try:
+        return bool(load_yaml(path, type(recipe)) == recipe)
+    except ConfigError:
+        return False

@@ -3,11 +3,13 @@
 Random numbers and the position in the data need no place in it: both follow from the seed and the step number (see `seeds.py`).
 """
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.swa_utils import AveragedModel
@@ -29,17 +31,25 @@ class TrainingState:
 
     def save(self, step: int, leads: bool) -> None:
         """Write the state after `step` steps. Gathering split tensors is collective; only the process that leads writes."""
-        tensors = {f"{part}.{name}": whole(t) for part, module in self._modules.items() for name, t in module.state_dict().items()}
+        contiguous: dict[str, Tensor] = {}
+        for name, tensor in self._tensors():
+            gathered = whole(tensor)  # one after the other: no device holds all that FSDP has split
+            if leads:  # contiguous clones: safetensors refuses tensors that share memory or are strided (channels_last)
+                contiguous[name] = gathered.detach().cpu().clone().contiguous()
+        if leads:
+            with replacing(self.path) as temporary:
+                save_file(contiguous, temporary, {"step": str(step)})
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for part, module in self._modules.items():
+            for name, tensor in module.state_dict().items():
+                yield f"{part}.{name}", tensor
         for index, entries in self._optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": whole(tensor) for name, tensor in entries.items()}
+            for name, tensor in entries.items():
+                yield f"optimizer.{index}.{name}", tensor
         if self._scaler.is_enabled():
-            tensors |= {f"scaler.{name}": torch.tensor(float(self._scaler.state_dict()[name])) for name in ("scale", "_growth_tracker")}
-        if not leads:
-            return
-        # contiguous clones: safetensors refuses tensors that share memory or are strided (channels_last)
-        contiguous = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-        with replacing(self.path) as temporary:
-            save_file(contiguous, temporary, {"step": str(step)})
+            for name in ("scale", "_growth_tracker"):
+                yield f"scaler.{name}", torch.tensor(float(self._scaler.state_dict()[name]))
 
     def load(self) -> int:
         """Take the state over from the file; the number of steps done, 0 without a file.
@@ -52,8 +62,7 @@ class TrainingState:
         try:
             with safe_open(self.path, "pt") as file:
                 step = int(file.metadata()["step"])
-            tensors = load_file(self.path)
-            self._take_over(tensors)
+                self._take_over(file)
         except Exception as error:  # safetensors raises its own type, which is not exported
             reason = str(error).strip().splitlines()[0]
             raise CamSegError(
@@ -61,22 +70,26 @@ class TrainingState:
             ) from error
         return step
 
-    def _take_over(self, tensors: dict[str, Tensor]) -> None:
+    def _take_over(self, file: Any) -> None:
+        """From an open safetensors file, one tensor after the other: each process of a machine does this."""
         with torch.no_grad():
             for part, module in self._modules.items():
                 for name, tensor in module.state_dict().items():
-                    saved = tensors[f"{part}.{name}"]
+                    saved = file.get_tensor(f"{part}.{name}")
                     if saved.shape != tensor.shape:
                         raise ValueError(f"{part}.{name} is {tuple(saved.shape)} in the file and {tuple(tensor.shape)} in the model")
                     tensor.copy_(split_like(saved, tensor))
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
+        names = set(file.keys())
+        for name in sorted(names):
             if name.startswith("optimizer."):
                 _, index, entry = name.split(".", 2)
+                tensor = file.get_tensor(name)
                 reference = parameters[int(index)]
                 state.setdefault(int(index), {})[entry] = split_like(tensor, reference) if tensor.shape == reference.shape else tensor
         self._optimizer.load_state_dict({"state": state, "param_groups": self._optimizer.state_dict()["param_groups"]})
-        if self._scaler.is_enabled() and "scaler.scale" in tensors:
-            scale = {"scale": tensors["scaler.scale"].item(), "_growth_tracker": int(tensors["scaler._growth_tracker"])}
+        if self._scaler.is_enabled() and "scaler.scale" in names:
+            scale = {name: file.get_tensor(f"scaler.{name}").item() for name in ("scale", "_growth_tracker")}
+            scale["_growth_tracker"] = int(scale["_growth_tracker"])
             self._scaler.load_state_dict(self._scaler.state_dict() | scale)

@@ -1,13 +1,16 @@
 """Augmented samples of a labelled data set in a shuffled order that is known in advance."""
 
 import functools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from camseg_core.data.augment import Augment
 from camseg_core.training.frames import Frames
 from camseg_core.training.seeds import generator, seeded
+
+Augment = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""An image `(1, 3, H, W)` in 0..1 and its class indices `(1, H, W)` to the same at another size; draws from torch's global generator."""
 
 
 class FrameStream:
@@ -32,7 +35,8 @@ class FrameStream:
 
     def _sample(self, number: int) -> tuple[Tensor, Tensor]:
         frame = self.frame(number)
-        image, indices = self._frames.images[frame : frame + 1].float() / 255, self._frames.indices[frame : frame + 1]
+        image, indices = (tensor.unsqueeze(0) for tensor in self._frames[frame])
+        image = image.float() / 255
         if self._augment is None:
             return image, indices
         with seeded(self._seed, "augment", number):

@@ -1,6 +1,6 @@
 """Training of image encoder, transformer and diffusion head together, against the latents of an autoencoder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -8,9 +8,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from camseg_core.data.augment import Augment
+from camseg_core.data.vary import Variation, Vary
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import Confusion
 from camseg_core.labels import UNLABELLED
@@ -20,8 +22,10 @@ from camseg_core.model.samplers import SamplerOptions
 from camseg_core.training.autoencoder import pad_to_multiple
 from camseg_core.training.frames import Frames
 from camseg_core.training.latents import FreshLatents, KeptLatents
-from camseg_core.training.loop import LoopConfig, Run, Validation, train
-from camseg_core.training.objectives import TaskLoss, published_objective, task_objective
+from camseg_core.training.loading import Batch, prepared
+from camseg_core.training.loop import LoopConfig, Loss, Run, Validation, train
+from camseg_core.training.objectives import Cut, TaskLoss, published_objective, task_objective
+from camseg_core.training.parallel import recompute_blocks
 from camseg_core.training.stream import FrameStream
 
 
@@ -30,26 +34,34 @@ class TransformerTraining:
     """How to train.
 
     `augment` says how a sample comes out of a frame. `crop`: a random part is scaled to `crop` (height, width in pixels, multiples of 32),
-    mirrored, and changed in colour; `crop_area` is the smallest and largest share of the frame that the part takes. `flip`: the whole
-    frame is scaled to `crop` and mirrored at random. `none`: only scaled. The latents of `flip` and `none`, which the published layout
-    allows, are computed once and kept. `backbone_lr` is the share of the learning rate that an ImageNet-trained backbone gets,
-    `decoder_lr` the mask decoder's, `all_hidden` the share of steps that hide the whole mask, as inference does. `task` is the loss of
-    models with a mask autoencoder.
+    mirrored, and changed in colour; `crop_area` is the smallest and largest share of the frame that the part takes. `vary`: the frame is
+    scaled to `crop` and changed as `variation` says. `flip`: the whole frame is scaled to `crop` and mirrored at random. `none`: only
+    scaled. The latents of `flip` and `none`, which the published layout allows, are computed once and kept. `backbone_lr` is the
+    share of the learning rate that an ImageNet-trained backbone gets, `decoder_lr` the mask decoder's, `all_hidden` the share of steps that
+    hide the whole mask, as inference does; the others hide a normal share that is brought to 0.7..1 by `hidden_cut`. `repeats` is how many
+    noises each token is denoised from in a step, in the published layout. `recompute_blocks` keeps only the inputs of the transformer's and
+    the head's blocks for the backward pass, which computes the rest again. `task` is the loss of models with a mask autoencoder.
     """
 
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=4000, lr=1e-3, warmup=100, ema_decay=0.998, validate_every=400))
     batch: int = 6
-    augment: Literal["crop", "flip", "none"] = "crop"
+    augment: Literal["crop", "vary", "flip", "none"] = "crop"
     crop: tuple[int, int] = (256, 352)
     crop_area: tuple[float, float] = (0.25, 1.0)
     backbone_lr: float = 0.3
     decoder_lr: float = 0.5
     all_hidden: float = 0.8
+    hidden_cut: Cut = "clamp"
+    repeats: int = 1
+    recompute_blocks: bool = False
+    variation: Variation = field(default_factory=Variation)
     task: TaskLoss = field(default_factory=TaskLoss)
 
     def __post_init__(self) -> None:
         if self.batch < 1 or min(self.crop) < 32:
             raise ConfigError("batch is at least 1, and both sides of crop at least 32")
+        if self.repeats < 1:
+            raise ConfigError(f"repeats is {self.repeats}; it is at least 1")
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise ConfigError(f"crop_area is {self.crop_area}; it is two rising shares above 0 and up to 1")
         if not 0 <= self.all_hidden <= 1:
@@ -65,8 +77,12 @@ class TransformerTraining:
             raise ConfigError(f"training.crop is {list(self.crop)}: {model.name} needs multiples of {model.size_multiple}")
         if model.light_decoder is not None:
             raise ConfigError(f"{model.name} has a light_decoder, which this does not train: leave it out, and add it with distill-decoder")
-        if model.mask_autoencoder is not None and self.augment != "crop":
-            raise ConfigError(f"training.augment is {self.augment}: models with a mask autoencoder train on random crops (augment: crop)")
+        if model.mask_autoencoder is not None and self.augment not in ("crop", "vary"):
+            raise ConfigError(
+                f"training.augment is {self.augment}: models with a mask autoencoder train on random crops or views (augment: crop or vary)"
+            )
+        if model.mask_autoencoder is not None and self.repeats > 1:
+            raise ConfigError(f"training.repeats is {self.repeats}: it is for the published layout; {model.name} takes 1")
 
 
 def train_transformer(
@@ -78,32 +94,46 @@ def train_transformer(
         ConfigError: the crop does not fit the model, or the way of augmenting does not.
     """
     config.check(model.config)
-    device, seed = run.processes.device, config.loop.seed
-    model.to(device, memory_format=config.loop.memory_format)  # type: ignore[call-overload]
+    device, seed, loop = run.processes.device, config.loop.seed, config.loop.in_steps(len(frames), config.batch)
+    model.to(device, memory_format=loop.memory_format)  # type: ignore[call-overload]
     codec = model.mask_autoencoder or model.autoencoder
     assert codec is not None
     codec.eval().requires_grad_(False)
     if model.mask_autoencoder is not None:
         model.mask_autoencoder.decoder.requires_grad_(True)  # known to the optimiser; the objective says when it learns
-    stream = FrameStream(frames, Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=True), seed)
-    shared = (config.all_hidden, config.loop, run.processes)
-    if model.mask_autoencoder is not None:
-        loss = task_objective(model, stream.batch, config.batch, frames.class_weights(len(model.labels)), config.task, *shared)
-    elif config.augment == "crop":
-        loss = published_objective(model, FreshLatents(model, stream, device), config.batch, *shared)
-    else:
-        path = _latents_file(config, run.folder)
-        kept = KeptLatents(model, frames, config.crop, config.augment == "flip", seed, path, run.processes)
-        loss = published_objective(model, kept, config.batch, *shared)
+    if config.recompute_blocks:
+        recompute_blocks(model)
+    stream = FrameStream(frames, _augmentation(config), seed)
 
     def rate(name: str) -> float:
         if name.startswith("mask_autoencoder."):
             return config.decoder_lr
         return config.backbone_lr if name.startswith(("image_encoder.stem", "image_encoder.blocks")) else 1.0
 
-    averaged = train(model, loss, config.loop, run, config.batch, rate, validate)
+    with prepared(stream.batch, run.processes, config.batch, loop.accumulate) as batch:
+        loss = _objective(config, loop, model, frames, batch, run)
+        averaged = train(model, loss, loop, run, config.batch, rate, validate)
     assert isinstance(averaged, CamSeg)
     return averaged.eval()
+
+
+def _objective(config: TransformerTraining, loop: LoopConfig, model: CamSeg, frames: Frames, batch: Batch, run: Run) -> Loss:
+    shared = (config.all_hidden, loop, run.processes)
+    if model.mask_autoencoder is not None:
+        weights = frames.class_weights(len(model.labels))
+        return task_objective(model, batch, config.batch, weights, config.task, *shared, config.hidden_cut)
+    if config.augment in ("crop", "vary"):
+        latents: Batch = FreshLatents(model, batch, run.processes.device)
+    else:
+        path = _latents_file(config, run.folder)
+        latents = KeptLatents(model, frames, config.crop, config.augment == "flip", loop.seed, path, run.processes)
+    return published_objective(model, latents, config.batch, *shared, config.repeats, config.hidden_cut)
+
+
+def _augmentation(config: TransformerTraining) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    if config.augment == "vary":
+        return Vary(config.variation, config.crop, UNLABELLED)
+    return Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=True)
 
 
 def _latents_file(config: TransformerTraining, folder: Path) -> Path:
@@ -111,28 +141,40 @@ def _latents_file(config: TransformerTraining, folder: Path) -> Path:
     return folder / f"latents-{height}x{width}-{config.augment}.safetensors"
 
 
-def confusion_of(model: CamSeg, frames: Frames, sampler: str = "one_step", steps: int = 10) -> Confusion:
+def seen_size(config: TransformerTraining, model: CamSeg) -> tuple[int, int] | None:
+    """What whole frames are scaled to for `class_indices`: as they are seen in training where that scales them whole, else None."""
+    return config.crop if model.autoencoder is not None and config.augment != "crop" else None
+
+
+def confusion_of(
+    model: CamSeg, frames: Frames, sampler: str = "one_step", steps: int = 10, size: tuple[int, int] | None = None
+) -> Confusion:
     """Confusion over class indices on whole frames, see `class_indices`; `steps` is for the samplers that take several."""
     confusion = Confusion(len(model.labels))
-    for indices, predicted in zip(frames.indices, class_indices(model, frames, sampler, steps), strict=True):
+    for (_, indices), predicted in zip(frames, class_indices(model, frames, sampler, steps, size), strict=True):
         confusion.add(indices.numpy(), predicted)
     return confusion
 
 
-@torch.no_grad()
-def class_indices(model: CamSeg, frames: Frames, sampler: str = "one_step", steps: int = 10) -> npt.NDArray[np.uint8]:
-    """Predicted class indices `(N, H, W)` of whole frames, 255 where the model names a class that its labels lack.
+def class_indices(
+    model: CamSeg, frames: Frames, sampler: str = "one_step", steps: int = 10, size: tuple[int, int] | None = None
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Predicted class indices `(H, W)` of whole frames, one after the other, 255 where the model names a class that its labels lack.
 
-    In bf16, but for models that decode masks as pictures.
+    With `size` (height, width), frames are scaled to it and what is found is scaled back by the nearest pixel. In bf16, but for models that
+    decode masks as pictures.
     """
     device, autoencoder = model.pixel_mean.device, model.autoencoder is not None
     to_index = torch.full((256,), UNLABELLED, dtype=torch.uint8)
     to_index[[label.id for label in model.labels]] = torch.arange(len(model.labels), dtype=torch.uint8)
-    height, width = frames.indices.shape[1:]
-    predicted = []
-    for image in frames.images:
-        pixels = pad_to_multiple(image.unsqueeze(0).float(), model.config.size_multiple).to(device)
+    for image, _ in frames:
+        pixels = image.unsqueeze(0).float()
+        if size is not None:
+            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
+        height, width = pixels.shape[2:]
+        pixels = pad_to_multiple(pixels, model.config.size_multiple).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=not autoencoder):  # pictures are decoded by colour: keep their precision
-            ids = model.segment(pixels, sampler, SamplerOptions(steps, model.config.temperature)).cpu()
-        predicted.append(to_index[ids[0, :height, :width].long()].numpy())
-    return np.stack(predicted)
+            ids = model.segment(pixels, sampler, SamplerOptions(steps, model.config.temperature)).cpu()[:, :height, :width]
+        if ids.shape[1:] != image.shape[1:]:
+            ids = F.interpolate(ids.unsqueeze(1), image.shape[1:], mode="nearest-exact").squeeze(1)
+        yield to_index[ids[0].long()].numpy()

@@ -32,7 +32,7 @@ def frames() -> Frames:
 
 def test_kept_latents_are_the_fresh_ones(tmp_path: Path, model: CamSeg, frames: Frames) -> None:
     kept = KeptLatents(model, frames, (64, 64), False, 0, tmp_path / "latents.safetensors", Processes())
-    fresh = FreshLatents(model, FrameStream(frames, None, 0), torch.device("cpu"))
+    fresh = FreshLatents(model, FrameStream(frames, None, 0).batch, torch.device("cpu"))
     for one, other in zip(kept(range(2, 7)), fresh(range(2, 7)), strict=True):
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)  # a batch sums in another order than single frames
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from camseg_core.labels import CAMVID_11_TRAIN_IDS
 from camseg_core.model.arithmetic import vehicle_parameters
 from camseg_core.model.camseg import CamSeg
-from camseg_core.training.frames import Frames
+from camseg_core.training.frames import HeldFrames
 from camseg_core.training.loop import LoopConfig
 from camseg_core.training.transformer import TransformerTraining
 from camseg_core.weights import DEFAULT_MODEL, checkpoint_folder
@@ -37,7 +37,7 @@ def test_it_segments_a_frame_of_any_size(tmp_path: Path) -> None:
 def test_its_training_goes_on_where_it_was(tmp_path: Path) -> None:
     torch.manual_seed(0)
     indices = torch.randint(3, (2, 2, 2)).repeat_interleave(32, 1).repeat_interleave(32, 2).to(torch.uint8)
-    frames = Frames((indices * 80).unsqueeze(1).repeat(1, 3, 1, 1), indices, ["a", "b"])
+    frames = HeldFrames((indices * 80).unsqueeze(1).repeat(1, 3, 1, 1), indices, ["a", "b"])
     loop = LoopConfig(steps=3, lr=1e-3, warmup=2, schedule="constant", ema_decay=0.5, precision="fp32", save_every=1, validate_every=100)
 
     def trained(name: str, *ends: int) -> PlainHead:

@@ -1,0 +1,17 @@
+"""Whether processes see one folder; `torchrun` starts it once per process. Arguments: a folder for all, or one for each process."""
+
+import os
+import sys
+from pathlib import Path
+
+from camseg_core.errors import ConfigError
+from camseg_core.training.parallel import processes
+
+if __name__ == "__main__":
+    folders = sys.argv[1:]
+    with processes() as among:
+        try:
+            among.check_shared(Path(folders[among.rank % len(folders)]), patience_s=0.5)
+            sys.stderr.write(f"rank {os.environ['RANK']}: one folder\n")
+        except ConfigError as error:
+            sys.stderr.write(f"rank {os.environ['RANK']}: {error}\n")

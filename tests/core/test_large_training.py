@@ -1,0 +1,271 @@
+"""Settings for large trainings: less memory for the same gradients, epochs, parts without decay, repeated tokens, one folder for all."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import distributed_training
+import pytest
+import torch
+from lite import tiny_lite
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.errors import ConfigError, ModelError
+from camseg_core.model.camseg import CamSeg
+from camseg_core.model.config import CamSegConfig
+from camseg_core.training import loop
+from camseg_core.training.autoencoder import AutoencoderTraining
+from camseg_core.training.codec_folder import load_codec_into
+from camseg_core.training.frames import Frames
+from camseg_core.training.loop import LoopConfig, Run
+from camseg_core.training.objectives import Draws, published_objective
+from camseg_core.training.parallel import Processes, recompute_blocks
+from camseg_core.training.recipe import Recipe
+from camseg_core.training.running import remember
+from camseg_core.training.transformer import TransformerTraining, train_transformer
+
+CONFIG, LABELS = distributed_training.CONFIG, distributed_training.LABELS
+DROPPING = replace(CONFIG, transformer=replace(CONFIG.transformer, dropout=0.3))
+
+
+@pytest.fixture(scope="module")
+def frames() -> Frames:
+    return Frames.load(SyntheticDrive(frames=4, height=64, width=64, seed=1), LABELS)
+
+
+def network(config: CamSegConfig = CONFIG) -> CamSeg:
+    torch.manual_seed(0)
+    model = CamSeg(config, LABELS)
+    with torch.no_grad():
+        for parameter in model.denoiser.parameters():  # a fresh one is the zero function, whose blocks get no gradient
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def latents(numbers: range) -> tuple[Tensor, Tensor]:
+    both = [torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(number)) for number in numbers]
+    return torch.stack(both).unbind(1)  # type: ignore[return-value]
+
+
+def objective(model: CamSeg, repeats: int = 1, size: int = 4, accumulate: int = 1) -> Callable[..., tuple[Tensor, dict[str, float]]]:
+    config = LoopConfig(steps=1, lr=1, precision="fp32", accumulate=accumulate)
+    return published_objective(model, latents, size, 0.0, config, Processes(), repeats, "truncate")
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_recomputed_blocks_give_the_same_loss_and_gradients_with_dropout() -> None:
+    found = []
+    for recompute in (False, True):
+        model = network(DROPPING)
+        if recompute:
+            recompute_blocks(model)
+        torch.manual_seed(5)
+        value, _ = objective(model, repeats=2)(0)
+        value.backward()
+        found.append((value, gradients(model)))
+    (value, plain), (other, recomputed) = found
+    assert torch.equal(value, other)
+    assert plain.keys() == recomputed.keys()
+    assert len(plain) > 50
+    for name, gradient in plain.items():
+        assert torch.equal(gradient, recomputed[name]), name
+    assert plain["transformer.encoder_blocks.0.mlp.fc1.weight"].abs().max() > 0
+
+
+def test_only_blocks_inputs_are_kept_where_blocks_are_recomputed() -> None:
+    def kept(recompute: bool) -> int:
+        model, count = network(), 0
+        if recompute:
+            recompute_blocks(model)
+
+        def keep(tensor: Tensor) -> Tensor:
+            nonlocal count
+            count += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            objective(model)(0)
+        return count
+
+    assert kept(True) < 0.4 * kept(False)
+
+
+def test_attention_keeps_no_scores_between_tokens() -> None:
+    """With a fused kernel: its inputs, its result and a logarithm a row, none of which has as many numbers as pairs of tokens."""
+    model, tokens = network(), 1024
+    x = torch.randn(1, tokens, CONFIG.transformer.width)
+    sizes = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        model.transformer.encoder_blocks[0].attn(x).sum().backward()
+    assert sizes
+    assert max(sizes) < tokens**2 / 4
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(parts: int) -> None:
+    whole, other = network(), network()
+    objective(whole)(0)[0].backward()
+    loss = objective(other, accumulate=parts)
+    for part in range(parts):
+        (loss(0, part)[0] / parts).backward()
+    for name, gradient in gradients(whole).items():
+        torch.testing.assert_close(gradients(other)[name], gradient, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_a_training_in_parts_ends_where_one_with_whole_batches_ends(tmp_path: Path, frames: Frames) -> None:
+    def trained(accumulate: int) -> dict[str, Tensor]:
+        config = LoopConfig(steps=3, lr=1e-3, warmup=1, precision="fp32", ema_decay=0.5, accumulate=accumulate)
+        training = TransformerTraining(config, batch=4, augment="none", crop=(64, 64), all_hidden=0.5, repeats=2)
+        return train_transformer(training, network(), frames, Run(tmp_path / str(accumulate))).state_dict()
+
+    whole, parts = trained(1), trained(2)
+    for name, tensor in whole.items():
+        torch.testing.assert_close(parts[name], tensor, atol=2e-5, rtol=1e-3, msg=name)
+    assert not torch.equal(whole["transformer.mask_token"], network().transformer.mask_token)
+
+
+def test_parts_of_a_step_take_its_samples_without_gap_or_overlap() -> None:
+    taken = [list(Processes(rank, 2).samples(step=1, batch=8, part=part, parts=2)) for part in range(2) for rank in range(2)]
+    assert taken == [[8, 9], [10, 11], [12, 13], [14, 15]]
+    with pytest.raises(ConfigError, match="a batch of 6 cannot be shared by 2 processes in 2 parts each: make it a multiple of 4"):
+        Processes(0, 2).samples(step=0, batch=6, parts=2)
+
+
+def test_repeated_tokens_are_denoised_from_other_noises_and_steps_under_one_condition() -> None:
+    draws = Draws.of(range(2), 0, 0, (64, 4), 64, 1000, 0.0)
+    noise, steps = draws.repeated(4, range(2), 0, 1000)
+    assert (noise.shape, steps.shape) == ((8, 64, 4), (8, 64))
+    assert torch.equal(noise[:2], draws.noises[0])
+    assert torch.equal(steps[:2], draws.steps)
+    assert len({tuple(row.flatten().tolist()[:3]) for row in noise}) == len({tuple(row.tolist()[:5]) for row in steps}) == 8
+    (alone, of_second) = Draws.of(range(1, 2), 0, 0, (64, 4), 64, 1000, 0.0).repeated(4, range(1, 2), 0, 1000)
+    assert torch.equal(alone, noise[1::2])  # a sample's own, whoever takes it
+    assert torch.equal(of_second, steps[1::2])
+
+    calls = []
+    model = network()
+    model.transformer.register_forward_hook(lambda *_: calls.append("transformer"))
+    model.denoiser.register_forward_pre_hook(lambda module, inputs: calls.append(len(inputs[0])))
+    with torch.no_grad():
+        objective(model, repeats=4)(0)
+    assert calls == ["transformer", 4 * 4 * 64]
+
+
+def test_a_truncated_share_is_spread_over_its_range_and_a_clamped_one_heaps_at_its_ends() -> None:
+    def shares(cut: str) -> list[int]:
+        return [int(Draws.of(range(1), step, 0, (1, 1), 100, 10, 0.0, cut).hidden.sum()) for step in range(400)]  # type: ignore[arg-type]
+
+    truncated, clamped = shares("truncate"), shares("clamp")
+    assert all(70 <= count <= 100 for count in truncated + clamped)
+    assert 150 < clamped.count(100) < 250
+    assert truncated.count(100) < 40
+    assert truncated.count(70) + truncated.count(71) < 30 < clamped.count(70)
+
+
+def test_epochs_become_steps_of_the_frames_that_there_are() -> None:
+    config = LoopConfig(steps=5, lr=1, epochs=10, warmup_epochs=0.5)
+    assert (config.in_steps(100, 8).steps, config.in_steps(100, 8).warmup) == (125, 6)
+    assert config.in_steps(100, 8).epochs is None
+    plain = LoopConfig(steps=5, lr=1, warmup=2)
+    assert plain.in_steps(100, 8) == plain
+    with pytest.raises(ConfigError, match="the loop counts steps"):
+        loop.train(nn.Linear(1, 1), lambda step: (torch.zeros(()), {}), config, Run(Path("nowhere")), 8)
+
+
+def test_a_run_of_epochs_takes_their_steps(tmp_path: Path, frames: Frames) -> None:
+    steps = []
+
+    class Watch:
+        def started(self, done: int, total: int, samples: int) -> None:
+            steps.append(total)
+
+        def stepped(self, done: int, figures: object, learning_rate: float) -> None:
+            steps.append(learning_rate)
+
+        def finished(self, *_: object) -> None: ...
+
+    config = LoopConfig(steps=99, lr=1.0e-4, schedule="constant", epochs=2, warmup_epochs=1, precision="fp32")
+    train_transformer(TransformerTraining(config, batch=2, augment="none", crop=(64, 64)), network(), frames, Run(tmp_path, Watch()))
+    assert steps == [4, pytest.approx(0.5e-4), *[pytest.approx(1e-4)] * 3]
+
+
+def test_vectors_and_named_parts_do_not_decay() -> None:
+    model = network()
+    groups = loop.parameter_groups(model, LoopConfig(steps=1, lr=1, weight_decay=0.1, undecayed=("denoiser.",)), lambda name: 1.0)
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        assert (id(parameter) in decayed) == (parameter.ndim > 1 and not name.startswith("denoiser.")), name
+    with pytest.raises(ConfigError, match=r"undecayed names 'difloss\.', with which no parameter of the model begins"):
+        loop.parameter_groups(model, LoopConfig(steps=1, lr=1, undecayed=("difloss.",)), lambda name: 1.0)
+
+
+def test_betas_are_the_optimisers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen = []
+
+    class Recording(torch.optim.AdamW):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            seen.append(options["betas"])
+            super().__init__(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.optim, "AdamW", Recording)
+    model = nn.Linear(1, 1)
+    config = LoopConfig(steps=1, lr=0.1, betas=(0.8, 0.99), precision="fp32")
+    loop.train(model, lambda step: (model(torch.ones(1, 1)).sum(), {}), config, Run(tmp_path), 1)
+    assert seen == [(0.8, 0.99)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"accumulate": 0}, "accumulate are at least 1"),
+        ({"epochs": 0.0}, "epochs is above 0"),
+        ({"warmup_epochs": -1.0}, "warmup_epochs 0 or more"),
+        ({"betas": (0.9, 1.0)}, r"betas is \[0.9, 1.0\]"),
+    ],
+)
+def test_impossible_loops_are_refused(changes: dict[str, float], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        LoopConfig(steps=1, lr=1, **changes)  # type: ignore[arg-type]
+
+
+def test_repeats_are_for_the_published_layout() -> None:
+    with pytest.raises(ConfigError, match="repeats is 4: it is for the published layout"):
+        TransformerTraining(repeats=4).check(tiny_lite().config)
+    TransformerTraining(augment="vary").check(tiny_lite().config)
+
+
+def test_a_run_that_was_begun_before_there_was_a_setting_goes_on(tmp_path: Path) -> None:
+    recipe = Recipe(autoencoder=AutoencoderTraining(tiny_lite().config.mask_autoencoder))
+    remember(recipe, tmp_path, Processes())
+    path = tmp_path / "config.yaml"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    older = [line for line in lines if not line.strip().startswith(("accumulate:", "betas:", "undecayed:"))]
+    assert len(older) == len(lines) - 6
+    path.write_text("".join(older), encoding="utf-8")
+    remember(recipe, tmp_path, Processes())
+    with pytest.raises(ConfigError, match=r"config\.yaml differs from the configuration given"):
+        remember(replace(recipe, training=replace(recipe.training, repeats=2)), tmp_path, Processes())
+
+
+def test_the_autoencoder_of_a_whole_model_serves_a_training(tmp_path: Path) -> None:
+    model = network()
+    model.save_pretrained(tmp_path, torch.float16)
+    taken = copy.deepcopy(network().autoencoder)
+    for parameter in taken.parameters():
+        parameter.data.zero_()
+    load_codec_into(taken, tmp_path)
+    for name, tensor in model.autoencoder.state_dict().items():
+        torch.testing.assert_close(taken.state_dict()[name], tensor, atol=1e-3, rtol=1e-3, msg=name)
+    with pytest.raises(ModelError, match="does not describe a mask_autoencoder"):
+        load_codec_into(tiny_lite().mask_autoencoder, tmp_path)
