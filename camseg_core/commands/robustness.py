@@ -80,7 +80,7 @@ def _robustness(options: argparse.Namespace) -> None:
         variants.append(argparse.Namespace(**{**vars(variants[0]), "model": options.against}))
     contenders = {}
     identities = {}
-    for name, variant in zip(_titles([variant.model for variant in variants]), variants, strict=True):
+    for name, variant in zip(titles([variant.model for variant in variants]), variants, strict=True):
         contenders[name] = segmenter_of(variant)
         identities[name] = _identity(variant, contenders[name].provider, contenders[name].precision)
     about: dict[str, Any] = {
@@ -108,7 +108,7 @@ def _robustness(options: argparse.Namespace) -> None:
     sys.stdout.write("\n".join([*table(robustness), f"report: {page} and {page.with_suffix('.json').name} beside it"]) + "\n")
 
 
-def _titles(models: list[str]) -> list[str]:
+def titles(models: list[str]) -> list[str]:
     """Names for the models that differ: their folders', with so much of the path as they need for that."""
     paths = [Path(model).parts for model in models]
     for count in range(1, max(map(len, paths)) + 1):

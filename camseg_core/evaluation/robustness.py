@@ -45,7 +45,8 @@ class Scores:
     """Of one contender under one condition, 0..1; NaN where the labels say nothing.
 
     AP and mean IoU are as `evaluate` defines them; `by_group` is the AP of the frequent, common and rare classes, `iou` that of each
-    class. `kept_precision` and `kept_iou` are AP and mean IoU over those under the reference, NaN where that has none.
+    class. `kept_precision`, `kept_by_group` and `kept_iou` are AP, that of the groups, and mean IoU over those under the reference, NaN
+    where that has none.
     """
 
     average_precision: float
@@ -53,6 +54,7 @@ class Scores:
     mean_iou: float
     iou: tuple[float, ...]
     kept_precision: float
+    kept_by_group: Mapping[str, float]
     kept_iou: float
 
 
@@ -257,13 +259,15 @@ def _confusion(part: Part, classes: int) -> Confusion:
 
 
 def _scored(confusion: Confusion, reference: Confusion, groups: Sequence[str | None]) -> Scores:
-    precision, iou = confusion.precision(), confusion.iou()
+    precision, iou, whole = confusion.precision(), confusion.iou(), reference.precision()
+    members = {group: [each == group for each in groups] for group in GROUPS}
     return Scores(
         average_precision=mean(precision),
-        by_group={group: mean(precision[[each == group for each in groups]]) for group in GROUPS},
+        by_group={group: mean(precision[of]) for group, of in members.items()},
         mean_iou=confusion.mean_iou(),
         iou=tuple(iou.tolist()),
-        kept_precision=_share(mean(precision), mean(reference.precision())),
+        kept_precision=_share(mean(precision), mean(whole)),
+        kept_by_group={group: _share(mean(precision[of]), mean(whole[of])) for group, of in members.items()},
         kept_iou=_share(confusion.mean_iou(), reference.mean_iou()),
     )
 

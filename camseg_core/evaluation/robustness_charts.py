@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MEASURES = {"average_precision": "AP", "mean_iou": "mean IoU"}
-"""What is drawn, by its name in the report."""
+"""What is drawn, by its name in the report under `kept`, and what it is called."""
 
 HIGHEST = 1.6
 """Charts do not reach above so much of the clean performance; what lies higher is drawn at their upper edge."""
@@ -34,7 +34,7 @@ class Box:
         return self.width - self.right
 
 
-CHART = Box(380, 214, left=46, right=14, top=12, bottom=44)
+CHART = Box(300, 196, left=42, right=4, top=10, bottom=40)
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,17 @@ class Chart:
 
 def axis_top(series: Sequence[Mapping[str, Any]]) -> float:
     """Where the axes of the page's charts end, all at the same value: at the greatest, a multiple of 0.2 from 1 up."""
-    greatest = max((point[3] for each in series for point in _ours(each)), default=1.0)
+    greatest = max((point[3] for each in series for point in _ours(each, MEASURES)), default=1.0)
     return min(HIGHEST, max(1.0, math.ceil(greatest / 0.2 - 0.1) * 0.2))
 
 
-def chart(series: Mapping[str, Any], contenders: Sequence[str], top: float) -> Chart:
+def chart(series: Mapping[str, Any], contenders: Sequence[str], measures: Mapping[str, str], top: float) -> Chart:
     """Lay out a series of the report.
 
     Args:
         series: as in `robustness.json`.
         contenders: their names, in the order of their colours.
+        measures: what to draw; published values are AP and are drawn only with it.
         top: where the axis ends.
     """
     clean = series["clean_level"]
@@ -90,8 +91,8 @@ def chart(series: Mapping[str, Any], contenders: Sequence[str], top: float) -> C
     points = []
     lines = []
     for index, name in enumerate(contenders):
-        for measure, title in MEASURES.items():
-            mine = [each for each in _ours(series) if each[0] == name and each[1] == measure]
+        for measure, title in measures.items():
+            mine = [each for each in _ours(series, measures) if each[0] == name and each[1] == measure]
             run = sorted([(level, value) for _, _, level, value in mine] + ([(clean, 1.0)] if mine else []))
             lines.append((index, measure, "M" + "L".join(f"{x(level)},{y(value)}" for level, value in run) if run else ""))
             points += [
@@ -109,10 +110,10 @@ def chart(series: Mapping[str, Any], contenders: Sequence[str], top: float) -> C
             f"published, AP at {each['level']:g}: {100 * value:.1f} % kept, of another data set",
         )
         for each in series["levels"]
-        if (value := each["published_kept"]) is not None
+        if "average_precision" in measures and (value := each["published_kept"]) is not None
     ]
     return Chart(
-        x_ticks=[(x(level), f"{level:g}") for level in levels],
+        x_ticks=[(x(level), f"{level:g}".replace("-", "−")) for level in levels],
         y_ticks=[(y(0.2 * i), f"{20 * i} %") for i in range(int(top / 0.2 + 0.01) + 1)],
         clean_x=x(clean),
         lines=lines,
@@ -121,10 +122,10 @@ def chart(series: Mapping[str, Any], contenders: Sequence[str], top: float) -> C
     )
 
 
-def _ours(series: Mapping[str, Any]) -> Iterator[tuple[str, str, float, float]]:
+def _ours(series: Mapping[str, Any], measures: Mapping[str, str]) -> Iterator[tuple[str, str, float, float]]:
     """Contender, measure, level and share kept of every value that there is."""
     for each in series["levels"]:
         for name, scores in each["contenders"].items():
-            for measure in MEASURES:
+            for measure in measures:
                 if scores["kept"][measure] is not None:
                     yield name, measure, each["level"], scores["kept"][measure]

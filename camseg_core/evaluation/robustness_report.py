@@ -16,11 +16,14 @@ from camseg_core.evaluation.html import data_uri, environment
 from camseg_core.evaluation.machine import describe_machine
 from camseg_core.evaluation.metrics import GROUPS, mean
 from camseg_core.evaluation.robustness import Example, Pixels, Robustness, Scores
-from camseg_core.evaluation.robustness_charts import CHART, axis_top, chart
+from camseg_core.evaluation.robustness_charts import CHART, MEASURES, axis_top, chart
 from camseg_core.evaluation.robustness_published import AP, CLEAN_AP, SOURCE, kept
 from camseg_core.evaluation.robustness_suite import FAMILIES, REFERENCES, Condition, Series
 from camseg_core.labels import color_table
 from camseg_core.runtime.overlay import colorize
+
+GROUP_MEASURES = {group: f"AP of {group} classes" for group in GROUPS}
+"""What a second set of charts shows."""
 
 PICTURE_WIDTH = 320
 """Example pictures are at most so many pixels wide."""
@@ -107,7 +110,7 @@ def _scores(scores: Scores) -> dict[str, Any]:
         "average_precision_by_group": dict(scores.by_group),
         "mean_iou": scores.mean_iou,
         "iou": list(scores.iou),
-        "kept": {"average_precision": scores.kept_precision, "mean_iou": scores.kept_iou},
+        "kept": {"average_precision": scores.kept_precision, **scores.kept_by_group, "mean_iou": scores.kept_iou},
     }
 
 
@@ -156,17 +159,21 @@ def _page(robustness: Robustness, content: Mapping[str, Any]) -> str:
     template = environment().from_string(files(__package__).joinpath("robustness.html.j2").read_text(encoding="utf-8"))
     top = axis_top(content["series"])
     by_family = {
-        family: [(series, chart(series, content["contenders"], top)) for series in content["series"] if series["family"] == family]
+        family: [
+            (series, chart(series, content["contenders"], MEASURES, top), chart(series, content["contenders"], GROUP_MEASURES, top))
+            for series in content["series"]
+            if series["family"] == family
+        ]
         for family in content["kept_by_family"]
     }
-    titles = {series.key: f"{series.title}, {_at(series)}" for series in robustness.suite}
-    references = {reference.series: title for reference, title in REFERENCES.items()}
+    titles = {series.key: (f"{series.title}, {_at(series)}", FAMILIES[series.family]) for series in robustness.suite}
+    titles |= {reference.series: (title[0].upper() + title[1:], "reference") for reference, title in REFERENCES.items()}
     return template.render(
         report=content,
         families=[(FAMILIES[family], family, drawn) for family, drawn in by_family.items()],
         groups=GROUPS,
         plot=CHART,
-        examples=[((titles | references)[each.condition.series], _pictures(robustness, each)) for each in robustness.examples],
+        examples=[(*titles[each.condition.series], _pictures(robustness, each)) for each in robustness.examples],
         classes=[(label.name, f"rgb{label.color}") for label in robustness.labels],
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
