@@ -145,14 +145,14 @@ def _reference(robustness: "Robustness", reference: Any, name: str) -> str:
 
 
 def _lines(robustness: "Robustness", series: "Series") -> Iterator[str]:
-    width = max(len(each.key) for each in robustness.suite)
+    width, name_width = (max(map(len, names)) for names in ([each.key for each in robustness.suite], robustness.contenders))
     for number, name in enumerate(robustness.contenders):
         kept = [
             f"{condition.level:g}: {_percent(scores.kept_precision)}/{_percent(scores.kept_iou)}"
             for condition in series.conditions()
             for scores in [robustness.scores[condition][name]]
         ]
-        whose = f"  {name}" if len(robustness.contenders) > 1 else ""
+        whose = f"  {name:<{name_width}}" if len(robustness.contenders) > 1 else ""
         yield f"{series.key if number == 0 else '':<{width}}{whose}  {'  '.join(kept)}"
 
 

@@ -16,6 +16,7 @@ from camseg_core.errors import ConfigError, DataError
 from camseg_core.evaluation.metrics import GROUPS, Confusion, frequency_groups, mean
 from camseg_core.evaluation.robustness_parts import Part, Parts
 from camseg_core.evaluation.robustness_suite import (
+    CLEAN,
     SUITE,
     Condition,
     Pictures,
@@ -217,7 +218,7 @@ def _key(pictures: Pictures, labels: Sequence[Label], seed: int) -> dict[str, An
     """What decides the pictures and how masks are counted: some of the frames stand for the data."""
     digest = hashlib.sha256()
     for number in sorted({0, len(pictures) // 2, len(pictures) - 1}):
-        sample = pictures.at(Condition("clean", 0.0), number)
+        sample = pictures.at(CLEAN, number)
         digest.update(sample.name.encode() + sample.image.tobytes() + sample.label.tobytes())
     return {
         "revision": REVISION,
