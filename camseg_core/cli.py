@@ -15,6 +15,7 @@ from camseg_core.commands import (
     distill_decoder,
     evaluate,
     export,
+    robustness,
     segment,
     train,
     train_autoencoder,
@@ -25,6 +26,7 @@ from camseg_core.errors import CamSegError, ConfigError
 _COMMANDS = (
     ("segment", segment.add, "segment images, a video or a folder of images"),
     ("evaluate", evaluate.add, "score a model on labelled frames"),
+    ("robustness", robustness.add, "score a model on disturbed frames: noise, blur, colours, weather"),
     ("calibrate", calibrate.add, "make a model's confidence right as often as it says"),
     ("bench", bench.add, "time a model, alone or beside another one"),
     ("export", export.add, "write a model's ONNX graphs in fp32, fp16 or int8"),

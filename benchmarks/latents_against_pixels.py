@@ -1,0 +1,246 @@
+"""Does a latent space make a model robust? camseg-lite beside a peer without one, through the robustness suite on CamVid val.
+
+    python benchmarks/plain_head.py --data <CamVid root> --run runs/plain-head
+    python benchmarks/latents_against_pixels.py --data <CamVid root> --peer runs/plain-head --write docs/results.md
+
+The peer has the same encoder and transformer, a plain pixel head and as many weights, and was trained in the same way, see
+`plain_head.py`. Both run in fp32. What is done is kept in `--out`: a run that is stopped goes on there, and a page is left beside it.
+"""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from document import Outcome, add_document_options, conclude, current_commit, machine, picture
+from plain_head import PlainSegmenter
+
+from camseg_core.data.camvid import CamVid
+from camseg_core.evaluation.metrics import GROUPS
+from camseg_core.evaluation.progress import shown_progress
+from camseg_core.evaluation.robustness import Contender, Work, run_suite
+from camseg_core.evaluation.robustness_report import robustness_content, write_robustness
+from camseg_core.evaluation.robustness_suite import FAMILIES, SUITE, selected
+from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
+from camseg_core.runtime import Segmenter
+from camseg_core.weights import DEFAULT_MODEL, checkpoint_folder
+
+ONE_STEP, TEN_STEPS, PEER = "camseg-lite", "camseg-lite, ten steps", "no latent space"
+TIE = 0.01
+"""Shares kept that differ by less count as equal."""
+
+Content = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Line:
+    """How a contender is drawn."""
+
+    color: str
+    marker: str
+
+
+LINES = {ONE_STEP: Line("#1f6fb4", "o"), TEN_STEPS: Line("#7fb8e0", "^"), PEER: Line("#d1651a", "s")}
+
+
+def contenders(arguments: argparse.Namespace) -> tuple[dict[str, Contender], dict[str, str]]:
+    """What is compared, and for each a text that changes when its masks would."""
+    model, peer = checkpoint_folder(DEFAULT_MODEL), arguments.peer / "plain-head.safetensors"
+    graphs = sorted([model / "config.json", *(model / "onnx" / "fp32").glob("*")])
+    found: dict[str, Contender] = {ONE_STEP: Segmenter.from_pretrained(model, precision="fp32")}
+    if arguments.ten_steps:
+        found[TEN_STEPS] = Segmenter.from_pretrained(model, precision="fp32", sampler="ddim", steps=10)
+    files = {name: [*graphs] for name in found} | {PEER: [peer, Path(__file__).with_name("plain_head.py")]}
+    found[PEER] = PlainSegmenter(peer)
+    return found, {name: f"{name} {_digest(paths)}" for name, paths in files.items()}
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def compare(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run the suite, leave page and JSON in `--out`, and return what `robustness.json` holds."""
+    shown, identities = contenders(arguments)
+
+    def progress(work: Work, total: int) -> Work:
+        return shown_progress(work, total, "disturb and segment") if total else work
+
+    robustness = run_suite(
+        shown,
+        CamVid(arguments.data, "val"),
+        cityscapes_labels(CAMVID_11_TRAIN_IDS),
+        selected(arguments.only) if arguments.only else SUITE,
+        frames=arguments.frames,
+        keep=arguments.out / "parts",
+        identities=identities,
+        progress=progress,
+        about={"data": "CamVid val", "precision": "fp32"},
+    )
+    write_robustness(robustness, arguments.out)
+    return robustness_content(robustness)
+
+
+def clean_table(content: Content) -> list[str]:
+    """The contenders on the references."""
+    lines = ["| undisturbed | AP | " + " | ".join(GROUPS) + " | mean IoU |", "| --- |" + " --- |" * (len(GROUPS) + 2)]
+    for reference in content["references"].values():
+        for name, scores in reference["contenders"].items():
+            groups = [scores["average_precision_by_group"][group] for group in GROUPS]
+            values = [scores["average_precision"], *groups, scores["mean_iou"]]
+            lines.append(f"| {reference['is']}: {name} | " + " | ".join(_value(value) for value in values) + " |")
+    return lines
+
+
+def family_table(content: Content) -> list[str]:
+    """What is kept, mean over the conditions of a family: AP, its groups, mean IoU."""
+    lines = [
+        "| kept of the undisturbed score, % | AP | " + " | ".join(f"AP, {group}" for group in GROUPS) + " | mean IoU |",
+        "| --- |" + " --- |" * (len(GROUPS) + 2),
+    ]
+    for family, title in FAMILIES.items():
+        conditions = [each for series in content["series"] if series["family"] == family for each in series["levels"]]
+        for name in content["contenders"] if conditions else ():
+            kept = [condition["contenders"][name]["kept"] for condition in conditions]
+            means = [_mean([each[measure] for each in kept]) for measure in ("average_precision", *GROUPS, "mean_iou")]
+            lines.append(f"| {title}, {len(conditions)} conditions: {name} | " + " | ".join(f"{100 * value:.1f}" for value in means) + " |")
+    return lines
+
+
+def series_table(content: Content) -> list[str]:
+    """Mean IoU kept in every series, mean over its levels and at each, and the lead over the peer."""
+    names = content["contenders"]
+    lines = [
+        "| mean IoU kept, % | levels | " + " | ".join(names) + " | lead of camseg-lite |",
+        "| --- | --- |" + " --- |" * (len(names) + 1),
+    ]
+    for series in content["series"]:
+        by_level = {name: [each["contenders"][name]["kept"]["mean_iou"] for each in series["levels"]] for name in names}
+        means = {name: 100 * _mean(values) for name, values in by_level.items()}
+        cells = [f"**{means[name]:.1f}** ({' '.join(f'{100 * value:.0f}' for value in by_level[name])})" for name in names]
+        levels = " ".join(f"{each['level']:g}" for each in series["levels"])
+        lines.append(f"| {series['name']} | {levels} | " + " | ".join(cells) + f" | {means[ONE_STEP] - means[PEER]:+.1f} |")
+    return lines
+
+
+def tally(content: Content) -> str:
+    """In how many conditions which of the two keeps more of its mean IoU, in words."""
+    leads = [
+        condition["contenders"][ONE_STEP]["kept"]["mean_iou"] - condition["contenders"][PEER]["kept"]["mean_iou"]
+        for series in content["series"]
+        for condition in series["levels"]
+    ]
+    more, less = sum(lead >= TIE for lead in leads), sum(lead <= -TIE for lead in leads)
+    return (
+        f"Of {len(leads)} conditions, {ONE_STEP} keeps at least {100 * TIE:g} % more of its mean IoU than the peer in {more}, at least as "
+        f"much less in {less}, and about the same in {len(leads) - more - less}; its mean lead is {100 * _mean(leads):+.1f} %."
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def _value(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def plot(content: Content, families: Sequence[str], path: Path) -> None:
+    """What is kept over the levels, a chart for each series of the families: mean IoU as lines, AP dashed, published AP as crosses."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
+    drawn = [series for series in content["series"] if series["family"] in families]
+    columns = min(4, len(drawn))
+    rows = -(-len(drawn) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(3.1 * columns, 2.3 * rows + 0.5), sharey=True, layout="constrained", squeeze=False)
+    for axes, series in zip(grid.flat, drawn, strict=False):
+        levels = sorted({series["clean_level"], *(each["level"] for each in series["levels"])})
+        places = {level: place for place, level in enumerate(levels)}
+        for name in content["contenders"]:
+            for measure, style in (("mean_iou", "-"), ("average_precision", "--")):
+                kept = {each["level"]: each["contenders"][name]["kept"][measure] for each in series["levels"]} | {series["clean_level"]: 1}
+                line, whole = LINES[name], measure == "mean_iou"
+                axes.plot(
+                    range(len(levels)),
+                    [100 * kept[level] for level in levels],
+                    style,
+                    color=line.color,
+                    marker=line.marker if whole else None,
+                    markersize=4,
+                    linewidth=1.8 if whole else 1,
+                    label=f"{name}: {'mean IoU' if whole else 'AP'}",
+                )
+        published = [(places[each["level"]], 100 * each["published_kept"]) for each in series["levels"] if each["published_kept"]]
+        if published:
+            axes.plot(*zip(*published, strict=True), "kx", markersize=6, label="published, other data: AP")
+        axes.set_title(series["title"], fontsize=10)
+        axes.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
+        axes.set_xlabel(series["unit"], fontsize=9)
+        axes.grid(axis="y", alpha=0.3)
+        axes.set_ylim(0, 115)
+    for axes in list(grid.flat)[len(drawn) :]:
+        axes.set_axis_off()
+    for axes in grid[:, 0]:
+        axes.set_ylabel("% kept")
+    legend = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=3, frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+
+
+def measure(arguments: argparse.Namespace) -> Outcome:
+    """Compare, plot, and say what came out."""
+    content = compare(arguments)
+    trained = json.loads((arguments.peer / "result.json").read_text(encoding="utf-8"))
+    pictures = []
+    for families, text in ((("paper",), "the paper's disturbances"), (("common", "weather"), "common corruptions and weather")):
+        if any(series["family"] in families for series in content["series"]):
+            path = arguments.plot.with_name(f"{arguments.plot.stem}-{families[0]}{arguments.plot.suffix}")
+            plot(content, families, path)
+            pictures.append(picture(argparse.Namespace(plot=path, write=arguments.write), f"Kept of the undisturbed score under {text}"))
+    options = [
+        "--data <CamVid root> --peer runs/plain-head",
+        *([f"--frames {arguments.frames}"] if arguments.frames else []),
+        *([f"--only {' '.join(arguments.only)}"] if arguments.only else []),
+        *(["--ten-steps"] if arguments.ten_steps else []),
+    ]
+    below = [
+        *("\n".join(lines) for lines in (family_table(content), series_table(content))),
+        tally(content),
+        *pictures,
+        "    python benchmarks/plain_head.py --data <CamVid root> --run runs/plain-head\n"
+        f"    python benchmarks/latents_against_pixels.py {' '.join(options)} --write docs/results.md",
+        f"{content['frames']} frames, fp32; {machine()}; commit {current_commit('camseg_core', 'benchmarks')}. The peer: "
+        f"{trained['parameters'] / 1e6:.2f} million weights, commit {trained['commit']}, {trained['machine']}.",
+    ]
+    return Outcome("\n".join(clean_table(content)), below, content)
+
+
+def main() -> None:
+    """Print the tables; with `--json` what `robustness.json` holds as the last line."""
+    parser = argparse.ArgumentParser(description="camseg-lite and a peer without a latent space under the robustness suite.")
+    parser.add_argument("--data", type=Path, required=True, help="CamVid root with val/images and val/labels")
+    parser.add_argument("--peer", type=Path, required=True, metavar="RUN", help="the folder that plain_head.py was run in")
+    parser.add_argument("--frames", type=int, help="use so many frames, evenly spread over val (default: all)")
+    parser.add_argument("--only", nargs="+", default=(), metavar="NAME", help="families or disturbances, as in paper weather/fog")
+    parser.add_argument("--ten-steps", action="store_true", help="also camseg-lite with ten steps of DDIM")
+    parser.add_argument("--out", type=Path, default=Path("out/latents-against-pixels"), help="for page, JSON and what is done so far")
+    parser.add_argument("--plot", type=Path, default=Path("docs/images/robustness.png"), help="begins the names of the pictures to write")
+    add_document_options(parser)
+    conclude(parser.parse_args(), "robustness", measure)
+
+
+if __name__ == "__main__":
+    main()
