@@ -20,7 +20,7 @@ from document import Outcome, add_document_options, conclude, current_commit, ma
 from plain_head import PlainSegmenter
 
 from camseg_core.data.camvid import CamVid
-from camseg_core.evaluation.metrics import GROUPS
+from camseg_core.evaluation.metrics import GROUPS, mean
 from camseg_core.evaluation.progress import shown_progress
 from camseg_core.evaluation.robustness import Contender, Work, run_suite
 from camseg_core.evaluation.robustness_report import robustness_content, write_robustness
@@ -108,8 +108,8 @@ def family_table(content: Content) -> list[str]:
     for family, title in FAMILIES.items():
         conditions = [each for series in content["series"] if series["family"] == family for each in series["levels"]]
         for name in content["contenders"] if conditions else ():
-            kept = [condition["contenders"][name]["kept"] for condition in conditions]
-            means = [_mean([each[measure] for each in kept]) for measure in ("average_precision", *GROUPS, "mean_iou")]
+            measures = ("average_precision", *GROUPS, "mean_iou")
+            means = [mean(np.array([_kept(condition, name, measure) for condition in conditions])) for measure in measures]
             lines.append(f"| {title}, {len(conditions)} conditions: {name} | " + " | ".join(f"{100 * value:.1f}" for value in means) + " |")
     return lines
 
@@ -122,8 +122,8 @@ def series_table(content: Content) -> list[str]:
         "| --- | --- |" + " --- |" * (len(names) + 1),
     ]
     for series in content["series"]:
-        by_level = {name: [each["contenders"][name]["kept"]["mean_iou"] for each in series["levels"]] for name in names}
-        means = {name: 100 * _mean(values) for name, values in by_level.items()}
+        by_level = {name: [_kept(each, name) for each in series["levels"]] for name in names}
+        means = {name: 100 * mean(np.array(values)) for name, values in by_level.items()}
         cells = [f"**{means[name]:.1f}** ({' '.join(f'{100 * value:.0f}' for value in by_level[name])})" for name in names]
         levels = " ".join(f"{each['level']:g}" for each in series["levels"])
         lines.append(f"| {series['name']} | {levels} | " + " | ".join(cells) + f" | {means[ONE_STEP] - means[PEER]:+.1f} |")
@@ -132,20 +132,18 @@ def series_table(content: Content) -> list[str]:
 
 def tally(content: Content) -> str:
     """In how many conditions which of the two keeps more of its mean IoU, in words."""
-    leads = [
-        condition["contenders"][ONE_STEP]["kept"]["mean_iou"] - condition["contenders"][PEER]["kept"]["mean_iou"]
-        for series in content["series"]
-        for condition in series["levels"]
-    ]
+    leads = [_kept(condition, ONE_STEP) - _kept(condition, PEER) for series in content["series"] for condition in series["levels"]]
     more, less = sum(lead >= TIE for lead in leads), sum(lead <= -TIE for lead in leads)
     return (
         f"Of {len(leads)} conditions, {ONE_STEP} keeps at least {100 * TIE:g} % more of its mean IoU than the peer in {more}, at least as "
-        f"much less in {less}, and about the same in {len(leads) - more - less}; its mean lead is {100 * _mean(leads):+.1f} %."
+        f"much less in {less}, and about the same in {len(leads) - more - less}; its mean lead is {100 * mean(np.array(leads)):+.1f} %."
     )
 
 
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))
+def _kept(condition: Content, name: str, measure: str = "mean_iou") -> float:
+    """What a contender keeps; NaN where it has no undisturbed score."""
+    kept = condition["contenders"][name]["kept"][measure]
+    return float("nan") if kept is None else float(kept)
 
 
 def _value(value: float | None) -> str:
@@ -169,7 +167,7 @@ def plot(content: Content, families: Sequence[str], path: Path) -> None:
         places = {level: place for place, level in enumerate(levels)}
         for name in content["contenders"]:
             for measure, style in (("mean_iou", "-"), ("average_precision", "--")):
-                kept = {each["level"]: each["contenders"][name]["kept"][measure] for each in series["levels"]} | {series["clean_level"]: 1}
+                kept = {each["level"]: _kept(each, name, measure) for each in series["levels"]} | {series["clean_level"]: 1.0}
                 line, whole = LINES[name], measure == "mean_iou"
                 axes.plot(
                     range(len(levels)),

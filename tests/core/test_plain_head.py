@@ -1,12 +1,15 @@
 """The peer without a latent space: it is as large as camseg-lite, trains with the same settings, and segments as a contender must."""
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
+import latents_against_pixels
 import numpy as np
 import plain_head
 import pytest
 import torch
+from camvid_folder import write_camvid
 from plain_head import PlainHead, PlainSegmenter
 from safetensors.torch import save_file
 
@@ -32,6 +35,27 @@ def test_it_segments_a_frame_of_any_size(tmp_path: Path) -> None:
     assert result.mask.shape == result.confidence.shape == (45, 70)
     assert set(np.unique(result.mask)) <= set(CAMVID_11_TRAIN_IDS)
     assert 1 / len(CAMVID_11_TRAIN_IDS) <= result.confidence.min() <= result.confidence.max() <= 1
+
+
+def test_it_is_compared_with_camseg_lite_in_tables_and_pictures(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    peer = tmp_path / "peer"
+    peer.mkdir()
+    save_file(PlainHead().state_dict(), peer / "plain-head.safetensors")
+    (peer / "result.json").write_text('{"mean_iou": 0.1, "parameters": 6000000, "commit": "none", "machine": "none"}')
+    data, only, plot = write_camvid(tmp_path / "camvid", "val", frames=2), ["paper/contrast", "weather/fog"], tmp_path / "of.png"
+    options = {"data": data, "peer": peer, "frames": 2, "only": only, "out": tmp_path / "out", "plot": plot, "write": None}
+    outcome = latents_against_pixels.measure(argparse.Namespace(**options, ten_steps=False))
+    names = ["camseg-lite", "no latent space"]
+    assert outcome.figures["contenders"] == names
+    assert [line.split(":")[1].split("|")[0].strip() for line in outcome.table.splitlines()[2:]] == 2 * names
+    families, series, tally, *pictures, _, last = outcome.below
+    assert [line.split(":")[1].split("|")[0].strip() for line in families.splitlines()[2:]] == 2 * names
+    assert [line.split("|")[1].strip() for line in series.splitlines()[2:]] == only
+    assert tally.startswith("Of 8 conditions")
+    assert len(pictures) == 2
+    assert all((tmp_path / f"of-{family}.png").read_bytes().startswith(b"\x89PNG") for family in ("paper", "common"))
+    assert "6.00 million weights" in last
 
 
 def test_its_training_goes_on_where_it_was(tmp_path: Path) -> None:
