@@ -34,6 +34,7 @@ check: $(TEST_READY) ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy benchmarks/*.py
 
 clean: ## remove what was built and what the demo left
 	rm -rf out/demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

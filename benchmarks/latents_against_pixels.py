@@ -23,6 +23,7 @@ from camseg_core.data.camvid import CamVid
 from camseg_core.evaluation.metrics import GROUPS, mean
 from camseg_core.evaluation.progress import shown_progress
 from camseg_core.evaluation.robustness import Contender, Work, run_suite
+from camseg_core.evaluation.robustness_charts import MEASURES
 from camseg_core.evaluation.robustness_report import robustness_content, write_robustness
 from camseg_core.evaluation.robustness_suite import FAMILIES, SUITE, selected
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
@@ -151,7 +152,7 @@ def _value(value: float | None) -> str:
 
 
 def plot(content: Content, families: Sequence[str], path: Path) -> None:
-    """What is kept over the levels, a chart for each series of the families: mean IoU as lines, AP dashed, published AP as crosses."""
+    """What is kept over the levels, a chart for each series of the families: AP, mean IoU dashed, and the published AP."""
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -166,22 +167,24 @@ def plot(content: Content, families: Sequence[str], path: Path) -> None:
         levels = sorted({series["clean_level"], *(each["level"] for each in series["levels"])})
         places = {level: place for place, level in enumerate(levels)}
         for name in content["contenders"]:
-            for measure, style in (("mean_iou", "-"), ("average_precision", "--")):
+            for measure, style in (("average_precision", "-"), ("mean_iou", "--")):
                 kept = {each["level"]: _kept(each, name, measure) for each in series["levels"]} | {series["clean_level"]: 1.0}
-                line, whole = LINES[name], measure == "mean_iou"
+                line = LINES[name]
                 axes.plot(
                     range(len(levels)),
                     [100 * kept[level] for level in levels],
                     style,
                     color=line.color,
-                    marker=line.marker if whole else None,
+                    marker=line.marker,
                     markersize=4,
-                    linewidth=1.8 if whole else 1,
-                    label=f"{name}: {'mean IoU' if whole else 'AP'}",
+                    linewidth=1.6,
+                    label=f"{name}: {MEASURES[measure]}",
                 )
         published = [(places[each["level"]], 100 * each["published_kept"]) for each in series["levels"] if each["published_kept"]]
         if published:
-            axes.plot(*zip(*published, strict=True), "kx", markersize=6, label="published, other data: AP")
+            axes.plot(
+                *zip(*published, strict=True), "D", color="#7b2d9b", fillstyle="none", markersize=6, label="published: AP, other data"
+            )
         axes.set_title(series["title"], fontsize=10)
         axes.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
         axes.set_xlabel(series["unit"], fontsize=9)
