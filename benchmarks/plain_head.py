@@ -37,7 +37,9 @@ from camseg_core.runtime.frame import Segmentation
 from camseg_core.training.autoencoder import pad_to_multiple
 from camseg_core.training.distill import DistillationRecipe
 from camseg_core.training.frames import Frames
+from camseg_core.training.loading import Batch, prepared
 from camseg_core.training.loop import Run, train
+from camseg_core.training.parallel import Processes
 from camseg_core.training.pixel_loss import pixel_loss
 from camseg_core.training.recipe import Recipe
 from camseg_core.training.stream import FrameStream
@@ -115,13 +117,13 @@ class PlainSegmenter:
 
 
 def loss_of(
-    network: PlainHead, stream: FrameStream, weights: Tensor, config: TransformerTraining
+    network: PlainHead, batch: Batch, weights: Tensor, config: TransformerTraining
 ) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
     """Cross-entropy and soft Jaccard as camseg-lite's decoded masks get them, the same frames and parts in the same order."""
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         network.train()
-        images, indices = stream.batch(range(step * config.batch, (step + 1) * config.batch))
+        images, indices = batch(range(step * config.batch, (step + 1) * config.batch))
         with config.loop.autocast(images.device):
             logits = network(images * 255)
         pixels = pixel_loss(logits, indices, config.task.class_weights(weights, step), config.task.jaccard_weight)
@@ -130,8 +132,8 @@ def loss_of(
     return loss
 
 
-def trained(network: PlainHead, config: TransformerTraining, frames: Frames, val: Frames, folder: Path) -> PlainHead:
-    """The averaged network after the training, which goes on where `folder` has it."""
+def trained(network: PlainHead, config: TransformerTraining, frames: Frames, val: Frames, folder: Path, workers: int = 0) -> PlainHead:
+    """The averaged network after the training, which goes on where `folder` has it; `workers` prepare its samples in the background."""
     network.to(memory_format=config.loop.memory_format)  # type: ignore[call-overload]
     stream = FrameStream(frames, Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=True), config.loop.seed)
     weights = frames.class_weights(len(CAMVID_11_TRAIN_IDS))
@@ -142,8 +144,9 @@ def trained(network: PlainHead, config: TransformerTraining, frames: Frames, val
     def validate(averaged: nn.Module) -> tuple[dict[str, float], None]:
         return {"mIoU": mean_iou(averaged.eval(), val.every(5))}, None
 
-    loss = loss_of(network, stream, weights, config)
-    averaged = train(network, loss, config.loop, Run(folder, Display(folder.name, every=50)), config.batch, rate, validate)
+    run = Run(folder, Display(folder.name, every=50), Processes(workers=workers))
+    with prepared(stream.batch, run.processes, config.batch) as batch:
+        averaged = train(network, loss_of(network, batch, weights, config), config.loop, run, config.batch, rate, validate)
     assert isinstance(averaged, PlainHead)
     return averaged.eval()
 
@@ -164,6 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the peer of camseg-lite without a latent space.")
     parser.add_argument("--data", type=Path, required=True, help="CamVid root with train/ and val/, each with images/ and labels/")
     parser.add_argument("--run", type=Path, required=True, help="folder for the training states and the result; an existing one is resumed")
+    parser.add_argument("--workers", type=int, default=0, help="processes that prepare samples; they change nothing but the time")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("camseg_core").setLevel(logging.INFO)
@@ -174,9 +178,9 @@ def main() -> None:
     torch.manual_seed(recipe.training.loop.seed)
     network = PlainHead()
     network.image_encoder.load_imagenet()
-    network = trained(network, recipe.training, frames, val, arguments.run / "trained")
+    network = trained(network, recipe.training, frames, val, arguments.run / "trained", arguments.workers)
     # camseg-lite was tuned for some steps on nearly whole frames as well
-    network = trained(network, tuning.training, frames, val, arguments.run / "tuned")
+    network = trained(network, tuning.training, frames, val, arguments.run / "tuned", arguments.workers)
     save_file(network.state_dict(), arguments.run / "plain-head.safetensors")
     score = {
         "mean_iou": round(mean_iou(network, val), 4),
