@@ -94,6 +94,10 @@ class PlainHead(nn.Module):
         conditions = self.refiner(self.transformer(tokens, (rows, columns), None, None), (rows, columns), *features[1:])
         return self.head(self.cells(conditions.transpose(1, 2).unflatten(2, (2 * rows, 2 * columns))))
 
+    def save(self, path: Path) -> None:
+        """Write the weights as safetensors, in whatever layout they are in memory."""
+        save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, path)
+
 
 class PlainSegmenter:
     """The peer as what `camseg robustness` compares: RGB `(H, W, 3)` uint8 in, a `Segmentation` out, in fp32 by torch on the CPU."""
@@ -181,7 +185,7 @@ def main() -> None:
     network = trained(network, recipe.training, frames, val, arguments.run / "trained", arguments.workers)
     # camseg-lite was tuned for some steps on nearly whole frames as well
     network = trained(network, tuning.training, frames, val, arguments.run / "tuned", arguments.workers)
-    save_file(network.state_dict(), arguments.run / "plain-head.safetensors")
+    network.save(arguments.run / "plain-head.safetensors")
     score = {
         "mean_iou": round(mean_iou(network, val), 4),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
