@@ -1,9 +1,16 @@
 """For all tests: those marked slow run last, so that a mistake shows early; and a browser for those that open a page."""
 
+import signal
 from collections.abc import Iterator
 
 import browser
 import pytest
+
+
+def pytest_configure() -> None:
+    """A shell that runs the tests in the background may have SIGINT ignored; the processes that tests interrupt would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

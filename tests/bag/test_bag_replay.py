@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import psutil
 import pytest
+from processes import kill
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
@@ -221,19 +222,22 @@ def start(tmp_path: Path, *arguments: str | Path) -> tuple["subprocess.Popen[str
     command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("measuring"):
-            (node,) = psutil.Process(process.pid).children()
-            return process, node
-    raise AssertionError("it never measured")
+    try:
+        for line in process.stderr:
+            if line.startswith("measuring"):
+                (node,) = psutil.Process(process.pid).children()
+                return process, node
+        raise AssertionError("it never measured")
+    except BaseException:
+        kill(process)
+        raise
 
 
 def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
     try:
         out, err = process.communicate(timeout=120)
     finally:
-        process.kill()
-        process.wait()
+        kill(process)
     return process.returncode, out, err
 
 

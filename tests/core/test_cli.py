@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from camvid_folder import DAMAGES, Damage, write_camvid
+from processes import running
 
 from camseg_core import cli
 from camseg_core.cli import main
@@ -175,10 +176,10 @@ def test_a_training_stopped_with_ctrl_c_saves_and_goes_on_when_started_again(tmp
     arguments = training("train-autoencoder", tmp_path, *TINY, "mask.loop.steps=1000000", "mask.loop.save_every=1000000")
     stopped_after = []
     for _ in range(2):
-        process = subprocess.Popen([sys.executable, "-m", "camseg_core.cli", *arguments], stderr=subprocess.PIPE, text=True)
-        wait_for_step(tmp_path / "run" / "log.jsonl", process, more_than=max(stopped_after, default=0))
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=120)
+        with running([sys.executable, "-m", "camseg_core.cli", *arguments], stderr=subprocess.PIPE) as process:
+            wait_for_step(tmp_path / "run" / "log.jsonl", process, more_than=max(stopped_after, default=0))
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=120)
         assert process.returncode == 130, said
         found = re.fullmatch(r"camseg: stopped after step (\d+) of 1000000 \(SIGINT, .*\); .*", said.splitlines()[-1])
         assert found, said

@@ -1,12 +1,12 @@
 """Two real processes that train together over gloo get what one process gets with the whole batch."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import distributed_training
 import pytest
 import torch
+from processes import run
 
 from camseg_core.errors import ConfigError
 from camseg_core.training.parallel import Processes
@@ -16,7 +16,7 @@ SCRIPT = Path(distributed_training.__file__)
 
 def torchrun(count: int, *arguments: object) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", SCRIPT, *arguments]
-    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=240)
+    result = run(command, timeout=240)
     assert result.returncode == 0, result.stderr
 
 

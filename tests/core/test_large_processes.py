@@ -13,6 +13,7 @@ import distributed_training
 import pytest
 import shared_folder
 import torch
+from processes import run, running
 from safetensors.torch import load_file
 
 from camseg_core.labels import CITYSCAPES
@@ -42,7 +43,7 @@ def test_the_published_recipe_is_split_stopped_resumed_and_ends_in_two_processes
     options = [f"--config={RECIPE}", f"--data={root}", f"--run={run}", f"--out={out}", f"--autoencoder={tmp_path / 'codec'}", "--workers=1"]
     command = [*LAUNCHER, "-m", "camseg_core.cli", "--", "train", *options, *(f"--set={setting}" for setting in settings)]
 
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as first:
+    with running(command, stderr=subprocess.PIPE) as first:
         until = time.monotonic() + 120
         while not (run / "transformer" / "state.safetensors").is_file() and first.poll() is None and time.monotonic() < until:
             time.sleep(0.05)
@@ -52,7 +53,7 @@ def test_the_published_recipe_is_split_stopped_resumed_and_ends_in_two_processes
     assert not out.joinpath("config.json").exists()
     assert "activations, blocks recomputed" in (run / "train.log").read_text(encoding="utf-8")
 
-    second = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    second = run(command, timeout=200)
     assert second.returncode == 0, second.stderr
     assert f"of {STEPS}" in second.stderr
     assert "resuming" in second.stderr
@@ -72,8 +73,9 @@ def test_the_published_recipe_is_split_stopped_resumed_and_ends_in_two_processes
 
 
 def found_by(*folders: Path) -> str:
-    command = [*LAUNCHER, Path(shared_folder.__file__), *folders]
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120, check=True).stderr
+    done = run([*LAUNCHER, Path(shared_folder.__file__), *folders], timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import psutil
 import pytest
+from processes import kill
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
@@ -35,8 +36,7 @@ def finish(demo: subprocess.Popen[str]) -> tuple[int, str]:
     try:
         stdout, stderr = demo.communicate(timeout=TIMEOUT)
     finally:
-        demo.kill()
-        demo.wait()
+        kill(demo)
     return demo.returncode, stdout + stderr
 
 
@@ -44,8 +44,9 @@ def wait_for_node(demo: subprocess.Popen[str], out: Path, frames: int) -> psutil
     """The demo's node, once so many overlays are there."""
     end = time.monotonic() + TIMEOUT
     while len(list((out / "overlays").glob("*.png"))) < frames:
-        assert demo.poll() is None, finish(demo)
-        assert time.monotonic() < end
+        if demo.poll() is not None or time.monotonic() > end:
+            kill(demo)
+            pytest.fail(f"the node did not come to make masks: {finish(demo)}")
         time.sleep(0.05)
     (node,) = psutil.Process(demo.pid).children()
     assert "camseg_ros.segmentation_node" in node.cmdline()
