@@ -35,29 +35,30 @@ def test_the_published_recipe_is_split_stopped_resumed_and_ends_in_two_processes
     save_config(CONFIG, tmp_path / "tiny.json")
     torch.manual_seed(0)
     save_codec(Autoencoder(CONFIG.autoencoder), tmp_path / "codec")
-    run, out = tmp_path / "run", tmp_path / "out"
+    folder, out = tmp_path / "run", tmp_path / "out"
     settings = [f"model={tmp_path / 'tiny.json'}", "training.crop=[64, 64]", "training.augment=vary", "training.recompute_blocks=true"]
     settings += [f"training.loop.epochs={STEPS * 8 / 2}", "training.loop.warmup_epochs=8", "training.loop.lr=1e-3"]
     settings += ["training.loop.strategy=fsdp", "training.loop.accumulate=2", "training.loop.ema_decay=0.5"]
     settings += ["training.loop.save_every=2", f"training.loop.validate_every={STEPS // 2}"]
-    options = [f"--config={RECIPE}", f"--data={root}", f"--run={run}", f"--out={out}", f"--autoencoder={tmp_path / 'codec'}", "--workers=1"]
+    options = [f"--config={RECIPE}", f"--data={root}", f"--run={folder}", f"--out={out}"]
+    options += [f"--autoencoder={tmp_path / 'codec'}", "--workers=1"]
     command = [*LAUNCHER, "-m", "camseg_core.cli", "--", "train", *options, *(f"--set={setting}" for setting in settings)]
 
     with running(command, stderr=subprocess.PIPE) as first:
         until = time.monotonic() + 120
-        while not (run / "transformer" / "state.safetensors").is_file() and first.poll() is None and time.monotonic() < until:
+        while not (folder / "transformer" / "state.safetensors").is_file() and first.poll() is None and time.monotonic() < until:
             time.sleep(0.05)
-        (run / "transformer" / "stop").touch()
+        (folder / "transformer" / "stop").touch()
         _, said = first.communicate(timeout=120)
     assert "stopped after step" in said, said
     assert not out.joinpath("config.json").exists()
-    assert "activations, blocks recomputed" in (run / "train.log").read_text(encoding="utf-8")
+    assert "activations, blocks recomputed" in (folder / "train.log").read_text(encoding="utf-8")
 
     second = run(command, timeout=200)
     assert second.returncode == 0, second.stderr
     assert f"of {STEPS}" in second.stderr
     assert "resuming" in second.stderr
-    lines = [json.loads(line) for line in (run / "transformer" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in (folder / "transformer" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     losses = [line["training"]["loss"] for line in lines if "training" in line]
     assert lines[-1]["step"] == STEPS
     assert losses
@@ -66,7 +67,7 @@ def test_the_published_recipe_is_split_stopped_resumed_and_ends_in_two_processes
     trained = CamSeg.from_pretrained(out)
     assert trained.labels == CITYSCAPES
     assert all(tensor.isfinite().all() for tensor in trained.state_dict().values())
-    moments = load_file(run / "transformer" / "state.safetensors")
+    moments = load_file(folder / "transformer" / "state.safetensors")
     assert moments["optimizer.0.exp_avg"].shape in {parameter.shape for parameter in trained.parameters()}  # whole, not a process's share
     torch.manual_seed(0)
     assert not torch.allclose(trained.transformer.mask_token, CamSeg(CONFIG).transformer.mask_token, atol=1e-3)

@@ -55,17 +55,17 @@ def root(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_one_command_goes_from_frames_to_a_checkpoint_with_its_card(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(root)
-    out, run = root / "out", root / "run"
+    out, folder = root / "out", root / "run"
     card = (out / "MODEL_CARD.md").read_text(encoding="utf-8")
-    scores = json.loads((run / "val" / "report.json").read_text(encoding="utf-8"))["scores"]
+    scores = json.loads((folder / "val" / "report.json").read_text(encoding="utf-8"))["scores"]
     assert f"mean IoU **{scores['mean_iou']:.3f}**" in card
-    curve = [json.loads(line) for line in (run / "transformer" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    curve = [json.loads(line) for line in (folder / "transformer" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     validations = [entry for entry in curve if "validation" in entry]
     assert [entry["step"] for entry in validations] == [2, 4]
     for entry in validations:
         assert f"| {entry['step']} | {entry['validation']['mIoU']:.3f} | {entry['validation']['mIoU of 10 steps']:.3f} |" in card
     assert "$" not in card
-    picture = cv2.imread(str(run / "transformer" / "pictures" / "step-000004.jpg"))
+    picture = cv2.imread(str(folder / "transformer" / "pictures" / "step-000004.jpg"))
     assert picture.shape == (64, 3 * 96, 3)  # every fifth of three frames is one
     segmentation = Segmenter.from_pretrained(out).segment(np.zeros((64, 96, 3), np.uint8))
     assert set(np.unique(segmentation.mask)) <= {label.id for label in tiny_lite().labels}
