@@ -1,4 +1,4 @@
-"""For all tests: those marked slow run last, so that a mistake shows early; and a browser for those that open a page."""
+"""For all tests: slow ones run last, so that a mistake shows early; SIGINT as a terminal has it; a browser for those that open a page."""
 
 import signal
 from collections.abc import Iterator

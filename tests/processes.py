@@ -1,6 +1,7 @@
 """Processes of tests, none of which outlives its test: a training that is left behind would take the cores from all tests after it."""
 
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -26,6 +27,11 @@ def kill(process: subprocess.Popen[str]) -> None:
                 each.kill()
     process.kill()
     process.wait()
+
+
+def torchrun(count: int, *arguments: object) -> list[object]:
+    """The command that has torch start as many processes of a script, or of `-m` and a module."""
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", *arguments]
 
 
 def run(command: Sequence[object], timeout: float) -> subprocess.CompletedProcess[str]:

@@ -201,7 +201,6 @@ def test_the_highest_rate_has_to_hold_for_longer(bag: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize(("limits", "code"), [("max_p95_ms: 600000\nmax_drops: 12\nmin_miou: 1.0\n", 0), ("max_p95_ms: 0.001\n", 1)])
 def test_a_scenario_decides(bag: Path, tmp_path: Path, limits: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("camseg_ros.bag.scenario")
     scenario = tmp_path / "scenario.yaml"
     scenario.write_text(f"start_s: 0.2\nend_s: 0.8\n{limits}")
     arguments = (bag, "--rate", "2", "--warm-up", "0", "--scenario", scenario, "--json", tmp_path / "result.json")

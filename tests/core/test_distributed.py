@@ -1,12 +1,11 @@
 """Two real processes that train together over gloo get what one process gets with the whole batch."""
 
-import sys
 from pathlib import Path
 
 import distributed_training
 import pytest
 import torch
-from processes import run
+from processes import run, torchrun
 
 from camseg_core.errors import ConfigError
 from camseg_core.training.parallel import Processes
@@ -14,9 +13,8 @@ from camseg_core.training.parallel import Processes
 SCRIPT = Path(distributed_training.__file__)
 
 
-def torchrun(count: int, *arguments: object) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", SCRIPT, *arguments]
-    result = run(command, timeout=240)
+def train(count: int, *arguments: object) -> None:
+    result = run(torchrun(count, SCRIPT, *arguments), timeout=240)
     assert result.returncode == 0, result.stderr
 
 
@@ -27,8 +25,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_get_the_weights_of_one_with_twice_the_batch(tmp_path: Path, strategy: str) -> None:
-    torchrun(1, strategy, tmp_path / "one", 4)
-    torchrun(2, strategy, tmp_path / "two", 4)
+    train(1, strategy, tmp_path / "one", 4)
+    train(2, strategy, tmp_path / "two", 4)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert one.keys() == two.keys()
     for name, tensor in one.items():
@@ -43,9 +41,9 @@ def test_two_processes_get_the_weights_of_one_with_twice_the_batch(tmp_path: Pat
 @pytest.mark.slow
 def test_a_split_run_goes_on_in_one_process(tmp_path: Path) -> None:
     """The state is the same file whoever wrote it: half the run in two processes with FSDP, the rest in one."""
-    torchrun(1, "ddp", tmp_path / "one", 4)
-    torchrun(2, "fsdp", tmp_path / "both", 2)
-    torchrun(1, "ddp", tmp_path / "both", 4)
+    train(1, "ddp", tmp_path / "one", 4)
+    train(2, "fsdp", tmp_path / "both", 2)
+    train(1, "ddp", tmp_path / "both", 4)
     for name, tensor in weights(tmp_path / "one").items():
         torch.testing.assert_close(weights(tmp_path / "both")[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
 

@@ -3,7 +3,6 @@
 import json
 import math
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import distributed_training
 import pytest
 import shared_folder
 import torch
-from processes import run, running
+from processes import run, running, torchrun
 from safetensors.torch import load_file
 
 from camseg_core.labels import CITYSCAPES
@@ -24,7 +23,6 @@ from camseg_core.training.codec_folder import save_codec
 
 RECIPE = Path(__file__).parents[2] / "config" / "train" / "cam-seg-base-768.yaml"
 CONFIG = replace(distributed_training.CONFIG, transformer=replace(distributed_training.CONFIG.transformer, dropout=0.1))
-LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 STEPS = 20
 
 
@@ -42,7 +40,7 @@ def test_the_published_recipe_is_split_stopped_resumed_and_ends_in_two_processes
     settings += ["training.loop.save_every=2", f"training.loop.validate_every={STEPS // 2}"]
     options = [f"--config={RECIPE}", f"--data={root}", f"--run={folder}", f"--out={out}"]
     options += [f"--autoencoder={tmp_path / 'codec'}", "--workers=1"]
-    command = [*LAUNCHER, "-m", "camseg_core.cli", "--", "train", *options, *(f"--set={setting}" for setting in settings)]
+    command = torchrun(2, "-m", "camseg_core.cli", "--", "train", *options, *(f"--set={setting}" for setting in settings))
 
     with running(command, stderr=subprocess.PIPE) as first:
         until = time.monotonic() + 120
@@ -74,7 +72,7 @@ def test_the_published_recipe_is_split_stopped_resumed_and_ends_in_two_processes
 
 
 def found_by(*folders: Path) -> str:
-    done = run([*LAUNCHER, Path(shared_folder.__file__), *folders], timeout=120)
+    done = run(torchrun(2, shared_folder.__file__, *folders), timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stderr
 

@@ -1,7 +1,6 @@
 """`camseg train` on a miniature data set, from nothing to a checkpoint folder that segments and is described."""
 
 import json
-import sys
 from pathlib import Path
 
 import cv2
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 from camvid_folder import write_camvid
 from lite import tiny_lite
-from processes import run
+from processes import run, torchrun
 from safetensors.torch import load_file
 
 from camseg_core.cli import main
@@ -134,9 +133,8 @@ def test_an_autoencoder_trained_alone_serves_a_training(root: Path, capsys: pyte
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_share_the_whole_command(root: Path, strategy: str) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "camseg_core.cli", "--"]
     strategies = [f"--set={part}.loop.strategy={strategy}" for part in ("autoencoder", "training")]
-    done = run([*launcher, *command(root, *strategies)], timeout=280)
+    done = run(torchrun(2, "-m", "camseg_core.cli", "--", *command(root, *strategies)), timeout=280)
     assert done.returncode == 0, done.stderr
     assert (root / "out" / "MODEL_CARD.md").is_file()
     assert "2 processes" in (root / "out" / "MODEL_CARD.md").read_text(encoding="utf-8")
