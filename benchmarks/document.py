@@ -29,11 +29,20 @@ class Outcome:
 
 def add_document_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `conclude` reads."""
-    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="replace the section of this document, between its markers")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON on the last line")
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="DOCUMENT",
+        help="replace the section of this document, between its markers",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the figures as JSON on the last line"
+    )
 
 
-def conclude(arguments: argparse.Namespace, name: str, measure: Callable[[argparse.Namespace], Outcome]) -> None:
+def conclude(
+    arguments: argparse.Namespace, name: str, measure: Callable[[argparse.Namespace], Outcome]
+) -> None:
     """Measure, print the table, write it into the document's section `name` and print JSON where asked to; an error is one line.
 
     Exits with 1 after an error, and where the outcome has failures: each is a line on stderr.
@@ -83,9 +92,16 @@ def current_commit(*paths: str) -> str:
     root = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", root, *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
-        return git("rev-parse", "--short", "HEAD") + (" with changes" if git("status", "--porcelain", "--", *paths) else "")
-    except (OSError, subprocess.CalledProcessError):  # an export without git; what was measured is not to be lost for that
+        return git("rev-parse", "--short", "HEAD") + (
+            " with changes" if git("status", "--porcelain", "--", *paths) else ""
+        )
+    except (
+        OSError,
+        subprocess.CalledProcessError,
+    ):  # an export without git; what was measured is not to be lost for that
         return "unknown"

@@ -60,14 +60,19 @@ class Driver:
 
     def __init__(self, cameras: Sequence[str], reliable: bool) -> None:
         rclpy.init(args=[])
-        self._epoch = time.time_ns() - time.monotonic_ns()  # stamps rise whatever happens to the clock
+        self._epoch = (
+            time.time_ns() - time.monotonic_ns()
+        )  # stamps rise whatever happens to the clock
         self._node = Node("benchmark")
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._node)
         self.ledgers = {camera: FrameLedger(camera or "camera") for camera in cameras}
         self.diagnostics: dict[str, dict[str, str]] = {}
         qos = RELIABLE if reliable else qos_profile_sensor_data
-        self._publishers = {camera: self._node.create_publisher(Image, topic(camera, "image"), qos) for camera in cameras}
+        self._publishers = {
+            camera: self._node.create_publisher(Image, topic(camera, "image"), qos)
+            for camera in cameras
+        }
         for camera in cameras:
             self._listen(camera)
         self._node.create_subscription(DiagnosticArray, "/diagnostics", self._note, 10)
@@ -75,7 +80,12 @@ class Driver:
     def __enter__(self) -> "Driver":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._executor.shutdown()
         self._node.destroy_node()
         rclpy.try_shutdown()
@@ -85,7 +95,9 @@ class Driver:
 
         def match(mask: Image) -> None:
             stamp = mask.header.stamp
-            ledger.answer(stamp.sec * 1_000_000_000 + stamp.nanosec, mask.header.frame_id, time.monotonic())
+            ledger.answer(
+                stamp.sec * 1_000_000_000 + stamp.nanosec, mask.header.frame_id, time.monotonic()
+            )
 
         self._node.create_subscription(Image, topic(camera, "segmentation/mask"), match, RELIABLE)
 

@@ -19,14 +19,14 @@ import numpy as np
 from document import Outcome, add_document_options, conclude, current_commit, machine, picture
 from plain_head import PlainSegmenter
 
-from camseg_core.data.camvid import CamVid
+from camseg_core.data.sets.camvid import CamVid
 from camseg_core.evaluation.metrics import GROUPS, mean
-from camseg_core.evaluation.progress import shown_progress
+from camseg_core.evaluation.report.charts import MEASURES
+from camseg_core.evaluation.report.robustness import robustness_content, write_robustness
 from camseg_core.evaluation.robustness import Contender, Work, run_suite
-from camseg_core.evaluation.robustness_charts import MEASURES
-from camseg_core.evaluation.robustness_report import robustness_content, write_robustness
 from camseg_core.evaluation.robustness_suite import FAMILIES, SUITE, selected
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
+from camseg_core.progress import shown_progress
 from camseg_core.runtime import Segmenter
 from camseg_core.weights import DEFAULT_MODEL, checkpoint_folder
 
@@ -45,7 +45,11 @@ class Line:
     marker: str
 
 
-LINES = {ONE_STEP: Line("#1f6fb4", "o"), TEN_STEPS: Line("#7fb8e0", "^"), PEER: Line("#d1651a", "s")}
+LINES = {
+    ONE_STEP: Line("#1f6fb4", "o"),
+    TEN_STEPS: Line("#7fb8e0", "^"),
+    PEER: Line("#d1651a", "s"),
+}
 
 
 def contenders(arguments: argparse.Namespace) -> tuple[dict[str, Contender], dict[str, str]]:
@@ -54,8 +58,12 @@ def contenders(arguments: argparse.Namespace) -> tuple[dict[str, Contender], dic
     graphs = sorted([model / "config.json", *(model / "onnx" / "fp32").glob("*")])
     found: dict[str, Contender] = {ONE_STEP: Segmenter.from_pretrained(model, precision="fp32")}
     if arguments.ten_steps:
-        found[TEN_STEPS] = Segmenter.from_pretrained(model, precision="fp32", sampler="ddim", steps=10)
-    files = {name: [*graphs] for name in found} | {PEER: [peer, Path(__file__).with_name("plain_head.py")]}
+        found[TEN_STEPS] = Segmenter.from_pretrained(
+            model, precision="fp32", sampler="ddim", steps=10
+        )
+    files = {name: [*graphs] for name in found} | {
+        PEER: [peer, Path(__file__).with_name("plain_head.py")]
+    }
     found[PEER] = PlainSegmenter(peer)
     return found, {name: f"{name} {_digest(paths)}" for name, paths in files.items()}
 
@@ -91,27 +99,48 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def clean_table(content: Content) -> list[str]:
     """The contenders on the references."""
-    lines = ["| undisturbed | AP | " + " | ".join(GROUPS) + " | mean IoU |", "| --- |" + " --- |" * (len(GROUPS) + 2)]
+    lines = [
+        "| undisturbed | AP | " + " | ".join(GROUPS) + " | mean IoU |",
+        "| --- |" + " --- |" * (len(GROUPS) + 2),
+    ]
     for reference in content["references"].values():
         for name, scores in reference["contenders"].items():
             groups = [scores["average_precision_by_group"][group] for group in GROUPS]
             values = [scores["average_precision"], *groups, scores["mean_iou"]]
-            lines.append(f"| {reference['is']}: {name} | " + " | ".join(_value(value) for value in values) + " |")
+            lines.append(
+                f"| {reference['is']}: {name} | "
+                + " | ".join(_value(value) for value in values)
+                + " |"
+            )
     return lines
 
 
 def family_table(content: Content) -> list[str]:
     """What is kept, mean over the conditions of a family: AP, its groups, mean IoU."""
     lines = [
-        "| kept of the undisturbed score, % | AP | " + " | ".join(f"AP, {group}" for group in GROUPS) + " | mean IoU |",
+        "| kept of the undisturbed score, % | AP | "
+        + " | ".join(f"AP, {group}" for group in GROUPS)
+        + " | mean IoU |",
         "| --- |" + " --- |" * (len(GROUPS) + 2),
     ]
     for family, title in FAMILIES.items():
-        conditions = [each for series in content["series"] if series["family"] == family for each in series["levels"]]
+        conditions = [
+            each
+            for series in content["series"]
+            if series["family"] == family
+            for each in series["levels"]
+        ]
         for name in content["contenders"] if conditions else ():
             measures = ("average_precision", *GROUPS, "mean_iou")
-            means = [mean(np.array([_kept(condition, name, measure) for condition in conditions])) for measure in measures]
-            lines.append(f"| {title}, {len(conditions)} conditions: {name} | " + " | ".join(f"{100 * value:.1f}" for value in means) + " |")
+            means = [
+                mean(np.array([_kept(condition, name, measure) for condition in conditions]))
+                for measure in measures
+            ]
+            lines.append(
+                f"| {title}, {len(conditions)} conditions: {name} | "
+                + " | ".join(f"{100 * value:.1f}" for value in means)
+                + " |"
+            )
     return lines
 
 
@@ -125,15 +154,26 @@ def series_table(content: Content) -> list[str]:
     for series in content["series"]:
         by_level = {name: [_kept(each, name) for each in series["levels"]] for name in names}
         means = {name: 100 * mean(np.array(values)) for name, values in by_level.items()}
-        cells = [f"**{means[name]:.1f}** ({' '.join(f'{100 * value:.0f}' for value in by_level[name])})" for name in names]
+        cells = [
+            f"**{means[name]:.1f}** ({' '.join(f'{100 * value:.0f}' for value in by_level[name])})"
+            for name in names
+        ]
         levels = " ".join(f"{each['level']:g}" for each in series["levels"])
-        lines.append(f"| {series['name']} | {levels} | " + " | ".join(cells) + f" | {means[ONE_STEP] - means[PEER]:+.1f} |")
+        lines.append(
+            f"| {series['name']} | {levels} | "
+            + " | ".join(cells)
+            + f" | {means[ONE_STEP] - means[PEER]:+.1f} |"
+        )
     return lines
 
 
 def tally(content: Content) -> str:
     """In how many conditions which of the two keeps more of its mean IoU, in words."""
-    leads = [_kept(condition, ONE_STEP) - _kept(condition, PEER) for series in content["series"] for condition in series["levels"]]
+    leads = [
+        _kept(condition, ONE_STEP) - _kept(condition, PEER)
+        for series in content["series"]
+        for condition in series["levels"]
+    ]
     more, less = sum(lead >= TIE for lead in leads), sum(lead <= -TIE for lead in leads)
     return (
         f"Of {len(leads)} conditions, {ONE_STEP} keeps at least {100 * TIE:g} % more of its mean IoU than the peer in {more}, at least as "
@@ -162,13 +202,22 @@ def plot(content: Content, families: Sequence[str], path: Path) -> None:
     drawn = [series for series in content["series"] if series["family"] in families]
     columns = min(4, len(drawn))
     rows = -(-len(drawn) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(3.1 * columns, 2.3 * rows + 0.5), sharey=True, layout="constrained", squeeze=False)
+    figure, grid = plt.subplots(
+        rows,
+        columns,
+        figsize=(3.1 * columns, 2.3 * rows + 0.5),
+        sharey=True,
+        layout="constrained",
+        squeeze=False,
+    )
     for axes, series in zip(grid.flat, drawn, strict=False):
         levels = sorted({series["clean_level"], *(each["level"] for each in series["levels"])})
         places = {level: place for place, level in enumerate(levels)}
         for name in content["contenders"]:
             for measure, style in (("average_precision", "-"), ("mean_iou", "--")):
-                kept = {each["level"]: _kept(each, name, measure) for each in series["levels"]} | {series["clean_level"]: 1.0}
+                kept = {each["level"]: _kept(each, name, measure) for each in series["levels"]} | {
+                    series["clean_level"]: 1.0
+                }
                 line = LINES[name]
                 axes.plot(
                     range(len(levels)),
@@ -180,10 +229,19 @@ def plot(content: Content, families: Sequence[str], path: Path) -> None:
                     linewidth=1.6,
                     label=f"{name}: {MEASURES[measure]}",
                 )
-        published = [(places[each["level"]], 100 * each["published_kept"]) for each in series["levels"] if each["published_kept"]]
+        published = [
+            (places[each["level"]], 100 * each["published_kept"])
+            for each in series["levels"]
+            if each["published_kept"]
+        ]
         if published:
             axes.plot(
-                *zip(*published, strict=True), "D", color="#7b2d9b", fillstyle="none", markersize=6, label="published: AP, other data"
+                *zip(*published, strict=True),
+                "D",
+                color="#7b2d9b",
+                fillstyle="none",
+                markersize=6,
+                label="published: AP, other data",
             )
         axes.set_title(series["title"], fontsize=10)
         axes.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
@@ -194,8 +252,14 @@ def plot(content: Content, families: Sequence[str], path: Path) -> None:
         axes.set_axis_off()
     for axes in grid[:, 0]:
         axes.set_ylabel("% kept")
-    legend = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=3, frameon=False)
+    legend = {
+        label: handle
+        for axes in grid.flat
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        legend.values(), legend.keys(), loc="outside lower center", ncols=3, frameon=False
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=90)
     plt.close(figure)
@@ -206,11 +270,21 @@ def measure(arguments: argparse.Namespace) -> Outcome:
     content = compare(arguments)
     trained = json.loads((arguments.peer / "result.json").read_text(encoding="utf-8"))
     pictures = []
-    for families, text in ((("paper",), "the paper's disturbances"), (("common", "weather"), "common corruptions and weather")):
+    for families, text in (
+        (("paper",), "the paper's disturbances"),
+        (("common", "weather"), "common corruptions and weather"),
+    ):
         if any(series["family"] in families for series in content["series"]):
-            path = arguments.plot.with_name(f"{arguments.plot.stem}-{families[0]}{arguments.plot.suffix}")
+            path = arguments.plot.with_name(
+                f"{arguments.plot.stem}-{families[0]}{arguments.plot.suffix}"
+            )
             plot(content, families, path)
-            pictures.append(picture(argparse.Namespace(plot=path, write=arguments.write), f"Kept of the undisturbed score under {text}"))
+            pictures.append(
+                picture(
+                    argparse.Namespace(plot=path, write=arguments.write),
+                    f"Kept of the undisturbed score under {text}",
+                )
+            )
     options = [
         "--data <CamVid root> --peer runs/plain-head",
         *([f"--frames {arguments.frames}"] if arguments.frames else []),
@@ -231,14 +305,44 @@ def measure(arguments: argparse.Namespace) -> Outcome:
 
 def main() -> None:
     """Print the tables; with `--json` what `robustness.json` holds as the last line."""
-    parser = argparse.ArgumentParser(description="camseg-lite and a peer without a latent space under the robustness suite.")
-    parser.add_argument("--data", type=Path, required=True, help="CamVid root with val/images and val/labels")
-    parser.add_argument("--peer", type=Path, required=True, metavar="RUN", help="the folder that plain_head.py was run in")
-    parser.add_argument("--frames", type=int, help="use so many frames, evenly spread over val (default: all)")
-    parser.add_argument("--only", nargs="+", default=(), metavar="NAME", help="families or disturbances, as in paper weather/fog")
-    parser.add_argument("--ten-steps", action="store_true", help="also camseg-lite with ten steps of DDIM")
-    parser.add_argument("--out", type=Path, default=Path("out/latents-against-pixels"), help="for page, JSON and what is done so far")
-    parser.add_argument("--plot", type=Path, default=Path("docs/images/robustness.png"), help="begins the names of the pictures to write")
+    parser = argparse.ArgumentParser(
+        description="camseg-lite and a peer without a latent space under the robustness suite."
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="CamVid root with val/images and val/labels"
+    )
+    parser.add_argument(
+        "--peer",
+        type=Path,
+        required=True,
+        metavar="RUN",
+        help="the folder that plain_head.py was run in",
+    )
+    parser.add_argument(
+        "--frames", type=int, help="use so many frames, evenly spread over val (default: all)"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="families or disturbances, as in paper weather/fog",
+    )
+    parser.add_argument(
+        "--ten-steps", action="store_true", help="also camseg-lite with ten steps of DDIM"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("out/latents-against-pixels"),
+        help="for page, JSON and what is done so far",
+    )
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        default=Path("docs/images/robustness.png"),
+        help="begins the names of the pictures to write",
+    )
     add_document_options(parser)
     conclude(parser.parse_args(), "robustness", measure)
 

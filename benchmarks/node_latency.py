@@ -14,14 +14,25 @@ from typing import Any
 
 from document import Outcome, add_document_options, conclude, current_commit, machine
 from frame_driver import ONE, Driver, Size
-from node_under_test import Launch, add_model_options, model_parameters, percentile, resident_mb, size_of, size_text, with_node
+from node_under_test import (
+    Launch,
+    add_model_options,
+    model_parameters,
+    percentile,
+    resident_mb,
+    size_of,
+    size_text,
+    with_node,
+)
 
 from camseg_ros.bag.node_process import NodeProcess
 
 Row = dict[str, Any]
 
 
-def drive(driver: Driver, node: NodeProcess, sizes: Sequence[Size], frames: int, warm_up: int) -> tuple[list[Row], float]:
+def drive(
+    driver: Driver, node: NodeProcess, sizes: Sequence[Size], frames: int, warm_up: int
+) -> tuple[list[Row], float]:
     """One row of the table for each size, and the node's memory in MB after all of them."""
     return [latency(driver, size, frames, warm_up) for size in sizes], resident_mb(node)
 
@@ -34,7 +45,10 @@ def latency(driver: Driver, size: Size, frames: int, warm_up: int) -> Row:
     times = [answer for answer in answers if answer is not None]
     row: Row = {"size": size_text(size), "frames": frames, "answered": len(times)}
     if times:
-        row |= {"p50_ms": round(statistics.median(times), 1), "p95_ms": round(percentile(times, 95), 1)}
+        row |= {
+            "p50_ms": round(statistics.median(times), 1),
+            "p95_ms": round(percentile(times, 95), 1),
+        }
     return row
 
 
@@ -42,29 +56,63 @@ def table(rows: Sequence[Row]) -> str:
     """The rows as a table in Markdown."""
     lines = ["| size | answered | p50 ms | p95 ms |", "| --- | --- | --- | --- |"]
     for row in rows:
-        lines.append(f"| {row['size']} | {row['answered']} of {row['frames']} | {row.get('p50_ms', '–')} | {row.get('p95_ms', '–')} |")
+        lines.append(
+            f"| {row['size']} | {row['answered']} of {row['frames']} | {row.get('p50_ms', '–')} | {row.get('p95_ms', '–')} |"
+        )
     return "\n".join(lines)
 
 
 def measure(arguments: argparse.Namespace) -> Outcome:
     """All sizes with one node; a frame that is not answered is a failure."""
     sizes = arguments.size or [(480, 360), (640, 480)]
-    rows, memory = with_node(Launch(parameters=model_parameters(arguments)), drive, sizes, arguments.frames, arguments.warm_up)
-    options = " ".join([f"--frames {arguments.frames}", *(f"--size {size_text(size)}" for size in sizes)])
+    rows, memory = with_node(
+        Launch(parameters=model_parameters(arguments)),
+        drive,
+        sizes,
+        arguments.frames,
+        arguments.warm_up,
+    )
+    options = " ".join(
+        [f"--frames {arguments.frames}", *(f"--size {size_text(size)}" for size in sizes)]
+    )
     below = [
         f"    python benchmarks/node_latency.py {options} --write {arguments.write}",
         f"The node's memory: {memory:.0f} MB resident. {machine()}; commit {current_commit('camseg_core', 'camseg_ros', 'benchmarks')}.",
     ]
-    failures = [f"{row['size']}: {row['answered']} of {row['frames']} answered" for row in rows if row["answered"] < row["frames"]]
-    return Outcome(table(rows), below, {"sizes": rows, "rss_mb": round(memory, 1), "cores": os.cpu_count()}, failures)
+    failures = [
+        f"{row['size']}: {row['answered']} of {row['frames']} answered"
+        for row in rows
+        if row["answered"] < row["frames"]
+    ]
+    return Outcome(
+        table(rows),
+        below,
+        {"sizes": rows, "rss_mb": round(memory, 1), "cores": os.cpu_count()},
+        failures,
+    )
 
 
 def main() -> None:
     """Print the table; with `--json` the figures as the last line. Exit code 1 if a frame was not answered."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=50, help="frames of each size (default: %(default)s)")
-    parser.add_argument("--warm-up", type=int, default=5, help="frames of each size that are not counted (default: %(default)s)")
-    parser.add_argument("--size", type=size_of, action="append", metavar="WxH", help="may be repeated (default: 480x360 and 640x480)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--frames", type=int, default=50, help="frames of each size (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--warm-up",
+        type=int,
+        default=5,
+        help="frames of each size that are not counted (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--size",
+        type=size_of,
+        action="append",
+        metavar="WxH",
+        help="may be repeated (default: 480x360 and 640x480)",
+    )
     add_model_options(parser)
     add_document_options(parser)
     conclude(parser.parse_args(), "node-latency", measure)

@@ -16,14 +16,30 @@ from typing import Any
 
 from document import Outcome, add_document_options, conclude, current_commit, machine
 from frame_driver import ONE, Driver, Size
-from node_under_test import Launch, add_model_options, model_parameters, percentile, size_of, size_text, with_node
+from node_under_test import (
+    Launch,
+    add_model_options,
+    model_parameters,
+    percentile,
+    size_of,
+    size_text,
+    with_node,
+)
 
 from camseg_ros.bag.node_process import NodeProcess
 
 AIMS_MS = {(640, 480): 5.0, (1920, 1080): 15.0}
 """The most that the node should add, by size."""
 
-SEGMENTER_STAGES = ("preprocess", "image_encoder", "transformer", "denoiser", "decoder", "network", "postprocess")
+SEGMENTER_STAGES = (
+    "preprocess",
+    "image_encoder",
+    "transformer",
+    "denoiser",
+    "decoder",
+    "network",
+    "postprocess",
+)
 NODE_STAGES = ("wait", "read", "publish")
 """From the node's callback to the mask's publication, but for the segmenter."""
 
@@ -42,17 +58,31 @@ def drive(driver: Driver, node: NodeProcess, size: Size, frames: int, warm_up: i
     row: Row = {"frames": frames, "answered": len(times)}
     if len(times) == frames:
         driver.hear_diagnostics()
-        row |= overhead(times, {key: value for values in driver.diagnostics.values() for key, value in values.items()})
+        row |= overhead(
+            times,
+            {key: value for values in driver.diagnostics.values() for key, value in values.items()},
+        )
     return row
 
 
 def overhead(times: Sequence[float], diagnostics: Mapping[str, str]) -> Row:
     """The overhead and its parts, in ms; `outside` is what is left for the middleware and the driver."""
-    stages = {name: float(diagnostics.get(f"stage {name} (ms)", 0)) for name in (*SEGMENTER_STAGES, *NODE_STAGES)}
+    stages = {
+        name: float(diagnostics.get(f"stage {name} (ms)", 0))
+        for name in (*SEGMENTER_STAGES, *NODE_STAGES)
+    }
     end_to_end, segmenter = median(times), sum(stages[name] for name in SEGMENTER_STAGES)
     own = {name: stages[name] for name in NODE_STAGES}
-    parts = {"end_to_end": end_to_end, "segmenter": segmenter, "overhead": end_to_end - segmenter} | own
-    parts |= {"outside": end_to_end - segmenter - sum(own.values()), "end_to_end_p95": percentile(times, 95), "end_to_end_min": min(times)}
+    parts = {
+        "end_to_end": end_to_end,
+        "segmenter": segmenter,
+        "overhead": end_to_end - segmenter,
+    } | own
+    parts |= {
+        "outside": end_to_end - segmenter - sum(own.values()),
+        "end_to_end_p95": percentile(times, 95),
+        "end_to_end_min": min(times),
+    }
     return {f"{name}_ms": round(value, 1) for name, value in parts.items()}
 
 
@@ -60,24 +90,55 @@ def rows_of(size: Size, profile: bool, allocator: bool, arguments: argparse.Name
     """The row of best-effort images, and that of reliable ones if not all of the former are answered."""
     rows: list[Row] = []
     for reliable in (False, True):
-        launch = Launch(parameters=model_parameters(arguments), reliable=reliable, profile=profile, allocator=allocator)
-        setting = {"size": size_text(size), "profile": profile, "allocator": allocator, "reliable": reliable}
+        launch = Launch(
+            parameters=model_parameters(arguments),
+            reliable=reliable,
+            profile=profile,
+            allocator=allocator,
+        )
+        setting = {
+            "size": size_text(size),
+            "profile": profile,
+            "allocator": allocator,
+            "reliable": reliable,
+        }
         rows.append(setting | with_node(launch, drive, size, arguments.frames, arguments.warm_up))
         if rows[-1]["answered"] == arguments.frames:
             break
     return rows
 
 
-COLUMNS = ("end_to_end_ms", "end_to_end_p95_ms", "segmenter_ms", "overhead_ms", "wait_ms", "read_ms", "publish_ms", "outside_ms")
+COLUMNS = (
+    "end_to_end_ms",
+    "end_to_end_p95_ms",
+    "segmenter_ms",
+    "overhead_ms",
+    "wait_ms",
+    "read_ms",
+    "publish_ms",
+    "outside_ms",
+)
 
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as a table in Markdown."""
-    heads = ["size", "profile", "allocator", "images", "answered", *(name.removesuffix("_ms").replace("_", " ") for name in COLUMNS)]
+    heads = [
+        "size",
+        "profile",
+        "allocator",
+        "images",
+        "answered",
+        *(name.removesuffix("_ms").replace("_", " ") for name in COLUMNS),
+    ]
     lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
     for row in rows:
         used = ["yes" if row[name] else "no" for name in ("profile", "allocator")]
-        cells = [row["size"], *used, "reliable" if row["reliable"] else "best effort", f"{row['answered']} of {row['frames']}"]
+        cells = [
+            row["size"],
+            *used,
+            "reliable" if row["reliable"] else "best effort",
+            f"{row['answered']} of {row['frames']}",
+        ]
         lines.append(f"| {' | '.join([*cells, *(str(row.get(name, '–')) for name in COLUMNS)])} |")
     return "\n".join(lines)
 
@@ -86,27 +147,60 @@ def measure(arguments: argparse.Namespace) -> Outcome:
     """Every size in every setting; a frame that is not answered with all that ships is a failure."""
     sizes = arguments.size or list(AIMS_MS)
     settings = [(True, True), (True, False), (False, True), (False, False)]
-    rows = [row for size in sizes for profile, allocator in settings for row in rows_of(size, profile, allocator, arguments)]
-    shipped = {row["size"]: row for row in rows if row["profile"] and row["allocator"] and not row["reliable"]}
+    rows = [
+        row
+        for size in sizes
+        for profile, allocator in settings
+        for row in rows_of(size, profile, allocator, arguments)
+    ]
+    shipped = {
+        row["size"]: row
+        for row in rows
+        if row["profile"] and row["allocator"] and not row["reliable"]
+    }
     found = {size: row.get("overhead_ms") for size, row in shipped.items()}
     aims = {size_text(size): aim for size, aim in AIMS_MS.items() if size in sizes}
-    said = "; ".join(f"{size} {ms} ms" + (f" (aim {aims[size]:g} ms)" if size in aims else "") for size, ms in found.items())
-    options = " ".join([f"--frames {arguments.frames}", *(f"--size {size_text(size)}" for size in sizes)])
+    said = "; ".join(
+        f"{size} {ms} ms" + (f" (aim {aims[size]:g} ms)" if size in aims else "")
+        for size, ms in found.items()
+    )
+    options = " ".join(
+        [f"--frames {arguments.frames}", *(f"--size {size_text(size)}" for size in sizes)]
+    )
     below = [
         f"Times in ms. With all that ships: {said}.",
         f"    python benchmarks/node_overhead.py {options} --write {arguments.write}",
         f"{machine()}; commit {current_commit('camseg_core', 'camseg_ros', 'config', 'benchmarks')}.",
     ]
-    failures = [f"{size}: {row['answered']} of {row['frames']} answered" for size, row in shipped.items() if found[size] is None]
-    return Outcome(table(rows), below, {"overhead_ms": found, "aims_ms": aims, "rows": rows}, failures)
+    failures = [
+        f"{size}: {row['answered']} of {row['frames']} answered"
+        for size, row in shipped.items()
+        if found[size] is None
+    ]
+    return Outcome(
+        table(rows), below, {"overhead_ms": found, "aims_ms": aims, "rows": rows}, failures
+    )
 
 
 def main() -> None:
     """Print the table; with `--json` the figures as the last line. Exit code 1 if a frame was not answered with all that ships."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--frames", type=int, default=50, help="of each row (default: %(default)s)")
-    parser.add_argument("--warm-up", type=int, default=5, help="frames of each row that are not counted (default: %(default)s)")
-    parser.add_argument("--size", type=size_of, action="append", metavar="WxH", help="may be repeated (default: 640x480 and 1920x1080)")
+    parser.add_argument(
+        "--warm-up",
+        type=int,
+        default=5,
+        help="frames of each row that are not counted (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--size",
+        type=size_of,
+        action="append",
+        metavar="WxH",
+        help="may be repeated (default: 640x480 and 1920x1080)",
+    )
     add_model_options(parser)
     add_document_options(parser)
     conclude(parser.parse_args(), "node-overhead", measure)

@@ -17,7 +17,13 @@ import psutil
 from frame_driver import ONE, Driver, Size, camera_parameters
 
 from camseg_core.errors import CamSegError
-from camseg_ros.bag.node_process import NodeDied, NodeProcess, die_with_parent, free_domain, ros_environment
+from camseg_ros.bag.node_process import (
+    NodeDied,
+    NodeProcess,
+    die_with_parent,
+    free_domain,
+    ros_environment,
+)
 from camseg_ros.middleware import ALLOCATOR, TRANSPORT_CHOICES
 
 T = TypeVar("T")
@@ -42,12 +48,27 @@ class Launch:
         reliability = f"image_reliability:={'reliable' if self.reliable else 'best_effort'}"
         parameters = [*self.parameters, *camera_parameters(self.cameras), reliability]
         options = [option for parameter in parameters for option in ("-p", parameter)]
-        return [sys.executable, "-m", "camseg_ros.segmentation_node", "--ros-args", "--log-level", "warn", *options]
+        return [
+            sys.executable,
+            "-m",
+            "camseg_ros.segmentation_node",
+            "--ros-args",
+            "--log-level",
+            "warn",
+            *options,
+        ]
 
     def environment(self, log_dir: Path) -> dict[str, str]:
         """Of node and driver, in a domain that is free; transports and allocator are never those of the user's environment."""
-        plain = {name: value for name, value in os.environ.items() if name not in (*TRANSPORT_CHOICES, *ALLOCATOR)}
-        left_out = (*(() if self.profile else TRANSPORT_CHOICES), *(() if self.allocator else ALLOCATOR))
+        plain = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in (*TRANSPORT_CHOICES, *ALLOCATOR)
+        }
+        left_out = (
+            *(() if self.profile else TRANSPORT_CHOICES),
+            *(() if self.allocator else ALLOCATOR),
+        )
         shipped = ros_environment(free_domain(), log_dir, plain)
         return {name: value for name, value in shipped.items() if name not in left_out}
 
@@ -71,11 +92,16 @@ def with_node(launch: Launch, drive: Callable[..., T], *arguments: object) -> T:
 
 def _drive(launch: Launch, log: Path, drive: Callable[..., T], arguments: tuple[object, ...]) -> T:
     try:
-        with NodeProcess(launch.command(), os.environ, log) as node, Driver(launch.cameras, launch.reliable) as driver:
+        with (
+            NodeProcess(launch.command(), os.environ, log) as node,
+            Driver(launch.cameras, launch.reliable) as driver,
+        ):
             driver.wait_for_node(node.check)
             return drive(driver, node, *arguments)
     except NodeDied as error:  # its log goes with the folder
-        raise CamSegError(f"{error}, which is removed; its last lines:\n{error.last_lines}") from None
+        raise CamSegError(
+            f"{error}, which is removed; its last lines:\n{error.last_lines}"
+        ) from None
 
 
 def resident_mb(node: NodeProcess) -> float:
@@ -103,8 +129,17 @@ def size_text(size: Size) -> str:
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `model_parameters` reads."""
-    parser.add_argument("--model", default="camseg-lite", help="model name or checkpoint folder (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="the node's parameter threads (default: 0 = all cores)")
+    parser.add_argument(
+        "--model",
+        default="camseg-lite",
+        help="model name or checkpoint folder (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=0,
+        help="the node's parameter threads (default: 0 = all cores)",
+    )
 
 
 def model_parameters(arguments: argparse.Namespace) -> tuple[str, ...]:

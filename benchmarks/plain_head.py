@@ -23,28 +23,27 @@ from document import current_commit, machine
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from camseg_core.config_file import load_yaml
-from camseg_core.data.augment import Augment
-from camseg_core.data.camvid import CamVid
+from camseg_core.config.named_models import CAMSEG_LITE
+from camseg_core.config.yaml_file import load_yaml
+from camseg_core.data.augmentation import Augment
+from camseg_core.data.sets.camvid import CamVid
 from camseg_core.evaluation.metrics import Confusion
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, UNLABELLED, cityscapes_labels
 from camseg_core.model.condition_refiner import ConditionRefiner
 from camseg_core.model.image_encoder import DETAIL_CHANNELS, ImageEncoder
 from camseg_core.model.mask_autoencoder import MaskDecoder
-from camseg_core.model.sizes import CAMSEG_LITE
 from camseg_core.model.transformer import MaskedTransformer
 from camseg_core.runtime.frame import Segmentation
-from camseg_core.training.autoencoder import pad_to_multiple
+from camseg_core.training.callbacks import Display
 from camseg_core.training.distill import DistillationRecipe
+from camseg_core.training.distributed import Processes
 from camseg_core.training.frames import Frames
-from camseg_core.training.loading import Batch, prepared
-from camseg_core.training.loop import Run, train
-from camseg_core.training.parallel import Processes
-from camseg_core.training.pixel_loss import pixel_loss
-from camseg_core.training.recipe import Recipe
-from camseg_core.training.stream import FrameStream
+from camseg_core.training.loading import Batch, FrameStream, prepared
+from camseg_core.training.losses import pixel_loss
+from camseg_core.training.mask_autoencoder import pad_to_multiple
+from camseg_core.training.recipes import Recipe
+from camseg_core.training.trainer import Run, train
 from camseg_core.training.transformer import TransformerTraining
-from camseg_core.training.watch import Display
 
 CONFIG = Path(__file__).parents[1] / "config" / "train"
 CELL_WIDTH, CELL_CHANNELS = 128, 32
@@ -56,7 +55,9 @@ class CellBlock(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second = (nn.Conv2d(CELL_WIDTH, CELL_WIDTH, 3, padding=1, bias=False) for _ in range(2))
+        self.first, self.second = (
+            nn.Conv2d(CELL_WIDTH, CELL_WIDTH, 3, padding=1, bias=False) for _ in range(2)
+        )
         self.norm1, self.norm2 = (nn.BatchNorm2d(CELL_WIDTH) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,24 +76,39 @@ class PlainHead(nn.Module):
         assert config.image_encoder is not None
         assert config.refiner is not None
         self.image_encoder = ImageEncoder(config.image_encoder)
-        self.transformer = MaskedTransformer(config.transformer, config.image_encoder.width, config.token_channels)
+        self.transformer = MaskedTransformer(
+            config.transformer, config.image_encoder.width, config.token_channels
+        )
         self.refiner = ConditionRefiner(config.refiner, config.transformer.width, DETAIL_CHANNELS)
         assert config.mask_autoencoder is not None
         self.cells = nn.Sequential(
-            nn.Conv2d(config.condition_width, CELL_WIDTH, 1), CellBlock(), nn.Conv2d(CELL_WIDTH, 4 * CELL_CHANNELS, 1), nn.PixelShuffle(2)
+            nn.Conv2d(config.condition_width, CELL_WIDTH, 1),
+            CellBlock(),
+            nn.Conv2d(CELL_WIDTH, 4 * CELL_CHANNELS, 1),
+            nn.PixelShuffle(2),
         )
         decoder = config.mask_autoencoder
-        self.head = MaskDecoder(CELL_CHANNELS, decoder.classes, decoder.decoder_widths, decoder.decoder_blocks)
-        self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(1, 3, 1, 1), persistent=False)
+        self.head = MaskDecoder(
+            CELL_CHANNELS, decoder.classes, decoder.decoder_widths, decoder.decoder_blocks
+        )
+        self.register_buffer(
+            "pixel_mean", torch.tensor(config.pixel_mean).view(1, 3, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "pixel_std", torch.tensor(config.pixel_std).view(1, 3, 1, 1), persistent=False
+        )
 
     def forward(self, pixels: Tensor) -> Tensor:
         features = self.image_encoder((pixels.float() - self.pixel_mean) / self.pixel_std)
         rows, columns = features[0].shape[2:]
         tokens = features[0].flatten(2).transpose(1, 2)  # (B, L, D)
         # every mask token stays hidden: the transformer says where it is, and no more
-        conditions = self.refiner(self.transformer(tokens, (rows, columns), None, None), (rows, columns), *features[1:])
-        return self.head(self.cells(conditions.transpose(1, 2).unflatten(2, (2 * rows, 2 * columns))))
+        conditions = self.refiner(
+            self.transformer(tokens, (rows, columns), None, None), (rows, columns), *features[1:]
+        )
+        return self.head(
+            self.cells(conditions.transpose(1, 2).unflatten(2, (2 * rows, 2 * columns)))
+        )
 
     def save(self, path: Path) -> None:
         """Write the weights as safetensors, in whatever layout they are in memory."""
@@ -114,10 +130,14 @@ class PlainSegmenter:
         began = time.perf_counter()
         height, width = rgb.shape[:2]
         pixels = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1).unsqueeze(0).float()
-        logits = self.network(pad_to_multiple(pixels, CAMSEG_LITE.size_multiple))[0, :, :height, :width]
+        logits = self.network(pad_to_multiple(pixels, CAMSEG_LITE.size_multiple))[
+            0, :, :height, :width
+        ]
         confidence, index = logits.softmax(0).max(0)
         mask = self._ids[index]
-        return Segmentation(mask.numpy(), confidence.numpy(), {"network": (time.perf_counter() - began) * 1000})
+        return Segmentation(
+            mask.numpy(), confidence.numpy(), {"network": (time.perf_counter() - began) * 1000}
+        )
 
 
 def loss_of(
@@ -130,27 +150,52 @@ def loss_of(
         images, indices = batch(range(step * config.batch, (step + 1) * config.batch))
         with config.loop.autocast(images.device):
             logits = network(images * 255)
-        pixels = pixel_loss(logits, indices, config.task.class_weights(weights, step), config.task.jaccard_weight)
+        pixels = pixel_loss(
+            logits, indices, config.task.class_weights(weights, step), config.task.jaccard_weight
+        )
         return pixels.total, {"cross_entropy": pixels.cross_entropy, "jaccard": pixels.jaccard}
 
     return loss
 
 
-def trained(network: PlainHead, config: TransformerTraining, frames: Frames, val: Frames, folder: Path, workers: int = 0) -> PlainHead:
+def trained(
+    network: PlainHead,
+    config: TransformerTraining,
+    frames: Frames,
+    val: Frames,
+    folder: Path,
+    workers: int = 0,
+) -> PlainHead:
     """The averaged network after the training, which goes on where `folder` has it; `workers` prepare its samples in the background."""
     network.to(memory_format=config.loop.memory_format)  # type: ignore[call-overload]
-    stream = FrameStream(frames, Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=True), config.loop.seed)
+    stream = FrameStream(
+        frames,
+        Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=True),
+        config.loop.seed,
+    )
     weights = frames.class_weights(len(CAMVID_11_TRAIN_IDS))
 
     def rate(name: str) -> float:
-        return config.backbone_lr if name.startswith(("image_encoder.stem", "image_encoder.blocks")) else 1.0
+        return (
+            config.backbone_lr
+            if name.startswith(("image_encoder.stem", "image_encoder.blocks"))
+            else 1.0
+        )
 
     def validate(averaged: nn.Module) -> tuple[dict[str, float], None]:
         return {"mIoU": mean_iou(averaged.eval(), val.every(5))}, None
 
     run = Run(folder, Display(folder.name, every=50), Processes(workers=workers))
     with prepared(stream.batch, run.processes, config.batch) as batch:
-        averaged = train(network, loss_of(network, batch, weights, config), config.loop, run, config.batch, rate, validate)
+        averaged = train(
+            network,
+            loss_of(network, batch, weights, config),
+            config.loop,
+            run,
+            config.batch,
+            rate,
+            validate,
+        )
     assert isinstance(averaged, PlainHead)
     return averaged.eval()
 
@@ -162,29 +207,55 @@ def mean_iou(network: nn.Module, frames: Frames) -> float:
     for image, indices in frames:
         with torch.autocast("cpu", torch.bfloat16):
             logits = network(pad_to_multiple(image.unsqueeze(0).float(), CAMSEG_LITE.size_multiple))
-        confusion.add(indices.numpy(), logits[0, :, : indices.shape[0], : indices.shape[1]].argmax(0).numpy())
+        confusion.add(
+            indices.numpy(), logits[0, :, : indices.shape[0], : indices.shape[1]].argmax(0).numpy()
+        )
     return confusion.mean_iou()
 
 
 def main() -> None:
     """Train, tune and score."""
-    parser = argparse.ArgumentParser(description="Train the peer of camseg-lite without a latent space.")
-    parser.add_argument("--data", type=Path, required=True, help="CamVid root with train/ and val/, each with images/ and labels/")
-    parser.add_argument("--run", type=Path, required=True, help="folder for the training states and the result; an existing one is resumed")
-    parser.add_argument("--workers", type=int, default=0, help="processes that prepare samples; they change nothing but the time")
+    parser = argparse.ArgumentParser(
+        description="Train the peer of camseg-lite without a latent space."
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="CamVid root with train/ and val/, each with images/ and labels/",
+    )
+    parser.add_argument(
+        "--run",
+        type=Path,
+        required=True,
+        help="folder for the training states and the result; an existing one is resumed",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        help="processes that prepare samples; they change nothing but the time",
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("camseg_core").setLevel(logging.INFO)
     labels = cityscapes_labels(CAMVID_11_TRAIN_IDS)
     frames, val = (Frames.load(CamVid(arguments.data, split), labels) for split in ("train", "val"))
-    recipe, tuning = load_yaml(CONFIG / "camseg-lite.yaml", Recipe), load_yaml(CONFIG / "distill.yaml", DistillationRecipe)
+    recipe, tuning = (
+        load_yaml(CONFIG / "camseg-lite.yaml", Recipe),
+        load_yaml(CONFIG / "distill.yaml", DistillationRecipe),
+    )
     commit = current_commit("camseg_core", "benchmarks/plain_head.py")
     torch.manual_seed(recipe.training.loop.seed)
     network = PlainHead()
     network.image_encoder.load_imagenet()
-    network = trained(network, recipe.training, frames, val, arguments.run / "trained", arguments.workers)
+    network = trained(
+        network, recipe.training, frames, val, arguments.run / "trained", arguments.workers
+    )
     # camseg-lite was tuned for some steps on nearly whole frames as well
-    network = trained(network, tuning.training, frames, val, arguments.run / "tuned", arguments.workers)
+    network = trained(
+        network, tuning.training, frames, val, arguments.run / "tuned", arguments.workers
+    )
     network.save(arguments.run / "plain-head.safetensors")
     score = {
         "mean_iou": round(mean_iou(network, val), 4),

@@ -12,10 +12,10 @@ from typing import Any
 
 from document import Outcome, add_document_options, conclude, current_commit, machine
 
-from camseg_core.data.camvid import CamVid
-from camseg_core.evaluation.interleaved import time_in_turns
-from camseg_core.evaluation.ratio import ratio_of_medians
-from camseg_core.evaluation.scoring import evaluate
+from camseg_core.data.sets.camvid import CamVid
+from camseg_core.evaluation.benchmark import ratio_of_medians
+from camseg_core.evaluation.scorer import evaluate
+from camseg_core.evaluation.timing import time_in_turns
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.graphs import PRECISIONS
@@ -27,8 +27,13 @@ WARM_UP = 10
 def measured_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """One row for each precision, the first being what the others are compared with."""
     val = CamVid(arguments.data, "val")
-    segmenters = [Segmenter.from_pretrained(arguments.model, precision=each, threads=arguments.threads) for each in arguments.precisions]
-    timed = time_in_turns(segmenters, (sample.image for sample in islice(val, WARM_UP + arguments.frames)), WARM_UP)
+    segmenters = [
+        Segmenter.from_pretrained(arguments.model, precision=each, threads=arguments.threads)
+        for each in arguments.precisions
+    ]
+    timed = time_in_turns(
+        segmenters, (sample.image for sample in islice(val, WARM_UP + arguments.frames)), WARM_UP
+    )
     base = timed.latencies[0].frames_ms
     rows = []
     for segmenter, latency in zip(segmenters, timed.latencies, strict=True):
@@ -45,7 +50,9 @@ def measured_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                 "ratio_high": round(ratio.high, 3),
                 "mean_iou": round(scores.mean_iou, 4),
                 "calibration_error": round(scores.calibration.error(), 4),
-                "megabytes": round(sum(path.stat().st_size for path in graphs.glob("*.onnx")) / 1e6, 1),
+                "megabytes": round(
+                    sum(path.stat().st_size for path in graphs.glob("*.onnx")) / 1e6, 1
+                ),
             }
         )
         print(rows[-1], flush=True)
@@ -59,9 +66,15 @@ def table(rows: list[dict[str, Any]]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
-        ratio = f"{row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})" if row is not rows[0] else "1"
+        ratio = (
+            f"{row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
+            if row is not rows[0]
+            else "1"
+        )
         scores = f"{row['mean_iou']:.3f} | {row['calibration_error']:.3f}"
-        lines.append(f"| {row['precision']} | {row['p50_ms']} | {row['p95_ms']} | {ratio} | {scores} | {row['megabytes']} |")
+        lines.append(
+            f"| {row['precision']} | {row['p50_ms']} | {row['p95_ms']} | {ratio} | {scores} | {row['megabytes']} |"
+        )
     return "\n".join(lines)
 
 
@@ -77,10 +90,20 @@ def measure(arguments: argparse.Namespace) -> Outcome:
 
 def main() -> None:
     """Print the table; with `--json` the rows as the last line."""
-    parser = argparse.ArgumentParser(description="Speed and mean IoU of a model's graphs in several precisions.")
-    parser.add_argument("--data", type=Path, required=True, help="CamVid root with val/images and val/labels")
+    parser = argparse.ArgumentParser(
+        description="Speed and mean IoU of a model's graphs in several precisions."
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="CamVid root with val/images and val/labels"
+    )
     parser.add_argument("--model", default=DEFAULT_MODEL)
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["fp32", "int8"], help="the first is compared with")
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=PRECISIONS,
+        default=["fp32", "int8"],
+        help="the first is compared with",
+    )
     parser.add_argument("--threads", type=int, default=0, help="0: one per core")
     parser.add_argument("--frames", type=int, default=90, help="frames to time")
     add_document_options(parser)

@@ -20,18 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from as_published import STEPS, PublishedMask, segment_as_published
 from document import Outcome, add_document_options, conclude, current_commit, machine
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from camseg_core.config.model import CamSegConfig, LightDecoderConfig
+from camseg_core.config.named_models import CAM_SEG_BASE_768
+from camseg_core.diffusion.samplers import SamplerOptions
 from camseg_core.errors import ConfigError
-from camseg_core.model.as_published import STEPS, PublishedMask, segment_as_published
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.config import CamSegConfig, LightDecoderConfig
-from camseg_core.model.samplers import SamplerOptions
-from camseg_core.model.sizes import CAM_SEG_BASE_768
 from camseg_core.model.torch_inference import TorchInference, TorchMask
 
 PUBLISHED = replace(CAM_SEG_BASE_768, light_decoder=LightDecoderConfig())
@@ -52,14 +52,19 @@ class Setting:
     exact: bool
 
 
-OURS = (Setting("exact_decoder_4_steps", "dpm_solver", 4, exact=True), Setting("light_decoder_1_step", "one_step", 1, exact=False))
+OURS = (
+    Setting("exact_decoder_4_steps", "dpm_solver", 4, exact=True),
+    Setting("light_decoder_1_step", "one_step", 1, exact=False),
+)
 
 
 def random_model(config: CamSegConfig) -> CamSeg:
     """A model with random weights, the same in every process."""
     torch.manual_seed(0)
     model = CamSeg(config).eval().requires_grad_(False)
-    for parameter in model.denoiser.parameters():  # fresh, it is the zero function: give it something to say
+    for (
+        parameter
+    ) in model.denoiser.parameters():  # fresh, it is the zero function: give it something to say
         parameter.normal_(std=0.02)
     return model
 
@@ -70,7 +75,9 @@ def _draw(numbers: int, channels: int) -> Callable[[int], Tensor]:
 
 
 def _pixels(size: int) -> Tensor:
-    return torch.randint(0, 256, (1, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return torch.randint(
+        0, 256, (1, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
 
 
 def as_published(model: CamSeg, size: int, steps: int) -> Segment:
@@ -87,7 +94,11 @@ def as_published(model: CamSeg, size: int, steps: int) -> Segment:
 def ours(engine: TorchInference, setting: Setting, size: int) -> Segment:
     """Segments the same frame in one of this project's settings."""
     config = engine.model.config
-    pixels, cells, options = _pixels(size), (size // config.token_stride) ** 2, SamplerOptions(setting.steps)
+    pixels, cells, options = (
+        _pixels(size),
+        (size // config.token_stride) ** 2,
+        SamplerOptions(setting.steps),
+    )
 
     def segment() -> TorchMask:
         noise = _draw(cells, config.denoised_channels)
@@ -112,7 +123,9 @@ def multiply_accumulates(name: str, config: CamSegConfig, size: int, steps: int)
             as_published(model, size, steps)()
         else:
             setting = setting_of(name)
-            model.segment(_pixels(size), setting.sampler, SamplerOptions(setting.steps), exact=setting.exact)
+            model.segment(
+                _pixels(size), setting.sampler, SamplerOptions(setting.steps), exact=setting.exact
+            )
     return counter.get_total_flops() // 2
 
 
@@ -129,14 +142,22 @@ def peak_bytes(name: str, config: CamSegConfig, size: int) -> int:
 def _own_peak(name: str, config: CamSegConfig, size: int) -> int:
     model, published = random_model(config), name == AS_PUBLISHED
     # the published one needs as much for two steps as for a hundred
-    segment = as_published(model, size, steps=2) if published else ours(TorchInference(model, "bf16"), setting_of(name), size)
+    segment = (
+        as_published(model, size, steps=2)
+        if published
+        else ours(TorchInference(model, "bf16"), setting_of(name), size)
+    )
     ctypes.CDLL(None).malloc_trim(0)  # what making and converting the weights left behind
     try:
         Path("/proc/self/clear_refs").write_text("5")  # sets the mark to what is resident now
         segment()
-        found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+        found = re.search(
+            r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE
+        )
     except OSError as error:
-        raise ConfigError(f"cannot measure peak memory: {error}; this needs Linux, and /proc/self/clear_refs to be writable") from error
+        raise ConfigError(
+            f"cannot measure peak memory: {error}; this needs Linux, and /proc/self/clear_refs to be writable"
+        ) from error
     assert found is not None
     return int(found[1]) * 1024
 
@@ -154,35 +175,56 @@ def seconds(segments: Mapping[str, Segment], repeats: int) -> dict[str, float]:
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
-def measure_all(config: CamSegConfig, size: int, repeats: int, steps: int = STEPS) -> dict[str, Any]:
+def measure_all(
+    config: CamSegConfig, size: int, repeats: int, steps: int = STEPS
+) -> dict[str, Any]:
     """Everything about every setting, by what it is and then by setting; ratios of the project's settings also by their name alone.
 
     Raises:
         ConfigError: the size does not fit the model, or memory cannot be measured.
     """
     if size < 1 or size % config.token_stride:
-        raise ConfigError(f"size is {size}; {config.name} needs a multiple of {config.token_stride}")
+        raise ConfigError(
+            f"size is {size}; {config.name} needs a multiple of {config.token_stride}"
+        )
     names = [AS_PUBLISHED, *(setting.name for setting in OURS)]
     tmac = {name: multiply_accumulates(name, config, size, steps) / 1e12 for name in names}
     peak = {name: peak_bytes(name, config, size) / 2**20 for name in names}
 
-    engines = {precision: TorchInference(random_model(config), precision) for precision in ("bf16", "fp32")}
-    own = {p: {setting.name: ours(engine, setting, size) for setting in OURS} for p, engine in engines.items()}
+    engines = {
+        precision: TorchInference(random_model(config), precision) for precision in ("bf16", "fp32")
+    }
+    own = {
+        p: {setting.name: ours(engine, setting, size) for setting in OURS}
+        for p, engine in engines.items()
+    }
     published = random_model(config)
     as_published(published, size, 2)()  # warms up what a hundred steps need as well
-    masks = {precision: {name: segment() for name, segment in segments.items()} for precision, segments in own.items()}
+    masks = {
+        precision: {name: segment() for name, segment in segments.items()}
+        for precision, segments in own.items()
+    }
     in_fp32 = {f"{name} fp32": segment for name, segment in own["fp32"].items()}
-    taken = seconds({AS_PUBLISHED: as_published(published, size, steps), **own["bf16"], **in_fp32}, repeats)
+    taken = seconds(
+        {AS_PUBLISHED: as_published(published, size, steps), **own["bf16"], **in_fp32}, repeats
+    )
     base = taken[AS_PUBLISHED]
-    figures: dict[str, Any] = {setting.name: round(base / taken[setting.name], 2) for setting in OURS}
+    figures: dict[str, Any] = {
+        setting.name: round(base / taken[setting.name], 2) for setting in OURS
+    }
     figures["size"], figures["repeats"] = size, repeats
     figures["seconds"] = {name: round(taken[name], 3) for name in names}
     figures["tmac"] = {name: round(value, 4) for name, value in tmac.items()}
     figures["peak_mib"] = {name: round(value) for name, value in peak.items()}
     figures["fp32_ratio"] = {name: round(base / taken[f"{name} fp32"], 2) for name in own["fp32"]}
     pairs = {name: (masks["bf16"][name], masks["fp32"][name]) for name in own["fp32"]}
-    figures["bf16_latent_error"] = {name: _relative_error(low.latents, high.latents) for name, (low, high) in pairs.items()}
-    figures["bf16_same_ids"] = {n: round(float((low.train_ids == high.train_ids).float().mean()), 4) for n, (low, high) in pairs.items()}
+    figures["bf16_latent_error"] = {
+        name: _relative_error(low.latents, high.latents) for name, (low, high) in pairs.items()
+    }
+    figures["bf16_same_ids"] = {
+        n: round(float((low.train_ids == high.train_ids).float().mean()), 4)
+        for n, (low, high) in pairs.items()
+    }
     return figures
 
 
@@ -201,7 +243,11 @@ def table(figures: Mapping[str, Any]) -> str:
         own = name != AS_PUBLISHED
         row += [f"{figures[name]:.1f}", f"{figures['fp32_ratio'][name]:.1f}"] if own else ["1", "1"]
         row += [f"{figures['tmac'][name]:.3f}", f"{figures['peak_mib'][name]}"]
-        row += [f"{figures['bf16_latent_error'][name]:.1%}", f"{figures['bf16_same_ids'][name]:.1%}"] if own else ["–", "–"]
+        row += (
+            [f"{figures['bf16_latent_error'][name]:.1%}", f"{figures['bf16_same_ids'][name]:.1%}"]
+            if own
+            else ["–", "–"]
+        )
         rows.append(f"| {' | '.join(row)} |")
     return "\n".join(rows)
 
@@ -220,9 +266,21 @@ def measure(arguments: argparse.Namespace) -> Outcome:
 
 def main() -> None:
     """Print the table; with `--json` the figures as the last line."""
-    parser = argparse.ArgumentParser(description="Inference as published and this project's, at the published size, on the CPU.")
-    parser.add_argument("--size", type=int, default=256, help="height and width of the frame in pixels (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds; one takes a minute or more (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description="Inference as published and this project's, at the published size, on the CPU."
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=256,
+        help="height and width of the frame in pixels (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=3,
+        help="rounds; one takes a minute or more (default: %(default)s)",
+    )
     add_document_options(parser)
     conclude(parser.parse_args(), "published-size", measure)
 

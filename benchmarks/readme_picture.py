@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.overlay import colorize, overlay
 

@@ -11,12 +11,11 @@ from dataclasses import asdict, dataclass
 
 from document import Outcome, add_document_options, conclude, current_commit
 
-from camseg_core.evaluation.roofline import CAVEAT, estimates, roofline_table
+from camseg_core.config.model import CamSegConfig
+from camseg_core.config.named_models import CAM_SEG_BASE_768, CAMSEG_LITE
+from camseg_core.evaluation.roofline import CAVEAT, Work, estimates, roofline_table
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, Label, cityscapes_labels
-from camseg_core.model.arithmetic import frame_work
-from camseg_core.model.config import CamSegConfig
-from camseg_core.model.sizes import CAM_SEG_BASE_768, CAMSEG_LITE
-from camseg_core.model.work import Work
+from camseg_core.model.flops import frame_work
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,19 @@ class Case:
     def stages(self) -> dict[str, Work]:
         """The work of a frame."""
         width, height = self.size
-        return frame_work(self.config, self.labels, height, width, self.as_published).with_steps(self.steps)
+        return frame_work(self.config, self.labels, height, width, self.as_published).with_steps(
+            self.steps
+        )
 
 
 CASES = (
-    Case("camseg-lite, 480×384, one step", CAMSEG_LITE, cityscapes_labels(CAMVID_11_TRAIN_IDS), (480, 384), 1),
+    Case(
+        "camseg-lite, 480×384, one step",
+        CAMSEG_LITE,
+        cityscapes_labels(CAMVID_11_TRAIN_IDS),
+        (480, 384),
+        1,
+    ),
     Case(
         "cam-seg-base-768, 768×768, as published: 100 steps on the tokens of image and mask",
         CAM_SEG_BASE_768,
@@ -46,18 +53,36 @@ CASES = (
         100,
         as_published=True,
     ),
-    Case("cam-seg-base-768, 768×768, one step on the tokens of the mask", CAM_SEG_BASE_768, CITYSCAPES, (768, 768), 1),
+    Case(
+        "cam-seg-base-768, 768×768, one step on the tokens of the mask",
+        CAM_SEG_BASE_768,
+        CITYSCAPES,
+        (768, 768),
+        1,
+    ),
 )
 
 
 def section(title: str, stages: Mapping[str, Work]) -> str:
     """The work and the estimates of one case, in Markdown."""
-    work = ["| | " + " | ".join([*(stage.replace("_", " ") for stage in stages), "frame"]) + " |", "| --- |" + " --- |" * (len(stages) + 1)]
-    for name, unit, scale in (("multiply_accumulates", "GMAC", 1e9), ("weights", "million weights read", 1e6)):
+    work = [
+        "| | " + " | ".join([*(stage.replace("_", " ") for stage in stages), "frame"]) + " |",
+        "| --- |" + " --- |" * (len(stages) + 1),
+    ]
+    for name, unit, scale in (
+        ("multiply_accumulates", "GMAC", 1e9),
+        ("weights", "million weights read", 1e6),
+    ):
         counts = [getattr(each, name) / scale for each in stages.values()]
-        work.append(f"| {unit} | " + " | ".join(f"{count:,.2f}" for count in [*counts, sum(counts)]) + " |")
+        work.append(
+            f"| {unit} | " + " | ".join(f"{count:,.2f}" for count in [*counts, sum(counts)]) + " |"
+        )
     counts = [each.activations / 1e6 for each in stages.values()]
-    work.append("| million activations moved | " + " | ".join(f"{count:,.2f}" for count in [*counts, sum(counts)]) + " |")
+    work.append(
+        "| million activations moved | "
+        + " | ".join(f"{count:,.2f}" for count in [*counts, sum(counts)])
+        + " |"
+    )
     rows = ["| " + " | ".join(row) + " |" for row in roofline_table(estimates(stages))]
     rows.insert(1, "|" + " --- |" * (len(stages) + 4))
     return "\n\n".join([f"**{title}**", "\n".join(work), "\n".join(rows)])
@@ -71,13 +96,22 @@ def measure(arguments: argparse.Namespace) -> Outcome:
         f"    python benchmarks/roofline.py --write {arguments.write}",
         f"Commit {current_commit('camseg_core', 'benchmarks/roofline.py')}.",
     ]
-    figures = {title: [asdict(each) | {"ms": each.ms} for each in estimates(stages)] for title, stages in cases.items()}
-    return Outcome("\n\n".join([CAVEAT, *(section(title, stages) for title, stages in cases.items())]), below, figures)
+    figures = {
+        title: [asdict(each) | {"ms": each.ms} for each in estimates(stages)]
+        for title, stages in cases.items()
+    }
+    return Outcome(
+        "\n\n".join([CAVEAT, *(section(title, stages) for title, stages in cases.items())]),
+        below,
+        figures,
+    )
 
 
 def main() -> None:
     """Print the tables; with `--json` the same as the last line."""
-    parser = argparse.ArgumentParser(description="Estimated least times on AGX Orin, Orin NX, RTX 4090 and H100.")
+    parser = argparse.ArgumentParser(
+        description="Estimated least times on AGX Orin, Orin NX, RTX 4090 and H100."
+    )
     add_document_options(parser)
     conclude(parser.parse_args(), "roofline", measure)
 

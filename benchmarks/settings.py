@@ -12,8 +12,8 @@ from typing import Any
 
 from document import Outcome, add_document_options, conclude, current_commit, machine
 
-from camseg_core.data.camvid import CamVid
-from camseg_core.evaluation.scoring import evaluate
+from camseg_core.data.sets.camvid import CamVid
+from camseg_core.evaluation.scorer import evaluate
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.runtime import Segmenter
 from camseg_core.weights import DEFAULT_MODEL
@@ -27,7 +27,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "`--passes 8`": {"passes": 8},
     "`--passes 4 --order confident`": {"passes": 4, "order": "confident"},
     "`--sampler ddim --steps 4 --samples 8`": {"sampler": "ddim", "steps": 4, "samples": 8},
-    "`--sampler ddim --steps 4 --samples 8 --temperature 1`": {"sampler": "ddim", "steps": 4, "samples": 8, "temperature": 1.0},
+    "`--sampler ddim --steps 4 --samples 8 --temperature 1`": {
+        "sampler": "ddim",
+        "steps": 4,
+        "samples": 8,
+        "temperature": 1.0,
+    },
 }
 """The rows, and what they ask of `Segmenter.from_pretrained`, and of `with_sharpness`."""
 
@@ -41,8 +46,19 @@ def score(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     segmenter = Segmenter.from_pretrained(arguments.model, **asked)
     if sharpness is not None:
         segmenter = segmenter.with_sharpness(sharpness)
-    found = evaluate(segmenter, CamVid(arguments.data, "val"), cityscapes_labels(CAMVID_11_TRAIN_IDS), frames=arguments.frames)
-    values = (found.mean_iou, found.pixel_accuracy, found.average_precision, found.boundary_f1, found.calibration.error())
+    found = evaluate(
+        segmenter,
+        CamVid(arguments.data, "val"),
+        cityscapes_labels(CAMVID_11_TRAIN_IDS),
+        frames=arguments.frames,
+    )
+    values = (
+        found.mean_iou,
+        found.pixel_accuracy,
+        found.average_precision,
+        found.boundary_f1,
+        found.calibration.error(),
+    )
     row = {
         "setting": name,
         **{column: round(value, 4) for column, value in zip(COLUMNS, values, strict=True)},
@@ -57,7 +73,10 @@ def measure(arguments: argparse.Namespace) -> Outcome:
     """Score every setting."""
     rows = [score(arguments, name) for name in SETTINGS]
     lines = [f"| | {' | '.join(COLUMNS)} | median ms |", "| --- |" + " --- |" * (len(COLUMNS) + 1)]
-    lines += [f"| {row['setting']} | {' | '.join(f'{row[column]:.3f}' for column in COLUMNS)} | {row['median ms']:.0f} |" for row in rows]
+    lines += [
+        f"| {row['setting']} | {' | '.join(f'{row[column]:.3f}' for column in COLUMNS)} | {row['median ms']:.0f} |"
+        for row in rows
+    ]
     options = f" --frames {arguments.frames}" if arguments.frames else ""
     below = [
         f"    python benchmarks/settings.py --data <CamVid root>{options} --write docs/results.md",
@@ -68,8 +87,12 @@ def measure(arguments: argparse.Namespace) -> Outcome:
 
 def main() -> None:
     """Print the table; with `--json` the rows as the last line."""
-    parser = argparse.ArgumentParser(description="camseg-lite on CamVid val in each of its settings.")
-    parser.add_argument("--data", type=Path, required=True, help="CamVid root with val/images and val/labels")
+    parser = argparse.ArgumentParser(
+        description="camseg-lite on CamVid val in each of its settings."
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="CamVid root with val/images and val/labels"
+    )
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--frames", type=int, help="stop after so many frames (default: all)")
     add_document_options(parser)

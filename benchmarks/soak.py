@@ -19,7 +19,16 @@ from typing import Any
 from document import Outcome, add_document_options, conclude, current_commit, machine
 from frame_driver import SEVERAL, Driver, Size, camera_names
 from frame_ledger import FrameLedger
-from node_under_test import Launch, add_model_options, model_parameters, percentile, resident_mb, size_of, size_text, with_node
+from node_under_test import (
+    Launch,
+    add_model_options,
+    model_parameters,
+    percentile,
+    resident_mb,
+    size_of,
+    size_text,
+    with_node,
+)
 
 from camseg_core.errors import CamSegError
 from camseg_ros.bag.node_process import NodeProcess
@@ -73,11 +82,20 @@ def drive(driver: Driver, node: NodeProcess, seconds: float, rate: float, size: 
         if not memory or now - memory[-1][0] >= SAMPLE_S:
             node.check()
             memory.append((now, resident_mb(node)))
-        tick = max(tick + 1, int(now * rate))  # a camera that was kept waiting does not make up for it
+        tick = max(
+            tick + 1, int(now * rate)
+        )  # a camera that was kept waiting does not make up for it
     driver.serve(LAST_ANSWERS_S)
     driver.hear_diagnostics()
-    counts = {name: {k: int(v) for k, v in values.items() if k.startswith(COUNTS)} for name, values in driver.diagnostics.items()}
-    tracebacks = Path(node.log).read_text(encoding="utf-8", errors="replace").count("Traceback (most recent call last)")
+    counts = {
+        name: {k: int(v) for k, v in values.items() if k.startswith(COUNTS)}
+        for name, values in driver.diagnostics.items()
+    }
+    tracebacks = (
+        Path(node.log)
+        .read_text(encoding="utf-8", errors="replace")
+        .count("Traceback (most recent call last)")
+    )
     return Soaked(began, seconds, driver.ledgers, memory, counts, tracebacks)
 
 
@@ -91,27 +109,44 @@ def figures(soaked: Soaked) -> dict[str, Any]:
     latencies: list[list[float]] = [[] for _ in range(round(soaked.seconds / stretch))]
     for ledger in soaked.ledgers.values():
         for moment, latency in zip(ledger.moments, ledger.latencies_ms, strict=True):
-            latencies[min(int((moment - soaked.began) / stretch), len(latencies) - 1)].append(latency)
+            latencies[min(int((moment - soaked.began) / stretch), len(latencies) - 1)].append(
+                latency
+            )
     if not all(latencies):
-        raise CamSegError(f"no mask came in {sum(not each for each in latencies)} of {len(latencies)} stretches of {stretch:.0f} s")
+        raise CamSegError(
+            f"no mask came in {sum(not each for each in latencies)} of {len(latencies)} stretches of {stretch:.0f} s"
+        )
     medians = [round(median(each), 1) for each in latencies]
     tenth = (soaked.seconds - stretch) / 10
     first_mb = median(mb for moment, mb in soaked.memory if stretch <= moment < stretch + tenth)
     last_mb = median(mb for moment, mb in soaked.memory if moment >= soaked.seconds - tenth)
     return {
         "rss_growth": round(last_mb / first_mb - 1, 4),
-        "exceptions": soaked.tracebacks + sum(n for counts in soaked.counts.values() for k, n in counts.items() if k.startswith(INFERENCE)),
-        **{name: sum(getattr(ledger, name) for ledger in soaked.ledgers.values()) for name in WRONG_ANSWERS},
+        "exceptions": soaked.tracebacks
+        + sum(
+            n
+            for counts in soaked.counts.values()
+            for k, n in counts.items()
+            if k.startswith(INFERENCE)
+        ),
+        **{
+            name: sum(getattr(ledger, name) for ledger in soaked.ledgers.values())
+            for name in WRONG_ANSWERS
+        },
         "latency_first_ms": medians[0],
         "latency_last_ms": medians[-1],
         "latency_change": round(medians[-1] / medians[0] - 1, 3),
         "latency_medians_ms": medians,
-        "latency_p95_ms": round(percentile([latency for each in latencies for latency in each], 95), 1),
+        "latency_p95_ms": round(
+            percentile([latency for each in latencies for latency in each], 95), 1
+        ),
         "rss_first_mb": round(first_mb, 1),
         "rss_last_mb": round(last_mb, 1),
         "minutes": round(soaked.seconds / 60, 2),
         "cameras": {
-            ledger.frame_id: {name: getattr(ledger, name) for name in ("sent", "answered", *WRONG_ANSWERS)}
+            ledger.frame_id: {
+                name: getattr(ledger, name) for name in ("sent", "answered", *WRONG_ANSWERS)
+            }
             for ledger in soaked.ledgers.values()
         },
         "node": {name: dict(counts) for name, counts in soaked.counts.items() if counts},
@@ -120,12 +155,22 @@ def figures(soaked: Soaked) -> dict[str, Any]:
 
 def failures(found: Mapping[str, Any], limits: Limits) -> list[str]:
     """What a run did not hold, a line each."""
-    wrong = [f"{name} is {found[name]}, must be 0" for name in ("exceptions", *WRONG_ANSWERS) if found[name]]
-    wrong += [f"{camera} was never answered" for camera, counts in found["cameras"].items() if not counts["answered"]]
+    wrong = [
+        f"{name} is {found[name]}, must be 0"
+        for name in ("exceptions", *WRONG_ANSWERS)
+        if found[name]
+    ]
+    wrong += [
+        f"{camera} was never answered"
+        for camera, counts in found["cameras"].items()
+        if not counts["answered"]
+    ]
     if found["rss_growth"] >= limits.growth:
         wrong.append(f"rss_growth is {found['rss_growth']}, must be below {limits.growth:g}")
     if abs(found["latency_change"]) > limits.latency_change:
-        wrong.append(f"latency_change is {found['latency_change']}, may be {limits.latency_change:g} either way")
+        wrong.append(
+            f"latency_change is {found['latency_change']}, may be {limits.latency_change:g} either way"
+        )
     return wrong
 
 
@@ -133,12 +178,25 @@ def table(found: Mapping[str, Any]) -> str:
     """The figures as a table in Markdown."""
     wrong = ", ".join(str(found[name]) for name in ("exceptions", *WRONG_ANSWERS))
     medians = found["latency_medians_ms"]
-    rows = [(f"{name}: frames sent, answered", f"{counts['sent']}, {counts['answered']}") for name, counts in found["cameras"].items()]
-    rows += [(f"`{name}`: {key}", str(count)) for name, counts in found["node"].items() for key, count in counts.items()]
+    rows = [
+        (f"{name}: frames sent, answered", f"{counts['sent']}, {counts['answered']}")
+        for name, counts in found["cameras"].items()
+    ]
+    rows += [
+        (f"`{name}`: {key}", str(count))
+        for name, counts in found["node"].items()
+        for key, count in counts.items()
+    ]
     rows += [
         ("exceptions; masks twice, out of order, of no frame", wrong),
-        ("resident memory, first and last tenth, MB", f"{found['rss_first_mb']}, {found['rss_last_mb']} ({found['rss_growth']:+.2%})"),
-        ("latency, first and last minute, median ms", f"{medians[0]}, {medians[-1]} ({found['latency_change']:+.1%})"),
+        (
+            "resident memory, first and last tenth, MB",
+            f"{found['rss_first_mb']}, {found['rss_last_mb']} ({found['rss_growth']:+.2%})",
+        ),
+        (
+            "latency, first and last minute, median ms",
+            f"{medians[0]}, {medians[-1]} ({found['latency_change']:+.1%})",
+        ),
         ("the same, lowest and highest of all minutes", f"{min(medians)}, {max(medians)}"),
         ("latency, p95 of the whole run, ms", str(found["latency_p95_ms"])),
     ]
@@ -148,23 +206,56 @@ def table(found: Mapping[str, Any]) -> str:
 def measure(arguments: argparse.Namespace) -> Outcome:
     """One run; what it does not hold is a failure."""
     launch = Launch(camera_names(arguments.cameras), model_parameters(arguments))
-    found = figures(with_node(launch, drive, arguments.minutes * 60, arguments.rate, arguments.size))
+    found = figures(
+        with_node(launch, drive, arguments.minutes * 60, arguments.rate, arguments.size)
+    )
     options = f"--minutes {arguments.minutes:g} --cameras {arguments.cameras} --rate {arguments.rate:g} --size {size_text(arguments.size)}"
     below = [
         f"    python benchmarks/soak.py {options} --write {arguments.write}",
         f"{machine()}; commit {current_commit('camseg_core', 'camseg_ros', 'benchmarks')}.",
     ]
-    return Outcome(table(found), below, found, failures(found, Limits(arguments.growth_limit, arguments.latency_tolerance)))
+    return Outcome(
+        table(found),
+        below,
+        found,
+        failures(found, Limits(arguments.growth_limit, arguments.latency_tolerance)),
+    )
 
 
 def main() -> None:
     """Print the table; with `--json` the figures as the last line. Exit code 1 if a limit does not hold."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=20.0, help="how long (default: %(default)g)")
-    parser.add_argument("--cameras", type=int, choices=range(1, len(SEVERAL) + 1), default=2, help="how many (default: %(default)s)")
-    parser.add_argument("--rate", type=float, default=30.0, help="frames a second of each camera (default: %(default)g)")
-    parser.add_argument("--size", type=size_of, default=(640, 480), metavar="WxH", help="of the frames (default: 640x480)")
-    parser.add_argument("--growth-limit", type=float, default=0.02, help="memory must grow by less, relatively (default: %(default)g)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=20.0, help="how long (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--cameras",
+        type=int,
+        choices=range(1, len(SEVERAL) + 1),
+        default=2,
+        help="how many (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=30.0,
+        help="frames a second of each camera (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--size",
+        type=size_of,
+        default=(640, 480),
+        metavar="WxH",
+        help="of the frames (default: 640x480)",
+    )
+    parser.add_argument(
+        "--growth-limit",
+        type=float,
+        default=0.02,
+        help="memory must grow by less, relatively (default: %(default)g)",
+    )
     parser.add_argument(
         "--latency-tolerance",
         type=float,

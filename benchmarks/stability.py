@@ -19,14 +19,21 @@ import numpy as np
 import numpy.typing as npt
 from document import Outcome, add_document_options, conclude, current_commit, machine
 
-from camseg_core.data.camvid import CamVid
 from camseg_core.data.sample import Samples
-from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.data.sets.camvid import CamVid
+from camseg_core.data.synthetic.drive import SyntheticDrive
+from camseg_core.diffusion.samplers import (
+    SAMPLERS,
+    Array,
+    Denoise,
+    Noise,
+    SamplerOptions,
+    start_scale,
+)
+from camseg_core.diffusion.schedule import Schedule
 from camseg_core.evaluation.flicker import Flicker
 from camseg_core.evaluation.metrics import Confusion
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, UNLABELLED
-from camseg_core.model.samplers import SAMPLERS, Array, Denoise, Noise, SamplerOptions, start_scale
-from camseg_core.model.schedule import Schedule
 from camseg_core.runtime import Segmenter, Stream
 from camseg_core.runtime.stream import CARRY
 from camseg_core.weights import DEFAULT_MODEL
@@ -43,7 +50,11 @@ class PartWay:
     """
 
     def __init__(self, sampler: str, steps: int, skipped: float) -> None:
-        self.name, self._inner, self._skipped = f"{sampler}, last latents, {skipped:g} of the way", sampler, skipped
+        self.name, self._inner, self._skipped = (
+            f"{sampler}, last latents, {skipped:g} of the way",
+            sampler,
+            skipped,
+        )
         self.calls = max(1, round(steps * (1 - skipped)))
         self._last: Array | None = None
 
@@ -51,12 +62,22 @@ class PartWay:
         """The next frame is the first of a video."""
         self._last = None
 
-    def __call__(self, denoise: Denoise, start: Array, schedule: Schedule, options: SamplerOptions, noise: Noise, prediction: str) -> Array:
+    def __call__(
+        self,
+        denoise: Denoise,
+        start: Array,
+        schedule: Schedule,
+        options: SamplerOptions,
+        noise: Noise,
+        prediction: str,
+    ) -> Array:
         if self._last is not None:
             top = round((len(schedule.timesteps) - 1) * (1 - self._skipped))
             schedule = Schedule(schedule.timesteps[: top + 1], schedule.signal[: top + 1])
             signal = float(schedule.signal[top])
-            noised = math.sqrt(signal) * self._last + math.sqrt(1 - signal) * options.temperature * start
+            noised = (
+                math.sqrt(signal) * self._last + math.sqrt(1 - signal) * options.temperature * start
+            )
             start = noised / start_scale(self._inner, options)  # which the sampler multiplies by
             options = replace(options, steps=self.calls)
         self._last = SAMPLERS[self._inner](denoise, start, schedule, options, noise, prediction)
@@ -77,7 +98,12 @@ class Setting:
 
     def figures(self) -> dict[str, Any]:
         """What goes into JSON."""
-        return {"setting": self.name, "calls": self.calls, "ms": round(median(self.milliseconds), 1), "videos": self.videos}
+        return {
+            "setting": self.name,
+            "calls": self.calls,
+            "ms": round(median(self.milliseconds), 1),
+            "videos": self.videos,
+        }
 
 
 @dataclass(frozen=True)
@@ -102,7 +128,9 @@ def settings(arguments: argparse.Namespace) -> list[Setting]:
     """The rows."""
     plain = {
         ("one_step", 1): Segmenter.from_pretrained(arguments.model, streams=True),
-        ("ddim", 10): Segmenter.from_pretrained(arguments.model, sampler="ddim", steps=10, streams=True),
+        ("ddim", 10): Segmenter.from_pretrained(
+            arguments.model, sampler="ddim", steps=10, streams=True
+        ),
     }
     rows = []
     for (sampler, steps), segmenter in plain.items():
@@ -112,10 +140,18 @@ def settings(arguments: argparse.Namespace) -> list[Setting]:
             way = PartWay(sampler, steps, skipped)
             SAMPLERS[way.name] = way
             rows.append(
-                Setting(way.name, way.calls, Segmenter.from_pretrained(arguments.model, sampler=way.name, steps=steps), part_way=way)
+                Setting(
+                    way.name,
+                    way.calls,
+                    Segmenter.from_pretrained(arguments.model, sampler=way.name, steps=steps),
+                    part_way=way,
+                )
             )
         carries = arguments.carry if steps == 1 else [CARRY]
-        rows += [Setting(f"{name}, stream, carry {carry:g}", steps, segmenter, carry) for carry in carries]
+        rows += [
+            Setting(f"{name}, stream, carry {carry:g}", steps, segmenter, carry)
+            for carry in carries
+        ]
     return rows
 
 
@@ -129,9 +165,13 @@ def run(video: Video, rows: Sequence[Setting]) -> None:
     for index in range(len(video.samples)):
         image, truth = video.image(index), video.samples[index].label
         label = np.where(np.isin(truth, SCORED), truth, UNLABELLED).astype(np.uint8)
-        for row, stream, flicker, confusion in zip(rows, streams, flickers, confusions, strict=True):
+        for row, stream, flicker, confusion in zip(
+            rows, streams, flickers, confusions, strict=True
+        ):
             began = time.perf_counter()
-            mask = row.segmenter.segment_batch([image], streams=[stream], times=[index / video.fps])[0].mask
+            mask = row.segmenter.segment_batch(
+                [image], streams=[stream], times=[index / video.fps]
+            )[0].mask
             row.milliseconds.append((time.perf_counter() - began) * 1000)
             flicker.add(mask, label)
             confusion.add(label, mask)
@@ -149,12 +189,21 @@ def table(rows: Sequence[Setting]) -> str:
     """A row for each setting, flicker and mean IoU for each video, in Markdown."""
     videos = list(rows[0].videos)
     lines = [
-        "| | " + " | ".join(f"{name}: flicker | mean IoU" for name in videos) + " | denoiser calls | ms |",
+        "| | "
+        + " | ".join(f"{name}: flicker | mean IoU" for name in videos)
+        + " | denoiser calls | ms |",
         "| --- |" + " --- | --- |" * len(videos) + " --- | --- |",
     ]
     for row in rows:
-        cells = (f"{100 * found['flicker']:.2f} % | {found['mean_iou']:.3f}" for found in row.videos.values())
-        lines.append(f"| {row.name} | " + " | ".join(cells) + f" | {row.calls} | {median(row.milliseconds):.0f} |")
+        cells = (
+            f"{100 * found['flicker']:.2f} % | {found['mean_iou']:.3f}"
+            for found in row.videos.values()
+        )
+        lines.append(
+            f"| {row.name} | "
+            + " | ".join(cells)
+            + f" | {row.calls} | {median(row.milliseconds):.0f} |"
+        )
     return "\n".join(lines)
 
 
@@ -163,7 +212,12 @@ def measure(arguments: argparse.Namespace) -> Outcome:
     rows = settings(arguments)
     count, size = arguments.frames, {"height": arguments.height, "width": arguments.height * 4 // 3}
     videos = [
-        Video(f"{weather}, {fps:g} Hz", SyntheticDrive(frames=count, fps=fps, weather=weather, **size), fps, NOISE_SIGMA)
+        Video(
+            f"{weather}, {fps:g} Hz",
+            SyntheticDrive(frames=count, fps=fps, weather=weather, **size),
+            fps,
+            NOISE_SIGMA,
+        )
         for weather, fps in (("clear", 10.0), ("clear", 30.0), ("rain", 10.0))
     ]
     options = f"--frames {count}"
@@ -182,13 +236,31 @@ def measure(arguments: argparse.Namespace) -> Outcome:
 
 def main() -> None:
     """Print the table; with `--json` the results as the last line."""
-    parser = argparse.ArgumentParser(description="Flicker and mean IoU of videos, with and without memory of the last frame.")
-    parser.add_argument("--data", type=Path, help="CamVid root with val/images and val/labels, for a real drive too")
+    parser = argparse.ArgumentParser(
+        description="Flicker and mean IoU of videos, with and without memory of the last frame."
+    )
+    parser.add_argument(
+        "--data", type=Path, help="CamVid root with val/images and val/labels, for a real drive too"
+    )
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--frames", type=int, default=24, help="frames of each synthetic drive")
-    parser.add_argument("--height", type=int, default=360, help="of the synthetic frames, in pixels; they are 4:3")
-    parser.add_argument("--carry", type=float, nargs="+", default=[0.5, CARRY, 0.8], help="of the streams with one step")
-    parser.add_argument("--skipped", type=float, nargs="+", default=[0.2, 0.6], help="shares of the schedule that starting part-way skips")
+    parser.add_argument(
+        "--height", type=int, default=360, help="of the synthetic frames, in pixels; they are 4:3"
+    )
+    parser.add_argument(
+        "--carry",
+        type=float,
+        nargs="+",
+        default=[0.5, CARRY, 0.8],
+        help="of the streams with one step",
+    )
+    parser.add_argument(
+        "--skipped",
+        type=float,
+        nargs="+",
+        default=[0.2, 0.6],
+        help="shares of the schedule that starting part-way skips",
+    )
     add_document_options(parser)
     conclude(parser.parse_args(), "stability", measure)
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from document import Outcome, add_document_options, conclude, current_commit, machine, picture
 
-from camseg_core.data.camvid import CamVid
 from camseg_core.data.sample import Sample
-from camseg_core.evaluation.scoring import evaluate
+from camseg_core.data.sets.camvid import CamVid
+from camseg_core.evaluation.scorer import evaluate
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.runtime import Segmenter
 from camseg_core.weights import DEFAULT_MODEL
@@ -23,11 +23,24 @@ Result = dict[str, Any]
 SAMPLERS = ("ddim", "dpm_solver", "ancestral")
 
 
-def score(arguments: argparse.Namespace, samples: Sequence[Sample], sampler: str, steps: int, temperature: float | None) -> Result:
+def score(
+    arguments: argparse.Namespace,
+    samples: Sequence[Sample],
+    sampler: str,
+    steps: int,
+    temperature: float | None,
+) -> Result:
     """One cell of the table."""
-    segmenter = Segmenter.from_pretrained(arguments.model, sampler=sampler, steps=steps, temperature=temperature)
+    segmenter = Segmenter.from_pretrained(
+        arguments.model, sampler=sampler, steps=steps, temperature=temperature
+    )
     found = evaluate(segmenter, samples, cityscapes_labels(CAMVID_11_TRAIN_IDS))
-    result = {"sampler": sampler, "steps": steps, "temperature": segmenter.temperature, "mean_iou": round(found.mean_iou, 4)}
+    result = {
+        "sampler": sampler,
+        "steps": steps,
+        "temperature": segmenter.temperature,
+        "mean_iou": round(found.mean_iou, 4),
+    }
     print(result, flush=True)
     return result
 
@@ -38,11 +51,17 @@ def table(results: list[Result], steps: Sequence[int]) -> str:
     for r in results:
         rows.setdefault((r["sampler"], r["temperature"]), {})[r["steps"]] = r["mean_iou"]
     lines = [
-        "| sampler | temperature | " + " | ".join(f"{n} step{'s' if n > 1 else ''}" for n in steps) + " |",
+        "| sampler | temperature | "
+        + " | ".join(f"{n} step{'s' if n > 1 else ''}" for n in steps)
+        + " |",
         "| --- |" + " --- |" * (1 + len(steps)),
     ]
     for (sampler, temperature), row in rows.items():
-        lines.append(f"| {sampler} | {temperature:g} | " + " | ".join(f"{row[n]:.3f}" if n in row else "–" for n in steps) + " |")
+        lines.append(
+            f"| {sampler} | {temperature:g} | "
+            + " | ".join(f"{row[n]:.3f}" if n in row else "–" for n in steps)
+            + " |"
+        )
     return "\n".join(lines)
 
 
@@ -57,8 +76,12 @@ def plot(results: list[Result], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
     lines: dict[str, list[tuple[int, float]]] = {}
     for r in results:
-        lines.setdefault(f"{r['sampler']}, temperature {r['temperature']:g}", []).append((r["steps"], r["mean_iou"]))
-    for (name, points), style in zip(lines.items(), ("o-", "s--", "^:", "D-.", "v-", "x--", "*:", "+-.", "p-"), strict=False):
+        lines.setdefault(f"{r['sampler']}, temperature {r['temperature']:g}", []).append(
+            (r["steps"], r["mean_iou"])
+        )
+    for (name, points), style in zip(
+        lines.items(), ("o-", "s--", "^:", "D-.", "v-", "x--", "*:", "+-.", "p-"), strict=False
+    ):
         axes.plot(*zip(*points, strict=True), style, linewidth=2, markersize=7, label=name)
     counts = sorted({r["steps"] for r in results})
     axes.set_xscale("log")
@@ -83,7 +106,10 @@ def measure(arguments: argparse.Namespace) -> Outcome:
         for steps in arguments.steps
     ]
     plot(results, arguments.plot)
-    options = [f"--samplers {' '.join(arguments.samplers)}", f"--steps {' '.join(map(str, arguments.steps))}"]
+    options = [
+        f"--samplers {' '.join(arguments.samplers)}",
+        f"--steps {' '.join(map(str, arguments.steps))}",
+    ]
     if arguments.temperatures:
         options.append(f"--temperatures {' '.join(f'{t:g}' for t in arguments.temperatures)}")
     if arguments.every > 1:
@@ -98,14 +124,25 @@ def measure(arguments: argparse.Namespace) -> Outcome:
 
 def main() -> None:
     """Print the table; with `--json` the results as the last line."""
-    parser = argparse.ArgumentParser(description="Mean IoU on CamVid val over the number of denoising steps.")
-    parser.add_argument("--data", type=Path, required=True, help="CamVid root with val/images and val/labels")
+    parser = argparse.ArgumentParser(
+        description="Mean IoU on CamVid val over the number of denoising steps."
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="CamVid root with val/images and val/labels"
+    )
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=SAMPLERS)
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 10, 25, 100])
-    parser.add_argument("--temperatures", type=float, nargs="+", help="what the noise is scaled by; by default the model's own")
+    parser.add_argument(
+        "--temperatures",
+        type=float,
+        nargs="+",
+        help="what the noise is scaled by; by default the model's own",
+    )
     parser.add_argument("--every", type=int, default=1, help="score every n-th frame")
-    parser.add_argument("--plot", type=Path, default=Path("docs/images/steps.png"), help="the picture to write")
+    parser.add_argument(
+        "--plot", type=Path, default=Path("docs/images/steps.png"), help="the picture to write"
+    )
     add_document_options(parser)
     conclude(parser.parse_args(), "steps", measure)
 

@@ -27,7 +27,9 @@ class ClassTable:
     lookup: Ids
 
     @staticmethod
-    def of(labels: Sequence[Label], groups: Sequence[str] = (), enabled: Sequence[str] = ()) -> "ClassTable":
+    def of(
+        labels: Sequence[Label], groups: Sequence[str] = (), enabled: Sequence[str] = ()
+    ) -> "ClassTable":
         """The table of a model's `labels` with some of them in groups, and of the classes and groups that are left only those `enabled`.
 
         Args:
@@ -45,7 +47,9 @@ class ClassTable:
             group, members = _read_group(text, by_name)
             for name in members:
                 if name in group_of:
-                    raise ConfigError(f"class {name!r} is listed again in group {text!r}; a class is in one group, once")
+                    raise ConfigError(
+                        f"class {name!r} is listed again in group {text!r}; a class is in one group, once"
+                    )
                 group_of[name] = group
         result = tuple(dict.fromkeys(group_of.get(label.name, label) for label in labels))
         _refuse_doubles(result)
@@ -81,12 +85,16 @@ def _read_group(text: str, by_name: Mapping[str, Label]) -> tuple[Label, list[st
     name, colon, number = (part.strip() for part in head.partition(":"))
     members = [member.strip() for member in tail.split(",")]
     if not (name and equals and all(members)):
-        raise ConfigError(f"group {text!r} is not NAME = CLASS, CLASS or NAME:ID = CLASS, CLASS, as in 'flat:100 = road, sidewalk'")
+        raise ConfigError(
+            f"group {text!r} is not NAME = CLASS, CLASS or NAME:ID = CLASS, CLASS, as in 'flat:100 = road, sidewalk'"
+        )
     first, *_ = (by_name[_known(member, by_name, f"group {text!r}")] for member in members)
     if not colon:
         return replace(first, name=name), members
     if not (number.isascii() and number.isdecimal() and int(number) < UNLABELLED):
-        raise ConfigError(f"group {text!r} has the id {number!r}; it is a whole number from 0 to {UNLABELLED - 1}")
+        raise ConfigError(
+            f"group {text!r} has the id {number!r}; it is a whole number from 0 to {UNLABELLED - 1}"
+        )
     return replace(first, name=name, id=int(number)), members
 
 
@@ -96,7 +104,9 @@ def _known(name: str, names: Collection[str], place: str) -> str:
         known = sorted(names)
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ConfigError(f"unknown class {name!r} in {place}: {hint}choose from {', '.join(known)}")
+        raise ConfigError(
+            f"unknown class {name!r} in {place}: {hint}choose from {', '.join(known)}"
+        )
     return name
 
 
@@ -106,7 +116,11 @@ def _refuse_doubles(labels: Sequence[Label]) -> None:
     for label in labels:
         other = by_id.setdefault(label.id, label)
         if other is not label:
-            raise ConfigError(f"{other.name!r} and {label.name!r} both have the id {label.id}; give the group another, as in NAME:ID = ...")
+            raise ConfigError(
+                f"{other.name!r} and {label.name!r} both have the id {label.id}; give the group another, as in NAME:ID = ..."
+            )
         if label.name in names:
-            raise ConfigError(f"two classes or groups are called {label.name!r}; give the group another name")
+            raise ConfigError(
+                f"two classes or groups are called {label.name!r}; give the group another name"
+            )
         names.add(label.name)

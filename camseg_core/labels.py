@@ -54,7 +54,10 @@ CITYSCAPES: tuple[Label, ...] = tuple(
 TRAIN_ID: dict[str, int] = {label.name: label.id for label in CITYSCAPES}
 
 
-STORED_TRAIN_IDS: dict[int, int] = {**{label.id: label.id for label in CITYSCAPES}, UNLABELLED: UNLABELLED}
+STORED_TRAIN_IDS: dict[int, int] = {
+    **{label.id: label.id for label in CITYSCAPES},
+    UNLABELLED: UNLABELLED,
+}
 """By id in files that hold train ids as they are, such as KITTI-STEP's."""
 
 
@@ -114,12 +117,20 @@ the id -1 and is in no file."""
 
 TRAIN_ID_OF_LABEL_ID: dict[int, int] = {label.id: label.train_id for label in CITYSCAPES_LABEL_IDS}
 
-LABEL_ID_OF_TRAIN_ID: dict[int, int] = {label.train_id: label.id for label in CITYSCAPES_LABEL_IDS if label.train_id != UNLABELLED}
+LABEL_ID_OF_TRAIN_ID: dict[int, int] = {
+    label.train_id: label.id for label in CITYSCAPES_LABEL_IDS if label.train_id != UNLABELLED
+}
 """The way back, as results are handed in: for the 19 classes; anything else is unlabeled, 0."""
 
 CITYSCAPES_CATEGORIES: dict[str, tuple[int, ...]] = {
-    category: tuple(label.train_id for label in CITYSCAPES_LABEL_IDS if label.category == category and label.train_id != UNLABELLED)
-    for category in dict.fromkeys(label.category for label in CITYSCAPES_LABEL_IDS if label.train_id != UNLABELLED)
+    category: tuple(
+        label.train_id
+        for label in CITYSCAPES_LABEL_IDS
+        if label.category == category and label.train_id != UNLABELLED
+    )
+    for category in dict.fromkeys(
+        label.category for label in CITYSCAPES_LABEL_IDS if label.train_id != UNLABELLED
+    )
 }
 """Train ids by category, without void."""
 
@@ -179,7 +190,9 @@ CAMVID_32: tuple[tuple[str, tuple[int, int, int], str | None], ...] = (
 Finer than `CAMVID_11`, which has traffic lights among the signs, walls among the buildings and trucks among the cars.
 """
 
-CAMVID_32_TRAIN_IDS: tuple[int, ...] = tuple(sorted({TRAIN_ID[target] for _, _, target in CAMVID_32 if target is not None}))
+CAMVID_32_TRAIN_IDS: tuple[int, ...] = tuple(
+    sorted({TRAIN_ID[target] for _, _, target in CAMVID_32 if target is not None})
+)
 
 UNLABELLED_COLOR = (0, 0, 0)
 
@@ -206,7 +219,11 @@ def color_table(labels: Sequence[Label] = CITYSCAPES) -> npt.NDArray[np.uint8]:
 
 def write_labels(path: Path, labels: Sequence[Label]) -> None:
     """Write `labels.json`: the classes of a model in the order of its outputs."""
-    content = {"label_set": "cityscapes-train-ids", "unlabelled": UNLABELLED, "classes": [asdict(label) for label in labels]}
+    content = {
+        "label_set": "cityscapes-train-ids",
+        "unlabelled": UNLABELLED,
+        "classes": [asdict(label) for label in labels],
+    }
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
@@ -218,9 +235,18 @@ def read_labels(path: Path) -> tuple[Label, ...]:
     """
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["classes"]
-        labels = tuple(Label(int(e["id"]), str(e["name"]), (int(e["color"][0]), int(e["color"][1]), int(e["color"][2]))) for e in entries)
+        labels = tuple(
+            Label(
+                int(e["id"]),
+                str(e["name"]),
+                (int(e["color"][0]), int(e["color"][1]), int(e["color"][2])),
+            )
+            for e in entries
+        )
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise ModelError(f"cannot read the class table {path}: {error!r}; a checkpoint folder needs a valid labels.json") from error
+        raise ModelError(
+            f"cannot read the class table {path}: {error!r}; a checkpoint folder needs a valid labels.json"
+        ) from error
     if not labels or any(not 0 <= label.id < UNLABELLED for label in labels):
         raise ModelError(f"the class table {path} is empty or has an id outside 0..254")
     return labels

@@ -20,10 +20,10 @@ from camseg_ros.camera_outputs import CameraOutputs, image_qos
 from camseg_ros.endpoints import Endpoints, publishers_of, subscribers_of
 from camseg_ros.frame_slots import Frame
 from camseg_ros.image_conversion import Converter, Pixels
-from camseg_ros.image_reading import BadImage, compressed_to_rgb, image_to_rgb
+from camseg_ros.images import BadImage, compressed_to_rgb, image_to_rgb
 from camseg_ros.parameters import Parameters
+from camseg_ros.process import ThrottledLog
 from camseg_ros.statistics import StreamStatistics
-from camseg_ros.throttled_log import ThrottledLog
 
 MAX_FRAME_ID = 256
 """Longest frame_id that is believed: it goes out again with every message."""
@@ -77,8 +77,12 @@ class Camera:
         beside = f"{image_topic.rpartition('/')[0]}/camera_info"
         info_topic = _under(name, given.camera_info_topic) if given.camera_info_topic else beside
         self.info_topic: str = self._resolve("camera_info_topic", info_topic)
-        self.outputs = CameraOutputs(node, name, parameters.output_reliability, parameters.run_length_mask)
-        self._mask_topic: str = self.outputs.mask.topic_name  # kept, as it is asked for in another thread
+        self.outputs = CameraOutputs(
+            node, name, parameters.output_reliability, parameters.run_length_mask
+        )
+        self._mask_topic: str = (
+            self.outputs.mask.topic_name
+        )  # kept, as it is asked for in another thread
         self.statistics = StreamStatistics()
         self.info_problem = ""
         self._info: CameraInfo | None = None
@@ -90,7 +94,9 @@ class Camera:
         images = self._node.create_subscription(self._type, self.topic, on_message, self._qos)
         self._subscriptions.append(images)
         # best effort hears every publisher
-        infos = self._node.create_subscription(CameraInfo, self.info_topic, self._keep_info, image_qos("best_effort"))
+        infos = self._node.create_subscription(
+            CameraInfo, self.info_topic, self._keep_info, image_qos("best_effort")
+        )
         self._subscriptions.append(infos)
 
     def unsubscribe(self) -> None:
@@ -116,7 +122,11 @@ class Camera:
         """How old a frame is: by its stamp in the node's clock, and at least since it arrived; a zero stamp says nothing."""
         since_arrival = (time.monotonic() - frame.received) * 1e3
         stamp = stamp_seconds(frame.message.header)
-        return max(since_arrival, self._node.get_clock().now().nanoseconds / 1e6 - stamp * 1e3) if stamp else since_arrival
+        return (
+            max(since_arrival, self._node.get_clock().now().nanoseconds / 1e6 - stamp * 1e3)
+            if stamp
+            else since_arrival
+        )
 
     def read(self, frame: Frame[ImageMessage], converter: Converter) -> ReadFrame | None:
         """The frame with its picture; None if the message is none, which is counted and logged."""
@@ -125,18 +135,39 @@ class Camera:
             rgb = self._decode(frame.message, converter)
         except Exception as error:  # one bad frame must not cost the others, whatever it is
             reason = error.reason if isinstance(error, BadImage) else "cannot convert"
-            text = " ".join((str(error) if isinstance(error, CamSegError) else f"{type(error).__name__}: {error}").split())
+            text = " ".join(
+                (
+                    str(error)
+                    if isinstance(error, CamSegError)
+                    else f"{type(error).__name__}: {error}"
+                ).split()
+            )
             self.statistics.frame_rejected(reason, f"{self.topic}: {text}")
             self._log.warn(reason, f"image rejected ({reason}): {self.topic}: {text}")
             return None
         return ReadFrame(self, frame, rgb, began, time.monotonic())
 
-    def publish(self, read: ReadFrame, result: Segmentation, table: ClassTable, settings: Parameters, segmented: float) -> float | None:
+    def publish(
+        self,
+        read: ReadFrame,
+        result: Segmentation,
+        table: ClassTable,
+        settings: Parameters,
+        segmented: float,
+    ) -> float | None:
         """Publish what the model made of a frame at the moment `segmented`; the moment when the mask was out, None if it could not go."""
-        stamp, frame_id = read.frame.message.header.stamp, settings.camera(self.name).frame_id or read.frame.message.header.frame_id
+        stamp, frame_id = (
+            read.frame.message.header.stamp,
+            settings.camera(self.name).frame_id or read.frame.message.header.frame_id,
+        )
         info = self._info_for(read.rgb)
         mask_out, failures = self.outputs.publish(
-            Header(stamp=stamp, frame_id=frame_id), read.rgb, result, table, settings.overlay_opacity, info
+            Header(stamp=stamp, frame_id=frame_id),
+            read.rgb,
+            result,
+            table,
+            settings.overlay_opacity,
+            info,
         )
         for failure in failures:
             self.statistics.publish_failed(failure)
@@ -148,9 +179,13 @@ class Camera:
                 "publish": mask_out - segmented,
                 "pictures": time.monotonic() - mask_out,
             }
-            milliseconds = {name: seconds * 1e3 for name, seconds in stages.items()} | result.timings
+            milliseconds = {
+                name: seconds * 1e3 for name, seconds in stages.items()
+            } | result.timings
             size = read.rgb.shape[1], read.rgb.shape[0]
-            self.statistics.frame_published((mask_out - read.frame.received) * 1e3, milliseconds, size)
+            self.statistics.frame_published(
+                (mask_out - read.frame.received) * 1e3, milliseconds, size
+            )
         return mask_out
 
     def _resolve(self, parameter: str, topic: str) -> str:
@@ -159,12 +194,17 @@ class Camera:
             return str(self._node.resolve_topic_name(topic))
         except Exception as error:  # rclpy's own has no public name
             where = f" of camera '{self.name}'" if self.name else ""
-            raise ConfigError(f"parameter '{parameter}'{where} gives {topic!r}, which cannot be a topic: {error}") from error
+            raise ConfigError(
+                f"parameter '{parameter}'{where} gives {topic!r}, which cannot be a topic: {error}"
+            ) from error
 
     def _decode(self, message: ImageMessage, converter: Converter) -> Pixels:
         if len(message.header.frame_id) > MAX_FRAME_ID:
             length = len(message.header.frame_id)
-            raise BadImage("header", f"frame_id has {length} characters; it names a frame, with {MAX_FRAME_ID} at most")
+            raise BadImage(
+                "header",
+                f"frame_id has {length} characters; it names a frame, with {MAX_FRAME_ID} at most",
+            )
         if isinstance(message, CompressedImage):
             return compressed_to_rgb(message, self._max_bytes)
         return image_to_rgb(message, converter, self._max_bytes)
@@ -172,7 +212,9 @@ class Camera:
     def _info_for(self, rgb: Pixels) -> CameraInfo | None:
         """The calibration, if there is one and it belongs to this picture `(H, W, 3)`."""
         info = self._info
-        self.info_problem = "" if info is None else camera_info.check(info, rgb.shape[1], rgb.shape[0])
+        self.info_problem = (
+            "" if info is None else camera_info.check(info, rgb.shape[1], rgb.shape[0])
+        )
         return None if self.info_problem else info
 
     def _keep_info(self, info: CameraInfo) -> None:

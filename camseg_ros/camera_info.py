@@ -17,13 +17,18 @@ MAX_NAME = 256
 """Most characters of a frame's or distortion model's name."""
 
 
-def check(info: CameraInfo, image_width: int, image_height: int, frame_id: str | None = None) -> str:
+def check(
+    info: CameraInfo, image_width: int, image_height: int, frame_id: str | None = None
+) -> str:
     """Why `info` does not belong to an image of this size, and frame unless that is None; empty if it does.
 
     The image's size follows from the message as its definition says: of the full resolution `width` x `height` the region
     `roi` (all zeros: everything) was read, every `binning_x` x `binning_y` pixels (0 is 1) in one.
     """
-    for name, text in (("frame_id", info.header.frame_id), ("distortion_model", info.distortion_model)):
+    for name, text in (
+        ("frame_id", info.header.frame_id),
+        ("distortion_model", info.distortion_model),
+    ):
         if len(text) > MAX_NAME:
             return f"its {name} has {len(text)} characters, over {MAX_NAME}"
     if len(info.d) > MAX_COEFFICIENTS:
@@ -43,7 +48,14 @@ def check(info: CameraInfo, image_width: int, image_height: int, frame_id: str |
 
 
 def scaled(
-    info: CameraInfo, header: Header, left: float, top: float, scale_x: float, scale_y: float, width: int, height: int
+    info: CameraInfo,
+    header: Header,
+    left: float,
+    top: float,
+    scale_x: float,
+    scale_y: float,
+    width: int,
+    height: int,
 ) -> CameraInfo:
     """The calibration of a mask made of the image's region that starts at the pixel edge `(left, top)`, scaled.
 
@@ -86,9 +98,23 @@ def scaled(
 def _region(info: CameraInfo) -> tuple[int, int, int, int]:
     """Left, top, width and height of what was read of the sensor; a `roi` of zeros stands for everything."""
     roi = info.roi
-    return roi.x_offset, roi.y_offset, roi.width or info.width - roi.x_offset, roi.height or info.height - roi.y_offset
+    return (
+        roi.x_offset,
+        roi.y_offset,
+        roi.width or info.width - roi.x_offset,
+        roi.height or info.height - roi.y_offset,
+    )
 
 
-def _shift_and_scale(left: float, top: float, scale_x: float, scale_y: float) -> npt.NDArray[np.float64]:
+def _shift_and_scale(
+    left: float, top: float, scale_x: float, scale_y: float
+) -> npt.NDArray[np.float64]:
     """The `(3, 3)` matrix of homogeneous pixel coordinates for `x -> (x + 0.5 - left) * scale_x - 0.5`, and y alike."""
-    return np.array([[scale_x, 0, (0.5 - left) * scale_x - 0.5], [0, scale_y, (0.5 - top) * scale_y - 0.5], [0, 0, 1]], np.float64)
+    return np.array(
+        [
+            [scale_x, 0, (0.5 - left) * scale_x - 0.5],
+            [0, scale_y, (0.5 - top) * scale_y - 0.5],
+            [0, 0, 1],
+        ],
+        np.float64,
+    )

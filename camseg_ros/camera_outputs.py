@@ -27,8 +27,15 @@ DEPTH = 5
 
 def image_qos(reliability: str) -> QoSProfile:
     """The QoS of a stream of images: the last few, and nothing for those who come late."""
-    policy = ReliabilityPolicy.RELIABLE if reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT
-    return QoSProfile(depth=DEPTH, history=HistoryPolicy.KEEP_LAST, reliability=policy, durability=DurabilityPolicy.VOLATILE)
+    policy = (
+        ReliabilityPolicy.RELIABLE if reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT
+    )
+    return QoSProfile(
+        depth=DEPTH,
+        history=HistoryPolicy.KEEP_LAST,
+        reliability=policy,
+        durability=DurabilityPolicy.VOLATILE,
+    )
 
 
 class CameraOutputs:
@@ -68,7 +75,13 @@ class CameraOutputs:
         self._publishers = []
 
     def publish(
-        self, header: Header, rgb: Pixels, result: Segmentation, table: ClassTable, opacity: float, info: CameraInfo | None
+        self,
+        header: Header,
+        rgb: Pixels,
+        result: Segmentation,
+        table: ClassTable,
+        opacity: float,
+        info: CameraInfo | None,
     ) -> tuple[float | None, list[str]]:
         """Publish a frame's mask, and what else has a subscriber, with the same header.
 
@@ -89,12 +102,16 @@ class CameraOutputs:
         height, width = mask.shape
 
         def send(publisher: Publisher[Any] | None, make: Callable[[], Any]) -> bool:
-            if publisher is None or not (publisher is self.mask or publisher.get_subscription_count()):
+            if publisher is None or not (
+                publisher is self.mask or publisher.get_subscription_count()
+            ):
                 return False
             try:
                 publisher.publish(make())
             except Exception as error:  # a saturated reliable writer raises; whatever else goes wrong, the next frame is served
-                failures.append(f"cannot publish on {publisher.topic_name}: {error}; a reliable subscriber may be too slow")
+                failures.append(
+                    f"cannot publish on {publisher.topic_name}: {error}; a reliable subscriber may be too slow"
+                )
                 return False
             return True
 
@@ -107,10 +124,19 @@ class CameraOutputs:
         def picture() -> Pixels:
             return overlay(view.picture(rgb, (height, width)), mask, opacity, table.colors)
 
-        mask_out = time.monotonic() if send(self.mask, lambda: image_message(mask, "mono8", header)) else None
+        mask_out = (
+            time.monotonic()
+            if send(self.mask, lambda: image_message(mask, "mono8", header))
+            else None
+        )
         send(self._confidence, lambda: image_message(confidence(), "mono8", header))
         if info is not None:
-            send(self._camera_info, lambda: scaled(info, header, view.left, view.top, view.scale_x, view.scale_y, width, height))
+            send(
+                self._camera_info,
+                lambda: scaled(
+                    info, header, view.left, view.top, view.scale_x, view.scale_y, width, height
+                ),
+            )
         send(self._run_length, lambda: run_length_message(mask, header))
         send(self._mask_png, lambda: compressed_message(mask, "mono8", header, "png"))
         send(self._confidence_png, lambda: compressed_message(confidence(), "mono8", header, "png"))

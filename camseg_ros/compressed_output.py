@@ -25,7 +25,9 @@ JPEG_QUALITY = 90
 OPTIONS: dict[str, list[int]] = {"png": [], "jpeg": [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]}
 
 
-def compressed_message(pixels: Pixels, encoding: Literal["mono8", "rgb8"], header: Header, kind: Literal["png", "jpeg"]) -> CompressedImage:
+def compressed_message(
+    pixels: Pixels, encoding: Literal["mono8", "rgb8"], header: Header, kind: Literal["png", "jpeg"]
+) -> CompressedImage:
     """`pixels`, `(H, W)` uint8 for mono8 or `(H, W, 3)` for rgb8, as a PNG or JPEG file with the stamp and frame of `header`.
 
     PNG gives back every byte. JPEG changes values, which an overlay bears and ids do not.
@@ -38,12 +40,17 @@ def compressed_message(pixels: Pixels, encoding: Literal["mono8", "rgb8"], heade
         raise ConfigError(f"an image is compressed as png or jpeg, not as {kind!r}")
     if encoding == "mono8" and kind == "jpeg":
         raise ConfigError("mono8 holds ids or confidence, whose values JPEG would change; use png")
-    message = CompressedImage(header=header, format=f"{encoding}; {kind} compressed {'bgr8' if encoding == 'rgb8' else ''}")
+    message = CompressedImage(
+        header=header,
+        format=f"{encoding}; {kind} compressed {'bgr8' if encoding == 'rgb8' else ''}",
+    )
     stored = pixels if encoding == "mono8" else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     try:
         done, data = cv2.imencode(f".{kind}", stored, OPTIONS[kind])
     except cv2.error as error:
-        raise ImageError(f"cannot compress pixels {pixels.shape} as {kind}: {' '.join(str(error).split())}") from error
+        raise ImageError(
+            f"cannot compress pixels {pixels.shape} as {kind}: {' '.join(str(error).split())}"
+        ) from error
     if not done:
         raise ImageError(f"cannot compress pixels {pixels.shape} as {kind}")
     message.data.frombytes(np.ascontiguousarray(data).data)

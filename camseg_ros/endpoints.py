@@ -28,7 +28,9 @@ def publishers_of(node: Node, topic: str, message_type: Any, qos: QoSProfile) ->
     """The publishers on a topic that `node` subscribes to with this type and QoS."""
 
     def problem(endpoint: TopicEndpointInfo) -> str:
-        return _problem(endpoint, message_type, endpoint.qos_profile, qos, ("publishes", "offers", "asks for"))
+        return _problem(
+            endpoint, message_type, endpoint.qos_profile, qos, ("publishes", "offers", "asks for")
+        )
 
     return _sorted(topic, node.get_publishers_info_by_topic(topic), problem)
 
@@ -37,12 +39,20 @@ def subscribers_of(node: Node, topic: str, message_type: Any, qos: QoSProfile) -
     """The subscribers of a topic that `node` publishes with this type and QoS."""
 
     def problem(endpoint: TopicEndpointInfo) -> str:
-        return _problem(endpoint, message_type, qos, endpoint.qos_profile, ("subscribes to", "asks for", "offers"))
+        return _problem(
+            endpoint,
+            message_type,
+            qos,
+            endpoint.qos_profile,
+            ("subscribes to", "asks for", "offers"),
+        )
 
     return _sorted(topic, node.get_subscriptions_info_by_topic(topic), problem)
 
 
-def _sorted(topic: str, endpoints: Sequence[TopicEndpointInfo], problem: Callable[[TopicEndpointInfo], str]) -> Endpoints:
+def _sorted(
+    topic: str, endpoints: Sequence[TopicEndpointInfo], problem: Callable[[TopicEndpointInfo], str]
+) -> Endpoints:
     suitable, problems = [], []
     for endpoint in endpoints:
         text = problem(endpoint)
@@ -53,7 +63,13 @@ def _sorted(topic: str, endpoints: Sequence[TopicEndpointInfo], problem: Callabl
     return Endpoints(tuple(sorted(suitable)), tuple(sorted(problems)))
 
 
-def _problem(endpoint: TopicEndpointInfo, message_type: Any, offered: QoSProfile, asked: QoSProfile, words: tuple[str, str, str]) -> str:
+def _problem(
+    endpoint: TopicEndpointInfo,
+    message_type: Any,
+    offered: QoSProfile,
+    asked: QoSProfile,
+    words: tuple[str, str, str],
+) -> str:
     """Why the endpoint does not match; empty if it does. `words`: what it does, how its QoS stands to ours, and ours to its."""
     does, its, ours = words
     own_type = type_name(message_type)
@@ -68,14 +84,17 @@ def _problem(endpoint: TopicEndpointInfo, message_type: Any, offered: QoSProfile
     if not policies:
         return ""
     text = " and ".join(
-        f"{its} {policy} {theirs.name.lower()} where this node {ours} {own.name.lower()}" for policy, theirs, own in policies
+        f"{its} {policy} {theirs.name.lower()} where this node {ours} {own.name.lower()}"
+        for policy, theirs, own in policies
     )
     return f"{does} {{topic}} but {text}: nothing passes between them; set one side's QoS to the other's"
 
 
 def _stops(policy: str, offered: QoSProfile, asked: QoSProfile) -> bool:
     """Whether this policy alone keeps the two from matching."""
-    ours, theirs = (QoSProfile(depth=1, **{policy: getattr(profile, policy)}) for profile in (offered, asked))
+    ours, theirs = (
+        QoSProfile(depth=1, **{policy: getattr(profile, policy)}) for profile in (offered, asked)
+    )
     return bool(qos_check_compatible(ours, theirs)[0] == QoSCompatibility.ERROR)
 
 

@@ -26,7 +26,9 @@ class FrameSlots(Generic[Message]):
         on_replaced: gets the frame whose place a fresher one took; called in the thread that put the fresher one.
     """
 
-    def __init__(self, cameras: Iterable[str], on_replaced: Callable[[Frame[Message]], None]) -> None:
+    def __init__(
+        self, cameras: Iterable[str], on_replaced: Callable[[Frame[Message]], None]
+    ) -> None:
         self._slots: dict[str, Frame[Message] | None] = dict.fromkeys(cameras)
         self._on_replaced = on_replaced
         self._changed = threading.Condition()

@@ -3,7 +3,7 @@
 Neither is trusted unseen. cv_bridge in particular breaks in ways that give wrong pixels and no error (a row step that is
 not a multiple of three, big-endian data on numpy 2, a compiled part built for another numpy), so every converter has to
 turn one small known picture of every encoding into exact pixels before it is used, and it only ever sees tight,
-little-endian 8-bit rows (`camseg_ros.image_messages` takes care of that).
+little-endian 8-bit rows (`camseg_ros.images` takes care of that).
 """
 
 import logging
@@ -78,7 +78,9 @@ class Converter:
             return np.asarray(cv2.cvtColor(rows, PLANAR[encoding]), np.uint8)
         function = self.functions.get(encoding)
         if function is None:
-            raise ConfigError(f"{self.name} on this machine cannot convert {encoding} images; {HOW_TO_INSTALL}")
+            raise ConfigError(
+                f"{self.name} on this machine cannot convert {encoding} images; {HOW_TO_INSTALL}"
+            )
         return function(TightImage(height, width, encoding, rows.shape[1], rows.reshape(-1)))
 
 
@@ -104,7 +106,10 @@ def load_rosbags_image() -> Convert | None:
     return lambda image: np.asarray(image_to_cvimage(cast(Any, image), "rgb8"), np.uint8)
 
 
-LOADERS: tuple[tuple[str, Callable[[], Convert | None]], ...] = (("cv_bridge", load_cv_bridge), ("rosbags-image", load_rosbags_image))
+LOADERS: tuple[tuple[str, Callable[[], Convert | None]], ...] = (
+    ("cv_bridge", load_cv_bridge),
+    ("rosbags-image", load_rosbags_image),
+)
 
 
 def choose_converter() -> Converter:
@@ -125,7 +130,10 @@ def choose_converter() -> Converter:
         if proven:
             used.append(name if len(proven) == len(CONVERTED) else f"{name} ({', '.join(proven)})")
         else:
-            logger.warning("%s is installed but fails its check (wrong pixels, or an error with this numpy and OpenCV); not used", name)
+            logger.warning(
+                "%s is installed but fails its check (wrong pixels, or an error with this numpy and OpenCV); not used",
+                name,
+            )
     if not functions:
         raise ConfigError(f"nothing here can convert image messages; {HOW_TO_INSTALL}")
     return Converter(" + ".join(used), functions)
@@ -150,10 +158,14 @@ def known_picture(encoding: str) -> tuple[TightImage, Pixels]:
     rgb = (np.arange(48).reshape(4, 4, 3) * 5 + 3).astype(np.uint8)
     if encoding.startswith("bayer_"):
         rgb[:] = (200, 90, 30)
-        cell = np.array([(200, 90, 30)["rgb".index(letter)] for letter in encoding[6:10]], np.uint8).reshape(2, 2)
+        cell = np.array(
+            [(200, 90, 30)["rgb".index(letter)] for letter in encoding[6:10]], np.uint8
+        ).reshape(2, 2)
         data = np.tile(cell, (2, 2))
     elif encoding.startswith("yuv422"):
-        bt601 = np.array([(16, 128, 128), (235, 128, 128), (81, 90, 240), (41, 240, 110)], np.uint8)  # Y, U, V of one row each
+        bt601 = np.array(
+            [(16, 128, 128), (235, 128, 128), (81, 90, 240), (41, 240, 110)], np.uint8
+        )  # Y, U, V of one row each
         luma, u, v = (np.repeat(column[:, None], 4, 1) for column in bt601.T)
         chroma = np.where(np.arange(4) % 2 == 0, u, v)
         data = np.stack([chroma, luma] if encoding == "yuv422" else [luma, chroma], -1)
@@ -164,5 +176,9 @@ def known_picture(encoding: str) -> tuple[TightImage, Pixels]:
     else:
         alpha = np.full((4, 4, 1), 7, np.uint8)
         colours = rgb if encoding.startswith("rgb") else rgb[..., ::-1]
-        data = np.concatenate([colours, alpha], -1) if "a8" in encoding else np.ascontiguousarray(colours)
+        data = (
+            np.concatenate([colours, alpha], -1)
+            if "a8" in encoding
+            else np.ascontiguousarray(colours)
+        )
     return TightImage(4, 4, encoding, data.nbytes // 4, data.reshape(-1)), rgb

@@ -75,7 +75,13 @@ class InferenceWorker(Generic[Message, Model]):
         most: int,
         recovery: Callable[[], Recovery],
     ) -> None:
-        self._slots, self._load, self._handle, self._most, self._recovery = slots, load, handle, most, recovery
+        self._slots, self._load, self._handle, self._most, self._recovery = (
+            slots,
+            load,
+            handle,
+            most,
+            recovery,
+        )
         self._on_failure, self._on_give_up = on_failure, on_give_up
         self._model: Model | None = model
         self._in_a_row = 0
@@ -117,7 +123,9 @@ class InferenceWorker(Generic[Message, Model]):
     def _begin_turn(self) -> None:
         self._turn = Turn()
         # A daemon, so that inference that hangs cannot keep the process from ending.
-        self._thread = threading.Thread(target=self._run, args=(self._turn,), name="inference", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(self._turn,), name="inference", daemon=True
+        )
 
     def _run(self, turn: Turn) -> None:
         while not turn.over.is_set():
@@ -154,10 +162,14 @@ class InferenceWorker(Generic[Message, Model]):
             recovery, done = self._recovery(), self._in_a_row
             if done >= recovery.rebuilds:
                 turn.over.set()
-                self._on_give_up(f"gave up after {done} rebuild{'s' * (done != 1)} in a row: {self.trouble}")
+                self._on_give_up(
+                    f"gave up after {done} rebuild{'s' * (done != 1)} in a row: {self.trouble}"
+                )
                 return None
             self._in_a_row += 1
-            if turn.over.wait(min(recovery.backoff * 2 ** (done - 1), LONGEST_PAUSE_S) if done else 0.0):
+            if turn.over.wait(
+                min(recovery.backoff * 2 ** (done - 1), LONGEST_PAUSE_S) if done else 0.0
+            ):
                 return None
             try:
                 model = self._load()

@@ -6,9 +6,9 @@ from dataclasses import asdict
 import numpy as np
 
 from camseg_core.class_table import ClassTable
+from camseg_core.diffusion.sampling import Sampling
 from camseg_core.errors import ConfigError
 from camseg_core.runtime import Segmenter
-from camseg_core.runtime.sampling import Sampling
 from camseg_ros.parameters import Parameters
 
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
@@ -60,7 +60,9 @@ def warm_up_size(text: str) -> tuple[int, int]:
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise ConfigError(f"parameter 'warm_up_sizes' has {text!r}; a size is WIDTHxHEIGHT in pixels, as 640x480")
+        raise ConfigError(
+            f"parameter 'warm_up_sizes' has {text!r}; a size is WIDTHxHEIGHT in pixels, as 640x480"
+        )
     return int(match[1]), int(match[2])
 
 

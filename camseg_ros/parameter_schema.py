@@ -23,8 +23,15 @@ def schema(specs: Iterable[Spec]) -> dict[str, Any]:
     """
     specs = list(specs)
     own = {spec.name: _value(spec) for spec in specs if getattr(spec, "per_camera", False)}
-    camera = {"type": "object", "description": "What is different for the camera of this name.", "properties": own}
-    middleware = {name: {"type": "object" if name == "qos_overrides" else "boolean"} for name in MIDDLEWARE_OWN}
+    camera = {
+        "type": "object",
+        "description": "What is different for the camera of this name.",
+        "properties": own,
+    }
+    middleware = {
+        name: {"type": "object" if name == "qos_overrides" else "boolean"}
+        for name in MIDDLEWARE_OWN
+    }
     return {
         "$schema": DIALECT,
         "title": "Parameters of camseg_ros",
@@ -51,11 +58,25 @@ def _value(spec: Spec) -> dict[str, Any]:
     """The schema of one parameter's value."""
     default: object = spec.default
     if not isinstance(default, tuple):
-        return {"description": spec.description, "default": default, **_type(default), **_range(spec)}
+        return {
+            "description": spec.description,
+            "default": default,
+            **_type(default),
+            **_range(spec),
+        }
     entry = {**_type(default[0]), **_range(spec)}
-    described = {"description": spec.description, "default": list(default), "type": "array", "items": entry}
+    described = {
+        "description": spec.description,
+        "default": list(default),
+        "type": "array",
+        "items": entry,
+    }
     # Strings may be any number; numbers belong to a place each, as the four of a region.
-    return described if isinstance(default[0], str) else {**described, "minItems": len(default), "maxItems": len(default)}
+    return (
+        described
+        if isinstance(default[0], str)
+        else {**described, "minItems": len(default), "maxItems": len(default)}
+    )
 
 
 def _type(value: object) -> dict[str, str]:

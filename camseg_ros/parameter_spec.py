@@ -10,7 +10,13 @@ from camseg_core.errors import ConfigError
 
 Value = bool | str | int | float | tuple[str, ...] | tuple[float, ...]
 
-TYPE_NAMES = {bool: "true/false", int: "an integer", float: "a number", str: "a string", type(None): "no value"}
+TYPE_NAMES = {
+    bool: "true/false",
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    type(None): "no value",
+}
 
 
 @dataclass(frozen=True)
@@ -38,9 +44,15 @@ class Spec:
     def takes(self) -> str:
         """What a value may be, in words."""
         if self.choices:
-            return f"one of {', '.join(self.choices)}" + (", or several with commas between" if self.several else "")
+            return f"one of {', '.join(self.choices)}" + (
+                ", or several with commas between" if self.several else ""
+            )
         if isinstance(self.default, tuple):
-            kind = "a list of strings" if isinstance(self.default[0], str) else f"a list of {len(self.default)} numbers"
+            kind = (
+                "a list of strings"
+                if isinstance(self.default[0], str)
+                else f"a list of {len(self.default)} numbers"
+            )
         else:
             kind = TYPE_NAMES[type(self.default)]
         return f"{kind} from {self.limits[0]} to {self.limits[1]}" if self.limits else kind
@@ -58,7 +70,11 @@ class Spec:
         if type(value) is not type(self.default):
             raise self._refusal(value, f" ({_type_name(value)})")
         assert isinstance(value, bool | str | int | float)
-        chosen = [part.strip() for part in value.split(",")] if self.several and isinstance(value, str) else [value]
+        chosen = (
+            [part.strip() for part in value.split(",")]
+            if self.several and isinstance(value, str)
+            else [value]
+        )
         if self.choices and not all(each in self.choices for each in chosen):
             raise self._refusal(value)
         if not self._within(value):
@@ -66,20 +82,30 @@ class Spec:
         return value
 
     def _check_list(self, value: object) -> tuple[str, ...] | tuple[float, ...]:
-        entries = None if isinstance(value, str | bytes) or not isinstance(value, Sequence) else list(value)
+        entries = (
+            None
+            if isinstance(value, str | bytes) or not isinstance(value, Sequence)
+            else list(value)
+        )
         assert isinstance(self.default, tuple)
         if isinstance(self.default[0], str):
             if entries is None or not all(isinstance(entry, str) for entry in entries):
                 raise self._refusal(value, f" ({_type_name(value)})")
             return tuple(entry for entry in entries if entry.strip())
-        if entries is None or len(entries) != len(self.default) or not all(type(entry) in (int, float) for entry in entries):
+        if (
+            entries is None
+            or len(entries) != len(self.default)
+            or not all(type(entry) in (int, float) for entry in entries)
+        ):
             raise self._refusal(value, f" ({_type_name(value)})")
         if not all(map(self._within, entries)):
             raise self._refusal(entries)
         return tuple(map(float, entries))
 
     def _within(self, value: object) -> bool:
-        return not self.limits or (isinstance(value, int | float) and self.limits[0] <= value <= self.limits[1])
+        return not self.limits or (
+            isinstance(value, int | float) and self.limits[0] <= value <= self.limits[1]
+        )
 
     def _refusal(self, value: object, kind: str = "") -> ConfigError:
         shown = repr(value)
@@ -95,11 +121,17 @@ class Spec:
         constraints = f"takes {self.takes}; {changes}"
         if self.per_camera:
             constraints += f"; for one camera: <camera>.{self.name}"
-        descriptor = ParameterDescriptor(description=self.description, additional_constraints=constraints)
+        descriptor = ParameterDescriptor(
+            description=self.description, additional_constraints=constraints
+        )
         if self.limits and isinstance(self.default, int):
-            descriptor.integer_range = [IntegerRange(from_value=int(self.limits[0]), to_value=int(self.limits[1]))]
+            descriptor.integer_range = [
+                IntegerRange(from_value=int(self.limits[0]), to_value=int(self.limits[1]))
+            ]
         elif self.limits and isinstance(self.default, float):
-            descriptor.floating_point_range = [FloatingPointRange(from_value=float(self.limits[0]), to_value=float(self.limits[1]))]
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=float(self.limits[0]), to_value=float(self.limits[1]))
+            ]
         return descriptor
 
     @property

@@ -10,9 +10,9 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from camseg_core.diffusion.passes import ORDERS
+from camseg_core.diffusion.samplers import SAMPLERS
 from camseg_core.errors import ConfigError
-from camseg_core.model.passes import ORDERS
-from camseg_core.model.samplers import SAMPLERS
 from camseg_core.runtime.framing import MODES, OUTPUTS, Fit
 from camseg_core.runtime.graphs import AUTO, PRECISIONS
 from camseg_core.runtime.providers import PROVIDERS
@@ -30,7 +30,12 @@ TOPICS = f"it belongs to the topics as published; {_UNCONFIGURED}"
 AT_START = "it is read when the node starts; restart the node with the new value"
 
 SPECS: tuple[Spec, ...] = (
-    Spec("model", "camseg-lite", "Name of a bundled model, or a checkpoint folder.", fixed_because=RELOAD),
+    Spec(
+        "model",
+        "camseg-lite",
+        "Name of a bundled model, or a checkpoint folder.",
+        fixed_because=RELOAD,
+    ),
     Spec(
         "provider",
         "cpu",
@@ -65,7 +70,13 @@ SPECS: tuple[Spec, ...] = (
         limits=(1, 64),
         fixed_because=RELOAD,
     ),
-    Spec("threads", 0, "CPU threads for the model; 0 = all cores.", limits=(0, 64), fixed_because=RELOAD),
+    Spec(
+        "threads",
+        0,
+        "CPU threads for the model; 0 = all cores.",
+        limits=(0, 64),
+        fixed_because=RELOAD,
+    ),
     Spec(
         "sampler",
         "one_step",
@@ -73,12 +84,37 @@ SPECS: tuple[Spec, ...] = (
         choices=tuple(SAMPLERS),
     ),
     Spec("steps", 1, "Denoising steps; more take longer. one_step has one.", limits=(1, 1000)),
-    Spec("temperature", -1.0, "What the noise is scaled by; below 0: the model's own.", limits=(-1.0, 10.0)),
+    Spec(
+        "temperature",
+        -1.0,
+        "What the noise is scaled by; below 0: the model's own.",
+        limits=(-1.0, 10.0),
+    ),
     Spec("eta", 0.0, "Share of noise that ddim adds on the way.", limits=(0.0, 1.0)),
-    Spec("samples", 1, "Masks drawn of a frame, whose probabilities are averaged; more take longer.", limits=(1, 64)),
-    Spec("passes", 1, "Passes of the transformer in which a mask is revealed; more take longer.", limits=(1, 64)),
-    Spec("order", ORDERS[0], "Which part of the mask is revealed first, with more than one pass.", choices=ORDERS),
-    Spec("seed", 0, "Start of the random numbers: the same seed and image give the same mask.", limits=(0, 2**32 - 1)),
+    Spec(
+        "samples",
+        1,
+        "Masks drawn of a frame, whose probabilities are averaged; more take longer.",
+        limits=(1, 64),
+    ),
+    Spec(
+        "passes",
+        1,
+        "Passes of the transformer in which a mask is revealed; more take longer.",
+        limits=(1, 64),
+    ),
+    Spec(
+        "order",
+        ORDERS[0],
+        "Which part of the mask is revealed first, with more than one pass.",
+        choices=ORDERS,
+    ),
+    Spec(
+        "seed",
+        0,
+        "Start of the random numbers: the same seed and image give the same mask.",
+        limits=(0, 2**32 - 1),
+    ),
     Spec(
         "cameras",
         ("",),
@@ -151,15 +187,29 @@ SPECS: tuple[Spec, ...] = (
         ("",),
         "Classes that are published as one: 'drivable = road, terrain', or with an id of its own 'drivable:100 = road, terrain'.",
     ),
-    Spec("enabled_classes", ("",), "Names of the classes or groups to publish; all others become unlabelled (255). None: all."),
+    Spec(
+        "enabled_classes",
+        ("",),
+        "Names of the classes or groups to publish; all others become unlabelled (255). None: all.",
+    ),
     Spec(
         "temporal_carry",
         0.0,
         "Stability over time: the share of what was seen before in each frame's mask, where it is recognised; 0: none, 0.7 is good.",
         limits=(0.0, 0.95),
     ),
-    Spec("temporal_max_gap", 0.5, "Seconds between two frames after which the next one starts afresh.", limits=(0.001, 60.0)),
-    Spec("overlay_opacity", 0.5, "How strongly the classes cover the image in segmentation/overlay.", limits=(0.0, 1.0)),
+    Spec(
+        "temporal_max_gap",
+        0.5,
+        "Seconds between two frames after which the next one starts afresh.",
+        limits=(0.001, 60.0),
+    ),
+    Spec(
+        "overlay_opacity",
+        0.5,
+        "How strongly the classes cover the image in segmentation/overlay.",
+        limits=(0.0, 1.0),
+    ),
     Spec(
         "output_reliability",
         "reliable",
@@ -188,17 +238,42 @@ SPECS: tuple[Spec, ...] = (
         fixed_because=AT_START,
         fixed_for_good=True,
     ),
-    Spec("latency_budget_ms", 250.0, "Above this p95 latency, image to mask, /diagnostics warns.", limits=(1.0, 600_000.0)),
-    Spec("budget_error_after", 10.0, "Seconds above the latency budget after which the warning becomes an error.", limits=(0.0, 3600.0)),
-    Spec("silent_after", 3.0, "Seconds without an image after which /diagnostics warns.", limits=(0.1, 3600.0)),
+    Spec(
+        "latency_budget_ms",
+        250.0,
+        "Above this p95 latency, image to mask, /diagnostics warns.",
+        limits=(1.0, 600_000.0),
+    ),
+    Spec(
+        "budget_error_after",
+        10.0,
+        "Seconds above the latency budget after which the warning becomes an error.",
+        limits=(0.0, 3600.0),
+    ),
+    Spec(
+        "silent_after",
+        3.0,
+        "Seconds without an image after which /diagnostics warns.",
+        limits=(0.1, 3600.0),
+    ),
     Spec(
         "inference_timeout",
         20.0,
         "Seconds after which inference counts as hung and its engine is given up; TensorRT may need minutes for a new image size.",
         limits=(0.1, 3600.0),
     ),
-    Spec("max_rebuilds", 3, "How often in a row the engine is built again after it failed, before the node gives up.", limits=(0, 100)),
-    Spec("rebuild_backoff", 1.0, "Seconds before the second rebuild in a row; they double with each further one.", limits=(0.0, 600.0)),
+    Spec(
+        "max_rebuilds",
+        3,
+        "How often in a row the engine is built again after it failed, before the node gives up.",
+        limits=(0, 100),
+    ),
+    Spec(
+        "rebuild_backoff",
+        1.0,
+        "Seconds before the second rebuild in a row; they double with each further one.",
+        limits=(0.0, 600.0),
+    ),
     Spec(
         "exit_on_failure",
         False,
@@ -295,7 +370,10 @@ class Parameters:
 
     def camera(self, name: str) -> CameraParameters:
         """What the camera of that name goes by: its own value where one was given, the node's where not."""
-        values = {each.name: self.own.get(f"{name}.{each.name}", getattr(self, each.name)) for each in fields(CameraParameters)}
+        values = {
+            each.name: self.own.get(f"{name}.{each.name}", getattr(self, each.name))
+            for each in fields(CameraParameters)
+        }
         return CameraParameters(**values)
 
     def check_together(self) -> None:
@@ -306,9 +384,13 @@ class Parameters:
         """
         for name in self.cameras:
             if not CAMERA_NAME.fullmatch(name):
-                raise ConfigError(f"parameter 'cameras' has {name!r}: a camera's name is made of letters, digits and _, a letter first")
+                raise ConfigError(
+                    f"parameter 'cameras' has {name!r}: a camera's name is made of letters, digits and _, a letter first"
+                )
             if name in BY_NAME or self.cameras.count(name) > 1:
-                raise ConfigError(f"parameter 'cameras' has {name!r}, which is {'a parameter' if name in BY_NAME else 'there twice'}")
+                raise ConfigError(
+                    f"parameter 'cameras' has {name!r}, which is {'a parameter' if name in BY_NAME else 'there twice'}"
+                )
         for name in self.camera_names:
             try:
                 self.camera(name).fit  # noqa: B018  # it raises
@@ -335,13 +417,21 @@ def declare(node: Node) -> tuple[Parameters, list[str]]:
     values = {spec.name: _declare(node, spec, spec.name) for spec in SPECS}
     cameras = values["cameras"]
     assert isinstance(cameras, tuple)
-    possible = {f"{camera}.{spec.name}": spec for camera in cameras for spec in SPECS if spec.per_camera}
-    own = {name: _declare(node, spec, name) for name, spec in possible.items() if node.has_parameter(name)}
+    possible = {
+        f"{camera}.{spec.name}": spec for camera in cameras for spec in SPECS if spec.per_camera
+    }
+    own = {
+        name: _declare(node, spec, name)
+        for name, spec in possible.items()
+        if node.has_parameter(name)
+    }
     warnings = []
     for name in sorted(node.get_parameters_by_prefix("")):
         if name not in values and name not in own and name.split(".")[0] not in MIDDLEWARE_OWN:
             node.undeclare_parameter(name)
-            warnings.append(f"unknown parameter '{name}' is ignored; {_remedy(name, cameras, possible)}")
+            warnings.append(
+                f"unknown parameter '{name}' is ignored; {_remedy(name, cameras, possible)}"
+            )
     given = Parameters(**values, own=own)  # type: ignore[arg-type]  # each value has its default's type, and a test holds the fields against the defaults
     given.check_together()
     return given, warnings
@@ -359,7 +449,9 @@ def _remedy(name: str, cameras: tuple[Any, ...], possible: Mapping[str, Spec]) -
 def _declare(node: Node, spec: Spec, name: str) -> Value:
     """Declare the parameter of `spec` under `name` with what the user gave for it, and give its value."""
     spec = _called(spec, name)
-    value = spec.check(node.get_parameter(name).value if node.has_parameter(name) else spec.ros_default)
+    value = spec.check(
+        node.get_parameter(name).value if node.has_parameter(name) else spec.ros_default
+    )
     if node.has_parameter(name):  # without type and range, from what the user gave
         node.undeclare_parameter(name)
     # an empty list has no type for ROS, so the default stands in its place
@@ -374,7 +466,10 @@ def _called(spec: Spec, name: str) -> Spec:
 
 
 def change(
-    current: Parameters, wanted: "Sequence[Parameter[Any]]", configured: bool, suits: Check = lambda _: None
+    current: Parameters,
+    wanted: "Sequence[Parameter[Any]]",
+    configured: bool,
+    suits: Check = lambda _: None,
 ) -> tuple[Parameters, SetParametersResult]:
     """Answer a request to set parameters: all of `wanted` or none.
 
@@ -391,14 +486,18 @@ def change(
     try:
         for parameter in wanted:
             spec = BY_NAME.get(parameter.name.rpartition(".")[2])
-            if spec is None or (parameter.name != spec.name and parameter.name not in own):  # rclpy's own
+            if spec is None or (
+                parameter.name != spec.name and parameter.name not in own
+            ):  # rclpy's own
                 continue
             values = changed if parameter.name == spec.name else own
             before = getattr(current, spec.name) if values is changed else own[parameter.name]
             value = _called(spec, parameter.name).check(parameter.value)
             if spec.fixed_because and (configured or spec.fixed_for_good) and value != before:
                 when = "runs" if spec.fixed_for_good else "is configured"
-                raise ConfigError(f"parameter '{parameter.name}' cannot change while the node {when}: {spec.fixed_because}")
+                raise ConfigError(
+                    f"parameter '{parameter.name}' cannot change while the node {when}: {spec.fixed_because}"
+                )
             values[parameter.name] = value
         new = replace(current, **changed, own=own)  # type: ignore[arg-type]
         new.check_together()

@@ -15,11 +15,11 @@ from camseg_ros.camera import Camera, ImageMessage, ReadFrame
 from camseg_ros.frame_slots import Frame, FrameSlots
 from camseg_ros.image_conversion import choose_converter
 from camseg_ros.inference_worker import Failure, InferenceWorker, Recovery, Turn
+from camseg_ros.label_topics import DebugTopics, LabelTopics
 from camseg_ros.model_loading import class_table, load_segmenter, sampling
-from camseg_ros.node_topics import DebugTopics, LabelTopics
 from camseg_ros.parameters import Parameters
+from camseg_ros.process import ThrottledLog
 from camseg_ros.statistics import PAUSED, REPLACED, STOPPED, TOO_OLD
-from camseg_ros.throttled_log import ThrottledLog
 
 
 class Pipeline:
@@ -41,7 +41,9 @@ class Pipeline:
         ConfigError: a parameter does not suit the model, or nothing can convert images.
     """
 
-    def __init__(self, node: Node, settings: Callable[[], Parameters], on_give_up: Callable[[str], None]) -> None:
+    def __init__(
+        self, node: Node, settings: Callable[[], Parameters], on_give_up: Callable[[str], None]
+    ) -> None:
         given = settings()
         self._node, self._settings, self._on_give_up = node, settings, on_give_up
         self._log = ThrottledLog(node.get_logger())
@@ -58,7 +60,9 @@ class Pipeline:
                 camera.destroy()
             raise
         self.worker: InferenceWorker[ImageMessage, Segmenter] | None = None
-        self._slots: FrameSlots[ImageMessage] = FrameSlots(self.cameras, lambda frame: self._drop(frame, REPLACED))
+        self._slots: FrameSlots[ImageMessage] = FrameSlots(
+            self.cameras, lambda frame: self._drop(frame, REPLACED)
+        )
         self._streams: dict[str, Stream] = {}
         self._publishing = threading.Lock()
         self._debug, self._labels = DebugTopics(node), LabelTopics(node)
@@ -138,7 +142,9 @@ class Pipeline:
         else:
             self._slots.put(frame)
 
-    def _answer(self, segmenter: Segmenter, frames: list[Frame[ImageMessage]], turn: Turn) -> Segmenter | None:
+    def _answer(
+        self, segmenter: Segmenter, frames: list[Frame[ImageMessage]], turn: Turn
+    ) -> Segmenter | None:
         """Turn messages into masks and publish them (in the inference thread); the model to go on with, None if it was not used."""
         settings = self._settings()
         read = [each for frame in frames if (each := self._read(frame, settings)) is not None]
@@ -190,4 +196,6 @@ class Pipeline:
         self._streams = {}  # a thread that hangs may still hold the old ones
         self._log.warn(kind, f"{kind}: {text}")
         for frame in frames:
-            self.cameras[frame.camera].statistics.frame_rejected(kind, f"{self.cameras[frame.camera].topic}: {kind}: {text}")
+            self.cameras[frame.camera].statistics.frame_rejected(
+                kind, f"{self.cameras[frame.camera].topic}: {kind}: {text}"
+            )

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -16,7 +17,6 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from camseg_core.errors import CamSegError, ConfigError
-from camseg_ros.throttled_log import ThrottledLog
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOP_TIMEOUT_S = 0.3
@@ -68,7 +68,9 @@ class Serving(threading.Thread):
             Exception: whatever ended the serving before it was told to stop.
         """
         self._stopping.set()
-        self._executor.create_task(lambda: None)  # work, however small, makes `spin_once` return; `wake` alone does not
+        self._executor.create_task(
+            lambda: None
+        )  # work, however small, makes `spin_once` return; `wake` alone does not
         self.join(STOP_TIMEOUT_S)
         ended = self._node.shut_down() and not self.is_alive()
         if self._error is not None:
@@ -98,7 +100,9 @@ class StopRequest:
         """Wait until the first request; signals after it change nothing, as a second one comes from a terminal and `ros2 launch`."""
         os.read(self._reader, 1)
         for number in STOP_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # any other handler Python takes away while it ends, and the signal would kill it
+            signal.signal(
+                number, signal.SIG_IGN
+            )  # any other handler Python takes away while it ends, and the signal would kill it
 
 
 def start_middleware(arguments: list[str]) -> None:
@@ -111,7 +115,9 @@ def start_middleware(arguments: list[str]) -> None:
         unknown = remove_ros_args(arguments)[1:]
         if not unknown:
             rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    except Exception as error:  # rclpy has several types for what is wrong with arguments, files and folders
+    except (
+        Exception
+    ) as error:  # rclpy has several types for what is wrong with arguments, files and folders
         raise ConfigError(
             f"ROS cannot start: {error}; check --ros-args, the parameter file, and that ROS_LOG_DIR can be written"
         ) from error
@@ -127,7 +133,9 @@ def run(make_node: Callable[[], ServedNode]) -> int:
         The exit code: 0, or 1 after one line on stderr that says what was wrong.
     """
     stop = StopRequest()
-    logging.getLogger("camseg_core").addHandler(logging.NullHandler())  # what it warns of, the node says with its own logger
+    logging.getLogger("camseg_core").addHandler(
+        logging.NullHandler()
+    )  # what it warns of, the node says with its own logger
     code = 0
     try:
         start_middleware(sys.argv)
@@ -150,3 +158,62 @@ def run(make_node: Callable[[], ServedNode]) -> int:
     # Python would wait for the middleware, which waits for the threads that are left; nothing is half published.
     sys.stderr.flush()
     os._exit(code)
+
+
+class Monitor(threading.Thread):
+    """Calls `beat` every `period()` seconds until `stop`.
+
+    A beat that raises is handed to `on_error` and does not end the others.
+    """
+
+    def __init__(
+        self,
+        period: Callable[[], float],
+        beat: Callable[[], None],
+        on_error: Callable[[Exception], None],
+    ) -> None:
+        super().__init__(name="monitor", daemon=True)
+        self._period, self._beat, self._on_error = period, beat, on_error
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        while not self._stopping.wait(self._period()):
+            try:
+                self._beat()
+            except Exception as error:  # a watchdog that dies of what it watches is none
+                self._on_error(error)
+
+    def stop(self, timeout: float) -> None:
+        """End, after the beat that runs now, for which up to `timeout` seconds are waited."""
+        self._stopping.set()
+        if self.ident is not None:
+            self.join(timeout)
+
+
+PERIOD_S = 5.0
+"""The same kind of trouble is logged once in so many seconds; `/diagnostics` has every one in its counts."""
+
+
+class Logger(Protocol):
+    """What is needed of a logger."""
+
+    def warning(self, message: str) -> object: ...
+
+
+class ThrottledLog:
+    """Warns of each kind of trouble once in a while. May be called from any thread."""
+
+    def __init__(self, logger: Logger) -> None:
+        self._logger, self._lock = logger, threading.Lock()
+        self._said: dict[str, float] = {}
+
+    def warn(self, kind: str, text: str) -> None:
+        """Log `text`, unless a text of the same `kind` was logged just before."""
+        now = time.monotonic()
+        with self._lock:
+            # kinds may name what comes from outside: those said long ago are forgotten, or they would be more and more
+            self._said = {said: when for said, when in self._said.items() if now - when < PERIOD_S}
+            if kind in self._said:
+                return
+            self._said[kind] = now
+        self._logger.warning(text)

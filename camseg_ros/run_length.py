@@ -35,7 +35,10 @@ def encode(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def decode(
-    data: bytes | bytearray | memoryview | npt.NDArray[np.uint8], height: int, width: int, max_pixels: int = MAX_PIXELS
+    data: bytes | bytearray | memoryview | npt.NDArray[np.uint8],
+    height: int,
+    width: int,
+    max_pixels: int = MAX_PIXELS,
 ) -> npt.NDArray[np.uint8]:
     """The mask `(height, width)` uint8 of the runs in `data`, such as an `Image`'s `data`, `height` and `width`.
 
@@ -49,7 +52,9 @@ def decode(
         raise ImageError(f"{what} is over the limit of {max_pixels} pixels")
     octets = np.frombuffer(data, np.uint8)
     if octets.size % RUN.itemsize:
-        raise ImageError(f"{what} has {octets.size} bytes, which is not a whole number of runs of {RUN.itemsize}")
+        raise ImageError(
+            f"{what} has {octets.size} bytes, which is not a whole number of runs of {RUN.itemsize}"
+        )
     runs = octets.view(RUN)
     lengths = runs["length"].astype(np.int64)
     if (lengths < 1).any():
@@ -65,6 +70,8 @@ def run_length_message(mask: npt.NDArray[np.uint8], header: Header) -> Image:
     Only nodes that know the format can read it: by its label it is a mono8 image whose data have the wrong size.
     """
     height, width = mask.shape
-    message = Image(header=header, height=height, width=width, encoding="mono8", is_bigendian=0, step=width)
+    message = Image(
+        header=header, height=height, width=width, encoding="mono8", is_bigendian=0, step=width
+    )
     message.data.frombytes(encode(mask).data)
     return message

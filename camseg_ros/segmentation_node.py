@@ -11,17 +11,19 @@ from std_srvs.srv import SetBool
 
 from camseg_core.errors import CamSegError, ConfigError, ModelError
 from camseg_ros import parameters
-from camseg_ros.health_report import HealthReport
-from camseg_ros.monitor import Monitor
+from camseg_ros.diagnostics import HealthReport
 from camseg_ros.pipeline import Pipeline
-from camseg_ros.process import run
-from camseg_ros.throttled_log import ThrottledLog
+from camseg_ros.process import Monitor, ThrottledLog, run
 
 NODE_NAME = "segmentation"
 STOP_TIMEOUT_S = 0.5
 """What is in work may take so long to end; the process has to be gone within a second of being told to."""
 
-SUCCESS, FAILURE, ERROR = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE, TransitionCallbackReturn.ERROR
+SUCCESS, FAILURE, ERROR = (
+    TransitionCallbackReturn.SUCCESS,
+    TransitionCallbackReturn.FAILURE,
+    TransitionCallbackReturn.ERROR,
+)
 
 
 class SegmentationNode(LifecycleNode):
@@ -42,7 +44,9 @@ class SegmentationNode(LifecycleNode):
         try:
             super().__init__(NODE_NAME, automatically_declare_parameters_from_overrides=True)
         except ValueError as error:  # the one case known: an empty list has no type
-            raise ConfigError(f"a parameter cannot be declared: {error}; write an empty list as [''], since ROS has none") from error
+            raise ConfigError(
+                f"a parameter cannot be declared: {error}; write an empty list as [''], since ROS has none"
+            ) from error
         self._settings, warnings = parameters.declare(self)
         for warning in warnings:
             self.get_logger().warning(warning)
@@ -54,7 +58,9 @@ class SegmentationNode(LifecycleNode):
         self._log = ThrottledLog(self.get_logger())
         self.create_service(SetBool, "~/enable", self._enable)
         self.add_on_set_parameters_callback(self._change_parameters)
-        self._monitor = Monitor(lambda: self._settings.diagnostics_period, self._beat, self._tell_of_monitor)
+        self._monitor = Monitor(
+            lambda: self._settings.diagnostics_period, self._beat, self._tell_of_monitor
+        )
         self._monitor.start()
 
     def autostart(self) -> None:
@@ -64,7 +70,9 @@ class SegmentationNode(LifecycleNode):
             CamSegError: what kept the node from being configured.
         """
         if not self._settings.autostart:
-            self.get_logger().info("unconfigured: waiting for a lifecycle manager, since autostart is false")
+            self.get_logger().info(
+                "unconfigured: waiting for a lifecycle manager, since autostart is false"
+            )
             return
         # a failure ends the process, which tells it
         self._starting = True
@@ -112,7 +120,9 @@ class SegmentationNode(LifecycleNode):
             self.get_logger().warning(f"the model runs on {model.provider}: {model.fallback}")
         topics = ", ".join(camera.topic for camera in pipeline.cameras.values())
         runs = f"model {model.name} on {model.provider} in {model.precision}"
-        self.get_logger().info(f"ready: {runs}, images from {topics}, converted by {pipeline.converter.name}")
+        self.get_logger().info(
+            f"ready: {runs}, images from {topics}, converted by {pipeline.converter.name}"
+        )
         return SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -141,7 +151,9 @@ class SegmentationNode(LifecycleNode):
 
     def _refuse(self, what: str, error: Exception, state: str) -> TransitionCallbackReturn:
         """The node stays in `state`; tell why."""
-        self._failure = str(error) if isinstance(error, CamSegError) else f"{type(error).__name__}: {error}"
+        self._failure = (
+            str(error) if isinstance(error, CamSegError) else f"{type(error).__name__}: {error}"
+        )
         self._state = state
         if not self._starting:
             self.get_logger().error(f"cannot be {what}: {self._failure}")
@@ -187,7 +199,9 @@ class SegmentationNode(LifecycleNode):
     def _change_parameters(self, wanted: list[Parameter]) -> SetParametersResult:  # type: ignore[type-arg]
         pipeline = self._pipeline
         suits = pipeline.check if pipeline is not None else lambda _: None
-        self._settings, answer = parameters.change(self._settings, wanted, pipeline is not None, suits)
+        self._settings, answer = parameters.change(
+            self._settings, wanted, pipeline is not None, suits
+        )
         if pipeline is not None and answer.successful:
             pipeline.settings_changed()
         return answer

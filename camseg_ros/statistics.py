@@ -14,7 +14,12 @@ SAMPLES = 1000
 """Most samples kept for them, so that a flood cannot fill the memory."""
 
 
-REPLACED, TOO_OLD, PAUSED, STOPPED = "replaced by a fresher one", "too old", "paused", "stopped before its turn"
+REPLACED, TOO_OLD, PAUSED, STOPPED = (
+    "replaced by a fresher one",
+    "too old",
+    "paused",
+    "stopped before its turn",
+)
 """Why good frames are dropped."""
 
 
@@ -94,7 +99,9 @@ class StreamStatistics:
             self._publish_failures += 1
             self._set_error(text)
 
-    def frame_published(self, latency_ms: float, stages_ms: Mapping[str, float], image_size: tuple[int, int]) -> None:
+    def frame_published(
+        self, latency_ms: float, stages_ms: Mapping[str, float], image_size: tuple[int, int]
+    ) -> None:
         """A mask went out."""
         with self._lock:
             self._published += 1
@@ -134,14 +141,23 @@ class StreamStatistics:
 
 def _rate(moments: list[float]) -> float:
     """Events per second, from the time between the first and the last."""
-    return (len(moments) - 1) / (moments[-1] - moments[0]) if len(moments) > 1 and moments[-1] > moments[0] else 0.0
+    return (
+        (len(moments) - 1) / (moments[-1] - moments[0])
+        if len(moments) > 1 and moments[-1] > moments[0]
+        else 0.0
+    )
 
 
 def _p50_p95(values: list[float]) -> tuple[float, float]:
     ordered = sorted(values)
-    return statistics.median(ordered), ordered[min(len(ordered) - 1, round(0.95 * (len(ordered) - 1)))]
+    return statistics.median(ordered), ordered[
+        min(len(ordered) - 1, round(0.95 * (len(ordered) - 1)))
+    ]
 
 
 def _stage_medians(samples: list[_Sample]) -> dict[str, float]:
     names = dict.fromkeys(name for sample in samples for name in sample.stages_ms)
-    return {name: statistics.median(s.stages_ms[name] for s in samples if name in s.stages_ms) for name in names}
+    return {
+        name: statistics.median(s.stages_ms[name] for s in samples if name in s.stages_ms)
+        for name in names
+    }

@@ -12,21 +12,37 @@ from launch_ros.actions import Node
 from camseg_ros.middleware import environment
 
 ARGUMENTS = {
-    "image": ("image", "The camera's topic; with image_transport compressed, without the ending /compressed."),
-    "model": ("", "Name of a bundled model, or a checkpoint folder; empty: what the parameter file says."),
-    "provider": ("", "cpu, cuda or tensorrt, or several to try in turn, as tensorrt,cuda,cpu; empty: what the parameter file says."),
+    "image": (
+        "image",
+        "The camera's topic; with image_transport compressed, without the ending /compressed.",
+    ),
+    "model": (
+        "",
+        "Name of a bundled model, or a checkpoint folder; empty: what the parameter file says.",
+    ),
+    "provider": (
+        "",
+        "cpu, cuda or tensorrt, or several to try in turn, as tensorrt,cuda,cpu; empty: what the parameter file says.",
+    ),
     "precision": ("", "fp32, fp16 or int8; empty: what the parameter file says."),
     "params_file": (
         str(Path(__file__).resolve().parents[1] / "config" / "segment.param.yaml"),
         "Parameter file; what is given on the launch line wins over it.",
     ),
-    "cameras": ("", "Names of the cameras with commas between, as left,right; empty: what the parameter file says."),
+    "cameras": (
+        "",
+        "Names of the cameras with commas between, as left,right; empty: what the parameter file says.",
+    ),
     "namespace": ("", "Namespace of the node and its topics."),
 }
 
 
 CHOICES = {
-    "autostart": ("", ["", "true", "false"], "Configure and activate the node by itself; empty: what the parameter file says."),
+    "autostart": (
+        "",
+        ["", "true", "false"],
+        "Configure and activate the node by itself; empty: what the parameter file says.",
+    ),
     "on_failure": (
         "shutdown",
         ["shutdown", "respawn", "ignore"],
@@ -49,8 +65,12 @@ def value(context: LaunchContext, name: str) -> str:
 
 def overrides(context: LaunchContext) -> dict[str, str | bool | list[str]]:
     """The parameters given on the launch line; what was left at its default stays out of the parameter file's way."""
-    given: dict[str, str | bool | list[str]] = {name: value(context, name) for name in ("model", "provider", "precision")}
-    given["cameras"] = [name.strip() for name in value(context, "cameras").split(",") if name.strip()]
+    given: dict[str, str | bool | list[str]] = {
+        name: value(context, name) for name in ("model", "provider", "precision")
+    }
+    given["cameras"] = [
+        name.strip() for name in value(context, "cameras").split(",") if name.strip()
+    ]
     given = {name: each for name, each in given.items() if each}
     if value(context, "autostart"):
         given["autostart"] = value(context, "autostart") == "true"
@@ -64,7 +84,9 @@ def end_launch(event: ProcessExited, context: LaunchContext) -> None:
         RuntimeError: the node failed; it makes `launch` end the other processes, and itself with an exit code other than 0.
     """
     if event.returncode and not context.is_shutdown:
-        raise RuntimeError(f"{event.process_name} ended with exit code {event.returncode}; its last line says why")
+        raise RuntimeError(
+            f"{event.process_name} ended with exit code {event.returncode}; its last line says why"
+        )
 
 
 def start_node(context: LaunchContext) -> list[Node]:
@@ -78,7 +100,9 @@ def start_node(context: LaunchContext) -> list[Node]:
             parameters=[value(context, "params_file"), overrides(context)],
             remappings=[("image", value(context, "image"))],
             # Only for this node: the other processes of a vehicle keep their own transports.
-            additional_env=environment(os.environ, profile=value(context, "fastdds_profile") == "true"),
+            additional_env=environment(
+                os.environ, profile=value(context, "fastdds_profile") == "true"
+            ),
             output="screen",
             respawn=on_failure == "respawn",
             respawn_delay=RESPAWN_DELAY_S,
@@ -89,7 +113,10 @@ def start_node(context: LaunchContext) -> list[Node]:
 
 def generate_launch_description() -> LaunchDescription:
     """The launch description."""
-    arguments = [DeclareLaunchArgument(name, default_value=default, description=text) for name, (default, text) in ARGUMENTS.items()]
+    arguments = [
+        DeclareLaunchArgument(name, default_value=default, description=text)
+        for name, (default, text) in ARGUMENTS.items()
+    ]
     arguments += [
         DeclareLaunchArgument(name, default_value=default, choices=choices, description=text)
         for name, (default, choices, text) in CHOICES.items()

@@ -39,7 +39,9 @@ class Page:
     def __init__(self, driver: Any, path: Path) -> None:
         """Open the file at `path`."""
         self._driver = driver
-        driver.get("about:blank")  # ends what the page before, or the browser's own first page, still loads
+        driver.get(
+            "about:blank"
+        )  # ends what the page before, or the browser's own first page, still loads
         for log in ("performance", "browser"):
             driver.get_log(log)  # from here on, the logs are this page's
         driver.get(path.as_uri())
@@ -64,8 +66,14 @@ class Page:
 
     def requests(self) -> list[str]:
         """Every address that the browser asked for since the page was opened, `data:` aside."""
-        messages = [json.loads(each["message"])["message"] for each in self._driver.get_log("performance")]
-        urls = [each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"]
+        messages = [
+            json.loads(each["message"])["message"] for each in self._driver.get_log("performance")
+        ]
+        urls = [
+            each["params"]["request"]["url"]
+            for each in messages
+            if each["method"] == "Network.requestWillBeSent"
+        ]
         return [url for url in urls if not url.startswith("data:")]
 
     def complaints(self) -> list[str]:
@@ -114,7 +122,9 @@ def browser(profile: Path) -> Iterator[Browser]:
     for flag in (*FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    running = webdriver.Chrome(options, Service(driver))  # the driver is named, so selenium looks for none to download
+    running = webdriver.Chrome(
+        options, Service(driver)
+    )  # the driver is named, so selenium looks for none to download
     try:
         yield Browser(running)
     finally:

@@ -31,7 +31,14 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 def torchrun(count: int, *arguments: object) -> list[object]:
     """The command that has torch start as many processes of a script, or of `-m` and a module."""
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", *arguments]
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={count}",
+        *arguments,
+    ]
 
 
 def run(command: Sequence[object], timeout: float) -> subprocess.CompletedProcess[str]:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.config.model import CamSegConfig
+from camseg_core.config.named_models import CAMSEG_LITE
 from camseg_core.labels import CITYSCAPES
-from camseg_core.model.config import CamSegConfig
-from camseg_core.model.sizes import CAMSEG_LITE
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.graphs import Fused
 
@@ -29,7 +29,9 @@ class RedEngine:
         self, image: npt.NDArray[np.uint8], start: npt.NDArray[np.float32], sharpness: float = 1.0
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
         self.seen.append(image)
-        return np.where(image[..., 0] > self.threshold, RED, 0).astype(np.uint8), (image[..., 2] / 255).astype(np.float32)
+        return np.where(image[..., 0] > self.threshold, RED, 0).astype(np.uint8), (
+            image[..., 2] / 255
+        ).astype(np.float32)
 
     def check(self, fused: Fused | None) -> None:
         """It sees the same whatever it is asked to run."""

@@ -7,7 +7,7 @@ denser towards the edges, mixed in with the published weights, so its scores are
 import cv2
 import numpy as np
 
-from camseg_core.data.filters import Floats, blurred, grey_of, line_kernel
+from camseg_core.data.disturbances import Floats, blurred, grey_of, line_kernel
 
 _WATER = np.array([175, 238, 238], np.float32) / 255
 _MUD = np.array([63, 42, 20], np.float32) / 255
@@ -34,7 +34,9 @@ def plasma(height: int, width: int, decay: float, rng: np.random.Generator) -> F
         centres = (along + np.roll(along, -1, 0)) / 4 + random()
         field[half::step, half::step] = centres
         field[::step, half::step] = (along + centres + np.roll(centres, 1, 0)) / 4 + random()
-        field[half::step, ::step] = (corners + np.roll(corners, -1, 0) + centres + np.roll(centres, 1, 1)) / 4 + random()
+        field[half::step, ::step] = (
+            corners + np.roll(corners, -1, 0) + centres + np.roll(centres, 1, 1)
+        ) / 4 + random()
         step, amplitude = half, amplitude / decay**2
     field = (field - field.min()) / (field.max() - field.min())
     return field[:height, :width].astype(np.float32)
@@ -52,15 +54,22 @@ def fog(picture: Floats, constants: tuple[float, float], rng: np.random.Generato
 def frost(picture: Floats, constants: tuple[float, float], rng: np.random.Generator) -> Floats:
     """A drawn lace of ice crystals, denser towards the edges, is mixed in: a substitute for the published photographs."""
     (kept, added), (height, width) = constants, picture.shape[:2]
-    return np.asarray(np.float32(kept) * picture + np.float32(added) * _crystals(height, width, rng), np.float32)
+    return np.asarray(
+        np.float32(kept) * picture + np.float32(added) * _crystals(height, width, rng), np.float32
+    )
 
 
 def _crystals(height: int, width: int, rng: np.random.Generator) -> Floats:
     """Ice `(H, W, 3)` in 0..1: needles that branch, on a cloudy film whose veins are ridges of noise."""
-    x, y = np.linspace(-1, 1, width, dtype=np.float32)[None], np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    x, y = (
+        np.linspace(-1, 1, width, dtype=np.float32)[None],
+        np.linspace(-1, 1, height, dtype=np.float32)[:, None],
+    )
     film = plasma(height, width, 1.5, rng)
     veins = 1 - np.abs(2 * plasma(height, width, 1.35, rng) - 1)
-    density = np.clip(0.25 + 0.45 * np.maximum(np.abs(x), np.abs(y)) ** 2 + 0.9 * (film - 0.5), 0, 1)
+    density = np.clip(
+        0.25 + 0.45 * np.maximum(np.abs(x), np.abs(y)) ** 2 + 0.9 * (film - 0.5), 0, 1
+    )
     cover = np.zeros((height, width), np.uint8)
     unit = max(min(height, width) / 224, 0.1)
     for _ in range(_NEEDLES):
@@ -70,9 +79,16 @@ def _crystals(height: int, width: int, rng: np.random.Generator) -> Floats:
         angle, length = rng.uniform(0, np.pi), unit * rng.uniform(8, 45)
         stem = np.array([np.cos(angle), np.sin(angle)]) * length
         _line(cover, at, stem, int(rng.integers(120, 256)))
-        for part in np.arange(0.15, 1, 0.14):  # the branches of a snow crystal leave its stem at 60 degrees
+        for part in np.arange(
+            0.15, 1, 0.14
+        ):  # the branches of a snow crystal leave its stem at 60 degrees
             for side in (-np.pi / 3, np.pi / 3):
-                twig = np.array([np.cos(angle + side), np.sin(angle + side)]) * length * 0.45 * (1 - part)
+                twig = (
+                    np.array([np.cos(angle + side), np.sin(angle + side)])
+                    * length
+                    * 0.45
+                    * (1 - part)
+                )
                 _line(cover, at + part * stem, twig, int(rng.integers(80, 220)))
     needles = blurred(np.asarray(cover, np.float32) / np.float32(255), 0.4 * unit + 0.1)
     ice = np.clip(density * (0.45 + 0.5 * veins**4) + 0.75 * needles, 0, 1)
@@ -80,37 +96,58 @@ def _crystals(height: int, width: int, rng: np.random.Generator) -> Floats:
 
 
 def _line(cover: np.ndarray, start: np.ndarray, way: np.ndarray, value: int) -> None:
-    (x0, y0), (x1, y1) = np.rint(start).astype(int).tolist(), np.rint(start + way).astype(int).tolist()
+    (x0, y0), (x1, y1) = (
+        np.rint(start).astype(int).tolist(),
+        np.rint(start + way).astype(int).tolist(),
+    )
     cv2.line(cover, (x0, y0), (x1, y1), int(value), 1, cv2.LINE_AA)
 
 
-def snow(picture: Floats, constants: tuple[float, float, float, float, int, float, float], rng: np.random.Generator) -> Floats:
+def snow(
+    picture: Floats,
+    constants: tuple[float, float, float, float, int, float, float],
+    rng: np.random.Generator,
+) -> Floats:
     """A whiter picture, and flakes that fall in streaks: normal noise enlarged, cut below a threshold, motion-blurred, also upside down."""
     mean, deviation, zoom, threshold, radius, sigma, kept = constants
     height, width = picture.shape[:2]
-    noise = np.float32(mean) + np.float32(deviation) * rng.standard_normal((height, width), np.float32)
+    noise = np.float32(mean) + np.float32(deviation) * rng.standard_normal(
+        (height, width), np.float32
+    )
     # of the noise's middle, enlarged to the picture's size
-    part = noise[(height - int(np.ceil(height / zoom))) // 2 :, (width - int(np.ceil(width / zoom))) // 2 :]
+    part = noise[
+        (height - int(np.ceil(height / zoom))) // 2 :, (width - int(np.ceil(width / zoom))) // 2 :
+    ]
     part = part[: int(np.ceil(height / zoom)), : int(np.ceil(width / zoom))]
     flakes = np.asarray(cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR))
     flakes = np.clip(np.where(flakes < threshold, np.float32(0), flakes), 0, 1)
     weights = np.exp(-0.5 * (np.arange(2 * radius + 1) / sigma) ** 2).astype(np.float32)
-    flakes = cv2.filter2D(flakes, -1, line_kernel(weights, rng.uniform(-3 * np.pi / 4, -np.pi / 4), start=0.0))[..., None]
+    flakes = cv2.filter2D(
+        flakes, -1, line_kernel(weights, rng.uniform(-3 * np.pi / 4, -np.pi / 4), start=0.0)
+    )[..., None]
     pale = np.maximum(picture, 1.5 * grey_of(picture)[..., None] + np.float32(0.5))
     return np.float32(kept) * picture + np.float32(1 - kept) * pale + flakes + flakes[::-1, ::-1]
 
 
-def spatter(picture: Floats, constants: tuple[float, float, float, float, float, str], rng: np.random.Generator) -> Floats:
+def spatter(
+    picture: Floats,
+    constants: tuple[float, float, float, float, float, str],
+    rng: np.random.Generator,
+) -> Floats:
     """Drops of water on the lens, lit from one side, in severity 1 to 3; splashes of mud in 4 and 5."""
     mean, deviation, sigma, threshold, strength, kind = constants
-    noise = np.float32(mean) + np.float32(deviation) * rng.standard_normal(picture.shape[:2], np.float32)
+    noise = np.float32(mean) + np.float32(deviation) * rng.standard_normal(
+        picture.shape[:2], np.float32
+    )
     liquid = blurred(noise, sigma)
     if kind == "mud":
         soft = blurred((liquid > threshold).astype(np.float32), strength)
         mud = np.where(soft < 0.8, np.float32(0), soft)[..., None]
         return picture * (1 - mud) + _MUD * mud
     drops = liquid >= threshold
-    depth = np.minimum(np.asarray(cv2.distanceTransform(drops.astype(np.uint8), cv2.DIST_L2, 5), np.float32), 20)
+    depth = np.minimum(
+        np.asarray(cv2.distanceTransform(drops.astype(np.uint8), cv2.DIST_L2, 5), np.float32), 20
+    )
     # a drop shines where its surface is tilted to the light, which comes from the upper left
     tilt = cv2.Sobel(depth, cv2.CV_32F, 1, 0) + cv2.Sobel(depth, cv2.CV_32F, 0, 1)
     light = np.where(drops, np.clip(0.45 + 0.1 * tilt, 0, 1), np.float32(0)).astype(np.float32)

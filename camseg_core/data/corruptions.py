@@ -18,8 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.data.corruption_weather import fog, frost, snow, spatter
-from camseg_core.data.disturbances import Apply, Disturbance, Pixels
-from camseg_core.data.filters import Floats, blurred, line_kernel, to_pixels
+from camseg_core.data.disturbances import (
+    Apply,
+    Disturbance,
+    Floats,
+    Pixels,
+    blurred,
+    line_kernel,
+    to_pixels,
+)
 
 SEVERITIES = (1, 2, 3, 4, 5)
 SHOWN = 4
@@ -34,7 +41,9 @@ def gaussian_noise(picture: Floats, sigma: float, rng: np.random.Generator) -> F
     return picture + np.float32(sigma) * rng.standard_normal(picture.shape, np.float32)
 
 
-def shot_noise(picture: Floats, photons: float, rng: np.random.Generator) -> npt.NDArray[np.floating]:
+def shot_noise(
+    picture: Floats, photons: float, rng: np.random.Generator
+) -> npt.NDArray[np.floating]:
     """Poisson noise: a white pixel gets so many photons, on average."""
     return rng.poisson(picture * photons) / photons
 
@@ -42,7 +51,9 @@ def shot_noise(picture: Floats, photons: float, rng: np.random.Generator) -> npt
 def impulse_noise(picture: Floats, share: float, rng: np.random.Generator) -> Floats:
     """Salt and pepper on single channels: so large a share of the values become 0 or 1."""
     drawn = rng.random(picture.shape, np.float32)
-    return np.where(drawn < share / 2, np.float32(0), np.where(drawn < share, np.float32(1), picture))
+    return np.where(
+        drawn < share / 2, np.float32(0), np.where(drawn < share, np.float32(1), picture)
+    )
 
 
 def speckle_noise(picture: Floats, sigma: float, rng: np.random.Generator) -> Floats:
@@ -55,14 +66,18 @@ def gaussian_blur(picture: Floats, sigma: float, rng: np.random.Generator) -> Fl
     return blurred(picture, sigma)
 
 
-def glass_blur(picture: Floats, constants: tuple[float, int, int], rng: np.random.Generator) -> Floats:
+def glass_blur(
+    picture: Floats, constants: tuple[float, int, int], rng: np.random.Generator
+) -> Floats:
     """As through frosted glass: blurred, every pixel taken from a random place up to `reach` pixels away, several times, blurred again."""
     sigma, reach, times = constants
     scattered, (height, width) = blurred(picture, sigma), picture.shape[:2]
     rows, columns = np.mgrid[:height, :width]
     for _ in range(times):
         down, right = rng.integers(-reach, reach + 1, (2, height, width))
-        scattered = scattered[np.clip(rows + down, 0, height - 1), np.clip(columns + right, 0, width - 1)]
+        scattered = scattered[
+            np.clip(rows + down, 0, height - 1), np.clip(columns + right, 0, width - 1)
+        ]
     return blurred(scattered, sigma)
 
 
@@ -90,8 +105,15 @@ def zoom_blur(picture: Floats, factors: Sequence[float], rng: np.random.Generato
     height, width = picture.shape[:2]
     total = picture.copy()
     for factor in factors:
-        shift = np.array([[factor, 0, (1 - factor) * (width - 1) / 2], [0, factor, (1 - factor) * (height - 1) / 2]])
-        total += cv2.warpAffine(picture, shift, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        shift = np.array(
+            [
+                [factor, 0, (1 - factor) * (width - 1) / 2],
+                [0, factor, (1 - factor) * (height - 1) / 2],
+            ]
+        )
+        total += cv2.warpAffine(
+            picture, shift, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
     return total / np.float32(len(factors) + 1)
 
 
@@ -128,8 +150,14 @@ def jpeg_compression(picture: Floats, quality: int, rng: np.random.Generator) ->
 def pixelate(picture: Floats, factor: float, rng: np.random.Generator) -> Floats:
     """Made smaller by the mean over areas, and larger again by repeating pixels."""
     height, width = picture.shape[:2]
-    small = cv2.resize(picture, (max(1, int(width * factor)), max(1, int(height * factor))), interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST), np.float32)
+    small = cv2.resize(
+        picture,
+        (max(1, int(width * factor)), max(1, int(height * factor))),
+        interpolation=cv2.INTER_AREA,
+    )
+    return np.asarray(
+        cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST), np.float32
+    )
 
 
 def elastic_transform(picture: Floats, strength: float, rng: np.random.Generator) -> Floats:
@@ -137,19 +165,41 @@ def elastic_transform(picture: Floats, strength: float, rng: np.random.Generator
     height, width = picture.shape[:2]
     most = 0.005 * height
     down, right = (
-        strength * blurred(rng.uniform(-most, most, (height, width)).astype(np.float32), 0.01 * width, 0.01 * height) for _ in range(2)
+        strength
+        * blurred(
+            rng.uniform(-most, most, (height, width)).astype(np.float32),
+            0.01 * width,
+            0.01 * height,
+        )
+        for _ in range(2)
     )
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    return np.asarray(cv2.remap(picture, columns + right, rows + down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT), np.float32)
+    return np.asarray(
+        cv2.remap(
+            picture, columns + right, rows + down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+        ),
+        np.float32,
+    )
 
 
 def _range(stop: float, step: float) -> tuple[float, ...]:
     return tuple(np.arange(1, stop, step).tolist())
 
 
-def _corruption(title: str, corrupt: Corrupt, constants: Sequence[Any], name: str = "") -> Disturbance:
+def _corruption(
+    title: str, corrupt: Corrupt, constants: Sequence[Any], name: str = ""
+) -> Disturbance:
     does = " ".join((corrupt.__doc__ or "").replace("`", "").split())
-    return Disturbance(name or corrupt.__name__, title, "severity", does, SEVERITIES, 0, SHOWN, _applied(corrupt, constants))
+    return Disturbance(
+        name or corrupt.__name__,
+        title,
+        "severity",
+        does,
+        SEVERITIES,
+        0,
+        SHOWN,
+        _applied(corrupt, constants),
+    )
 
 
 def _applied(corrupt: Corrupt, constants: Sequence[Any]) -> Apply:
@@ -165,10 +215,20 @@ COMMON: tuple[Disturbance, ...] = (
     _corruption("Shot noise", shot_noise, (60, 25, 12, 5, 3)),
     _corruption("Impulse noise", impulse_noise, (0.03, 0.06, 0.09, 0.17, 0.27)),
     _corruption("Defocus blur", defocus_blur, ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))),
-    _corruption("Glass blur", glass_blur, ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))),
+    _corruption(
+        "Glass blur", glass_blur, ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))
+    ),
     _corruption("Motion blur", motion_blur, ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))),
     _corruption(
-        "Zoom blur", zoom_blur, (_range(1.11, 0.01), _range(1.16, 0.01), _range(1.21, 0.02), _range(1.26, 0.02), _range(1.31, 0.03))
+        "Zoom blur",
+        zoom_blur,
+        (
+            _range(1.11, 0.01),
+            _range(1.16, 0.01),
+            _range(1.21, 0.02),
+            _range(1.26, 0.02),
+            _range(1.31, 0.03),
+        ),
     ),
     _corruption(
         "Snow",
@@ -181,7 +241,12 @@ COMMON: tuple[Disturbance, ...] = (
             (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
         ),
     ),
-    _corruption("Frost (drawn)", frost, ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)), "frost_drawn"),
+    _corruption(
+        "Frost (drawn)",
+        frost,
+        ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
+        "frost_drawn",
+    ),
     _corruption("Fog", fog, ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))),
     _corruption("Brightness", brightness, (0.1, 0.2, 0.3, 0.4, 0.5)),
     _corruption("Contrast", contrast, (0.4, 0.3, 0.2, 0.1, 0.05)),

@@ -5,6 +5,7 @@ work on the whole picture and leave the label where it is.
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +13,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.data.filters import blurred, grey_of, line_kernel, to_pixels
 from camseg_core.errors import ConfigError, ImageError
 
 Pixels = npt.NDArray[np.uint8]
@@ -51,14 +51,26 @@ class Disturbance:
             ConfigError: it has no such level.
             ImageError: the array has another shape or type.
         """
-        if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
-            found = f"{rgb.shape} {rgb.dtype}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
-            raise ImageError(f"cannot disturb {found}: a picture is an RGB array (H, W, 3) of uint8, at least 1×1")
+        if (
+            not isinstance(rgb, np.ndarray)
+            or rgb.dtype != np.uint8
+            or rgb.ndim != 3
+            or rgb.shape[2] != 3
+            or rgb.size == 0
+        ):
+            found = (
+                f"{rgb.shape} {rgb.dtype}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
+            )
+            raise ImageError(
+                f"cannot disturb {found}: a picture is an RGB array (H, W, 3) of uint8, at least 1×1"
+            )
         if level == self.clean:
             return rgb.copy()
         if level not in self.levels:
             levels = ", ".join(f"{each:g}" for each in self.levels)
-            raise ConfigError(f"{self.title} has no level {level:g}; choose from {levels}, or {self.clean:g} for none")
+            raise ConfigError(
+                f"{self.title} has no level {level:g}; choose from {levels}, or {self.clean:g} for none"
+            )
         return self.apply(rgb, level, generator(seed, self.name, f"{level:g}", frame))
 
 
@@ -81,7 +93,9 @@ def gaussian_blur(rgb: Pixels, level: float, rng: np.random.Generator) -> Pixels
 def motion_blur(rgb: Pixels, level: float, rng: np.random.Generator) -> Pixels:
     """Even blur along a centred line `level` pixels long, in a direction drawn for every picture; the border is mirrored."""
     kernel = line_kernel(np.ones(round(level), np.float32), rng.uniform(0, np.pi))
-    return to_pixels(cv2.filter2D(rgb.astype(np.float32), -1, kernel, borderType=cv2.BORDER_REFLECT_101))
+    return to_pixels(
+        cv2.filter2D(rgb.astype(np.float32), -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+    )
 
 
 def salt_and_pepper(rgb: Pixels, level: float, rng: np.random.Generator) -> Pixels:
@@ -117,13 +131,22 @@ def hue(rgb: Pixels, level: float, rng: np.random.Generator) -> Pixels:
     return to_pixels(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
 
 
-def _of_paper(title: str, unit: str, levels: tuple[float, ...], clean: float, shown: float, apply: Apply) -> Disturbance:
-    does = " ".join((apply.__doc__ or "").replace("`level` pixels", "so many pixels").replace("`level`", "the level").split())
+def _of_paper(
+    title: str, unit: str, levels: tuple[float, ...], clean: float, shown: float, apply: Apply
+) -> Disturbance:
+    does = " ".join(
+        (apply.__doc__ or "")
+        .replace("`level` pixels", "so many pixels")
+        .replace("`level`", "the level")
+        .split()
+    )
     return Disturbance(apply.__name__, title, unit, does, levels, clean, shown, apply)
 
 
 PAPER: tuple[Disturbance, ...] = (
-    _of_paper("Gaussian noise", "σ in grey values", (5, 15, 30, 50, 75, 100), 0, 50, gaussian_noise),
+    _of_paper(
+        "Gaussian noise", "σ in grey values", (5, 15, 30, 50, 75, 100), 0, 50, gaussian_noise
+    ),
     _of_paper("Gaussian blur", "σ in pixels", (1, 2, 5, 10, 25, 50), 0, 5, gaussian_blur),
     _of_paper("Motion blur", "length in pixels", (3, 9, 21, 51, 105, 221), 1, 21, motion_blur),
     _of_paper("Salt and pepper", "% of the pixels", (1, 5, 10, 25, 50, 80), 0, 10, salt_and_pepper),
@@ -133,3 +156,51 @@ PAPER: tuple[Disturbance, ...] = (
     _of_paper("Hue", "of a turn", (-0.2, -0.1, 0.1, 0.2), 0, 0.2, hue),
 )
 """The paper's eight disturbances over the paper's ranges; every level that it gives a value for is among ours."""
+
+
+Floats = npt.NDArray[np.float32]
+
+_GREY = np.array([[0.299, 0.587, 0.114]], np.float32)
+
+
+def to_pixels(picture: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+    """Values in 0..255 rounded, and cut where they are outside."""
+    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+
+
+def grey_of(rgb: npt.NDArray[np.uint8] | Floats) -> Floats:
+    """Luma of ITU-R BT.601 `(H, W)`, in the unit of the picture."""
+    return np.asarray(cv2.transform(rgb.astype(np.float32, copy=False), _GREY), np.float32)
+
+
+def blurred(picture: Floats, sigma: float, sigma_y: float | None = None) -> Floats:
+    """Gaussian blur of so many pixels (`sigma_y` along columns, if it differs), cut at four sigma, mirrored at the border."""
+    return np.asarray(
+        cv2.GaussianBlur(
+            picture, (0, 0), sigmaX=sigma, sigmaY=sigma if sigma_y is None else sigma_y
+        ),
+        np.float32,
+    )
+
+
+def line_kernel(weights: Floats, angle: float, start: float | None = None) -> Floats:
+    """A kernel of points a pixel apart on a straight line, each spread over the four pixels around it; its sum is 1.
+
+    Args:
+        weights: of the points.
+        angle: of the line, in radians; 0 is along a row.
+        start: where on the line the first point is, in pixels from the kernel's centre; None: so that the line is centred.
+    """
+    count = len(weights)
+    along = np.arange(count) + (-(count - 1) / 2 if start is None else start)
+    half = math.ceil(float(np.abs(along).max()))
+    x, y = half + along * math.cos(angle), half + along * math.sin(angle)
+    left, top = np.floor(x + 1e-9).astype(int), np.floor(y + 1e-9).astype(int)
+    kernel = np.zeros((2 * half + 2, 2 * half + 2))
+    for right, share_x in ((0, 1 - (x - left)), (1, x - left)):
+        for down, share_y in ((0, 1 - (y - top)), (1, y - top)):
+            np.add.at(kernel, (top + down, left + right), weights * share_x * share_y)
+    kernel = kernel[
+        :-1, :-1
+    ]  # only what is off by the rounding of a sine lies in the last row and column
+    return (kernel / kernel.sum()).astype(np.float32)

@@ -50,7 +50,9 @@ class FileSet:
         """A line on the images without label; there must be one."""
         first = self.without_label[0]
         rule = self.withheld if self.withheld and not self.pairs else self.rule
-        return f"missing label {first.label} of image {first.image}{_more(self.without_label)}: {rule}"
+        return (
+            f"missing label {first.label} of image {first.image}{_more(self.without_label)}: {rule}"
+        )
 
 
 def match(
@@ -69,7 +71,13 @@ def match(
 
 def visible(paths: Iterable[Path], *endings: str) -> list[Path]:
     """Those that are files of these endings and not hidden, by name without the ending, then with it."""
-    found = [path for path in paths if path.name.lower().endswith(endings) and not path.name.startswith(".") and not path.is_dir()]
+    found = [
+        path
+        for path in paths
+        if path.name.lower().endswith(endings)
+        and not path.name.startswith(".")
+        and not path.is_dir()
+    ]
     return sorted(found, key=lambda path: (path.parent, path.stem, path.name))
 
 
@@ -84,12 +92,22 @@ def doubles(images: Sequence[Path]) -> tuple[str, ...]:
 
 def folders(root: Path) -> list[str]:
     """The names of the folders in `root`, sorted; none where it is not a folder."""
-    return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")) if root.is_dir() else []
+    return (
+        sorted(
+            path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
+        )
+        if root.is_dir()
+        else []
+    )
 
 
 def what_is_there(root: Path) -> str:
     """For messages on what is not: what the root has instead."""
-    return f"which has {', '.join(folders(root)[:9]) or 'no folders'}" if root.is_dir() else "which is not a folder"
+    return (
+        f"which has {', '.join(folders(root)[:9]) or 'no folders'}"
+        if root.is_dir()
+        else "which is not a folder"
+    )
 
 
 class PairedFiles:
@@ -108,7 +126,11 @@ class PairedFiles:
         if files.without_label:
             raise DataError(files.missing())
         if files.without_image:
-            logger.warning("label without an image, left out: %s%s", files.without_image[0], _more(files.without_image))
+            logger.warning(
+                "label without an image, left out: %s%s",
+                files.without_image[0],
+                _more(files.without_image),
+            )
         self._files = files
         self._first_read: tuple[Path, tuple[int, ...]] | None = None
 
@@ -133,14 +155,18 @@ SIZES_OF_A_PAIR = "an image and its label must have the same size"
 SIZES_OF_A_SPLIT = "all frames of a split must have the same size"
 
 
-def must_agree(path: Path, size: tuple[int, ...], other: Path, other_size: tuple[int, ...], rule: str) -> None:
+def must_agree(
+    path: Path, size: tuple[int, ...], other: Path, other_size: tuple[int, ...], rule: str
+) -> None:
     """Refuse two sizes, (height, width), that break the rule by being different.
 
     Raises:
         DataError: they are; the message names both files.
     """
     if size != other_size:
-        raise DataError(f"{path} is {size[1]}x{size[0]}, but {other} is {other_size[1]}x{other_size[0]}: {rule}")
+        raise DataError(
+            f"{path} is {size[1]}x{size[0]}, but {other} is {other_size[1]}x{other_size[0]}: {rule}"
+        )
 
 
 def _more(things: Sequence[object]) -> str:

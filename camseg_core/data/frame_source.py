@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.data.image_file import read_rgb
-from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ class FrameSource:
 
     def first(self, limit: int) -> FrameSource:
         """This source, ending after `limit` frames."""
-        return FrameSource(self.title, min(limit, self.count), self.fps, lambda: islice(self.read(), limit))
+        return FrameSource(
+            self.title, min(limit, self.count), self.fps, lambda: islice(self.read(), limit)
+        )
 
 
 def open_frames(path: Path, fps: float = DEFAULT_FPS) -> FrameSource:
@@ -80,7 +82,10 @@ def open_frames(path: Path, fps: float = DEFAULT_FPS) -> FrameSource:
 def natural_key(name: str) -> list[tuple[int, str]]:
     """Sorts `frame2` before `frame10`, and capitals with small letters."""
     parts = re.split(r"([0-9]+)", name)
-    return [(int(part), "") if part.isdecimal() and part.isascii() else (-1, part.casefold()) for part in parts]
+    return [
+        (int(part), "") if part.isdecimal() and part.isascii() else (-1, part.casefold())
+        for part in parts
+    ]
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -91,13 +96,25 @@ def find_images(folder: Path) -> list[Path]:
     """
 
     def images(where: Path) -> list[Path]:
-        return [p for p in where.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file()]
+        return [
+            p
+            for p in where.iterdir()
+            if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file()
+        ]
 
     found = sorted(images(folder), key=lambda p: natural_key(p.name))
     if not found:
-        inside = next((sub for sub in sorted(folder.iterdir()) if sub.is_dir() and images(sub)), None)
-        remedy = f"its folder {inside} has some: name that one" if inside else "name a folder with images, a bag or a video"
-        raise DataError(f"no images ({', '.join(s[1:] for s in IMAGE_SUFFIXES)}) in {folder}; {remedy}")
+        inside = next(
+            (sub for sub in sorted(folder.iterdir()) if sub.is_dir() and images(sub)), None
+        )
+        remedy = (
+            f"its folder {inside} has some: name that one"
+            if inside
+            else "name a folder with images, a bag or a video"
+        )
+        raise DataError(
+            f"no images ({', '.join(s[1:] for s in IMAGE_SUFFIXES)}) in {folder}; {remedy}"
+        )
     return found
 
 
@@ -130,7 +147,9 @@ def video_frames(path: Path) -> FrameSource:
     readable = capture.isOpened() and capture.grab()
     capture.release()
     if not readable:
-        raise DataError(f"{path} cannot be read as a video; name a bag, a folder of images, or a video such as H.264 in .mp4")
+        raise DataError(
+            f"{path} cannot be read as a video; name a bag, a folder of images, or a video such as H.264 in .mp4"
+        )
     if not fps > 0:  # some containers do not say
         fps = DEFAULT_FPS
 

@@ -44,7 +44,9 @@ def _decode(path: Path, flags: int) -> npt.NDArray[np.uint8 | np.uint16]:
     except cv2.error:  # such as a header that claims more pixels than OpenCV takes
         image = None
     if image is None:
-        raise DataError(f"cannot read {path}: it is damaged or not an image; copy it again, or move it out of the folder")
+        raise DataError(
+            f"cannot read {path}: it is damaged or not an image; copy it again, or move it out of the folder"
+        )
     return np.asarray(image)
 
 

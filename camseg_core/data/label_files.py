@@ -38,7 +38,9 @@ class IdLabels:
     `train_ids` is the train id by id in the file; `whose` and `ids` are for messages: whose ids they are, and which there are.
     """
 
-    def __init__(self, train_ids: Mapping[int, int], whose: str, ids: str, others: int | None = None) -> None:
+    def __init__(
+        self, train_ids: Mapping[int, int], whose: str, ids: str, others: int | None = None
+    ) -> None:
         """Ids that are not in `train_ids` become `others`, or are refused where that is None."""
         self._train_ids, self._whose, self._ids, self._others = dict(train_ids), whose, ids, others
 
@@ -54,7 +56,9 @@ class IdLabels:
             seen = np.flatnonzero(np.bincount(raw.ravel(), minlength=256))
             unknown = [str(each) for each in seen if int(each) not in self._train_ids]
             if unknown:
-                raise DataError(f"{path} holds class ids {_few(unknown)}: {self._whose} has {self._ids}")
+                raise DataError(
+                    f"{path} holds class ids {_few(unknown)}: {self._whose} has {self._ids}"
+                )
         return self._table[raw]
 
     @cached_property
@@ -70,20 +74,26 @@ class RedIdLabels(IdLabels):
 
     def __call__(self, raw: Raw, path: Path) -> Ids:
         if raw.ndim != 3 or raw.dtype != np.uint8:
-            raise DataError(f"{path} is no picture in 8-bit colours: expected class ids in its red channel, {self._ids}")
+            raise DataError(
+                f"{path} is no picture in 8-bit colours: expected class ids in its red channel, {self._ids}"
+            )
         return self._decode(raw[..., 2], path)  # OpenCV has blue first
 
 
 class ColorLabels:
     """Labels in the colours of their classes: `train_ids` is the train id by RGB; `whose` colours they are is for messages."""
 
-    def __init__(self, train_ids: Mapping[Color, int], whose: str, others: int | None = None) -> None:
+    def __init__(
+        self, train_ids: Mapping[Color, int], whose: str, others: int | None = None
+    ) -> None:
         """Colours that are not in `train_ids` become `others`, or are refused where that is None."""
         self._train_ids, self._whose, self._others = dict(train_ids), whose, others
 
     def __call__(self, raw: Raw, path: Path) -> Ids:
         if raw.ndim != 3 or raw.dtype != np.uint8:
-            raise DataError(f"{path} is no picture in 8-bit colours: expected the colours of {self._whose}")
+            raise DataError(
+                f"{path} is no picture in 8-bit colours: expected the colours of {self._whose}"
+            )
         blue, green, red = (raw[..., i].astype(np.uint32) for i in range(3))
         packed = (red << 16) | (green << 8) | blue
         label: Ids = self._table[packed]
@@ -91,7 +101,9 @@ class ColorLabels:
         if unknown.any():
             colors, counts = np.unique(packed[unknown], return_counts=True)
             named = [f"{tuple(_rgb(int(color)))}" for color in colors[np.argsort(-counts)]]
-            raise DataError(f"{path} holds the colours {_few(named)} in {counts.sum()} pixels: {self._whose} has no such class")
+            raise DataError(
+                f"{path} holds the colours {_few(named)} in {counts.sum()} pixels: {self._whose} has no such class"
+            )
         return label
 
     @cached_property

@@ -7,15 +7,46 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.evaluation.footprint import Footprint, footprint
-from camseg_core.evaluation.interleaved import time_in_turns
-from camseg_core.evaluation.latency import Latency
+from camseg_core.errors import DataError
 from camseg_core.evaluation.machine import describe_machine
-from camseg_core.evaluation.ratio import Ratio, ratio_of_medians
-from camseg_core.evaluation.roofline import CAVEAT, estimates
-from camseg_core.model.work import FrameWork, Work
+from camseg_core.evaluation.roofline import CAVEAT, FrameWork, Work, estimates
+from camseg_core.evaluation.timing import Footprint, Latency, footprint, time_in_turns
 from camseg_core.runtime.framing import Framing
 from camseg_core.runtime.segmenter import Segmenter
+
+RESAMPLES = 2000
+"""How often the times are drawn anew for the interval."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of medians, and the bounds of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def ratio_of_medians(times: Sequence[float], base: Sequence[float], seed: int = 0) -> Ratio:
+    """The median of `times` over that of `base`, which were taken in pairs, with a bootstrap interval (percentile method).
+
+    Pairs are drawn as wholes, so what slowed both of a pair does not widen the interval. Pairs are taken for independent: drift over
+    many of them makes the true interval wider than this one.
+
+    Raises:
+        DataError: there are no pairs, or the numbers of times differ.
+    """
+    if len(times) != len(base) or not times:
+        raise DataError(
+            f"{len(times)} and {len(base)} times make no pairs; a ratio needs as many of one as of the other"
+        )
+    pairs = np.array([times, base])
+    drawn = pairs[
+        :, np.random.default_rng(seed).integers(0, len(times), (RESAMPLES, len(times)))
+    ]  # (2, resamples, pairs)
+    medians = np.median(drawn, axis=2)
+    low, high = np.percentile(medians[0] / medians[1], (2.5, 97.5))
+    return Ratio(float(np.median(pairs[0]) / np.median(pairs[1])), float(low), float(high))
 
 
 @dataclass(frozen=True)
@@ -71,7 +102,10 @@ class Benchmark:
 
 
 def benchmark(
-    variants: Sequence[Variant], example: npt.NDArray[np.uint8], images: Iterable[npt.NDArray[np.uint8]], warm_up: int = 0
+    variants: Sequence[Variant],
+    example: npt.NDArray[np.uint8],
+    images: Iterable[npt.NDArray[np.uint8]],
+    warm_up: int = 0,
 ) -> Benchmark:
     """Measure one variant, or two in turns.
 
@@ -92,11 +126,16 @@ def benchmark(
     sizes = [_network_size(segmenter, example) for segmenter in segmenters]
     works, missing = _counted(segmenters, sizes)
     engines = [f"{segmenter.provider} in {segmenter.precision}" for segmenter in segmenters]
-    measured = tuple(Measured(*each) for each in zip(variants, engines, sizes, footprints, timed.latencies, works, strict=True))
+    measured = tuple(
+        Measured(*each)
+        for each in zip(variants, engines, sizes, footprints, timed.latencies, works, strict=True)
+    )
     compared = len(measured) == 2
     return Benchmark(
         measured,
-        ratio_of_medians(timed.latencies[1].frames_ms, timed.latencies[0].frames_ms) if compared else None,
+        ratio_of_medians(timed.latencies[1].frames_ms, timed.latencies[0].frames_ms)
+        if compared
+        else None,
         float(np.mean(timed.agreements)) if compared else None,
         missing,
         describe_machine(),
@@ -105,16 +144,23 @@ def benchmark(
 
 def _network_size(segmenter: Segmenter, image: npt.NDArray[np.uint8]) -> tuple[int, int]:
     config = segmenter.config
-    height, width = Framing.fit(image.shape[0], image.shape[1], config.network_pixels, config.size_multiple).padded
+    height, width = Framing.fit(
+        image.shape[0], image.shape[1], config.network_pixels, config.size_multiple
+    ).padded
     return width, height
 
 
-def _counted(segmenters: Sequence[Segmenter], sizes: Sequence[tuple[int, int]]) -> tuple[list[FrameWork | None], str | None]:
+def _counted(
+    segmenters: Sequence[Segmenter], sizes: Sequence[tuple[int, int]]
+) -> tuple[list[FrameWork | None], str | None]:
     """The work of each model on frames of its size; or None for each, and the package that is missing."""
     try:  # late: machines that only run the model have no torch, and it must not run beside what is timed
-        from camseg_core.model.arithmetic import frame_work
+        from camseg_core.model.flops import frame_work
 
-        return [frame_work(each.config, each.labels, height, width) for each, (width, height) in zip(segmenters, sizes, strict=True)], None
+        return [
+            frame_work(each.config, each.labels, height, width)
+            for each, (width, height) in zip(segmenters, sizes, strict=True)
+        ], None
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in ("", "camseg_core"):
@@ -122,7 +168,9 @@ def _counted(segmenters: Sequence[Segmenter], sizes: Sequence[tuple[int, int]]) 
         return [None] * len(segmenters), package
 
 
-def benchmark_content(found: Benchmark, about: Mapping[str, object], roofline: bool) -> dict[str, Any]:
+def benchmark_content(
+    found: Benchmark, about: Mapping[str, object], roofline: bool
+) -> dict[str, Any]:
     """What the JSON file of a benchmark holds: times in ms with those of all single frames, memory in bytes, and counts of work.
 
     Args:
@@ -134,13 +182,17 @@ def benchmark_content(found: Benchmark, about: Mapping[str, object], roofline: b
         "about": dict(about),
         "machine": dict(found.machine),
         "models": [_model(each) for each in found.measured],
-        "comparison": None if found.ratio is None else {"ratio_of_medians": asdict(found.ratio), "agreement": found.agreement},
+        "comparison": None
+        if found.ratio is None
+        else {"ratio_of_medians": asdict(found.ratio), "agreement": found.agreement},
     }
     if roofline and found.missing is None:
         content["roofline"] = {
             "caveat": CAVEAT,
             "models": {
-                each.variant.name: [asdict(estimate) | {"ms": estimate.ms} for estimate in estimates(each.stages())]
+                each.variant.name: [
+                    asdict(estimate) | {"ms": estimate.ms} for estimate in estimates(each.stages())
+                ]
                 for each in found.measured
             },
         }

@@ -1,9 +1,16 @@
 """Whether a model is right as often as its confidence says."""
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice, repeat
 
 import numpy as np
 import numpy.typing as npt
+
+from camseg_core.data.sample import Sample
+from camseg_core.errors import DataError
+from camseg_core.labels import UNLABELLED, Label
+from camseg_core.runtime.segmenter import Segmenter
 
 CALIBRATION_BINS = 15
 """As in Guo et al. 2017."""
@@ -46,12 +53,113 @@ class Calibration:
         """The reliability diagram, from low confidence to high."""
         count = len(self._pixels)
         filled = np.maximum(self._pixels, 1)
-        confidence, accuracy = (np.where(self._pixels > 0, sums / filled, np.nan) for sums in (self._confidence, self._hits))
+        confidence, accuracy = (
+            np.where(self._pixels > 0, sums / filled, np.nan)
+            for sums in (self._confidence, self._hits)
+        )
         return tuple(
-            ReliabilityBin(i / count, (i + 1) / count, int(self._pixels[i]), float(confidence[i]), float(accuracy[i])) for i in range(count)
+            ReliabilityBin(
+                i / count,
+                (i + 1) / count,
+                int(self._pixels[i]),
+                float(confidence[i]),
+                float(accuracy[i]),
+            )
+            for i in range(count)
         )
 
     def error(self) -> float:
         """Expected calibration error, 0..1; NaN before the first pixel."""
         pixels = self._pixels.sum()
-        return float(np.abs(self._hits - self._confidence).sum() / pixels) if pixels else float("nan")
+        return (
+            float(np.abs(self._hits - self._confidence).sum() / pixels) if pixels else float("nan")
+        )
+
+
+COARSE = tuple(2.0 ** (exponent / 3) for exponent in range(-4, 5))
+"""Sharpnesses to try first, from 0.4 to 2.5."""
+
+FINE = (1 / 6, 1 / 12)
+"""Then, in powers of 2, how far on either side of the best so far."""
+
+PASSES = len(COARSE) + 2 * len(FINE)
+"""How often the frames are segmented."""
+
+
+@dataclass(frozen=True)
+class SharpnessFit:
+    """The best `sharpness`, and the expected calibration error at 1 and at that."""
+
+    sharpness: float
+    error_at_one: float
+    error: float
+
+
+def _as_they_come(samples: Iterable[Sample]) -> Iterable[Sample]:
+    return samples
+
+
+def fit_sharpness(
+    segmenter: Segmenter,
+    samples: Sequence[Sample],
+    labels: Sequence[Label],
+    progress: Callable[[Iterable[Sample]], Iterable[Sample]] = _as_they_come,
+) -> SharpnessFit:
+    """Find the sharpness under which the confidences best foretell whether a pixel is right (temperature scaling, Guo et al. 2017).
+
+    Judged by the logarithmic score of "this pixel is right", over all labelled pixels: a proper score, unlike the calibration error, which
+    a model that always says its mean accuracy brings to 0. `progress` is called with all frames of all `PASSES` and yields them. The
+    sharpness of the segmenter itself plays no part.
+
+    Raises:
+        DataError: no frame has a labelled pixel.
+    """
+    frames = iter(progress(chain.from_iterable(repeat(samples, PASSES))))
+    known = [label.id for label in labels if label.id != UNLABELLED]
+    found: dict[float, _Judgement] = {}
+
+    def judge(sharpness: float) -> None:
+        found[sharpness] = _judge(
+            segmenter.with_sharpness(sharpness), islice(frames, len(samples)), known
+        )
+        if not found[sharpness].pixels:
+            raise DataError(
+                f"none of the {len(samples)} frames has a labelled pixel: there is nothing to calibrate on"
+            )
+
+    def best() -> float:
+        return min(found, key=lambda sharpness: found[sharpness].score)
+
+    for sharpness in COARSE:
+        judge(sharpness)
+    for step in FINE:
+        middle = best()
+        judge(middle * 2**-step)
+        judge(middle * 2**step)
+    return SharpnessFit(round(best(), 4), found[1.0].error, found[best()].error)
+
+
+@dataclass(frozen=True)
+class _Judgement:
+    score: float
+    error: float
+    pixels: int
+
+
+def _judge(segmenter: Segmenter, frames: Iterator[Sample], known: Sequence[int]) -> _Judgement:
+    """The mean logarithmic score and the calibration error over the pixels labelled as a known class, and how many these are."""
+    tally, score, pixels = Calibration(), 0.0, 0
+    for sample in frames:
+        result = segmenter.segment(sample.image)
+        labelled = np.isin(sample.label, known)
+        confidence, right = result.confidence[labelled], (result.mask == sample.label)[labelled]
+        tally.add(confidence, right)
+        score += _log_score(confidence, right)
+        pixels += right.size
+    return _Judgement(score / max(1, pixels), tally.error(), pixels)
+
+
+def _log_score(confidence: npt.NDArray[np.float32], right: npt.NDArray[np.bool_]) -> float:
+    """The sum of the negative logarithms of what was said of each pixel: its confidence if it is right, the rest to 1 if not."""
+    said = np.clip(np.where(right, confidence, 1 - confidence), 1e-6, 1)
+    return float(-np.log(said, dtype=np.float64).sum())

@@ -8,7 +8,9 @@ from camseg_core.labels import UNLABELLED
 Ids = npt.NDArray[np.uint8]
 
 
-def pair_counts(before: tuple[Ids, Ids | None], now: tuple[Ids, Ids | None]) -> tuple[int, int, int, int]:
+def pair_counts(
+    before: tuple[Ids, Ids | None], now: tuple[Ids, Ids | None]
+) -> tuple[int, int, int, int]:
     """What changes between two frames of one size, each a mask `(H, W)` and, if there is one, its label.
 
     Returns:
@@ -18,7 +20,12 @@ def pair_counts(before: tuple[Ids, Ids | None], now: tuple[Ids, Ids | None]) -> 
     if before[1] is None or now[1] is None:
         return int(np.count_nonzero(changed)), changed.size, 0, 0
     steady = (before[1] == now[1]) & (now[1] != UNLABELLED)
-    return int(np.count_nonzero(changed)), changed.size, int(np.count_nonzero(changed & steady)), int(np.count_nonzero(steady))
+    return (
+        int(np.count_nonzero(changed)),
+        changed.size,
+        int(np.count_nonzero(changed & steady)),
+        int(np.count_nonzero(steady)),
+    )
 
 
 class Flicker:

@@ -19,7 +19,9 @@ def describe_machine(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     for name in packages:
         try:
             described[name] = version(name)
-        except PackageNotFoundError:  # one of the two ONNX Runtimes; what ROS brings is no Python package
+        except (
+            PackageNotFoundError
+        ):  # one of the two ONNX Runtimes; what ROS brings is no Python package
             continue
     return described
 
@@ -29,7 +31,10 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
 
 
 def _system() -> str:

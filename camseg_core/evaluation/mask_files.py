@@ -28,5 +28,7 @@ def write_mask(folder: Path, name: str, mask: npt.NDArray[np.uint8]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(cv2.imencode(".png", _TO_LABEL_ID[mask])[1].tobytes())
     except OSError as error:
-        raise DataError(f"cannot write the mask {path}: {error.strerror}; choose a folder that can be written") from error
+        raise DataError(
+            f"cannot write the mask {path}: {error.strerror}; choose a folder that can be written"
+        ) from error
     return path

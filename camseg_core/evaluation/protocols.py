@@ -8,7 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.data.sample import Sample
-from camseg_core.labels import CITYSCAPES, CITYSCAPES_CATEGORIES, PUBLISHED_PALETTE, UNLABELLED, Label
+from camseg_core.labels import (
+    CITYSCAPES,
+    CITYSCAPES_CATEGORIES,
+    PUBLISHED_PALETTE,
+    UNLABELLED,
+    Label,
+)
 
 PUBLISHED_SIZE = 768
 """Side of the square that the published model sees and is judged on, in pixels."""
@@ -50,7 +56,9 @@ def as_published(sample: Sample) -> Sample:
     size = (PUBLISHED_SIZE, PUBLISHED_SIZE)
     picture = cv2.resize(_drawn(sample.label), size, interpolation=cv2.INTER_LINEAR)
     image = cv2.resize(sample.image, size, interpolation=cv2.INTER_LINEAR)
-    return Sample(np.asarray(image, np.uint8), nearest_class(np.asarray(picture, np.uint8)), sample.name)
+    return Sample(
+        np.asarray(image, np.uint8), nearest_class(np.asarray(picture, np.uint8)), sample.name
+    )
 
 
 def _drawn(label: Ids) -> Ids:
@@ -68,7 +76,9 @@ def nearest_class(picture: Ids) -> Ids:
     """
     palette = np.round(np.array(PUBLISHED_PALETTE, np.float32) / 255, 4)
     red, green, blue = (picture[..., i].astype(np.int32) for i in range(3))
-    packed, inverse = np.unique((red << 16) | (green << 8) | blue, return_inverse=True)  # few, and they repeat
+    packed, inverse = np.unique(
+        (red << 16) | (green << 8) | blue, return_inverse=True
+    )  # few, and they repeat
     colors = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=1).astype(np.float32)
     distances = np.square(colors[:, None] / 255 - palette[None]).sum(2)
     index = distances.argmin(1)

@@ -134,7 +134,12 @@ def run_suite(
     judge = _Judge(contenders, labels)
     identities = identities or {}
     key = _key(pictures, labels, seed) if keep is not None else {}
-    parts = {name: Parts(keep if name in identities else None, {**key, "contender": identities.get(name, "")}) for name in contenders}
+    parts = {
+        name: Parts(
+            keep if name in identities else None, {**key, "contender": identities.get(name, "")}
+        )
+        for name in contenders
+    }
     done: dict[Condition, dict[str, Part]] = {}
     for condition in conditions_of(suite):
         found = {name: parts[name].load(condition, len(labels)) for name in contenders}
@@ -142,7 +147,8 @@ def run_suite(
     missing = [condition for condition, found in done.items() if len(found) < len(contenders)]
 
     for condition, number in progress(
-        ((condition, i) for condition in missing for i in range(len(pictures))), len(missing) * len(pictures)
+        ((condition, i) for condition in missing for i in range(len(pictures))),
+        len(missing) * len(pictures),
     ):
         if number == 0:
             judge.start([name for name in contenders if name not in done[condition]])
@@ -198,19 +204,32 @@ class _Judge:
     def parts(self) -> dict[str, Part]:
         """What was counted since the start of the condition."""
         return {
-            name: Part(self._confusions[name].matrix.tolist(), self._segment_ms[name] / self._frames, self._picture_ms / self._frames)
+            name: Part(
+                self._confusions[name].matrix.tolist(),
+                self._segment_ms[name] / self._frames,
+                self._picture_ms / self._frames,
+            )
             for name in self._names
         }
 
     def example(self, condition: Condition, sample: Sample) -> Example:
         """A picture with what all contenders say."""
-        label = np.where(np.isin(sample.label, self._scored), sample.label, UNLABELLED).astype(np.uint8)
-        return Example(condition, sample.image, label, {name: self._mask(name, sample) for name in self._contenders})
+        label = np.where(np.isin(sample.label, self._scored), sample.label, UNLABELLED).astype(
+            np.uint8
+        )
+        return Example(
+            condition,
+            sample.image,
+            label,
+            {name: self._mask(name, sample) for name in self._contenders},
+        )
 
     def _mask(self, name: str, sample: Sample) -> Pixels:
         mask = self._contenders[name].segment(sample.image).mask
         if mask.shape != sample.label.shape:
-            raise DataError(f"the mask that {name} gives of {sample.name} is {mask.shape}, but the picture {sample.label.shape}")
+            raise DataError(
+                f"the mask that {name} gives of {sample.name} is {mask.shape}, but the picture {sample.label.shape}"
+            )
         return mask
 
 
@@ -232,24 +251,37 @@ def _key(pictures: Pictures, labels: Sequence[Label], seed: int) -> dict[str, An
 
 
 def _scores(
-    done: Mapping[Condition, Mapping[str, Part]], suite: Sequence[Series], labels: Sequence[Label], contenders: Iterable[str]
+    done: Mapping[Condition, Mapping[str, Part]],
+    suite: Sequence[Series],
+    labels: Sequence[Label],
+    contenders: Iterable[str],
 ) -> dict[str, Any]:
     """`groups` and `scores` of a `Robustness`."""
-    confusions = {condition: {name: _confusion(part, len(labels)) for name, part in found.items()} for condition, found in done.items()}
+    confusions = {
+        condition: {name: _confusion(part, len(labels)) for name, part in found.items()}
+        for condition, found in done.items()
+    }
     groups, scores = {}, {}
-    reference_of = {condition: series.reference for series in suite for condition in series.conditions()}
+    reference_of = {
+        condition: series.reference for series in suite for condition in series.conditions()
+    }
     for reference in references_of(suite):
         of_any = next(iter(confusions[reference].values()))
         if not of_any.matrix.any():
             names = ", ".join(label.name for label in labels)
-            raise DataError(f"no frame has a pixel labelled as one of the classes to score ({names})")
+            raise DataError(
+                f"no frame has a pixel labelled as one of the classes to score ({names})"
+            )
         # from the labels alone, so that the groups are the same for all conditions and contenders
         said = Confusion(len(labels))
         np.fill_diagonal(said.matrix, of_any.labelled)
         groups[reference] = frequency_groups(said)
     for condition, found in confusions.items():
         reference = reference_of.get(condition, condition)
-        scores[condition] = {name: _scored(found[name], confusions[reference][name], groups[reference]) for name in contenders}
+        scores[condition] = {
+            name: _scored(found[name], confusions[reference][name], groups[reference])
+            for name in contenders
+        }
     return {"groups": groups, "scores": scores}
 
 
@@ -268,7 +300,9 @@ def _scored(confusion: Confusion, reference: Confusion, groups: Sequence[str | N
         mean_iou=confusion.mean_iou(),
         iou=tuple(iou.tolist()),
         kept_precision=_share(mean(precision), mean(whole)),
-        kept_by_group={group: _share(mean(precision[of]), mean(whole[of])) for group, of in members.items()},
+        kept_by_group={
+            group: _share(mean(precision[of]), mean(whole[of])) for group, of in members.items()
+        },
         kept_iou=_share(confusion.mean_iou(), reference.mean_iou()),
     )
 
@@ -284,8 +318,17 @@ def _examples(pictures: Pictures, suite: Sequence[Series], judge: _Judge) -> Ite
         yield judge.example(condition, pictures.at(condition, len(pictures) // 2))
 
 
-def _timings(done: Mapping[Condition, Mapping[str, Part]], contenders: Iterable[str]) -> dict[str, float]:
+def _timings(
+    done: Mapping[Condition, Mapping[str, Part]], contenders: Iterable[str]
+) -> dict[str, float]:
     """Mean ms per frame over all conditions, also of those that were kept from an earlier run."""
-    times = {f"segment, {name}": float(np.mean([found[name].segment_ms for found in done.values()])) for name in contenders}
+    times = {
+        f"segment, {name}": float(np.mean([found[name].segment_ms for found in done.values()]))
+        for name in contenders
+    }
     pictures = [part.picture_ms for found in done.values() for part in found.values()]
-    return {**times, "make a picture": float(np.mean(pictures)), "make a picture, slowest condition": max(pictures)}
+    return {
+        **times,
+        "make a picture": float(np.mean(pictures)),
+        "make a picture, slowest condition": max(pictures),
+    }

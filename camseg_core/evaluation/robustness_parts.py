@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from camseg_core.atomic_write import replacing
 from camseg_core.errors import DataError
 from camseg_core.evaluation.robustness_suite import Condition
-from camseg_core.replacing import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,9 @@ class Parts:
             if [len(row) for row in part.confusion] != [classes + 1] * classes:
                 raise ValueError("its matrix has another size")
         except (OSError, ValueError, TypeError) as error:
-            logger.warning("made anew, since it cannot be read: %s (%s)", self._path(condition), error)
+            logger.warning(
+                "made anew, since it cannot be read: %s (%s)", self._path(condition), error
+            )
             return None
         return part
 
@@ -62,7 +64,9 @@ class Parts:
             with replacing(self._path(condition)) as path:
                 path.write_text(json.dumps(asdict(part)), encoding="utf-8")
         except OSError as error:
-            raise DataError(f"cannot write into {self._folder}: {error.strerror}; choose a folder that can be written") from error
+            raise DataError(
+                f"cannot write into {self._folder}: {error.strerror}; choose a folder that can be written"
+            ) from error
 
     def _path(self, condition: Condition) -> Path:
         assert self._folder is not None

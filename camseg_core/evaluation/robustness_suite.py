@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from camseg_core.data.corruptions import COMMON
 from camseg_core.data.disturbances import PAPER, Disturbance
 from camseg_core.data.sample import Sample, Samples
-from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, DataError
 
 FAMILIES: dict[str, str] = {
@@ -74,11 +74,23 @@ class Series:
 
 
 def _disturbing(family: str, each: Disturbance) -> Series:
-    return Series(family, each.name, each.title, each.unit, each.does, each.levels, each.clean, each.shown, each)
+    return Series(
+        family,
+        each.name,
+        each.title,
+        each.unit,
+        each.does,
+        each.levels,
+        each.clean,
+        each.shown,
+        each,
+    )
 
 
 def _weather(name: str, does: str) -> Series:
-    return Series("weather", name, name.capitalize(), "severity", does, WEATHER_LEVELS, 0, 0.75, None)
+    return Series(
+        "weather", name, name.capitalize(), "severity", does, WEATHER_LEVELS, 0, 0.75, None
+    )
 
 
 SUITE: tuple[Series, ...] = (
@@ -87,7 +99,10 @@ SUITE: tuple[Series, ...] = (
     _weather("fog", "Fog by depth: at full severity a third of the light is left after 16 m."),
     _weather("rain", "Dim grey light, mist, reflections on the wet ground, streaks of drops."),
     _weather("snow", "Snow on the ground, less where wheels run, flakes in the air, mist."),
-    _weather("night", "The headlights' cone, and lamps, windows and lights that shine by themselves; more grain."),
+    _weather(
+        "night",
+        "The headlights' cone, and lamps, windows and lights that shine by themselves; more grain.",
+    ),
 )
 """Everything: 31 series."""
 
@@ -103,7 +118,9 @@ def selected(names: Sequence[str]) -> tuple[Series, ...]:
     for name in names:
         found = {series.key for series in SUITE if name in (series.family, series.name, series.key)}
         if not found:
-            raise ConfigError(f"no disturbance is called {name!r}: choose from {', '.join([*FAMILIES, *(each.key for each in SUITE)])}")
+            raise ConfigError(
+                f"no disturbance is called {name!r}: choose from {', '.join([*FAMILIES, *(each.key for each in SUITE)])}"
+            )
         chosen |= found
     return tuple(series for series in SUITE if series.key in chosen)
 
@@ -121,7 +138,9 @@ class Pictures:
         DataError: there are no samples.
     """
 
-    def __init__(self, samples: Samples, count: int | None, suite: Sequence[Series], seed: int) -> None:
+    def __init__(
+        self, samples: Samples, count: int | None, suite: Sequence[Series], seed: int
+    ) -> None:
         available = len(samples)
         if not available:
             raise DataError("the data set has no frames: there is nothing to evaluate")
@@ -149,16 +168,24 @@ class Pictures:
             return replace(self._drive, weather=series.name, severity=condition.level)[number]
         sample = self._samples[self._indices[number]]
         if sample.label.shape != sample.image.shape[:2]:
-            raise DataError(f"the label of {sample.name} is {sample.label.shape}, but its image {sample.image.shape[:2]}: sizes must agree")
+            raise DataError(
+                f"the label of {sample.name} is {sample.label.shape}, but its image {sample.image.shape[:2]}: sizes must agree"
+            )
         if series is None or series.disturbance is None:
             return sample
-        image = series.disturbance(sample.image, condition.level, seed=self._seed, frame=sample.name)
+        image = series.disturbance(
+            sample.image, condition.level, seed=self._seed, frame=sample.name
+        )
         return Sample(image, sample.label, sample.name)
 
 
 def references_of(suite: Sequence[Series]) -> list[Condition]:
     """The references that the series need."""
-    return [reference for reference in REFERENCES if any(series.reference == reference for series in suite)]
+    return [
+        reference
+        for reference in REFERENCES
+        if any(series.reference == reference for series in suite)
+    ]
 
 
 def conditions_of(suite: Sequence[Series]) -> Iterator[Condition]:
@@ -166,3 +193,25 @@ def conditions_of(suite: Sequence[Series]) -> Iterator[Condition]:
     yield from references_of(suite)
     for series in suite:
         yield from series.conditions()
+
+
+SOURCE = "arXiv 2503.15617, on Cityscapes"
+
+CLEAN_AP = 0.702
+
+AP: dict[str, dict[float, float]] = {
+    "paper/gaussian_noise": {5: 0.691, 100: 0.691},
+    "paper/gaussian_blur": {25: 0.648},
+    "paper/motion_blur": {9: 0.684, 21: 0.664, 105: 0.587, 221: 0.307},
+    "paper/salt_and_pepper": {10: 0.624, 50: 0.539, 80: 0.051},
+    "paper/brightness": {0.5: 0.695},
+    "paper/contrast": {0.5: 0.693},
+    "paper/saturation": {0: 0.612},
+    "paper/hue": {-0.2: 0.589, 0.2: 0.625},
+}
+
+
+def kept(series: str, level: float) -> float | None:
+    """The share of the clean AP that the paper's model keeps; None where the paper does not say."""
+    value = AP.get(series, {}).get(level)
+    return None if value is None else value / CLEAN_AP

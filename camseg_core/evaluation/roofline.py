@@ -5,10 +5,60 @@ take through the memory at its full bandwidth, whichever is longer. No real run 
 speed, not a forecast.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from camseg_core.model.work import Work
+from camseg_core.diffusion.passes import PassOptions
+
+
+@dataclass(frozen=True)
+class Work:
+    """Multiply-accumulates, how many weights are read, and how many other numbers (activations) are read and written."""
+
+    multiply_accumulates: int
+    weights: int
+    activations: int
+
+    def times(self, repeats: float) -> "Work":
+        """This work done `repeats` times over, each time reading the weights anew."""
+        return Work(
+            round(self.multiply_accumulates * repeats),
+            round(self.weights * repeats),
+            round(self.activations * repeats),
+        )
+
+
+@dataclass(frozen=True)
+class FrameWork:
+    """What one frame takes: the parameters that run on the vehicle, and the work by stage, `denoiser` being a single step."""
+
+    parameters: int
+    stages: Mapping[str, Work]
+
+    def with_steps(self, steps: int) -> dict[str, Work]:
+        """The work by stage of a frame that is sampled in so many steps."""
+        return self.repeated({"denoiser": steps})
+
+    def repeated(self, repeats: Mapping[str, float]) -> dict[str, Work]:
+        """The work by stage of a frame for which some stages are done so many times over, see `repeats_of`."""
+        return {stage: work.times(repeats.get(stage, 1)) for stage, work in self.stages.items()}
+
+
+def repeats_of(steps: int, samples: int, passes: PassOptions) -> dict[str, float]:
+    """How often the stages are done for a frame; in passes that denoise again what they do not keep, what is hidden counts."""
+    again = passes.passes > 1 and passes.order == "confident"
+    hidden = (
+        sum(math.cos(math.pi / 2 * k / passes.passes) for k in range(passes.passes))
+        if again
+        else 1.0
+    )
+    return {
+        "transformer": samples * passes.passes if passes.passes > 1 else 1,
+        "denoiser": steps * samples * hidden,
+        "decoder": samples * (1 + passes.passes if again else 1),
+    }
+
 
 BYTES = {"fp16": 2, "int8": 1}
 """Bytes of one number, by precision."""
@@ -48,10 +98,14 @@ DEVICES = (
     Device("Orin NX 16 GB", 102.4e9, {"fp16": 15e12, "int8": 30e12}),
     # NVIDIA Ada GPU Architecture whitepaper v2.01, appendix A: dense FP16 with FP16 accumulation 330.3 TFLOPS (165.2 with FP32), INT8
     # 660.6 TOPS; 1008 GB/s, 24 GB.
-    Device("RTX 4090", 1008e9, {"fp16": 330.3e12, "int8": 660.6e12}, training=165.2e12, memory=24e9),
+    Device(
+        "RTX 4090", 1008e9, {"fp16": 330.3e12, "int8": 660.6e12}, training=165.2e12, memory=24e9
+    ),
     # NVIDIA H100 Tensor Core GPU Architecture whitepaper and data sheet, SXM5: dense FP16 989.4 TFLOPS, INT8 1978.9 TOPS; 3.35 TB/s,
     # 80 GB. Sums are in FP32 either way.
-    Device("H100 SXM", 3350e9, {"fp16": 989.4e12, "int8": 1978.9e12}, training=989.4e12, memory=80e9),
+    Device(
+        "H100 SXM", 3350e9, {"fp16": 989.4e12, "int8": 1978.9e12}, training=989.4e12, memory=80e9
+    ),
 )
 """The devices that tables list."""
 
@@ -88,7 +142,11 @@ def bound(work: Work, device: Device, precision: str) -> Bound:
 def estimates(stages: Mapping[str, Work], devices: tuple[Device, ...] = DEVICES) -> list[Estimate]:
     """One estimate for each device and precision of a frame whose stages do this work."""
     return [
-        Estimate(device.name, precision, {stage: bound(work, device, precision) for stage, work in stages.items()})
+        Estimate(
+            device.name,
+            precision,
+            {stage: bound(work, device, precision) for stage, work in stages.items()},
+        )
         for device in devices
         for precision in device.operations
     ]
@@ -96,12 +154,21 @@ def estimates(stages: Mapping[str, Work], devices: tuple[Device, ...] = DEVICES)
 
 def roofline_table(found: list[Estimate]) -> list[list[str]]:
     """A heading and a row for each estimate, as texts: ms of each stage (`*` where the memory sets it) and of the frame, and frames/s."""
-    heading = ["device", "numbers", *(stage.replace("_", " ") for stage in found[0].stages), "frame ms", "frames/s"]
+    heading = [
+        "device",
+        "numbers",
+        *(stage.replace("_", " ") for stage in found[0].stages),
+        "frame ms",
+        "frames/s",
+    ]
     rows = [
         [
             each.device,
             each.precision,
-            *(f"{_number(stage.ms)}{'*' if stage.limit == 'memory' else ''}" for stage in each.stages.values()),
+            *(
+                f"{_number(stage.ms)}{'*' if stage.limit == 'memory' else ''}"
+                for stage in each.stages.values()
+            ),
             _number(each.ms),
             _number(1000 / each.ms),
         ]
@@ -112,4 +179,12 @@ def roofline_table(found: list[Estimate]) -> list[list[str]]:
 
 def _number(value: float) -> str:
     """With the digits that mean something: three at most below 100."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
+    return (
+        f"{value:.0f}"
+        if value >= 100
+        else f"{value:.1f}"
+        if value >= 10
+        else f"{value:.2f}"
+        if value >= 0.1
+        else f"{value:.3f}"
+    )

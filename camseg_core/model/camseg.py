@@ -10,19 +10,24 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from camseg_core.atomic_write import replacing
+from camseg_core.config.model import CamSegConfig, load_config, save_config
+from camseg_core.diffusion.passes import (
+    FrameInPasses,
+    PassOptions,
+    cells_of_tokens,
+    sample_in_passes,
+)
+from camseg_core.diffusion.samplers import Noise, SamplerOptions, sampler_named
+from camseg_core.diffusion.schedule import Schedule
 from camseg_core.errors import ModelError
 from camseg_core.labels import CITYSCAPES, UNLABELLED, Label, read_labels, write_labels
-from camseg_core.model.autoencoder import Autoencoder
 from camseg_core.model.condition_refiner import ConditionRefiner
-from camseg_core.model.config import CamSegConfig, load_config, save_config
 from camseg_core.model.denoiser import Denoiser
+from camseg_core.model.kl_autoencoder import Autoencoder
 from camseg_core.model.mask_autoencoder import MaskAutoencoder, MaskDecoder
-from camseg_core.model.passes import FrameInPasses, PassOptions, cells_of_tokens, sample_in_passes
 from camseg_core.model.picture_codec import distance_to_palette, draw, nearest_class
-from camseg_core.model.samplers import Noise, SamplerOptions, sampler_named
-from camseg_core.model.schedule import Schedule
 from camseg_core.model.transformer import MaskedTransformer
-from camseg_core.replacing import replacing
 
 Grid = tuple[int, int]
 
@@ -42,7 +47,9 @@ class CamSeg(nn.Module):
         self.config = config
         self.labels = labels
         self.schedule = Schedule.cosine(config.noise_steps)
-        self.autoencoder = self.image_encoder = self.mask_autoencoder = self.refiner = self.light_decoder = None
+        self.autoencoder = self.image_encoder = self.mask_autoencoder = self.refiner = (
+            self.light_decoder
+        ) = None
         if config.autoencoder is not None:
             self.autoencoder = Autoencoder(config.autoencoder)
             image_channels = config.token_channels
@@ -53,19 +60,33 @@ class CamSeg(nn.Module):
             assert config.image_encoder is not None
             assert config.mask_autoencoder is not None
             if config.mask_autoencoder.classes != len(labels):
-                raise ModelError(f"{config.name} decodes {config.mask_autoencoder.classes} classes, but its labels list {len(labels)}")
+                raise ModelError(
+                    f"{config.name} decodes {config.mask_autoencoder.classes} classes, but its labels list {len(labels)}"
+                )
             self.image_encoder = ImageEncoder(config.image_encoder)
             self.mask_autoencoder = MaskAutoencoder(config.mask_autoencoder)
             image_channels = config.image_encoder.width
             if config.refiner is not None:
-                self.refiner = ConditionRefiner(config.refiner, config.transformer.width, DETAIL_CHANNELS)
-        self.transformer = MaskedTransformer(config.transformer, image_channels, config.token_channels)
+                self.refiner = ConditionRefiner(
+                    config.refiner, config.transformer.width, DETAIL_CHANNELS
+                )
+        self.transformer = MaskedTransformer(
+            config.transformer, image_channels, config.token_channels
+        )
         self.denoiser = Denoiser(config.denoiser, config.denoised_channels, config.condition_width)
         if config.light_decoder is not None:
-            light = config.light_decoder  # its last class is unlabelled, which the nearest colour can be as well
-            self.light_decoder = MaskDecoder(config.mask_codec.latent_channels, len(labels) + 1, light.widths, light.blocks)
-        self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(1, 3, 1, 1), persistent=False)
+            light = (
+                config.light_decoder
+            )  # its last class is unlabelled, which the nearest colour can be as well
+            self.light_decoder = MaskDecoder(
+                config.mask_codec.latent_channels, len(labels) + 1, light.widths, light.blocks
+            )
+        self.register_buffer(
+            "pixel_mean", torch.tensor(config.pixel_mean).view(1, 3, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "pixel_std", torch.tensor(config.pixel_std).view(1, 3, 1, 1), persistent=False
+        )
 
     # image -> features -> conditions
 
@@ -78,12 +99,17 @@ class CamSeg(nn.Module):
         assert self.autoencoder is not None
         return (F.pixel_unshuffle(self.autoencoder.encode(normalised), self.config.patch_size),)
 
-    def conditions(self, features: tuple[Tensor, ...], mask: Tensor | None = None, hidden: Tensor | None = None) -> Tensor:
+    def conditions(
+        self, features: tuple[Tensor, ...], mask: Tensor | None = None, hidden: Tensor | None = None
+    ) -> Tensor:
         """Feature maps to conditions `(B, N, D)`, one for each thing the head denoises (see `to_denoised`), row-major.
 
         `mask` `(B, L, token_channels)` and `hidden` `(B, L)` bool tell what is known of the mask; without them, nothing is.
         """
-        tokens, grid = features[0].flatten(2).transpose(1, 2), (features[0].shape[2], features[0].shape[3])
+        tokens, grid = (
+            features[0].flatten(2).transpose(1, 2),
+            (features[0].shape[2], features[0].shape[3]),
+        )
         conditions = self.transformer(tokens, grid, mask, hidden)
         return conditions if self.refiner is None else self.refiner(conditions, grid, *features[1:])
 
@@ -97,7 +123,9 @@ class CamSeg(nn.Module):
 
     def to_latents(self, denoised: Tensor, grid: Grid) -> Tensor:
         """The inverse of `to_denoised`."""
-        return F.pixel_shuffle(denoised.transpose(1, 2).unflatten(2, grid), self.config.denoised_patch)
+        return F.pixel_shuffle(
+            denoised.transpose(1, 2).unflatten(2, grid), self.config.denoised_patch
+        )
 
     def denoised_grid(self, features: tuple[Tensor, ...]) -> Grid:
         """Rows and columns of what the head denoises for these feature maps."""
@@ -144,14 +172,20 @@ class CamSeg(nn.Module):
 
     # the diffusion head
 
-    def sample(self, condition: Tensor, sampler: str, options: SamplerOptions, start: Tensor, noise: Noise) -> Tensor:
+    def sample(
+        self, condition: Tensor, sampler: str, options: SamplerOptions, start: Tensor, noise: Noise
+    ) -> Tensor:
         """Conditions `(B, N, D)` to `(B, N, denoised_channels)` of the mask; `start` and each `noise(k)` are `(B·N, denoised_channels)`."""
         flat = condition.flatten(0, 1)
 
         def denoise(x: Tensor, step: int) -> Tensor:
-            return self.denoiser(x, torch.full((1,), step, device=x.device), flat)  # the step's embedding is the same for all
+            return self.denoiser(
+                x, torch.full((1,), step, device=x.device), flat
+            )  # the step's embedding is the same for all
 
-        clean = sampler_named(sampler)(denoise, start, self.schedule, options, noise, self.config.denoiser.prediction)
+        clean = sampler_named(sampler)(
+            denoise, start, self.schedule, options, noise, self.config.denoiser.prediction
+        )
         return torch.as_tensor(clean).unflatten(0, condition.shape[:2])
 
     @torch.no_grad()
@@ -178,29 +212,60 @@ class CamSeg(nn.Module):
             sampled = self.sample(condition, sampler, options, noise(-1), noise)
         else:
             frames = [tuple(feature[i : i + 1] for feature in features) for i in range(len(pixels))]
-            sampled = torch.stack([self._sampled_in_passes(frame, sampler, options, generator, passes) for frame in frames])
+            sampled = torch.stack(
+                [
+                    self._sampled_in_passes(frame, sampler, options, generator, passes)
+                    for frame in frames
+                ]
+            )
         return self.decode_mask(self.to_latents(sampled, self.denoised_grid(features)), exact)
 
     def _sampled_in_passes(
-        self, features: tuple[Tensor, ...], sampler: str, options: SamplerOptions, generator: torch.Generator, passes: PassOptions
+        self,
+        features: tuple[Tensor, ...],
+        sampler: str,
+        options: SamplerOptions,
+        generator: torch.Generator,
+        passes: PassOptions,
     ) -> Tensor:
         """The cells `(N, denoised_channels)` of one frame, whose feature maps are `(1, …)`."""
-        cells_grid, token_grid = self.denoised_grid(features), (features[0].shape[2], features[0].shape[3])
-        start = torch.zeros(cells_grid[0] * cells_grid[1], self.config.denoised_channels, device=generator.device)
+        cells_grid, token_grid = (
+            self.denoised_grid(features),
+            (features[0].shape[2], features[0].shape[3]),
+        )
+        start = torch.zeros(
+            cells_grid[0] * cells_grid[1], self.config.denoised_channels, device=generator.device
+        )
 
         def condition(cells: Tensor, hidden: npt.NDArray[np.bool_]) -> Tensor:
             tokens, _ = self.to_tokens(self.to_latents(cells.unsqueeze(0), cells_grid))
-            return self.conditions(features, tokens, torch.from_numpy(hidden).to(cells.device).unsqueeze(0))[0]
+            return self.conditions(
+                features, tokens, torch.from_numpy(hidden).to(cells.device).unsqueeze(0)
+            )[0]
 
         def sample(condition: Tensor, index: npt.NDArray[np.int64]) -> Tensor:
             noise = _noise_of((len(index), self.config.denoised_channels), generator)
-            return self.sample(condition.unsqueeze(0), sampler, options, noise(-1), noise)[0].to(start.dtype)
+            return self.sample(condition.unsqueeze(0), sampler, options, noise(-1), noise)[0].to(
+                start.dtype
+            )
 
         def confidence(cells: Tensor) -> npt.NDArray[np.float32]:
-            return self._token_confidence(self.to_latents(cells.unsqueeze(0), cells_grid)).flatten().cpu().numpy()
+            return (
+                self._token_confidence(self.to_latents(cells.unsqueeze(0), cells_grid))
+                .flatten()
+                .cpu()
+                .numpy()
+            )
 
-        frame = FrameInPasses(cells_of_tokens(token_grid, cells_grid[0] // token_grid[0]), condition, sample, confidence)
-        order = np.random.default_rng(int(torch.randint(2**31, (), generator=generator, device=generator.device)))
+        frame = FrameInPasses(
+            cells_of_tokens(token_grid, cells_grid[0] // token_grid[0]),
+            condition,
+            sample,
+            confidence,
+        )
+        order = np.random.default_rng(
+            int(torch.randint(2**31, (), generator=generator, device=generator.device))
+        )
         return torch.as_tensor(sample_in_passes(frame, start, passes, order))
 
     def _token_confidence(self, latents: Tensor) -> Tensor:
@@ -208,7 +273,9 @@ class CamSeg(nn.Module):
         if self.autoencoder is not None and self.light_decoder is None:
             sure = -distance_to_palette(self.autoencoder.decode(latents))
         else:
-            sure = F.pixel_shuffle(self.logit_blocks(latents).float().softmax(1).amax(1), 2).squeeze(1)
+            sure = F.pixel_shuffle(
+                self.logit_blocks(latents).float().softmax(1).amax(1), 2
+            ).squeeze(1)
         return F.avg_pool2d(sure.unsqueeze(1), self.config.token_stride).squeeze(1)
 
     # checkpoint folders
@@ -222,7 +289,10 @@ class CamSeg(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         save_config(self.config, folder / "config.json")
         write_labels(folder / "labels.json", self.labels)
-        state = {n: (t.to(dtype) if t.is_floating_point() and t.ndim > 1 else t).contiguous().clone() for n, t in self.state_dict().items()}
+        state = {
+            n: (t.to(dtype) if t.is_floating_point() and t.ndim > 1 else t).contiguous().clone()
+            for n, t in self.state_dict().items()
+        }
         with replacing(folder / "model.safetensors") as temporary:
             save_file(state, temporary, {"format": "pt"})
             temporary.chmod(0o644)  # safetensors leaves the file to its owner alone
@@ -242,9 +312,13 @@ class CamSeg(nn.Module):
         except Exception as error:  # safetensors raises its own type, which is not exported
             raise ModelError(f"cannot read the weights {path}: {error}") from error
         try:
-            model.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()})
+            model.load_state_dict(
+                {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
+            )
         except RuntimeError as error:
-            raise ModelError(f"the weights {path} do not fit {folder / 'config.json'}: {error}") from error
+            raise ModelError(
+                f"the weights {path} do not fit {folder / 'config.json'}: {error}"
+            ) from error
         return model.eval()
 
 
@@ -254,7 +328,11 @@ def _noise_of(shape: tuple[int, int], generator: torch.Generator) -> Noise:
 
 def stored_type(folder: Path) -> torch.dtype:
     """How the matrices and kernels of a checkpoint folder are stored, for `save_pretrained`; the widest where they differ."""
-    types = {tensor.dtype for tensor in load_file(folder / "model.safetensors").values() if tensor.is_floating_point() and tensor.ndim > 1}
+    types = {
+        tensor.dtype
+        for tensor in load_file(folder / "model.safetensors").values()
+        if tensor.is_floating_point() and tensor.ndim > 1
+    }
     return functools.reduce(torch.promote_types, types)
 
 

@@ -8,11 +8,14 @@ to learn it anew for each. What leaves is still a condition: the diffusion head 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from camseg_core.model.config import ConditionRefinerConfig
+from camseg_core.config.model import ConditionRefinerConfig
 
 
 def _norm_conv(inputs: int, outputs: int, kernel: int = 1, groups: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(outputs))
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
+    )
 
 
 class _Separable(nn.Module):
@@ -42,7 +45,9 @@ class _Residual(nn.Module):
 class ConditionRefiner(nn.Module):
     """Token conditions `(B, h·w, D)` and features at strides 4 and 8 to cell conditions `(B, 2h·2w, width)`, row-major."""
 
-    def __init__(self, config: ConditionRefinerConfig, token_width: int, feature_channels: tuple[int, int]) -> None:
+    def __init__(
+        self, config: ConditionRefinerConfig, token_width: int, feature_channels: tuple[int, int]
+    ) -> None:
         super().__init__()
         fine, middle = feature_channels
         self.from_token = nn.Linear(token_width, config.width)
@@ -54,10 +59,16 @@ class ConditionRefiner(nn.Module):
         self.fold = nn.Sequential(nn.PixelUnshuffle(2), _norm_conv(4 * config.detail, config.width))
         self.mix_all = _Separable(config.width)
 
-    def forward(self, conditions: Tensor, grid: tuple[int, int], fine: Tensor, middle: Tensor) -> Tensor:
+    def forward(
+        self, conditions: Tensor, grid: tuple[int, int], fine: Tensor, middle: Tensor
+    ) -> Tensor:
         coarse = self.from_token(conditions).transpose(1, 2).unflatten(2, grid)
-        x = self.mix_middle(F.relu(_double(coarse) + self.from_middle(middle)))  # (B, width, 2h, 2w)
-        detail = self.mix_fine(F.relu(_double(self.to_fine(x)) + self.from_fine(fine)))  # (B, detail, 4h, 4w)
+        x = self.mix_middle(
+            F.relu(_double(coarse) + self.from_middle(middle))
+        )  # (B, width, 2h, 2w)
+        detail = self.mix_fine(
+            F.relu(_double(self.to_fine(x)) + self.from_fine(fine))
+        )  # (B, detail, 4h, 4w)
         cells: Tensor = self.mix_all(F.relu(x + self.fold(detail)))
         return cells.flatten(2).transpose(1, 2)
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from camseg_core.model.config import DenoiserConfig
+from camseg_core.config.model import DenoiserConfig
 
 
 class _TimeEmbedding(nn.Module):
@@ -22,7 +22,9 @@ class _TimeEmbedding(nn.Module):
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(sinusoid, width), nn.SiLU(), nn.Linear(width, width))
         half = sinusoid // 2
-        self.register_buffer("frequencies", torch.exp(-math.log(10000) * torch.arange(half) / half), persistent=False)
+        self.register_buffer(
+            "frequencies", torch.exp(-math.log(10000) * torch.arange(half) / half), persistent=False
+        )
 
     def forward(self, steps: Tensor) -> Tensor:
         angles = steps.to(self.frequencies.dtype).unsqueeze(1) * self.frequencies
@@ -74,7 +76,9 @@ class Denoiser(nn.Module):
         self.cond_embed = nn.Linear(condition_width, config.width)
         self.input_proj = nn.Linear(token_channels, config.width)
         self.res_blocks = nn.ModuleList(_ResidualBlock(config.width) for _ in range(config.depth))
-        self.final_layer = _FinalLayer(config.width, token_channels * (2 if config.learned_variance else 1))
+        self.final_layer = _FinalLayer(
+            config.width, token_channels * (2 if config.learned_variance else 1)
+        )
         self._start_as_identity()
 
     def _start_as_identity(self) -> None:

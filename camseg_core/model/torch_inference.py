@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from camseg_core.diffusion.samplers import Noise, SamplerOptions
 from camseg_core.errors import ConfigError
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.samplers import Noise, SamplerOptions
 
 Precision = Literal["fp32", "bf16"]
 
@@ -47,7 +47,15 @@ class TorchInference:
                     module.weight.data = module.weight.data.to(torch.bfloat16)
 
     @torch.no_grad()
-    def segment(self, pixels: Tensor, sampler: str, options: SamplerOptions, start: Tensor, noise: Noise, exact: bool = False) -> TorchMask:
+    def segment(
+        self,
+        pixels: Tensor,
+        sampler: str,
+        options: SamplerOptions,
+        start: Tensor,
+        noise: Noise,
+        exact: bool = False,
+    ) -> TorchMask:
         """Pixels RGB `(B, 3, H, W)` in 0..255 to a mask; the rest as for `CamSeg.sample` and `CamSeg.decode_mask`."""
         model = self.model
         with self._autocast(pixels):

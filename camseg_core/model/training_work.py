@@ -6,7 +6,7 @@ are left out of the operations, as they are a small part; the numbers that they 
 
 from dataclasses import dataclass
 
-from camseg_core.model.config import CamSegConfig
+from camseg_core.config.model import CamSegConfig
 
 _STATISTICS = 2  # mean and deviation, which a norm keeps of each token
 _LOSS = 18  # numbers for each channel of a token that the loss keeps, nearly all for the variational bound
@@ -27,7 +27,12 @@ class Kept:
     masks: float = 0
 
     def __add__(self, other: "Kept") -> "Kept":
-        return Kept(self.matrix + other.matrix, self.norm + other.norm, self.full + other.full, self.masks + other.masks)
+        return Kept(
+            self.matrix + other.matrix,
+            self.norm + other.norm,
+            self.full + other.full,
+            self.masks + other.masks,
+        )
 
     def times(self, count: float) -> "Kept":
         """So many of these."""
@@ -73,8 +78,12 @@ def _matrices(config: CamSegConfig, load: Load) -> float:
     transformer, head = config.transformer, config.denoiser
     width, channels, inner = transformer.width, config.token_channels, head.width
     block = (4 + 2 * transformer.mlp_ratio) * width**2
-    again = 4 if load.recompute else 3  # forward, for the input, for the weights; and forward once more
-    spared = transformer.mlp_ratio * width**2 if load.recompute else 0  # of that, a block's last matrix: nothing needs its result
+    again = (
+        4 if load.recompute else 3
+    )  # forward, for the input, for the weights; and forward once more
+    spared = (
+        transformer.mlp_ratio * width**2 if load.recompute else 0
+    )  # of that, a block's last matrix: nothing needs its result
     encoder = load.encoded * transformer.encoder_depth * (block * again - spared)
     decoder = 2 * load.cells * transformer.decoder_depth * (block * again - spared)
     ends = 2 * (2 * load.cells * channels * width) + 3 * load.encoded * width**2
@@ -89,24 +98,36 @@ def _scores(config: CamSegConfig, load: Load, fused: bool) -> float:
     """Multiply-accumulates of attention: two products forward, and backward four, or five where the scores are computed again."""
     transformer = config.transformer
     products = 2 + (5 if fused else 4) + (2 if load.recompute else 0)
-    squares = transformer.encoder_depth * load.encoded**2 + transformer.decoder_depth * (2 * load.cells) ** 2
+    squares = (
+        transformer.encoder_depth * load.encoded**2
+        + transformer.decoder_depth * (2 * load.cells) ** 2
+    )
     return load.frames * squares * transformer.width * products
 
 
 def kept_for_backward(config: CamSegConfig, load: Load) -> Kept:
     """What a step keeps between the passes, beside weights, for a model of the published layout."""
     transformer, head = config.transformer, config.denoiser
-    tokens = load.frames * (load.encoded * transformer.encoder_depth + 2 * load.cells * transformer.decoder_depth)
+    tokens = load.frames * (
+        load.encoded * transformer.encoder_depth + 2 * load.cells * transformer.decoder_depth
+    )
     of_token = Kept(full=transformer.width) if load.recompute else _transformer_block(config)
     of_denoised = Kept(matrix=head.width) if load.recompute else _head_block(config)
-    return _outside_blocks(config, load) + of_token.times(tokens) + of_denoised.times(load.denoised * head.depth)
+    return (
+        _outside_blocks(config, load)
+        + of_token.times(tokens)
+        + of_denoised.times(load.denoised * head.depth)
+    )
 
 
 def inside_of_a_block(config: CamSegConfig, load: Load) -> Kept:
     """What the largest block keeps while it is computed again, beside `kept_for_backward`; nothing without `load.recompute`."""
     if not load.recompute:
         return Kept()
-    blocks = _transformer_block(config).times(load.frames * 2 * load.cells), _head_block(config).times(load.denoised)
+    blocks = (
+        _transformer_block(config).times(load.frames * 2 * load.cells),
+        _head_block(config).times(load.denoised),
+    )
     return max(blocks, key=lambda kept: kept.bytes(2))
 
 
@@ -115,7 +136,9 @@ def _transformer_block(config: CamSegConfig) -> Kept:
     each head's sum of scores. Attention keeps no scores."""
     transformer = config.transformer
     width, mlp = transformer.width, transformer.mlp_ratio * transformer.width
-    matrix = width + 3 * width + width + width + 2 * mlp  # queries' input, the three, attended, mlp's input, its inside twice
+    matrix = (
+        width + 3 * width + width + width + 2 * mlp
+    )  # queries' input, the three, attended, mlp's input, its inside twice
     full = 2 * (width + _STATISTICS) + transformer.heads
     return Kept(matrix=matrix, full=full, masks=2 * width + mlp if transformer.dropout else 0)
 
@@ -130,10 +153,18 @@ def _outside_blocks(config: CamSegConfig, load: Load) -> Kept:
     transformer, head = config.transformer, config.denoiser
     width, inner, channels = transformer.width, head.width, config.denoised_channels
     both = 2 * load.cells
-    embedded = Kept(matrix=2 * load.cells * config.token_channels, full=both * (width + _STATISTICS))
-    between = Kept(matrix=load.encoded * width, full=load.encoded * (width + _STATISTICS))  # the encoder's norm, and what follows it
+    embedded = Kept(
+        matrix=2 * load.cells * config.token_channels, full=both * (width + _STATISTICS)
+    )
+    between = Kept(
+        matrix=load.encoded * width, full=load.encoded * (width + _STATISTICS)
+    )  # the encoder's norm, and what follows it
     end = Kept(full=both * (width + _STATISTICS))
     # what the head takes in, its step's embedding, the modulation, and behind its blocks: norm, modulation, result
-    ends = Kept(channels + config.condition_width + _SINUSOID + 2 * inner + inner + 3 * inner, norm=2 * inner, full=_STATISTICS)
+    ends = Kept(
+        channels + config.condition_width + _SINUSOID + 2 * inner + inner + 3 * inner,
+        norm=2 * inner,
+        full=_STATISTICS,
+    )
     ends += Kept(full=_LOSS * channels)
     return (embedded + between + end).times(load.frames) + ends.times(load.denoised)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from camseg_core.model.config import TransformerConfig
+from camseg_core.config.model import TransformerConfig
 
 
 class _Attention(nn.Module):
@@ -21,8 +21,12 @@ class _Attention(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, N, D/heads)
-        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        q, k, v = (
+            self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        )  # each (B, heads, N, D/heads)
+        attended = F.scaled_dot_product_attention(
+            q, k, v, dropout_p=self.dropout if self.training else 0.0
+        )
         result: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
         return F.dropout(result, self.dropout, self.training)
 
@@ -100,17 +104,27 @@ class MaskedTransformer(nn.Module):
 
     def positions(self, stored: Tensor, grid: tuple[int, int]) -> Tensor:
         """Learned positions `(1, halves·L, D)` for `grid`, each half interpolated (exactly itself at the stored size)."""
-        maps = stored.unflatten(1, (self.halves, *self.config.grid)).squeeze(0).permute(0, 3, 1, 2)  # (halves, D, rows, columns)
+        maps = (
+            stored.unflatten(1, (self.halves, *self.config.grid)).squeeze(0).permute(0, 3, 1, 2)
+        )  # (halves, D, rows, columns)
         resized = F.interpolate(maps, grid, mode="bilinear", align_corners=False)
         return resized.permute(0, 2, 3, 1).reshape(1, -1, self.config.width)
 
-    def forward(self, image: Tensor, grid: tuple[int, int], mask: Tensor | None = None, hidden: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        image: Tensor,
+        grid: tuple[int, int],
+        mask: Tensor | None = None,
+        hidden: Tensor | None = None,
+    ) -> Tensor:
         """Conditions `(B, L, D)` for the mask's tokens; without `mask` and `hidden`, all of them are hidden."""
         if self.config.fusion == "grid":
             return self._fused_conditions(image, grid, mask, hidden)
         return self.sequence_conditions(image, grid, mask, hidden)[:, image.shape[1] :]
 
-    def encode_visible(self, image: Tensor, grid: tuple[int, int], mask: Tensor | None, hidden: Tensor | None) -> Tensor:
+    def encode_visible(
+        self, image: Tensor, grid: tuple[int, int], mask: Tensor | None, hidden: Tensor | None
+    ) -> Tensor:
         """The encoder over the image's tokens and the mask's visible ones, in order: `(B, L + visible, D)`."""
         tokens = self.z_proj1(image)
         positions = self.positions(self.encoder_pos_embed_learned, grid)
@@ -123,7 +137,13 @@ class MaskedTransformer(nn.Module):
             tokens = block(tokens)
         return self.encoder_norm(tokens)
 
-    def sequence_conditions(self, image: Tensor, grid: tuple[int, int], mask: Tensor | None = None, hidden: Tensor | None = None) -> Tensor:
+    def sequence_conditions(
+        self,
+        image: Tensor,
+        grid: tuple[int, int],
+        mask: Tensor | None = None,
+        hidden: Tensor | None = None,
+    ) -> Tensor:
         """Conditions of all `(B, 2L, D)` tokens, the image's first (published layout)."""
         embedded = self.decoder_embed(self.encode_visible(image, grid, mask, hidden))
         batch, cells, width = image.shape[0], image.shape[1], self.config.width
@@ -134,9 +154,17 @@ class MaskedTransformer(nn.Module):
             tokens = tokens.masked_scatter(~_over_both(hidden).unsqueeze(2), embedded)
         return self._decode(tokens, grid)
 
-    def _fused_conditions(self, image: Tensor, grid: tuple[int, int], mask: Tensor | None, hidden: Tensor | None) -> Tensor:
-        known = self.mask_token if mask is None or hidden is None else torch.where(hidden.unsqueeze(2), self.mask_token, self.z_proj2(mask))
-        tokens = self.z_proj_ln(self.z_proj1(image) + known + self.positions(self.encoder_pos_embed_learned, grid))
+    def _fused_conditions(
+        self, image: Tensor, grid: tuple[int, int], mask: Tensor | None, hidden: Tensor | None
+    ) -> Tensor:
+        known = (
+            self.mask_token
+            if mask is None or hidden is None
+            else torch.where(hidden.unsqueeze(2), self.mask_token, self.z_proj2(mask))
+        )
+        tokens = self.z_proj_ln(
+            self.z_proj1(image) + known + self.positions(self.encoder_pos_embed_learned, grid)
+        )
         for block in self.encoder_blocks:
             tokens = block(tokens)
         return self._decode(self.decoder_embed(self.encoder_norm(tokens)), grid)

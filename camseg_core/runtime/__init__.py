@@ -1,10 +1,9 @@
 """What runs on the vehicle: numpy in, numpy out, on ONNX Runtime. Never imports torch."""
 
+from camseg_core.diffusion.sampling import Sampling
 from camseg_core.runtime.frame import Segmentation
-from camseg_core.runtime.framing import Fit
-from camseg_core.runtime.sampling import Sampling
+from camseg_core.runtime.framing import Fit, View
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.runtime.stream import Stream
-from camseg_core.runtime.view import View
 
 __all__ = ["Fit", "Sampling", "Segmentation", "Segmenter", "Stream", "View"]

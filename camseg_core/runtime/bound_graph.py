@@ -33,12 +33,19 @@ class DeviceArray:
     @staticmethod
     def of(array: Array, device: str = "cpu") -> "DeviceArray":
         """A host array where the provider computes, `cpu` or `cuda`."""
-        return DeviceArray(onnxruntime_module().OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device, 0))
+        return DeviceArray(
+            onnxruntime_module().OrtValue.ortvalue_from_numpy(
+                np.ascontiguousarray(array), device, 0
+            )
+        )
 
     def reshaped(self, *shape: int) -> "DeviceArray":
         """The same numbers in another shape; one side may be -1, for what is left."""
         known = math.prod(side for side in shape if side >= 0)
-        return DeviceArray(self.value, tuple(math.prod(self.shape) // known if side < 0 else side for side in shape))
+        return DeviceArray(
+            self.value,
+            tuple(math.prod(self.shape) // known if side < 0 else side for side in shape),
+        )
 
     def numpy(self) -> Array:
         """A copy on the host."""
@@ -54,11 +61,15 @@ class BoundGraph:
         host_buffers: page-locked memory for what crosses the bus, if there is any.
     """
 
-    def __init__(self, session: Any, device: str, host_buffers: "HostBuffers | None" = None) -> None:
+    def __init__(
+        self, session: Any, device: str, host_buffers: "HostBuffers | None" = None
+    ) -> None:
         self._session, self._device, self._host_buffers = session, device, host_buffers
         self.inputs = {each.name: each for each in session.get_inputs()}
         self.outputs = [each.name for each in session.get_outputs()]
-        self._output_shapes: dict[tuple[tuple[int, ...], ...], list[tuple[tuple[int, ...], Any]]] = {}
+        self._output_shapes: dict[
+            tuple[tuple[int, ...], ...], list[tuple[tuple[int, ...], Any]]
+        ] = {}
 
     def to_device(self, array: Array) -> DeviceArray:
         """A copy of a host array where the provider computes."""
@@ -85,11 +96,16 @@ class BoundGraph:
             self._output_shapes[sizes] = [(array.shape, array.dtype) for array in fetched]
             return fetched
         assert self._host_buffers is not None
-        buffers = [self._host_buffers.get(name, shape, dtype) for name, (shape, dtype) in zip(self.outputs, known, strict=True)]
+        buffers = [
+            self._host_buffers.get(name, shape, dtype)
+            for name, (shape, dtype) in zip(self.outputs, known, strict=True)
+        ]
         for name, buffer in zip(self.outputs, buffers, strict=True):
             binding.bind_ortvalue_output(name, buffer)
         self._run(binding)
-        return [np.array(buffer.numpy()) for buffer in buffers]  # copies: the next frame is written to the same place
+        return [
+            np.array(buffer.numpy()) for buffer in buffers
+        ]  # copies: the next frame is written to the same place
 
     def _run(self, binding: Any) -> None:
         binding.synchronize_inputs()  # copies to and from a GPU may still be under way; nothing to do on the CPU
@@ -104,7 +120,9 @@ class BoundGraph:
                     binding.bind_ortvalue_input(name, given.value)
                 else:  # ONNX Runtime's arrays cannot be reshaped, but their memory can be bound under another shape
                     kind = _NUMPY_TYPES[given.value.data_type()]
-                    binding.bind_input(name, self._device, 0, kind, list(given.shape), given.value.data_ptr())
+                    binding.bind_input(
+                        name, self._device, 0, kind, list(given.shape), given.value.data_ptr()
+                    )
             elif self._host_buffers is not None and given.ndim:
                 buffer = self._host_buffers.get(name, given.shape, given.dtype)
                 np.copyto(buffer.numpy(), given)  # a view of the page-locked memory
@@ -131,12 +149,18 @@ class HostBuffers:
         try:
             devices = {device.ep_name: device for device in onnxruntime.get_ep_devices()}
             for name in providers:
-                info = devices[name].memory_info(onnxruntime.OrtDeviceMemoryType.HOST_ACCESSIBLE) if name in devices else None
+                info = (
+                    devices[name].memory_info(onnxruntime.OrtDeviceMemoryType.HOST_ACCESSIBLE)
+                    if name in devices
+                    else None
+                )
                 if info is not None:
                     buffers = HostBuffers(info, onnxruntime.OrtValue.ortvalue_from_shape_and_type)
                     probe = buffers.get("probe", (1,), np.dtype(np.uint8))
                     probe.numpy()[:] = 7
-                    return buffers if probe.numpy()[0] == 7 else None  # a view of the memory, not a copy
+                    return (
+                        buffers if probe.numpy()[0] == 7 else None
+                    )  # a view of the memory, not a copy
         except Exception:  # an ONNX Runtime that is too old, or whose provider has no such memory: frames are copied once more
             return None
         return None
@@ -148,4 +172,9 @@ class HostBuffers:
         return self._buffers.get((name, tuple(shape), kind.str), make)
 
 
-_NUMPY_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8, "tensor(bool)": np.bool_}
+_NUMPY_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+}

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.runtime.framing import Framing
-from camseg_core.runtime.view import View
+from camseg_core.runtime.framing import Framing, View
 
 Ids = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -52,7 +51,9 @@ class Stages:
     def __call__(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.milliseconds[stage] = self.milliseconds.get(stage, 0.0) + (time.perf_counter() - start) * 1000
+        self.milliseconds[stage] = (
+            self.milliseconds.get(stage, 0.0) + (time.perf_counter() - start) * 1000
+        )
 
 
 @dataclass(frozen=True)
@@ -69,3 +70,28 @@ class Frame:
         with self.stages("postprocess"):
             result = self.framing.mask_out(mask), self.framing.confidence_out(confidence)
         return Segmentation(*result, self.stages.milliseconds, self.framing.view)
+
+
+def cells_to_latents(cells: Floats, batch: int, grid: tuple[int, int], patch: int) -> Floats:
+    """Cells `(B·N, c·p²)`, in a grid of (rows, columns) per frame, to latents `(B, c, H, W)`."""
+    h, w = grid
+    split = cells.reshape(batch, h, w, -1, patch, patch).transpose(
+        0, 3, 1, 4, 2, 5
+    )  # (B, c, h, p, w, p)
+    return np.ascontiguousarray(split.reshape(batch, -1, h * patch, w * patch))
+
+
+def latents_to_tokens(latents: Floats, patch: int) -> Floats:
+    """Latents `(B, c, H, W)` to tokens `(B, L, c·p²)`, row-major."""
+    batch, channels, height, width = latents.shape
+    split = latents.reshape(
+        batch, channels, height // patch, patch, width // patch, patch
+    ).transpose(0, 2, 4, 1, 3, 5)
+    return np.ascontiguousarray(split.reshape(batch, (height // patch) * (width // patch), -1))
+
+
+def mean_of_squares(plane: Floats, side: int) -> Floats:
+    """A plane `(H, W)` to its mean over squares of `side`×`side` pixels, row-major `(L,)`."""
+    height, width = plane.shape
+    mean: Floats = plane.reshape(height // side, side, width // side, side).mean((1, 3)).ravel()
+    return mean

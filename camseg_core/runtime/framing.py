@@ -1,8 +1,10 @@
 """How a camera frame is fitted to the network, and the network's answer fitted back to the camera's pixels."""
 
+from __future__ import annotations  # cv2.typing came with OpenCV 4.8; Ubuntu 24.04 has 4.6
+
 import math
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
 import numpy as np
@@ -10,8 +12,71 @@ import numpy.typing as npt
 
 from camseg_core.errors import ConfigError
 from camseg_core.labels import UNLABELLED
-from camseg_core.runtime.resizing import Size, scaled_ids, scaled_picture
-from camseg_core.runtime.view import View
+
+if TYPE_CHECKING:
+    from cv2.typing import MatLike
+
+
+@dataclass(frozen=True)
+class View:
+    """From the camera's pixels to the mask's: `left` and `top` are cut off, in the camera's pixels, then each axis is scaled.
+
+    Whole coordinates are the centres of pixels, 0 being the first, as in ROS' CameraInfo. So a camera matrix holds for the mask with its
+    focal lengths times the scales, and its principal point put through `to_mask`. The default is the camera's own picture.
+    """
+
+    left: int = 0
+    top: int = 0
+    scale_x: float = 1.0
+    scale_y: float = 1.0
+
+    def to_mask(self, x: float, y: float) -> tuple[float, float]:
+        """Where a point of the camera's picture lies in the mask; outside it, if that part is cut off."""
+        return (x + 0.5 - self.left) * self.scale_x - 0.5, (y + 0.5 - self.top) * self.scale_y - 0.5
+
+    def to_camera(self, x: float, y: float) -> tuple[float, float]:
+        """Where a point of the mask lies in the camera's picture."""
+        return (x + 0.5) / self.scale_x - 0.5 + self.left, (y + 0.5) / self.scale_y - 0.5 + self.top
+
+    def picture(self, rgb: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+        """What the mask, of this (height, width), shows of the camera's RGB `(H, W, 3)`, at its size: to draw the mask over."""
+        below, right = (
+            self.top + round(size[0] / self.scale_y),
+            self.left + round(size[1] / self.scale_x),
+        )
+        return np.asarray(scaled_picture(rgb[self.top : below, self.left : right], size), np.uint8)
+
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+
+def scaled_picture(picture: MatLike, size: Size) -> MatLike:
+    """The picture at another size: averaged along an axis that shrinks, interpolated along one that grows."""
+    smaller = min(size[0], picture.shape[0]), min(size[1], picture.shape[1])
+    # one after the other: where not both axes shrink, OpenCV's INTER_AREA takes single pixels from beside where they belong
+    if smaller != picture.shape[:2]:
+        picture = cv2.resize(picture, smaller[::-1], interpolation=cv2.INTER_AREA)
+    return (
+        picture
+        if smaller == size
+        else cv2.resize(picture, size[::-1], interpolation=cv2.INTER_LINEAR)
+    )
+
+
+def scaled_ids(ids: npt.NDArray[Any], size: Size) -> npt.NDArray[Any]:
+    """The ids `(h, w)` at another size: each pixel gets the id of the pixel in which its centre lies.
+
+    Exactly so, at any size; INTER_NEAREST_EXACT of OpenCV 4 rounds its steps, and so drifts along a frame.
+    """
+    rows, columns = (_centres(there, here) for there, here in zip(size, ids.shape, strict=True))
+    return ids.take(columns, axis=1).take(rows, axis=0)
+
+
+def _centres(there: int, here: int) -> npt.NDArray[np.intp]:
+    """Of `there` pixels side by side: in which of the `here` pixels of the same length in all their centres lie, `(there,)`."""
+    return (2 * np.arange(there) + 1) * here // (2 * there)
+
 
 _Number = TypeVar("_Number", np.uint8, np.float32)
 
@@ -47,10 +112,14 @@ class Fit:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise ConfigError(f"unknown resize mode {self.mode!r}; choose one of {', '.join(MODES)}")
+            raise ConfigError(
+                f"unknown resize mode {self.mode!r}; choose one of {', '.join(MODES)}"
+            )
         if self.output not in OUTPUTS:
             raise ConfigError(f"unknown output {self.output!r}; choose one of {', '.join(OUTPUTS)}")
-        if len(self.roi) != 4 or not (0 <= self.roi[0] < self.roi[2] <= 1 and 0 <= self.roi[1] < self.roi[3] <= 1):
+        if len(self.roi) != 4 or not (
+            0 <= self.roi[0] < self.roi[2] <= 1 and 0 <= self.roi[1] < self.roi[3] <= 1
+        ):
             raise ConfigError(
                 f"roi is {', '.join(map(str, self.roi)) or 'empty'}; it is left, top, right, bottom as shares of the frame, "
                 "0 <= left < right <= 1 and 0 <= top < bottom <= 1"
@@ -75,7 +144,7 @@ class Framing:
     output: str
 
     @staticmethod
-    def fit(height: int, width: int, area: int, multiple: int, fit: Fit = Fit()) -> "Framing":
+    def fit(height: int, width: int, area: int, multiple: int, fit: Fit = Fit()) -> Framing:
         """Fit a frame into about `area` pixels, padded to multiples of `multiple`; the padded area stays bounded for any aspect.
 
         Stretched frames have `area` pixels at most (but one square of `multiple`), and the aspect that multiples come nearest to below it.
@@ -91,7 +160,10 @@ class Framing:
             scaled = padded = rows * multiple, columns * multiple
         else:
             scaled = max(1, round(region[0] * scale)), max(1, round(region[1] * scale))
-            padded = math.ceil(scaled[0] / multiple) * multiple, math.ceil(scaled[1] / multiple) * multiple
+            padded = (
+                math.ceil(scaled[0] / multiple) * multiple,
+                math.ceil(scaled[1] / multiple) * multiple,
+            )
         return Framing((height, width), (top, left), region, scaled, padded, fit.output)
 
     @property
@@ -99,7 +171,12 @@ class Framing:
         """Where the pixels of the mask that is given lie in the camera's picture."""
         if self.output == "camera":
             return View()
-        return View(self.corner[1], self.corner[0], self.scaled[1] / self.region[1], self.scaled[0] / self.region[0])
+        return View(
+            self.corner[1],
+            self.corner[0],
+            self.scaled[1] / self.region[1],
+            self.scaled[0] / self.region[0],
+        )
 
     def to_network(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """The camera's RGB `(H, W, 3)` to the network's `(h, w, 3)`."""
@@ -115,7 +192,9 @@ class Framing:
         visible = mask[: self.scaled[0], : self.scaled[1]]
         if self.output == "network":
             return np.ascontiguousarray(visible)
-        return self._in_camera(visible if self.scaled == self.region else scaled_ids(visible, self.region), UNLABELLED)
+        return self._in_camera(
+            visible if self.scaled == self.region else scaled_ids(visible, self.region), UNLABELLED
+        )
 
     def confidence_out(self, confidence: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The network's confidence `(h, w)` to that which is given, interpolated."""
@@ -123,7 +202,9 @@ class Framing:
         if self.output == "network":
             return np.ascontiguousarray(visible)
         if self.scaled != self.region:
-            visible = np.asarray(cv2.resize(visible, self.region[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+            visible = np.asarray(
+                cv2.resize(visible, self.region[::-1], interpolation=cv2.INTER_LINEAR), np.float32
+            )
         return self._in_camera(visible, 0.0)
 
     def _in_camera(self, region: npt.NDArray[_Number], outside: float) -> npt.NDArray[_Number]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from camseg_core.diffusion.samplers import FUSABLE
 from camseg_core.errors import ConfigError, ModelError
-from camseg_core.model.samplers import FUSABLE
 
 PARTS = ("image_encoder", "transformer", "denoiser", "decoder")
 """The graphs of a model, in the order in which a frame passes them."""
@@ -36,11 +36,15 @@ class Fused:
 
     def __post_init__(self) -> None:
         if self.sampler not in FUSABLE:
-            raise ConfigError(f"sampler {self.sampler!r} cannot be fused into one graph; choose one of {', '.join(FUSABLE)}")
+            raise ConfigError(
+                f"sampler {self.sampler!r} cannot be fused into one graph; choose one of {', '.join(FUSABLE)}"
+            )
         if self.steps < 1:
             raise ConfigError(f"steps is {self.steps}; a fused graph has at least 1")
         if self.sampler == "one_step" and self.steps != 1:
-            raise ConfigError(f"one_step has one step, not {self.steps}; choose ddim or dpm_solver for more")
+            raise ConfigError(
+                f"one_step has one step, not {self.steps}; choose ddim or dpm_solver for more"
+            )
 
     @property
     def name(self) -> str:
@@ -67,7 +71,9 @@ def check_precision(precision: str) -> str:
         ConfigError: it is none; the message lists the choices.
     """
     if precision not in (AUTO, *PRECISIONS):
-        raise ConfigError(f"unknown precision {precision!r}; choose one of {', '.join((AUTO, *PRECISIONS))}")
+        raise ConfigError(
+            f"unknown precision {precision!r}; choose one of {', '.join((AUTO, *PRECISIONS))}"
+        )
     return precision
 
 
@@ -100,7 +106,9 @@ def graphs_of(folder: Path, provider: str, precision: str, fused: Fused | None) 
         missing = [path for path in parts.values() if not path.is_file()]
         if not missing:
             return Graphs(each, None, parts)
-        if len(missing) < len(parts) or each == candidates[-1]:  # a damaged folder is told, not passed over
+        if (
+            len(missing) < len(parts) or each == candidates[-1]
+        ):  # a damaged folder is told, not passed over
             raise ModelError(
                 f"missing {missing[0]}: the checkpoint folder is not whole, or not exported in {each}; "
                 f"camseg export --model {folder} --precision {each} makes it"

@@ -26,9 +26,13 @@ def provider_list(given: str | Sequence[str]) -> tuple[str, ...]:
     names = list(dict.fromkeys(name.strip() for name in names))
     for name in names:
         if name not in PROVIDERS:
-            raise ConfigError(f"unknown provider {name!r}; choose one of {', '.join(PROVIDERS)}, or several with commas between")
+            raise ConfigError(
+                f"unknown provider {name!r}; choose one of {', '.join(PROVIDERS)}, or several with commas between"
+            )
     if not names:
-        raise ConfigError(f"no provider is given; choose one of {', '.join(PROVIDERS)}, or several in the order to try them")
+        raise ConfigError(
+            f"no provider is given; choose one of {', '.join(PROVIDERS)}, or several in the order to try them"
+        )
     return tuple(names)
 
 
@@ -37,7 +41,9 @@ def onnxruntime_module() -> ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
-        raise ConfigError(f"ONNX Runtime cannot be imported ({error}); pip install onnxruntime, or onnxruntime-gpu") from error
+        raise ConfigError(
+            f"ONNX Runtime cannot be imported ({error}); pip install onnxruntime, or onnxruntime-gpu"
+        ) from error
     return onnxruntime
 
 
@@ -63,7 +69,9 @@ REMEDY = (
 """What to do about a missing GPU provider."""
 
 
-def session_providers(provider: str, available: Sequence[str], precision: str, engine_cache: Path | None) -> list[tuple[str, Options]]:
+def session_providers(
+    provider: str, available: Sequence[str], precision: str, engine_cache: Path | None
+) -> list[tuple[str, Options]]:
     """What `InferenceSession` takes as providers: the one wanted, then those that get the operators it lacks.
 
     The GPU options were checked against ONNX Runtime's documentation, not on a GPU.
@@ -79,7 +87,9 @@ def session_providers(provider: str, available: Sequence[str], precision: str, e
 def _options(provider: str, precision: str, engine_cache: Path | None) -> Options:
     if provider == "tensorrt":
         options = {"trt_fp16_enable": _flag(precision == "fp16")}
-        if engine_cache is not None:  # building an engine takes minutes, and each frame size needs one
+        if (
+            engine_cache is not None
+        ):  # building an engine takes minutes, and each frame size needs one
             folder = str(engine_cache)
             options |= {"trt_engine_cache_enable": "True", "trt_engine_cache_path": folder}
             options |= {"trt_timing_cache_enable": "True", "trt_timing_cache_path": folder}

@@ -9,20 +9,27 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.config.model import CamSegConfig, load_config
+from camseg_core.diffusion.passes import FrameInPasses, cells_of_tokens, sample_in_passes
+from camseg_core.diffusion.samplers import Noise, sampler_named, start_scale
+from camseg_core.diffusion.sampling import Sampling
+from camseg_core.diffusion.schedule import Schedule
 from camseg_core.errors import ConfigError, ImageError
 from camseg_core.labels import Label, read_labels
-from camseg_core.model.config import CamSegConfig, load_config
-from camseg_core.model.passes import FrameInPasses, cells_of_tokens, sample_in_passes
-from camseg_core.model.samplers import Noise, sampler_named, start_scale
-from camseg_core.model.schedule import Schedule
 from camseg_core.runtime.bound_graph import DeviceArray
-from camseg_core.runtime.cells import cells_to_latents, latents_to_tokens, mean_of_squares
 from camseg_core.runtime.engine import Engine, Floats, Ids
-from camseg_core.runtime.engine_onnx import OnnxEngine
-from camseg_core.runtime.frame import Frame, FrameNoise, Segmentation, Stages
+from camseg_core.runtime.frame import (
+    Frame,
+    FrameNoise,
+    Segmentation,
+    Stages,
+    cells_to_latents,
+    latents_to_tokens,
+    mean_of_squares,
+)
 from camseg_core.runtime.framing import Fit, Framing
 from camseg_core.runtime.graphs import AUTO
-from camseg_core.runtime.sampling import Sampling
+from camseg_core.runtime.onnx_engine import OnnxEngine
 from camseg_core.runtime.stream import Stream
 from camseg_core.weights import DEFAULT_MODEL, checkpoint_folder
 
@@ -34,7 +41,13 @@ class Segmenter:
         ConfigError: the sampling does not suit the model, see `check_sampling`.
     """
 
-    def __init__(self, config: CamSegConfig, labels: tuple[Label, ...], engine: Engine, sampling: Sampling = Sampling()) -> None:  # noqa: B008
+    def __init__(
+        self,
+        config: CamSegConfig,
+        labels: tuple[Label, ...],
+        engine: Engine,
+        sampling: Sampling = Sampling(),  # noqa: B008
+    ) -> None:
         sampling.check(config)
         if sampling.passes > 1 and not engine.takes_mask:
             raise _no_passes(sampling, config)
@@ -42,7 +55,11 @@ class Segmenter:
         self.labels = labels
         self.sampling = sampling
         self._engine = engine
-        self._samples, self._passes, self._seed = sampling.samples, sampling.in_passes, sampling.seed
+        self._samples, self._passes, self._seed = (
+            sampling.samples,
+            sampling.in_passes,
+            sampling.seed,
+        )
         self._sampler, self._options = sampler_named(sampling.sampler), sampling.options(config)
         self._start_scale = start_scale(sampling.sampler, self._options)
         self._schedule = Schedule.cosine(config.noise_steps)
@@ -96,7 +113,9 @@ class Segmenter:
         config, labels = load_config(folder / "config.json"), read_labels(folder / "labels.json")
         sampling.check(config)  # before anything is loaded for it
         cache = None if engine_cache is None else Path(engine_cache)
-        engine = OnnxEngine(folder, provider, threads, precision=precision, fused=sampling.fused, engine_cache=cache)
+        engine = OnnxEngine(
+            folder, provider, threads, precision=precision, fused=sampling.fused, engine_cache=cache
+        )
         return cls(config, labels, engine, sampling)
 
     def check_sampling(self, sampling: Sampling) -> None:
@@ -109,7 +128,11 @@ class Segmenter:
         sampling.check(self.config)
         self._engine.check(sampling.fused)
         # of the parts that are not loaded, the configuration has to tell
-        takes_mask = self._engine.takes_mask if self._engine.fused is None else self.config.transformer.fusion == "grid"
+        takes_mask = (
+            self._engine.takes_mask
+            if self._engine.fused is None
+            else self.config.transformer.fusion == "grid"
+        )
         if sampling.passes > 1 and not takes_mask:
             raise _no_passes(sampling, self.config)
 
@@ -209,18 +232,36 @@ class Segmenter:
         for (padded, _), members in groups.items():
             network = Stages()
             images = np.stack([prepared[index].image for index in members])
-            mask, confidence = self._network(images, padded, network, [memories[index] for index in members])
+            mask, confidence = self._network(
+                images, padded, network, [memories[index] for index in members]
+            )
             for place, index in enumerate(members):
                 results[index] = prepared[index].finish(mask[place], confidence[place], network)
         return [results[index] for index in range(len(prepared))]
 
     def _prepare(self, rgb: Ids, fit: Fit) -> Frame:
-        if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
-            found = f"{rgb.shape} {rgb.dtype}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
-            raise ImageError(f"cannot segment {found}: a frame is an RGB array (H, W, 3) of uint8, at least 1×1")
+        if (
+            not isinstance(rgb, np.ndarray)
+            or rgb.dtype != np.uint8
+            or rgb.ndim != 3
+            or rgb.shape[2] != 3
+            or rgb.size == 0
+        ):
+            found = (
+                f"{rgb.shape} {rgb.dtype}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
+            )
+            raise ImageError(
+                f"cannot segment {found}: a frame is an RGB array (H, W, 3) of uint8, at least 1×1"
+            )
         stages = Stages()
         with stages("preprocess"):
-            framing = Framing.fit(rgb.shape[0], rgb.shape[1], self.config.network_pixels, self.config.size_multiple, fit)
+            framing = Framing.fit(
+                rgb.shape[0],
+                rgb.shape[1],
+                self.config.network_pixels,
+                self.config.size_multiple,
+                fit,
+            )
             image = framing.to_network(rgb)
         return Frame(framing, image, stages)
 
@@ -230,19 +271,35 @@ class Segmenter:
         """Each frame's stream and time, where they are given."""
         for name, given in (("streams", streams), ("times", times)):
             if given is not None and len(given) != frames:
-                raise ConfigError(f"{len(given)} {name} are given for {frames} frames; one is needed for each")
+                raise ConfigError(
+                    f"{len(given)} {name} are given for {frames} frames; one is needed for each"
+                )
         if self._engine.fused is not None and any(streams or ()):
-            raise ConfigError(f"a stream needs the latents, which the graph {self._engine.fused.name} keeps inside: load with streams=True")
+            raise ConfigError(
+                f"a stream needs the latents, which the graph {self._engine.fused.name} keeps inside: load with streams=True"
+            )
         nothing = [None] * frames
-        return list(zip(nothing if streams is None else streams, nothing if times is None else times, strict=True))
+        return list(
+            zip(
+                nothing if streams is None else streams,
+                nothing if times is None else times,
+                strict=True,
+            )
+        )
 
     def _network(
-        self, images: Ids, padded: tuple[int, int], stages: Stages, memories: Sequence[tuple[Stream | None, float | None]]
+        self,
+        images: Ids,
+        padded: tuple[int, int],
+        stages: Stages,
+        memories: Sequence[tuple[Stream | None, float | None]],
     ) -> tuple[Ids, Floats]:
         """Frames of one size `(B, H, W, 3)`, each with its stream and time, to masks and confidences `(B, H, W)`."""
         stride = self.config.mask_codec.stride * self.config.denoised_patch
         grid = padded[0] // stride, padded[1] // stride
-        noise = FrameNoise(self._seed, len(images), (grid[0] * grid[1], self.config.denoised_channels))
+        noise = FrameNoise(
+            self._seed, len(images), (grid[0] * grid[1], self.config.denoised_channels)
+        )
         if self._engine.fused is not None:
             with stages("network"):
                 start = np.float32(self._start_scale) * noise(-1).reshape(len(images), *noise.shape)
@@ -250,14 +307,24 @@ class Segmenter:
         with stages("image_encoder"):
             features = self._engine.encode_image(images)
         if self._passes.passes > 1:
-            orders = [np.random.default_rng([self._seed, number]) for number in range(self._samples)]
-            sampled = [self._in_passes(features, padded, grid, noise, order, stages) for order in orders]
+            orders = [
+                np.random.default_rng([self._seed, number]) for number in range(self._samples)
+            ]
+            sampled = [
+                self._in_passes(features, padded, grid, noise, order, stages) for order in orders
+            ]
         else:
             with stages("transformer"):
                 condition = self._engine.conditions(features)
             with stages("denoiser"):
                 sampled = [self._sample(condition, noise) for _ in range(self._samples)]
-        latents = np.stack([cells_to_latents(cells, len(images), grid, self.config.denoised_patch) for cells in sampled], axis=1)
+        latents = np.stack(
+            [
+                cells_to_latents(cells, len(images), grid, self.config.denoised_patch)
+                for cells in sampled
+            ],
+            axis=1,
+        )
         for place, (stream, moment) in enumerate(memories):
             if stream is not None:
                 with stages("stream"):
@@ -271,7 +338,14 @@ class Segmenter:
         def denoise(cells: Floats, step: int) -> Floats:
             return self._engine.denoise(cells.astype(np.float32, copy=False), step, condition)
 
-        cells = self._sampler(denoise, noise(-1), self._schedule, self._options, noise, self.config.denoiser.prediction)
+        cells = self._sampler(
+            denoise,
+            noise(-1),
+            self._schedule,
+            self._options,
+            noise,
+            self.config.denoiser.prediction,
+        )
         return np.asarray(cells, np.float32)
 
     def _in_passes(
@@ -289,8 +363,12 @@ class Segmenter:
 
         def condition(cells: Floats, hidden: npt.NDArray[np.bool_]) -> Floats:
             with stages("transformer"):
-                known = latents_to_tokens(cells_to_latents(cells, 1, grid, patch), self.config.patch_size)
-                conditions: Floats = self._engine.conditions(features, known, hidden[None]).numpy()[0]
+                known = latents_to_tokens(
+                    cells_to_latents(cells, 1, grid, patch), self.config.patch_size
+                )
+                conditions: Floats = self._engine.conditions(features, known, hidden[None]).numpy()[
+                    0
+                ]
                 return conditions
 
         def sample(condition: Floats, index: npt.NDArray[np.int64]) -> Floats:
@@ -299,10 +377,14 @@ class Segmenter:
 
         def confidence(cells: Floats) -> Floats:
             with stages("decoder"):
-                _, sure = self._engine.decode(cells_to_latents(cells, 1, grid, patch)[:, None], self.config.sharpness)
+                _, sure = self._engine.decode(
+                    cells_to_latents(cells, 1, grid, patch)[:, None], self.config.sharpness
+                )
                 return mean_of_squares(sure[0], stride)
 
-        frame = FrameInPasses(cells_of_tokens(tokens, grid[0] // tokens[0]), condition, sample, confidence)
+        frame = FrameInPasses(
+            cells_of_tokens(tokens, grid[0] // tokens[0]), condition, sample, confidence
+        )
         # a frame of a few pixels has fewer tokens than there are passes
         passes = replace(self._passes, passes=min(self._passes.passes, len(frame.cells_of)))
         cells: Floats = sample_in_passes(frame, np.zeros(noise.shape, np.float32), passes, order)
@@ -310,4 +392,6 @@ class Segmenter:
 
 
 def _no_passes(sampling: Sampling, config: CamSegConfig) -> ConfigError:
-    return ConfigError(f"passes is {sampling.passes}, but {config.name} has no graph that can be told a part of the mask: passes must be 1")
+    return ConfigError(
+        f"passes is {sampling.passes}, but {config.name} has no graph that can be told a part of the mask: passes must be 1"
+    )

@@ -8,17 +8,29 @@ from typing import Any
 
 import torch
 
-from camseg_core.data.sets import open_set
+from camseg_core.data.sets.registry import open_set
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import scores
 from camseg_core.labels import Label
 from camseg_core.model.camseg import CamSeg, stored_type
+from camseg_core.training.distributed import processes
 from camseg_core.training.finish import finish, how_it_was_made
-from camseg_core.training.light_decoder import DecoderComparison, LightDecoderTraining, train_light_decoder, with_light_decoder
-from camseg_core.training.loop import LoopConfig, Run
+from camseg_core.training.light_decoder import (
+    DecoderComparison,
+    LightDecoderTraining,
+    train_light_decoder,
+    with_light_decoder,
+)
 from camseg_core.training.objectives import TaskLoss
-from camseg_core.training.parallel import processes
-from camseg_core.training.running import check_batch, load_frames, remember, train_in, training_facts, watchers
+from camseg_core.training.run import (
+    check_batch,
+    load_frames,
+    remember,
+    train_in,
+    training_facts,
+    watchers,
+)
+from camseg_core.training.trainer import LoopConfig, Run
 from camseg_core.training.transformer import TransformerTraining
 
 logger = logging.getLogger(__name__)
@@ -31,7 +43,14 @@ def _distillation() -> TransformerTraining:
         batch=4,
         crop=(320, 448),
         crop_area=(0.35, 1.0),
-        task=TaskLoss(own_share=0.5, late_own_share=0.5, late_from=0, decoder_joins=0, balanced_until=0, chains=(2, 4)),
+        task=TaskLoss(
+            own_share=0.5,
+            late_own_share=0.5,
+            late_from=0,
+            decoder_joins=0,
+            balanced_until=0,
+            chains=(2, 4),
+        ),
     )
 
 
@@ -58,7 +77,13 @@ class LightDecoderRecipe:
 
 
 def run_distillation(
-    recipe: DistillationRecipe, start: Path, data: Path, run: Path, out: Path, device: str = "cpu", workers: int = 0
+    recipe: DistillationRecipe,
+    start: Path,
+    data: Path,
+    run: Path,
+    out: Path,
+    device: str = "cpu",
+    workers: int = 0,
 ) -> None:
     """Tune the model of the checkpoint folder `start` for few steps, and write the result to `out` as `run` does.
 
@@ -71,28 +96,49 @@ def run_distillation(
     with processes(device, workers) as among:
         model = CamSeg.from_pretrained(start)
         if model.mask_autoencoder is None:
-            raise ConfigError(f"{model.config.name} decodes masks as pictures: only models with a mask autoencoder can be distilled yet")
+            raise ConfigError(
+                f"{model.config.name} decodes masks as pictures: only models with a mask autoencoder can be distilled yet"
+            )
         recipe.training.check(model.config)
         check_batch(recipe.training, among)
         train, val, labels = load_frames(recipe.data, data)
         if labels != model.labels:
-            raise ConfigError(f"{start} has the classes {_names(model.labels)}, but {recipe.data} has {_names(labels)}")
+            raise ConfigError(
+                f"{start} has the classes {_names(model.labels)}, but {recipe.data} has {_names(labels)}"
+            )
         remember(recipe, run, among)
         card = start / "MODEL_CARD.md"
         history = {
             "command": "camseg distill --model <folder of the model below> --config config/train/distill.yaml --data <CamVid root> "
             "--run runs/distill --out <folder>",
             "began": "",
-            "before": how_it_was_made(card.read_text(encoding="utf-8")) if card.is_file() else "",  # read now: `out` may be `start`
+            "before": how_it_was_made(card.read_text(encoding="utf-8"))
+            if card.is_file()
+            else "",  # read now: `out` may be `start`
         }
         trained = train_in(recipe.training, model, train, val, run, among)
         if among.leads:
-            facts = history | training_facts(recipe.data, recipe.training, trained, train, val, among)
-            finish(trained, open_set(recipe.data, data, "train").samples, open_set(recipe.data, data, "val").samples, run, out, facts)
+            facts = history | training_facts(
+                recipe.data, recipe.training, trained, train, val, among
+            )
+            finish(
+                trained,
+                open_set(recipe.data, data, "train").samples,
+                open_set(recipe.data, data, "val").samples,
+                run,
+                out,
+                facts,
+            )
 
 
 def run_light_decoder(
-    recipe: LightDecoderRecipe, start: Path, data: Path, run: Path, out: Path, device: str = "cpu", workers: int = 0
+    recipe: LightDecoderRecipe,
+    start: Path,
+    data: Path,
+    run: Path,
+    out: Path,
+    device: str = "cpu",
+    workers: int = 0,
 ) -> None:
     """Train a light decoder for the model of the checkpoint folder `start`, and write that model with it to `out`, with `val.json`.
 
@@ -106,13 +152,19 @@ def run_light_decoder(
     """
     with processes(device, workers) as among:
         torch.manual_seed(recipe.decoder.loop.seed)
-        model, stored = with_light_decoder(CamSeg.from_pretrained(start), recipe.decoder.model), stored_type(start)
+        model, stored = (
+            with_light_decoder(CamSeg.from_pretrained(start), recipe.decoder.model),
+            stored_type(start),
+        )
         check_batch(recipe.decoder, among)
         train, val, _ = load_frames(recipe.data, data, model.labels)
         counts = train.pixel_counts()
         missing = [label.name for index, label in enumerate(model.labels) if not counts[index]]
         if missing and among.leads:
-            logger.warning("no frame of train shows %s: the light decoder does not learn what has not been seen", ", ".join(missing))
+            logger.warning(
+                "no frame of train shows %s: the light decoder does not learn what has not been seen",
+                ", ".join(missing),
+            )
         remember(recipe, run, among)
         comparison = DecoderComparison(model, val)
         place = Run(run, watchers(run, "light decoder"), among)
@@ -123,11 +175,19 @@ def run_light_decoder(
             trained.cpu().save_pretrained(out, stored)
             by_index = tuple(replace(label, id=index) for index, label in enumerate(model.labels))
             result: dict[str, Any] = {"agreement": round(compared.agreement, 4)}
-            result |= {"light": scores(compared.light, by_index), "exact": scores(compared.exact, by_index)}
+            result |= {
+                "light": scores(compared.light, by_index),
+                "exact": scores(compared.exact, by_index),
+            }
             (out / "val.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
             logger.info(
                 "wrote %s; masks of val: %.2f %% of the pixels as the exact decoder has them, mIoU %.4f, and %.4f of the exact one",
-                *(out, 100 * compared.agreement, compared.light.mean_iou(), compared.exact.mean_iou()),
+                *(
+                    out,
+                    100 * compared.agreement,
+                    compared.light.mean_iou(),
+                    compared.exact.mean_iou(),
+                ),
             )
 
 

@@ -10,14 +10,24 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from camseg_core.config.model import CamSegConfig
 from camseg_core.evaluation.roofline import Device
 from camseg_core.labels import Label
-from camseg_core.model.arithmetic import work_by_stage
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.config import CamSegConfig
-from camseg_core.model.training_work import Load, inside_of_a_block, kept_for_backward, step_operations
+from camseg_core.model.flops import work_by_stage
+from camseg_core.model.training_work import (
+    Load,
+    inside_of_a_block,
+    kept_for_backward,
+    step_operations,
+)
+from camseg_core.training.distributed import (
+    Processes,
+    block_parameters,
+    recompute_blocks,
+    repeated_blocks,
+)
 from camseg_core.training.objectives import Cut
-from camseg_core.training.parallel import Processes, block_parameters, recompute_blocks, repeated_blocks
 from camseg_core.training.transformer import TransformerTraining
 
 _LARGEST_VISIBLE = 0.3
@@ -64,7 +74,12 @@ class TrainingEstimate:
 
 
 def estimate(
-    model: CamSegConfig, labels: tuple[Label, ...], training: TransformerTraining, frames: int, processes: int = 1, compare: bool = True
+    model: CamSegConfig,
+    labels: tuple[Label, ...],
+    training: TransformerTraining,
+    frames: int,
+    processes: int = 1,
+    compare: bool = True,
 ) -> TrainingEstimate:
     """Of training `model` on so many frames; nothing is loaded or run, only shapes are followed. `compare` counts blocks both ways.
 
@@ -81,8 +96,14 @@ def estimate(
         shapes.mask_autoencoder.decoder.requires_grad_(True)
     at_once = len(Processes(0, processes).samples(0, training.batch, parts=loop.accumulate))
     counted = _published if shapes.autoencoder is not None else _with_mask_autoencoder
-    operations, encoding, activations = counted(model, labels, training, at_once, training.recompute_blocks)
-    others = counted(model, labels, training, at_once, not training.recompute_blocks)[2] if compare else None
+    operations, encoding, activations = counted(
+        model, labels, training, at_once, training.recompute_blocks
+    )
+    others = (
+        counted(model, labels, training, at_once, not training.recompute_blocks)[2]
+        if compare
+        else None
+    )
     fresh = training.augment in ("crop", "vary")
     return TrainingEstimate(
         learning=_count(shapes, learning=True),
@@ -108,7 +129,11 @@ def mean_visible(cut: Cut) -> float:
 
 
 def _count(module: nn.Module, learning: bool) -> int:
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad is learning)
+    return sum(
+        parameter.numel()
+        for parameter in module.parameters()
+        if parameter.requires_grad is learning
+    )
 
 
 def _standing(shapes: CamSeg, training: TransformerTraining, processes: int) -> dict[str, float]:
@@ -126,7 +151,9 @@ def _standing(shapes: CamSeg, training: TransformerTraining, processes: int) -> 
         in_blocks = block_parameters(shapes)
         root, root_learning = everything - sum(in_blocks), learning - sum(in_blocks)
         # what is in no block stays gathered during a step; of blocks two are, as the next one is fetched ahead; and their gradients
-        found["weights and gradients gathered"] = 4 * (root + root_learning) + 4 * 3 * max(in_blocks, default=0)
+        found["weights and gradients gathered"] = 4 * (root + root_learning) + 4 * 3 * max(
+            in_blocks, default=0
+        )
     elif processes > 1:
         found["gradients on their way"] = 4 * learning
     if training.loop.precision != "fp32":
@@ -136,7 +163,11 @@ def _standing(shapes: CamSeg, training: TransformerTraining, processes: int) -> 
 
 
 def _published(
-    model: CamSegConfig, labels: tuple[Label, ...], training: TransformerTraining, at_once: int, recompute: bool
+    model: CamSegConfig,
+    labels: tuple[Label, ...],
+    training: TransformerTraining,
+    at_once: int,
+    recompute: bool,
 ) -> tuple[float, float, float]:
     """Operations of a frame's step and of its encoding, and bytes of activations of `at_once` frames, in closed form."""
     height, width = (side // model.token_stride for side in training.crop)
@@ -145,14 +176,24 @@ def _published(
     load = Load(1, height * width, mean, training.repeats, recompute)
     largest = replace(load, frames=at_once, visible=most)
     matrix = 4 if training.loop.precision == "fp32" else 2
-    activations = kept_for_backward(model, largest).bytes(matrix) + inside_of_a_block(model, largest).bytes(matrix)
+    activations = kept_for_backward(model, largest).bytes(matrix) + inside_of_a_block(
+        model, largest
+    ).bytes(matrix)
     with FakeTensorMode():
         work = work_by_stage(CamSeg(model, labels).eval(), *training.crop)
-    return step_operations(model, load), 2 * 2 * work["image_encoder"].multiply_accumulates, activations  # image and mask; two operations
+    return (
+        step_operations(model, load),
+        2 * 2 * work["image_encoder"].multiply_accumulates,
+        activations,
+    )  # image and mask; two operations
 
 
 def _with_mask_autoencoder(
-    model: CamSegConfig, labels: tuple[Label, ...], training: TransformerTraining, at_once: int, recompute: bool
+    model: CamSegConfig,
+    labels: tuple[Label, ...],
+    training: TransformerTraining,
+    at_once: int,
+    recompute: bool,
 ) -> tuple[float, float, float]:
     """The same for a model with a mask autoencoder, counted by torch over a step that is made of its networks and of shapes alone."""
     with FakeTensorMode():
@@ -169,10 +210,21 @@ def _with_mask_autoencoder(
                 condition = network.conditions(features).flatten(0, 1)
                 cells = torch.zeros(len(condition), model.denoised_channels)
                 steps = torch.zeros(len(condition), dtype=torch.long)
-                first, later = (network.denoiser(cells, steps, condition).unflatten(0, (at_once, -1)) for _ in range(2))
-                decoded = torch.cat([first, later[:own], later[:own]])  # the true latents of as many frames are decoded too
+                first, later = (
+                    network.denoiser(cells, steps, condition).unflatten(0, (at_once, -1))
+                    for _ in range(2)
+                )
+                decoded = torch.cat(
+                    [first, later[:own], later[:own]]
+                )  # the true latents of as many frames are decoded too
                 assert network.mask_autoencoder is not None
-                return network.mask_autoencoder.decode(network.to_latents(decoded, network.denoised_grid(features))).float().sum()
+                return (
+                    network.mask_autoencoder.decode(
+                        network.to_latents(decoded, network.denoised_grid(features))
+                    )
+                    .float()
+                    .sum()
+                )
 
         return _operations(step) / at_once, 0.0, _saved_bytes(step, network)
 
@@ -206,22 +258,33 @@ def _saved_bytes(step: Callable[[], Tensor], network: nn.Module) -> float:
         block.register_forward_pre_hook(keep_inputs)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         step()
-    return float(sum(storage.nbytes() for storage in saved.values() if storage._cdata not in weights))
+    return float(
+        sum(storage.nbytes() for storage in saved.values() if storage._cdata not in weights)
+    )
 
 
-def estimate_lines(found: TrainingEstimate, devices: tuple[Device, ...], utilisation: float = 1.0) -> Iterator[str]:
+def estimate_lines(
+    found: TrainingEstimate, devices: tuple[Device, ...], utilisation: float = 1.0
+) -> Iterator[str]:
     """The estimate as text; `devices` are those that it is judged for, at a share of their peak rate."""
     yield f"{found.learning / 1e6:.1f} million parameters learn, {found.frozen / 1e6:.1f} million are frozen"
     yield f"on each of {found.processes} devices:" if found.processes > 1 else "on the device:"
     for name, size in found.memory.items():
         yield f"  {name:<32}{_gigabytes(size)}"
     way, other = ("recomputed", "kept") if found.recompute else ("kept", "recomputed")
-    against = "" if found.other_activations is None else f"   ({found.other_activations / 1e9:.2f} GB with blocks {other})"
+    against = (
+        ""
+        if found.other_activations is None
+        else f"   ({found.other_activations / 1e9:.2f} GB with blocks {other})"
+    )
     yield f"  {f'activations, blocks {way}':<32}{_gigabytes(found.activations)}{against}"
     yield f"  {'total':<32}{_gigabytes(found.total)}"
     if found.once:
         yield f"{_flop(found.once)} once, to encode all frames"
-    epoch, whole = found.steps_per_epoch * found.step_operations, found.steps * found.step_operations
+    epoch, whole = (
+        found.steps_per_epoch * found.step_operations,
+        found.steps * found.step_operations,
+    )
     yield (
         f"{_flop(found.step_operations)} a step, {_flop(epoch)} an epoch of {found.steps_per_epoch:.1f} steps, "
         f"{_flop(whole)} in {found.steps} steps"
@@ -236,7 +299,9 @@ def estimate_lines(found: TrainingEstimate, devices: tuple[Device, ...], utilisa
 
 
 def _fits(needed: float, there: float) -> str:
-    return f"{needed / 1e9:.1f} of {there / 1e9:g} GB" + ("" if needed < there else ": DOES NOT FIT")
+    return f"{needed / 1e9:.1f} of {there / 1e9:g} GB" + (
+        "" if needed < there else ": DOES NOT FIT"
+    )
 
 
 def _flop(operations: float) -> str:
@@ -252,4 +317,10 @@ def _gigabytes(size: float) -> str:
 
 def _span(seconds: float) -> str:
     hours = seconds / 3600
-    return f"{seconds / 60:.1f} min" if hours < 2 else f"{hours:.1f} h" if hours < 72 else f"{hours / 24:.1f} days"
+    return (
+        f"{seconds / 60:.1f} min"
+        if hours < 2
+        else f"{hours:.1f} h"
+        if hours < 72
+        else f"{hours / 24:.1f} days"
+    )

@@ -11,17 +11,17 @@ from typing import Any
 
 import torch
 
+from camseg_core.atomic_write import replacing
+from camseg_core.config.model import save_config
 from camseg_core.data.sample import Sample, Samples, evenly_spread
 from camseg_core.errors import ModelError
-from camseg_core.evaluation.calibrate import fit_sharpness
-from camseg_core.evaluation.report import write_report
-from camseg_core.evaluation.scoring import Evaluation, evaluate
-from camseg_core.model.arithmetic import mask_encoder_parameters, vehicle_parameters
+from camseg_core.evaluation.calibration import fit_sharpness
+from camseg_core.evaluation.report.evaluation import write_report
+from camseg_core.evaluation.scorer import Evaluation, evaluate
+from camseg_core.export import Scores, export_onnx, trace_all
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.config import save_config
-from camseg_core.replacing import replacing
+from camseg_core.model.flops import mask_encoder_parameters, vehicle_parameters
 from camseg_core.runtime import Segmenter
-from camseg_core.runtime.export import Scores, export_onnx, trace_all
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,9 @@ _INT8_FRAMES = 64
 """Of `train`, on which the ranges of int8 are measured."""
 
 
-def finish(trained: CamSeg, train: Samples, val: Samples, run: Path, out: Path, facts: Mapping[str, Any]) -> None:
+def finish(
+    trained: CamSeg, train: Samples, val: Samples, run: Path, out: Path, facts: Mapping[str, Any]
+) -> None:
     """Write the checkpoint folder `out`; models with a mask autoencoder are exported, scored on `val` and described as well.
 
     int8 graphs are calibrated on frames of `train`; if they lose too much, the folder goes without.
@@ -54,22 +56,46 @@ def finish(trained: CamSeg, train: Samples, val: Samples, run: Path, out: Path, 
     _export(stored, out, evenly_spread(train, _INT8_FRAMES), some)
     fit = fit_sharpness(Segmenter.from_pretrained(out), some, stored.labels)
     save_config(replace(stored.config, sharpness=fit.sharpness), out / "config.json")
-    logger.info("sharpness %.3f: calibration error %.4f, %.4f without, on %d frames", fit.sharpness, fit.error, fit.error_at_one, len(some))
-    one_step = evaluate(Segmenter.from_pretrained(out), val, stored.labels, about={"data": "val", "sampler": "one_step"})
-    in_fp32 = evaluate(Segmenter.from_pretrained(out, precision="fp32"), val, stored.labels).mean_iou
+    logger.info(
+        "sharpness %.3f: calibration error %.4f, %.4f without, on %d frames",
+        fit.sharpness,
+        fit.error,
+        fit.error_at_one,
+        len(some),
+    )
+    one_step = evaluate(
+        Segmenter.from_pretrained(out),
+        val,
+        stored.labels,
+        about={"data": "val", "sampler": "one_step"},
+    )
+    in_fp32 = evaluate(
+        Segmenter.from_pretrained(out, precision="fp32"), val, stored.labels
+    ).mean_iou
     write_report(one_step, run / "val")
     several = {}
     for steps in _SEVERAL_STEPS:
         about: dict[str, str | int] = {"data": "val", "sampler": "ddim", "steps": steps}
-        several[steps] = evaluate(Segmenter.from_pretrained(out, sampler="ddim", steps=steps), val, stored.labels, about=about)
+        several[steps] = evaluate(
+            Segmenter.from_pretrained(out, sampler="ddim", steps=steps),
+            val,
+            stored.labels,
+            about=about,
+        )
         write_report(several[steps], run / f"val-{steps}-steps")
     with replacing(out / "MODEL_CARD.md") as card:
         more = {"fp32_iou": f"{in_fp32:.3f}", "calibration_frames": len(some)}
-        card.write_text(_model_card(stored, one_step, several, run, {**facts, **more}), encoding="utf-8")
-    logger.info("val: mIoU %.4f in one step, %s; wrote %s", one_step.mean_iou, _listed(several), out)
+        card.write_text(
+            _model_card(stored, one_step, several, run, {**facts, **more}), encoding="utf-8"
+        )
+    logger.info(
+        "val: mIoU %.4f in one step, %s; wrote %s", one_step.mean_iou, _listed(several), out
+    )
 
 
-def _export(model: CamSeg, out: Path, calibration: Sequence[Sample], scored: Sequence[Sample]) -> None:
+def _export(
+    model: CamSeg, out: Path, calibration: Sequence[Sample], scored: Sequence[Sample]
+) -> None:
     """The graphs in fp32, and in int8 where they keep their worth."""
     traced, scores = trace_all(model), Scores(model, scored)
     export_onnx(model, out, traced=traced)
@@ -77,11 +103,15 @@ def _export(model: CamSeg, out: Path, calibration: Sequence[Sample], scored: Seq
         export_onnx(model, out, "int8", traced=traced, calibration=calibration, scores=scores)
     except ModelError as error:
         logger.warning("no int8 graphs, fp32 will be used: %s", error)
-        shutil.rmtree(out / "onnx" / "int8", ignore_errors=True)  # of a model that was in this folder before
+        shutil.rmtree(
+            out / "onnx" / "int8", ignore_errors=True
+        )  # of a model that was in this folder before
 
 
 def _listed(several: Mapping[int, Evaluation]) -> str:
-    return ", ".join(f"{evaluation.mean_iou:.3f} in {steps}" for steps, evaluation in several.items())
+    return ", ".join(
+        f"{evaluation.mean_iou:.3f} in {steps}" for steps, evaluation in several.items()
+    )
 
 
 def how_it_was_made(card: str) -> str:
@@ -91,7 +121,13 @@ def how_it_was_made(card: str) -> str:
     return f"### The model that it was tuned from\n{made}" if figures else ""
 
 
-def _model_card(model: CamSeg, one_step: Evaluation, several: Mapping[int, Evaluation], run: Path, facts: Mapping[str, Any]) -> str:
+def _model_card(
+    model: CamSeg,
+    one_step: Evaluation,
+    several: Mapping[int, Evaluation],
+    run: Path,
+    facts: Mapping[str, Any],
+) -> str:
     """The template beside this file, filled with the figures of the run."""
     config, codec = model.config, model.mask_autoencoder
     assert codec is not None
@@ -100,7 +136,12 @@ def _model_card(model: CamSeg, one_step: Evaluation, several: Mapping[int, Evalu
     condition_stride = config.mask_codec.stride * config.denoised_patch
     rows = [
         "| "
-        + " | ".join([each.label.name, *(f"{score:.3f}" for score in (each.iou, each.precision, each.boundary_f1))])
+        + " | ".join(
+            [
+                each.label.name,
+                *(f"{score:.3f}" for score in (each.iou, each.precision, each.boundary_f1)),
+            ]
+        )
         + f" | {reconstruction['iou'][each.label.name]:.3f} |"
         for each in one_step.classes
     ]
@@ -144,5 +185,8 @@ def _curve(log: Path) -> list[str]:
     entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     scored = [(entry["step"], entry["validation"]) for entry in entries if "validation" in entry]
     return [
-        f"| {step} | " + " | ".join("-" if score is None else f"{score:.3f}" for score in scores.values()) + " |" for step, scores in scored
+        f"| {step} | "
+        + " | ".join("-" if score is None else f"{score:.3f}" for score in scores.values())
+        + " |"
+        for step, scores in scored
     ]

@@ -30,7 +30,9 @@ class Frames(ABC):
     """Labelled frames by number: an image `(3, H, W)` and class indices `(H, W)`, both uint8, 255 where unlabelled."""
 
     @staticmethod
-    def load(samples: Samples | Sequence[Sample], labels: tuple[Label, ...], held_bytes: int = HELD_BYTES) -> "Frames":
+    def load(
+        samples: Samples | Sequence[Sample], labels: tuple[Label, ...], held_bytes: int = HELD_BYTES
+    ) -> "Frames":
         """All `samples`; a class index is the place of a label in `labels`, and a class that is not among them is unlabelled.
 
         They are held in memory if they take at most `held_bytes` and are all of one size; otherwise each is read when it is asked for.
@@ -44,7 +46,11 @@ class Frames(ABC):
             held = HeldFrames.of(samples, labels)
             if held is not None:
                 return held
-        logger.info("%d frames are read as needed: they differ in size, or take more than %.1f GB", len(samples), held_bytes / 1e9)
+        logger.info(
+            "%d frames are read as needed: they differ in size, or take more than %.1f GB",
+            len(samples),
+            held_bytes / 1e9,
+        )
         return ReadFrames(samples, labels)
 
     @abstractmethod
@@ -128,7 +134,12 @@ class HeldFrames(Frames):
 class ReadFrames(Frames):
     """Frames of any size, each read from `samples` when it is asked for; `numbers` says which of them, all by default."""
 
-    def __init__(self, samples: Samples | Sequence[Sample], labels: tuple[Label, ...], numbers: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        samples: Samples | Sequence[Sample],
+        labels: tuple[Label, ...],
+        numbers: Sequence[int] | None = None,
+    ) -> None:
         self._samples, self._labels, self._table = samples, labels, _index_table(labels)
         self._numbers = range(len(samples)) if numbers is None else numbers
         self._counts: npt.NDArray[np.int64] | None = None
@@ -145,8 +156,13 @@ class ReadFrames(Frames):
     def pixel_counts(self) -> npt.NDArray[np.int64]:
         if self._counts is None:
             logger.info("reading %d frames once, to count the pixels of each class", len(self))
-            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:  # decoding lets other threads run
-                counts = threads.map(lambda index: np.bincount(self[index][1].numpy().ravel(), minlength=256), range(len(self)))
+            with ThreadPoolExecutor(
+                min(8, os.cpu_count() or 1)
+            ) as threads:  # decoding lets other threads run
+                counts = threads.map(
+                    lambda index: np.bincount(self[index][1].numpy().ravel(), minlength=256),
+                    range(len(self)),
+                )
                 self._counts = np.sum(list(counts), axis=0)
         return self._counts
 
@@ -154,7 +170,11 @@ class ReadFrames(Frames):
         digest = hashlib.blake2b(str(len(self)).encode(), digest_size=16)
         for place in range(min(_PRINTED, len(self))):
             sample = self._samples[self._numbers[place * len(self) // min(_PRINTED, len(self))]]
-            digest.update(sample.name.encode() + sample.label.tobytes() + (sample.image.tobytes() if place == 0 else b""))
+            digest.update(
+                sample.name.encode()
+                + sample.label.tobytes()
+                + (sample.image.tobytes() if place == 0 else b"")
+            )
         return digest.digest()
 
 
@@ -170,7 +190,9 @@ def _index_table(labels: tuple[Label, ...]) -> npt.NDArray[np.uint8]:
 
 
 def _tensors(sample: Sample, table: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(sample.image).permute(2, 0, 1).contiguous(), torch.from_numpy(table[sample.label])
+    return torch.from_numpy(sample.image).permute(2, 0, 1).contiguous(), torch.from_numpy(
+        table[sample.label]
+    )
 
 
 def as_first(planes: Sequence[Tensor]) -> Tensor:
@@ -181,7 +203,11 @@ def as_first(planes: Sequence[Tensor]) -> Tensor:
         if plane.shape[-2:] == size:
             return plane
         maps = plane.reshape(1, -1, *plane.shape[-2:]).float()
-        return F.interpolate(maps, size, mode="nearest-exact").to(plane.dtype).reshape(*plane.shape[:-2], *size)
+        return (
+            F.interpolate(maps, size, mode="nearest-exact")
+            .to(plane.dtype)
+            .reshape(*plane.shape[:-2], *size)
+        )
 
     return torch.stack([scaled(plane) for plane in planes])
 
@@ -205,7 +231,9 @@ def fill_unlabelled(indices: Tensor) -> Tensor:
         if unknown.all():
             array[:] = 0
         elif unknown.any():
-            _, nearest = cv2.distanceTransformWithLabels(unknown, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+            _, nearest = cv2.distanceTransformWithLabels(
+                unknown, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+            )
             table = np.zeros(int(nearest.max()) + 1, array.dtype)
             known = unknown == 0
             table[nearest[known]] = array[known]

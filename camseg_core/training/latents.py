@@ -10,15 +10,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from camseg_core.atomic_write import replacing
 from camseg_core.errors import ConfigError
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.picture_codec import draw
-from camseg_core.replacing import replacing
+from camseg_core.training.distributed import Processes
 from camseg_core.training.frames import Frames, train_id_table
-from camseg_core.training.loading import Batch
-from camseg_core.training.parallel import Processes
-from camseg_core.training.seeds import generator
-from camseg_core.training.stream import FrameStream
+from camseg_core.training.loading import Batch, FrameStream, generator
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +43,16 @@ class KeptLatents:
         ConfigError: the file is of other frames or another autoencoder.
     """
 
-    def __init__(self, model: CamSeg, frames: Frames, size: tuple[int, int], flips: bool, seed: int, path: Path, among: Processes) -> None:
+    def __init__(
+        self,
+        model: CamSeg,
+        frames: Frames,
+        size: tuple[int, int],
+        flips: bool,
+        seed: int,
+        path: Path,
+        among: Processes,
+    ) -> None:
         self._stream = FrameStream(frames, None, seed)
         self._seed, self._flips = seed, flips
         if among.leads and not path.is_file():
@@ -54,30 +61,53 @@ class KeptLatents:
         with safe_open(path, "pt") as file:
             known = (file.metadata() or {}).get("of")
         if known != _fingerprint(model, frames):
-            raise ConfigError(f"{path} is of other frames or another autoencoder: remove it, or choose another --run")
+            raise ConfigError(
+                f"{path} is of other frames or another autoencoder: remove it, or choose another --run"
+            )
         kept = load_file(path)
         self._image, self._mask = kept["image"], kept["mask"]  # (views, frames, c, h, w)
 
     def __call__(self, numbers: range) -> tuple[Tensor, Tensor]:
         """Latents of the samples' images and masks, each `(B, c, h, w)` on the CPU."""
-        views = [int(torch.randint(2, (), generator=generator(self._seed, "flip", n))) if self._flips else 0 for n in numbers]
+        views = [
+            int(torch.randint(2, (), generator=generator(self._seed, "flip", n)))
+            if self._flips
+            else 0
+            for n in numbers
+        ]
         frames = [self._stream.frame(number) for number in numbers]
         return self._image[views, frames], self._mask[views, frames]
 
 
-def _encode_all(model: CamSeg, frames: Frames, size: tuple[int, int], flips: bool, path: Path, device: torch.device) -> None:
+def _encode_all(
+    model: CamSeg,
+    frames: Frames,
+    size: tuple[int, int],
+    flips: bool,
+    path: Path,
+    device: torch.device,
+) -> None:
     logger.info("encoding %d frames once, into %s", len(frames), path)
     latents: dict[str, list[Tensor]] = {"image": [], "mask": []}
     for flip in (False, True)[: 2 if flips else 1]:
         for i in range(len(frames)):
             image, indices = frames[i]
             image = F.interpolate(image.unsqueeze(0).float(), size, mode="bilinear", antialias=True)
-            indices = F.interpolate(indices[None, None].float(), size, mode="nearest-exact").squeeze(1).to(torch.uint8)
+            indices = (
+                F.interpolate(indices[None, None].float(), size, mode="nearest-exact")
+                .squeeze(1)
+                .to(torch.uint8)
+            )
             if flip:
                 image, indices = image.flip(3), indices.flip(2)
-            for name, tensor in zip(latents, encode_pictures(model, image, indices, device), strict=True):
+            for name, tensor in zip(
+                latents, encode_pictures(model, image, indices, device), strict=True
+            ):
                 latents[name].append(tensor)
-    stacked = {name: torch.cat(parts).unflatten(0, (-1, len(frames))).contiguous() for name, parts in latents.items()}
+    stacked = {
+        name: torch.cat(parts).unflatten(0, (-1, len(frames))).contiguous()
+        for name, parts in latents.items()
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         save_file(stacked, temporary, {"of": _fingerprint(model, frames)})
@@ -93,7 +123,9 @@ def _fingerprint(model: CamSeg, frames: Frames) -> str:
 
 
 @torch.no_grad()
-def encode_pictures(model: CamSeg, images: Tensor, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+def encode_pictures(
+    model: CamSeg, images: Tensor, indices: Tensor, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Images `(B, 3, H, W)` in 0..255 and class indices `(B, H, W)` to latents on the CPU: of the image, and of the mask as a picture."""
     assert model.autoencoder is not None
     normalised = (images.to(device) - model.pixel_mean) / model.pixel_std

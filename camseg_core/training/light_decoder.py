@@ -10,21 +10,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from camseg_core.data.augment import Augment
+from camseg_core.config.model import LightDecoderConfig
+from camseg_core.data.augmentation import Augment
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import Confusion
 from camseg_core.labels import UNLABELLED
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.config import LightDecoderConfig
 from camseg_core.model.mask_autoencoder import MaskDecoder
-from camseg_core.training.autoencoder import pad_to_multiple
+from camseg_core.training.callbacks import validation_picture
 from camseg_core.training.frames import Frames, as_first, train_id_table
-from camseg_core.training.loading import Batch, prepared
-from camseg_core.training.loop import LoopConfig, Run, Validation, train
-from camseg_core.training.pixel_loss import pixel_loss
-from camseg_core.training.seeds import generator
-from camseg_core.training.stream import FrameStream
-from camseg_core.training.watch import validation_picture
+from camseg_core.training.loading import Batch, FrameStream, generator, prepared
+from camseg_core.training.losses import pixel_loss
+from camseg_core.training.mask_autoencoder import pad_to_multiple
+from camseg_core.training.trainer import LoopConfig, Run, Validation, train
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,9 @@ class LightDecoderTraining:
     """
 
     model: LightDecoderConfig = field(default_factory=LightDecoderConfig)
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=3000, lr=2e-3, ema_decay=0.99, weight_decay=1e-4))
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(steps=3000, lr=2e-3, ema_decay=0.99, weight_decay=1e-4)
+    )
     batch: int = 8
     crop: tuple[int, int] = (256, 352)
     crop_area: tuple[float, float] = (0.15, 1.0)
@@ -50,11 +50,15 @@ class LightDecoderTraining:
         if self.batch < 1:
             raise ConfigError(f"batch is {self.batch}; it is at least 1")
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
-            raise ConfigError(f"crop_area is {list(self.crop_area)}; it is two rising shares above 0 and up to 1")
+            raise ConfigError(
+                f"crop_area is {list(self.crop_area)}; it is two rising shares above 0 and up to 1"
+            )
         if min(self.disturbance, self.jaccard_weight) < 0:
             raise ConfigError("disturbance and jaccard_weight are 0 or more")
         if min(self.crop) < 1 or any(side % self.model.stride for side in self.crop):
-            raise ConfigError(f"crop is {list(self.crop)}; both sides are multiples of {self.model.stride}")
+            raise ConfigError(
+                f"crop is {list(self.crop)}; both sides are multiples of {self.model.stride}"
+            )
 
 
 def with_light_decoder(model: CamSeg, light: LightDecoderConfig) -> CamSeg:
@@ -65,15 +69,25 @@ def with_light_decoder(model: CamSeg, light: LightDecoderConfig) -> CamSeg:
         ModelError: the light decoder does not fit the autoencoder's stride.
     """
     if model.autoencoder is None:
-        raise ConfigError(f"{model.config.name} needs no light decoder: its mask autoencoder's own is one, and decodes no pictures")
+        raise ConfigError(
+            f"{model.config.name} needs no light decoder: its mask autoencoder's own is one, and decodes no pictures"
+        )
     result = CamSeg(replace(model.config, light_decoder=light), model.labels)
-    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("light_decoder.")}
+    state = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if not name.startswith("light_decoder.")
+    }
     result.load_state_dict(state, strict=False)
     return result.eval()
 
 
 def train_light_decoder(
-    config: LightDecoderTraining, model: CamSeg, frames: Frames, run: Run, validate: Callable[[nn.Module], Validation] | None = None
+    config: LightDecoderTraining,
+    model: CamSeg,
+    frames: Frames,
+    run: Run,
+    validate: Callable[[nn.Module], Validation] | None = None,
 ) -> CamSeg:
     """Train the light decoder of `model` on the masks of `frames`; all else of the model is frozen.
 
@@ -89,12 +103,18 @@ def train_light_decoder(
         ConfigError: the batch cannot be shared by the processes.
         CamSegError: see `train`.
     """
-    device, seed, loop = run.processes.device, config.loop.seed, config.loop.in_steps(len(frames), config.batch)
+    device, seed, loop = (
+        run.processes.device,
+        config.loop.seed,
+        config.loop.in_steps(len(frames), config.batch),
+    )
     model.to(device).requires_grad_(False)
     decoder = model.light_decoder
     assert decoder is not None
     decoder.to(memory_format=loop.memory_format).train().requires_grad_(True)  # type: ignore[call-overload]
-    stream = FrameStream(frames, Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=False), seed)
+    stream = FrameStream(
+        frames, Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=False), seed
+    )
     train_ids, to_class = train_id_table(model.labels), _class_table(model).to(device)
     weights = torch.ones(len(model.labels) + 1, device=device)
 
@@ -105,13 +125,20 @@ def train_light_decoder(
         with loop.autocast(device):
             with torch.no_grad():
                 latents = model.encode_mask(drawn).float()
-                target = model.decode_mask(latents, exact=True) if config.teacher == "exact" else drawn
-            logits = decoder(latents + _disturbance(numbers, latents.shape[1:], seed, config.disturbance).to(device))
+                target = (
+                    model.decode_mask(latents, exact=True) if config.teacher == "exact" else drawn
+                )
+            logits = decoder(
+                latents
+                + _disturbance(numbers, latents.shape[1:], seed, config.disturbance).to(device)
+            )
         parts = pixel_loss(logits, to_class[target.long()], weights, config.jaccard_weight)
         return parts.total, {"cross_entropy": parts.cross_entropy, "jaccard": parts.jaccard}
 
     with prepared(stream.batch, run.processes, config.batch, loop.accumulate) as batch:
-        averaged = train(decoder, functools.partial(loss, batch), loop, run, config.batch, validate=validate)
+        averaged = train(
+            decoder, functools.partial(loss, batch), loop, run, config.batch, validate=validate
+        )
     assert isinstance(averaged, MaskDecoder)
     model.light_decoder = averaged
     return model.eval()
@@ -120,7 +147,12 @@ def train_light_decoder(
 def _disturbance(numbers: range, shape: torch.Size, seed: int, largest: float) -> Tensor:
     """Noise `(B, C, h, w)` that belongs to the samples' numbers, each of a deviation between 0 and `largest`."""
     generators = [generator(seed, "disturbance", number) for number in numbers]
-    return torch.stack([largest * torch.rand((), generator=g) * torch.randn(shape, generator=g) for g in generators])
+    return torch.stack(
+        [
+            largest * torch.rand((), generator=g) * torch.randn(shape, generator=g)
+            for g in generators
+        ]
+    )
 
 
 def _class_table(model: CamSeg) -> Tensor:
@@ -162,13 +194,18 @@ class DecoderComparison:
 
     @torch.no_grad()
     def _light(self, decoder: nn.Module) -> list[npt.NDArray[np.uint8]]:
-        return [_cut(decoder(latents).argmax(1).to(torch.uint8).cpu(), exact.shape) for latents, exact in self._exact]
+        return [
+            _cut(decoder(latents).argmax(1).to(torch.uint8).cpu(), exact.shape)
+            for latents, exact in self._exact
+        ]
 
     def scores(self, decoder: nn.Module) -> DecoderScores:
         """How a light decoder in evaluation mode does."""
         classes = len(self._model.labels)
         by_light, by_exact, same = Confusion(classes), Confusion(classes), 0.0
-        for (_, indices), (_, exact), light in zip(self._frames, self._exact, self._light(decoder), strict=True):
+        for (_, indices), (_, exact), light in zip(
+            self._frames, self._exact, self._light(decoder), strict=True
+        ):
             by_light.add(indices.numpy(), light)
             by_exact.add(indices.numpy(), exact)
             same += float((light == exact).mean())
@@ -177,14 +214,21 @@ class DecoderComparison:
     def validation(self, decoder: nn.Module) -> Validation:
         """Figures and a picture to watch a training with."""
         found = self.scores(decoder.eval())
-        return {"agreement": found.agreement, "mIoU": found.light.mean_iou()}, self._picture(decoder)
+        return {"agreement": found.agreement, "mIoU": found.light.mean_iou()}, self._picture(
+            decoder
+        )
 
     def _picture(self, decoder: nn.Module) -> npt.NDArray[np.uint8]:
         """Three frames in a row each: image, label, and what the light decoder makes of the label's latents."""
         every = max(1, len(self._frames) // 3)
         images, truths = zip(*self._frames.every(every), strict=True)
         found = [torch.from_numpy(classes) for classes in self._light(decoder)[::every]]
-        return validation_picture(as_first(images).numpy(), as_first(truths).numpy(), as_first(found).numpy(), self._model.labels)
+        return validation_picture(
+            as_first(images).numpy(),
+            as_first(truths).numpy(),
+            as_first(found).numpy(),
+            self._model.labels,
+        )
 
 
 def _cut(classes: Tensor, size: Sequence[int]) -> npt.NDArray[np.uint8]:

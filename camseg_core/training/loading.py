@@ -1,5 +1,7 @@
 """Batches prepared ahead by worker processes, while the device computes the step before."""
 
+import functools
+import hashlib
 import itertools
 import os
 import signal
@@ -8,11 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import cv2
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from camseg_core.errors import CamSegError
-from camseg_core.training.parallel import Processes
+from camseg_core.training.distributed import Processes
+from camseg_core.training.frames import Frames
 
 Batch = Callable[[range], tuple[Tensor, Tensor]]
 """Sample numbers to two tensors of that many rows, the same whenever and wherever it is called."""
@@ -44,7 +48,9 @@ class _Ahead:
         self._answers: Iterator[tuple[Tensor, Tensor] | CamSegError] = iter(())
 
     def close(self) -> None:
-        self._answers = iter(())  # the loader ends its workers with the last reference to what it gives
+        self._answers = iter(
+            ()
+        )  # the loader ends its workers with the last reference to what it gives
 
     def __call__(self, numbers: range) -> tuple[Tensor, Tensor]:
         if next(self._expected, None) != numbers:
@@ -102,3 +108,58 @@ def _await_end(parent: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)
+
+
+Augment = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""An image `(1, 3, H, W)` in 0..1 and its class indices `(1, H, W)` to the same at another size; draws from torch's global generator."""
+
+
+class FrameStream:
+    """Endless passes over `frames`, each shuffled anew. Sample n is the same whoever asks for it, and whenever.
+
+    Without `augment` samples are the frames as they are.
+    """
+
+    def __init__(self, frames: Frames, augment: Augment | None, seed: int) -> None:
+        self._frames, self._augment, self._seed = frames, augment, seed
+        self._order = functools.lru_cache(maxsize=4)(self._shuffled)
+
+    def batch(self, numbers: range) -> tuple[Tensor, Tensor]:
+        """The samples of these numbers: images `(B, 3, h, w)` in 0..1 and class indices `(B, h, w)`, 255 where unlabelled."""
+        images, indices = zip(*(self._sample(number) for number in numbers), strict=True)
+        return torch.cat(images), torch.cat(indices)
+
+    def frame(self, number: int) -> int:
+        """Which frame a sample is of."""
+        epoch, place = divmod(number, len(self._frames))
+        return int(self._order(epoch)[place])
+
+    def _sample(self, number: int) -> tuple[Tensor, Tensor]:
+        frame = self.frame(number)
+        image, indices = (tensor.unsqueeze(0) for tensor in self._frames[frame])
+        image = image.float() / 255
+        if self._augment is None:
+            return image, indices
+        with seeded(self._seed, "augment", number):
+            return self._augment(image, indices)
+
+    def _shuffled(self, epoch: int) -> Tensor:
+        return torch.randperm(len(self._frames), generator=generator(self._seed, "order", epoch))
+
+
+def seed_of(*place: int | str) -> int:
+    """A 63-bit seed from numbers and words such as (seed, "noise", step, sample): the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(repr(place).encode(), digest_size=8).digest(), "big") >> 1
+
+
+def generator(*place: int | str) -> torch.Generator:
+    """A CPU generator that starts from `seed_of(*place)`."""
+    return torch.Generator().manual_seed(seed_of(*place))
+
+
+@contextmanager
+def seeded(*place: int | str) -> Iterator[None]:
+    """torch's global generator starts from `seed_of(*place)` inside, and is as it was before afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed_of(*place))
+        yield

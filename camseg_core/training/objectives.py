@@ -10,16 +10,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from camseg_core.diffusion.samplers import SamplerOptions, ddim
 from camseg_core.errors import ConfigError
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.loss import add_noise, published_loss
-from camseg_core.model.samplers import SamplerOptions, ddim
+from camseg_core.training.distributed import Processes
 from camseg_core.training.frames import fill_unlabelled
-from camseg_core.training.loading import Batch
-from camseg_core.training.loop import LoopConfig, Loss
-from camseg_core.training.parallel import Processes
-from camseg_core.training.pixel_loss import pixel_loss
-from camseg_core.training.seeds import generator
+from camseg_core.training.loading import Batch, generator
+from camseg_core.training.losses import add_noise, pixel_loss, published_loss
+from camseg_core.training.trainer import LoopConfig, Loss
 
 
 @dataclass(frozen=True)
@@ -53,12 +51,25 @@ class TaskLoss:
     chains: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if min(self.latent_weight, self.jaccard_weight, self.decoder_joins, self.late_from, self.balanced_until) < 0:
-            raise ConfigError("latent_weight, jaccard_weight, decoder_joins, late_from and balanced_until are 0 or more")
+        if (
+            min(
+                self.latent_weight,
+                self.jaccard_weight,
+                self.decoder_joins,
+                self.late_from,
+                self.balanced_until,
+            )
+            < 0
+        ):
+            raise ConfigError(
+                "latent_weight, jaccard_weight, decoder_joins, late_from and balanced_until are 0 or more"
+            )
         if not (0 <= self.own_share < 1 and 0 <= self.late_own_share < 1):
             raise ConfigError("own_share and late_own_share are shares from 0 to below 1")
         if any(steps < 2 for steps in self.chains):
-            raise ConfigError(f"chains is {list(self.chains)}; it lists numbers of steps from 2 up (one step is always trained)")
+            raise ConfigError(
+                f"chains is {list(self.chains)}; it lists numbers of steps from 2 up (one step is always trained)"
+            )
 
     def judged_call(self, step: int) -> tuple[int, int] | None:
         """The chain whose estimate is judged at a training step: its number of steps and which call, counted from 0; they take turns."""
@@ -67,7 +78,11 @@ class TaskLoss:
 
     def class_weights(self, balanced: Tensor, step: int) -> Tensor:
         """The weights of the classes at a step, on their way from `balanced` `(K,)` to all ones."""
-        return balanced ** max(0.0, 1 - step / self.balanced_until) if self.balanced_until else torch.ones_like(balanced)
+        return (
+            balanced ** max(0.0, 1 - step / self.balanced_until)
+            if self.balanced_until
+            else torch.ones_like(balanced)
+        )
 
 
 Cut = Literal["clamp", "truncate"]
@@ -100,28 +115,49 @@ class Draws:
         """`denoised` is (N, C). `all_hidden` is the share of steps that hide the whole mask; the others hide a share that is drawn from
         a normal distribution around 1 of deviation 0.25 and, see `Cut`, brought to 0.7..1."""
         generators = [generator(seed, "noise", number) for number in numbers]
-        noises = tuple(torch.stack([torch.randn(denoised, generator=g) for g in generators]) for _ in range(2))
-        steps = torch.stack([torch.randint(noise_steps, denoised[:1], generator=g) for g in generators])
+        noises = tuple(
+            torch.stack([torch.randn(denoised, generator=g) for g in generators]) for _ in range(2)
+        )
+        steps = torch.stack(
+            [torch.randint(noise_steps, denoised[:1], generator=g) for g in generators]
+        )
         shared = generator(seed, "hidden", step)
         everything = torch.rand((), generator=shared) < all_hidden
         count = tokens if everything else _hidden_tokens(tokens, shared, cut)
-        order = torch.stack([torch.rand(tokens, generator=g).argsort().argsort() for g in generators])
+        order = torch.stack(
+            [torch.rand(tokens, generator=g).argsort().argsort() for g in generators]
+        )
         return Draws((noises[0], noises[1]), steps, order < count)
 
-    def repeated(self, times: int, numbers: range, seed: int, noise_steps: int) -> tuple[Tensor, Tensor]:
+    def repeated(
+        self, times: int, numbers: range, seed: int, noise_steps: int
+    ) -> tuple[Tensor, Tensor]:
         """Noise `(times·B, N, C)` and diffusion steps `(times·B, N)`: these first, then others of the same samples, on their device."""
         noises, steps = [self.noises[0]], [self.steps]
         for time in range(1, times):
             generators = [generator(seed, "noise", number, time) for number in numbers]
-            noises.append(torch.stack([torch.randn(self.noises[0].shape[1:], generator=g) for g in generators]).to(self.steps.device))
+            noises.append(
+                torch.stack(
+                    [torch.randn(self.noises[0].shape[1:], generator=g) for g in generators]
+                ).to(self.steps.device)
+            )
             steps.append(
-                torch.stack([torch.randint(noise_steps, self.steps.shape[1:], generator=g) for g in generators]).to(self.steps.device)
+                torch.stack(
+                    [
+                        torch.randint(noise_steps, self.steps.shape[1:], generator=g)
+                        for g in generators
+                    ]
+                ).to(self.steps.device)
             )
         return torch.cat(noises), torch.cat(steps)
 
     def to(self, device: torch.device) -> "Draws":
         """The same on a device."""
-        return Draws((self.noises[0].to(device), self.noises[1].to(device)), self.steps.to(device), self.hidden.to(device))
+        return Draws(
+            (self.noises[0].to(device), self.noises[1].to(device)),
+            self.steps.to(device),
+            self.hidden.to(device),
+        )
 
 
 def _hidden_tokens(tokens: int, random: torch.Generator, cut: Cut) -> int:
@@ -164,46 +200,84 @@ def task_objective(
         codec.decoder.requires_grad_(joined)
         numbers = among.samples(step, size, part, loop.accumulate)
         images, cpu_indices = batch(numbers)
-        filled, indices = fill_unlabelled(cpu_indices).to(among.device), cpu_indices.to(among.device)
+        filled, indices = (
+            fill_unlabelled(cpu_indices).to(among.device),
+            cpu_indices.to(among.device),
+        )
         with torch.no_grad(), loop.autocast(among.device):
             latents = codec.encode(filled).float()
         tokens, grid = model.to_tokens(latents)
         clean, cells = model.to_denoised(latents)
         draws = Draws.of(
-            numbers, step, loop.seed, (clean.shape[1], clean.shape[2]), tokens.shape[1], len(model.schedule.timesteps), all_hidden, cut
+            numbers,
+            step,
+            loop.seed,
+            (clean.shape[1], clean.shape[2]),
+            tokens.shape[1],
+            len(model.schedule.timesteps),
+            all_hidden,
+            cut,
         ).to(among.device)
         start, noise = draws.noises
         share = config.late_own_share if step >= config.late_from else config.own_share
-        own = min(round(share * len(numbers)), len(numbers) - 1)  # one at least starts from the truth
+        own = min(
+            round(share * len(numbers)), len(numbers) - 1
+        )  # one at least starts from the truth
         with loop.autocast(among.device):
             features = model.image_features(images.to(among.device) * 255)
             condition = model.conditions(features, tokens, draws.hidden).flatten(0, 1)
 
             def estimate(x: Tensor, steps: Tensor) -> Tensor:
-                return model.denoiser(x.flatten(0, 1), steps.flatten(), condition).float().view_as(clean)
+                return (
+                    model.denoiser(x.flatten(0, 1), steps.flatten(), condition)
+                    .float()
+                    .view_as(clean)
+                )
 
             first = estimate(start, torch.full_like(draws.steps, last))
             base = torch.cat([first[:own].detach(), clean[own:]])
-            noisy = add_noise(base.flatten(0, 1), noise.flatten(0, 1), draws.steps.flatten(), model.schedule).view_as(clean)
+            noisy = add_noise(
+                base.flatten(0, 1), noise.flatten(0, 1), draws.steps.flatten(), model.schedule
+            ).view_as(clean)
             steps = draws.steps
             if own and (judged := config.judged_call(step)) is not None:
-                met, number = met_by_ddim(model, condition.unflatten(0, clean.shape[:2])[:own], start[:own], *judged)
-                noisy, steps = torch.cat([met, noisy[own:]]), torch.cat([torch.full_like(steps[:own], number), steps[own:]])
+                met, number = met_by_ddim(
+                    model, condition.unflatten(0, clean.shape[:2])[:own], start[:own], *judged
+                )
+                noisy, steps = (
+                    torch.cat([met, noisy[own:]]),
+                    torch.cat([torch.full_like(steps[:own], number), steps[own:]]),
+                )
             later = estimate(noisy, steps)
             true = slice(own, 2 * own) if joined else slice(0, 0)
-            logits = codec.decode(model.to_latents(torch.cat([first, later[:own], clean[true]]), cells))
+            logits = codec.decode(
+                model.to_latents(torch.cat([first, later[:own], clean[true]]), cells)
+            )
         chosen = _for_cells(draws.hidden, grid, cells)
-        squared = (first - clean).square().mean(2)[chosen].mean() + (later - clean).square().mean(2)[own:][chosen[own:]].mean()
+        squared = (first - clean).square().mean(2)[chosen].mean() + (later - clean).square().mean(
+            2
+        )[own:][chosen[own:]].mean()
         truth = torch.cat([indices, indices[:own], indices[true]])
-        pixels = pixel_loss(logits, truth, config.class_weights(weights, step).to(among.device), config.jaccard_weight)
-        figures = {"latents": squared.item(), "cross_entropy": pixels.cross_entropy, "jaccard": pixels.jaccard}
+        pixels = pixel_loss(
+            logits,
+            truth,
+            config.class_weights(weights, step).to(among.device),
+            config.jaccard_weight,
+        )
+        figures = {
+            "latents": squared.item(),
+            "cross_entropy": pixels.cross_entropy,
+            "jaccard": pixels.jaccard,
+        }
         return config.latent_weight * squared + pixels.total, figures
 
     return loss
 
 
 @torch.no_grad()
-def met_by_ddim(model: CamSeg, condition: Tensor, start: Tensor, steps: int, call: int) -> tuple[Tensor, int]:
+def met_by_ddim(
+    model: CamSeg, condition: Tensor, start: Tensor, steps: int, call: int
+) -> tuple[Tensor, int]:
     """What DDIM in so many steps hands to the head at its `call`-th call, like `start` `(B, N, C)`, and the step number it names."""
     seen: list[tuple[Tensor, int]] = []
     flat = condition.flatten(0, 1)
@@ -216,13 +290,27 @@ def met_by_ddim(model: CamSeg, condition: Tensor, start: Tensor, steps: int, cal
         return torch.zeros_like(start[0])
 
     options = SamplerOptions(steps, model.config.temperature)
-    ddim(denoise, start.flatten(0, 1), model.schedule, options, no_noise, model.config.denoiser.prediction)
+    ddim(
+        denoise,
+        start.flatten(0, 1),
+        model.schedule,
+        options,
+        no_noise,
+        model.config.denoiser.prediction,
+    )
     x, number = seen[call]
     return x.view_as(start), number
 
 
 def published_objective(
-    model: CamSeg, batch: Batch, size: int, all_hidden: float, loop: LoopConfig, among: Processes, repeats: int = 1, cut: Cut = "clamp"
+    model: CamSeg,
+    batch: Batch,
+    size: int,
+    all_hidden: float,
+    loop: LoopConfig,
+    among: Processes,
+    repeats: int = 1,
+    cut: Cut = "clamp",
 ) -> Loss:
     """For the published layout; `batch` gives latents of the image and of the mask drawn as a picture, each `(B, c, h, w)`.
 
@@ -237,14 +325,30 @@ def published_objective(
         tokens, _ = model.to_tokens(image)
         clean, grid = model.to_tokens(mask)
         noise_steps = len(model.schedule.timesteps)
-        draws = Draws.of(numbers, step, loop.seed, (clean.shape[1], clean.shape[2]), clean.shape[1], noise_steps, all_hidden, cut).to(
-            among.device
+        draws = Draws.of(
+            numbers,
+            step,
+            loop.seed,
+            (clean.shape[1], clean.shape[2]),
+            clean.shape[1],
+            noise_steps,
+            all_hidden,
+            cut,
+        ).to(among.device)
+        noise, steps = (
+            drawn.flatten(0, 1)
+            for drawn in draws.repeated(repeats, numbers, loop.seed, noise_steps)
         )
-        noise, steps = (drawn.flatten(0, 1) for drawn in draws.repeated(repeats, numbers, loop.seed, noise_steps))
         flat = clean.flatten(0, 1).repeat(repeats, 1)
         with loop.autocast(among.device):
-            condition = model.transformer(tokens, grid, clean, draws.hidden).flatten(0, 1).repeat(repeats, 1)
-            output = model.denoiser(add_noise(flat, noise, steps, model.schedule), steps, condition).float()
+            condition = (
+                model.transformer(tokens, grid, clean, draws.hidden)
+                .flatten(0, 1)
+                .repeat(repeats, 1)
+            )
+            output = model.denoiser(
+                add_noise(flat, noise, steps, model.schedule), steps, condition
+            ).float()
         error, bound = published_loss(output, flat, noise, steps, model.schedule)
         chosen = draws.hidden.flatten().repeat(repeats)
         squared, bits = error[chosen].mean(), bound[chosen].mean()
@@ -256,4 +360,6 @@ def published_objective(
 def _for_cells(hidden: Tensor, grid: tuple[int, int], cells: tuple[int, int]) -> Tensor:
     """Flags of tokens `(B, L)` for what the head denoises `(B, N)`: each token spreads over its square."""
     times = cells[0] // grid[0]
-    return hidden.unflatten(1, grid).repeat_interleave(times, 1).repeat_interleave(times, 2).flatten(1)
+    return (
+        hidden.unflatten(1, grid).repeat_interleave(times, 1).repeat_interleave(times, 2).flatten(1)
+    )

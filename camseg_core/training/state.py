@@ -14,16 +14,21 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.swa_utils import AveragedModel
 
+from camseg_core.atomic_write import replacing
 from camseg_core.errors import CamSegError
-from camseg_core.replacing import replacing
-from camseg_core.training.parallel import split_like, whole
+from camseg_core.training.distributed import split_like, whole
 
 
 class TrainingState:
     """Weights, their running average, the optimiser's moments and the gradient scale of fp16, kept in one safetensors file."""
 
     def __init__(
-        self, path: Path, module: nn.Module, averaged: AveragedModel, optimizer: torch.optim.Optimizer, scaler: GradScaler
+        self,
+        path: Path,
+        module: nn.Module,
+        averaged: AveragedModel,
+        optimizer: torch.optim.Optimizer,
+        scaler: GradScaler,
     ) -> None:
         self.path = path
         self._modules = {"module": module, "averaged": averaged}
@@ -77,7 +82,9 @@ class TrainingState:
                 for name, tensor in module.state_dict().items():
                     saved = file.get_tensor(f"{part}.{name}")
                     if saved.shape != tensor.shape:
-                        raise ValueError(f"{part}.{name} is {tuple(saved.shape)} in the file and {tuple(tensor.shape)} in the model")
+                        raise ValueError(
+                            f"{part}.{name} is {tuple(saved.shape)} in the file and {tuple(tensor.shape)} in the model"
+                        )
                     tensor.copy_(split_like(saved, tensor))
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
@@ -87,9 +94,16 @@ class TrainingState:
                 _, index, entry = name.split(".", 2)
                 tensor = file.get_tensor(name)
                 reference = parameters[int(index)]
-                state.setdefault(int(index), {})[entry] = split_like(tensor, reference) if tensor.shape == reference.shape else tensor
-        self._optimizer.load_state_dict({"state": state, "param_groups": self._optimizer.state_dict()["param_groups"]})
+                state.setdefault(int(index), {})[entry] = (
+                    split_like(tensor, reference) if tensor.shape == reference.shape else tensor
+                )
+        self._optimizer.load_state_dict(
+            {"state": state, "param_groups": self._optimizer.state_dict()["param_groups"]}
+        )
         if self._scaler.is_enabled() and "scaler.scale" in names:
-            scale = {name: file.get_tensor(f"scaler.{name}").item() for name in ("scale", "_growth_tracker")}
+            scale = {
+                name: file.get_tensor(f"scaler.{name}").item()
+                for name in ("scale", "_growth_tracker")
+            }
             scale["_growth_tracker"] = int(scale["_growth_tracker"])
             self._scaler.load_state_dict(self._scaler.state_dict() | scale)

@@ -11,22 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from camseg_core.data.augment import Augment
-from camseg_core.data.vary import Variation, Vary
+from camseg_core.config.model import CamSegConfig
+from camseg_core.data.augmentation import Augment, Variation, Vary
+from camseg_core.diffusion.samplers import SamplerOptions
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import Confusion
 from camseg_core.labels import UNLABELLED
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.config import CamSegConfig
-from camseg_core.model.samplers import SamplerOptions
-from camseg_core.training.autoencoder import pad_to_multiple
+from camseg_core.training.distributed import recompute_blocks
 from camseg_core.training.frames import Frames
 from camseg_core.training.latents import FreshLatents, KeptLatents
-from camseg_core.training.loading import Batch, prepared
-from camseg_core.training.loop import LoopConfig, Loss, Run, Validation, train
+from camseg_core.training.loading import Batch, FrameStream, prepared
+from camseg_core.training.mask_autoencoder import pad_to_multiple
 from camseg_core.training.objectives import Cut, TaskLoss, published_objective, task_objective
-from camseg_core.training.parallel import recompute_blocks
-from camseg_core.training.stream import FrameStream
+from camseg_core.training.trainer import LoopConfig, Loss, Run, Validation, train
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,11 @@ class TransformerTraining:
     the head's blocks for the backward pass, which computes the rest again. `task` is the loss of models with a mask autoencoder.
     """
 
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=4000, lr=1e-3, warmup=100, ema_decay=0.998, validate_every=400))
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=4000, lr=1e-3, warmup=100, ema_decay=0.998, validate_every=400
+        )
+    )
     batch: int = 6
     augment: Literal["crop", "vary", "flip", "none"] = "crop"
     crop: tuple[int, int] = (256, 352)
@@ -63,7 +65,9 @@ class TransformerTraining:
         if self.repeats < 1:
             raise ConfigError(f"repeats is {self.repeats}; it is at least 1")
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
-            raise ConfigError(f"crop_area is {self.crop_area}; it is two rising shares above 0 and up to 1")
+            raise ConfigError(
+                f"crop_area is {self.crop_area}; it is two rising shares above 0 and up to 1"
+            )
         if not 0 <= self.all_hidden <= 1:
             raise ConfigError(f"all_hidden is {self.all_hidden}; it is a share from 0 to 1")
 
@@ -74,19 +78,29 @@ class TransformerTraining:
             ConfigError: the crop does not fit the model, or the way of augmenting does not; or it has a part that is trained afterwards.
         """
         if any(side % model.size_multiple for side in self.crop):
-            raise ConfigError(f"training.crop is {list(self.crop)}: {model.name} needs multiples of {model.size_multiple}")
+            raise ConfigError(
+                f"training.crop is {list(self.crop)}: {model.name} needs multiples of {model.size_multiple}"
+            )
         if model.light_decoder is not None:
-            raise ConfigError(f"{model.name} has a light_decoder, which this does not train: leave it out, and add it with distill-decoder")
+            raise ConfigError(
+                f"{model.name} has a light_decoder, which this does not train: leave it out, and add it with distill-decoder"
+            )
         if model.mask_autoencoder is not None and self.augment not in ("crop", "vary"):
             raise ConfigError(
                 f"training.augment is {self.augment}: models with a mask autoencoder train on random crops or views (augment: crop or vary)"
             )
         if model.mask_autoencoder is not None and self.repeats > 1:
-            raise ConfigError(f"training.repeats is {self.repeats}: it is for the published layout; {model.name} takes 1")
+            raise ConfigError(
+                f"training.repeats is {self.repeats}: it is for the published layout; {model.name} takes 1"
+            )
 
 
 def train_transformer(
-    config: TransformerTraining, model: CamSeg, frames: Frames, run: Run, validate: Callable[[nn.Module], Validation] | None = None
+    config: TransformerTraining,
+    model: CamSeg,
+    frames: Frames,
+    run: Run,
+    validate: Callable[[nn.Module], Validation] | None = None,
 ) -> CamSeg:
     """Train `model` on `frames` and return the averaged model.
 
@@ -94,13 +108,19 @@ def train_transformer(
         ConfigError: the crop does not fit the model, or the way of augmenting does not.
     """
     config.check(model.config)
-    device, seed, loop = run.processes.device, config.loop.seed, config.loop.in_steps(len(frames), config.batch)
+    device, seed, loop = (
+        run.processes.device,
+        config.loop.seed,
+        config.loop.in_steps(len(frames), config.batch),
+    )
     model.to(device, memory_format=loop.memory_format)  # type: ignore[call-overload]
     codec = model.mask_autoencoder or model.autoencoder
     assert codec is not None
     codec.eval().requires_grad_(False)
     if model.mask_autoencoder is not None:
-        model.mask_autoencoder.decoder.requires_grad_(True)  # known to the optimiser; the objective says when it learns
+        model.mask_autoencoder.decoder.requires_grad_(
+            True
+        )  # known to the optimiser; the objective says when it learns
     if config.recompute_blocks:
         recompute_blocks(model)
     stream = FrameStream(frames, _augmentation(config), seed)
@@ -108,7 +128,11 @@ def train_transformer(
     def rate(name: str) -> float:
         if name.startswith("mask_autoencoder."):
             return config.decoder_lr
-        return config.backbone_lr if name.startswith(("image_encoder.stem", "image_encoder.blocks")) else 1.0
+        return (
+            config.backbone_lr
+            if name.startswith(("image_encoder.stem", "image_encoder.blocks"))
+            else 1.0
+        )
 
     with prepared(stream.batch, run.processes, config.batch, loop.accumulate) as batch:
         loss = _objective(config, loop, model, frames, batch, run)
@@ -117,17 +141,30 @@ def train_transformer(
     return averaged.eval()
 
 
-def _objective(config: TransformerTraining, loop: LoopConfig, model: CamSeg, frames: Frames, batch: Batch, run: Run) -> Loss:
+def _objective(
+    config: TransformerTraining,
+    loop: LoopConfig,
+    model: CamSeg,
+    frames: Frames,
+    batch: Batch,
+    run: Run,
+) -> Loss:
     shared = (config.all_hidden, loop, run.processes)
     if model.mask_autoencoder is not None:
         weights = frames.class_weights(len(model.labels))
-        return task_objective(model, batch, config.batch, weights, config.task, *shared, config.hidden_cut)
+        return task_objective(
+            model, batch, config.batch, weights, config.task, *shared, config.hidden_cut
+        )
     if config.augment in ("crop", "vary"):
         latents: Batch = FreshLatents(model, batch, run.processes.device)
     else:
         path = _latents_file(config, run.folder)
-        latents = KeptLatents(model, frames, config.crop, config.augment == "flip", loop.seed, path, run.processes)
-    return published_objective(model, latents, config.batch, *shared, config.repeats, config.hidden_cut)
+        latents = KeptLatents(
+            model, frames, config.crop, config.augment == "flip", loop.seed, path, run.processes
+        )
+    return published_objective(
+        model, latents, config.batch, *shared, config.repeats, config.hidden_cut
+    )
 
 
 def _augmentation(config: TransformerTraining) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -147,17 +184,27 @@ def seen_size(config: TransformerTraining, model: CamSeg) -> tuple[int, int] | N
 
 
 def confusion_of(
-    model: CamSeg, frames: Frames, sampler: str = "one_step", steps: int = 10, size: tuple[int, int] | None = None
+    model: CamSeg,
+    frames: Frames,
+    sampler: str = "one_step",
+    steps: int = 10,
+    size: tuple[int, int] | None = None,
 ) -> Confusion:
     """Confusion over class indices on whole frames, see `class_indices`; `steps` is for the samplers that take several."""
     confusion = Confusion(len(model.labels))
-    for (_, indices), predicted in zip(frames, class_indices(model, frames, sampler, steps, size), strict=True):
+    for (_, indices), predicted in zip(
+        frames, class_indices(model, frames, sampler, steps, size), strict=True
+    ):
         confusion.add(indices.numpy(), predicted)
     return confusion
 
 
 def class_indices(
-    model: CamSeg, frames: Frames, sampler: str = "one_step", steps: int = 10, size: tuple[int, int] | None = None
+    model: CamSeg,
+    frames: Frames,
+    sampler: str = "one_step",
+    steps: int = 10,
+    size: tuple[int, int] | None = None,
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """Predicted class indices `(H, W)` of whole frames, one after the other, 255 where the model names a class that its labels lack.
 
@@ -166,15 +213,21 @@ def class_indices(
     """
     device, autoencoder = model.pixel_mean.device, model.autoencoder is not None
     to_index = torch.full((256,), UNLABELLED, dtype=torch.uint8)
-    to_index[[label.id for label in model.labels]] = torch.arange(len(model.labels), dtype=torch.uint8)
+    to_index[[label.id for label in model.labels]] = torch.arange(
+        len(model.labels), dtype=torch.uint8
+    )
     for image, _ in frames:
         pixels = image.unsqueeze(0).float()
         if size is not None:
             pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
         height, width = pixels.shape[2:]
         pixels = pad_to_multiple(pixels, model.config.size_multiple).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=not autoencoder):  # pictures are decoded by colour: keep their precision
-            ids = model.segment(pixels, sampler, SamplerOptions(steps, model.config.temperature)).cpu()[:, :height, :width]
+        with torch.autocast(
+            device.type, torch.bfloat16, enabled=not autoencoder
+        ):  # pictures are decoded by colour: keep their precision
+            ids = model.segment(
+                pixels, sampler, SamplerOptions(steps, model.config.temperature)
+            ).cpu()[:, :height, :width]
         if ids.shape[1:] != image.shape[1:]:
             ids = F.interpolate(ids.unsqueeze(1), image.shape[1:], mode="nearest-exact").squeeze(1)
         yield to_index[ids[0].long()].numpy()

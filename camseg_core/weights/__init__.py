@@ -23,5 +23,7 @@ def checkpoint_folder(model: str | Path) -> Path:
         return _BUNDLED / str(model)
     folder = Path(model)
     if not folder.is_dir():
-        raise ModelError(f"no model {str(model)!r}: it is neither a folder nor one of the bundled models ({', '.join(bundled_models())})")
+        raise ModelError(
+            f"no model {str(model)!r}: it is neither a folder nor one of the bundled models ({', '.join(bundled_models())})"
+        )
     return folder

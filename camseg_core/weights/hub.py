@@ -17,7 +17,9 @@ from huggingface_hub.file_download import DryRunFileInfo
 from camseg_core.errors import ModelError
 
 
-def download(repository: str, names: tuple[str, ...], revision: str | None, report: Callable[[str], None]) -> tuple[Path, ...]:
+def download(
+    repository: str, names: tuple[str, ...], revision: str | None, report: Callable[[str], None]
+) -> tuple[Path, ...]:
     """The files of a repository as paths in the hub's cache, all from one commit; only what is not there yet is downloaded.
 
     `revision` is a branch, tag or commit (without it, the main branch). `report` is told each file's size before the first is fetched. An
@@ -34,13 +36,28 @@ def download(repository: str, names: tuple[str, ...], revision: str | None, repo
             assert isinstance(file, DryRunFileInfo)
             files.append(file)
             size = "of unknown size" if file.file_size is None else f"{file.file_size / 1e6:.1f} MB"
-            report(f"{repository}@{file.commit_hash[:12]} {name}: {size}, {'in the cache' if file.is_cached else 'to download'}")
+            report(
+                f"{repository}@{file.commit_hash[:12]} {name}: {size}, {'in the cache' if file.is_cached else 'to download'}"
+            )
         # by the branch's name: by the commit, the cache would not know the branch when offline
-        paths = [str(hf_hub_download(repository, name := each.filename, revision=revision)) for each in files]
-    except (OSError, HFValidationError) as error:  # the client's errors of every kind but the second are OSErrors
-        raise ModelError(f"cannot download {name} of {repository}: {_reason(error, revision)}") from error
-    if paths != [file.local_path for file in files] or len({file.commit_hash for file in files}) > 1:
-        raise ModelError(f"{repository} was changed on the hub during the download: start it again, or name a commit with --revision")
+        paths = [
+            str(hf_hub_download(repository, name := each.filename, revision=revision))
+            for each in files
+        ]
+    except (
+        OSError,
+        HFValidationError,
+    ) as error:  # the client's errors of every kind but the second are OSErrors
+        raise ModelError(
+            f"cannot download {name} of {repository}: {_reason(error, revision)}"
+        ) from error
+    if (
+        paths != [file.local_path for file in files]
+        or len({file.commit_hash for file in files}) > 1
+    ):
+        raise ModelError(
+            f"{repository} was changed on the hub during the download: start it again, or name a commit with --revision"
+        )
     return tuple(map(Path, paths))
 
 
@@ -57,5 +74,7 @@ def _reason(error: Exception, revision: str | None) -> str:
     if isinstance(error, RepositoryNotFoundError):
         return "the hub has no such repository, or it is private"
     if isinstance(error, EntryNotFoundError):
-        return "the repository has no such file in this revision; name an earlier one with --revision"
+        return (
+            "the repository has no such file in this revision; name an earlier one with --revision"
+        )
     return " ".join(str(error).split()) or type(error).__name__

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from camseg_core.model.config import CamSegConfig
-from camseg_core.model.sizes import CAM_SEG_BASE_768
+from camseg_core.config.model import CamSegConfig
+from camseg_core.config.named_models import CAM_SEG_BASE_768
 
 
 @dataclass(frozen=True)

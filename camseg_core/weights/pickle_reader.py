@@ -79,7 +79,9 @@ def read_pickle(stream: IO[bytes], left: int) -> Pickled:
     """
     machine = _Machine()
     try:
-        bounded = cast(IO[bytes], _Bounded(stream, min(left, MAX_BYTES)))  # genops calls read and readline, nothing else
+        bounded = cast(
+            IO[bytes], _Bounded(stream, min(left, MAX_BYTES))
+        )  # genops calls read and readline, nothing else
         for count, (opcode, argument, _) in enumerate(pickletools.genops(bounded)):
             if count >= MAX_OPCODES:
                 raise UnreadablePickle(f"more than {MAX_OPCODES} instructions")
@@ -111,7 +113,15 @@ class _Bounded:
 
 _PUSHED = (
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+    *(
+        "STRING",
+        "BINSTRING",
+        "SHORT_BINSTRING",
+        "UNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE",
+        "BINUNICODE8",
+    ),
     *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 )
 _FRESH: dict[str, Callable[[], object]] = {
@@ -212,7 +222,13 @@ class _Machine:
                 self.stack.append(_named(argument))
             case "STACK_GLOBAL":
                 attribute, module = self.pop(), self.pop()
-                self.stack.append(_named(f"{module} {attribute}" if isinstance(module, str) and isinstance(attribute, str) else None))
+                self.stack.append(
+                    _named(
+                        f"{module} {attribute}"
+                        if isinstance(module, str) and isinstance(attribute, str)
+                        else None
+                    )
+                )
             case "REDUCE" | "NEWOBJ":
                 arguments, what = self.pop(), self.pop()
                 self.stack.append(self._called(what, arguments))
@@ -228,7 +244,9 @@ class _Machine:
             case "BUILD":
                 state, target = self.pop(), self._top()
                 if isinstance(target, argparse.Namespace) and isinstance(state, dict):
-                    vars(target).update((key, value) for key, value in state.items() if isinstance(key, str))
+                    vars(target).update(
+                        (key, value) for key, value in state.items() if isinstance(key, str)
+                    )
             case "BINPERSID":
                 self.stack.append(self._persistent(self.pop()))
             case "PERSID" | "EXT1" | "EXT2" | "EXT4":
@@ -259,7 +277,11 @@ class _Machine:
         build = _BUILDERS.get(what.name)
         if build is None or not isinstance(arguments, tuple):
             return Inert(what.name)
-        self.copied += sum(len(each) for each in arguments if isinstance(each, str | list | tuple | dict | set | frozenset))
+        self.copied += sum(
+            len(each)
+            for each in arguments
+            if isinstance(each, str | list | tuple | dict | set | frozenset)
+        )
         if self.copied > MAX_COPIED:
             raise UnreadablePickle(f"more than {MAX_COPIED} items are copied")
         try:
@@ -270,7 +292,14 @@ class _Machine:
     def _persistent(self, identity: object) -> object:
         """A storage, as `torch.save` names it: ("storage", class, key, device, elements), in the legacy format with a view behind."""
         match identity:
-            case ("storage", Global(name), str(key), _, int(elements)) | ("storage", Global(name), str(key), _, int(elements), None):
+            case ("storage", Global(name), str(key), _, int(elements)) | (
+                "storage",
+                Global(name),
+                str(key),
+                _,
+                int(elements),
+                None,
+            ):
                 storage = Storage(key, name.rpartition(".")[2], elements)
                 known = self.storages.setdefault(key, storage)
                 if (known.kind, known.elements) != (storage.kind, storage.elements):
@@ -342,8 +371,14 @@ def _size(value: object) -> int:
     return value
 
 
-def _tensor(storage: object, offset: object, shape: object, stride: object, *rest: object) -> StoredTensor:
-    result = StoredTensor(storage, _size(offset), _sizes(shape), _sizes(stride)) if isinstance(storage, Storage) else None
+def _tensor(
+    storage: object, offset: object, shape: object, stride: object, *rest: object
+) -> StoredTensor:
+    result = (
+        StoredTensor(storage, _size(offset), _sizes(shape), _sizes(stride))
+        if isinstance(storage, Storage)
+        else None
+    )
     if result is None or len(result.shape) != len(result.stride):
         raise TypeError
     return result

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from camseg_core.config.model import CamSegConfig
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.config import CamSegConfig
 from camseg_core.weights.pickle_reader import Inert, StoredTensor
 from camseg_core.weights.torch_file import TorchFile
 
@@ -44,14 +44,20 @@ def published_shapes(config: CamSegConfig) -> tuple[Shapes, Shapes]:
     Raises:
         ConfigError: the configuration has another layout.
     """
-    if config.autoencoder is None or config.transformer.fusion != "sequence" or config.light_decoder is not None:
+    if (
+        config.autoencoder is None
+        or config.transformer.fusion != "sequence"
+        or config.light_decoder is not None
+    ):
         raise ConfigError(
             f"{config.name} does not have the published layout: that has an autoencoder of pictures, fusion sequence and no light decoder"
         )
     with torch.device("meta"):
         model = CamSeg(config)
     assert model.autoencoder is not None
-    rest = dict(model.transformer.state_dict()) | {f"{_HEAD}{name}": each for name, each in model.denoiser.state_dict().items()}
+    rest = dict(model.transformer.state_dict()) | {
+        f"{_HEAD}{name}": each for name, each in model.denoiser.state_dict().items()
+    }
     return _shapes(model.autoencoder.state_dict()), _shapes(rest)
 
 
@@ -73,7 +79,12 @@ def empty_folder(out: Path) -> None:
 
 
 def import_published(
-    autoencoder: Path, transformer: Path, out: Path, config: CamSegConfig, ema: bool = False, dtype: torch.dtype = torch.float32
+    autoencoder: Path,
+    transformer: Path,
+    out: Path,
+    config: CamSegConfig,
+    ema: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> Imported:
     """Write the checkpoint folder `out` from the two published files.
 
@@ -86,7 +97,12 @@ def import_published(
     of_autoencoder, of_transformer = published_shapes(config)
     first, second = TorchFile(autoencoder), TorchFile(transformer)
     parts = [
-        (first, _AUTOENCODER, _without_loss(_entry(first, _AUTOENCODER, _ENTRY[_AUTOENCODER])), of_autoencoder),
+        (
+            first,
+            _AUTOENCODER,
+            _without_loss(_entry(first, _AUTOENCODER, _ENTRY[_AUTOENCODER])),
+            of_autoencoder,
+        ),
         (second, _TRANSFORMER, _transformer_entry(second, ema), of_transformer),
     ]
     found = [_matching(file, part, entry, shapes) for file, part, entry, shapes in parts]
@@ -103,7 +119,12 @@ def import_published(
     model.load_state_dict(state, assign=True)
     _save(model, out, dtype)
     every = _entry(first, _AUTOENCODER, _ENTRY[_AUTOENCODER])
-    return Imported(out, sum(each.numel() for each in state.values()), len(every) - len(parts[0][2]), _arguments(second))
+    return Imported(
+        out,
+        sum(each.numel() for each in state.values()),
+        len(every) - len(parts[0][2]),
+        _arguments(second),
+    )
 
 
 def _shapes(state: Mapping[str, Tensor]) -> Shapes:
@@ -112,7 +133,11 @@ def _shapes(state: Mapping[str, Tensor]) -> Shapes:
 
 def _own_name(part: str, name: str) -> str:
     """The name that `CamSeg` gives a parameter of a published file."""
-    return f"denoiser.{name.removeprefix(_HEAD)}" if part == _TRANSFORMER and name.startswith(_HEAD) else f"{part}.{name}"
+    return (
+        f"denoiser.{name.removeprefix(_HEAD)}"
+        if part == _TRANSFORMER and name.startswith(_HEAD)
+        else f"{part}.{name}"
+    )
 
 
 def _save(model: CamSeg, out: Path, dtype: torch.dtype) -> None:
@@ -128,10 +153,14 @@ def _entry(file: TorchFile, part: str, name: str) -> dict[object, object]:
     """The weights that a file has under `name`, before they are checked."""
     content = file.content
     if not isinstance(content, dict):
-        raise ModelError(f"{file.path} is no published {part}: it holds {_described(content)}, not a dict with {name!r}")
+        raise ModelError(
+            f"{file.path} is no published {part}: it holds {_described(content)}, not a dict with {name!r}"
+        )
     other = _TRANSFORMER if part == _AUTOENCODER else _AUTOENCODER
     if name not in content and _ENTRY[other] in content:
-        raise ModelError(f"{file.path} looks like the {other}'s file, not the {part}'s: are --autoencoder and --transformer swapped?")
+        raise ModelError(
+            f"{file.path} looks like the {other}'s file, not the {part}'s: are --autoencoder and --transformer swapped?"
+        )
     found = content.get(name)
     if not isinstance(found, dict):
         entries = ", ".join(printable(key) for key in list(content)[:12]) or "nothing"
@@ -142,7 +171,11 @@ def _entry(file: TorchFile, part: str, name: str) -> dict[object, object]:
 
 
 def _without_loss(entry: dict[object, object]) -> dict[object, object]:
-    return {name: each for name, each in entry.items() if not (isinstance(name, str) and name.startswith(_LOSS))}
+    return {
+        name: each
+        for name, each in entry.items()
+        if not (isinstance(name, str) and name.startswith(_LOSS))
+    }
 
 
 def _transformer_entry(file: TorchFile, ema: bool) -> dict[object, object]:
@@ -156,12 +189,18 @@ def _transformer_entry(file: TorchFile, ema: bool) -> dict[object, object]:
         return average
     if isinstance(average, list | tuple):
         if len(average) != len(weights):
-            raise ModelError(f"{file.path}: {_EMA!r} lists {len(average)} tensors, but 'model' has {len(weights)}: leave --ema out")
+            raise ModelError(
+                f"{file.path}: {_EMA!r} lists {len(average)} tensors, but 'model' has {len(weights)}: leave --ema out"
+            )
         return dict(zip(weights, average, strict=True))
-    raise ModelError(f"{file.path} has no running average of the weights ({_EMA!r}): leave --ema out")
+    raise ModelError(
+        f"{file.path} has no running average of the weights ({_EMA!r}): leave --ema out"
+    )
 
 
-def _matching(file: TorchFile, part: str, entry: dict[object, object], wanted: Shapes) -> tuple[dict[str, StoredTensor], str]:
+def _matching(
+    file: TorchFile, part: str, entry: dict[object, object], wanted: Shapes
+) -> tuple[dict[str, StoredTensor], str]:
     """The tensors of a part by name, in the wanted order; and all differences as text, empty where there are none."""
     missing = [name for name in wanted if name not in entry]
     unexpected = [printable(name) for name in entry if name not in wanted]
@@ -187,10 +226,18 @@ def _matching(file: TorchFile, part: str, entry: dict[object, object], wanted: S
     elif not tensors and not other:
         hint = ": the file seems to be of another model"
     lines = [f"{file.path} does not hold the {part} of this configuration{hint}"]
-    groups = (("missing", [(n, "") for n in missing]), ("unexpected", [(n, "") for n in unexpected]), ("not as wanted", other))
+    groups = (
+        ("missing", [(n, "") for n in missing]),
+        ("unexpected", [(n, "") for n in unexpected]),
+        ("not as wanted", other),
+    )
     for title, differences in groups:
         if differences:
-            lines += [f"  {title}: {len(differences)} of {len(wanted)}" if title != "unexpected" else f"  {title}: {len(differences)}"]
+            lines += [
+                f"  {title}: {len(differences)} of {len(wanted)}"
+                if title != "unexpected"
+                else f"  {title}: {len(differences)}"
+            ]
             lines += [f"    {line}" for line in _grouped(differences)]
     return tensors, "\n".join(lines)
 
@@ -204,14 +251,20 @@ def _grouped(differences: list[tuple[str, str]]) -> list[str]:
     lines = []
     for (before, after, detail), numbers in groups.items():
         several = f"{{{','.join(numbers)}}}" if len(numbers) > 1 else numbers[0]
-        lines.append(f"{before}{f'.{several}' if after else ''}{after}" + (f": {detail}" if detail else ""))
+        lines.append(
+            f"{before}{f'.{several}' if after else ''}{after}" + (f": {detail}" if detail else "")
+        )
     return lines
 
 
 def printable(value: object) -> str:
     """Text or a key of a file as it may be shown: control characters could rewrite a terminal, and a number could have a million digits."""
     text = (
-        value[:200] if isinstance(value, str) else hex(value)[:200] if type(value) is int and value.bit_length() > 64 else str(value)[:200]
+        value[:200]
+        if isinstance(value, str)
+        else hex(value)[:200]
+        if type(value) is int and value.bit_length() > 64
+        else str(value)[:200]
     )
     return text if text.isprintable() else repr(text)
 
@@ -226,9 +279,13 @@ def _numbers(file: TorchFile, name: str, tensor: StoredTensor, dtype: torch.dtyp
     """The tensor in fp32, checked to be finite, and to stay so where it is stored in `dtype`."""
     numbers = file.read(tensor, name).float()
     if not numbers.isfinite().all():
-        raise ModelError(f"{file.path}: {name} has numbers that are NaN or infinite: the file is damaged or from a run that failed")
+        raise ModelError(
+            f"{file.path}: {name} has numbers that are NaN or infinite: the file is damaged or from a run that failed"
+        )
     if numbers.ndim > 1 and not numbers.to(dtype).isfinite().all():
-        raise ModelError(f"{file.path}: {name} has numbers too large for fp16: take --dtype bf16 or fp32")
+        raise ModelError(
+            f"{file.path}: {name} has numbers too large for fp16: take --dtype bf16 or fp32"
+        )
     return numbers
 
 
@@ -237,4 +294,8 @@ def _arguments(file: TorchFile) -> dict[str, str]:
     arguments = file.content.get("args") if isinstance(file.content, dict) else None
     if not isinstance(arguments, argparse.Namespace):
         return {}
-    return {printable(name): printable(value) for name, value in vars(arguments).items() if isinstance(value, str | int | float | bool)}
+    return {
+        printable(name): printable(value)
+        for name, value in vars(arguments).items()
+        if isinstance(value, str | int | float | bool)
+    }

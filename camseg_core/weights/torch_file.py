@@ -46,7 +46,9 @@ class TorchFile:
             ModelError: it is missing, damaged or no such file; the message says what it seems to be.
         """
         self.path = path
-        self._regions: dict[str, tuple[int, int, int | None]] = {}  # first byte, bytes, CRC-32 where the file has one
+        self._regions: dict[
+            str, tuple[int, int, int | None]
+        ] = {}  # first byte, bytes, CRC-32 where the file has one
         try:
             self._size = path.stat().st_size
             with path.open("rb") as file:
@@ -80,11 +82,15 @@ class TorchFile:
         dtype = self.dtype(tensor)
         region = self._regions.get(tensor.storage.key)
         if dtype is None or region is None:
-            raise ModelError(f"{self.path}: the numbers of {name} ({tensor.storage.kind}) are missing: download the file again")
+            raise ModelError(
+                f"{self.path}: the numbers of {name} ({tensor.storage.kind}) are missing: download the file again"
+            )
         if 0 in tensor.shape:
             return torch.empty(tensor.shape, dtype=dtype)
         start, available, checksum = region
-        span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride, strict=True))
+        span = 1 + sum(
+            (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride, strict=True)
+        )
         first, length = tensor.offset * dtype.itemsize, span * dtype.itemsize
         if first + length > available:
             raise ModelError(
@@ -97,9 +103,17 @@ class TorchFile:
                 complete = file.readinto(data) == length
         except OSError as error:
             raise ModelError(f"cannot read {self.path}: {error.strerror or error}") from error
-        if not complete or (checksum is not None and length == available and zlib.crc32(data) != checksum):
-            raise ModelError(f"{self.path}: the numbers of {name} are damaged: download the file again")
-        return torch.frombuffer(data, dtype=dtype).as_strided(tensor.shape, tensor.stride).clone(memory_format=torch.contiguous_format)
+        if not complete or (
+            checksum is not None and length == available and zlib.crc32(data) != checksum
+        ):
+            raise ModelError(
+                f"{self.path}: the numbers of {name} are damaged: download the file again"
+            )
+        return (
+            torch.frombuffer(data, dtype=dtype)
+            .as_strided(tensor.shape, tensor.stride)
+            .clone(memory_format=torch.contiguous_format)
+        )
 
     def _read_zip(self, file: IO[bytes]) -> object:
         try:
@@ -107,25 +121,49 @@ class TorchFile:
                 entries = {entry.filename: entry for entry in archive.infolist()}
                 pickles = [name for name in entries if name.endswith("/data.pkl")]
                 if len(pickles) != 1:
-                    raise ModelError(f"{self.path} is a zip archive, but none of torch.save: it has no data.pkl")
+                    raise ModelError(
+                        f"{self.path} is a zip archive, but none of torch.save: it has no data.pkl"
+                    )
                 root = pickles[0].removesuffix("data.pkl")
-                if f"{root}byteorder" in entries and archive.read(self._stored(entries[f"{root}byteorder"])).strip() != b"little":
-                    raise ModelError(f"{self.path} holds numbers in big-endian order: save it again on a little-endian machine")
+                if (
+                    f"{root}byteorder" in entries
+                    and archive.read(self._stored(entries[f"{root}byteorder"])).strip() != b"little"
+                ):
+                    raise ModelError(
+                        f"{self.path} holds numbers in big-endian order: save it again on a little-endian machine"
+                    )
                 with archive.open(self._stored(entries[pickles[0]])) as stream:
                     pickled = read_pickle(stream, entries[pickles[0]].file_size)
         except UnreadablePickle:
             raise
-        except (zipfile.BadZipFile, NotImplementedError, EOFError, struct.error, ValueError, RuntimeError) as error:  # what zipfile raises
-            raise ModelError(f"{self.path} is cut short or damaged ({error}): download it again") from error
+        except (
+            zipfile.BadZipFile,
+            NotImplementedError,
+            EOFError,
+            struct.error,
+            ValueError,
+            RuntimeError,
+        ) as error:  # what zipfile raises
+            raise ModelError(
+                f"{self.path} is cut short or damaged ({error}): download it again"
+            ) from error
         for key in pickled.storages:
             entry = entries.get(f"{root}data/{key}")
             if entry is not None:
-                self._regions[key] = (self._data_start(file, self._stored(entry)), entry.file_size, entry.CRC)
+                self._regions[key] = (
+                    self._data_start(file, self._stored(entry)),
+                    entry.file_size,
+                    entry.CRC,
+                )
         return pickled.content
 
     def _stored(self, entry: zipfile.ZipInfo) -> zipfile.ZipInfo:
         """An entry that is as long in the file as it says: torch.save compresses nothing, and what is compressed may grow without bound."""
-        if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size or entry.file_size > self._size:
+        if (
+            entry.compress_type != zipfile.ZIP_STORED
+            or entry.compress_size != entry.file_size
+            or entry.file_size > self._size
+        ):
             raise ModelError(
                 f"{self.path}: its part {entry.filename!r} is compressed, which torch.save never does: save it again with torch"
             )
@@ -135,7 +173,9 @@ class TorchFile:
         file.seek(entry.header_offset)
         header = file.read(_LOCAL_HEADER.size)
         if len(header) < _LOCAL_HEADER.size or not header.startswith(_ZIP_START):
-            raise ModelError(f"{self.path} is damaged at its part {entry.filename!r}: download it again")
+            raise ModelError(
+                f"{self.path} is damaged at its part {entry.filename!r}: download it again"
+            )
         name, extra = _LOCAL_HEADER.unpack(header)
         return entry.header_offset + _LOCAL_HEADER.size + int(name) + int(extra)
 
@@ -152,14 +192,18 @@ class TorchFile:
             )
         about = following().content
         if not (isinstance(about, dict) and about.get("little_endian") is True):
-            raise ModelError(f"{self.path} holds numbers in big-endian order: save it again on a little-endian machine")
+            raise ModelError(
+                f"{self.path} holds numbers in big-endian order: save it again on a little-endian machine"
+            )
         pickled, keys = following(), following().content
         for key in keys if isinstance(keys, list) else []:
             storage = pickled.storages.get(key) if isinstance(key, str) else None
             self._regions.update(self._legacy_region(file, storage))
         return pickled.content
 
-    def _legacy_region(self, file: IO[bytes], storage: Storage | None) -> dict[str, tuple[int, int, int | None]]:
+    def _legacy_region(
+        self, file: IO[bytes], storage: Storage | None
+    ) -> dict[str, tuple[int, int, int | None]]:
         dtype = None if storage is None else _TYPES.get(storage.kind)
         if storage is None or dtype is None:
             raise ModelError(

@@ -6,7 +6,7 @@ from itertools import groupby
 
 import numpy as np
 
-from camseg_ros.bag.axis import elapsed, tick_step, ticks
+from camseg_core.evaluation.report.charts import elapsed, tick_step, ticks
 from camseg_ros.bag.timeline import Bin, Spread, Timeline
 
 CUT_ABOVE = 4
@@ -51,13 +51,17 @@ class Frames:
         """Where a frame lies; a lone frame lies in the middle."""
         if self.first == self.last:
             return round((box.left + box.end) / 2, 1)
-        return round(box.left + (box.end - box.left) * (index - self.first) / (self.last - self.first), 1)
+        return round(
+            box.left + (box.end - box.left) * (index - self.first) / (self.last - self.first), 1
+        )
 
     def ends(self, each: Bin, box: Box) -> tuple[float, float]:
         """From where to where a bin's frames reach: half a frame beyond its first and last, but not out of the chart."""
         if self.first == self.last:
             return box.left, box.end
-        return max(self.x(each.first - 0.5, box), box.left), min(self.x(each.last + 0.5, box), box.end)
+        return max(self.x(each.first - 0.5, box), box.left), min(
+            self.x(each.last + 0.5, box), box.end
+        )
 
     def ticks(self, box: Box) -> list[tuple[float, str, str]]:
         """Where the axis is marked, with the frame's index and its time."""
@@ -66,7 +70,10 @@ class Frames:
         times = [(each.stamp_ns - self.bins[0].stamp_ns) / 1e9 for each in self.bins]
         indices = sorted({round(each) for each in ticks(self.first, self.last)}) or [self.first]
         at = np.interp(indices, [each.first for each in self.bins], times)
-        return [(self.x(i, box), str(i), elapsed(seconds)) for i, seconds in zip(indices, map(float, at), strict=True)]
+        return [
+            (self.x(i, box), str(i), elapsed(seconds))
+            for i, seconds in zip(indices, map(float, at), strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,11 @@ def spark(timeline: Timeline, name: str, of_class: str) -> str:
 
 def presence(timeline: Timeline, of_class: str) -> tuple[str, str]:
     """When a class is there: the area of its share, as high as the row where that is greatest, and lines where there is any of it."""
-    frames, series, total = Frames(timeline.bins), timeline.series("share", of_class), timeline.total("share", of_class)
+    frames, series, total = (
+        Frames(timeline.bins),
+        timeline.series("share", of_class),
+        timeline.total("share", of_class),
+    )
     if total is None or total.high <= 0:
         return "", ""
     highest = max(spread.mean for spread in series if spread)
@@ -171,12 +182,18 @@ def presence(timeline: Timeline, of_class: str) -> tuple[str, str]:
         if there:
             run = [(frames.ends(each, ROW), y(spread)) for each, spread in grouped if spread]
             start, end = run[0][0][0], run[-1][0][1]
-            areas.append(f"M{start},{ROW.floor}" + "".join(f"V{top}H{right}" for (_, right), top in run) + f"V{ROW.floor}Z")
+            areas.append(
+                f"M{start},{ROW.floor}"
+                + "".join(f"V{top}H{right}" for (_, right), top in run)
+                + f"V{ROW.floor}Z"
+            )
             lines.append(f"M{start},{ROW.floor + 2}H{max(end, start + 1)}")
     return "".join(areas), "".join(lines)
 
 
-def _paths(frames: Frames, series: Sequence[Spread | None], box: Box, y: Callable[[float], float]) -> tuple[str, str]:
+def _paths(
+    frames: Frames, series: Sequence[Spread | None], box: Box, y: Callable[[float], float]
+) -> tuple[str, str]:
     """The line of the means and the band; both have gaps where there is no value, and a lone value is a dot."""
     line, band = [], []
     pairs = zip(frames.bins, series, strict=True)
@@ -184,14 +201,18 @@ def _paths(frames: Frames, series: Sequence[Spread | None], box: Box, y: Callabl
         if not there:
             continue
         run = [(each, spread) for each, spread in grouped if spread]
-        line.append("M" + "L".join(f"{frames.x(each.middle, box)},{y(spread.mean)}" for each, spread in run))
+        line.append(
+            "M" + "L".join(f"{frames.x(each.middle, box)},{y(spread.mean)}" for each, spread in run)
+        )
         if len(run) == 1:
             line.append("h0")  # with round caps, a line of no length is a dot
         (start, _), (_, end) = frames.ends(run[0][0], box), frames.ends(run[-1][0], box)
         xs = [start, *(frames.x(each.middle, box) for each, _ in run), end]
         spreads = [run[0][1], *(spread for _, spread in run), run[-1][1]]
         edge = [(x, y(spread.high)) for x, spread in zip(xs, spreads, strict=True)]
-        edge += [(x, y(spread.low)) for x, spread in zip(reversed(xs), reversed(spreads), strict=True)]
+        edge += [
+            (x, y(spread.low)) for x, spread in zip(reversed(xs), reversed(spreads), strict=True)
+        ]
         band.append("M" + "L".join(f"{x},{value}" for x, value in edge) + "Z")
     return "".join(line), "".join(band)
 
@@ -201,8 +222,14 @@ def _axis_text(value: float, unit: str) -> str:
 
 
 def _which(each: Bin) -> str:
-    return f"frame {each.first}" if each.first == each.last else f"frames {each.first} to {each.last}"
+    return (
+        f"frame {each.first}" if each.first == each.last else f"frames {each.first} to {each.last}"
+    )
 
 
 def _values(spread: Spread, text: Callable[[float], str]) -> str:
-    return text(spread.mean) if spread.count == 1 else f"{text(spread.mean)} ({text(spread.low)} to {text(spread.high)})"
+    return (
+        text(spread.mean)
+        if spread.count == 1
+        else f"{text(spread.mean)} ({text(spread.low)} to {text(spread.high)})"
+    )

@@ -8,12 +8,22 @@ import argparse
 import functools
 from importlib import import_module
 
-from camseg_core.commands.extras import packages_for
+from camseg_core.cli.options import packages_for
 
 _COMMANDS = (
     ("evaluate", "camseg_ros.bag.evaluate_command", "bag", "score a model on the images of bags"),
-    ("replay", "camseg_ros.bag.replay_command", "ros", "play a bag into the node over DDS and measure latency, drops and the highest rate"),
-    ("make", "camseg_ros.bag.make_command", "bag", "a bag from images, a video, a data set or the synthetic drive"),
+    (
+        "replay",
+        "camseg_ros.bag.replay_command",
+        "ros",
+        "play a bag into the node over DDS and measure latency, drops and the highest rate",
+    ),
+    (
+        "make",
+        "camseg_ros.bag.make_command",
+        "bag",
+        "a bag from images, a video, a data set or the synthetic drive",
+    ),
 )
 """Name, module with `add(parser)` and `run(options)`, the extra that brings what it needs, and what it does."""
 

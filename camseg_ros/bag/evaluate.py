@@ -39,7 +39,9 @@ def look_at(bag: Path, evaluating: Evaluating) -> BagFacts:
     if reading.labels is not None:
         reading.labels.open(bag, salvage=True).close()
     if not images.count:
-        raise DataError(f"no images on {images.topic} of the bag {bag}; was the camera running when it was recorded?")
+        raise DataError(
+            f"no images on {images.topic} of the bag {bag}; was the camera running when it was recorded?"
+        )
     return BagFacts(bag, images.topic, images.count)
 
 
@@ -71,7 +73,11 @@ def evaluate_here(
 
 
 def _evaluate_bag(
-    number: int, bag: BagFacts, evaluating: Evaluating, parts: PartFolder, stopping: Callable[[], str | None]
+    number: int,
+    bag: BagFacts,
+    evaluating: Evaluating,
+    parts: PartFolder,
+    stopping: Callable[[], str | None],
 ) -> Iterator[None]:
     start = 0
     for done in parts.in_order(number):
@@ -90,7 +96,9 @@ def _evaluate_bag(
                 part = _empty(part.stop, facts)
             if reason is not None:
                 where = f"image {part.stop} of {bag.count} of {bag.path}"
-                raise Stopped(f"stopped after {where} ({reason}); the same command goes on from there")
+                raise Stopped(
+                    f"stopped after {where} ({reason}); the same command goes on from there"
+                )
     except BagDamaged as error:
         part.damage = str(error)
     part.ended = True

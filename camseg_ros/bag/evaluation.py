@@ -110,7 +110,9 @@ def evaluate_frames(bag: Path, evaluating: Evaluating, start: int = 0) -> Iterat
                 continue
             if frame.image is None:
                 before = None  # no pair is counted over a gap
-                yield FrameResult(frame.index, None, Tally.empty(counter.classes), problem=frame.problem)
+                yield FrameResult(
+                    frame.index, None, Tally.empty(counter.classes), problem=frame.problem
+                )
                 continue
             result = models.model.segment(frame.image)
             other = models.compare.segment(frame.image).mask if models.compare is not None else None
@@ -118,7 +120,11 @@ def evaluate_frames(bag: Path, evaluating: Evaluating, start: int = 0) -> Iterat
             before = result.mask, frame.truth
             line = _line(frame, tally, models.model.labels)
             mask = _png(result.mask) if evaluating.keep_masks else None
-            times = {READ: 1000 * (read - began), WALL: 1000 * (time.perf_counter() - began), **result.timings}
+            times = {
+                READ: 1000 * (read - began),
+                WALL: 1000 * (time.perf_counter() - began),
+                **result.timings,
+            }
             yield FrameResult(frame.index, line, tally, times, mask)
 
 
@@ -133,11 +139,21 @@ def _line(frame: LabelledFrame, tally: Tally, labels: tuple[Label, ...]) -> dict
         "stamp_ns": frame.stamp_ns,
         "frame_id": frame.frame_id,
         "miou": round(mean(iou[confusion.labelled > 0]), 6) if scored else None,
-        "iou": {label.name: round(float(iou[i]), 6) for i, label in enumerate(labels) if scored and not np.isnan(iou[i])},
+        "iou": {
+            label.name: round(float(iou[i]), 6)
+            for i, label in enumerate(labels)
+            if scored and not np.isnan(iou[i])
+        },
         "pixel_accuracy": round(confusion.accuracy(), 6) if scored else None,
         "confidence": round(levels / (LEVELS * pixels), 6),
-        "changed": round(int(tally.changes[0]) / int(tally.changes[1]), 6) if tally.changes[1] else None,
-        "share": {label.name: round(int(tally.predicted[i]) / pixels, 6) for i, label in enumerate(labels) if tally.predicted[i]},
+        "changed": round(int(tally.changes[0]) / int(tally.changes[1]), 6)
+        if tally.changes[1]
+        else None,
+        "share": {
+            label.name: round(int(tally.predicted[i]) / pixels, 6)
+            for i, label in enumerate(labels)
+            if tally.predicted[i]
+        },
     }
 
 
@@ -150,7 +166,11 @@ class _Loader:
 
     def __init__(self, load: Callable[[], Model]) -> None:
         self.load = load
-        self._key = (load.func, load.args, tuple(sorted(load.keywords.items()))) if isinstance(load, functools.partial) else load
+        self._key = (
+            (load.func, load.args, tuple(sorted(load.keywords.items())))
+            if isinstance(load, functools.partial)
+            else load
+        )
 
     def __hash__(self) -> int:
         return hash(repr(self._key))
@@ -164,5 +184,7 @@ def _models(load: _Loader, compare: _Loader | None) -> Models:
     models = Models(load.load(), None if compare is None else compare.load())
     for each in (models.model, models.compare):
         if each is not None:
-            each.segment(np.zeros((64, 64, 3), np.uint8))  # what is set up at the first frame is not timed
+            each.segment(
+                np.zeros((64, 64, 3), np.uint8)
+            )  # what is set up at the first frame is not timed
     return models

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from camseg_core.data.image_file import read_unchanged
 from camseg_core.errors import DataError, ImageError
 from camseg_ros.bag.read import BagDamaged, ImageBag, RawImage
-from camseg_ros.image_reading import compressed_to_ids, image_to_ids
+from camseg_ros.images import compressed_to_ids, image_to_ids
 
 Ids = npt.NDArray[np.uint8]
 
@@ -83,16 +83,24 @@ class TopicLabels:
         self._last_asked = stamp_ns
         while not self._ended and self._last_read <= stamp_ns + self._tolerance_ns:
             self._read()
-            self._near = [raw for raw in self._near if raw.stamp_ns >= stamp_ns - self._tolerance_ns]
+            self._near = [
+                raw for raw in self._near if raw.stamp_ns >= stamp_ns - self._tolerance_ns
+            ]
         self._near = [raw for raw in self._near if raw.stamp_ns >= stamp_ns - self._tolerance_ns]
         found = min(self._near, key=lambda raw: abs(raw.stamp_ns - stamp_ns), default=None)
         if found is None or found.stamp_ns > stamp_ns + self._tolerance_ns:
             return None
         message = self._bag.parse(found).message
         try:
-            return compressed_to_ids(message, MAX_BYTES) if self._bag.compressed else image_to_ids(message, MAX_BYTES)
+            return (
+                compressed_to_ids(message, MAX_BYTES)
+                if self._bag.compressed
+                else image_to_ids(message, MAX_BYTES)
+            )
         except ImageError as error:
-            raise DataError(f"label {found.index} on {self._bag.topic} of the bag {self._bag.path}: {error}") from error
+            raise DataError(
+                f"label {found.index} on {self._bag.topic} of the bag {self._bag.path}: {error}"
+            ) from error
 
     def _read(self) -> None:
         try:
@@ -105,7 +113,9 @@ class TopicLabels:
         try:
             stamp_ns = raw.stamp_ns
         except DataError as error:
-            raise DataError(f"labels on {self._bag.topic} of the bag {self._bag.path}: {error}") from error
+            raise DataError(
+                f"labels on {self._bag.topic} of the bag {self._bag.path}: {error}"
+            ) from error
         if stamp_ns < self._last_read:
             raise self._goes_back("the labels", self._last_read, stamp_ns)
         self._last_read = stamp_ns
@@ -114,7 +124,9 @@ class TopicLabels:
 
     def _goes_back(self, what: str, before: int, after: int) -> DataError:
         text = f"the stamps of {what} go back in time in the bag {self._bag.path}, from {seconds(before)} to {seconds(after)}"
-        return DataError(f"{text}: labels on {self._bag.topic} cannot be matched; record one drive a bag, or use a folder of labels")
+        return DataError(
+            f"{text}: labels on {self._bag.topic} cannot be matched; record one drive a bag, or use a folder of labels"
+        )
 
     def first_ns(self) -> int | None:
         """As `Labels.first_ns`, as far as has been read."""
@@ -135,8 +147,14 @@ class FolderLabels:
             DataError: there are none.
         """
         if not folder.is_dir():
-            raise DataError(f"the folder of labels {folder} does not exist; name a folder of PNG files, or a topic that begins with /")
-        found = [(stamp, path) for path in folder.glob("*.png") if (stamp := _stamp_of(path.stem)) is not None]
+            raise DataError(
+                f"the folder of labels {folder} does not exist; name a folder of PNG files, or a topic that begins with /"
+            )
+        found = [
+            (stamp, path)
+            for path in folder.glob("*.png")
+            if (stamp := _stamp_of(path.stem)) is not None
+        ]
         if not found:
             raise DataError(
                 f"no labels in {folder}: they are PNG files of class ids named for their stamp in ns, such as 1700000000123456789.png"
@@ -154,7 +172,9 @@ class FolderLabels:
             return None
         ids = read_unchanged(path)
         if ids.ndim != 2 or ids.dtype != np.uint8:
-            raise DataError(f"{path} has {'colours' if ids.ndim > 2 else ids.dtype}; labels are class ids in one 8-bit channel")
+            raise DataError(
+                f"{path} has {'colours' if ids.ndim > 2 else ids.dtype}; labels are class ids in one 8-bit channel"
+            )
         return np.asarray(ids, np.uint8)
 
     def first_ns(self) -> int | None:
@@ -176,4 +196,8 @@ def _stamp_of(name: str) -> int | None:
     if found is None:
         return None
     whole, rest = found.groups()
-    return int(whole) if rest is None else int(whole) * 1_000_000_000 + int(rest.ljust(9, "0") if "." in name else rest)
+    return (
+        int(whole)
+        if rest is None
+        else int(whole) * 1_000_000_000 + int(rest.ljust(9, "0") if "." in name else rest)
+    )

@@ -53,7 +53,13 @@ class Link:
     """
 
     def __init__(
-        self, domain: int, compressed: bool, topics: Topics, answers: Sequence[str], answer_qos: QoSProfile = RELIABLE, raw: bool = False
+        self,
+        domain: int,
+        compressed: bool,
+        topics: Topics,
+        answers: Sequence[str],
+        answer_qos: QoSProfile = RELIABLE,
+        raw: bool = False,
     ) -> None:
         """Join the domain.
 
@@ -74,25 +80,43 @@ class Link:
         self._context = Context()
         try:
             rclpy.init(args=[], context=self._context, domain_id=domain)
-            self.node = rclpy.create_node("camseg_replay", context=self._context, use_global_arguments=False)
-        except Exception as error:  # rclpy passes on whatever rcl says, as RuntimeError and its own types
-            raise CamSegError(f"cannot join the ROS domain {domain}: {error}; is the log folder writable?") from error
+            self.node = rclpy.create_node(
+                "camseg_replay", context=self._context, use_global_arguments=False
+            )
+        except (
+            Exception
+        ) as error:  # rclpy passes on whatever rcl says, as RuntimeError and its own types
+            raise CamSegError(
+                f"cannot join the ROS domain {domain}: {error}; is the log folder writable?"
+            ) from error
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
-        kind, self.image_topic = (CompressedImage, f"{topics.image}/compressed") if compressed else (Image, topics.image)
+        kind, self.image_topic = (
+            (CompressedImage, f"{topics.image}/compressed") if compressed else (Image, topics.image)
+        )
         self._camera = self.node.create_publisher(kind, self.image_topic, RELIABLE)
         names = {MASK: topics.mask, OVERLAY: topics.overlay}
         self._listeners = [
-            self.node.create_subscription(Image, names[answer], self._receiver(answer), answer_qos, raw=raw) for answer in answers
+            self.node.create_subscription(
+                Image, names[answer], self._receiver(answer), answer_qos, raw=raw
+            )
+            for answer in answers
         ]
         self.node.create_subscription(DiagnosticArray, topics.diagnostics, self._diagnose, RELIABLE)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._executor.shutdown()
         self.node.destroy_node()
         self._context.try_shutdown()
 
-    def wait_for_node(self, size: tuple[int, int], timeout_s: float, check: Callable[[], None]) -> None:
+    def wait_for_node(
+        self, size: tuple[int, int], timeout_s: float, check: Callable[[], None]
+    ) -> None:
         """Wait until a node listens to the images, and has answered a grey picture with all that is listened to.
 
         Discovery ends at different moments on the two sides, and only an answer shows that it has on both. It also leaves
@@ -107,7 +131,10 @@ class Link:
             CamSegError: there is none in time; names what is missing.
         """
         end = time.monotonic() + timeout_s
-        wanted: list[tuple[Any, str]] = [(self._camera, "subscriber"), *((each, "publisher") for each in self._listeners)]
+        wanted: list[tuple[Any, str]] = [
+            (self._camera, "subscriber"),
+            *((each, "publisher") for each in self._listeners),
+        ]
 
         def missing() -> list[str]:
             return [f"{kind} of {each.topic_name}" for each, kind in wanted if not _matched(each)]
@@ -116,20 +143,26 @@ class Link:
             return len(self._greeted) == len(self._listeners)
 
         if not self.spin_until(lambda: not missing(), timeout_s, check):
-            raise CamSegError(f"no node after {timeout_s:.0f} s: no {', no '.join(missing())}; does it use these topics and reliable QoS?")
+            raise CamSegError(
+                f"no node after {timeout_s:.0f} s: no {', no '.join(missing())}; does it use these topics and reliable QoS?"
+            )
         while not answered() and time.monotonic() < end:
             self._camera.publish(self._greeting(*size))
             self.spin_until(answered, min(GREET_AGAIN_S, end - time.monotonic()), check)
         if not answered():
             answers = " and ".join(each.topic_name for each in self._listeners)
-            raise CamSegError(f"the node did not answer on {answers} within {timeout_s:.0f} s; see its log")
+            raise CamSegError(
+                f"the node did not answer on {answers} within {timeout_s:.0f} s; see its log"
+            )
 
     def watch(self, seconds: float, check: Callable[[], None]) -> None:
         """Listen until the next diagnostics, at most for `seconds`."""
         self.diagnostics.clear()
         self.spin_until(lambda: bool(self.diagnostics), seconds, check)
 
-    def spin_until(self, done: Callable[[], bool], timeout_s: float, check: Callable[[], None]) -> bool:
+    def spin_until(
+        self, done: Callable[[], bool], timeout_s: float, check: Callable[[], None]
+    ) -> bool:
         """Handle messages until `done`, at most for `timeout_s`; says whether it was. `check` as in `wait_for_node`."""
         end = time.monotonic() + timeout_s
         while not done():
@@ -163,15 +196,24 @@ class Link:
         header = Header(stamp=Time(nanosec=GREETING_NS), frame_id="greeting")
         grey = np.full((height, width, 3), 128, np.uint8)
         if self.compressed:
-            return CompressedImage(header=header, format="jpeg", data=cv2.imencode(".jpg", grey)[1].tobytes())
+            return CompressedImage(
+                header=header, format="jpeg", data=cv2.imencode(".jpg", grey)[1].tobytes()
+            )
         return image_message(grey, "rgb8", header)
 
     def _diagnose(self, message: Any) -> None:
         for status in message.status:
-            self.diagnostics[status.name] = {"message": status.message, **{each.key: each.value for each in status.values}}
+            self.diagnostics[status.name] = {
+                "message": status.message,
+                **{each.key: each.value for each in status.values},
+            }
 
 
 def _matched(endpoint: Any) -> bool:
     """Whether a publisher has a subscriber, or a subscription a publisher."""
-    count = endpoint.get_subscription_count if hasattr(endpoint, "get_subscription_count") else endpoint.get_publisher_count
+    count = (
+        endpoint.get_subscription_count
+        if hasattr(endpoint, "get_subscription_count")
+        else endpoint.get_publisher_count
+    )
     return bool(count())

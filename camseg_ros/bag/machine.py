@@ -4,7 +4,15 @@ import psutil
 
 from camseg_core.evaluation import machine
 
-PACKAGES = ("camseg_ros", "onnxruntime", "numpy", "opencv-python-headless", "rosbags", "ros-kilted-rclpy", "ros-kilted-rmw-fastrtps-cpp")
+PACKAGES = (
+    "camseg_ros",
+    "onnxruntime",
+    "numpy",
+    "opencv-python-headless",
+    "rosbags",
+    "ros-kilted-rclpy",
+    "ros-kilted-rmw-fastrtps-cpp",
+)
 
 
 def describe_machine() -> dict[str, str]:

@@ -9,7 +9,14 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import numpy.typing as npt
-from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.interfaces import (
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
@@ -27,7 +34,17 @@ Storage = Literal["raw", "jpeg", "png"]
 
 STORE = get_typestore(Stores.ROS2_KILTED)
 _NEVER = QosTime(0, 0)  # what rosbag2 records where no deadline or lifespan is set
-QOS = Qos(QosHistory.KEEP_LAST, 10, QosReliability.RELIABLE, QosDurability.VOLATILE, _NEVER, _NEVER, QosLiveliness.AUTOMATIC, _NEVER, False)
+QOS = Qos(
+    QosHistory.KEEP_LAST,
+    10,
+    QosReliability.RELIABLE,
+    QosDurability.VOLATILE,
+    _NEVER,
+    _NEVER,
+    QosLiveliness.AUTOMATIC,
+    _NEVER,
+    False,
+)
 _JPEG_QUALITY = 95
 
 
@@ -64,7 +81,11 @@ class BagTopics:
 
 
 def write_bag(
-    frames: Iterable[Frame], path: Path, topic: str = IMAGE_TOPIC, frame_id: str = FRAME_ID, topics: BagTopics | None = None
+    frames: Iterable[Frame],
+    path: Path,
+    topic: str = IMAGE_TOPIC,
+    frame_id: str = FRAME_ID,
+    topics: BagTopics | None = None,
 ) -> int:
     """Write `frames` into the new bag folder `path`, one at a time; log time and header stamp are the frame's.
 
@@ -88,7 +109,9 @@ def write_bag(
         count = _write(frames, path, topics or BagTopics(topic), frame_id)
     except OSError as error:
         shutil.rmtree(path, ignore_errors=True)
-        raise DataError(f"cannot write the bag {path}: {error.strerror or error}; check the disk and the permissions") from error
+        raise DataError(
+            f"cannot write the bag {path}: {error.strerror or error}; check the disk and the permissions"
+        ) from error
     except BaseException:  # also on Ctrl-C: half a bag helps nobody
         shutil.rmtree(path, ignore_errors=True)
         raise
@@ -98,11 +121,15 @@ def write_bag(
     return count
 
 
-def image_message(pixels: npt.NDArray[np.uint8], encoding: Literal["mono8", "rgb8"], header: Any) -> Any:
+def image_message(
+    pixels: npt.NDArray[np.uint8], encoding: Literal["mono8", "rgb8"], header: Any
+) -> Any:
     """A `sensor_msgs/Image` of rosbags, of `(H, W)` for mono8 or `(H, W, 3)` for rgb8."""
     height, width = pixels.shape[:2]
     data = np.ascontiguousarray(pixels).reshape(-1)
-    return STORE.types[IMAGE_TYPE](header, height, width, encoding, 0, pixels.nbytes // height, data)
+    return STORE.types[IMAGE_TYPE](
+        header, height, width, encoding, 0, pixels.nbytes // height, data
+    )
 
 
 def _write(frames: Iterable[Frame], path: Path, topics: BagTopics, frame_id: str) -> int:
@@ -112,21 +139,42 @@ def _write(frames: Iterable[Frame], path: Path, topics: BagTopics, frame_id: str
 
         def write(topic: str, kind: str, message: Any, stamp_ns: int) -> None:
             if topic not in connections:
-                connections[topic] = writer.add_connection(topic, kind, typestore=STORE, offered_qos_profiles=[QOS])
+                connections[topic] = writer.add_connection(
+                    topic, kind, typestore=STORE, offered_qos_profiles=[QOS]
+                )
             writer.write(connections[topic], stamp_ns, STORE.serialize_cdr(message, kind))
 
         for frame in frames:
-            stamp = STORE.types["builtin_interfaces/msg/Time"](*divmod(frame.stamp_ns, 1_000_000_000))
+            stamp = STORE.types["builtin_interfaces/msg/Time"](
+                *divmod(frame.stamp_ns, 1_000_000_000)
+            )
             header = STORE.types["std_msgs/msg/Header"](stamp, frame_id)
             if topics.storage == "raw":
-                write(topics.image_topic, IMAGE_TYPE, image_message(frame.image, "rgb8", header), frame.stamp_ns)
+                write(
+                    topics.image_topic,
+                    IMAGE_TYPE,
+                    image_message(frame.image, "rgb8", header),
+                    frame.stamp_ns,
+                )
             else:
-                message = STORE.types[COMPRESSED_TYPE](header, topics.storage, _encode(frame.image, topics.storage))
+                message = STORE.types[COMPRESSED_TYPE](
+                    header, topics.storage, _encode(frame.image, topics.storage)
+                )
                 write(topics.image_topic, COMPRESSED_TYPE, message, frame.stamp_ns)
             if topics.focal is not None:
-                write(topics.info_topic, INFO_TYPE, _camera_info(frame.image.shape, topics.focal, header), frame.stamp_ns)
+                write(
+                    topics.info_topic,
+                    INFO_TYPE,
+                    _camera_info(frame.image.shape, topics.focal, header),
+                    frame.stamp_ns,
+                )
             if isinstance(frame, LabelledFrame):
-                write(topics.labels, IMAGE_TYPE, image_message(frame.label, "mono8", header), frame.stamp_ns)
+                write(
+                    topics.labels,
+                    IMAGE_TYPE,
+                    image_message(frame.label, "mono8", header),
+                    frame.stamp_ns,
+                )
             count += 1
     return count
 
@@ -143,8 +191,12 @@ def _camera_info(shape: tuple[int, ...], focal: float, header: Any) -> Any:
     k = np.zeros((3, 3))
     r = np.eye(3) if focal else np.zeros((3, 3))
     if focal:
-        k = np.array([[focal, 0.0, (width - 1) / 2], [0.0, focal, (height - 1) / 2], [0.0, 0.0, 1.0]])
+        k = np.array(
+            [[focal, 0.0, (width - 1) / 2], [0.0, focal, (height - 1) / 2], [0.0, 0.0, 1.0]]
+        )
     p = np.hstack([k, np.zeros((3, 1))])
     region = STORE.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
     model, d = "plumb_bob", np.zeros(5)
-    return STORE.types[INFO_TYPE](header, height, width, model, d, k.ravel(), r.ravel(), p.ravel(), 0, 0, region)
+    return STORE.types[INFO_TYPE](
+        header, height, width, model, d, k.ravel(), r.ravel(), p.ravel(), 0, 0, region
+    )

@@ -6,13 +6,20 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from camseg_core.commands.options import add_dataset_options, add_split_option, at_least, data_of
+from camseg_core.cli.options import add_dataset_options, add_split_option, at_least, data_of
 from camseg_core.data.frame_source import DEFAULT_FPS, START_NS, Frame, open_frames
 from camseg_core.data.sample import Sample
-from camseg_core.data.synthetic import SyntheticDrive
-from camseg_core.data.synthetic_canvas import Camera
-from camseg_core.evaluation.progress import shown_progress
-from camseg_ros.bag.make import FRAME_ID, IMAGE_TOPIC, LABEL_TOPIC, BagTopics, LabelledFrame, write_bag
+from camseg_core.data.synthetic.canvas import Camera
+from camseg_core.data.synthetic.drive import SyntheticDrive
+from camseg_core.progress import shown_progress
+from camseg_ros.bag.make import (
+    FRAME_ID,
+    IMAGE_TOPIC,
+    LABEL_TOPIC,
+    BagTopics,
+    LabelledFrame,
+    write_bag,
+)
 
 SYNTHETIC_FRAMES = 60
 
@@ -25,18 +32,42 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("bag", type=Path, metavar="BAG", help="folder to make")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--source", type=Path, metavar="PATH", help="a folder of images, an image or a video")
+    source.add_argument(
+        "--source", type=Path, metavar="PATH", help="a folder of images, an image or a video"
+    )
     source.add_argument("--data", type=Path, metavar="ROOT", help="root of a labelled data set")
-    source.add_argument("--synthetic", action="store_true", help="the project's synthetic drive, with labels")
+    source.add_argument(
+        "--synthetic", action="store_true", help="the project's synthetic drive, with labels"
+    )
     add_split_option(parser)
     add_dataset_options(parser)
-    parser.add_argument("--frames", type=at_least(1), help=f"stop after this many frames (default: all; synthetic: {SYNTHETIC_FRAMES})")
-    parser.add_argument("--fps", type=_positive, default=DEFAULT_FPS, help="frames per second, but of a video (default: %(default)s)")
-    parser.add_argument("--seed", type=at_least(0), default=0, help="of the synthetic drive (default: %(default)s)")
-    parser.add_argument("--topic", default=IMAGE_TOPIC, help="of the images (default: %(default)s; compressed ones get /compressed)")
+    parser.add_argument(
+        "--frames",
+        type=at_least(1),
+        help=f"stop after this many frames (default: all; synthetic: {SYNTHETIC_FRAMES})",
+    )
+    parser.add_argument(
+        "--fps",
+        type=_positive,
+        default=DEFAULT_FPS,
+        help="frames per second, but of a video (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=at_least(0), default=0, help="of the synthetic drive (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--topic",
+        default=IMAGE_TOPIC,
+        help="of the images (default: %(default)s; compressed ones get /compressed)",
+    )
     parser.add_argument("--label-topic", default=LABEL_TOPIC, help="(default: %(default)s)")
     parser.add_argument("--no-labels", action="store_true", help="leave the labels out")
-    parser.add_argument("--format", choices=["raw", "jpeg", "png"], default="raw", help="how images are kept (default: %(default)s)")
+    parser.add_argument(
+        "--format",
+        choices=["raw", "jpeg", "png"],
+        default="raw",
+        help="how images are kept (default: %(default)s)",
+    )
     parser.add_argument("--frame-id", default=FRAME_ID, help="(default: %(default)s)")
     parser.add_argument(
         "--focal",
@@ -55,7 +86,9 @@ def run(options: argparse.Namespace) -> None:
     focal = options.focal or 0.0
     frames: Iterable[Frame]
     if options.synthetic:
-        drive = SyntheticDrive(frames=options.frames or SYNTHETIC_FRAMES, seed=options.seed, fps=options.fps)
+        drive = SyntheticDrive(
+            frames=options.frames or SYNTHETIC_FRAMES, seed=options.seed, fps=options.fps
+        )
         focal = options.focal or _focal(drive)
         frames, count = _labelled(drive, options), len(drive)
     elif options.data is not None:
@@ -66,9 +99,16 @@ def run(options: argparse.Namespace) -> None:
         frames, count = source, source.count
     count = min(count, options.frames or count)
     topics = BagTopics(options.topic, options.label_topic, options.format, focal)
-    written = write_bag(shown_progress(_first(iter(frames), count), count, "make"), options.bag, frame_id=options.frame_id, topics=topics)
+    written = write_bag(
+        shown_progress(_first(iter(frames), count), count, "make"),
+        options.bag,
+        frame_id=options.frame_id,
+        topics=topics,
+    )
     labels = "" if options.source or options.no_labels else f", labels on {topics.labels}"
-    sys.stdout.write(f"{options.bag}: {written} images on {topics.image_topic}{labels}, camera_info on {topics.info_topic}\n")
+    sys.stdout.write(
+        f"{options.bag}: {written} images on {topics.image_topic}{labels}, camera_info on {topics.info_topic}\n"
+    )
 
 
 def _labelled(samples: Iterable[Sample], options: argparse.Namespace) -> Iterator[Frame]:

@@ -21,7 +21,13 @@ logger = logging.getLogger(__name__)
 MASK_TOPIC = "/segmentation/mask"
 
 
-def write_mask_bag(source: Path, target: Path, image_topic: str, masks: Iterator[tuple[int, bytes]], mask_topic: str = MASK_TOPIC) -> None:
+def write_mask_bag(
+    source: Path,
+    target: Path,
+    image_topic: str,
+    masks: Iterator[tuple[int, bytes]],
+    mask_topic: str = MASK_TOPIC,
+) -> None:
     """Write the new bag folder `target`: every message of `source`, and after an image that has a mask, the mask.
 
     A mask is a mono8 image with the stamp and the frame of its image, recorded at the same time. Topics of types that neither the bag nor
@@ -42,19 +48,34 @@ def write_mask_bag(source: Path, target: Path, image_topic: str, masks: Iterator
         _write(source, target, image_topic, masks, mask_topic)
     except OSError as error:
         shutil.rmtree(target, ignore_errors=True)
-        raise DataError(f"cannot write the bag {target}: {error.strerror or error}; check the disk and the permissions") from error
+        raise DataError(
+            f"cannot write the bag {target}: {error.strerror or error}; check the disk and the permissions"
+        ) from error
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
 
 
-def _write(source: Path, target: Path, image_topic: str, masks: Iterator[tuple[int, bytes]], mask_topic: str) -> None:
+def _write(
+    source: Path,
+    target: Path,
+    image_topic: str,
+    masks: Iterator[tuple[int, bytes]],
+    mask_topic: str,
+) -> None:
     reader, _ = open_bag(source, salvage=True)
-    with closing(reader), Writer(target, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP) as writer:
+    with (
+        closing(reader),
+        Writer(target, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP) as writer,
+    ):
         if any(connection.topic == mask_topic for connection in reader.connections):
-            raise DataError(f"the bag {source} has a topic {mask_topic} already; name another with --mask-topic")
+            raise DataError(
+                f"the bag {source} has a topic {mask_topic} already; name another with --mask-topic"
+            )
         copies = _copies(reader, writer)
-        mask_connection = writer.add_connection(mask_topic, IMAGE_TYPE, typestore=STORE, offered_qos_profiles=[QOS])
+        mask_connection = writer.add_connection(
+            mask_topic, IMAGE_TYPE, typestore=STORE, offered_qos_profiles=[QOS]
+        )
         index, (next_index, png) = 0, next(masks, (-1, b""))
         messages = reader.messages([each for each in reader.connections if _key(each) in copies])
         while True:
@@ -70,7 +91,9 @@ def _write(source: Path, target: Path, image_topic: str, masks: Iterator[tuple[i
                 continue
             if index == next_index:
                 image: Any = reader.deserialize(data, connection.msgtype)
-                mask = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED), np.uint8)
+                mask = np.asarray(
+                    cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED), np.uint8
+                )
                 message = image_message(mask, "mono8", image.header)
                 writer.write(mask_connection, recorded_ns, STORE.serialize_cdr(message, IMAGE_TYPE))
                 next_index, png = next(masks, (-1, b""))
@@ -87,12 +110,21 @@ def _copies(reader: Any, writer: Writer) -> dict[tuple[str, str], Connection]:
     for connection in reader.connections:
         if _key(connection) in copies:
             continue
-        qos = connection.ext.offered_qos_profiles if isinstance(connection.ext, ConnectionExtRosbag2) else []
+        qos = (
+            connection.ext.offered_qos_profiles
+            if isinstance(connection.ext, ConnectionExtRosbag2)
+            else []
+        )
         store = reader.typestore if connection.msgtype in reader.typestore.fielddefs else STORE
         try:
             copies[_key(connection)] = writer.add_connection(
                 connection.topic, connection.msgtype, typestore=store, offered_qos_profiles=qos
             )
         except Exception as error:  # rosbags raises what its type system runs into
-            logger.warning("topic %s is left out: its type %s is not defined (%r)", connection.topic, connection.msgtype, error)
+            logger.warning(
+                "topic %s is left out: its type %s is not defined (%r)",
+                connection.topic,
+                connection.msgtype,
+                error,
+            )
     return copies

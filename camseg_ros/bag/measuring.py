@@ -1,5 +1,6 @@
 """The whole of `camseg bag replay`: start the node or find it, warm it up, search the highest rate if wanted, measure. Needs rclpy."""
 
+import math
 import os
 import shutil
 import tempfile
@@ -7,17 +8,83 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from camseg_core.errors import ConfigError, DataError
-from camseg_ros.bag.input import BagInput, read_input
-from camseg_ros.bag.max_rate import HIGHEST_HZ, Found, Verdict, find_max_rate
-from camseg_ros.bag.node_process import NodeProcess, free_domain, ros_environment, segmentation_command
-from camseg_ros.bag.player import Player
+from camseg_ros.bag.frames import BagInput, read_input
+from camseg_ros.bag.node_process import (
+    NodeProcess,
+    free_domain,
+    ros_environment,
+    segmentation_command,
+)
+from camseg_ros.bag.player import Player, check_rate
 from camseg_ros.bag.replay_options import FINAL_TRIALS, ReplayOptions, check_options
-from camseg_ros.bag.schedule import check_rate
 from camseg_ros.bag.session import Measured, Session
 from camseg_ros.middleware import environment
+
+LOWEST_HZ = 0.5
+"""The search gives up below this rate."""
+
+HIGHEST_HZ = 1000.0
+
+PRECISION = 1.05
+"""The search ends where the lowest rate that failed is at most this many times the highest that passed."""
+
+Verdict = Literal["passed", "dropped", "player"]
+"""Of one trial; "player": the player itself could not keep the rate, so nothing is known of the node."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The highest rate that passed in Hz, None where none did, and why there is no higher one."""
+
+    rate_hz: float | None
+    limited_by: Literal["the node", "the player", "the highest rate allowed"]
+
+
+def find_max_rate(
+    measure: Callable[[float], Verdict],
+    start: float,
+    low: float = LOWEST_HZ,
+    high: float = HIGHEST_HZ,
+    precision: float = PRECISION,
+) -> Found:
+    """Search the highest rate from `low` to `high` that passes.
+
+    Args:
+        measure: tries a rate.
+        start: the first rate tried; taken into the range.
+        low: the lowest rate tried.
+        high: the highest rate tried.
+        precision: of the result, as a ratio above 1.
+    """
+    good: float | None = None
+    bad: tuple[float, Verdict] | None = None
+    rate = min(max(start, low), high)
+    while True:
+        verdict = measure(rate)
+        if verdict == "passed":
+            good = rate
+            if rate >= high:
+                return Found(rate, "the highest rate allowed")
+        else:
+            bad = rate, verdict
+            if rate <= low:
+                return Found(None, _limit(verdict))
+        if bad is None:
+            rate = min(2 * rate, high)
+        elif good is None:
+            rate = max(rate / 2, low)
+        elif bad[0] <= good * precision:
+            return Found(good, _limit(bad[1]))
+        else:
+            rate = math.sqrt(good * bad[0])
+
+
+def _limit(verdict: Verdict) -> Literal["the node", "the player"]:
+    return "the player" if verdict == "player" else "the node"
+
 
 ANSWERED = 0.95
 """A rate is kept up with where this share of the images is answered."""
@@ -82,7 +149,13 @@ def measure(options: ReplayOptions, tell: Callable[[str], None]) -> Iterator[Res
             result.measured = session.measure(rate, seconds)
             result.interrupted = result.measured.played.interrupted
             yield result
-            if result.found is None or rate is None or result.interrupted or judge(result.measured) == "passed" or attempt == CONFIRMATIONS:
+            if (
+                result.found is None
+                or rate is None
+                or result.interrupted
+                or judge(result.measured) == "passed"
+                or attempt == CONFIRMATIONS
+            ):
                 return
             tell(f"measured for longer, {_share(result.measured)}: not the highest rate yet")
             result.trials.append(result.measured)
@@ -93,9 +166,13 @@ def measure(options: ReplayOptions, tell: Callable[[str], None]) -> Iterator[Res
 def _check_stamps(bag: BagInput, options: ReplayOptions) -> None:
     """Masks are told apart by stamp and frame_id alone."""
     if bag.repeated is not None:
-        raise DataError(f"image {bag.repeated} of {bag.path} has the stamp and frame_id of one before it; leave --no-restamp out")
+        raise DataError(
+            f"image {bag.repeated} of {bag.path} has the stamp and frame_id of one before it; leave --no-restamp out"
+        )
     if options.seconds is not None:
-        raise ConfigError("--seconds may play the bag more than once, so its stamps repeat; leave --no-restamp out")
+        raise ConfigError(
+            "--seconds may play the bag more than once, so its stamps repeat; leave --no-restamp out"
+        )
 
 
 def _first_rate(options: ReplayOptions, bag: BagInput) -> float:
@@ -110,7 +187,13 @@ def _share(measured: Measured) -> str:
     return f"{measured.played.answered} of {measured.played.sent} answered"
 
 
-def _search(options: ReplayOptions, session: Session, start: float, result: Result, tell: Callable[[str], None]) -> Found | None:
+def _search(
+    options: ReplayOptions,
+    session: Session,
+    start: float,
+    result: Result,
+    tell: Callable[[str], None],
+) -> Found | None:
     """The highest rate; None where Ctrl-C ended the search."""
 
     def attempt(rate: float) -> Verdict:
@@ -144,10 +227,14 @@ def judge(trial: Measured) -> Verdict:
 
 
 @contextmanager
-def _session(options: ReplayOptions, bag: BagInput, tell: Callable[[str], None]) -> Iterator[Session]:
+def _session(
+    options: ReplayOptions, bag: BagInput, tell: Callable[[str], None]
+) -> Iterator[Session]:
     """A session with the node, which is stopped afterwards if it was started here."""
     if options.running:
-        os.environ.update(environment(os.environ))  # this process publishes the images, and needs the same transport
+        os.environ.update(
+            environment(os.environ)
+        )  # this process publishes the images, and needs the same transport
         tell(f"looking for the node on {options.topics.image}")
         with _player(options, bag, _domain()) as player:
             player.wait_for_node(bag.size or UNKNOWN_SIZE, options.start_timeout_s, lambda: None)
@@ -158,8 +245,13 @@ def _session(options: ReplayOptions, bag: BagInput, tell: Callable[[str], None])
     env = ros_environment(domain, log, os.environ)
     os.environ.update(env)
     tell(f"starting the node, which logs in {log}")
-    command = segmentation_command(options.topics.image, bag.compressed, options.parameters, options.params_files)
-    with NodeProcess(command, env, log / "node_output.log") as node, _player(options, bag, domain) as player:
+    command = segmentation_command(
+        options.topics.image, bag.compressed, options.parameters, options.params_files
+    )
+    with (
+        NodeProcess(command, env, log / "node_output.log") as node,
+        _player(options, bag, domain) as player,
+    ):
         player.wait_for_node(bag.size or UNKNOWN_SIZE, options.start_timeout_s, node.check)
         yield Session(bag, player, node.check, node.pid, options.timeout_s)
     if options.log is None:  # only what went wrong is worth looking up

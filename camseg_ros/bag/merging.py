@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from camseg_core.atomic_write import replacing
 from camseg_core.errors import DataError
-from camseg_core.replacing import replacing
 from camseg_ros.bag.evaluate import BagFacts
 from camseg_ros.bag.evaluation import READ, WALL, Evaluating
 from camseg_ros.bag.labels import seconds
@@ -53,7 +53,13 @@ class Merged:
     wall_ms: float = 0.0
 
 
-def merge(bags: Sequence[tuple[int, BagFacts]], parts: PartFolder, evaluating: Evaluating, failures: dict[int, str], out: Path) -> Merged:
+def merge(
+    bags: Sequence[tuple[int, BagFacts]],
+    parts: PartFolder,
+    evaluating: Evaluating,
+    failures: dict[int, str],
+    out: Path,
+) -> Merged:
     """Add up the parts of the bags in their order and write `frames.jsonl` and `timings.jsonl` into `out`.
 
     Args:
@@ -80,7 +86,9 @@ def merge(bags: Sequence[tuple[int, BagFacts]], parts: PartFolder, evaluating: E
         return _merge(good, parts, lines, times)
 
 
-def _merge(bags: Sequence[tuple[int, BagFacts]], parts: PartFolder, lines: IO[str], times: IO[str]) -> Merged:
+def _merge(
+    bags: Sequence[tuple[int, BagFacts]], parts: PartFolder, lines: IO[str], times: IO[str]
+) -> Merged:
     first = parts.load(bags[0][0], 0)
     assert first is not None
     merged = Merged(first.facts, Tally.empty(len(first.facts.labels)))
@@ -94,10 +102,20 @@ def _merge(bags: Sequence[tuple[int, BagFacts]], parts: PartFolder, lines: IO[st
                 merged.damage.append(part.damage)
             for line, time in zip(part.lines, part.times, strict=True):
                 in_bag = line.pop("index")
-                lines.write(json.dumps({"index": index, "bag": bag.path.name, **line}, ensure_ascii=False) + "\n")
+                lines.write(
+                    json.dumps({"index": index, "bag": bag.path.name, **line}, ensure_ascii=False)
+                    + "\n"
+                )
                 _add_times(merged, time)
                 times.write(
-                    json.dumps({"index": index, "latency_ms": round(merged.latency_ms[-1], 3), "read_ms": round(time[READ], 3)}) + "\n"
+                    json.dumps(
+                        {
+                            "index": index,
+                            "latency_ms": round(merged.latency_ms[-1], 3),
+                            "read_ms": round(time[READ], 3),
+                        }
+                    )
+                    + "\n"
                 )
                 merged.start_ns = line["stamp_ns"] if merged.start_ns is None else merged.start_ns
                 merged.end_ns = line["stamp_ns"]
@@ -105,7 +123,9 @@ def _merge(bags: Sequence[tuple[int, BagFacts]], parts: PartFolder, lines: IO[st
                 index += 1
         merged.skipped += skipped
         if skipped:
-            merged.damage.append(f"{skipped} image{'s' if skipped > 1 else ''} of {bag.path} left out, the first: {problem}")
+            merged.damage.append(
+                f"{skipped} image{'s' if skipped > 1 else ''} of {bag.path} left out, the first: {problem}"
+            )
     labelled = [each for each in merged.worst if each.score < 2]
     merged.worst = labelled or merged.worst
     return merged
@@ -141,7 +161,10 @@ def _nothing_in(number: int, bag: BagFacts, parts: PartFolder, evaluating: Evalu
     reading = evaluating.reading
     if not frames:
         stretch = f"from {reading.start_s or 0:g} s to {'its end' if reading.end_s is None else f'{reading.end_s:g} s'}"
-        return reason or f"no images on {bag.topic} of the bag {bag.path} {stretch} after its start; name another stretch of time"
+        return (
+            reason
+            or f"no images on {bag.topic} of the bag {bag.path} {stretch} after its start; name another stretch of time"
+        )
     if reading.labels is None or labelled:
         return ""
     assert first_ns is not None

@@ -14,8 +14,7 @@ from types import MappingProxyType, TracebackType
 import psutil
 
 from camseg_core.errors import CamSegError
-from camseg_ros.middleware import environment
-from camseg_ros.share import share_file
+from camseg_ros.middleware import environment, share_file
 
 STOP_STEPS = ((signal.SIGTERM, 8.0), (signal.SIGKILL, 10.0))
 """Signals to stop a node with, each with the seconds that it is given. Not SIGINT, which a shell's background job ignores."""
@@ -48,20 +47,32 @@ def free_domain() -> int:
     for domain in random.sample(DOMAINS, len(DOMAINS)):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
-                probe.bind(("", 7400 + 250 * domain + 10))  # the DDS standard's port of a domain's first participant
+                probe.bind(
+                    ("", 7400 + 250 * domain + 10)
+                )  # the DDS standard's port of a domain's first participant
             except OSError:
                 continue
             return domain
-    raise CamSegError(f"every ROS domain from {DOMAINS[0]} to {DOMAINS[-1]} is in use on this machine; stop some ROS nodes")
+    raise CamSegError(
+        f"every ROS domain from {DOMAINS[0]} to {DOMAINS[-1]} is in use on this machine; stop some ROS nodes"
+    )
 
 
 def ros_environment(domain: int, log_dir: Path, current: Mapping[str, str]) -> dict[str, str]:
     """`current` with the domain, the log folder and what lets large images through, for a ROS process."""
-    return {**current, **environment(current), "ROS_DOMAIN_ID": str(domain), "ROS_LOG_DIR": str(log_dir.resolve())}
+    return {
+        **current,
+        **environment(current),
+        "ROS_DOMAIN_ID": str(domain),
+        "ROS_LOG_DIR": str(log_dir.resolve()),
+    }
 
 
 def segmentation_command(
-    image_topic: str, compressed: bool, parameters: Mapping[str, str] = RELIABLE_INPUT, params_files: Sequence[Path] = ()
+    image_topic: str,
+    compressed: bool,
+    parameters: Mapping[str, str] = RELIABLE_INPUT,
+    params_files: Sequence[Path] = (),
 ) -> list[str]:
     """The command that starts the segmentation node with the shipped parameters on `image_topic`.
 
@@ -71,10 +82,20 @@ def segmentation_command(
         parameters: values by name, over all others. By default those with which the transport loses nothing.
         params_files: parameter files over the shipped one.
     """
-    command = [sys.executable, "-m", "camseg_ros.segmentation_node", "--ros-args", "-r", f"image:={image_topic}"]
+    command = [
+        sys.executable,
+        "-m",
+        "camseg_ros.segmentation_node",
+        "--ros-args",
+        "-r",
+        f"image:={image_topic}",
+    ]
     for path in (share_file("config/segment.param.yaml"), *params_files):
         command += ["--params-file", str(path)]
-    for name, value in {"image_transport": "compressed" if compressed else "raw", **parameters}.items():
+    for name, value in {
+        "image_transport": "compressed" if compressed else "raw",
+        **parameters,
+    }.items():
         command += ["-p", f"{name}:={value}"]
     return command
 
@@ -103,14 +124,21 @@ class NodeProcess:
                     preexec_fn=die_with_parent,
                 )
         except OSError as error:
-            raise CamSegError(f"cannot start the node ({command[0]}): {error.strerror or error}; install the package again") from error
+            raise CamSegError(
+                f"cannot start the node ({command[0]}): {error.strerror or error}; install the package again"
+            ) from error
         self.pid = self._process.pid
         self.peak_memory_bytes = 0
 
     def __enter__(self) -> "NodeProcess":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.stop()
 
     def check(self) -> None:
@@ -121,16 +149,24 @@ class NodeProcess:
         """
         status = self._process.poll()
         if status is not None:
-            how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+            how = (
+                f"killed by {signal.Signals(-status).name}"
+                if status < 0
+                else f"exit status {status}"
+            )
             raise NodeDied(f"the node ended ({how}); all it said is in {self.log}", self.tail())
         try:
-            self.peak_memory_bytes = max(self.peak_memory_bytes, psutil.Process(self.pid).memory_info().rss)
+            self.peak_memory_bytes = max(
+                self.peak_memory_bytes, psutil.Process(self.pid).memory_info().rss
+            )
         except psutil.Error:  # it ended just now; the next check says so
             return
 
     def tail(self, lines: int = 12) -> str:
         """The last lines that it printed."""
-        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+        return "\n".join(
+            self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+        )
 
     def stop(self) -> None:
         """End it and whatever it started: first politely, so that it can close its log, then surely. Returns when it is gone."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from camseg_core.atomic_write import replacing
 from camseg_core.labels import Label
-from camseg_core.replacing import replacing
 from camseg_ros.bag.evaluation import FrameResult, Models
 from camseg_ros.bag.tally import Tally
 
@@ -27,7 +27,13 @@ class ModelFacts:
     def of(models: Models) -> "ModelFacts":
         """Of loaded models."""
         model, other = models.model, models.compare
-        return ModelFacts(model.name, model.provider, model.precision, tuple(model.labels), None if other is None else other.name)
+        return ModelFacts(
+            model.name,
+            model.provider,
+            model.precision,
+            tuple(model.labels),
+            None if other is None else other.name,
+        )
 
 
 @dataclass
@@ -75,10 +81,17 @@ class PartFolder:
     def save(self, bag: int, part: Part) -> None:
         """Keep a part: afterwards it is there, whatever happens."""
         if part.masks:
-            with replacing(self._path(bag, part.start, "zip")) as path, zipfile.ZipFile(path, "w") as file:
+            with (
+                replacing(self._path(bag, part.start, "zip")) as path,
+                zipfile.ZipFile(path, "w") as file,
+            ):
                 for line, mask in zip(part.lines, part.masks, strict=True):
                     file.writestr(str(line["index"]), mask)
-        content = {name: value for name, value in vars(part).items() if name not in ("facts", "tally", "masks")}
+        content = {
+            name: value
+            for name, value in vars(part).items()
+            if name not in ("facts", "tally", "masks")
+        }
         labels = [[label.id, label.name, list(label.color)] for label in part.facts.labels]
         content |= {"facts": {**vars(part.facts), "labels": labels}, "tally": part.tally.to_json()}
         with replacing(self._path(bag, part.start, "json")) as path:
@@ -91,7 +104,9 @@ class PartFolder:
             return None
         content = json.loads(path.read_text(encoding="utf-8"))
         facts = content["facts"]
-        facts["labels"] = tuple(Label(number, name, tuple(color)) for number, name, color in facts["labels"])
+        facts["labels"] = tuple(
+            Label(number, name, tuple(color)) for number, name, color in facts["labels"]
+        )
         content["facts"] = ModelFacts(**facts)
         content["tally"] = Tally.from_json(content["tally"], len(facts["labels"]))
         return Part(**content)

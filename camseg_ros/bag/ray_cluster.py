@@ -59,14 +59,20 @@ def evaluate_on_ray(
     try:
         task = ray.remote(num_cpus=cores, num_gpus=int(gpu), max_retries=RETRIES)(_task)
         task_frames = task_frames or _share(sum(bag.count for _, bag in bags))
-        jobs = ((number, bag, start, stop) for number, bag in bags for start, stop in missing(parts, number, bag.count, task_frames))
+        jobs = (
+            (number, bag, start, stop)
+            for number, bag in bags
+            for start, stop in missing(parts, number, bag.count, task_frames)
+        )
         yield from _run(jobs, task, evaluating, parts, failures, stopping)
     finally:
         if mine:
             ray.shutdown()
 
 
-def missing(parts: PartFolder, number: int, count: int, task_frames: int) -> Iterator[tuple[int, int | None]]:
+def missing(
+    parts: PartFolder, number: int, count: int, task_frames: int
+) -> Iterator[tuple[int, int | None]]:
     """First image and the one after the last (None: to the end) of what `parts` lacks of a bag of `count` images, in tasks."""
     at = 0
     while True:
@@ -76,7 +82,11 @@ def missing(parts: PartFolder, number: int, count: int, task_frames: int) -> Ite
                 return
             at = part.stop
             continue
-        following = [start for start in range(at + 1, min(at + task_frames, count)) if parts.has(number, start)]
+        following = [
+            start
+            for start in range(at + 1, min(at + task_frames, count))
+            if parts.has(number, start)
+        ]
         stop = following[0] if following else at + task_frames
         if stop >= count and not following:
             yield at, None
@@ -119,7 +129,9 @@ def _run(
         if reason is not None:
             for reference in under_way:
                 ray.cancel(reference, force=True)
-            raise Stopped(f"stopped after {done} frames ({reason}); the same command goes on from there")
+            raise Stopped(
+                f"stopped after {done} frames ({reason}); the same command goes on from there"
+            )
 
 
 def _cores() -> int:
@@ -138,7 +150,11 @@ def _result(reference: Any, bag: BagFacts, start: int) -> Part | str:
         result: Part | str = ray.get(reference)
     except RayTaskError as error:
         cause = error.cause
-        raise (cause if isinstance(cause, CamSegError) else CamSegError(f"a Ray worker failed: {_one_line(cause or error)}")) from error
+        raise (
+            cause
+            if isinstance(cause, CamSegError)
+            else CamSegError(f"a Ray worker failed: {_one_line(cause or error)}")
+        ) from error
     except RayError as error:  # the worker was killed, the machine is gone
         return f"the workers that evaluated the bag {bag.path} from image {start} on were lost {RETRIES + 1} times: {_one_line(error)}"
     return result
@@ -157,9 +173,15 @@ def _connect() -> None:
     where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
     try:
         if address and (found := re.fullmatch(r"([\w.-]+):(\d+)", address)):
-            socket.create_connection((found[1], int(found[2])), CONNECT_S).close()  # Ray itself tries for minutes
+            socket.create_connection(
+                (found[1], int(found[2])), CONNECT_S
+            ).close()  # Ray itself tries for minutes
         # with RAY_ADDRESS Ray connects there, else it starts a cluster here
-        ray.init(log_to_driver=False, configure_logging=False, include_dashboard=None if address else False)
+        ray.init(
+            log_to_driver=False,
+            configure_logging=False,
+            include_dashboard=None if address else False,
+        )
     except Exception as error:  # from OSError to RuntimeError
         remedy = "check RAY_ADDRESS, and RAY_AUTH_MODE and RAY_AUTH_TOKEN where the cluster wants a token"
         raise CamSegError(f"cannot use {where}: {_one_line(error)}; {remedy}") from error

@@ -44,9 +44,13 @@ class RawImage:
             DataError: the message is too short to have one.
         """
         try:
-            seconds, nanoseconds = struct.unpack_from("<iI" if self.cdr[1] & 1 else ">iI", self.cdr, 4)
+            seconds, nanoseconds = struct.unpack_from(
+                "<iI" if self.cdr[1] & 1 else ">iI", self.cdr, 4
+            )
         except (IndexError, struct.error) as error:
-            raise DataError(f"message {self.index} has {len(self.cdr)} bytes, too few for a header; record the bag again") from error
+            raise DataError(
+                f"message {self.index} has {len(self.cdr)} bytes, too few for a header; record the bag again"
+            ) from error
         return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
@@ -86,7 +90,14 @@ class ImageBag:
         interval_ms: the mean time between two of them as recorded, in ms; None where there are fewer than two.
     """
 
-    def __init__(self, path: Path, topic: str | None = None, *, other_than: Collection[str] = (), salvage: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        topic: str | None = None,
+        *,
+        other_than: Collection[str] = (),
+        salvage: bool = False,
+    ) -> None:
         """Open the bag.
 
         Args:
@@ -109,15 +120,25 @@ class ImageBag:
         self.count = sum(c.msgcount for c in self._connections)
         self.start_ns = self._reader.start_time
         span_ns = self._reader.end_time - self.start_ns
-        self.interval_ms = span_ns / 1e6 / (self.count - 1) if self.count > 1 and span_ns > 0 else None
+        self.interval_ms = (
+            span_ns / 1e6 / (self.count - 1) if self.count > 1 and span_ns > 0 else None
+        )
 
     def _choose(self, topic: str | None, other_than: Collection[str]) -> tuple[str, bool]:
         found = {c.topic: c.msgtype for c in self._reader.connections}
-        images = sorted(name for name, kind in found.items() if kind in (RAW, COMPRESSED) and (topic or name not in other_than))
+        images = sorted(
+            name
+            for name, kind in found.items()
+            if kind in (RAW, COMPRESSED) and (topic or name not in other_than)
+        )
         if topic is not None:
             if topic not in images:
-                why = f"has type {found[topic]}, not an image's" if topic in found else "is not in it"
-                raise DataError(f"the topic {topic} of the bag {self.path} {why}; its image topics: {', '.join(images) or 'none'}")
+                why = (
+                    f"has type {found[topic]}, not an image's" if topic in found else "is not in it"
+                )
+                raise DataError(
+                    f"the topic {topic} of the bag {self.path} {why}; its image topics: {', '.join(images) or 'none'}"
+                )
             return topic, found[topic] == COMPRESSED
         if not images:
             others = f"only {', '.join(sorted(found))}" if found else "no topic at all"
@@ -125,7 +146,9 @@ class ImageBag:
                 f"no image topic in the bag {self.path} ({others}); record the camera's topic (sensor_msgs Image or CompressedImage)"
             )
         if len(images) > 1:
-            raise DataError(f"several image topics in the bag {self.path}: {', '.join(images)}; name one, for example --topic {images[0]}")
+            raise DataError(
+                f"several image topics in the bag {self.path}: {', '.join(images)}; name one, for example --topic {images[0]}"
+            )
         return images[0], found[images[0]] == COMPRESSED
 
     def close(self) -> None:
@@ -135,7 +158,12 @@ class ImageBag:
     def __enter__(self) -> "ImageBag":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def __iter__(self) -> Iterator[BagImage]:
@@ -176,33 +204,47 @@ class ImageBag:
         except Exception as error:  # as above
             raise self._damaged(raw.index, error) from error
         stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
-        return BagImage(raw.index, stamp_ns, raw.recorded_ns, message.header.frame_id, message, raw.cdr)
+        return BagImage(
+            raw.index, stamp_ns, raw.recorded_ns, message.header.frame_id, message, raw.cdr
+        )
 
     def _damaged(self, index: int, error: Exception) -> BagDamaged:
-        of = "" if self.salvaged else f" of {self.count}"  # what was lost of a salvaged bag is not known
+        of = (
+            "" if self.salvaged else f" of {self.count}"
+        )  # what was lost of a salvaged bag is not known
         text = f"the bag {self.path} is damaged after image {index}{of} on {self.topic}"
-        return BagDamaged(f"{text}: {_one_line(error)}; record it again, or repair it with `mcap recover`")
+        return BagDamaged(
+            f"{text}: {_one_line(error)}; record it again, or repair it with `mcap recover`"
+        )
 
 
 def is_bag(path: Path) -> bool:
     """Whether `path` is a bag by its looks: a bag folder, or a file of a bag (of ROS 1 too, which is then refused)."""
     if path.is_dir():
-        return (path / METADATA).is_file() or any(p.suffix in STORAGE_SUFFIXES for p in path.iterdir())
+        return (path / METADATA).is_file() or any(
+            p.suffix in STORAGE_SUFFIXES for p in path.iterdir()
+        )
     return path.suffix in (*STORAGE_SUFFIXES, ".bag") or path.name == METADATA
 
 
 def _storage(path: Path) -> list[Path]:
     """What to hand to the reader: the folder, the file, or the files of a folder whose recording was not ended properly."""
     if not path.exists():
-        raise DataError(f"the bag {path} does not exist; name a bag folder, or a .mcap or .db3 file")
+        raise DataError(
+            f"the bag {path} does not exist; name a bag folder, or a .mcap or .db3 file"
+        )
     if path.name == METADATA:
         path = path.parent
     if path.suffix == ".bag":
-        raise DataError(f"{path} is a ROS 1 bag; convert it with `rosbags-convert --src {path} --dst {path.with_suffix('')}`")
+        raise DataError(
+            f"{path} is a ROS 1 bag; convert it with `rosbags-convert --src {path} --dst {path.with_suffix('')}`"
+        )
     if path.is_dir() and not (path / METADATA).is_file():
         files = sorted(p for p in path.iterdir() if p.suffix in STORAGE_SUFFIXES)
         if not files:
-            raise DataError(f"{path} is not a bag: no {METADATA}, .mcap or .db3 in it; name a bag folder or file")
+            raise DataError(
+                f"{path} is not a bag: no {METADATA}, .mcap or .db3 in it; name a bag folder or file"
+            )
         return files
     return [path]
 
@@ -226,7 +268,9 @@ def open_bag(path: Path, salvage: bool) -> tuple[AnyReader | SalvageReader, bool
                 return SalvageReader(files), True
         except Exception:  # nothing is whole: the first error says why
             files = []
-        raise DataError(f"cannot read the bag {path}: {_one_line(error)}; record it again, or repair it with `mcap recover`") from error
+        raise DataError(
+            f"cannot read the bag {path}: {_one_line(error)}; record it again, or repair it with `mcap recover`"
+        ) from error
 
 
 def _files(paths: list[Path]) -> list[Path]:
@@ -234,9 +278,15 @@ def _files(paths: list[Path]) -> list[Path]:
     if not paths[0].is_dir():
         return paths
     metadata = (paths[0] / METADATA).read_text(encoding="utf-8", errors="replace")
-    if "compression_mode: message" in metadata.lower() or "compression_mode: file" in metadata.lower():
+    if (
+        "compression_mode: message" in metadata.lower()
+        or "compression_mode: file" in metadata.lower()
+    ):
         return []
-    return sorted((p for p in paths[0].iterdir() if p.suffix in STORAGE_SUFFIXES), key=lambda p: natural_key(p.name))
+    return sorted(
+        (p for p in paths[0].iterdir() if p.suffix in STORAGE_SUFFIXES),
+        key=lambda p: natural_key(p.name),
+    )
 
 
 def _one_line(error: Exception) -> str:

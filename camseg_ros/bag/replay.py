@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_ros.bag.link import MASK, OVERLAY, Link, Topics
+from camseg_ros.bag.player import LONGEST_GAP_S
 from camseg_ros.bag.read import BagImage
-from camseg_ros.bag.schedule import LONGEST_GAP_S
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -71,7 +71,9 @@ class Replay(Link):
     def __enter__(self) -> "Replay":
         return self
 
-    def play(self, images: Iterable[BagImage], timeout_s: float, check: Callable[[], None]) -> Iterator[FrameResult]:
+    def play(
+        self, images: Iterable[BagImage], timeout_s: float, check: Callable[[], None]
+    ) -> Iterator[FrameResult]:
         """Closed loop: send an image, wait for its answer, hand it back; never faster than the images were recorded.
 
         Args:
@@ -121,7 +123,9 @@ class Replay(Link):
 def _result(image: BagImage, pending: _Pending, problem: str | None) -> FrameResult:
     """The answer as arrays, held against what was sent."""
     mask, wrong_mask = _pixels(pending.mask, "mono8", image)
-    overlay, wrong_overlay = _pixels(pending.overlay, "rgb8", image) if pending.overlay is not None else (None, None)
+    overlay, wrong_overlay = (
+        _pixels(pending.overlay, "rgb8", image) if pending.overlay is not None else (None, None)
+    )
     latency = (pending.answered or 0.0) - pending.sent
     return FrameResult(image, latency, mask, overlay, wrong_mask or wrong_overlay or problem)
 
@@ -131,13 +135,25 @@ def _pixels(message: Any, encoding: str, image: BagImage) -> tuple[Pixels | None
     kind = "mask" if encoding == "mono8" else "overlay"
     channels = 1 if encoding == "mono8" else 3
     width, height = message.width, message.height
-    if message.encoding != encoding or len(message.data) < message.step * height or message.step < width * channels:
-        return None, f"the {kind} is not a whole {encoding} image but {width}x{height} {message.encoding} of {len(message.data)} bytes"
-    rows = np.frombuffer(message.data, np.uint8)[: message.step * height].reshape(height, message.step)[:, : width * channels]
+    if (
+        message.encoding != encoding
+        or len(message.data) < message.step * height
+        or message.step < width * channels
+    ):
+        return (
+            None,
+            f"the {kind} is not a whole {encoding} image but {width}x{height} {message.encoding} of {len(message.data)} bytes",
+        )
+    rows = np.frombuffer(message.data, np.uint8)[: message.step * height].reshape(
+        height, message.step
+    )[:, : width * channels]
     pixels = rows.reshape(height, width, channels) if channels > 1 else rows
     if image.size != (width, height):
         sent = "{}x{}".format(*image.size) if image.size else "unreadable"
         return pixels, f"the {kind} is {width}x{height}, the image was {sent}"
     if message.header.frame_id != image.frame_id:
-        return pixels, f"the {kind} has frame_id {message.header.frame_id!r}, the image had {image.frame_id!r}"
+        return (
+            pixels,
+            f"the {kind} has frame_id {message.header.frame_id!r}, the image had {image.frame_id!r}",
+        )
     return pixels, None

@@ -12,12 +12,11 @@ from typing import NoReturn
 from rclpy.qos import ReliabilityPolicy
 from rich.console import Console
 
-from camseg_core.commands.options import at_least, not_negative
+from camseg_core.cli.options import at_least, not_negative
 from camseg_core.errors import CamSegError, ConfigError, DataError
-from camseg_ros.bag.input import WHOLE, Stretch
+from camseg_ros.bag.frames import WHOLE, Stretch
 from camseg_ros.bag.link import Topics
-from camseg_ros.bag.max_rate import HIGHEST_HZ, LOWEST_HZ
-from camseg_ros.bag.measuring import Result, measure
+from camseg_ros.bag.measuring import HIGHEST_HZ, LOWEST_HZ, Result, measure
 from camseg_ros.bag.node_process import NodeDied
 from camseg_ros.bag.replay_options import FINAL_TRIALS, ReplayOptions, check_options
 from camseg_ros.bag.replay_report import content, show
@@ -36,26 +35,64 @@ def add(parser: argparse.ArgumentParser) -> None:
         "the latency of its masks, its drops by reason, its CPU and memory. The node is started for it, in a ROS domain of its own, "
         "or runs already (--running)."
     )
-    parser.add_argument("bag", type=Path, metavar="BAG", help="a bag folder, or one .mcap or .db3 file")
-    parser.add_argument("--topic", help="the image topic, where the bag has several")
-    parser.add_argument("--rate", type=_above_0, metavar="HZ", help="images per second (default: as recorded)")
     parser.add_argument(
-        "--seconds", type=_above_0, metavar="S", help="play for so long, and begin the bag anew where it ends (default: the bag once)"
+        "bag", type=Path, metavar="BAG", help="a bag folder, or one .mcap or .db3 file"
     )
-    parser.add_argument("--warm-up", type=not_negative, default=1.0, metavar="S", help="before that, not counted (default: %(default)s)")
+    parser.add_argument("--topic", help="the image topic, where the bag has several")
+    parser.add_argument(
+        "--rate", type=_above_0, metavar="HZ", help="images per second (default: as recorded)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=_above_0,
+        metavar="S",
+        help="play for so long, and begin the bag anew where it ends (default: the bag once)",
+    )
+    parser.add_argument(
+        "--warm-up",
+        type=not_negative,
+        default=1.0,
+        metavar="S",
+        help="before that, not counted (default: %(default)s)",
+    )
     parser.add_argument(
         "--restamp",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="give each image the time of its sending as stamp, as a camera does; else the recorded ones, which must be unique",
     )
-    parser.add_argument("--timeout", type=_above_0, default=20.0, metavar="S", help="wait so long for late masks (default: %(default)s)")
-    parser.add_argument("--json", type=Path, nargs="?", const=STDOUT, metavar="FILE", help="everything, to a file or as the last line")
-    parser.add_argument("--scenario", type=Path, metavar="FILE", help="limits to keep, in YAML; exits 1 where one is not")
+    parser.add_argument(
+        "--timeout",
+        type=_above_0,
+        default=20.0,
+        metavar="S",
+        help="wait so long for late masks (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--json",
+        type=Path,
+        nargs="?",
+        const=STDOUT,
+        metavar="FILE",
+        help="everything, to a file or as the last line",
+    )
+    parser.add_argument(
+        "--scenario",
+        type=Path,
+        metavar="FILE",
+        help="limits to keep, in YAML; exits 1 where one is not",
+    )
     search = parser.add_argument_group("highest rate")
-    search.add_argument("--find-max-rate", action="store_true", help="search the highest rate with under 5 %% drops, and measure there")
     search.add_argument(
-        "--max-rate", type=_above_0, metavar="HZ", help=f"do not search above this (default: {HIGHEST_HZ:g}; never below {LOWEST_HZ:g})"
+        "--find-max-rate",
+        action="store_true",
+        help="search the highest rate with under 5 %% drops, and measure there",
+    )
+    search.add_argument(
+        "--max-rate",
+        type=_above_0,
+        metavar="HZ",
+        help=f"do not search above this (default: {HIGHEST_HZ:g}; never below {LOWEST_HZ:g})",
     )
     search.add_argument(
         "--trial-seconds",
@@ -65,17 +102,58 @@ def add(parser: argparse.ArgumentParser) -> None:
         help=f"of each rate tried; --seconds is then {FINAL_TRIALS} times this if not given (default: %(default)s)",
     )
     node = parser.add_argument_group("node")
-    node.add_argument("--running", action="store_true", help="measure the node that runs in this ROS_DOMAIN_ID; start none")
-    node.add_argument("--pid", type=at_least(1), help="its process, for CPU and memory (with --running)")
-    node.add_argument("--image-topic", default=usual.image, metavar="TOPIC", help="without /compressed (default: %(default)s)")
-    node.add_argument("--mask-topic", default=usual.mask, metavar="TOPIC", help="(default: %(default)s)")
     node.add_argument(
-        "--mask-reliability", choices=("reliable", "best_effort"), default="reliable", help="QoS to listen with (default: %(default)s)"
+        "--running",
+        action="store_true",
+        help="measure the node that runs in this ROS_DOMAIN_ID; start none",
     )
-    node.add_argument("--param", type=_parameter, action="append", default=[], metavar="NAME:=VALUE", help="of the started node")
-    node.add_argument("--params-file", type=Path, action="append", default=[], metavar="FILE", help="of the started node")
-    node.add_argument("--start-timeout", type=_above_0, default=90.0, metavar="S", help="wait so long for it (default: %(default)s)")
-    node.add_argument("--log", type=Path, metavar="FOLDER", help="where the started node logs (default: a temporary folder)")
+    node.add_argument(
+        "--pid", type=at_least(1), help="its process, for CPU and memory (with --running)"
+    )
+    node.add_argument(
+        "--image-topic",
+        default=usual.image,
+        metavar="TOPIC",
+        help="without /compressed (default: %(default)s)",
+    )
+    node.add_argument(
+        "--mask-topic", default=usual.mask, metavar="TOPIC", help="(default: %(default)s)"
+    )
+    node.add_argument(
+        "--mask-reliability",
+        choices=("reliable", "best_effort"),
+        default="reliable",
+        help="QoS to listen with (default: %(default)s)",
+    )
+    node.add_argument(
+        "--param",
+        type=_parameter,
+        action="append",
+        default=[],
+        metavar="NAME:=VALUE",
+        help="of the started node",
+    )
+    node.add_argument(
+        "--params-file",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="of the started node",
+    )
+    node.add_argument(
+        "--start-timeout",
+        type=_above_0,
+        default=90.0,
+        metavar="S",
+        help="wait so long for it (default: %(default)s)",
+    )
+    node.add_argument(
+        "--log",
+        type=Path,
+        metavar="FOLDER",
+        help="where the started node logs (default: a temporary folder)",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -85,7 +163,9 @@ def run(options: argparse.Namespace) -> None:
         DataError, ConfigError: the bag or an option does not fit.
         SystemExit: with 1 where the node failed or a limit was not held, with 130 after Ctrl-C.
     """
-    signal.signal(signal.SIGTERM, _interrupt)  # a started node is stopped on the way out, however this process is asked to go
+    signal.signal(
+        signal.SIGTERM, _interrupt
+    )  # a started node is stopped on the way out, however this process is asked to go
     stretch, check = _limits(options.scenario)
     asked = _options(options, stretch)
     check_options(asked)
@@ -94,8 +174,15 @@ def run(options: argparse.Namespace) -> None:
     result = _measure(asked)
     if result is None:
         sys.exit(EXIT_INTERRUPTED)
-    over = check(result.measured) if check is not None and result.measured is not None and not result.interrupted else None
-    failed = [*([] if result.interrupted else _failed(result)), *(f"scenario: {line}" for line in over or [])]
+    over = (
+        check(result.measured)
+        if check is not None and result.measured is not None and not result.interrupted
+        else None
+    )
+    failed = [
+        *([] if result.interrupted else _failed(result)),
+        *(f"scenario: {line}" for line in over or []),
+    ]
     # progress is told while nothing is measured only, so that no display takes the player's time
     show(result, failed, Console(highlight=False))
     if options.json is not None:
@@ -114,7 +201,7 @@ def _limits(scenario: Path | None) -> tuple[Stretch, Callable[[Measured], list[s
     """The stretch of the bag to play, and what holds a measurement against the limits; None without a scenario."""
     if scenario is None:
         return WHOLE, None
-    from camseg_ros.bag.limits import read_limits
+    from camseg_ros.bag.replay_report import read_limits
 
     return read_limits(scenario)
 
@@ -124,7 +211,9 @@ def _measure(options: ReplayOptions) -> Result | None:
     result = None
     progress = Console(stderr=True, highlight=False)
     try:
-        for known in measure(options, lambda line: progress.print(line, markup=False, soft_wrap=True)):
+        for known in measure(
+            options, lambda line: progress.print(line, markup=False, soft_wrap=True)
+        ):
             result = known
     except KeyboardInterrupt:
         if result is not None:
@@ -141,8 +230,14 @@ def _measure(options: ReplayOptions) -> Result | None:
 def _failed(result: Result) -> Sequence[str]:
     """What makes the command fail, each in one line."""
     if result.found is not None and result.found.rate_hz is None:
-        return [f"not even the lowest rate tried was kept up with; limited by {result.found.limited_by}"]
-    if result.measured is not None and result.measured.played.sent and not result.measured.played.answered:
+        return [
+            f"not even the lowest rate tried was kept up with; limited by {result.found.limited_by}"
+        ]
+    if (
+        result.measured is not None
+        and result.measured.played.sent
+        and not result.measured.played.answered
+    ):
         return ["not one image was answered; see the drops, and the node's log"]
     return []
 

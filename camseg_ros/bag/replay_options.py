@@ -8,7 +8,7 @@ import psutil
 from rclpy.qos import ReliabilityPolicy
 
 from camseg_core.errors import ConfigError
-from camseg_ros.bag.input import WHOLE, Stretch
+from camseg_ros.bag.frames import WHOLE, Stretch
 from camseg_ros.bag.link import Topics
 
 FINAL_TRIALS = 4
@@ -47,17 +47,29 @@ class ReplayOptions:
 def check_options(options: ReplayOptions) -> None:
     """Raises ConfigError where options do not go together."""
     if options.running and (options.parameters or options.params_files):
-        raise ConfigError("--param and --params-file are for a node that this command starts; with --running, set them at the node")
+        raise ConfigError(
+            "--param and --params-file are for a node that this command starts; with --running, set them at the node"
+        )
     if options.pid is not None and not options.running:
-        raise ConfigError("--pid names the process of a node that runs already; give --running too, or leave it out")
+        raise ConfigError(
+            "--pid names the process of a node that runs already; give --running too, or leave it out"
+        )
     if options.find_max_rate and options.rate_hz is not None:
-        raise ConfigError("--find-max-rate searches the rate itself; leave --rate out, or say with --max-rate where to end")
+        raise ConfigError(
+            "--find-max-rate searches the rate itself; leave --rate out, or say with --max-rate where to end"
+        )
     if options.find_max_rate and not options.restamp:
-        raise ConfigError("--find-max-rate plays the bag again and again, so its stamps repeat; leave --no-restamp out")
+        raise ConfigError(
+            "--find-max-rate plays the bag again and again, so its stamps repeat; leave --no-restamp out"
+        )
     if options.max_rate_hz is not None and not options.find_max_rate:
-        raise ConfigError("--max-rate bounds the search of --find-max-rate; give that too, or --rate")
+        raise ConfigError(
+            "--max-rate bounds the search of --find-max-rate; give that too, or --rate"
+        )
     if options.pid is not None and not psutil.pid_exists(options.pid):
-        raise ConfigError(f"there is no process {options.pid}; give --pid of the node's process, or leave it out")
+        raise ConfigError(
+            f"there is no process {options.pid}; give --pid of the node's process, or leave it out"
+        )
     for path in options.params_files:
         if not path.is_file():
             raise ConfigError(f"the parameter file {path} does not exist")

@@ -1,6 +1,8 @@
 """What a replay measured, for programs (JSON) and for readers (a table)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,17 +10,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from camseg_core.errors import ConfigError
+from camseg_ros.bag.frames import Stretch
 from camseg_ros.bag.machine import describe_machine
 from camseg_ros.bag.measuring import ANSWERED, Result, judge
 from camseg_ros.bag.player import Played
 from camseg_ros.bag.replay_options import ReplayOptions
+from camseg_ros.bag.scenario import DROPS, P95_MS, Scenario
 from camseg_ros.bag.session import Measured
 
 MACHINE = ("Processor", "Memory", "System")
 """Of `describe_machine`; its other entries are versions."""
 
 
-def content(result: Result, options: ReplayOptions, failures: Sequence[str] | None) -> dict[str, Any]:
+def content(
+    result: Result, options: ReplayOptions, failures: Sequence[str] | None
+) -> dict[str, Any]:
     """Everything, for JSON; what was not measured is null. `failures` are the lines of a scenario that was not kept; None without one."""
     bag, machine = result.bag, describe_machine()
     return {
@@ -34,7 +41,9 @@ def content(result: Result, options: ReplayOptions, failures: Sequence[str] | No
         },
         "machine": {name: machine[name] for name in MACHINE if name in machine},
         "versions": {name: value for name, value in machine.items() if name not in MACHINE},
-        "parameters": result.parameters if result.parameters is not None else dict(options.parameters) or None,
+        "parameters": result.parameters
+        if result.parameters is not None
+        else dict(options.parameters) or None,
         "options": {
             "running": options.running,
             "restamp": options.restamp,
@@ -47,8 +56,13 @@ def content(result: Result, options: ReplayOptions, failures: Sequence[str] | No
         },
         **_measured(result.measured),
         "max_rate": _max_rate(result),
-        "trials": [{**_measured(trial), "verdict": None if trial.played.interrupted else judge(trial)} for trial in result.trials],
-        "scenario": None if failures is None else {"passed": not failures, "failures": list(failures)},
+        "trials": [
+            {**_measured(trial), "verdict": None if trial.played.interrupted else judge(trial)}
+            for trial in result.trials
+        ],
+        "scenario": None
+        if failures is None
+        else {"passed": not failures, "failures": list(failures)},
         "interrupted": result.interrupted,
     }
 
@@ -63,7 +77,15 @@ def latency_ms(played: Played) -> dict[str, float] | None:
         return None
     values = np.asarray(played.latencies_s) * 1e3
     p50, p95, p99 = np.percentile(values, (50, 95, 99))
-    found = {"p50": p50, "p95": p95, "p99": p99, "mean": values.mean(), "min": values.min(), "max": values.max(), "jitter": values.std()}
+    found = {
+        "p50": p50,
+        "p95": p95,
+        "p99": p99,
+        "mean": values.mean(),
+        "min": values.min(),
+        "max": values.max(),
+        "jitter": values.std(),
+    }
     return {name: round(float(value), 3) for name, value in found.items()}
 
 
@@ -89,15 +111,25 @@ def _measured(measured: Measured | None) -> dict[str, Any]:
         },
         "drops": measured.drops,
         "cpu_percent": _rounded(use.cpu_percent) if use else None,
-        "rss_mb": {"peak": _rounded(use.rss_peak_mb), "mean": _rounded(use.rss_mean_mb)} if use else None,
+        "rss_mb": {"peak": _rounded(use.rss_peak_mb), "mean": _rounded(use.rss_mean_mb)}
+        if use
+        else None,
     }
 
 
 def _max_rate(result: Result) -> dict[str, Any] | None:
     if result.found is None:
         return None
-    confirmed = result.found.rate_hz is not None and result.measured is not None and judge(result.measured) == "passed"
-    return {"rate_hz": _rounded(result.found.rate_hz), "limited_by": result.found.limited_by, "confirmed": confirmed}
+    confirmed = (
+        result.found.rate_hz is not None
+        and result.measured is not None
+        and judge(result.measured) == "passed"
+    )
+    return {
+        "rate_hz": _rounded(result.found.rate_hz),
+        "limited_by": result.found.limited_by,
+        "confirmed": confirmed,
+    }
 
 
 def _rounded(value: float | None) -> float | None:
@@ -112,7 +144,10 @@ def show(result: Result, failed: Sequence[str], console: Console) -> None:
     table.add_row("input", f"{bag.frames} images {size} on {bag.topic}, sha256 {bag.sha256[:12]}")
     if result.found is not None:
         rate = "none" if result.found.rate_hz is None else f"{result.found.rate_hz:.4g} Hz"
-        table.add_row("highest rate", f"{rate} with at least {100 * ANSWERED:.0f} % answered; limited by {result.found.limited_by}")
+        table.add_row(
+            "highest rate",
+            f"{rate} with at least {100 * ANSWERED:.0f} % answered; limited by {result.found.limited_by}",
+        )
     if measured is not None:
         _show_measured(table, measured)
     console.print(table, soft_wrap=True)
@@ -125,7 +160,9 @@ def show(result: Result, failed: Sequence[str], console: Console) -> None:
 def _show_measured(table: Table, measured: Measured) -> None:
     played, use = measured.played, measured.use
     if played.asked_hz is not None:
-        table.add_row("rate", f"{played.asked_hz:.4g} Hz asked, {played.achieved_hz:.4g} Hz achieved")
+        table.add_row(
+            "rate", f"{played.asked_hz:.4g} Hz asked, {played.achieved_hz:.4g} Hz achieved"
+        )
     lost = played.sent - played.answered
     table.add_row("frames", f"{played.sent} sent, {played.answered} answered, {lost} lost")
     if found := latency_ms(played):
@@ -134,10 +171,13 @@ def _show_measured(table: Table, measured: Measured) -> None:
     if measured.drops is None:
         table.add_row("drops", "not known: no entry of this camera on /diagnostics")
     elif measured.drops:
-        table.add_row("drops", ", ".join(f"{count} {reason}" for reason, count in measured.drops.items()))
+        table.add_row(
+            "drops", ", ".join(f"{count} {reason}" for reason, count in measured.drops.items())
+        )
     if use:
         table.add_row(
-            "node", f"CPU {use.cpu_percent:.0f} % of a core, memory {use.rss_peak_mb:.0f} MB at most, {use.rss_mean_mb:.0f} MB mean"
+            "node",
+            f"CPU {use.cpu_percent:.0f} % of a core, memory {use.rss_peak_mb:.0f} MB at most, {use.rss_mean_mb:.0f} MB mean",
         )
 
 
@@ -147,12 +187,19 @@ def _warnings(result: Result) -> list[str]:
         played = measured.played
         if not played.kept:
             warnings.append(not_kept(played))
-        if result.found is not None and result.found.rate_hz is not None and played.share < ANSWERED and not result.interrupted:
+        if (
+            result.found is not None
+            and result.found.rate_hz is not None
+            and played.share < ANSWERED
+            and not result.interrupted
+        ):
             warnings.append(
                 f"the rate found did not hold: measured for longer, {played.share:.1%} were answered; give longer --trial-seconds"
             )
         if played.strays:
-            warnings.append(f"{played.strays} masks belong to no image that was sent; does another camera publish to this node?")
+            warnings.append(
+                f"{played.strays} masks belong to no image that was sent; does another camera publish to this node?"
+            )
     if result.interrupted:
         warnings.append("interrupted: this is what was measured so far")
     return warnings
@@ -164,3 +211,28 @@ def not_kept(played: Played) -> str:
         return f"the middleware refused {played.refused} images of the player; these are no drops of the node"
     rates = f"{played.achieved_hz or 0:.4g} of {played.asked_hz or 0:.4g} Hz"
     return f"the player itself kept only {rates}, so the node was not measured at the rate asked; give a lower rate or more cores"
+
+
+def read_limits(path: Path) -> tuple[Stretch, Callable[[Measured], list[str]]]:
+    """The stretch of the bag that a scenario is for, and what tells its limits that a measurement does not keep, a line each.
+
+    Limits on the masks themselves are for `camseg bag evaluate`, so that one file serves both.
+
+    Raises:
+        ConfigError: the file cannot be read, or has no limit that a replay can judge.
+    """
+    scenario = replace(Scenario.read(path), min_miou=None, min_iou={})
+    if scenario.max_p95_ms is None and scenario.max_drops is None:
+        raise ConfigError(
+            f"{path} has no limit that a replay can judge; give max_p95_ms or max_drops, or use `camseg bag evaluate`"
+        )
+
+    def check(measured: Measured) -> list[str]:
+        played = measured.played
+        found: dict[str, float] = {DROPS: played.sent - played.answered} if played.sent else {}
+        if latency := latency_ms(played):
+            found[P95_MS] = latency["p95"]
+        failures = scenario.check(found, {})
+        return failures if played.kept else [*failures, not_kept(played)]
+
+    return Stretch(scenario.start_s, scenario.end_s), check

@@ -19,7 +19,11 @@ from camseg_ros.bag.scenario import DROPS, MIOU, P95_MS
 
 
 def build_report(
-    merged: Merged, bags: Sequence[tuple[int, BagFacts]], reading: Reading, about: Mapping[str, Any], problems: Sequence[str]
+    merged: Merged,
+    bags: Sequence[tuple[int, BagFacts]],
+    reading: Reading,
+    about: Mapping[str, Any],
+    problems: Sequence[str],
 ) -> dict[str, Any]:
     """Everything that was found but for the scenario, ready for JSON: six decimals, None for what there is no number for.
 
@@ -45,7 +49,12 @@ def build_report(
             "end_ns": merged.end_ns,
             "damage": "; ".join(problems),
         },
-        "model": {"name": facts.name, "precision": facts.precision, "provider": facts.provider, **about},
+        "model": {
+            "name": facts.name,
+            "precision": facts.precision,
+            "provider": facts.provider,
+            **about,
+        },
         "versions": _versions(),
         "scores": _scores(merged) if scored else None,
         "classes": _classes(merged, scored),
@@ -66,10 +75,18 @@ def measured(report: Mapping[str, Any], merged: Merged) -> dict[str, float]:
     return {MIOU: miou, P95_MS: float(np.percentile(merged.latency_ms, 95)), DROPS: merged.skipped}
 
 
-ShownFrame = tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None, npt.NDArray[np.uint8], npt.NDArray[np.float32]]
+ShownFrame = tuple[
+    int,
+    npt.NDArray[np.uint8],
+    npt.NDArray[np.uint8] | None,
+    npt.NDArray[np.uint8],
+    npt.NDArray[np.float32],
+]
 
 
-def worst_frames(merged: Merged, bags: Mapping[int, BagFacts], evaluating: Evaluating) -> Iterator[ShownFrame]:
+def worst_frames(
+    merged: Merged, bags: Mapping[int, BagFacts], evaluating: Evaluating
+) -> Iterator[ShownFrame]:
     """The worst frames, the worst first, read and segmented again: number, image, label or None, mask and confidence of each."""
     model = evaluating.models().model
     found: dict[tuple[int, int], ShownFrame] = {}
@@ -77,10 +94,18 @@ def worst_frames(merged: Merged, bags: Mapping[int, BagFacts], evaluating: Evalu
         wanted = {each.index_in_bag: each.index for each in merged.worst if each.bag == number}
         with closing(evaluating.reading.open(bags[number].path)) as images:
             frames = read_frames(images, evaluating.reading, only=wanted)
-            for _, frame in zip(wanted, frames, strict=False):  # in this order: nothing is read after the last
+            for _, frame in zip(
+                wanted, frames, strict=False
+            ):  # in this order: nothing is read after the last
                 assert frame.image is not None
                 result = model.segment(frame.image)
-                found[number, frame.index] = (wanted[frame.index], frame.image, frame.truth, result.mask, result.confidence)
+                found[number, frame.index] = (
+                    wanted[frame.index],
+                    frame.image,
+                    frame.truth,
+                    result.mask,
+                    result.confidence,
+                )
     return iter([found[each.bag, each.index_in_bag] for each in merged.worst])
 
 
@@ -122,8 +147,14 @@ def _confusion(merged: Merged) -> dict[str, Any]:
 def _compare(merged: Merged) -> dict[str, Any]:
     names = [label.name for label in merged.facts.labels]
     shares = merged.tally.agreement_by_class()
-    classes = [{"name": name, "agreement": share} for name, share in zip(names, shares, strict=True)]
-    return {"model": merged.facts.compared, "agreement": merged.tally.agreement_share(), "classes": classes}
+    classes = [
+        {"name": name, "agreement": share} for name, share in zip(names, shares, strict=True)
+    ]
+    return {
+        "model": merged.facts.compared,
+        "agreement": merged.tally.agreement_share(),
+        "classes": classes,
+    }
 
 
 def _timings(merged: Merged) -> dict[str, Any]:

@@ -16,17 +16,22 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.errors import DataError
-from camseg_core.evaluation.html import data_uri, environment, number, percent
+from camseg_core.evaluation.report.charts import elapsed
+from camseg_core.evaluation.report.page import data_uri, environment, number, percent
 from camseg_core.labels import Label, color_table
 from camseg_core.runtime.overlay import colorize
-from camseg_ros.bag.axis import elapsed
 from camseg_ros.bag.charts import CHART, ROW, SPARK, Chart, Frames, chart, presence, spark
 from camseg_ros.bag.timeline import Timeline
 
 PICTURE_WIDTH = 560
 """Pictures in the page are at most so many pixels wide."""
 
-SCORES = {"miou": "mean IoU", "pixel_accuracy": "pixel accuracy", "boundary_f1": "boundary F1", "ece": "calibration error (ECE)"}
+SCORES = {
+    "miou": "mean IoU",
+    "pixel_accuracy": "pixel accuracy",
+    "boundary_f1": "boundary F1",
+    "ece": "calibration error (ECE)",
+}
 """What the scores are called; one that is not here is called by its key."""
 
 
@@ -41,7 +46,12 @@ class WorstFrame:
     confidence: npt.NDArray[np.float32]
 
 
-def write_page(path: Path, report: Mapping[str, Any], frames: Iterable[Mapping[str, Any]], worst: Sequence[WorstFrame]) -> None:
+def write_page(
+    path: Path,
+    report: Mapping[str, Any],
+    frames: Iterable[Mapping[str, Any]],
+    worst: Sequence[WorstFrame],
+) -> None:
     """Write the page of an evaluation.
 
     Args:
@@ -55,8 +65,12 @@ def write_page(path: Path, report: Mapping[str, Any], frames: Iterable[Mapping[s
     """
     names = [each["name"] for each in report["classes"]]
     timeline, figures = _read(frames, names, {each.index for each in worst})
-    template = environment().from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
-    colors = {each["name"]: "rgb({},{},{})".format(*map(int, each["color"])) for each in report["classes"]}
+    template = environment().from_string(
+        files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
+    )
+    colors = {
+        each["name"]: "rgb({},{},{})".format(*map(int, each["color"])) for each in report["classes"]
+    }
     html = template.render(
         report=report,
         cards=_cards(report),
@@ -65,8 +79,16 @@ def write_page(path: Path, report: Mapping[str, Any], frames: Iterable[Mapping[s
         colors=colors,
         table=_time_table(timeline),
         charts=[each for each in _charts(timeline, report, figures) if each],
-        changed=chart(timeline, "changed", "Pixels whose class changes from one frame to the next", percent, unit="%"),
-        sparks={name: spark(timeline, "iou", name) for name in names if timeline.total("iou", name)},
+        changed=chart(
+            timeline,
+            "changed",
+            "Pixels whose class changes from one frame to the next",
+            percent,
+            unit="%",
+        ),
+        sparks={
+            name: spark(timeline, "iou", name) for name in names if timeline.total("iou", name)
+        },
         presence=_presence(timeline, names),
         axis=Frames(timeline.bins).ticks(ROW),
         row=ROW,
@@ -81,10 +103,14 @@ def write_page(path: Path, report: Mapping[str, Any], frames: Iterable[Mapping[s
         # names of files and topics may hold what is not text; that must not cost the report
         path.write_text(html, encoding="utf-8", errors="replace")
     except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}; choose a folder that can be written") from error
+        raise DataError(
+            f"cannot write {path}: {error.strerror}; choose a folder that can be written"
+        ) from error
 
 
-def _read(frames: Iterable[Mapping[str, Any]], names: Iterable[str], kept: set[int]) -> tuple[Timeline, dict[int, Mapping[str, Any]]]:
+def _read(
+    frames: Iterable[Mapping[str, Any]], names: Iterable[str], kept: set[int]
+) -> tuple[Timeline, dict[int, Mapping[str, Any]]]:
     """The frames as a timeline, and the figures of those that are shown."""
     timeline = Timeline(names)
     figures: dict[int, Mapping[str, Any]] = {}
@@ -107,34 +133,62 @@ class _Card:
 
 def _cards(report: Mapping[str, Any]) -> list[_Card]:
     scores, bag, compare = report["scores"], report["bag"], report["compare"]
-    labelled = {name: value for name, value in (scores or {}).items() if value is None or isinstance(value, int | float)}
-    cards = [_Card(name, number(value), SCORES.get(name, name.replace("_", " "))) for name, value in labelled.items()]
+    labelled = {
+        name: value
+        for name, value in (scores or {}).items()
+        if value is None or isinstance(value, int | float)
+    }
+    cards = [
+        _Card(name, number(value), SCORES.get(name, name.replace("_", " ")))
+        for name, value in labelled.items()
+    ]
     if compare:
-        cards.append(_Card("agreement", percent(compare["agreement"]), f"agreement with {compare['model']}"))
+        cards.append(
+            _Card("agreement", percent(compare["agreement"]), f"agreement with {compare['model']}")
+        )
     cards.append(_Card("confidence.mean", number(report["confidence"]["mean"]), "mean confidence"))
     if report["flicker"]["with_truth"] is not None:
-        cards.append(_Card("flicker", percent(report["flicker"]["with_truth"]), "flicker, see below"))
+        cards.append(
+            _Card("flicker", percent(report["flicker"]["with_truth"]), "flicker, see below")
+        )
     latency = report["timings"].get("latency_ms") or {}
-    cards += [_Card(f"latency_ms.{each}", number(latency.get(each), 1), f"latency {each}", "ms") for each in ("p50", "p95") if latency]
+    cards += [
+        _Card(f"latency_ms.{each}", number(latency.get(each), 1), f"latency {each}", "ms")
+        for each in ("p50", "p95")
+        if latency
+    ]
     of = f"frames, {bag['scored']} with labels" if scores else "frames"
     return [*cards, _Card("frames", str(bag["frames"]), of)]
 
 
 def _stages(stages: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Of every stage its percentiles; a lone number is the median."""
-    return {stage: dict(ms) if isinstance(ms, Mapping) else {"p50": ms} for stage, ms in stages.items()}
+    return {
+        stage: dict(ms) if isinstance(ms, Mapping) else {"p50": ms} for stage, ms in stages.items()
+    }
 
 
-def _charts(timeline: Timeline, report: Mapping[str, Any], figures: Mapping[int, Mapping[str, Any]]) -> list[Chart | None]:
+def _charts(
+    timeline: Timeline, report: Mapping[str, Any], figures: Mapping[int, Mapping[str, Any]]
+) -> list[Chart | None]:
     def marks(name: str) -> list[tuple[int, float, str]]:
         return [
-            (i, each[name], f"frame {i}, shown below: {number(each[name])}") for i, each in figures.items() if each.get(name) is not None
+            (i, each[name], f"frame {i}, shown below: {number(each[name])}")
+            for i, each in figures.items()
+            if each.get(name) is not None
         ]
 
     p99 = (report["timings"].get("latency_ms") or {}).get("p99")
     return [
         chart(timeline, "miou", "Mean IoU", number, top=1, marks=marks("miou")),
-        chart(timeline, "confidence", "Mean confidence", number, top=1, marks=[] if timeline.total("miou") else marks("confidence")),
+        chart(
+            timeline,
+            "confidence",
+            "Mean confidence",
+            number,
+            top=1,
+            marks=[] if timeline.total("miou") else marks("confidence"),
+        ),
         chart(timeline, "latency_ms", "Latency in ms", lambda ms: f"{ms:.1f} ms", usual=p99),
     ]
 
@@ -146,7 +200,16 @@ def _presence(timeline: Timeline, names: Iterable[str]) -> list[dict[str, Any]]:
         share, present = timeline.total("share", name), timeline.total("present", name)
         if share and present and present.total:
             area, line = presence(timeline, name)
-            rows.append({"name": name, "area": area, "line": line, "frames": int(present.total), "mean": share.mean, "most": share.high})
+            rows.append(
+                {
+                    "name": name,
+                    "area": area,
+                    "line": line,
+                    "frames": int(present.total),
+                    "mean": share.mean,
+                    "most": share.high,
+                }
+            )
     return sorted(rows, key=lambda each: -each["mean"])
 
 
@@ -162,7 +225,12 @@ def _time_table(timeline: Timeline) -> dict[str, Any]:
     there = {name: column for name, column in columns.items() if timeline.total(name)}
     start_ns = timeline.bins[0].stamp_ns if timeline.bins else 0
     rows = [
-        (each, elapsed((each.stamp_ns - start_ns) / 1e9), {name: each.spreads.get((name, "")) for name in there}) for each in timeline.bins
+        (
+            each,
+            elapsed((each.stamp_ns - start_ns) / 1e9),
+            {name: each.spreads.get((name, "")) for name in there},
+        )
+        for each in timeline.bins
     ]
     return {"columns": there, "rows": rows}
 
@@ -172,7 +240,10 @@ def _confusion_rows(confusion: Mapping[str, Any] | None) -> dict[str, Any] | Non
     if confusion is None:
         return None
     pixels = np.array(confusion["matrix"], np.int64)
-    names = [*confusion["names"], "no class"]  # pixels that the mask leaves without one may have a column of their own
+    names = [
+        *confusion["names"],
+        "no class",
+    ]  # pixels that the mask leaves without one may have a column of their own
     occurs = pixels.sum(1) + pixels.sum(0)[: len(pixels)] > 0
     shown = np.flatnonzero(occurs)
     columns = [*shown, *(i for i in range(len(pixels), pixels.shape[1]) if pixels[:, i].any())]
@@ -180,22 +251,46 @@ def _confusion_rows(confusion: Mapping[str, Any] | None) -> dict[str, Any] | Non
     for i in shown:
         whole = int(pixels[i].sum())
         rows.append(
-            (names[i], whole, [(names[j], j == i, int(pixels[i, j]), float(pixels[i, j] / whole) if whole else None) for j in columns])
+            (
+                names[i],
+                whole,
+                [
+                    (
+                        names[j],
+                        j == i,
+                        int(pixels[i, j]),
+                        float(pixels[i, j] / whole) if whole else None,
+                    )
+                    for j in columns
+                ],
+            )
         )
     return {"columns": [names[j] for j in columns], "rows": rows}
 
 
 def _worst(
-    worst: Sequence[WorstFrame], figures: Mapping[int, Mapping[str, Any]], report: Mapping[str, Any], timeline: Timeline
+    worst: Sequence[WorstFrame],
+    figures: Mapping[int, Mapping[str, Any]],
+    report: Mapping[str, Any],
+    timeline: Timeline,
 ) -> list[dict[str, Any]]:
     labels = [(each["id"], each["name"], each["color"]) for each in report["classes"]]
-    colors = color_table([Label(i, name, (red, green, blue)) for i, name, (red, green, blue) in labels])
+    colors = color_table(
+        [Label(i, name, (red, green, blue)) for i, name, (red, green, blue) in labels]
+    )
     start_ns = timeline.bins[0].stamp_ns if timeline.bins else 0
     shown = []
     for each in worst:
         about = figures.get(each.index, {})
         after = elapsed((about["stamp_ns"] - start_ns) / 1e9) if "stamp_ns" in about else ""
-        shown.append({"index": each.index, "about": about, "after": after, "pictures": _pictures(each, colors)})
+        shown.append(
+            {
+                "index": each.index,
+                "about": about,
+                "after": after,
+                "pictures": _pictures(each, colors),
+            }
+        )
     return shown
 
 
@@ -206,12 +301,20 @@ def _pictures(frame: WorstFrame, colors: npt.NDArray[np.uint8]) -> list[tuple[st
     size = max(1, round(width * scale)), max(1, round(height * scale))
 
     def ids(mask: npt.NDArray[np.uint8]) -> str:
-        return data_uri(colorize(np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8), colors), "png")
+        return data_uri(
+            colorize(
+                np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8),
+                colors,
+            ),
+            "png",
+        )
 
     confidence = cv2.resize(frame.confidence.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     levels = (255 * np.clip(np.nan_to_num(confidence), 0, 1)).round().astype(np.uint8)
     heat = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
-    pictures = [("image", data_uri(cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA), "jpeg"))]
+    pictures = [
+        ("image", data_uri(cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA), "jpeg"))
+    ]
     if frame.truth is not None:
         pictures.append(("truth", ids(frame.truth)))
     return [*pictures, ("mask", ids(frame.mask)), ("confidence", data_uri(heat, "jpeg"))]

@@ -5,6 +5,7 @@ an sqlite3 file row by row, until the first that is not whole.
 """
 
 import sqlite3
+import struct
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -14,7 +15,12 @@ from typing import Any
 from mcap.exceptions import EndOfFile
 from mcap.records import Channel, Message, Schema
 from mcap.stream_reader import StreamReader
-from rosbags.interfaces import Connection, ConnectionExtRosbag2, MessageDefinition, MessageDefinitionFormat
+from rosbags.interfaces import (
+    Connection,
+    ConnectionExtRosbag2,
+    MessageDefinition,
+    MessageDefinitionFormat,
+)
 from rosbags.typesys import Stores, get_typestore
 
 _DEFINITIONS = {"ros2msg": MessageDefinitionFormat.MSG, "ros2idl": MessageDefinitionFormat.IDL}
@@ -69,9 +75,13 @@ class SalvageReader:
             raise damage
         for number, (topic, (kind, definition)) in enumerate(kinds.items(), start=1):
             extra = ConnectionExtRosbag2("cdr", [])
-            self.connections.append(Connection(number, topic, kind, definition, "", counts[topic], extra, self))
+            self.connections.append(
+                Connection(number, topic, kind, definition, "", counts[topic], extra, self)
+            )
 
-    def messages(self, connections: Collection[Connection]) -> Iterator[tuple[Connection, int, bytes]]:
+    def messages(
+        self, connections: Collection[Connection]
+    ) -> Iterator[tuple[Connection, int, bytes]]:
         """Connection, time of recording in ns, and message of every whole message on `connections`, of which there is one at least.
 
         Raises:
@@ -117,9 +127,13 @@ def _mcap(path: Path) -> Iterator[_Record]:
                     schema = schemas[channel.schema_id]
                     form = _DEFINITIONS.get(schema.encoding, MessageDefinitionFormat.NONE)
                     definition = MessageDefinition(form, schema.data.decode())
-                    yield _Record(channel.topic, schema.name, definition, record.log_time, record.data)
+                    yield _Record(
+                        channel.topic, schema.name, definition, record.log_time, record.data
+                    )
         except EndOfFile as error:
-            raise EOFError(f"{path.name} ends in the middle, at byte {path.stat().st_size}") from error
+            raise EOFError(
+                f"{path.name} ends in the middle, at byte {path.stat().st_size}"
+            ) from error
 
 
 def _sqlite(path: Path) -> Iterator[_Record]:
@@ -129,5 +143,32 @@ def _sqlite(path: Path) -> Iterator[_Record]:
         rows: Any = file.execute("SELECT id, name, type FROM topics")
         topics: dict[int, tuple[str, str]] = {number: (name, kind) for number, name, kind in rows}
         definition = MessageDefinition(MessageDefinitionFormat.NONE, "")
-        for number, recorded_ns, data in file.execute("SELECT topic_id, timestamp, data FROM messages NOT INDEXED ORDER BY id"):
+        for number, recorded_ns, data in file.execute(
+            "SELECT topic_id, timestamp, data FROM messages NOT INDEXED ORDER BY id"
+        ):
             yield _Record(*topics[number], definition, recorded_ns, data)
+
+
+ENCAPSULATION = 4
+"""Bytes before the message itself; the second one is odd where it is little-endian."""
+
+STAMP = slice(ENCAPSULATION, ENCAPSULATION + 8)
+SECOND_NS = 1_000_000_000
+
+
+def read_header(cdr: bytes) -> tuple[int, str]:
+    """The stamp in ns and the frame_id of a serialized message that begins with a `std_msgs/Header`."""
+    order = _order(cdr)
+    seconds, nanoseconds, length = struct.unpack_from(f"{order}iII", cdr, ENCAPSULATION)
+    name = cdr[STAMP.stop + 4 : STAMP.stop + 4 + length]
+    return seconds * SECOND_NS + nanoseconds, name.rstrip(b"\0").decode(errors="replace")
+
+
+def with_stamp(cdr: bytes, stamp_ns: int) -> bytes:
+    """The same message with another stamp."""
+    stamp = struct.pack(f"{_order(cdr)}iI", *divmod(stamp_ns, SECOND_NS))
+    return b"".join((cdr[: STAMP.start], stamp, memoryview(cdr)[STAMP.stop :]))
+
+
+def _order(cdr: bytes) -> str:
+    return "<" if cdr[1] & 1 else ">"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from camseg_core.config_file import load_yaml
+from camseg_core.config.yaml_file import load_yaml
 from camseg_core.errors import ConfigError
 
 MIOU, P95_MS, DROPS = "miou", "p95_ms", "drops"
@@ -35,15 +35,24 @@ class Scenario:
     max_drops: int | None = None
 
     def __post_init__(self) -> None:
-        shares = {"min_miou": self.min_miou, **{f"min_iou.{name}": value for name, value in self.min_iou.items()}}
+        shares = {
+            "min_miou": self.min_miou,
+            **{f"min_iou.{name}": value for name, value in self.min_iou.items()},
+        }
         for name, value in shares.items():
             if value is not None and not 0 <= value <= 1:
                 raise ConfigError(f"{name} is {value}; it must lie in 0..1")
-        for name, value in {"start_s": self.start_s, "max_p95_ms": self.max_p95_ms, "max_drops": self.max_drops}.items():
+        for name, value in {
+            "start_s": self.start_s,
+            "max_p95_ms": self.max_p95_ms,
+            "max_drops": self.max_drops,
+        }.items():
             if value is not None and value < 0:
                 raise ConfigError(f"{name} is {value}; it must be at least 0")
         if self.end_s is not None and self.end_s <= (self.start_s or 0):
-            raise ConfigError(f"end_s is {self.end_s}; it must be after start_s, {self.start_s or 0}")
+            raise ConfigError(
+                f"end_s is {self.end_s}; it must be after start_s, {self.start_s or 0}"
+            )
 
     @staticmethod
     def read(path: Path) -> "Scenario":
@@ -77,7 +86,9 @@ class Scenario:
             if classes and name not in classes:
                 close = difflib.get_close_matches(name, classes, n=1)
                 hint = f"did you mean {close[0]!r}? " if close else ""
-                raise ConfigError(f"min_iou has a limit for the unknown class {name!r}: {hint}choose from {', '.join(classes)}")
+                raise ConfigError(
+                    f"min_iou has a limit for the unknown class {name!r}: {hint}choose from {', '.join(classes)}"
+                )
             lines += _check(f"min_iou of {name}", limit, classes.get(name, float("nan")))
         return lines
 
@@ -86,4 +97,10 @@ def _check(name: str, limit: float, value: float) -> list[str]:
     if value != value:
         return [f"{name}: nothing was measured, the limit is {limit:g}"]
     kept = value >= limit if name.startswith("min") else value <= limit
-    return [] if kept else [f"{name}: {value:.4g} is {'below' if name.startswith('min') else 'above'} the limit of {limit:g}"]
+    return (
+        []
+        if kept
+        else [
+            f"{name}: {value:.4g} is {'below' if name.startswith('min') else 'above'} the limit of {limit:g}"
+        ]
+    )

@@ -6,10 +6,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.evaluation.boundary import BOUNDARY_TOLERANCE, BoundaryF1
 from camseg_core.evaluation.calibration import CALIBRATION_BINS
 from camseg_core.evaluation.flicker import pair_counts
-from camseg_core.evaluation.metrics import Confusion
+from camseg_core.evaluation.metrics import BOUNDARY_TOLERANCE, BoundaryF1, Confusion
 from camseg_core.labels import Label
 
 Ids = npt.NDArray[np.uint8]
@@ -44,7 +43,15 @@ class Tally:
     @staticmethod
     def empty(classes: int) -> "Tally":
         """Nothing counted yet."""
-        shapes = (classes, classes + 1), (classes + 1,), (3, LEVELS + 1), (2, classes), (4,), (classes + 1, classes + 1), (2,)
+        shapes = (
+            (classes, classes + 1),
+            (classes + 1,),
+            (3, LEVELS + 1),
+            (2, classes),
+            (4,),
+            (classes + 1, classes + 1),
+            (2,),
+        )
         return Tally(*(np.zeros(shape, np.int64) for shape in shapes))
 
     def add(self, other: "Tally") -> None:
@@ -74,12 +81,18 @@ class Tally:
     def mean_confidence(self) -> float:
         """Over all pixels; NaN before the first."""
         pixels = int(self.confidence[0].sum())
-        return int(self.confidence[0] @ np.arange(LEVELS + 1)) / (LEVELS * pixels) if pixels else float("nan")
+        return (
+            int(self.confidence[0] @ np.arange(LEVELS + 1)) / (LEVELS * pixels)
+            if pixels
+            else float("nan")
+        )
 
     def confidence_quantile(self, share: float) -> float:
         """The confidence that this share of all pixels does not exceed; NaN before the first pixel."""
         below = np.cumsum(self.confidence[0])
-        return int(np.searchsorted(below, share * below[-1])) / LEVELS if below[-1] else float("nan")
+        return (
+            int(np.searchsorted(below, share * below[-1])) / LEVELS if below[-1] else float("nan")
+        )
 
     def calibration_error(self) -> float:
         """Expected calibration error, see `camseg_core.evaluation.calibration`, of confidences rounded to a step; NaN without labels."""
@@ -89,7 +102,9 @@ class Tally:
         step = LEVELS // CALIBRATION_BINS
         bins = np.maximum(-(-np.arange(LEVELS + 1) // step) - 1, 0)
         gaps = np.zeros(CALIBRATION_BINS, np.int64)
-        np.add.at(gaps, bins, LEVELS * self.confidence[2] - np.arange(LEVELS + 1) * self.confidence[1])
+        np.add.at(
+            gaps, bins, LEVELS * self.confidence[2] - np.arange(LEVELS + 1) * self.confidence[1]
+        )
         return int(np.abs(gaps).sum()) / (LEVELS * pixels)
 
     def boundary_f1(self) -> float:

@@ -107,7 +107,9 @@ class Timeline:
                 yield ("iou", of_class), float(value)
         if frame.get("share") is not None:
             for of_class in self._classes:
-                share = float(frame["share"].get(of_class) or 0)  # a class that is not listed has no pixel
+                share = float(
+                    frame["share"].get(of_class) or 0
+                )  # a class that is not listed has no pixel
                 yield ("share", of_class), share
                 yield ("present", of_class), float(share > 0)
 

@@ -15,9 +15,15 @@ from rich.table import Table
 
 from camseg_core.data.frame_source import DEFAULT_FPS
 from camseg_core.errors import CamSegError, ConfigError, DataError
-from camseg_ros.demo.folder import DemoFolder
 from camseg_ros.demo.page import DemoReport, write_page
-from camseg_ros.demo.run import DEFAULT_OUT, MOST_FRAMES, SYNTHETIC_FRAMES, DemoOptions, run_demo
+from camseg_ros.demo.run import (
+    DEFAULT_OUT,
+    MOST_FRAMES,
+    SYNTHETIC_FRAMES,
+    DemoFolder,
+    DemoOptions,
+    run_demo,
+)
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -34,7 +40,9 @@ def main() -> int:
     # The node is stopped on the way out, however this process is asked to go.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # errors are told by this command, on one line
+    os.environ.setdefault(
+        "OPENCV_LOG_LEVEL", "SILENT"
+    )  # errors are told by this command, on one line
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     console = Console(highlight=False)
     options = None
@@ -65,17 +73,40 @@ def parse_options() -> DemoOptions:
         ConfigError: a value does not fit.
     """
     parser = argparse.ArgumentParser(prog="python -m camseg_ros.demo", description=__doc__)
-    parser.add_argument("--source", type=Path, help="a bag, a video or a folder of images; default: a synthetic drive")
     parser.add_argument(
-        "--frames", type=int, help=f"at most so many frames; default: {SYNTHETIC_FRAMES} synthetic, {MOST_FRAMES} of a source"
+        "--source",
+        type=Path,
+        help="a bag, a video or a folder of images; default: a synthetic drive",
+    )
+    parser.add_argument(
+        "--frames",
+        type=int,
+        help=f"at most so many frames; default: {SYNTHETIC_FRAMES} synthetic, {MOST_FRAMES} of a source",
     )
     parser.add_argument("--topic", help="the image topic, where a bag has several")
-    parser.add_argument("--fps", type=float, default=DEFAULT_FPS, help="frames per second of a folder of images; default: %(default)s")
-    parser.add_argument("--timeout", type=float, default=20.0, help="seconds after which a frame counts as lost; default: %(default)s")
-    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="where to leave everything; default: %(default)s")
+    parser.add_argument(
+        "--fps",
+        type=float,
+        default=DEFAULT_FPS,
+        help="frames per second of a folder of images; default: %(default)s",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=20.0,
+        help="seconds after which a frame counts as lost; default: %(default)s",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=DEFAULT_OUT,
+        help="where to leave everything; default: %(default)s",
+    )
     given = parser.parse_args()
     source = given.source.expanduser() if given.source is not None else None
-    return DemoOptions(source, given.frames, given.topic, given.out.expanduser(), given.fps, given.timeout)
+    return DemoOptions(
+        source, given.frames, given.topic, given.out.expanduser(), given.fps, given.timeout
+    )
 
 
 def summary(report: DemoReport) -> dict[str, object]:
@@ -105,13 +136,20 @@ def show(report: DemoReport, folder: DemoFolder, console: Console) -> None:
     tally = report.tally
     table = Table.grid(padding=(0, 2))
     answered = f"{tally.sent} sent, {tally.answered} answered, {tally.lost} lost"
-    table.add_row("frames", answered + (f", {len(tally.unreadable)} unreadable in the bag" if tally.unreadable else ""))
+    table.add_row(
+        "frames",
+        answered + (f", {len(tally.unreadable)} unreadable in the bag" if tally.unreadable else ""),
+    )
     p50, p95, worst = (tally.percentile_ms(percent) for percent in (50, 95, 100))
     if p50 is not None:
         table.add_row("latency", f"p50 {p50:.0f} ms, p95 {p95:.0f} ms, max {worst:.0f} ms")
         seen = tally.classes()
         shares = ", ".join(f"{each.name} {100 * each.share:.1f} %" for each in seen[:CLASSES_SHOWN])
-        table.add_row("classes", shares + (f" and {len(seen) - CLASSES_SHOWN} more" if len(seen) > CLASSES_SHOWN else ""))
+        table.add_row(
+            "classes",
+            shares
+            + (f" and {len(seen) - CLASSES_SHOWN} more" if len(seen) > CLASSES_SHOWN else ""),
+        )
     dropped = "" if report.dropped is None else f", {report.dropped} frames dropped"
     table.add_row("node", f"{report.peak_memory_bytes / 2**20:.0f} MiB of memory at most{dropped}")
     table.add_row("look at", str(folder.page) + (f" and {folder.video}" if report.video else ""))

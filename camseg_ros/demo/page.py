@@ -7,8 +7,8 @@ from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 
-from camseg_core.evaluation.html import environment
-from camseg_ros.bag.axis import tick_step
+from camseg_core.evaluation.report.charts import tick_step
+from camseg_core.evaluation.report.page import environment
 from camseg_ros.demo.tally import Tally
 
 CHART_WIDTH, CHART_HEIGHT = 1120, 250
@@ -43,15 +43,21 @@ class DemoReport:
     @property
     def dropped(self) -> int | None:
         """Frames that the node passed over for a fresher one, by its own count; None where it did not say."""
-        counts = [values["frames dropped"] for values in self.node.values() if "frames dropped" in values]
+        counts = [
+            values["frames dropped"] for values in self.node.values() if "frames dropped" in values
+        ]
         return sum(map(int, counts)) if counts else None
 
 
 def write_page(report: DemoReport, path: Path) -> None:
     """Write the page; pictures are inside it, the video lies beside it."""
     made = environment()
-    made.filters["data_uri"] = lambda content, kind: f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    template = made.from_string(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
+    made.filters["data_uri"] = lambda content, kind: (
+        f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    )
+    template = made.from_string(
+        files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    )
     tally = report.tally
     html = template.render(
         report=report,
@@ -60,7 +66,9 @@ def write_page(report: DemoReport, path: Path) -> None:
         p50=tally.percentile_ms(50),
         p95=tally.percentile_ms(95),
         worst=tally.percentile_ms(100),
-        chart=latency_chart(tally.latencies_ms, tally.percentile_ms(50), tally.percentile_ms(95)) if tally.answered else None,
+        chart=latency_chart(tally.latencies_ms, tally.percentile_ms(50), tally.percentile_ms(95))
+        if tally.answered
+        else None,
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
     path.write_text(html, encoding="utf-8")
@@ -84,7 +92,9 @@ class LatencyChart:
     """Of each marked latency: where its line lies, where its text, and the text."""
 
 
-def latency_chart(latencies_ms: Sequence[float | None], p50: float | None, p95: float | None) -> LatencyChart:
+def latency_chart(
+    latencies_ms: Sequence[float | None], p50: float | None, p95: float | None
+) -> LatencyChart:
     """Lay out the chart; at least one frame must have been answered."""
     answered = [each for each in latencies_ms if each is not None]
     step_ms = tick_step(max(answered))
@@ -105,7 +115,11 @@ def latency_chart(latencies_ms: Sequence[float | None], p50: float | None, p95: 
             lines.append(" ".join(run))
             run = []
     frame_step = max(1, int(tick_step(len(latencies_ms))))
-    levels = [(y(ms), f"{name} {ms:.0f} ms") for name, ms in (("p95", p95), ("p50", p50)) if ms is not None]
+    levels = [
+        (y(ms), f"{name} {ms:.0f} ms")
+        for name, ms in (("p95", p95), ("p50", p50))
+        if ms is not None
+    ]
     return LatencyChart(
         CHART_WIDTH,
         CHART_HEIGHT,
@@ -113,9 +127,15 @@ def latency_chart(latencies_ms: Sequence[float | None], p50: float | None, p95: 
         right,
         bottom,
         lines,
-        dots=[(x(i), y(ms), f"frame {i}: {ms:.0f} ms") for i, ms in enumerate(latencies_ms) if ms is not None],
+        dots=[
+            (x(i), y(ms), f"frame {i}: {ms:.0f} ms")
+            for i, ms in enumerate(latencies_ms)
+            if ms is not None
+        ],
         lost=[(x(i), f"frame {i}: no mask") for i, ms in enumerate(latencies_ms) if ms is None],
-        y_ticks=[(y(ms), f"{ms:g}") for ms in (step_ms * k for k in range(round(top_ms / step_ms) + 1))],
+        y_ticks=[
+            (y(ms), f"{ms:g}") for ms in (step_ms * k for k in range(round(top_ms / step_ms) + 1))
+        ],
         x_ticks=[(x(i), str(i)) for i in range(0, len(latencies_ms), frame_step)],
         levels=_apart(levels),
     )

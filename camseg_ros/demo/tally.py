@@ -85,8 +85,17 @@ class Tally:
         counts = np.bincount(result.mask.reshape(-1), minlength=256)
         self._pixels += counts
         self._frames += counts > 0
-        if index in self.show and rgb is not None and result.overlay is not None and latency_ms is not None:
-            pictures = _encode(rgb, ".jpg"), _encode(colorize(result.mask), ".png"), _encode(result.overlay, ".jpg")
+        if (
+            index in self.show
+            and rgb is not None
+            and result.overlay is not None
+            and latency_ms is not None
+        ):
+            pictures = (
+                _encode(rgb, ".jpg"),
+                _encode(colorize(result.mask), ".png"),
+                _encode(result.overlay, ".jpg"),
+            )
             self.shown.append(ShownFrame(index, result.image.stamp_ns / 1e9, latency_ms, *pictures))
 
     def percentile_ms(self, percent: float) -> float | None:
@@ -97,8 +106,14 @@ class Tally:
     def classes(self) -> list[ClassShare]:
         """The classes that were seen, the largest first."""
         total = max(int(self._pixels.sum()), 1)
-        known = [(label.id, label.name, label.color) for label in CITYSCAPES] + [(UNLABELLED, "unlabelled", UNLABELLED_COLOR)]
-        seen = [ClassShare(name, color, self._pixels[i] / total, int(self._frames[i])) for i, name, color in known if self._pixels[i]]
+        known = [(label.id, label.name, label.color) for label in CITYSCAPES] + [
+            (UNLABELLED, "unlabelled", UNLABELLED_COLOR)
+        ]
+        seen = [
+            ClassShare(name, color, self._pixels[i] / total, int(self._frames[i]))
+            for i, name, color in known
+            if self._pixels[i]
+        ]
         return sorted(seen, key=lambda each: -each.share)
 
 
@@ -106,6 +121,8 @@ def _encode(rgb: Pixels, suffix: str) -> bytes:
     """The picture as a file's bytes, not wider than the page needs."""
     scale = min(1.0, WIDEST / rgb.shape[1])
     if scale < 1:
-        how = cv2.INTER_NEAREST if suffix == ".png" else cv2.INTER_AREA  # a mask must not get colours in between
+        how = (
+            cv2.INTER_NEAREST if suffix == ".png" else cv2.INTER_AREA
+        )  # a mask must not get colours in between
         rgb = np.asarray(cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=how), np.uint8)
     return bytes(cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1])

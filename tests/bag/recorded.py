@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from camseg_core import cli
-from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.cli import main as cli
+from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, Label, cityscapes_labels
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.frame import Segmentation
@@ -39,8 +39,12 @@ class Painter:
 
     def segment(self, rgb: npt.NDArray[np.uint8]) -> Segmentation:
         self.segmented += 1
-        mask = np.where(np.isin(rgb[..., 0], CAMVID_11_TRAIN_IDS), rgb[..., 0], ROAD).astype(np.uint8)
-        return Segmentation(mask, (rgb[..., 1].clip(0, 100) / 100).astype(np.float32), {"paint": 2.0, "dry": 1.0})
+        mask = np.where(np.isin(rgb[..., 0], CAMVID_11_TRAIN_IDS), rgb[..., 0], ROAD).astype(
+            np.uint8
+        )
+        return Segmentation(
+            mask, (rgb[..., 1].clip(0, 100) / 100).astype(np.float32), {"paint": 2.0, "dry": 1.0}
+        )
 
 
 def painter() -> Painter:
@@ -48,7 +52,9 @@ def painter() -> Painter:
     return Painter()
 
 
-def frame(index: int, mask: npt.NDArray[Any], label: npt.NDArray[Any], confidence: int = 80) -> LabelledFrame:
+def frame(
+    index: int, mask: npt.NDArray[Any], label: npt.NDArray[Any], confidence: int = 80
+) -> LabelledFrame:
     """A frame that the painter answers with `mask` `(H, W)`."""
     image = np.zeros((*mask.shape, 3), np.uint8)
     image[..., 0], image[..., 1] = mask, confidence
@@ -90,7 +96,11 @@ class Commands:
         except SystemExit as ended:
             code = int(ended.code or 0)
         out, err = self.capture.readouterr()
-        return code, out, "".join(line + "\n" for line in err.splitlines() if not line.endswith("s left"))
+        return (
+            code,
+            out,
+            "".join(line + "\n" for line in err.splitlines() if not line.endswith("s left")),
+        )
 
 
 @pytest.fixture
@@ -122,9 +132,13 @@ def page() -> ModuleType:
         mask: npt.NDArray[np.uint8]
         confidence: npt.NDArray[np.float32]
 
-    def write_page(path: Path, report: object, frames: Iterable[dict[str, Any]], worst: list[WorstFrame]) -> None:
+    def write_page(
+        path: Path, report: object, frames: Iterable[dict[str, Any]], worst: list[WorstFrame]
+    ) -> None:
         latencies = [each["latency_ms"] for each in frames]
-        path.write_text(f"{len(latencies)} frames, worst {[each.index for each in worst]}", encoding="utf-8")
+        path.write_text(
+            f"{len(latencies)} frames, worst {[each.index for each in worst]}", encoding="utf-8"
+        )
 
     module.WorstFrame, module.write_page = WorstFrame, write_page
     return module

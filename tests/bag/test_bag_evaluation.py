@@ -15,18 +15,41 @@ import numpy as np
 import pytest
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
-from recorded import CAR, LABELS, ROAD, SECOND, SKY, START, STEP, VOID, Commands, Painter, camseg, drive, frame, labelled_bag, painter
+from recorded import (
+    CAR,
+    LABELS,
+    ROAD,
+    SECOND,
+    SKY,
+    START,
+    STEP,
+    VOID,
+    Commands,
+    Painter,
+    camseg,
+    drive,
+    frame,
+    labelled_bag,
+    painter,
+)
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from camseg_core.data.frame_source import Frame
 from camseg_core.data.sample import Sample
-from camseg_core.evaluation.scoring import evaluate
+from camseg_core.evaluation.scorer import evaluate
 from camseg_ros.bag.evaluate import BagFacts, Stopped, evaluate_here, evaluate_part
 from camseg_ros.bag.evaluation import Evaluating
 from camseg_ros.bag.frames import Reading
 from camseg_ros.bag.labels import LabelPlace, _stamp_of
-from camseg_ros.bag.make import COMPRESSED_TYPE, IMAGE_TOPIC, IMAGE_TYPE, LABEL_TOPIC, LabelledFrame, write_bag
+from camseg_ros.bag.make import (
+    COMPRESSED_TYPE,
+    IMAGE_TOPIC,
+    IMAGE_TYPE,
+    LABEL_TOPIC,
+    LabelledFrame,
+    write_bag,
+)
 from camseg_ros.bag.merging import Merged, merge
 from camseg_ros.bag.parts import PartFolder
 from camseg_ros.bag.report import build_report
@@ -58,14 +81,21 @@ def test_scores_by_hand(tmp_path: Path, camseg: Commands) -> None:
         frame(1, rows(SKY, SKY, CAR, CAR), rows(SKY, SKY, ROAD, CAR), 60),
     ]
     labelled_bag(tmp_path / "bag", frames)
-    code, out, err = camseg("evaluate", tmp_path / "bag", "--labels", LABEL_TOPIC, "--out", tmp_path / "out")
+    code, out, err = camseg(
+        "evaluate", tmp_path / "bag", "--labels", LABEL_TOPIC, "--out", tmp_path / "out"
+    )
     assert (code, err) == (0, "")
     report = report_of(tmp_path / "out")
     # road: 1 right of 2 true and 1 false; sky: 3 of 4; car: 1 and 1 false
     assert report["scores"]["miou"] == pytest.approx((1 / 3 + 3 / 4 + 1 / 2) / 3, abs=1e-6)
     assert report["scores"]["pixel_accuracy"] == pytest.approx(5 / 7, abs=1e-6)
     by_name = {each["name"]: each for each in report["classes"]}
-    assert [by_name["car"][key] for key in ("iou", "precision", "recall", "truth_share")] == [0.5, 0.5, 1.0, round(1 / 7, 6)]
+    assert [by_name["car"][key] for key in ("iou", "precision", "recall", "truth_share")] == [
+        0.5,
+        0.5,
+        1.0,
+        round(1 / 7, 6),
+    ]
     assert by_name["car"]["predicted_share"] == 3 / 8
     assert by_name["person"]["iou"] is None
     assert report["confidence"] == {"mean": 0.7, "p05": 0.6}
@@ -73,9 +103,21 @@ def test_scores_by_hand(tmp_path: Path, camseg: Commands) -> None:
     assert report["flicker"] == {"change_rate": 0.5, "with_truth": round(2 / 3, 6)}
     assert sum(map(sum, report["confusion"]["matrix"])) == 7 * 4
     bag = report["bag"]
-    assert (bag["topic"], bag["labels"], bag["frames"], bag["scored"]) == (IMAGE_TOPIC, LABEL_TOPIC, 2, 2)
+    assert (bag["topic"], bag["labels"], bag["frames"], bag["scored"]) == (
+        IMAGE_TOPIC,
+        LABEL_TOPIC,
+        2,
+        2,
+    )
     assert (bag["start_ns"], bag["end_ns"], bag["damage"]) == (START, START + STEP, "")
-    assert report["model"] == {"name": "painter 1", "precision": "fp32", "provider": "cpu", "sampler": "one_step", "steps": 1, "seed": 0}
+    assert report["model"] == {
+        "name": "painter 1",
+        "precision": "fp32",
+        "provider": "cpu",
+        "sampler": "one_step",
+        "steps": 1,
+        "seed": 0,
+    }
     first, second = lines_of(tmp_path / "out")
     assert first == {
         "index": 0,
@@ -97,8 +139,14 @@ def test_scores_by_hand(tmp_path: Path, camseg: Commands) -> None:
 
 def test_the_scores_are_those_of_camseg_evaluate(tmp_path: Path) -> None:
     frames = drive(6)
-    merged = merged_of(tmp_path, labelled_bag(tmp_path / "bag", frames), Evaluating(Reading(labels=BY_TOPIC), painter))
-    expected = evaluate(Painter(), [Sample(each.image, each.label, each.name) for each in frames], LABELS)  # type: ignore[arg-type]
+    merged = merged_of(
+        tmp_path,
+        labelled_bag(tmp_path / "bag", frames),
+        Evaluating(Reading(labels=BY_TOPIC), painter),
+    )
+    expected = evaluate(
+        Painter(), [Sample(each.image, each.label, each.name) for each in frames], LABELS
+    )  # type: ignore[arg-type]
     assert np.array_equal(merged.tally.confusion, expected.confusion.matrix)
     assert merged.tally.boundary_f1() == pytest.approx(expected.boundary_f1, abs=1e-6)
     assert merged.tally.calibration_error() == pytest.approx(expected.calibration.error(), abs=1e-3)
@@ -125,12 +173,17 @@ def test_parts_add_up_to_exactly_what_one_walk_finds(tmp_path: Path, size: int) 
     parts = PartFolder(tmp_path / "in parts")
     starts = list(range(0, 11, size))
     for start in reversed(starts):  # whichever is done first
-        parts.save(0, evaluate_part(bag, evaluating, start, start + size if start != starts[-1] else None))
+        parts.save(
+            0, evaluate_part(bag, evaluating, start, start + size if start != starts[-1] else None)
+        )
     merged = merge([(0, facts_of(bag))], parts, evaluating, {}, tmp_path)
     assert (tmp_path / "frames.jsonl").read_bytes() == lines
     assert merged.tally.to_json() == whole.tally.to_json()
     assert merged.tally.changes[0] > 0
-    reports = [build_report(each, [(0, facts_of(bag))], evaluating.reading, {}, []) for each in (whole, merged)]
+    reports = [
+        build_report(each, [(0, facts_of(bag))], evaluating.reading, {}, [])
+        for each in (whole, merged)
+    ]
     assert {**reports[0], "timings": 0} == {**reports[1], "timings": 0}
     assert list(parts.masks(0)) == list(PartFolder(tmp_path / "parts").masks(0))
 
@@ -139,9 +192,16 @@ def test_the_same_bag_twice_gives_the_same_bytes(tmp_path: Path, camseg: Command
     labelled_bag(tmp_path / "bag", drive(5))
     for out in ("one", "two"):
         camseg.painters.clear()
-        assert camseg("evaluate", tmp_path / "bag", "--labels", LABEL_TOPIC, "--out", tmp_path / out)[0] == 0
+        assert (
+            camseg("evaluate", tmp_path / "bag", "--labels", LABEL_TOPIC, "--out", tmp_path / out)[
+                0
+            ]
+            == 0
+        )
     assert report_of(tmp_path / "one") == report_of(tmp_path / "two")
-    assert (tmp_path / "one" / "frames.jsonl").read_bytes() == (tmp_path / "two" / "frames.jsonl").read_bytes()
+    assert (tmp_path / "one" / "frames.jsonl").read_bytes() == (
+        tmp_path / "two" / "frames.jsonl"
+    ).read_bytes()
 
 
 def test_a_stopped_evaluation_goes_on_and_finds_the_same(tmp_path: Path) -> None:
@@ -156,7 +216,10 @@ def test_a_stopped_evaluation_goes_on_and_finds_the_same(tmp_path: Path) -> None
         asked += 1
         return "enough" if asked == 4 else None
 
-    with pytest.raises(Stopped, match=r"stopped after image 4 of 0 of .*bag \(enough\); the same command goes on from there"):
+    with pytest.raises(
+        Stopped,
+        match=r"stopped after image 4 of 0 of .*bag \(enough\); the same command goes on from there",
+    ):
         list(evaluate_here([(0, facts_of(bag))], evaluating, parts, {}, stopping))
     model = evaluating.models().model
     assert isinstance(model, Painter)
@@ -169,7 +232,9 @@ def test_a_stopped_evaluation_goes_on_and_finds_the_same(tmp_path: Path) -> None
     assert not list(evaluate_here([(0, facts_of(bag))], evaluating, parts, {}, lambda: None))
 
 
-def test_ctrl_c_stops_the_command_which_then_goes_on(tmp_path: Path, camseg: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_stops_the_command_which_then_goes_on(
+    tmp_path: Path, camseg: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
     labelled_bag(tmp_path / "bag", drive(6))
     arguments = ("evaluate", tmp_path / "bag", "--labels", LABEL_TOPIC, "--write-bag")
     segment = Painter.segment
@@ -182,39 +247,63 @@ def test_ctrl_c_stops_the_command_which_then_goes_on(tmp_path: Path, camseg: Com
     monkeypatch.setattr(Painter, "segment", interrupted)
     code, _, err = camseg(*arguments, tmp_path / "new", "--out", tmp_path / "out")
     assert code == 130
-    assert re.fullmatch(r"camseg: stopped after image 3 of 6 of .*bag \(SIGINT, .*\); the same command goes on from there\n", err)
+    assert re.fullmatch(
+        r"camseg: stopped after image 3 of 6 of .*bag \(SIGINT, .*\); the same command goes on from there\n",
+        err,
+    )
     monkeypatch.setattr(Painter, "segment", segment)
     assert camseg(*arguments, tmp_path / "new", "--out", tmp_path / "out")[0] == 0
-    assert camseg.painters[-1].segmented == (1 + 3) + (1 + 3) + 6  # to warm up and three; the one before and the rest; the worst
+    assert (
+        camseg.painters[-1].segmented == (1 + 3) + (1 + 3) + 6
+    )  # to warm up and three; the one before and the rest; the worst
     assert camseg(*arguments, tmp_path / "again", "--out", tmp_path / "whole")[0] == 0
-    assert (tmp_path / "out" / "frames.jsonl").read_bytes() == (tmp_path / "whole" / "frames.jsonl").read_bytes()
+    assert (tmp_path / "out" / "frames.jsonl").read_bytes() == (
+        tmp_path / "whole" / "frames.jsonl"
+    ).read_bytes()
     assert messages_of(tmp_path / "new") == messages_of(tmp_path / "again")
 
 
 def messages_of(bag: Path) -> list[tuple[str, int, bytes]]:
     """Everything in a bag, as a second implementation reads it."""
     with (bag / f"{bag.name}.mcap").open("rb") as file:
-        return [(channel.topic, message.log_time, message.data) for _, channel, message in make_reader(file).iter_messages()]
+        return [
+            (channel.topic, message.log_time, message.data)
+            for _, channel, message in make_reader(file).iter_messages()
+        ]
 
 
-def record(path: Path, frames: list[LabelledFrame], storage: StoragePlugin, compression: CompressionMode, compressed: bool) -> Path:
+def record(
+    path: Path,
+    frames: list[LabelledFrame],
+    storage: StoragePlugin,
+    compression: CompressionMode,
+    compressed: bool,
+) -> Path:
     """The frames as other recorders leave them."""
     writer = Writer(path, version=9, storage_plugin=storage)
     if compression is not CompressionMode.NONE:
         writer.set_compression(compression, CompressionFormat.ZSTD)
     with writer:
         kind = COMPRESSED_TYPE if compressed else IMAGE_TYPE
-        connections = [writer.add_connection(topic, kind, typestore=STORE) for topic in ("/cam", "/truth")]
+        connections = [
+            writer.add_connection(topic, kind, typestore=STORE) for topic in ("/cam", "/truth")
+        ]
         for each in frames:
-            header = STORE.types["std_msgs/msg/Header"](STORE.types["builtin_interfaces/msg/Time"](*divmod(each.stamp_ns, SECOND)), "c")
-            for connection, pixels in zip(connections, (each.image[..., ::-1], each.label), strict=True):
+            header = STORE.types["std_msgs/msg/Header"](
+                STORE.types["builtin_interfaces/msg/Time"](*divmod(each.stamp_ns, SECOND)), "c"
+            )
+            for connection, pixels in zip(
+                connections, (each.image[..., ::-1], each.label), strict=True
+            ):
                 if compressed:
                     data = np.asarray(cv2.imencode(".png", pixels)[1]).ravel()
                     message = STORE.types[kind](header, "png", data)
                 else:
                     encoding = "bgr8" if pixels.ndim == 3 else "mono8"
                     flat = np.ascontiguousarray(pixels).ravel()
-                    message = STORE.types[kind](header, *pixels.shape[:2], encoding, 0, flat.size // len(pixels), flat)
+                    message = STORE.types[kind](
+                        header, *pixels.shape[:2], encoding, 0, flat.size // len(pixels), flat
+                    )
                 writer.write(connection, each.stamp_ns, STORE.serialize_cdr(message, kind))
     return path
 
@@ -222,14 +311,24 @@ def record(path: Path, frames: list[LabelledFrame], storage: StoragePlugin, comp
 @pytest.mark.parametrize(
     ("storage", "compression"),
     [
-        *((plugin, mode) for plugin in StoragePlugin for mode in (CompressionMode.NONE, CompressionMode.FILE, CompressionMode.MESSAGE)),
+        *(
+            (plugin, mode)
+            for plugin in StoragePlugin
+            for mode in (CompressionMode.NONE, CompressionMode.FILE, CompressionMode.MESSAGE)
+        ),
         (StoragePlugin.MCAP, CompressionMode.STORAGE),
     ],
 )
 @pytest.mark.parametrize("compressed", [False, True])
-def test_bags_of_other_recorders_give_the_same(tmp_path: Path, storage: Any, compression: Any, compressed: bool) -> None:
+def test_bags_of_other_recorders_give_the_same(
+    tmp_path: Path, storage: Any, compression: Any, compressed: bool
+) -> None:
     frames = drive(3)
-    expected = merged_of(tmp_path, labelled_bag(tmp_path / "ours", frames), Evaluating(Reading(labels=BY_TOPIC), painter))
+    expected = merged_of(
+        tmp_path,
+        labelled_bag(tmp_path / "ours", frames),
+        Evaluating(Reading(labels=BY_TOPIC), painter),
+    )
     bag = record(tmp_path / "theirs", frames, storage, compression, compressed)
     reading = Reading(labels=LabelPlace("/truth", None, 0))
     merged = merged_of(tmp_path, bag, Evaluating(reading, painter), "theirs parts")
@@ -238,13 +337,19 @@ def test_bags_of_other_recorders_give_the_same(tmp_path: Path, storage: Any, com
 
 def test_a_split_bag_is_one_bag(tmp_path: Path) -> None:
     frames = drive(6)
-    expected = merged_of(tmp_path, labelled_bag(tmp_path / "whole", frames), Evaluating(Reading(labels=BY_TOPIC), painter))
+    expected = merged_of(
+        tmp_path,
+        labelled_bag(tmp_path / "whole", frames),
+        Evaluating(Reading(labels=BY_TOPIC), painter),
+    )
     split = tmp_path / "split"
     split.mkdir()
     for number, some in enumerate((frames[:4], frames[4:])):
         labelled_bag(tmp_path / str(number), some)
         (tmp_path / str(number) / f"{number}.mcap").rename(split / f"split_{number}.mcap")
-    merged = merged_of(tmp_path, split, Evaluating(Reading(labels=BY_TOPIC), painter), "split parts")
+    merged = merged_of(
+        tmp_path, split, Evaluating(Reading(labels=BY_TOPIC), painter), "split parts"
+    )
     assert merged.tally.to_json() == expected.tally.to_json()
 
 
@@ -256,11 +361,24 @@ def test_a_folder_of_labels(tmp_path: Path, camseg: Commands) -> None:
         cv2.imwrite(str(tmp_path / "labels" / f"left_{each.stamp_ns + 3_000_000}.png"), each.label)
     camseg("evaluate", tmp_path / "bag", "--labels", tmp_path / "labels", "--out", tmp_path / "out")
     report, lines = report_of(tmp_path / "out"), lines_of(tmp_path / "out")
-    assert (report["bag"]["frames"], report["bag"]["scored"], report["bag"]["labels"]) == (4, 2, "labels")
+    assert (report["bag"]["frames"], report["bag"]["scored"], report["bag"]["labels"]) == (
+        4,
+        2,
+        "labels",
+    )
     assert [each["miou"] is None for each in lines] == [True, False, False, True]
     assert [each["iou"] == {} for each in lines] == [True, False, False, True]
     assert set(report["worst"]) == {1, 2}
-    code, _, err = camseg("evaluate", tmp_path / "bag", "--labels", tmp_path / "labels", "--tolerance", 2, "--out", tmp_path / "out")
+    code, _, err = camseg(
+        "evaluate",
+        tmp_path / "bag",
+        "--labels",
+        tmp_path / "labels",
+        "--tolerance",
+        2,
+        "--out",
+        tmp_path / "out",
+    )
     assert code == 2
     assert "no label of labels is within 2 ms of an image of the bag" in err
     assert "images are stamped 100.000 s to 100.300 s, the first label at 100.103 s" in err
@@ -268,19 +386,39 @@ def test_a_folder_of_labels(tmp_path: Path, camseg: Commands) -> None:
 
 @pytest.mark.parametrize(
     ("name", "stamp"),
-    [("12000000005", 12 * SECOND + 5), ("12.5", 12 * SECOND + SECOND // 2), ("left_12_5", 12 * SECOND + 5), ("front", None)],
+    [
+        ("12000000005", 12 * SECOND + 5),
+        ("12.5", 12 * SECOND + SECOND // 2),
+        ("left_12_5", 12 * SECOND + 5),
+        ("front", None),
+    ],
 )
 def test_stamps_in_the_names_of_files(name: str, stamp: int | None) -> None:
     assert _stamp_of(name) == stamp
 
 
-def test_without_labels_there_is_confidence_change_and_agreement(tmp_path: Path, camseg: Commands) -> None:
-    frames = [frame(i, rows(SKY, SKY, ROAD, CAR if i else ROAD), rows(VOID, VOID, VOID, VOID), 50 + 10 * i) for i in range(3)]
-    write_bag(map(lambda each: Frame(each.stamp_ns, each.image, each.name), frames), tmp_path / "bag")  # noqa: C417
-    code, out, err = camseg("evaluate", tmp_path / "bag", "--compare", "camseg-lite", "--out", tmp_path / "out")
+def test_without_labels_there_is_confidence_change_and_agreement(
+    tmp_path: Path, camseg: Commands
+) -> None:
+    frames = [
+        frame(
+            i, rows(SKY, SKY, ROAD, CAR if i else ROAD), rows(VOID, VOID, VOID, VOID), 50 + 10 * i
+        )
+        for i in range(3)
+    ]
+    write_bag((Frame(each.stamp_ns, each.image, each.name) for each in frames), tmp_path / "bag")
+    code, out, err = camseg(
+        "evaluate", tmp_path / "bag", "--compare", "camseg-lite", "--out", tmp_path / "out"
+    )
     assert (code, err) == (0, "")
     report = report_of(tmp_path / "out")
-    assert report["scores"] is report["confusion"] is report["bag"]["labels"] is report["flicker"]["with_truth"] is None
+    assert (
+        report["scores"]
+        is report["confusion"]
+        is report["bag"]["labels"]
+        is report["flicker"]["with_truth"]
+        is None
+    )
     assert report["flicker"]["change_rate"] == 1 / 8
     assert report["confidence"]["mean"] == 0.6
     assert report["worst"] == [0, 1, 2]  # the least sure first
@@ -295,11 +433,34 @@ def test_a_stretch_of_time(tmp_path: Path, camseg: Commands) -> None:
     labelled_bag(tmp_path / "bag", drive(8))
     scenario = tmp_path / "scenario.yaml"
     scenario.write_text("start_s: 0.2\nend_s: 0.5\n")
-    assert camseg("evaluate", tmp_path / "bag", "--topic", IMAGE_TOPIC, "--scenario", scenario, "--out", tmp_path / "out")[0] == 0
-    assert [each["stamp_ns"] for each in lines_of(tmp_path / "out")] == [START + i * STEP for i in (2, 3, 4)]
+    assert (
+        camseg(
+            "evaluate",
+            tmp_path / "bag",
+            "--topic",
+            IMAGE_TOPIC,
+            "--scenario",
+            scenario,
+            "--out",
+            tmp_path / "out",
+        )[0]
+        == 0
+    )
+    assert [each["stamp_ns"] for each in lines_of(tmp_path / "out")] == [
+        START + i * STEP for i in (2, 3, 4)
+    ]
     assert lines_of(tmp_path / "out")[0]["changed"] is None
     scenario.write_text("start_s: 50\n")
-    code, _, err = camseg("evaluate", tmp_path / "bag", "--topic", IMAGE_TOPIC, "--scenario", scenario, "--out", tmp_path / "out")
+    code, _, err = camseg(
+        "evaluate",
+        tmp_path / "bag",
+        "--topic",
+        IMAGE_TOPIC,
+        "--scenario",
+        scenario,
+        "--out",
+        tmp_path / "out",
+    )
     assert code == 2
     assert "no images on /camera/image_raw of the bag" in err
     assert "from 50 s to its end" in err
@@ -308,7 +469,16 @@ def test_a_stretch_of_time(tmp_path: Path, camseg: Commands) -> None:
 def test_a_scenario_decides_the_exit_code(tmp_path: Path, camseg: Commands) -> None:
     labelled_bag(tmp_path / "bag", drive(4))
     scenario = tmp_path / "scenario.yaml"
-    arguments = ("evaluate", tmp_path / "bag", "--labels", LABEL_TOPIC, "--scenario", scenario, "--out", tmp_path / "out")
+    arguments = (
+        "evaluate",
+        tmp_path / "bag",
+        "--labels",
+        LABEL_TOPIC,
+        "--scenario",
+        scenario,
+        "--out",
+        tmp_path / "out",
+    )
     scenario.write_text("min_miou: 0.3\nmin_iou: {road: 0.5}\nmax_p95_ms: 3.1\nmax_drops: 0\n")
     assert camseg(*arguments)[0] == 0
     assert report_of(tmp_path / "out")["scenario"] == {"passed": True, "failures": []}
@@ -325,23 +495,59 @@ def test_a_scenario_decides_the_exit_code(tmp_path: Path, camseg: Commands) -> N
     assert "unknown class 'raod': did you mean 'road'?" in err
 
 
-def test_the_bag_with_masks_is_read_by_a_second_implementation(tmp_path: Path, camseg: Commands) -> None:
+def test_the_bag_with_masks_is_read_by_a_second_implementation(
+    tmp_path: Path, camseg: Commands
+) -> None:
     frames = drive(4)
     labelled_bag(tmp_path / "bag", frames)
-    code, _, _ = camseg("evaluate", tmp_path / "bag", "--labels", LABEL_TOPIC, "--out", tmp_path / "out", "--write-bag", tmp_path / "new")
+    code, _, _ = camseg(
+        "evaluate",
+        tmp_path / "bag",
+        "--labels",
+        LABEL_TOPIC,
+        "--out",
+        tmp_path / "out",
+        "--write-bag",
+        tmp_path / "new",
+    )
     assert code == 0
     with (tmp_path / "new" / "new.mcap").open("rb") as file:
-        read = list(make_reader(file, validate_crcs=True, decoder_factories=[DecoderFactory()]).iter_decoded_messages())
+        read = list(
+            make_reader(
+                file, validate_crcs=True, decoder_factories=[DecoderFactory()]
+            ).iter_decoded_messages()
+        )
     topics = [channel.topic for _, channel, _, _ in read]
     assert {topic: topics.count(topic) for topic in topics} == dict.fromkeys(
         (IMAGE_TOPIC, "/camera/camera_info", LABEL_TOPIC, "/segmentation/mask"), 4
     )
-    masks = [(recorded, mask) for _, channel, recorded, mask in read if channel.topic == "/segmentation/mask"]
+    masks = [
+        (recorded, mask)
+        for _, channel, recorded, mask in read
+        if channel.topic == "/segmentation/mask"
+    ]
     for each, (recorded, mask) in zip(frames, masks, strict=True):
-        assert recorded.log_time == each.stamp_ns == mask.header.stamp.sec * SECOND + mask.header.stamp.nanosec
-        assert (mask.header.frame_id, mask.encoding, mask.step) == ("camera", "mono8", each.image.shape[1])
+        assert (
+            recorded.log_time
+            == each.stamp_ns
+            == mask.header.stamp.sec * SECOND + mask.header.stamp.nanosec
+        )
+        assert (mask.header.frame_id, mask.encoding, mask.step) == (
+            "camera",
+            "mono8",
+            each.image.shape[1],
+        )
         assert bytes(mask.data) == Painter().segment(each.image).mask.tobytes()
-    code, _, err = camseg("evaluate", tmp_path / "bag", "--out", tmp_path / "out", "--topic", IMAGE_TOPIC, "--write-bag", tmp_path / "new")
+    code, _, err = camseg(
+        "evaluate",
+        tmp_path / "bag",
+        "--out",
+        tmp_path / "out",
+        "--topic",
+        IMAGE_TOPIC,
+        "--write-bag",
+        tmp_path / "new",
+    )
     assert code == 2
     assert "new exists already" in err
 
@@ -353,13 +559,26 @@ def big(count: int) -> list[LabelledFrame]:
 
 
 @pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
-def test_what_is_whole_of_a_truncated_bag_is_scored(tmp_path: Path, storage: Any, camseg: Commands) -> None:
+def test_what_is_whole_of_a_truncated_bag_is_scored(
+    tmp_path: Path, storage: Any, camseg: Commands
+) -> None:
     bag = record(tmp_path / "bag", big(6), storage, CompressionMode.NONE, compressed=False)
     (file,) = (each for each in bag.iterdir() if each.suffix in (".mcap", ".db3"))
     content = file.read_bytes()
     file.write_bytes(content[: len(content) * 2 // 3])
     target = tmp_path / "new"
-    arguments = ("evaluate", bag, "--topic", "/cam", "--labels", "/truth", "--out", tmp_path / "out", "--write-bag", target)
+    arguments = (
+        "evaluate",
+        bag,
+        "--topic",
+        "/cam",
+        "--labels",
+        "/truth",
+        "--out",
+        tmp_path / "out",
+        "--write-bag",
+        target,
+    )
     code, _, err = camseg(*arguments)
     report = report_of(tmp_path / "out")
     frames = report["bag"]["frames"]
@@ -373,7 +592,9 @@ def test_what_is_whole_of_a_truncated_bag_is_scored(tmp_path: Path, storage: Any
     assert report["confusion"]["matrix"] == expected.tally.confusion[:, :-1].tolist()
     scenario = tmp_path / "scenario.yaml"
     scenario.write_text("max_p95_ms: 100\n")
-    assert camseg(*arguments[:-2], "--scenario", scenario)[0] == 1  # a bag that is not whole keeps no limit
+    assert (
+        camseg(*arguments[:-2], "--scenario", scenario)[0] == 1
+    )  # a bag that is not whole keeps no limit
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -400,9 +621,13 @@ def test_a_label_too_short_for_a_header_is_told(tmp_path: Path, camseg: Commands
     with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         write_both(writer, lambda stamp: stamp)
         writer.write(writer.connections[1], frames[0].stamp_ns, b"\0\1")
-    code, _, err = camseg("evaluate", tmp_path / "bag", "--labels", LABEL_TOPIC, "--out", tmp_path / "out")
+    code, _, err = camseg(
+        "evaluate", tmp_path / "bag", "--labels", LABEL_TOPIC, "--out", tmp_path / "out"
+    )
     assert code == 2
-    assert re.search(r"labels on /camera/labels of the bag .*: message \d has 2 bytes, too few for a header", err)
+    assert re.search(
+        r"labels on /camera/labels of the bag .*: message \d has 2 bytes, too few for a header", err
+    )
 
 
 def test_an_image_that_is_no_picture_is_left_out_and_told(tmp_path: Path, camseg: Commands) -> None:
@@ -412,8 +637,12 @@ def test_an_image_that_is_no_picture_is_left_out_and_told(tmp_path: Path, camseg
         connection = writer.add_connection("/cam", COMPRESSED_TYPE, typestore=STORE)
         for i, each in enumerate(frames):
             data = np.asarray(cv2.imencode(".png", each.image)[1]).ravel()
-            header = STORE.types["std_msgs/msg/Header"](STORE.types["builtin_interfaces/msg/Time"](i, 0), "c")
-            message = STORE.types[COMPRESSED_TYPE](header, "png", data[: len(data) // 2] if i == 2 else data)
+            header = STORE.types["std_msgs/msg/Header"](
+                STORE.types["builtin_interfaces/msg/Time"](i, 0), "c"
+            )
+            message = STORE.types[COMPRESSED_TYPE](
+                header, "png", data[: len(data) // 2] if i == 2 else data
+            )
             writer.write(connection, i * SECOND, STORE.serialize_cdr(message, COMPRESSED_TYPE))
     scenario = tmp_path / "scenario.yaml"
     scenario.write_text("max_drops: 1\n")
@@ -422,11 +651,19 @@ def test_an_image_that_is_no_picture_is_left_out_and_told(tmp_path: Path, camseg
     assert report["bag"]["frames"] == 4
     assert "1 image of " in report["bag"]["damage"]
     assert "left out, the first: image 2 on /cam of the bag" in report["bag"]["damage"]
-    assert [each["changed"] is None for each in lines_of(tmp_path / "out")] == [True, False, True, False]
+    assert [each["changed"] is None for each in lines_of(tmp_path / "out")] == [
+        True,
+        False,
+        True,
+        False,
+    ]
 
 
 def labels_of_another_size(path: Path) -> None:
-    labelled_bag(path, [LabelledFrame(each.stamp_ns, each.image, each.name, each.label[:20]) for each in drive(2)])
+    labelled_bag(
+        path,
+        [LabelledFrame(each.stamp_ns, each.image, each.name, each.label[:20]) for each in drive(2)],
+    )
 
 
 def labels_of_another_clock(path: Path) -> None:
@@ -435,12 +672,24 @@ def labels_of_another_clock(path: Path) -> None:
 
 
 def write_both(writer: Writer, clock: Callable[[int], int], encoding: str = "rgb8") -> None:
-    connections = [writer.add_connection(topic, IMAGE_TYPE, typestore=STORE) for topic in (IMAGE_TOPIC, LABEL_TOPIC)]
+    connections = [
+        writer.add_connection(topic, IMAGE_TYPE, typestore=STORE)
+        for topic in (IMAGE_TOPIC, LABEL_TOPIC)
+    ]
     for each in drive(3):
-        for connection, pixels, stamp in zip(connections, (each.image, each.label), (each.stamp_ns, clock(each.stamp_ns)), strict=True):
-            header = STORE.types["std_msgs/msg/Header"](STORE.types["builtin_interfaces/msg/Time"](*divmod(stamp, SECOND)), "c")
+        for connection, pixels, stamp in zip(
+            connections,
+            (each.image, each.label),
+            (each.stamp_ns, clock(each.stamp_ns)),
+            strict=True,
+        ):
+            header = STORE.types["std_msgs/msg/Header"](
+                STORE.types["builtin_interfaces/msg/Time"](*divmod(stamp, SECOND)), "c"
+            )
             name = encoding if pixels.ndim == 3 else "mono8"
-            message = STORE.types[IMAGE_TYPE](header, *pixels.shape[:2], name, 0, pixels.nbytes // len(pixels), pixels.ravel())
+            message = STORE.types[IMAGE_TYPE](
+                header, *pixels.shape[:2], name, 0, pixels.nbytes // len(pixels), pixels.ravel()
+            )
             writer.write(connection, each.stamp_ns, STORE.serialize_cdr(message, IMAGE_TYPE))
 
 
@@ -472,30 +721,52 @@ BAD = [
         labels_of_another_size,
         r"image 0 on /camera/image_raw of the bag .*bad: the label is 48x20, the image 48x36; they must be of one size",
     ),
-    (labels_of_another_clock, r"no label of /camera/labels is within 5 ms of .* 100.000 s to 100.200 s, the first label at 1100.000 s"),
-    (an_unknown_encoding, r"image 0 on /camera/image_raw of the bag .*bad: unknown image encoding '32FC7'; known are rgb8"),
+    (
+        labels_of_another_clock,
+        r"no label of /camera/labels is within 5 ms of .* 100.000 s to 100.200 s, the first label at 1100.000 s",
+    ),
+    (
+        an_unknown_encoding,
+        r"image 0 on /camera/image_raw of the bag .*bad: unknown image encoding '32FC7'; known are rgb8",
+    ),
     (
         stamps_that_go_back,
         r"the stamps of the labels go back in time in the bag .*bad, from 100.000 s to 99.900 s: labels on /camera/labels",
     ),
     (zero_length, r"cannot read the bag .*bad: .* seems to be empty"),
-    (no_labels, r"the topic /camera/labels of the bag .*bad is not in it; its image topics: /camera/image_raw"),
+    (
+        no_labels,
+        r"the topic /camera/labels of the bag .*bad is not in it; its image topics: /camera/image_raw",
+    ),
     (only_labels, r"no image topic in the bag .*bad \(only /camera/labels\)"),
     (lambda path: None, r"the bag .*bad does not exist"),
 ]
 
 
-@pytest.mark.parametrize(("make", "message"), BAD, ids=lambda value: getattr(value, "__name__", "")[:30])
+@pytest.mark.parametrize(
+    ("make", "message"), BAD, ids=lambda value: getattr(value, "__name__", "")[:30]
+)
 def test_what_cannot_be_evaluated_is_one_line_and_costs_no_other_bag(
     tmp_path: Path, make: Callable[[Path], None], message: str, camseg: Commands
 ) -> None:
     make(tmp_path / "bad")
     labelled_bag(tmp_path / "good", drive(3))
-    code, _, err = camseg("evaluate", tmp_path / "bad", "--labels", LABEL_TOPIC, "--out", tmp_path / "out")
+    code, _, err = camseg(
+        "evaluate", tmp_path / "bad", "--labels", LABEL_TOPIC, "--out", tmp_path / "out"
+    )
     assert code == 2
     (line,) = err.splitlines()
     assert re.search(message, line), line
-    both = ("evaluate", tmp_path / "good", tmp_path / "bad", tmp_path / "good", "--labels", LABEL_TOPIC, "--out", tmp_path / "both")
+    both = (
+        "evaluate",
+        tmp_path / "good",
+        tmp_path / "bad",
+        tmp_path / "good",
+        "--labels",
+        LABEL_TOPIC,
+        "--out",
+        tmp_path / "both",
+    )
     code, _, err = camseg(*both)
     assert code == 1
     assert line.partition("error: ")[2] in err
@@ -503,7 +774,11 @@ def test_what_cannot_be_evaluated_is_one_line_and_costs_no_other_bag(
     assert report["bag"]["paths"] == ["good", "good"]
     assert (report["bag"]["frames"], len(lines_of(tmp_path / "both"))) == (6, 6)
     assert [each["index"] for each in lines_of(tmp_path / "both")] == list(range(6))
-    assert [each["changed"] is None for each in lines_of(tmp_path / "both")] == [True, False, False] * 2  # no pair over two bags
+    assert [each["changed"] is None for each in lines_of(tmp_path / "both")] == [
+        True,
+        False,
+        False,
+    ] * 2  # no pair over two bags
 
 
 def test_neither_torch_nor_ros_is_imported() -> None:
@@ -512,7 +787,9 @@ def test_neither_torch_nor_ros_is_imported() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=120).returncode == 0
 
 
-def test_a_bag_command_without_its_packages_is_one_line(camseg: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bag_command_without_its_packages_is_one_line(
+    camseg: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in [name for name in sys.modules if name.startswith(("camseg_ros.bag.", "rosbags."))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "rosbags", None)

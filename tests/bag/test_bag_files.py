@@ -26,25 +26,37 @@ def frames(count: int = 4) -> list[Frame]:
     generator = np.random.default_rng(7)
     sizes = [(20 + i, 30 + 2 * i) for i in range(count)]
     images = [generator.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
-    return [Frame(1_700_000_000 * SECOND + i * 100_000_003, image, f"{i}") for i, image in enumerate(images)]
+    return [
+        Frame(1_700_000_000 * SECOND + i * 100_000_003, image, f"{i}")
+        for i, image in enumerate(images)
+    ]
 
 
 def message(kind: str, stamp_ns: int, **fields: Any) -> Any:
     """A message with a header, of a type of the store."""
-    header = STORE.types["std_msgs/msg/Header"](STORE.types["builtin_interfaces/msg/Time"](*divmod(stamp_ns, SECOND)), "front")
+    header = STORE.types["std_msgs/msg/Header"](
+        STORE.types["builtin_interfaces/msg/Time"](*divmod(stamp_ns, SECOND)), "front"
+    )
     return STORE.types[kind](header=header, **fields)
 
 
 def raw(stamp_ns: int) -> Any:
     data = np.arange(2 * 3 * 3, dtype=np.uint8)
-    return message(RAW, stamp_ns, height=2, width=3, encoding="rgb8", is_bigendian=0, step=9, data=data)
+    return message(
+        RAW, stamp_ns, height=2, width=3, encoding="rgb8", is_bigendian=0, step=9, data=data
+    )
 
 
 def temperature(stamp_ns: int) -> Any:
     return message("sensor_msgs/msg/Temperature", stamp_ns, temperature=20.0, variance=0.0)
 
 
-def record(path: Path, topics: dict[str, Callable[[int], Any]], storage: StoragePlugin = StoragePlugin.MCAP, zstd: bool = False) -> Path:
+def record(
+    path: Path,
+    topics: dict[str, Callable[[int], Any]],
+    storage: StoragePlugin = StoragePlugin.MCAP,
+    zstd: bool = False,
+) -> Path:
     """A bag with three messages on each topic, recorded 1 s later than stamped."""
     writer = Writer(path, version=9, storage_plugin=storage)
     if zstd:
@@ -82,14 +94,21 @@ def test_a_second_implementation_reads_it(tmp_path: Path) -> None:
     written = frames()
     write_bag(iter(written), tmp_path / "bag", topic="/front/image", frame_id="front")
     with (tmp_path / "bag" / "bag.mcap").open("rb") as file:
-        read = list(make_reader(file, validate_crcs=True, decoder_factories=[DecoderFactory()]).iter_decoded_messages())
+        read = list(
+            make_reader(
+                file, validate_crcs=True, decoder_factories=[DecoderFactory()]
+            ).iter_decoded_messages()
+        )
     for frame, (schema, channel, recorded, image) in zip(written, read, strict=True):
         assert schema is not None
         assert (channel.topic, schema.name) == ("/front/image", RAW)
         assert recorded.log_time == frame.stamp_ns
         assert image.header.stamp.sec * SECOND + image.header.stamp.nanosec == frame.stamp_ns
         assert (image.header.frame_id, image.encoding, image.is_bigendian) == ("front", "rgb8", 0)
-        assert (image.height, image.width, image.step) == (*frame.image.shape[:2], 3 * frame.image.shape[1])
+        assert (image.height, image.width, image.step) == (
+            *frame.image.shape[:2],
+            3 * frame.image.shape[1],
+        )
         assert bytes(image.data) == frame.image.tobytes()
 
 
@@ -113,7 +132,9 @@ def test_bags_of_other_recorders(tmp_path: Path, storage: StoragePlugin, zstd: b
 
 
 @pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
-def test_a_single_file_and_a_folder_without_metadata(tmp_path: Path, storage: StoragePlugin) -> None:
+def test_a_single_file_and_a_folder_without_metadata(
+    tmp_path: Path, storage: StoragePlugin
+) -> None:
     path = record(tmp_path / "bag", {"/camera": raw}, storage)
     (path / "metadata.yaml").unlink()
     (file,) = path.iterdir()
@@ -125,7 +146,10 @@ def test_a_single_file_and_a_folder_without_metadata(tmp_path: Path, storage: St
 
 def test_compressed_images(tmp_path: Path) -> None:
     jpeg = np.asarray(cv2.imencode(".jpg", np.zeros((10, 14, 3), np.uint8))[1]).reshape(-1)
-    path = record(tmp_path / "bag", {"/camera/compressed": lambda stamp: message(COMPRESSED, stamp, format="jpeg", data=jpeg)})
+    path = record(
+        tmp_path / "bag",
+        {"/camera/compressed": lambda stamp: message(COMPRESSED, stamp, format="jpeg", data=jpeg)},
+    )
     with ImageBag(path) as bag:
         assert bag.compressed
         assert [each.size for each in bag] == [(14, 10)] * 3
@@ -133,19 +157,30 @@ def test_compressed_images(tmp_path: Path) -> None:
 
 def test_one_of_several_topics_has_to_be_named(tmp_path: Path) -> None:
     path = record(tmp_path / "bag", {"/right": raw, "/left": raw, "/temperature": temperature})
-    with pytest.raises(DataError, match=r"several image topics in the bag .*bag: /left, /right; name one, for example --topic /left"):
+    with pytest.raises(
+        DataError,
+        match=r"several image topics in the bag .*bag: /left, /right; name one, for example --topic /left",
+    ):
         ImageBag(path)
     with ImageBag(path, "/right") as bag:
         assert bag.count == len(list(bag)) == 3
-    with pytest.raises(DataError, match=r"the topic /rear of the bag .*bag is not in it; its image topics: /left, /right"):
+    with pytest.raises(
+        DataError,
+        match=r"the topic /rear of the bag .*bag is not in it; its image topics: /left, /right",
+    ):
         ImageBag(path, "/rear")
-    with pytest.raises(DataError, match=r"/temperature .* has type sensor_msgs/msg/Temperature, not an image's"):
+    with pytest.raises(
+        DataError, match=r"/temperature .* has type sensor_msgs/msg/Temperature, not an image's"
+    ):
         ImageBag(path, "/temperature")
 
 
 def test_a_bag_without_images(tmp_path: Path) -> None:
     path = record(tmp_path / "bag", {"/temperature": temperature})
-    with pytest.raises(DataError, match=r"no image topic in the bag .*bag \(only /temperature\); record the camera's topic"):
+    with pytest.raises(
+        DataError,
+        match=r"no image topic in the bag .*bag \(only /temperature\); record the camera's topic",
+    ):
         ImageBag(path)
 
 
@@ -168,7 +203,8 @@ def test_unreadable_bags_are_told_in_one_line(tmp_path: Path, damaged: Path) -> 
         damaged: r"cannot read the bag .*bag: .*; record it again, or repair it with `mcap recover`",
         tmp_path / "empty.mcap": r"cannot read the bag .*empty\.mcap: .*; record it again",
         tmp_path / "text.db3": r"cannot read the bag .*text\.db3: .*; record it again",
-        tmp_path / "folder": r"folder is not a bag: no metadata.yaml, .mcap or .db3 in it; name a bag folder or file",
+        tmp_path
+        / "folder": r"folder is not a bag: no metadata.yaml, .mcap or .db3 in it; name a bag folder or file",
         tmp_path / "old.bag": r"old\.bag is a ROS 1 bag; convert it with `rosbags-convert",
         tmp_path / "none": r"the bag .*none does not exist; name a bag folder",
     }
@@ -180,7 +216,9 @@ def test_unreadable_bags_are_told_in_one_line(tmp_path: Path, damaged: Path) -> 
 
 def test_images_before_the_damage_are_read(tmp_path: Path) -> None:
     path = tmp_path / "bag"
-    big = [Frame(SECOND + i, np.full((700, 700, 3), i, np.uint8), "") for i in range(3)]  # over 1 MiB: a chunk each
+    big = [
+        Frame(SECOND + i, np.full((700, 700, 3), i, np.uint8), "") for i in range(3)
+    ]  # over 1 MiB: a chunk each
     write_bag(iter(big), path)
     file = path / "bag.mcap"
     content = bytearray(file.read_bytes())
@@ -191,7 +229,9 @@ def test_images_before_the_damage_are_read(tmp_path: Path) -> None:
     with ImageBag(path) as bag:
         images = iter(bag)
         assert [int(next(images).message.data[0]) for _ in range(2)] == [0, 1]
-        with pytest.raises(DataError, match=r"the bag .* is damaged after image 2 of 3 on /camera/image_raw: "):
+        with pytest.raises(
+            DataError, match=r"the bag .* is damaged after image 2 of 3 on /camera/image_raw: "
+        ):
             next(images)
 
 
@@ -199,7 +239,9 @@ def test_a_bag_is_not_overwritten_and_half_a_bag_not_left(tmp_path: Path) -> Non
     write_bag(iter(frames()), tmp_path / "bag")
     with pytest.raises(DataError, match=r"bag exists already; remove it or name another folder"):
         write_bag(iter(frames()), tmp_path / "bag")
-    with pytest.raises(DataError, match=r"no frames to write into the bag .*none; check where they come from"):
+    with pytest.raises(
+        DataError, match=r"no frames to write into the bag .*none; check where they come from"
+    ):
         write_bag(iter([]), tmp_path / "none")
 
     def broken() -> Iterator[Frame]:
@@ -210,7 +252,9 @@ def test_a_bag_is_not_overwritten_and_half_a_bag_not_left(tmp_path: Path) -> Non
         write_bag(broken(), tmp_path / "half")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bag"]
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"cannot write the bag .*file/bag: .*; check the disk and the permissions"):
+    with pytest.raises(
+        DataError, match=r"cannot write the bag .*file/bag: .*; check the disk and the permissions"
+    ):
         write_bag(iter(frames()), tmp_path / "file" / "bag")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from camseg_core.errors import DataError
 from camseg_ros.bag.labels import FolderLabels
-from camseg_ros.image_reading import BadImage, compressed_to_ids, image_to_ids
+from camseg_ros.images import BadImage, compressed_to_ids, image_to_ids
 
 IDS = np.arange(12, dtype=np.uint8).reshape(3, 4)
 LIMIT = 1 << 20
@@ -25,7 +25,9 @@ def compressed(pixels: npt.NDArray[Any], suffix: str = ".png", keep: int | None 
 def raw(encoding: str, step: int = 4) -> Any:
     data = np.zeros((3, step), np.uint8)
     data[:, :4] = IDS
-    return SimpleNamespace(height=3, width=4, encoding=encoding, is_bigendian=0, step=step, data=data.ravel())
+    return SimpleNamespace(
+        height=3, width=4, encoding=encoding, is_bigendian=0, step=step, data=data.ravel()
+    )
 
 
 def test_ids_come_as_they_are() -> None:
@@ -38,7 +40,11 @@ def test_ids_come_as_they_are() -> None:
     ("message", "reason", "text"),
     [
         (compressed(IDS, ".jpg"), "encoding", "is no PNG; JPEG would not keep class ids"),
-        (compressed(np.zeros((3, 4, 3), np.uint8)), "encoding", "has colours; labels are class ids in one 8-bit channel"),
+        (
+            compressed(np.zeros((3, 4, 3), np.uint8)),
+            "encoding",
+            "has colours; labels are class ids in one 8-bit channel",
+        ),
         (compressed(IDS.astype(np.uint16)), "encoding", "has uint16; labels"),
         (compressed(IDS, keep=40), "truncated", "is damaged or cut short"),
         (compressed(np.zeros((2000, 2000), np.uint8)), "too large", "holds 2000x2000 pixels"),
@@ -61,7 +67,9 @@ def test_a_folder_gives_the_nearest_label_within_the_tolerance(tmp_path: Path) -
     for stamp in (100, 200):
         cv2.imwrite(str(tmp_path / f"{stamp}.png"), np.full((2, 2), stamp, np.uint8))
     labels = FolderLabels(tmp_path, 30)
-    found = {stamp: labels.at(stamp) for stamp in (250, 69, 70, 100, 130, 131, 169, 180, 230)}  # in any order
+    found = {
+        stamp: labels.at(stamp) for stamp in (250, 69, 70, 100, 130, 131, 169, 180, 230)
+    }  # in any order
     assert {stamp: None if each is None else int(each[0, 0]) for stamp, each in found.items()} == {
         250: None, 69: None, 70: 100, 100: 100, 130: 100, 131: None, 169: None, 180: 200, 230: 200
     }  # fmt: skip
@@ -69,11 +77,19 @@ def test_a_folder_gives_the_nearest_label_within_the_tolerance(tmp_path: Path) -
 
 
 def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"the folder of labels .*none does not exist; name a folder of PNG files, or a topic"):
+    with pytest.raises(
+        DataError,
+        match=r"the folder of labels .*none does not exist; name a folder of PNG files, or a topic",
+    ):
         FolderLabels(tmp_path / "none", 0)
     cv2.imwrite(str(tmp_path / "front.png"), IDS)
-    with pytest.raises(DataError, match=r"no labels in .*: they are PNG files of class ids named for their stamp in ns, such as"):
+    with pytest.raises(
+        DataError,
+        match=r"no labels in .*: they are PNG files of class ids named for their stamp in ns, such as",
+    ):
         FolderLabels(tmp_path, 0)
     cv2.imwrite(str(tmp_path / "5.png"), np.zeros((2, 2, 3), np.uint8))
-    with pytest.raises(DataError, match=r"5\.png has colours; labels are class ids in one 8-bit channel"):
+    with pytest.raises(
+        DataError, match=r"5\.png has colours; labels are class ids in one 8-bit channel"
+    ):
         FolderLabels(tmp_path, 0).at(5)

@@ -10,8 +10,8 @@ from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 from recorded import SECOND, Commands, camseg
 
-from camseg_core.data.camvid import CamVid
-from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.data.sets.camvid import CamVid
+from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_ros.bag.read import ImageBag
 
 __all__ = ["camseg"]
@@ -20,7 +20,11 @@ __all__ = ["camseg"]
 def messages(bag: Path, topic: str) -> list[Any]:
     """What the second implementation reads on a topic; recorded at the stamp, all of them."""
     with (bag / f"{bag.name}.mcap").open("rb") as file:
-        read = list(make_reader(file, validate_crcs=True, decoder_factories=[DecoderFactory()]).iter_decoded_messages([topic]))
+        read = list(
+            make_reader(
+                file, validate_crcs=True, decoder_factories=[DecoderFactory()]
+            ).iter_decoded_messages([topic])
+        )
     for _, _, recorded, message in read:
         assert recorded.log_time == message.header.stamp.sec * SECOND + message.header.stamp.nanosec
     return [message for _, _, _, message in read]
@@ -28,12 +32,19 @@ def messages(bag: Path, topic: str) -> list[Any]:
 
 def test_the_synthetic_drive(tmp_path: Path, camseg: Commands) -> None:
     bag = tmp_path / "bag"
-    code, out, _ = camseg("make", bag, "--synthetic", "--frames", 3, "--seed", 4, "--frame-id", "front")
+    code, out, _ = camseg(
+        "make", bag, "--synthetic", "--frames", 3, "--seed", 4, "--frame-id", "front"
+    )
     assert code == 0
-    assert out == f"{bag}: 3 images on /camera/image_raw, labels on /camera/labels, camera_info on /camera/camera_info\n"
+    assert (
+        out
+        == f"{bag}: 3 images on /camera/image_raw, labels on /camera/labels, camera_info on /camera/camera_info\n"
+    )
     drive = SyntheticDrive(frames=3, seed=4)
     topics = ("/camera/image_raw", "/camera/labels", "/camera/camera_info")
-    for index, (image, label, info) in enumerate(zip(*(messages(bag, topic) for topic in topics), strict=True)):
+    for index, (image, label, info) in enumerate(
+        zip(*(messages(bag, topic) for topic in topics), strict=True)
+    ):
         assert bytes(image.data) == drive[index].image.tobytes()
         assert (image.encoding, image.header.frame_id) == ("rgb8", "front")
         assert bytes(label.data) == drive[index].label.tobytes()
@@ -53,9 +64,28 @@ def test_a_data_set_in_compressed_images(tmp_path: Path, camseg: Commands, form:
     for name in ("a", "b", "c"):
         flat = np.broadcast_to(random.integers(0, 255, 3, np.uint8), (20, 30, 3))
         cv2.imwrite(str(tmp_path / "data" / "val" / "images" / f"{name}.png"), flat)
-        cv2.imwrite(str(tmp_path / "data" / "val" / "labels" / f"{name}.png"), random.integers(0, 12, (20, 30), np.uint8))
+        cv2.imwrite(
+            str(tmp_path / "data" / "val" / "labels" / f"{name}.png"),
+            random.integers(0, 12, (20, 30), np.uint8),
+        )
     bag = tmp_path / "bag"
-    assert camseg("make", bag, "--data", tmp_path / "data", "--frames", 2, "--fps", 4, "--format", form, "--topic", "/f/image")[0] == 0
+    assert (
+        camseg(
+            "make",
+            bag,
+            "--data",
+            tmp_path / "data",
+            "--frames",
+            2,
+            "--fps",
+            4,
+            "--format",
+            form,
+            "--topic",
+            "/f/image",
+        )[0]
+        == 0
+    )
     samples = CamVid(tmp_path / "data", "val")
     images, labels = messages(bag, "/f/image/compressed"), messages(bag, "/camera/labels")
     assert [image.format for image in images] == [form] * 2
@@ -71,16 +101,41 @@ def test_a_data_set_in_compressed_images(tmp_path: Path, camseg: Commands, form:
 
 def test_a_data_set_of_another_kind(tmp_path: Path, camseg: Commands) -> None:
     for split in ("val", "train"):
-        images, labels = (tmp_path / "data" / part / split / "aachen" for part in ("leftImg8bit", "gtFine"))
+        images, labels = (
+            tmp_path / "data" / part / split / "aachen" for part in ("leftImg8bit", "gtFine")
+        )
         images.mkdir(parents=True)
         labels.mkdir(parents=True)
-        cv2.imwrite(str(images / "aachen_000000_000019_leftImg8bit.png"), np.full((8, 10, 3), 7, np.uint8))
-        cv2.imwrite(str(labels / "aachen_000000_000019_gtFine_labelIds.png"), np.full((8, 10), 26 if split == "val" else 7, np.uint8))
+        cv2.imwrite(
+            str(images / "aachen_000000_000019_leftImg8bit.png"), np.full((8, 10, 3), 7, np.uint8)
+        )
+        cv2.imwrite(
+            str(labels / "aachen_000000_000019_gtFine_labelIds.png"),
+            np.full((8, 10), 26 if split == "val" else 7, np.uint8),
+        )
     assert camseg("make", tmp_path / "bag", "--data", tmp_path / "data")[0] == 0
-    assert [set(bytes(message.data)) for message in messages(tmp_path / "bag", "/camera/labels")] == [{13}]
-    assert camseg("make", tmp_path / "both", "--data", tmp_path / "data", "--dataset", "cityscapes", "--split", "train+val")[0] == 0
-    assert [set(bytes(message.data)) for message in messages(tmp_path / "both", "/camera/labels")] == [{0}, {13}]
-    code, _, said = camseg("make", tmp_path / "none", "--data", tmp_path / "data", "--dataset", "acdc")
+    assert [
+        set(bytes(message.data)) for message in messages(tmp_path / "bag", "/camera/labels")
+    ] == [{13}]
+    assert (
+        camseg(
+            "make",
+            tmp_path / "both",
+            "--data",
+            tmp_path / "data",
+            "--dataset",
+            "cityscapes",
+            "--split",
+            "train+val",
+        )[0]
+        == 0
+    )
+    assert [
+        set(bytes(message.data)) for message in messages(tmp_path / "both", "/camera/labels")
+    ] == [{0}, {13}]
+    code, _, said = camseg(
+        "make", tmp_path / "none", "--data", tmp_path / "data", "--dataset", "acdc"
+    )
     assert code == 2
     assert "no split 'val' in" in said
 
@@ -92,7 +147,10 @@ def test_a_folder_of_images_without_labels(tmp_path: Path, camseg: Commands) -> 
     code, out, _ = camseg("make", tmp_path / "bag", "--source", tmp_path / "images", "--focal", 50)
     assert code == 0
     assert "labels" not in out
-    assert [message.data[0] for message in messages(tmp_path / "bag", "/camera/image_raw")] == [2, 10]
+    assert [message.data[0] for message in messages(tmp_path / "bag", "/camera/image_raw")] == [
+        2,
+        10,
+    ]
     assert messages(tmp_path / "bag", "/camera/camera_info")[0].k[0] == 50
     assert camseg("make", tmp_path / "bag", "--source", tmp_path / "images")[0] == 2  # it exists
 

@@ -12,7 +12,13 @@ import psutil
 import pytest
 
 from camseg_core.errors import CamSegError
-from camseg_ros.bag.node_process import NodeDied, NodeProcess, free_domain, ros_environment, segmentation_command
+from camseg_ros.bag.node_process import (
+    NodeDied,
+    NodeProcess,
+    free_domain,
+    ros_environment,
+    segmentation_command,
+)
 
 WITH_CHILD = (
     "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); "
@@ -55,8 +61,12 @@ def test_an_error_ends_it(tmp_path: Path) -> None:
     assert gone(node.pid)
 
 
-def test_one_that_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("camseg_ros.bag.node_process.STOP_STEPS", ((signal.SIGTERM, 0.3), (signal.SIGKILL, 10.0)))
+def test_one_that_does_not_listen_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "camseg_ros.bag.node_process.STOP_STEPS", ((signal.SIGTERM, 0.3), (signal.SIGKILL, 10.0))
+    )
     with start(DEAF, tmp_path) as node:
         wait(lambda: node.tail() == "deaf")
     assert gone(node.pid)
@@ -65,7 +75,9 @@ def test_one_that_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pytest.
 def test_its_end_is_told_with_its_last_lines(tmp_path: Path) -> None:
     with start("print('\\n'.join(map(str, range(30)))); raise SystemExit(3)", tmp_path) as node:
         node._process.wait(30)
-        with pytest.raises(NodeDied, match=r"the node ended \(exit status 3\); all it said is in .*output\.log") as caught:
+        with pytest.raises(
+            NodeDied, match=r"the node ended \(exit status 3\); all it said is in .*output\.log"
+        ) as caught:
             node.check()
         assert caught.value.last_lines.split() == [str(i) for i in range(18, 30)]
     with start("import os; os.kill(os.getpid(), 9)", tmp_path) as node:
@@ -80,7 +92,11 @@ def test_it_does_not_outlive_a_killed_parent(tmp_path: Path) -> None:
         "node = NodeProcess([sys.executable, '-c', 'import time; time.sleep(600)'], os.environ, Path(sys.argv[1])); "
         "print(node.pid, flush=True); time.sleep(600)"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "output.log")], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "output.log")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert parent.stdout is not None
     with parent.stdout:
         child = int(parent.stdout.readline())
@@ -91,12 +107,18 @@ def test_it_does_not_outlive_a_killed_parent(tmp_path: Path) -> None:
 
 
 def test_a_command_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(CamSegError, match=r"cannot start the node \(/no/such/program\): No such file"):
+    with pytest.raises(
+        CamSegError, match=r"cannot start the node \(/no/such/program\): No such file"
+    ):
         NodeProcess(["/no/such/program"], os.environ, tmp_path / "output.log")
 
 
 def test_the_environment_adds_and_isolates(tmp_path: Path) -> None:
-    env = ros_environment(42, tmp_path, {"HOME": "/home/me", "ROS_DOMAIN_ID": "7", "FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"})
+    env = ros_environment(
+        42,
+        tmp_path,
+        {"HOME": "/home/me", "ROS_DOMAIN_ID": "7", "FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"},
+    )
     assert env["HOME"] == "/home/me"
     assert (env["ROS_DOMAIN_ID"], env["ROS_LOG_DIR"]) == ("42", str(tmp_path))
     assert "FASTDDS_DEFAULT_PROFILES_FILE" not in env, "the user's own choice of transports stays"

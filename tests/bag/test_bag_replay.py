@@ -23,13 +23,17 @@ from rosbags.typesys import Stores, get_typestore
 from camseg_core.data.frame_source import Frame, synthetic_frames
 from camseg_core.errors import CamSegError, ConfigError, DataError
 from camseg_ros.bag import measuring, replay_command, session
-from camseg_ros.bag.input import read_input
+from camseg_ros.bag.frames import read_input
 from camseg_ros.bag.make import write_bag
-from camseg_ros.bag.node_process import NodeProcess, free_domain, ros_environment, segmentation_command
-from camseg_ros.bag.player import Played
+from camseg_ros.bag.node_process import (
+    NodeProcess,
+    free_domain,
+    ros_environment,
+    segmentation_command,
+)
+from camseg_ros.bag.player import Due, Played, schedule
 from camseg_ros.bag.read import COMPRESSED
 from camseg_ros.bag.replay_options import ReplayOptions
-from camseg_ros.bag.schedule import Due, schedule
 from camseg_ros.bag.session import Measured
 
 pytestmark = pytest.mark.slow
@@ -57,7 +61,10 @@ def _process_as_before() -> Iterator[None]:
 def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The synthetic drive, half as large."""
     path = tmp_path_factory.mktemp("bags") / "drive"
-    small = (Frame(f.stamp_ns, np.ascontiguousarray(f.image[::2, ::2]), f.name) for f in synthetic_frames(FRAMES))
+    small = (
+        Frame(f.stamp_ns, np.ascontiguousarray(f.image[::2, ::2]), f.name)
+        for f in synthetic_frames(FRAMES)
+    )
     write_bag(small, path)
     return path
 
@@ -81,7 +88,9 @@ def check_sums(measured: dict[str, Any]) -> None:
     assert sum(measured["drops"].values()) == frames["lost"]
 
 
-def test_a_bag_at_a_fixed_rate(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bag_at_a_fixed_rate(
+    bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     result = replayed(tmp_path, bag, "--rate", "2", "--seconds", "6", "--param", "threads:=1")
     check_sums(result)
     assert result["frames"]["sent"] == 12, "the bag was begun anew"
@@ -95,15 +104,39 @@ def test_a_bag_at_a_fixed_rate(bag: Path, tmp_path: Path, capsys: pytest.Capture
     assert result["rss_mb"]["peak"] >= result["rss_mb"]["mean"] > 50
     assert {"Processor", "System"} <= result["machine"].keys()
     assert {"Python", "numpy", "rosbags"} <= result["versions"].keys()
-    assert (result["parameters"]["threads"], result["parameters"]["image_reliability"]) == (1, "best_effort"), "as shipped but for --param"
+    assert (result["parameters"]["threads"], result["parameters"]["image_reliability"]) == (
+        1,
+        "best_effort",
+    ), "as shipped but for --param"
     given = result["input"]
-    assert (given["paths"], given["frames"], given["size"], given["topic"]) == ([str(bag)], FRAMES, [240, 180], "/camera/image_raw")
-    assert (result["trials"], result["max_rate"], result["scenario"], result["interrupted"]) == ([], None, None, False)
+    assert (given["paths"], given["frames"], given["size"], given["topic"]) == (
+        [str(bag)],
+        FRAMES,
+        [240, 180],
+        "/camera/image_raw",
+    )
+    assert (result["trials"], result["max_rate"], result["scenario"], result["interrupted"]) == (
+        [],
+        None,
+        None,
+        False,
+    )
     assert "12 sent" in capsys.readouterr().out
 
 
 def test_more_than_the_node_can_do_is_dropped_by_reason(bag: Path, tmp_path: Path) -> None:
-    result = replayed(tmp_path, bag, "--rate", "60", "--seconds", "3", "--param", "samples:=8", "--param", "threads:=1")
+    result = replayed(
+        tmp_path,
+        bag,
+        "--rate",
+        "60",
+        "--seconds",
+        "3",
+        "--param",
+        "samples:=8",
+        "--param",
+        "threads:=1",
+    )
     check_sums(result)
     assert result["frames"]["lost"] > 0
     assert result["drops"]["dropped: replaced by a fresher one"] > 0
@@ -120,14 +153,30 @@ def test_a_single_image(tmp_path: Path) -> None:
 
 def test_a_compressed_bag_with_its_own_stamps_at_its_own_rate(tmp_path: Path) -> None:
     store = get_typestore(Stores.ROS2_KILTED)
-    header, time, image = (store.types[n] for n in ("std_msgs/msg/Header", "builtin_interfaces/msg/Time", COMPRESSED))
+    header, time, image = (
+        store.types[n] for n in ("std_msgs/msg/Header", "builtin_interfaces/msg/Time", COMPRESSED)
+    )
     jpeg = np.asarray(cv2.imencode(".jpg", np.full((90, 120, 3), 77, np.uint8))[1]).reshape(-1)
     with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.SQLITE3) as writer:
         connection = writer.add_connection("/cam/compressed", COMPRESSED, typestore=store)
         for i in range(6):
-            message = image(header(time(100 + i, 5), "front"), "jpeg", jpeg if i != 3 else jpeg[:20])
-            writer.write(connection, 100 * SECOND + i * SECOND // 2, store.serialize_cdr(message, COMPRESSED))
-    result = replayed(tmp_path, tmp_path / "bag", "--no-restamp", "--warm-up", "0", "--param", "frame_id:=other", "--timeout", "60")
+            message = image(
+                header(time(100 + i, 5), "front"), "jpeg", jpeg if i != 3 else jpeg[:20]
+            )
+            writer.write(
+                connection, 100 * SECOND + i * SECOND // 2, store.serialize_cdr(message, COMPRESSED)
+            )
+    result = replayed(
+        tmp_path,
+        tmp_path / "bag",
+        "--no-restamp",
+        "--warm-up",
+        "0",
+        "--param",
+        "frame_id:=other",
+        "--timeout",
+        "60",
+    )
     check_sums(result)
     assert result["frames"]["sent"] == 6
     assert result["drops"]["rejected: corrupt"] == 1
@@ -136,15 +185,37 @@ def test_a_compressed_bag_with_its_own_stamps_at_its_own_rate(tmp_path: Path) ->
     assert result["parameters"]["image_transport"] == "compressed"
 
 
-def test_a_node_that_runs_already(bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_runs_already(
+    bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     domain = free_domain()
     monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
     monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path))
     command = segmentation_command("/front/image", False, {"output_reliability": "best_effort"})
     command += ["-r", "segmentation/mask:=/front/mask", "-r", "__ns:=/car"]
-    with NodeProcess(command, ros_environment(domain, tmp_path, os.environ), tmp_path / "out.log") as node:
-        topics = ("--image-topic", "/front/image", "--mask-topic", "/front/mask", "--mask-reliability", "best_effort")
-        result = replayed(tmp_path, bag, "--running", *topics, "--pid", str(node.pid), "--rate", "2", "--warm-up", "0")
+    with NodeProcess(
+        command, ros_environment(domain, tmp_path, os.environ), tmp_path / "out.log"
+    ) as node:
+        topics = (
+            "--image-topic",
+            "/front/image",
+            "--mask-topic",
+            "/front/mask",
+            "--mask-reliability",
+            "best_effort",
+        )
+        result = replayed(
+            tmp_path,
+            bag,
+            "--running",
+            *topics,
+            "--pid",
+            str(node.pid),
+            "--rate",
+            "2",
+            "--warm-up",
+            "0",
+        )
         node.check()
     check_sums(result)
     assert result["frames"]["sent"] == FRAMES
@@ -155,17 +226,33 @@ def test_a_node_that_runs_already(bag: Path, tmp_path: Path, monkeypatch: pytest
 
 def test_the_highest_rate(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = replayed(
-        tmp_path, bag, "--find-max-rate", "--max-rate", "8", "--trial-seconds", "1", "--seconds", "2", "--param", "threads:=1"
+        tmp_path,
+        bag,
+        "--find-max-rate",
+        "--max-rate",
+        "8",
+        "--trial-seconds",
+        "1",
+        "--seconds",
+        "2",
+        "--param",
+        "threads:=1",
     )
     found, trials = result["max_rate"], result["trials"]
     assert trials[0]["rate"]["requested_hz"] == 8.0, "no higher than allowed"
-    assert found["rate_hz"] <= max(trial["rate"]["requested_hz"] for trial in trials if trial["verdict"] == "passed")
-    assert found["confirmed"] == (result["frames"]["answered"] >= 0.95 * result["frames"]["sent"] and result["rate"]["kept"])
+    assert found["rate_hz"] <= max(
+        trial["rate"]["requested_hz"] for trial in trials if trial["verdict"] == "passed"
+    )
+    assert found["confirmed"] == (
+        result["frames"]["answered"] >= 0.95 * result["frames"]["sent"] and result["rate"]["kept"]
+    )
     assert result["rate"]["requested_hz"] == found["rate_hz"], "measured there"
     for trial in (*trials, result):
         check_sums(trial)
     for trial in trials:
-        assert (trial["verdict"] == "dropped") == (trial["frames"]["answered"] < 0.95 * trial["frames"]["sent"])
+        assert (trial["verdict"] == "dropped") == (
+            trial["frames"]["answered"] < 0.95 * trial["frames"]["sent"]
+        )
     assert "highest rate" in capsys.readouterr().out
 
 
@@ -183,10 +270,17 @@ class Pretend:
     def measure(self, rate_hz: float, seconds: float) -> Measured:
         self.measured.append((rate_hz, seconds))
         answered = 100 if rate_hz <= (37 if seconds <= 5 else 34) else 50
-        return Measured(rate_hz, Played(100, 0, [0.01] * answered, rate_hz, rate_hz), {"dropped: late": 100 - answered}, None)
+        return Measured(
+            rate_hz,
+            Played(100, 0, [0.01] * answered, rate_hz, rate_hz),
+            {"dropped: late": 100 - answered},
+            None,
+        )
 
 
-def test_the_highest_rate_has_to_hold_for_longer(bag: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_highest_rate_has_to_hold_for_longer(
+    bag: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pretend = Pretend()
     monkeypatch.setattr(measuring, "_session", lambda *_: nullcontext(pretend))
     *_, result = measuring.measure(ReplayOptions(bag, find_max_rate=True), lambda _: None)
@@ -196,14 +290,31 @@ def test_the_highest_rate_has_to_hold_for_longer(bag: Path, monkeypatch: pytest.
     assert result.measured.rate_hz == result.found.rate_hz
     assert 34 / measuring.STEP_DOWN <= result.found.rate_hz <= 34
     assert [seconds for _, seconds in pretend.measured].count(20.0) == 2
-    assert [trial.rate_hz for trial in (*result.trials, result.measured)] == [rate for rate, _ in pretend.measured], "all are listed"
+    assert [trial.rate_hz for trial in (*result.trials, result.measured)] == [
+        rate for rate, _ in pretend.measured
+    ], "all are listed"
 
 
-@pytest.mark.parametrize(("limits", "code"), [("max_p95_ms: 600000\nmax_drops: 12\nmin_miou: 1.0\n", 0), ("max_p95_ms: 0.001\n", 1)])
-def test_a_scenario_decides(bag: Path, tmp_path: Path, limits: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("limits", "code"),
+    [("max_p95_ms: 600000\nmax_drops: 12\nmin_miou: 1.0\n", 0), ("max_p95_ms: 0.001\n", 1)],
+)
+def test_a_scenario_decides(
+    bag: Path, tmp_path: Path, limits: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     scenario = tmp_path / "scenario.yaml"
     scenario.write_text(f"start_s: 0.2\nend_s: 0.8\n{limits}")
-    arguments = (bag, "--rate", "2", "--warm-up", "0", "--scenario", scenario, "--json", tmp_path / "result.json")
+    arguments = (
+        bag,
+        "--rate",
+        "2",
+        "--warm-up",
+        "0",
+        "--scenario",
+        scenario,
+        "--json",
+        tmp_path / "result.json",
+    )
     if code:
         with pytest.raises(SystemExit) as ended:
             replay(*arguments)
@@ -219,7 +330,9 @@ def test_a_scenario_decides(bag: Path, tmp_path: Path, limits: str, code: int, c
 def start(tmp_path: Path, *arguments: str | Path) -> tuple["subprocess.Popen[str]", psutil.Process]:
     """The command as a process, when it has begun to measure; and its node."""
     command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
     assert process.stderr is not None
     try:
         for line in process.stderr:
@@ -259,7 +372,9 @@ def test_an_interrupted_measurement_counts(
 
 
 def test_ctrl_c_ends_the_command_and_the_node(bag: Path, tmp_path: Path) -> None:
-    process, node = start(tmp_path, bag, "--rate", "5", "--seconds", "600", "--log", tmp_path / "log", "--json")
+    process, node = start(
+        tmp_path, bag, "--rate", "5", "--seconds", "600", "--log", tmp_path / "log", "--json"
+    )
     process.send_signal(signal.SIGINT)
     code, out, _ = finish(process)
     assert code == 130
@@ -269,7 +384,9 @@ def test_ctrl_c_ends_the_command_and_the_node(bag: Path, tmp_path: Path) -> None
 
 
 def test_a_node_that_dies_is_told_in_one_line(bag: Path, tmp_path: Path) -> None:
-    process, node = start(tmp_path, bag, "--rate", "5", "--seconds", "600", "--log", tmp_path / "log")
+    process, node = start(
+        tmp_path, bag, "--rate", "5", "--seconds", "600", "--log", tmp_path / "log"
+    )
     node.kill()
     code, out, err = finish(process)
     assert (code, out) == (1, "")
@@ -277,7 +394,9 @@ def test_a_node_that_dies_is_told_in_one_line(bag: Path, tmp_path: Path) -> None
     assert err.startswith("camseg: error: the node ended (killed by SIGKILL); all it said is in ")
 
 
-def test_a_node_that_does_not_start_says_why(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_node_that_does_not_start_says_why(
+    bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         replay(bag, "--param", "model:=/nowhere", "--log", tmp_path)
     assert ended.value.code == 1
@@ -287,7 +406,9 @@ def test_a_node_that_does_not_start_says_why(bag: Path, tmp_path: Path, capsys: 
     assert "/nowhere" in last
 
 
-def test_no_node_is_told_in_one_line(bag: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_node_is_told_in_one_line(
+    bag: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("ROS_DOMAIN_ID", str(free_domain()))
     with pytest.raises(SystemExit) as ended:
         replay(bag, "--running", "--start-timeout", "0.5")
@@ -320,9 +441,14 @@ def test_bags_that_do_not_fit(tmp_path: Path) -> None:
     write_bag((Frame(SECOND, image, "") for _ in range(2)), tmp_path / "same")
     write_bag([Frame(SECOND, image, "")], tmp_path / "single")
     with Writer(tmp_path / "empty", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-        writer.add_connection("/t", "std_msgs/msg/Header", typestore=get_typestore(Stores.ROS2_KILTED))
+        writer.add_connection(
+            "/t", "std_msgs/msg/Header", typestore=get_typestore(Stores.ROS2_KILTED)
+        )
     expected = {
-        ("same", "--no-restamp"): "image 1 of .*same has the stamp and frame_id of one before it; leave --no-restamp out",
+        (
+            "same",
+            "--no-restamp",
+        ): "image 1 of .*same has the stamp and frame_id of one before it; leave --no-restamp out",
         ("same",): "cannot be told; give the rate to play them at",
         ("single", "--seconds", "3"): "cannot be told; give the rate to play them at",
         ("empty",): "no image topic in the bag",

@@ -27,7 +27,9 @@ def test_every_entry_is_read_and_may_be_left_out(tmp_path: Path) -> None:
 
 
 def test_each_limit_that_is_not_kept_has_its_line() -> None:
-    scenario = Scenario(min_miou=0.7, min_iou={"road": 0.9, "car": 0.6}, max_p95_ms=39.5, max_drops=1)
+    scenario = Scenario(
+        min_miou=0.7, min_iou={"road": 0.9, "car": 0.6}, max_p95_ms=39.5, max_drops=1
+    )
     assert scenario.check(MEASURED, CLASSES) == [
         "min_miou: 0.6 is below the limit of 0.7",
         "max_p95_ms: 40 is above the limit of 39.5",
@@ -42,11 +44,16 @@ def test_what_was_not_measured_keeps_no_limit() -> None:
         "min_miou: nothing was measured, the limit is 0.1",
         "min_iou of person: nothing was measured, the limit is 0.1",
     ]
-    assert Scenario(min_iou={"road": 0.1}).check({}, {}) == ["min_iou of road: nothing was measured, the limit is 0.1"]
+    assert Scenario(min_iou={"road": 0.1}).check({}, {}) == [
+        "min_iou of road: nothing was measured, the limit is 0.1"
+    ]
 
 
 def test_an_unknown_class_is_told_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"unknown class 'raod': did you mean 'road'\? choose from road, car, person"):
+    with pytest.raises(
+        ConfigError,
+        match=r"unknown class 'raod': did you mean 'road'\? choose from road, car, person",
+    ):
         Scenario(min_iou={"raod": 0.1}).check(MEASURED, CLASSES)
 
 

@@ -15,21 +15,24 @@ import pytest
 from browser import Browser
 
 from camseg_core.errors import ConfigError
-from camseg_ros.bag.axis import tick_step
+from camseg_core.evaluation.report.charts import tick_step
 from camseg_ros.bag.read import BagImage
 from camseg_ros.bag.replay import FrameResult
-from camseg_ros.demo.folder import DemoFolder
 from camseg_ros.demo.page import DemoReport, latency_chart, write_page
+from camseg_ros.demo.run import DemoFolder, write_video
 from camseg_ros.demo.tally import Tally
-from camseg_ros.demo.video import write_video
 
 WIDTH, HEIGHT = 40, 30
 RGB = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
 
 
-def result(index: int, mask_id: int | None = 0, latency_s: float = 0.05, problem: str | None = None) -> FrameResult:
+def result(
+    index: int, mask_id: int | None = 0, latency_s: float = 0.05, problem: str | None = None
+) -> FrameResult:
     """An answer whose mask is half road and half `mask_id`; no answer where that is None."""
-    image = BagImage(index, index, index, "camera", SimpleNamespace(width=WIDTH, height=HEIGHT), b"")
+    image = BagImage(
+        index, index, index, "camera", SimpleNamespace(width=WIDTH, height=HEIGHT), b""
+    )
     if mask_id is None:
         return FrameResult(image, problem=problem or "no mask within 2 s")
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -72,7 +75,11 @@ class Links(HTMLParser):
         self.feed(page.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.links += [value or "" for name, value in attrs if name in ("src", "href", "poster", "srcset", "data")]
+        self.links += [
+            value or ""
+            for name, value in attrs
+            if name in ("src", "href", "poster", "srcset", "data")
+        ]
 
 
 def test_counts_shares_and_percentiles() -> None:
@@ -98,24 +105,43 @@ def test_counts_shares_and_percentiles() -> None:
 
 
 def test_the_page_holds_all_and_asks_for_nothing(tmp_path: Path) -> None:
-    tally = tally_of((result(0, 10), RGB), (result(1, None), RGB), (result(2, 255, problem="the mask is 1x1"), RGB))
+    tally = tally_of(
+        (result(0, 10), RGB),
+        (result(1, None), RGB),
+        (result(2, 255, problem="the mask is 1x1"), RGB),
+    )
     page = tmp_path / "index.html"
     write_page(report(tally, ["frame 1: <lost>"], "last words"), page)
     text = page.read_text(encoding="utf-8")
     links = Links(page).links
-    assert not [link for link in links if re.match(r"[a-z]+://|//|/", link)], "everything is inside or beside the page"
+    assert not [link for link in links if re.match(r"[a-z]+://|//|/", link)], (
+        "everything is inside or beside the page"
+    )
     assert {link for link in links if not link.startswith("data:")} == {"overlay.mp4", "overlays/"}
     assert len([link for link in links if link.startswith("data:image/")]) == 3
     assert "drive &lt;1&gt; &amp; more" in text
     assert "frame 1: &lt;lost&gt;" in text
-    for expected in ("last words", "road", "sky", "unlabelled", "frames dropped", "p95 50 ms", ">failed<", 'stroke="#c0332b"'):
+    for expected in (
+        "last words",
+        "road",
+        "sky",
+        "unlabelled",
+        "frames dropped",
+        "p95 50 ms",
+        ">failed<",
+        'stroke="#c0332b"',
+    ):
         assert expected in text, expected
 
 
-def test_a_browser_shows_the_page_and_asks_for_the_video_beside_it_only(chromium: Browser, tmp_path: Path) -> None:
+def test_a_browser_shows_the_page_and_asks_for_the_video_beside_it_only(
+    chromium: Browser, tmp_path: Path
+) -> None:
     cv2.imwrite(str(tmp_path / "overlay.png"), RGB)
     assert write_video([tmp_path / "overlay.png"] * 4, tmp_path / "overlay.mp4", 10.0)
-    write_page(report(tally_of((result(0, 10), RGB), (result(1, 13), RGB)), []), tmp_path / "index.html")
+    write_page(
+        report(tally_of((result(0, 10), RGB), (result(1, 13), RGB)), []), tmp_path / "index.html"
+    )
     page = chromium.open(tmp_path / "index.html")
     assert page.run("return document.getElementById('verdict').innerText") == "all frames answered"
     assert page.run("return Array.from(document.images, e => e.naturalWidth)") == [WIDTH] * 6
@@ -135,10 +161,14 @@ def test_the_chart_leaves_a_gap_where_a_frame_was_lost() -> None:
     assert [text for _, text in chart.y_ticks] == ["0", "10", "20", "30", "40"]
     assert [text for _, _, text in chart.levels] == ["p95 30 ms", "p50 20 ms"]
     same = latency_chart([10.0], 10.0, 10.0)
-    assert same.levels[1][1] - same.levels[0][1] >= 12, "labels of equal values do not cover each other"
+    assert same.levels[1][1] - same.levels[0][1] >= 12, (
+        "labels of equal values do not cover each other"
+    )
 
 
-@pytest.mark.parametrize(("largest", "step"), [(0.004, 0.001), (4, 1), (10, 2), (27, 5), (100, 20), (260, 50), (101, 20)])
+@pytest.mark.parametrize(
+    ("largest", "step"), [(0.004, 0.001), (4, 1), (10, 2), (27, 5), (100, 20), (260, 50), (101, 20)]
+)
 def test_round_steps(largest: float, step: float) -> None:
     assert tick_step(largest) == pytest.approx(step)
 
@@ -146,7 +176,9 @@ def test_round_steps(largest: float, step: float) -> None:
 def test_a_video_that_reads_back(tmp_path: Path) -> None:
     pictures = [tmp_path / f"{i}.png" for i in range(4)]
     for i, path in enumerate(pictures):
-        cv2.imwrite(str(path), np.full((31, 45, 3), 60 * i, np.uint8))  # odd sizes, which codecs do not take
+        cv2.imwrite(
+            str(path), np.full((31, 45, 3), 60 * i, np.uint8)
+        )  # odd sizes, which codecs do not take
     pictures.insert(2, tmp_path / "removed.png")
     assert write_video(pictures, tmp_path / "v.mp4", 10.0)
     capture = cv2.VideoCapture(str(tmp_path / "v.mp4"))
@@ -174,33 +206,51 @@ def test_only_the_demos_own_files_are_replaced(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_the_demos_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("x")
-    with pytest.raises(ConfigError, match="holds files that are not the demo's; name another folder"):
+    with pytest.raises(
+        ConfigError, match="holds files that are not the demo's; name another folder"
+    ):
         DemoFolder(tmp_path).prepare(None)
     with pytest.raises(ConfigError, match=r"thesis\.txt is a file; name a folder"):
         DemoFolder(tmp_path / "thesis.txt").prepare(None)
     own = DemoFolder(tmp_path / "out")
     own.prepare(None)
-    with pytest.raises(ConfigError, match=r"bag lies in .*out, which this run replaces; copy it elsewhere"):
+    with pytest.raises(
+        ConfigError, match=r"bag lies in .*out, which this run replaces; copy it elsewhere"
+    ):
         own.prepare(own.bag)
 
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--source", "nowhere"], "nowhere does not exist; name a bag, a video or a folder of images"),
+        (
+            ["--source", "nowhere"],
+            "nowhere does not exist; name a bag, a video or a folder of images",
+        ),
         (["--source", "empty"], "no images"),
         (["--source", "bad.mcap"], "cannot read the bag bad.mcap"),
         (["--source", "bad.mp4"], "bad.mp4 cannot be read as a video"),
         (["--frames", "0"], "0 frames cannot be replayed; give a number above 0"),
         (["--fps", "0"], "the fps is 0.0; give a number above 0"),
-        (["--topic", "/x"], "the topic /x was named, but the synthetic drive is not a bag; leave it out"),
+        (
+            ["--topic", "/x"],
+            "the topic /x was named, but the synthetic drive is not a bag; leave it out",
+        ),
     ],
 )
-def test_what_does_not_fit_is_told_in_one_line(tmp_path: Path, arguments: list[str], text: str) -> None:
+def test_what_does_not_fit_is_told_in_one_line(
+    tmp_path: Path, arguments: list[str], text: str
+) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("bad.mcap", "bad.mp4"):
         (tmp_path / name).write_text("nothing")
-    done = subprocess.run([sys.executable, "-m", "camseg_ros.demo", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "camseg_ros.demo", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("demo: ")
@@ -212,5 +262,10 @@ def test_a_bad_source_leaves_the_last_results(tmp_path: Path) -> None:
     folder = DemoFolder(tmp_path / "out" / "demo")
     folder.prepare(None)
     folder.summary.write_text(json.dumps({}))
-    subprocess.run([sys.executable, "-m", "camseg_ros.demo", "--source", "nowhere"], cwd=tmp_path, capture_output=True, timeout=120)
+    subprocess.run(
+        [sys.executable, "-m", "camseg_ros.demo", "--source", "nowhere"],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=120,
+    )
     assert folder.summary.exists()

@@ -14,18 +14,23 @@ from rosbags.typesys import Stores, get_typestore
 
 from camseg_core.data.frame_source import Frame
 from camseg_core.errors import DataError
-from camseg_ros.bag.cdr_header import read_header, with_stamp
-from camseg_ros.bag.counters import LOST_AFTER, LOST_BEFORE, UNEXPLAINED, Counters, counters_of, drops
-from camseg_ros.bag.input import Stretch, read_input
+from camseg_ros.bag.frames import Stretch, read_input
 from camseg_ros.bag.make import IMAGE_TOPIC, write_bag
-from camseg_ros.bag.max_rate import PRECISION, Found, Verdict, find_max_rate
-from camseg_ros.bag.measuring import judge
-from camseg_ros.bag.player import Played
-from camseg_ros.bag.process_use import ProcessUse
+from camseg_ros.bag.measuring import PRECISION, Found, Verdict, find_max_rate, judge
+from camseg_ros.bag.player import CLOSEST, LONGEST_GAP_S, Pace, Played, schedule
 from camseg_ros.bag.read import RAW, ImageBag
 from camseg_ros.bag.read_ahead import ReadAhead
-from camseg_ros.bag.schedule import CLOSEST, LONGEST_GAP_S, Pace, schedule
-from camseg_ros.bag.session import Measured
+from camseg_ros.bag.salvage import read_header, with_stamp
+from camseg_ros.bag.session import (
+    LOST_AFTER,
+    LOST_BEFORE,
+    UNEXPLAINED,
+    Counters,
+    Measured,
+    ProcessUse,
+    counters_of,
+    drops,
+)
 
 SECOND = 1_000_000_000
 STORE = get_typestore(Stores.ROS2_KILTED)
@@ -34,7 +39,9 @@ STORE = get_typestore(Stores.ROS2_KILTED)
 def bag_of(path: Path, *seconds: float) -> Path:
     """A bag with small images, stamped and recorded at these times."""
     image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-    write_bag((Frame(SECOND + round(s * SECOND), image + i, str(i)) for i, s in enumerate(seconds)), path)
+    write_bag(
+        (Frame(SECOND + round(s * SECOND), image + i, str(i)) for i, s in enumerate(seconds)), path
+    )
     return path
 
 
@@ -68,7 +75,9 @@ def test_the_search_ends_just_below_the_capacity(capacity: float, start: float) 
 
 
 def test_the_search_says_what_limits_it() -> None:
-    assert find_max_rate(PretendNode(1e6), 10.0, high=30.0) == Found(30.0, "the highest rate allowed")
+    assert find_max_rate(PretendNode(1e6), 10.0, high=30.0) == Found(
+        30.0, "the highest rate allowed"
+    )
     assert find_max_rate(PretendNode(0.1), 10.0) == Found(None, "the node")
     assert find_max_rate(PretendNode(1e6, player=0.1), 10.0) == Found(None, "the player")
     found = find_max_rate(PretendNode(500.0, player=50.0), 10.0)
@@ -153,10 +162,15 @@ def test_a_stretch_of_the_bag(tmp_path: Path) -> None:
     bag = read_input(bag_of(tmp_path / "bag", 0.0, 0.1, 0.2, 0.3), stretch=Stretch(0.1, 0.3))
     assert bag.frames == 2
     assert bag.recorded_hz == pytest.approx(10.0)
-    assert [(due.seconds, due.image.index) for due in schedule(bag, 2.0, 1.1)] == [(0.0, 1), (0.5, 2), (1.0, 1)]
+    assert [(due.seconds, due.image.index) for due in schedule(bag, 2.0, 1.1)] == [
+        (0.0, 1),
+        (0.5, 2),
+        (1.0, 1),
+    ]
     assert bag.sha256 != read_input(tmp_path / "bag").sha256
     with pytest.raises(
-        DataError, match=r"no images on /camera/image_raw in this stretch of the bag .*; record it again .*, or choose another"
+        DataError,
+        match=r"no images on /camera/image_raw in this stretch of the bag .*; record it again .*, or choose another",
     ):
         read_input(tmp_path / "bag", stretch=Stretch(5.0, None))
 
@@ -230,11 +244,21 @@ def test_leaving_early_closes_what_is_read() -> None:
 
 def entry(received: int, published: int, **reasons: int) -> dict[str, str]:
     counts = {name.replace("_", ": ", 1): str(value) for name, value in reasons.items()}
-    return {"input topic": "/a", "frames received": str(received), "frames published": str(published), "frames dropped": "9", **counts}
+    return {
+        "input topic": "/a",
+        "frames received": str(received),
+        "frames published": str(published),
+        "frames dropped": "9",
+        **counts,
+    }
 
 
 def test_the_counts_are_those_of_the_camera_on_the_topic() -> None:
-    diagnostics = {"/n: left": {**entry(1, 1), "input topic": "/b"}, "/n: right": entry(5, 3, dropped_late=2), "/n: model": {}}
+    diagnostics = {
+        "/n: left": {**entry(1, 1), "input topic": "/b"},
+        "/n: right": entry(5, 3, dropped_late=2),
+        "/n: model": {},
+    }
     assert counters_of(diagnostics, "/a") == Counters(5, 3, {"dropped: late": 2})
     assert counters_of(diagnostics, "/c") is None
 
@@ -243,7 +267,13 @@ def test_drops_add_up() -> None:
     before = Counters(10, 8, {"dropped: old": 2})
     after = Counters(100, 60, {"dropped: old": 20, "rejected: size": 15})
     found = drops(95, 50, before, after)
-    assert found == {"dropped: old": 18, "rejected: size": 15, LOST_BEFORE: 5, LOST_AFTER: 2, UNEXPLAINED: 5}
+    assert found == {
+        "dropped: old": 18,
+        "rejected: size": 15,
+        LOST_BEFORE: 5,
+        LOST_AFTER: 2,
+        UNEXPLAINED: 5,
+    }
     assert sum(found.values()) == 95 - 50
     assert drops(3, 3, Counters(0, 0, {}), Counters(3, 3, {"dropped: old": 0})) == {}
 
@@ -267,7 +297,8 @@ def test_a_process_that_is_gone_or_unknown_has_no_numbers() -> None:
 
 def test_the_same_images_have_the_same_hash(tmp_path: Path) -> None:
     first, same, other = (
-        read_input(bag_of(tmp_path / name, *times)) for name, times in (("a", (0.0, 0.1)), ("b", (0.0, 0.1)), ("c", (0.0, 0.2)))
+        read_input(bag_of(tmp_path / name, *times))
+        for name, times in (("a", (0.0, 0.1)), ("b", (0.0, 0.1)), ("c", (0.0, 0.2)))
     )
     assert first.sha256 == same.sha256 != other.sha256
     assert (first.frames, first.size, first.topic, first.repeated) == (2, (6, 4), IMAGE_TOPIC, None)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from camseg_ros.bag.axis import elapsed, ticks
+from camseg_core.evaluation.report.charts import elapsed, ticks
 from camseg_ros.bag.charts import CHART, Frames, chart, presence
 from camseg_ros.bag.timeline import Timeline
 
@@ -45,7 +45,9 @@ def test_what_a_frame_does_not_say_is_a_gap_and_a_lone_value_a_dot() -> None:
     assert drawn.line.count("h0") == 1
     assert drawn.band == "", "single frames have no band"
     assert [text for _, _, text in drawn.hovers] == ["frame 0: 0.5", "frame 1: 0.6", "frame 3: 0.7"]
-    assert [(index, time) for _, index, time in drawn.x_ticks] == [(str(i), f"{i}.0 s") for i in range(5)]
+    assert [(index, time) for _, index, time in drawn.x_ticks] == [
+        (str(i), f"{i}.0 s") for i in range(5)
+    ]
     assert chart(timeline, "latency_ms", "Latency", str) is None
 
 
@@ -83,6 +85,12 @@ def test_a_class_that_comes_and_goes() -> None:
 
 
 def test_times_and_ticks() -> None:
-    assert [elapsed(each) for each in (0, 99.94, 125, 3725, -130)] == ["0.0 s", "99.9 s", "2:05 min", "1:02:05 h", "−2:10 min"]
+    assert [elapsed(each) for each in (0, 99.94, 125, 3725, -130)] == [
+        "0.0 s",
+        "99.9 s",
+        "2:05 min",
+        "1:02:05 h",
+        "−2:10 min",
+    ]
     assert ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1]
     assert ticks(90, 210) == [100, 150, 200]

@@ -58,9 +58,17 @@ def cityscapes(root: Path) -> Tree:
         for city in cities:
             for number in range(2):
                 name = f"{city}_{number:06}_000019"
-                image = write(root / f"leftImg8bit/{split}/{city}/{name}_leftImg8bit.png", photo(len(LABEL_IDS), number))
-                label = write(root / f"gtFine/{split}/{city}/{name}_gtFine_labelIds.png", columns(LABEL_IDS))
-                write(root / f"gtFine/{split}/{city}/{name}_gtFine_instanceIds.png", columns(LABEL_IDS))
+                image = write(
+                    root / f"leftImg8bit/{split}/{city}/{name}_leftImg8bit.png",
+                    photo(len(LABEL_IDS), number),
+                )
+                label = write(
+                    root / f"gtFine/{split}/{city}/{name}_gtFine_labelIds.png", columns(LABEL_IDS)
+                )
+                write(
+                    root / f"gtFine/{split}/{city}/{name}_gtFine_instanceIds.png",
+                    columns(LABEL_IDS),
+                )
                 if split == "val":
                     frames[name] = (image, label)
     return Tree(root, frames, "val", tuple(label.train_id for label in CITYSCAPES_LABEL_IDS))
@@ -73,7 +81,9 @@ def acdc(root: Path) -> Tree:
             for ref, number in (("", 1), ("", 2), ("_ref", 1), ("_ref", 2)):
                 name = f"GOPR_{weather}_frame_{number:06}"
                 place = f"{weather}/{split}{ref}/GOPR"
-                image = write(root / f"rgb_anon/{place}/{name}_rgb{ref}_anon.png", photo(len(LABEL_IDS)))
+                image = write(
+                    root / f"rgb_anon/{place}/{name}_rgb{ref}_anon.png", photo(len(LABEL_IDS))
+                )
                 label = write(root / f"gt/{place}/{name}_gt{ref}_labelIds.png", columns(LABEL_IDS))
                 if (split, ref) == ("val", ""):
                     frames[name] = (image, label)
@@ -85,9 +95,16 @@ def kitti_step(root: Path) -> Tree:
     for split, sequences in {"train": ("0000",), "val": ("0002", "0006")}.items():
         for sequence in sequences:
             for number in range(2):
-                image = write(root / f"training/image_02/{sequence}/{number:06}.png", photo(len(TRAIN_IDS)))
-                colors = [(train_id, 1, 200) for train_id in TRAIN_IDS]  # the others number instances
-                label = write(root / f"kitti-step/panoptic_maps/{split}/{sequence}/{number:06}.png", columns(colors))
+                image = write(
+                    root / f"training/image_02/{sequence}/{number:06}.png", photo(len(TRAIN_IDS))
+                )
+                colors = [
+                    (train_id, 1, 200) for train_id in TRAIN_IDS
+                ]  # the others number instances
+                label = write(
+                    root / f"kitti-step/panoptic_maps/{split}/{sequence}/{number:06}.png",
+                    columns(colors),
+                )
                 if split == "val":
                     frames[f"{sequence}/{number:06}"] = (image, label)
     return Tree(root, frames, "val", TRAIN_IDS)
@@ -162,7 +179,9 @@ def camvid_segnet(root: Path) -> Tree:
             label = write(root / f"{split}annot" / f"{name}.png", columns(range(12)))
             if split == "val":
                 frames[name] = (image, label)
-        (root / f"{split}.txt").write_text(f"/SegNet/CamVid/{split}/a.png /SegNet/CamVid/{split}annot/a.png\n")
+        (root / f"{split}.txt").write_text(
+            f"/SegNet/CamVid/{split}/a.png /SegNet/CamVid/{split}annot/a.png\n"
+        )
     return Tree(root, frames, "val", CAMVID_11_ROW)
 
 

@@ -5,22 +5,31 @@ from pathlib import Path
 
 import torch
 
-from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.config.model import (
+    AutoencoderConfig,
+    CamSegConfig,
+    DenoiserConfig,
+    TransformerConfig,
+)
+from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.config import AutoencoderConfig, CamSegConfig, DenoiserConfig, TransformerConfig
+from camseg_core.training.distributed import processes
 from camseg_core.training.frames import Frames
-from camseg_core.training.loop import LoopConfig, Run
-from camseg_core.training.parallel import processes
+from camseg_core.training.trainer import LoopConfig, Run
 from camseg_core.training.transformer import TransformerTraining, train_transformer
 
 LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)
 CONFIG = CamSegConfig(
     name="tiny-published",
     network_pixels=64 * 64,
-    transformer=TransformerConfig(width=32, encoder_depth=2, decoder_depth=2, heads=2, grid=(8, 8), dropout=0.0),
+    transformer=TransformerConfig(
+        width=32, encoder_depth=2, decoder_depth=2, heads=2, grid=(8, 8), dropout=0.0
+    ),
     denoiser=DenoiserConfig(width=32, depth=2),
-    autoencoder=AutoencoderConfig(base_width=32, multipliers=(1, 1, 1, 1), blocks_per_level=1, latent_channels=4),
+    autoencoder=AutoencoderConfig(
+        base_width=32, multipliers=(1, 1, 1, 1), blocks_per_level=1, latent_channels=4
+    ),
 )
 
 
@@ -29,10 +38,22 @@ def train(strategy: str, folder: Path, steps: int = 4) -> None:
     frames = Frames.load(SyntheticDrive(frames=4, height=64, width=64, seed=1), LABELS)
     torch.manual_seed(0)
     model = CamSeg(CONFIG, LABELS)
-    loop = LoopConfig(steps=steps, lr=1e-3, warmup=1, schedule="constant", ema_decay=0.5, precision="fp32", strategy=strategy, save_every=2)
+    loop = LoopConfig(
+        steps=steps,
+        lr=1e-3,
+        warmup=1,
+        schedule="constant",
+        ema_decay=0.5,
+        precision="fp32",
+        strategy=strategy,
+        save_every=2,
+    )
     with processes() as among:
         trained = train_transformer(
-            TransformerTraining(loop, batch=4, augment="flip", crop=(64, 64), all_hidden=0.5), model, frames, Run(folder, None, among)
+            TransformerTraining(loop, batch=4, augment="flip", crop=(64, 64), all_hidden=0.5),
+            model,
+            frames,
+            Run(folder, None, among),
         )
         if among.leads:
             torch.save(trained.state_dict(), folder / "weights.pt")

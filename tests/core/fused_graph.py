@@ -13,7 +13,11 @@ from camseg_core.weights import checkpoint_folder
 def without_graphs(tmp_path: Path) -> Path:
     """A checkpoint folder with nothing to run."""
     return Path(
-        shutil.copytree(checkpoint_folder("camseg-lite"), tmp_path / "model", ignore=shutil.ignore_patterns("onnx", "*.safetensors"))
+        shutil.copytree(
+            checkpoint_folder("camseg-lite"),
+            tmp_path / "model",
+            ignore=shutil.ignore_patterns("onnx", "*.safetensors"),
+        )
     )
 
 
@@ -21,7 +25,10 @@ def write_fused(folder: Path, fused: Fused) -> None:
     """A network that sees class 13 everywhere, as surely as its noise's first number says."""
     image, start = (
         helper.make_tensor_value_info(name, kind, shape)
-        for name, kind, shape in (("image", TensorProto.UINT8, ["b", "h", "w", 3]), ("start", TensorProto.FLOAT, ["b", "n", 32]))
+        for name, kind, shape in (
+            ("image", TensorProto.UINT8, ["b", "h", "w", 3]),
+            ("start", TensorProto.FLOAT, ["b", "n", 32]),
+        )
     )
     sharpness = helper.make_tensor_value_info("sharpness", TensorProto.FLOAT, [])
     outputs = [
@@ -32,7 +39,12 @@ def write_fused(folder: Path, fused: Fused) -> None:
         helper.make_tensor("thirteen", TensorProto.UINT8, [1], [13]),
         *(
             helper.make_tensor(name, TensorProto.INT64, [len(values)], values)
-            for name, values in (("last", [3]), ("zeros", [0, 0]), ("ones", [1, 1]), ("inner", [1, 2]))
+            for name, values in (
+                ("last", [3]),
+                ("zeros", [0, 0]),
+                ("ones", [1, 1]),
+                ("inner", [1, 2]),
+            )
         ),
     ]
     nodes = [
@@ -47,4 +59,6 @@ def write_fused(folder: Path, fused: Fused) -> None:
     graph = helper.make_graph(nodes, "fused", [image, start, sharpness], outputs, constants)
     path = graph_path(folder, "fp32", fused.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path
+    )

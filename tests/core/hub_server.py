@@ -39,7 +39,9 @@ def running(hub: Hub) -> Iterator[Hub]:
             pass
 
         def _answer(self, body: bool) -> None:
-            found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path.partition("?")[0])
+            found = re.fullmatch(
+                r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path.partition("?")[0]
+            )
             if found is None or found[1] != hub.repository:
                 return self._refuse("RepoNotFound")
             if found[2] not in ("main", "v1", COMMIT):
@@ -57,7 +59,9 @@ def running(hub: Hub) -> Iterator[Hub]:
             self.send_header("Accept-Ranges", "bytes")
             self.send_header("Content-Length", str(len(content) - start))
             if span:
-                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+                self.send_header(
+                    "Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}"
+                )
             self.end_headers()
             if body and hub.break_after is not None:
                 self.wfile.write(content[start : start + hub.break_after])

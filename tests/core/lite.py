@@ -5,10 +5,15 @@ from dataclasses import replace
 
 import torch
 
+from camseg_core.config.model import (
+    ConditionRefinerConfig,
+    DenoiserConfig,
+    MaskAutoencoderConfig,
+    TransformerConfig,
+)
+from camseg_core.config.named_models import CAMSEG_LITE
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.config import ConditionRefinerConfig, DenoiserConfig, MaskAutoencoderConfig, TransformerConfig
-from camseg_core.model.sizes import CAMSEG_LITE
 
 LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)
 
@@ -19,7 +24,15 @@ def tiny_lite() -> CamSeg:
     config = replace(
         CAMSEG_LITE,
         name="tiny-lite",
-        transformer=TransformerConfig(width=32, encoder_depth=1, decoder_depth=1, heads=2, grid=(4, 6), fusion="grid", dropout=0.0),
+        transformer=TransformerConfig(
+            width=32,
+            encoder_depth=1,
+            decoder_depth=1,
+            heads=2,
+            grid=(4, 6),
+            fusion="grid",
+            dropout=0.0,
+        ),
         denoiser=DenoiserConfig(width=32, depth=1, prediction="sample", learned_variance=False),
         refiner=ConditionRefinerConfig(16, 8),
         mask_autoencoder=MaskAutoencoderConfig(len(LABELS), 4, (8, 8), (8, 8)),

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from camseg_core.model.config import CamSegConfig, save_config
+from camseg_core.config.model import CamSegConfig, save_config
 
 
 class Callback:
@@ -43,7 +43,9 @@ def autoencoder_state() -> dict[str, Tensor]:
 def transformer_state() -> dict[str, Tensor]:
     """The reference weights in the published names and the published model's order."""
     state = load_file(reference.FOLDER / "transformer.safetensors")
-    order = {name: index for index, name in enumerate(reference.published_shapes("transformer_base_768"))}
+    order = {
+        name: index for index, name in enumerate(reference.published_shapes("transformer_base_768"))
+    }
     return {name: state[name] for name in sorted(state, key=order.__getitem__)}
 
 
@@ -54,13 +56,24 @@ def autoencoder_content(trap: Path, state: dict[str, Tensor] | None = None) -> d
         "epoch": 3,
         "global_step": 70,
         "pytorch-lightning_version": "1.9.0",
-        "callbacks": {Callback: {"best": Callback(trap)}, "ModelCheckpoint{'monitor': 'val/rec_loss'}": {"best": torch.tensor(0.5)}},
-        "state_dict": state | {"loss.logvar": torch.zeros(()), "loss.discriminator.main.0.weight": torch.zeros(4, 3, 4, 4)},
-        "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(7)}}, "param_groups": [{"lr": 1e-5}]}],
+        "callbacks": {
+            Callback: {"best": Callback(trap)},
+            "ModelCheckpoint{'monitor': 'val/rec_loss'}": {"best": torch.tensor(0.5)},
+        },
+        "state_dict": state
+        | {
+            "loss.logvar": torch.zeros(()),
+            "loss.discriminator.main.0.weight": torch.zeros(4, 3, 4, 4),
+        },
+        "optimizer_states": [
+            {"state": {0: {"exp_avg": torch.zeros(7)}}, "param_groups": [{"lr": 1e-5}]}
+        ],
     }
 
 
-def transformer_content(state: dict[str, Tensor] | None = None, ema: object = None) -> dict[str, Any]:
+def transformer_content(
+    state: dict[str, Tensor] | None = None, ema: object = None
+) -> dict[str, Any]:
     """What the transformer's file holds; `ema` is its `model_ema`, by default the weights with 1 added."""
     state = transformer_state() if state is None else state
     layer = torch.nn.Linear(2, 2)
@@ -70,7 +83,9 @@ def transformer_content(state: dict[str, Tensor] | None = None, ema: object = No
         "optimizer": torch.optim.AdamW(layer.parameters()).state_dict(),
         "epoch": 5,
         "scaler": {"scale": 65536.0},
-        "args": argparse.Namespace(img_size=4096, model="mar_base", lr=1e-4, device=torch.device("cpu")),
+        "args": argparse.Namespace(
+            img_size=4096, model="mar_base", lr=1e-4, device=torch.device("cpu")
+        ),
     }
 
 

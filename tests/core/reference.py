@@ -7,8 +7,13 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
+from camseg_core.config.model import (
+    AutoencoderConfig,
+    CamSegConfig,
+    DenoiserConfig,
+    TransformerConfig,
+)
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.config import AutoencoderConfig, CamSegConfig, DenoiserConfig, TransformerConfig
 
 FOLDER = Path(__file__).parent.parent / "data" / "reference"
 
@@ -28,9 +33,22 @@ def model() -> CamSeg:
     config = CamSegConfig(
         name="reference",
         network_pixels=mar["img_size"] ** 2,
-        transformer=TransformerConfig(mar["embed_dim"], mar["depth"], mar["depth"], mar["num_heads"], mar["mlp_ratio"], (cells, cells)),
+        transformer=TransformerConfig(
+            mar["embed_dim"],
+            mar["depth"],
+            mar["depth"],
+            mar["num_heads"],
+            mar["mlp_ratio"],
+            (cells, cells),
+        ),
         denoiser=DenoiserConfig(mar["diffloss_w"], mar["diffloss_d"]),
-        autoencoder=AutoencoderConfig(vae["ch"], tuple(vae["ch_mult"]), vae["num_res_blocks"], vae["embed_dim"], sizes["latent_scale"]),
+        autoencoder=AutoencoderConfig(
+            vae["ch"],
+            tuple(vae["ch_mult"]),
+            vae["num_res_blocks"],
+            vae["embed_dim"],
+            sizes["latent_scale"],
+        ),
     )
     result = CamSeg(config).eval()
     result.load_state_dict(published_state())
@@ -39,10 +57,15 @@ def model() -> CamSeg:
 
 def published_state() -> dict[str, Tensor]:
     """The reference weights under the names that `CamSeg` gives its parts."""
-    state = {f"autoencoder.{name}": tensor for name, tensor in load_file(FOLDER / "autoencoder.safetensors").items()}
+    state = {
+        f"autoencoder.{name}": tensor
+        for name, tensor in load_file(FOLDER / "autoencoder.safetensors").items()
+    }
     for name, tensor in load_file(FOLDER / "transformer.safetensors").items():
         head = name.startswith("diffloss.net.")
-        state[f"denoiser.{name.removeprefix('diffloss.net.')}" if head else f"transformer.{name}"] = tensor
+        state[
+            f"denoiser.{name.removeprefix('diffloss.net.')}" if head else f"transformer.{name}"
+        ] = tensor
     return state
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from camseg_core.training.loop import Run
-from camseg_core.training.watch import Watch
+from camseg_core.training.callbacks import Watch
+from camseg_core.training.trainer import Run
 
 
 class Killed(Exception):

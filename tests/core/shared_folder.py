@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from camseg_core.errors import ConfigError
-from camseg_core.training.parallel import processes
+from camseg_core.training.distributed import processes
 
 if __name__ == "__main__":
     folders = sys.argv[1:]

@@ -3,13 +3,13 @@
 import pytest
 import reference
 import torch
+from as_published import segment_as_published
 from lite import tiny_lite
 from torch import Tensor
 
+from camseg_core.diffusion.samplers import SamplerOptions
 from camseg_core.errors import ConfigError
 from camseg_core.labels import UNLABELLED
-from camseg_core.model.as_published import segment_as_published
-from camseg_core.model.samplers import SamplerOptions
 
 T = reference.tensors()
 PIXELS = (T["e2e_image"] * 0.5 + 0.5) * 255
@@ -24,7 +24,9 @@ def assert_same_at_scale(found: Tensor, expected: Tensor) -> None:
 
 
 def test_the_reference_is_reproduced_with_all_of_its_noise() -> None:
-    result = segment_as_published(reference.model(), PIXELS, T["e2e_init"], lambda k: T["e2e_noise"][k], steps=10)
+    result = segment_as_published(
+        reference.model(), PIXELS, T["e2e_init"], lambda k: T["e2e_noise"][k], steps=10
+    )
     assert_same_at_scale(result.latents, T["e2e_mask_latents"])
     torch.testing.assert_close(result.picture, T["e2e_rgb"], atol=1e-3, rtol=0)
     expected = torch.where(T["e2e_class_ids"] == 0, UNLABELLED, T["e2e_class_ids"] - 1)
@@ -36,7 +38,9 @@ def test_denoising_the_mask_alone_gives_the_same_mask() -> None:
     model, batch, steps = reference.model(), 2, 5
     pixels = torch.cat([PIXELS, PIXELS.flip(3)])
     generator = torch.Generator().manual_seed(0)
-    start, *noise = (torch.randn(batch * 2 * CELLS, 16, generator=generator) for _ in range(steps + 1))
+    start, *noise = (
+        torch.randn(batch * 2 * CELLS, 16, generator=generator) for _ in range(steps + 1)
+    )
     published = segment_as_published(model, pixels, start, lambda k: noise[k], steps)
 
     def of_mask(all_tokens: Tensor) -> Tensor:
@@ -45,7 +49,13 @@ def test_denoising_the_mask_alone_gives_the_same_mask() -> None:
     with torch.no_grad():
         features = model.image_features(pixels)
         condition = model.conditions(features)
-        sampled = model.sample(condition, "ancestral", SamplerOptions(steps), of_mask(start), lambda k: of_mask(noise[k]))
+        sampled = model.sample(
+            condition,
+            "ancestral",
+            SamplerOptions(steps),
+            of_mask(start),
+            lambda k: of_mask(noise[k]),
+        )
         latents = model.to_latents(sampled, model.denoised_grid(features))
         assert_same_at_scale(latents, published.latents)
         assert torch.equal(model.decode_mask(published.latents), published.train_ids)
@@ -53,13 +63,19 @@ def test_denoising_the_mask_alone_gives_the_same_mask() -> None:
 
 
 def test_it_stays_fp32_inside_an_autocast() -> None:
-    plain = segment_as_published(reference.model(), PIXELS, T["e2e_init"], lambda k: T["e2e_noise"][k], steps=2)
+    plain = segment_as_published(
+        reference.model(), PIXELS, T["e2e_init"], lambda k: T["e2e_noise"][k], steps=2
+    )
     with torch.autocast("cpu", torch.bfloat16):
-        inside = segment_as_published(reference.model(), PIXELS, T["e2e_init"], lambda k: T["e2e_noise"][k], steps=2)
+        inside = segment_as_published(
+            reference.model(), PIXELS, T["e2e_init"], lambda k: T["e2e_noise"][k], steps=2
+        )
     assert torch.equal(inside.latents, plain.latents)
     assert inside.picture.dtype == torch.float32
 
 
 def test_another_layout_is_refused() -> None:
     with pytest.raises(ConfigError, match="tiny-lite does not have the published layout"):
-        segment_as_published(tiny_lite(), torch.zeros(1, 3, 64, 64), torch.zeros(1, 1), lambda k: torch.zeros(1, 1))
+        segment_as_published(
+            tiny_lite(), torch.zeros(1, 3, 64, 64), torch.zeros(1, 1), lambda k: torch.zeros(1, 1)
+        )

@@ -12,18 +12,26 @@ from resuming import assert_resumes
 from safetensors import safe_open
 from torch import Tensor
 
-from camseg_core.data.synthetic import SyntheticDrive
-from camseg_core.dataclass_reader import build
+from camseg_core.config.dataclass_reader import build
+from camseg_core.config.model import AutoencoderConfig, MaskAutoencoderConfig, load_config
+from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, ModelError
-from camseg_core.model.autoencoder import Autoencoder
-from camseg_core.model.config import AutoencoderConfig, MaskAutoencoderConfig, load_config
-from camseg_core.model.mask_autoencoder import MaskAutoencoder
-from camseg_core.model.vector_quantizer import VectorQuantizer
-from camseg_core.training.autoencoder import AutoencoderTraining, latent_rate, reconstruction_confusion, train_autoencoder
+from camseg_core.model.kl_autoencoder import Autoencoder
+from camseg_core.model.mask_autoencoder import MaskAutoencoder, VectorQuantizer
+from camseg_core.training.callbacks import Watch
 from camseg_core.training.frames import Frames
-from camseg_core.training.loop import LoopConfig, Run
-from camseg_core.training.picture_autoencoder import PictureAutoencoderTraining, scale_latents, train_picture_autoencoder
-from camseg_core.training.watch import Watch
+from camseg_core.training.kl_autoencoder import (
+    PictureAutoencoderTraining,
+    scale_latents,
+    train_picture_autoencoder,
+)
+from camseg_core.training.mask_autoencoder import (
+    AutoencoderTraining,
+    latent_rate,
+    reconstruction_confusion,
+    train_autoencoder,
+)
+from camseg_core.training.trainer import LoopConfig, Run
 from camseg_core.weights import DEFAULT_MODEL, checkpoint_folder
 
 
@@ -83,7 +91,9 @@ def test_an_entry_moves_to_the_mean_of_its_vectors_only_in_training() -> None:
     quantizer.train()
     for _ in range(200):
         quantizer(latents)
-    torch.testing.assert_close(quantizer.codebook, torch.tensor([[2.0, 0.0], [10.0, 10.0]]), atol=1e-2, rtol=0)
+    torch.testing.assert_close(
+        quantizer.codebook, torch.tensor([[2.0, 0.0], [10.0, 10.0]]), atol=1e-2, rtol=0
+    )
     torch.testing.assert_close(quantizer.uses, torch.tensor([2.0, 2.0]))
 
 
@@ -121,7 +131,9 @@ def codebook_after(shares: int, rank: int) -> Tensor:
 
 
 def one_of_two(rank: int, folder: Path) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2
+    )
     torch.save(codebook_after(2, rank), folder / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -142,10 +154,16 @@ def test_a_stored_kl_autoencoder_still_fits() -> None:
     folder = checkpoint_folder(DEFAULT_MODEL)
     config = load_config(folder / "config.json").mask_autoencoder
     assert config.codebook_size is None
-    expected = {name: list(tensor.shape) for name, tensor in MaskAutoencoder(config).state_dict().items()}
+    expected = {
+        name: list(tensor.shape) for name, tensor in MaskAutoencoder(config).state_dict().items()
+    }
     with safe_open(folder / "model.safetensors", "pt") as file:
         prefix = "mask_autoencoder."
-        stored = {name.removeprefix(prefix): file.get_slice(name).get_shape() for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
+        stored = {
+            name.removeprefix(prefix): file.get_slice(name).get_shape()
+            for name in file.keys()  # noqa: SIM118
+            if name.startswith(prefix)
+        }
     assert stored == expected
 
 
@@ -167,7 +185,11 @@ def test_vq_latents_are_codebook_entries_and_small_disturbances_are_decoded_away
     model.latent_std.copy_(torch.rand(4) + 0.5)
     indices = torch.randint(len(LABELS), (2, 32, 64))
     latents = model.encode(indices)
-    raw = (latents * model.latent_std.view(1, -1, 1, 1) + model.latent_mean.view(1, -1, 1, 1)).permute(0, 2, 3, 1).flatten(0, 2)
+    raw = (
+        (latents * model.latent_std.view(1, -1, 1, 1) + model.latent_mean.view(1, -1, 1, 1))
+        .permute(0, 2, 3, 1)
+        .flatten(0, 2)
+    )
     assert torch.cdist(raw, model.quantizer.codebook).min(1).values.max() < 1e-3
     logits = model.decode(latents)
     assert logits.shape == (2, len(LABELS), 32, 64)
@@ -185,7 +207,9 @@ def test_gradients_reach_the_encoder_through_the_codebook() -> None:
 
 @pytest.mark.parametrize("size", [1, 0, -4])
 def test_a_codebook_without_a_choice_is_refused(size: int) -> None:
-    with pytest.raises(ModelError, match=f"codebook_size is {size}; a codebook has at least 2 entries"):
+    with pytest.raises(
+        ModelError, match=f"codebook_size is {size}; a codebook has at least 2 entries"
+    ):
         tiny(size)
 
 
@@ -217,8 +241,12 @@ def test_rates_of_continuous_and_of_quantised_latents(frames: Frames) -> None:
             model.encoder.layers[-1].bias.zero_()
     assert latent_rate(kl, frames).bits == 0  # a posterior that is the standard normal says nothing
     with torch.no_grad():
-        kl.encoder.layers[-1].bias[4] = -2.0  # a log-variance: KL of N(0, e^-2) is (e^-2 - 1 + 2) / 2 nats
-    assert latent_rate(kl, frames).bits == pytest.approx((torch.e**-2 + 1) / 2 / 0.6931472, rel=1e-5)
+        kl.encoder.layers[-1].bias[
+            4
+        ] = -2.0  # a log-variance: KL of N(0, e^-2) is (e^-2 - 1 + 2) / 2 nats
+    assert latent_rate(kl, frames).bits == pytest.approx(
+        (torch.e**-2 + 1) / 2 / 0.6931472, rel=1e-5
+    )
     rate = latent_rate(vq, frames)  # all vectors alike: one entry of 16
     assert (rate.bits, rate.used_share, rate.perplexity) == (4.0, 1 / 16, 1.0)
 
@@ -227,15 +255,26 @@ SHORT = LoopConfig(steps=7, lr=2e-3, warmup=2, ema_decay=0.5, save_every=2)
 
 
 @pytest.mark.parametrize("size", [None, 16])
-def test_a_killed_mask_autoencoder_resumes_exactly(tmp_path: Path, frames: Frames, size: int | None) -> None:
+def test_a_killed_mask_autoencoder_resumes_exactly(
+    tmp_path: Path, frames: Frames, size: int | None
+) -> None:
     config = AutoencoderTraining(tiny(size), SHORT, batch=2, crop=(32, 64))
     assert_resumes(lambda run: train_autoencoder(config, frames, run), tmp_path)
 
 
 @pytest.mark.slow
-def test_a_vq_autoencoder_learns_to_reconstruct_a_few_frames(tmp_path: Path, frames: Frames) -> None:
-    model = MaskAutoencoderConfig(len(LABELS), 8, (16, 24, 32), (16, 24, 32), (1, 1, 2), codebook_size=64)
-    config = AutoencoderTraining(model, LoopConfig(steps=200, lr=2e-3, warmup=20, ema_decay=0.9, weight_decay=1e-4), batch=4, crop=(64, 96))
+def test_a_vq_autoencoder_learns_to_reconstruct_a_few_frames(
+    tmp_path: Path, frames: Frames
+) -> None:
+    model = MaskAutoencoderConfig(
+        len(LABELS), 8, (16, 24, 32), (16, 24, 32), (1, 1, 2), codebook_size=64
+    )
+    config = AutoencoderTraining(
+        model,
+        LoopConfig(steps=200, lr=2e-3, warmup=20, ema_decay=0.9, weight_decay=1e-4),
+        batch=4,
+        crop=(64, 96),
+    )
     trained = train_autoencoder(config, frames, Run(tmp_path))
     assert reconstruction_confusion(trained, frames).accuracy() > 0.8
     rate = latent_rate(trained, frames)
@@ -245,7 +284,9 @@ def test_a_vq_autoencoder_learns_to_reconstruct_a_few_frames(tmp_path: Path, fra
 
 # pictures
 
-TINY_PICTURES = AutoencoderConfig(base_width=32, multipliers=(1, 1, 1), blocks_per_level=1, latent_channels=4)
+TINY_PICTURES = AutoencoderConfig(
+    base_width=32, multipliers=(1, 1, 1), blocks_per_level=1, latent_channels=4
+)
 
 
 def test_scaled_latents_decode_to_the_same_picture() -> None:
@@ -256,7 +297,9 @@ def test_scaled_latents_decode_to_the_same_picture() -> None:
     drawn = model.encode(pictures, torch.Generator().manual_seed(1))
     scale_latents(model, 3.5)
     torch.testing.assert_close(model.encode(pictures), 3.5 * latents)
-    torch.testing.assert_close(model.encode(pictures, torch.Generator().manual_seed(1)), 3.5 * drawn)
+    torch.testing.assert_close(
+        model.encode(pictures, torch.Generator().manual_seed(1)), 3.5 * drawn
+    )
     torch.testing.assert_close(model.decode(model.encode(pictures)), restored)
 
 
@@ -275,7 +318,9 @@ class Losses(Watch):
 
 
 @pytest.mark.slow
-def test_a_picture_autoencoder_learns_and_gives_latents_of_unit_deviation(tmp_path: Path, frames: Frames) -> None:
+def test_a_picture_autoencoder_learns_and_gives_latents_of_unit_deviation(
+    tmp_path: Path, frames: Frames
+) -> None:
     loop = LoopConfig(steps=150, lr=4e-3, warmup=5, ema_decay=0.8, weight_decay=0.0)
     losses = Losses()
     config = PictureAutoencoderTraining(TINY_PICTURES, loop, batch=4, crop=(32, 48))
@@ -283,7 +328,9 @@ def test_a_picture_autoencoder_learns_and_gives_latents_of_unit_deviation(tmp_pa
     assert sum(losses.all[-10:]) < 0.5 * sum(losses.all[:10])
     deviation = model.encode(frames.images.float() / 127.5 - 1).std()
     assert 0.6 < deviation < 1.5
-    assert model.config == TINY_PICTURES, "a model that was made for these sizes must be able to take the weights"
+    assert model.config == TINY_PICTURES, (
+        "a model that was made for these sizes must be able to take the weights"
+    )
 
 
 @pytest.mark.parametrize("levels", [2, 3, 4])
@@ -296,7 +343,9 @@ def test_the_number_of_widths_gives_the_stride_of_the_latents(levels: int) -> No
     assert model.decode(latents).shape == (1, len(LABELS), 32, 48)
 
 
-@pytest.mark.parametrize("sizes", [((8, 8), (8, 8, 8), (1, 1)), ((8, 8), (8, 8), (1,)), ((8,), (8,), (1,))])
+@pytest.mark.parametrize(
+    "sizes", [((8, 8), (8, 8, 8), (1, 1)), ((8, 8), (8, 8), (1,)), ((8,), (8,), (1,))]
+)
 def test_widths_of_different_strides_are_refused(sizes: tuple[tuple[int, ...], ...]) -> None:
     with pytest.raises(ModelError, match="all three list the same ones, at least two"):
         MaskAutoencoderConfig(11, 4, *sizes)

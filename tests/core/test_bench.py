@@ -11,12 +11,11 @@ import cv2
 import pytest
 from lite import tiny_lite
 
-from camseg_core.cli import main
-from camseg_core.commands.options import add_model_options
-from camseg_core.commands.variants import model_options, with_changes
-from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.cli.main import main
+from camseg_core.cli.options import add_model_options, model_options, with_changes
+from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError
-from camseg_core.runtime.export import export_onnx
+from camseg_core.export import export_onnx
 
 STAGES = ["preprocess", "image_encoder", "transformer", "denoiser", "decoder", "postprocess"]
 QUICK = ["--threads", "1", "--size", "160x120", "--warm-up", "1"]
@@ -46,12 +45,14 @@ def test_every_model_option_can_be_changed() -> None:
             assert vars(with_changes(base, [f"{name}={text}"])) == vars(model_options(base))
 
 
-def test_an_option_that_is_new_can_be_changed_without_being_named_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_option_that_is_new_can_be_changed_without_being_named_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def with_more(parser: argparse.ArgumentParser) -> None:
         add_model_options(parser)
         parser.add_argument("--warmest-cache", type=Path)
 
-    monkeypatch.setattr("camseg_core.commands.variants.add_model_options", with_more)
+    monkeypatch.setattr("camseg_core.cli.options.add_model_options", with_more)
     base = argparse.Namespace(**vars(options()), warmest_cache=None)
     for key in ("warmest-cache", "warmest_cache"):
         assert with_changes(base, [f"{key}=some/folder"]).warmest_cache == Path("some/folder")
@@ -61,11 +62,17 @@ def test_an_option_that_is_new_can_be_changed_without_being_named_here(monkeypat
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("banana=1", r"--against banana=1: it is KEY=VALUE, with KEY one of model, provider, precision, threads, sampler, .*steps, .*seed"),
+        (
+            "banana=1",
+            r"--against banana=1: it is KEY=VALUE, with KEY one of model, provider, precision, threads, sampler, .*steps, .*seed",
+        ),
         ("frames=1", "--against frames=1: it is KEY=VALUE, with KEY one of model, "),
         ("sampler", "--against sampler: it is KEY=VALUE, with KEY one of model, "),
         ("step=3", "--against step=3: it is KEY=VALUE"),
-        ("sampler=euler", "--against sampler=euler: invalid choice: 'euler' .*one_step.*ddim.*ancestral"),
+        (
+            "sampler=euler",
+            "--against sampler=euler: invalid choice: 'euler' .*one_step.*ddim.*ancestral",
+        ),
         ("steps=0", "--against steps=0: '0' is not a whole number from 1 up"),
         ("threads=", "--against threads=: '' is not a whole number from 0 up"),
     ],
@@ -87,7 +94,9 @@ def test_a_change_that_does_not_fit_says_what_does(change: str, message: str) ->
         (["--json", "/dev/null/file.json"], "--json /dev/null/file.json cannot be written"),
     ],
 )
-def test_what_cannot_be_measured_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_measured_is_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["bench", "--frames", "1", "--warm-up", "0", "--threads", "1", *arguments])
     assert caught.value.code == 2
@@ -104,10 +113,32 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_two_models_are_measured_and_compared(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_models_are_measured_and_compared(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "new" / "bench.json"
-    changes = ["--against", "model=camseg-lite", "--against", "sampler=ddim", "--against", "steps=3"]
-    main(["bench", *QUICK, "--frames", "5", "--model", str(tiny_folder), "--roofline", "--json", str(file), *changes])
+    changes = [
+        "--against",
+        "model=camseg-lite",
+        "--against",
+        "sampler=ddim",
+        "--against",
+        "steps=3",
+    ]
+    main(
+        [
+            "bench",
+            *QUICK,
+            "--frames",
+            "5",
+            "--model",
+            str(tiny_folder),
+            "--roofline",
+            "--json",
+            str(file),
+            *changes,
+        ]
+    )
     text, content = capsys.readouterr().out, json.loads(file.read_text(encoding="utf-8"))
     assert content["about"] == {
         "source": "synthetic drive",
@@ -125,7 +156,13 @@ def test_two_models_are_measured_and_compared(tiny_folder: Path, tmp_path: Path,
         assert list(model["stages_ms"]) == STAGES
         assert list(model["stages_work"]) == STAGES[1:5]
         assert len(model["frames_ms"]) == 5
-        assert 0 < model["latency_ms"]["p50"] <= model["latency_ms"]["p95"] <= model["latency_ms"]["p99"] <= max(model["frames_ms"])
+        assert (
+            0
+            < model["latency_ms"]["p50"]
+            <= model["latency_ms"]["p95"]
+            <= model["latency_ms"]["p99"]
+            <= max(model["frames_ms"])
+        )
         assert model["frames_per_second"] == pytest.approx(5000 / sum(model["frames_ms"]))
         assert 20e6 < model["peak_memory_bytes"] < 4e9
         assert model["load_s"] > 0
@@ -134,21 +171,44 @@ def test_two_models_are_measured_and_compared(tiny_folder: Path, tmp_path: Path,
     assert ratio["low"] <= ratio["value"] <= ratio["high"]
     assert ratio["value"] == pytest.approx(lite["latency_ms"]["p50"] / tiny["latency_ms"]["p50"])
     assert 0 <= content["comparison"]["agreement"] < 1
-    assert {each["device"] for each in content["roofline"]["models"]["B"]} == {"AGX Orin 64 GB", "Orin NX 16 GB", "RTX 4090", "H100 SXM"}
+    assert {each["device"] for each in content["roofline"]["models"]["B"]} == {
+        "AGX Orin 64 GB",
+        "Orin NX 16 GB",
+        "RTX 4090",
+        "H100 SXM",
+    }
     assert f"B takes {ratio['value']:.3f} times as long as A" in text
     assert "B: as A, but model camseg-lite, sampler ddim, steps 3\n" in text
-    assert re.search(rf"^denoiser .* {lite['stages_work']['denoiser']['multiply_accumulates'] / 1e9:.2f}$", text, re.MULTILINE)
+    assert re.search(
+        rf"^denoiser .* {lite['stages_work']['denoiser']['multiply_accumulates'] / 1e9:.2f}$",
+        text,
+        re.MULTILINE,
+    )
     assert "Estimates, not measurements" in text
     assert all(line == line.rstrip() for line in text.splitlines())
 
 
 @pytest.mark.slow
-def test_a_model_against_itself_agrees_on_real_frames_shown_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_against_itself_agrees_on_real_frames_shown_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     frame = SyntheticDrive(frames=1, height=120, width=160)[0].image
     cv2.imwrite(str(tmp_path / "frame.png"), frame[..., ::-1])
-    arguments = ["--source", str(tmp_path / "frame.png"), "--threads", "1", "--warm-up", "0", "--frames", "3"]
+    arguments = [
+        "--source",
+        str(tmp_path / "frame.png"),
+        "--threads",
+        "1",
+        "--warm-up",
+        "0",
+        "--frames",
+        "3",
+    ]
     main(["bench", *arguments, "--against", "seed=0", "--json", str(tmp_path / "bench.json")])
-    content, text = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8")), capsys.readouterr().out
+    content, text = (
+        json.loads((tmp_path / "bench.json").read_text(encoding="utf-8")),
+        capsys.readouterr().out,
+    )
     assert content["about"]["different_frames"] == 1
     assert len(content["models"][1]["frames_ms"]) == 3
     assert content["comparison"]["agreement"] == 1
@@ -159,11 +219,28 @@ def test_a_model_against_itself_agrees_on_real_frames_shown_again(tmp_path: Path
 
 @pytest.mark.slow
 def test_without_torch_the_times_remain_and_one_line_says_what_is_missing(tmp_path: Path) -> None:
-    program = "import sys; sys.modules['torch'] = None; sys.modules['rich'] = None; import camseg_core.cli; camseg_core.cli.main()"
-    arguments = ["bench", *QUICK, "--frames", "2", "--roofline", "--json", str(tmp_path / "bench.json")]
-    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False, timeout=120)
+    program = "import sys; sys.modules['torch'] = None; sys.modules['rich'] = None; import camseg_core.cli.main; camseg_core.cli.main.main()"
+    arguments = [
+        "bench",
+        *QUICK,
+        "--frames",
+        "2",
+        "--roofline",
+        "--json",
+        str(tmp_path / "bench.json"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
-    assert "parameters, GMAC and the roofline need torch, which is not installed: pip install '.[train]'" in done.stdout
+    assert (
+        "parameters, GMAC and the roofline need torch, which is not installed: pip install '.[train]'"
+        in done.stdout
+    )
     content = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     (model,) = content["models"]
     assert (model["parameters"], model["stages_work"], content["comparison"]) == (None, {}, None)

@@ -12,20 +12,29 @@ import stability
 from document import Outcome, conclude
 from published import LIGHT, TINY
 
+from camseg_core.diffusion.samplers import SamplerOptions
+from camseg_core.diffusion.schedule import Schedule
 from camseg_core.errors import ConfigError
-from camseg_core.model.samplers import SamplerOptions
-from camseg_core.model.schedule import Schedule
 from camseg_core.weights import DEFAULT_MODEL
 
 CONFIG = replace(TINY, light_decoder=LIGHT)
 NAMES = ["as_published", "exact_decoder_4_steps", "light_decoder_1_step"]
 
 
-def test_a_benchmark_writes_its_section_and_ends_with_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_benchmark_writes_its_section_and_ends_with_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     document = tmp_path / "results.md"
     document.write_text("before\n<!-- x: begin -->\nold\n<!-- x: end -->\nafter\n")
-    conclude(argparse.Namespace(write=document, json=True), "x", lambda _: Outcome("| a |", ["    command"], {"a": 1}))
-    assert document.read_text() == "before\n<!-- x: begin -->\n| a |\n\n    command\n<!-- x: end -->\nafter\n"
+    conclude(
+        argparse.Namespace(write=document, json=True),
+        "x",
+        lambda _: Outcome("| a |", ["    command"], {"a": 1}),
+    )
+    assert (
+        document.read_text()
+        == "before\n<!-- x: begin -->\n| a |\n\n    command\n<!-- x: end -->\nafter\n"
+    )
     *table, last = capsys.readouterr().out.splitlines()
     assert "| a |" in table
     assert json.loads(last) == {"a": 1}
@@ -38,8 +47,14 @@ def test_what_a_benchmark_cannot_use_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="^not like this$"):
         conclude(argparse.Namespace(write=None, json=True), "x", refuse)
     (tmp_path / "empty.md").write_text("")
-    with pytest.raises(SystemExit, match=r"empty\.md has no section between <!-- x: begin --> and <!-- x: end -->"):
-        conclude(argparse.Namespace(write=tmp_path / "empty.md", json=False), "x", lambda _: Outcome("", [], {}))
+    with pytest.raises(
+        SystemExit, match=r"empty\.md has no section between <!-- x: begin --> and <!-- x: end -->"
+    ):
+        conclude(
+            argparse.Namespace(write=tmp_path / "empty.md", json=False),
+            "x",
+            lambda _: Outcome("", [], {}),
+        )
 
 
 def test_failures_are_lines_on_stderr_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,7 +68,9 @@ def test_failures_are_lines_on_stderr_and_exit_code_1(capsys: pytest.CaptureFixt
 
 def test_the_published_size_is_measured_in_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published_size, "peak_bytes", lambda name, config, size: 2**20 * len(name))
-    figures = json.loads(json.dumps(published_size.measure_all(CONFIG, size=32, repeats=1, steps=12)))
+    figures = json.loads(
+        json.dumps(published_size.measure_all(CONFIG, size=32, repeats=1, steps=12))
+    )
     for kind in ("seconds", "tmac", "peak_mib"):
         assert list(figures[kind]) == NAMES, kind
     for name in NAMES[1:]:
@@ -67,9 +84,14 @@ def test_the_published_size_is_measured_in_every_setting(monkeypatch: pytest.Mon
 
 def test_the_arithmetic_of_the_settings_differs_by_what_they_leave_out() -> None:
     """Of head calls on both halves, on one half four times, and once, the light decoder instead of the picture's apart."""
-    published, exact, light = (published_size.multiply_accumulates(name, CONFIG, 32, steps=12) for name in NAMES)
+    published, exact, light = (
+        published_size.multiply_accumulates(name, CONFIG, 32, steps=12) for name in NAMES
+    )
     more = published_size.multiply_accumulates(NAMES[0], CONFIG, 32, steps=13)
-    call, once = more - published, 256 * 32 + 32 * 32  # the step's embedding, which the others compute once for all tokens
+    call, once = (
+        more - published,
+        256 * 32 + 32 * 32,
+    )  # the step's embedding, which the others compute once for all tokens
     assert published - 12 * call == exact - 4 * ((call // 2) - 63 * once)
     assert light < exact < published
 
@@ -80,18 +102,32 @@ def test_a_size_between_the_tokens_is_refused() -> None:
 
 
 def test_stability_is_measured_on_every_video_in_every_setting() -> None:
-    arguments = argparse.Namespace(model=DEFAULT_MODEL, frames=2, height=48, data=None, carry=[0.5], skipped=[], write=None)
+    arguments = argparse.Namespace(
+        model=DEFAULT_MODEL, frames=2, height=48, data=None, carry=[0.5], skipped=[], write=None
+    )
     outcome = stability.measure(arguments)
-    names = ["one_step", "one_step, stream, carry 0.5", "ddim, 10 steps", "ddim, 10 steps, stream, carry 0.7"]
+    names = [
+        "one_step",
+        "one_step, stream, carry 0.5",
+        "ddim, 10 steps",
+        "ddim, 10 steps, stream, carry 0.7",
+    ]
     assert [row["setting"] for row in outcome.figures] == names
     for row in outcome.figures:
         assert list(row["videos"]) == ["clear, 10 Hz", "clear, 30 Hz", "rain, 10 Hz"]
-        assert all(0 <= video["flicker"] <= 1 and 0 <= video["mean_iou"] <= 1 for video in row["videos"].values())
+        assert all(
+            0 <= video["flicker"] <= 1 and 0 <= video["mean_iou"] <= 1
+            for video in row["videos"].values()
+        )
     assert len(outcome.table.splitlines()) == 2 + 4
 
 
-@pytest.mark.parametrize(("sampler", "steps", "left"), [("one_step", 1, [400]), ("ddim", 10, [400, 267, 133, 0])])
-def test_starting_part_way_runs_the_steps_that_are_left_from_the_last_result(sampler: str, steps: int, left: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("sampler", "steps", "left"), [("one_step", 1, [400]), ("ddim", 10, [400, 267, 133, 0])]
+)
+def test_starting_part_way_runs_the_steps_that_are_left_from_the_last_result(
+    sampler: str, steps: int, left: list[int]
+) -> None:
     clean, noise = np.ones((3, 2), np.float32), np.full((3, 2), 0.5, np.float32)
     seen: list[int] = []
     noisy = []
@@ -108,11 +144,15 @@ def test_starting_part_way_runs_the_steps_that_are_left_from_the_last_result(sam
         found = way(denoise, noise, schedule, SamplerOptions(steps, 0.5), lambda _: noise, "sample")
     assert seen == left
     signal = schedule.signal[400]
-    np.testing.assert_allclose(noisy[0], np.sqrt(signal) * clean + np.sqrt(1 - signal) * 0.5 * noise, rtol=1e-5)
+    np.testing.assert_allclose(
+        noisy[0], np.sqrt(signal) * clean + np.sqrt(1 - signal) * 0.5 * noise, rtol=1e-5
+    )
     np.testing.assert_allclose(found, clean, atol=1e-5)
 
 
 @pytest.mark.slow
 def test_peak_memory_is_that_of_a_process_of_its_own() -> None:
     peaks = [published_size.peak_bytes(name, CONFIG, 32) for name in NAMES]
-    assert all(50 * 2**20 < peak < 2 * 2**30 for peak in peaks)  # torch alone takes some hundred MiB
+    assert all(
+        50 * 2**20 < peak < 2 * 2**30 for peak in peaks
+    )  # torch alone takes some hundred MiB

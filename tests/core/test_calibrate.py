@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from camvid_folder import write_camvid
 
-from camseg_core.cli import main
+from camseg_core.cli.main import main
+from camseg_core.config.model import load_config
 from camseg_core.data.sample import Sample
 from camseg_core.errors import DataError
-from camseg_core.evaluation.calibrate import PASSES, fit_sharpness
+from camseg_core.evaluation.calibration import PASSES, fit_sharpness
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, UNLABELLED, cityscapes_labels
-from camseg_core.model.config import load_config
 from camseg_core.runtime import Segmentation
 from camseg_core.weights import checkpoint_folder
 
@@ -69,12 +69,16 @@ def test_logits_that_are_too_large_or_small_are_found_out(factor: float) -> None
 
 
 def test_without_a_labelled_pixel_there_is_nothing_to_calibrate_on() -> None:
-    blank = [Sample(each.image, np.full_like(each.label, UNLABELLED), each.name) for each in frames(2)]
+    blank = [
+        Sample(each.image, np.full_like(each.label, UNLABELLED), each.name) for each in frames(2)
+    ]
     with pytest.raises(DataError, match="none of the 2 frames has a labelled pixel"):
         fit_sharpness(Overconfident(1.0), blank, LABELS)
 
 
-def test_the_command_writes_the_sharpness_into_the_checkpoint_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_the_sharpness_into_the_checkpoint_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_camvid(tmp_path / "data", "val", size=(96, 128))
     model = shutil.copytree(checkpoint_folder("camseg-lite"), tmp_path / "model")
     before = {path.name: path.read_bytes() for path in model.iterdir() if path.is_file()}
@@ -85,5 +89,11 @@ def test_the_command_writes_the_sharpness_into_the_checkpoint_and_nothing_else(t
     main(command)
     assert capsys.readouterr().out.startswith(said)
     sharpness = float(said.split()[1].rstrip(":"))
-    assert load_config(model / "config.json") == replace(load_config(checkpoint_folder("camseg-lite") / "config.json"), sharpness=sharpness)
-    assert all(path.read_bytes() == before[path.name] for path in model.iterdir() if path.is_file() and path.name != "config.json")
+    assert load_config(model / "config.json") == replace(
+        load_config(checkpoint_folder("camseg-lite") / "config.json"), sharpness=sharpness
+    )
+    assert all(
+        path.read_bytes() == before[path.name]
+        for path in model.iterdir()
+        if path.is_file() and path.name != "config.json"
+    )

@@ -7,7 +7,14 @@ import pytest
 
 from camseg_core.class_table import ClassTable
 from camseg_core.errors import ConfigError
-from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, TRAIN_ID, UNLABELLED, Label, cityscapes_labels
+from camseg_core.labels import (
+    CAMVID_11_TRAIN_IDS,
+    CITYSCAPES,
+    TRAIN_ID,
+    UNLABELLED,
+    Label,
+    cityscapes_labels,
+)
 from camseg_core.runtime.overlay import colorize, overlay
 
 LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)
@@ -16,18 +23,27 @@ MASK = np.array([[label.id for label in LABELS] + [UNLABELLED]], np.uint8)
 
 def mapped(table: ClassTable) -> dict[str, int]:
     """The wanted id of each of the model's classes."""
-    return dict(zip([label.name for label in LABELS], table.apply(MASK)[0, :-1].tolist(), strict=True))
+    return dict(
+        zip([label.name for label in LABELS], table.apply(MASK)[0, :-1].tolist(), strict=True)
+    )
 
 
 def test_without_groups_every_class_stays_and_the_mask_is_not_even_copied() -> None:
-    for table in (ClassTable.of(LABELS), ClassTable.of(LABELS, enabled=[label.name for label in LABELS])):
+    for table in (
+        ClassTable.of(LABELS),
+        ClassTable.of(LABELS, enabled=[label.name for label in LABELS]),
+    ):
         assert table.is_identity
         assert table.labels == LABELS
         assert table.apply(MASK) is MASK
 
 
-def test_a_group_takes_the_id_colour_and_place_of_its_first_class_unless_it_is_given_an_id() -> None:
-    table = ClassTable.of(LABELS, ["drivable = road", "flat thing:100=sidewalk,traffic sign", "alive = rider, person"])
+def test_a_group_takes_the_id_colour_and_place_of_its_first_class_unless_it_is_given_an_id() -> (
+    None
+):
+    table = ClassTable.of(
+        LABELS, ["drivable = road", "flat thing:100=sidewalk,traffic sign", "alive = rider, person"]
+    )
     ids = mapped(table)
     assert ids["road"] == TRAIN_ID["road"]
     assert ids["sidewalk"] == ids["traffic sign"] == 100
@@ -37,7 +53,17 @@ def test_a_group_takes_the_id_colour_and_place_of_its_first_class_unless_it_is_g
     assert Label(100, "flat thing", CITYSCAPES[TRAIN_ID["sidewalk"]].color) in table.labels
     assert Label(TRAIN_ID["rider"], "alive", CITYSCAPES[TRAIN_ID["rider"]].color) in table.labels
     names = [label.name for label in table.labels]
-    assert names == ["sky", "building", "pole", "drivable", "flat thing", "vegetation", "fence", "car", "alive"]
+    assert names == [
+        "sky",
+        "building",
+        "pole",
+        "drivable",
+        "flat thing",
+        "vegetation",
+        "fence",
+        "car",
+        "alive",
+    ]
     assert not table.is_identity
 
 
@@ -48,7 +74,9 @@ def test_a_group_of_one_class_renames_it_and_leaves_masks_alone() -> None:
 
 
 def test_a_group_may_have_the_name_or_the_id_of_a_class_that_is_in_a_group() -> None:
-    table = ClassTable.of(LABELS, ["road = road, sidewalk", f"thing:{TRAIN_ID['sidewalk']} = pole, fence"])
+    table = ClassTable.of(
+        LABELS, ["road = road, sidewalk", f"thing:{TRAIN_ID['sidewalk']} = pole, fence"]
+    )
     assert mapped(table)["sidewalk"] == TRAIN_ID["road"]
     assert mapped(table)["fence"] == TRAIN_ID["sidewalk"]
 
@@ -57,14 +85,22 @@ def test_what_is_not_enabled_is_unlabelled() -> None:
     table = ClassTable.of(LABELS, ["flat = road, sidewalk"], ["flat", "car"])
     assert [label.name for label in table.labels] == ["flat", "car"]
     ids = mapped(table)
-    assert {name for name, number in ids.items() if number != UNLABELLED} == {"road", "sidewalk", "car"}
+    assert {name for name, number in ids.items() if number != UNLABELLED} == {
+        "road",
+        "sidewalk",
+        "car",
+    }
     assert ids["car"] == TRAIN_ID["car"]
 
 
 @pytest.mark.parametrize(
     ("groups", "enabled", "said"),
     [
-        (["flat"], [], "group 'flat' is not NAME = CLASS, CLASS or NAME:ID = CLASS, CLASS, as in 'flat:100 = road, sidewalk'"),
+        (
+            ["flat"],
+            [],
+            "group 'flat' is not NAME = CLASS, CLASS or NAME:ID = CLASS, CLASS, as in 'flat:100 = road, sidewalk'",
+        ),
         (["= road"], [], "group '= road' is not NAME"),
         (["flat ="], [], "group 'flat =' is not NAME"),
         (["flat = road,"], [], "group 'flat = road,' is not NAME"),
@@ -78,9 +114,17 @@ def test_what_is_not_enabled_is_unlabelled() -> None:
             [],
             "unknown class 'sidewalks' in group .*: did you mean 'sidewalk'\\? choose from building, car, .*vegetation",
         ),
-        (["flat = zebra crossing"], [], "unknown class 'zebra crossing' in group 'flat = zebra crossing': choose from building"),
+        (
+            ["flat = zebra crossing"],
+            [],
+            "unknown class 'zebra crossing' in group 'flat = zebra crossing': choose from building",
+        ),
         (["flat = road, road"], [], "class 'road' is listed again"),
-        (["flat = road", "ground = sidewalk, road"], [], "class 'road' is listed again in group 'ground = sidewalk, road'"),
+        (
+            ["flat = road", "ground = sidewalk, road"],
+            [],
+            "class 'road' is listed again in group 'ground = sidewalk, road'",
+        ),
         (["flat:10 = road"], [], "'sky' and 'flat' both have the id 10; give the group another"),
         (["flat:100 = road", "tall:100 = pole"], [], "both have the id 100"),
         (["sky = road"], [], "two classes or groups are called 'sky'; give the group another name"),
@@ -89,7 +133,9 @@ def test_what_is_not_enabled_is_unlabelled() -> None:
         (["flat = road"], ["road"], "unknown class 'road' in enabled: .*flat"),
     ],
 )
-def test_a_table_that_makes_no_sense_is_refused(groups: Sequence[str], enabled: Sequence[str], said: str) -> None:
+def test_a_table_that_makes_no_sense_is_refused(
+    groups: Sequence[str], enabled: Sequence[str], said: str
+) -> None:
     with pytest.raises(ConfigError, match=said):
         ClassTable.of(LABELS, groups, enabled)
 
@@ -103,4 +149,6 @@ def test_pictures_take_the_tables_colours() -> None:
     assert (colors[mask == UNLABELLED] == 0).all()
     assert table.colors is table.colors
     rgb = np.full((*mask.shape, 3), 9, np.uint8)
-    assert np.array_equal(overlay(rgb, mask, 1.0, table.colors), np.where(mask[..., None] == UNLABELLED, rgb, colors))
+    assert np.array_equal(
+        overlay(rgb, mask, 1.0, table.colors), np.where(mask[..., None] == UNLABELLED, rgb, colors)
+    )

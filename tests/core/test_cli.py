@@ -15,15 +15,31 @@ import pytest
 from camvid_folder import DAMAGES, Damage, write_camvid
 from processes import running
 
-from camseg_core import cli
-from camseg_core.cli import main
-from camseg_core.commands.training import training_packages, training_run
+from camseg_core.cli import main as cli
+from camseg_core.cli.main import main
+from camseg_core.cli.train import training_packages, training_run
 from camseg_core.errors import ConfigError
-from camseg_core.training.loop import Stopped
+from camseg_core.training.trainer import Stopped
 
 CONFIGS = Path(__file__).parents[2] / "config" / "train"
-TRAINING_ONLY = ("torch", "torchvision", "kornia", "safetensors", "onnx", "yaml", "rich", "tensorboard", "jinja2", "matplotlib")
-TINY = ["mask.model.encoder_widths=[8, 8]", "mask.model.decoder_widths=[8, 8]", "mask.batch=2", "mask.crop=[32, 64]"]
+TRAINING_ONLY = (
+    "torch",
+    "torchvision",
+    "kornia",
+    "safetensors",
+    "onnx",
+    "yaml",
+    "rich",
+    "tensorboard",
+    "jinja2",
+    "matplotlib",
+)
+TINY = [
+    "mask.model.encoder_widths=[8, 8]",
+    "mask.model.decoder_widths=[8, 8]",
+    "mask.batch=2",
+    "mask.crop=[32, 64]",
+]
 
 
 def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -41,44 +57,79 @@ def training(command: str, root: Path, *changes: str) -> list[str]:
     """The arguments of a training in `root`, on the data in `root/data`."""
     config = CONFIGS / ("camseg-lite.yaml" if command == "train" else "mask-autoencoder.yaml")
     folders = ["--data", str(root / "data"), "--run", str(root / "run"), "--out", str(root / "out")]
-    return [command, "--config", str(config), *folders, *(part for change in changes for part in ("--set", change))]
+    return [
+        command,
+        "--config",
+        str(config),
+        *folders,
+        *(part for change in changes for part in ("--set", change)),
+    ]
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
-def test_bad_data_ends_an_evaluation_with_one_line(tmp_path: Path, damage: Damage, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_data_ends_an_evaluation_with_one_line(
+    tmp_path: Path, damage: Damage, capsys: pytest.CaptureFixture[str]
+) -> None:
     damage.spoil(write_camvid(tmp_path / "data", "train", "val") / "train")
-    arguments = ["evaluate", "--data", str(tmp_path / "data"), "--split", "train", "--out", str(tmp_path / "out"), "--threads", "1"]
+    arguments = [
+        "evaluate",
+        "--data",
+        str(tmp_path / "data"),
+        "--split",
+        "train",
+        "--out",
+        str(tmp_path / "out"),
+        "--threads",
+        "1",
+    ]
     assert re.search(damage.message, error_of(arguments, capsys))
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
-def test_bad_data_ends_a_training_with_one_line(tmp_path: Path, damage: Damage, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_data_ends_a_training_with_one_line(
+    tmp_path: Path, damage: Damage, capsys: pytest.CaptureFixture[str]
+) -> None:
     damage.spoil(write_camvid(tmp_path / "data", "train", "val") / "train")
     assert re.search(damage.message, error_of(training("train", tmp_path), capsys))
 
 
 @pytest.mark.parametrize("command", ["train", "train-autoencoder"])
-def test_a_training_without_validation_frames_is_refused(tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_training_without_validation_frames_is_refused(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_camvid(tmp_path / "data", "train")
-    assert re.match(r"no split 'val' in .*, which has train: expected CamVid as", error_of(training(command, tmp_path), capsys))
+    assert re.match(
+        r"no split 'val' in .*, which has train: expected CamVid as",
+        error_of(training(command, tmp_path), capsys),
+    )
 
 
 @pytest.mark.parametrize("command", ["train", "train-autoencoder"])
 @pytest.mark.parametrize(
     ("change", "message"),
-    [("data=kitti", "unknown data set 'kitti'; choose one of camvid"), ("banana=1", "--set banana=1: unknown entries banana")],
+    [
+        ("data=kitti", "unknown data set 'kitti'; choose one of camvid"),
+        ("banana=1", "--set banana=1: unknown entries banana"),
+    ],
 )
-def test_a_wrong_setting_is_one_line(tmp_path: Path, command: str, change: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_setting_is_one_line(
+    tmp_path: Path, command: str, change: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_camvid(tmp_path / "data", "train", "val")
     assert error_of(training(command, tmp_path, change), capsys).startswith(message)
 
 
 @pytest.mark.parametrize("command", ["train", "train-autoencoder"])
-def test_a_wrong_configuration_leaves_nothing_behind(tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_configuration_leaves_nothing_behind(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = training(command, tmp_path, "data=[")
     assert error_of(arguments, capsys).startswith("--set data=[: ")
     arguments[2] = str(tmp_path / "absent.yaml")
-    assert error_of(arguments, capsys) == f"cannot read the configuration {tmp_path / 'absent.yaml'}: No such file or directory"
+    assert (
+        error_of(arguments, capsys)
+        == f"cannot read the configuration {tmp_path / 'absent.yaml'}: No such file or directory"
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -87,10 +138,15 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_training(
     tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / option).write_text("a file")
-    assert error_of(training("train", tmp_path), capsys) == f"--{option} {tmp_path / option} cannot be made: File exists"
+    assert (
+        error_of(training("train", tmp_path), capsys)
+        == f"--{option} {tmp_path / option} cannot be made: File exists"
+    )
 
 
-def test_a_stopped_run_exits_with_130_and_says_so_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stopped_run_exits_with_130_and_says_so_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = argparse.Namespace(run_folder=tmp_path / "run", out=tmp_path / "out")
     with pytest.raises(SystemExit) as caught, training_run(options):
         raise Stopped("stopped after step 3")
@@ -113,7 +169,9 @@ def test_only_the_first_of_several_processes_reports(
 
 
 @pytest.mark.parametrize("command", ["train", "train-autoencoder", "distill-decoder"])
-def test_the_help_of_a_training_says_how_to_resume_stop_and_share_it(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_of_a_training_says_how_to_resume_stop_and_share_it(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
     assert caught.value.code == 0
@@ -121,30 +179,41 @@ def test_the_help_of_a_training_says_how_to_resume_stop_and_share_it(command: st
     for words in (
         "Started again with the same --run, it goes on",
         "Ctrl-C",
-        f"torchrun --nproc-per-node N -m camseg_core.cli -- {command} ",
+        f"torchrun --nproc-per-node N -m camseg_core.cli.main -- {command} ",
     ):
         assert words in text
 
 
 def python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
 
 
 def test_the_command_line_loads_nothing_that_only_training_needs() -> None:
-    done = python(f"import sys, camseg_core.cli; sys.exit(str([name for name in {TRAINING_ONLY} if name in sys.modules]))")
+    done = python(
+        f"import sys, camseg_core.cli.main; sys.exit(str([name for name in {TRAINING_ONLY} if name in sys.modules]))"
+    )
     assert done.stderr.strip() == "[]"
 
 
-WITHOUT = "import sys; sys.modules[sys.argv.pop(1)] = None; import camseg_core.cli; camseg_core.cli.main()"
+WITHOUT = "import sys; sys.modules[sys.argv.pop(1)] = None; import camseg_core.cli.main; camseg_core.cli.main.main()"
 """The command line where a package is not installed: importing it fails."""
 
 
 @pytest.mark.parametrize("package", ["torch", "yaml"])
-def test_a_training_without_its_packages_says_how_to_install_them(tmp_path: Path, package: str) -> None:
+def test_a_training_without_its_packages_says_how_to_install_them(
+    tmp_path: Path, package: str
+) -> None:
     done = python(WITHOUT, package, *training("train", tmp_path))
     assert done.returncode == 2
     assert (
-        done.stderr == f"camseg: error: training needs {package}, which is not installed: pip install '.[train]' in the project's folder\n"
+        done.stderr
+        == f"camseg: error: training needs {package}, which is not installed: pip install '.[train]' in the project's folder\n"
     )
     assert not list(tmp_path.iterdir())
 
@@ -153,11 +222,19 @@ def test_a_training_without_its_packages_says_how_to_install_them(tmp_path: Path
 def test_an_export_without_its_packages_says_how_to_install_them(package: str) -> None:
     done = python(WITHOUT, package, "export")
     assert done.returncode == 2
-    assert done.stderr == f"camseg: error: export needs {package}, which is not installed: pip install '.[train]' in the project's folder\n"
+    assert (
+        done.stderr
+        == f"camseg: error: export needs {package}, which is not installed: pip install '.[train]' in the project's folder\n"
+    )
 
 
-def test_a_missing_part_of_a_package_is_that_package_and_a_missing_part_of_camseg_is_a_fault() -> None:
-    with pytest.raises(ConfigError, match="training needs rich, which is not installed"), training_packages():
+def test_a_missing_part_of_a_package_is_that_package_and_a_missing_part_of_camseg_is_a_fault() -> (
+    None
+):
+    with (
+        pytest.raises(ConfigError, match="training needs rich, which is not installed"),
+        training_packages(),
+    ):
         raise ModuleNotFoundError("No module named 'rich.console'", name="rich.console")
     with pytest.raises(ModuleNotFoundError), training_packages():
         raise ModuleNotFoundError("No module named 'camseg_core.gone'", name="camseg_core.gone")
@@ -165,28 +242,47 @@ def test_a_missing_part_of_a_package_is_that_package_and_a_missing_part_of_camse
 
 def test_segmenting_needs_no_torch(tmp_path: Path) -> None:
     frames = write_camvid(tmp_path / "data") / "train" / "images"
-    done = python(WITHOUT, "torch", "segment", str(frames), "--out", str(tmp_path / "out"), "--threads", "1")
+    done = python(
+        WITHOUT, "torch", "segment", str(frames), "--out", str(tmp_path / "out"), "--threads", "1"
+    )
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out" / "mask").iterdir())) == 3
 
 
 @pytest.mark.slow
-def test_a_training_stopped_with_ctrl_c_saves_and_goes_on_when_started_again(tmp_path: Path) -> None:
+def test_a_training_stopped_with_ctrl_c_saves_and_goes_on_when_started_again(
+    tmp_path: Path,
+) -> None:
     write_camvid(tmp_path / "data", "train", "val")
-    arguments = training("train-autoencoder", tmp_path, *TINY, "mask.loop.steps=1000000", "mask.loop.save_every=1000000")
+    arguments = training(
+        "train-autoencoder",
+        tmp_path,
+        *TINY,
+        "mask.loop.steps=1000000",
+        "mask.loop.save_every=1000000",
+    )
     stopped_after = []
     for _ in range(2):
-        with running([sys.executable, "-m", "camseg_core.cli", *arguments], stderr=subprocess.PIPE) as process:
-            wait_for_step(tmp_path / "run" / "log.jsonl", process, more_than=max(stopped_after, default=0))
+        with running(
+            [sys.executable, "-m", "camseg_core.cli.main", *arguments], stderr=subprocess.PIPE
+        ) as process:
+            wait_for_step(
+                tmp_path / "run" / "log.jsonl", process, more_than=max(stopped_after, default=0)
+            )
             process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=120)
         assert process.returncode == 130, said
-        found = re.fullmatch(r"camseg: stopped after step (\d+) of 1000000 \(SIGINT, .*\); .*", said.splitlines()[-1])
+        found = re.fullmatch(
+            r"camseg: stopped after step (\d+) of 1000000 \(SIGINT, .*\); .*", said.splitlines()[-1]
+        )
         assert found, said
         stopped_after.append(int(found[1]))
         assert (tmp_path / "run" / "state.safetensors").is_file()
     assert f"at step {stopped_after[0]} of 1000000" in said  # resumed where it was stopped
-    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    steps = [
+        json.loads(line)["step"]
+        for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    ]
     assert steps == sorted(set(steps))
     assert steps[-1] == stopped_after[1] > stopped_after[0]
 
@@ -204,7 +300,9 @@ def wait_for_step(log: Path, process: subprocess.Popen[str], more_than: int) -> 
 def register(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Register a command of another package, as an install does."""
     found = importlib.metadata.EntryPoint("other", value, "camseg.commands")
-    monkeypatch.setattr(cli, "entry_points", lambda group: [found] if group == "camseg.commands" else [])
+    monkeypatch.setattr(
+        cli, "entry_points", lambda group: [found] if group == "camseg.commands" else []
+    )
 
 
 def greet(parser: argparse.ArgumentParser) -> None:
@@ -213,7 +311,9 @@ def greet(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=lambda options: sys.stdout.write(f"hello {options.name}"))
 
 
-def test_another_package_adds_a_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_package_adds_a_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     register(f"{__name__}:greet", monkeypatch)
     main(["other", "you"])
     assert capsys.readouterr().out == "hello you"
@@ -222,7 +322,12 @@ def test_another_package_adds_a_command(capsys: pytest.CaptureFixture[str], monk
     assert re.search(r"other +greet whoever is there\n", capsys.readouterr().out)
 
 
-def test_a_command_that_cannot_be_loaded_costs_only_itself(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_cannot_be_loaded_costs_only_itself(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     register("nowhere_to_be_found:add", monkeypatch)
-    assert re.match(r"the command other cannot be loaded from nowhere_to_be_found:add: No module named", error_of(["other"], capsys))
+    assert re.match(
+        r"the command other cannot be loaded from nowhere_to_be_found:add: No module named",
+        error_of(["other"], capsys),
+    )
     assert "does not exist" in error_of(["segment", "none"], capsys)

@@ -9,11 +9,11 @@ from typing import Any, Literal, Optional
 import pytest
 import yaml
 
-from camseg_core.config_file import load_yaml, to_yaml
-from camseg_core.dataclass_reader import build
+from camseg_core.config.dataclass_reader import build
+from camseg_core.config.model import CamSegConfig
+from camseg_core.config.named_models import CAMSEG_LITE
+from camseg_core.config.yaml_file import load_yaml, to_yaml
 from camseg_core.errors import ConfigError, ModelError
-from camseg_core.model.config import CamSegConfig
-from camseg_core.model.sizes import CAMSEG_LITE
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -70,25 +70,52 @@ def test_every_kind_of_field_is_read(tmp_path: Path) -> None:
     codec: {width: 3}
     limit: 7
     """
-    expected = Whole(Loop(10, 2.0, 100), "run", Kind.EXACT, "constant", (1, 2), (1.0, 2.5, 3.0), False, Codec(3), 7)
+    expected = Whole(
+        Loop(10, 2.0, 100),
+        "run",
+        Kind.EXACT,
+        "constant",
+        (1, 2),
+        (1.0, 2.5, 3.0),
+        False,
+        Codec(3),
+        7,
+    )
     found = read(tmp_path, text)
     assert found == expected
     assert isinstance(found.loop.lr, float)
 
 
-@pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "loop: {}\n", "codec: null\nlimit: ~\n"])
+@pytest.mark.parametrize(
+    "text", ["", "# nothing but a comment\n", "loop: {}\n", "codec: null\nlimit: ~\n"]
+)
 def test_what_is_left_out_keeps_its_default(tmp_path: Path, text: str) -> None:
     assert read(tmp_path, text) == Whole()
 
 
-def test_a_part_of_a_nested_entry_keeps_the_rest_that_the_outer_one_gives_it(tmp_path: Path) -> None:
-    assert read(tmp_path, "loop: {lr: 1e-2}").loop == Loop(steps=4200, lr=1e-2, warmup=100)  # Loop itself has warmup 50
+def test_a_part_of_a_nested_entry_keeps_the_rest_that_the_outer_one_gives_it(
+    tmp_path: Path,
+) -> None:
+    assert read(tmp_path, "loop: {lr: 1e-2}").loop == Loop(
+        steps=4200, lr=1e-2, warmup=100
+    )  # Loop itself has warmup 50
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("1e-3", 1e-3), ("1E3", 1e3), ("-2e+1", -20.0), ("1.e-2", 0.01), ("0.5", 0.5), (".5", 0.5), ("3", 3.0)]
+    ("text", "value"),
+    [
+        ("1e-3", 1e-3),
+        ("1E3", 1e3),
+        ("-2e+1", -20.0),
+        ("1.e-2", 0.01),
+        ("0.5", 0.5),
+        (".5", 0.5),
+        ("3", 3.0),
+    ],
 )
-def test_a_number_without_a_dot_before_its_exponent_is_a_number(tmp_path: Path, text: str, value: float) -> None:
+def test_a_number_without_a_dot_before_its_exponent_is_a_number(
+    tmp_path: Path, text: str, value: float
+) -> None:
     assert read(tmp_path, f"loop: {{lr: {text}}}").loop.lr == value
     assert read(tmp_path, "", f"loop.lr={text}").loop.lr == value
 
@@ -97,7 +124,10 @@ def test_a_number_without_a_dot_before_its_exponent_is_a_number(tmp_path: Path, 
     ("text", "message"),
     [
         ("banana: 1", "unknown entries banana: misspelt, or written by a newer camseg?"),
-        ("loop: {stpes: 1, wramup: 2}", "unknown entries loop.stpes, loop.wramup: did you mean loop.steps, loop.warmup?"),
+        (
+            "loop: {stpes: 1, wramup: 2}",
+            "unknown entries loop.stpes, loop.wramup: did you mean loop.steps, loop.warmup?",
+        ),
         ("codec: {width: wide}", "codec.width is 'wide'; it must be of type int"),
         ("codec: {width: 0}", "codec: width must be positive"),
         ("loop: {steps: 1.5}", "loop.steps is 1.5; it must be of type int"),
@@ -119,7 +149,10 @@ def test_a_number_without_a_dot_before_its_exponent_is_a_number(tmp_path: Path, 
         ("name: a\nname: b", "name is given twice (in what begins at line 1)"),
         ("crop: [1, 2", "is not a configuration in YAML: "),
         ("a: b: c", "mapping values are not allowed here (line 1)"),
-        ("name: !!python/object/apply:os.getcwd []", "could not determine a constructor for the tag"),
+        (
+            "name: !!python/object/apply:os.getcwd []",
+            "could not determine a constructor for the tag",
+        ),
         ("name: \x00", "special characters are not allowed"),
         (f"name: {list(range(500))}", "it must be of type str"),
     ],
@@ -135,7 +168,10 @@ def test_a_wrong_file_says_where_in_one_line(tmp_path: Path, text: str, message:
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cannot read the configuration .*absent\.yaml: No such file or directory"):
+    with pytest.raises(
+        ConfigError,
+        match=r"cannot read the configuration .*absent\.yaml: No such file or directory",
+    ):
         load_yaml(tmp_path / "absent.yaml", Whole)
     with pytest.raises(ConfigError, match="cannot read the configuration .*: Is a directory"):
         load_yaml(tmp_path, Whole)
@@ -145,7 +181,16 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_overrides_change_single_entries_in_order(tmp_path: Path) -> None:
-    found = read(tmp_path, "loop: {steps: 10}", "loop.steps=20", "codec.width=5", "crop=[3, 4]", "name=a=b", "limit=null", "loop.steps=30")
+    found = read(
+        tmp_path,
+        "loop: {steps: 10}",
+        "loop.steps=20",
+        "codec.width=5",
+        "crop=[3, 4]",
+        "name=a=b",
+        "limit=null",
+        "loop.steps=30",
+    )
     assert found == Whole(loop=Loop(30, warmup=100), codec=Codec(5), crop=(3, 4), name="a=b")
 
 
@@ -168,7 +213,11 @@ def test_a_wrong_override_is_named(tmp_path: Path, override: str, message: str) 
 
 
 def test_what_was_written_reads_back_equal(tmp_path: Path) -> None:
-    for whole in (Whole(), Whole(Loop(1, 1e-7), "1e-3", Kind.EXACT, "constant", (1, 2), (), False, Codec(2), 3), Whole(name="no: [ä]")):
+    for whole in (
+        Whole(),
+        Whole(Loop(1, 1e-7), "1e-3", Kind.EXACT, "constant", (1, 2), (), False, Codec(2), 3),
+        Whole(name="no: [ä]"),
+    ):
         assert read(tmp_path, to_yaml(whole)) == whole
 
 
@@ -178,9 +227,14 @@ class Named:
 
 
 def test_values_by_name_are_read_and_checked() -> None:
-    assert build(Named, {"limits": {"a": 1, "b": 0.5}}, "x", ConfigError) == Named({"a": 1.0, "b": 0.5})
+    assert build(Named, {"limits": {"a": 1, "b": 0.5}}, "x", ConfigError) == Named(
+        {"a": 1.0, "b": 0.5}
+    )
     assert build(Named, {}, "x", ConfigError) == Named({})
-    for content, message in (({"a": "b"}, r"x: limits\.a is 'b'; it must be of type float"), ([1], "it must be values by name")):
+    for content, message in (
+        ({"a": "b"}, r"x: limits\.a is 'b'; it must be of type float"),
+        ([1], "it must be values by name"),
+    ):
         with pytest.raises(ConfigError, match=message):
             build(Named, {"limits": content}, "x", ConfigError)
 
@@ -190,10 +244,15 @@ def test_an_entry_without_default_that_is_missing_is_named() -> None:
         build(Loop, {"lr": 1.0}, "here", ModelError)
 
 
-@pytest.mark.parametrize("name", ["camseg-lite.yaml", "distill.yaml", "light-decoder.yaml", "mask-autoencoder.yaml"])
+@pytest.mark.parametrize(
+    "name", ["camseg-lite.yaml", "distill.yaml", "light-decoder.yaml", "mask-autoencoder.yaml"]
+)
 def test_the_shipped_files_write_out_every_default(name: str) -> None:
-    from camseg_core.training.distill import DistillationRecipe, LightDecoderRecipe  # slow to import
-    from camseg_core.training.recipe import AutoencoderRecipe, Recipe
+    from camseg_core.training.distill import (  # slow to import
+        DistillationRecipe,
+        LightDecoderRecipe,
+    )
+    from camseg_core.training.recipes import AutoencoderRecipe, Recipe
 
     defaults = {
         "camseg-lite.yaml": Recipe(),
@@ -213,18 +272,26 @@ def places(instance: Any, before: str = "") -> list[str]:
     found = []
     for entry in fields(instance):
         value = getattr(instance, entry.name)
-        found += places(value, f"{before}{entry.name}.") if is_dataclass(value) else [f"{before}{entry.name}"]
+        found += (
+            places(value, f"{before}{entry.name}.")
+            if is_dataclass(value)
+            else [f"{before}{entry.name}"]
+        )
     return found
 
 
 def has(content: Any, names: list[str]) -> bool:
     """Whether there is an entry at this place."""
-    return not names or (isinstance(content, dict) and names[0] in content and has(content[names[0]], names[1:]))
+    return not names or (
+        isinstance(content, dict) and names[0] in content and has(content[names[0]], names[1:])
+    )
 
 
 def test_the_model_configuration_is_read_by_the_same_rules() -> None:
     content = asdict(CAMSEG_LITE)
     assert build(CamSegConfig, content, "config.json", ModelError) == CAMSEG_LITE
     content["refiner"]["detail"] = 1.5
-    with pytest.raises(ModelError, match=r"config\.json: refiner\.detail is 1\.5; it must be of type int"):
+    with pytest.raises(
+        ModelError, match=r"config\.json: refiner\.detail is 1\.5; it must be of type int"
+    ):
         build(CamSegConfig, content, "config.json", ModelError)

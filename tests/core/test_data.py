@@ -9,12 +9,20 @@ import pytest
 import torch
 from camvid_folder import DAMAGES, Damage, write_camvid
 
-from camseg_core.data.augment import Augment
-from camseg_core.data.camvid import CamVid
+from camseg_core.data.augmentation import Augment
 from camseg_core.data.image_file import read_rgb
+from camseg_core.data.sets.camvid import CamVid
 from camseg_core.errors import DataError, ModelError
 from camseg_core.evaluation.metrics import Confusion
-from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, UNLABELLED, cityscapes_labels, color_table, read_labels, write_labels
+from camseg_core.labels import (
+    CAMVID_11_TRAIN_IDS,
+    CITYSCAPES,
+    UNLABELLED,
+    cityscapes_labels,
+    color_table,
+    read_labels,
+    write_labels,
+)
 from camseg_core.training.frames import Frames
 
 LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)
@@ -25,9 +33,16 @@ def test_camvid_yields_rgb_and_train_ids_in_name_order(tmp_path: Path) -> None:
     blue = np.zeros((48, 64, 3), np.uint8)
     blue[..., 0] = 255  # OpenCV writes BGR
     cv2.imwrite(str(tmp_path / "train/images/0001TP_000000.jpg"), blue)
-    cv2.imwrite(str(tmp_path / "train/labels/0001TP_000000.png"), np.arange(48 * 64, dtype=np.uint32).reshape(48, 64).astype(np.uint8) % 12)
+    cv2.imwrite(
+        str(tmp_path / "train/labels/0001TP_000000.png"),
+        np.arange(48 * 64, dtype=np.uint32).reshape(48, 64).astype(np.uint8) % 12,
+    )
     samples = list(CamVid(tmp_path, "train"))
-    assert [sample.name for sample in samples] == ["0001TP_000000", "0001TP_000001", "0001TP_000002"]
+    assert [sample.name for sample in samples] == [
+        "0001TP_000000",
+        "0001TP_000001",
+        "0001TP_000002",
+    ]
     assert samples[0].image[0, 0].tolist()[2] > 200
     assert samples[0].label[0, :12].tolist() == [10, 2, 5, 0, 1, 8, 7, 4, 13, 11, 12, 255]
 
@@ -40,16 +55,27 @@ def test_each_kind_of_bad_camvid_names_the_file_in_one_line(tmp_path: Path, dama
     assert "\n" not in str(caught.value)
 
 
-def test_a_label_without_an_image_is_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_label_without_an_image_is_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_camvid(tmp_path)
     (tmp_path / "train/images/0001TP_000001.jpg").unlink()
     with caplog.at_level(logging.WARNING):
-        assert [sample.name for sample in CamVid(tmp_path, "train")] == ["0001TP_000000", "0001TP_000002"]
+        assert [sample.name for sample in CamVid(tmp_path, "train")] == [
+            "0001TP_000000",
+            "0001TP_000002",
+        ]
     (message,) = caplog.messages
-    assert message == f"label without an image, left out: {tmp_path / 'train/labels/0001TP_000001.png'}"
+    assert (
+        message
+        == f"label without an image, left out: {tmp_path / 'train/labels/0001TP_000001.png'}"
+    )
     (tmp_path / "train/images/0001TP_000000.jpg").unlink()
     CamVid(tmp_path, "train")
-    assert caplog.messages[-1] == f"label without an image, left out: {tmp_path / 'train/labels/0001TP_000000.png'} (and 1 more)"
+    assert (
+        caplog.messages[-1]
+        == f"label without an image, left out: {tmp_path / 'train/labels/0001TP_000000.png'} (and 1 more)"
+    )
 
 
 def test_hidden_files_are_no_frames(tmp_path: Path) -> None:
@@ -63,7 +89,9 @@ def test_an_image_is_whole_whatever_stands_behind_its_end_and_in_its_header(tmp_
     write_camvid(tmp_path)
     path = tmp_path / "train/images/0001TP_000000.jpg"
     plain, content = read_rgb(path), path.read_bytes()
-    header = b"\xff\xe1" + (len(content) + 2).to_bytes(2, "big") + content  # with a thumbnail, here the picture itself
+    header = (
+        b"\xff\xe1" + (len(content) + 2).to_bytes(2, "big") + content
+    )  # with a thumbnail, here the picture itself
     thumbnail = content[:2] + header + content[2:]
     for whole in (thumbnail, content + bytes(100), thumbnail + b"trailer"):
         path.write_bytes(whole)
@@ -136,7 +164,12 @@ def test_label_tables_survive_their_file_and_bad_ones_are_refused(tmp_path: Path
     path = tmp_path / "labels.json"
     write_labels(path, LABELS)
     assert read_labels(path) == LABELS
-    for content in ("{}", "not json", '{"classes": []}', '{"classes": [{"id": 255, "name": "x", "color": [0, 0, 0]}]}'):
+    for content in (
+        "{}",
+        "not json",
+        '{"classes": []}',
+        '{"classes": [{"id": 255, "name": "x", "color": [0, 0, 0]}]}',
+    ):
         path.write_text(content)
         with pytest.raises(ModelError, match=r"labels\.json"):
             read_labels(path)

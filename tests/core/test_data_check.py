@@ -11,8 +11,8 @@ import pytest
 from camvid_folder import write_camvid
 from data_trees import TREES, columns, photo, write
 
-from camseg_core.cli import main
-from camseg_core.data.sets import SETS
+from camseg_core.cli.main import main
+from camseg_core.data.sets.registry import SETS
 from camseg_core.labels import CITYSCAPES
 
 
@@ -26,13 +26,17 @@ def check(capsys: pytest.CaptureFixture[str], sheet: Path, *arguments: object) -
     return code, capsys.readouterr().out
 
 
-def checked(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: object) -> tuple[int, dict[str, Any]]:
+def checked(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: object
+) -> tuple[int, dict[str, Any]]:
     code, text = check(capsys, tmp_path / "sheet.png", *arguments, "--json")
     return code, json.loads(text)
 
 
 @pytest.mark.parametrize("title", TREES)
-def test_nothing_is_wrong_with_a_whole_set(tmp_path: Path, title: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_wrong_with_a_whole_set(
+    tmp_path: Path, title: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     kind, make = TREES[title]
     tree = make(tmp_path / "data")
     code, found = checked(capsys, tmp_path, tree.root)
@@ -45,14 +49,18 @@ def test_nothing_is_wrong_with_a_whole_set(tmp_path: Path, title: str, capsys: p
     assert cv2.imread(found["contact_sheet"]) is not None
 
 
-def test_sizes_and_shares_are_those_of_the_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sizes_and_shares_are_those_of_the_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name, ids in (("a", [0, 0, 255, 13]), ("b", [0, 0, 0, 0, 0, 255])):
         write(tmp_path / f"images/{name}.png", photo(len(ids)))
         write(tmp_path / f"labels/{name}.png", columns(ids))
     code, found = checked(capsys, tmp_path, tmp_path, "--dataset", "folder")
     (split,) = found["splits"]
     assert (code, split["sizes"], split["labelled"]) == (0, {"4x6": 1, "6x6": 1}, 0.8)
-    assert {each["name"]: (each["share"], each["frames"]) for each in split["classes"] if each["frames"]} == {
+    assert {
+        each["name"]: (each["share"], each["frames"]) for each in split["classes"] if each["frames"]
+    } == {
         "road": (0.875, 2),
         "car": (0.125, 1),
     }
@@ -62,7 +70,9 @@ def test_sizes_and_shares_are_those_of_the_labels(tmp_path: Path, capsys: pytest
     assert text.endswith(f"contact sheet: {tmp_path / 'sheet.png'}\nnothing is wrong\n")
 
 
-def test_everything_wrong_is_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_everything_wrong_is_told_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = write_camvid(tmp_path / "data", "val", frames=9)
     images, labels = root / "val/images", root / "val/labels"
     label = [labels / f"0001TP_{i:06}.png" for i in range(9)]
@@ -107,26 +117,37 @@ def test_many_findings_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture
     code, text = check(capsys, tmp_path / "sheet.png", root)
     assert code == 1
     assert text.count("missing label") == 20
-    assert text.endswith("  image without label: and 10 more, see --json\nno contact sheet: no frame could be read\n30 findings\n")
+    assert text.endswith(
+        "  image without label: and 10 more, see --json\nno contact sheet: no frame could be read\n30 findings\n"
+    )
 
 
-def test_labels_that_only_stand_in_for_withheld_ones_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_that_only_stand_in_for_withheld_ones_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tree = data_trees.cityscapes(tmp_path)
     for path in (tree.label(i) for i in range(4)):
         write(path, columns([3] * len(tree.expected)))
     code, found = checked(capsys, tmp_path, tmp_path, "--split", "val")
     assert code == 1
     (finding,) = found["splits"][0]["findings"]
-    assert (finding["problem"], finding["text"][:41]) == ("nothing labelled", "no pixel of the 4 frames has a class: in ")
+    assert (finding["problem"], finding["text"][:41]) == (
+        "nothing labelled",
+        "no pixel of the 4 frames has a class: in ",
+    )
 
 
 def test_splits_that_are_named_are_checked_and_a_missing_one_does_not_hide_the_rest(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data_trees.cityscapes(tmp_path)
-    code, found = checked(capsys, tmp_path, tmp_path, "--split", "none", "--split", "val", "--split", "train+val")
+    code, found = checked(
+        capsys, tmp_path, tmp_path, "--split", "none", "--split", "val", "--split", "train+val"
+    )
     assert code == 1
-    assert [(split["split"], split["frames"], len(split["findings"])) for split in found["splits"]] == [
+    assert [
+        (split["split"], split["frames"], len(split["findings"])) for split in found["splits"]
+    ] == [
         ("none", 0, 1),
         ("val", 4, 0),
         ("train+val", 6, 0),
@@ -134,11 +155,23 @@ def test_splits_that_are_named_are_checked_and_a_missing_one_does_not_hide_the_r
     assert found["splits"][0]["findings"][0]["problem"] == "split"
 
 
-def test_the_contact_sheet_shows_images_labels_and_colours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_contact_sheet_shows_images_labels_and_colours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for i in range(5):
         write(tmp_path / f"data/images/{i}.png", photo(400, height=200))
-        write(tmp_path / f"data/labels/{i}.png", np.full((200, 400), [0, 13, 10, 255, 8][i], np.uint8))
-    code, _ = check(capsys, tmp_path / "new/sheet.png", tmp_path / "data", "--dataset", "folder", "--sheet-frames", 3)
+        write(
+            tmp_path / f"data/labels/{i}.png", np.full((200, 400), [0, 13, 10, 255, 8][i], np.uint8)
+        )
+    code, _ = check(
+        capsys,
+        tmp_path / "new/sheet.png",
+        tmp_path / "data",
+        "--dataset",
+        "folder",
+        "--sheet-frames",
+        3,
+    )
     assert code == 0
     sheet = cv2.cvtColor(cv2.imread(str(tmp_path / "new/sheet.png")), cv2.COLOR_BGR2RGB)
     assert sheet.shape[1] == 2 * (2 * 320 + 16) + 16
@@ -150,7 +183,9 @@ def test_the_contact_sheet_shows_images_labels_and_colours(tmp_path: Path, capsy
     assert {each.color for each in CITYSCAPES} <= legend
 
 
-def test_a_sheet_that_cannot_be_written_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sheet_that_cannot_be_written_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tree = data_trees.camvid(tmp_path / "data")
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit) as caught:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from data_trees import TREES, Tree, columns, photo, write
 
-from camseg_core.data.sets import SETS, OwnLabels, SetKind, kind_of, open_set
+from camseg_core.data.sets.registry import SETS, OwnLabels, SetKind, kind_of, open_set
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.labels import CITYSCAPES, TRAIN_ID, cityscapes_labels
 
@@ -26,7 +26,9 @@ def tree_of(title: str, root: Path) -> tuple[SetKind, Tree]:
 
 @ALL
 @pytest.mark.parametrize("auto", [False, True], ids=["named", "found out"])
-def test_a_set_yields_rgb_and_train_ids_by_name(tmp_path: Path, kind: str, make: Callable[[Path], Tree], auto: bool) -> None:
+def test_a_set_yields_rgb_and_train_ids_by_name(
+    tmp_path: Path, kind: str, make: Callable[[Path], Tree], auto: bool
+) -> None:
     tree = make(tmp_path)
     opened = open_set("auto" if auto else kind, tree.root)
     assert (opened.kind, opened.split, opened.title) == (kind, tree.split, SETS[kind].title)
@@ -41,7 +43,9 @@ def test_a_set_yields_rgb_and_train_ids_by_name(tmp_path: Path, kind: str, make:
 
 
 @ALL
-def test_each_set_is_split_as_its_layout_says(tmp_path: Path, kind: str, make: Callable[[Path], Tree]) -> None:
+def test_each_set_is_split_as_its_layout_says(
+    tmp_path: Path, kind: str, make: Callable[[Path], Tree]
+) -> None:
     tree = make(tmp_path)
     there = SETS[kind].splits(tree.root, OwnLabels())
     assert tree.split in there
@@ -53,7 +57,9 @@ def test_each_set_is_split_as_its_layout_says(tmp_path: Path, kind: str, make: C
 
 
 @ALL
-def test_files_are_read_when_they_are_asked_for(tmp_path: Path, kind: str, make: Callable[[Path], Tree]) -> None:
+def test_files_are_read_when_they_are_asked_for(
+    tmp_path: Path, kind: str, make: Callable[[Path], Tree]
+) -> None:
     tree = make(tmp_path)
     tree.image(1).write_bytes(b"no image")
     samples = open_set(kind, tree.root).samples
@@ -63,7 +69,9 @@ def test_files_are_read_when_they_are_asked_for(tmp_path: Path, kind: str, make:
 
 
 @ALL
-def test_a_missing_label_is_told_with_its_image(tmp_path: Path, kind: str, make: Callable[[Path], Tree]) -> None:
+def test_a_missing_label_is_told_with_its_image(
+    tmp_path: Path, kind: str, make: Callable[[Path], Tree]
+) -> None:
     tree = make(tmp_path)
     tree.label(1).unlink()
     with pytest.raises(DataError) as caught:
@@ -72,8 +80,12 @@ def test_a_missing_label_is_told_with_its_image(tmp_path: Path, kind: str, make:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("title", [title for title in TREES if title not in ("list", "camvid-32 as published")])
-def test_a_label_without_an_image_is_left_out_with_a_warning(tmp_path: Path, title: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "title", [title for title in TREES if title not in ("list", "camvid-32 as published")]
+)
+def test_a_label_without_an_image_is_left_out_with_a_warning(
+    tmp_path: Path, title: str, caplog: pytest.LogCaptureFixture
+) -> None:
     kind, tree = tree_of(title, tmp_path)
     tree.image(1).unlink()
     with caplog.at_level(logging.WARNING):
@@ -87,7 +99,9 @@ def test_a_label_of_another_size_is_refused(tmp_path: Path, title: str) -> None:
     kind, tree = tree_of(title, tmp_path)
     raw = cv2.imread(str(tree.label(0)), cv2.IMREAD_UNCHANGED)
     cv2.imwrite(str(tree.label(0)), raw[1:])
-    with pytest.raises(DataError, match=rf"{tree.label(0).name} is \d+x5, but .*{tree.image(0).name} is \d+x6"):
+    with pytest.raises(
+        DataError, match=rf"{tree.label(0).name} is \d+x5, but .*{tree.image(0).name} is \d+x6"
+    ):
         list(kind.open(tree.root, tree.split))
 
 
@@ -99,11 +113,17 @@ def test_frames_may_differ_in_size(tmp_path: Path, title: str) -> None:
     assert [sample.label.shape[0] for sample in kind.open(tree.root, tree.split)][:2] == [6, 5]
 
 
-@pytest.mark.parametrize("title", ["camvid", "camvid as SegNet has it", "cityscapes", "acdc", "cad-edgetune", "folder", "list"])
+@pytest.mark.parametrize(
+    "title",
+    ["camvid", "camvid as SegNet has it", "cityscapes", "acdc", "cad-edgetune", "folder", "list"],
+)
 def test_colours_where_ids_are_expected_are_refused(tmp_path: Path, title: str) -> None:
     kind, tree = tree_of(title, tmp_path)
     write(tree.label(0), photo(len(tree.expected)))
-    with pytest.raises(DataError, match=rf"{tree.label(0).name} has 3 channels, as a picture in colours has: expected .* class ids, "):
+    with pytest.raises(
+        DataError,
+        match=rf"{tree.label(0).name} has 3 channels, as a picture in colours has: expected .* class ids, ",
+    ):
         list(kind.open(tree.root, tree.split))
 
 
@@ -111,22 +131,34 @@ def test_colours_where_ids_are_expected_are_refused(tmp_path: Path, title: str) 
 def test_ids_where_colours_are_expected_are_refused(tmp_path: Path, title: str) -> None:
     kind, tree = tree_of(title, tmp_path)
     write(tree.label(0), columns([0] * len(tree.expected)))
-    with pytest.raises(DataError, match=rf"{tree.label(0).name} is no picture in 8-bit colours: expected"):
+    with pytest.raises(
+        DataError, match=rf"{tree.label(0).name} is no picture in 8-bit colours: expected"
+    ):
         list(kind.open(tree.root, tree.split))
 
 
 @pytest.mark.parametrize(
     ("title", "unknown", "message"),
     [
-        ("camvid", (12, 30), "class ids 12, 30: CamVid with 11 classes has 0 to 10, and 11 for void"),
-        ("cityscapes", (34, 255), r"class ids 34, 255: Cityscapes has 0 to 33 \(files of train ids, .* give \*_labelIds.png\)"),
+        (
+            "camvid",
+            (12, 30),
+            "class ids 12, 30: CamVid with 11 classes has 0 to 10, and 11 for void",
+        ),
+        (
+            "cityscapes",
+            (34, 255),
+            r"class ids 34, 255: Cityscapes has 0 to 33 \(files of train ids, .* give \*_labelIds.png\)",
+        ),
         ("acdc", (255,), "class ids 255: ACDC has 0 to 33"),
         ("cad-edgetune", (99,), "class ids 99: CAD-EdgeTune has 0 to 33"),
         ("folder", (5, 3), "class ids 3, 5: .*mapping.yaml has 0, 1, 2, 9"),
         ("list", (5,), "class ids 5: .*mapping.yaml has 0, 1, 2, 9"),
     ],
 )
-def test_ids_that_a_set_does_not_have_are_named(tmp_path: Path, title: str, unknown: tuple[int, ...], message: str) -> None:
+def test_ids_that_a_set_does_not_have_are_named(
+    tmp_path: Path, title: str, unknown: tuple[int, ...], message: str
+) -> None:
     kind, tree = tree_of(title, tmp_path)
     write(tree.label(0), columns([*unknown, *[0] * (len(tree.expected) - len(unknown))]))
     with pytest.raises(DataError, match=f"{tree.label(0).name} holds {message}"):
@@ -140,10 +172,15 @@ def test_a_train_id_that_kitti_does_not_have_is_named(tmp_path: Path) -> None:
         list(kind.open(tree.root, "val"))
 
 
-def test_colours_that_camvid_does_not_have_are_named_the_most_frequent_first(tmp_path: Path) -> None:
+def test_colours_that_camvid_does_not_have_are_named_the_most_frequent_first(
+    tmp_path: Path,
+) -> None:
     kind, tree = tree_of("camvid-32", tmp_path)
     write(tree.label(0), columns([(1, 2, 3), (0, 0, 0), *[(9, 8, 7)] * 30]))
-    with pytest.raises(DataError, match=r"holds the colours \(9, 8, 7\), \(1, 2, 3\) in 186 pixels: CamVid with 32 classes has no such"):
+    with pytest.raises(
+        DataError,
+        match=r"holds the colours \(9, 8, 7\), \(1, 2, 3\) in 186 pixels: CamVid with 32 classes has no such",
+    ):
         list(kind.open(tree.root, "val"))
 
 
@@ -157,11 +194,23 @@ def test_ids_of_sixteen_bits_are_read_or_refused_by_their_value(tmp_path: Path) 
 
 
 def test_camvids_classes_mean_what_their_names_say() -> None:
-    row = {name: row for (name, _, _), row in zip(data_trees.CAMVID_32, data_trees.CAMVID_32_ROW, strict=True)}
+    row = {
+        name: row
+        for (name, _, _), row in zip(data_trees.CAMVID_32, data_trees.CAMVID_32_ROW, strict=True)
+    }
     assert len(row) == 32
     assert (row["Tree"], row["SUVPickupTruck"], row["Child"], row["LaneMkgsDriv"]) == (8, 13, 11, 0)
     assert {name for name, train_id in row.items() if train_id == 255} == {
-        *("Animal", "Bridge", "CartLuggagePram", "Misc_Text", "OtherMoving", "ParkingBlock", "RoadShoulder", "TrafficCone"),
+        *(
+            "Animal",
+            "Bridge",
+            "CartLuggagePram",
+            "Misc_Text",
+            "OtherMoving",
+            "ParkingBlock",
+            "RoadShoulder",
+            "TrafficCone",
+        ),
         *("Truck_Bus", "Tunnel", "Void"),
     }
 
@@ -171,7 +220,10 @@ def test_a_list_of_colours_of_the_set_itself_is_followed(tmp_path: Path) -> None
     (tmp_path / "label_colors.txt").write_text("1 2 3 sky\n4 5 6\tRoad\n")
     write(tree.label(0), columns([*[(1, 2, 3)] * 16, *[(4, 5, 6)] * 16]))
     assert set(kind.open(tree.root, "val")[0].label.ravel()) == {TRAIN_ID["sky"], TRAIN_ID["road"]}
-    for line, message in (("1 2 300 Sky", "line 1: '1 2 300 Sky' is not"), ("1 2 3 Cat", "line 1: 'Cat' is none of CamVid's 32")):
+    for line, message in (
+        ("1 2 300 Sky", "line 1: '1 2 300 Sky' is not"),
+        ("1 2 3 Cat", "line 1: 'Cat' is none of CamVid's 32"),
+    ):
         (tmp_path / "label_colors.txt").write_text(line)
         with pytest.raises(DataError, match=f"label_colors.txt, {message}"):
             kind.open(tree.root, "val")
@@ -183,7 +235,10 @@ def test_the_original_folders_without_lists_are_one_split(tmp_path: Path) -> Non
         (tmp_path / f"{split}.txt").unlink()
     opened = open_set("auto", tree.root)
     assert (opened.split, len(opened.samples)) == ("all", 4)
-    with pytest.raises(DataError, match=r"no split 'val': cannot read .*val\.txt: .*list the names .* or take 'all'"):
+    with pytest.raises(
+        DataError,
+        match=r"no split 'val': cannot read .*val\.txt: .*list the names .* or take 'all'",
+    ):
         kind.open(tree.root, "val")
     (tmp_path / "val.txt").write_text("gone\n")
     with pytest.raises(DataError, match=r"val\.txt lists gone, of which there is no image"):
@@ -199,17 +254,26 @@ def test_a_split_whose_labels_are_withheld_says_so(tmp_path: Path, title: str) -
         image.rename(path)
         break
     if title == "acdc":
-        with pytest.raises(DataError, match=r"no split 'test' in .*rgb_anon/night, which has .*--dataset acdc-WEATHER"):
+        with pytest.raises(
+            DataError,
+            match=r"no split 'test' in .*rgb_anon/night, which has .*--dataset acdc-WEATHER",
+        ):
             kind.open(tree.root, "test")
         kind = SETS["acdc-fog"]
-    with pytest.raises(DataError, match=r"missing label .* no image of this split has a label \(those of .* test are withheld"):
+    with pytest.raises(
+        DataError,
+        match=r"missing label .* no image of this split has a label \(those of .* test are withheld",
+    ):
         kind.open(tree.root, "test")
     assert "test" not in kind.splits(tree.root, OwnLabels())
 
 
 def test_acdc_by_weather_and_with_its_reference_frames(tmp_path: Path) -> None:
     tree = data_trees.acdc(tmp_path)
-    assert [sample.name for sample in open_set("acdc-night", tree.root).samples] == ["GOPR_night_frame_000001", "GOPR_night_frame_000002"]
+    assert [sample.name for sample in open_set("acdc-night", tree.root).samples] == [
+        "GOPR_night_frame_000001",
+        "GOPR_night_frame_000002",
+    ]
     ref = open_set("acdc", tree.root, "val_ref").samples
     assert (len(ref), len(open_set("acdc", tree.root, "val+val_ref").samples)) == (8, 16)
     assert (ref[7].label == np.array(tree.expected)).all()
@@ -218,7 +282,9 @@ def test_acdc_by_weather_and_with_its_reference_frames(tmp_path: Path) -> None:
 
 def test_a_sequence_of_cad_edgetune_is_a_split(tmp_path: Path) -> None:
     tree = data_trees.cad_edgetune(tmp_path)
-    assert [sample.name for sample in open_set("auto", tree.root, "SEQ10").samples] == ["SEQ10/image_SEQ10"]
+    assert [sample.name for sample in open_set("auto", tree.root, "SEQ10").samples] == [
+        "SEQ10/image_SEQ10"
+    ]
     with pytest.raises(DataError, match="no split 'val' in .*: take all, SEQ1, SEQ2, SEQ10"):
         open_set("auto", tree.root, "val")
 
@@ -228,7 +294,9 @@ def test_kittis_images_may_lie_by_split(tmp_path: Path) -> None:
     for split, sequences in {"train": ("0000",), "val": ("0002", "0006")}.items():
         (tmp_path / "images" / split).mkdir(parents=True)
         for sequence in sequences:
-            (tmp_path / "training/image_02" / sequence).rename(tmp_path / "images" / split / sequence)
+            (tmp_path / "training/image_02" / sequence).rename(
+                tmp_path / "images" / split / sequence
+            )
     (tmp_path / "kitti-step/panoptic_maps").rename(tmp_path / "panoptic_maps")
     assert [sample.name for sample in open_set("auto", tree.root).samples] == list(tree.frames)
 
@@ -243,21 +311,33 @@ def test_a_folder_in_two_roots_and_in_splits(tmp_path: Path) -> None:
         (tree.root / kind).mkdir()
         (tree.root / "val").rename(tree.root / kind / "val")
     found = open_set("auto", tree.root)
-    assert (found.split, len(found.samples), len(open_set("folder", tree.root, "val").samples)) == ("val", 2, 2)
-    with pytest.raises(DataError, match="no split 'train' in .*: expected ROOT/images and ROOT/labels.*is missing"):
+    assert (found.split, len(found.samples), len(open_set("folder", tree.root, "val").samples)) == (
+        "val",
+        2,
+        2,
+    )
+    with pytest.raises(
+        DataError, match="no split 'train' in .*: expected ROOT/images and ROOT/labels.*is missing"
+    ):
         open_set("auto", tree.root, "train")
 
 
 def test_a_folder_without_a_mapping_holds_train_ids_and_must_be_named(tmp_path: Path) -> None:
     write(tmp_path / "images/a.png", photo(20))
     write(tmp_path / "labels/a.png", columns(data_trees.TRAIN_IDS))
-    with pytest.raises(DataError, match="no split 'val' in .*: if the labels hold Cityscapes train ids, say --dataset folder; looked for"):
+    with pytest.raises(
+        DataError,
+        match="no split 'val' in .*: if the labels hold Cityscapes train ids, say --dataset folder; looked for",
+    ):
         open_set("auto", tmp_path)
     found = open_set("folder", tmp_path)
     assert found.labels == CITYSCAPES
     assert found.samples[0].label[0].tolist() == list(data_trees.TRAIN_IDS)
     write(tmp_path / "labels/a.png", columns([19] * 20))
-    with pytest.raises(DataError, match="holds class ids 19: a set of Cityscapes train ids has 0 to 18, and 255 .*--mapping FILE"):
+    with pytest.raises(
+        DataError,
+        match="holds class ids 19: a set of Cityscapes train ids has 0 to 18, and 255 .*--mapping FILE",
+    ):
         list(open_set("folder", tmp_path).samples)
 
 
@@ -265,7 +345,9 @@ def test_a_mapping_of_colours_and_of_all_others(tmp_path: Path) -> None:
     write(tmp_path / "images/a.png", photo(3))
     write(tmp_path / "labels/a.png", columns([(1, 2, 3), (4, 5, 6), (7, 8, 9)]))
     mapping = tmp_path / "meaning.yaml"
-    mapping.write_text("colors: {sky: [[1, 2, 3]], traffic light: [[4, 5, 6]]}\nothers: unlabelled\n")
+    mapping.write_text(
+        "colors: {sky: [[1, 2, 3]], traffic light: [[4, 5, 6]]}\nothers: unlabelled\n"
+    )
     found = open_set("auto", tmp_path, own=OwnLabels(mapping=mapping))
     assert found.labels == cityscapes_labels([TRAIN_ID["traffic light"], TRAIN_ID["sky"]])
     assert found.samples[0].label[0].tolist() == [10, 6, 255]
@@ -279,7 +361,10 @@ def test_a_mapping_of_colours_and_of_all_others(tmp_path: Path) -> None:
         ("ids: {lane: [1]}", "unknown class 'lane': choose from road, sidewalk, .*, unlabelled"),
         ("ids: {road: [1], car: [1]}", "1 is listed for road and for car"),
         ("ids: {road: [-1]}", "-1 of road is out of range: 0 to 65535"),
-        ("colors: {road: [[1, 2, 256]]}", r"the colour \(1, 2, 256\) of road is out of range: 0 to 255"),
+        (
+            "colors: {road: [[1, 2, 256]]}",
+            r"the colour \(1, 2, 256\) of road is out of range: 0 to 255",
+        ),
         ("ids: {road: 1}", "ids.road is 1; it must be a list"),
         ("classes: {}", "unknown entries classes"),
         ("ids: [", "is not a configuration in YAML"),
@@ -301,8 +386,14 @@ def test_a_mapping_that_cannot_be_used_is_told(tmp_path: Path, text: str, messag
         ("a.png\n", "frames.txt, line 1 has 1 words: expected IMAGE LABEL"),
         ("\nmy drive/a.png a.png", "line 2 has 3 words: .* in quotes"),
         ('"a.png b.png', "line 1: No closing quotation"),
-        ("somewhere/one.png else/one-ids.png\nsomewhere/one.png else/one-ids.png\n", "lists .*one.png 2 times"),
-        ("somewhere/one.png else/gone.png", "missing label .*gone.png of image .*one.png: .*frames.txt lists it"),
+        (
+            "somewhere/one.png else/one-ids.png\nsomewhere/one.png else/one-ids.png\n",
+            "lists .*one.png 2 times",
+        ),
+        (
+            "somewhere/one.png else/gone.png",
+            "missing label .*gone.png of image .*one.png: .*frames.txt lists it",
+        ),
     ],
 )
 def test_a_list_that_cannot_be_used_is_told(tmp_path: Path, text: str, message: str) -> None:
@@ -322,7 +413,10 @@ def test_lists_of_several_splits_are_a_folder(tmp_path: Path) -> None:
         open_set("list", tmp_path, "train")
 
 
-@pytest.mark.parametrize("title", ["camvid", "camvid-32", "cityscapes", "acdc", "kitti-step", "cad-edgetune", "folder", "list"])
+@pytest.mark.parametrize(
+    "title",
+    ["camvid", "camvid-32", "cityscapes", "acdc", "kitti-step", "cad-edgetune", "folder", "list"],
+)
 def test_an_empty_root_is_told_with_what_was_expected(tmp_path: Path, title: str) -> None:
     with pytest.raises(DataError, match=f"no split 'other' in {tmp_path}") as caught:
         open_set(TREES[title][0], tmp_path, "other")
@@ -332,23 +426,33 @@ def test_an_empty_root_is_told_with_what_was_expected(tmp_path: Path, title: str
 
 def test_what_has_no_known_layout_is_told_with_what_was_looked_for(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
-    with pytest.raises(DataError, match="no split 'val' in .*, which has pictures: looked for camvid: SPLIT/images/.*; cityscapes: left"):
+    with pytest.raises(
+        DataError,
+        match="no split 'val' in .*, which has pictures: looked for camvid: SPLIT/images/.*; cityscapes: left",
+    ):
         open_set("auto", tmp_path)
-    with pytest.raises(DataError, match="no split 'train' in .*, which is not a folder: looked for"):
+    with pytest.raises(
+        DataError, match="no split 'train' in .*, which is not a folder: looked for"
+    ):
         open_set("auto", tmp_path / "gone", "train")
 
 
 def test_what_has_two_layouts_is_told(tmp_path: Path) -> None:
     data_trees.cityscapes(tmp_path)
     data_trees.acdc(tmp_path)
-    with pytest.raises(DataError, match="is laid out as cityscapes and as acdc: say which it is with --dataset"):
+    with pytest.raises(
+        DataError, match="is laid out as cityscapes and as acdc: say which it is with --dataset"
+    ):
         kind_of("auto", tmp_path)
     assert len(open_set("acdc", tmp_path).samples) == 8
 
 
 def test_unknown_kinds_and_meanings_where_none_are_needed_are_refused(tmp_path: Path) -> None:
     data_trees.cityscapes(tmp_path)
-    with pytest.raises(ConfigError, match="unknown data set 'kitti'; choose one of camvid, camvid-32, cityscapes, acdc, acdc-fog"):
+    with pytest.raises(
+        ConfigError,
+        match="unknown data set 'kitti'; choose one of camvid, camvid-32, cityscapes, acdc, acdc-fog",
+    ):
         open_set("kitti", tmp_path)
     with pytest.raises(ConfigError, match="Cityscapes says itself what its labels are"):
         open_set("cityscapes", tmp_path, own=OwnLabels(mapping=tmp_path / "mapping.yaml"))

@@ -14,14 +14,14 @@ import pytest
 from fused_graph import without_graphs, write_fused
 from onnx import TensorProto
 
-from camseg_core.cli import main
-from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.cli.main import main
+from camseg_core.config.model import load_config
+from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, ModelError
-from camseg_core.model.config import load_config
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.bound_graph import BoundGraph, DeviceArray, HostBuffers
-from camseg_core.runtime.engine_onnx import OnnxEngine
 from camseg_core.runtime.graphs import PARTS, Fused, graph_path, graphs_of
+from camseg_core.runtime.onnx_engine import OnnxEngine
 from camseg_core.runtime.providers import provider_list, session_providers
 from camseg_core.weights import checkpoint_folder
 
@@ -40,13 +40,22 @@ def segmenter() -> Segmenter:
 
 @pytest.mark.parametrize(
     ("given", "wanted"),
-    [("cpu", ("cpu",)), ("tensorrt,cuda,cpu", ("tensorrt", "cuda", "cpu")), ([" cuda", "cpu"], ("cuda", "cpu")), ("cpu,cpu", ("cpu",))],
+    [
+        ("cpu", ("cpu",)),
+        ("tensorrt,cuda,cpu", ("tensorrt", "cuda", "cpu")),
+        ([" cuda", "cpu"], ("cuda", "cpu")),
+        ("cpu,cpu", ("cpu",)),
+    ],
 )
-def test_providers_come_as_a_list_with_commas_or_a_sequence(given: Any, wanted: tuple[str, ...]) -> None:
+def test_providers_come_as_a_list_with_commas_or_a_sequence(
+    given: Any, wanted: tuple[str, ...]
+) -> None:
     assert provider_list(given) == wanted
 
 
-def test_a_provider_that_is_missing_gives_way_to_the_next_and_that_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_provider_that_is_missing_gives_way_to_the_next_and_that_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with caplog.at_level(logging.WARNING):
         segmenter = Segmenter.from_pretrained(provider="tensorrt,cuda,cpu", threads=1)
     assert segmenter.provider == "cpu"
@@ -60,19 +69,31 @@ def test_nothing_is_said_of_a_fallback_where_there_is_none(segmenter: Segmenter)
 
 
 def test_every_provider_of_a_list_that_cannot_be_used_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"'tensorrt' needs .*'cuda' needs .*put onnxruntime-gpu in place of onnxruntime"):
+    with pytest.raises(
+        ConfigError,
+        match=r"'tensorrt' needs .*'cuda' needs .*put onnxruntime-gpu in place of onnxruntime",
+    ):
         Segmenter.from_pretrained(provider="tensorrt,cuda")
 
 
 class Sessions:
     """Stands in for `InferenceSession` on a machine whose ONNX Runtime has all providers; only those in `working` start."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *working: str, raising: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, *working: str, raising: tuple[str, ...] = ()
+    ) -> None:
         self.made: list[dict[str, Any]] = []
         true_session = onnxruntime.InferenceSession
 
-        def make(path: Path, options: Any, providers: list[tuple[str, dict[str, str]]], enable_fallback: int) -> Any:
-            self.made.append({"graph": path.stem, "providers": providers, "enable_fallback": enable_fallback})
+        def make(
+            path: Path,
+            options: Any,
+            providers: list[tuple[str, dict[str, str]]],
+            enable_fallback: int,
+        ) -> Any:
+            self.made.append(
+                {"graph": path.stem, "providers": providers, "enable_fallback": enable_fallback}
+            )
             if providers[0][0] in raising:
                 raise RuntimeError("no kernel image is available\nfor this device")
             session = true_session(path, options, providers=["CPUExecutionProvider"])
@@ -84,14 +105,18 @@ class Sessions:
         monkeypatch.setattr(onnxruntime, "InferenceSession", make)
 
 
-def test_a_gpu_is_set_up_for_every_graph_with_its_options_and_the_cpu_behind_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_gpu_is_set_up_for_every_graph_with_its_options_and_the_cpu_behind_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     sessions = Sessions(monkeypatch, *ALL)
     cache = tmp_path / "cache" / "engines"
     assert OnnxEngine(FOLDER, "tensorrt,cpu", engine_cache=cache).provider == "tensorrt"
     assert cache.is_dir()
     assert [made["graph"] for made in sessions.made] == list(PARTS)
     for made in sessions.made:
-        assert made["enable_fallback"] == 0  # or ONNX Runtime would fall back by itself, and print that it does
+        assert (
+            made["enable_fallback"] == 0
+        )  # or ONNX Runtime would fall back by itself, and print that it does
         assert [name for name, _ in made["providers"]] == ALL
         assert made["providers"][0][1]["trt_engine_cache_path"] == str(cache)
 
@@ -100,12 +125,17 @@ def test_a_provider_whose_libraries_are_missing_gives_way(monkeypatch: pytest.Mo
     Sessions(monkeypatch, "CPUExecutionProvider")  # ONNX Runtime leaves out what does not start
     engine = OnnxEngine(FOLDER, "cuda,cpu")
     assert engine.provider == "cpu"
-    assert engine.fallback == "CUDAExecutionProvider did not start: its libraries (CUDA, cuDNN, TensorRT) are missing or do not match it"
+    assert (
+        engine.fallback
+        == "CUDAExecutionProvider did not start: its libraries (CUDA, cuDNN, TensorRT) are missing or do not match it"
+    )
     with pytest.raises(ConfigError, match="^CUDAExecutionProvider did not start"):
         OnnxEngine(FOLDER, "cuda")
 
 
-def test_a_provider_that_cannot_load_a_graph_gives_way_and_the_last_one_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_provider_that_cannot_load_a_graph_gives_way_and_the_last_one_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     Sessions(monkeypatch, *ALL, raising=("TensorrtExecutionProvider",))
     engine = OnnxEngine(FOLDER, "tensorrt,cpu")
     assert engine.provider == "cpu"
@@ -115,7 +145,9 @@ def test_a_provider_that_cannot_load_a_graph_gives_way_and_the_last_one_is_an_er
         OnnxEngine(FOLDER, "tensorrt")
 
 
-def test_tensorrt_computes_in_the_precision_and_keeps_engines_and_timings_only_where_asked(tmp_path: Path) -> None:
+def test_tensorrt_computes_in_the_precision_and_keeps_engines_and_timings_only_where_asked(
+    tmp_path: Path,
+) -> None:
     def options(precision: str, cache: Path | None = None) -> dict[str, str]:
         (name, given), *_ = session_providers("tensorrt", ALL, precision, cache)
         assert name == "TensorrtExecutionProvider"
@@ -140,12 +172,17 @@ def test_cuda_picks_its_kernels_the_same_way_every_time_and_fp32_means_fp32() ->
 
 
 def test_operators_that_tensorrt_lacks_go_to_the_cpu_where_there_is_no_cuda() -> None:
-    assert [name for name, _ in session_providers("tensorrt", [ALL[0], ALL[2]], "fp32", None)] == [ALL[0], ALL[2]]
+    assert [name for name, _ in session_providers("tensorrt", [ALL[0], ALL[2]], "fp32", None)] == [
+        ALL[0],
+        ALL[2],
+    ]
 
 
 def test_an_engine_cache_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"the engine cache .*file/engines cannot be made: Not a directory"):
+    with pytest.raises(
+        ConfigError, match=r"the engine cache .*file/engines cannot be made: Not a directory"
+    ):
         Segmenter.from_pretrained(engine_cache=tmp_path / "file" / "engines")
 
 
@@ -154,7 +191,8 @@ def test_an_engine_cache_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 def test_a_precision_without_graphs_says_which_command_makes_them() -> None:
     with pytest.raises(
-        ModelError, match=r"missing .*/onnx/fp16/image_encoder\.onnx: .*camseg export --model \S+ --precision fp16 makes it"
+        ModelError,
+        match=r"missing .*/onnx/fp16/image_encoder\.onnx: .*camseg export --model \S+ --precision fp16 makes it",
     ):
         Segmenter.from_pretrained(precision="fp16")
 
@@ -183,14 +221,20 @@ def test_auto_takes_the_best_that_the_folder_has_for_the_provider(
 
 
 def test_a_fallback_takes_the_graphs_that_suit_the_provider_that_starts(tmp_path: Path) -> None:
-    segmenter = Segmenter.from_pretrained(with_precisions(tmp_path, "fp16", "int8"), provider="cuda,cpu")
+    segmenter = Segmenter.from_pretrained(
+        with_precisions(tmp_path, "fp16", "int8"), provider="cuda,cpu"
+    )
     assert (segmenter.provider, segmenter.precision) == ("cpu", "int8")
 
 
-def test_int8_on_a_gpu_is_told_what_to_choose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_int8_on_a_gpu_is_told_what_to_choose(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ALL)
     with pytest.raises(ConfigError, match="int8 graphs are made for CPUs.*cuda.*choose fp16"):
-        Segmenter.from_pretrained(with_precisions(tmp_path, "int8"), provider="cuda", precision="int8")
+        Segmenter.from_pretrained(
+            with_precisions(tmp_path, "int8"), provider="cuda", precision="int8"
+        )
 
 
 def first_number(seed: int) -> np.float32:
@@ -200,17 +244,25 @@ def first_number(seed: int) -> np.float32:
 def test_a_fused_graph_is_used_where_the_checkpoint_has_it(tmp_path: Path) -> None:
     folder = without_graphs(tmp_path)
     write_fused(folder, Fused("ddim", 4))
-    result = Segmenter.from_pretrained(folder, sampler="ddim", steps=4, seed=3, temperature=0.5).segment(FRAMES[0])
+    result = Segmenter.from_pretrained(
+        folder, sampler="ddim", steps=4, seed=3, temperature=0.5
+    ).segment(FRAMES[0])
     assert list(result.timings) == ["preprocess", "network", "postprocess"]
     assert (result.mask == 13).all()
     sharpness = load_config(folder / "config.json").sharpness
-    assert result.confidence == pytest.approx(0.5 * sharpness * first_number(3))  # ddim scales the noise that it starts from
+    assert result.confidence == pytest.approx(
+        0.5 * sharpness * first_number(3)
+    )  # ddim scales the noise that it starts from
     for other in ({"steps": 5}, {"eta": 0.5}, {"sampler": "dpm_solver"}, {"sampler": "ancestral"}):
-        with pytest.raises(ModelError, match=r"missing .*image_encoder\.onnx"):  # so the parts are what would run
+        with pytest.raises(
+            ModelError, match=r"missing .*image_encoder\.onnx"
+        ):  # so the parts are what would run
             Segmenter.from_pretrained(folder, **{"sampler": "ddim", "steps": 4} | other)
 
 
-def test_one_step_is_one_step_whatever_the_steps_and_takes_its_noise_as_it_is(tmp_path: Path) -> None:
+def test_one_step_is_one_step_whatever_the_steps_and_takes_its_noise_as_it_is(
+    tmp_path: Path,
+) -> None:
     folder = without_graphs(tmp_path)
     write_fused(folder, Fused("one_step", 1))
     config = json.loads((folder / "config.json").read_text())
@@ -223,7 +275,10 @@ def test_one_step_is_one_step_whatever_the_steps_and_takes_its_noise_as_it_is(tm
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("ancestral:4", "sampler 'ancestral' cannot be fused into one graph; choose one of one_step, ddim, dpm_solver"),
+        (
+            "ancestral:4",
+            "sampler 'ancestral' cannot be fused into one graph; choose one of one_step, ddim, dpm_solver",
+        ),
         ("ddim:four", "fused graph 'ddim:four' is not SAMPLER:STEPS, as in ddim:4"),
         ("ddim:0", "steps is 0; a fused graph has at least 1"),
         ("one_step:3", "one_step has one step, not 3"),
@@ -239,27 +294,47 @@ def test_fused_graphs_are_named_by_sampler_and_steps() -> None:
     assert Fused.parse("dpm_solver:12").name == "fused_dpm_solver_12"
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("onnx/*/*.onnx")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+@pytest.mark.parametrize(
+    "path", sorted(FOLDER.glob("onnx/*/*.onnx")), ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
 def test_the_bundled_graphs_ask_for_no_newer_runtime_than_the_package_does(path: Path) -> None:
     """ONNX Runtime 1.17 reads format 9 and operator set 20, and has no DepthToSpace for bytes."""
     graph = onnx.load(path)
     assert graph.ir_version <= 9
     assert [(opset.domain, opset.version) for opset in graph.opset_import] == [("", 20)]
-    types = {value.name: value.type.tensor_type.elem_type for value in onnx.shape_inference.infer_shapes(graph).graph.value_info}
-    assert all(types[node.output[0]] == TensorProto.FLOAT for node in graph.graph.node if node.op_type == "DepthToSpace")
+    types = {
+        value.name: value.type.tensor_type.elem_type
+        for value in onnx.shape_inference.infer_shapes(graph).graph.value_info
+    }
+    assert all(
+        types[node.output[0]] == TensorProto.FLOAT
+        for node in graph.graph.node
+        if node.op_type == "DepthToSpace"
+    )
 
 
 def test_the_graphs_take_and_give_what_their_users_rely_on() -> None:
     def ends(part: str) -> tuple[dict[str, tuple[str, int]], dict[str, tuple[str, int]]]:
-        session = onnxruntime.InferenceSession(graph_path(FOLDER, "fp32", part), providers=["CPUExecutionProvider"])
-        given, got = ({each.name: (each.type, len(each.shape)) for each in side} for side in (session.get_inputs(), session.get_outputs()))
+        session = onnxruntime.InferenceSession(
+            graph_path(FOLDER, "fp32", part), providers=["CPUExecutionProvider"]
+        )
+        given, got = (
+            {each.name: (each.type, len(each.shape)) for each in side}
+            for side in (session.get_inputs(), session.get_outputs())
+        )
         return given, got
 
     floats = "tensor(float)"
     maps = {"features": (floats, 4), "features_4": (floats, 4), "features_8": (floats, 4)}
     assert ends("image_encoder") == ({"image": ("tensor(uint8)", 4)}, maps)
-    assert ends("transformer") == (maps | {"mask": (floats, 3), "hidden": ("tensor(bool)", 2)}, {"condition": (floats, 3)})
-    assert ends("denoiser") == ({"tokens": (floats, 2), "step": ("tensor(int64)", 1), "condition": (floats, 2)}, {"output": (floats, 2)})
+    assert ends("transformer") == (
+        maps | {"mask": (floats, 3), "hidden": ("tensor(bool)", 2)},
+        {"condition": (floats, 3)},
+    )
+    assert ends("denoiser") == (
+        {"tokens": (floats, 2), "step": ("tensor(int64)", 1), "condition": (floats, 2)},
+        {"output": (floats, 2)},
+    )
     given = {"latents": (floats, 5), "sharpness": (floats, 0)}
     assert ends("decoder") == (given, {"mask": ("tensor(uint8)", 3), "confidence": (floats, 3)})
 
@@ -272,7 +347,11 @@ def test_the_transformer_hears_what_is_known_and_hiding_everything_is_the_defaul
     mask = np.random.default_rng(0).standard_normal((1, tokens, 128), np.float32)
     nothing, everything_hidden, half_known = (
         engine.conditions(features, *known).numpy()
-        for known in ((), (mask, np.ones((1, tokens), np.bool_)), (mask, np.arange(tokens)[None] % 2 == 0))
+        for known in (
+            (),
+            (mask, np.ones((1, tokens), np.bool_)),
+            (mask, np.arange(tokens)[None] % 2 == 0),
+        )
     )
     assert np.array_equal(nothing, everything_hidden)
     assert not np.allclose(nothing, half_known, atol=0.1)
@@ -302,7 +381,9 @@ def test_sharpness_changes_the_confidence_and_not_the_mask(segmenter: Segmenter)
     assert softer.confidence.mean() < plain.confidence.mean() - 0.05
 
 
-def test_a_configuration_from_before_sharpness_loads_and_one_that_makes_no_sense_does_not(tmp_path: Path) -> None:
+def test_a_configuration_from_before_sharpness_loads_and_one_that_makes_no_sense_does_not(
+    tmp_path: Path,
+) -> None:
     content = json.loads((FOLDER / "config.json").read_text())
     content.pop("sharpness", None)
     path = tmp_path / "config.json"
@@ -319,7 +400,12 @@ def test_a_configuration_from_before_sharpness_loads_and_one_that_makes_no_sense
 @pytest.mark.parametrize(("sampler", "steps", "eta"), [("one_step", 1, 0.0), ("ddim", 2, 1.0)])
 def test_frames_in_a_batch_get_what_they_get_alone(sampler: str, steps: int, eta: float) -> None:
     segmenter = Segmenter.from_pretrained(sampler=sampler, steps=steps, eta=eta, threads=1)
-    frames = [FRAMES[0][:128, :160], FRAMES[1][:96, :64], FRAMES[2][:128, :160], FRAMES[0][:100, :160]]  # all but the second padded alike
+    frames = [
+        FRAMES[0][:128, :160],
+        FRAMES[1][:96, :64],
+        FRAMES[2][:128, :160],
+        FRAMES[0][:100, :160],
+    ]  # all but the second padded alike
     results = segmenter.segment_batch(frames)
     for frame, together in zip(frames, results, strict=True):
         alone = segmenter.segment(frame)
@@ -330,7 +416,12 @@ def test_frames_in_a_batch_get_what_they_get_alone(sampler: str, steps: int, eta
 
 
 def test_ddims_share_of_noise_is_passed_on() -> None:
-    masks = [Segmenter.from_pretrained(sampler="ddim", steps=3, eta=eta, threads=1).segment(FRAMES[0]).confidence for eta in (0.0, 1.0)]
+    masks = [
+        Segmenter.from_pretrained(sampler="ddim", steps=3, eta=eta, threads=1)
+        .segment(FRAMES[0])
+        .confidence
+        for eta in (0.0, 1.0)
+    ]
     assert not np.array_equal(*masks)
 
 
@@ -352,20 +443,32 @@ def test_page_locked_buffers_are_used_again_and_results_are_copies() -> None:
     devices = onnxruntime.get_ep_devices()
     info = devices[0].memory_info(onnxruntime.OrtDeviceMemoryType.DEFAULT)
     buffers = HostBuffers(info, onnxruntime.OrtValue.ortvalue_from_shape_and_type)
-    session = onnxruntime.InferenceSession(graph_path(FOLDER, "fp32", "decoder"), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        graph_path(FOLDER, "fp32", "decoder"), providers=["CPUExecutionProvider"]
+    )
     buffered, plain = BoundGraph(session, "cpu", buffers), BoundGraph(session, "cpu")
     random = np.random.default_rng(0)
-    inputs = [{"latents": random.standard_normal((1, 1, 8, 8, 8), np.float32), "sharpness": np.array(1.0, np.float32)} for _ in range(3)]
+    inputs = [
+        {
+            "latents": random.standard_normal((1, 1, 8, 8, 8), np.float32),
+            "sharpness": np.array(1.0, np.float32),
+        }
+        for _ in range(3)
+    ]
     found = [buffered.fetch(each) for each in inputs]
     for each, ours in zip(inputs, found, strict=True):
         for one, other in zip(ours, plain.fetch(each), strict=True):
             assert np.array_equal(one, other)
-    assert buffers.get("latents", (1, 1, 8, 8, 8), np.float32) is buffers.get("latents", (1, 1, 8, 8, 8), np.float32)
+    assert buffers.get("latents", (1, 1, 8, 8, 8), np.float32) is buffers.get(
+        "latents", (1, 1, 8, 8, 8), np.float32
+    )
 
 
 def test_without_page_locked_memory_frames_go_without() -> None:
     assert HostBuffers.of(onnxruntime, ["CUDAExecutionProvider"]) is None
-    assert HostBuffers.of(object(), ["CUDAExecutionProvider"]) is None  # an ONNX Runtime from before
+    assert (
+        HostBuffers.of(object(), ["CUDAExecutionProvider"]) is None
+    )  # an ONNX Runtime from before
 
 
 # the command line
@@ -374,14 +477,26 @@ def test_without_page_locked_memory_frames_go_without() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["segment", ".", "--provider", "cuda,npu"], "unknown provider 'npu'; choose one of cpu, cuda, tensorrt"),
-        (["segment", ".", "--provider", "cuda"], "provider 'cuda' needs ONNX Runtime's CUDAExecutionProvider"),
+        (
+            ["segment", ".", "--provider", "cuda,npu"],
+            "unknown provider 'npu'; choose one of cpu, cuda, tensorrt",
+        ),
+        (
+            ["segment", ".", "--provider", "cuda"],
+            "provider 'cuda' needs ONNX Runtime's CUDAExecutionProvider",
+        ),
         (["segment", ".", "--precision", "int4"], "invalid choice: 'int4'"),
         (["segment", ".", "--precision", "fp16"], "camseg export --model"),
         (["segment", ".", "--temperature", "-1"], "'-1' is not a number from 0 up"),
         (["segment", ".", "--eta", "2"], "'2' is not a number from 0 to 1"),
-        (["build-engine", "--size", "480x360", "--engine-cache", "CACHE"], "needs ONNX Runtime's TensorrtExecutionProvider"),
-        (["build-engine", "--size", "480", "--engine-cache", "CACHE"], "'480' is not a size as in 480x360"),
+        (
+            ["build-engine", "--size", "480x360", "--engine-cache", "CACHE"],
+            "needs ONNX Runtime's TensorrtExecutionProvider",
+        ),
+        (
+            ["build-engine", "--size", "480", "--engine-cache", "CACHE"],
+            "'480' is not a size as in 480x360",
+        ),
         (["build-engine", "--engine-cache", "CACHE"], "--size"),
         (["export", "--fused", "ancestral:3"], "'ancestral' cannot be fused into one graph"),
         (["export", "--precision", "int8"], "name a data set with --data ROOT"),
@@ -403,10 +518,15 @@ def test_engines_are_built_for_every_size_and_counted(
 ) -> None:
     """With the CPU in TensorRT's place, as there is none here."""
     sessions = Sessions(monkeypatch, *ALL)
-    monkeypatch.setattr("camseg_core.runtime.engine_onnx.BoundGraph", lambda session, device, buffers: BoundGraph(session, "cpu"))
+    monkeypatch.setattr(
+        "camseg_core.runtime.onnx_engine.BoundGraph",
+        lambda session, device, buffers: BoundGraph(session, "cpu"),
+    )
     (tmp_path / "one.engine").write_bytes(b"0" * 2_000_000)
     main(["build-engine", "--size", "96x64", "--size", "64x32", "--engine-cache", str(tmp_path)])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["96x64", "64x32", str(tmp_path)]
     assert lines[-1].endswith(": 1 files, 2 MB, for camseg-lite in fp32")
-    assert {name for made in sessions.made for name, _ in made["providers"][:1]} == {"TensorrtExecutionProvider"}
+    assert {name for made in sessions.made for name, _ in made["providers"][:1]} == {
+        "TensorrtExecutionProvider"
+    }

@@ -11,11 +11,10 @@ import pytest
 
 from camseg_core.data.sample import Sample
 from camseg_core.errors import DataError
-from camseg_core.evaluation.boundary import BoundaryF1
 from camseg_core.evaluation.calibration import Calibration
-from camseg_core.evaluation.latency import Latency
-from camseg_core.evaluation.metrics import Confusion, frequency_groups, scores
-from camseg_core.evaluation.scoring import evaluate
+from camseg_core.evaluation.metrics import BoundaryF1, Confusion, frequency_groups, scores
+from camseg_core.evaluation.scorer import evaluate
+from camseg_core.evaluation.timing import Latency
 from camseg_core.labels import UNLABELLED, cityscapes_labels
 from camseg_core.runtime import Segmentation
 
@@ -32,7 +31,9 @@ def split(column: int) -> npt.NDArray[np.uint8]:
     return ids
 
 
-def boundary_f1(label: npt.NDArray[np.uint8], prediction: npt.NDArray[np.uint8], pixels: float, classes: int = 2) -> list[float]:
+def boundary_f1(
+    label: npt.NDArray[np.uint8], prediction: npt.NDArray[np.uint8], pixels: float, classes: int = 2
+) -> list[float]:
     """F1 per class of one frame, with a tolerance in pixels."""
     return BoundaryF1(classes, pixels / math.hypot(*label.shape)).add(label, prediction).tolist()
 
@@ -78,7 +79,9 @@ def test_without_a_labelled_pixel_there_is_no_mean() -> None:
         ([3, 0], ["frequent", None]),
     ],
 )
-def test_groups_are_thirds_of_the_classes_that_occur(pixels: list[int], groups: list[str | None]) -> None:
+def test_groups_are_thirds_of_the_classes_that_occur(
+    pixels: list[int], groups: list[str | None]
+) -> None:
     ids = np.repeat(np.arange(len(pixels)), pixels)
     assert frequency_groups(confusion_of(ids.tolist(), ids.tolist(), len(pixels))) == groups
 
@@ -97,10 +100,14 @@ def test_boundary_f1_of_a_mask_that_is_half_right_by_hand() -> None:
     prediction = split(10)
     prediction[10:] = split(15)[10:]
     # class 0: of the mask's 24 boundary pixels 11 are near the label's 20, and of those 11 are near the mask's
-    assert boundary_f1(split(10), prediction, 1)[0] == pytest.approx(2 * (11 / 24) * (11 / 20) / (11 / 24 + 11 / 20))
+    assert boundary_f1(split(10), prediction, 1)[0] == pytest.approx(
+        2 * (11 / 24) * (11 / 20) / (11 / 24 + 11 / 20)
+    )
 
 
-def test_a_class_without_boundary_has_no_boundary_score_and_one_in_the_mask_alone_scores_none() -> None:
+def test_a_class_without_boundary_has_no_boundary_score_and_one_in_the_mask_alone_scores_none() -> (
+    None
+):
     plain = np.zeros((SIDE, SIDE), np.uint8)
     assert np.isnan(boundary_f1(plain, plain, 2, 3)).all()
     with_spot = plain.copy()
@@ -129,7 +136,14 @@ def test_boundary_scores_agree_with_a_naive_search() -> None:
     def outline(ids: npt.NDArray[np.uint8], c: int, others: Iterable[int]) -> list[tuple[int, int]]:
         steps = ((0, 1), (1, 0), (0, -1), (-1, 0))
         inside = [(y, x) for y, x in np.ndindex(ids.shape) if ids[y, x] == c]
-        return [(y, x) for y, x in inside if any((y + i, x + j) in np.ndindex(ids.shape) and ids[y + i, x + j] in others for i, j in steps)]
+        return [
+            (y, x)
+            for y, x in inside
+            if any(
+                (y + i, x + j) in np.ndindex(ids.shape) and ids[y + i, x + j] in others
+                for i, j in steps
+            )
+        ]
 
     def share(of: list[tuple[int, int]], near: list[tuple[int, int]]) -> float:
         return sum(any(math.dist(a, b) <= reach for b in near) for a in of) / len(of) if of else 1.0
@@ -140,7 +154,10 @@ def test_boundary_scores_agree_with_a_naive_search() -> None:
         void = list(zip(*np.nonzero(label == VOID), strict=True))
         for c in range(3):
             truth, found = (outline(ids, c, {0, 1, 2} - {c}) for ids in (label, prediction))
-            counted = [[at for at in side if all(math.dist(at, v) > reach for v in void)] for side in (truth, found)]
+            counted = [
+                [at for at in side if all(math.dist(at, v) > reach for v in void)]
+                for side in (truth, found)
+            ]
             precision, recall = share(counted[1], truth), share(counted[0], found)
             expected = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
             if any(counted):
@@ -182,7 +199,11 @@ def test_latency_is_the_sum_of_the_stages() -> None:
     for i in range(5):
         latency.add({"first": float(i), "second": 10.0})
     assert latency.frames_ms == [10, 11, 12, 13, 14]
-    assert (latency.total().p50, latency.stages()["first"].p50, latency.stages()["second"].p95) == (12, 2, 10)
+    assert (latency.total().p50, latency.stages()["first"].p50, latency.stages()["second"].p95) == (
+        12,
+        2,
+        10,
+    )
 
 
 class Painter:
@@ -191,13 +212,19 @@ class Painter:
     name, provider, precision = "painter", "cpu", "fp32"
 
     def segment(self, rgb: npt.NDArray[np.uint8]) -> Segmentation:
-        return Segmentation(rgb[..., 0].copy(), (rgb[..., 1] / 100).astype(np.float32), {"paint": 2.0, "dry": 1.0})
+        return Segmentation(
+            rgb[..., 0].copy(), (rgb[..., 1] / 100).astype(np.float32), {"paint": 2.0, "dry": 1.0}
+        )
 
 
 def sample(name: str, label: list[int], mask: list[int], confidence: int = 80) -> Sample:
     """Rows of four pixels each, one per entry."""
     rows = np.array([mask, [confidence] * len(mask), [0] * len(mask)], np.uint8)
-    return Sample(np.repeat(rows.T[:, None], 4, axis=1), np.repeat(np.array(label, np.uint8)[:, None], 4, axis=1), name)
+    return Sample(
+        np.repeat(rows.T[:, None], 4, axis=1),
+        np.repeat(np.array(label, np.uint8)[:, None], 4, axis=1),
+        name,
+    )
 
 
 ROAD, SKY, CAR, TRUCK = 0, 10, 13, 14
@@ -226,18 +253,26 @@ def test_scores_over_frames_by_hand() -> None:
 def test_every_frame_has_its_line_and_the_telling_ones_are_shown() -> None:
     result = evaluate(Painter(), FRAMES, LABELS)
     assert [frame.name for frame in result.frames] == ["half", "right", "wrong", "void"]
-    assert [frame.mean_iou for frame in result.frames[:3]] == pytest.approx([(1 / 2 + 2 / 3) / 2, 1, 0])
+    assert [frame.mean_iou for frame in result.frames[:3]] == pytest.approx(
+        [(1 / 2 + 2 / 3) / 2, 1, 0]
+    )
     assert [frame.pixel_accuracy for frame in result.frames[:3]] == [3 / 4, 1, 0]
     assert math.isnan(result.frames[3].mean_iou)
     assert math.isnan(result.frames[3].pixel_accuracy)
     assert [frame.latency_ms for frame in result.frames] == [3] * 4
     assert [frame.name for frame in result.worst_first()] == ["wrong", "half", "right"]
-    assert [(each.rank, each.score.name) for each in result.shown] == [("best", "right"), ("median", "half"), ("worst", "wrong")]
+    assert [(each.rank, each.score.name) for each in result.shown] == [
+        ("best", "right"),
+        ("median", "half"),
+        ("worst", "wrong"),
+    ]
     assert result.shown[0].mask[:, 0].tolist() == [SKY, ROAD, CAR, ROAD]
 
 
 def test_labels_that_are_not_scored_are_void_and_such_predictions_wrong() -> None:
-    result = evaluate(Painter(), [sample("a", [TRUCK, ROAD, ROAD, ROAD], [ROAD, ROAD, ROAD, TRUCK])], LABELS)
+    result = evaluate(
+        Painter(), [sample("a", [TRUCK, ROAD, ROAD, ROAD], [ROAD, ROAD, ROAD, TRUCK])], LABELS
+    )
     assert result.pixel_accuracy == pytest.approx(2 / 3)
     assert result.classes[1].precision == 1
     assert result.shown[0].label[:, 0].tolist() == [VOID, ROAD, ROAD, ROAD]
@@ -246,7 +281,10 @@ def test_labels_that_are_not_scored_are_void_and_such_predictions_wrong() -> Non
 
 def test_few_frames_are_shown_once_each() -> None:
     assert [each.rank for each in evaluate(Painter(), FRAMES[:1], LABELS).shown] == ["best"]
-    assert [each.rank for each in evaluate(Painter(), FRAMES[:2], LABELS).shown] == ["best", "worst"]
+    assert [each.rank for each in evaluate(Painter(), FRAMES[:2], LABELS).shown] == [
+        "best",
+        "worst",
+    ]
 
 
 def test_frames_bound_what_is_read_and_progress_sees_it_all() -> None:
@@ -292,7 +330,10 @@ def test_frames_are_let_go_of() -> None:
     [
         ([], "no frames"),
         ([FRAMES[3]], r"none of the 1 frames has a pixel labelled .*sky, road, car"),
-        ([Sample(FRAMES[0].image, FRAMES[0].label[:2], "odd")], r"label of odd is \(2, 4\), but its image \(4, 4\)"),
+        (
+            [Sample(FRAMES[0].image, FRAMES[0].label[:2], "odd")],
+            r"label of odd is \(2, 4\), but its image \(4, 4\)",
+        ),
     ],
 )
 def test_what_cannot_be_evaluated_is_told(samples: list[Sample], message: str) -> None:

@@ -14,19 +14,19 @@ from camvid_folder import write_camvid
 from lite import tiny_lite
 from onnx import TensorProto
 
-from camseg_core.cli import main
-from camseg_core.data.camvid import CamVid
+from camseg_core.cli.main import main
+from camseg_core.data.sets.camvid import CamVid
 from camseg_core.errors import ConfigError, DataError, ModelError
+from camseg_core.export import Scores, export_onnx, trace_all
+from camseg_core.export import check as scoring
+from camseg_core.export.check import SIZES, Tolerance, check
+from camseg_core.export.parts import decoder_module, parts_of
+from camseg_core.export.torch_engine import TorchEngine
+from camseg_core.export.trace import Traced, trace
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime import Sampling, Segmenter
-from camseg_core.runtime.engine_onnx import OnnxEngine
-from camseg_core.runtime.export import Scores, export_onnx, trace_all
-from camseg_core.runtime.export import score as scoring
-from camseg_core.runtime.export.check import SIZES, Tolerance, check
-from camseg_core.runtime.export.engine_torch import TorchEngine
-from camseg_core.runtime.export.parts import decoder_module, parts_of
-from camseg_core.runtime.export.trace import Traced, trace
 from camseg_core.runtime.graphs import PARTS, Fused, graph_path
+from camseg_core.runtime.onnx_engine import OnnxEngine
 
 pytestmark = pytest.mark.slow
 SIZE = (64, 96)
@@ -50,7 +50,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory, traced: list[Traced], data:
     val = list(CamVid(data, "val"))
     for precision in ("fp32", "fp16", "int8"):
         exported = export_onnx(
-            tiny_lite(), folder, precision, traced=traced, calibration=list(CamVid(data, "train")), scores=Scores(tiny_lite(), val)
+            tiny_lite(),
+            folder,
+            precision,
+            traced=traced,
+            calibration=list(CamVid(data, "train")),
+            scores=Scores(tiny_lite(), val),
         )
         assert list(exported.mean_iou) == ["one_step:1", "ddim:10", "fused_ddim_2"]
         assert list(exported.sizes) == list(exported.differences) == [*PARTS, "fused_ddim_2"]
@@ -59,27 +64,47 @@ def folder(tmp_path_factory: pytest.TempPathFactory, traced: list[Traced], data:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize(("sampler", "steps"), [("one_step", 1), ("ddim", 2), ("dpm_solver", 2)])
-def test_masks_are_torchs(folder: Path, data: Path, precision: str, sampler: str, steps: int) -> None:
+def test_masks_are_torchs(
+    folder: Path, data: Path, precision: str, sampler: str, steps: int
+) -> None:
     model, image = tiny_lite(), CamVid(data, "val")[0].image
-    expected = Segmenter(model.config, model.labels, TorchEngine(model), Sampling(sampler, steps)).segment(image)
-    found = Segmenter.from_pretrained(folder, precision=precision, sampler=sampler, steps=steps, threads=1).segment(image)
+    expected = Segmenter(
+        model.config, model.labels, TorchEngine(model), Sampling(sampler, steps)
+    ).segment(image)
+    found = Segmenter.from_pretrained(
+        folder, precision=precision, sampler=sampler, steps=steps, threads=1
+    ).segment(image)
     assert ("network" in found.timings) == (sampler == "ddim")
     # of random weights, neither classes nor their probabilities differ much, and many pixels are near a tie
-    assert (found.mask == expected.mask).mean() > {"fp32": 0.995, "fp16": 0.97, "int8": 0.7}[precision]
-    assert np.abs(found.confidence - expected.confidence).max() < {"fp32": 1e-3, "fp16": 1e-2, "int8": 0.2}[precision]
+    assert (found.mask == expected.mask).mean() > {"fp32": 0.995, "fp16": 0.97, "int8": 0.7}[
+        precision
+    ]
+    assert (
+        np.abs(found.confidence - expected.confidence).max()
+        < {"fp32": 1e-3, "fp16": 1e-2, "int8": 0.2}[precision]
+    )
 
 
 def test_a_fused_graph_gives_what_the_parts_give(folder: Path, data: Path) -> None:
     model, image = tiny_lite(), CamVid(data, "val")[1].image
-    parts = Segmenter(model.config, model.labels, OnnxEngine(folder, precision="fp32"), Sampling("ddim", 2, 0.7, seed=5)).segment(image)
-    fused = Segmenter.from_pretrained(folder, precision="fp32", sampler="ddim", steps=2, temperature=0.7, seed=5).segment(image)
+    parts = Segmenter(
+        model.config,
+        model.labels,
+        OnnxEngine(folder, precision="fp32"),
+        Sampling("ddim", 2, 0.7, seed=5),
+    ).segment(image)
+    fused = Segmenter.from_pretrained(
+        folder, precision="fp32", sampler="ddim", steps=2, temperature=0.7, seed=5
+    ).segment(image)
     assert list(fused.timings) == ["preprocess", "network", "postprocess"]
     assert (fused.mask == parts.mask).mean() > 0.999
     assert fused.confidence == pytest.approx(parts.confidence, abs=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_what_goes_in_and_comes_out_is_the_same_in_every_precision(folder: Path, precision: str) -> None:
+def test_what_goes_in_and_comes_out_is_the_same_in_every_precision(
+    folder: Path, precision: str
+) -> None:
     def ends(chosen: str, graph: str) -> list[tuple[str, int, int]]:
         content = onnx.load(graph_path(folder, chosen, graph)).graph
         tensors = [(each.name, each.type.tensor_type) for each in (*content.input, *content.output)]
@@ -94,20 +119,30 @@ def test_fp16_graphs_compute_in_fp16_and_int8_graphs_in_int8(folder: Path) -> No
         return [node.op_type for node in onnx.load(graph_path(folder, precision, part)).graph.node]
 
     for part in PARTS:
-        weights = {weight.data_type for weight in onnx.load(graph_path(folder, "fp16", part)).graph.initializer if len(weight.dims) > 1}
+        weights = {
+            weight.data_type
+            for weight in onnx.load(graph_path(folder, "fp16", part)).graph.initializer
+            if len(weight.dims) > 1
+        }
         assert TensorProto.FLOAT16 in weights, part
         assert "QuantizeLinear" in nodes("int8", part), part
         assert "QuantizeLinear" not in nodes("fp32", part), part
-    assert not any(b"modules.py" in path.read_bytes() for path in (folder / "onnx").rglob("*.onnx"))  # no paths of this machine
+    assert not any(
+        b"modules.py" in path.read_bytes() for path in (folder / "onnx").rglob("*.onnx")
+    )  # no paths of this machine
 
 
 def test_the_attention_stays_in_floats(folder: Path) -> None:
     graph = onnx.load(graph_path(folder, "int8", "transformer")).graph
     made_by = {output: node.op_type for node in graph.node for output in node.output}
     softmax = {node.output[0] for node in graph.node if node.op_type == "Softmax"}
-    products = [node for node in graph.node if node.op_type == "MatMul" and softmax & set(node.input)]
+    products = [
+        node for node in graph.node if node.op_type == "MatMul" and softmax & set(node.input)
+    ]
     assert products
-    assert not any(made_by.get(name) == "DequantizeLinear" for node in products for name in node.input)
+    assert not any(
+        made_by.get(name) == "DequantizeLinear" for node in products for name in node.input
+    )
 
 
 def test_a_variant_that_loses_too_much_is_refused_and_the_old_one_stays(
@@ -115,13 +150,24 @@ def test_a_variant_that_loses_too_much_is_refused_and_the_old_one_stays(
 ) -> None:
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     monkeypatch.setattr(scoring, "LARGEST_LOSS", -1.0)
-    with pytest.raises(ModelError, match=r"fp16 with one_step:1 scores mIoU 0\.\d+ on 3 frames, the model in torch 0\.\d+: more than"):
-        export_onnx(tiny_lite(), folder, "fp16", traced=traced[:4], scores=Scores(tiny_lite(), list(CamVid(data, "val"))))
+    with pytest.raises(
+        ModelError,
+        match=r"fp16 with one_step:1 scores mIoU 0\.\d+ on 3 frames, the model in torch 0\.\d+: more than",
+    ):
+        export_onnx(
+            tiny_lite(),
+            folder,
+            "fp16",
+            traced=traced[:4],
+            scores=Scores(tiny_lite(), list(CamVid(data, "val"))),
+        )
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
-def test_graphs_that_are_not_written_again_are_gone(folder: Path, traced: list[Traced], tmp_path: Path) -> None:
+def test_graphs_that_are_not_written_again_are_gone(
+    folder: Path, traced: list[Traced], tmp_path: Path
+) -> None:
     export_onnx(tiny_lite(), tmp_path, traced=traced)
     assert graph_path(tmp_path, "fp32", "fused_ddim_2").is_file()
     export_onnx(tiny_lite(), tmp_path, traced=traced[:4])
@@ -129,39 +175,61 @@ def test_graphs_that_are_not_written_again_are_gone(folder: Path, traced: list[T
     assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
 
 
-def test_int8_needs_frames_and_scores_need_labels(traced: list[Traced], tmp_path: Path, data: Path) -> None:
+def test_int8_needs_frames_and_scores_need_labels(
+    traced: list[Traced], tmp_path: Path, data: Path
+) -> None:
     with pytest.raises(ConfigError, match="int8 graphs are calibrated on frames"):
         export_onnx(tiny_lite(), tmp_path, "int8", traced=traced)
     with pytest.raises(ConfigError, match="unknown precision 'int4'"):
         export_onnx(tiny_lite(), tmp_path, "int4", traced=traced)
-    unlabelled = [type(sample)(sample.image, np.full_like(sample.label, 255), sample.name) for sample in CamVid(data, "val")]
+    unlabelled = [
+        type(sample)(sample.image, np.full_like(sample.label, 255), sample.name)
+        for sample in CamVid(data, "val")
+    ]
     with pytest.raises(DataError, match="none of the 3 frames to score on has a pixel labelled"):
-        export_onnx(tiny_lite(), tmp_path, traced=traced[:4], scores=Scores(tiny_lite(), unlabelled))
+        export_onnx(
+            tiny_lite(), tmp_path, traced=traced[:4], scores=Scores(tiny_lite(), unlabelled)
+        )
     assert not list(tmp_path.rglob("*"))
 
 
-def test_a_graph_that_is_not_the_model_is_told_by_how_much(traced: list[Traced], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_that_is_not_the_model_is_told_by_how_much(
+    traced: list[Traced], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     part, graph = traced[2].part, onnx.ModelProto()
     graph.CopyFrom(traced[2].graph)
     for weight in graph.graph.initializer:
         if len(weight.dims) > 1:
-            weight.CopyFrom(onnx.numpy_helper.from_array(1.01 * onnx.numpy_helper.to_array(weight), weight.name))
+            weight.CopyFrom(
+                onnx.numpy_helper.from_array(1.01 * onnx.numpy_helper.to_array(weight), weight.name)
+            )
     onnx.save(graph, tmp_path / "denoiser.onnx")
-    with pytest.raises(ModelError, match=r"the exported denoiser differs from torch by 0\.\d+ \(limit 0\.005\); the graph is not kept"):
+    with pytest.raises(
+        ModelError,
+        match=r"the exported denoiser differs from torch by 0\.\d+ \(limit 0\.005\); the graph is not kept",
+    ):
         check(part, tmp_path / "denoiser.onnx", "fp32")
     monkeypatch.setitem(check.__globals__["TOLERANCES"], "fp32", Tolerance(1.0, 1.0, 1.0))
     assert 0.005 < check(part, tmp_path / "denoiser.onnx", "fp32").largest < 1.0
 
 
 def test_the_command_writes_a_folder_that_segments_and_tells_what_it_found(
-    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, traced: list[Traced]
+    tmp_path: Path,
+    data: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    traced: list[Traced],
 ) -> None:
-    monkeypatch.setattr("camseg_core.runtime.export.trace_all", lambda model, fused: traced[: 4 + len(fused)])
+    monkeypatch.setattr(
+        "camseg_core.export.trace_all", lambda model, fused: traced[: 4 + len(fused)]
+    )
     source, out = tmp_path / "model", tmp_path / "out"
     tiny_lite().save_pretrained(source)
     main(["export", "--model", str(source), "--out", str(out), "--fused", "ddim:2"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("no data set is named (--data): graphs are compared with torch on random numbers, masks are not scored")
+    assert lines[0].startswith(
+        "no data set is named (--data): graphs are compared with torch on random numbers, masks are not scored"
+    )
     assert [line.split()[0] for line in lines[2:]] == [*PARTS, "fused_ddim_2"]
     frames = ["--data", str(data), "--calibration-frames", "2", "--frames", "2"]
     main(["export", "--model", str(source), "--out", str(out), "--precision", "int8", *frames])
@@ -169,7 +237,12 @@ def test_the_command_writes_a_folder_that_segments_and_tells_what_it_found(
     assert [line.split()[0] for line in lines[1:]] == [*PARTS, "one_step:1", "ddim:10"]
     assert "on 2 frames" in lines[-1]
     for precision in ("fp32", "int8"):
-        assert Segmenter.from_pretrained(out, precision=precision).segment(CamVid(data, "val")[0].image).mask.shape == SIZE
+        assert (
+            Segmenter.from_pretrained(out, precision=precision)
+            .segment(CamVid(data, "val")[0].image)
+            .mask.shape
+            == SIZE
+        )
     (out / "config.json").write_text("{}")
     with pytest.raises(SystemExit):
         main(["export", "--model", str(source), "--out", str(out)])
@@ -185,7 +258,9 @@ def test_the_published_layouts_graphs_are_torchs_at_any_size(tmp_path: Path, par
     onnx.save(written.graph, path)
     check(written.part, path, "fp32")
     if written.part.name == "transformer":  # image and mask in one sequence: nothing can be told
-        assert [each.name for each in onnxruntime.InferenceSession(path).get_inputs()] == ["features"]
+        assert [each.name for each in onnxruntime.InferenceSession(path).get_inputs()] == [
+            "features"
+        ]
 
 
 @torch.no_grad()
@@ -208,7 +283,9 @@ def test_a_light_decoder_is_what_the_decoders_graph_runs(tmp_path: Path) -> None
     onnx.save(trace(decoder), path)
     latents = torch.randn(2, 1, 4, 6, 8)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    ids, confidence = session.run(None, {"latents": latents.numpy(), "sharpness": np.array(1, np.float32)})
+    ids, confidence = session.run(
+        None, {"latents": latents.numpy(), "sharpness": np.array(1, np.float32)}
+    )
     with torch.no_grad():
         light, exact = (model.decode_mask(latents[:, 0], exact).numpy() for exact in (False, True))
     assert (ids == light).mean() > 0.999
@@ -223,5 +300,13 @@ def test_torch_behind_the_engines_interface_is_the_model(data: Path) -> None:
     tokens = features["features"].shape[2] * features["features"].shape[3]
     known = np.zeros((1, tokens, model.config.token_channels), np.float32)
     default = engine.conditions(features).numpy()
-    assert np.allclose(default, engine.conditions(features, known, np.ones((1, tokens), np.bool_)).numpy(), atol=1e-5)
-    assert not np.allclose(default, engine.conditions(features, known, np.zeros((1, tokens), np.bool_)).numpy(), atol=1e-3)
+    assert np.allclose(
+        default,
+        engine.conditions(features, known, np.ones((1, tokens), np.bool_)).numpy(),
+        atol=1e-5,
+    )
+    assert not np.allclose(
+        default,
+        engine.conditions(features, known, np.zeros((1, tokens), np.bool_)).numpy(),
+        atol=1e-3,
+    )

@@ -11,16 +11,32 @@ import numpy.typing as npt
 import pytest
 from red_engine import RED, RedEngine, red_segmenter
 
+from camseg_core.config.named_models import CAMSEG_LITE
 from camseg_core.errors import ConfigError
 from camseg_core.labels import UNLABELLED
-from camseg_core.model.sizes import CAMSEG_LITE
 from camseg_core.runtime import Fit, Segmentation, View
-from camseg_core.runtime.framing import Framing
-from camseg_core.runtime.resizing import scaled_ids
+from camseg_core.runtime.framing import Framing, scaled_ids
 
 AREA, MULTIPLE = CAMSEG_LITE.network_pixels, CAMSEG_LITE.size_multiple
-SIZES = [(1, 1), (1, 97), (700, 1), (33, 71), (96, 64), (360, 480), (479, 641), (480, 640), (1080, 1920), (3, 4000)]
-FITS = [Fit(), Fit("stretch"), Fit("crop"), Fit("crop", (0.0, 0.3, 1.0, 0.85)), Fit("crop", (0.21, 0.4, 0.77, 0.6))]
+SIZES = [
+    (1, 1),
+    (1, 97),
+    (700, 1),
+    (33, 71),
+    (96, 64),
+    (360, 480),
+    (479, 641),
+    (480, 640),
+    (1080, 1920),
+    (3, 4000),
+]
+FITS = [
+    Fit(),
+    Fit("stretch"),
+    Fit("crop"),
+    Fit("crop", (0.0, 0.3, 1.0, 0.85)),
+    Fit("crop", (0.21, 0.4, 0.77, 0.6)),
+]
 
 
 def framing_of(size: tuple[int, int], fit: Fit) -> Framing:
@@ -47,8 +63,12 @@ def segmented(rgb: npt.NDArray[np.uint8], fit: Fit) -> Segmentation:
 def marks(framing: Framing, count: int = 8) -> npt.NDArray[np.int64]:
     """Rows and columns of pixels in the region, its corners among them."""
     (top, left), (height, width) = framing.corner, framing.region
-    anywhere = np.random.default_rng(0).integers((top, left), (top + height, left + width), (count, 2))
-    return np.concatenate([[(top, left), (top + height - 1, left + width - 1), (top, left + width - 1)], anywhere])
+    anywhere = np.random.default_rng(0).integers(
+        (top, left), (top + height, left + width), (count, 2)
+    )
+    return np.concatenate(
+        [[(top, left), (top + height - 1, left + width - 1), (top, left + width - 1)], anywhere]
+    )
 
 
 def marked(size: tuple[int, int], mark: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
@@ -79,7 +99,10 @@ def test_a_marked_pixel_comes_back_where_it_is(size: tuple[int, int], fit: Fit) 
 @pytest.mark.parametrize("size", [(479, 641), (1080, 1920), (33, 2900), (20, 700)])
 def test_nothing_drifts_to_one_side(size: tuple[int, int], fit: Fit) -> None:
     framing = framing_of(size, fit)
-    off = [np.argwhere(segmented(marked(size, mark), fit).mask == RED).mean(axis=0) - mark for mark in marks(framing, 60)[3:]]
+    off = [
+        np.argwhere(segmented(marked(size, mark), fit).mask == RED).mean(axis=0) - mark
+        for mark in marks(framing, 60)[3:]
+    ]
     assert (np.abs(np.mean(off, axis=0)) < 0.15 * np.maximum(1, block(framing))).all()
 
 
@@ -112,7 +135,9 @@ def test_an_unscaled_frame_comes_back_exactly(size: tuple[int, int]) -> None:
         result = red_segmenter(RedEngine(), config).segment(rgb, fit)
         where = inside(framing_of(size, fit))
         assert np.array_equal(result.mask[where], np.where(rgb[..., 0] > 128, RED, 0)[where])
-        assert np.array_equal(result.confidence[where], (rgb[..., 2] / 255).astype(np.float32)[where])
+        assert np.array_equal(
+            result.confidence[where], (rgb[..., 2] / 255).astype(np.float32)[where]
+        )
 
 
 @pytest.mark.parametrize("size", [(1, 1), (33, 71), (479, 641), (1080, 1920)])
@@ -139,13 +164,18 @@ def test_outside_the_region_of_interest_nothing_is_known(size: tuple[int, int]) 
     ],
 )
 def test_the_region_is_rounded_to_pixels_and_never_empty(
-    roi: tuple[float, float, float, float], size: tuple[int, int], corner: tuple[int, int], region: tuple[int, int]
+    roi: tuple[float, float, float, float],
+    size: tuple[int, int],
+    corner: tuple[int, int],
+    region: tuple[int, int],
 ) -> None:
     framing = framing_of(size, Fit("crop", roi))
     assert (framing.corner, framing.region) == (corner, region)
 
 
-@pytest.mark.parametrize("size", [*SIZES, (1, 100_000), (3000, 5000), (31, 33), (376, 1241), (720, 1280)])
+@pytest.mark.parametrize(
+    "size", [*SIZES, (1, 100_000), (3000, 5000), (31, 33), (376, 1241), (720, 1280)]
+)
 def test_a_stretched_frame_fills_what_the_network_takes(size: tuple[int, int]) -> None:
     framing = framing_of(size, Fit("stretch"))
     assert framing.scaled == framing.padded
@@ -162,12 +192,17 @@ def test_a_stretched_frame_fills_what_the_network_takes(size: tuple[int, int]) -
 
 def test_stretching_an_area_of_the_networks_own_shape_loses_no_pixels() -> None:
     for times in (1, 2, 3, 5, 7):
-        assert Framing.fit(320 * times, 480 * times, 320 * 480, 32, Fit("stretch")).padded == (320, 480)
+        assert Framing.fit(320 * times, 480 * times, 320 * 480, 32, Fit("stretch")).padded == (
+            320,
+            480,
+        )
 
 
 @pytest.mark.parametrize("fit", FITS, ids=str)
 @pytest.mark.parametrize("size", SIZES)
-def test_a_mask_at_the_networks_size_says_where_its_pixels_lie(size: tuple[int, int], fit: Fit) -> None:
+def test_a_mask_at_the_networks_size_says_where_its_pixels_lie(
+    size: tuple[int, int], fit: Fit
+) -> None:
     fit = replace(fit, output="network")
     framing = framing_of(size, fit)
     for mark in marks(framing):
@@ -182,13 +217,20 @@ def test_a_mask_at_the_networks_size_says_where_its_pixels_lie(size: tuple[int, 
         assert (np.abs(found - (y, x)) <= np.maximum(1, 1 / block(framing))).all()
 
 
-@pytest.mark.parametrize(("here", "there"), [(5344, 100_000), (1300, 4001), (554, 1920), (64, 20), (3, 3), (1, 5)])
-def test_ids_are_those_of_the_pixel_in_which_a_centre_lies_to_the_last(here: int, there: int) -> None:
+@pytest.mark.parametrize(
+    ("here", "there"), [(5344, 100_000), (1300, 4001), (554, 1920), (64, 20), (3, 3), (1, 5)]
+)
+def test_ids_are_those_of_the_pixel_in_which_a_centre_lies_to_the_last(
+    here: int, there: int
+) -> None:
     ids = np.random.default_rng(0).integers(0, 256, (here, 2)).astype(np.uint8)
     found = scaled_ids(ids, (there, 4))
     pick = random.Random(0).sample(range(there), min(there, 500))
     for row in (*pick, there - 1):
-        assert found[row].tolist() == np.repeat(ids[math.floor(Fraction(2 * row + 1, 2) * here / there)], 2).tolist()
+        assert (
+            found[row].tolist()
+            == np.repeat(ids[math.floor(Fraction(2 * row + 1, 2) * here / there)], 2).tolist()
+        )
 
 
 def test_a_mask_at_the_cameras_size_is_in_its_pixels_whatever_the_region() -> None:
@@ -204,11 +246,15 @@ def test_the_picture_under_a_mask_is_what_the_network_saw(fit: Fit) -> None:
         result = red_segmenter(engine).segment(rgb, replace(fit, output=output))
         picture = result.view.picture(rgb, result.mask.shape)
         height, width = result.mask.shape
-        assert np.array_equal(picture, rgb if output == "camera" else engine.seen[0][0, :height, :width])
+        assert np.array_equal(
+            picture, rgb if output == "camera" else engine.seen[0][0, :height, :width]
+        )
 
 
 def test_frames_of_one_size_at_the_network_share_a_batch_whatever_their_fit() -> None:
-    frames = [np.full((480, 640, 3), value, np.uint8) for value in (0, 200, 90)] + [np.full((240, 640, 3), 220, np.uint8)]
+    frames = [np.full((480, 640, 3), value, np.uint8) for value in (0, 200, 90)] + [
+        np.full((240, 640, 3), 220, np.uint8)
+    ]
     fits = [Fit(), Fit(output="network"), Fit("stretch"), Fit("crop", (0.0, 0.0, 0.5, 1.0))]
     engine = RedEngine()
     results = red_segmenter(engine).segment_batch(frames, fits)
@@ -222,11 +268,17 @@ def test_frames_of_one_size_at_the_network_share_a_batch_whatever_their_fit() ->
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"mode": "squeeze"}, "unknown resize mode 'squeeze'; choose one of letterbox, stretch, crop"),
+        (
+            {"mode": "squeeze"},
+            "unknown resize mode 'squeeze'; choose one of letterbox, stretch, crop",
+        ),
         ({"output": "screen"}, "unknown output 'screen'; choose one of camera, network"),
         ({"roi": (0.0, 0.2, 1.0, 1.0)}, "roi needs mode crop, not letterbox"),
         ({"mode": "stretch", "roi": (0.0, 0.2, 1.0, 1.0)}, "roi needs mode crop, not stretch"),
-        ({"mode": "crop", "roi": (0.5, 0.0, 0.5, 1.0)}, "roi is 0.5, 0.0, 0.5, 1.0; it is left, top, right, bottom"),
+        (
+            {"mode": "crop", "roi": (0.5, 0.0, 0.5, 1.0)},
+            "roi is 0.5, 0.0, 0.5, 1.0; it is left, top, right, bottom",
+        ),
         ({"mode": "crop", "roi": (0.0, 0.9, 1.0, 0.1)}, "roi is 0.0, 0.9, 1.0, 0.1"),
         ({"mode": "crop", "roi": (0.0, 0.0, 1.0, 1.5)}, "roi is 0.0, 0.0, 1.0, 1.5"),
         ({"mode": "crop", "roi": (0.0, float("nan"), 1.0, 1.0)}, "roi is 0.0, nan, 1.0, 1.0"),

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from camseg_core.errors import ConfigError, ModelError
-from camseg_core.evaluation.footprint import footprint
+from camseg_core.evaluation.timing import footprint
 from camseg_core.runtime import Segmentation
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)

@@ -18,7 +18,15 @@ def write_image(path: Path, color: tuple[int, int, int], size: tuple[int, int] =
 
 def test_numbers_in_names_count_as_numbers() -> None:
     names = ["f10.png", "f2.png", "F1.png", "a.png", "f02b.png", "10.png", "9.png"]
-    assert sorted(names, key=natural_key) == ["9.png", "10.png", "a.png", "F1.png", "f2.png", "f02b.png", "f10.png"]
+    assert sorted(names, key=natural_key) == [
+        "9.png",
+        "10.png",
+        "a.png",
+        "F1.png",
+        "f2.png",
+        "f02b.png",
+        "f10.png",
+    ]
 
 
 def test_a_folder_gives_rgb_in_natural_order_with_even_stamps(tmp_path: Path) -> None:
@@ -31,7 +39,11 @@ def test_a_folder_gives_rgb_in_natural_order_with_even_stamps(tmp_path: Path) ->
     assert source.count == 3
     assert [frame.name for frame in frames] == ["img_1.png", "img_9.png", "img_10.png"]
     assert [frame.stamp_ns - START_NS for frame in frames] == [0, 250_000_000, 500_000_000]
-    assert [tuple(frame.image[3, 5]) for frame in frames] == [(1, 100, 200), (9, 100, 200), (10, 100, 200)]
+    assert [tuple(frame.image[3, 5]) for frame in frames] == [
+        (1, 100, 200),
+        (9, 100, 200),
+        (10, 100, 200),
+    ]
     assert [frame.name for frame in source.first(2)] == ["img_1.png", "img_9.png"]
     assert source.first(2).count == 2
     assert source.first(9).count == 3
@@ -44,7 +56,9 @@ def test_one_image_is_a_source(tmp_path: Path) -> None:
 
 def test_a_video_gives_its_frames_at_its_own_rate(tmp_path: Path) -> None:
     path = tmp_path / "drive.mp4"
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (64, 48))
+    writer = cv2.VideoWriter(
+        str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (64, 48)
+    )
     assert writer.isOpened()
     for i in range(5):
         writer.write(np.full((48, 64, 3), (0, 0, 40 * i), np.uint8))
@@ -52,23 +66,35 @@ def test_a_video_gives_its_frames_at_its_own_rate(tmp_path: Path) -> None:
     source = open_frames(path)
     frames = list(source)
     assert (source.count, source.fps) == (5, 25.0)
-    assert [frame.stamp_ns - START_NS for frame in frames] == [0, 40_000_000, 80_000_000, 120_000_000, 160_000_000]
+    assert [frame.stamp_ns - START_NS for frame in frames] == [
+        0,
+        40_000_000,
+        80_000_000,
+        120_000_000,
+        160_000_000,
+    ]
     red = [int(frame.image[..., 0].mean()) for frame in frames]
     assert np.allclose(red, [0, 40, 80, 120, 160], atol=12)  # MPEG-4 is lossy
     assert max(int(frame.image[..., 2].mean()) for frame in frames) < 20
-    assert [frame.stamp_ns for frame in source] == [frame.stamp_ns for frame in frames], "a source can be read twice"
+    assert [frame.stamp_ns for frame in source] == [frame.stamp_ns for frame in frames], (
+        "a source can be read twice"
+    )
 
 
 def test_the_synthetic_drive_is_a_source() -> None:
     source = synthetic_frames(2, fps=5)
     frames = list(source)
     assert [frame.stamp_ns - START_NS for frame in frames] == [0, 200_000_000]
-    assert all(frame.image.shape == (360, 480, 3) and frame.image.dtype == np.uint8 for frame in frames)
+    assert all(
+        frame.image.shape == (360, 480, 3) and frame.image.dtype == np.uint8 for frame in frames
+    )
     assert not np.array_equal(frames[0].image, frames[1].image)
 
 
 def test_a_missing_source_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere does not exist; name a bag, a video or a folder of images"):
+    with pytest.raises(
+        DataError, match=r"nowhere does not exist; name a bag, a video or a folder of images"
+    ):
         open_frames(tmp_path / "nowhere")
 
 
@@ -85,14 +111,18 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "2.png").write_bytes(b"not a picture")
     frames = iter(open_frames(tmp_path))
     next(frames)
-    with pytest.raises(DataError, match=r"cannot read .*2\.png: it is damaged or not an image; copy it again"):
+    with pytest.raises(
+        DataError, match=r"cannot read .*2\.png: it is damaged or not an image; copy it again"
+    ):
         next(frames)
 
 
 def test_a_file_that_is_no_video_is_named(tmp_path: Path) -> None:
     path = tmp_path / "text.mp4"
     path.write_text("not a video")
-    with pytest.raises(DataError, match=r"text\.mp4 cannot be read as a video; name a bag, a folder of images"):
+    with pytest.raises(
+        DataError, match=r"text\.mp4 cannot be read as a video; name a bag, a folder of images"
+    ):
         open_frames(path)
 
 

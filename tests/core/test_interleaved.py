@@ -5,9 +5,8 @@ import numpy.typing as npt
 import pytest
 
 from camseg_core.errors import DataError
-from camseg_core.evaluation.interleaved import time_in_turns
-from camseg_core.evaluation.latency import Latency
-from camseg_core.evaluation.ratio import ratio_of_medians
+from camseg_core.evaluation.benchmark import ratio_of_medians
+from camseg_core.evaluation.timing import Latency, time_in_turns
 from camseg_core.runtime import Segmentation
 
 IMAGES = [np.full((2, 4, 3), i, np.uint8) for i in range(5)]
@@ -22,7 +21,9 @@ class Recorder:
     def segment(self, rgb: npt.NDArray[np.uint8]) -> Segmentation:
         self.calls.append(f"{self.name}{rgb[0, 0, 0]}")
         mask = (np.arange(8) < self.right).astype(np.uint8).reshape(2, 4)
-        return Segmentation(mask, np.ones((2, 4), np.float32), {"think": self.ms, "draw": float(rgb[0, 0, 0])})
+        return Segmentation(
+            mask, np.ones((2, 4), np.float32), {"think": self.ms, "draw": float(rgb[0, 0, 0])}
+        )
 
 
 def test_two_models_see_each_frame_in_turns_and_the_order_alternates() -> None:
@@ -33,7 +34,9 @@ def test_two_models_see_each_frame_in_turns_and_the_order_alternates() -> None:
 
 def test_frames_that_warm_up_are_segmented_but_not_counted() -> None:
     calls: list[str] = []
-    timed = time_in_turns([Recorder("A", calls, 10), Recorder("B", calls, 20, right=6)], iter(IMAGES), warm_up=2)
+    timed = time_in_turns(
+        [Recorder("A", calls, 10), Recorder("B", calls, 20, right=6)], iter(IMAGES), warm_up=2
+    )
     assert len(calls) == 10
     assert [latency.frames_ms for latency in timed.latencies] == [[12, 13, 14], [22, 23, 24]]
     assert timed.latencies[1].stages()["draw"].p50 == 3

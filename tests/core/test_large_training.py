@@ -12,19 +12,19 @@ from lite import tiny_lite
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.config.model import CamSegConfig
+from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.config import CamSegConfig
-from camseg_core.training import loop
-from camseg_core.training.autoencoder import AutoencoderTraining
+from camseg_core.training import trainer as loop
 from camseg_core.training.codec_folder import load_codec_into
+from camseg_core.training.distributed import Processes, recompute_blocks
 from camseg_core.training.frames import Frames
-from camseg_core.training.loop import LoopConfig, Run
+from camseg_core.training.mask_autoencoder import AutoencoderTraining
 from camseg_core.training.objectives import Draws, published_objective
-from camseg_core.training.parallel import Processes, recompute_blocks
-from camseg_core.training.recipe import Recipe
-from camseg_core.training.running import remember
+from camseg_core.training.recipes import Recipe
+from camseg_core.training.run import remember
+from camseg_core.training.trainer import LoopConfig, Run
 from camseg_core.training.transformer import TransformerTraining, train_transformer
 
 CONFIG, LABELS = distributed_training.CONFIG, distributed_training.LABELS
@@ -40,17 +40,24 @@ def network(config: CamSegConfig = CONFIG) -> CamSeg:
     torch.manual_seed(0)
     model = CamSeg(config, LABELS)
     with torch.no_grad():
-        for parameter in model.denoiser.parameters():  # a fresh one is the zero function, whose blocks get no gradient
+        for parameter in (
+            model.denoiser.parameters()
+        ):  # a fresh one is the zero function, whose blocks get no gradient
             parameter.add_(0.05 * torch.randn_like(parameter))
     return model
 
 
 def latents(numbers: range) -> tuple[Tensor, Tensor]:
-    both = [torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(number)) for number in numbers]
+    both = [
+        torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(number))
+        for number in numbers
+    ]
     return torch.stack(both).unbind(1)  # type: ignore[return-value]
 
 
-def objective(model: CamSeg, repeats: int = 1, size: int = 4, accumulate: int = 1) -> Callable[..., tuple[Tensor, dict[str, float]]]:
+def objective(
+    model: CamSeg, repeats: int = 1, size: int = 4, accumulate: int = 1
+) -> Callable[..., tuple[Tensor, dict[str, float]]]:
     config = LoopConfig(steps=1, lr=1, precision="fp32", accumulate=accumulate)
     return published_objective(model, latents, size, 0.0, config, Processes(), repeats, "truncate")
 
@@ -106,7 +113,10 @@ def test_attention_keeps_no_scores_between_tokens() -> None:
         sizes.append(tensor.numel())
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        sdpa_kernel(SDPBackend.FLASH_ATTENTION),
+    ):
         model.transformer.encoder_blocks[0].attn(x).sum().backward()
     assert sizes
     assert max(sizes) < tokens**2 / 4
@@ -123,11 +133,19 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(parts: int) -> None:
         torch.testing.assert_close(gradients(other)[name], gradient, atol=1e-6, rtol=1e-4, msg=name)
 
 
-def test_a_training_in_parts_ends_where_one_with_whole_batches_ends(tmp_path: Path, frames: Frames) -> None:
+def test_a_training_in_parts_ends_where_one_with_whole_batches_ends(
+    tmp_path: Path, frames: Frames
+) -> None:
     def trained(accumulate: int) -> dict[str, Tensor]:
-        config = LoopConfig(steps=3, lr=1e-3, warmup=1, precision="fp32", ema_decay=0.5, accumulate=accumulate)
-        training = TransformerTraining(config, batch=4, augment="none", crop=(64, 64), all_hidden=0.5, repeats=2)
-        return train_transformer(training, network(), frames, Run(tmp_path / str(accumulate))).state_dict()
+        config = LoopConfig(
+            steps=3, lr=1e-3, warmup=1, precision="fp32", ema_decay=0.5, accumulate=accumulate
+        )
+        training = TransformerTraining(
+            config, batch=4, augment="none", crop=(64, 64), all_hidden=0.5, repeats=2
+        )
+        return train_transformer(
+            training, network(), frames, Run(tmp_path / str(accumulate))
+        ).state_dict()
 
     whole, parts = trained(1), trained(2)
     for name, tensor in whole.items():
@@ -136,9 +154,16 @@ def test_a_training_in_parts_ends_where_one_with_whole_batches_ends(tmp_path: Pa
 
 
 def test_parts_of_a_step_take_its_samples_without_gap_or_overlap() -> None:
-    taken = [list(Processes(rank, 2).samples(step=1, batch=8, part=part, parts=2)) for part in range(2) for rank in range(2)]
+    taken = [
+        list(Processes(rank, 2).samples(step=1, batch=8, part=part, parts=2))
+        for part in range(2)
+        for rank in range(2)
+    ]
     assert taken == [[8, 9], [10, 11], [12, 13], [14, 15]]
-    with pytest.raises(ConfigError, match="a batch of 6 cannot be shared by 2 processes in 2 parts each: make it a multiple of 4"):
+    with pytest.raises(
+        ConfigError,
+        match="a batch of 6 cannot be shared by 2 processes in 2 parts each: make it a multiple of 4",
+    ):
         Processes(0, 2).samples(step=0, batch=6, parts=2)
 
 
@@ -148,8 +173,14 @@ def test_repeated_tokens_are_denoised_from_other_noises_and_steps_under_one_cond
     assert (noise.shape, steps.shape) == ((8, 64, 4), (8, 64))
     assert torch.equal(noise[:2], draws.noises[0])
     assert torch.equal(steps[:2], draws.steps)
-    assert len({tuple(row.flatten().tolist()[:3]) for row in noise}) == len({tuple(row.tolist()[:5]) for row in steps}) == 8
-    (alone, of_second) = Draws.of(range(1, 2), 0, 0, (64, 4), 64, 1000, 0.0).repeated(4, range(1, 2), 0, 1000)
+    assert (
+        len({tuple(row.flatten().tolist()[:3]) for row in noise})
+        == len({tuple(row.tolist()[:5]) for row in steps})
+        == 8
+    )
+    (alone, of_second) = Draws.of(range(1, 2), 0, 0, (64, 4), 64, 1000, 0.0).repeated(
+        4, range(1, 2), 0, 1000
+    )
     assert torch.equal(alone, noise[1::2])  # a sample's own, whoever takes it
     assert torch.equal(of_second, steps[1::2])
 
@@ -164,7 +195,10 @@ def test_repeated_tokens_are_denoised_from_other_noises_and_steps_under_one_cond
 
 def test_a_truncated_share_is_spread_over_its_range_and_a_clamped_one_heaps_at_its_ends() -> None:
     def shares(cut: str) -> list[int]:
-        return [int(Draws.of(range(1), step, 0, (1, 1), 100, 10, 0.0, cut).hidden.sum()) for step in range(400)]  # type: ignore[arg-type]
+        return [
+            int(Draws.of(range(1), step, 0, (1, 1), 100, 10, 0.0, cut).hidden.sum())
+            for step in range(400)
+        ]  # type: ignore[arg-type]
 
     truncated, clamped = shares("truncate"), shares("clamp")
     assert all(70 <= count <= 100 for count in truncated + clamped)
@@ -180,7 +214,9 @@ def test_epochs_become_steps_of_the_frames_that_there_are() -> None:
     plain = LoopConfig(steps=5, lr=1, warmup=2)
     assert plain.in_steps(100, 8) == plain
     with pytest.raises(ConfigError, match="the loop counts steps"):
-        loop.train(nn.Linear(1, 1), lambda step: (torch.zeros(()), {}), config, Run(Path("nowhere")), 8)
+        loop.train(
+            nn.Linear(1, 1), lambda step: (torch.zeros(()), {}), config, Run(Path("nowhere")), 8
+        )
 
 
 def test_a_run_of_epochs_takes_their_steps(tmp_path: Path, frames: Frames) -> None:
@@ -195,19 +231,37 @@ def test_a_run_of_epochs_takes_their_steps(tmp_path: Path, frames: Frames) -> No
 
         def finished(self, *_: object) -> None: ...
 
-    config = LoopConfig(steps=99, lr=1.0e-4, schedule="constant", epochs=2, warmup_epochs=1, precision="fp32")
-    train_transformer(TransformerTraining(config, batch=2, augment="none", crop=(64, 64)), network(), frames, Run(tmp_path, Watch()))
+    config = LoopConfig(
+        steps=99, lr=1.0e-4, schedule="constant", epochs=2, warmup_epochs=1, precision="fp32"
+    )
+    train_transformer(
+        TransformerTraining(config, batch=2, augment="none", crop=(64, 64)),
+        network(),
+        frames,
+        Run(tmp_path, Watch()),
+    )
     assert steps == [4, pytest.approx(0.5e-4), *[pytest.approx(1e-4)] * 3]
 
 
 def test_vectors_and_named_parts_do_not_decay() -> None:
     model = network()
-    groups = loop.parameter_groups(model, LoopConfig(steps=1, lr=1, weight_decay=0.1, undecayed=("denoiser.",)), lambda name: 1.0)
+    groups = loop.parameter_groups(
+        model,
+        LoopConfig(steps=1, lr=1, weight_decay=0.1, undecayed=("denoiser.",)),
+        lambda name: 1.0,
+    )
     decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
     for name, parameter in model.named_parameters():
-        assert (id(parameter) in decayed) == (parameter.ndim > 1 and not name.startswith("denoiser.")), name
-    with pytest.raises(ConfigError, match=r"undecayed names 'difloss\.', with which no parameter of the model begins"):
-        loop.parameter_groups(model, LoopConfig(steps=1, lr=1, undecayed=("difloss.",)), lambda name: 1.0)
+        assert (id(parameter) in decayed) == (
+            parameter.ndim > 1 and not name.startswith("denoiser.")
+        ), name
+    with pytest.raises(
+        ConfigError,
+        match=r"undecayed names 'difloss\.', with which no parameter of the model begins",
+    ):
+        loop.parameter_groups(
+            model, LoopConfig(steps=1, lr=1, undecayed=("difloss.",)), lambda name: 1.0
+        )
 
 
 def test_betas_are_the_optimisers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -250,12 +304,18 @@ def test_a_run_that_was_begun_before_there_was_a_setting_goes_on(tmp_path: Path)
     remember(recipe, tmp_path, Processes())
     path = tmp_path / "config.yaml"
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    older = [line for line in lines if not line.strip().startswith(("accumulate:", "betas:", "undecayed:"))]
+    older = [
+        line
+        for line in lines
+        if not line.strip().startswith(("accumulate:", "betas:", "undecayed:"))
+    ]
     assert len(older) == len(lines) - 6
     path.write_text("".join(older), encoding="utf-8")
     remember(recipe, tmp_path, Processes())
     with pytest.raises(ConfigError, match=r"config\.yaml differs from the configuration given"):
-        remember(replace(recipe, training=replace(recipe.training, repeats=2)), tmp_path, Processes())
+        remember(
+            replace(recipe, training=replace(recipe.training, repeats=2)), tmp_path, Processes()
+        )
 
 
 def test_the_autoencoder_of_a_whole_model_serves_a_training(tmp_path: Path) -> None:

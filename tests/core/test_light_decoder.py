@@ -18,24 +18,32 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from camseg_core.cli import main
-from camseg_core.data.synthetic import SyntheticDrive
-from camseg_core.errors import ConfigError, ModelError
-from camseg_core.labels import CITYSCAPES, UNLABELLED
-from camseg_core.model.camseg import CamSeg
-from camseg_core.model.config import (
+from camseg_core.cli.main import main
+from camseg_core.config.model import (
     LightDecoderConfig,
     load_config,
     save_config,
 )
+from camseg_core.config.named_models import CAM_SEG_BASE_768
+from camseg_core.data.synthetic.drive import SyntheticDrive
+from camseg_core.errors import ConfigError, ModelError
+from camseg_core.labels import CITYSCAPES, UNLABELLED
+from camseg_core.model.camseg import CamSeg
 from camseg_core.model.picture_codec import nearest_class
-from camseg_core.model.sizes import CAM_SEG_BASE_768
+from camseg_core.training.callbacks import Watch
 from camseg_core.training.frames import Frames
-from camseg_core.training.light_decoder import DecoderComparison, LightDecoderTraining, train_light_decoder, with_light_decoder
-from camseg_core.training.loop import LoopConfig, Run
-from camseg_core.training.picture_autoencoder import PictureAutoencoderTraining, train_picture_autoencoder
+from camseg_core.training.kl_autoencoder import (
+    PictureAutoencoderTraining,
+    train_picture_autoencoder,
+)
+from camseg_core.training.light_decoder import (
+    DecoderComparison,
+    LightDecoderTraining,
+    train_light_decoder,
+    with_light_decoder,
+)
+from camseg_core.training.trainer import LoopConfig, Run
 from camseg_core.training.transformer import TransformerTraining
-from camseg_core.training.watch import Watch
 
 
 def published(light: LightDecoderConfig | None = None) -> CamSeg:
@@ -91,7 +99,10 @@ def test_masks_are_decoded_by_the_light_decoder_unless_the_exact_one_is_asked_fo
     with torch.no_grad():
         assert torch.equal(light.decode_mask(latents, exact=True), plain.decode_mask(latents))
         expected = light.light_decoder(latents).argmax(1)
-        assert torch.equal(light.decode_mask(latents).long(), torch.where(expected == len(CITYSCAPES), UNLABELLED, expected))
+        assert torch.equal(
+            light.decode_mask(latents).long(),
+            torch.where(expected == len(CITYSCAPES), UNLABELLED, expected),
+        )
     assert not torch.equal(light.segment(pixels), light.segment(pixels, exact=True))
     assert torch.equal(light.segment(pixels, exact=True), plain.segment(pixels))
 
@@ -104,7 +115,9 @@ def test_its_last_class_is_unlabelled_and_the_others_are_the_labels() -> None:
         output.weight.zero_()
         for index, train_id in enumerate((10, 0, 13, UNLABELLED)):
             output.bias.zero_()
-            output.bias[4 * index : 4 * index + 4] = 1.0  # four pixels of a class stand side by side
+            output.bias[4 * index : 4 * index + 4] = (
+                1.0  # four pixels of a class stand side by side
+            )
             assert model.decode_mask(torch.zeros(1, 4, 2, 2)).unique().tolist() == [train_id]
 
 
@@ -124,16 +137,25 @@ def test_a_checkpoint_keeps_it_and_one_from_before_still_loads(tmp_path: Path) -
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ModelError, match="widths and blocks list 2 and 3 strides; both list the same ones, at least two"):
+    with pytest.raises(
+        ModelError,
+        match="widths and blocks list 2 and 3 strides; both list the same ones, at least two",
+    ):
         LightDecoderConfig((8, 8), (0, 1, 1))
-    with pytest.raises(ModelError, match="light_decoder lists strides up to 16, but the autoencoder's latents have stride 4"):
+    with pytest.raises(
+        ModelError,
+        match="light_decoder lists strides up to 16, but the autoencoder's latents have stride 4",
+    ):
         replace(TINY, light_decoder=LightDecoderConfig())
     with pytest.raises(ModelError, match="a mask_autoencoder's own decoder is light"):
         replace(tiny_lite().config, light_decoder=LIGHT)
 
 
 def test_a_training_of_the_whole_model_refuses_one() -> None:
-    with pytest.raises(ConfigError, match="tiny-published has a light_decoder, which this does not train: .* add it with distill-decoder"):
+    with pytest.raises(
+        ConfigError,
+        match="tiny-published has a light_decoder, which this does not train: .* add it with distill-decoder",
+    ):
         TransformerTraining(crop=(64, 64)).check(published(LIGHT).config)
 
 
@@ -146,8 +168,18 @@ def frames() -> Frames:
 
 
 def training(steps: int, **changes: Any) -> LightDecoderTraining:
-    loop = LoopConfig(steps=steps, lr=5e-3, warmup=2, ema_decay=0.8, weight_decay=1e-4, save_every=2, validate_every=1000)
-    return LightDecoderTraining(LIGHT, loop, **{"batch": 4, "crop": (32, 48), "disturbance": 0.3, **changes})
+    loop = LoopConfig(
+        steps=steps,
+        lr=5e-3,
+        warmup=2,
+        ema_decay=0.8,
+        weight_decay=1e-4,
+        save_every=2,
+        validate_every=1000,
+    )
+    return LightDecoderTraining(
+        LIGHT, loop, **{"batch": 4, "crop": (32, 48), "disturbance": 0.3, **changes}
+    )
 
 
 def with_fresh_decoder(model: CamSeg) -> CamSeg:
@@ -163,18 +195,24 @@ class Losses(Watch):
         self.all.append(figures["loss"])
 
 
-def test_the_loss_falls_and_everything_but_the_light_decoder_stays(tmp_path: Path, frames: Frames) -> None:
+def test_the_loss_falls_and_everything_but_the_light_decoder_stays(
+    tmp_path: Path, frames: Frames
+) -> None:
     """Latents of a random encoder still say what the mask was."""
     torch.manual_seed(0)
     base, losses = CamSeg(TINY, LABELS).eval(), Losses()
     before = copy.deepcopy(base.state_dict())
-    trained = train_light_decoder(training(40, teacher="labels"), with_fresh_decoder(base), frames, Run(tmp_path, losses))
+    trained = train_light_decoder(
+        training(40, teacher="labels"), with_fresh_decoder(base), frames, Run(tmp_path, losses)
+    )
     assert sum(losses.all[-5:]) < 0.8 * sum(losses.all[:5])
     after = trained.state_dict()
     for name, tensor in before.items():
         assert torch.equal(after[name], tensor), name
     scores = DecoderComparison(trained, frames).scores(trained.light_decoder).light
-    assert scores.accuracy() > 0.1 + scores.labelled.max() / scores.labelled.sum()  # more than naming one class throughout
+    assert (
+        scores.accuracy() > 0.1 + scores.labelled.max() / scores.labelled.sum()
+    )  # more than naming one class throughout
 
 
 def test_a_killed_training_resumes_exactly(tmp_path: Path, frames: Frames) -> None:
@@ -193,19 +231,27 @@ def test_it_comes_to_say_what_the_exact_decoder_says(tmp_path: Path, frames: Fra
     base = CamSeg(TINY, LABELS).eval()
     loop = LoopConfig(steps=150, lr=4e-3, warmup=5, ema_decay=0.8, weight_decay=0.0)
     pictures = PictureAutoencoderTraining(TINY.autoencoder, loop, batch=4, crop=(32, 48))
-    base.autoencoder = train_picture_autoencoder(pictures, frames, LABELS, Run(tmp_path / "autoencoder"))
+    base.autoencoder = train_picture_autoencoder(
+        pictures, frames, LABELS, Run(tmp_path / "autoencoder")
+    )
     model = with_fresh_decoder(base)
     comparison = DecoderComparison(model, frames)
     fresh = comparison.scores(model.light_decoder)
-    trained = train_light_decoder(training(120), model, frames, Run(tmp_path / "decoder"), comparison.validation)
+    trained = train_light_decoder(
+        training(120), model, frames, Run(tmp_path / "decoder"), comparison.validation
+    )
     found = comparison.scores(trained.light_decoder)
-    commonest = found.exact.predicted.max() / found.exact.predicted.sum()  # what naming one class throughout would agree on
+    commonest = (
+        found.exact.predicted.max() / found.exact.predicted.sum()
+    )  # what naming one class throughout would agree on
     assert found.agreement > max(0.8, fresh.agreement + 0.2, commonest + 0.2)
     assert found.light.mean_iou() > 0.5 * found.exact.mean_iou()
 
 
 def test_a_model_with_a_mask_autoencoder_needs_none() -> None:
-    with pytest.raises(ConfigError, match="tiny-lite needs no light decoder: its mask autoencoder's own is one"):
+    with pytest.raises(
+        ConfigError, match="tiny-lite needs no light decoder: its mask autoencoder's own is one"
+    ):
         with_light_decoder(tiny_lite(), LIGHT)
 
 
@@ -223,29 +269,59 @@ def test_settings_out_of_range_are_named() -> None:
 # the command
 
 CONFIG = Path(__file__).parents[2] / "config" / "train" / "light-decoder.yaml"
-SMALL = ["model={widths: [8, 8], blocks: [0, 1]}", "loop.steps=3", "loop.save_every=2", "batch=2", "crop=[32, 32]"]
+SMALL = [
+    "model={widths: [8, 8], blocks: [0, 1]}",
+    "loop.steps=3",
+    "loop.save_every=2",
+    "batch=2",
+    "crop=[32, 32]",
+]
 
 
 def command(root: Path, model: Path, *changes: str) -> list[str]:
-    folders = ["--model", model, "--config", CONFIG, "--data", root / "data", "--run", root / "run", "--out", root / "out"]
-    return ["distill-decoder", *map(str, folders), *(f"--set=decoder.{change}" for change in (*SMALL, *changes))]
+    folders = [
+        "--model",
+        model,
+        "--config",
+        CONFIG,
+        "--data",
+        root / "data",
+        "--run",
+        root / "run",
+        "--out",
+        root / "out",
+    ]
+    return [
+        "distill-decoder",
+        *map(str, folders),
+        *(f"--set=decoder.{change}" for change in (*SMALL, *changes)),
+    ]
 
 
-def test_the_command_adds_a_light_decoder_to_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_adds_a_light_decoder_to_a_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_camvid(tmp_path / "data", "train", "val", size=(40, 60))
     torch.manual_seed(0)
     CamSeg(TINY).save_pretrained(tmp_path / "model", torch.float16)
     main(command(tmp_path, tmp_path / "model"))
     said = capsys.readouterr().err
-    assert "no frame of train shows wall, traffic light, terrain, truck, bus, train, motorcycle, bicycle" in said
-    before, after = (load_file(tmp_path / folder / "model.safetensors") for folder in ("model", "out"))
+    assert (
+        "no frame of train shows wall, traffic light, terrain, truck, bus, train, motorcycle, bicycle"
+        in said
+    )
+    before, after = (
+        load_file(tmp_path / folder / "model.safetensors") for folder in ("model", "out")
+    )
     added = set(after) - set(before)
     assert added
     assert all(name.startswith("light_decoder.") for name in added)
     for name, tensor in before.items():
         assert after[name].dtype == tensor.dtype, name
         assert torch.equal(after[name], tensor), name
-    assert (tmp_path / "out" / "labels.json").read_text() == (tmp_path / "model" / "labels.json").read_text()
+    assert (tmp_path / "out" / "labels.json").read_text() == (
+        tmp_path / "model" / "labels.json"
+    ).read_text()
     result = json.loads((tmp_path / "out" / "val.json").read_text())
     assert 0 <= result["agreement"] <= 1
     assert f"{100 * result['agreement']:.2f} % of the pixels"[:4] in said
@@ -259,15 +335,25 @@ def test_the_command_adds_a_light_decoder_to_a_checkpoint(tmp_path: Path, capsys
     assert all(torch.equal(again[name], tensor) for name, tensor in after.items())
 
 
-def test_what_the_command_cannot_use_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_command_cannot_use_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_camvid(tmp_path / "data", "train", "val")
     tiny_lite().save_pretrained(tmp_path / "lite")
     torch.manual_seed(0)
     CamSeg(TINY).save_pretrained(tmp_path / "model")
     for model, changes, message in (
         ("lite", (), "tiny-lite needs no light decoder"),
-        ("model", ("model.widths=[8, 8, 8]", "model.blocks=[0, 0, 0]"), "--set decoder.model.widths"),
-        ("model", ("model={widths: [8, 8, 8], blocks: [0, 0, 0]}",), "light_decoder lists strides up to 8, but .* stride 4"),
+        (
+            "model",
+            ("model.widths=[8, 8, 8]", "model.blocks=[0, 0, 0]"),
+            "--set decoder.model.widths",
+        ),
+        (
+            "model",
+            ("model={widths: [8, 8, 8], blocks: [0, 0, 0]}",),
+            "light_decoder lists strides up to 8, but .* stride 4",
+        ),
         ("absent", (), "cannot read the model's configuration .*absent"),
     ):
         with pytest.raises(SystemExit) as caught:

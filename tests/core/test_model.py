@@ -9,13 +9,13 @@ import reference
 import torch
 from lite import tiny_lite
 
+from camseg_core.config.model import load_config, save_config
+from camseg_core.diffusion.passes import ORDERS, PassOptions
+from camseg_core.diffusion.samplers import SamplerOptions
 from camseg_core.errors import ModelError
 from camseg_core.labels import CITYSCAPES, UNLABELLED
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.config import load_config, save_config
-from camseg_core.model.passes import ORDERS, PassOptions
 from camseg_core.model.picture_codec import draw, nearest_class
-from camseg_core.model.samplers import SamplerOptions
 from camseg_core.training.frames import fill_unlabelled
 
 
@@ -38,7 +38,12 @@ def test_the_lite_layout_segments_any_multiple_of_32(height: int, width: int) ->
 
 def test_the_same_generator_seed_gives_the_same_mask() -> None:
     pixels = torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8)
-    masks = [reference.model().segment(pixels, "ancestral", SamplerOptions(4), torch.Generator().manual_seed(seed)) for seed in (5, 5, 6)]
+    masks = [
+        reference.model().segment(
+            pixels, "ancestral", SamplerOptions(4), torch.Generator().manual_seed(seed)
+        )
+        for seed in (5, 5, 6)
+    ]
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
 
@@ -51,9 +56,13 @@ def test_a_mask_is_revealed_in_several_passes(which: str, order: str) -> None:
 
     def masks(passes: int, seed: int) -> torch.Tensor:
         options = SamplerOptions(3, temperature=0.7)
-        return model.segment(pixels, "ddim", options, torch.Generator().manual_seed(seed), PassOptions(passes, order))
+        return model.segment(
+            pixels, "ddim", options, torch.Generator().manual_seed(seed), PassOptions(passes, order)
+        )
 
-    assert torch.equal(masks(1, 0), model.segment(pixels, "ddim", SamplerOptions(3, temperature=0.7)))
+    assert torch.equal(
+        masks(1, 0), model.segment(pixels, "ddim", SamplerOptions(3, temperature=0.7))
+    )
     several = masks(3, 0)
     assert several.shape == (2, 64, 96)
     assert torch.equal(several, masks(3, 0))
@@ -78,13 +87,17 @@ def test_known_mask_tokens_change_the_conditions_of_the_hidden_ones() -> None:
         hidden = torch.arange(cells).unsqueeze(0) >= cells // 2
         given = model.transformer(image, grid, mask, hidden)
         other = model.transformer(image, grid, mask + 1, hidden)
-        ignored = model.transformer(image, grid, torch.where(hidden.unsqueeze(2), mask + 1, mask), hidden)
+        ignored = model.transformer(
+            image, grid, torch.where(hidden.unsqueeze(2), mask + 1, mask), hidden
+        )
         assert not torch.allclose(given[hidden], other[hidden])
         assert torch.allclose(given, ignored, atol=1e-6)
 
 
 def test_masks_drawn_as_pictures_come_back_exactly() -> None:
-    ids = torch.from_numpy(np.random.default_rng(0).choice([*range(19), UNLABELLED], (2, 24, 40)).astype(np.uint8))
+    ids = torch.from_numpy(
+        np.random.default_rng(0).choice([*range(19), UNLABELLED], (2, 24, 40)).astype(np.uint8)
+    )
     assert torch.equal(nearest_class(draw(ids)), ids)
     noisy = draw(ids) + 0.05 * torch.randn(2, 3, 24, 40).clamp(-2, 2)
     assert (nearest_class(noisy) == ids).float().mean() > 0.95
@@ -106,7 +119,10 @@ def test_a_checkpoint_folder_rebuilds_the_model(tmp_path: Path) -> None:
         again = CamSeg.from_pretrained(tmp_path / model.config.name)
         assert again.config == model.config
         assert again.labels == model.labels
-        assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True))
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True)
+        )
         assert not any(path.suffix in {".pt", ".pth", ".pkl"} for path in tmp_path.rglob("*"))
 
 
@@ -115,7 +131,9 @@ def test_weights_stored_in_halves_keep_their_vectors_exact(tmp_path: Path) -> No
     model.save_pretrained(tmp_path, torch.float16)
     stored = CamSeg.from_pretrained(tmp_path).state_dict()
     for name, tensor in model.state_dict().items():
-        expected = tensor.half().float() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+        expected = (
+            tensor.half().float() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+        )
         assert torch.equal(stored[name], expected), name
 
 
@@ -124,11 +142,17 @@ def test_weights_stored_in_halves_keep_their_vectors_exact(tmp_path: Path) -> No
     [
         (lambda c: c.pop("transformer"), "lacks one of .*transformer"),
         (lambda c: c.update(banana=1), "unknown entries banana"),
-        (lambda c: c["transformer"].update(width="wide"), "transformer.width is 'wide'; it must be of type int"),
+        (
+            lambda c: c["transformer"].update(width="wide"),
+            "transformer.width is 'wide'; it must be of type int",
+        ),
         (lambda c: c["transformer"].update(fusion="soup"), "sequence or grid"),
         (lambda c: c["denoiser"].update(prediction="x"), "noise or sample"),
         (lambda c: c.update(transformer=[]), "transformer must be entries with values"),
-        (lambda c: c.update(mask_autoencoder=None), "either an autoencoder, or an image_encoder and a mask_autoencoder"),
+        (
+            lambda c: c.update(mask_autoencoder=None),
+            "either an autoencoder, or an image_encoder and a mask_autoencoder",
+        ),
     ],
 )
 def test_a_wrong_configuration_says_which_entry(tmp_path: Path, change, message: str) -> None:

@@ -35,4 +35,6 @@ def test_a_mask_of_another_size_is_refused() -> None:
 
 
 def test_one_pixel() -> None:
-    assert overlay(RGB[:1, :1], np.zeros((1, 1), np.uint8), 1.0).tolist() == [[list(CITYSCAPES[0].color)]]
+    assert overlay(RGB[:1, :1], np.zeros((1, 1), np.uint8), 1.0).tolist() == [
+        [list(CITYSCAPES[0].color)]
+    ]

@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from camseg_core.diffusion.passes import (
+    ORDERS,
+    FrameInPasses,
+    PassOptions,
+    cells_of_tokens,
+    revealed_in_each,
+    sample_in_passes,
+)
 from camseg_core.errors import ConfigError
-from camseg_core.model.passes import ORDERS, FrameInPasses, PassOptions, cells_of_tokens, revealed_in_each, sample_in_passes
 
 
 def test_shares_follow_the_cosine() -> None:
@@ -29,7 +36,12 @@ def test_impossible_options_are_refused() -> None:
 
 
 def test_a_token_spreads_over_its_square_of_cells() -> None:
-    assert cells_of_tokens((2, 2), 2).tolist() == [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
+    assert cells_of_tokens((2, 2), 2).tolist() == [
+        [0, 1, 4, 5],
+        [2, 3, 6, 7],
+        [8, 9, 12, 13],
+        [10, 11, 14, 15],
+    ]
     assert cells_of_tokens((2, 3), 1).ravel().tolist() == list(range(6))
 
 
@@ -41,7 +53,10 @@ class Recorder:
 
     def frame(self, grid: tuple[int, int], times: int) -> FrameInPasses:
         return FrameInPasses(
-            cells_of_tokens(grid, times), self.condition, self.sample, lambda cells: np.arange(grid[0] * grid[1], dtype=np.float32)
+            cells_of_tokens(grid, times),
+            self.condition,
+            self.sample,
+            lambda cells: np.arange(grid[0] * grid[1], dtype=np.float32),
         )
 
     def condition(self, cells, hidden):
@@ -58,7 +73,9 @@ class Recorder:
 def test_every_token_is_revealed_once_and_its_cells_filled(order: str, like) -> None:
     recorder = Recorder(like)
     cells = like(np.full((24, 1), np.nan, np.float32))
-    found = sample_in_passes(recorder.frame((2, 3), 2), cells, PassOptions(3, order), np.random.default_rng(0))
+    found = sample_in_passes(
+        recorder.frame((2, 3), 2), cells, PassOptions(3, order), np.random.default_rng(0)
+    )
     np.testing.assert_array_equal(np.asarray(found)[:, 0], 10 * np.arange(24))
     assert [int(hidden.sum()) for hidden in recorder.passes] == [6, 5, 3]
     for before, after in zip(recorder.passes, recorder.passes[1:], strict=False):
@@ -69,7 +86,12 @@ def test_random_order_denoises_only_what_it_reveals_and_depends_on_the_seed() ->
     orders = []
     for seed in (0, 0, 1):
         recorder = Recorder(np.asarray)
-        sample_in_passes(recorder.frame((4, 6), 1), np.zeros((24, 1)), PassOptions(4), np.random.default_rng(seed))
+        sample_in_passes(
+            recorder.frame((4, 6), 1),
+            np.zeros((24, 1)),
+            PassOptions(4),
+            np.random.default_rng(seed),
+        )
         orders.append([index.tolist() for index in recorder.drawn])
         assert sorted(number for numbers in orders[-1] for number in numbers) == list(range(24))
     assert orders[0] == orders[1] != orders[2]
@@ -77,6 +99,15 @@ def test_random_order_denoises_only_what_it_reveals_and_depends_on_the_seed() ->
 
 def test_confident_order_keeps_the_surest_and_draws_the_rest_again() -> None:
     recorder = Recorder(np.asarray)
-    sample_in_passes(recorder.frame((1, 6), 1), np.zeros((6, 1)), PassOptions(3, "confident"), np.random.default_rng(0))
-    assert [np.flatnonzero(hidden).tolist() for hidden in recorder.passes] == [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4], [0, 1, 2]]
+    sample_in_passes(
+        recorder.frame((1, 6), 1),
+        np.zeros((6, 1)),
+        PassOptions(3, "confident"),
+        np.random.default_rng(0),
+    )
+    assert [np.flatnonzero(hidden).tolist() for hidden in recorder.passes] == [
+        [0, 1, 2, 3, 4, 5],
+        [0, 1, 2, 3, 4],
+        [0, 1, 2],
+    ]
     assert [len(index) for index in recorder.drawn] == [6, 5, 3]

@@ -18,7 +18,13 @@ import pytest
 import torch
 
 from camseg_core.errors import ModelError
-from camseg_core.weights.pickle_reader import MAX_OPCODES, Inert, StoredTensor, UnreadablePickle, read_pickle
+from camseg_core.weights.pickle_reader import (
+    MAX_OPCODES,
+    Inert,
+    StoredTensor,
+    UnreadablePickle,
+    read_pickle,
+)
 from camseg_core.weights.torch_file import TorchFile
 
 
@@ -52,12 +58,34 @@ def hostile(path: str) -> dict[str, bytes]:
         "obj": b"(cos\nsystem\n" + command + b"o",
         "newobj": b"cos\nsystem\n" + one + b"\x81",
         "newobj_ex": b"cos\nsystem\n" + one + b"}\x92",
-        "newobj_ex with keywords": b"cio\nFileIO\n)}" + string("file") + string(path) + b"s" + string("mode") + string("w") + b"s\x92",
+        "newobj_ex with keywords": b"cio\nFileIO\n)}"
+        + string("file")
+        + string(path)
+        + b"s"
+        + string("mode")
+        + string("w")
+        + b"s\x92",
         "stack_global": string("os") + string("system") + b"\x93" + one + b"R",
-        "getattr chain": b"cbuiltins\ngetattr\n(cbuiltins\n__import__\n(" + string("os") + b"tR" + string("system") + b"tR" + one + b"R",
-        "dotted name": string("builtins") + string("__import__.__self__.open") + b"\x93" + opened + b"R",
-        "reconstructor": b"ccopyreg\n_reconstructor\n(cio\nFileIO\ncio\nFileIO\n" + string(path) + b"tR",
-        "build": b"ccamseg_core.errors\nCamSegError\n)R}" + string("__setstate__") + b"cos\nsystem\nsb" + command + b"b",
+        "getattr chain": b"cbuiltins\ngetattr\n(cbuiltins\n__import__\n("
+        + string("os")
+        + b"tR"
+        + string("system")
+        + b"tR"
+        + one
+        + b"R",
+        "dotted name": string("builtins")
+        + string("__import__.__self__.open")
+        + b"\x93"
+        + opened
+        + b"R",
+        "reconstructor": b"ccopyreg\n_reconstructor\n(cio\nFileIO\ncio\nFileIO\n"
+        + string(path)
+        + b"tR",
+        "build": b"ccamseg_core.errors\nCamSegError\n)R}"
+        + string("__setstate__")
+        + b"cos\nsystem\nsb"
+        + command
+        + b"b",
         "setitem": b"ccollections\nChainMap\n)R" + string("a") + b"cos\nsystem\n" + one + b"Rs",
         "setitems": b"ccollections\ndefaultdict\n(cos\nsystem\ntR(" + string("a") + command + b"u",
         "append": b"ccollections\ndeque\n)Rcos\nsystem\n" + one + b"Ra",
@@ -65,25 +93,40 @@ def hostile(path: str) -> dict[str, bytes]:
         "partial": b"cfunctools\npartial\n(cos\nsystem\n" + command + b"tR)R",
         "map in a list": b"cbuiltins\nlist\n(cbuiltins\nmap\n(cos\nsystem\n(" + command + b"ltRtR",
         "set of a map": b"cbuiltins\nset\n(cbuiltins\nmap\n(cos\nsystem\n(" + command + b"ltRtR",
-        "ordered dict": b"ccollections\nOrderedDict\n(cbuiltins\nmap\n(cos\nsystem\n(" + command + b"ltRtR",
+        "ordered dict": b"ccollections\nOrderedDict\n(cbuiltins\nmap\n(cos\nsystem\n("
+        + command
+        + b"ltRtR",
         "persistent id": b"cos\nsystem\n" + one + b"RQ",
-        "rebuild": b"ctorch._utils\n_rebuild_tensor_v2\n(cos\nsystem\n" + one + b"RI0\n(t(tI00\nNtR",
-        "rebuild parameter": b"ctorch._utils\n_rebuild_parameter\n(cos\nsystem\n" + one + b"RI00\nNtR",
-        "rebuild from type": b"ctorch._tensor\n_rebuild_from_type_v2\n(cos\nsystem\ncbuiltins\nint\n" + one + b"}tR",
+        "rebuild": b"ctorch._utils\n_rebuild_tensor_v2\n(cos\nsystem\n"
+        + one
+        + b"RI0\n(t(tI00\nNtR",
+        "rebuild parameter": b"ctorch._utils\n_rebuild_parameter\n(cos\nsystem\n"
+        + one
+        + b"RI00\nNtR",
+        "rebuild from type": b"ctorch._tensor\n_rebuild_from_type_v2\n(cos\nsystem\ncbuiltins\nint\n"
+        + one
+        + b"}tR",
         "encode": b"c_codecs\nencode\n(" + string(path) + string("rot13") + b"tR",
     }
 
 
 @pytest.mark.parametrize("kind", hostile(""))
-def test_a_hostile_pickle_runs_nothing_and_what_stands_beside_it_comes_out(kind: str, tmp_path: Path) -> None:
+def test_a_hostile_pickle_runs_nothing_and_what_stands_beside_it_comes_out(
+    kind: str, tmp_path: Path
+) -> None:
     trap = tmp_path / "sprung"
-    found = read(b"\x80\x04}" + string("good") + b"K\x07s" + string("bad") + hostile(str(trap))[kind] + b"s.")
+    found = read(
+        b"\x80\x04}" + string("good") + b"K\x07s" + string("bad") + hostile(str(trap))[kind] + b"s."
+    )
     assert not trap.exists()
     assert found["good"] == 7
     assert isinstance(found["bad"], Inert | set | list | dict)
 
 
-@pytest.mark.parametrize("kind", ["reduce", "eval", "inst", "obj", "stack_global", "getattr chain", "partial", "map in a list"])
+@pytest.mark.parametrize(
+    "kind",
+    ["reduce", "eval", "inst", "obj", "stack_global", "getattr chain", "partial", "map in a list"],
+)
 def test_the_traps_are_real_ones(kind: str, tmp_path: Path) -> None:
     """Python's own unpickler is caught by them."""
     pickle.loads(b"\x80\x04" + hostile(str(tmp_path / "sprung"))[kind] + b".")
@@ -92,8 +135,14 @@ def test_the_traps_are_real_ones(kind: str, tmp_path: Path) -> None:
 
 def test_objects_that_pickle_themselves_to_calls_are_inert(tmp_path: Path) -> None:
     trap = tmp_path / "sprung"
-    with_state = Calls(copyreg._reconstructor, (types.SimpleNamespace, object, None), {"x": Calls(os.system, (f"touch {trap}",))})
-    with_items = Calls(collections.deque, (), None, iter([Calls(builtins.eval, (f"open({str(trap)!r}, 'w')",))]))
+    with_state = Calls(
+        copyreg._reconstructor,
+        (types.SimpleNamespace, object, None),
+        {"x": Calls(os.system, (f"touch {trap}",))},
+    )
+    with_items = Calls(
+        collections.deque, (), None, iter([Calls(builtins.eval, (f"open({str(trap)!r}, 'w')",))])
+    )
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         found = read(pickle.dumps({"a": with_state, "b": with_items, "c": [1.5]}, protocol))
         assert isinstance(found["a"], Inert)
@@ -155,7 +204,15 @@ def test_a_deeply_nested_key_does_not_end_the_process() -> None:
         (b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"abc.", "expected"),
         (b"\x80\x04I" + b"9" * 100_000 + b"\n.", "Exceeds the limit"),
         (b"\x80\x04N" + b"0N" * (MAX_OPCODES // 2) + b".", "more than 2000000 instructions"),
-        (b"\x80\x04](" + b"N" * 100_000 + b"e\x94" + b"cbuiltins\nset\n\x94" + b"h\x01h\x00\x85R0" * 200 + b".", "items are copied"),
+        (
+            b"\x80\x04]("
+            + b"N" * 100_000
+            + b"e\x94"
+            + b"cbuiltins\nset\n\x94"
+            + b"h\x01h\x00\x85R0" * 200
+            + b".",
+            "items are copied",
+        ),
     ],
 )
 def test_damaged_and_exploding_pickles_are_refused(data: bytes, reason: str) -> None:
@@ -169,10 +226,17 @@ def saved(path: Path, content: object, legacy: bool = False) -> TorchFile:
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64]
+)
 def test_tensors_come_out_of_both_formats(tmp_path: Path, legacy: bool, dtype: torch.dtype) -> None:
     whole = torch.arange(24).to(dtype).view(4, 6)
-    content = {"a": whole, "view": whole.t()[2:5], "scalar": torch.tensor(3).to(dtype), "none": torch.empty(0, 3, dtype=dtype)}
+    content = {
+        "a": whole,
+        "view": whole.t()[2:5],
+        "scalar": torch.tensor(3).to(dtype),
+        "none": torch.empty(0, 3, dtype=dtype),
+    }
     file = saved(tmp_path / "x.pth", content, legacy)
     for name, expected in content.items():
         found = file.read(file.content[name], name)
@@ -181,14 +245,19 @@ def test_tensors_come_out_of_both_formats(tmp_path: Path, legacy: bool, dtype: t
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_parameters_optimisers_and_pickled_callbacks_do_not_stop_a_file(tmp_path: Path, legacy: bool) -> None:
+def test_parameters_optimisers_and_pickled_callbacks_do_not_stop_a_file(
+    tmp_path: Path, legacy: bool
+) -> None:
     layer = torch.nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(layer.parameters())
     layer(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     trap = tmp_path / "sprung"
     content = {
-        "callbacks": {pytest.Item: Calls(os.system, (f"touch {trap}",)), "model": types.SimpleNamespace(a=1)},
+        "callbacks": {
+            pytest.Item: Calls(os.system, (f"touch {trap}",)),
+            "model": types.SimpleNamespace(a=1),
+        },
         "state_dict": layer.state_dict(),
         "parameter": layer.weight,
         "optimizer": optimizer.state_dict(),
@@ -213,10 +282,14 @@ def test_parameters_optimisers_and_pickled_callbacks_do_not_stop_a_file(tmp_path
     ],
 )
 @pytest.mark.parametrize("legacy", [False, True])
-def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tmp_path: Path, change: dict[str, Any], legacy: bool) -> None:
+def test_a_tensor_that_reaches_beyond_its_storage_is_refused(
+    tmp_path: Path, change: dict[str, Any], legacy: bool
+) -> None:
     file = saved(tmp_path / "x.pth", {"a": torch.zeros(2, 3)}, legacy)
     tensor = file.content["a"]
-    lying = StoredTensor(**({"storage": tensor.storage, "offset": 0, "shape": (2, 3), "stride": (3, 1)} | change))
+    lying = StoredTensor(
+        **({"storage": tensor.storage, "offset": 0, "shape": (2, 3), "stride": (3, 1)} | change)
+    )
     with pytest.raises(ModelError, match="reaches beyond its 24 bytes"):
         file.read(lying, "a")
 
@@ -232,7 +305,9 @@ def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tmp_path: Path, cha
         (),
     ],
 )
-def test_tensors_rebuilt_from_hostile_arguments_are_inert(tmp_path: Path, arguments: tuple[Any, ...]) -> None:
+def test_tensors_rebuilt_from_hostile_arguments_are_inert(
+    tmp_path: Path, arguments: tuple[Any, ...]
+) -> None:
     content = {"bad": Calls(torch._utils._rebuild_tensor_v2, arguments), "good": torch.ones(2)}
     file = saved(tmp_path / "x.pth", content)
     assert isinstance(file.content["bad"], Inert)
@@ -263,7 +338,9 @@ def test_compressed_parts_are_refused(tmp_path: Path) -> None:
 def test_numbers_that_changed_in_the_file_are_noticed(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     saved(path, {"a": torch.full((4,), 1.25)})
-    path.write_bytes(path.read_bytes().replace(struct.pack("<f", 1.25) * 4, struct.pack("<f", 1.5) * 4))
+    path.write_bytes(
+        path.read_bytes().replace(struct.pack("<f", 1.25) * 4, struct.pack("<f", 1.5) * 4)
+    )
     file = TorchFile(path)
     with pytest.raises(ModelError, match="the numbers of a are damaged: download the file again"):
         file.read(file.content["a"], "a")
@@ -282,20 +359,32 @@ def test_a_file_cut_anywhere_is_refused_in_one_line(tmp_path: Path, legacy: bool
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_random_damage_gives_an_error_of_the_project_or_a_readable_file(tmp_path: Path, legacy: bool) -> None:
+def test_random_damage_gives_an_error_of_the_project_or_a_readable_file(
+    tmp_path: Path, legacy: bool
+) -> None:
     path = tmp_path / "x.pth"
-    saved(path, {"a": torch.ones(3, 4), "b": [torch.zeros(2)], "args": argparse.Namespace(x=1)}, legacy)
+    saved(
+        path,
+        {"a": torch.ones(3, 4), "b": [torch.zeros(2)], "args": argparse.Namespace(x=1)},
+        legacy,
+    )
     whole = path.read_bytes()
     generator = torch.Generator().manual_seed(0)
     outcomes = collections.Counter[bool]()
     for _ in range(400):
         damaged = bytearray(whole)
         for _ in range(3):
-            damaged[int(torch.randint(len(whole), (), generator=generator))] = int(torch.randint(256, (), generator=generator))
+            damaged[int(torch.randint(len(whole), (), generator=generator))] = int(
+                torch.randint(256, (), generator=generator)
+            )
         path.write_bytes(damaged)
         try:
             content = TorchFile(path).content
-            if isinstance(content, dict) and isinstance(content.get("a"), StoredTensor) and content["a"].shape == (3, 4):
+            if (
+                isinstance(content, dict)
+                and isinstance(content.get("a"), StoredTensor)
+                and content["a"].shape == (3, 4)
+            ):
                 TorchFile(path).read(content["a"], "a")
             outcomes[True] += 1
         except ModelError:
@@ -314,7 +403,9 @@ def test_random_damage_gives_an_error_of_the_project_or_a_readable_file(tmp_path
         (pickle.dumps({"model": 1}), "it starts like neither of its formats"),
     ],
 )
-def test_what_is_no_torch_file_is_said_to_be_what_it_seems(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_what_is_no_torch_file_is_said_to_be_what_it_seems(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
     path = tmp_path / "x.pth"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=f"x.pth is no file of torch.save: {reason}"):

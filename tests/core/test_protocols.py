@@ -13,14 +13,22 @@ import pytest
 import torch
 from data_trees import photo, write
 
-from camseg_core.commands import evaluate as command
+from camseg_core.cli import evaluate as command
 from camseg_core.data.sample import Sample
-from camseg_core.data.sets import open_set
+from camseg_core.data.sets.registry import open_set
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.mask_files import write_mask
-from camseg_core.evaluation.protocols import CITYSCAPES_PROTOCOL, OWN_SIZE, PUBLISHED, PUBLISHED_SIZE, Protocol, as_published, nearest_class
-from camseg_core.evaluation.report import report_content, write_report
-from camseg_core.evaluation.scoring import Evaluation, evaluate
+from camseg_core.evaluation.protocols import (
+    CITYSCAPES_PROTOCOL,
+    OWN_SIZE,
+    PUBLISHED,
+    PUBLISHED_SIZE,
+    Protocol,
+    as_published,
+    nearest_class,
+)
+from camseg_core.evaluation.report.evaluation import report_content, write_report
+from camseg_core.evaluation.scorer import Evaluation, evaluate
 from camseg_core.labels import (
     CITYSCAPES,
     CITYSCAPES_LABEL_IDS,
@@ -45,7 +53,9 @@ class Painter:
     name, provider, precision = "painter", "cpu", "fp32"
 
     def segment(self, rgb: Ids) -> Segmentation:
-        return Segmentation(rgb[..., 0].copy(), np.full(rgb.shape[:2], 0.5, np.float32), {"paint": 1.0})
+        return Segmentation(
+            rgb[..., 0].copy(), np.full(rgb.shape[:2], 0.5, np.float32), {"paint": 1.0}
+        )
 
 
 @dataclass(frozen=True)
@@ -65,11 +75,14 @@ def blobs(random: np.random.Generator, values: list[int], shape: tuple[int, int]
 @pytest.fixture(scope="module")
 def official(tmp_path_factory: pytest.TempPathFactory) -> Official:
     their = pytest.importorskip(
-        "cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling", reason="needs cityscapesScripts, which make test installs"
+        "cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling",
+        reason="needs cityscapesScripts, which make test installs",
     )
     root = tmp_path_factory.mktemp("cityscapes")
     random = np.random.default_rng(0)
-    label_ids = [label.id for label in CITYSCAPES_LABEL_IDS if label.name not in ("train", "wall")]  # no label, one of them in masks
+    label_ids = [
+        label.id for label in CITYSCAPES_LABEL_IDS if label.name not in ("train", "wall")
+    ]  # no label, one of them in masks
     masks = [label.id for label in CITYSCAPES if label.name != "wall"] + [VOID]
     labels = []
     for number, shape in enumerate([(64, 96), (64, 96), (48, 128), (64, 96)]):
@@ -101,8 +114,13 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> Official:
 def test_the_confusion_is_the_official_one_pixel_for_pixel(official: Official) -> None:
     theirs = np.array(official.theirs["confMatrix"], np.int64)
     scored = [LABEL_ID_OF_TRAIN_ID[label.id] for label in CITYSCAPES]
-    assert official.ours.confusion.matrix[:, :-1].tolist() == theirs[np.ix_(scored, scored)].tolist()
-    assert official.ours.confusion.matrix[:, -1].tolist() == np.delete(theirs[scored], scored, axis=1).sum(1).tolist()
+    assert (
+        official.ours.confusion.matrix[:, :-1].tolist() == theirs[np.ix_(scored, scored)].tolist()
+    )
+    assert (
+        official.ours.confusion.matrix[:, -1].tolist()
+        == np.delete(theirs[scored], scored, axis=1).sum(1).tolist()
+    )
     assert theirs.sum() == 3 * 64 * 96 + 48 * 128
     ignored = np.delete(theirs, scored, axis=0).sum()
     assert 0 < ignored == theirs.sum() - official.ours.confusion.matrix.sum()
@@ -111,25 +129,33 @@ def test_the_confusion_is_the_official_one_pixel_for_pixel(official: Official) -
 def test_the_scores_are_the_official_ones_to_the_last_bit(official: Official) -> None:
     theirs = official.theirs["classScores"]
     assert isinstance(theirs, dict)
-    assert {each.label.name: each.iou for each in official.ours.classes if not math.isnan(each.iou)} == {
-        name: score for name, score in theirs.items() if not math.isnan(score)
-    }
+    assert {
+        each.label.name: each.iou for each in official.ours.classes if not math.isnan(each.iou)
+    } == {name: score for name, score in theirs.items() if not math.isnan(score)}
     assert math.isnan(theirs["wall"])
     assert theirs["train"] == 0
     categories = official.theirs["categoryScores"]
     assert isinstance(categories, dict)
-    assert {each.name: each.iou for each in official.ours.categories} == {n: v for n, v in categories.items() if n != "void"}
+    assert {each.name: each.iou for each in official.ours.categories} == {
+        n: v for n, v in categories.items() if n != "void"
+    }
     # means are sums in another order
-    assert official.ours.mean_iou == pytest.approx(official.theirs["averageScoreClasses"], rel=1e-15)
-    assert official.ours.mean_category_iou == pytest.approx(official.theirs["averageScoreCategories"], rel=1e-15)
+    assert official.ours.mean_iou == pytest.approx(
+        official.theirs["averageScoreClasses"], rel=1e-15
+    )
+    assert official.ours.mean_category_iou == pytest.approx(
+        official.theirs["averageScoreCategories"], rel=1e-15
+    )
 
 
 def test_the_label_table_is_the_official_one() -> None:
     theirs = pytest.importorskip("cityscapesscripts.helpers.labels").labels
-    assert [(each.id, each.name, each.train_id, each.category) for each in CITYSCAPES_LABEL_IDS] == [
-        (each.id, each.name, each.trainId, each.category) for each in theirs if each.id >= 0
+    assert [
+        (each.id, each.name, each.train_id, each.category) for each in CITYSCAPES_LABEL_IDS
+    ] == [(each.id, each.name, each.trainId, each.category) for each in theirs if each.id >= 0]
+    assert [each.color for each in CITYSCAPES] == [
+        each.color for each in sorted(theirs, key=lambda e: e.trainId) if 0 <= each.trainId < 19
     ]
-    assert [each.color for each in CITYSCAPES] == [each.color for each in sorted(theirs, key=lambda e: e.trainId) if 0 <= each.trainId < 19]
 
 
 def test_a_class_taken_for_another_of_its_category_costs_the_category_nothing() -> None:
@@ -138,7 +164,9 @@ def test_a_class_taken_for_another_of_its_category_costs_the_category_nothing() 
     image[:, :2, 0] = VOID
     result = evaluate(Painter(), [Sample(image, label, "a")], (), protocol=CITYSCAPES_PROTOCOL)  # type: ignore[arg-type]
     assert result.mean_iou == 0
-    assert {each.name: each.iou for each in result.categories if not math.isnan(each.iou)} == {"vehicle": 6 / 8}
+    assert {each.name: each.iou for each in result.categories if not math.isnan(each.iou)} == {
+        "vehicle": 6 / 8
+    }
     assert result.mean_category_iou == 6 / 8
     assert len(result.classes) == 19
 
@@ -155,21 +183,31 @@ def test_a_frame_is_resized_as_published_the_label_as_colours() -> None:
     label = np.full((8, 12), SKY, np.uint8)
     label[:, :4], label[:, 4:6], label[6:] = ROAD, VOID, CAR
     frame = as_published(Sample(photo(12, height=8), label, "frame"))
-    assert (frame.image.shape, frame.label.shape, frame.name) == ((SIDE, SIDE, 3), (SIDE, SIDE), "frame")
+    assert (frame.image.shape, frame.label.shape, frame.name) == (
+        (SIDE, SIDE, 3),
+        (SIDE, SIDE),
+        "frame",
+    )
     assert (frame.image == photo(1)[0, 0]).all()
     step = SIDE // 12
     at = [frame.label[SIDE // 4, (2 * column + 1) * step // 2] for column in (0, 1, 4, 8, 11)]
     assert at == [ROAD, ROAD, VOID, SKY, SKY]
     drawn = picture_codec.draw(torch.from_numpy(label)[None])
-    picture = cv2.resize(np.round((drawn[0].permute(1, 2, 0).numpy() + 1) * 127.5).astype(np.uint8), (SIDE, SIDE))
+    picture = cv2.resize(
+        np.round((drawn[0].permute(1, 2, 0).numpy() + 1) * 127.5).astype(np.uint8), (SIDE, SIDE)
+    )
     assert np.array_equal(frame.label, nearest_class(np.asarray(picture, np.uint8)))
     nearest = cv2.resize(label, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
-    assert set(np.unique(frame.label)) > set(np.unique(nearest))  # mixed colours are nearest to others: part of the protocol
+    assert set(np.unique(frame.label)) > set(
+        np.unique(nearest)
+    )  # mixed colours are nearest to others: part of the protocol
 
 
 def square(*columns_: int) -> Ids:
     """Ids at the published size, columns of equal width: nothing is resized, so no colours mix."""
-    return np.repeat(np.repeat(np.array(columns_, np.uint8), SIDE // len(columns_))[None], SIDE, axis=0)
+    return np.repeat(
+        np.repeat(np.array(columns_, np.uint8), SIDE // len(columns_))[None], SIDE, axis=0
+    )
 
 
 def test_the_published_score_by_hand() -> None:
@@ -182,28 +220,43 @@ def test_the_published_score_by_hand() -> None:
     assert result.average_precision == pytest.approx((2 / 3 + 1 + 0 + 0) / 4)
     assert math.isnan(precision[SIDEWALK])  # occurs nowhere
     assert result.confusion.matrix[:, -1].sum() == 0
-    assert result.confusion.matrix.sum() == 5 * SIDE * SIDE // 8  # without label or without class: not counted
+    assert (
+        result.confusion.matrix.sum() == 5 * SIDE * SIDE // 8
+    )  # without label or without class: not counted
     own = evaluate(Painter(), [Sample(image, label, "a")], LABELS)  # type: ignore[arg-type]
-    assert own.confusion.matrix.sum() == 5 * SIDE * SIDE // 8  # the truck is none of the set's own classes, but the lost car counts
+    assert (
+        own.confusion.matrix.sum() == 5 * SIDE * SIDE // 8
+    )  # the truck is none of the set's own classes, but the lost car counts
     assert own.pixel_accuracy == 3 / 5
 
 
-@pytest.mark.parametrize("protocol", [OWN_SIZE, CITYSCAPES_PROTOCOL, PUBLISHED], ids=lambda protocol: protocol.name)
+@pytest.mark.parametrize(
+    "protocol", [OWN_SIZE, CITYSCAPES_PROTOCOL, PUBLISHED], ids=lambda protocol: protocol.name
+)
 def test_table_and_report_name_the_protocol(tmp_path: Path, protocol: Protocol) -> None:
     image = photo(16)
     image[..., 0] = ROAD
-    result = evaluate(Painter(), [Sample(image, np.full((6, 16), ROAD, np.uint8), "a")], LABELS, protocol=protocol)  # type: ignore[arg-type]
+    result = evaluate(
+        Painter(), [Sample(image, np.full((6, 16), ROAD, np.uint8), "a")], LABELS, protocol=protocol
+    )  # type: ignore[arg-type]
     content = report_content(result)
-    assert (content["protocol"], content["definitions"]["protocol"]) == (protocol.name, protocol.definition)
+    assert (content["protocol"], content["definitions"]["protocol"]) == (
+        protocol.name,
+        protocol.definition,
+    )
     assert len(content["classes"]) == (3 if protocol is OWN_SIZE else 19)
-    assert [each["name"] for each in content["categories"]] == [name for name, _ in protocol.categories]
+    assert [each["name"] for each in content["categories"]] == [
+        name for name, _ in protocol.categories
+    ]
     assert ("mean_category_iou" in content["scores"]) == (protocol is CITYSCAPES_PROTOCOL)
     page = write_report(result, tmp_path).read_text(encoding="utf-8")
     assert f'<b id="protocol">{protocol.name}</b>' in page
     assert ('id="categories"' in page) == (protocol is CITYSCAPES_PROTOCOL)
     table = command.table(result)
     assert table[0] == f"protocol {protocol.name}"
-    assert any(line.startswith("mean category IoU 1.000: flat 1.000, construction -") for line in table) == bool(protocol.categories)
+    assert any(
+        line.startswith("mean category IoU 1.000: flat 1.000, construction -") for line in table
+    ) == bool(protocol.categories)
 
 
 def run(*arguments: str) -> None:
@@ -213,12 +266,16 @@ def run(*arguments: str) -> None:
     options.run(options)
 
 
-def test_the_command_takes_every_set_and_writes_masks_to_hand_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_takes_every_set_and_writes_masks_to_hand_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     label = np.full((48, 64), 7, np.uint8)
     label[:24] = 23
     for number in range(2):
         name = f"lindau_{number:06}_000019"
-        write(tmp_path / f"data/leftImg8bit/val/lindau/{name}_leftImg8bit.png", photo(64, height=48))
+        write(
+            tmp_path / f"data/leftImg8bit/val/lindau/{name}_leftImg8bit.png", photo(64, height=48)
+        )
         write(tmp_path / f"data/gtFine/val/lindau/{name}_gtFine_labelIds.png", label)
     out, masks = tmp_path / "out", tmp_path / "masks"
     arguments = ["--data", str(tmp_path / "data"), "--out", str(out), "--threads", "1"]
@@ -226,14 +283,21 @@ def test_the_command_takes_every_set_and_writes_masks_to_hand_in(tmp_path: Path,
     assert capsys.readouterr().out.startswith("protocol cityscapes\n")
     content = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert (content["protocol"], content["about"]["data"]) == ("cityscapes", "data/val")
-    assert sorted(path.name for path in masks.iterdir()) == [f"lindau_{i:06}_000019_labelIds.png" for i in range(2)]
+    assert sorted(path.name for path in masks.iterdir()) == [
+        f"lindau_{i:06}_000019_labelIds.png" for i in range(2)
+    ]
     mask = cv2.imread(str(masks / "lindau_000000_000019_labelIds.png"), cv2.IMREAD_UNCHANGED)
     assert mask.shape == (48, 64)
     assert set(np.unique(mask)) <= {0, *LABEL_ID_OF_TRAIN_ID.values()}
     known = {LABEL_ID_OF_TRAIN_ID[ROAD]: ROAD, LABEL_ID_OF_TRAIN_ID[SKY]: SKY}
     right = sum(int(((mask == label) & (label == label_id)).sum()) for label_id in known)
-    assert content["scores"]["pixel_accuracy"] == pytest.approx(right / label.size, abs=1e-6)  # both frames are the same
-    with pytest.raises(ConfigError, match="--write-masks is for masks at the frames' own size: not with --protocol camseg"):
+    assert content["scores"]["pixel_accuracy"] == pytest.approx(
+        right / label.size, abs=1e-6
+    )  # both frames are the same
+    with pytest.raises(
+        ConfigError,
+        match="--write-masks is for masks at the frames' own size: not with --protocol camseg",
+    ):
         run(*arguments, "--protocol", "camseg", "--write-masks", str(masks))
 
 

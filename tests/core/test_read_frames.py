@@ -16,19 +16,21 @@ import torch
 from lite import LABELS, tiny_lite
 from resuming import KillAfter, Killed
 
-from camseg_core.data.augment import Augment
+from camseg_core.data.augmentation import Augment, Variation, Vary
 from camseg_core.data.sample import Sample
-from camseg_core.data.sets import open_set
-from camseg_core.data.synthetic import SyntheticDrive
-from camseg_core.data.vary import Variation, Vary
+from camseg_core.data.sets.registry import open_set
+from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import DataError
 from camseg_core.labels import CITYSCAPES, UNLABELLED
-from camseg_core.training.autoencoder import AutoencoderTraining, reconstruction_confusion, train_autoencoder
+from camseg_core.training.distributed import Processes
 from camseg_core.training.frames import Frames, HeldFrames, ReadFrames, as_first
-from camseg_core.training.loading import prepared
-from camseg_core.training.loop import LoopConfig, Run
-from camseg_core.training.parallel import Processes
-from camseg_core.training.stream import FrameStream
+from camseg_core.training.loading import FrameStream, prepared
+from camseg_core.training.mask_autoencoder import (
+    AutoencoderTraining,
+    reconstruction_confusion,
+    train_autoencoder,
+)
+from camseg_core.training.trainer import LoopConfig, Run
 from camseg_core.training.transformer import class_indices, confusion_of
 
 DRIVE = [*SyntheticDrive(frames=5, height=96, width=128, seed=1)]
@@ -45,12 +47,19 @@ def test_frames_that_do_not_fit_are_read_and_give_the_same_samples_weights_and_s
     assert len(read) == 5
     assert read.size() == held.size() == (96, 128)
     assert torch.equal(read.class_weights(len(LABELS)), held.class_weights(len(LABELS)))
-    streams = [FrameStream(frames, Augment((64, 96), (0.25, 1.0), UNLABELLED, color=True), seed=3) for frames in (held, read)]
+    streams = [
+        FrameStream(frames, Augment((64, 96), (0.25, 1.0), UNLABELLED, color=True), seed=3)
+        for frames in (held, read)
+    ]
     for one, other in zip(*(stream.batch(range(3, 9)) for stream in streams), strict=True):
         assert torch.equal(one, other)
     codec = tiny_lite().mask_autoencoder
-    assert np.array_equal(*(reconstruction_confusion(codec, frames.every(2)).matrix for frames in (held, read)))
-    assert np.array_equal(*(confusion_of(tiny_lite(), frames.every(2)).matrix for frames in (held, read)))
+    assert np.array_equal(
+        *(reconstruction_confusion(codec, frames.every(2)).matrix for frames in (held, read))
+    )
+    assert np.array_equal(
+        *(confusion_of(tiny_lite(), frames.every(2)).matrix for frames in (held, read))
+    )
 
 
 def test_only_what_is_asked_for_is_read() -> None:
@@ -69,16 +78,28 @@ def test_only_what_is_asked_for_is_read() -> None:
 
 def sample(height: int, width: int) -> Sample:
     random = np.random.default_rng(height)
-    return Sample(random.integers(0, 255, (height, width, 3), np.uint8), random.choice([0, 2, 255], (height, width)).astype(np.uint8), "x")
+    return Sample(
+        random.integers(0, 255, (height, width, 3), np.uint8),
+        random.choice([0, 2, 255], (height, width)).astype(np.uint8),
+        "x",
+    )
 
 
 def test_frames_that_differ_in_size_are_trained_on_and_scored_each_at_its_own() -> None:
     frames = Frames.load([sample(96, 128), sample(64, 160), sample(70, 90)], LABELS)
     assert isinstance(frames, ReadFrames)
-    images, indices = FrameStream(frames, Vary(Variation(), (32, 64), UNLABELLED), 0).batch(range(6))
+    images, indices = FrameStream(frames, Vary(Variation(), (32, 64), UNLABELLED), 0).batch(
+        range(6)
+    )
     assert (images.shape, indices.shape) == ((6, 3, 32, 64), (6, 32, 64))
-    assert [found.shape for found in class_indices(tiny_lite(), frames)] == [(96, 128), (64, 160), (70, 90)]
-    assert confusion_of(tiny_lite(), frames).matrix.sum() == sum((index != UNLABELLED).sum().item() for _, index in frames)
+    assert [found.shape for found in class_indices(tiny_lite(), frames)] == [
+        (96, 128),
+        (64, 160),
+        (70, 90),
+    ]
+    assert confusion_of(tiny_lite(), frames).matrix.sum() == sum(
+        (index != UNLABELLED).sum().item() for _, index in frames
+    )
     assert as_first([image for image, _ in frames]).shape == (3, 3, 96, 128)
 
 
@@ -110,7 +131,9 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.parametrize("parts", [1, 2])
 def test_workers_give_the_same_batches_in_the_order_of_the_steps(parts: int) -> None:
     """As one of two processes; also after a jump, as the first step of a resumed run is."""
-    stream = FrameStream(held_and_read()[1], Augment((64, 96), (0.25, 1.0), UNLABELLED, color=True), seed=3)
+    stream = FrameStream(
+        held_and_read()[1], Augment((64, 96), (0.25, 1.0), UNLABELLED, color=True), seed=3
+    )
     among = Processes(rank=1, count=2, workers=2)
     with prepared(stream.batch, among, 8, parts) as ahead:
         for step in (0, 1, 2, 7, 8):
@@ -133,7 +156,10 @@ def test_a_file_that_a_worker_cannot_read_is_one_line_that_names_it(tmp_path: Pa
     broken = next((tmp_path / "leftImg8bit" / "train").rglob("*.png"))
     broken.write_bytes(broken.read_bytes()[:-20])
     stream = FrameStream(frames, Vary(Variation(), (32, 32), UNLABELLED), 0)
-    with prepared(stream.batch, Processes(workers=1), 2) as ahead, pytest.raises(DataError) as caught:
+    with (
+        prepared(stream.batch, Processes(workers=1), 2) as ahead,
+        pytest.raises(DataError) as caught,
+    ):
         ahead(range(2))
     assert broken.name in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -142,12 +168,19 @@ def test_a_file_that_a_worker_cannot_read_is_one_line_that_names_it(tmp_path: Pa
 def test_a_training_with_workers_killed_and_resumed_ends_as_one_without(tmp_path: Path) -> None:
     held, read = held_and_read()
     config = AutoencoderTraining(
-        tiny_lite().config.mask_autoencoder, LoopConfig(steps=6, lr=2e-3, warmup=1, save_every=2, precision="fp32"), 4, (64, 96)
+        tiny_lite().config.mask_autoencoder,
+        LoopConfig(steps=6, lr=2e-3, warmup=1, save_every=2, precision="fp32"),
+        4,
+        (64, 96),
     )
     plain = train_autoencoder(config, held, Run(tmp_path / "plain"))
     with pytest.raises(Killed):
-        train_autoencoder(config, read, Run(tmp_path / "killed", KillAfter(5), Processes(workers=1)))
-    resumed = train_autoencoder(config, read, Run(tmp_path / "killed", None, Processes(workers=1))).state_dict()
+        train_autoencoder(
+            config, read, Run(tmp_path / "killed", KillAfter(5), Processes(workers=1))
+        )
+    resumed = train_autoencoder(
+        config, read, Run(tmp_path / "killed", None, Processes(workers=1))
+    ).state_dict()
     for name, tensor in plain.state_dict().items():
         assert torch.equal(tensor, resumed[name]), name
 
@@ -158,7 +191,11 @@ def test_a_worker_outlives_a_signal_to_the_whole_group_and_ends_with_the_trainin
         ahead(range(4))
         (worker,) = multiprocessing.active_children()
         assert worker.pid is not None
-        subprocess.run([sys.executable, "-c", f"import os, signal; os.kill({worker.pid}, signal.SIGTERM)"], check=True, timeout=60)
+        subprocess.run(
+            [sys.executable, "-c", f"import os, signal; os.kill({worker.pid}, signal.SIGTERM)"],
+            check=True,
+            timeout=60,
+        )
         time.sleep(0.2)
         assert worker.is_alive()
         for one, other in zip(ahead(range(4, 8)), stream.batch(range(4, 8)), strict=True):

@@ -11,13 +11,13 @@ from lite import tiny_lite
 from processes import run, torchrun
 from safetensors.torch import load_file
 
-from camseg_core.cli import main
-from camseg_core.data.camvid import CamVid
+from camseg_core.cli.main import main
+from camseg_core.config.model import save_config
+from camseg_core.data.sets.camvid import CamVid
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.config import save_config
 from camseg_core.runtime import Segmenter
-from camseg_core.training.autoencoder import reconstruction_confusion
 from camseg_core.training.frames import Frames
+from camseg_core.training.mask_autoencoder import reconstruction_confusion
 
 SMALL = [
     "autoencoder.loop.steps=3",
@@ -52,17 +52,25 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_one_command_goes_from_frames_to_a_checkpoint_with_its_card(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_command_goes_from_frames_to_a_checkpoint_with_its_card(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     train(root)
     out, folder = root / "out", root / "run"
     card = (out / "MODEL_CARD.md").read_text(encoding="utf-8")
     scores = json.loads((folder / "val" / "report.json").read_text(encoding="utf-8"))["scores"]
     assert f"mean IoU **{scores['mean_iou']:.3f}**" in card
-    curve = [json.loads(line) for line in (folder / "transformer" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    curve = [
+        json.loads(line)
+        for line in (folder / "transformer" / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     validations = [entry for entry in curve if "validation" in entry]
     assert [entry["step"] for entry in validations] == [2, 4]
     for entry in validations:
-        assert f"| {entry['step']} | {entry['validation']['mIoU']:.3f} | {entry['validation']['mIoU of 10 steps']:.3f} |" in card
+        assert (
+            f"| {entry['step']} | {entry['validation']['mIoU']:.3f} | {entry['validation']['mIoU of 10 steps']:.3f} |"
+            in card
+        )
     assert "$" not in card
     picture = cv2.imread(str(folder / "transformer" / "pictures" / "step-000004.jpg"))
     assert picture.shape == (64, 3 * 96, 3)  # every fifth of three frames is one
@@ -70,7 +78,9 @@ def test_one_command_goes_from_frames_to_a_checkpoint_with_its_card(root: Path, 
     assert set(np.unique(segmentation.mask)) <= {label.id for label in tiny_lite().labels}
 
     stored = (out / "model.safetensors").read_bytes()
-    train(root)  # a finished run that is started again has nothing left to do, and gives the same model
+    train(
+        root
+    )  # a finished run that is started again has nothing left to do, and gives the same model
     assert (out / "model.safetensors").read_bytes() == stored
 
     with pytest.raises(SystemExit) as exit_code:
@@ -80,18 +90,35 @@ def test_one_command_goes_from_frames_to_a_checkpoint_with_its_card(root: Path, 
 
 
 @pytest.mark.slow
-def test_a_trained_model_is_distilled_into_a_folder_that_tells_both_stories(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trained_model_is_distilled_into_a_folder_that_tells_both_stories(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     train(root)
     config = CONFIG.with_name("distill.yaml")
-    small = [setting for setting in SMALL if setting.startswith("training.") and "task" not in setting]
-    folders = [f"--data={root / 'data'}", f"--run={root / 'run-distill'}", f"--out={root / 'distilled'}"]
-    arguments = ["distill", f"--model={root / 'out'}", f"--config={config}", *folders, *[f"--set={setting}" for setting in small]]
+    small = [
+        setting for setting in SMALL if setting.startswith("training.") and "task" not in setting
+    ]
+    folders = [
+        f"--data={root / 'data'}",
+        f"--run={root / 'run-distill'}",
+        f"--out={root / 'distilled'}",
+    ]
+    arguments = [
+        "distill",
+        f"--model={root / 'out'}",
+        f"--config={config}",
+        *folders,
+        *[f"--set={setting}" for setting in small],
+    ]
     main(arguments)
     card = (root / "distilled" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "camseg distill --model <folder of the model below>" in card
     assert "### The model that it was tuned from" in card
     assert card.index("camseg distill --model") < card.index("camseg train --config")
-    assert all((root / "run-distill" / f"val-{steps}-steps" / "report.json").is_file() for steps in (2, 4, 10))
+    assert all(
+        (root / "run-distill" / f"val-{steps}-steps" / "report.json").is_file()
+        for steps in (2, 4, 10)
+    )
     before, after = (load_file(root / name / "model.safetensors") for name in ("out", "distilled"))
     assert any(not np.array_equal(before[name], after[name]) for name in before)
 
@@ -101,12 +128,33 @@ def test_a_trained_model_is_distilled_into_a_folder_that_tells_both_stories(root
 
 
 @pytest.mark.slow
-def test_an_autoencoder_trained_alone_serves_a_training(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_autoencoder_trained_alone_serves_a_training(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = CONFIG.with_name("mask-autoencoder.yaml")
-    small = [setting.replace("autoencoder.", "mask.", 1) for setting in SMALL if setting.startswith("autoencoder.")]
+    small = [
+        setting.replace("autoencoder.", "mask.", 1)
+        for setting in SMALL
+        if setting.startswith("autoencoder.")
+    ]
     codec = root / "codec"
-    arguments = ["--data", str(root / "data"), "--run", str(root / "run-codec"), "--out", str(codec)]
-    main(["train-autoencoder", "--config", str(config), *arguments, *[f"--set={setting}" for setting in small]])
+    arguments = [
+        "--data",
+        str(root / "data"),
+        "--run",
+        str(root / "run-codec"),
+        "--out",
+        str(codec),
+    ]
+    main(
+        [
+            "train-autoencoder",
+            "--config",
+            str(config),
+            *arguments,
+            *[f"--set={setting}" for setting in small],
+        ]
+    )
     assert 0 <= json.loads((codec / "val.json").read_text(encoding="utf-8"))["mean_iou"] <= 1
     train(root, f"--autoencoder={codec}", "--set=training.task.decoder_joins=100")
     assert not (root / "run" / "autoencoder").exists()
@@ -134,14 +182,18 @@ def test_an_autoencoder_trained_alone_serves_a_training(root: Path, capsys: pyte
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_share_the_whole_command(root: Path, strategy: str) -> None:
     strategies = [f"--set={part}.loop.strategy={strategy}" for part in ("autoencoder", "training")]
-    done = run(torchrun(2, "-m", "camseg_core.cli", "--", *command(root, *strategies)), timeout=280)
+    done = run(
+        torchrun(2, "-m", "camseg_core.cli.main", "--", *command(root, *strategies)), timeout=280
+    )
     assert done.returncode == 0, done.stderr
     assert (root / "out" / "MODEL_CARD.md").is_file()
     assert "2 processes" in (root / "out" / "MODEL_CARD.md").read_text(encoding="utf-8")
     Segmenter.from_pretrained(root / "out").segment(np.zeros((64, 96, 3), np.uint8))
 
 
-def test_what_cannot_be_trained_is_said_before_anything_is_kept(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_trained_is_said_before_anything_is_kept(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for change, message in (
         ("training.crop=[64, 80]", "training.crop is [64, 80]: tiny-lite needs multiples of 32"),
         ("training.augment=flip", "models with a mask autoencoder train on random crops"),

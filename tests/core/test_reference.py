@@ -5,11 +5,11 @@ import reference
 import torch
 from torch import Tensor
 
+from camseg_core.config.named_models import CAM_SEG_BASE_768
+from camseg_core.diffusion.samplers import SAMPLERS, SamplerOptions
 from camseg_core.labels import PUBLISHED_PALETTE, UNLABELLED
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.loss import add_noise, published_loss
-from camseg_core.model.samplers import SAMPLERS, SamplerOptions
-from camseg_core.model.sizes import CAM_SEG_BASE_768
+from camseg_core.training.losses import add_noise, published_loss
 
 T = reference.tensors()
 
@@ -43,21 +43,32 @@ def test_latents_become_tokens_as_published() -> None:
 
 def test_transformer_with_all_mask_tokens_hidden() -> None:
     transformer = reference.model().transformer
-    assert_close(transformer.encode_visible(T["image_tokens"], (6, 6), None, None), T["infer_encoder_out"])
+    assert_close(
+        transformer.encode_visible(T["image_tokens"], (6, 6), None, None), T["infer_encoder_out"]
+    )
     assert_close(transformer.sequence_conditions(T["image_tokens"], (6, 6)), T["infer_condition"])
     assert_close(transformer(T["image_tokens"], (6, 6)), T["infer_condition"][:, 36:])
 
 
 def test_transformer_with_some_mask_tokens_known() -> None:
     transformer, hidden = reference.model().transformer, T["partial_mask"][:, 36:].bool()
-    assert_close(transformer.encode_visible(T["image_tokens"], (6, 6), T["mask_tokens"], hidden), T["partial_encoder_out"])
-    assert_close(transformer.sequence_conditions(T["image_tokens"], (6, 6), T["mask_tokens"], hidden), T["partial_condition"])
+    assert_close(
+        transformer.encode_visible(T["image_tokens"], (6, 6), T["mask_tokens"], hidden),
+        T["partial_encoder_out"],
+    )
+    assert_close(
+        transformer.sequence_conditions(T["image_tokens"], (6, 6), T["mask_tokens"], hidden),
+        T["partial_condition"],
+    )
 
 
 def test_hiding_every_token_by_flag_equals_giving_no_mask() -> None:
     transformer = reference.model().transformer
     hidden = torch.ones(2, 36, dtype=torch.bool)
-    assert_close(transformer(T["image_tokens"], (6, 6), T["mask_tokens"], hidden), transformer(T["image_tokens"], (6, 6)))
+    assert_close(
+        transformer(T["image_tokens"], (6, 6), T["mask_tokens"], hidden),
+        transformer(T["image_tokens"], (6, 6)),
+    )
 
 
 def test_denoiser_output() -> None:
@@ -82,13 +93,25 @@ def assert_sampled(found: Tensor, expected: Tensor) -> None:
 def test_ancestral_sampler_at_two_temperatures(name: str, temperature: float) -> None:
     options = SamplerOptions(steps=10, temperature=temperature)
     noise = T[f"{name}_noise"]
-    found = SAMPLERS["ancestral"](denoise, T["ancestral_init"], reference.model().schedule, options, lambda k: noise[k], "noise")
+    found = SAMPLERS["ancestral"](
+        denoise,
+        T["ancestral_init"],
+        reference.model().schedule,
+        options,
+        lambda k: noise[k],
+        "noise",
+    )
     assert_sampled(found, T[f"{name}_out"])
 
 
 def test_ddim_sampler_without_noise() -> None:
     found = SAMPLERS["ddim"](
-        denoise, T["ancestral_init"], reference.model().schedule, SamplerOptions(10), lambda k: torch.full((72, 16), torch.nan), "noise"
+        denoise,
+        T["ancestral_init"],
+        reference.model().schedule,
+        SamplerOptions(10),
+        lambda k: torch.full((72, 16), torch.nan),
+        "noise",
     )
     assert_sampled(found, T["ddim_out"])
 
@@ -110,8 +133,16 @@ def test_palette_is_the_published_one() -> None:
 def test_image_to_class_ids_end_to_end_exactly() -> None:
     model = reference.model()
     features = model.image_features((T["e2e_image"] * 0.5 + 0.5) * 255)
-    noise = T["e2e_noise"][:, 36:]  # the published code denoises the image's tokens too and throws them away
-    sampled = model.sample(model.conditions(features), "ancestral", SamplerOptions(10), T["e2e_init"][36:], lambda k: noise[k])
+    noise = T["e2e_noise"][
+        :, 36:
+    ]  # the published code denoises the image's tokens too and throws them away
+    sampled = model.sample(
+        model.conditions(features),
+        "ancestral",
+        SamplerOptions(10),
+        T["e2e_init"][36:],
+        lambda k: noise[k],
+    )
     latents = model.to_latents(sampled, model.denoised_grid(features))
     assert_sampled(latents, T["e2e_mask_latents"])
     assert_close(model.autoencoder.decode(latents), T["e2e_rgb"], 1e-3)
@@ -123,6 +154,12 @@ def test_full_size_parameters_have_the_published_names_and_shapes() -> None:
     with torch.device("meta"):
         model = CamSeg(CAM_SEG_BASE_768)
     autoencoder = model.autoencoder.state_dict()
-    assert {name: list(tensor.shape) for name, tensor in autoencoder.items()} == reference.published_shapes("autoencoder_kl_f16")
-    rest = model.transformer.state_dict() | {f"diffloss.net.{name}": tensor for name, tensor in model.denoiser.state_dict().items()}
-    assert {name: list(tensor.shape) for name, tensor in rest.items()} == reference.published_shapes("transformer_base_768")
+    assert {
+        name: list(tensor.shape) for name, tensor in autoencoder.items()
+    } == reference.published_shapes("autoencoder_kl_f16")
+    rest = model.transformer.state_dict() | {
+        f"diffloss.net.{name}": tensor for name, tensor in model.denoiser.state_dict().items()
+    }
+    assert {
+        name: list(tensor.shape) for name, tensor in rest.items()
+    } == reference.published_shapes("transformer_base_768")

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from browser import Browser
 
-from camseg_core.commands import evaluate as command
+from camseg_core.cli import evaluate as command
 from camseg_core.data.sample import Sample
-from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import CamSegError, ConfigError, DataError, ModelError
-from camseg_core.evaluation.report import report_content, write_report
-from camseg_core.evaluation.scoring import Evaluation, evaluate
+from camseg_core.evaluation.report.evaluation import report_content, write_report
+from camseg_core.evaluation.scorer import Evaluation, evaluate
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, cityscapes_labels
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.overlay import colorize
@@ -40,7 +40,10 @@ def drive() -> list[Sample]:
     """Small frames of the synthetic drive; one has a name that would break a page."""
     samples = []
     for i, each in enumerate(SyntheticDrive(frames=FRAMES)):
-        image, label = cv2.resize(each.image, (160, 120)), cv2.resize(each.label, (160, 120), interpolation=cv2.INTER_NEAREST)
+        image, label = (
+            cv2.resize(each.image, (160, 120)),
+            cv2.resize(each.label, (160, 120), interpolation=cv2.INTER_NEAREST),
+        )
         samples.append(Sample(image, label, f"<script>{i}</script>"))
     return samples
 
@@ -72,7 +75,11 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
         values = dict(attrs)
-        self.links += [value or "" for name, value in attrs if name in ("src", "href", "poster", "srcset", "data", "action", "xlink:href")]
+        self.links += [
+            value or ""
+            for name, value in attrs
+            if name in ("src", "href", "poster", "srcset", "data", "action", "xlink:href")
+        ]
         if values.get("id"):
             self._id = str(values["id"])
         if tag == "table":
@@ -99,9 +106,18 @@ class Page(HTMLParser):
 def test_two_runs_write_the_same_json_but_for_the_timings(
     segmenter: Segmenter, drive: list[Sample], evaluation: Evaluation, folder: Path, tmp_path: Path
 ) -> None:
-    write_report(evaluate(segmenter, drive, LABELS, about={"seed": 0, "data": "drive & co"}), tmp_path)
-    first, second = (json.loads((each / "report.json").read_text(encoding="utf-8")) for each in (folder, tmp_path))
-    assert set(first["timings"]) == set(second.pop("timings")) == {"frames_ms", "latency_ms", "machine", "stages_ms"}
+    write_report(
+        evaluate(segmenter, drive, LABELS, about={"seed": 0, "data": "drive & co"}), tmp_path
+    )
+    first, second = (
+        json.loads((each / "report.json").read_text(encoding="utf-8"))
+        for each in (folder, tmp_path)
+    )
+    assert (
+        set(first["timings"])
+        == set(second.pop("timings"))
+        == {"frames_ms", "latency_ms", "machine", "stages_ms"}
+    )
     assert len(first.pop("timings")["frames_ms"]) == FRAMES
     assert json.dumps(first) == json.dumps(second)
     assert list(first) == sorted(first)
@@ -111,28 +127,51 @@ def test_the_json_has_the_evaluations_figures(evaluation: Evaluation, folder: Pa
     content = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     assert content["scores"]["mean_iou"] == pytest.approx(evaluation.mean_iou, abs=1e-6)
     assert content["scores"]["boundary_f1"] == pytest.approx(evaluation.boundary_f1, abs=1e-6)
-    assert content["scores"]["expected_calibration_error"] == pytest.approx(evaluation.calibration.error(), abs=1e-6)
+    assert content["scores"]["expected_calibration_error"] == pytest.approx(
+        evaluation.calibration.error(), abs=1e-6
+    )
     ious = [each["iou"] for each in content["classes"] if each["iou"] is not None]
     assert np.mean(ious) == pytest.approx(content["scores"]["mean_iou"], abs=1e-5)
     pixels = np.array(content["confusion"]["pixels"])
-    assert np.trace(pixels) / pixels.sum() == pytest.approx(content["scores"]["pixel_accuracy"], abs=1e-6)
+    assert np.trace(pixels) / pixels.sum() == pytest.approx(
+        content["scores"]["pixel_accuracy"], abs=1e-6
+    )
     assert sum(each["pixels"] for each in content["calibration"]) == pixels.sum()
-    assert [each["name"] for each in content["frames"]] == [frame.name for frame in evaluation.frames]
+    assert [each["name"] for each in content["frames"]] == [
+        frame.name for frame in evaluation.frames
+    ]
     assert sum(len(names) for names in content["groups"].values()) == len(ious)
     assert "4.5 pixels" not in content["definitions"]["boundary F1"]
     assert "1.5 pixels at 160×120" in content["definitions"]["boundary F1"]
 
 
-def test_what_the_frames_say_nothing_about_is_null(segmenter: Segmenter, drive: list[Sample]) -> None:
+def test_what_the_frames_say_nothing_about_is_null(
+    segmenter: Segmenter, drive: list[Sample]
+) -> None:
     content = report_content(evaluate(segmenter, drive[:1], CITYSCAPES))
     train = next(each for each in content["classes"] if each["name"] == "train")
-    assert (train["iou"], train["precision"], train["boundary_f1"], train["group"], train["share"]) == (None, None, None, None, 0)
+    assert (
+        train["iou"],
+        train["precision"],
+        train["boundary_f1"],
+        train["group"],
+        train["share"],
+    ) == (None, None, None, None, 0)
     assert json.dumps(content, allow_nan=False)
 
 
 def test_the_page_shows_the_figures_of_the_json(folder: Path) -> None:
-    content, page = json.loads((folder / "report.json").read_text(encoding="utf-8")), Page(folder / "report.html")
-    for name in ("mean_iou", "pixel_accuracy", "average_precision", "boundary_f1", "expected_calibration_error"):
+    content, page = (
+        json.loads((folder / "report.json").read_text(encoding="utf-8")),
+        Page(folder / "report.html"),
+    )
+    for name in (
+        "mean_iou",
+        "pixel_accuracy",
+        "average_precision",
+        "boundary_f1",
+        "expected_calibration_error",
+    ):
         assert page.texts[name] == f"{content['scores'][name]:.3f}", name
     for name in ("p50", "p95"):
         assert page.texts[name] == f"{content['timings']['latency_ms'][name]:.0f} ms"
@@ -140,12 +179,17 @@ def test_the_page_shows_the_figures_of_the_json(folder: Path) -> None:
     for each in content["classes"]:
         if each["iou"] is not None:
             shown = [each["iou"], each["precision"], each["recall"], each["boundary_f1"]]
-            assert rows[each["name"]][4:] == ["–" if value is None else f"{value:.3f}" for value in shown]
+            assert rows[each["name"]][4:] == [
+                "–" if value is None else f"{value:.3f}" for value in shown
+            ]
     pixels, names = np.array(content["confusion"]["pixels"]), content["confusion"]["rows"]
     for row in page.tables["confusion"][1:]:
         own = pixels[names.index(row[0])]
         if own.sum():
-            expected = [f"{share:.1f}" if share >= 0.05 else "0" if share else "" for share in 100 * own / own.sum()]
+            expected = [
+                f"{share:.1f}" if share >= 0.05 else "0" if share else ""
+                for share in 100 * own / own.sum()
+            ]
             assert [text for text in row[1:] if text] == [text for text in expected if text]
     assert [row[0] for row in page.tables["latency"][1:-1]] == [
         "preprocess",
@@ -169,18 +213,33 @@ def test_the_page_asks_no_network_for_anything_and_trusts_no_name(folder: Path) 
     assert "drive &amp; co" in text
 
 
-def test_a_browser_shows_the_page_and_asks_for_nothing_else(chromium: Browser, folder: Path) -> None:
-    content, page = json.loads((folder / "report.json").read_text(encoding="utf-8")), chromium.open(folder / "report.html")
-    assert page.run("return document.getElementById('mean_iou').innerText") == f"{content['scores']['mean_iou']:.3f}"
+def test_a_browser_shows_the_page_and_asks_for_nothing_else(
+    chromium: Browser, folder: Path
+) -> None:
+    content, page = (
+        json.loads((folder / "report.json").read_text(encoding="utf-8")),
+        chromium.open(folder / "report.html"),
+    )
+    assert (
+        page.run("return document.getElementById('mean_iou').innerText")
+        == f"{content['scores']['mean_iou']:.3f}"
+    )
     assert page.run("return Array.from(document.images).every(e => e.naturalWidth > 0)")
-    assert page.run("return document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
+    assert page.run("return document.documentElement.scrollWidth <= innerWidth"), (
+        "nothing sticks out"
+    )
     assert page.requests() == [page.path.as_uri()]
     assert page.complaints() == []
 
 
 def test_the_pictures_are_those_of_the_frames(evaluation: Evaluation, folder: Path) -> None:
     uris = [link for link in Page(folder / "report.html").links if link.startswith("data:image")]
-    pictures = [cv2.imdecode(np.frombuffer(base64.b64decode(uri.split(",")[1]), np.uint8), cv2.IMREAD_COLOR_RGB) for uri in uris]
+    pictures = [
+        cv2.imdecode(
+            np.frombuffer(base64.b64decode(uri.split(",")[1]), np.uint8), cv2.IMREAD_COLOR_RGB
+        )
+        for uri in uris
+    ]
     assert len(pictures) == 4 * len(evaluation.shown) == 12
     for i, frame in enumerate(evaluation.shown):
         image, label, mask, differences = pictures[4 * i : 4 * i + 4]
@@ -192,7 +251,9 @@ def test_the_pictures_are_those_of_the_frames(evaluation: Evaluation, folder: Pa
         assert (red == wrong).mean() > 0.95
 
 
-def test_a_page_without_pictures_says_so(segmenter: Segmenter, drive: list[Sample], tmp_path: Path) -> None:
+def test_a_page_without_pictures_says_so(
+    segmenter: Segmenter, drive: list[Sample], tmp_path: Path
+) -> None:
     page = write_report(evaluate(segmenter, iter(drive[:1]), LABELS), tmp_path)
     assert "none was kept" in page.read_text(encoding="utf-8")
 
@@ -219,7 +280,10 @@ def camvid(tmp_path: Path, drive: list[Sample]) -> Path:
     for part in ("images", "labels"):
         (tmp_path / "camvid/val" / part).mkdir(parents=True)
     for i, each in enumerate(drive):
-        cv2.imwrite(str(tmp_path / f"camvid/val/images/{i}.png"), cv2.cvtColor(each.image, cv2.COLOR_RGB2BGR))
+        cv2.imwrite(
+            str(tmp_path / f"camvid/val/images/{i}.png"),
+            cv2.cvtColor(each.image, cv2.COLOR_RGB2BGR),
+        )
         cv2.imwrite(str(tmp_path / f"camvid/val/labels/{i}.png"), ids[each.label])
     return tmp_path / "camvid"
 
@@ -231,11 +295,15 @@ def test_the_command_prints_the_scores_and_where_the_report_is(
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
     assert re.search(
-        rf"^mean +{evaluation.mean_iou:.3f} +{evaluation.average_precision:.3f} +{evaluation.boundary_f1:.3f}", printed.out, re.M
+        rf"^mean +{evaluation.mean_iou:.3f} +{evaluation.average_precision:.3f} +{evaluation.boundary_f1:.3f}",
+        printed.out,
+        re.M,
     )
     road = next(each for each in evaluation.classes if each.label.name == "road")
     assert re.search(rf"^road +{road.iou:.3f} ", printed.out, re.M)
-    assert re.search(r"^AP 0\.\d{3}: frequent 0\.\d{3}, common 0\.\d{3}, rare 0\.\d{3}$", printed.out, re.M)
+    assert re.search(
+        r"^AP 0\.\d{3}: frequent 0\.\d{3}, common 0\.\d{3}, rare 0\.\d{3}$", printed.out, re.M
+    )
     assert lines[-2].endswith(f"over {FRAMES} frames")
     assert lines[-1] == f"report: {tmp_path}/out/report.html and report.json beside it"
     assert printed.err.splitlines()[-1] == f"{FRAMES}/{FRAMES} frames, about 0 s left"
@@ -252,8 +320,23 @@ def test_the_command_prints_the_scores_and_where_the_report_is(
     }
 
 
-def test_the_command_can_stop_early(camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run("--data", str(camvid), "--out", str(tmp_path / "out"), "--frames", "2", "--sampler", "ddim", "--steps", "3", "--seed", "5")
+def test_the_command_can_stop_early(
+    camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(
+        "--data",
+        str(camvid),
+        "--out",
+        str(tmp_path / "out"),
+        "--frames",
+        "2",
+        "--sampler",
+        "ddim",
+        "--steps",
+        "3",
+        "--seed",
+        "5",
+    )
     assert "over 2 frames" in capsys.readouterr().out
     about = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))["about"]
     assert (about["frames"], about["sampler"], about["steps"], about["seed"]) == (2, "ddim", 3, 5)
@@ -265,7 +348,11 @@ def test_the_commands_errors_are_one_clear_line(camvid: Path, tmp_path: Path) ->
     cases: list[tuple[list[str], type[CamSegError], str]] = [
         (["--data", str(tmp_path / "nowhere")], DataError, "nowhere"),
         (["--data", str(camvid), "--split", "test"], DataError, "test"),
-        (["--data", str(camvid), "--model", str(model)], ModelError, r"missing .*image_encoder\.onnx.*not exported"),
+        (
+            ["--data", str(camvid), "--model", str(model)],
+            ModelError,
+            r"missing .*image_encoder\.onnx.*not exported",
+        ),
     ]
     for arguments, kind, message in cases:
         with pytest.raises(kind, match=message) as raised:
@@ -274,8 +361,15 @@ def test_the_commands_errors_are_one_clear_line(camvid: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("package", ["rich", "jinja2"])
-def test_a_missing_package_is_told_before_any_work(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.split(".")[0] == package or name.startswith("camseg_core.evaluation.")]:
+def test_a_missing_package_is_told_before_any_work(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [
+        name
+        for name in sys.modules
+        if name.split(".")[0] == package
+        or name.startswith(("camseg_core.evaluation.", "camseg_core.progress"))
+    ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=rf"needs {package}.*pip install '.\[evaluate\]'"):
@@ -283,6 +377,8 @@ def test_a_missing_package_is_told_before_any_work(package: str, tmp_path: Path,
 
 
 def test_declaring_the_command_imports_nothing_heavy() -> None:
-    program = "import sys, camseg_core.commands.evaluate; sys.stdout.write(' '.join(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    program = "import sys, camseg_core.cli.evaluate; sys.stdout.write(' '.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
+    )
     assert not {"torch", "rich", "jinja2", "matplotlib", "yaml"} & set(done.stdout.split())

@@ -2,21 +2,35 @@
 
 import pytest
 
-from camseg_core.evaluation.roofline import DEVICES, Bound, Device, Estimate, bound, estimates, roofline_table
-from camseg_core.model.work import Work
+from camseg_core.evaluation.roofline import (
+    DEVICES,
+    Bound,
+    Device,
+    Estimate,
+    Work,
+    bound,
+    estimates,
+    roofline_table,
+)
 
-DEVICE = Device("toy", bandwidth=100e9, operations={"fp16": 10e12, "int8": 20e12})  # 100 GB/s, 10 and 20 TOPS
+DEVICE = Device(
+    "toy", bandwidth=100e9, operations={"fp16": 10e12, "int8": 20e12}
+)  # 100 GB/s, 10 and 20 TOPS
 
 
 def test_much_arithmetic_on_few_numbers_is_bound_by_the_rate() -> None:
     work = Work(multiply_accumulates=50_000_000_000, weights=1_000_000, activations=4_000_000)
-    assert bound(work, DEVICE, "fp16") == Bound(pytest.approx(10.0), "arithmetic")  # 100 G operations at 10 T/s
+    assert bound(work, DEVICE, "fp16") == Bound(
+        pytest.approx(10.0), "arithmetic"
+    )  # 100 G operations at 10 T/s
     assert bound(work, DEVICE, "int8") == Bound(pytest.approx(5.0), "arithmetic")
 
 
 def test_little_arithmetic_on_many_numbers_is_bound_by_the_memory() -> None:
     work = Work(multiply_accumulates=50_000_000, weights=10_000_000, activations=40_000_000)
-    assert bound(work, DEVICE, "fp16") == Bound(pytest.approx(1.0), "memory")  # 100 MB at 100 GB/s, and 0.01 ms of arithmetic
+    assert bound(work, DEVICE, "fp16") == Bound(
+        pytest.approx(1.0), "memory"
+    )  # 100 MB at 100 GB/s, and 0.01 ms of arithmetic
     assert bound(work, DEVICE, "int8") == Bound(pytest.approx(0.5), "memory")
 
 
@@ -31,7 +45,13 @@ def test_a_frame_is_the_sum_of_its_stages_on_every_device_and_precision() -> Non
 
 
 def test_the_table_marks_what_the_memory_bounds() -> None:
-    found = [Estimate("toy", "fp16", {"image_encoder": Bound(12.34, "arithmetic"), "decoder": Bound(0.0567, "memory")})]
+    found = [
+        Estimate(
+            "toy",
+            "fp16",
+            {"image_encoder": Bound(12.34, "arithmetic"), "decoder": Bound(0.0567, "memory")},
+        )
+    ]
     assert roofline_table(found) == [
         ["device", "numbers", "image encoder", "decoder", "frame ms", "frames/s"],
         ["toy", "fp16", "12.3", "0.057*", "12.4", "80.7"],

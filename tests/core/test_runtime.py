@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from camseg_core.cli import main
-from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.cli.main import main
+from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, ImageError, ModelError
 from camseg_core.labels import UNLABELLED
 from camseg_core.runtime import Segmenter
@@ -25,7 +25,9 @@ def segmenter() -> Segmenter:
     return Segmenter.from_pretrained()
 
 
-@pytest.mark.parametrize("size", [(360, 480), (1, 1), (1, 700), (37, 53), (720, 1280), (481, 641), (4000, 3)])
+@pytest.mark.parametrize(
+    "size", [(360, 480), (1, 1), (1, 700), (37, 53), (720, 1280), (481, 641), (4000, 3)]
+)
 def test_the_mask_has_the_frames_own_size(segmenter: Segmenter, size: tuple[int, int]) -> None:
     result = segmenter.segment(cv2.resize(FRAME, size[::-1]))
     assert result.mask.shape == result.confidence.shape == size
@@ -45,19 +47,28 @@ def test_the_road_ahead_is_road_and_the_sky_above_is_sky(segmenter: Segmenter) -
         assert (mask[truth] == next(i for i, n in names.items() if n == name)).mean() > 0.5, name
 
 
-@pytest.mark.parametrize(("sampler", "steps"), [("one_step", 1), ("ddim", 4), ("dpm_solver", 3), ("ancestral", 5)])
+@pytest.mark.parametrize(
+    ("sampler", "steps"), [("one_step", 1), ("ddim", 4), ("dpm_solver", 3), ("ancestral", 5)]
+)
 def test_the_same_frame_and_seed_give_the_same_mask(sampler: str, steps: int) -> None:
-    first, second = (Segmenter.from_pretrained(sampler=sampler, steps=steps, seed=7).segment(FRAME) for _ in range(2))
+    first, second = (
+        Segmenter.from_pretrained(sampler=sampler, steps=steps, seed=7).segment(FRAME)
+        for _ in range(2)
+    )
     assert np.array_equal(first.mask, second.mask)
     assert np.array_equal(first.confidence, second.confidence)
 
 
 @pytest.mark.parametrize("order", ["random", "confident"])
-def test_a_mask_is_revealed_in_passes_and_several_are_averaged(segmenter: Segmenter, order: str) -> None:
+def test_a_mask_is_revealed_in_passes_and_several_are_averaged(
+    segmenter: Segmenter, order: str
+) -> None:
     small = cv2.resize(FRAME, (160, 96))
     once = segmenter.segment(small)
     drawn = {
-        (passes, samples): Segmenter.from_pretrained(sampler="ddim", steps=2, passes=passes, samples=samples, order=order)
+        (passes, samples): Segmenter.from_pretrained(
+            sampler="ddim", steps=2, passes=passes, samples=samples, order=order
+        )
         for passes, samples in ((1, 3), (3, 1), (3, 2))
     }
     for settings, each in drawn.items():
@@ -75,7 +86,12 @@ def test_a_frame_of_one_pixel_is_revealed_in_as_many_passes_as_it_has_tokens() -
 
 
 def test_the_average_of_samples_is_surest_where_they_agree() -> None:
-    each = [Segmenter.from_pretrained(sampler="ddim", steps=4, temperature=2.0, samples=samples).segment(FRAME) for samples in (1, 4)]
+    each = [
+        Segmenter.from_pretrained(
+            sampler="ddim", steps=4, temperature=2.0, samples=samples
+        ).segment(FRAME)
+        for samples in (1, 4)
+    ]
     one, four = each
     assert not np.array_equal(one.confidence, four.confidence)
     agreed = one.mask == four.mask
@@ -104,7 +120,14 @@ def test_impossible_draws_are_refused(options: dict[str, Any], said: str) -> Non
 
 def test_stages_are_timed_in_order(segmenter: Segmenter) -> None:
     timings = segmenter.segment(FRAME).timings
-    assert list(timings) == ["preprocess", "image_encoder", "transformer", "denoiser", "decoder", "postprocess"]
+    assert list(timings) == [
+        "preprocess",
+        "image_encoder",
+        "transformer",
+        "denoiser",
+        "decoder",
+        "postprocess",
+    ]
     assert all(milliseconds >= 0 for milliseconds in timings.values())
 
 
@@ -134,7 +157,10 @@ def test_what_is_not_an_rgb_frame_is_refused(segmenter: Segmenter, array) -> Non
         ({"provider": []}, "no provider is given; choose one of cpu, cuda, tensorrt"),
         ({"precision": "int4"}, "unknown precision 'int4'; choose one of auto, fp32, fp16, int8"),
         ({"eta": 1.5}, "eta is 1.5; it is from 0 to 1"),
-        ({"provider": "cuda"}, "needs ONNX Runtime's CUDAExecutionProvider, but the installed one has only .*onnxruntime-gpu"),
+        (
+            {"provider": "cuda"},
+            "needs ONNX Runtime's CUDAExecutionProvider, but the installed one has only .*onnxruntime-gpu",
+        ),
     ],
 )
 def test_a_wrong_option_names_the_choices_or_what_is_missing(options: dict, message: str) -> None:
@@ -195,13 +221,19 @@ def test_the_command_segments_a_folder(tmp_path: Path, capsys: pytest.CaptureFix
     assert np.array_equal(mask, Segmenter.from_pretrained().segment(FRAME).mask)
 
 
-def test_the_command_segments_a_video_up_to_a_number_of_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    video = cv2.VideoWriter(str(tmp_path / "drive.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (480, 360))
+def test_the_command_segments_a_video_up_to_a_number_of_frames(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = cv2.VideoWriter(
+        str(tmp_path / "drive.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (480, 360)
+    )
     for sample in SyntheticDrive(frames=4):
         video.write(cv2.cvtColor(sample.image, cv2.COLOR_RGB2BGR))
     video.release()
     main(["segment", str(tmp_path / "drive.mp4"), "--out", str(tmp_path / "out"), "--frames", "3"])
-    assert sorted(path.name for path in (tmp_path / "out" / "mask").iterdir()) == [f"drive_00000{i}.png" for i in range(3)]
+    assert sorted(path.name for path in (tmp_path / "out" / "mask").iterdir()) == [
+        f"drive_00000{i}.png" for i in range(3)
+    ]
     assert capsys.readouterr().out.splitlines()[-1].startswith("3 frames in ")
 
 
@@ -216,7 +248,9 @@ def test_the_command_segments_a_video_up_to_a_number_of_frames(tmp_path: Path, c
         (["dance"], "invalid choice: 'dance'"),
     ],
 )
-def test_command_line_errors_are_one_clear_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line_errors_are_one_clear_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as raised:
         main(arguments)
     assert raised.value.code == 2

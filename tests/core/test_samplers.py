@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from camseg_core.diffusion.samplers import SAMPLERS, SamplerOptions, sampler_named
+from camseg_core.diffusion.schedule import Schedule
 from camseg_core.errors import ConfigError
-from camseg_core.model.samplers import SAMPLERS, SamplerOptions, sampler_named
-from camseg_core.model.schedule import Schedule
 
 SCHEDULE = Schedule.cosine()
 CLEAN = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
@@ -31,9 +31,15 @@ def clean_like(x):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("steps", [1, 2, 4, 25, 1000])
-def test_a_perfect_denoiser_gives_the_clean_sample_for_any_number_of_steps(name: str, steps: int) -> None:
-    found = SAMPLERS[name](knows_the_answer, NOISE[-1], SCHEDULE, SamplerOptions(steps), lambda k: NOISE[k], "sample")
-    np.testing.assert_allclose(found, CLEAN, atol=0.02)  # the ancestral sampler leaves the last step's posterior deviation
+def test_a_perfect_denoiser_gives_the_clean_sample_for_any_number_of_steps(
+    name: str, steps: int
+) -> None:
+    found = SAMPLERS[name](
+        knows_the_answer, NOISE[-1], SCHEDULE, SamplerOptions(steps), lambda k: NOISE[k], "sample"
+    )
+    np.testing.assert_allclose(
+        found, CLEAN, atol=0.02
+    )  # the ancestral sampler leaves the last step's posterior deviation
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -41,7 +47,9 @@ def test_numpy_and_torch_give_the_same_samples(name: str) -> None:
     options = SamplerOptions(steps=7, temperature=0.8, eta=0.3)
     arrays = SAMPLERS[name](contracting, NOISE[-1], SCHEDULE, options, lambda k: NOISE[k], "sample")
     noise = torch.from_numpy(NOISE)
-    tensors = SAMPLERS[name](contracting, noise[-1], SCHEDULE, options, lambda k: noise[k], "sample")
+    tensors = SAMPLERS[name](
+        contracting, noise[-1], SCHEDULE, options, lambda k: noise[k], "sample"
+    )
     np.testing.assert_allclose(arrays, tensors.numpy(), rtol=1e-5, atol=1e-6)
 
 
@@ -53,14 +61,18 @@ def test_one_step_of_any_sampler_is_the_clean_estimate_at_the_noisiest_step(name
         seen.append(step)
         return CLEAN
 
-    found = SAMPLERS[name](denoise, NOISE[-1], SCHEDULE, SamplerOptions(1), lambda k: NOISE[k], "sample")
+    found = SAMPLERS[name](
+        denoise, NOISE[-1], SCHEDULE, SamplerOptions(1), lambda k: NOISE[k], "sample"
+    )
     assert seen == [999]
     np.testing.assert_allclose(found, CLEAN, atol=1e-6)
 
 
 def test_second_order_solver_comes_nearer_to_the_exact_path_than_first_order() -> None:
     def end(name: str, steps: int):
-        return SAMPLERS[name](contracting, NOISE[-1], SCHEDULE, SamplerOptions(steps), lambda k: NOISE[k], "sample")
+        return SAMPLERS[name](
+            contracting, NOISE[-1], SCHEDULE, SamplerOptions(steps), lambda k: NOISE[k], "sample"
+        )
 
     exact = end("ddim", 1000)
     first, second = (float(np.abs(end(name, 20) - exact).max()) for name in ("ddim", "dpm_solver"))
@@ -69,7 +81,9 @@ def test_second_order_solver_comes_nearer_to_the_exact_path_than_first_order() -
 
 def test_ddim_with_full_eta_draws_noise_and_without_does_not() -> None:
     def end(eta: float, noise):
-        return SAMPLERS["ddim"](contracting, NOISE[-1], SCHEDULE, SamplerOptions(10, eta=eta), noise, "sample")
+        return SAMPLERS["ddim"](
+            contracting, NOISE[-1], SCHEDULE, SamplerOptions(10, eta=eta), noise, "sample"
+        )
 
     other = NOISE[::-1]
     assert np.array_equal(end(0.0, lambda k: NOISE[k]), end(0.0, lambda k: other[k]))
@@ -78,7 +92,12 @@ def test_ddim_with_full_eta_draws_noise_and_without_does_not() -> None:
 
 def test_temperature_zero_draws_no_noise() -> None:
     options = SamplerOptions(10, temperature=0.0)
-    a, b = (SAMPLERS["ancestral"](contracting, NOISE[-1], SCHEDULE, options, lambda k, n=n: n[k], "sample") for n in (NOISE, NOISE[::-1]))
+    a, b = (
+        SAMPLERS["ancestral"](
+            contracting, NOISE[-1], SCHEDULE, options, lambda k, n=n: n[k], "sample"
+        )
+        for n in (NOISE, NOISE[::-1])
+    )
     assert np.array_equal(a, b)
 
 
@@ -86,7 +105,9 @@ def test_temperature_zero_draws_no_noise() -> None:
 def test_temperature_scales_the_noise_that_a_deterministic_sampler_starts_from(name: str) -> None:
     def end(temperature: float, scale: float):
         options = SamplerOptions(10, temperature=temperature)
-        return SAMPLERS[name](contracting, scale * NOISE[-1], SCHEDULE, options, lambda k: NOISE[k], "sample")
+        return SAMPLERS[name](
+            contracting, scale * NOISE[-1], SCHEDULE, options, lambda k: NOISE[k], "sample"
+        )
 
     assert np.array_equal(end(0.5, 1.0), end(1.0, 0.5))
     assert not np.allclose(end(0.5, 1.0), end(1.0, 1.0))
@@ -112,7 +133,12 @@ def test_an_unknown_sampler_names_the_choices() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "said"), [("temperature", -0.1, "0 or more"), ("temperature", math.nan, "0 or more"), ("eta", 1.5, "0 to 1")]
+    ("option", "value", "said"),
+    [
+        ("temperature", -0.1, "0 or more"),
+        ("temperature", math.nan, "0 or more"),
+        ("eta", 1.5, "0 to 1"),
+    ],
 )
 def test_impossible_options_are_refused(option: str, value: float, said: str) -> None:
     with pytest.raises(ConfigError, match=f"{option} is {value}; it is .*{said}"):

@@ -12,8 +12,8 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
-from camseg_core.model.samplers import SAMPLERS, SamplerOptions
-from camseg_core.model.schedule import Schedule
+from camseg_core.diffusion.samplers import SAMPLERS, SamplerOptions
+from camseg_core.diffusion.schedule import Schedule
 
 FULL = Schedule.cosine()
 NOISE = torch.from_numpy(np.random.default_rng(1).standard_normal((101, 6, 4)))
@@ -29,19 +29,32 @@ def with_variance(x: Tensor, step: int) -> Tensor:
     return torch.cat([network(x, step), torch.tanh(x + step / 1000)], dim=-1)
 
 
-def theirs(scheduler: Any, schedule: Schedule, denoise: Callable[[Tensor, int], Tensor], **options: Callable[[], object]) -> Tensor:
+def theirs(
+    scheduler: Any,
+    schedule: Schedule,
+    denoise: Callable[[Tensor, int], Tensor],
+    **options: Callable[[], object],
+) -> Tensor:
     """Sample with a scheduler of diffusers, from the noise that ours starts from; `options` are made anew for each step."""
-    scheduler.alphas_cumprod = torch.from_numpy(schedule.signal)  # in fp32, as it computes them, little is left of the noisiest
+    scheduler.alphas_cumprod = torch.from_numpy(
+        schedule.signal
+    )  # in fp32, as it computes them, little is left of the noisiest
     scheduler.set_timesteps(len(schedule.timesteps))
     x = NOISE[-1]
     for t in scheduler.timesteps:
         output = denoise(x, int(schedule.timesteps[int(t)]))
-        x = scheduler.step(output, int(t), x, **{name: make() for name, make in options.items()}).prev_sample
+        x = scheduler.step(
+            output, int(t), x, **{name: make() for name, make in options.items()}
+        ).prev_sample
     return x
 
 
-def ours(name: str, denoise: Callable[[Tensor, int], Tensor], options: SamplerOptions, prediction: str) -> Tensor:
-    found: Tensor = SAMPLERS[name](denoise, NOISE[-1], FULL, options, lambda k: NOISE[k], prediction)
+def ours(
+    name: str, denoise: Callable[[Tensor, int], Tensor], options: SamplerOptions, prediction: str
+) -> Tensor:
+    found: Tensor = SAMPLERS[name](
+        denoise, NOISE[-1], FULL, options, lambda k: NOISE[k], prediction
+    )
     return found
 
 
@@ -57,15 +70,23 @@ def settings(schedule: Schedule, prediction: str) -> dict[str, Any]:
 @pytest.mark.parametrize("steps", [2, 4, 10, 50])
 def test_ddim_without_noise(steps: int, prediction: str) -> None:
     schedule = FULL.respaced(steps)
-    expected = theirs(DDIMScheduler(**settings(schedule, prediction), clip_sample=False), schedule, network)
-    torch.testing.assert_close(ours("ddim", network, SamplerOptions(steps), prediction), expected, rtol=1e-4, atol=1e-4)
+    expected = theirs(
+        DDIMScheduler(**settings(schedule, prediction), clip_sample=False), schedule, network
+    )
+    torch.testing.assert_close(
+        ours("ddim", network, SamplerOptions(steps), prediction), expected, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_ddim_with_noise_on_the_way() -> None:
     schedule, k = FULL.respaced(10), iter(range(10))
     scheduler = DDIMScheduler(**settings(schedule, "sample"), clip_sample=False)
-    expected = theirs(scheduler, schedule, network, eta=lambda: 0.6, variance_noise=lambda: NOISE[next(k)])
-    torch.testing.assert_close(ours("ddim", network, SamplerOptions(10, eta=0.6), "sample"), expected, rtol=1e-4, atol=1e-4)
+    expected = theirs(
+        scheduler, schedule, network, eta=lambda: 0.6, variance_noise=lambda: NOISE[next(k)]
+    )
+    torch.testing.assert_close(
+        ours("ddim", network, SamplerOptions(10, eta=0.6), "sample"), expected, rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -80,15 +101,26 @@ def test_dpm_solver(steps: int, prediction: str) -> None:
         timestep_spacing="trailing",
     )
     expected = theirs(scheduler, schedule, network)
-    torch.testing.assert_close(ours("dpm_solver", network, SamplerOptions(steps), prediction), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        ours("dpm_solver", network, SamplerOptions(steps), prediction),
+        expected,
+        rtol=1e-4,
+        atol=1e-4,
+    )
 
 
 @pytest.mark.parametrize("variance", ["fixed_small", "learned_range"])
 def test_ancestral(variance: str, monkeypatch: pytest.MonkeyPatch) -> None:
     schedule, k = FULL.respaced(25), iter(range(25))
     # their noise comes from one function; hand it ours, in order
-    monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *_, **__: NOISE[next(k)])
+    monkeypatch.setattr(
+        "diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *_, **__: NOISE[next(k)]
+    )
     denoise = with_variance if variance == "learned_range" else network
-    scheduler = DDPMScheduler(**settings(schedule, "sample"), variance_type=variance, clip_sample=False)
+    scheduler = DDPMScheduler(
+        **settings(schedule, "sample"), variance_type=variance, clip_sample=False
+    )
     expected = theirs(scheduler, schedule, denoise)
-    torch.testing.assert_close(ours("ancestral", denoise, SamplerOptions(25), "sample"), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        ours("ancestral", denoise, SamplerOptions(25), "sample"), expected, rtol=1e-4, atol=1e-4
+    )

@@ -11,9 +11,9 @@ import pytest
 from fused_graph import without_graphs, write_fused
 from red_engine import RedEngine, red_segmenter
 
-from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.config.named_models import CAMSEG_LITE
+from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, ModelError
-from camseg_core.model.sizes import CAMSEG_LITE
 from camseg_core.runtime import Sampling, Segmenter
 from camseg_core.runtime.graphs import Fused
 from camseg_core.weights import checkpoint_folder
@@ -38,7 +38,9 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def no_loading(monkeypatch: pytest.MonkeyPatch, segmenter: Segmenter) -> pytest.MonkeyPatch:
     """Loading any graph is a failure."""
-    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: pytest.fail("a graph is loaded"))
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda *_, **__: pytest.fail("a graph is loaded")
+    )
     return monkeypatch
 
 
@@ -54,8 +56,13 @@ def no_loading(monkeypatch: pytest.MonkeyPatch, segmenter: Segmenter) -> pytest.
     ],
     ids=str,
 )
-def test_a_changed_model_gives_what_one_that_is_loaded_so_gives(segmenter: Segmenter, sampling: Sampling) -> None:
-    changed, loaded = segmenter.with_sampling(sampling), Segmenter.from_pretrained(threads=1, **asdict(sampling))
+def test_a_changed_model_gives_what_one_that_is_loaded_so_gives(
+    segmenter: Segmenter, sampling: Sampling
+) -> None:
+    changed, loaded = (
+        segmenter.with_sampling(sampling),
+        Segmenter.from_pretrained(threads=1, **asdict(sampling)),
+    )
     assert changed._engine is segmenter._engine
     assert changed.sampling == loaded.sampling == sampling
     assert changed.temperature == loaded.temperature
@@ -67,14 +74,21 @@ def test_a_changed_model_gives_what_one_that_is_loaded_so_gives(segmenter: Segme
     assert np.array_equal(again.confidence, before.confidence)
 
 
-def test_a_graph_of_the_whole_network_is_loaded_where_there_is_one_and_left_where_it_does_not_suit(folder: Path) -> None:
+def test_a_graph_of_the_whole_network_is_loaded_where_there_is_one_and_left_where_it_does_not_suit(
+    folder: Path,
+) -> None:
     parts = Segmenter.from_pretrained(folder, threads=1)
     fused = parts.with_sampling(Sampling("ddim", 4))
     assert (fused.segment(FRAME).mask == 13).all()
     assert list(fused.segment(FRAME).timings) == ["preprocess", "network", "postprocess"]
     for same in (Sampling("ddim", 4, seed=5), Sampling("ddim", 4, temperature=0.5)):
         assert fused.with_sampling(same)._engine is fused._engine
-    for other in (Sampling("ddim", 3), Sampling("ddim", 4, eta=0.5), Sampling("ddim", 4, passes=2), Sampling("ddim", 4, samples=2)):
+    for other in (
+        Sampling("ddim", 3),
+        Sampling("ddim", 4, eta=0.5),
+        Sampling("ddim", 4, passes=2),
+        Sampling("ddim", 4, samples=2),
+    ):
         assert parts.with_sampling(other)._engine is parts._engine
         result, expected = (each.with_sampling(other).segment(FRAME) for each in (fused, parts))
         assert np.array_equal(result.confidence, expected.confidence)
@@ -112,8 +126,13 @@ def test_what_does_not_suit_is_refused_as_at_loading_and_without_loading(
 
 
 def test_a_check_loads_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    both = [Segmenter.from_pretrained(folder, threads=1, sampler="ddim", steps=steps) for steps in (3, 4)]
-    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: pytest.fail("a graph is loaded"))
+    both = [
+        Segmenter.from_pretrained(folder, threads=1, sampler="ddim", steps=steps)
+        for steps in (3, 4)
+    ]
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda *_, **__: pytest.fail("a graph is loaded")
+    )
     for segmenter in both:
         for sampling in (Sampling(), Sampling("ddim", 4), Sampling("ddim", 3), Sampling(passes=4)):
             segmenter.check_sampling(sampling)
@@ -136,5 +155,8 @@ def test_passes_need_a_graph_that_takes_a_part_of_the_mask() -> None:
     parts.fused = None
     for segmenter in (red_segmenter(parts), red_segmenter(RedEngine(), sequence)):
         for refused in (segmenter.check_sampling, segmenter.with_sampling):
-            with pytest.raises(ConfigError, match="passes is 2, but camseg-lite has no graph that can be told a part of the mask"):
+            with pytest.raises(
+                ConfigError,
+                match="passes is 2, but camseg-lite has no graph that can be told a part of the mask",
+            ):
                 refused(Sampling(passes=2))

@@ -7,14 +7,14 @@ import cv2
 import numpy as np
 import pytest
 
-from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.flicker import Flicker
 from camseg_core.labels import UNLABELLED
 from camseg_core.runtime import Segmentation, Segmenter, Stream
-from camseg_core.runtime.engine_onnx import OnnxEngine
 from camseg_core.runtime.graphs import Fused
-from camseg_core.runtime.motion import Motion, thumbnail
+from camseg_core.runtime.onnx_engine import OnnxEngine
+from camseg_core.runtime.stream import Motion, thumbnail
 
 DRIVE = SyntheticDrive(frames=6, height=180, width=240, fps=20)
 FRAMES = [sample.image for sample in DRIVE]
@@ -28,14 +28,21 @@ def segmenter() -> Segmenter:
 
 
 def drive(segmenter: Segmenter, stream: Stream | None) -> list[Segmentation]:
-    return [segmenter.segment_batch([f], streams=[stream], times=[t])[0] for f, t in zip(FRAMES, TIMES, strict=True)]
+    return [
+        segmenter.segment_batch([f], streams=[stream], times=[t])[0]
+        for f, t in zip(FRAMES, TIMES, strict=True)
+    ]
 
 
 def noisy(frame: np.ndarray, seed: int) -> np.ndarray:
-    return np.clip(frame + np.random.default_rng(seed).normal(0, 10, frame.shape), 0, 255).astype(np.uint8)
+    return np.clip(frame + np.random.default_rng(seed).normal(0, 10, frame.shape), 0, 255).astype(
+        np.uint8
+    )
 
 
-def test_a_still_camera_flickers_less_and_the_same_video_gives_the_same_masks(segmenter: Segmenter) -> None:
+def test_a_still_camera_flickers_less_and_the_same_video_gives_the_same_masks(
+    segmenter: Segmenter,
+) -> None:
     def flicker(stream: Stream | None) -> float:
         measure = Flicker()
         for seed in range(5):
@@ -47,7 +54,9 @@ def test_a_still_camera_flickers_less_and_the_same_video_gives_the_same_masks(se
     assert flicker(Stream()) == steadied
 
 
-def test_a_first_frame_is_segmented_as_by_itself_and_later_ones_are_not(segmenter: Segmenter) -> None:
+def test_a_first_frame_is_segmented_as_by_itself_and_later_ones_are_not(
+    segmenter: Segmenter,
+) -> None:
     alone, steadied = drive(segmenter, None), drive(segmenter, Stream())
     assert np.array_equal(alone[0].mask, steadied[0].mask)
     assert np.array_equal(alone[0].confidence, steadied[0].confidence)
@@ -57,11 +66,15 @@ def test_a_first_frame_is_segmented_as_by_itself_and_later_ones_are_not(segmente
 
 
 def test_nothing_carried_is_a_frame_by_itself(segmenter: Segmenter) -> None:
-    for alone, steadied in zip(drive(segmenter, None), drive(segmenter, Stream(carry=0)), strict=True):
+    for alone, steadied in zip(
+        drive(segmenter, None), drive(segmenter, Stream(carry=0)), strict=True
+    ):
         assert np.array_equal(alone.confidence, steadied.confidence)
 
 
-@pytest.mark.parametrize("options", [{"sampler": "ddim", "steps": 2}, {"samples": 2}, {"passes": 2}])
+@pytest.mark.parametrize(
+    "options", [{"sampler": "ddim", "steps": 2}, {"samples": 2}, {"passes": 2}]
+)
 def test_any_sampler_samples_and_passes_can_be_steadied(options: dict[str, Any]) -> None:
     segmenter, stream = Segmenter.from_pretrained(**options), Stream()
     alone = segmenter.segment_batch(FRAMES[:2])
@@ -74,7 +87,10 @@ def test_cameras_in_a_batch_keep_their_own_memory(segmenter: Segmenter) -> None:
     left, right = Stream(), Stream()
     mirrored = [np.ascontiguousarray(frame[:, ::-1]) for frame in FRAMES]
     small = cv2.resize(FRAMES[0], (96, 64))
-    together = [segmenter.segment_batch([a, small, b, a], streams=[left, None, right, None]) for a, b in zip(FRAMES, mirrored, strict=True)]
+    together = [
+        segmenter.segment_batch([a, small, b, a], streams=[left, None, right, None])
+        for a, b in zip(FRAMES, mirrored, strict=True)
+    ]
     alone, by_itself = drive(segmenter, Stream()), drive(segmenter, None)
     for batch, one, none in zip(together, alone, by_itself, strict=True):
         np.testing.assert_allclose(batch[0].confidence, one.confidence, atol=1e-4)
@@ -101,7 +117,9 @@ def test_frames_of_one_stream_can_come_in_one_batch(segmenter: Segmenter) -> Non
         ("scene", 255 - FRAMES[1], LATENTS, 1.1),
     ],
 )
-def test_a_stream_forgets_what_does_not_go_on(reason: str, picture: np.ndarray, latents: np.ndarray, time: float) -> None:
+def test_a_stream_forgets_what_does_not_go_on(
+    reason: str, picture: np.ndarray, latents: np.ndarray, time: float
+) -> None:
     stream = Stream(max_gap_s=0.5)
     stream.steady(LATENTS, FRAMES[0], 1.0)
     other = latents + 1
@@ -121,7 +139,9 @@ def test_a_stream_forgets_when_told_and_counts_no_reset_where_there_was_nothing(
     assert np.array_equal(stream.steady(LATENTS + 1, FRAMES[0]), LATENTS + 1)
 
 
-@pytest.mark.parametrize(("weather", "fps"), [("clear", 10), ("rain", 5), ("snow", 10), ("night", 10)])
+@pytest.mark.parametrize(
+    ("weather", "fps"), [("clear", 10), ("rain", 5), ("snow", 10), ("night", 10)]
+)
 def test_ordinary_driving_is_no_change_of_scene(weather: str, fps: float) -> None:
     stream = Stream()
     for index, sample in enumerate(SyntheticDrive(frames=5, fps=fps, weather=weather)):
@@ -131,8 +151,13 @@ def test_ordinary_driving_is_no_change_of_scene(weather: str, fps: float) -> Non
 
 def test_memory_follows_what_moves_and_leaves_out_what_is_new() -> None:
     random = np.random.default_rng(3)
-    scene = cv2.resize(random.integers(0, 255, (30, 40), np.uint8), (300, 240), interpolation=cv2.INTER_CUBIC)
-    before, now = scene[:192, 20:260].copy(), scene[:192, 8:248].copy()  # all of it moves 12 pixels to the right
+    scene = cv2.resize(
+        random.integers(0, 255, (30, 40), np.uint8), (300, 240), interpolation=cv2.INTER_CUBIC
+    )
+    before, now = (
+        scene[:192, 20:260].copy(),
+        scene[:192, 8:248].copy(),
+    )  # all of it moves 12 pixels to the right
     now[60:100, 100:150] = 255 - now[60:100, 100:150]
     plane = cv2.resize(scene[:192].astype(np.float32), (150, 96), interpolation=cv2.INTER_AREA)
     old, new = plane[:, 10:130], plane[:, 4:124]
@@ -158,13 +183,17 @@ def test_a_frame_of_one_pixel_can_be_in_a_stream(segmenter: Segmenter) -> None:
 
 
 def test_streams_and_times_are_as_many_as_frames(segmenter: Segmenter) -> None:
-    with pytest.raises(ConfigError, match="1 streams are given for 2 frames; one is needed for each"):
+    with pytest.raises(
+        ConfigError, match="1 streams are given for 2 frames; one is needed for each"
+    ):
         segmenter.segment_batch(FRAMES[:2], streams=[Stream()])
     with pytest.raises(ConfigError, match="0 times are given for 2 frames"):
         segmenter.segment_batch(FRAMES[:2], times=[])
 
 
-def test_a_whole_network_in_one_graph_takes_no_stream(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_whole_network_in_one_graph_takes_no_stream(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(segmenter._engine, "fused", Fused("ddim", 4))
     with pytest.raises(ConfigError, match=r"fused_ddim_4 keeps inside: load with streams=True"):
         segmenter.segment_batch(FRAMES[:1], streams=[Stream()])
@@ -201,7 +230,10 @@ def test_flicker_counts_only_where_the_truth_stays() -> None:
     measure = Flicker()
     assert np.isnan(measure.flicker)
     assert np.isnan(measure.change_rate)
-    labels = np.array([[0, 0, 1, UNLABELLED]], np.uint8), np.array([[0, 0, 2, UNLABELLED]], np.uint8)
+    labels = (
+        np.array([[0, 0, 1, UNLABELLED]], np.uint8),
+        np.array([[0, 0, 2, UNLABELLED]], np.uint8),
+    )
     measure.add(np.array([[0, 0, 1, 3]], np.uint8), labels[0])
     measure.add(np.array([[0, 5, 2, 4]], np.uint8), labels[1])
     assert measure.flicker == 0.5

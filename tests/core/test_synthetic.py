@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from camseg_core.data.sample import Sample
-from camseg_core.data.synthetic import WEATHERS, SyntheticDrive
-from camseg_core.data.synthetic_canvas import Camera, Canvas
-from camseg_core.data.synthetic_textures import opaque
+from camseg_core.data.synthetic.canvas import Camera, Canvas
+from camseg_core.data.synthetic.drive import WEATHERS, SyntheticDrive
+from camseg_core.data.synthetic.textures import opaque
 from camseg_core.errors import ConfigError
 from camseg_core.labels import CITYSCAPES, TRAIN_ID
 
@@ -73,7 +73,18 @@ def test_stamps_follow_the_frame_rate() -> None:
 def test_a_drive_shows_every_class_of_a_street(seed: int) -> None:
     drive = SyntheticDrive(frames=60, seed=seed)
     seen = set(np.unique(np.stack([drive[index].label for index in range(0, 60, 12)])).tolist())
-    wanted = ["road", "sidewalk", "building", "vegetation", "sky", "pole", "traffic sign", "car", "person", "rider"]
+    wanted = [
+        "road",
+        "sidewalk",
+        "building",
+        "vegetation",
+        "sky",
+        "pole",
+        "traffic sign",
+        "car",
+        "person",
+        "rider",
+    ]
     assert {TRAIN_ID[name] for name in wanted} <= seen
     assert seen <= {label.id for label in CITYSCAPES}
 
@@ -88,7 +99,10 @@ def test_weather_changes_the_picture_and_leaves_the_label(weather: str) -> None:
 @pytest.mark.parametrize("weather", BAD_WEATHERS)
 def test_severity_scales_the_weather(weather: str) -> None:
     clear = small()[4].image.astype(int)
-    change = [np.abs(clear - small(weather=weather, severity=severity)[4].image).mean() for severity in (0.1, 0.5, 1.0)]
+    change = [
+        np.abs(clear - small(weather=weather, severity=severity)[4].image).mean()
+        for severity in (0.1, 0.5, 1.0)
+    ]
     assert change[0] < change[1] < change[2]
 
 
@@ -116,7 +130,9 @@ def test_consecutive_frames_move_a_little() -> None:
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 33), (101, 77), (48, 400), (240, 31)])
 def test_any_size_is_drawn(height: int, width: int) -> None:
     for weather in WEATHERS:
-        sample = SyntheticDrive(frames=1, height=height, width=width, weather=weather, severity=1.0)[0]
+        sample = SyntheticDrive(
+            frames=1, height=height, width=width, weather=weather, severity=1.0
+        )[0]
         assert sample.image.shape == (height, width, 3)
         assert sample.label.shape == (height, width)
         assert TRAIN_ID["road"] in sample.label
@@ -146,7 +162,9 @@ def test_the_nearer_of_two_polygons_drawn_far_to_near_hides_the_other() -> None:
     square = np.array([(-1, 0, 0), (1, 0, 0), (1, 0, 2.8), (-1, 0, 2.8)], np.float32)
     for ahead, color, name in ((40, (200, 0, 0), "building"), (10, (0, 0, 200), "car")):
         canvas.fill(square + np.array([0, 200 + ahead, 0], np.float32), color, TRAIN_ID[name])
-    column = int(canvas.camera.project(canvas.camera.view(np.array([[0, 210, 1.4]], np.float32)))[0, 0])
+    column = int(
+        canvas.camera.project(canvas.camera.view(np.array([[0, 210, 1.4]], np.float32)))[0, 0]
+    )
     assert canvas.label[30, column] == TRAIN_ID["car"]
     assert canvas.image[30, column].tolist() == [0, 0, 200]
     assert canvas.geometry[30, column, 0] == pytest.approx(0.1, rel=0.02)
@@ -154,7 +172,11 @@ def test_the_nearer_of_two_polygons_drawn_far_to_near_hides_the_other() -> None:
 
 def test_a_polygon_that_crosses_the_camera_is_clipped_not_mirrored() -> None:
     canvas = Canvas(street_camera(), lights_on=False)
-    canvas.fill(np.array([(-20, 190, 0), (20, 190, 0), (20, 260, 0), (-20, 260, 0)], np.float32), (90, 90, 90), TRAIN_ID["road"])
+    canvas.fill(
+        np.array([(-20, 190, 0), (20, 190, 0), (20, 260, 0), (-20, 260, 0)], np.float32),
+        (90, 90, 90),
+        TRAIN_ID["road"],
+    )
     assert (canvas.label[-1] == TRAIN_ID["road"]).all()
     assert (canvas.label[:29] == TRAIN_ID["sky"]).all()
 
@@ -171,7 +193,11 @@ def test_what_is_behind_the_camera_is_not_drawn() -> None:
 
 def test_a_texture_has_the_depth_of_its_plane() -> None:
     canvas = Canvas(street_camera(), lights_on=False)
-    canvas.texture(opaque(np.full((8, 8, 3), 200, np.float32)), np.array([(5, 205, 6), (5, 260, 6), (5, 205, 0)], np.float32), 2)
+    canvas.texture(
+        opaque(np.full((8, 8, 3), 200, np.float32)),
+        np.array([(5, 205, 6), (5, 260, 6), (5, 205, 0)], np.float32),
+        2,
+    )
     wall = canvas.label == 2
     depth = 1 / canvas.geometry[..., 0][wall]
     assert wall.any()

@@ -7,9 +7,9 @@ import reference
 import torch
 from torch import nn
 
+from camseg_core.diffusion.samplers import SamplerOptions
 from camseg_core.errors import ConfigError
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.samplers import SamplerOptions
 from camseg_core.model.torch_inference import TorchInference, TorchMask
 
 PIXELS = torch.randint(0, 256, (2, 3, 64, 96), generator=torch.Generator().manual_seed(0)).float()
@@ -21,7 +21,9 @@ def model() -> CamSeg:
 
 
 def segmented(engine: TorchInference) -> TorchMask:
-    return engine.segment(PIXELS, "ddim", SamplerOptions(3), START, lambda k: torch.zeros_like(START))
+    return engine.segment(
+        PIXELS, "ddim", SamplerOptions(3), START, lambda k: torch.zeros_like(START)
+    )
 
 
 def test_fp32_gives_the_models_own_masks() -> None:
@@ -38,7 +40,9 @@ def test_bf16_stays_near_and_the_diffusion_head_exact() -> None:
     assert 0 < (near.latents - exact.latents).norm() < 0.05 * exact.latents.norm()
     for name, module in engine.model.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
-            assert module.weight.dtype == (torch.float32 if name.startswith("denoiser.") else torch.bfloat16), name
+            assert module.weight.dtype == (
+                torch.float32 if name.startswith("denoiser.") else torch.bfloat16
+            ), name
 
 
 def test_an_unknown_precision_is_refused() -> None:

@@ -15,20 +15,20 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from camseg_core.data.augment import Augment
-from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.data.augmentation import Augment
+from camseg_core.data.synthetic.drive import SyntheticDrive
+from camseg_core.diffusion.samplers import SamplerOptions
 from camseg_core.errors import CamSegError, ModelError
+from camseg_core.export import export_onnx
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.samplers import SamplerOptions
 from camseg_core.runtime import Segmenter
-from camseg_core.runtime.export import export_onnx
-from camseg_core.training import loop
-from camseg_core.training.autoencoder import AutoencoderTraining, train_autoencoder
+from camseg_core.training import trainer as loop
 from camseg_core.training.frames import Frames
-from camseg_core.training.loop import LoopConfig, Loss, Run, Stopped
+from camseg_core.training.loading import FrameStream
+from camseg_core.training.losses import pixel_loss
+from camseg_core.training.mask_autoencoder import AutoencoderTraining, train_autoencoder
 from camseg_core.training.objectives import TaskLoss, met_by_ddim
-from camseg_core.training.pixel_loss import pixel_loss
-from camseg_core.training.stream import FrameStream
+from camseg_core.training.trainer import LoopConfig, Loss, Run, Stopped
 from camseg_core.training.transformer import TransformerTraining, confusion_of, train_transformer
 
 
@@ -43,12 +43,20 @@ def line(step: int, model: nn.Linear, target: float = 2.0) -> tuple[Tensor, dict
 
 
 def plain(**changes: Any) -> LoopConfig:
-    return replace(LoopConfig(steps=10, lr=0.1, warmup=1, precision="fp32", weight_decay=0), **changes)
+    return replace(
+        LoopConfig(steps=10, lr=0.1, warmup=1, precision="fp32", weight_decay=0), **changes
+    )
 
 
 def test_the_loop_learns_and_its_averaged_copy_follows(tmp_path: Path) -> None:
     model = nn.Linear(1, 1)
-    averaged = loop.train(model, lambda step: line(step, model), plain(steps=150, warmup=5, ema_decay=0.9), Run(tmp_path), 16)
+    averaged = loop.train(
+        model,
+        lambda step: line(step, model),
+        plain(steps=150, warmup=5, ema_decay=0.9),
+        Run(tmp_path),
+        16,
+    )
     assert abs(model.weight.item() - 2) < 0.05
     assert abs(averaged.weight.item() - 2) < 0.05
 
@@ -70,7 +78,9 @@ def killed_at(step: int, loss: Loss) -> Loss:
 def test_a_killed_and_resumed_run_ends_with_the_same_weights(tmp_path: Path, step: int) -> None:
     def network() -> nn.Sequential:
         torch.manual_seed(0)
-        return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2), nn.Conv2d(4, 1, 1))
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2), nn.Conv2d(4, 1, 1)
+        )
 
     def loss_of(model: nn.Module) -> Loss:
         return lambda step: (model(torch.randn(4, 1, 8, 8)).square().mean(), {})
@@ -90,8 +100,12 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights(tmp_path: Path, ste
 
 
 @pytest.mark.slow
-def test_the_whole_model_killed_and_resumed_ends_with_the_same_weights(tmp_path: Path, frames: Frames) -> None:
-    config = TransformerTraining(LoopConfig(steps=4, lr=1e-3, warmup=1, save_every=2), batch=2, crop=(64, 96))
+def test_the_whole_model_killed_and_resumed_ends_with_the_same_weights(
+    tmp_path: Path, frames: Frames
+) -> None:
+    config = TransformerTraining(
+        LoopConfig(steps=4, lr=1e-3, warmup=1, save_every=2), batch=2, crop=(64, 96)
+    )
 
     def model() -> CamSeg:
         return copy.deepcopy(tiny_lite())
@@ -133,24 +147,43 @@ def test_fp16_keeps_the_scale_of_its_gradients_over_a_kill(tmp_path: Path) -> No
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_state(tmp_path: Path) -> None:
     model = nn.Linear(1, 1)
-    with pytest.raises(CamSegError, match=r"the loss is nan at step 5; the last good state is .*state\.safetensors"):
-        loop.train(model, lambda step: line(step, model, 2.0 if step < 5 else float("nan")), plain(save_every=2), Run(tmp_path), 16)
+    with pytest.raises(
+        CamSegError, match=r"the loss is nan at step 5; the last good state is .*state\.safetensors"
+    ):
+        loop.train(
+            model,
+            lambda step: line(step, model, 2.0 if step < 5 else float("nan")),
+            plain(save_every=2),
+            Run(tmp_path),
+            16,
+        )
     with safe_open(tmp_path / "state.safetensors", "pt") as file:
         assert file.metadata()["step"] == "4"
-    assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / "state.safetensors").values())
+    assert all(
+        tensor.isfinite().all() for tensor in load_file(tmp_path / "state.safetensors").values()
+    )
 
 
-def test_a_gradient_that_is_not_finite_stops_the_run_before_it_spoils_the_weights(tmp_path: Path) -> None:
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_spoils_the_weights(
+    tmp_path: Path,
+) -> None:
     model = nn.Linear(1, 1)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         value, figures = line(step, model)
-        return (value if step < 5 else (model.weight.sum() * 0).sqrt()), figures  # zero, with an infinite slope
+        return (
+            value if step < 5 else (model.weight.sum() * 0).sqrt()
+        ), figures  # zero, with an infinite slope
 
-    with pytest.raises(CamSegError, match=r"the gradient's norm is (nan|inf) at step 5; the last good state is .*state\.safetensors"):
+    with pytest.raises(
+        CamSegError,
+        match=r"the gradient's norm is (nan|inf) at step 5; the last good state is .*state\.safetensors",
+    ):
         loop.train(model, loss, plain(save_every=2), Run(tmp_path), 16)
     assert model.weight.isfinite().all()
-    assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / "state.safetensors").values())
+    assert all(
+        tensor.isfinite().all() for tensor in load_file(tmp_path / "state.safetensors").values()
+    )
 
 
 def test_a_run_that_is_asked_to_stop_saves_and_goes_on_later(tmp_path: Path) -> None:
@@ -164,21 +197,28 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_later(tmp_path: Path) -> 
     with pytest.raises(Stopped, match="stopped after step 4 of 10"):
         loop.train(model, loss, plain(), Run(tmp_path), 16)
     steps: list[int] = []
-    loop.train(model, lambda step: (steps.append(step), line(step, model))[1], plain(), Run(tmp_path), 16)
+    loop.train(
+        model, lambda step: (steps.append(step), line(step, model))[1], plain(), Run(tmp_path), 16
+    )
     assert steps == list(range(4, 10))
 
 
 def test_a_state_of_another_model_is_refused_by_name(tmp_path: Path) -> None:
     model, other = nn.Linear(1, 1), nn.Linear(2, 1)
     loop.train(model, lambda step: line(step, model), plain(), Run(tmp_path), 16)
-    with pytest.raises(CamSegError, match=r"cannot resume from .*state\.safetensors: module\.weight is \(1, 1\) in the file and \(1, 2\)"):
+    with pytest.raises(
+        CamSegError,
+        match=r"cannot resume from .*state\.safetensors: module\.weight is \(1, 1\) in the file and \(1, 2\)",
+    ):
         loop.train(other, lambda step: line(step, other), plain(), Run(tmp_path), 16)
 
 
 def test_a_damaged_state_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "state.safetensors").write_bytes(b"\0" * 100)
     model = nn.Linear(1, 1)
-    with pytest.raises(CamSegError, match=r"cannot resume from .*state\.safetensors: .*choose another --run"):
+    with pytest.raises(
+        CamSegError, match=r"cannot resume from .*state\.safetensors: .*choose another --run"
+    ):
         loop.train(model, lambda step: line(step, model), plain(), Run(tmp_path), 16)
 
 
@@ -189,7 +229,9 @@ def test_warm_up_then_cosine_or_constant() -> None:
     assert rates[60] == pytest.approx(0.505)
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] < 0.02
-    constant = [loop.learning_rate(step, replace(config, schedule="constant")) for step in range(110)]
+    constant = [
+        loop.learning_rate(step, replace(config, schedule="constant")) for step in range(110)
+    ]
     assert constant == rates[:10] + [1.0] * 100
 
 
@@ -205,13 +247,17 @@ def test_a_sample_is_the_same_whoever_asks_for_it(frames: Frames) -> None:
 
 def test_every_pass_over_the_data_shows_every_frame_once_in_another_order(frames: Frames) -> None:
     stream = FrameStream(frames, None, seed=0)
-    orders = [[stream.frame(number) for number in range(4 * epoch, 4 * epoch + 4)] for epoch in range(6)]
+    orders = [
+        [stream.frame(number) for number in range(4 * epoch, 4 * epoch + 4)] for epoch in range(6)
+    ]
     assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
     assert len({tuple(order) for order in orders}) > 1
 
 
 def test_the_pixel_loss_against_arithmetic_by_hand() -> None:
-    probabilities = torch.tensor([[[0.5, 0.25]], [[0.5, 0.75]]])  # (K, H, W): two classes, two pixels, and one void
+    probabilities = torch.tensor(
+        [[[0.5, 0.25]], [[0.5, 0.75]]]
+    )  # (K, H, W): two classes, two pixels, and one void
     logits = torch.cat([probabilities.log(), torch.tensor([[[9.0]], [[-9.0]]])], dim=2).unsqueeze(0)
     indices = torch.tensor([[[0, 1, 255]]], dtype=torch.uint8)
     loss = pixel_loss(logits, indices, torch.tensor([1.0, 3.0]), jaccard_weight=2.0)
@@ -238,7 +284,9 @@ def test_the_gradient_of_the_pixel_loss_is_its_derivative() -> None:
         shown = chosen.unique()
         for k in shown:
             common, is_k = share[k][chosen == k].sum(), (chosen == k).sum()
-            loss = loss + 0.7 * (1 - (common + 1) / (share[k].sum() + is_k - common + 1)) / len(shown)
+            loss = loss + 0.7 * (1 - (common + 1) / (share[k].sum() + is_k - common + 1)) / len(
+                shown
+            )
         losses.append(loss)
     expected = torch.stack(losses).mean()
     (wanted,) = torch.autograd.grad(2 * expected, logits)
@@ -250,14 +298,26 @@ def test_the_gradient_of_the_pixel_loss_is_its_derivative() -> None:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2)])
-def test_the_gradient_of_the_pixel_loss_survives_narrow_numbers(dtype: torch.dtype, tolerance: float) -> None:
+def test_the_gradient_of_the_pixel_loss_survives_narrow_numbers(
+    dtype: torch.dtype, tolerance: float
+) -> None:
     """Of a frame of usual size, scaled as the gradient scaler does for fp16: unscaled, fp16 would round it away."""
-    logits = torch.randn(2, 11, 120, 160, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
-    indices = torch.randint(11, (2, 120, 160), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    logits = (
+        torch.randn(2, 11, 120, 160, generator=torch.Generator().manual_seed(0))
+        .to(dtype)
+        .requires_grad_()
+    )
+    indices = torch.randint(
+        11, (2, 120, 160), generator=torch.Generator().manual_seed(1), dtype=torch.uint8
+    )
     scale = 2.0**16 if dtype == torch.float16 else 1.0
-    (narrow,) = torch.autograd.grad(scale * pixel_loss(logits, indices, torch.ones(11), 0.5).total, logits)
+    (narrow,) = torch.autograd.grad(
+        scale * pixel_loss(logits, indices, torch.ones(11), 0.5).total, logits
+    )
     wide_logits = logits.detach().float().requires_grad_()
-    (wide,) = torch.autograd.grad(scale * pixel_loss(wide_logits, indices, torch.ones(11), 0.5).total, wide_logits)
+    (wide,) = torch.autograd.grad(
+        scale * pixel_loss(wide_logits, indices, torch.ones(11), 0.5).total, wide_logits
+    )
     assert narrow.dtype == dtype
     assert (narrow.float() - wide).norm() < tolerance * wide.norm()
 
@@ -266,7 +326,11 @@ def test_the_weights_of_rare_classes_fade() -> None:
     task, balanced = TaskLoss(balanced_until=10), torch.tensor([0.25, 4.0])
     assert task.class_weights(balanced, 0).tolist() == [0.25, 4.0]
     assert task.class_weights(balanced, 5).tolist() == pytest.approx([0.5, 2.0])
-    assert task.class_weights(balanced, 10).tolist() == task.class_weights(balanced, 11).tolist() == [1.0, 1.0]
+    assert (
+        task.class_weights(balanced, 10).tolist()
+        == task.class_weights(balanced, 11).tolist()
+        == [1.0, 1.0]
+    )
     assert TaskLoss(balanced_until=0).class_weights(balanced, 0).tolist() == [1.0, 1.0]
 
 
@@ -283,7 +347,13 @@ def test_what_a_chain_judges_last_is_what_ddim_gives() -> None:
     start = torch.randn(2, 6, model.config.denoised_channels, generator=random)
     x, number = met_by_ddim(model, condition, start, steps=4, call=3)
     judged = model.denoiser(x.flatten(0, 1), torch.full((12,), number), condition.flatten(0, 1))
-    given = model.sample(condition, "ddim", SamplerOptions(4, model.config.temperature), start.flatten(0, 1), lambda k: start.flatten(0, 1))
+    given = model.sample(
+        condition,
+        "ddim",
+        SamplerOptions(4, model.config.temperature),
+        start.flatten(0, 1),
+        lambda k: start.flatten(0, 1),
+    )
     torch.testing.assert_close(judged, given.flatten(0, 1))
 
 
@@ -291,7 +361,12 @@ def test_what_a_chain_judges_last_is_what_ddim_gives() -> None:
 def test_the_whole_model_trains_exports_and_segments(tmp_path: Path, frames: Frames) -> None:
     """From a fresh model through a few steps to a checkpoint folder that the runtime, without torch, reads and agrees on."""
     codec = train_autoencoder(
-        AutoencoderTraining(tiny_lite().config.mask_autoencoder, LoopConfig(steps=100, lr=2e-3, warmup=5, ema_decay=0.8), 4, (64, 96)),
+        AutoencoderTraining(
+            tiny_lite().config.mask_autoencoder,
+            LoopConfig(steps=100, lr=2e-3, warmup=5, ema_decay=0.8),
+            4,
+            (64, 96),
+        ),
         frames,
         Run(tmp_path / "codec"),
     )
@@ -300,7 +375,9 @@ def test_the_whole_model_trains_exports_and_segments(tmp_path: Path, frames: Fra
     model.mask_autoencoder.load_state_dict(codec.state_dict())
     model.image_encoder.load_imagenet()
     frozen = {name: tensor.clone() for name, tensor in model.mask_autoencoder.state_dict().items()}
-    config = TransformerTraining(LoopConfig(steps=60, lr=3e-3, warmup=5, ema_decay=0.8), batch=4, crop=(64, 96))
+    config = TransformerTraining(
+        LoopConfig(steps=60, lr=3e-3, warmup=5, ema_decay=0.8), batch=4, crop=(64, 96)
+    )
     before = confusion_of(model.eval(), frames).accuracy()
     trained = train_transformer(config, model, frames, Run(tmp_path / "run"))
     assert confusion_of(trained, frames).accuracy() > before + 0.1
@@ -312,8 +389,15 @@ def test_the_whole_model_trains_exports_and_segments(tmp_path: Path, frames: Fra
     stored = CamSeg.from_pretrained(folder)
     export_onnx(stored, folder)
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
-    assert sorted(path.stem for path in (folder / "onnx" / "fp32").iterdir()) == ["decoder", "denoiser", "image_encoder", "transformer"]
-    assert not any(b"modules.py" in path.read_bytes() for path in (folder / "onnx" / "fp32").iterdir())  # no paths of this machine
+    assert sorted(path.stem for path in (folder / "onnx" / "fp32").iterdir()) == [
+        "decoder",
+        "denoiser",
+        "image_encoder",
+        "transformer",
+    ]
+    assert not any(
+        b"modules.py" in path.read_bytes() for path in (folder / "onnx" / "fp32").iterdir()
+    )  # no paths of this machine
     segmenter = Segmenter.from_pretrained(folder)
     for image in frames.images:
         found = segmenter.segment(image.permute(1, 2, 0).contiguous().numpy()).mask
@@ -325,13 +409,23 @@ def one_step_with_the_runtimes_noise(model: CamSeg, image: Tensor) -> np.ndarray
     """The class ids `(H, W)` that torch gives for an image `(3, H, W)`, starting from the noise that the runtime draws."""
     features = model.image_features(image[None])
     grid = model.denoised_grid(features)
-    start = np.random.default_rng(0).standard_normal((grid[0] * grid[1], model.config.denoised_channels), np.float32)
-    sampled = model.sample(model.conditions(features), "one_step", SamplerOptions(), torch.from_numpy(start), lambda k: start)
+    start = np.random.default_rng(0).standard_normal(
+        (grid[0] * grid[1], model.config.denoised_channels), np.float32
+    )
+    sampled = model.sample(
+        model.conditions(features),
+        "one_step",
+        SamplerOptions(),
+        torch.from_numpy(start),
+        lambda k: start,
+    )
     return model.decode_mask(model.to_latents(sampled, grid))[0].numpy()
 
 
 @pytest.mark.slow
-def test_a_graph_that_differs_from_torch_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_that_differs_from_torch_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original = onnx.save
 
     def spoil(graph: onnx.ModelProto, path: Path) -> None:
@@ -342,6 +436,9 @@ def test_a_graph_that_differs_from_torch_is_not_kept(tmp_path: Path, monkeypatch
         original(graph, path)
 
     monkeypatch.setattr(onnx, "save", spoil)
-    with pytest.raises(ModelError, match=r"the exported image_encoder differs from torch by .*; the graph is not kept"):
+    with pytest.raises(
+        ModelError,
+        match=r"the exported image_encoder differs from torch by .*; the graph is not kept",
+    ):
         export_onnx(tiny_lite(), tmp_path)
     assert not list(tmp_path.rglob("*.onnx"))

@@ -19,31 +19,41 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from camseg_core.cli import main
-from camseg_core.config_file import load_yaml
+from camseg_core.cli.main import main
+from camseg_core.config.model import CamSegConfig
+from camseg_core.config.named_models import CAM_SEG_BASE_768
+from camseg_core.config.yaml_file import load_yaml
 from camseg_core.evaluation.roofline import Device
 from camseg_core.labels import CITYSCAPES
 from camseg_core.model import transformer
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.config import CamSegConfig
-from camseg_core.model.sizes import CAM_SEG_BASE_768
-from camseg_core.model.training_work import Load, inside_of_a_block, kept_for_backward, step_operations
+from camseg_core.model.training_work import (
+    Load,
+    inside_of_a_block,
+    kept_for_backward,
+    step_operations,
+)
+from camseg_core.training.distributed import Processes, recompute_blocks
 from camseg_core.training.estimate import estimate, estimate_lines, mean_visible
-from camseg_core.training.loop import LoopConfig
 from camseg_core.training.objectives import Cut, Draws, published_objective
-from camseg_core.training.parallel import Processes, recompute_blocks
-from camseg_core.training.recipe import Recipe
+from camseg_core.training.recipes import Recipe
+from camseg_core.training.trainer import LoopConfig
 from camseg_core.training.transformer import TransformerTraining
 
 CONFIGS = Path(__file__).parents[2] / "config" / "train"
 CONFIG = replace(
-    distributed_training.CONFIG, transformer=replace(distributed_training.CONFIG.transformer, width=48, heads=4, decoder_depth=3)
+    distributed_training.CONFIG,
+    transformer=replace(
+        distributed_training.CONFIG.transformer, width=48, heads=4, decoder_depth=3
+    ),
 )
 FRAMES, CELLS, REPEATS = 2, 64, 4
 SEED = 3
 
 
-def step_of(config: CamSegConfig, precision: str, recompute: bool) -> tuple[CamSeg, float, Callable[[], Tensor]]:
+def step_of(
+    config: CamSegConfig, precision: str, recompute: bool
+) -> tuple[CamSeg, float, Callable[[], Tensor]]:
     """A model, the share of the mask that it sees in a step, and that step's loss."""
     torch.manual_seed(0)
     model = CamSeg(config, distributed_training.LABELS)
@@ -51,7 +61,16 @@ def step_of(config: CamSegConfig, precision: str, recompute: bool) -> tuple[CamS
         recompute_blocks(model)
     latents = torch.randn(2, FRAMES, 4, 8, 8).unbind(0)
     loop = LoopConfig(steps=1, lr=1, precision=precision, seed=SEED)  # type: ignore[arg-type]
-    objective = published_objective(model, lambda numbers: (latents[0], latents[1]), FRAMES, 0.0, loop, Processes(), REPEATS, "truncate")
+    objective = published_objective(
+        model,
+        lambda numbers: (latents[0], latents[1]),
+        FRAMES,
+        0.0,
+        loop,
+        Processes(),
+        REPEATS,
+        "truncate",
+    )
     hidden = Draws.of(range(FRAMES), 0, SEED, (CELLS, 4), CELLS, 1000, 0.0, "truncate").hidden
     return model, 1 - hidden[0].float().mean().item(), lambda: objective(0)[0]
 
@@ -59,10 +78,15 @@ def step_of(config: CamSegConfig, precision: str, recompute: bool) -> tuple[CamS
 @pytest.mark.parametrize("recompute", [False, True])
 def test_operations_are_those_that_torch_counts(recompute: bool) -> None:
     _, visible, loss = step_of(CONFIG, "fp32", recompute)
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # torch's counter does not know the CPU's fused kernel
+    with (
+        FlopCounterMode(display=False) as counter,
+        sdpa_kernel(SDPBackend.MATH),
+    ):  # torch's counter does not know the CPU's fused kernel
         loss().backward()
     load = Load(FRAMES, CELLS, visible, REPEATS, recompute)
-    assert step_operations(CONFIG, load, fused=False) == pytest.approx(counter.get_total_flops(), rel=1e-9)
+    assert step_operations(CONFIG, load, fused=False) == pytest.approx(
+        counter.get_total_flops(), rel=1e-9
+    )
     assert step_operations(CONFIG, load) > step_operations(CONFIG, load, fused=False)
 
 
@@ -73,7 +97,9 @@ class Living(TorchDispatchMode):
         super().__init__()
         self._made: dict[int, tuple[StorageWeakRef, int]] = {}
 
-    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Any = (), options: Any = None
+    ) -> Any:
         result = function(*arguments, **(options or {}))
         for each in tree_leaves(result):
             if isinstance(each, Tensor):
@@ -83,21 +109,34 @@ class Living(TorchDispatchMode):
 
     def bytes(self, but: nn.Module) -> int:
         weights = {parameter.untyped_storage()._cdata for parameter in but.parameters()}
-        return sum(size for place, (storage, size) in self._made.items() if place not in weights and not storage.expired())
+        return sum(
+            size
+            for place, (storage, size) in self._made.items()
+            if place not in weights and not storage.expired()
+        )
 
 
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize(("precision", "width"), [("fp32", 4), ("bf16", 2)])
-def test_what_is_kept_for_the_backward_pass_is_what_stays_in_memory(precision: str, width: int, recompute: bool) -> None:
+def test_what_is_kept_for_the_backward_pass_is_what_stays_in_memory(
+    precision: str, width: int, recompute: bool
+) -> None:
     """Within 4 %: at this width small things, such as masks of indices, weigh more than at the published one."""
     model, visible, loss = step_of(CONFIG, precision, recompute)
     with Living() as living, sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         value = loss()
     assert value.isfinite()
     load = Load(FRAMES, CELLS, visible, REPEATS, recompute)
-    counted = kept_for_backward(CONFIG, load).bytes(width, norm=width)  # on a CPU, autocast makes no copies for norms
+    counted = kept_for_backward(CONFIG, load).bytes(
+        width, norm=width
+    )  # on a CPU, autocast makes no copies for norms
     if precision == "bf16" and not recompute:
-        counted += 2 * sum(p.numel() for part in (model.transformer, model.denoiser) for p in part.parameters() if p.ndim == 2)
+        counted += 2 * sum(
+            p.numel()
+            for part in (model.transformer, model.denoiser)
+            for p in part.parameters()
+            if p.ndim == 2
+        )
     assert counted == pytest.approx(living.bytes(but=model), rel=0.04)
 
 
@@ -112,10 +151,15 @@ def test_what_autograd_saves_is_what_is_said_to_be_kept() -> None:
             saved[storage._cdata] = storage
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        sdpa_kernel(SDPBackend.FLASH_ATTENTION),
+    ):
         loss()
     found = sum(storage.nbytes() for storage in saved.values())
-    assert kept_for_backward(CONFIG, Load(FRAMES, CELLS, visible, REPEATS)).bytes(4) == pytest.approx(found, rel=0.01)
+    assert kept_for_backward(CONFIG, Load(FRAMES, CELLS, visible, REPEATS)).bytes(
+        4
+    ) == pytest.approx(found, rel=0.01)
 
 
 class Attention(torch.autograd.Function):
@@ -123,7 +167,9 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out = torch.empty(q.shape[0], q.shape[2], q.shape[1], q.shape[3], device=q.device).transpose(1, 2)
+        out = torch.empty(
+            q.shape[0], q.shape[2], q.shape[1], q.shape[3], device=q.device
+        ).transpose(1, 2)
         ctx.save_for_backward(q, k, v, out, torch.empty(q.shape[:3], device=q.device))
         return out
 
@@ -137,13 +183,25 @@ def full_size(visible: int) -> Iterator[tuple[Tensor, CamSeg]]:
     """The loss of one frame of the published model at 768×768 and the model, as shapes."""
     cells = 48 * 48
     with torch.device("meta"):
-        model = CamSeg(replace(CAM_SEG_BASE_768, transformer=replace(CAM_SEG_BASE_768.transformer, dropout=0.0)), CITYSCAPES).train()
+        model = CamSeg(
+            replace(
+                CAM_SEG_BASE_768, transformer=replace(CAM_SEG_BASE_768.transformer, dropout=0.0)
+            ),
+            CITYSCAPES,
+        ).train()
         model.autoencoder = None
         tokens, hidden = torch.zeros(1, cells, 16), torch.zeros(1, cells, dtype=torch.bool)
         # which tokens are taken depends on values, of which there are none; how many does not
-        with mock.patch.object(transformer, "_take", lambda tokens, kept: tokens[:, : cells + visible]):
-            condition = model.transformer(tokens, (48, 48), tokens, hidden).flatten(0, 1).repeat(REPEATS, 1)
-        noise, steps = torch.zeros(REPEATS * cells, 16), torch.zeros(REPEATS * cells, dtype=torch.long)
+        with mock.patch.object(
+            transformer, "_take", lambda tokens, kept: tokens[:, : cells + visible]
+        ):
+            condition = (
+                model.transformer(tokens, (48, 48), tokens, hidden).flatten(0, 1).repeat(REPEATS, 1)
+            )
+        noise, steps = (
+            torch.zeros(REPEATS * cells, 16),
+            torch.zeros(REPEATS * cells, dtype=torch.long),
+        )
         output = model.denoiser(noise, steps.float(), condition)
         squared = (noise - output[:, :16]).square().mean() + output[:, 16:].mean()
     yield squared, model
@@ -152,9 +210,15 @@ def full_size(visible: int) -> Iterator[tuple[Tensor, CamSeg]]:
 def test_the_published_model_at_full_size_is_counted_alike_on_the_meta_device() -> None:
     visible = 300
     load = Load(1, 48 * 48, visible / 48**2, REPEATS)
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, full_size(visible) as (loss, _):
+    with (
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+        full_size(visible) as (loss, _),
+    ):
         loss.backward()
-    assert step_operations(CAM_SEG_BASE_768, load, fused=False) == pytest.approx(counter.get_total_flops(), rel=1e-3)
+    assert step_operations(CAM_SEG_BASE_768, load, fused=False) == pytest.approx(
+        counter.get_total_flops(), rel=1e-3
+    )
 
     saved: dict[int, torch.UntypedStorage] = {}
 
@@ -163,26 +227,37 @@ def test_the_published_model_at_full_size_is_counted_alike_on_the_meta_device() 
         return tensor
 
     with (
-        mock.patch.object(F, "scaled_dot_product_attention", lambda q, k, v, dropout_p: Attention.apply(q, k, v)),
+        mock.patch.object(
+            F, "scaled_dot_product_attention", lambda q, k, v, dropout_p: Attention.apply(q, k, v)
+        ),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         full_size(visible) as (_, model),
     ):
         weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
         found = sum(storage.nbytes() for place, storage in saved.items() if place not in weights)
-    without = replace(CAM_SEG_BASE_768, transformer=replace(CAM_SEG_BASE_768.transformer, dropout=0.0))
+    without = replace(
+        CAM_SEG_BASE_768, transformer=replace(CAM_SEG_BASE_768.transformer, dropout=0.0)
+    )
     assert kept_for_backward(without, load).bytes(4) == pytest.approx(found, rel=0.01)
     masks = kept_for_backward(CAM_SEG_BASE_768, load).masks
-    assert masks == 6 * 768 * 12 * (48**2 + visible + 2 * 48**2)  # a byte for all that a block's three dropouts pass
+    assert masks == 6 * 768 * 12 * (
+        48**2 + visible + 2 * 48**2
+    )  # a byte for all that a block's three dropouts pass
 
 
 @pytest.mark.parametrize("cut", ["clamp", "truncate"])
 def test_the_mean_share_that_is_seen_is_that_of_the_draws(cut: Cut) -> None:
-    seen = [1 - Draws.of(range(1), step, 0, (1, 1), 1000, 10, 0.0, cut).hidden.float().mean().item() for step in range(3000)]
+    seen = [
+        1 - Draws.of(range(1), step, 0, (1, 1), 1000, 10, 0.0, cut).hidden.float().mean().item()
+        for step in range(3000)
+    ]
     assert max(seen) < 0.3001
     assert sum(seen) / len(seen) == pytest.approx(mean_visible(cut), abs=0.006)
 
 
-TRAINING = TransformerTraining(LoopConfig(steps=100, lr=1e-4), batch=8, augment="none", crop=(64, 64), repeats=REPEATS)
+TRAINING = TransformerTraining(
+    LoopConfig(steps=100, lr=1e-4), batch=8, augment="none", crop=(64, 64), repeats=REPEATS
+)
 
 
 def test_memory_is_that_of_adam_and_an_average_and_is_split_by_fsdp() -> None:
@@ -198,26 +273,45 @@ def test_memory_is_that_of_adam_and_an_average_and_is_split_by_fsdp() -> None:
     assert four.memory["optimiser"] == one.memory["optimiser"] / 4
     assert four.memory["weights and gradients gathered"] > 0
     assert four.activations == pytest.approx(one.activations / 4, rel=1e-6)
-    assert "gradients on their way" in estimate(CONFIG, distributed_training.LABELS, TRAINING, 80, processes=2).memory
+    assert (
+        "gradients on their way"
+        in estimate(CONFIG, distributed_training.LABELS, TRAINING, 80, processes=2).memory
+    )
     assert four.step_operations == one.step_operations
 
 
 def test_recomputed_blocks_and_accumulation_save_memory_and_cost_arithmetic() -> None:
     kept = estimate(CONFIG, distributed_training.LABELS, TRAINING, 80)
-    again = estimate(CONFIG, distributed_training.LABELS, replace(TRAINING, recompute_blocks=True), 80)
-    assert (kept.activations, kept.other_activations) == (again.other_activations, again.activations)
+    again = estimate(
+        CONFIG, distributed_training.LABELS, replace(TRAINING, recompute_blocks=True), 80
+    )
+    assert (kept.activations, kept.other_activations) == (
+        again.other_activations,
+        again.activations,
+    )
     assert again.activations < 0.6 * kept.activations
     assert 1.1 < again.step_operations / kept.step_operations < 4 / 3
     parts = replace(TRAINING, loop=replace(TRAINING.loop, accumulate=4))
-    assert estimate(CONFIG, distributed_training.LABELS, parts, 80).activations == pytest.approx(kept.activations / 4)
+    assert estimate(CONFIG, distributed_training.LABELS, parts, 80).activations == pytest.approx(
+        kept.activations / 4
+    )
     load = Load(8, CELLS, 0.3, REPEATS, recompute=True)
-    assert inside_of_a_block(CONFIG, replace(load, recompute=False)).bytes(4) == 0 < inside_of_a_block(CONFIG, load).bytes(4)
+    assert (
+        inside_of_a_block(CONFIG, replace(load, recompute=False)).bytes(4)
+        == 0
+        < inside_of_a_block(CONFIG, load).bytes(4)
+    )
 
 
 def test_latents_that_are_made_anew_cost_two_encodings_a_sample() -> None:
-    fresh, once = (estimate(CONFIG, distributed_training.LABELS, replace(TRAINING, augment=way), 80) for way in ("vary", "flip"))
+    fresh, once = (
+        estimate(CONFIG, distributed_training.LABELS, replace(TRAINING, augment=way), 80)
+        for way in ("vary", "flip")
+    )
     assert fresh.once == 0
-    assert once.once / 160 == pytest.approx((fresh.step_operations - once.step_operations) / 8)  # both mirror images of 80 frames
+    assert once.once / 160 == pytest.approx(
+        (fresh.step_operations - once.step_operations) / 8
+    )  # both mirror images of 80 frames
 
 
 def test_a_model_with_a_mask_autoencoder_is_counted_by_following_shapes() -> None:
@@ -238,11 +332,15 @@ def test_lines_judge_devices_at_their_peak_and_at_a_share_of_it() -> None:
     assert "2 × small at the peak rate: 500.0 ms a step, 0.8 min for the run" in text
     assert "DOES NOT FIT" in text
     assert "vehicles" not in text
-    assert "small at 25 % of the peak rate: 2000.0 ms a step" in "\n".join(estimate_lines(found, devices, 0.25))
+    assert "small at 25 % of the peak rate: 2000.0 ms a step" in "\n".join(
+        estimate_lines(found, devices, 0.25)
+    )
 
 
 @pytest.mark.parametrize("name", ["cam-seg-base-768", "cam-seg-base-768-corrected"])
-def test_the_published_recipe_is_estimated_without_data_or_a_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_published_recipe_is_estimated_without_data_or_a_run(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = ["--frames=2975", "--processes=4", "--device-tflops=100", "--device-memory=2"]
     main(["train", f"--config={CONFIGS / name}.yaml", "--dry-run", *options])
     said = capsys.readouterr().out
@@ -260,7 +358,10 @@ def test_a_run_still_needs_its_folders(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_recipes_say_what_was_published_and_what_is_changed() -> None:
-    published, corrected = (load_yaml(CONFIGS / f"cam-seg-base-768{end}.yaml", Recipe).training for end in ("", "-corrected"))
+    published, corrected = (
+        load_yaml(CONFIGS / f"cam-seg-base-768{end}.yaml", Recipe).training
+        for end in ("", "-corrected")
+    )
     loop = published.loop.in_steps(2975, published.batch)
     assert (loop.steps, loop.warmup) == (743750, 37188)
     assert (loop.lr, loop.schedule, loop.betas, loop.weight_decay, loop.clip, loop.ema_decay) == (
@@ -271,7 +372,12 @@ def test_the_recipes_say_what_was_published_and_what_is_changed() -> None:
         3,
         0.9999,
     )
-    assert (published.batch, published.repeats, published.all_hidden, published.hidden_cut) == (8, 4, 0, "truncate")
+    assert (published.batch, published.repeats, published.all_hidden, published.hidden_cut) == (
+        8,
+        4,
+        0,
+        "truncate",
+    )
     assert published.augment == "none"
     assert corrected.augment == "vary"
     assert corrected.variation.rotation < published.variation.rotation == 90

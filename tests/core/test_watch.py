@@ -17,8 +17,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from camseg_core.errors import DataError
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
-from camseg_core.training.stop import StopRequest
-from camseg_core.training.watch import Display, JsonLines, Pictures, TensorBoard, Watch, Watchers, validation_picture
+from camseg_core.stop_request import StopRequest
+from camseg_core.training.callbacks import (
+    Display,
+    JsonLines,
+    Pictures,
+    TensorBoard,
+    Watch,
+    Watchers,
+    validation_picture,
+)
 
 LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)
 
@@ -48,19 +56,24 @@ def plain() -> Console:
     return Console(file=io.StringIO(), force_terminal=False)
 
 
-def test_without_a_terminal_there_is_a_line_every_ten_steps(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_terminal_there_is_a_line_every_ten_steps(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     clock = Seconds()
     with caplog.at_level(logging.INFO):
         display = Display(console=plain(), clock=clock)
         train(display, clock, range(0, 30))
         display.finished(30, "SIGTERM")
-    assert [record.message for record in caplog.records] == [
-        "step 10/100 loss 5.5000 latents 0.5000  3.0 samples/s, 3 min left",
-        "step 20/100 loss 15.5000 latents 0.5000  3.0 samples/s, 3 min left",
-        "step 20/100 validation: mIoU 0.2500",
-        "step 30/100 loss 25.5000 latents 0.5000  3.0 samples/s, 5 min left",  # the pace is training's, the time left knows of validations
-        "step 30/100 ended: SIGTERM",
-    ]
+    assert (
+        [record.message for record in caplog.records]
+        == [
+            "step 10/100 loss 5.5000 latents 0.5000  3.0 samples/s, 3 min left",
+            "step 20/100 loss 15.5000 latents 0.5000  3.0 samples/s, 3 min left",
+            "step 20/100 validation: mIoU 0.2500",
+            "step 30/100 loss 25.5000 latents 0.5000  3.0 samples/s, 5 min left",  # the pace is training's, the time left knows of validations
+            "step 30/100 ended: SIGTERM",
+        ]
+    )
 
 
 def test_the_time_left_of_a_resumed_run_is_judged_by_its_own_steps_and_given_in_hours_where_it_is_long(
@@ -69,20 +82,33 @@ def test_the_time_left_of_a_resumed_run_is_judged_by_its_own_steps_and_given_in_
     clock = Seconds()
     with caplog.at_level(logging.INFO):
         train(Display(console=plain(), clock=clock), clock, range(30, 40), total=30_040)
-    assert caplog.messages == ["step 40/30040 loss 35.5000 latents 0.5000  3.0 samples/s, 16.7 h left"]
+    assert caplog.messages == [
+        "step 40/30040 loss 35.5000 latents 0.5000  3.0 samples/s, 16.7 h left"
+    ]
 
 
-def test_on_a_terminal_there_is_a_bar_and_log_lines_only_for_validations(caplog: pytest.LogCaptureFixture) -> None:
+def test_on_a_terminal_there_is_a_bar_and_log_lines_only_for_validations(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     clock, out = Seconds(), io.StringIO()
     display = Display("transformer", Console(file=out, force_terminal=True, width=160), clock=clock)
     with caplog.at_level(logging.INFO):
         train(display, clock, range(0, 30))
         display.finished(30, "done")
     shown = out.getvalue()
-    for text in ("transformer", "30/100", "3.0 samples/s", "mIoU 0.2500", "loss 16.6880"):  # smoothed over about the last 20 steps
+    for text in (
+        "transformer",
+        "30/100",
+        "3.0 samples/s",
+        "mIoU 0.2500",
+        "loss 16.6880",
+    ):  # smoothed over about the last 20 steps
         assert text in shown
     assert shown.rstrip().endswith("\x1b[?25h")  # the cursor is back
-    assert caplog.messages == ["transformer step 20/100 validation: mIoU 0.2500", "transformer step 30/100 ended: done"]
+    assert caplog.messages == [
+        "transformer step 20/100 validation: mIoU 0.2500",
+        "transformer step 30/100 ended: done",
+    ]
 
 
 def test_a_run_that_ends_by_an_error_gives_the_cursor_back() -> None:
@@ -97,7 +123,9 @@ def test_a_run_that_ends_by_an_error_gives_the_cursor_back() -> None:
 
 
 def lines(run: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def test_the_log_file_has_means_and_validations(tmp_path: Path) -> None:
@@ -106,10 +134,25 @@ def test_the_log_file_has_means_and_validations(tmp_path: Path) -> None:
     train(log, clock, range(0, 23))
     log.finished(23, "SIGTERM")
     assert lines(tmp_path / "run") == [
-        {"step": 10, "training": {"loss": 5.5, "latents": 0.5}, "learning_rate": 0.01, "samples_per_s": 3.0},
-        {"step": 20, "training": {"loss": 15.5, "latents": 0.5}, "learning_rate": 0.02, "samples_per_s": 3.0},
+        {
+            "step": 10,
+            "training": {"loss": 5.5, "latents": 0.5},
+            "learning_rate": 0.01,
+            "samples_per_s": 3.0,
+        },
+        {
+            "step": 20,
+            "training": {"loss": 15.5, "latents": 0.5},
+            "learning_rate": 0.02,
+            "samples_per_s": 3.0,
+        },
         {"step": 20, "validation": {"mIoU": 0.25}},
-        {"step": 23, "training": {"loss": 22.0, "latents": 0.5}, "learning_rate": 0.023, "samples_per_s": 3.0},  # what was left over
+        {
+            "step": 23,
+            "training": {"loss": 22.0, "latents": 0.5},
+            "learning_rate": 0.023,
+            "samples_per_s": 3.0,
+        },  # what was left over
     ]
 
 
@@ -130,7 +173,9 @@ def test_a_resumed_log_file_goes_on_from_the_resumed_step(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
 
 
-def test_tensorboard_has_curves_and_pictures_that_do_not_double_when_resumed(tmp_path: Path) -> None:
+def test_tensorboard_has_curves_and_pictures_that_do_not_double_when_resumed(
+    tmp_path: Path,
+) -> None:
     clock = Seconds()
     for steps in (range(0, 40), range(20, 30)):
         board = TensorBoard(tmp_path, clock=clock)
@@ -139,7 +184,11 @@ def test_tensorboard_has_curves_and_pictures_that_do_not_double_when_resumed(tmp
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     curve = [(event.step, event.value) for event in events.Scalars("training/loss")]
-    assert curve == [(10, 5.5), (20, 15.5), (30, 25.5)]  # what the first run did after step 20 is gone
+    assert curve == [
+        (10, 5.5),
+        (20, 15.5),
+        (30, 25.5),
+    ]  # what the first run did after step 20 is gone
     assert [event.step for event in events.Scalars("validation/mIoU")] == [20]
     assert events.Scalars("pace/learning rate")[0].value == pytest.approx(0.01)
     assert events.Scalars("pace/samples per s")[0].value == pytest.approx(3.0)

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 import rclpy
-from ros_harness import BEST_EFFORT, Bench, Driver, NodeProcess, StartBench, StartNode, good_frame, own_domain
+from ros_harness import (
+    BEST_EFFORT,
+    Bench,
+    Driver,
+    NodeProcess,
+    StartBench,
+    StartNode,
+    good_frame,
+    own_domain,
+)
 from sensor_msgs.msg import Image
 
 from camseg_ros.middleware import environment

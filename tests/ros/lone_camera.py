@@ -23,7 +23,11 @@ def main() -> None:
     options = parser.parse_args()
     rclpy.init(args=[])
     node = rclpy.create_node(options.name)
-    publisher = node.create_publisher(Image, "/image", QoSProfile(depth=5, reliability=ReliabilityPolicy[options.reliability.upper()]))
+    publisher = node.create_publisher(
+        Image,
+        "/image",
+        QoSProfile(depth=5, reliability=ReliabilityPolicy[options.reliability.upper()]),
+    )
     frame = Image(height=480, width=640, encoding="rgb8", step=1920)
     frame.header.frame_id = options.name
     frame.data.frombytes(np.zeros(480 * 1920, np.uint8))

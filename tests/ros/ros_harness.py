@@ -74,7 +74,14 @@ def picture(width: int, height: int, seed: int = 0) -> npt.NDArray[np.uint8]:
     """A smooth picture with some structure, RGB `(height, width, 3)`."""
     generator = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    waves = [128 + 100 * np.sin(x / generator.uniform(9, 40) + y / generator.uniform(9, 40) + generator.uniform(0, 6)) for _ in range(3)]
+    waves = [
+        128
+        + 100
+        * np.sin(
+            x / generator.uniform(9, 40) + y / generator.uniform(9, 40) + generator.uniform(0, 6)
+        )
+        for _ in range(3)
+    ]
     return np.stack(waves, -1).astype(np.uint8)
 
 
@@ -95,7 +102,11 @@ def good_frame(frame_id: str) -> Image:
 
 def pixels_of(message: Image) -> npt.NDArray[np.uint8]:
     """The pixels of a mono8 or rgb8 message without padding."""
-    shape = (message.height, message.width) if message.encoding == "mono8" else (message.height, message.width, 3)
+    shape = (
+        (message.height, message.width)
+        if message.encoding == "mono8"
+        else (message.height, message.width, 3)
+    )
     return np.frombuffer(message.data, np.uint8).reshape(shape)
 
 
@@ -141,7 +152,9 @@ class Driver:
         deadline = time.monotonic() + TIMEOUT
         self._warm = dict.fromkeys(self._warm, 0)
         while not all(self._warm.values()):
-            assert time.monotonic() < deadline, f"no answer on {[topic for topic, count in self._warm.items() if not count]}"
+            assert time.monotonic() < deadline, (
+                f"no answer on {[topic for topic, count in self._warm.items() if not count]}"
+            )
             alive()
             send(WARM_UP)
             self._serve_until(lambda: all(self._warm.values()), 1.0)
@@ -163,13 +176,19 @@ class Driver:
 class NodeProcess:
     """The segmentation node as a process of its own, or `program` in its place."""
 
-    def __init__(self, arguments: tuple[str, ...], folder: Path, program: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, arguments: tuple[str, ...], folder: Path, program: tuple[str, ...] = ()
+    ) -> None:
         folder.mkdir(parents=True)
         self._stdout, self._stderr = folder / "stdout", folder / "stderr"
         script = shutil.which("segmentation_node", path=str(Path(sys.executable).parent))
-        command = program or ((script,) if script else (sys.executable, "-m", "camseg_ros.segmentation_node"))
+        command = program or (
+            (script,) if script else (sys.executable, "-m", "camseg_ros.segmentation_node")
+        )
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
-            self.process = subprocess.Popen([*command, *arguments], stdout=stdout, stderr=stderr, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                [*command, *arguments], stdout=stdout, stderr=stderr, stdin=subprocess.DEVNULL
+            )
 
     @property
     def stderr(self) -> str:
@@ -181,7 +200,9 @@ class NodeProcess:
         return self._stdout.read_text() + self.stderr
 
     def assert_alive(self) -> None:
-        assert self.process.poll() is None, f"the node ended with {self.process.returncode}:\n{self.output}"
+        assert self.process.poll() is None, (
+            f"the node ended with {self.process.returncode}:\n{self.output}"
+        )
 
     @property
     def resident_bytes(self) -> int:
@@ -213,17 +234,27 @@ class Bench:
     """A running node with a driver connected to it: images go in on `/image`, and the lists fill with what comes out."""
 
     def __init__(
-        self, driver: Driver, node: NodeProcess, topics: tuple[str, ...], image_type: Any, image_topic: str, qos: QoSProfile
+        self,
+        driver: Driver,
+        node: NodeProcess,
+        topics: tuple[str, ...],
+        image_type: Any,
+        image_topic: str,
+        qos: QoSProfile,
     ) -> None:
         self.driver, self.node = driver, node
         self.image_type, self.image_topic, self.qos = image_type, image_topic, qos
         self.publisher = driver.node.create_publisher(image_type, image_topic, qos)
         self.diagnostics: list[DiagnosticArray] = driver.listen(DiagnosticArray, "/diagnostics")
-        self.answers: dict[str, list[Image]] = {topic: driver.listen(Image, f"/segmentation/{topic}") for topic in topics}
+        self.answers: dict[str, list[Image]] = {
+            topic: driver.listen(Image, f"/segmentation/{topic}") for topic in topics
+        }
 
     def connect(self, make_frame: Callable[[str], Any]) -> None:
         """Wait until the node answers the publisher; `make_frame` makes a good frame with the frame_id given."""
-        self.driver.wait_ready(lambda frame_id: self.publisher.publish(make_frame(frame_id)), self.node.assert_alive)
+        self.driver.wait_ready(
+            lambda frame_id: self.publisher.publish(make_frame(frame_id)), self.node.assert_alive
+        )
 
     def ask(self, *messages: Any) -> list[Image]:
         """Publish each message when the one before it was answered on every topic; the masks that came back."""
@@ -231,12 +262,17 @@ class Bench:
             before = {topic: len(answers) for topic, answers in self.answers.items()}
             self.publisher.publish(message)
             self.driver.wait(
-                lambda b=before: all(len(self.answers[t]) > n for t, n in b.items()), f"an answer; the node printed {self.node.output}"
+                lambda b=before: all(len(self.answers[t]) > n for t, n in b.items()),
+                f"an answer; the node printed {self.node.output}",
             )
         return self.answers["mask"][-len(messages) :]
 
     def status(
-        self, condition: Callable[[dict[str, str]], bool], what: str, part: str = "camera", level: bytes | None = None
+        self,
+        condition: Callable[[dict[str, str]], bool],
+        what: str,
+        part: str = "camera",
+        level: bytes | None = None,
     ) -> tuple[DiagnosticStatus, dict[str, str]]:
         """The first status of `part` (a camera or the model) from now on whose values meet `condition`, and its values.
 
@@ -249,7 +285,11 @@ class Bench:
             while self.diagnostics and not found:
                 for status in self.diagnostics.pop(0).status:
                     values = {value.key: value.value for value in status.values}
-                    if status.name.endswith(f": {part}") and level in (None, status.level) and condition(values):
+                    if (
+                        status.name.endswith(f": {part}")
+                        and level in (None, status.level)
+                        and condition(values)
+                    ):
                         found.append((status, values))
             return bool(found)
 
@@ -277,7 +317,9 @@ class Bench:
 
     def set_parameter(self, name: str, value: object) -> tuple[bool, str]:
         """Whether the node took the parameter's value, and why not."""
-        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        request = SetParameters.Request(
+            parameters=[Parameter(name, value=value).to_parameter_msg()]
+        )
         (result,) = self.call(SetParameters, "set_parameters", request).results
         return result.successful, result.reason
 

@@ -23,13 +23,19 @@ def state(bench: Bench) -> str:
 
 def change_state(bench: Bench, *transitions: str) -> list[bool]:
     """Ask for one transition after the other; whether each succeeded."""
-    requests = [ChangeState.Request(transition=Transition(id=TRANSITIONS[name])) for name in transitions]
+    requests = [
+        ChangeState.Request(transition=Transition(id=TRANSITIONS[name])) for name in transitions
+    ]
     return [bool(bench.call(ChangeState, "change_state", request).success) for request in requests]
 
 
 def set_parameters(bench: Bench, values: dict[str, Any]) -> str:
     """Set all of them or none; the reason if they were refused, else empty."""
     messages = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
-    answer = bench.call(SetParametersAtomically, "set_parameters_atomically", SetParametersAtomically.Request(parameters=messages))
+    answer = bench.call(
+        SetParametersAtomically,
+        "set_parameters_atomically",
+        SetParametersAtomically.Request(parameters=messages),
+    )
     assert answer.result.successful != bool(answer.result.reason)
     return str(answer.result.reason)

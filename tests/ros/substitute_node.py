@@ -42,7 +42,9 @@ class OrderedEngine(RedEngine):
         super().__init__(threshold)
         self._hangs_while = hangs_while
 
-    def run_fused(self, image: npt.NDArray[np.uint8], start: npt.NDArray[np.float32], sharpness: float = 1.0):
+    def run_fused(
+        self, image: npt.NDArray[np.uint8], start: npt.NDArray[np.float32], sharpness: float = 1.0
+    ):
         for picture in image:
             colour = tuple(int(value) for value in picture[0, 0])
             if colour in (RAISE, HANG, SLOW):
@@ -70,9 +72,15 @@ def main() -> int:
     """Run the node; the command line's part before `--ros-args` is this script's."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--threshold", type=float, default=128, help="of RedEngine")
-    parser.add_argument("--hangs-while", type=Path, help="what hangs goes on when this file is gone")
-    parser.add_argument("--loading-fails-while", type=Path, help="the model cannot be loaded while this file exists")
-    parser.add_argument("--publishing-fails-for", help="publishing raises for messages with this frame_id")
+    parser.add_argument(
+        "--hangs-while", type=Path, help="what hangs goes on when this file is gone"
+    )
+    parser.add_argument(
+        "--loading-fails-while", type=Path, help="the model cannot be loaded while this file exists"
+    )
+    parser.add_argument(
+        "--publishing-fails-for", help="publishing raises for messages with this frame_id"
+    )
     own = sys.argv[1 : sys.argv.index("--ros-args")]
     options = parser.parse_args(own)
     del sys.argv[1 : len(own) + 1]

@@ -7,8 +7,8 @@ import pytest
 from red_engine import RED
 from ros_harness import SUBSTITUTE, StartBench, header, pixels_of, rgb_image
 
+from camseg_core.config.named_models import CAMSEG_LITE
 from camseg_core.labels import UNLABELLED
-from camseg_core.model.sizes import CAMSEG_LITE
 from camseg_core.runtime import Fit
 from camseg_core.runtime.framing import Framing
 
@@ -21,7 +21,11 @@ SEES_MARKS = (*SUBSTITUTE, "--threshold", "2")
 
 
 def parameters(fit: Fit, output: str = "camera") -> Sequence[str]:
-    return f"resize_mode:={fit.mode}", f"roi:=[{', '.join(map(str, fit.roi))}]", f"output_size:={output}"
+    return (
+        f"resize_mode:={fit.mode}",
+        f"roi:=[{', '.join(map(str, fit.roi))}]",
+        f"output_size:={output}",
+    )
 
 
 def framing_of(size: tuple[int, int], fit: Fit) -> Framing:
@@ -31,8 +35,17 @@ def framing_of(size: tuple[int, int], fit: Fit) -> Framing:
 def marks(framing: Framing) -> list[tuple[int, int]]:
     """Row and column of pixels in the region that is looked at: its corners and some between."""
     (top, left), (height, width) = framing.corner, framing.region
-    inside = np.random.default_rng(0).integers((top, left), (top + height, left + width), (4, 2)).tolist()
-    return [(top, left), (top + height - 1, left + width - 1), (top, left + width - 1), *map(tuple, inside)]
+    inside = (
+        np.random.default_rng(0)
+        .integers((top, left), (top + height, left + width), (4, 2))
+        .tolist()
+    )
+    return [
+        (top, left),
+        (top + height - 1, left + width - 1),
+        (top, left + width - 1),
+        *map(tuple, inside),
+    ]
 
 
 def marked(size: tuple[int, int], mark: tuple[int, int]) -> np.ndarray:
@@ -65,7 +78,9 @@ def test_a_mark_of_one_pixel_comes_back_where_it_is(start_bench: StartBench, fit
 
 
 @pytest.mark.parametrize("fit", FITS, ids=lambda fit: fit.mode)
-def test_a_mark_comes_back_in_a_mask_of_the_networks_size(start_bench: StartBench, fit: Fit) -> None:
+def test_a_mark_comes_back_in_a_mask_of_the_networks_size(
+    start_bench: StartBench, fit: Fit
+) -> None:
     bench = start_bench(*parameters(fit, "network"), program=SEES_MARKS)
     for size in SIZES:
         framing = framing_of(size, fit)
@@ -74,9 +89,14 @@ def test_a_mark_comes_back_in_a_mask_of_the_networks_size(start_bench: StartBenc
             (answer,) = bench.ask(rgb_image(marked(size, mark), number))
             mask = pixels_of(answer)
             assert mask.shape == framing.scaled
-            there = (np.array(mark) + 0.5 - framing.corner) / block - 0.5  # centres of pixels, to centres
+            there = (
+                np.array(mark) + 0.5 - framing.corner
+            ) / block - 0.5  # centres of pixels, to centres
             assert mask[tuple(np.floor(there + 0.5).astype(int))] == RED, (size, mark)
-            assert (np.abs(np.argwhere(mask == RED) - there) <= np.maximum(1, 1 / block)).all(), (size, mark)
+            assert (np.abs(np.argwhere(mask == RED) - there) <= np.maximum(1, 1 / block)).all(), (
+                size,
+                mark,
+            )
 
 
 def test_the_resizing_may_change_between_two_frames(start_bench: StartBench) -> None:

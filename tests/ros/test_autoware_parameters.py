@@ -6,27 +6,61 @@ import jsonschema
 import numpy as np
 import pytest
 import yaml
-from ros_harness import RELIABLE, Bench, Driver, StartNode, good_frame, picture, pixels_of, rgb_image
+from ros_harness import (
+    RELIABLE,
+    Bench,
+    Driver,
+    StartNode,
+    good_frame,
+    picture,
+    pixels_of,
+    rgb_image,
+)
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from camseg_core.labels import UNLABELLED
 from camseg_core.runtime import Segmenter
-from camseg_ros.label_table import LATCHED
+from camseg_ros.label_topics import LATCHED
+from camseg_ros.middleware import share_file
 from camseg_ros.parameter_schema import schema
 from camseg_ros.parameters import SPECS
 from camseg_ros.run_length import decode
-from camseg_ros.share import share_file
 
 AUTOWARE = (
-    *("UNKNOWN", "BUILDING", "WALL", "OBSTACLE", "TRAFFIC_LIGHT", "TRAFFIC_SIGN", "PERSON", "VEHICLE", "BIKE", "ROAD", "SIDEWALK"),
+    *(
+        "UNKNOWN",
+        "BUILDING",
+        "WALL",
+        "OBSTACLE",
+        "TRAFFIC_LIGHT",
+        "TRAFFIC_SIGN",
+        "PERSON",
+        "VEHICLE",
+        "BIKE",
+        "ROAD",
+        "SIDEWALK",
+    ),
     *("ROAD_PAINT", "CURBSTONE", "CROSSWALK", "VEGETATION", "SKY"),
 )
 """The labels of `segmentation_pointcloud_fusion`; a label's id is its place."""
 
 OURS = {
-    **{"building": "BUILDING", "fence": "WALL", "pole": "OBSTACLE", "traffic sign": "TRAFFIC_SIGN", "person": "PERSON"},
-    **{"car": "VEHICLE", "rider": "BIKE", "road": "ROAD", "sidewalk": "SIDEWALK", "vegetation": "VEGETATION", "sky": "SKY"},
+    **{
+        "building": "BUILDING",
+        "fence": "WALL",
+        "pole": "OBSTACLE",
+        "traffic sign": "TRAFFIC_SIGN",
+        "person": "PERSON",
+    },
+    **{
+        "car": "VEHICLE",
+        "rider": "BIKE",
+        "road": "ROAD",
+        "sidewalk": "SIDEWALK",
+        "vegetation": "VEGETATION",
+        "sky": "SKY",
+    },
 }
 
 
@@ -41,12 +75,18 @@ def test_it_is_installed_beside_the_nodes_file() -> None:
     setup = share_file("config/segment.param.yaml").parents[1] / "setup.py"
     if not setup.is_file():
         pytest.skip("this is an installed package, which has it")
-    assert '"config/segment.param.yaml", "config/autoware.param.yaml"' in setup.read_text(encoding="utf-8")
+    assert '"config/segment.param.yaml", "config/autoware.param.yaml"' in setup.read_text(
+        encoding="utf-8"
+    )
 
 
-def test_given_after_the_nodes_file_it_gives_autowares_ids_and_runs(start_node: StartNode, driver: Driver) -> None:
+def test_given_after_the_nodes_file_it_gives_autowares_ids_and_runs(
+    start_node: StartNode, driver: Driver
+) -> None:
     files = [share_file(f"config/{name}.param.yaml") for name in ("segment", "autoware")]
-    node = start_node("--ros-args", *(part for path in files for part in ("--params-file", str(path))))
+    node = start_node(
+        "--ros-args", *(part for path in files for part in ("--params-file", str(path)))
+    )
     bench = Bench(driver, node, ("mask", "mask_rle"), Image, "/image", RELIABLE)
     bench.connect(good_frame)
     tables = driver.listen(String, "/segmentation/labels", LATCHED)

@@ -12,7 +12,7 @@ from ros_harness import picture, rgb_image
 from camseg_ros.camera import Camera, ReadFrame, _under
 from camseg_ros.frame_slots import Frame
 from camseg_ros.parameters import SPECS, Parameters
-from camseg_ros.throttled_log import ThrottledLog
+from camseg_ros.process import ThrottledLog
 
 DEFAULTS = Parameters(**{spec.name: spec.check(spec.ros_default) for spec in SPECS})  # type: ignore[arg-type]
 
@@ -28,7 +28,9 @@ DEFAULTS = Parameters(**{spec.name: spec.check(spec.ros_default) for spec in SPE
         ("", "~/image", "~/image"),
     ],
 )
-def test_a_relative_topic_stands_under_the_cameras_name(camera: str, topic: str, found: str) -> None:
+def test_a_relative_topic_stands_under_the_cameras_name(
+    camera: str, topic: str, found: str
+) -> None:
     assert _under(camera, topic) == found
 
 
@@ -48,11 +50,26 @@ def camera_of(node: Node, name: str = "", **values: Any) -> Camera:
     ("name", "values", "topic", "info_topic"),
     [
         ("", {}, "/camera/image_raw", "/camera/camera_info"),
-        ("", {"image_transport": "compressed"}, "/camera/image_raw/compressed", "/camera/camera_info"),
+        (
+            "",
+            {"image_transport": "compressed"},
+            "/camera/image_raw/compressed",
+            "/camera/camera_info",
+        ),
         ("left", {}, "/ns/left/image", "/ns/left/camera_info"),
         ("left", {"image_topic": "/image"}, "/image", "/camera_info"),
-        ("left", {"image_topic": "raw/image", "camera_info_topic": "info"}, "/ns/left/raw/image", "/ns/left/info"),
-        ("left", {"camera_info_topic": "/shared/camera_info"}, "/ns/left/image", "/shared/camera_info"),
+        (
+            "left",
+            {"image_topic": "raw/image", "camera_info_topic": "info"},
+            "/ns/left/raw/image",
+            "/ns/left/info",
+        ),
+        (
+            "left",
+            {"camera_info_topic": "/shared/camera_info"},
+            "/ns/left/image",
+            "/shared/camera_info",
+        ),
         ("left", {"own": {"left.image_topic": "x"}}, "/ns/left/x", "/ns/left/camera_info"),
     ],
 )
@@ -71,9 +88,13 @@ def test_the_outputs_stand_under_segmentation_and_go_with_the_camera(node: Node)
     before = len(list(node.publishers))
     plain, named = camera_of(node), camera_of(node, "left", run_length_mask=True)
     names = ["mask", "confidence", "color", "overlay"]
-    wanted = {f"/ns/segmentation/{name}{kind}" for name in names for kind in ("", "/compressed")} | {"/ns/segmentation/camera_info"}
+    wanted = {
+        f"/ns/segmentation/{name}{kind}" for name in names for kind in ("", "/compressed")
+    } | {"/ns/segmentation/camera_info"}
     assert set(plain.outputs.topics) == wanted
-    assert set(named.outputs.topics) == {topic.replace("/ns/", "/ns/left/") for topic in wanted} | {"/ns/left/segmentation/mask_rle"}
+    assert set(named.outputs.topics) == {topic.replace("/ns/", "/ns/left/") for topic in wanted} | {
+        "/ns/left/segmentation/mask_rle"
+    }
     plain.destroy()
     named.destroy()
     assert len(list(node.publishers)) == before
@@ -87,7 +108,9 @@ def test_the_age_counts_from_the_stamp_and_from_the_arrival_where_that_is_zero(n
     assert 100_000 <= camera.age_ms(Frame("", message)) < 200_000
     message.header.stamp = Time()
     assert 0 <= camera.age_ms(Frame("", message)) < 90_000
-    message.header.stamp = Time(sec=seconds + 1000)  # a clock that is ahead makes nothing young again
+    message.header.stamp = Time(
+        sec=seconds + 1000
+    )  # a clock that is ahead makes nothing young again
     frame = Frame("", message)
     assert camera.age_ms(Frame("", message, received=frame.received - 50)) >= 50_000
 

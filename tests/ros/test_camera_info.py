@@ -89,7 +89,11 @@ def test_the_cameras_own_region_and_binning_are_worked_in(project) -> None:
 
 @pytest.mark.parametrize("binning", [0, 1, 2])
 def test_without_a_change_every_byte_but_the_header_stays(binning: int) -> None:
-    info = calibration(binning_x=binning, binning_y=binning, roi=RegionOfInterest(x_offset=8, width=1600, height=800))
+    info = calibration(
+        binning_x=binning,
+        binning_y=binning,
+        roi=RegionOfInterest(x_offset=8, width=1600, height=800),
+    )
     size = 1600 // max(binning, 1), 800 // max(binning, 1)
     expected = copy.deepcopy(info)
     expected.header = header(7)
@@ -120,18 +124,27 @@ def test_an_uncalibrated_camera_stays_uncalibrated() -> None:
     [
         ({}, ""),
         ({"roi": RegionOfInterest(width=1920, height=1080), "binning_x": 1}, ""),
-        ({"width": 1280, "height": 720}, "it is for images of 1280x720 pixels, the image has 1920x1080"),
+        (
+            {"width": 1280, "height": 720},
+            "it is for images of 1280x720 pixels, the image has 1920x1080",
+        ),
         ({"width": 0, "height": 0}, "it is for images of 0x0 pixels"),
         ({"binning_x": 2, "binning_y": 2}, "it is for images of 960x540 pixels"),
         ({"binning_x": 2**32 - 1}, "it is for images of 0x1080 pixels"),
-        ({"roi": RegionOfInterest(x_offset=4, width=1920, height=1080)}, "its roi of 1920x1080 pixels at (4, 0) reaches over"),
+        (
+            {"roi": RegionOfInterest(x_offset=4, width=1920, height=1080)},
+            "its roi of 1920x1080 pixels at (4, 0) reaches over",
+        ),
         ({"roi": RegionOfInterest(x_offset=2**32 - 1)}, "it is for images of"),
         ({"d": [0.0] * (MAX_COEFFICIENTS + 1)}, "it has 33 distortion coefficients, over 32"),
         ({"d": [float("nan")] * 5}, "its D has a number that is not finite"),
         ({"k": [float("inf"), *[0.0] * 8]}, "its K has a number that is not finite"),
         ({"r": [*[0.0] * 8, float("nan")]}, "its R has a number that is not finite"),
         ({"p": [*[0.0] * 11, float("-inf")]}, "its P has a number that is not finite"),
-        ({"distortion_model": "x" * (MAX_NAME + 1)}, "its distortion_model has 257 characters, over 256"),
+        (
+            {"distortion_model": "x" * (MAX_NAME + 1)},
+            "its distortion_model has 257 characters, over 256",
+        ),
         ({"header": header(1, "x" * 10_000)}, "its frame_id has 10000 characters, over 256"),
     ],
 )
@@ -142,4 +155,7 @@ def test_what_does_not_belong_to_the_image_is_told(changes: dict, text: str) -> 
 
 def test_the_frame_is_compared_if_it_is_given() -> None:
     assert check(calibration(), 1920, 1080, frame_id="camera_optical") == ""
-    assert check(calibration(), 1920, 1080, frame_id="rear") == "its frame is 'camera_optical', the image's 'rear'"
+    assert (
+        check(calibration(), 1920, 1080, frame_id="rear")
+        == "its frame is 'camera_optical', the image's 'rear'"
+    )

@@ -18,7 +18,14 @@ from camseg_ros.camera_outputs import CameraOutputs
 TABLE = ClassTable.of(CITYSCAPES)
 RGB = picture(8, 6)
 RESULT = Segmentation(np.full((6, 8), 3, np.uint8), np.full((6, 8), 0.5, np.float32), {})
-MAKERS = ("image_message", "compressed_message", "run_length_message", "colorize", "overlay", "scaled")
+MAKERS = (
+    "image_message",
+    "compressed_message",
+    "run_length_message",
+    "colorize",
+    "overlay",
+    "scaled",
+)
 EVERYTHING = {
     "mask": Image,
     "confidence": Image,
@@ -65,10 +72,17 @@ def publish(outputs: CameraOutputs, number: int = 1) -> tuple[float | None, list
 
 def listen(driver: Driver, outputs: CameraOutputs, topic: str) -> list[Any]:
     """What comes on the topic, once both sides know of each other."""
-    (publisher,) = (each for each in outputs._publishers if each.topic_name == f"/outputs/segmentation/{topic}")
+    (publisher,) = (
+        each for each in outputs._publishers if each.topic_name == f"/outputs/segmentation/{topic}"
+    )
     heard = driver.listen(EVERYTHING[topic], publisher.topic_name)
-    (subscription,) = (each for each in driver.node.subscriptions if each.topic_name == publisher.topic_name)
-    driver.wait(lambda: publisher.get_subscription_count() and subscription.get_publisher_count(), "the two to match")
+    (subscription,) = (
+        each for each in driver.node.subscriptions if each.topic_name == publisher.topic_name
+    )
+    driver.wait(
+        lambda: publisher.get_subscription_count() and subscription.get_publisher_count(),
+        "the two to match",
+    )
     return heard
 
 
@@ -92,7 +106,9 @@ def test_without_listeners_only_the_mask_is_made(outputs: CameraOutputs, made: l
         ("overlay/compressed", {"image_message", "overlay", "compressed_message"}),
     ],
 )
-def test_a_listener_costs_what_it_listens_to(driver: Driver, outputs: CameraOutputs, made: list[str], topic: str, needed: set[str]) -> None:
+def test_a_listener_costs_what_it_listens_to(
+    driver: Driver, outputs: CameraOutputs, made: list[str], topic: str, needed: set[str]
+) -> None:
     heard = listen(driver, outputs, topic)
     publish(outputs)
     assert set(made) == needed
@@ -110,7 +126,9 @@ def test_everything_listened_to_has_the_same_header(driver: Driver, outputs: Cam
     assert (pixels_of(heard["confidence"][0]) == 128).all()
 
 
-def test_one_topic_that_fails_is_told_and_costs_no_other(driver: Driver, outputs: CameraOutputs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_topic_that_fails_is_told_and_costs_no_other(
+    driver: Driver, outputs: CameraOutputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     heard = {topic: listen(driver, outputs, topic) for topic in ("confidence", "color", "overlay")}
 
     def fail(*_: Any) -> None:
@@ -125,7 +143,9 @@ def test_one_topic_that_fails_is_told_and_costs_no_other(driver: Driver, outputs
     assert heard["color"] == []
 
 
-def test_a_mask_that_cannot_go_out_has_no_moment(outputs: CameraOutputs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mask_that_cannot_go_out_has_no_moment(
+    outputs: CameraOutputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError("saturated")
 

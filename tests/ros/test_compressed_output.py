@@ -9,7 +9,7 @@ from sensor_msgs.msg import CompressedImage
 from camseg_core.errors import ConfigError, ImageError
 from camseg_core.labels import color_table
 from camseg_ros.compressed_output import compressed_message
-from camseg_ros.image_reading import compressed_to_rgb
+from camseg_ros.images import compressed_to_rgb
 
 RANDOM = np.random.default_rng(2)
 EVERY_ID = np.arange(256, dtype=np.uint8).reshape(8, 32)
@@ -26,7 +26,13 @@ def as_image_transport(message: CompressedImage) -> tuple[str, np.ndarray]:
 
 @pytest.mark.parametrize(
     "ids",
-    [EVERY_ID, EVERY_ID[:1, :1], RANDOM.integers(0, 256, (97, 131)).astype(np.uint8), np.full((40, 50), 255, np.uint8), EVERY_ID[::2, ::3]],
+    [
+        EVERY_ID,
+        EVERY_ID[:1, :1],
+        RANDOM.integers(0, 256, (97, 131)).astype(np.uint8),
+        np.full((40, 50), 255, np.uint8),
+        EVERY_ID[::2, ::3],
+    ],
     ids=["every id", "one pixel", "noise", "constant", "a view with gaps"],
 )
 def test_ids_come_back_exactly(ids: np.ndarray) -> None:

@@ -13,7 +13,13 @@ def encoded(extension: str, width: int, height: int, *options: int) -> bytes:
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (17, 300), (1920, 1080)])
 @pytest.mark.parametrize(
-    "options", [(".png",), (".jpg",), (".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1), (".jpg", cv2.IMWRITE_JPEG_RST_INTERVAL, 2)]
+    "options",
+    [
+        (".png",),
+        (".jpg",),
+        (".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+        (".jpg", cv2.IMWRITE_JPEG_RST_INTERVAL, 2),
+    ],
 )
 def test_the_size_is_read_and_the_end_seen(options: tuple, width: int, height: int) -> None:
     data = encoded(options[0], width, height, *options[1:])
@@ -31,7 +37,15 @@ def test_no_prefix_of_a_picture_is_trouble(extension: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\xff\xd8", b"\xff\xd8\xff\xda\x00\x02", b"\xff\xd8\xff\xe0\x00\x00" * 3, b"GIF89a" + bytes(30), bytes(100)]
+    "data",
+    [
+        b"",
+        b"\xff\xd8",
+        b"\xff\xd8\xff\xda\x00\x02",
+        b"\xff\xd8\xff\xe0\x00\x00" * 3,
+        b"GIF89a" + bytes(30),
+        bytes(100),
+    ],
 )
 def test_other_data_have_no_size(data: bytes) -> None:
     assert compressed_size(data) is None

@@ -28,7 +28,9 @@ TIMEOUT = 240.0
 
 def start_demo(out: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "camseg_ros.demo", "--out", str(out), *arguments]
-    return subprocess.Popen(command, cwd=out.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=out.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def finish(demo: subprocess.Popen[str]) -> tuple[int, str]:
@@ -74,13 +76,18 @@ def test_the_whole_demo(tmp_path: Path) -> None:
     assert 0 < result["node_peak_memory_mb"] < 1024
 
     page = (out / "index.html").read_text(encoding="utf-8")
-    assert not re.findall(r"""(?:src|href|srcset|poster|url)\s*[=(]\s*["']?\s*(?:https?:)?//""", page)
+    assert not re.findall(
+        r"""(?:src|href|srcset|poster|url)\s*[=(]\s*["']?\s*(?:https?:)?//""", page
+    )
     assert page.count("data:image/jpeg;base64,") == 2 * 5
     assert "all frames answered" in page
 
     overlays = sorted((out / "overlays").glob("*.png"))
     assert [path.name for path in overlays] == [f"frame_{i:05d}.png" for i in range(5)]
-    assert all(picture is not None and picture.shape == (360, 480, 3) for picture in map(cv2.imread, map(str, overlays)))
+    assert all(
+        picture is not None and picture.shape == (360, 480, 3)
+        for picture in map(cv2.imread, map(str, overlays))
+    )
     capture = cv2.VideoCapture(str(out / "overlay.mp4"))
     frames = 0
     while capture.read()[0]:
@@ -107,9 +114,17 @@ def test_a_bag_of_compressed_images(tmp_path: Path) -> None:
     with Writer(tmp_path / "drive", version=8, storage_plugin=StoragePlugin.SQLITE3) as writer:
         connection = writer.add_connection("/front/compressed", COMPRESSED, typestore=store)
         for i in range(3):
-            jpeg = np.asarray(cv2.imencode(".jpg", np.full((120, 160, 3), 60 * i, np.uint8))[1]).reshape(-1)
-            header = types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](i, 5), "front")
-            writer.write(connection, i * 100_000_000, store.serialize_cdr(types[COMPRESSED](header, "jpeg", jpeg), COMPRESSED))
+            jpeg = np.asarray(
+                cv2.imencode(".jpg", np.full((120, 160, 3), 60 * i, np.uint8))[1]
+            ).reshape(-1)
+            header = types["std_msgs/msg/Header"](
+                types["builtin_interfaces/msg/Time"](i, 5), "front"
+            )
+            writer.write(
+                connection,
+                i * 100_000_000,
+                store.serialize_cdr(types[COMPRESSED](header, "jpeg", jpeg), COMPRESSED),
+            )
     code, printed = finish(start_demo(tmp_path / "out", "--source", "drive/drive.db3"))
     assert code == 0, printed
     assert "3 sent, 3 answered, 0 lost" in printed
@@ -124,7 +139,9 @@ def test_a_node_that_is_killed(tmp_path: Path) -> None:
     assert code == 1, printed
     assert "failed   the node ended (killed by SIGKILL)" in printed
     assert "of 40 frames" in printed
-    assert "the node ended" in (out / "index.html").read_text(encoding="utf-8"), "what came before is still shown"
+    assert "the node ended" in (out / "index.html").read_text(encoding="utf-8"), (
+        "what came before is still shown"
+    )
     assert_no_node_left(node)
 
 

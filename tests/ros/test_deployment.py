@@ -21,27 +21,50 @@ PREFIX = "/opt/camseg"
 
 def instructions(name: str) -> list[tuple[str, str]]:
     """Keyword and arguments of every instruction, with continued lines joined."""
-    lines = [line for line in (DOCKER / name).read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    lines = [
+        line
+        for line in (DOCKER / name).read_text(encoding="utf-8").splitlines()
+        if not line.startswith("#")
+    ]
     joined = "\n".join(lines).replace("\\\n", " ")
-    return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in joined.splitlines() if line.strip()]
+    return [
+        (line.split(maxsplit=1)[0], line.split(maxsplit=1)[1])
+        for line in joined.splitlines()
+        if line.strip()
+    ]
 
 
 def unit() -> list[tuple[str, str]]:
     lines = (DOCKER / "camseg.service").read_text(encoding="utf-8").splitlines()
-    return [(name, value) for name, _, value in (line.partition("=") for line in lines if line and line[0] not in "#[")]
+    return [
+        (name, value)
+        for name, _, value in (
+            line.partition("=") for line in lines if line and line[0] not in "#["
+        )
+    ]
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
 def test_everything_that_is_copied_exists_and_is_enough_to_install(name: str) -> None:
     copied = [
-        arguments.split()[:-1] for keyword, arguments in instructions(name) if keyword == "COPY" and not arguments.startswith("--from")
+        arguments.split()[:-1]
+        for keyword, arguments in instructions(name)
+        if keyword == "COPY" and not arguments.startswith("--from")
     ]
     sources = {source for line in copied for source in line}
     for source in sources:
         assert (ROOT / source).exists(), source
-    needed = re.findall(r'"((?:resource|launch|config)/[^"]*|package\.xml|README\.md)"', (ROOT / "setup.py").read_text(encoding="utf-8"))
+    needed = re.findall(
+        r'"((?:resource|launch|config)/[^"]*|package\.xml|README\.md)"',
+        (ROOT / "setup.py").read_text(encoding="utf-8"),
+    )
     assert needed
-    assert {path.split("/")[0] for path in needed} | {"setup.py", "setup.cfg", "camseg_core", "camseg_ros"} <= sources
+    assert {path.split("/")[0] for path in needed} | {
+        "setup.py",
+        "setup.cfg",
+        "camseg_core",
+        "camseg_ros",
+    } <= sources
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
@@ -54,7 +77,9 @@ def test_the_container_runs_the_launch_file_as_a_user_with_the_entrypoint(name: 
     assert last["ENTRYPOINT"] == '["/usr/local/bin/camseg-entrypoint"]'
     assert last["CMD"] == '["ros2", "launch", "camseg_ros", "segment.launch.py"]'
     assert (ROOT / "launch/segment.launch.py").is_file()
-    assert any(f"--install-base {PREFIX} " in arguments for keyword, arguments in found if keyword == "RUN")
+    assert any(
+        f"--install-base {PREFIX} " in arguments for keyword, arguments in found if keyword == "RUN"
+    )
 
 
 def test_the_shell_parses_and_the_entrypoint_gives_its_place_away() -> None:
@@ -63,8 +88,17 @@ def test_the_shell_parses_and_the_entrypoint_gives_its_place_away() -> None:
     assert f"source {PREFIX}/setup.bash" in entrypoint.read_text(encoding="utf-8")
     assert entrypoint.read_text(encoding="utf-8").rstrip().endswith('exec "$@"')
     scripts = [entrypoint.read_text(encoding="utf-8")]
-    scripts += [arguments for name in DOCKERFILES for keyword, arguments in instructions(name) if keyword == "RUN"]
-    scripts += [re.sub(r"^/bin/bash -c '(.*)'$", r"\1", value).replace("$$", "$") for name, value in unit() if name == "ExecStart"]
+    scripts += [
+        arguments
+        for name in DOCKERFILES
+        for keyword, arguments in instructions(name)
+        if keyword == "RUN"
+    ]
+    scripts += [
+        re.sub(r"^/bin/bash -c '(.*)'$", r"\1", value).replace("$$", "$")
+        for name, value in unit()
+        if name == "ExecStart"
+    ]
     for script in scripts:
         subprocess.run(["bash", "-n"], input=script.encode(), check=True, timeout=20)
 
@@ -77,17 +111,25 @@ def test_compose_names_files_that_exist_and_shares_memory_network_and_gpu_with_t
         assert context.resolve() == ROOT
         assert (context / service["build"]["dockerfile"]).is_file()
         declared = {
-            arguments.split("=")[0] for keyword, arguments in instructions(Path(service["build"]["dockerfile"]).name) if keyword == "ARG"
+            arguments.split("=")[0]
+            for keyword, arguments in instructions(Path(service["build"]["dockerfile"]).name)
+            if keyword == "ARG"
         }
         assert set(service["build"]["args"]) <= declared
-        assert (service["ipc"], service["network_mode"], service["runtime"]) == ("host", "host", "nvidia")
+        assert (service["ipc"], service["network_mode"], service["runtime"]) == (
+            "host",
+            "host",
+            "nvidia",
+        )
         volume, parameters = (entry.split(":") for entry in service["volumes"])
         assert volume[0] in compose["volumes"]
         assert (DOCKER / parameters[0]).is_file()
         assert f"params_file:={parameters[1]}" in service["command"]
 
 
-def test_the_parameters_for_gpus_are_right_and_their_cache_is_where_container_and_unit_keep_it() -> None:
+def test_the_parameters_for_gpus_are_right_and_their_cache_is_where_container_and_unit_keep_it() -> (
+    None
+):
     content = yaml.safe_load((DOCKER / "gpu.param.yaml").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(schema(SPECS)).validate(content)
     cache = content["/**"]["ros__parameters"]["engine_cache"]
@@ -95,12 +137,16 @@ def test_the_parameters_for_gpus_are_right_and_their_cache_is_where_container_an
     assert f"engine-cache:{cache}" in compose["services"]["x86"]["volumes"]
     assert f"/var/cache/{dict(unit())['CacheDirectory']}" == cache
     for name in DOCKERFILES:
-        assert any(f"-o camseg -g camseg {cache}" in arguments for _, arguments in instructions(name))
+        assert any(
+            f"-o camseg -g camseg {cache}" in arguments for _, arguments in instructions(name)
+        )
 
 
 def test_the_units_environment_is_the_launch_files() -> None:
     variables = dict(value.split("=", 1) for name, value in unit() if name == "Environment")
-    assert {name: value for name, value in variables.items() if name.startswith("MALLOC_")} == ALLOCATOR
+    assert {
+        name: value for name, value in variables.items() if name.startswith("MALLOC_")
+    } == ALLOCATOR
     profile = Path(variables[OLD_PROFILE])
     assert PROFILE not in variables
     installed = profile.relative_to(f"{PREFIX}/share/camseg_ros")
@@ -110,9 +156,15 @@ def test_the_units_environment_is_the_launch_files() -> None:
 
 def test_the_unit_stops_and_restarts_the_node_as_the_node_ends() -> None:
     values = dict(unit())
-    assert (values["KillSignal"], values["Restart"], values["Type"]) == ("SIGINT", "on-failure", "exec")
+    assert (values["KillSignal"], values["Restart"], values["Type"]) == (
+        "SIGINT",
+        "on-failure",
+        "exec",
+    )
     assert f"exec {PREFIX}/lib/camseg_ros/segmentation_node --ros-args" in values["ExecStart"]
-    assert '"segmentation_node = camseg_ros.segmentation_node:main"' in (ROOT / "setup.py").read_text(encoding="utf-8")
+    assert '"segmentation_node = camseg_ros.segmentation_node:main"' in (
+        ROOT / "setup.py"
+    ).read_text(encoding="utf-8")
 
 
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
@@ -121,6 +173,15 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
         pytest.skip("systemd-analyze is not installed")
     copy = tmp_path / "camseg.service"
     shutil.copy(DOCKER / "camseg.service", copy)
-    done = subprocess.run([analyze, "verify", "--recursive-errors=no", str(copy)], capture_output=True, text=True, timeout=60)
-    about_the_unit = [line for line in done.stderr.splitlines() if "camseg.service" in line and "is not executable" not in line]
+    done = subprocess.run(
+        [analyze, "verify", "--recursive-errors=no", str(copy)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    about_the_unit = [
+        line
+        for line in done.stderr.splitlines()
+        if "camseg.service" in line and "is not executable" not in line
+    ]
     assert about_the_unit == []

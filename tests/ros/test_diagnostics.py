@@ -3,7 +3,16 @@
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from camseg_ros.diagnostics import ERROR_SHOWN_S, Health, Limits, Overrun, camera_health, resident_megabytes, status, stream_values
+from camseg_ros.diagnostics import (
+    ERROR_SHOWN_S,
+    Health,
+    Limits,
+    Overrun,
+    camera_health,
+    resident_megabytes,
+    status,
+    stream_values,
+)
 from camseg_ros.endpoints import Endpoints
 from camseg_ros.statistics import PAUSED, REPLACED, StreamStatistics
 
@@ -31,7 +40,11 @@ class Stream(StreamStatistics):
 def test_at_first_it_waits() -> None:
     stream = Stream()
     stream.now += LIMITS.silent_after
-    assert stream.health(NOBODY) == stream.health(CAMERA) == (OK, "waiting for the first image on /image")
+    assert (
+        stream.health(NOBODY)
+        == stream.health(CAMERA)
+        == (OK, "waiting for the first image on /image")
+    )
 
 
 @pytest.mark.parametrize(
@@ -42,7 +55,9 @@ def test_at_first_it_waits() -> None:
         (MISMATCH, [MISMATCH.problems[0]]),
     ],
 )
-def test_silence_from_the_start_is_a_warning_that_says_what_to_check(endpoints: Endpoints, texts: list[str]) -> None:
+def test_silence_from_the_start_is_a_warning_that_says_what_to_check(
+    endpoints: Endpoints, texts: list[str]
+) -> None:
     stream = Stream()
     stream.now += 7
     level, text = stream.health(endpoints)
@@ -68,9 +83,14 @@ def test_serving_and_then_silent() -> None:
     silent = "no images on /image for 4 s: "
     level, text = stream.health()
     assert level == WARN
-    assert text.startswith(f"{silent}matched with /camera_driver, but silent: either it has stopped sending, so check the camera, or ")
+    assert text.startswith(
+        f"{silent}matched with /camera_driver, but silent: either it has stopped sending, so check the camera, or "
+    )
     assert "FASTDDS_DEFAULT_PROFILES_FILE" in text
-    assert stream.health(NOBODY) == (WARN, f"{silent}nothing publishes there; check the topic name and whether the camera runs")
+    assert stream.health(NOBODY) == (
+        WARN,
+        f"{silent}nothing publishes there; check the topic name and whether the camera runs",
+    )
 
 
 def test_after_a_rest_the_silence_counts_from_when_images_are_taken_again() -> None:
@@ -103,7 +123,9 @@ def test_too_long_a_latency_is_a_warning_and_in_time_an_error() -> None:
     for overrun, level in ((0.0, WARN), (9.9, WARN), (10.0, ERROR)):
         assert stream.health(overrun=overrun)[0] == level
     text = stream.health(overrun=4.0)[1]
-    assert text.startswith("p95 latency 123 ms is above the budget of 100 ms for 4 s; take fewer steps, ")
+    assert text.startswith(
+        "p95 latency 123 ms is above the budget of 100 ms for 4 s; take fewer steps, "
+    )
 
 
 def test_an_overrun_counts_from_its_start_and_ends_below_the_budget() -> None:
@@ -164,6 +186,11 @@ def test_what_has_not_happened_yet_says_so() -> None:
 
 def test_an_entry_has_its_level_sentence_and_values() -> None:
     entry = status("/segmentation: left", "/left/image", (WARN, "look"), {"a": "1", "b": "2"})
-    assert (entry.name, entry.hardware_id, entry.level, entry.message) == ("/segmentation: left", "/left/image", WARN, "look")
+    assert (entry.name, entry.hardware_id, entry.level, entry.message) == (
+        "/segmentation: left",
+        "/left/image",
+        WARN,
+        "look",
+    )
     assert [(value.key, value.value) for value in entry.values] == [("a", "1"), ("b", "2")]
     assert resident_megabytes() > 1

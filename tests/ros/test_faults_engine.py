@@ -8,7 +8,18 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import State, Transition, TransitionEvent
 from lifecycle_msgs.srv import ChangeState, GetState
-from ros_harness import SUBSTITUTE, TIMEOUT, Bench, StartBench, assert_served, good_frame, header, picture, pixels_of, rgb_image
+from ros_harness import (
+    SUBSTITUTE,
+    TIMEOUT,
+    Bench,
+    StartBench,
+    assert_served,
+    good_frame,
+    header,
+    picture,
+    pixels_of,
+    rgb_image,
+)
 from std_srvs.srv import SetBool
 from substitute_node import HANG, RAISE, RAISED, REFUSED, SLOW, order
 
@@ -23,7 +34,11 @@ def give(bench: Bench, colour: tuple[int, int, int], number: int = 500) -> None:
     """Publish a frame that is an order, and wait until the engine follows it."""
     before = bench.node.output.count("order ")
     bench.publisher.publish(rgb_image(order(colour), number))
-    bench.driver.wait(lambda: bench.node.output.count("order ") > before, "the engine to follow the order", lambda: bench.node.output)
+    bench.driver.wait(
+        lambda: bench.node.output.count("order ") > before,
+        "the engine to follow the order",
+        lambda: bench.node.output,
+    )
 
 
 def model_message(bench: Bench, text: str) -> DiagnosticStatus:
@@ -32,7 +47,11 @@ def model_message(bench: Bench, text: str) -> DiagnosticStatus:
 
     def look() -> bool:
         for report in bench.diagnostics:
-            found.extend(each for each in report.status if each.name.endswith(": model") and text in each.message)
+            found.extend(
+                each
+                for each in report.status
+                if each.name.endswith(": model") and text in each.message
+            )
         bench.diagnostics.clear()
         return bool(found)
 
@@ -48,30 +67,47 @@ def state(bench: Bench) -> str:
 
 def change(bench: Bench, transition: int) -> bool:
     """Whether the node made the transition."""
-    return bench.call(ChangeState, "change_state", ChangeState.Request(transition=Transition(id=transition))).success
+    return bench.call(
+        ChangeState, "change_state", ChangeState.Request(transition=Transition(id=transition))
+    ).success
 
 
 def test_inference_that_raises_is_reported_and_costs_one_rebuild(start_bench: StartBench) -> None:
     bench = start_bench(REPORTS, program=SUBSTITUTE)
     for number in (1, 2):
         give(bench, RAISE)
-        status, values = bench.status(lambda values, n=number: values.get("rejected: inference failed") == str(n), "the failure")
+        status, values = bench.status(
+            lambda values, n=number: values.get("rejected: inference failed") == str(n),
+            "the failure",
+        )
         assert status.level == ERROR
-        assert values["last error"] == status.message == f"/image: inference failed: RuntimeError: {RAISED}"
-        _, model = bench.status(lambda values, n=number: values["engine rebuilds"] == str(n), "the rebuild", part="model")
+        assert (
+            values["last error"]
+            == status.message
+            == f"/image: inference failed: RuntimeError: {RAISED}"
+        )
+        _, model = bench.status(
+            lambda values, n=number: values["engine rebuilds"] == str(n),
+            "the rebuild",
+            part="model",
+        )
         assert model["state"] == "active"
         assert_served(bench, number)
     assert f"inference failed: RuntimeError: {RAISED}" in bench.node.stderr
     assert len(bench.answers["mask"]) == 2
 
 
-def test_an_engine_that_cannot_be_built_again_at_once_is_tried_until_it_can(start_bench: StartBench, tmp_path: Path) -> None:
+def test_an_engine_that_cannot_be_built_again_at_once_is_tried_until_it_can(
+    start_bench: StartBench, tmp_path: Path
+) -> None:
     gone = tmp_path / "gone"
     program = (*SUBSTITUTE, "--loading-fails-while", str(gone))
     bench = start_bench(REPORTS, "max_rebuilds:=20", "rebuild_backoff:=0.1", program=program)
     gone.touch()
     give(bench, RAISE)
-    status = model_message(bench, "the model cannot be loaded again: loading was ordered to fail by gone")
+    status = model_message(
+        bench, "the model cannot be loaded again: loading was ordered to fail by gone"
+    )
     assert status.level == ERROR
     assert status.message.startswith("the engine is being built again: ")
     gone.unlink()
@@ -85,20 +121,30 @@ def exhaust(bench: Bench) -> None:
         give(bench, RAISE)
 
 
-def test_an_engine_that_fails_again_and_again_is_given_up_and_a_supervisor_sees_it_and_can_start_anew(start_bench: StartBench) -> None:
+def test_an_engine_that_fails_again_and_again_is_given_up_and_a_supervisor_sees_it_and_can_start_anew(
+    start_bench: StartBench,
+) -> None:
     bench = start_bench(REPORTS, "max_rebuilds:=2", "rebuild_backoff:=0.0", program=SUBSTITUTE)
     events = bench.driver.listen(TransitionEvent, "/segmentation/transition_event")
-    bench.driver.wait(lambda: bench.driver.node.count_publishers("/segmentation/transition_event"), "the events' publisher")
+    bench.driver.wait(
+        lambda: bench.driver.node.count_publishers("/segmentation/transition_event"),
+        "the events' publisher",
+    )
     assert state(bench) == "active"
     exhaust(bench)
     text = f"gave up after 2 rebuilds in a row: RuntimeError: {RAISED}"
     status = model_message(bench, text)
     assert status.level == ERROR
-    bench.driver.wait(lambda: events and events[-1].goal_state.label == "unconfigured", "the node to become unconfigured")
+    bench.driver.wait(
+        lambda: events and events[-1].goal_state.label == "unconfigured",
+        "the node to become unconfigured",
+    )
     passed = [event.goal_state.label for event in events]
     assert "errorprocessing" in passed
     assert state(bench) == "unconfigured"
-    bench.status(lambda values: values["state"] == "unconfigured", "the state in the report", part="model")
+    bench.status(
+        lambda values: values["state"] == "unconfigured", "the state in the report", part="model"
+    )
     assert model_message(bench, text).level == ERROR, "it stays an error until somebody acts"
     assert any("[ERROR]" in line and text in line for line in bench.node.stderr.splitlines())
     assert change(bench, Transition.TRANSITION_CONFIGURE)
@@ -115,8 +161,12 @@ def test_failures_with_answers_between_them_are_not_in_a_row(start_bench: StartB
         assert_served(bench, number)
 
 
-def test_with_exit_on_failure_the_process_ends_with_one_and_says_why(start_bench: StartBench) -> None:
-    bench = start_bench("exit_on_failure:=true", "max_rebuilds:=2", "rebuild_backoff:=0.0", program=SUBSTITUTE)
+def test_with_exit_on_failure_the_process_ends_with_one_and_says_why(
+    start_bench: StartBench,
+) -> None:
+    bench = start_bench(
+        "exit_on_failure:=true", "max_rebuilds:=2", "rebuild_backoff:=0.0", program=SUBSTITUTE
+    )
     exhaust(bench)
     assert bench.node.process.wait(TIMEOUT) == 1, bench.node.output
     last = bench.node.stderr.splitlines()[-1]
@@ -124,13 +174,17 @@ def test_with_exit_on_failure_the_process_ends_with_one_and_says_why(start_bench
     assert "Traceback" not in bench.node.output
 
 
-def test_inference_that_hangs_is_given_up_and_what_it_brings_later_is_not_published(start_bench: StartBench, tmp_path: Path) -> None:
+def test_inference_that_hangs_is_given_up_and_what_it_brings_later_is_not_published(
+    start_bench: StartBench, tmp_path: Path
+) -> None:
     hanging = tmp_path / "hanging"
     hanging.touch()
     program = (*SUBSTITUTE, "--hangs-while", str(hanging))
     bench = start_bench(REPORTS, "inference_timeout:=0.5", program=program)
     give(bench, HANG, 500)
-    status, _ = bench.status(lambda values: values.get("rejected: inference hung") == "1", "the hung frame in the counts")
+    status, _ = bench.status(
+        lambda values: values.get("rejected: inference hung") == "1", "the hung frame in the counts"
+    )
     assert status.level == ERROR
     assert status.message == "/image: inference hung: inference did not return for 0.5 s"
     bench.status(lambda values: values["engine rebuilds"] == "1", "the rebuild", part="model")
@@ -140,17 +194,26 @@ def test_inference_that_hangs_is_given_up_and_what_it_brings_later_is_not_publis
     for number in range(2, 10):
         assert_served(bench, number)
     assert header(500) not in [mask.header for mask in bench.answers["mask"]]
-    _, values = bench.status(lambda values: values["frames published"] == "10", "the counts", part="camera")
+    _, values = bench.status(
+        lambda values: values["frames published"] == "10", "the counts", part="camera"
+    )
     assert values["frames received"] == "11"
 
 
-def test_a_supervisor_may_deactivate_and_activate_while_inference_hangs(start_bench: StartBench, tmp_path: Path) -> None:
+def test_a_supervisor_may_deactivate_and_activate_while_inference_hangs(
+    start_bench: StartBench, tmp_path: Path
+) -> None:
     hanging = tmp_path / "hanging"
     hanging.touch()
-    bench = start_bench("inference_timeout:=600.0", program=(*SUBSTITUTE, "--hangs-while", str(hanging)))
+    bench = start_bench(
+        "inference_timeout:=600.0", program=(*SUBSTITUTE, "--hangs-while", str(hanging))
+    )
     off, on = Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE
     # the shorter way last: it keeps the publishers that the thread left behind could still use
-    for steps in ((off, Transition.TRANSITION_CLEANUP, Transition.TRANSITION_CONFIGURE, on), (off, on)):
+    for steps in (
+        (off, Transition.TRANSITION_CLEANUP, Transition.TRANSITION_CONFIGURE, on),
+        (off, on),
+    ):
         give(bench, HANG, 500)
         assert all(change(bench, step) for step in steps)
         bench.connect(good_frame)
@@ -163,23 +226,32 @@ def test_a_supervisor_may_deactivate_and_activate_while_inference_hangs(start_be
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("timeout", ["0.5", "600.0"])
-def test_a_signal_ends_the_node_while_inference_hangs(start_bench: StartBench, timeout: str, number: signal.Signals) -> None:
+def test_a_signal_ends_the_node_while_inference_hangs(
+    start_bench: StartBench, timeout: str, number: signal.Signals
+) -> None:
     bench = start_bench(REPORTS, f"inference_timeout:={timeout}", program=SUBSTITUTE)
     give(bench, HANG)
     if timeout == "0.5":
-        bench.status(lambda values: values.get("rejected: inference hung") == "1", "the hung frame in the counts")
+        bench.status(
+            lambda values: values.get("rejected: inference hung") == "1",
+            "the hung frame in the counts",
+        )
         assert_served(bench, 1)
     assert bench.node.stop(number) < 20  # long for a busy machine
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_in_mid_inference_leaves_nothing_half_published(start_bench: StartBench, number: signal.Signals) -> None:
+def test_a_signal_in_mid_inference_leaves_nothing_half_published(
+    start_bench: StartBench, number: signal.Signals
+) -> None:
     bench = start_bench(topics=("mask", "confidence", "color", "overlay"), program=SUBSTITUTE)
     assert_served(bench, 1)
     give(bench, SLOW)
     assert bench.node.stop(number) < 20
     bench.driver.serve(0.5)  # for what may have been under way
-    assert [len(answers) for answers in bench.answers.values()] == [1] * 4, "nothing, of a frame that was stopped"
+    assert [len(answers) for answers in bench.answers.values()] == [1] * 4, (
+        "nothing, of a frame that was stopped"
+    )
     assert "unfinished" not in bench.node.output
 
 
@@ -188,8 +260,13 @@ def test_a_publish_that_raises_is_counted_and_not_fatal(start_bench: StartBench)
     bench = start_bench(REPORTS, program=program)
     for number in (1, 2):
         bench.publisher.publish(image_message(picture(64, 48), "rgb8", header(number, "unlucky")))
-        status, values = bench.status(lambda values, n=number: values["publish failures"] == str(n), "the failure")
-        assert values["last error"] == f"cannot publish on /segmentation/mask: {REFUSED}; a reliable subscriber may be too slow"
+        status, values = bench.status(
+            lambda values, n=number: values["publish failures"] == str(n), "the failure"
+        )
+        assert (
+            values["last error"]
+            == f"cannot publish on /segmentation/mask: {REFUSED}; a reliable subscriber may be too slow"
+        )
         assert status.message == values["last error"]
         assert values["frames rejected"] == "0"
         assert_served(bench, number)
@@ -204,7 +281,10 @@ def test_enable_pauses_and_resumes(start_bench: StartBench) -> None:
         answer = bench.call(SetBool, "enable", SetBool.Request(data=False))
         assert (answer.success, answer.message) == (True, "paused; the node is active")
         bench.publisher.publish(rgb_image(picture(64, 48), 500))
-        status, _ = bench.status(lambda values, n=number: values.get("dropped: paused") == str(n), "the paused frame in the counts")
+        status, _ = bench.status(
+            lambda values, n=number: values.get("dropped: paused") == str(n),
+            "the paused frame in the counts",
+        )
         assert (status.level, status.message) == (DiagnosticStatus.OK, "paused by ~/enable")
         answer = bench.call(SetBool, "enable", SetBool.Request(data=True))
         assert (answer.success, answer.message) == (True, "enabled; the node is active")
@@ -212,7 +292,9 @@ def test_enable_pauses_and_resumes(start_bench: StartBench) -> None:
     assert [mask.header for mask in bench.answers["mask"]] == [header(1), header(2)]
 
 
-def test_a_model_replaced_by_rubbish_goes_on_and_cannot_be_configured_until_it_is_back(start_bench: StartBench, tmp_path: Path) -> None:
+def test_a_model_replaced_by_rubbish_goes_on_and_cannot_be_configured_until_it_is_back(
+    start_bench: StartBench, tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(checkpoint_folder("camseg-lite"), tmp_path / "model"))
     bench = start_bench(REPORTS, f"model:={folder}")
     (expected,) = bench.ask(rgb_image(picture(64, 48), 1))
@@ -241,7 +323,10 @@ def test_a_model_replaced_by_rubbish_goes_on_and_cannot_be_configured_until_it_i
     for path, content in kept.items():
         path.write_bytes(content)
     assert change(bench, Transition.TRANSITION_CONFIGURE)
-    assert bench.call(GetState, "get_state", GetState.Request()).current_state.id == State.PRIMARY_STATE_INACTIVE
+    assert (
+        bench.call(GetState, "get_state", GetState.Request()).current_state.id
+        == State.PRIMARY_STATE_INACTIVE
+    )
     assert change(bench, Transition.TRANSITION_ACTIVATE)
     bench.connect(good_frame)
     assert_same(4)

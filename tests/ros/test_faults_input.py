@@ -9,12 +9,21 @@ import pytest
 from builtin_interfaces.msg import Time
 from rclpy.serialization import serialize_message
 from red_engine import RED
-from ros_harness import SUBSTITUTE, Bench, StartBench, assert_served, header, picture, pixels_of, rgb_image
+from ros_harness import (
+    SUBSTITUTE,
+    Bench,
+    StartBench,
+    assert_served,
+    header,
+    picture,
+    pixels_of,
+    rgb_image,
+)
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from camseg_ros.image_messages import image_message
-from camseg_ros.image_reading import ENCODINGS
+from camseg_ros.images import ENCODINGS
 
 REPORTS = "diagnostics_period:=0.1"
 LIMIT = 2_000_000
@@ -45,7 +54,13 @@ def filled(encoding: str, value: int, width: int = 64, height: int = 48) -> Imag
         data = bytes([value, 128]) * (width * height)
     elif encoding in ("nv12", "nv21"):
         data += bytes([128]) * (width * height // 2)
-    message = Image(header=header(value), height=height, width=width, encoding=encoding, step=width * known.pixel_bytes)
+    message = Image(
+        header=header(value),
+        height=height,
+        width=width,
+        encoding=encoding,
+        step=width * known.pixel_bytes,
+    )
     message.data.frombytes(data)
     return message
 
@@ -62,13 +77,22 @@ def test_the_encoding_may_change_from_frame_to_frame(start_bench: StartBench) ->
 
 
 @pytest.mark.parametrize(("bigendian", "order"), [(0, "<u2"), (1, ">u2")])
-def test_sixteen_bit_frames_are_scaled_from_their_whole_range(start_bench: StartBench, bigendian: int, order: str) -> None:
+def test_sixteen_bit_frames_are_scaled_from_their_whole_range(
+    start_bench: StartBench, bigendian: int, order: str
+) -> None:
     bench = start_bench(program=SUBSTITUTE)
     grey = np.arange(48 * 64).reshape(48, 64) * 21 % 65536
     # at 129 of 255 it is red; OpenCV rounds to the nearest
     expected = np.where(np.rint(grey / 257) > 128, RED, 0)
     for number, encoding in enumerate(("mono16", "16UC1")):
-        message = Image(header=header(number), height=48, width=64, encoding=encoding, step=128, is_bigendian=bigendian)
+        message = Image(
+            header=header(number),
+            height=48,
+            width=64,
+            encoding=encoding,
+            step=128,
+            is_bigendian=bigendian,
+        )
         message.data.frombytes(grey.astype(order).tobytes())
         (mask,) = bench.ask(message)
         assert np.array_equal(pixels_of(mask), expected), encoding
@@ -77,7 +101,9 @@ def test_sixteen_bit_frames_are_scaled_from_their_whole_range(start_bench: Start
 
 def test_one_pixel_and_odd_sizes_are_answered_pixel_by_pixel(start_bench: StartBench) -> None:
     bench = start_bench(program=SUBSTITUTE)
-    for number, (width, height) in enumerate([(1, 1), (1, 97), (97, 1), (33, 71), (71, 33), (3, 3), (319, 241), (1, 1)]):
+    for number, (width, height) in enumerate(
+        [(1, 1), (1, 97), (97, 1), (33, 71), (71, 33), (3, 3), (319, 241), (1, 1)]
+    ):
         rgb = np.random.default_rng(number).integers(0, 256, (height, width, 3)).astype(np.uint8)
         (mask,) = bench.ask(rgb_image(rgb, number))
         assert mask.header == header(number)
@@ -89,15 +115,28 @@ def stamped(stamp: Time) -> Image:
     return image_message(picture(64, 48), "rgb8", Header(stamp=stamp, frame_id="front_camera"))
 
 
-def test_stamps_that_are_zero_or_go_back_are_answered_in_the_order_of_arrival(start_bench: StartBench) -> None:
+def test_stamps_that_are_zero_or_go_back_are_answered_in_the_order_of_arrival(
+    start_bench: StartBench,
+) -> None:
     bench = start_bench(program=SUBSTITUTE)
-    stamps = [Time(sec=50), Time(sec=40, nanosec=999_999_999), Time(), Time(sec=40), Time(), Time(sec=2**31 - 1), Time(sec=-5), Time(sec=3)]
+    stamps = [
+        Time(sec=50),
+        Time(sec=40, nanosec=999_999_999),
+        Time(),
+        Time(sec=40),
+        Time(),
+        Time(sec=2**31 - 1),
+        Time(sec=-5),
+        Time(sec=3),
+    ]
     masks = bench.ask(*(stamped(stamp) for stamp in stamps))
     assert [mask.header.stamp for mask in masks] == stamps
     assert_served(bench, 1)
 
 
-def test_frames_over_max_age_are_dropped_and_counted_and_zero_stamps_have_none(start_bench: StartBench) -> None:
+def test_frames_over_max_age_are_dropped_and_counted_and_zero_stamps_have_none(
+    start_bench: StartBench,
+) -> None:
     bench = start_bench(REPORTS, program=SUBSTITUTE)
     clock = bench.driver.node.get_clock()
 
@@ -105,11 +144,19 @@ def test_frames_over_max_age_are_dropped_and_counted_and_zero_stamps_have_none(s
         now = clock.now().to_msg()
         return Time(sec=now.sec - seconds, nanosec=now.nanosec)
 
-    assert bench.set_parameter("max_age_ms", 60_000.0) == (True, "")  # a busy machine may hold up a frame for seconds
+    assert bench.set_parameter("max_age_ms", 60_000.0) == (
+        True,
+        "",
+    )  # a busy machine may hold up a frame for seconds
     for number, old in enumerate([seconds_ago(120), Time(sec=1)]):
         bench.publisher.publish(stamped(old))
-        _, values = bench.status(lambda values, n=number: values.get("dropped: too old") == str(n + 1), "the old frame in the counts")
-        assert (values["frames rejected"], values["last error"]) == ("0", "none"), "an old frame is no error"
+        _, values = bench.status(
+            lambda values, n=number: values.get("dropped: too old") == str(n + 1),
+            "the old frame in the counts",
+        )
+        assert (values["frames rejected"], values["last error"]) == ("0", "none"), (
+            "an old frame is no error"
+        )
     # also one from the future: clocks differ
     for stamp in (seconds_ago(0), Time(), seconds_ago(-120)):
         (mask,) = bench.ask(stamped(stamp))
@@ -171,12 +218,17 @@ def malformed() -> list[bytes]:
     whole = bytes(serialize_message(rgb_image(picture(64, 48))))
     generator = np.random.default_rng(0)
     data = len(whole) - 64 * 48 * 3 - 4  # where the length of `data` stands
-    lies = [whole[:data] + length.to_bytes(4, "little") + whole[data + 4 :] for length in (64 * 48 * 3 + 1, 300_000_000, LARGEST)]
+    lies = [
+        whole[:data] + length.to_bytes(4, "little") + whole[data + 4 :]
+        for length in (64 * 48 * 3 + 1, 300_000_000, LARGEST)
+    ]
     cut = [whole[:length] for length in (0, 1, 4, 8, 20, 30, 100)]
     return [*cut, *lies, *(whole[:4] + generator.bytes(200) for _ in range(20))]
 
 
-def test_messages_that_cannot_be_deserialized_and_names_that_are_no_utf8_do_no_harm(start_bench: StartBench) -> None:
+def test_messages_that_cannot_be_deserialized_and_names_that_are_no_utf8_do_no_harm(
+    start_bench: StartBench,
+) -> None:
     bench = start_bench(program=SUBSTITUTE)
     for number, message in enumerate(malformed()):
         bench.publisher.publish(message)
@@ -205,7 +257,9 @@ def claiming(data: bytes, width: int, height: int) -> bytes:
     """A JPEG or PNG whose header claims another size: a bomb."""
     if data[:2] == b"\xff\xd8":
         place = data.index(b"\xff\xc0") + 5
-        return data[:place] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[place + 4 :]
+        return (
+            data[:place] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[place + 4 :]
+        )
     return data[:16] + width.to_bytes(4, "big") + height.to_bytes(4, "big") + data[24:]
 
 
@@ -287,7 +341,10 @@ def test_hostile_frames_do_not_fill_the_memory(start_bench: StartBench) -> None:
     first = attack(5)
     # a message of 9 MB may still cost the allocator another block or two; these rounds bring more than 400 MB
     assert attack(25) - first < 16 * LIMIT, "it grows with every attack"
-    status, _ = bench.status(lambda values: values["calibration"].startswith("its distortion_model"), "the calibration's problem")
+    status, _ = bench.status(
+        lambda values: values["calibration"].startswith("its distortion_model"),
+        "the calibration's problem",
+    )
     assert status.message
     assert_served(bench, 1)
 
@@ -295,7 +352,11 @@ def test_hostile_frames_do_not_fill_the_memory(start_bench: StartBench) -> None:
 @pytest.mark.slow
 def test_compressed_bombs_do_not_fill_the_memory(start_bench: StartBench) -> None:
     bench = packed_bench(start_bench, f"max_image_bytes:={LIMIT}")
-    bombs = [claiming(encoded(picture(64, 48), kind), side, side) for kind in ("jpeg", "png") for side in (4_000, 20_000, 60_000)]
+    bombs = [
+        claiming(encoded(picture(64, 48), kind), side, side)
+        for kind in ("jpeg", "png")
+        for side in (4_000, 20_000, 60_000)
+    ]
     before = bench.node.resident_bytes
     for number in range(20):
         for bomb in bombs:

@@ -28,7 +28,9 @@ def test_all_cameras_that_wait_are_taken_together_and_no_more_than_asked_for() -
         slots.put(Frame(camera, 1))
     assert numbers(slots.take(2, never)) == [("a", 1), ("b", 1)]
     slots.put(Frame("a", 2))
-    assert numbers(slots.take(2, never)) == [("c", 1), ("a", 2)], "a fast camera must not get ahead of those that wait"
+    assert numbers(slots.take(2, never)) == [("c", 1), ("a", 2)], (
+        "a fast camera must not get ahead of those that wait"
+    )
 
 
 def test_taking_waits_for_a_frame_and_ends_when_told_to() -> None:

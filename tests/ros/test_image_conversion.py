@@ -5,7 +5,16 @@ import pytest
 
 from camseg_core.errors import ConfigError
 from camseg_ros import image_conversion
-from camseg_ros.image_conversion import CONVERTED, LOADERS, Convert, Converter, choose_converter, is_exact, known_picture, load_cv_bridge
+from camseg_ros.image_conversion import (
+    CONVERTED,
+    LOADERS,
+    Convert,
+    Converter,
+    choose_converter,
+    is_exact,
+    known_picture,
+    load_cv_bridge,
+)
 
 PATHS = {name: load() for name, load in LOADERS}
 
@@ -13,7 +22,11 @@ PATHS = {name: load() for name, load in LOADERS}
 def convert_by(name: str) -> Convert:
     convert = PATHS[name]
     if convert is None:
-        where = "runs on a ROS install with ros-$ROS_DISTRO-cv-bridge" if name == "cv_bridge" else "runs where rosbags-image is installed"
+        where = (
+            "runs on a ROS install with ros-$ROS_DISTRO-cv-bridge"
+            if name == "cv_bridge"
+            else "runs where rosbags-image is installed"
+        )
         pytest.skip(f"{name} does not import here; {where}")
     return convert
 
@@ -33,7 +46,9 @@ def test_rosbags_image_is_exact(encoding: str) -> None:
 def test_both_paths_give_identical_arrays(encoding: str) -> None:
     cv_bridge, rosbags_image = convert_by("cv_bridge"), convert_by("rosbags-image")
     if not is_exact(cv_bridge, encoding):
-        pytest.skip(f"the cv_bridge here gives wrong pixels for {encoding}, so the node does not use it for that")
+        pytest.skip(
+            f"the cv_bridge here gives wrong pixels for {encoding}, so the node does not use it for that"
+        )
     step = known_picture(encoding)[0].step // 4 * 38
     data = np.random.default_rng(1).integers(0, 256, 22 * step).astype(np.uint8)
     image = image_conversion.TightImage(22, 38, encoding, step, data)
@@ -47,7 +62,9 @@ def test_a_converter_with_wrong_pixels_is_not_exact() -> None:
     assert not is_exact(lambda image: image.data[:3], "mono8")
 
 
-def test_a_converter_that_cannot_do_an_encoding_leaves_it_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_converter_that_cannot_do_an_encoding_leaves_it_to_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     right = convert_by("rosbags-image")
 
     def only_rgb(image: image_conversion.TightImage) -> image_conversion.Pixels:
@@ -55,15 +72,23 @@ def test_a_converter_that_cannot_do_an_encoding_leaves_it_to_the_next(monkeypatc
             raise RuntimeError("Unable to convert")
         return right(image)
 
-    monkeypatch.setattr(image_conversion, "LOADERS", (("first", lambda: only_rgb), ("second", lambda: right)))
+    monkeypatch.setattr(
+        image_conversion, "LOADERS", (("first", lambda: only_rgb), ("second", lambda: right))
+    )
     converter = choose_converter()
     assert converter.functions["rgb8"] is only_rgb
     assert converter.functions["bayer_grbg8"] is right
     assert converter.name.startswith("first (rgb8) + second (bgr8")
 
 
-def test_without_any_converter_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_conversion, "LOADERS", (("absent", lambda: None), ("wrong", lambda: lambda image: image.data)))
+def test_without_any_converter_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        image_conversion,
+        "LOADERS",
+        (("absent", lambda: None), ("wrong", lambda: lambda image: image.data)),
+    )
     with pytest.raises(ConfigError, match=r"install rosbags-image .*cv-bridge"):
         choose_converter()
 

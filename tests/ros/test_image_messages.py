@@ -8,7 +8,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from camseg_ros.image_conversion import Converter, choose_converter
 from camseg_ros.image_messages import image_message
-from camseg_ros.image_reading import ENCODINGS, BadImage, compressed_to_rgb, image_to_rgb
+from camseg_ros.images import ENCODINGS, BadImage, compressed_to_rgb, image_to_rgb
 
 LIMIT = 10_000_000
 RGB = np.random.default_rng(5).integers(0, 256, (6, 8, 3)).astype(np.uint8)
@@ -21,10 +21,21 @@ def converter() -> Converter:
     return choose_converter()
 
 
-def message(encoding: str, rows: np.ndarray, width: int, height: int, padding: int = 0, is_bigendian: int = 0) -> Image:
+def message(
+    encoding: str,
+    rows: np.ndarray,
+    width: int,
+    height: int,
+    padding: int = 0,
+    is_bigendian: int = 0,
+) -> Image:
     """A message of raw `rows` `(row count, bytes per row)`, with `padding` bytes of rubbish behind every row."""
-    rows = np.pad(rows.reshape(len(rows), -1).view(np.uint8), ((0, 0), (0, padding)), constant_values=0xA5)
-    image = Image(height=height, width=width, encoding=encoding, is_bigendian=is_bigendian, step=rows.shape[1])
+    rows = np.pad(
+        rows.reshape(len(rows), -1).view(np.uint8), ((0, 0), (0, padding)), constant_values=0xA5
+    )
+    image = Image(
+        height=height, width=width, encoding=encoding, is_bigendian=is_bigendian, step=rows.shape[1]
+    )
     image.data.frombytes(rows.tobytes())
     return image
 
@@ -43,7 +54,9 @@ def demosaic(raw: np.ndarray, pattern: str) -> np.ndarray:
     """Bilinear RGB of the inner pixels `(H - 2, W - 2, 3)`: each colour is the rounded mean of its nearest samples."""
     height, width = raw.shape
     result = np.zeros((height - 2, width - 2, 3), np.uint8)
-    colour = [["rgb".index(pattern[2 * (y % 2) + x % 2]) for x in range(width)] for y in range(height)]
+    colour = [
+        ["rgb".index(pattern[2 * (y % 2) + x % 2]) for x in range(width)] for y in range(height)
+    ]
     for y in range(1, height - 1):
         for x in range(1, width - 1):
             around = [(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
@@ -69,23 +82,31 @@ PACKED = {
 
 @pytest.mark.parametrize("padding", [0, 1, 7])
 @pytest.mark.parametrize("encoding", PACKED)
-def test_packed_encodings_are_exact_with_and_without_padding(converter: Converter, encoding: str, padding: int) -> None:
+def test_packed_encodings_are_exact_with_and_without_padding(
+    converter: Converter, encoding: str, padding: int
+) -> None:
     data, expected = PACKED[encoding]
-    rgb = image_to_rgb(message(encoding, np.ascontiguousarray(data), 8, 6, padding), converter, LIMIT)
+    rgb = image_to_rgb(
+        message(encoding, np.ascontiguousarray(data), 8, 6, padding), converter, LIMIT
+    )
     assert rgb.dtype == np.uint8
     assert np.array_equal(rgb, expected)
 
 
 @pytest.mark.parametrize("padding", [0, 3])
 @pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
-def test_bayer_is_interpolated_from_the_right_neighbours(converter: Converter, pattern: str, padding: int) -> None:
+def test_bayer_is_interpolated_from_the_right_neighbours(
+    converter: Converter, pattern: str, padding: int
+) -> None:
     rgb = image_to_rgb(message(f"bayer_{pattern}8", GREY.copy(), 8, 6, padding), converter, LIMIT)
     assert np.array_equal(rgb[1:-1, 1:-1], demosaic(GREY, pattern))
 
 
 @pytest.mark.parametrize("padding", [0, 5])
 @pytest.mark.parametrize("encoding", ["yuv422", "uyvy", "yuv422_yuy2", "yuyv"])
-def test_yuv422_shares_chroma_between_two_pixels(converter: Converter, encoding: str, padding: int) -> None:
+def test_yuv422_shares_chroma_between_two_pixels(
+    converter: Converter, encoding: str, padding: int
+) -> None:
     y = 16 + GREY % 220
     u, v = RGB[:, ::2, 0], RGB[:, ::2, 2]
     chroma = np.stack([u, v], -1).reshape(6, 8)
@@ -97,11 +118,15 @@ def test_yuv422_shares_chroma_between_two_pixels(converter: Converter, encoding:
 
 @pytest.mark.parametrize("padding", [0, 5])
 @pytest.mark.parametrize("encoding", ["nv12", "nv21"])
-def test_nv12_shares_chroma_between_four_pixels(converter: Converter, encoding: str, padding: int) -> None:
+def test_nv12_shares_chroma_between_four_pixels(
+    converter: Converter, encoding: str, padding: int
+) -> None:
     y = 16 + GREY % 220
     u, v = RGB[::2, ::2, 0], RGB[::2, ::2, 2]
     chroma = np.stack([u, v] if encoding == "nv12" else [v, u], -1).reshape(3, 8)
-    rgb = image_to_rgb(message(encoding, np.concatenate([y, chroma]), 8, 6, padding), converter, LIMIT)
+    rgb = image_to_rgb(
+        message(encoding, np.concatenate([y, chroma]), 8, 6, padding), converter, LIMIT
+    )
     expected = bt601(y, u.repeat(2, 0).repeat(2, 1), v.repeat(2, 0).repeat(2, 1))
     assert rgb.shape == (6, 8, 3)
     assert np.abs(rgb - expected).max() < 1.5
@@ -110,7 +135,9 @@ def test_nv12_shares_chroma_between_four_pixels(converter: Converter, encoding: 
 @pytest.mark.parametrize("padding", [0, 2, 3])
 @pytest.mark.parametrize("is_bigendian", [0, 1])
 @pytest.mark.parametrize("encoding", ["mono16", "16UC1"])
-def test_sixteen_bits_are_scaled_from_the_whole_range(converter: Converter, encoding: str, is_bigendian: int, padding: int) -> None:
+def test_sixteen_bits_are_scaled_from_the_whole_range(
+    converter: Converter, encoding: str, is_bigendian: int, padding: int
+) -> None:
     values = np.array([[0, 128, 129, 257], [32767, 65278, 65407, 65535]], np.uint16)
     expected = np.array([[0, 0, 1, 1], [127, 254, 255, 255]], np.uint8)
     stored = values.astype(">u2" if is_bigendian else "<u2")
@@ -124,7 +151,9 @@ def test_every_encoding_has_a_test_above() -> None:
 
 
 def test_one_pixel_and_a_missing_last_padding_are_fine(converter: Converter) -> None:
-    assert image_to_rgb(message("rgb8", RGB[:1, :1].copy(), 1, 1), converter, LIMIT).tolist() == [[RGB[0, 0].tolist()]]
+    assert image_to_rgb(message("rgb8", RGB[:1, :1].copy(), 1, 1), converter, LIMIT).tolist() == [
+        [RGB[0, 0].tolist()]
+    ]
     padded = message("rgb8", RGB, 8, 6, padding=4)
     del padded.data[-4:]
     assert np.array_equal(image_to_rgb(padded, converter, LIMIT), RGB)
@@ -144,7 +173,9 @@ def test_one_pixel_and_a_missing_last_padding_are_fine(converter: Converter) -> 
         ({"encoding": "bayer_rggb8", "height": 2}, "size", ["8x2 bayer_rggb8", "at least 3"]),
     ],
 )
-def test_a_message_that_lies_is_refused_with_the_reason(converter: Converter, changes: dict, reason: str, words: list[str]) -> None:
+def test_a_message_that_lies_is_refused_with_the_reason(
+    converter: Converter, changes: dict, reason: str, words: list[str]
+) -> None:
     bad = message("rgb8", RGB, 8, 6)
     for name, value in changes.items():
         setattr(bad, name, value)
@@ -195,7 +226,9 @@ def test_rubbish_between_intact_ends_is_refused() -> None:
 def test_a_compression_bomb_is_refused_before_it_is_decoded(extension: str) -> None:
     small = compressed(extension, np.zeros((400, 500, 3), np.uint8))
     assert len(small.data) < 10_000
-    with pytest.raises(BadImage, match="500x400 pixels, 600000 bytes when decoded, over the limit of 10000"):
+    with pytest.raises(
+        BadImage, match="500x400 pixels, 600000 bytes when decoded, over the limit of 10000"
+    ):
         compressed_to_rgb(small, 10_000)
     with pytest.raises(BadImage, match="over the limit of 100"):
         compressed_to_rgb(small, 100)

@@ -22,7 +22,12 @@ def raising(error: Exception) -> Act:
 class Bench:
     """A worker whose messages are what happens when they are handled, and whose models are numbers, 0 being the first."""
 
-    def __init__(self, recovery: Recovery, load: Callable[[int], None] = lambda number: None, cameras: str = "a") -> None:
+    def __init__(
+        self,
+        recovery: Recovery,
+        load: Callable[[int], None] = lambda number: None,
+        cameras: str = "a",
+    ) -> None:
         self.handled: list[tuple[int, list[str]]] = []
         self.failures: list[tuple[str, str, list[str]]] = []
         self.given_up: list[str] = []
@@ -34,7 +39,9 @@ class Bench:
             0,
             load=self._load,
             handle=self._handle,
-            on_failure=lambda kind, text, frames: self.failures.append((kind, text, [frame.camera for frame in frames])),
+            on_failure=lambda kind, text, frames: self.failures.append(
+                (kind, text, [frame.camera for frame in frames])
+            ),
             on_give_up=self.given_up.append,
             most=8,
             recovery=lambda: recovery,
@@ -149,7 +156,9 @@ def test_a_model_that_cannot_be_loaded_is_tried_again() -> None:
     bench.wait(lambda: bench.worker.rebuilds)
     bench.ask()
     assert bench.handled == [(3, ["a"])]
-    assert [text for _, text, _ in bench.failures[1:]] == [f"the model cannot be loaded again: rubbish {n}" for n in (1, 2)]
+    assert [text for _, text, _ in bench.failures[1:]] == [
+        f"the model cannot be loaded again: rubbish {n}" for n in (1, 2)
+    ]
     assert bench.worker.stop(TIMEOUT)
 
 
@@ -180,5 +189,7 @@ def test_after_many_failures_the_pause_is_still_one_that_can_be_waited_for() -> 
     bench.put(raising(RuntimeError("broken")))
     bench.wait(lambda: bench.worker._in_a_row == 100)
     bench.worker._thread.join(0.2)
-    assert bench.worker._thread.is_alive(), "600 s doubled a hundred times is more than Event.wait takes"
+    assert bench.worker._thread.is_alive(), (
+        "600 s doubled a hundred times is more than Event.wait takes"
+    )
     assert bench.worker.stop(TIMEOUT)

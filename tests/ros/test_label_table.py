@@ -9,7 +9,7 @@ from ros_harness import Driver, header
 from std_msgs.msg import Header, String
 
 from camseg_core.labels import CITYSCAPES, Label
-from camseg_ros.label_table import LATCHED, label_info, label_info_types, label_table
+from camseg_ros.label_topics import LATCHED, label_info, label_info_types, label_table
 
 
 @dataclass
@@ -35,7 +35,9 @@ def test_the_json_holds_model_classes_and_the_unlabelled_id() -> None:
     assert (table["model"], table["unlabelled"]) == ("camseg-lite", 255)
     assert len(table["classes"]) == 19
     assert table["classes"][0] == {"id": 0, "name": "road", "color": [128, 64, 128]}
-    assert [(c["id"], c["name"], tuple(c["color"])) for c in table["classes"]] == [(la.id, la.name, la.color) for la in CITYSCAPES]
+    assert [(c["id"], c["name"], tuple(c["color"])) for c in table["classes"]] == [
+        (la.id, la.name, la.color) for la in CITYSCAPES
+    ]
 
 
 def test_any_name_survives_the_json() -> None:
@@ -52,7 +54,9 @@ def test_any_name_survives_the_json() -> None:
 def test_label_info_has_every_class_by_id_and_none_for_unlabelled() -> None:
     info = label_info(LabelInfo, VisionClass, CITYSCAPES, header(5), threshold=0.25)
     assert info.header == header(5)
-    assert [(entry.class_id, entry.class_name) for entry in info.class_map] == [(label.id, label.name) for label in CITYSCAPES]
+    assert [(entry.class_id, entry.class_name) for entry in info.class_map] == [
+        (label.id, label.name) for label in CITYSCAPES
+    ]
     assert info.threshold == 0.25
     assert label_info(LabelInfo, VisionClass, CITYSCAPES[:2], header(5)) == LabelInfo(
         header(5), [VisionClass(0, "road"), VisionClass(1, "sidewalk")], 0.0
@@ -69,13 +73,19 @@ def test_label_info_in_the_real_message() -> None:
         "class_map": "sequence<vision_msgs/VisionClass>",
         "threshold": "float",
     }
-    assert (info.class_map[18].class_id, info.class_map[18].class_name, info.threshold) == (18, "bicycle", 1.0)
+    assert (info.class_map[18].class_id, info.class_map[18].class_name, info.threshold) == (
+        18,
+        "bicycle",
+        1.0,
+    )
 
 
 def test_who_subscribes_after_it_was_published_gets_the_table(driver: Driver) -> None:
     publisher_node = Node("table_publisher")
     try:
-        publisher_node.create_publisher(String, "late_labels", LATCHED).publish(label_table("m", CITYSCAPES))
+        publisher_node.create_publisher(String, "late_labels", LATCHED).publish(
+            label_table("m", CITYSCAPES)
+        )
         heard = driver.listen(String, "late_labels", LATCHED)
         driver.wait(lambda: heard, "the table")
         assert json.loads(heard[0].data)["model"] == "m"

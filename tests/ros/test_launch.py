@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from camseg_ros.share import share_file
+from camseg_ros.middleware import share_file
 
 ARGUMENTS = {
     *("image", "model", "provider", "precision", "params_file", "cameras", "namespace"),
@@ -17,8 +17,12 @@ ARGUMENTS = {
 
 
 def load() -> ModuleType:
-    pytest.importorskip("launch_ros", reason="launch and launch_ros are not on PyPI; this runs on a ROS install")
-    spec = importlib.util.spec_from_file_location("segment_launch", share_file("launch/segment.launch.py"))
+    pytest.importorskip(
+        "launch_ros", reason="launch and launch_ros are not on PyPI; this runs on a ROS install"
+    )
+    spec = importlib.util.spec_from_file_location(
+        "segment_launch", share_file("launch/segment.launch.py")
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -28,14 +32,18 @@ def load() -> ModuleType:
 
 def test_the_file_parses_and_has_what_ros2_launch_calls() -> None:
     tree = ast.parse(share_file("launch/segment.launch.py").read_text(encoding="utf-8"))
-    assert "generate_launch_description" in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert "generate_launch_description" in {
+        node.name for node in tree.body if isinstance(node, ast.FunctionDef)
+    }
     assert {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)} >= ARGUMENTS
 
 
 def test_the_arguments_are_declared_and_described() -> None:
     arguments = load().generate_launch_description().get_launch_arguments()
     assert {argument.name for argument in arguments} == ARGUMENTS
-    assert all(argument.description and argument.default_value is not None for argument in arguments)
+    assert all(
+        argument.description and argument.default_value is not None for argument in arguments
+    )
 
 
 def context_of(module: ModuleType, **given: str) -> Any:
@@ -44,7 +52,9 @@ def context_of(module: ModuleType, **given: str) -> Any:
 
     context = LaunchContext()
     for table in (module.ARGUMENTS, module.CHOICES):
-        context.launch_configurations.update({name: default for name, (default, *_) in table.items()})
+        context.launch_configurations.update(
+            {name: default for name, (default, *_) in table.items()}
+        )
     context.launch_configurations.update(given)
     return context
 
@@ -52,9 +62,20 @@ def context_of(module: ModuleType, **given: str) -> Any:
 def test_only_what_was_given_overrides_the_parameter_file() -> None:
     module = load()
     assert module.overrides(context_of(module)) == {}
-    given = {"provider": "cuda", "precision": "fp16", "autostart": "false", "cameras": "left, right", "fastdds_profile": "false"}
+    given = {
+        "provider": "cuda",
+        "precision": "fp16",
+        "autostart": "false",
+        "cameras": "left, right",
+        "fastdds_profile": "false",
+    }
     context = context_of(module, **given)
-    expected = {"provider": "cuda", "precision": "fp16", "autostart": False, "cameras": ["left", "right"]}
+    expected = {
+        "provider": "cuda",
+        "precision": "fp16",
+        "autostart": False,
+        "cameras": ["left", "right"],
+    }
     assert module.overrides(context) == expected
     (node,) = module.start_node(context)
     assert node.node_package == "camseg_ros"
@@ -75,7 +96,10 @@ def test_a_failure_of_the_node_is_handed_on_unless_the_launch_is_ending_anyway()
 def test_the_launch_ends_with_the_nodes_failure(ros: None, on_failure: str, code: int) -> None:
     module = load()
     packages = pytest.importorskip("ament_index_python.packages")
-    if "AMENT_PREFIX_PATH" not in os.environ or "camseg_ros" not in packages.get_packages_with_prefixes():
+    if (
+        "AMENT_PREFIX_PATH" not in os.environ
+        or "camseg_ros" not in packages.get_packages_with_prefixes()
+    ):
         pytest.skip("launch finds the node only in a sourced workspace")
     from launch import LaunchService
 

@@ -4,8 +4,14 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from camseg_ros.middleware import ALLOCATOR, OLD_PROFILE, PROFILE, TRANSPORT_CHOICES, environment
-from camseg_ros.share import share_file
+from camseg_ros.middleware import (
+    ALLOCATOR,
+    OLD_PROFILE,
+    PROFILE,
+    TRANSPORT_CHOICES,
+    environment,
+    share_file,
+)
 
 XML = "{http://www.eprosima.com}"
 
@@ -43,5 +49,8 @@ def test_the_profile_has_a_large_shared_memory_segment_and_no_builtin_transports
     (participant,) = root.iter(f"{XML}participant")
     assert participant.get("is_default_profile") == "true"
     assert participant.findtext(f"{XML}rtps/{XML}useBuiltinTransports") == "false"
-    used = [entry.text for entry in participant.iterfind(f"{XML}rtps/{XML}userTransports/{XML}transport_id")]
+    used = [
+        entry.text
+        for entry in participant.iterfind(f"{XML}rtps/{XML}userTransports/{XML}transport_id")
+    ]
     assert sorted(used) == sorted(t.findtext(f"{XML}transport_id") for t in transports.values())

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from camseg_core.diffusion.sampling import Sampling
 from camseg_core.errors import CamSegError, ConfigError
 from camseg_core.runtime import Segmenter
-from camseg_core.runtime.sampling import Sampling
 from camseg_ros import model_loading
 from camseg_ros.model_loading import class_table, load_segmenter, sampling, warm_up_size
 from camseg_ros.parameters import SPECS, Parameters
@@ -26,34 +26,59 @@ def test_a_negative_temperature_is_the_models_own() -> None:
 
 def test_the_sampling_is_what_the_parameters_say() -> None:
     given = replace(QUICK, sampler="ddim", steps=3, temperature=0.5, eta=0.2, samples=2, seed=9)
-    assert sampling(given) == Sampling("ddim", 3, 0.5, 0.2, 2, 1, "random", 9) == load_segmenter(given).sampling
+    assert (
+        sampling(given)
+        == Sampling("ddim", 3, 0.5, 0.2, 2, 1, "random", 9)
+        == load_segmenter(given).sampling
+    )
 
 
-@pytest.mark.parametrize(("text", "size"), [("640x480", (640, 480)), (" 1x1 ", (1, 1)), ("99999x1", (99999, 1))])
+@pytest.mark.parametrize(
+    ("text", "size"), [("640x480", (640, 480)), (" 1x1 ", (1, 1)), ("99999x1", (99999, 1))]
+)
 def test_a_size_is_width_and_height(text: str, size: tuple[int, int]) -> None:
     assert warm_up_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["640", "640x", "0x480", "640x-1", "640X480", "640x480x3", "100000x1", "axb", "6.5x3", "٣x٣"])
+@pytest.mark.parametrize(
+    "text",
+    ["640", "640x", "0x480", "640x-1", "640X480", "640x480x3", "100000x1", "axb", "6.5x3", "٣x٣"],
+)
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_segmenter(replace(DEFAULTS, warm_up_sizes=("640x480", text)))
-    assert str(caught.value) == f"parameter 'warm_up_sizes' has {text!r}; a size is WIDTHxHEIGHT in pixels, as 640x480"
+    assert (
+        str(caught.value)
+        == f"parameter 'warm_up_sizes' has {text!r}; a size is WIDTHxHEIGHT in pixels, as 640x480"
+    )
 
 
-@pytest.mark.parametrize(("cameras", "max_batch", "batches"), [((), 8, [1]), (("a", "b", "c"), 8, [1, 2, 3]), (("a", "b", "c"), 2, [1, 2])])
+@pytest.mark.parametrize(
+    ("cameras", "max_batch", "batches"),
+    [((), 8, [1]), (("a", "b", "c"), 8, [1, 2, 3]), (("a", "b", "c"), 2, [1, 2])],
+)
 def test_it_is_warmed_up_for_every_size_and_number_of_frames_to_come(
     monkeypatch: pytest.MonkeyPatch, cameras: tuple[str, ...], max_batch: int, batches: list[int]
 ) -> None:
     seen: list[tuple[int, tuple[int, ...]]] = []
-    monkeypatch.setattr(Segmenter, "segment_batch", lambda self, frames, *rest: seen.append((len(frames), frames[0].shape)) or [])
-    load_segmenter(replace(DEFAULTS, warm_up_sizes=("64x48", "32x32"), cameras=cameras, max_batch=max_batch))
+    monkeypatch.setattr(
+        Segmenter,
+        "segment_batch",
+        lambda self, frames, *rest: seen.append((len(frames), frames[0].shape)) or [],
+    )
+    load_segmenter(
+        replace(DEFAULTS, warm_up_sizes=("64x48", "32x32"), cameras=cameras, max_batch=max_batch)
+    )
     assert seen == [(batch, shape) for shape in ((48, 64, 3), (32, 32, 3)) for batch in batches]
 
 
 @pytest.mark.parametrize(
     ("values", "word"),
-    [({"model": "/none/there"}, "/none/there"), ({"provider": "tensorrt"}, "tensorrt"), ({"precision": "fp16"}, "fp16")],
+    [
+        ({"model": "/none/there"}, "/none/there"),
+        ({"provider": "tensorrt"}, "tensorrt"),
+        ({"precision": "fp16"}, "fp16"),
+    ],
 )
 def test_what_does_not_suit_is_refused_with_a_reason(values: dict[str, object], word: str) -> None:
     with pytest.raises(CamSegError, match=word):
@@ -63,16 +88,25 @@ def test_what_does_not_suit_is_refused_with_a_reason(values: dict[str, object], 
 def test_the_class_table_is_that_of_the_groups_and_the_enabled_classes() -> None:
     segmenter = load_segmenter(QUICK)
     assert class_table(segmenter, DEFAULTS).labels == segmenter.labels
-    table = class_table(segmenter, replace(DEFAULTS, class_groups=("flat:100 = road, sidewalk",), enabled_classes=("flat",)))
+    table = class_table(
+        segmenter,
+        replace(DEFAULTS, class_groups=("flat:100 = road, sidewalk",), enabled_classes=("flat",)),
+    )
     assert [(label.id, label.name) for label in table.labels] == [(100, "flat")]
     with pytest.raises(ConfigError, match="did you mean 'road'"):
         class_table(segmenter, replace(DEFAULTS, enabled_classes=("raod",)))
 
 
-def test_loading_uses_the_engine_cache_only_where_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_uses_the_engine_cache_only_where_one_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     caches: list[object] = []
     loaded = load_segmenter(QUICK)
-    monkeypatch.setattr(model_loading.Segmenter, "from_pretrained", lambda model, **given: caches.append(given["engine_cache"]) or loaded)
+    monkeypatch.setattr(
+        model_loading.Segmenter,
+        "from_pretrained",
+        lambda model, **given: caches.append(given["engine_cache"]) or loaded,
+    )
     load_segmenter(QUICK)
     load_segmenter(replace(QUICK, engine_cache="/var/cache/camseg"))
     assert caches == [None, "/var/cache/camseg"]

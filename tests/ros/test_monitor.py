@@ -2,7 +2,7 @@
 
 import threading
 
-from camseg_ros.monitor import Monitor
+from camseg_ros.process import Monitor
 
 
 def test_it_beats_until_it_is_stopped_and_asks_for_its_period_each_time() -> None:

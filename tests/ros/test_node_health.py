@@ -34,14 +34,18 @@ BAD: list[tuple[str, Callable[[], Image], str]] = [
 
 def nothing_in_work(values: dict[str, str]) -> bool:
     """Whether every frame received was published, rejected or dropped."""
-    return int(values["frames received"]) == sum(int(values[f"frames {name}"]) for name in ("published", "rejected", "dropped"))
+    return int(values["frames received"]) == sum(
+        int(values[f"frames {name}"]) for name in ("published", "rejected", "dropped")
+    )
 
 
 def test_bad_frames_are_reported_and_the_next_good_one_is_answered(start_bench: StartBench) -> None:
     bench = start_bench()
     for number, (reason, make, text) in enumerate(BAD):
         bench.publisher.publish(make())
-        status, values = bench.status(lambda values, key=f"rejected: {reason}": values.get(key) == "1", reason)
+        status, values = bench.status(
+            lambda values, key=f"rejected: {reason}": values.get(key) == "1", reason
+        )
         assert status.level == DiagnosticStatus.ERROR, "no frame was answered since"
         assert values["frames rejected"] == str(number + 1)
         assert text in values["last error"]
@@ -49,10 +53,14 @@ def test_bad_frames_are_reported_and_the_next_good_one_is_answered(start_bench: 
         assert values["last error"].startswith("/image: ")
         (mask,) = bench.ask(rgb_image(picture(64, 48), number))
         assert mask.header == header(number)
-        status, _ = bench.status(lambda values, wanted=status.level: True, "the level after a good frame")
+        status, _ = bench.status(
+            lambda values, wanted=status.level: True, "the level after a good frame"
+        )
         assert status.level == DiagnosticStatus.WARN
     for reason, _, text in BAD:
-        assert any("[WARN]" in line and text in line for line in bench.node.stderr.splitlines()), reason
+        assert any("[WARN]" in line and text in line for line in bench.node.stderr.splitlines()), (
+            reason
+        )
 
 
 def test_a_damaged_jpeg_is_reported_and_the_next_one_answered(start_bench: StartBench) -> None:
@@ -60,24 +68,38 @@ def test_a_damaged_jpeg_is_reported_and_the_next_one_answered(start_bench: Start
         data = cv2.imencode(".jpg", picture(64, 48))[1]
         return CompressedImage(header=header(4, frame_id), format="jpeg", data=data.tobytes())
 
-    bench = start_bench("image_transport:=compressed", image_type=CompressedImage, image_topic="/image/compressed", warm_up=jpeg)
+    bench = start_bench(
+        "image_transport:=compressed",
+        image_type=CompressedImage,
+        image_topic="/image/compressed",
+        warm_up=jpeg,
+    )
     bad = jpeg("front_camera")
     del bad.data[len(bad.data) // 2 :]
     bench.publisher.publish(bad)
-    _, values = bench.status(lambda values: values.get("rejected: truncated") == "1", "the damaged frame")
+    _, values = bench.status(
+        lambda values: values.get("rejected: truncated") == "1", "the damaged frame"
+    )
     assert "cut short" in values["last error"]
     assert len(bench.ask(jpeg("front_camera"))) == 1
 
 
-def test_the_same_trouble_again_and_again_is_counted_and_not_logged_each_time(start_bench: StartBench) -> None:
+def test_the_same_trouble_again_and_again_is_counted_and_not_logged_each_time(
+    start_bench: StartBench,
+) -> None:
     bench = start_bench()
     # alone, so that it is looked at: of those below, a good frame that follows at once may take the place
     bench.publisher.publish(changed(encoding="yuv999"))
-    bench.status(lambda values: int(values["frames rejected"]) > 0, "the first bad frame in the counts")
+    bench.status(
+        lambda values: int(values["frames rejected"]) > 0, "the first bad frame in the counts"
+    )
     for number in range(20):
         bench.publisher.publish(changed(encoding="yuv999"))
         bench.ask(rgb_image(picture(64, 48), number))
-    _, values = bench.status(lambda values: int(values["frames received"]) > 41 and nothing_in_work(values), "every frame in the counts")
+    _, values = bench.status(
+        lambda values: int(values["frames received"]) > 41 and nothing_in_work(values),
+        "every frame in the counts",
+    )
     assert int(values["frames rejected"]) + int(values["frames dropped"]) >= 21
     assert 1 <= bench.node.stderr.count("yuv999") < 10
 
@@ -86,11 +108,25 @@ def test_a_healthy_node_says_so_with_its_numbers(start_bench: StartBench) -> Non
     bench = start_bench("latency_budget_ms:=600000.0")  # the machine may be busy
     bench.ask(*(rgb_image(picture(80, 60), number) for number in range(5)))
     status, values = bench.status(lambda values: int(values["frames published"]) >= 5, "the counts")
-    assert (status.message, status.level, status.name) == ("serving", DiagnosticStatus.OK, "/segmentation: camera")
+    assert (status.message, status.level, status.name) == (
+        "serving",
+        DiagnosticStatus.OK,
+        "/segmentation: camera",
+    )
     assert (values["input topic"], status.hardware_id) == ("/image", "/image")
-    _, model = bench.status(lambda values: values["state"] == "active", "the model's status", part="model")
-    assert (model["model"], model["provider"], model["sampler"]) == ("camseg-lite", "cpu", "one_step, 1 step")
-    assert (model["precision"], model["provider fallback"], model["engine rebuilds"]) == ("int8", "none", "0")
+    _, model = bench.status(
+        lambda values: values["state"] == "active", "the model's status", part="model"
+    )
+    assert (model["model"], model["provider"], model["sampler"]) == (
+        "camseg-lite",
+        "cpu",
+        "one_step, 1 step",
+    )
+    assert (model["precision"], model["provider fallback"], model["engine rebuilds"]) == (
+        "int8",
+        "none",
+        "0",
+    )
     assert float(model["memory (MB)"]) > 50
     assert values["image size"] == "80x60"
     assert model["converter"]
@@ -106,24 +142,40 @@ def test_a_healthy_node_says_so_with_its_numbers(start_bench: StartBench) -> Non
 def test_silence_is_a_warning_that_names_the_topic(start_node, driver) -> None:
     from diagnostic_msgs.msg import DiagnosticArray
 
-    start_node("--ros-args", "-r", "image:=/nobody/here", "-p", "diagnostics_period:=0.2", "-p", "silent_after:=0.5")
+    start_node(
+        "--ros-args",
+        "-r",
+        "image:=/nobody/here",
+        "-p",
+        "diagnostics_period:=0.2",
+        "-p",
+        "silent_after:=0.5",
+    )
     reports = driver.listen(DiagnosticArray, "/diagnostics")
     driver.wait(lambda: reports, "a report")
-    driver.wait(lambda: any("no images" in report.status[0].message for report in reports), "the warning")
+    driver.wait(
+        lambda: any("no images" in report.status[0].message for report in reports), "the warning"
+    )
     status = next(report.status[0] for report in reports if "no images" in report.status[0].message)
     assert status.level == DiagnosticStatus.WARN
     assert status.message.startswith("no images on /nobody/here for ")
-    assert status.message.endswith("nothing publishes there; check the topic name and whether the camera runs")
+    assert status.message.endswith(
+        "nothing publishes there; check the topic name and whether the camera runs"
+    )
 
 
 @pytest.mark.slow
-def test_a_flood_is_dropped_and_counted_and_the_last_frame_answered(start_bench: StartBench) -> None:
+def test_a_flood_is_dropped_and_counted_and_the_last_frame_answered(
+    start_bench: StartBench,
+) -> None:
     bench = start_bench()
     for number in range(200):
         bench.publisher.publish(rgb_image(picture(64, 48), number))
         bench.driver.serve(0.002)
     bench.ask(rgb_image(picture(64, 48), 999))
-    bench.driver.wait(lambda: any(mask.header == header(999) for mask in bench.answers["mask"]), "the last frame")
+    bench.driver.wait(
+        lambda: any(mask.header == header(999) for mask in bench.answers["mask"]), "the last frame"
+    )
     _, values = bench.status(nothing_in_work, "every frame in the counts")
     stamps = [mask.header.stamp.sec for mask in bench.answers["mask"]]
     assert stamps == sorted(set(stamps)), "twice or out of order"

@@ -45,7 +45,9 @@ def no_labels(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut_onnx, no_onnx, rubbish_config, no_labels])
-def test_a_damaged_model_folder_ends_with_one_line(start_node: StartNode, tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_model_folder_ends_with_one_line(
+    start_node: StartNode, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
     folder = Path(shutil.copytree(checkpoint_folder("camseg-lite"), tmp_path / "model"))
     damage(folder)
     assert str(folder) in refusal(start_node, "-p", f"model:={folder}")
@@ -55,12 +57,21 @@ def test_a_provider_that_is_not_there_ends_with_one_line(start_node: StartNode) 
     assert "tensorrt" in refusal(start_node, "-p", "provider:=tensorrt")
 
 
-def test_a_provider_that_gives_way_to_the_next_is_told_and_the_node_serves(start_node: StartNode, driver) -> None:
+def test_a_provider_that_gives_way_to_the_next_is_told_and_the_node_serves(
+    start_node: StartNode, driver
+) -> None:
     node = start_node("--ros-args", "-p", "provider:=cuda,cpu")
     ready = "ready: model camseg-lite on cpu in int8"
-    driver.wait(lambda: node.process.poll() is not None or ready in node.stderr, "the node to be ready")
+    driver.wait(
+        lambda: node.process.poll() is not None or ready in node.stderr, "the node to be ready"
+    )
     node.assert_alive()
-    assert node.stderr.count("the model runs on cpu: provider 'cuda' needs ONNX Runtime's CUDAExecutionProvider") == 1
+    assert (
+        node.stderr.count(
+            "the model runs on cpu: provider 'cuda' needs ONNX Runtime's CUDAExecutionProvider"
+        )
+        == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,19 +86,27 @@ def test_a_provider_that_gives_way_to_the_next_is_told_and_the_node_serves(start
         ("model:=[1, 2]", ["'model'", "a string", "a list"]),
     ],
 )
-def test_a_wrong_parameter_on_the_command_line_ends_with_one_line(start_node: StartNode, given: str, words: list[str]) -> None:
+def test_a_wrong_parameter_on_the_command_line_ends_with_one_line(
+    start_node: StartNode, given: str, words: list[str]
+) -> None:
     line = refusal(start_node, "-p", given)
     assert all(word in line for word in words), line
 
 
-def test_a_wrong_parameter_in_the_file_ends_with_one_line(start_node: StartNode, tmp_path: Path) -> None:
+def test_a_wrong_parameter_in_the_file_ends_with_one_line(
+    start_node: StartNode, tmp_path: Path
+) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text("/**:\n  ros__parameters:\n    steps: 2.5\n")
-    assert "parameter 'steps' takes an integer from 1 to 1000, got 2.5 (a number)" in refusal(start_node, "--params-file", str(path))
+    assert "parameter 'steps' takes an integer from 1 to 1000, got 2.5 (a number)" in refusal(
+        start_node, "--params-file", str(path)
+    )
 
 
 @pytest.mark.parametrize("content", ["/**: [rubbish", None])
-def test_a_parameter_file_that_cannot_be_read_ends_with_one_line(start_node: StartNode, tmp_path: Path, content: str | None) -> None:
+def test_a_parameter_file_that_cannot_be_read_ends_with_one_line(
+    start_node: StartNode, tmp_path: Path, content: str | None
+) -> None:
     path = tmp_path / "file.yaml"
     if content is not None:
         path.write_text(content)
@@ -98,20 +117,38 @@ def test_an_unknown_argument_ends_with_one_line(start_node: StartNode) -> None:
     assert "unknown argument '--model'" in refusal(start_node, "--", "--model", "x")
 
 
-def test_the_shipped_file_is_taken_and_an_unknown_name_in_a_file_is_told(start_node: StartNode, driver, tmp_path: Path) -> None:
-    from camseg_ros.share import share_file
+def test_the_shipped_file_is_taken_and_an_unknown_name_in_a_file_is_told(
+    start_node: StartNode, driver, tmp_path: Path
+) -> None:
+    from camseg_ros.middleware import share_file
 
     own = tmp_path / "own.yaml"
-    own.write_text("/**:\n  ros__parameters:\n    overlay_opacit: 0.3\n    overlay_opacity: 1\n    use_sim_time: false\n")
-    node = start_node("--ros-args", "--params-file", str(share_file("config/segment.param.yaml")), "--params-file", str(own))
-    driver.wait(lambda: node.process.poll() is not None or "ready: model camseg-lite on cpu" in node.stderr, "the node to be ready")
+    own.write_text(
+        "/**:\n  ros__parameters:\n    overlay_opacit: 0.3\n    overlay_opacity: 1\n    use_sim_time: false\n"
+    )
+    node = start_node(
+        "--ros-args",
+        "--params-file",
+        str(share_file("config/segment.param.yaml")),
+        "--params-file",
+        str(own),
+    )
+    driver.wait(
+        lambda: node.process.poll() is not None or "ready: model camseg-lite on cpu" in node.stderr,
+        "the node to be ready",
+    )
     node.assert_alive()
-    assert "unknown parameter 'overlay_opacit' is ignored; did you mean 'overlay_opacity'?" in node.stderr
+    assert (
+        "unknown parameter 'overlay_opacit' is ignored; did you mean 'overlay_opacity'?"
+        in node.stderr
+    )
     assert node.stderr.count("unknown parameter") == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_node_quickly_and_cleanly(start_bench: StartBench, number: signal.Signals) -> None:
+def test_a_signal_ends_the_node_quickly_and_cleanly(
+    start_bench: StartBench, number: signal.Signals
+) -> None:
     bench = start_bench()
     bench.ask(rgb_image(picture(64, 48)))
     for burst in range(5):  # in the middle of work
@@ -121,18 +158,37 @@ def test_a_signal_ends_the_node_quickly_and_cleanly(start_bench: StartBench, num
 
 
 @pytest.mark.parametrize("parameter", ["autostart:=true", "autostart:=false"])
-def test_signals_again_and_again_end_the_node_as_one_does(start_node: StartNode, driver, parameter: str) -> None:
+def test_signals_again_and_again_end_the_node_as_one_does(
+    start_node: StartNode, driver, parameter: str
+) -> None:
     node = start_node("--ros-args", "-p", parameter)
-    driver.wait(lambda: "ready:" in node.output or "waiting for" in node.output or node.process.poll() is not None, "the node to begin")
+    driver.wait(
+        lambda: (
+            "ready:" in node.output
+            or "waiting for" in node.output
+            or node.process.poll() is not None
+        ),
+        "the node to begin",
+    )
     # Ctrl-C sends one to the node, and `ros2 launch` another, at any moment of the node's end
-    driver.wait(lambda: node.process.send_signal(signal.SIGINT) or node.process.poll() is not None, "the end")
+    driver.wait(
+        lambda: node.process.send_signal(signal.SIGINT) or node.process.poll() is not None,
+        "the end",
+    )
     assert node.process.returncode == 0, node.output
     assert "Traceback" not in node.output
 
 
-def test_a_signal_while_the_model_loads_ends_the_node_cleanly(start_node: StartNode, driver) -> None:
+def test_a_signal_while_the_model_loads_ends_the_node_cleanly(
+    start_node: StartNode, driver
+) -> None:
     node = start_node()
-    driver.wait(lambda: driver.node.count_publishers("/segmentation/mask") or node.process.poll() is not None, "the node to begin")
+    driver.wait(
+        lambda: (
+            driver.node.count_publishers("/segmentation/mask") or node.process.poll() is not None
+        ),
+        "the node to begin",
+    )
     node.stop(signal.SIGTERM)
 
 
@@ -146,7 +202,9 @@ def test_the_opacity_changes_at_run_time_and_the_model_does_not(start_bench: Sta
         assert (pixels_of(bench.answers["overlay"][-1]) == expected).all()
     done, reason = bench.set_parameter("model", "/other")
     assert not done
-    assert reason.startswith("parameter 'model' cannot change while the node is configured: it is part of the model as loaded; set it")
+    assert reason.startswith(
+        "parameter 'model' cannot change while the node is configured: it is part of the model as loaded; set it"
+    )
     for name, value in (("overlay_opacity", 1.5), ("overlay_opacity", "strong"), ("threads", 3)):
         done, reason = bench.set_parameter(name, value)
         assert not done
@@ -156,7 +214,11 @@ def test_the_opacity_changes_at_run_time_and_the_model_does_not(start_bench: Sta
 
 def test_parameters_describe_themselves(start_bench: StartBench) -> None:
     bench = start_bench()
-    (threads,) = bench.call(DescribeParameters, "describe_parameters", DescribeParameters.Request(names=["threads"])).descriptors
+    (threads,) = bench.call(
+        DescribeParameters, "describe_parameters", DescribeParameters.Request(names=["threads"])
+    ).descriptors
     assert threads.description == "CPU threads for the model; 0 = all cores."
     assert (threads.integer_range[0].from_value, threads.integer_range[0].to_value) == (0, 64)
-    assert threads.additional_constraints.startswith("takes an integer from 0 to 64; fixed while the node is configured: ")
+    assert threads.additional_constraints.startswith(
+        "takes an integer from 0 to 64; fixed while the node is configured: "
+    )

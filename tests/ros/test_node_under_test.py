@@ -9,7 +9,9 @@ from node_under_test import Launch
 from camseg_ros.middleware import ALLOCATOR, PROFILE
 
 
-def test_the_environment_has_what_ships_unless_it_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environment_has_what_ships_unless_it_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA")
     monkeypatch.setenv("MALLOC_TOP_PAD_", "1")
     monkeypatch.delenv("ROS_DISTRO", raising=False)

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from camseg_core.errors import ConfigError
+from camseg_ros.middleware import share_file
 from camseg_ros.parameter_schema import DIALECT, schema, text
 from camseg_ros.parameters import SPECS, Spec
-from camseg_ros.share import share_file
 
 SCHEMA = schema(SPECS)
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -38,8 +38,15 @@ def test_it_is_a_valid_schema() -> None:
 
 def test_the_shipped_schema_is_what_the_declarations_and_the_command_give() -> None:
     shipped = share_file("config/segment.schema.json").read_text(encoding="utf-8")
-    assert shipped == text(), "run python -m camseg_ros.parameter_schema > config/segment.schema.json"
-    printed = subprocess.run([sys.executable, "-m", "camseg_ros.parameter_schema"], capture_output=True, check=True, timeout=60)
+    assert shipped == text(), (
+        "run python -m camseg_ros.parameter_schema > config/segment.schema.json"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-m", "camseg_ros.parameter_schema"],
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
     assert printed.stdout.decode() == shipped
 
 
@@ -53,8 +60,40 @@ def test_the_shipped_parameter_file_names_the_schema_and_keeps_to_it() -> None:
 
 def candidates(spec: Spec) -> list[object]:
     """Values of every type, and those around the parameter's choices and limits."""
-    found: list[object] = [True, False, None, "", "x", "1", 0, 1, -1, 7, 2**70, 0.5, -0.5, 1e300, math.inf, -math.inf, {}, {"a": 1}]
-    found += [[], [""], ["a", "b"], ["a", 1], [[]], [1], [0.25] * 4, [0, 0, 1, 1], [0, 0, 1, 1.5], [False, 0, 1, 1], [0.5] * 3, [0.5] * 5]
+    found: list[object] = [
+        True,
+        False,
+        None,
+        "",
+        "x",
+        "1",
+        0,
+        1,
+        -1,
+        7,
+        2**70,
+        0.5,
+        -0.5,
+        1e300,
+        math.inf,
+        -math.inf,
+        {},
+        {"a": 1},
+    ]
+    found += [
+        [],
+        [""],
+        ["a", "b"],
+        ["a", 1],
+        [[]],
+        [1],
+        [0.25] * 4,
+        [0, 0, 1, 1],
+        [0, 0, 1, 1.5],
+        [False, 0, 1, 1],
+        [0.5] * 3,
+        [0.5] * 5,
+    ]
     found += [list(spec.default) if isinstance(spec.default, tuple) else spec.default]
     for choice in spec.choices:
         found += [
@@ -68,9 +107,21 @@ def candidates(spec: Spec) -> list[object]:
             f"{choice}x",
             [choice],
         ]
-        found += [f"{choice}{between}{other}" for other in spec.choices for between in (",", ", ", " ,\t", ";", " ", ",,")]
+        found += [
+            f"{choice}{between}{other}"
+            for other in spec.choices
+            for between in (",", ", ", " ,\t", ";", " ", ",,")
+        ]
     for limit in spec.limits or ():
-        found += [limit, limit + 1, limit - 1, limit + 0.5, limit - 0.5, math.nextafter(limit, math.inf), math.nextafter(limit, -math.inf)]
+        found += [
+            limit,
+            limit + 1,
+            limit - 1,
+            limit + 0.5,
+            limit - 0.5,
+            math.nextafter(limit, math.inf),
+            math.nextafter(limit, -math.inf),
+        ]
     return found
 
 
@@ -90,7 +141,9 @@ def test_a_value_is_refused_exactly_where_the_node_refuses_it(spec: Spec) -> Non
 def test_lists_and_truth_values_have_their_types() -> None:
     region: Any = Spec("region", (0.0, 0.0, 1.0, 1.0), "Four.", limits=(0.0, 1.0))  # type: ignore[arg-type]
     names: Any = Spec("names", ("",), "Some.")  # type: ignore[arg-type]
-    properties = schema([region, names, Spec("on", True, "Whether.")])["$defs"]["parameters"]["properties"]
+    properties = schema([region, names, Spec("on", True, "Whether.")])["$defs"]["parameters"][
+        "properties"
+    ]
     number = {"type": "number", "minimum": 0.0, "maximum": 1.0}
     default = [0.0, 0.0, 1.0, 1.0]
     assert properties["region"] == {
@@ -101,12 +154,20 @@ def test_lists_and_truth_values_have_their_types() -> None:
         "minItems": 4,
         "maxItems": 4,
     }
-    assert properties["names"] == {"description": "Some.", "default": [""], "type": "array", "items": {"type": "string"}}
+    assert properties["names"] == {
+        "description": "Some.",
+        "default": [""],
+        "type": "array",
+        "items": {"type": "string"},
+    }
     assert properties["on"] == {"description": "Whether.", "default": True, "type": "boolean"}
 
 
 def test_a_camera_may_have_its_own_value_of_some_parameters() -> None:
-    specs = [PerCamera("image_transport", "raw", "How.", choices=("raw", "compressed")), Spec("threads", 0, "Threads.", limits=(0, 64))]
+    specs = [
+        PerCamera("image_transport", "raw", "How.", choices=("raw", "compressed")),
+        Spec("threads", 0, "Threads.", limits=(0, 64)),
+    ]
     validator = jsonschema.Draft202012Validator(schema(specs))
     assert takes(validator, "front", {"image_transport": "compressed"})
     assert takes(validator, "image_transport", "raw")
@@ -120,12 +181,25 @@ def test_a_camera_may_have_its_own_value_of_some_parameters() -> None:
     [
         ({"/**": {"ros__parameters": {"use_sim_time": True}}}, True),
         ({"/**": {"ros__parameters": {"use_sim_time": "yes"}}}, False),
-        ({"/**": {"ros__parameters": {"qos_overrides": {"/image": {"subscription": {"depth": 1}}}}}}, True),
+        (
+            {
+                "/**": {
+                    "ros__parameters": {"qos_overrides": {"/image": {"subscription": {"depth": 1}}}}
+                }
+            },
+            True,
+        ),
         ({"/**": {"ros__parameters": {"modle": "camseg-lite"}}}, False),
         ({"/**": {"ros_parameters": {}}}, False),
         ({"/**": None}, False),
         ({"segmentation": {"ros__parameters": {"threads": "many"}}}, False),
-        ({"another_node": {"ros__parameters": {"threads": "many"}}, "/**": {"ros__parameters": {}}}, True),
+        (
+            {
+                "another_node": {"ros__parameters": {"threads": "many"}},
+                "/**": {"ros__parameters": {}},
+            },
+            True,
+        ),
     ],
 )
 def test_what_stands_around_the_parameters(content: object, right: bool) -> None:

@@ -13,9 +13,9 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from camseg_core.errors import ConfigError
+from camseg_ros.middleware import share_file
 from camseg_ros.parameter_spec import Spec
 from camseg_ros.parameters import BY_NAME, SPECS, CameraParameters, Parameters, change, declare
-from camseg_ros.share import share_file
 
 DEFAULTS = Parameters(**{spec.name: spec.check(spec.ros_default) for spec in SPECS})  # type: ignore[arg-type]
 
@@ -31,7 +31,9 @@ def test_fields_and_declarations_agree() -> None:
 
 
 def test_a_cameras_fields_are_the_parameters_that_may_differ_between_cameras() -> None:
-    assert [field.name for field in fields(CameraParameters)] == [spec.name for spec in SPECS if spec.per_camera]
+    assert [field.name for field in fields(CameraParameters)] == [
+        spec.name for spec in SPECS if spec.per_camera
+    ]
     types = {field.name: field.type for field in fields(Parameters)}
     assert all(field.type == types[field.name] for field in fields(CameraParameters))
 
@@ -46,7 +48,9 @@ def test_the_file_holds_every_parameter_with_its_default_and_a_comment() -> None
     for spec in SPECS:
         assert given[spec.name] == spec.ros_default
         assert type(given[spec.name]) is type(spec.ros_default)
-        (place,) = (number for number, line in enumerate(lines) if line.startswith(f"    {spec.name}:"))
+        (place,) = (
+            number for number, line in enumerate(lines) if line.startswith(f"    {spec.name}:")
+        )
         start = place
         while lines[start - 1].strip().startswith("#"):
             start -= 1
@@ -66,7 +70,9 @@ def test_every_declaration_is_complete_and_takes_its_default(spec: Spec) -> None
     assert descriptor.description == spec.description
     assert spec.takes in descriptor.additional_constraints
     when = "runs" if spec.fixed_for_good else "is configured"
-    assert (f"fixed while the node {when}: " in descriptor.additional_constraints) == bool(spec.fixed_because)
+    assert (f"fixed while the node {when}: " in descriptor.additional_constraints) == bool(
+        spec.fixed_because
+    )
     assert (f"<camera>.{spec.name}" in descriptor.additional_constraints) == spec.per_camera
     ranges = [*descriptor.integer_range, *descriptor.floating_point_range]
     assert [(limits.from_value, limits.to_value) for limits in ranges] == (
@@ -77,15 +83,43 @@ def test_every_declaration_is_complete_and_takes_its_default(spec: Spec) -> None
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [
-        ("threads", "many", "parameter 'threads' takes an integer from 0 to 64, got 'many' (a string)"),
+        (
+            "threads",
+            "many",
+            "parameter 'threads' takes an integer from 0 to 64, got 'many' (a string)",
+        ),
         ("threads", 65, "parameter 'threads' takes an integer from 0 to 64, got 65"),
         ("threads", 2.0, "parameter 'threads' takes an integer from 0 to 64, got 2.0 (a number)"),
-        ("threads", True, "parameter 'threads' takes an integer from 0 to 64, got True (true/false)"),
-        ("overlay_opacity", 1.5, "parameter 'overlay_opacity' takes a number from 0.0 to 1.0, got 1.5"),
-        ("overlay_opacity", float("nan"), "parameter 'overlay_opacity' takes a number from 0.0 to 1.0, got nan"),
-        ("provider", "gpu", "parameter 'provider' takes one of cpu, cuda, tensorrt, or several with commas between, got 'gpu'"),
-        ("provider", "cuda,", "parameter 'provider' takes one of cpu, cuda, tensorrt, or several with commas between, got 'cuda,'"),
-        ("precision", "int4", "parameter 'precision' takes one of auto, fp32, fp16, int8, got 'int4'"),
+        (
+            "threads",
+            True,
+            "parameter 'threads' takes an integer from 0 to 64, got True (true/false)",
+        ),
+        (
+            "overlay_opacity",
+            1.5,
+            "parameter 'overlay_opacity' takes a number from 0.0 to 1.0, got 1.5",
+        ),
+        (
+            "overlay_opacity",
+            float("nan"),
+            "parameter 'overlay_opacity' takes a number from 0.0 to 1.0, got nan",
+        ),
+        (
+            "provider",
+            "gpu",
+            "parameter 'provider' takes one of cpu, cuda, tensorrt, or several with commas between, got 'gpu'",
+        ),
+        (
+            "provider",
+            "cuda,",
+            "parameter 'provider' takes one of cpu, cuda, tensorrt, or several with commas between, got 'cuda,'",
+        ),
+        (
+            "precision",
+            "int4",
+            "parameter 'precision' takes one of auto, fp32, fp16, int8, got 'int4'",
+        ),
         ("temperature", 11.0, "parameter 'temperature' takes a number from -1.0 to 10.0, got 11.0"),
         ("samples", 0, "parameter 'samples' takes an integer from 1 to 64, got 0"),
         ("order", "best", "parameter 'order' takes one of random, confident, got 'best'"),
@@ -94,17 +128,43 @@ def test_every_declaration_is_complete_and_takes_its_default(spec: Spec) -> None
         ("model", ["a"], "parameter 'model' takes a string, got ['a'] (a list)"),
         ("model", None, "parameter 'model' takes a string, got None (no value)"),
         ("autostart", 1, "parameter 'autostart' takes true/false, got 1 (an integer)"),
-        ("run_length_mask", "true", "parameter 'run_length_mask' takes true/false, got 'true' (a string)"),
+        (
+            "run_length_mask",
+            "true",
+            "parameter 'run_length_mask' takes true/false, got 'true' (a string)",
+        ),
         ("cameras", "left", "parameter 'cameras' takes a list of strings, got 'left' (a string)"),
-        ("cameras", ["left", 2], "parameter 'cameras' takes a list of strings, got ['left', 2] (a list)"),
+        (
+            "cameras",
+            ["left", 2],
+            "parameter 'cameras' takes a list of strings, got ['left', 2] (a list)",
+        ),
         ("cameras", b"left", "parameter 'cameras' takes a list of strings, got b'left' (a list)"),
-        ("roi", [0.0, 1.0], "parameter 'roi' takes a list of 4 numbers from 0.0 to 1.0, got [0.0, 1.0] (a list)"),
-        ("roi", [0, 0, 1, True], "parameter 'roi' takes a list of 4 numbers from 0.0 to 1.0, got [0, 0, 1, True] (a list)"),
-        ("roi", [0, 0, 1, 1.5], "parameter 'roi' takes a list of 4 numbers from 0.0 to 1.0, got [0, 0, 1, 1.5]"),
-        ("roi", 0.5, "parameter 'roi' takes a list of 4 numbers from 0.0 to 1.0, got 0.5 (a number)"),
+        (
+            "roi",
+            [0.0, 1.0],
+            "parameter 'roi' takes a list of 4 numbers from 0.0 to 1.0, got [0.0, 1.0] (a list)",
+        ),
+        (
+            "roi",
+            [0, 0, 1, True],
+            "parameter 'roi' takes a list of 4 numbers from 0.0 to 1.0, got [0, 0, 1, True] (a list)",
+        ),
+        (
+            "roi",
+            [0, 0, 1, 1.5],
+            "parameter 'roi' takes a list of 4 numbers from 0.0 to 1.0, got [0, 0, 1, 1.5]",
+        ),
+        (
+            "roi",
+            0.5,
+            "parameter 'roi' takes a list of 4 numbers from 0.0 to 1.0, got 0.5 (a number)",
+        ),
     ],
 )
-def test_a_wrong_value_is_told_with_what_would_be_right(name: str, value: object, text: str) -> None:
+def test_a_wrong_value_is_told_with_what_would_be_right(
+    name: str, value: object, text: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         BY_NAME[name].check(value)
     assert str(caught.value) == text
@@ -148,24 +208,45 @@ def test_a_camera_goes_by_its_own_value_and_else_by_the_nodes() -> None:
         DEFAULTS,
         cameras=("left", "right"),
         frame_id="rig",
-        own={"left.image_topic": "/left/raw", "left.resize_mode": "crop", "left.roi": (0.0, 0.5, 1.0, 1.0), "right.frame_id": "r"},
+        own={
+            "left.image_topic": "/left/raw",
+            "left.resize_mode": "crop",
+            "left.roi": (0.0, 0.5, 1.0, 1.0),
+            "right.frame_id": "r",
+        },
     )
     left, right = given.camera("left"), given.camera("right")
-    assert (left.image_topic, left.frame_id, left.fit.mode, left.fit.roi) == ("/left/raw", "rig", "crop", (0.0, 0.5, 1.0, 1.0))
-    assert (right.image_topic, right.frame_id, right.fit.mode, right.fit.roi) == ("image", "r", "letterbox", (0.0, 0.0, 1.0, 1.0))
+    assert (left.image_topic, left.frame_id, left.fit.mode, left.fit.roi) == (
+        "/left/raw",
+        "rig",
+        "crop",
+        (0.0, 0.5, 1.0, 1.0),
+    )
+    assert (right.image_topic, right.frame_id, right.fit.mode, right.fit.roi) == (
+        "image",
+        "r",
+        "letterbox",
+        (0.0, 0.0, 1.0, 1.0),
+    )
 
 
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"cameras": ("front left",)}, "'front left': a camera's name is made of letters, digits and _"),
+        (
+            {"cameras": ("front left",)},
+            "'front left': a camera's name is made of letters, digits and _",
+        ),
         ({"cameras": ("1st",)}, "'1st': a camera's name is made of"),
         ({"cameras": ("a/b",)}, "'a/b': a camera's name is made of"),
         ({"cameras": ("left", "right", "left")}, "'left', which is there twice"),
         ({"cameras": ("model",)}, "'model', which is a parameter"),
         ({"roi": (0.0, 0.0, 0.5, 1.0)}, "roi needs mode crop, not letterbox"),
         ({"resize_mode": "crop", "roi": (0.5, 0.0, 0.5, 1.0)}, "0 <= left < right <= 1"),
-        ({"cameras": ("left",), "own": {"left.roi": (0.0, 0.0, 0.5, 1.0)}}, "camera 'left': roi needs mode crop"),
+        (
+            {"cameras": ("left",), "own": {"left.roi": (0.0, 0.0, 0.5, 1.0)}},
+            "camera 'left': roi needs mode crop",
+        ),
     ],
 )
 def test_values_that_do_not_go_together_are_refused(values: dict[str, Any], text: str) -> None:
@@ -185,24 +266,41 @@ def other_value(spec: Spec) -> Any:
         return ["other"] if isinstance(spec.default[0], str) else [0.0, 0.0, 0.5, 0.5]
     if isinstance(spec.default, bool):
         return not spec.default
-    return spec.choices[-1] if spec.choices else "other" if isinstance(spec.default, str) else spec.default + 1
+    return (
+        spec.choices[-1]
+        if spec.choices
+        else "other"
+        if isinstance(spec.default, str)
+        else spec.default + 1
+    )
 
 
-@pytest.mark.parametrize("spec", [spec for spec in SPECS if spec.fixed_because], ids=lambda spec: spec.name)
+@pytest.mark.parametrize(
+    "spec", [spec for spec in SPECS if spec.fixed_because], ids=lambda spec: spec.name
+)
 def test_what_is_fixed_while_configured_says_why_and_what_to_do(spec: Spec) -> None:
-    wanted = [Parameter("overlay_opacity", value=0.1), Parameter(spec.name, value=other_value(spec))]
+    wanted = [
+        Parameter("overlay_opacity", value=0.1),
+        Parameter(spec.name, value=other_value(spec)),
+    ]
     kept, answer = change(DEFAULTS, wanted, configured=True)
     assert not answer.successful
     assert kept is DEFAULTS
     when = "runs" if spec.fixed_for_good else "is configured"
-    assert answer.reason.startswith(f"parameter '{spec.name}' cannot change while the node {when}: ")
+    assert answer.reason.startswith(
+        f"parameter '{spec.name}' cannot change while the node {when}: "
+    )
     assert "restart the node" in answer.reason
     changed, answer = change(DEFAULTS, wanted, configured=False)
     assert answer.successful != spec.fixed_for_good
     assert (changed is DEFAULTS) == spec.fixed_for_good
 
 
-@pytest.mark.parametrize("spec", [spec for spec in SPECS if not spec.fixed_because and spec.name != "roi"], ids=lambda spec: spec.name)
+@pytest.mark.parametrize(
+    "spec",
+    [spec for spec in SPECS if not spec.fixed_because and spec.name != "roi"],
+    ids=lambda spec: spec.name,
+)
 def test_everything_else_changes_while_the_node_runs(spec: Spec) -> None:
     value = other_value(spec)
     value = 0.25 if spec.limits and spec.limits[1] <= 1 else value
@@ -215,13 +313,19 @@ def test_what_only_goes_together_is_changed_together() -> None:
     region = Parameter("roi", value=[0.0, 0.5, 1.0, 1.0])
     kept, answer = change(DEFAULTS, [region], configured=True)
     assert (kept, answer.reason) == (DEFAULTS, "roi needs mode crop, not letterbox")
-    changed, answer = change(DEFAULTS, [region, Parameter("resize_mode", value="crop")], configured=True)
+    changed, answer = change(
+        DEFAULTS, [region, Parameter("resize_mode", value="crop")], configured=True
+    )
     assert answer.successful
     assert changed.camera("").fit.roi == (0.0, 0.5, 1.0, 1.0)
 
 
 def test_setting_the_same_value_again_is_fine_and_a_wrong_one_is_not() -> None:
-    same = [Parameter("model", value="camseg-lite"), Parameter("cameras", value=[""]), Parameter("warm_up_sizes", value=["640x480"])]
+    same = [
+        Parameter("model", value="camseg-lite"),
+        Parameter("cameras", value=[""]),
+        Parameter("warm_up_sizes", value=["640x480"]),
+    ]
     assert change(DEFAULTS, same, configured=True) == (DEFAULTS, change(DEFAULTS, [], True)[1])
     kept, answer = change(DEFAULTS, [Parameter("overlay_opacity", value=2.0)], configured=True)
     assert kept is DEFAULTS
@@ -236,36 +340,68 @@ def test_a_value_that_does_not_suit_what_is_loaded_is_refused_with_its_reason() 
         if wanted.steps == 7:
             raise ConfigError("seven steps do not suit")
 
-    kept, answer = change(DEFAULTS, [Parameter("steps", value=7), Parameter("seed", value=3)], True, suits)
-    assert (kept is DEFAULTS, answer.successful, answer.reason) == (True, False, "seven steps do not suit")
+    kept, answer = change(
+        DEFAULTS, [Parameter("steps", value=7), Parameter("seed", value=3)], True, suits
+    )
+    assert (kept is DEFAULTS, answer.successful, answer.reason) == (
+        True,
+        False,
+        "seven steps do not suit",
+    )
     assert (asked[0].steps, asked[0].seed) == (7, 3)
     assert change(DEFAULTS, [Parameter("steps", value=8)], True, suits)[0].steps == 8
 
 
 def test_a_cameras_own_value_changes_by_its_own_name() -> None:
-    given = replace(DEFAULTS, cameras=("left", "right"), own={"left.frame_id": "l", "left.image_topic": "/l", "left.max_age_ms": 5.0})
-    changed, answer = change(given, [Parameter("left.frame_id", value="new"), Parameter("frame_id", value="rig")], configured=True)
+    given = replace(
+        DEFAULTS,
+        cameras=("left", "right"),
+        own={"left.frame_id": "l", "left.image_topic": "/l", "left.max_age_ms": 5.0},
+    )
+    changed, answer = change(
+        given,
+        [Parameter("left.frame_id", value="new"), Parameter("frame_id", value="rig")],
+        configured=True,
+    )
     assert answer.successful
     assert (changed.camera("left").frame_id, changed.camera("right").frame_id) == ("new", "rig")
     assert given.camera("left").frame_id == "l", "the values before are not touched"
     _, answer = change(given, [Parameter("left.image_topic", value="/other")], configured=True)
-    assert answer.reason.startswith("parameter 'left.image_topic' cannot change while the node is configured: ")
-    changed, answer = change(given, [Parameter("left.image_topic", value="/other")], configured=False)
+    assert answer.reason.startswith(
+        "parameter 'left.image_topic' cannot change while the node is configured: "
+    )
+    changed, answer = change(
+        given, [Parameter("left.image_topic", value="/other")], configured=False
+    )
     assert changed.camera("left").image_topic == "/other"
     _, answer = change(given, [Parameter("left.max_age_ms", value=-1.0)], configured=True)
-    assert answer.reason == "parameter 'left.max_age_ms' takes a number from 0.0 to 600000.0, got -1.0"
+    assert (
+        answer.reason == "parameter 'left.max_age_ms' takes a number from 0.0 to 600000.0, got -1.0"
+    )
 
 
 def test_other_parameters_are_left_to_others() -> None:
-    for name in ("use_sim_time", "qos_overrides./image.subscription.depth", "right.frame_id", "x.model"):
-        assert change(DEFAULTS, [Parameter(name, value=True)], configured=True) == (DEFAULTS, change(DEFAULTS, [], True)[1])
+    for name in (
+        "use_sim_time",
+        "qos_overrides./image.subscription.depth",
+        "right.frame_id",
+        "x.model",
+    ):
+        assert change(DEFAULTS, [Parameter(name, value=True)], configured=True) == (
+            DEFAULTS,
+            change(DEFAULTS, [], True)[1],
+        )
 
 
 @contextmanager
 def node_given(values: dict[str, Any]) -> Iterator[Node]:
     """A node that was given these values by the user."""
     overrides = [Parameter(name, value=value) for name, value in values.items()]
-    node = Node("declaring", parameter_overrides=overrides, automatically_declare_parameters_from_overrides=True)
+    node = Node(
+        "declaring",
+        parameter_overrides=overrides,
+        automatically_declare_parameters_from_overrides=True,
+    )
     yield node
     node.destroy_node()
 
@@ -273,8 +409,12 @@ def node_given(values: dict[str, Any]) -> Iterator[Node]:
 def test_without_anything_given_all_have_their_defaults(ros: None) -> None:
     with node_given({}) as node:
         assert declare(node) == (DEFAULTS, [])
-        assert {name: node.get_parameter(name).value for name in BY_NAME} == {spec.name: spec.ros_default for spec in SPECS}
-        assert node.describe_parameter("roi").additional_constraints.startswith("takes a list of 4 numbers from 0.0 to 1.0; may change")
+        assert {name: node.get_parameter(name).value for name in BY_NAME} == {
+            spec.name: spec.ros_default for spec in SPECS
+        }
+        assert node.describe_parameter("roi").additional_constraints.startswith(
+            "takes a list of 4 numbers from 0.0 to 1.0; may change"
+        )
 
 
 def test_what_was_given_is_taken_in_the_declared_type(ros: None) -> None:
@@ -289,18 +429,36 @@ def test_what_was_given_is_taken_in_the_declared_type(ros: None) -> None:
     with node_given(values) as node:
         given, warnings = declare(node)
         assert warnings == []
-        assert (given.threads, given.overlay_opacity, given.cameras, given.autostart) == (3, 1.0, ("left",), False)
+        assert (given.threads, given.overlay_opacity, given.cameras, given.autostart) == (
+            3,
+            1.0,
+            ("left",),
+            False,
+        )
         assert given.roi == given.camera("left").roi == (0.0, 0.0, 1.0, 1.0)
         assert list(node.get_parameter("roi").value) == [0.0, 0.0, 1.0, 1.0]
-        assert node.get_parameter("left.roi").type_ == node.get_parameter("roi").type_ == Parameter.Type.DOUBLE_ARRAY
+        assert (
+            node.get_parameter("left.roi").type_
+            == node.get_parameter("roi").type_
+            == Parameter.Type.DOUBLE_ARRAY
+        )
         assert node.get_parameter("overlay_opacity").type_ == Parameter.Type.DOUBLE
 
 
 def test_a_wrong_value_is_told_by_the_name_that_was_given(ros: None) -> None:
-    with node_given({"cameras": ["left"], "left.image_transport": "theora"}) as node, pytest.raises(ConfigError) as caught:
+    with (
+        node_given({"cameras": ["left"], "left.image_transport": "theora"}) as node,
+        pytest.raises(ConfigError) as caught,
+    ):
         declare(node)
-    assert str(caught.value) == "parameter 'left.image_transport' takes one of raw, compressed, got 'theora'"
-    with node_given({"cameras": ["left", "left"]}) as node, pytest.raises(ConfigError, match="'left', which is there twice"):
+    assert (
+        str(caught.value)
+        == "parameter 'left.image_transport' takes one of raw, compressed, got 'theora'"
+    )
+    with (
+        node_given({"cameras": ["left", "left"]}) as node,
+        pytest.raises(ConfigError, match="'left', which is there twice"),
+    ):
         declare(node)
 
 
@@ -314,7 +472,9 @@ def test_a_wrong_value_is_told_by_the_name_that_was_given(ros: None) -> None:
         ("zzz", "known are model, provider, "),
     ],
 )
-def test_an_unknown_name_is_ignored_with_what_was_perhaps_meant(ros: None, name: str, remedy: str) -> None:
+def test_an_unknown_name_is_ignored_with_what_was_perhaps_meant(
+    ros: None, name: str, remedy: str
+) -> None:
     with node_given({"cameras": ["left"], name: "x", "use_sim_time": False}) as node:
         _, (warning,) = declare(node)
         assert warning.startswith(f"unknown parameter '{name}' is ignored; {remedy}")
@@ -322,5 +482,8 @@ def test_an_unknown_name_is_ignored_with_what_was_perhaps_meant(ros: None, name:
 
 
 def test_the_file_is_where_the_launch_file_looks() -> None:
-    assert share_file("launch/segment.launch.py").parents[1] == share_file("config/segment.param.yaml").parents[1]
+    assert (
+        share_file("launch/segment.launch.py").parents[1]
+        == share_file("config/segment.param.yaml").parents[1]
+    )
     assert isinstance(share_file("config/fastdds.xml"), Path)

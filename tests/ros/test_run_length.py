@@ -35,7 +35,9 @@ def masks() -> dict[str, np.ndarray]:
     }
     for _ in range(20):
         height, width, classes = (int(n) for n in random.integers((1, 1, 1), (25, 70, 257)))
-        found[f"random {height}x{width}, {classes} ids"] = random.integers(0, classes, (height, width)).astype(np.uint8)
+        found[f"random {height}x{width}, {classes} ids"] = random.integers(
+            0, classes, (height, width)
+        ).astype(np.uint8)
     return found
 
 
@@ -62,7 +64,13 @@ def test_a_run_may_be_longer_than_three_bytes_can_count() -> None:
 def test_the_message_says_mono8_with_the_masks_own_size() -> None:
     mask = np.repeat(np.arange(6, dtype=np.uint8), 8).reshape(6, 8)
     message = run_length_message(mask, header(4))
-    assert (message.height, message.width, message.step, message.encoding, message.is_bigendian) == (6, 8, 8, "mono8", 0)
+    assert (
+        message.height,
+        message.width,
+        message.step,
+        message.encoding,
+        message.is_bigendian,
+    ) == (6, 8, 8, "mono8", 0)
     assert message.header == header(4)
     assert len(message.data) == 6 * 5
     assert np.array_equal(decode(message.data, message.height, message.width), mask)
@@ -87,7 +95,9 @@ def runs(*pairs: tuple[int, int]) -> bytes:
         (runs((1, 2**31 - 1)), 1, 2**31 - 1, "over the limit of 100000000 pixels"),
     ],
 )
-def test_runs_that_do_not_make_the_mask_are_refused(data: bytes, height: int, width: int, text: str) -> None:
+def test_runs_that_do_not_make_the_mask_are_refused(
+    data: bytes, height: int, width: int, text: str
+) -> None:
     with pytest.raises(ImageError, match=text):
         decode(data, height, width)
 

@@ -14,21 +14,28 @@ from camseg_ros.image_messages import image_message
 TRAIN_IDS = {*range(19), UNLABELLED}
 
 
-def test_a_frame_comes_back_as_a_mask_with_its_own_stamp_frame_and_size(start_bench: StartBench) -> None:
+def test_a_frame_comes_back_as_a_mask_with_its_own_stamp_frame_and_size(
+    start_bench: StartBench,
+) -> None:
     bench = start_bench()
     frame = rgb_image(picture(98, 61), number=7)
     (mask,) = bench.ask(frame)
     assert mask.header == frame.header
     assert (mask.width, mask.height, mask.step, mask.encoding) == (98, 61, 98, "mono8")
     assert set(np.unique(pixels_of(mask))) <= TRAIN_IDS
-    assert np.array_equal(pixels_of(mask), Segmenter.from_pretrained().segment(picture(98, 61)).mask)
+    assert np.array_equal(
+        pixels_of(mask), Segmenter.from_pretrained().segment(picture(98, 61)).mask
+    )
 
 
 def test_colour_and_overlay_match_the_mask(start_bench: StartBench) -> None:
     bench = start_bench("overlay_opacity:=0.3", topics=("mask", "color", "overlay"))
     rgb = picture(64, 48, seed=3)
     (mask,) = bench.ask(rgb_image(rgb, number=2))
-    for topic, expected in (("color", colorize(pixels_of(mask))), ("overlay", overlay(rgb, pixels_of(mask), 0.3))):
+    for topic, expected in (
+        ("color", colorize(pixels_of(mask))),
+        ("overlay", overlay(rgb, pixels_of(mask), 0.3)),
+    ):
         (message,) = bench.answers[topic]
         assert (message.header, message.encoding) == (mask.header, "rgb8")
         assert np.array_equal(pixels_of(message), expected), topic
@@ -40,11 +47,18 @@ def jpeg(frame_id: str) -> CompressedImage:
 
 
 def test_compressed_transport_listens_beside_the_raw_topic(start_bench: StartBench) -> None:
-    bench = start_bench("image_transport:=compressed", image_type=CompressedImage, image_topic="/image/compressed", warm_up=jpeg)
+    bench = start_bench(
+        "image_transport:=compressed",
+        image_type=CompressedImage,
+        image_topic="/image/compressed",
+        warm_up=jpeg,
+    )
     (mask,) = bench.ask(jpeg("rear_camera"))
     assert mask.header == header(4, "rear_camera")
     assert (mask.width, mask.height) == (64, 48)
-    decoded = cv2.cvtColor(cv2.imdecode(np.frombuffer(jpeg("").data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    decoded = cv2.cvtColor(
+        cv2.imdecode(np.frombuffer(jpeg("").data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB
+    )
     assert np.array_equal(pixels_of(mask), Segmenter.from_pretrained().segment(decoded).mask)
 
 
@@ -54,7 +68,9 @@ def test_the_way_a_picture_is_packed_does_not_change_its_mask(start_bench: Start
     swapped = image_message(rgb[..., ::-1].copy(), "rgb8", header(1))
     swapped.encoding = "bgr8"
     padded = Image(header=header(2), height=40, width=50, encoding="rgb8", step=50 * 3 + 17)
-    padded.data.frombytes(np.pad(rgb.reshape(40, -1), ((0, 0), (0, 17)), constant_values=0xA5).tobytes())
+    padded.data.frombytes(
+        np.pad(rgb.reshape(40, -1), ((0, 0), (0, 17)), constant_values=0xA5).tobytes()
+    )
     plain, *others = (pixels_of(mask) for mask in bench.ask(rgb_image(rgb), swapped, padded))
     assert all(np.array_equal(plain, other) for other in others)
 
@@ -73,11 +89,29 @@ def test_both_sides_may_be_reliable(start_bench: StartBench) -> None:
 
 
 def test_topics_follow_namespace_and_remapping(start_node, driver, tmp_path) -> None:
-    start_node("--ros-args", "-r", "__ns:=/front", "-r", "image:=/camera/image_raw", "-p", "image_transport:=compressed")
+    start_node(
+        "--ros-args",
+        "-r",
+        "__ns:=/front",
+        "-r",
+        "image:=/camera/image_raw",
+        "-p",
+        "image_transport:=compressed",
+    )
     node = driver.node
-    wanted = {"/front/segmentation/mask", "/front/segmentation/color", "/front/segmentation/overlay", "/diagnostics"}
-    driver.wait(lambda: all(node.count_publishers(topic) for topic in wanted), f"publishers of {wanted}")
-    driver.wait(lambda: node.count_subscribers("/camera/image_raw/compressed"), "a subscription to the remapped topic")
+    wanted = {
+        "/front/segmentation/mask",
+        "/front/segmentation/color",
+        "/front/segmentation/overlay",
+        "/diagnostics",
+    }
+    driver.wait(
+        lambda: all(node.count_publishers(topic) for topic in wanted), f"publishers of {wanted}"
+    )
+    driver.wait(
+        lambda: node.count_subscribers("/camera/image_raw/compressed"),
+        "a subscription to the remapped topic",
+    )
 
 
 @pytest.mark.slow
@@ -85,7 +119,9 @@ def test_large_best_effort_frames_all_come_back(start_bench: StartBench) -> None
     bench = start_bench()
     frames = [rgb_image(picture(1920, 1080, seed), number=seed) for seed in range(4)]
     masks = bench.ask(*(frames[number % 4] for number in range(20)))
-    assert [mask.header.stamp for mask in masks] == [frames[number % 4].header.stamp for number in range(20)]
+    assert [mask.header.stamp for mask in masks] == [
+        frames[number % 4].header.stamp for number in range(20)
+    ]
     assert all((mask.width, mask.height) == (1920, 1080) for mask in masks)
     _, values = bench.status(lambda values: int(values["frames published"]) >= 20, "the counts")
     assert values["frames rejected"] == values["publish failures"] == "0"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from camseg_core.errors import ConfigError
-from camseg_ros.share import share_file
+from camseg_ros.middleware import share_file
 
 
 def test_a_sourced_workspace_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,7 +28,9 @@ def test_then_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert share_file("config/fastdds.xml") == wanted
 
 
-def test_a_file_that_is_nowhere_is_told_with_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_nowhere_is_told_with_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     with pytest.raises(ConfigError) as caught:

@@ -16,30 +16,55 @@ CAMERAS = 2
 @pytest.mark.slow
 def test_a_short_soak_loses_track_of_nothing() -> None:
     """Memory still settles in so short a run, and so may grow by more than in the long one."""
-    options = ["--minutes", "0.5", "--cameras", str(CAMERAS), "--growth-limit", "0.1", "--latency-tolerance", "inf", "--json"]
-    run = subprocess.run([sys.executable, soak.__file__, *options], capture_output=True, text=True, timeout=200)
+    options = [
+        "--minutes",
+        "0.5",
+        "--cameras",
+        str(CAMERAS),
+        "--growth-limit",
+        "0.1",
+        "--latency-tolerance",
+        "inf",
+        "--json",
+    ]
+    run = subprocess.run(
+        [sys.executable, soak.__file__, *options], capture_output=True, text=True, timeout=200
+    )
     assert run.returncode == 0, run.stdout + run.stderr
     found = json.loads(run.stdout.splitlines()[-1])
-    assert {found[name] for name in ("exceptions", "duplicates", "out_of_order", "unmatched")} == {0}, found
+    assert {found[name] for name in ("exceptions", "duplicates", "out_of_order", "unmatched")} == {
+        0
+    }, found
     assert found["rss_growth"] < 0.1, found
     assert len(found["cameras"]) == CAMERAS
     assert all(counts["answered"] > 0 for counts in found["cameras"].values()), found
 
 
 def soaked(
-    latency_ms: float = 50, last_latency_ms: float = 50, last_mb: float = 400, counts: Mapping[str, int] | None = None, tracebacks: int = 0
+    latency_ms: float = 50,
+    last_latency_ms: float = 50,
+    last_mb: float = 400,
+    counts: Mapping[str, int] | None = None,
+    tracebacks: int = 0,
 ) -> soak.Soaked:
     """Two minutes of a camera that is answered every second, from second 1000 on; memory and latency change for the last half."""
     ledger = FrameLedger("camera")
     for second in range(120):
         ledger.send(second, 1000 + second)
-        ledger.answer(second, "camera", 1000 + second + (latency_ms if second < 60 else last_latency_ms) / 1e3)
+        ledger.answer(
+            second, "camera", 1000 + second + (latency_ms if second < 60 else last_latency_ms) / 1e3
+        )
     memory = [(float(second), 400 if second < 60 else last_mb) for second in range(120)]
-    return soak.Soaked(1000.0, 120.0, {"": ledger}, memory, {"/segmentation": counts or {}}, tracebacks)
+    return soak.Soaked(
+        1000.0, 120.0, {"": ledger}, memory, {"/segmentation": counts or {}}, tracebacks
+    )
 
 
 def failures(found: Mapping[str, Any]) -> list[str]:
-    return [line.split()[0] for line in soak.failures(found, soak.Limits(growth=0.02, latency_change=0.1))]
+    return [
+        line.split()[0]
+        for line in soak.failures(found, soak.Limits(growth=0.02, latency_change=0.1))
+    ]
 
 
 def test_a_steady_run_holds_every_limit() -> None:
@@ -61,7 +86,16 @@ def test_a_changed_latency_fails(last_ms: float) -> None:
 
 
 def test_tracebacks_and_failed_inference_are_exceptions() -> None:
-    found = soak.figures(soaked(counts={"rejected: inference failed": 1, "rejected: inference hung": 1, "rejected: size": 5}, tracebacks=1))
+    found = soak.figures(
+        soaked(
+            counts={
+                "rejected: inference failed": 1,
+                "rejected: inference hung": 1,
+                "rejected: size": 5,
+            },
+            tracebacks=1,
+        )
+    )
     assert found["exceptions"] == 3
     assert failures(found) == ["exceptions"]
 
@@ -70,7 +104,14 @@ def test_wrong_answers_and_a_silent_camera_fail() -> None:
     run = soaked()
     run.ledgers[""].answer(119, "camera", 2000)
     run.ledgers[""].answer(1_000_000, "camera", 2000)
-    silent = soak.Soaked(run.began, run.seconds, {**run.ledgers, "right": FrameLedger("right")}, run.memory, run.counts, 0)
+    silent = soak.Soaked(
+        run.began,
+        run.seconds,
+        {**run.ledgers, "right": FrameLedger("right")},
+        run.memory,
+        run.counts,
+        0,
+    )
     assert failures(soak.figures(silent)) == ["duplicates", "unmatched", "right"]
 
 

@@ -15,8 +15,20 @@ class Clock:
 
 def test_nothing_happened_yet() -> None:
     snapshot = StreamStatistics(Clock()).snapshot()
-    assert (snapshot.received, snapshot.published, snapshot.dropped, snapshot.publish_failures) == (0, 0, {}, 0)
-    assert snapshot.latency_ms is snapshot.image_size is snapshot.input_age is snapshot.output_age is snapshot.error_age is None
+    assert (snapshot.received, snapshot.published, snapshot.dropped, snapshot.publish_failures) == (
+        0,
+        0,
+        {},
+        0,
+    )
+    assert (
+        snapshot.latency_ms
+        is snapshot.image_size
+        is snapshot.input_age
+        is snapshot.output_age
+        is snapshot.error_age
+        is None
+    )
     assert snapshot.rate_in == snapshot.rate_out == 0.0
 
 
@@ -27,11 +39,17 @@ def test_rates_latencies_and_stages_of_the_last_seconds() -> None:
         clock.now = 100.0 + number * 0.1
         statistics.frame_received()
         if number % 2 == 0:
-            statistics.frame_published(float(number), {"wait": 1.0, "decode": number * 2.0}, (480, 360))
+            statistics.frame_published(
+                float(number), {"wait": 1.0, "decode": number * 2.0}, (480, 360)
+            )
         else:
             statistics.frame_dropped(REPLACED if number % 4 == 1 else TOO_OLD)
     snapshot = statistics.snapshot()
-    assert (snapshot.received, snapshot.published, snapshot.dropped) == (41, 21, {REPLACED: 10, TOO_OLD: 10})
+    assert (snapshot.received, snapshot.published, snapshot.dropped) == (
+        41,
+        21,
+        {REPLACED: 10, TOO_OLD: 10},
+    )
     assert snapshot.rate_in == pytest.approx(10.0)
     assert snapshot.rate_out == pytest.approx(5.0)
     assert snapshot.latency_ms == (20.0, 38.0)
@@ -76,7 +94,10 @@ def test_errors_are_counted_by_reason_and_the_last_one_kept() -> None:
     assert snapshot.rejected == {"step": 2, "size": 1}
     assert (snapshot.last_error, snapshot.error_age) == ("third", 3.0)
     statistics.publish_failed("fourth")
-    assert (statistics.snapshot().publish_failures, statistics.snapshot().last_error) == (1, "fourth")
+    assert (statistics.snapshot().publish_failures, statistics.snapshot().last_error) == (
+        1,
+        "fourth",
+    )
 
 
 def test_a_flood_does_not_fill_the_memory() -> None:

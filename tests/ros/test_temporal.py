@@ -4,7 +4,7 @@ import numpy as np
 from ros_harness import StartBench, header, pixels_of
 from sensor_msgs.msg import Image
 
-from camseg_core.data.synthetic import SyntheticDrive
+from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.runtime import Segmenter, Stream
 from camseg_ros.image_messages import image_message
 
@@ -18,17 +18,26 @@ def frame(index: int, seconds: float) -> Image:
     return message
 
 
-def test_frames_are_steadied_by_those_before_and_a_gap_begins_afresh(start_bench: StartBench) -> None:
+def test_frames_are_steadied_by_those_before_and_a_gap_begins_afresh(
+    start_bench: StartBench,
+) -> None:
     bench = start_bench("temporal_carry:=0.7", "temporal_max_gap:=0.5")
     times = [5000.0, 5000.1, 5000.2, 5009.0]
-    masks = [pixels_of(mask) for mask in bench.ask(*(frame(index, at) for index, at in enumerate(times)))]
+    masks = [
+        pixels_of(mask) for mask in bench.ask(*(frame(index, at) for index, at in enumerate(times)))
+    ]
     segmenter, stream = Segmenter.from_pretrained(streams=True), Stream(0.7, 0.5)
-    expected = [segmenter.segment_batch([rgb], streams=[stream], times=[at])[0].mask for rgb, at in zip(FRAMES, times, strict=True)]
+    expected = [
+        segmenter.segment_batch([rgb], streams=[stream], times=[at])[0].mask
+        for rgb, at in zip(FRAMES, times, strict=True)
+    ]
     alone = [segmenter.segment(rgb).mask for rgb in FRAMES]
     for mask, steadied in zip(masks, expected, strict=True):
         assert np.array_equal(mask, steadied)
     assert np.array_equal(masks[3], alone[3])
-    assert any((mask != single).any() for mask, single in zip(masks[1:3], alone[1:3], strict=True)), "nothing was carried over"
+    assert any(
+        (mask != single).any() for mask, single in zip(masks[1:3], alone[1:3], strict=True)
+    ), "nothing was carried over"
 
 
 def test_stability_can_be_turned_off_while_the_node_runs(start_bench: StartBench) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from camseg_ros import throttled_log
-from camseg_ros.throttled_log import PERIOD_S, ThrottledLog
+from camseg_ros import process as throttled_log
+from camseg_ros.process import PERIOD_S, ThrottledLog
 
 
 class Logger:

@@ -36,7 +36,7 @@ from camseg_core.runtime.framing import Fit
 from camseg_core.runtime.overlay import colorize, overlay
 from camseg_core.weights import checkpoint_folder
 from camseg_ros.camera_info import scaled
-from camseg_ros.label_table import LATCHED
+from camseg_ros.label_topics import LATCHED
 from camseg_ros.run_length import decode
 
 Pixels = npt.NDArray[np.uint8]
@@ -63,12 +63,22 @@ def file_of(message: CompressedImage) -> Pixels:
 def test_the_compressed_topics_hold_the_raw_ones(start_bench: StartBench) -> None:
     raw = ("mask", "confidence", "color", "overlay")
     bench = start_bench(topics=raw)
-    heard = {topic: bench.driver.listen(CompressedImage, f"/segmentation/{topic}/compressed") for topic in raw}
+    heard = {
+        topic: bench.driver.listen(CompressedImage, f"/segmentation/{topic}/compressed")
+        for topic in raw
+    }
     found: dict[str, CompressedImage] = {}
 
     def all_found() -> bool:
         bench.ask(rgb_image(WIDE, 4))
-        found.update({topic: each for topic, messages in heard.items() for each in messages if each.header == header(4)})
+        found.update(
+            {
+                topic: each
+                for topic, messages in heard.items()
+                for each in messages
+                if each.header == header(4)
+            }
+        )
         return len(found) == len(raw)
 
     bench.driver.wait(all_found, "every compressed topic")
@@ -78,13 +88,21 @@ def test_the_compressed_topics_hold_the_raw_ones(start_bench: StartBench) -> Non
             assert message.format == "rgb8; jpeg compressed bgr8"
             assert np.abs(file_of(message).astype(float) - pixels).mean() < 6
         else:
-            assert message.format.startswith("rgb8; png compressed bgr8" if topic == "color" else "mono8; png compressed ")
+            assert message.format.startswith(
+                "rgb8; png compressed bgr8" if topic == "color" else "mono8; png compressed "
+            )
             assert np.array_equal(file_of(message), pixels), topic
 
 
 def calibration(width: int, height: int) -> CameraInfo:
     """A camera's calibration, of its own frame and time."""
-    info = CameraInfo(header=header(0, "sensor"), width=width, height=height, distortion_model="plumb_bob", d=[0.1, 0.0, 0.0, 0.0, 0.0])
+    info = CameraInfo(
+        header=header(0, "sensor"),
+        width=width,
+        height=height,
+        distortion_model="plumb_bob",
+        d=[0.1, 0.0, 0.0, 0.0, 0.0],
+    )
     info.k = [700.0, 0.0, width / 2, 0.0, 710.0, height / 2, 0.0, 0.0, 1.0]
     info.p = [700.0, 0.0, width / 2, 0.0, 0.0, 710.0, height / 2, 0.0, 0.0, 0.0, 1.0, 0.0]
     return info
@@ -118,7 +136,9 @@ def with_calibration(bench: Bench, info: CameraInfo, rgb: Pixels) -> tuple[Image
     ],
     ids=["camera", "network", "stretch", "crop", "crop in the camera's picture"],
 )
-def test_the_calibration_is_that_of_the_mask(start_bench: StartBench, parameters: tuple[str, ...], fit: Fit) -> None:
+def test_the_calibration_is_that_of_the_mask(
+    start_bench: StartBench, parameters: tuple[str, ...], fit: Fit
+) -> None:
     bench = start_bench(*parameters)
     info = calibration(900, 300)
     mask, found = with_calibration(bench, info, WIDE)
@@ -127,7 +147,9 @@ def test_the_calibration_is_that_of_the_mask(start_bench: StartBench, parameters
     result = MODEL.segment(WIDE, fit)
     assert np.array_equal(pixels_of(mask), result.mask)
     view = result.view
-    assert found == scaled(info, header(8), view.left, view.top, view.scale_x, view.scale_y, mask.width, mask.height)
+    assert found == scaled(
+        info, header(8), view.left, view.top, view.scale_x, view.scale_y, mask.width, mask.height
+    )
     assert (list(found.k) == list(info.k)) == (fit.output == "camera")
 
 
@@ -135,7 +157,10 @@ def test_a_calibration_of_another_size_is_not_passed_on_and_told(start_bench: St
     bench = start_bench("latency_budget_ms:=600000.0", "diagnostics_period:=0.2")
     with_calibration(bench, calibration(900, 300), WIDE)
     infos = bench.driver.listen(CameraInfo, "/segmentation/camera_info")
-    bench.driver.wait(lambda: bench.ask(rgb_image(WIDE)) and infos, "the calibration, so that the next would be heard")
+    bench.driver.wait(
+        lambda: bench.ask(rgb_image(WIDE)) and infos,
+        "the calibration, so that the next would be heard",
+    )
     (mask,) = bench.ask(rgb_image(picture(64, 48), 9))
     status, values = bench.status(lambda values: "64x48" in values["calibration"], "the reason")
     reason = "it is for images of 900x300 pixels, the image has 64x48"
@@ -143,14 +168,19 @@ def test_a_calibration_of_another_size_is_not_passed_on_and_told(start_bench: St
     assert mask.header not in [info.header for info in infos]
     bench.ask(rgb_image(WIDE, 10))
     bench.driver.wait(lambda: infos[-1].header == header(10), "the calibration that fits again")
-    bench.status(lambda values: values["calibration"] == "from /camera_info, if it comes", "the end of the trouble")
+    bench.status(
+        lambda values: values["calibration"] == "from /camera_info, if it comes",
+        "the end of the trouble",
+    )
 
 
 def classes_of(message: String) -> dict[str, int]:
     return {entry["name"]: entry["id"] for entry in json.loads(message.data)["classes"]}
 
 
-def test_the_label_table_reaches_who_comes_late_and_follows_groups_and_enabled_classes(start_bench: StartBench) -> None:
+def test_the_label_table_reaches_who_comes_late_and_follows_groups_and_enabled_classes(
+    start_bench: StartBench,
+) -> None:
     bench = start_bench(topics=("mask", "color", "overlay"))
     tables = bench.driver.listen(String, "/segmentation/labels", LATCHED)
     bench.driver.wait(lambda: tables, "the table")
@@ -174,14 +204,21 @@ def test_the_label_table_reaches_who_comes_late_and_follows_groups_and_enabled_c
         assert classes_of(tables[-1]) == {label.name: label.id for label in expected.labels}
         (mask,) = bench.ask(rgb_image(WIDE, number))
         assert np.array_equal(pixels_of(mask), expected.apply(ids))
-        assert np.array_equal(pixels_of(bench.answers["color"][-1]), colorize(pixels_of(mask), expected.colors))
-        assert np.array_equal(pixels_of(bench.answers["overlay"][-1]), overlay(WIDE, pixels_of(mask), 0.5, expected.colors))
+        assert np.array_equal(
+            pixels_of(bench.answers["color"][-1]), colorize(pixels_of(mask), expected.colors)
+        )
+        assert np.array_equal(
+            pixels_of(bench.answers["overlay"][-1]),
+            overlay(WIDE, pixels_of(mask), 0.5, expected.colors),
+        )
     late = bench.driver.listen(String, "/segmentation/labels", LATCHED)
     bench.driver.wait(lambda: late, "the table for who comes late")
     assert late == tables[-1:]
 
 
-def test_classes_that_the_model_does_not_have_are_refused_and_the_old_ones_stay(start_bench: StartBench) -> None:
+def test_classes_that_the_model_does_not_have_are_refused_and_the_old_ones_stay(
+    start_bench: StartBench,
+) -> None:
     bench = start_bench("enabled_classes:=[road]")
     assert "did you mean 'road'?" in set_parameters(bench, {"enabled_classes": ["raod"]})
     assert "is not NAME = CLASS" in set_parameters(bench, {"class_groups": ["x"]})
@@ -193,7 +230,13 @@ def test_the_run_length_mask_is_the_mask(start_bench: StartBench) -> None:
     bench = start_bench("run_length_mask:=true", topics=("mask", "mask_rle"))
     (mask,) = bench.ask(rgb_image(WIDE, 6))
     (runs,) = bench.answers["mask_rle"]
-    assert (runs.header, runs.encoding, runs.width, runs.height, runs.step) == (mask.header, "mono8", 900, 300, 900)
+    assert (runs.header, runs.encoding, runs.width, runs.height, runs.step) == (
+        mask.header,
+        "mono8",
+        900,
+        300,
+        900,
+    )
     assert len(runs.data) < len(mask.data)
     assert np.array_equal(decode(runs.data, runs.height, runs.width), pixels_of(mask))
 
@@ -212,12 +255,22 @@ def test_the_times_of_each_frame_are_there_for_who_listens(start_bench: StartBen
     frame = rgb_image(picture(64, 48))
     frame.header.stamp = now
     bench.driver.wait(lambda: bench.ask(frame) and all(times.values()), "both times")
-    processing, latency = times["processing_time_ms"][-1].data, times["pipeline_latency_ms"][-1].data
+    processing, latency = (
+        times["processing_time_ms"][-1].data,
+        times["pipeline_latency_ms"][-1].data,
+    )
     assert 0 < processing < latency, "the latency counts from the stamp, and thus from before"
     frame.header.stamp.sec = frame.header.stamp.nanosec = 0
     before = {name: len(values) for name, values in times.items()}
-    bench.driver.wait(lambda: bench.ask(frame) and len(times["processing_time_ms"]) > before["processing_time_ms"] + 1, "two more times")
-    assert len(times["pipeline_latency_ms"]) <= before["pipeline_latency_ms"] + 1, "frames without a stamp have no latency"
+    bench.driver.wait(
+        lambda: (
+            bench.ask(frame) and len(times["processing_time_ms"]) > before["processing_time_ms"] + 1
+        ),
+        "two more times",
+    )
+    assert len(times["pipeline_latency_ms"]) <= before["pipeline_latency_ms"] + 1, (
+        "frames without a stamp have no latency"
+    )
 
 
 def test_the_output_may_be_best_effort(start_node: StartNode, driver: Driver) -> None:
@@ -232,22 +285,59 @@ def test_the_output_may_be_best_effort(start_node: StartNode, driver: Driver) ->
     assert labels.qos_profile.reliability == ReliabilityPolicy.RELIABLE
 
 
-def test_a_listener_whose_qos_can_never_match_is_told(start_node: StartNode, driver: Driver) -> None:
-    node = start_node("--ros-args", "-p", "output_reliability:=best_effort", "-p", "silent_after:=3600.0")
+def test_a_listener_whose_qos_can_never_match_is_told(
+    start_node: StartNode, driver: Driver
+) -> None:
+    node = start_node(
+        "--ros-args", "-p", "output_reliability:=best_effort", "-p", "silent_after:=3600.0"
+    )
     bench = Bench(driver, node, ("mask",), Image, "/image", BEST_EFFORT)
-    status, _ = bench.status(lambda values: "/test_driver" in values["listeners to the mask that do not match"], "the warning")
-    assert "/test_driver subscribes to /segmentation/mask but asks for reliability reliable" in status.message
+    status, _ = bench.status(
+        lambda values: "/test_driver" in values["listeners to the mask that do not match"],
+        "the warning",
+    )
+    assert (
+        "/test_driver subscribes to /segmentation/mask but asks for reliability reliable"
+        in status.message
+    )
 
 
 def test_every_topic_follows_namespace_and_remapping(start_node: StartNode, driver: Driver) -> None:
-    remapped = ["image:=/camera/image_raw", "segmentation/mask:=/perception/mask", "__ns:=/front", "__node:=seg"]
-    start_node("--ros-args", *(part for rule in remapped for part in ("-r", rule)), "-p", "run_length_mask:=true")
-    names = [f"{name}{kind}" for name in ("confidence", "color", "overlay") for kind in ("", "/compressed")]
-    wanted = {f"/front/segmentation/{name}" for name in (*names, "mask/compressed", "camera_info", "labels", "mask_rle")}
-    wanted |= {"/perception/mask", "/front/seg/debug/processing_time_ms", "/front/seg/debug/pipeline_latency_ms", "/diagnostics"}
-    driver.wait(lambda: all(driver.node.count_publishers(topic) for topic in wanted), f"publishers of {wanted}")
+    remapped = [
+        "image:=/camera/image_raw",
+        "segmentation/mask:=/perception/mask",
+        "__ns:=/front",
+        "__node:=seg",
+    ]
+    start_node(
+        "--ros-args",
+        *(part for rule in remapped for part in ("-r", rule)),
+        "-p",
+        "run_length_mask:=true",
+    )
+    names = [
+        f"{name}{kind}"
+        for name in ("confidence", "color", "overlay")
+        for kind in ("", "/compressed")
+    ]
+    wanted = {
+        f"/front/segmentation/{name}"
+        for name in (*names, "mask/compressed", "camera_info", "labels", "mask_rle")
+    }
+    wanted |= {
+        "/perception/mask",
+        "/front/seg/debug/processing_time_ms",
+        "/front/seg/debug/pipeline_latency_ms",
+        "/diagnostics",
+    }
+    driver.wait(
+        lambda: all(driver.node.count_publishers(topic) for topic in wanted),
+        f"publishers of {wanted}",
+    )
     inputs = ("/camera/image_raw", "/camera/camera_info")
-    driver.wait(lambda: all(driver.node.count_subscribers(topic) for topic in inputs), "the remapped inputs")
+    driver.wait(
+        lambda: all(driver.node.count_subscribers(topic) for topic in inputs), "the remapped inputs"
+    )
     client = driver.node.create_client(SetBool, "/front/seg/enable")
     driver.wait(client.service_is_ready, "the service")
 
@@ -263,16 +353,31 @@ def test_every_topic_follows_namespace_and_remapping(start_node: StartNode, driv
     ],
     ids=lambda change: next(iter(change.values())),
 )
-def test_another_sampling_at_run_time_gives_the_masks_of_a_model_loaded_so(start_bench: StartBench, change: dict[str, Any]) -> None:
+def test_another_sampling_at_run_time_gives_the_masks_of_a_model_loaded_so(
+    start_bench: StartBench, change: dict[str, Any]
+) -> None:
     bench = start_bench()
     (before,) = bench.ask(rgb_image(WIDE, 1))
     assert set_parameters(bench, change) == ""
     (mask,) = bench.ask(rgb_image(WIDE, 2))
     assert np.array_equal(pixels_of(mask), Segmenter.from_pretrained(**change).segment(WIDE).mask)
-    _, values = bench.status(lambda values: values["state"] == "active", "the model's entry", part="model")
+    _, values = bench.status(
+        lambda values: values["state"] == "active", "the model's entry", part="model"
+    )
     steps = change.get("steps", 1)
-    assert values["sampler"] == f"{change.get('sampler', 'one_step')}, {steps} step{'s' * (steps != 1)}"
-    back = {"sampler": "one_step", "steps": 1, "eta": 0.0, "seed": 0, "temperature": -1.0, "samples": 1, "passes": 1}
+    assert (
+        values["sampler"]
+        == f"{change.get('sampler', 'one_step')}, {steps} step{'s' * (steps != 1)}"
+    )
+    back = {
+        "sampler": "one_step",
+        "steps": 1,
+        "eta": 0.0,
+        "seed": 0,
+        "temperature": -1.0,
+        "samples": 1,
+        "passes": 1,
+    }
     assert set_parameters(bench, back) == ""
     (after,) = bench.ask(rgb_image(WIDE, 3))
     assert after.data == before.data
@@ -287,7 +392,9 @@ def changed_model(folder: Path, change: Callable[[dict[str, Any]], None]) -> Pat
     return folder
 
 
-def test_a_sampling_that_does_not_suit_the_model_is_refused_and_the_old_one_stays(start_bench: StartBench, tmp_path: Path) -> None:
+def test_a_sampling_that_does_not_suit_the_model_is_refused_and_the_old_one_stays(
+    start_bench: StartBench, tmp_path: Path
+) -> None:
     model = changed_model(tmp_path / "model", lambda config: config.update(noise_steps=50))
     bench = start_bench(f"model:={model}", "sampler:=ddim", "steps:=2")
     (before,) = bench.ask(rgb_image(WIDE, 1))

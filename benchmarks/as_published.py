@@ -1,0 +1,65 @@
+"""Inference as published (arXiv 2503.15617), step for step: the baseline that the project's own settings are timed and checked against.
+
+What it spends and `CamSeg.segment` does not: the diffusion head runs on the image's tokens too, whose half is thrown away, it embeds the
+step once for every token, and 100 ancestral steps end in a picture whose colours are looked up. Everything is fp32.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from camseg_core.diffusion.samplers import Noise, SamplerOptions, ancestral
+from camseg_core.errors import ConfigError
+from camseg_core.model.camseg import CamSeg
+from camseg_core.model.picture_codec import nearest_class
+
+STEPS = 100
+"""Respaced ancestral steps of the published inference."""
+
+
+@dataclass(frozen=True)
+class PublishedMask:
+    """What comes out, and what it was made of on the way."""
+
+    latents: Tensor
+    """Of the mask, `(B, C, h, w)`."""
+    picture: Tensor
+    """The mask decoded as a colour picture, `(B, 3, H, W)` in about −1..1."""
+    train_ids: Tensor
+    """`(B, H, W)` uint8, 255 where the nearest colour is that of unlabelled."""
+
+
+@torch.no_grad()
+def segment_as_published(
+    model: CamSeg, pixels: Tensor, start: Tensor, noise: Noise, steps: int = STEPS
+) -> PublishedMask:
+    """Pixels RGB `(B, 3, H, W)` in 0..255 to a mask: one pass with all of it hidden, then ancestral steps at temperature 1.
+
+    With L tokens an image, `start` and each `noise(k)` are `(B·2L, C)`: for every image of the batch the image's tokens, then the mask's.
+
+    Raises:
+        ConfigError: the model does not have the published layout.
+    """
+    config = model.config
+    if model.autoencoder is None or config.transformer.fusion != "sequence":
+        raise ConfigError(
+            f"{config.name} does not have the published layout: that has an autoencoder of pictures and fusion sequence"
+        )
+    with torch.autocast(pixels.device.type, enabled=False):
+        (image,) = model.image_features(pixels)
+        tokens, grid = image.flatten(2).transpose(1, 2), (image.shape[2], image.shape[3])
+        conditions = model.transformer.sequence_conditions(tokens, grid)
+        flat = conditions.flatten(0, 1)  # (B·2L, D)
+
+        def denoise(x: Tensor, step: int) -> Tensor:
+            return model.denoiser(x, torch.full((len(x),), step, device=x.device), flat)
+
+        options = SamplerOptions(steps, temperature=1.0)
+        clean: Tensor = ancestral(
+            denoise, start, model.schedule, options, noise, config.denoiser.prediction
+        )
+        of_mask = clean.unflatten(0, conditions.shape[:2])[:, tokens.shape[1] :]
+        latents = model.to_latents(of_mask, grid)
+        picture = model.autoencoder.decode(latents)
+        return PublishedMask(latents, picture, nearest_class(picture))

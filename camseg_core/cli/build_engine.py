@@ -1,0 +1,67 @@
+"""`camseg build-engine`: TensorRT engines ahead of time, so that a vehicle's first start does not wait for them."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from camseg_core.cli.options import add_model_option, add_sampler_options, at_least
+from camseg_core.runtime.graphs import AUTO, PRECISIONS
+from camseg_core.runtime.segmenter import Segmenter
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.description = (
+        "Build the TensorRT engines of a model for the sizes of a vehicle's frames and keep them in a folder, which the node takes as "
+        "engine_cache and the other commands as --engine-cache. Run it on the vehicle's own GPU, with its own TensorRT: an engine runs on "
+        "no other. Sampler and steps say which graphs will run, as they do for the node."
+    )
+    add_model_option(parser)
+    parser.add_argument(
+        "--size",
+        action="append",
+        type=_size,
+        required=True,
+        metavar="WxH",
+        help="of the camera's frames; repeatable",
+    )
+    parser.add_argument(
+        "--precision", choices=[AUTO, *PRECISIONS], default=AUTO, help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--engine-cache", type=Path, required=True, metavar="FOLDER", help="where the engines go"
+    )
+    parser.add_argument(
+        "--provider", choices=["tensorrt"], default="tensorrt", help="(default: %(default)s)"
+    )
+    add_sampler_options(parser)
+    parser.set_defaults(run=_build)
+
+
+def _size(text: str) -> tuple[int, int]:
+    """An argparse type: `WxH` to (height, width)."""
+    width, _, height = text.partition("x")
+    try:
+        return at_least(1)(height), at_least(1)(width)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size as in 480x360") from None
+
+
+def _build(options: argparse.Namespace) -> None:
+    segmenter = Segmenter.from_pretrained(
+        options.model,
+        provider=options.provider,
+        precision=options.precision,
+        sampler=options.sampler,
+        steps=options.steps,
+        engine_cache=options.engine_cache,
+    )
+    for height, width in options.size:
+        seconds = segmenter.warm_up(height, width)
+        sys.stdout.write(f"{width}x{height}: built in {seconds:.0f} s\n")
+        sys.stdout.flush()
+    kept = [path for path in options.engine_cache.iterdir() if path.is_file()]
+    megabytes = sum(path.stat().st_size for path in kept) / 1e6
+    sys.stdout.write(
+        f"{options.engine_cache}: {len(kept)} files, {megabytes:.0f} MB, for {segmenter.name} in {segmenter.precision}\n"
+    )

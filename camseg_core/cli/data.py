@@ -1,0 +1,228 @@
+"""`camseg data`: what kinds of data sets are known, and what is wrong with one."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from camseg_core.cli.options import add_dataset_options, at_least, own_labels_of, packages_for
+from camseg_core.data.check import (
+    Finding,
+    Problem,
+    Shown,
+    SplitCheck,
+    check_split,
+    contact_sheet,
+    shown,
+)
+from camseg_core.data.file_set import FileSet, Pair
+from camseg_core.data.sample import Sample
+from camseg_core.data.sets.registry import SETS, SetKind, kind_of
+from camseg_core.errors import DataError
+from camseg_core.labels import UNLABELLED_COLOR, Label
+
+FINDINGS_SHOWN = 20
+"""Of each kind, in the text; --json has all."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the sub-commands and their options."""
+    parser.description = "Labelled data sets: the kinds that are known, and what is wrong with one."
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    listing = commands.add_parser("list", help="the kinds of data sets and how each is laid out")
+    listing.set_defaults(run=_list)
+    check = commands.add_parser("check", help="everything that is wrong with a data set, at once")
+    check.description = (
+        "Read every file of a data set and tell what is there and what is wrong: images without label, labels without image, files that "
+        "cannot be read, sizes that differ, ids or colours that the set does not have. Writes a contact sheet of images and labels. "
+        "The exit code is 1 where something is wrong."
+    )
+    check.add_argument("data", type=Path, metavar="ROOT", help="the data set's root")
+    check.add_argument("--split", action="append", help="repeatable (default: all with labels)")
+    add_dataset_options(check)
+    check.add_argument("--json", action="store_true", help="print the result as JSON")
+    check.add_argument(
+        "--sheet",
+        type=Path,
+        default=Path("out/data/contact-sheet.png"),
+        metavar="PNG",
+        help="(default: %(default)s)",
+    )
+    check.add_argument(
+        "--sheet-frames",
+        type=at_least(1),
+        default=8,
+        metavar="N",
+        help="of each split (default: %(default)s)",
+    )
+    check.set_defaults(run=_check)
+
+
+def _list(options: argparse.Namespace) -> None:
+    lines = []
+    for name, kind in SETS.items():
+        splits = (
+            f"splits {', '.join(kind.named_splits)}"
+            if kind.named_splits
+            else "splits as they are found"
+        )
+        lines += [
+            f"{name}: {kind.title}; {len(kind.labels)} classes, {splits}",
+            *(f"    {line}" for line in kind.layout),
+        ]
+    sys.stdout.write("\n".join([*lines, "Paths are from ROOT on."]) + "\n")
+
+
+def _check(options: argparse.Namespace) -> None:
+    with packages_for("a data check", "evaluate"):
+        from camseg_core.progress import shown_progress
+    own, root = own_labels_of(options), options.data
+    splits: Sequence[str] = options.split or ()
+    name = kind_of(options.dataset, root, own, splits[0] if splits else None)
+    kind = SETS[name]
+    splits = splits or kind.splits(root, own) or (kind.default_split(root, own),)
+    sheet, checks = _Sheet(options.sheet_frames), []
+    for split in splits:
+        try:
+            with packages_for("a mapping of labels", "evaluate"):
+                files = kind.files(root, split, own)
+        except DataError as error:
+            checks.append(
+                SplitCheck(split, 0, 0, (Finding(Problem.SPLIT, root, str(error)),), {}, (), 0.0)
+            )
+            continue
+        count = sum(len(each.pairs) for each in files)
+
+        def progress(pairs: Iterable[Pair], count: int = count) -> Iterator[Pair]:
+            return shown_progress(pairs, count, "check")
+
+        sheet.begin(split, files, count)
+        checks.append(check_split(split, files, progress, sheet.add))
+    written = sheet.write(options.sheet)
+    if options.json:
+        sys.stdout.write(json.dumps(_content(root, name, kind, checks, written), indent=1) + "\n")
+    else:
+        sys.stdout.write("\n".join(_text(root, name, kind, checks, written)) + "\n")
+    if any(check.findings for check in checks):
+        sys.exit(1)
+
+
+class _Sheet:
+    """Collects frames, evenly spread over each split."""
+
+    def __init__(self, per_split: int) -> None:
+        self._per_split = per_split
+        self._shown: list[Shown] = []
+        self._labels: dict[Label, None] = {}
+        self._split, self._wanted = "", frozenset[int]()
+
+    def begin(self, split: str, files: Sequence[FileSet], count: int) -> None:
+        """The frames that follow are of this split, so many of them."""
+        wanted = min(self._per_split, count)
+        self._split, self._wanted = split, frozenset(i * count // wanted for i in range(wanted))
+        self._labels |= dict.fromkeys(files[0].labels)
+
+    def add(self, number: int, sample: Sample) -> None:
+        """Keep the frame if it is one of those to show."""
+        if number in self._wanted:
+            self._shown.append(shown(sample, f"{self._split}: {sample.name}", tuple(self._labels)))
+
+    def write(self, path: Path) -> Path | None:
+        """Write the picture; None where there is no frame to show."""
+        if not self._shown:
+            return None
+        import cv2
+
+        legend = [
+            *((label.name, label.color) for label in self._labels),
+            ("not labelled", UNLABELLED_COLOR),
+        ]
+        picture = cv2.cvtColor(contact_sheet(self._shown, legend), cv2.COLOR_RGB2BGR)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+        except OSError as error:
+            raise DataError(
+                f"cannot write the contact sheet {path}: {error.strerror}; name another with --sheet"
+            ) from error
+        return path
+
+
+def _content(
+    root: Path, name: str, kind: SetKind, checks: Sequence[SplitCheck], sheet: Path | None
+) -> dict[str, Any]:
+    return {
+        "root": str(root),
+        "kind": name,
+        "title": kind.title,
+        "ok": not any(check.findings for check in checks),
+        "contact_sheet": None if sheet is None else str(sheet),
+        "splits": [
+            {
+                "split": check.split,
+                "frames": check.frames,
+                "read": check.read,
+                "sizes": {
+                    f"{width}x{height}": count for (width, height), count in check.sizes.items()
+                },
+                "labelled": round(check.labelled, 6),
+                "classes": [
+                    {
+                        "id": each.label.id,
+                        "name": each.label.name,
+                        "share": round(each.share, 6),
+                        "frames": each.frames,
+                    }
+                    for each in check.classes
+                ],
+                "findings": [
+                    {"problem": each.problem.value, "path": str(each.path), "text": each.text}
+                    for each in check.findings
+                ],
+            }
+            for check in checks
+        ],
+    }
+
+
+def _text(
+    root: Path, name: str, kind: SetKind, checks: Sequence[SplitCheck], sheet: Path | None
+) -> list[str]:
+    lines = [f"{root}: {kind.title} (--dataset {name})"]
+    for check in checks:
+        sizes = ", ".join(
+            f"{width}x{height}" + (f" ({count})" if len(check.sizes) > 1 else "")
+            for (width, height), count in check.sizes.items()
+        )
+        labelled = f", {100 * check.labelled:.1f} % of the pixels labelled" if check.read else ""
+        lines.append(
+            f"{check.split}: {_frames(check.frames)}{f', {sizes}' if sizes else ''}{labelled}"
+        )
+        lines += [
+            f"  {each.label.name:<14} {100 * each.share:6.2f} %  in {_frames(each.frames)}"
+            for each in check.classes
+            if each.frames
+        ]
+        absent = [each.label.name for each in check.classes if not each.frames]
+        lines += [f"  in no frame: {', '.join(absent)}"] if check.read and absent else []
+        for problem in Problem:
+            found = [finding for finding in check.findings if finding.problem is problem]
+            lines += [f"  {problem.value}: {finding.text}" for finding in found[:FINDINGS_SHOWN]]
+            if len(found) > FINDINGS_SHOWN:
+                lines.append(
+                    f"  {problem.value}: and {len(found) - FINDINGS_SHOWN} more, see --json"
+                )
+    wrong = sum(len(check.findings) for check in checks)
+    lines.append(
+        f"contact sheet: {sheet}"
+        if sheet is not None
+        else "no contact sheet: no frame could be read"
+    )
+    lines.append("nothing is wrong" if not wrong else f"{wrong} finding{'' if wrong == 1 else 's'}")
+    return lines
+
+
+def _frames(count: int) -> str:
+    return f"{count} frame{'' if count == 1 else 's'}"

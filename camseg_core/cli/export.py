@@ -1,0 +1,151 @@
+"""`camseg export`: a checkpoint's graphs, in one precision or several, checked and scored."""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from camseg_core.cli.options import (
+    add_dataset_options,
+    add_model_option,
+    at_least,
+    data_of,
+    packages_for,
+)
+from camseg_core.data.sample import evenly_spread
+from camseg_core.errors import ConfigError, ModelError
+from camseg_core.runtime.graphs import PRECISIONS, Fused
+from camseg_core.weights import checkpoint_folder
+
+if TYPE_CHECKING:
+    from camseg_core.export import Exported
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.description = (
+        "Write a checkpoint's ONNX graphs, onnx/PRECISION/*.onnx: the four parts, and networks fused into one graph. Every graph is "
+        "compared with the model in torch, and with --data the masks are scored as well; what is not as good is not kept. "
+        "The graphs of a precision are replaced all at once: those not written again are gone."
+    )
+    add_model_option(parser)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="the checkpoint folder to write to (default: the model's own)",
+    )
+    parser.add_argument(
+        "--precision",
+        action="append",
+        choices=list(PRECISIONS),
+        help="what the graphs compute in; repeatable; int8 needs --data (default: fp32)",
+    )
+    parser.add_argument(
+        "--fused",
+        action="append",
+        type=_fused,
+        default=[],
+        metavar="SAMPLER:STEPS",
+        help="also the whole network as one graph, as in one_step:1 or ddim:4; repeatable",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="ROOT",
+        help="root of a labelled data set: int8 is calibrated on its train frames, masks are scored on its val frames",
+    )
+    add_dataset_options(parser)
+    parser.add_argument(
+        "--calibration-frames",
+        type=at_least(1),
+        default=64,
+        metavar="N",
+        help="(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--frames",
+        type=at_least(1),
+        metavar="N",
+        help="score on so many, evenly spread (default: all)",
+    )
+    parser.set_defaults(run=_export)
+
+
+def _fused(text: str) -> Fused:
+    try:
+        return Fused.parse(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _export(options: argparse.Namespace) -> None:
+    precisions = list(dict.fromkeys(options.precision or ["fp32"]))
+    if "int8" in precisions and options.data is None:
+        raise ConfigError(
+            "int8 graphs are calibrated on frames of the camera's kind: name a data set with --data ROOT"
+        )
+    calibration = (
+        evenly_spread(data_of(options, "train").samples, options.calibration_frames)
+        if "int8" in precisions
+        else []
+    )
+    scored = (
+        []
+        if options.data is None
+        else evenly_spread(data_of(options, "val").samples, options.frames)
+    )
+    with packages_for("export", "train"):
+        from camseg_core.export import Scores, export_onnx, trace_all
+        from camseg_core.model.camseg import CamSeg
+    folder = checkpoint_folder(options.model)
+    model = CamSeg.from_pretrained(folder)
+    out = folder if options.out is None else options.out
+    _begin(folder, out)
+    scores = Scores(model, scored) if scored else None
+    if scores is None:
+        sys.stdout.write(
+            "no data set is named (--data): graphs are compared with torch on random numbers, masks are not scored\n"
+        )
+    traced = trace_all(model, options.fused)
+    for precision in precisions:
+        exported = export_onnx(
+            model, out, precision, traced=traced, calibration=calibration, scores=scores
+        )
+        sys.stdout.write("\n".join(lines(exported, len(scored))) + "\n")
+        sys.stdout.flush()
+
+
+def _begin(folder: Path, out: Path) -> None:
+    """Make `out` a checkpoint folder of the same model: the graphs alone do not say how they are run."""
+    if out.resolve() == folder.resolve():
+        return
+    config = out / "config.json"
+    if config.exists() and config.read_bytes() != (folder / "config.json").read_bytes():
+        raise ModelError(
+            f"{out} holds another model than {folder}: name an empty folder with --out"
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in ("config.json", "labels.json", "model.safetensors", "MODEL_CARD.md"):
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, out / name)
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be written to: {error.strerror}") from error
+
+
+def lines(exported: "Exported", frames: int) -> list[str]:
+    """What an export wrote, as text."""
+    widest = max(map(len, exported.sizes))
+    return [
+        f"{exported.folder}: as in torch, but for",
+        *(
+            f"  {graph:<{widest}}  {size / 1e6:6.1f} MB  {exported.differences[graph]}"
+            for graph, size in exported.sizes.items()
+        ),
+        *(
+            f"  {what:<{widest}}  mIoU {found:.4f} on {frames} frames, {expected:.4f} in torch"
+            for what, (found, expected) in exported.mean_iou.items()
+        ),
+    ]

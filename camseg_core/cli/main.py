@@ -1,0 +1,101 @@
+"""The `camseg` command: parses and calls."""
+
+import argparse
+import functools
+import sys
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+
+from camseg_core.cli import (
+    bench,
+    build_engine,
+    calibrate,
+    data,
+    distill,
+    distill_decoder,
+    evaluate,
+    export,
+    robustness,
+    segment,
+    train,
+    train_autoencoder,
+    weights,
+)
+from camseg_core.errors import CamSegError, ConfigError
+
+_COMMANDS = (
+    ("segment", segment.add, "segment images, a video or a folder of images"),
+    ("evaluate", evaluate.add, "score a model on labelled frames"),
+    (
+        "robustness",
+        robustness.add,
+        "score a model on disturbed frames: noise, blur, colours, weather",
+    ),
+    ("calibrate", calibrate.add, "make a model's confidence right as often as it says"),
+    ("bench", bench.add, "time a model, alone or beside another one"),
+    ("export", export.add, "write a model's ONNX graphs in fp32, fp16 or int8"),
+    ("build-engine", build_engine.add, "build TensorRT engines ahead of a vehicle's first start"),
+    ("data", data.add, "check a labelled data set, or list the kinds that are known"),
+    ("train", train.add, "train a model on labelled frames"),
+    ("distill", distill.add, "tune a trained model for few denoising steps"),
+    (
+        "train-autoencoder",
+        train_autoencoder.add,
+        "train only the autoencoder that a model starts from",
+    ),
+    (
+        "distill-decoder",
+        distill_decoder.add,
+        "train a light mask decoder for a model of the published layout",
+    ),
+    ("weights", weights.add, "download or import published weights; list models"),
+)
+
+_OTHERS = "camseg.commands"
+"""The group of entry points by which other packages, such as the one with the ROS node, add commands."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; an error the project foresees is one line on stderr and exit code 2."""
+    parser = argparse.ArgumentParser(
+        prog="camseg", description="Semantic segmentation for driving."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, add, summary in _COMMANDS:
+        add(commands.add_parser(name, help=summary))
+    for other in entry_points(group=_OTHERS):
+        _add_other(commands, other)
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+    except CamSegError as error:
+        sys.exit(_fail(str(error)))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _add_other(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", other: EntryPoint
+) -> None:
+    """A command of another package: a function like the `add` above, whose docstring is the summary."""
+    try:
+        add = other.load()
+    except Exception as error:  # it must not take the other commands with it
+        text = f"the command {other.name} cannot be loaded from {other.value}: {' '.join(str(error).split())}; install that package again"
+        commands.add_parser(other.name).set_defaults(run=functools.partial(_refuse, text))
+        return
+    summary, _, _ = (add.__doc__ or "").partition("\n")
+    add(commands.add_parser(other.name, help=summary[:1].lower() + summary[1:].rstrip(".")))
+
+
+def _refuse(text: str, options: argparse.Namespace) -> None:
+    raise ConfigError(text)
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f"camseg: error: {message}\n")
+    return 2
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""`camseg weights`: published weights as a checkpoint folder, and which ones there are."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from camseg_core.cli.options import packages_for
+from camseg_core.config.model import CamSegConfig, load_config
+from camseg_core.weights import bundled_models, checkpoint_folder
+from camseg_core.weights.known import BUNDLED_TERMS, PUBLISHED
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.description = (
+        "Published weights as a checkpoint folder. Nothing that a published file holds is run."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    listing = commands.add_parser(
+        "list", help="the models that came with the package, and the published ones that can be had"
+    )
+    listing.set_defaults(run=_list)
+
+    pull = commands.add_parser(
+        "pull", help="download a published model from the Hugging Face hub and import it"
+    )
+    pull.add_argument(
+        "name", choices=list(PUBLISHED), metavar="NAME", help=f"one of {', '.join(PUBLISHED)}"
+    )
+    pull.add_argument(
+        "--revision",
+        metavar="R",
+        help="a branch, tag or commit of the repository (default: its main branch)",
+    )
+    _add_import_options(pull)
+    pull.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="the checkpoint folder to write (default: the model's name)",
+    )
+    pull.set_defaults(run=_pull)
+
+    importing = commands.add_parser("import", help="import published files that are at hand")
+    importing.add_argument(
+        "--autoencoder",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the picture autoencoder, as modelf16.ckpt",
+    )
+    importing.add_argument(
+        "--transformer",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="transformer and head, as city768.16.pth",
+    )
+    _add_import_options(importing)
+    importing.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="the checkpoint folder to write"
+    )
+    importing.set_defaults(run=_import)
+
+
+def _add_import_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ema",
+        action="store_true",
+        help="take the running average of the transformer's weights (model_ema)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=["fp32", "fp16", "bf16"],  # published.DTYPES, which needs torch
+        default="fp32",
+        help="how matrices and kernels are stored; vectors stay fp32 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="config.json of a model of the published layout in another size (default: as published)",
+    )
+
+
+def _list(options: argparse.Namespace) -> None:
+    row = "{:<18} {:<10} {:>9}  {}".format
+    lines = [row("model", "", "size", "terms")]
+    for name in bundled_models():
+        size = sum(
+            path.stat().st_size for path in checkpoint_folder(name).rglob("*") if path.is_file()
+        )
+        lines.append(
+            row(
+                name,
+                "bundled",
+                f"{size / 1e6:.0f} MB",
+                BUNDLED_TERMS.get(name, "see its MODEL_CARD.md"),
+            )
+        )
+    for name, model in PUBLISHED.items():
+        lines.append(
+            row(name, "published", f"{model.parameters * 4:.0f} MB", model.terms)
+        )  # 4 bytes a parameter
+        lines.append(row("", "", "", f"{model.autoencoder} and {model.transformer}"))
+        lines.append(
+            row(
+                "",
+                "",
+                "",
+                f"of {model.repository} on the Hugging Face hub: camseg weights pull {name}",
+            )
+        )
+    lines.append(
+        "sizes: of the folder; for published models as imported in fp32. `camseg weights pull` says what a download takes."
+    )
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _pull(options: argparse.Namespace) -> None:
+    model = PUBLISHED[options.name]
+    with packages_for("downloading weights", "weights"):
+        from camseg_core.weights.hub import download
+        from camseg_core.weights.published import empty_folder, published_shapes
+    config = _config(options, model.config)
+    published_shapes(config)  # before the download, as is the next: they may end in an error
+    out = options.out or Path(options.name)
+    empty_folder(out)
+    autoencoder, transformer = download(
+        model.repository, (model.autoencoder, model.transformer), options.revision, _say
+    )
+    _import_files(options, autoencoder, transformer, out, config)
+
+
+def _import(options: argparse.Namespace) -> None:
+    config = _config(options, next(iter(PUBLISHED.values())).config)
+    _import_files(options, options.autoencoder, options.transformer, options.out, config)
+
+
+def _config(options: argparse.Namespace, published: CamSegConfig) -> CamSegConfig:
+    return published if options.config is None else load_config(options.config)
+
+
+def _import_files(
+    options: argparse.Namespace,
+    autoencoder: Path,
+    transformer: Path,
+    out: Path,
+    config: CamSegConfig,
+) -> None:
+    with packages_for("importing weights", "weights"):
+        from camseg_core.weights.published import DTYPES, import_published
+    imported = import_published(
+        autoencoder, transformer, out, config, options.ema, DTYPES[options.dtype]
+    )
+    if imported.arguments:
+        _say(
+            "trained with, as the file says: "
+            + " ".join(f"{name}={value}" for name, value in sorted(imported.arguments.items()))
+        )
+    ignored = (
+        f"; {imported.ignored} tensors of the autoencoder's training loss left out"
+        if imported.ignored
+        else ""
+    )
+    _say(
+        f"{imported.folder}: {imported.parameters / 1e6:.1f} million parameters of {config.name}{ignored}"
+    )
+    _say(f"for the runtime it needs graphs: camseg export --model {imported.folder}")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,1 @@
+"""Configurations: dataclasses, and their YAML and JSON files."""

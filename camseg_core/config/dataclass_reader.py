@@ -1,0 +1,168 @@
+"""Parsed JSON or YAML to dataclasses, every entry checked against the type of its field."""
+
+import difflib
+import reprlib
+import sys
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from enum import Enum
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from camseg_core.errors import CamSegError
+
+_T = TypeVar("_T")
+
+_LARGEST = sys.float_info.max
+
+_shortener = reprlib.Repr()
+_shortener.maxstring = _shortener.maxother = 60
+
+
+def build(cls: type[_T], content: object, source: str, error: type[CamSegError]) -> _T:
+    """The dataclass `cls` from what a JSON or YAML parser returned.
+
+    Fields may be bool, int, float, str, `Literal`, enums (given by value), tuples (of a fixed length or not), `Mapping[str, ...]`
+    of any of these, other dataclasses, and any of these `| None`. Entries left out keep their default; inside a nested dataclass that
+    is the default that the outer one gives it, so a part of it can be named.
+
+    Args:
+        cls: a dataclass whose fields are annotated with the above.
+        content: a mapping by field name.
+        source: begins every message, such as the path of the file.
+        error: what is raised.
+
+    Raises:
+        CamSegError: as `error`; an entry is missing, unknown, of the wrong type, or refused by its dataclass. The message is
+            one line and names the entry by its dotted place, such as `loop.steps`.
+    """
+    return _Reader(source, error).read(cls, content, "", MISSING)
+
+
+class _Reader:
+    """Carries what every message needs."""
+
+    def __init__(self, source: str, error: type[CamSegError]) -> None:
+        self._source, self._error = source, error
+
+    def read(self, cls: type[_T], content: object, place: str, base: Any) -> _T:
+        """`place` is the dotted place of the entry, empty for the whole; `base` an instance to start from, or MISSING."""
+        if not isinstance(content, Mapping):
+            raise self._wrong(
+                f"{place or 'the file'} must be entries with values, not {_show(content)}"
+            )
+        hints = get_type_hints(cls)
+        known: dict[str, Field[Any]] = {field.name: field for field in fields(cls) if field.init}  # type: ignore[arg-type]
+        self._refuse_unknown(content, list(known), place)
+        inherited = {
+            name: _default(field) if base is MISSING else getattr(base, name)
+            for name, field in known.items()
+        }
+        values = {
+            name: self._convert(hints[name], value, _join(place, name), inherited[name])
+            for name, value in content.items()
+        }
+        values = {
+            name: value for name, value in {**inherited, **values}.items() if value is not MISSING
+        }
+        missing = [_join(place, name) for name in known if name not in values]
+        if missing:
+            how_many = "one" if len(missing) == 1 else len(missing)
+            raise self._wrong(
+                f"{place or 'the file'} lacks {how_many} of its entries: {', '.join(missing)}"
+            )
+        try:
+            return cls(**values)
+        except (
+            CamSegError,
+            ValueError,
+        ) as refusal:  # by the dataclass's own checks, which do not know where it is from
+            raise self._wrong(f"{place}: {refusal}" if place else str(refusal)) from refusal
+
+    def _wrong(self, what: str) -> CamSegError:
+        return self._error(f"{self._source}: {what}")
+
+    def _refuse_unknown(self, content: Mapping[Any, object], known: list[str], place: str) -> None:
+        unknown = [str(name) for name in content if name not in known]
+        if not unknown:
+            return
+        close = [match for name in unknown for match in difflib.get_close_matches(name, known, n=1)]
+        remedy = (
+            f"did you mean {', '.join(_join(place, name) for name in close)}?"
+            if close
+            else "misspelt, or written by a newer camseg?"
+        )
+        raise self._wrong(
+            f"unknown entries {', '.join(_join(place, name) for name in unknown)}: {remedy}"
+        )
+
+    def _convert(self, hint: Any, value: Any, place: str, inherited: Any) -> Any:
+        """`value` as `hint` wants it; `inherited` is the field's default, or MISSING."""
+        origin, options = get_origin(hint), get_args(hint)
+        if origin in (Union, UnionType):
+            if value is None and NoneType in options:
+                return None
+            (hint,) = (option for option in options if option is not NoneType)
+            return self._convert(hint, value, place, MISSING if inherited is None else inherited)
+        if is_dataclass(hint):
+            assert isinstance(hint, type)
+            return self.read(hint, value, place, inherited)
+        if origin is Mapping:
+            return self._mapping(options[1], value, place)
+        if origin is tuple:
+            return self._tuple(options, value, place)
+        if origin is Literal:
+            return self._choice({option: option for option in options}, value, place)
+        if isinstance(hint, type) and issubclass(hint, Enum):
+            return self._choice({member.value: member for member in hint}, value, place)
+        return self._scalar(hint, value, place)
+
+    def _tuple(self, options: tuple[Any, ...], value: Any, place: str) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple):
+            raise self._wrong(f"{place} is {_show(value)}; it must be a list")
+        hints = [options[0]] * len(value) if options[-1] is Ellipsis else list(options)
+        if len(value) != len(hints):
+            raise self._wrong(f"{place} is {_show(value)}; it must be a list of {len(hints)}")
+        return tuple(
+            self._convert(hint, item, place, MISSING)
+            for hint, item in zip(hints, value, strict=True)
+        )
+
+    def _mapping(self, hint: Any, value: Any, place: str) -> dict[str, Any]:
+        if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+            raise self._wrong(f"{place} is {_show(value)}; it must be values by name")
+        return {
+            name: self._convert(hint, item, _join(place, name), MISSING)
+            for name, item in value.items()
+        }
+
+    def _choice(self, choices: dict[Any, Any], value: Any, place: str) -> Any:
+        for option, chosen in choices.items():
+            if type(option) is type(value) and option == value:
+                return chosen
+        raise self._wrong(
+            f"{place} is {_show(value)}; it must be one of {', '.join(map(str, choices))}"
+        )
+
+    def _scalar(self, hint: Any, value: Any, place: str) -> Any:
+        if hint not in (bool, int, float, str):
+            raise TypeError(f"{place}: fields of type {hint} cannot be read")
+        accepted = (int, float) if hint is float else hint
+        if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
+            raise self._wrong(f"{place} is {_show(value)}; it must be of type {hint.__name__}")
+        if hint is float and not -_LARGEST <= value <= _LARGEST:  # nor is a number that is not one
+            raise self._wrong(f"{place} is {value}; it must be a finite number")
+        return hint(value)
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def _join(place: str, name: str) -> str:
+    return f"{place}.{name}" if place else name
+
+
+def _show(value: object) -> str:
+    """The value for a message, which stays one readable line whatever it is."""
+    return "empty" if value is None else _shortener.repr(value)

@@ -1,0 +1,106 @@
+"""Configurations as YAML files: read strictly into dataclasses, changed on the command line, recorded beside a run."""
+
+import re
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml  # type: ignore[import-untyped]
+
+from camseg_core.config.dataclass_reader import build
+from camseg_core.errors import ConfigError
+
+_T = TypeVar("_T")
+
+
+def load_yaml(path: Path, cls: type[_T], overrides: Sequence[str] = ()) -> _T:
+    """The dataclass `cls` from the YAML file, with `overrides` such as `loop.steps=100` put in; their values are YAML too.
+
+    Entries that the file leaves out keep their default, see `camseg_core.config.dataclass_reader.build`.
+
+    Raises:
+        ConfigError: the file cannot be read or is not YAML, or an entry (of the file or of an override) is missing, unknown, given
+            twice, or of the wrong type; one line that names the file or the override, and the entry.
+    """
+    try:
+        content = _parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not a configuration in YAML: {error}") from error
+    content = {} if content is None else content  # a file of nothing but comments
+    config = build(cls, content, str(path), ConfigError)
+    for override in overrides:
+        place, equals, text = override.partition("=")
+        names = place.strip().split(".")
+        if not equals or not all(names):
+            raise ConfigError(f"--set {override}: expected ENTRY=VALUE, such as loop.steps=100")
+        try:
+            content = _with(content, names, _parse(text))
+        except ValueError as error:
+            raise ConfigError(f"--set {override}: {error}") from error
+        config = build(cls, content, f"--set {override}", ConfigError)
+    return config
+
+
+def to_yaml(instance: Any) -> str:
+    """The dataclass as YAML that `load_yaml` reads back to an equal one; entries in the order of its fields."""
+    return str(
+        yaml.dump(asdict(instance), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    )
+
+
+def _with(content: Any, names: Sequence[str], value: object) -> Any:
+    """A copy of `content` with `value` at the place that `names` leads to."""
+    if not names:
+        return value
+    inside = content if isinstance(content, dict) else {}
+    return {**inside, names[0]: _with(inside.get(names[0]), names[1:], value)}
+
+
+def _parse(text: str) -> Any:
+    """Plain values from YAML; a ValueError says in one line what is wrong and where."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        where = f" (line {error.problem_mark.line + 1})" if error.problem_mark is not None else ""
+        raise ValueError(f"{error.problem or error.context}{where}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """PyYAML's safe loader, which by itself lets the last of two equal entries win."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        names = [str(key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"{', '.join(twice)} is given twice (in what begins at line {node.start_mark.line + 1})"
+            )
+        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
+    """PyYAML's safe dumper with short lists on one line, as people write sizes."""
+
+
+def _list(dumper: _Dumper, items: Sequence[Any]) -> Any:
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+
+
+_Dumper.add_representer(tuple, _list)
+_Dumper.add_representer(list, _list)
+_Dumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data(member.value))
+
+# YAML 1.1, which PyYAML follows, takes 1e-3 for text because it has no dot; YAML 1.2, and everyone who writes it, for a number
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+        list("-+0123456789"),
+    )

@@ -1,0 +1,1 @@
+"""Labelled data sets, one file a kind; `registry` lists them by name."""

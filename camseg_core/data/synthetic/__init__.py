@@ -1,0 +1,1 @@
+"""A synthetic drive: a seeded, procedural street in perspective with exact labels."""

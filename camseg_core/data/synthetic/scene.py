@@ -1,0 +1,281 @@
+"""The world of the synthetic drive: what stands where, and what moves, as a function of seed, place and time only."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+
+from camseg_core.data.synthetic.ground import PAVEMENT_M, ROAD_HALF_M
+from camseg_core.data.synthetic.street import Building, Lamp, Screen, Sign, Thing, Tree
+from camseg_core.data.synthetic.textures import (
+    STOREY_M,
+    Color,
+    Floats,
+    bare_crown,
+    boards,
+    crown,
+    facade,
+    leaves,
+    masonry,
+    opaque,
+)
+from camseg_core.data.synthetic.traffic import Car, Person, Rider
+from camseg_core.labels import TRAIN_ID
+
+BLOCK_M = 40.0
+VIEW_M = 140.0
+"""How far ahead things are drawn, in metres."""
+
+_PAINTS: tuple[Color, ...] = (
+    (34, 36, 40),
+    (150, 152, 154),
+    (188, 188, 184),
+    (44, 58, 92),
+    (112, 32, 32),
+    (78, 82, 88),
+    (58, 82, 74),
+    (96, 112, 134),
+)
+_COATS: tuple[Color, ...] = (
+    (36, 38, 44),
+    (62, 56, 52),
+    (96, 40, 40),
+    (48, 62, 88),
+    (110, 106, 98),
+    (52, 70, 54),
+    (150, 146, 138),
+    (24, 24, 28),
+)
+_SKINS: tuple[Color, ...] = ((188, 148, 124), (158, 116, 92), (104, 74, 58))
+
+
+@dataclass(frozen=True)
+class Block:
+    """40 m of street: what stands in it, and the houses on the left `(N, 3)` as near end, far end and height."""
+
+    things: tuple[Thing, ...]
+    shadows: Floats
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Endless traffic at one speed: member `k` starts at about `k * spacing` and moves `speed` m/s along the street."""
+
+    tag: int
+    spacing: float
+    speed: float
+    jitter: float
+
+    def members(
+        self, seed: int, time: float, near: float, far: float
+    ) -> Iterator[tuple[float, np.random.Generator]]:
+        """Where the members between `near` and `far` are at `time`, each with its own generator."""
+        drift = self.speed * time
+        for k in range(
+            max(int((near - drift) / self.spacing) - 1, 0), int((far - drift) / self.spacing) + 1
+        ):
+            rng = np.random.default_rng([seed, 3, self.tag, k])
+            along = (k + 0.5) * self.spacing + rng.uniform(-self.jitter, self.jitter) + drift
+            if near < along < far:
+                yield along, rng
+
+
+def choose(rng: np.random.Generator, colors: tuple[Color, ...], spread: float = 0.15) -> Color:
+    """One of the colours, a little lighter or darker."""
+    red, green, blue = colors[rng.integers(len(colors))]
+    gain = rng.uniform(1 - spread, 1 + spread)
+    return red * gain, green * gain, blue * gain
+
+
+def choose_body(rng: np.random.Generator) -> int:
+    """The body of a car: mostly hatchbacks and estate cars, the odd van."""
+    return int(rng.choice(3, p=[0.5, 0.35, 0.15]))
+
+
+def moving_things(seed: int, time: float, speed: float, near: float) -> list[Thing]:
+    """Traffic and walkers between `near` and the end of the view, `time` seconds into a drive at `speed`."""
+    far = near + VIEW_M
+    things: list[Thing] = []
+    for along, rng in Stream(0, 34.0, speed, 5.0).members(seed, time, near, far):
+        braking = bool(np.sin(time * 0.7 + along) > 0.6)
+        things.append(
+            Car(
+                -1.75 + rng.uniform(-0.15, 0.15),
+                along,
+                1,
+                choose(rng, _PAINTS),
+                choose_body(rng),
+                braking,
+            )
+        )
+    for along, rng in Stream(1, 27.0, -9.0, 8.0).members(seed, time, near, far):
+        things.append(
+            Car(1.75 + rng.uniform(-0.15, 0.15), along, -1, choose(rng, _PAINTS), choose_body(rng))
+        )
+    for along, rng in Stream(2, 45.0, 4.5, 12.0).members(seed, time, near, far):
+        things.append(
+            Rider(
+                -3.2 + rng.uniform(-0.15, 0.1),
+                along,
+                time * 7 + along,
+                choose(rng, _COATS),
+                choose(rng, _SKINS),
+            )
+        )
+    for tag, side, walk in ((3, -1, 1.3), (4, -1, -1.2), (5, 1, 1.2), (6, 1, -1.4)):
+        for along, rng in Stream(tag, 21.0, walk, 10.0).members(seed, time, near, far):
+            across = side * rng.uniform(6.2, 8.3)
+            stride = rng.uniform(0, 6) + time * 6
+            coat, trousers, skin = choose(rng, _COATS), choose(rng, _COATS[:4]), choose(rng, _SKINS)
+            things.append(
+                Person(across, along, rng.uniform(1.55, 1.88), stride, coat, trousers, skin)
+            )
+    return things
+
+
+@lru_cache(maxsize=48)
+def block(seed: int, index: int) -> Block:
+    """The fixed things of one block, built once and kept while the camera is near."""
+    rng = np.random.default_rng([seed, 2, index])
+    start = index * BLOCK_M
+    things: list[Thing] = []
+    for side in (-1, 1):
+        kind = rng.choice(["terrace", "terrace", "gardens", "park"])
+        if kind == "park":
+            things += _park(rng, side, start)
+        else:
+            things += _houses(rng, side, start, set_back=kind == "gardens")
+        things += _pavement_furniture(rng, side, start)
+        things += _parked_cars(rng, side, start)
+    houses = [
+        (b.near, b.far, b.height - (abs(b.across) - PAVEMENT_M))
+        for b in things
+        if isinstance(b, Building) and b.across < 0
+    ]
+    return Block(tuple(things), np.array(houses, np.float32).reshape(-1, 3))
+
+
+def _houses(rng: np.random.Generator, side: int, start: float, set_back: bool) -> list[Thing]:
+    across = side * (PAVEMENT_M + (3.5 if set_back else 0.0))
+    cuts = [0.0]
+    while cuts[-1] < BLOCK_M - 11:
+        cuts.append(cuts[-1] + rng.uniform(5.5, 10))
+    cuts.append(BLOCK_M)
+    things: list[Thing] = []
+    neighbour = 0
+    for near, far in pairwise(cuts):
+        gap = rng.uniform(0.5, 1.5) if set_back else 0.0
+        storeys = int(rng.integers(2, 4 if set_back else 5))
+        hidden = not set_back and neighbour >= storeys
+        things.append(
+            _building(
+                rng,
+                across,
+                start + near,
+                start + far - gap,
+                storeys,
+                shop=not set_back,
+                gable=not hidden,
+            )
+        )
+        neighbour = storeys
+    if set_back:
+        things.append(_boundary(rng, side, start))
+    return things
+
+
+def _building(
+    rng: np.random.Generator,
+    across: float,
+    near: float,
+    far: float,
+    storeys: int,
+    shop: bool,
+    gable: bool,
+) -> Building:
+    light = 0.62 if across < 0 else 1.0
+    front = facade(rng, far - near, storeys, light, shop and rng.random() < 0.6)
+    end_wall = (
+        opaque(masonry(rng, 9.0, storeys * STOREY_M, np.array(front.wall) * 0.72))
+        if gable
+        else None
+    )
+    slate = opaque(
+        masonry(rng, far - near, 4.0, np.array([74, 74, 78]) * rng.uniform(0.8, 1.3)) * light
+    )
+    lit = tuple(int(index) for index in np.flatnonzero(rng.random(len(front.windows)) < 0.4))
+    return Building(
+        across, near, far, storeys, front, end_wall, slate, float(rng.choice([0.2, 2.2, 3.0])), lit
+    )
+
+
+def _boundary(rng: np.random.Generator, side: int, start: float) -> Screen:
+    across = side * (PAVEMENT_M + 0.1)
+    if rng.random() < 0.5:
+        return Screen(
+            across,
+            start,
+            start + BLOCK_M,
+            rng.uniform(1.1, 1.7),
+            leaves(rng, (32, 640)),
+            TRAIN_ID["vegetation"],
+        )
+    return Screen(
+        across,
+        start,
+        start + BLOCK_M,
+        rng.uniform(1.0, 1.6),
+        boards(rng, (28, 800)),
+        TRAIN_ID["fence"],
+    )
+
+
+def _park(rng: np.random.Generator, side: int, start: float) -> list[Thing]:
+    things: list[Thing] = [_boundary(rng, side, start)]
+    for row in (11.0, 16.0):
+        for along in np.arange(start + rng.uniform(0, 3), start + BLOCK_M, 7.0):
+            things.append(_tree(rng, side * (row + rng.uniform(-1, 1)), float(along)))
+    return things
+
+
+def _tree(rng: np.random.Generator, across: float, along: float) -> Tree:
+    bare = rng.random() < 0.25
+    height, spread = rng.uniform(5.5, 9), rng.uniform(4, 6)
+    return Tree(across, along, height, spread, bare_crown(rng) if bare else crown(rng), bool(bare))
+
+
+def _pavement_furniture(rng: np.random.Generator, side: int, start: float) -> list[Thing]:
+    across = side * (ROAD_HALF_M + 0.5)
+    grey = rng.uniform(60, 120)
+    along = start + (8.0 if side < 0 else 26.0)
+    things: list[Thing] = [Lamp(across, along, rng.uniform(6.5, 8.5), (grey, grey, grey * 1.02))]
+    things.append(
+        Sign(
+            across,
+            start + rng.uniform(12, 22) + (14 if side > 0 else 0) * rng.integers(0, 2),
+            int(rng.choice([3, 4, 24])),
+        )
+    )
+    if rng.random() < 0.6:
+        things.append(_tree(rng, side * (ROAD_HALF_M + 1.0), start + rng.uniform(28, 38)))
+    return things
+
+
+def _parked_cars(rng: np.random.Generator, side: int, start: float) -> list[Thing]:
+    things: list[Thing] = []
+    for along in np.arange(start + 4, start + BLOCK_M - 3, 6.0):
+        if rng.random() < 0.28:
+            heading = 1 if rng.random() < (0.8 if side < 0 else 0.2) else -1
+            across = side * (ROAD_HALF_M - 0.95) + rng.uniform(-0.05, 0.05)
+            things.append(
+                Car(
+                    across,
+                    float(along) + rng.uniform(-0.5, 0.5),
+                    heading,
+                    choose(rng, _PAINTS),
+                    choose_body(rng),
+                )
+            )
+    return things

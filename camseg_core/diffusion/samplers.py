@@ -1,0 +1,208 @@
+"""Samplers: from noise to clean tokens in a few calls of the denoiser. One signature for all.
+
+They use nothing but arithmetic that torch tensors and numpy arrays share, so training, tests and the runtime without torch
+run the same code. The clean estimate is never clipped.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from camseg_core.diffusion.schedule import Schedule
+from camseg_core.errors import ConfigError
+
+Array = Any
+"""A torch tensor or a numpy array."""
+
+Denoise = Callable[[Array, int], Array]
+"""Noisy tokens `(N, C)` and the network's step number to the denoiser's raw output, `(N, C)` or `(N, 2C)`."""
+
+Noise = Callable[[int], Array]
+"""Standard normal noise `(N, C)` for the k-th executed step, 0 being the noisiest."""
+
+
+@dataclass(frozen=True)
+class SamplerOptions:
+    """`steps` calls of the denoiser (1 to 1000); `eta` is DDIM's share of noise that is added on the way.
+
+    `temperature` scales the noise: below 1 the samples keep nearer to the likeliest one. It is the noise added on the way and, for the
+    samplers that need none on the way (DDIM, DPM-Solver++), the one they start from.
+    """
+
+    steps: int = 1
+    temperature: float = 1.0
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
+            raise ConfigError(f"temperature is {self.temperature}; it is 0 or more")
+        if not 0 <= self.eta <= 1:
+            raise ConfigError(f"eta is {self.eta}; it is from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one call of the denoiser says: the clean token, the noise, and where the variance lies between its bounds (0..1, or None)."""
+
+    clean: Array
+    noise: Array
+    variance_share: Array | None
+
+
+def read_output(output: Array, x: Array, signal: float, prediction: str) -> Estimate:
+    """Make an `Estimate` of the denoiser's raw output at noisy tokens `x` with the given signal level.
+
+    `prediction` is `noise` or `sample`; an output twice as wide as `x` carries the variance in its second half.
+    """
+    channels = x.shape[-1]
+    first = output[..., :channels]
+    share = (output[..., channels:] + 1) / 2 if output.shape[-1] == 2 * channels else None
+    if prediction == "sample":
+        return Estimate(first, (x - math.sqrt(signal) * first) / math.sqrt(1 - signal), share)
+    # near pure noise 1/signal is huge, so the order of these operations shows: it is the published one
+    return Estimate(math.sqrt(1 / signal) * x - math.sqrt(1 / signal - 1) * first, first, share)
+
+
+class _Walk:
+    """A respaced schedule with the denoiser bound to it."""
+
+    def __init__(self, denoise: Denoise, schedule: Schedule, steps: int, prediction: str) -> None:
+        self.path = schedule.respaced(steps)
+        self._denoise = denoise
+        self._prediction = prediction
+        self.indices = list(reversed(range(steps)))
+
+    def estimate(self, x: Array, index: int) -> Estimate:
+        return read_output(
+            self._denoise(x, int(self.path.timesteps[index])),
+            x,
+            float(self.path.signal[index]),
+            self._prediction,
+        )
+
+
+Sampler = Callable[[Denoise, Array, Schedule, SamplerOptions, Noise, str], Array]
+"""(denoise, start `(N, C)` of pure noise, schedule, options, noise, prediction) to clean tokens `(N, C)`."""
+
+
+def ancestral(
+    denoise: Denoise,
+    start: Array,
+    schedule: Schedule,
+    options: SamplerOptions,
+    noise: Noise,
+    prediction: str,
+) -> Array:
+    """The published sampler (arXiv 2006.11239 with learned variance, arXiv 2102.09672): draws from the posterior at every step."""
+    walk, x = _Walk(denoise, schedule, options.steps, prediction), start
+    path = walk.path
+    for k, i in enumerate(walk.indices):
+        estimate = walk.estimate(x, i)
+        if options.steps == 1:
+            return estimate.clean
+        x = (
+            float(path.posterior_clean_weight[i]) * estimate.clean
+            + float(path.posterior_noisy_weight[i]) * x
+        )
+        if i > 0:
+            low, high = math.log(path.posterior_variance[i]), math.log(path.betas[i])
+            share = estimate.variance_share
+            log_variance = low if share is None else share * high + (1 - share) * low
+            x = x + math.e ** (0.5 * log_variance) * options.temperature * noise(k)
+    return x
+
+
+def ddim(
+    denoise: Denoise,
+    start: Array,
+    schedule: Schedule,
+    options: SamplerOptions,
+    noise: Noise,
+    prediction: str,
+) -> Array:
+    """DDIM (arXiv 2010.02502): deterministic at eta 0, ancestral-like noise at eta 1."""
+    walk, x = _Walk(denoise, schedule, options.steps, prediction), options.temperature * start
+    path = walk.path
+    for k, i in enumerate(walk.indices):
+        estimate = walk.estimate(x, i)
+        signal, previous = float(path.signal[i]), float(path.previous_signal[i])
+        sigma = options.eta * math.sqrt((1 - previous) / (1 - signal) * (1 - signal / previous))
+        x = (
+            math.sqrt(previous) * estimate.clean
+            + math.sqrt(max(0.0, 1 - previous - sigma**2)) * estimate.noise
+        )
+        if i > 0 and sigma > 0:
+            x = x + sigma * options.temperature * noise(k)
+    return x
+
+
+def dpm_solver(
+    denoise: Denoise,
+    start: Array,
+    schedule: Schedule,
+    options: SamplerOptions,
+    noise: Noise,
+    prediction: str,
+) -> Array:
+    """DPM-Solver++(2M) (arXiv 2211.01095): second order, deterministic; the last step, to no noise at all, is of first order."""
+    walk, x = _Walk(denoise, schedule, options.steps, prediction), options.temperature * start
+    path = walk.path
+    log_snr = [0.5 * math.log(s / (1 - s)) for s in path.signal]
+    before: tuple[Array, float] | None = (
+        None  # the last clean estimate and the length of the step that followed it
+    )
+    for i in walk.indices:
+        clean = walk.estimate(x, i).clean
+        if i == 0:
+            return clean
+        step = log_snr[i - 1] - log_snr[i]
+        direction = (
+            clean if before is None else clean + (clean - before[0]) * (step / (2 * before[1]))
+        )
+        signal, target = float(path.signal[i]), float(path.signal[i - 1])
+        x = (
+            math.sqrt((1 - target) / (1 - signal)) * x
+            - math.sqrt(target) * math.expm1(-step) * direction
+        )
+        before = clean, step
+    return x
+
+
+def one_step(
+    denoise: Denoise,
+    start: Array,
+    schedule: Schedule,
+    options: SamplerOptions,
+    noise: Noise,
+    prediction: str,
+) -> Array:
+    """The clean estimate at the noisiest step, whatever `options.steps` says."""
+    return _Walk(denoise, schedule, 1, prediction).estimate(start, 0).clean
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "one_step": one_step,
+    "ddim": ddim,
+    "dpm_solver": dpm_solver,
+    "ancestral": ancestral,
+}
+
+FUSABLE = ("one_step", "ddim", "dpm_solver")
+"""Samplers that need no noise but what they start from (DDIM at eta 0), so that all their steps fit into one graph."""
+
+
+def start_scale(sampler: str, options: SamplerOptions) -> float:
+    """What the noise that a sampler starts from is scaled by, see `SamplerOptions.temperature`."""
+    return options.temperature if sampler in ("ddim", "dpm_solver") else 1.0
+
+
+def sampler_named(name: str) -> Sampler:
+    """The sampler of that name.
+
+    Raises:
+        ConfigError: there is none; the message lists the choices.
+    """
+    if name not in SAMPLERS:
+        raise ConfigError(f"unknown sampler {name!r}; choose one of {', '.join(SAMPLERS)}")
+    return SAMPLERS[name]

@@ -1,0 +1,78 @@
+"""The noise schedule: how much of a token is left after each step, and the subset of steps that a sampler visits.
+
+Plain numpy in float64; source of the formulas: arXiv 2102.09672 (cosine schedule, respacing).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from camseg_core.errors import ConfigError
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Steps `0..n-1` from clean to noise.
+
+    `timesteps` are the step numbers that the network knows, `(n,)` ascending; `signal` is the kept product of alphas at
+    each, `(n,)`: a token at step i is `sqrt(signal[i])·clean + sqrt(1 - signal[i])·noise`.
+    """
+
+    timesteps: npt.NDArray[np.int64]
+    signal: Floats
+
+    @staticmethod
+    def cosine(steps: int = 1000) -> "Schedule":
+        """The published schedule: squared cosine, betas cut at 0.999."""
+
+        def level(i: int) -> float:
+            return math.cos((i / steps + 0.008) / 1.008 * math.pi / 2) ** 2
+
+        betas = np.array([min(1 - level(i + 1) / level(i), 0.999) for i in range(steps)])
+        return Schedule(np.arange(steps), np.cumprod(1 - betas))
+
+    def respaced(self, steps: int) -> "Schedule":
+        """Keep `steps` of the steps, evenly spaced with both ends; a single step is the noisiest one.
+
+        Raises:
+            ConfigError: fewer than 1 or more than there are.
+        """
+        total = len(self.timesteps)
+        if not 1 <= steps <= total:
+            raise ConfigError(f"steps is {steps}; it must be between 1 and {total}")
+        kept = (
+            np.array([total - 1])
+            if steps == 1
+            else np.round(np.arange(steps) * (total - 1) / (steps - 1)).astype(np.int64)
+        )
+        return Schedule(self.timesteps[kept], self.signal[kept])
+
+    @property
+    def previous_signal(self) -> Floats:
+        """`signal` one step nearer to clean; 1 at step 0."""
+        return np.append(1.0, self.signal[:-1])
+
+    @property
+    def betas(self) -> Floats:
+        """Variance added by each step."""
+        return 1 - self.signal / self.previous_signal
+
+    @property
+    def posterior_variance(self) -> Floats:
+        """Variance of the token one step nearer to clean, given the clean token; at step 0 that of step 1, so that it has a logarithm."""
+        variance = self.betas * (1 - self.previous_signal) / (1 - self.signal)
+        return np.append(variance[1], variance[1:]) if len(variance) > 1 else self.betas
+
+    @property
+    def posterior_clean_weight(self) -> Floats:
+        """Weight of the clean token in the posterior's mean."""
+        return self.betas * np.sqrt(self.previous_signal) / (1 - self.signal)
+
+    @property
+    def posterior_noisy_weight(self) -> Floats:
+        """Weight of the noisy token in the posterior's mean."""
+        return (1 - self.previous_signal) * np.sqrt(1 - self.betas) / (1 - self.signal)

@@ -1,0 +1,155 @@
+"""The graphs of a model as torch modules: what `torch.onnx.export` traces."""
+
+import torch
+from torch import Tensor, nn
+
+from camseg_core.diffusion.samplers import SAMPLERS, SamplerOptions
+from camseg_core.labels import PUBLISHED_PALETTE, UNLABELLED
+from camseg_core.model.camseg import CamSeg
+from camseg_core.runtime.graphs import Fused
+
+PICTURE_SHARPNESS = 100.0
+"""How fast closeness falls with the squared distance (RGB in 0..1) between a decoded pixel and a palette colour, at sharpness 1."""
+
+
+class ImageEncoderGraph(nn.Module):
+    """RGB `(B, H, W, 3)` uint8 to the feature maps; normalisation is inside, so that bytes cross the bus."""
+
+    def __init__(self, model: CamSeg) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return self.model.image_features(image.permute(0, 3, 1, 2))
+
+
+class TransformerGraph(nn.Module):
+    """Feature maps to conditions `(B, N, D)`, the whole mask hidden: transformer and refiner, if there is one."""
+
+    def __init__(self, model: CamSeg) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *features: Tensor) -> Tensor:
+        return self.model.conditions(features)
+
+
+class MaskedTransformerGraph(TransformerGraph):
+    """The same, told what is known: feature maps, then `mask` `(B, L, token_channels)` and `hidden` `(B, L)` bool."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        *features, mask, hidden = inputs
+        cells = features[0].shape[2] * features[0].shape[3]
+        # one token for each cell; said here, so that the exporter need not find out
+        return self.model.conditions(tuple(features), mask[:, :cells], hidden[:, :cells])
+
+
+class DecoderGraph(nn.Module):
+    """Mask latents `(B, S, C, h, w)` to train ids `(B, H, W)` uint8 and the probability of the chosen class `(B, H, W)`.
+
+    The S samples of a frame are averaged as probabilities: the softmax of `sharpness` (scalar) times the logits. The classes are compared
+    before the pixels are put into place: two planes are moved instead of one for each class.
+    """
+
+    def __init__(self, model: CamSeg) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("train_ids", torch.tensor(model.decoded_ids, dtype=torch.uint8))
+
+    def forward(self, latents: Tensor, sharpness: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.model.logit_blocks(latents.flatten(0, 1))
+        # by hand: ONNX Runtime would transpose for a Softmax over any axis but the last
+        scores = (sharpness * (logits - logits.amax(1, keepdim=True))).exp()
+        probabilities = _mean_of_samples(scores / scores.sum(1, keepdim=True), latents.shape[1])
+        confidence, index = probabilities.max(1)  # (B, 4, H/2, W/2)
+        train_ids: Tensor = self.train_ids  # type: ignore[assignment]
+        mask = train_ids.index_select(0, index.flatten()).view_as(index)
+        return _into_place(mask), _into_place(confidence)
+
+
+def _into_place(blocks: Tensor) -> Tensor:
+    """Pixels of 2×2 blocks side by side `(B, 4, h, w)` to a plane `(B, 2h, 2w)`.
+
+    Not by pixel_shuffle: as an operator of its own it takes bytes only in the newest ONNX Runtimes, and not on GPUs.
+    """
+    batch, _, height, width = blocks.shape
+    return blocks.unflatten(1, (2, 2)).permute(0, 3, 1, 4, 2).reshape(batch, 2 * height, 2 * width)
+
+
+def _mean_of_samples(values: Tensor, samples: int) -> Tensor:
+    """`(B·S, ...)` to the means over S, `(B, ...)`.
+
+    As a matrix product: ONNX Runtime's ReduceMean over an axis in the middle takes ten times as long, even where S is 1.
+    """
+    grouped = values.unflatten(0, (-1, samples))
+    weights = torch.full((1, samples), 1.0) / samples
+    return (weights @ grouped.flatten(2)).squeeze(1).unflatten(1, grouped.shape[2:])
+
+
+class PictureDecoderGraph(nn.Module):
+    """The same for a model that decodes masks as colour pictures: the class is the nearest palette colour's.
+
+    There are no logits; what stands for them is closeness, -`PICTURE_SHARPNESS` times the squared distance to each colour, so that the
+    confidence is a softmax over palette colours. It says how clearly a colour was hit, and is not a probability that was learned.
+    """
+
+    def __init__(self, model: CamSeg) -> None:
+        super().__init__()
+        assert model.autoencoder is not None
+        self.codec = model.autoencoder
+        self.register_buffer(
+            "palette",
+            torch.round(torch.tensor(PUBLISHED_PALETTE, dtype=torch.float32) / 255, decimals=4),
+        )
+        ids = [UNLABELLED, *range(len(PUBLISHED_PALETTE) - 1)]
+        self.register_buffer("train_ids", torch.tensor(ids, dtype=torch.uint8))
+
+    def forward(self, latents: Tensor, sharpness: Tensor) -> tuple[Tensor, Tensor]:
+        palette: Tensor = self.palette  # type: ignore[assignment]
+        train_ids: Tensor = self.train_ids  # type: ignore[assignment]
+        rgb = (self.codec.decode(latents.flatten(0, 1)) * 0.5 + 0.5).unsqueeze(1)  # (N, 1, 3, H, W)
+        distance = torch.stack(
+            [(rgb - color.view(1, 1, 3, 1, 1)).square().sum(2) for color in palette], 1
+        ).squeeze(2)
+        scores = (sharpness * PICTURE_SHARPNESS * (distance.amin(1, keepdim=True) - distance)).exp()
+        probabilities = _mean_of_samples(scores / scores.sum(1, keepdim=True), latents.shape[1])
+        confidence, index = probabilities.max(1)
+        return train_ids.index_select(0, index.flatten()).view_as(index), confidence
+
+
+class FusedGraph(nn.Module):
+    """A frame to its mask: image, what the sampler starts from `(B, N, denoised_channels)` and sharpness to mask and confidence.
+
+    The sampler's steps are laid down in the graph. Temperature is not: whoever runs the graph scales the noise, see `start_scale`.
+    """
+
+    def __init__(self, model: CamSeg, fused: Fused, decoder: nn.Module) -> None:
+        super().__init__()
+        self.model, self.decoder, self.fused = model, decoder, fused
+
+    def forward(self, image: Tensor, start: Tensor, sharpness: Tensor) -> tuple[Tensor, Tensor]:
+        model = self.model
+        features = model.image_features(image.permute(0, 3, 1, 2))
+        condition = model.conditions(features).flatten(0, 1)
+
+        def denoise(x: Tensor, step: int) -> Tensor:
+            return model.denoiser(x, torch.tensor([step]), condition)
+
+        def no_noise(_: int) -> Tensor:
+            raise AssertionError("a sampler that draws noise cannot be fused")
+
+        sampler = SAMPLERS[self.fused.sampler]
+        options = SamplerOptions(self.fused.steps)
+        tokens = sampler(
+            denoise,
+            start.flatten(0, 1),
+            model.schedule,
+            options,
+            no_noise,
+            model.config.denoiser.prediction,
+        )
+        latents = model.to_latents(
+            tokens.unflatten(0, start.shape[:2]), model.denoised_grid(features)
+        )
+        mask, confidence = self.decoder(latents.unsqueeze(1), sharpness)
+        return mask, confidence

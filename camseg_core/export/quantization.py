@@ -1,0 +1,209 @@
+"""An fp32 graph computed in eight-bit integers where that pays (static quantisation, QDQ), calibrated on what it is fed in use."""
+
+import logging
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from camseg_core.data.sample import Sample
+from camseg_core.diffusion.sampling import Sampling
+from camseg_core.export.parts import Arrays, Part
+from camseg_core.export.torch_engine import TorchEngine
+from camseg_core.model.camseg import CamSeg
+from camseg_core.runtime.bound_graph import DeviceArray
+from camseg_core.runtime.framing import Framing
+from camseg_core.runtime.segmenter import Segmenter
+
+QUANTISED = ("Conv", "MatMul", "Gemm", "Relu", "Clip", "Add")
+"""Operators in int8. Norms, softmax and all that gives the confidence stay in floats."""
+
+FLOAT_RESULT = ("MatMul", "Gemm")
+"""Operators that take int8 and give floats, which costs no pass of its own: what follows them in a transformer is not quantised."""
+
+
+_WARNINGS, _ERRORS = 2, 3
+"""Of ONNX Runtime's scale of severity; it starts with the former."""
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Hands recorded inputs to ONNX Runtime's calibration."""
+
+    def __init__(self, names: tuple[str, ...], inputs: Sequence[Arrays]) -> None:
+        self._inputs = iter([dict(zip(names, arrays, strict=True)) for arrays in inputs])
+
+    def get_next(self) -> dict[str, np.ndarray[Any, Any]] | None:
+        return next(self._inputs, None)
+
+
+def to_int8(graph: onnx.ModelProto, part: Part, inputs: Sequence[Arrays]) -> onnx.ModelProto:
+    """The graph in int8, its ranges the smallest and largest values on `inputs`.
+
+    Weights are signed with a scale per channel. Activations are unsigned: the CPU's VNNI instructions multiply unsigned by signed,
+    and with signed ones camseg-lite's image encoder took twice as long. Weights have seven bits: CPUs without VNNI add two
+    products in sixteen bits, where eight would overflow. Ranges of percentiles gave the same masks as the extremes.
+    """
+    with tempfile.TemporaryDirectory() as name, _quiet():
+        folder = Path(name)
+        plain, prepared, quantised = (
+            folder / "plain.onnx",
+            folder / "prepared.onnx",
+            folder / "quantised.onnx",
+        )
+        onnx.save(graph, plain)
+        quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            quantised,
+            _Reader(part.inputs, inputs),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(QUANTISED),
+            nodes_to_exclude=_kept_in_floats(onnx.load(prepared)),
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options={"OpTypesToExcludeOutputQuantization": list(FLOAT_RESULT)},
+        )
+        return onnx.load(quantised)
+
+
+def _kept_in_floats(graph: onnx.ModelProto) -> list[str]:
+    """Names of the operators of a quantised kind that int8 makes no faster, and less exact.
+
+    They are the matrix products without weights, such as attention's, and the sums that no convolution feeds: the residual sums of the
+    transformer and of the denoiser, whose small errors would add up from step to step.
+    """
+    nodes = graph.graph.node
+    constants = {weight.name for weight in graph.graph.initializer} | {
+        node.output[0] for node in nodes if node.op_type == "Constant"
+    }
+    convolved = {node.output[0] for node in nodes if node.op_type == "Conv"}
+    fed_by = {"MatMul": constants, "Add": convolved}
+    return [
+        node.name
+        for node in nodes
+        if node.op_type in fed_by and not fed_by[node.op_type] & set(node.input)
+    ]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the quantiser's remarks on the root logger, such as that a graph should be pre-processed, which it was."""
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addFilter(_nothing)
+    root.addHandler(handler)  # or logging would set one up, for good
+    onnxruntime.set_default_logger_severity(
+        _ERRORS
+    )  # of the sessions that calibration opens: they report weights that are not used
+    try:
+        yield
+    finally:
+        onnxruntime.set_default_logger_severity(_WARNINGS)
+        root.removeHandler(handler)
+        root.removeFilter(_nothing)
+
+
+def _nothing(_: logging.LogRecord) -> bool:
+    return False
+
+
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.uint8]
+
+FUSED = "fused"
+"""Under this name, the inputs of every fused graph."""
+
+SEVERAL_STEPS_EVERY = 8
+
+Recorded = dict[str, list[Arrays]]
+"""Inputs by graph, in the order in which the graph takes them."""
+
+
+def record(model: CamSeg, samples: Sequence[Sample]) -> Recorded:
+    """Segment the samples in torch and keep what each part was fed.
+
+    Each is segmented in one step, and one in `SEVERAL_STEPS_EVERY` in ten, so that the ranges hold for all that the denoiser may see. The
+    transformer is also told a random half of each frame's own mask, for decoding in several passes.
+    """
+    engine = _Recorder(model)
+    config, random = model.config, np.random.default_rng(0)
+    one_step = Segmenter(config, model.labels, engine)
+    ten_steps = Segmenter(config, model.labels, engine, Sampling("ddim", 10))
+    for index, sample in enumerate(samples):
+        if index % SEVERAL_STEPS_EVERY == 0:
+            ten_steps.segment(sample.image)
+        one_step.segment(sample.image)
+        framing = Framing.fit(
+            sample.image.shape[0],
+            sample.image.shape[1],
+            config.network_pixels,
+            config.size_multiple,
+        )
+        (latents, _), (tokens, *_) = engine.calls["decoder"][-1], engine.calls["denoiser"][-1]
+        start = random.standard_normal((1, *tokens.shape), np.float32)
+        engine.calls[FUSED].append(
+            (framing.to_network(sample.image)[None], start, np.array(1.0, np.float32))
+        )
+        if engine.takes_mask:
+            known = model.to_tokens(torch.from_numpy(latents[:, 0]))[0].numpy()
+            *features, _, _ = engine.calls["transformer"][-1]
+            engine.calls["transformer"].append(
+                (*features, known, random.random(known.shape[:2]) < 0.5)
+            )
+    return dict(engine.calls)
+
+
+class _Recorder(TorchEngine):
+    """Keeps the inputs of every call."""
+
+    def __init__(self, model: CamSeg) -> None:
+        super().__init__(model)
+        self.calls: dict[str, list[Arrays]] = defaultdict(list)
+        self._token_channels = model.config.token_channels
+
+    def encode_image(self, image: Ids) -> dict[str, DeviceArray]:
+        self.calls["image_encoder"].append((image,))
+        return super().encode_image(image)
+
+    def conditions(
+        self,
+        features: Mapping[str, DeviceArray],
+        mask: Floats | None = None,
+        hidden: npt.NDArray[np.bool_] | None = None,
+    ) -> DeviceArray:
+        arrays = tuple(each.numpy() for each in features.values())
+        if self.takes_mask:
+            batch, tokens = arrays[0].shape[0], arrays[0].shape[2] * arrays[0].shape[3]
+            arrays += (
+                np.zeros((batch, tokens, self._token_channels), np.float32),
+                np.ones((batch, tokens), np.bool_),
+            )
+        self.calls["transformer"].append(arrays)
+        return super().conditions(features, mask, hidden)
+
+    def denoise(self, tokens: Floats, step: int, condition: Floats | DeviceArray) -> Floats:
+        rows = condition.numpy() if isinstance(condition, DeviceArray) else condition
+        self.calls["denoiser"].append((tokens, np.array([step]), rows.reshape(-1, rows.shape[-1])))
+        return super().denoise(tokens, step, condition)
+
+    def decode(self, latents: Floats, sharpness: float = 1.0) -> tuple[Ids, Floats]:
+        self.calls["decoder"].append((latents, np.array(sharpness, np.float32)))
+        return super().decode(latents, sharpness)

@@ -1,0 +1,182 @@
+"""torch to an ONNX graph."""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+from camseg_core.export.parts import Part, fused_part, parts_of
+from camseg_core.model.camseg import CamSeg
+from camseg_core.runtime.graphs import Fused
+
+_IR_VERSION = 9
+"""ONNX's file format of its operator set 20, which the graphs are traced in."""
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A part and its graph in fp32."""
+
+    part: Part
+    graph: onnx.ModelProto
+
+
+def trace_all(model: CamSeg, fused: Sequence[Fused] = ()) -> list[Traced]:
+    """The four parts of a model, and its network fused as often as asked for."""
+    model.eval()
+    return [
+        Traced(part, trace(part))
+        for part in [*parts_of(model), *(fused_part(model, each) for each in fused)]
+    ]
+
+
+def trace(part: Part) -> onnx.ModelProto:
+    """The part as a graph in fp32."""
+    part.module.eval()
+    example = tuple(torch.from_numpy(array) for array in part.make(2, 3, 4))
+    # the exporter's remarks on its own workings, and on torchvision, which is not needed
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            part.module,
+            example,
+            input_names=part.inputs,
+            output_names=part.outputs,
+            dynamic_shapes=part.sizes,  # type: ignore[arg-type]
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    graph = program.model_proto
+    _strip_source_lines(graph)
+    _normalise_in_one_pass(graph)
+    return graph
+
+
+def _strip_source_lines(graph: onnx.ModelProto) -> None:
+    """Drop what the exporter noted of where each operator came from: it holds the paths of the machine that exported."""
+    for described in (
+        graph,
+        graph.graph,
+        *graph.graph.node,
+        *graph.graph.value_info,
+        *graph.graph.input,
+        *graph.graph.output,
+    ):
+        del described.metadata_props[:]
+
+
+def _normalise_in_one_pass(graph: onnx.ModelProto) -> None:
+    """Write the image's normalisation, a subtraction and a division by channel, as the one operator that does both.
+
+    With camseg-lite in int8 it is a sixth of the image encoder's time that is saved; no number changes.
+    """
+    constants = {weight.name: numpy_helper.to_array(weight) for weight in graph.graph.initializer}
+    for node in graph.graph.node:
+        shift = constants.get(node.input[1]) if node.op_type == "Sub" else None
+        users = (
+            [user for user in graph.graph.node if node.output[0] in user.input]
+            if shift is not None
+            else []
+        )
+        divisor = (
+            constants.get(users[0].input[1])
+            if len(users) == 1 and users[0].op_type == "Div"
+            else None
+        )
+        if (
+            shift is None
+            or divisor is None
+            or shift.shape != divisor.shape
+            or shift.shape != (1, shift.size, 1, 1)
+        ):
+            continue
+        plain = (
+            np.ones(shift.size),
+            np.zeros(shift.size),
+            shift.ravel(),
+            divisor.ravel() ** 2,
+        )  # scale, bias, mean and variance
+        names = [f"{node.name}.{name}" for name in ("scale", "bias", "mean", "variance")]
+        for name, values in zip(names, plain, strict=True):
+            graph.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
+        both = onnx.helper.make_node(
+            "BatchNormalization",
+            [node.input[0], *names],
+            [users[0].output[0]],
+            name=node.name,
+            epsilon=0.0,
+        )
+        graph.graph.node.remove(users[0])
+        node.CopyFrom(both)
+        return
+
+
+def ask_for_the_least(graph: onnx.ModelProto) -> None:
+    """Declare the oldest format and only the operator sets that the graph uses, so that the ONNX Runtime of an older JetPack loads it.
+
+    Tools declare their own newest; ONNX Runtime 1.17, which setup.py allows, refuses formats above 9.
+    """
+    graph.ir_version = min(graph.ir_version, _IR_VERSION)
+    used = (
+        {node.domain for node in graph.graph.node}
+        | {node.domain for function in graph.functions for node in function.node}
+        | {""}
+    )
+    kept = [opset for opset in graph.opset_import if opset.domain in used]
+    del graph.opset_import[:]
+    graph.opset_import.extend(kept)
+
+
+def holds_halves(model: CamSeg) -> bool:
+    """Whether the model's matrices and kernels fit into fp16 as they are, as those of an fp16 checkpoint do."""
+    return all(
+        torch.equal(weight, weight.half().float())
+        for weight in model.parameters()
+        if weight.ndim > 1
+    )
+
+
+def store_as_halves(graph: onnx.ModelProto) -> None:
+    """Store each large matrix or kernel as fp16 with a cast to fp32 behind it: half the file; the arithmetic stays fp32.
+
+    ONNX Runtime folds the casts when it loads the graph. For a model that `holds_halves` nothing is lost, except where the exporter
+    has folded a batch norm into a convolution; the comparison with torch covers that rounding.
+    """
+    casts = []
+    for weight in graph.graph.initializer:
+        if (
+            weight.data_type == onnx.TensorProto.FLOAT
+            and len(weight.dims) > 1
+            and np.prod(weight.dims) >= 256
+        ):
+            name = weight.name
+            weight.CopyFrom(
+                numpy_helper.from_array(
+                    numpy_helper.to_array(weight).astype(np.float16), f"{name}.half"
+                )
+            )
+            casts.append(
+                onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT)
+            )
+    nodes = [*casts, *graph.graph.node]
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)
+
+
+KEPT_IN_FP32 = ("LayerNormalization", "Softmax", "Cos", "Sin")
+"""Operators that stay in fp32: sums of squares and exponentials leave fp16's range, and a sinusoid's angles its precision."""
+
+
+def to_half(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph in fp16, with fp32 and uint8 at its ends. `graph` is used up."""
+    return convert_float_to_float16(
+        graph, keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *KEPT_IN_FP32]
+    )

@@ -1,0 +1,136 @@
+"""A model's graphs in one precision, from torch to the checkpoint folder; kept only if they are as good as torch."""
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+
+from camseg_core.atomic_write import replacing
+from camseg_core.data.sample import Sample
+from camseg_core.errors import ConfigError
+from camseg_core.export.check import PARTS_SAMPLERS, Difference, Scores, check
+from camseg_core.export.quantization import FUSED, Recorded, record, to_int8
+from camseg_core.export.trace import (
+    Traced,
+    ask_for_the_least,
+    holds_halves,
+    store_as_halves,
+    to_half,
+    trace_all,
+)
+from camseg_core.model.camseg import CamSeg
+from camseg_core.runtime.graphs import PRECISIONS, graph_path
+from camseg_core.runtime.onnx_engine import OnnxEngine
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What one export wrote: bytes and difference from torch by graph, and mIoU of it and of torch by what was scored, if anything was."""
+
+    precision: str
+    folder: Path
+    sizes: dict[str, int] = field(default_factory=dict)
+    differences: dict[str, Difference] = field(default_factory=dict)
+    mean_iou: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def export_onnx(
+    model: CamSeg,
+    folder: Path,
+    precision: str = "fp32",
+    *,
+    traced: Sequence[Traced] | None = None,
+    calibration: Sequence[Sample] = (),
+    scores: Scores | None = None,
+) -> Exported:
+    """Write `onnx/<precision>/` of a checkpoint folder: the graphs of `traced`, as `trace_all` gives them, or without it the four parts.
+
+    Each graph is run beside torch at two sizes it was not traced at (int8: on frames of `calibration`, which it needs), and with `scores`
+    the whole chain is scored as well. The new graphs take the old ones' place at the end, all at once: graphs not written again are gone.
+
+    Raises:
+        ModelError: a graph's numbers differ from torch's, or the masks lose too much; the old graphs stay.
+        ConfigError: the precision is unknown, or int8 has no frames to calibrate with.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
+    if precision == "int8" and not calibration:
+        raise ConfigError(
+            "int8 graphs are calibrated on frames of the camera's kind: name a data set, --data ROOT"
+        )
+    traced = trace_all(model) if traced is None else traced
+    folder.mkdir(parents=True, exist_ok=True)
+    result = Exported(precision, folder / "onnx" / precision)
+    # a folder of its own beside the graphs that are there, in which the new ones run before they are kept
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as name:
+        beside = Path(name)
+        writer = _Writer(
+            model, beside, result, record(model, calibration) if precision == "int8" else None
+        )
+        for each in traced:
+            writer.write(each)
+        if scores is not None:
+            engine = OnnxEngine(beside, precision=precision)
+            for sampling in PARTS_SAMPLERS:
+                what = f"{sampling.sampler}:{sampling.steps}"
+                result.mean_iou[what] = scores.check(engine, sampling, f"{precision} with {what}")
+            for fused in (each.part.fused for each in traced if each.part.fused is not None):
+                engine = OnnxEngine(beside, precision=precision, fused=fused)
+                result.mean_iou[fused.name] = scores.check(
+                    engine, fused, f"{precision} {fused.name}"
+                )
+        _take_place(graph_path(beside, precision, "any").parent, result.folder)
+    return result
+
+
+class _Writer:
+    """Converts, writes and checks one graph after another."""
+
+    def __init__(
+        self, model: CamSeg, folder: Path, result: Exported, recorded: Recorded | None
+    ) -> None:
+        self._folder, self._result, self._recorded = folder, result, recorded
+        self._halves = holds_halves(model)
+        graph_path(folder, result.precision, "any").parent.mkdir(parents=True)
+
+    def write(self, traced: Traced) -> None:
+        part, precision = traced.part, self._result.precision
+        path = graph_path(self._folder, precision, part.name)
+        graph, inputs = onnx.ModelProto(), None
+        graph.CopyFrom(traced.graph)
+        if precision == "int8":
+            assert self._recorded is not None
+            inputs = self._recorded[part.name if part.fused is None else FUSED]
+            graph = to_int8(graph, part, inputs)
+            inputs = inputs[:4]
+        elif precision == "fp16":
+            graph = to_half(graph)
+        if self._halves:
+            store_as_halves(graph)
+        ask_for_the_least(graph)
+        with replacing(path) as temporary:
+            onnx.save(graph, temporary)
+            self._result.differences[part.name] = check(part, temporary, precision, inputs)
+        self._result.sizes[part.name] = path.stat().st_size
+        logger.info("exported %s in %s: %.1f MB", part.name, precision, path.stat().st_size / 1e6)
+
+
+def _take_place(new: Path, old: Path) -> None:
+    """Move a folder to where another may stand; whoever is cut off in between finds one of the two under its own name or beside it."""
+    before = new.with_name("before")
+    old.parent.mkdir(parents=True, exist_ok=True)
+    if old.exists():
+        old.rename(before)
+    try:
+        new.rename(old)
+    except OSError:
+        if before.exists():
+            before.rename(old)
+        raise
+    shutil.rmtree(before, ignore_errors=True)

@@ -1,7 +1,0 @@
-"""torch to ONNX: the graphs of a model in each precision, kept only if they are as good as the model in torch."""
-
-from camseg_core.runtime.export.score import Scores
-from camseg_core.runtime.export.trace import trace_all
-from camseg_core.runtime.export.variants import Exported, export_onnx
-
-__all__ = ["Exported", "Scores", "export_onnx", "trace_all"]

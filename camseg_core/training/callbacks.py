@@ -1,0 +1,337 @@
+"""What a person sees of a training while it runs, and afterwards: a live display or log lines, TensorBoard, pictures, a log file."""
+
+import json
+import logging
+import math
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from camseg_core.atomic_write import replacing
+from camseg_core.errors import DataError
+from camseg_core.labels import Label, color_table
+
+logger = logging.getLogger(__name__)
+
+Picture = npt.NDArray[np.uint8]
+Clock = Callable[[], float]
+
+
+class Watch:
+    """Is told how a run goes, see `camseg_core.training.trainer.Watcher`; this one looks away."""
+
+    def started(self, done: int, steps: int, samples_per_step: int) -> None:
+        """The run begins, or goes on, after `done` of its `steps`."""
+
+    def stepped(self, done: int, figures: Mapping[str, float], learning_rate: float) -> None:
+        """Step `done` is over; `figures` has its `loss` and the loss's parts."""
+
+    def validated(self, done: int, scores: Mapping[str, float], picture: Picture | None) -> None:
+        """The model after `done` steps has these scores; `picture` is RGB `(H, W, 3)`."""
+
+    def finished(self, done: int, reason: str) -> None:
+        """No more steps come."""
+
+
+class Watchers(Watch):
+    """Tells each of several, in order."""
+
+    def __init__(self, watches: Sequence[Watch]) -> None:
+        self._watches = tuple(watches)
+
+    def started(self, done: int, steps: int, samples_per_step: int) -> None:
+        for watch in self._watches:
+            watch.started(done, steps, samples_per_step)
+
+    def stepped(self, done: int, figures: Mapping[str, float], learning_rate: float) -> None:
+        for watch in self._watches:
+            watch.stepped(done, figures, learning_rate)
+
+    def validated(self, done: int, scores: Mapping[str, float], picture: Picture | None) -> None:
+        for watch in self._watches:
+            watch.validated(done, scores, picture)
+
+    def finished(self, done: int, reason: str) -> None:
+        for watch in self._watches:
+            watch.finished(done, reason)
+
+
+class Means(Watch):
+    """Hands the means over every few steps to `report`; what is left over when the run ends, too."""
+
+    def __init__(self, every: int = 10, clock: Clock = time.monotonic) -> None:
+        self._every, self._clock = every, clock
+        self._done = self._steps = self._samples_per_step = 0
+        self._gathered: dict[str, list[float]] = {}
+        self._learning_rate = 0.0
+        self._first = self._last = (
+            0,
+            0.0,
+        )  # step and time in s: where the run began, and where the last report was
+        self._stepped = 0.0
+
+    def report(
+        self, done: int, figures: Mapping[str, float], learning_rate: float, samples_per_s: float
+    ) -> None:
+        """The means of the last steps up to `done`; `learning_rate` is that of the last one."""
+
+    def started(self, done: int, steps: int, samples_per_step: int) -> None:
+        self._done, self._steps, self._samples_per_step = done, steps, samples_per_step
+        self._first = self._last = (done, self._clock())
+        self._gathered.clear()
+
+    def stepped(self, done: int, figures: Mapping[str, float], learning_rate: float) -> None:
+        self._done, self._learning_rate, self._stepped = done, learning_rate, self._clock()
+        for name, figure in figures.items():
+            self._gathered.setdefault(name, []).append(figure)
+        if done % self._every == 0 or done == self._steps:
+            self._report()
+
+    def validated(self, done: int, scores: Mapping[str, float], picture: Picture | None) -> None:
+        step, then = self._last
+        self._last = (
+            step,
+            then + self._clock() - self._stepped,
+        )  # samples per second are those of training
+
+    def finished(self, done: int, reason: str) -> None:
+        if self._gathered:
+            self._report()
+
+    def seconds_left(self) -> float:
+        """How long the remaining steps take at the mean pace so far, validations included."""
+        done, began = self._first
+        return (self._clock() - began) / max(1, self._done - done) * (self._steps - self._done)
+
+    def _report(self) -> None:
+        (step, then), now = self._last, self._clock()
+        pace = (self._done - step) * self._samples_per_step / max(now - then, 1e-9)
+        means = {name: sum(figures) / len(figures) for name, figures in self._gathered.items()}
+        self._gathered.clear()
+        self._last = (self._done, now)
+        self.report(self._done, means, self._learning_rate, pace)
+
+
+class Display(Means):
+    """On a terminal a live line with a bar; elsewhere, and for validation scores anyway, log lines. `title` says what is trained."""
+
+    def __init__(
+        self,
+        title: str = "",
+        console: Console | None = None,
+        every: int = 10,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        super().__init__(every, clock)
+        self._title = title
+        self._console = console or Console(stderr=True)
+        self._bar: Progress | None = None
+        self._loss, self._seen = 0.0, 0
+
+    def started(self, done: int, steps: int, samples_per_step: int) -> None:
+        super().started(done, steps, samples_per_step)
+        if self._console.is_terminal:
+            figures = TextColumn("loss {task.fields[loss]}  {task.fields[pace]} samples/s")
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                figures,
+                TimeRemainingColumn(),
+                TextColumn("left  {task.fields[scores]}"),
+            )
+            self._bar = Progress(*columns, console=self._console, speed_estimate_period=300)
+            self._bar.add_task(
+                self._title, total=steps, completed=done, loss="-", pace="-", scores=""
+            )
+            self._bar.start()
+            weakref.finalize(
+                self, self._bar.stop
+            )  # a run that ends by an error must not leave the terminal without a cursor
+
+    def stepped(self, done: int, figures: Mapping[str, float], learning_rate: float) -> None:
+        super().stepped(done, figures, learning_rate)
+        self._seen += 1
+        self._loss += (figures["loss"] - self._loss) * max(
+            0.05, 1 / self._seen
+        )  # of about the last 20 steps
+        self._update(completed=done, loss=f"{self._loss:.4f}")
+
+    def report(
+        self, done: int, figures: Mapping[str, float], learning_rate: float, samples_per_s: float
+    ) -> None:
+        self._update(pace=f"{samples_per_s:.1f}")
+        if self._bar is None:
+            logger.info(
+                "%s %s  %.1f samples/s, %s left",
+                self._step(done),
+                _text(figures),
+                samples_per_s,
+                _span(self.seconds_left()),
+            )
+
+    def validated(self, done: int, scores: Mapping[str, float], picture: Picture | None) -> None:
+        super().validated(done, scores, picture)
+        self._update(scores=_text(scores))
+        logger.info("%s validation: %s", self._step(done), _text(scores))
+
+    def finished(self, done: int, reason: str) -> None:
+        super().finished(done, reason)
+        if self._bar is not None:
+            self._bar.stop()
+        logger.info("%s ended: %s", self._step(done), reason)
+
+    def _step(self, done: int) -> str:
+        return f"{self._title} step {done}/{self._steps}".lstrip()
+
+    def _update(self, completed: int | None = None, **fields: Any) -> None:
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=completed, **fields)
+
+
+class TensorBoard(Means):
+    """Curves and validation pictures in `RUN/tensorboard`, for `tensorboard --logdir RUN`. On resume, what came after the resumed step is
+    hidden, so that no curve doubles back."""
+
+    def __init__(self, run: Path, every: int = 10, clock: Clock = time.monotonic) -> None:
+        super().__init__(every, clock)
+        self._folder = run / "tensorboard"
+
+    def started(self, done: int, steps: int, samples_per_step: int) -> None:
+        super().started(done, steps, samples_per_step)
+        self._writer = SummaryWriter(str(self._folder), purge_step=done + 1)
+
+    def report(
+        self, done: int, figures: Mapping[str, float], learning_rate: float, samples_per_s: float
+    ) -> None:
+        self._add(done, {f"training/{name}": figure for name, figure in figures.items()})
+        self._add(done, {"pace/learning rate": learning_rate, "pace/samples per s": samples_per_s})
+
+    def validated(self, done: int, scores: Mapping[str, float], picture: Picture | None) -> None:
+        super().validated(done, scores, picture)
+        self._add(done, {f"validation/{name}": score for name, score in scores.items()})
+        if picture is not None:
+            self._writer.add_image(
+                "validation: image, truth, prediction", picture, done, dataformats="HWC"
+            )
+        self._writer.flush()
+
+    def finished(self, done: int, reason: str) -> None:
+        super().finished(done, reason)
+        self._writer.close()
+
+    def _add(self, done: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, done)
+
+
+class Pictures(Watch):
+    """Validation pictures as `RUN/pictures/step-000300.jpg`.
+
+    Raises:
+        DataError: (when validated) a picture cannot be written.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._folder = run / "pictures"
+
+    def validated(self, done: int, scores: Mapping[str, float], picture: Picture | None) -> None:
+        if picture is None:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"step-{done:06}.jpg"
+        if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+            raise DataError(f"cannot write {path}: is the disk full or the folder read-only?")
+
+
+class JsonLines(Means):
+    """`RUN/log.jsonl`, one object per line: means over ten steps as `{"step", "training", "learning_rate", "samples_per_s"}`, and
+    validations as `{"step", "validation"}`. On resume, lines after the resumed step are cut off. A figure that is no number is null."""
+
+    def __init__(self, run: Path, every: int = 10, clock: Clock = time.monotonic) -> None:
+        super().__init__(every, clock)
+        self._path = run / "log.jsonl"
+
+    def started(self, done: int, steps: int, samples_per_step: int) -> None:
+        super().started(done, steps, samples_per_step)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._path.is_file():
+            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines(
+                keepends=True
+            )
+            with replacing(self._path) as temporary:
+                temporary.write_text(
+                    "".join(line for line in lines if _step_of(line) <= done), encoding="utf-8"
+                )
+
+    def report(
+        self, done: int, figures: Mapping[str, float], learning_rate: float, samples_per_s: float
+    ) -> None:
+        pace = {
+            "learning_rate": float(f"{learning_rate:.6g}"),
+            "samples_per_s": round(samples_per_s, 2),
+        }
+        self._write({"step": done, "training": _rounded(figures), **pace})
+
+    def validated(self, done: int, scores: Mapping[str, float], picture: Picture | None) -> None:
+        super().validated(done, scores, picture)
+        self._write({"step": done, "validation": _rounded(scores)})
+
+    def _write(self, content: Mapping[str, object]) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(content, allow_nan=False) + "\n")
+
+
+def validation_picture(
+    images: Picture, truths: Picture, predictions: Picture, labels: Sequence[Label]
+) -> Picture:
+    """A row for each image: the image, the truth and the prediction in the colours of their classes.
+
+    Args:
+        images: RGB `(N, 3, H, W)` uint8.
+        truths: class indices `(N, H, W)` uint8, the place of the class in `labels`; 255, and any other without a class, is black.
+        predictions: the same.
+        labels: the classes.
+
+    Returns:
+        RGB `(N * H, 3 * W, 3)` uint8.
+    """
+    table = color_table(
+        [Label(index, label.name, label.color) for index, label in enumerate(labels)]
+    )
+    row = np.concatenate(
+        [images.transpose(0, 2, 3, 1), table[truths], table[predictions]], axis=2
+    )  # (N, H, 3W, 3)
+    return row.reshape(-1, *row.shape[2:])
+
+
+def _text(figures: Mapping[str, float]) -> str:
+    return " ".join(f"{name} {figure:.4f}" for name, figure in figures.items())
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds < 3 * 3600 else f"{seconds / 3600:.1f} h"
+
+
+def _rounded(figures: Mapping[str, float]) -> dict[str, float | None]:
+    return {
+        name: float(f"{figure:.6g}") if math.isfinite(figure) else None
+        for name, figure in figures.items()
+    }
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of the log; infinite for one that was cut off while it was written."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf

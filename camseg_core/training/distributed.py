@@ -1,0 +1,264 @@
+"""Training on several processes: who takes which samples, and how gradients and figures meet.
+
+The processes are started by `torchrun`, which tells each its place in the environment. Sharing is torch's own: gradients are averaged by
+`DistributedDataParallel`, or weights, gradients and optimiser are split by FSDP (`fully_shard`) for models too large for one device.
+"""
+
+import copy
+import os
+import platform
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from camseg_core.errors import ConfigError
+
+Strategy = Literal["ddp", "fsdp"]
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process's place among those that train together, the device it trains on, and how many workers prepare its samples."""
+
+    rank: int = 0
+    count: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    workers: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes files and reports."""
+        return self.rank == 0
+
+    def samples(self, step: int, batch: int, part: int = 0, parts: int = 1) -> range:
+        """The numbers of this process's samples in a step whose whole batch has `batch` of them, taken in `parts` one after the other.
+
+        Raises:
+            ConfigError: the batch cannot be shared out evenly.
+        """
+        if batch % (self.count * parts):
+            among = f"{self.count} processes" + (f" in {parts} parts each" if parts > 1 else "")
+            raise ConfigError(
+                f"a batch of {batch} cannot be shared by {among}: make it a multiple of {self.count * parts}"
+            )
+        share = batch // (self.count * parts)
+        start = step * batch + (part * self.count + self.rank) * share
+        return range(start, start + share)
+
+    def mean(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """Figures averaged over all processes; a collective call."""
+        if self.count == 1:
+            return dict(figures)
+        values = torch.tensor(list(figures.values()), dtype=torch.float64).to(
+            self.device, torch.float32
+        )
+        dist.all_reduce(values)
+        return dict(zip(figures, (values / self.count).tolist(), strict=True))
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.count > 1:
+            dist.barrier()
+
+    def check_shared(self, folder: Path, patience_s: float = 60.0) -> None:
+        """That all processes see the same `folder`, which the one that leads writes to; a collective call.
+
+        A file system over the network may show a new file late, so there is some patience.
+
+        Raises:
+            ConfigError: this process, or another, does not find what the leading one wrote.
+        """
+        if self.count == 1:
+            return
+        token = torch.tensor([secrets.randbits(62)], device=self.device)
+        dist.broadcast(token, 0)
+        path = folder / f".shared-{token.item():x}"
+        if self.leads:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        self.wait()
+        until = time.monotonic() + patience_s
+        while not (seen := path.is_file()) and time.monotonic() < until:
+            time.sleep(0.2)
+        seen_by = torch.tensor([float(seen)], device=self.device)
+        dist.all_reduce(seen_by)
+        if self.leads:
+            path.unlink(missing_ok=True)
+        if seen_by.item() < self.count:
+            which = "another process" if seen else f"process {self.rank} on {platform.node()}"
+            raise ConfigError(
+                f"{folder} is not one folder for all processes ({which} does not see what process 0 writes there): "
+                "put --run on a file system that all machines share"
+            )
+
+
+@contextmanager
+def processes(device: str = "cpu", workers: int = 0) -> Iterator[Processes]:
+    """The processes that `torchrun` has started, connected inside; just this one without it.
+
+    `device` is `cpu` or `cuda`; with `cuda` each process takes the one of its local rank. `workers` is how many processes prepare samples
+    in the background for each of these.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    if device not in ("cpu", "cuda"):
+        raise ConfigError(f"unknown device {device!r}; choose cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "device cuda: torch finds no CUDA device here; check the driver and that torch is a CUDA build, or choose cpu"
+        )
+    local = (
+        torch.device("cpu")
+        if device == "cpu"
+        else torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    )
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Processes(device=local, workers=workers)
+        return
+    if device == "cuda":
+        torch.cuda.set_device(local)
+    # the others wait while one process validates or encodes a data set, which may take hours
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(days=1))
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size(), local, workers)
+    finally:
+        dist.destroy_process_group()
+
+
+class Objective(nn.Module):
+    """A module and its loss as one module, whose forward is what several processes share: step number to loss and figures.
+
+    Where a step is taken in several parts, `part` says which.
+    """
+
+    def __init__(
+        self, module: nn.Module, loss: Callable[..., tuple[Tensor, dict[str, float]]]
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self._loss = loss
+
+    def forward(self, step: int, part: int = 0) -> tuple[Tensor, dict[str, float]]:
+        return self._loss(step, part) if part else self._loss(step)
+
+
+def share(
+    objective: Objective, averaged: nn.Module, among: Processes, strategy: Strategy
+) -> nn.Module:
+    """What to call instead of `objective` so that gradients meet. FSDP also splits `averaged`, the running average, the same way."""
+    if among.count == 1:
+        return objective
+    if strategy == "fsdp":
+        mesh = init_device_mesh(among.device.type, (among.count,))
+        for root in (objective, averaged):
+            for part in (*repeated_blocks(root), root):
+                fully_shard(part, mesh=mesh)
+        return objective
+    if among.device.type == "cuda":
+        objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)
+    # parameters may join later, see `objectives.TaskLoss.decoder_joins`
+    devices = None if among.device.type == "cpu" else [among.device.index]
+    return DistributedDataParallel(objective, device_ids=devices, find_unused_parameters=True)
+
+
+def gathering(objective: nn.Module, last: bool) -> AbstractContextManager[object]:
+    """For one part of a step: gradients of several processes meet with the `last` one.
+
+    FSDP brings them together after every part instead, so that no process ever holds all of them.
+    """
+    return (
+        nullcontext()
+        if last or not isinstance(objective, DistributedDataParallel)
+        else objective.no_sync()
+    )
+
+
+def repeated_blocks(root: nn.Module) -> Iterable[nn.Module]:
+    """The repeated blocks of transformers and denoisers: the unit in which FSDP gathers weights."""
+    for name, part in root.named_modules():
+        if isinstance(part, nn.ModuleList) and name.rsplit(".", 1)[-1] in (
+            "encoder_blocks",
+            "decoder_blocks",
+            "res_blocks",
+        ):
+            yield from part
+
+
+def block_parameters(root: nn.Module) -> list[int]:
+    """How many parameters each block has: what FSDP gathers at once."""
+    return [
+        sum(parameter.numel() for parameter in block.parameters())
+        for block in repeated_blocks(root)
+    ]
+
+
+def recompute_blocks(root: nn.Module) -> None:
+    """Have the repeated blocks compute their insides again in the backward pass, instead of keeping them: only their inputs stay.
+
+    Loss and gradients are the same, as is what dropout drops. arXiv 1604.06174.
+    """
+    for block in repeated_blocks(root):
+        block.recomputed = True  # type: ignore[assignment] # a flag, not a part
+
+
+def running_average(
+    decay: float,
+) -> Callable[[Sequence[Tensor], Sequence[Tensor], int | Tensor], None]:
+    """torch's exponential average for `AveragedModel`, for lists in which FSDP has split some tensors and left others whole."""
+    update = get_ema_multi_avg_fn(decay)
+
+    def average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: int | Tensor) -> None:
+        for split in (False, True):
+            pairs = [
+                (a, c)
+                for a, c in zip(averaged, current, strict=True)
+                if isinstance(a, DTensor) is split
+            ]
+            if pairs:
+                update([a for a, _ in pairs], [c for _, c in pairs], count)
+
+    return average
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that FSDP has split, gathered; a collective call. Others are returned as they are."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def split_like(tensor: Tensor, reference: Tensor) -> Tensor:
+    """A whole tensor split as FSDP has split `reference`, on its device."""
+    if isinstance(reference, DTensor):
+        return distribute_tensor(
+            tensor.to(reference.device), reference.device_mesh, reference.placements
+        )
+    return tensor.to(reference.device)
+
+
+def unshared(module: nn.Module, original: nn.Module, device: torch.device) -> nn.Module:
+    """An ordinary module on `device` with the weights of a split one; `original` is a copy made before it was split. A collective call."""
+    state = module.state_dict()
+    if not any(isinstance(tensor, DTensor) for tensor in state.values()):
+        return module
+    plain = copy.deepcopy(original).to(device)
+    with torch.no_grad():
+        for (
+            name,
+            tensor,
+        ) in plain.state_dict().items():  # one after the other: a split model may be large
+            tensor.copy_(whole(state[name]))
+    return plain
