@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.errors import ModelError
+from camseg_core.errors import ConfigError, ModelError
 
 UNLABELLED = 255
 """The id of a pixel without a class, in every mask that leaves the project."""
@@ -206,6 +206,33 @@ PUBLISHED_PALETTE: tuple[tuple[int, int, int], ...] = (
 def cityscapes_labels(train_ids: Sequence[int]) -> tuple[Label, ...]:
     """The Cityscapes classes with these train ids, in this order."""
     return tuple(CITYSCAPES[i] for i in train_ids)
+
+
+def index_table(labels: Sequence[Label], other: int = UNLABELLED) -> npt.NDArray[np.uint8]:
+    """Return the index in `labels` by train id, `(256,)` uint8; `other` for ids without a class."""
+    table = np.full(256, other, np.uint8)
+    table[[label.id for label in labels]] = range(len(labels))
+    return table
+
+
+def train_id_table(labels: Sequence[Label]) -> npt.NDArray[np.uint8]:
+    """Return the train id by index in `labels`, `(256,)` uint8; 255 for numbers beyond them."""
+    table = np.full(256, UNLABELLED, np.uint8)
+    table[: len(labels)] = [label.id for label in labels]
+    return table
+
+
+def match_by_name(wanted: Sequence[Label], available: Sequence[Label]) -> tuple[int, ...]:
+    """Return the place in `available` of each class of `wanted`, whatever the order of either.
+
+    Raises:
+        ConfigError: `available` lacks a class; the message names it.
+    """
+    place = {label.name: index for index, label in enumerate(available)}
+    missing = [label.name for label in wanted if label.name not in place]
+    if missing:
+        raise ConfigError(f"no class named {', '.join(missing)} among {', '.join(place)}")
+    return tuple(place[label.name] for label in wanted)
 
 
 def color_table(labels: Sequence[Label] = CITYSCAPES) -> npt.NDArray[np.uint8]:

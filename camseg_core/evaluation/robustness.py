@@ -24,7 +24,7 @@ from camseg_core.evaluation.robustness_suite import (
     conditions_of,
     references_of,
 )
-from camseg_core.labels import UNLABELLED, Label
+from camseg_core.labels import Label, index_table, train_id_table
 from camseg_core.runtime.frame import Segmentation
 
 Pixels = npt.NDArray[np.uint8]
@@ -178,9 +178,8 @@ class _Judge:
 
     def __init__(self, contenders: Mapping[str, Contender], labels: Sequence[Label]) -> None:
         self._contenders, self._classes = contenders, len(labels)
-        self._index = np.full(256, UNLABELLED, np.uint8)  # train id to index of `labels`
-        self._index[[label.id for label in labels]] = range(len(labels))
-        self._scored = np.array([label.id for label in labels], np.uint8)
+        self._index = index_table(labels)
+        self._scored = train_id_table(labels)[self._index]  # everything else becomes 255
         self._names: Sequence[str] = ()
 
     def start(self, names: Sequence[str]) -> None:
@@ -214,13 +213,10 @@ class _Judge:
 
     def example(self, condition: Condition, sample: Sample) -> Example:
         """A picture with what all contenders say."""
-        label = np.where(np.isin(sample.label, self._scored), sample.label, UNLABELLED).astype(
-            np.uint8
-        )
         return Example(
             condition,
             sample.image,
-            label,
+            self._scored[sample.label],
             {name: self._mask(name, sample) for name in self._contenders},
         )
 

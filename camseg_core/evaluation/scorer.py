@@ -21,7 +21,7 @@ from camseg_core.evaluation.metrics import (
 )
 from camseg_core.evaluation.protocols import OWN_SIZE, Protocol
 from camseg_core.evaluation.timing import Latency
-from camseg_core.labels import UNLABELLED, Label
+from camseg_core.labels import Label, index_table, train_id_table
 from camseg_core.runtime.frame import Segmentation
 from camseg_core.runtime.segmenter import Segmenter
 
@@ -188,8 +188,7 @@ class _Tally:
         self, labels: Sequence[Label], boundary_tolerance: float, protocol: Protocol
     ) -> None:
         self.labels, self.protocol = tuple(labels), protocol
-        self.index = np.full(256, UNLABELLED, np.uint8)  # train id to index of `labels`
-        self.index[[label.id for label in labels]] = range(len(labels))
+        self.index = index_table(labels)
         self.confusion = Confusion(len(labels))
         self.boundary = BoundaryF1(len(labels), boundary_tolerance)
         self.calibration, self.latency = Calibration(), Latency()
@@ -280,14 +279,11 @@ def _shown(
         ("median", ordered[len(ordered) // 2]),
     ):
         ranks.setdefault(index, rank)
-    scored = np.array([*(label.id for label in tally.labels), UNLABELLED], np.uint8)
+    scored = train_id_table(tally.labels)[tally.index]  # everything else becomes 255
     found = {}
     for index, raw in enumerate(islice(samples, max(ranks) + 1)):
         if index in ranks:
             sample = tally.protocol.prepare(raw)
-            label = np.where(np.isin(sample.label, scored), sample.label, UNLABELLED).astype(
-                np.uint8
-            )
-            mask = segmenter.segment(sample.image).mask
+            label, mask = scored[sample.label], segmenter.segment(sample.image).mask
             found[index] = ShownFrame(ranks[index], tally.frames[index], sample.image, label, mask)
     return tuple(found[index] for index in ordered if index in found)

@@ -14,7 +14,7 @@ from camseg_core.errors import DataError, ModelError
 from camseg_core.evaluation.metrics import Confusion
 from camseg_core.export.parts import Arrays, Part
 from camseg_core.export.torch_engine import TorchEngine
-from camseg_core.labels import UNLABELLED
+from camseg_core.labels import index_table
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime.engine import Engine
 from camseg_core.runtime.graphs import Fused
@@ -158,9 +158,7 @@ class Scores:
         segmenter = Segmenter(
             self.model.config, labels, engine, Sampling(sampling.sampler, sampling.steps)
         )
-        index = np.full(256, UNLABELLED, np.uint8)  # train id to index of the labels
-        index[[label.id for label in labels]] = range(len(labels))
-        confusion = Confusion(len(labels))
+        index, confusion = index_table(labels), Confusion(len(labels))
         for sample in self.samples:
             confusion.add(index[sample.label], index[segmenter.segment(sample.image).mask])
         if not confusion.matrix.any():

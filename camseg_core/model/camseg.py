@@ -21,7 +21,14 @@ from camseg_core.diffusion.passes import (
 from camseg_core.diffusion.samplers import Noise, SamplerOptions, sampler_named
 from camseg_core.diffusion.schedule import Schedule
 from camseg_core.errors import ModelError
-from camseg_core.labels import CITYSCAPES, UNLABELLED, Label, read_labels, write_labels
+from camseg_core.labels import (
+    CITYSCAPES,
+    UNLABELLED,
+    Label,
+    index_table,
+    read_labels,
+    write_labels,
+)
 from camseg_core.model.condition_refiner import ConditionRefiner
 from camseg_core.model.denoiser import Denoiser
 from camseg_core.model.kl_autoencoder import Autoencoder
@@ -139,10 +146,8 @@ class CamSeg(nn.Module):
         if self.autoencoder is not None:
             return self.autoencoder.encode(draw(train_ids))
         assert self.mask_autoencoder is not None
-        table = torch.zeros(256, dtype=torch.long, device=train_ids.device)
-        for index, label in enumerate(self.labels):
-            table[label.id] = index
-        return self.mask_autoencoder.encode(table[train_ids.long()])
+        table = torch.from_numpy(index_table(self.labels, other=0)).to(train_ids.device)
+        return self.mask_autoencoder.encode(table[train_ids.long()].long())
 
     def decode_mask(self, latents: Tensor, exact: bool = False) -> Tensor:
         """Mask latents to train ids `(B, H, W)` uint8.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from camseg_core.data.sample import Sample, Samples
 from camseg_core.errors import DataError
-from camseg_core.labels import UNLABELLED, Label
+from camseg_core.labels import UNLABELLED, Label, index_table
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class HeldFrames(Frames):
     @staticmethod
     def of(samples: Iterable[Sample], labels: tuple[Label, ...]) -> "HeldFrames | None":
         """All `samples`, which are one or more; None if two of them differ in size."""
-        table = _index_table(labels)
+        table = index_table(labels)
         images: list[Tensor] = []
         indices: list[Tensor] = []
         names: list[str] = []
@@ -140,7 +140,7 @@ class ReadFrames(Frames):
         labels: tuple[Label, ...],
         numbers: Sequence[int] | None = None,
     ) -> None:
-        self._samples, self._labels, self._table = samples, labels, _index_table(labels)
+        self._samples, self._labels, self._table = samples, labels, index_table(labels)
         self._numbers = range(len(samples)) if numbers is None else numbers
         self._counts: npt.NDArray[np.int64] | None = None
 
@@ -182,13 +182,6 @@ def _bytes_of(sample: Sample) -> int:
     return sample.image.nbytes + sample.label.nbytes
 
 
-def _index_table(labels: tuple[Label, ...]) -> npt.NDArray[np.uint8]:
-    """The class index by train id."""
-    to_index = np.full(256, UNLABELLED, np.uint8)
-    to_index[[label.id for label in labels]] = np.arange(len(labels))
-    return to_index
-
-
 def _tensors(sample: Sample, table: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(sample.image).permute(2, 0, 1).contiguous(), torch.from_numpy(
         table[sample.label]
@@ -210,13 +203,6 @@ def as_first(planes: Sequence[Tensor]) -> Tensor:
         )
 
     return torch.stack([scaled(plane) for plane in planes])
-
-
-def train_id_table(labels: tuple[Label, ...]) -> Tensor:
-    """The train id by class index, `(256,)` uint8: 255 for 255 and whatever is no place in `labels`."""
-    table = torch.full((256,), UNLABELLED, dtype=torch.uint8)
-    table[: len(labels)] = torch.tensor([label.id for label in labels], dtype=torch.uint8)
-    return table
 
 
 def fill_unlabelled(indices: Tensor) -> Tensor:

@@ -11,11 +11,11 @@ from torch import Tensor
 from camseg_core.config.model import AutoencoderConfig
 from camseg_core.data.augmentation import Augment
 from camseg_core.errors import ConfigError
-from camseg_core.labels import UNLABELLED, Label
+from camseg_core.labels import UNLABELLED, Label, train_id_table
 from camseg_core.model.kl_autoencoder import Autoencoder
 from camseg_core.model.mask_autoencoder import kl_divergence
 from camseg_core.model.picture_codec import draw
-from camseg_core.training.frames import Frames, train_id_table
+from camseg_core.training.frames import Frames
 from camseg_core.training.loading import Batch, FrameStream, generator, prepared
 from camseg_core.training.trainer import LoopConfig, Run, train
 
@@ -79,7 +79,7 @@ def train_picture_autoencoder(
     stream = FrameStream(
         frames, Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=False), seed
     )
-    train_id = train_id_table(labels)
+    train_id = torch.from_numpy(train_id_table(labels))
     cells = (config.model.latent_channels, *(side // config.model.stride for side in config.crop))
 
     def pictures(numbers: range, batch: Batch) -> Tensor:

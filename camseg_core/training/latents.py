@@ -12,10 +12,11 @@ from torch import Tensor
 
 from camseg_core.atomic_write import replacing
 from camseg_core.errors import ConfigError
+from camseg_core.labels import train_id_table
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.picture_codec import draw
 from camseg_core.training.distributed import Processes
-from camseg_core.training.frames import Frames, train_id_table
+from camseg_core.training.frames import Frames
 from camseg_core.training.loading import Batch, FrameStream, generator
 
 logger = logging.getLogger(__name__)
@@ -129,5 +130,5 @@ def encode_pictures(
     """Images `(B, 3, H, W)` in 0..255 and class indices `(B, H, W)` to latents on the CPU: of the image, and of the mask as a picture."""
     assert model.autoencoder is not None
     normalised = (images.to(device) - model.pixel_mean) / model.pixel_std
-    mask = draw(train_id_table(model.labels)[indices.long()].to(device))
+    mask = draw(torch.from_numpy(train_id_table(model.labels))[indices.long()].to(device))
     return model.autoencoder.encode(normalised).cpu(), model.autoencoder.encode(mask).cpu()

@@ -14,11 +14,11 @@ from camseg_core.config.model import LightDecoderConfig
 from camseg_core.data.augmentation import Augment
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import Confusion
-from camseg_core.labels import UNLABELLED
+from camseg_core.labels import UNLABELLED, index_table, train_id_table
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.mask_autoencoder import MaskDecoder
 from camseg_core.training.callbacks import validation_picture
-from camseg_core.training.frames import Frames, as_first, train_id_table
+from camseg_core.training.frames import Frames, as_first
 from camseg_core.training.loading import Batch, FrameStream, generator, prepared
 from camseg_core.training.losses import pixel_loss
 from camseg_core.training.mask_autoencoder import pad_to_multiple
@@ -115,7 +115,11 @@ def train_light_decoder(
     stream = FrameStream(
         frames, Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=False), seed
     )
-    train_ids, to_class = train_id_table(model.labels), _class_table(model).to(device)
+    train_ids = torch.from_numpy(train_id_table(model.labels))
+    # the class behind the labels is unlabelled, and everything that is no class
+    to_class = (
+        torch.from_numpy(index_table(model.labels, other=len(model.labels))).to(device).long()
+    )
     weights = torch.ones(len(model.labels) + 1, device=device)
 
     def loss(batch: Batch, step: int, part: int = 0) -> tuple[Tensor, dict[str, float]]:
@@ -155,13 +159,6 @@ def _disturbance(numbers: range, shape: torch.Size, seed: int, largest: float) -
     )
 
 
-def _class_table(model: CamSeg) -> Tensor:
-    """The light decoder's class by train id, `(256,)`: the place among the labels, and behind them unlabelled and all else."""
-    table = torch.full((256,), len(model.labels))
-    table[[label.id for label in model.labels]] = torch.arange(len(model.labels))
-    return table
-
-
 @dataclass(frozen=True)
 class DecoderScores:
     """Two decoders of the same latents: the share of pixels for which both name the same class, and each against the labels."""
@@ -176,12 +173,13 @@ class DecoderComparison:
 
     def __init__(self, model: CamSeg, frames: Frames) -> None:
         self._model, self._frames = model, frames
-        self._to_class = _class_table(model).to(torch.uint8)
+        self._to_class = torch.from_numpy(index_table(model.labels, other=len(model.labels)))
 
     @functools.cached_property
     def _exact(self) -> list[tuple[Tensor, npt.NDArray[np.uint8]]]:
         """Latents `(1, C, h, w)` and classes `(H, W)` of each frame; on demand, for at the published size this takes a while."""
-        train_ids, device = train_id_table(self._model.labels), self._model.pixel_mean.device
+        train_ids = torch.from_numpy(train_id_table(self._model.labels))
+        device = self._model.pixel_mean.device
         multiple = self._model.config.mask_codec.stride
         found = []
         with torch.no_grad():

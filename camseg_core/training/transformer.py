@@ -16,7 +16,7 @@ from camseg_core.data.augmentation import Augment, Variation, Vary
 from camseg_core.diffusion.samplers import SamplerOptions
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import Confusion
-from camseg_core.labels import UNLABELLED
+from camseg_core.labels import UNLABELLED, index_table
 from camseg_core.model.camseg import CamSeg
 from camseg_core.training.distributed import recompute_blocks
 from camseg_core.training.frames import Frames
@@ -212,10 +212,7 @@ def class_indices(
     decode masks as pictures.
     """
     device, autoencoder = model.pixel_mean.device, model.autoencoder is not None
-    to_index = torch.full((256,), UNLABELLED, dtype=torch.uint8)
-    to_index[[label.id for label in model.labels]] = torch.arange(
-        len(model.labels), dtype=torch.uint8
-    )
+    to_index = index_table(model.labels)
     for image, _ in frames:
         pixels = image.unsqueeze(0).float()
         if size is not None:
@@ -230,4 +227,4 @@ def class_indices(
             ).cpu()[:, :height, :width]
         if ids.shape[1:] != image.shape[1:]:
             ids = F.interpolate(ids.unsqueeze(1), image.shape[1:], mode="nearest-exact").squeeze(1)
-        yield to_index[ids[0].long()].numpy()
+        yield to_index[ids[0].numpy()]

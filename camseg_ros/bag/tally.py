@@ -9,7 +9,7 @@ import numpy.typing as npt
 from camseg_core.evaluation.calibration import CALIBRATION_BINS
 from camseg_core.evaluation.flicker import pair_counts
 from camseg_core.evaluation.metrics import BOUNDARY_TOLERANCE, BoundaryF1, Confusion
-from camseg_core.labels import Label
+from camseg_core.labels import Label, index_table
 
 Ids = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
@@ -137,8 +137,7 @@ class Counter:
 
     def __init__(self, labels: tuple[Label, ...]) -> None:
         self.classes = len(labels)
-        self._index = np.full(256, self.classes, np.uint8)  # train id to index of `labels`
-        self._index[[label.id for label in labels]] = range(self.classes)
+        self._index = index_table(labels, other=self.classes)
 
     def count(
         self,

@@ -14,6 +14,9 @@ from camseg_core.labels import (
     UNLABELLED,
     Label,
     cityscapes_labels,
+    index_table,
+    match_by_name,
+    train_id_table,
 )
 from camseg_core.runtime.overlay import colorize, overlay
 
@@ -152,3 +155,21 @@ def test_pictures_take_the_tables_colours() -> None:
     assert np.array_equal(
         overlay(rgb, mask, 1.0, table.colors), np.where(mask[..., None] == UNLABELLED, rgb, colors)
     )
+
+
+def test_index_and_train_id_tables_are_inverse_and_name_what_is_no_class() -> None:
+    index, train_id = index_table(LABELS), train_id_table(LABELS)
+    assert index.dtype == train_id.dtype == np.uint8
+    assert [index[label.id] for label in LABELS] == list(range(len(LABELS)))
+    assert np.array_equal(train_id[index[MASK]], MASK)
+    assert np.count_nonzero(index != UNLABELLED) == len(LABELS)
+    assert (train_id[len(LABELS) :] == UNLABELLED).all()
+    assert index_table(LABELS, other=11)[UNLABELLED] == 11
+
+
+def test_classes_in_another_order_are_matched_by_name() -> None:
+    by_id = sorted(LABELS, key=lambda label: label.id)
+    places = match_by_name(LABELS, by_id)
+    assert [by_id[place] for place in places] == list(LABELS)
+    with pytest.raises(ConfigError, match="no class named train among sky, building"):
+        match_by_name(CITYSCAPES[16:17], LABELS)
