@@ -14,7 +14,7 @@ from document import Outcome, add_document_options, conclude, current_commit, ma
 
 from camseg_core.data.sets.camvid import CamVid
 from camseg_core.evaluation.benchmark import ratio_of_medians
-from camseg_core.evaluation.scorer import evaluate
+from camseg_core.evaluation.evaluate import evaluate
 from camseg_core.evaluation.timing import time_in_turns
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.runtime import Segmenter

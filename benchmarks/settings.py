@@ -13,7 +13,7 @@ from typing import Any
 from document import Outcome, add_document_options, conclude, current_commit, machine
 
 from camseg_core.data.sets.camvid import CamVid
-from camseg_core.evaluation.scorer import evaluate
+from camseg_core.evaluation.evaluate import evaluate
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.runtime import Segmenter
 from camseg_core.weights import DEFAULT_MODEL

@@ -31,8 +31,7 @@ from camseg_core.diffusion.samplers import (
     start_scale,
 )
 from camseg_core.diffusion.schedule import Schedule
-from camseg_core.evaluation.flicker import Flicker
-from camseg_core.evaluation.metrics import Confusion
+from camseg_core.evaluation.metrics import Confusion, Flicker
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, UNLABELLED
 from camseg_core.runtime import Segmenter, Stream
 from camseg_core.runtime.stream import CARRY

@@ -22,7 +22,7 @@ from camseg_core.evaluation.protocols import OWN_SIZE, PROTOCOLS, PUBLISHED
 from camseg_core.runtime.frame import Segmentation
 
 if TYPE_CHECKING:
-    from camseg_core.evaluation.scorer import Evaluation
+    from camseg_core.evaluation.evaluate import Evaluation
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -60,8 +60,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     with packages_for(
         "evaluation", "evaluate"
     ):  # late, for the machines that only segment; and before the work, so that none is lost
+        from camseg_core.evaluation.evaluate import evaluate
         from camseg_core.evaluation.report.evaluation import write_report
-        from camseg_core.evaluation.scorer import evaluate
         from camseg_core.progress import shown_progress
     protocol = PROTOCOLS[options.protocol]
     if options.write_masks is not None and protocol is PUBLISHED:

@@ -15,6 +15,9 @@ from camseg_core.runtime.segmenter import Segmenter
 CALIBRATION_BINS = 15
 """As in Guo et al. 2017."""
 
+CONFIDENCE_UNIT = 2**24
+"""Confidences are summed as whole numbers of 1 / `CONFIDENCE_UNIT`, exact for float32 from 0.5 up."""
+
 
 @dataclass(frozen=True)
 class ReliabilityBin:
@@ -38,42 +41,38 @@ class Calibration:
     """
 
     def __init__(self, bins: int = CALIBRATION_BINS) -> None:
-        self._pixels, self._hits = np.zeros(bins, np.int64), np.zeros(bins, np.int64)
-        self._confidence = np.zeros(bins)
+        self.counts = np.zeros((3, bins), np.int64)
+        """By bin: pixels, correct pixels, and the sum of confidences in steps of 2^-24."""
 
     def add(self, confidence: npt.NDArray[np.floating], correct: npt.NDArray[np.bool_]) -> None:
-        """Count the labelled pixels of one frame: two arrays `(N,)`, of the predicted class's confidence and whether it is right."""
-        bins, values = len(self._pixels), confidence.astype(np.float64)
+        """Count labelled pixels: the predicted class's confidence and whether it is right, `(N,)`."""
+        bins, values = self.counts.shape[1], confidence.astype(np.float64)
         index = np.clip(np.ceil(values * bins).astype(np.int64) - 1, 0, bins - 1)
-        self._pixels += np.bincount(index, minlength=bins)
-        self._hits += np.bincount(index[correct], minlength=bins)
-        self._confidence += np.bincount(index, weights=values, minlength=bins)
+        self.counts[0] += np.bincount(index, minlength=bins)
+        self.counts[1] += np.bincount(index[correct], minlength=bins)
+        steps = np.rint(values * CONFIDENCE_UNIT)  # doubles below hold their sums exactly
+        self.counts[2] += np.bincount(index, weights=steps, minlength=bins).astype(np.int64)
 
     def bins(self) -> tuple[ReliabilityBin, ...]:
         """The reliability diagram, from low confidence to high."""
-        count = len(self._pixels)
-        filled = np.maximum(self._pixels, 1)
+        pixels, correct, summed = self.counts
+        count, filled = len(pixels), np.maximum(pixels, 1)
         confidence, accuracy = (
-            np.where(self._pixels > 0, sums / filled, np.nan)
-            for sums in (self._confidence, self._hits)
+            np.where(pixels > 0, sums / filled, np.nan)
+            for sums in (summed / CONFIDENCE_UNIT, correct)
         )
         return tuple(
-            ReliabilityBin(
-                i / count,
-                (i + 1) / count,
-                int(self._pixels[i]),
-                float(confidence[i]),
-                float(accuracy[i]),
-            )
-            for i in range(count)
+            ReliabilityBin(i / count, (i + 1) / count, int(n), float(c), float(a))
+            for i, (n, c, a) in enumerate(zip(pixels, confidence, accuracy, strict=True))
         )
 
     def error(self) -> float:
         """Expected calibration error, 0..1; NaN before the first pixel."""
-        pixels = self._pixels.sum()
-        return (
-            float(np.abs(self._hits - self._confidence).sum() / pixels) if pixels else float("nan")
-        )
+        pixels, correct, summed = self.counts
+        if not pixels.any():
+            return float("nan")
+        gaps = np.abs(CONFIDENCE_UNIT * correct - summed)
+        return int(gaps.sum()) / (CONFIDENCE_UNIT * int(pixels.sum()))
 
 
 COARSE = tuple(2.0 ** (exponent / 3) for exponent in range(-4, 5))

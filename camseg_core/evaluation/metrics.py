@@ -1,4 +1,4 @@
-"""Scores of masks against labels, from a confusion matrix."""
+"""Scores of masks against labels, each from counts in int64 that add up over frames without rounding."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.labels import Label
+from camseg_core.labels import UNLABELLED, Label
+
+Ids = npt.NDArray[np.uint8]
 
 GROUPS = ("frequent", "common", "rare")
 """The groups of classes that `frequency_groups` makes, by falling share of the labels."""
@@ -56,12 +58,6 @@ class Confusion:
         union = int(self.labelled[inside].sum() + self.predicted[inside].sum()) - hits
         return hits / union if union else float("nan")
 
-    def without_no_class(self) -> "Confusion":
-        """The counts without those of predictions that are no class."""
-        result = Confusion(self.classes)
-        result.matrix[:, : self.classes] = self.matrix[:, : self.classes]
-        return result
-
     def precision(self) -> npt.NDArray[np.float64]:
         """TP / (TP + FP) per class: 0 for a labelled class that is never predicted, NaN for one that does not occur at all."""
         ratio = _ratio(self.hits, self.predicted)
@@ -74,6 +70,10 @@ class Confusion:
     def mean_iou(self) -> float:
         """Mean of `iou` over the classes that occur; NaN where none does."""
         return mean(self.iou())
+
+    def labelled_mean_iou(self) -> float:
+        """Mean of `iou` over the classes in the labels, the score of a single frame; NaN if none."""
+        return mean(self.iou()[self.labelled > 0])
 
     def accuracy(self) -> float:
         """Share of labelled pixels whose class is right."""
@@ -119,6 +119,9 @@ def scores(confusion: Confusion, labels: tuple[Label, ...]) -> dict[str, object]
 BOUNDARY_TOLERANCE = 0.0075
 """How far apart two boundaries may lie and still match, as a share of the image's diagonal (Csurka et al. 2013)."""
 
+F1_STEPS = 10**9
+"""F1 is rounded to 1e-9 so that sums are whole numbers: enough for 9e9 frames."""
+
 Booleans = npt.NDArray[np.bool_]
 
 
@@ -137,7 +140,8 @@ class BoundaryF1:
 
     def __init__(self, classes: int, tolerance: float = BOUNDARY_TOLERANCE) -> None:
         self.tolerance = tolerance
-        self._sum, self._frames = np.zeros(classes), np.zeros(classes, np.int64)
+        self.counts = np.zeros((2, classes), np.int64)
+        """By class: the sum of F1 in steps of 1 / `F1_STEPS`, and the number of frames in it."""
 
     def add(
         self, label: npt.NDArray[np.integer], prediction: npt.NDArray[np.integer]
@@ -147,7 +151,7 @@ class BoundaryF1:
         Returns:
             F1 per class `(classes,)`, NaN for a class without boundary.
         """
-        classes = len(self._sum)
+        classes = self.counts.shape[1]
         reach = self.tolerance * math.hypot(*label.shape)
         known = label < classes
         counted = ~_near(~known, reach)
@@ -163,15 +167,13 @@ class BoundaryF1:
                     reach,
                 )
         scored = ~np.isnan(scores)
-        self._sum[scored] += scores[scored]
-        self._frames[scored] += 1
+        self.counts[0, scored] += np.rint(scores[scored] * F1_STEPS).astype(np.int64)
+        self.counts[1] += scored
         return scores
 
     def per_class(self) -> npt.NDArray[np.float64]:
         """Score per class, NaN for one that had no boundary in any frame."""
-        return np.divide(
-            self._sum, self._frames, out=np.full(self._sum.shape, np.nan), where=self._frames > 0
-        )
+        return _ratio(self.counts[0], F1_STEPS * self.counts[1])
 
     def mean(self) -> float:
         """Mean of `per_class` over the classes that have a score; NaN where none has."""
@@ -212,3 +214,56 @@ def _share(pixels: Booleans, within: Booleans) -> float:
     """How much of `pixels` lies in `within`; 1 where there are none."""
     count = np.count_nonzero(pixels)
     return np.count_nonzero(pixels & within) / count if count else 1.0
+
+
+class Flicker:
+    """How often a video's masks change class from frame to frame.
+
+    With labels, use `flicker`: a class that changes where the true class stays is wrong in one of
+    the two frames. `change_rate` needs no labels but also counts real motion, so it compares
+    settings on one video, not videos.
+    """
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(4, np.int64)
+        """Over pairs of frames: pixels that change class, all pixels, pixels that change class
+        although the true class stays, pixels whose true class stays."""
+        self._last: tuple[Ids, Ids | None] | None = None
+
+    def add(self, mask: Ids, label: Ids | None = None) -> None:
+        """Count the next frame of a video: mask and, if known, label, both `(H, W)` uint8.
+
+        A frame whose size differs from that of the frame before makes no pair with it.
+        """
+        if self._last is not None:
+            self.add_pair(self._last, (mask, label))
+        self._last = mask, label
+
+    def cut(self) -> None:
+        """Start another video: its first frame makes no pair with the last one added."""
+        self._last = None
+
+    def add_pair(self, before: tuple[Ids, Ids | None], now: tuple[Ids, Ids | None]) -> None:
+        """Count two consecutive frames, each a mask and its label or None; none if sizes differ."""
+        (old, old_label), (new, label) = before, now
+        if old.shape != new.shape:
+            return
+        changed = old != new
+        self.counts[:2] += np.count_nonzero(changed), changed.size
+        if old_label is not None and label is not None:
+            steady = (old_label == label) & (label != UNLABELLED)
+            self.counts[2:] += np.count_nonzero(changed & steady), np.count_nonzero(steady)
+
+    @property
+    def flicker(self) -> float:
+        """Share of the pixels with a constant true class that change class, 0..1; NaN if none."""
+        return self._share(2)
+
+    @property
+    def change_rate(self) -> float:
+        """Share of all pixels that change class, 0..1; NaN without a pair of frames."""
+        return self._share(0)
+
+    def _share(self, at: int) -> float:
+        part, whole = self.counts[at : at + 2].tolist()
+        return part / whole if whole else math.nan

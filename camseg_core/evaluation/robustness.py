@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from camseg_core.data.sample import Sample, Samples
 from camseg_core.errors import ConfigError, DataError
+from camseg_core.evaluation.evaluate import scored_label
 from camseg_core.evaluation.metrics import GROUPS, Confusion, frequency_groups, mean
 from camseg_core.evaluation.robustness_parts import Part, Parts
 from camseg_core.evaluation.robustness_suite import (
@@ -24,7 +25,8 @@ from camseg_core.evaluation.robustness_suite import (
     conditions_of,
     references_of,
 )
-from camseg_core.labels import Label, index_table, train_id_table
+from camseg_core.evaluation.scorer import Scorer
+from camseg_core.labels import Label
 from camseg_core.runtime.frame import Segmentation
 
 Pixels = npt.NDArray[np.uint8]
@@ -174,41 +176,36 @@ def run_suite(
 
 
 class _Judge:
-    """Shows pictures to contenders and counts what they say, one condition after the other."""
+    """Shows pictures to contenders and scores their masks, one condition after the other."""
 
     def __init__(self, contenders: Mapping[str, Contender], labels: Sequence[Label]) -> None:
-        self._contenders, self._classes = contenders, len(labels)
-        self._index = index_table(labels)
-        self._scored = train_id_table(labels)[self._index]  # everything else becomes 255
-        self._names: Sequence[str] = ()
+        self._contenders, self._labels = contenders, labels
+        self._scorers: dict[str, Scorer] = {}
 
     def start(self, names: Sequence[str]) -> None:
         """Begin a condition, for these contenders."""
-        self._names = names
-        self._confusions = {name: Confusion(self._classes) for name in names}
+        self._scorers = {name: Scorer(self._labels, boundary_tolerance=None) for name in names}
         self._segment_ms = dict.fromkeys(names, 0.0)
-        self._picture_ms, self._frames = 0.0, 0
+        self._picture_ms = 0.0
 
     def see(self, sample: Sample, picture_ms: float) -> None:
-        """Count a picture, which took so long to make."""
-        truth = self._index[sample.label]
+        """Score a picture, which took this long to make."""
         self._picture_ms += picture_ms
-        self._frames += 1
-        for name in self._names:
+        for name, scorer in self._scorers.items():
             start = time.perf_counter()
             mask = self._mask(name, sample)
             self._segment_ms[name] += 1000 * (time.perf_counter() - start)
-            self._confusions[name].add(truth, self._index[mask])
+            scorer.add(sample.label, mask)
 
     def parts(self) -> dict[str, Part]:
         """What was counted since the start of the condition."""
         return {
             name: Part(
-                self._confusions[name].matrix.tolist(),
-                self._segment_ms[name] / self._frames,
-                self._picture_ms / self._frames,
+                scorer.confusion.matrix.tolist(),
+                self._segment_ms[name] / int(scorer.frames[0]),
+                self._picture_ms / int(scorer.frames[0]),
             )
-            for name in self._names
+            for name, scorer in self._scorers.items()
         }
 
     def example(self, condition: Condition, sample: Sample) -> Example:
@@ -216,7 +213,7 @@ class _Judge:
         return Example(
             condition,
             sample.image,
-            self._scored[sample.label],
+            scored_label(sample.label, self._labels),
             {name: self._mask(name, sample) for name in self._contenders},
         )
 

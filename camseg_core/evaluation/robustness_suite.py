@@ -8,6 +8,7 @@ from camseg_core.data.disturbances import PAPER, Disturbance
 from camseg_core.data.sample import Sample, Samples
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, DataError
+from camseg_core.evaluation.evaluate import check_sizes
 
 FAMILIES: dict[str, str] = {
     "paper": "The paper's disturbances",
@@ -167,10 +168,7 @@ class Pictures:
         if series is not None and series.disturbance is None:
             return replace(self._drive, weather=series.name, severity=condition.level)[number]
         sample = self._samples[self._indices[number]]
-        if sample.label.shape != sample.image.shape[:2]:
-            raise DataError(
-                f"the label of {sample.name} is {sample.label.shape}, but its image {sample.image.shape[:2]}: sizes must agree"
-            )
+        check_sizes(sample)
         if series is None or series.disturbance is None:
             return sample
         image = series.disturbance(

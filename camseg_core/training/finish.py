@@ -16,8 +16,8 @@ from camseg_core.config.model import save_config
 from camseg_core.data.sample import Sample, Samples, evenly_spread
 from camseg_core.errors import ModelError
 from camseg_core.evaluation.calibration import fit_sharpness
+from camseg_core.evaluation.evaluate import Evaluation, evaluate
 from camseg_core.evaluation.report.evaluation import write_report
-from camseg_core.evaluation.scorer import Evaluation, evaluate
 from camseg_core.export import Scores, export_onnx, trace_all
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.flops import mask_encoder_parameters, vehicle_parameters

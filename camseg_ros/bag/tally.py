@@ -7,8 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.evaluation.calibration import CALIBRATION_BINS
-from camseg_core.evaluation.flicker import pair_counts
-from camseg_core.evaluation.metrics import BOUNDARY_TOLERANCE, BoundaryF1, Confusion
+from camseg_core.evaluation.metrics import BOUNDARY_TOLERANCE, BoundaryF1, Confusion, Flicker
 from camseg_core.labels import Label, index_table
 
 Ids = npt.NDArray[np.uint8]
@@ -166,7 +165,9 @@ class Counter:
             tally.frames[1] = 1
             self._score(tally, self._index_of(truth), found, levels)
         if before is not None and before[0].shape == mask.shape:
-            tally.changes[:] = pair_counts(before, (mask, truth))
+            flicker = Flicker()
+            flicker.add_pair(before, (mask, truth))
+            tally.changes[:] = flicker.counts
         if other is not None:
             pairs = found.astype(np.int64) * (self.classes + 1) + self._index_of(other)
             tally.agreement.ravel()[:] = np.bincount(pairs.ravel(), minlength=tally.agreement.size)

@@ -37,7 +37,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from camseg_core.data.frame_source import Frame
 from camseg_core.data.sample import Sample
-from camseg_core.evaluation.scorer import evaluate
+from camseg_core.evaluation.evaluate import evaluate
 from camseg_ros.bag.evaluate import BagFacts, Stopped, evaluate_here, evaluate_part
 from camseg_ros.bag.evaluation import Evaluating
 from camseg_ros.bag.frames import Reading

@@ -1,5 +1,6 @@
 """Scores against cases small enough to work out by hand, and the walk over a data set."""
 
+import json
 import math
 import weakref
 from collections.abc import Iterable, Iterator
@@ -12,8 +13,9 @@ import pytest
 from camseg_core.data.sample import Sample
 from camseg_core.errors import DataError
 from camseg_core.evaluation.calibration import Calibration
+from camseg_core.evaluation.evaluate import evaluate
 from camseg_core.evaluation.metrics import BoundaryF1, Confusion, frequency_groups, scores
-from camseg_core.evaluation.scorer import evaluate
+from camseg_core.evaluation.scorer import Scorer
 from camseg_core.evaluation.timing import Latency
 from camseg_core.labels import UNLABELLED, cityscapes_labels
 from camseg_core.runtime import Segmentation
@@ -250,6 +252,69 @@ def test_scores_over_frames_by_hand() -> None:
     assert [each.share for each in result.classes] == [3 / 11, 3 / 11, 5 / 11]
 
 
+def random_frames(count: int) -> list[tuple[npt.NDArray[np.uint8], ...]]:
+    """Label, mask, confidence and another model's mask, with ids outside of `LABELS` among them."""
+    random = np.random.default_rng(3)
+    ids = np.array([SKY, ROAD, CAR, TRUCK, VOID], np.uint8)
+
+    def draw() -> npt.NDArray[np.uint8]:
+        return random.choice(ids, (12, 16))
+
+    return [(draw(), draw(), random.random((12, 16), np.float32), draw()) for _ in range(count)]
+
+
+def scorer_of(frames: list[tuple[npt.NDArray[np.uint8], ...]]) -> Scorer:
+    scorer = Scorer(LABELS)
+    for label, mask, confidence, other in frames:
+        scorer.add(label, mask, confidence, other=other, before=(other, label))
+    return scorer
+
+
+def test_scorers_of_parts_add_up_to_the_scorer_of_one_walk() -> None:
+    frames = random_frames(7)
+    merged = scorer_of(frames[4:])
+    for part in (frames[:1], frames[1:4]):
+        merged.merge(Scorer.from_json(json.loads(json.dumps(scorer_of(part).to_json())), LABELS))
+    whole = scorer_of(frames)
+    assert merged.to_json() == whole.to_json()
+    assert merged.calibration.error() == whole.calibration.error() > 0
+    assert merged.boundary.mean() == whole.boundary.mean() > 0
+    assert all(any(counts) for counts in whole.to_json().values())
+
+
+def test_a_scorer_counts_confidence_agreement_and_changes_by_hand() -> None:
+    scorer = Scorer(LABELS)
+    mask = np.array([[SKY, ROAD, CAR, TRUCK]], np.uint8)
+    other = np.array([[SKY, CAR, CAR, TRUCK]], np.uint8)
+    confidence = np.array([[0.2, 0.4, 0.6, 1.0]], np.float32)
+    label = np.array([[SKY, SKY, CAR, VOID]], np.uint8)
+    scorer.add(label, mask, confidence, other=other, before=(other, label))
+    scorer.add(None, mask, confidence)
+    assert scorer.frames.tolist() == [2, 1]
+    assert scorer.predicted.tolist() == [2, 2, 2, 2]  # sky, road, car, none of them
+    assert scorer.mean_confidence() == pytest.approx(0.55)
+    assert scorer.confidence_quantile(0.5) == pytest.approx(0.4)
+    assert scorer.agreement_share() == 3 / 4
+    assert scorer.agreement_by_class() == [1, 0, 1 / 2]
+    assert (scorer.flicker.change_rate, scorer.flicker.flicker) == (1 / 4, 1 / 3)
+    assert scorer.confusion.mean_iou() == pytest.approx((1 / 2 + 0 + 1) / 3)
+
+
+def test_a_scorer_without_frames_has_no_scores() -> None:
+    scorer = Scorer(LABELS)
+    assert all(
+        math.isnan(score)
+        for score in (
+            scorer.mean_confidence(),
+            scorer.confidence_quantile(0.05),
+            scorer.agreement_share(),
+            scorer.calibration.error(),
+            scorer.boundary.mean(),
+            scorer.flicker.flicker,
+        )
+    )
+
+
 def test_every_frame_has_its_line_and_the_telling_ones_are_shown() -> None:
     result = evaluate(Painter(), FRAMES, LABELS)
     assert [frame.name for frame in result.frames] == ["half", "right", "wrong", "void"]
@@ -332,7 +397,7 @@ def test_frames_are_let_go_of() -> None:
         ([FRAMES[3]], r"none of the 1 frames has a pixel labelled .*sky, road, car"),
         (
             [Sample(FRAMES[0].image, FRAMES[0].label[:2], "odd")],
-            r"label of odd is \(2, 4\), but its image \(4, 4\)",
+            r"label of odd must have its image's size \(4, 4\), got \(2, 4\)",
         ),
     ],
 )

@@ -17,6 +17,7 @@ from camseg_core.cli import evaluate as command
 from camseg_core.data.sample import Sample
 from camseg_core.data.sets.registry import open_set
 from camseg_core.errors import ConfigError
+from camseg_core.evaluation.evaluate import Evaluation, evaluate
 from camseg_core.evaluation.mask_files import write_mask
 from camseg_core.evaluation.protocols import (
     CITYSCAPES_PROTOCOL,
@@ -28,7 +29,6 @@ from camseg_core.evaluation.protocols import (
     nearest_class,
 )
 from camseg_core.evaluation.report.evaluation import report_content, write_report
-from camseg_core.evaluation.scorer import Evaluation, evaluate
 from camseg_core.labels import (
     CITYSCAPES,
     CITYSCAPES_LABEL_IDS,

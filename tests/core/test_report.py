@@ -19,8 +19,8 @@ from camseg_core.cli import evaluate as command
 from camseg_core.data.sample import Sample
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import CamSegError, ConfigError, DataError, ModelError
+from camseg_core.evaluation.evaluate import Evaluation, evaluate
 from camseg_core.evaluation.report.evaluation import report_content, write_report
-from camseg_core.evaluation.scorer import Evaluation, evaluate
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, cityscapes_labels
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.overlay import colorize

@@ -22,6 +22,7 @@ from camseg_core.data.disturbances import PAPER
 from camseg_core.data.sample import Sample
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import CamSegError, ConfigError, DataError, ModelError
+from camseg_core.evaluation.evaluate import evaluate
 from camseg_core.evaluation.metrics import GROUPS
 from camseg_core.evaluation.report.charts import CHART
 from camseg_core.evaluation.report.robustness import robustness_content, write_robustness
@@ -36,7 +37,6 @@ from camseg_core.evaluation.robustness_suite import (
     Series,
     selected,
 )
-from camseg_core.evaluation.scorer import evaluate
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, TRAIN_ID, UNLABELLED, cityscapes_labels
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.frame import Segmentation

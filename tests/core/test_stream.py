@@ -9,7 +9,7 @@ import pytest
 
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError
-from camseg_core.evaluation.flicker import Flicker
+from camseg_core.evaluation.metrics import Flicker
 from camseg_core.labels import UNLABELLED
 from camseg_core.runtime import Segmentation, Segmenter, Stream
 from camseg_core.runtime.graphs import Fused

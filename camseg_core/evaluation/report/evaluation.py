@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.errors import DataError
+from camseg_core.evaluation.evaluate import Evaluation, FrameScore, ShownFrame
 from camseg_core.evaluation.machine import describe_machine
 from camseg_core.evaluation.protocols import PUBLISHED
 from camseg_core.evaluation.report.page import data_uri, environment
-from camseg_core.evaluation.scorer import Evaluation, FrameScore, ShownFrame
 from camseg_core.labels import CITYSCAPES, UNLABELLED, UNLABELLED_COLOR
 from camseg_core.runtime.overlay import colorize
 

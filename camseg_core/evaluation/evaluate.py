@@ -1,0 +1,263 @@
+"""Scores of a model on labelled frames, through the runtime as it ships."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+
+from camseg_core.data.sample import Sample
+from camseg_core.errors import DataError
+from camseg_core.evaluation.calibration import Calibration
+from camseg_core.evaluation.metrics import (
+    BOUNDARY_TOLERANCE,
+    GROUPS,
+    Confusion,
+    frequency_groups,
+    mean,
+)
+from camseg_core.evaluation.protocols import OWN_SIZE, Protocol
+from camseg_core.evaluation.scorer import Scorer
+from camseg_core.evaluation.timing import Latency
+from camseg_core.labels import Label, index_table, train_id_table
+from camseg_core.runtime.frame import Segmentation
+from camseg_core.runtime.segmenter import Segmenter
+
+Ids = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class: its group (see `frequency_groups`), its share of the labelled pixels, and its scores, NaN where there is none."""
+
+    label: Label
+    group: str | None
+    share: float
+    iou: float
+    precision: float
+    recall: float
+    boundary_f1: float
+
+
+@dataclass(frozen=True)
+class CategoryScore:
+    """Several classes taken as one, by the protocol: its train ids, and IoU, NaN where there is none."""
+
+    name: str
+    train_ids: tuple[int, ...]
+    iou: float
+
+
+@dataclass(frozen=True)
+class FrameScore:
+    """One frame: mean IoU over the classes in its label, pixel accuracy (both NaN where nothing is labelled), and latency in ms."""
+
+    name: str
+    mean_iou: float
+    pixel_accuracy: float
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class ShownFrame:
+    """A frame to look at: why (best, median or worst), its score, RGB `(H, W, 3)`, and label and mask `(H, W)` in train ids.
+
+    All arrays are uint8; the label is 255 where a pixel is not scored.
+    """
+
+    rank: str
+    score: FrameScore
+    image: npt.NDArray[np.uint8]
+    label: npt.NDArray[np.uint8]
+    mask: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found. Scores are 0..1; a NaN is a score that the frames say nothing about.
+
+    `average_precision` is the paper's AP (arXiv 2503.15617), the mean over classes of pixel precision TP / (TP + FP); by group it is the
+    mean over the group's classes. `confusion` counts indices of `classes`. `frame_size` is the first frame's (width, height), as the
+    protocol has it.
+    """
+
+    model: str
+    provider: str
+    precision: str
+    classes: tuple[ClassScore, ...]
+    mean_iou: float
+    pixel_accuracy: float
+    average_precision: float
+    average_precision_by_group: Mapping[str, float]
+    boundary_f1: float
+    boundary_tolerance: float
+    calibration: Calibration
+    confusion: Confusion
+    latency: Latency
+    frames: tuple[FrameScore, ...]
+    frame_size: tuple[int, int]
+    shown: tuple[ShownFrame, ...]
+    about: Mapping[str, str | int] = field(default_factory=dict)
+    protocol: Protocol = OWN_SIZE
+    categories: tuple[CategoryScore, ...] = ()
+
+    @property
+    def mean_category_iou(self) -> float:
+        """Mean over the categories that occur; NaN where the protocol has none."""
+        return mean(np.array([each.iou for each in self.categories]))
+
+    def worst_first(self) -> list[FrameScore]:
+        """The frames that have a score, by rising mean IoU; equal ones in their own order."""
+        return sorted(
+            (frame for frame in self.frames if not math.isnan(frame.mean_iou)),
+            key=lambda frame: frame.mean_iou,
+        )
+
+
+def _as_they_come(samples: Iterable[Sample]) -> Iterable[Sample]:
+    return samples
+
+
+def evaluate(
+    segmenter: Segmenter,
+    samples: Iterable[Sample],
+    labels: Sequence[Label],
+    *,
+    frames: int | None = None,
+    progress: Callable[[Iterable[Sample]], Iterable[Sample]] = _as_they_come,
+    boundary_tolerance: float = BOUNDARY_TOLERANCE,
+    about: Mapping[str, str | int] | None = None,
+    protocol: Protocol = OWN_SIZE,
+    seen: Callable[[Sample, Segmentation], None] | None = None,
+) -> Evaluation:
+    """Segment every sample as the protocol has it and score masks and confidences against the labels.
+
+    The first frame is segmented once before anything is timed. Memory does not grow with the frames but for a line of scores
+    each: the frames to show are chosen in the end and segmented again.
+
+    Args:
+        segmenter: the model; the same one and the same samples give the same scores, latencies aside.
+        samples: the labelled frames. What can be walked only once, such as a generator, gives no frames to show.
+        labels: the classes of the data set; a protocol may have its own instead. Pixels with another label are not scored; another
+            prediction is wrong everywhere.
+        frames: stop after this many.
+        progress: called with the frames, yields the same ones while it shows how far they are.
+        boundary_tolerance: share of the image's diagonal, see `BoundaryF1`.
+        about: facts on the run to keep with the scores, such as the data set and the sampler, by the name to show.
+        protocol: by which the masks are judged, see `PROTOCOLS`.
+        seen: called with every frame, as the protocol prepared it, and its result.
+
+    Raises:
+        DataError: there are no frames, none has a labelled pixel, or a label's size is not its image's; the message names the frame.
+        ImageError: a sample's image is not RGB uint8.
+    """
+    labels = protocol.classes(labels)
+    scorer = Scorer(labels, boundary_tolerance, protocol.drops_no_class)
+    scores: list[FrameScore] = []
+    latency, frame_size = Latency(), (0, 0)
+    for raw in progress(islice(samples, frames)):
+        check_sizes(raw)
+        sample = protocol.prepare(raw)
+        if not scores:
+            segmenter.segment(sample.image)  # ONNX Runtime plans its memory on the first frame
+            frame_size = (sample.image.shape[1], sample.image.shape[0])
+        result = segmenter.segment(sample.image)
+        latency.add(result.timings)
+        frame = scorer.empty()
+        frame.add(sample.label, result.mask, result.confidence)
+        scorer.merge(frame)
+        scores.append(_frame_score(sample.name, frame.confusion, latency.frames_ms[-1]))
+        if seen is not None:
+            seen(sample, result)
+        del raw, sample, result  # free the frame before the next is read
+    if not scores:
+        raise DataError("the data set has no frames: there is nothing to evaluate")
+    if not scorer.confusion.matrix.any():
+        names = ", ".join(label.name for label in labels)
+        raise DataError(
+            f"none of the {len(scores)} frames has a pixel labelled as one of the classes to score "
+            f"({names})"
+        )
+    again = iter(samples) is not samples
+    confusion, groups = scorer.confusion, frequency_groups(scorer.confusion)
+    precision = confusion.precision()
+    columns = (
+        confusion.labelled / confusion.matrix.sum(),
+        confusion.iou(),
+        precision,
+        confusion.recall(),
+        scorer.boundary.per_class(),
+    )
+    rows = zip(scorer.labels, groups, np.column_stack(columns), strict=True)
+    return Evaluation(
+        model=segmenter.name,
+        provider=segmenter.provider,
+        precision=segmenter.precision,
+        classes=tuple(ClassScore(label, group, *map(float, row)) for label, group, row in rows),
+        mean_iou=confusion.mean_iou(),
+        pixel_accuracy=confusion.accuracy(),
+        average_precision=mean(precision),
+        average_precision_by_group={
+            group: mean(precision[[each == group for each in groups]]) for group in GROUPS
+        },
+        boundary_f1=scorer.boundary.mean(),
+        boundary_tolerance=boundary_tolerance,
+        calibration=scorer.calibration,
+        confusion=confusion,
+        latency=latency,
+        frames=tuple(scores),
+        frame_size=frame_size,
+        shown=_shown(segmenter, samples, labels, protocol, scores) if again else (),
+        about=dict(about or {}),
+        protocol=protocol,
+        categories=tuple(
+            CategoryScore(name, ids, confusion.group_iou(scorer.index[list(ids)].tolist()))
+            for name, ids in protocol.categories
+        ),
+    )
+
+
+def check_sizes(sample: Sample) -> None:
+    """Raise `DataError` if a sample's label has another size than its image."""
+    if sample.label.shape != sample.image.shape[:2]:
+        raise DataError(
+            f"the label of {sample.name} must have its image's size {sample.image.shape[:2]}, "
+            f"got {sample.label.shape}"
+        )
+
+
+def _frame_score(name: str, confusion: Confusion, latency_ms: float) -> FrameScore:
+    accuracy = confusion.accuracy() if confusion.matrix.any() else math.nan
+    return FrameScore(name, confusion.labelled_mean_iou(), accuracy, latency_ms)
+
+
+def scored_label(label: Ids, labels: Sequence[Label]) -> Ids:
+    """The label `(H, W)` with `UNLABELLED` where it has none of the classes."""
+    return np.asarray(train_id_table(labels)[index_table(labels)][label], np.uint8)
+
+
+def _shown(
+    segmenter: Segmenter,
+    samples: Iterable[Sample],
+    labels: Sequence[Label],
+    protocol: Protocol,
+    scores: Sequence[FrameScore],
+) -> tuple[ShownFrame, ...]:
+    """Segment the best, median and worst frame by mean IoU again, in this order; without repeats."""
+    ordered = sorted(
+        (i for i, score in enumerate(scores) if not math.isnan(score.mean_iou)),
+        key=lambda i: -scores[i].mean_iou,
+    )
+    ranks: dict[int, str] = {}
+    for rank, place in (("best", 0), ("worst", -1), ("median", len(ordered) // 2)):
+        ranks.setdefault(ordered[place], rank)
+    found = {}
+    for index, raw in enumerate(islice(samples, max(ranks) + 1)):
+        if index in ranks:
+            sample = protocol.prepare(raw)
+            mask = segmenter.segment(sample.image).mask
+            label = scored_label(sample.label, labels)
+            found[index] = ShownFrame(ranks[index], scores[index], sample.image, label, mask)
+    return tuple(found[index] for index in ordered if index in found)
