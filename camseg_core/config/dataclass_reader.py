@@ -1,6 +1,7 @@
 """Parsed JSON or YAML to dataclasses, every entry checked against the type of its field."""
 
 import difflib
+import logging
 import reprlib
 import sys
 from collections.abc import Mapping
@@ -13,13 +14,28 @@ from camseg_core.errors import CamSegError
 
 _T = TypeVar("_T")
 
+logger = logging.getLogger(__name__)
+_reported: set[tuple[str, str]] = set()
+"""Lines already logged about renamed entries, by source."""
+
 _LARGEST = sys.float_info.max
 
 _shortener = reprlib.Repr()
 _shortener.maxstring = _shortener.maxother = 60
 
 
-def build(cls: type[_T], content: object, source: str, error: type[CamSegError]) -> _T:
+def renamed_from(name: str, values: Mapping[object, object] | None = None) -> dict[str, object]:
+    """Return field metadata under which files may still use an entry's old `name`, and old `values`.
+
+    `build` then logs one line that says the new ones, as in
+    `steps: int = field(default=1, metadata=renamed_from("iterations"))`.
+    """
+    return {"renamed_from": name, "renamed_values": values or {}}
+
+
+def build(
+    cls: type[_T], content: object, source: str, error: type[CamSegError], base: _T | None = None
+) -> _T:
     """The dataclass `cls` from what a JSON or YAML parser returned.
 
     Fields may be bool, int, float, str, `Literal`, enums (given by value), tuples (of a fixed length or not), `Mapping[str, ...]`
@@ -31,12 +47,13 @@ def build(cls: type[_T], content: object, source: str, error: type[CamSegError])
         content: a mapping by field name.
         source: begins every message, such as the path of the file.
         error: what is raised.
+        base: an instance whose values entries left out keep, in place of the defaults.
 
     Raises:
         CamSegError: as `error`; an entry is missing, unknown, of the wrong type, or refused by its dataclass. The message is
             one line and names the entry by its dotted place, such as `loop.steps`.
     """
-    return _Reader(source, error).read(cls, content, "", MISSING)
+    return _Reader(source, error).read(cls, content, "", MISSING if base is None else base)
 
 
 class _Reader:
@@ -53,6 +70,7 @@ class _Reader:
             )
         hints = get_type_hints(cls)
         known: dict[str, Field[Any]] = {field.name: field for field in fields(cls) if field.init}  # type: ignore[arg-type]
+        content = self._with_new_names(content, known, place)
         self._refuse_unknown(content, list(known), place)
         inherited = {
             name: _default(field) if base is MISSING else getattr(base, name)
@@ -81,6 +99,32 @@ class _Reader:
 
     def _wrong(self, what: str) -> CamSegError:
         return self._error(f"{self._source}: {what}")
+
+    def _with_new_names(
+        self, content: Mapping[Any, Any], known: Mapping[str, Field[Any]], place: str
+    ) -> Mapping[Any, Any]:
+        """`content` with renamed entries and values under their new names, each reported once."""
+        content = dict(content)
+        for name, field in known.items():
+            old: Any = field.metadata.get("renamed_from")
+            if old in content:
+                if name in content:
+                    raise self._wrong(
+                        f"{_join(place, name)} is given twice: {old} is its old name, remove it"
+                    )
+                content[name] = content.pop(old)
+                self._report(f"{_join(place, old)} is now called {name}")
+            value = content.get(name)
+            for before, now in field.metadata.get("renamed_values", {}).items():
+                if type(value) is type(before) and value == before:
+                    content[name] = now
+                    self._report(f"{_join(place, name)}: {before} is now called {now}")
+        return content
+
+    def _report(self, text: str) -> None:
+        if (self._source, text) not in _reported:
+            _reported.add((self._source, text))
+            logger.warning("%s: %s", self._source, text)
 
     def _refuse_unknown(self, content: Mapping[Any, object], known: list[str], place: str) -> None:
         unknown = [str(name) for name in content if name not in known]

@@ -30,18 +30,20 @@ def load_yaml(path: Path, cls: type[_T], overrides: Sequence[str] = ()) -> _T:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(f"{path} is not a configuration in YAML: {error}") from error
-    content = {} if content is None else content  # a file of nothing but comments
-    config = build(cls, content, str(path), ConfigError)
+    # a file of nothing but comments is empty
+    config = build(cls, {} if content is None else content, str(path), ConfigError)
     for override in overrides:
         place, equals, text = override.partition("=")
         names = place.strip().split(".")
         if not equals or not all(names):
             raise ConfigError(f"--set {override}: expected ENTRY=VALUE, such as loop.steps=100")
         try:
-            content = _with(content, names, _parse(text))
+            content = _parse(text)
         except ValueError as error:
             raise ConfigError(f"--set {override}: {error}") from error
-        config = build(cls, content, f"--set {override}", ConfigError)
+        for name in reversed(names):
+            content = {name: content}
+        config = build(cls, content, f"--set {override}", ConfigError, base=config)
     return config
 
 
@@ -50,14 +52,6 @@ def to_yaml(instance: Any) -> str:
     return str(
         yaml.dump(asdict(instance), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     )
-
-
-def _with(content: Any, names: Sequence[str], value: object) -> Any:
-    """A copy of `content` with `value` at the place that `names` leads to."""
-    if not names:
-        return value
-    inside = content if isinstance(content, dict) else {}
-    return {**inside, names[0]: _with(inside.get(names[0]), names[1:], value)}
 
 
 def _parse(text: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Optional
 import pytest
 import yaml
 
-from camseg_core.config.dataclass_reader import build
+from camseg_core.config.dataclass_reader import build, renamed_from
 from camseg_core.config.model import CamSegConfig
 from camseg_core.config.named_models import CAMSEG_LITE
 from camseg_core.config.yaml_file import load_yaml, to_yaml
@@ -295,3 +295,36 @@ def test_the_model_configuration_is_read_by_the_same_rules() -> None:
         ModelError, match=r"config\.json: refiner\.detail is 1\.5; it must be of type int"
     ):
         build(CamSegConfig, content, "config.json", ModelError)
+
+
+@dataclass(frozen=True)
+class Renamed:
+    loop_steps: int = field(default=1, metadata=renamed_from("iterations"))
+    kind: str = field(default="new", metadata=renamed_from("sort", {"old": "new"}))
+    loop: Loop = field(default_factory=lambda: Loop(steps=3))
+
+
+def test_renamed_entries_and_values_are_read_with_one_line_that_names_the_new(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for _ in range(2):
+        found = build(Renamed, {"iterations": 5, "sort": "old"}, "a.yaml", ConfigError)
+        assert found == Renamed(5, "new")
+    assert [record.getMessage() for record in caplog.records] == [
+        "a.yaml: iterations is now called loop_steps",
+        "a.yaml: sort is now called kind",
+        "a.yaml: kind: old is now called new",
+    ]
+
+
+def test_an_override_goes_by_either_name(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("iterations: 5\nloop: {steps: 4}", encoding="utf-8")
+    overrides = ["loop_steps=6", "loop.warmup=2"]
+    assert load_yaml(path, Renamed, overrides) == Renamed(6, loop=Loop(4, warmup=2))
+    assert load_yaml(path, Renamed, ["iterations=7"]).loop_steps == 7
+
+
+def test_an_entry_under_both_names_is_refused() -> None:
+    with pytest.raises(ConfigError, match="loop_steps is given twice: iterations is its old name"):
+        build(Renamed, {"iterations": 5, "loop_steps": 6}, "a.yaml", ConfigError)
