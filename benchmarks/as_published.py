@@ -57,7 +57,7 @@ def segment_as_published(
 
         options = SamplerOptions(steps, temperature=1.0)
         clean: Tensor = ancestral(
-            denoise, start, model.schedule, options, noise, config.denoiser.prediction
+            denoise, start, model.schedule, options, noise, config.denoiser.prediction_type
         )
         of_mask = clean.unflatten(0, conditions.shape[:2])[:, tokens.shape[1] :]
         latents = model.to_latents(of_mask, grid)

@@ -1,4 +1,4 @@
-"""What camseg-lite gives on CamVid val in each of its settings: precision, steps, passes, several masks of a frame, sharpness.
+"""What camseg-lite gives on CamVid val in each of its settings: precision, steps, passes, several masks of a frame, logit_scale.
 
     python benchmarks/settings.py --data <CamVid root> --write docs/results.md
 
@@ -21,7 +21,7 @@ from camseg_core.weights import DEFAULT_MODEL
 SETTINGS: dict[str, dict[str, Any]] = {
     "one step": {},
     "one step, `--precision fp32`": {"precision": "fp32"},
-    "one step, sharpness 1: not calibrated": {"sharpness": 1.0},
+    "one step, logit_scale 1: not calibrated": {"logit_scale": 1.0},
     "`--sampler ddim --steps 10`": {"sampler": "ddim", "steps": 10},
     "`--passes 4`": {"passes": 4},
     "`--passes 8`": {"passes": 8},
@@ -34,7 +34,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "temperature": 1.0,
     },
 }
-"""The rows, and what they ask of `Segmenter.from_pretrained`, and of `with_sharpness`."""
+"""The rows, and what they ask of `Segmenter.from_pretrained`, and of `with_logit_scale`."""
 
 COLUMNS = ("mean IoU", "pixel accuracy", "AP", "boundary F1", "calibration error")
 
@@ -42,10 +42,10 @@ COLUMNS = ("mean IoU", "pixel accuracy", "AP", "boundary F1", "calibration error
 def score(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     """One row."""
     asked = dict(SETTINGS[name])
-    sharpness = asked.pop("sharpness", None)
+    logit_scale = asked.pop("logit_scale", None)
     segmenter = Segmenter.from_pretrained(arguments.model, **asked)
-    if sharpness is not None:
-        segmenter = segmenter.with_sharpness(sharpness)
+    if logit_scale is not None:
+        segmenter = segmenter.with_logit_scale(logit_scale)
     found = evaluate(
         segmenter,
         CamVid(arguments.data, "val"),

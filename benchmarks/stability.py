@@ -68,18 +68,21 @@ class PartWay:
         schedule: Schedule,
         options: SamplerOptions,
         noise: Noise,
-        prediction: str,
+        prediction_type: str,
     ) -> Array:
         if self._last is not None:
             top = round((len(schedule.timesteps) - 1) * (1 - self._skipped))
-            schedule = Schedule(schedule.timesteps[: top + 1], schedule.signal[: top + 1])
-            signal = float(schedule.signal[top])
+            schedule = Schedule(schedule.timesteps[: top + 1], schedule.alphas_cumprod[: top + 1])
+            alpha_prod = float(schedule.alphas_cumprod[top])
             noised = (
-                math.sqrt(signal) * self._last + math.sqrt(1 - signal) * options.temperature * start
+                math.sqrt(alpha_prod) * self._last
+                + math.sqrt(1 - alpha_prod) * options.temperature * start
             )
             start = noised / start_scale(self._inner, options)  # which the sampler multiplies by
             options = replace(options, steps=self.calls)
-        self._last = SAMPLERS[self._inner](denoise, start, schedule, options, noise, prediction)
+        self._last = SAMPLERS[self._inner](
+            denoise, start, schedule, options, noise, prediction_type
+        )
         return self._last
 
 

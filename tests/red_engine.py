@@ -26,7 +26,7 @@ class RedEngine:
     takes_mask = False
 
     def run_fused(
-        self, image: npt.NDArray[np.uint8], start: npt.NDArray[np.float32], sharpness: float = 1.0
+        self, image: npt.NDArray[np.uint8], start: npt.NDArray[np.float32], logit_scale: float = 1.0
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
         self.seen.append(image)
         return np.where(image[..., 0] > self.threshold, RED, 0).astype(np.uint8), (

@@ -23,7 +23,7 @@ from camseg_core.weights import checkpoint_folder
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.description = (
-        "Find the sharpness of the class probabilities with which the model is right as often as its confidence says, and write it into "
+        "Find the logit_scale of the class probabilities with which the model is right as often as its confidence says, and write it into "
         "the config.json of its checkpoint folder. Masks stay as they are. camseg train and camseg distill do so at their end."
     )
     add_data_options(parser)
@@ -37,7 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def _calibrate(options: argparse.Namespace) -> None:
     with packages_for("calibration", "evaluate"):
-        from camseg_core.evaluation.calibration import PASSES, fit_sharpness
+        from camseg_core.evaluation.calibration import PASSES, fit_logit_scale
         from camseg_core.progress import shown_progress
     data = data_of(options)
     samples = evenly_spread(data.samples, options.frames)
@@ -45,14 +45,14 @@ def _calibrate(options: argparse.Namespace) -> None:
     def progress(frames: Iterable[Sample]) -> Iterator[Sample]:
         return shown_progress(frames, len(samples) * PASSES, "calibrate")
 
-    fit = fit_sharpness(segmenter_of(options), samples, data.labels, progress)
+    fit = fit_logit_scale(segmenter_of(options), samples, data.labels, progress)
     errors = f"expected calibration error {fit.error:.4f}, against {fit.error_at_one:.4f} at 1"
-    sys.stdout.write(f"sharpness {fit.sharpness}: {errors} ({len(samples)} frames)\n")
+    sys.stdout.write(f"logit_scale {fit.logit_scale}: {errors} ({len(samples)} frames)\n")
     if not options.dry_run:
         path = checkpoint_folder(options.model) / "config.json"
         try:
             with replacing(path) as temporary:
-                save_config(replace(load_config(path), sharpness=fit.sharpness), temporary)
+                save_config(replace(load_config(path), logit_scale=fit.logit_scale), temporary)
         except OSError as error:
             raise ConfigError(
                 f"{path} cannot be written: {error.strerror}; --dry-run only tells the figures"

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from camseg_core.config.dataclass_reader import build
+from camseg_core.config.dataclass_reader import build, renamed_from
 from camseg_core.errors import ModelError
 
 
@@ -119,13 +119,15 @@ class TransformerConfig:
 class DenoiserConfig:
     """Sizes of a `Denoiser`; the defaults are the published ones.
 
-    `prediction` says what its first output is: the `noise` in the token (published) or the clean `sample`.
+    `prediction_type` says what its first output is: `epsilon`, the noise in the token (published), or `sample`, the clean token.
     `learned_variance` adds a second output of the same width that places a step's variance between its bounds.
     """
 
     width: int = 1024
     depth: int = 6
-    prediction: str = "noise"
+    prediction_type: str = field(
+        default="epsilon", metadata=renamed_from("prediction", {"noise": "epsilon"})
+    )
     learned_variance: bool = True
 
 
@@ -137,7 +139,7 @@ class CamSegConfig:
     `mask_autoencoder` share the work. `patch_size` is the side of the square of latent cells that make one token.
     `pixel_mean` and `pixel_std` normalise RGB in 0..255. `network_pixels` is the area that a frame is scaled down to
     (keeping its aspect) before the network sees it. `temperature` is what the noise is scaled by when masks are sampled, see
-    `samplers.SamplerOptions`. Logits are multiplied by `sharpness` before the softmax that gives the confidence. A `light_decoder` may
+    `samplers.SamplerOptions`. Logits are multiplied by `logit_scale` before the softmax that gives the confidence. A `light_decoder` may
     stand in for the autoencoder's where mask latents are decoded.
     """
 
@@ -152,9 +154,9 @@ class CamSegConfig:
     patch_size: int = 1
     pixel_mean: tuple[float, ...] = (127.5, 127.5, 127.5)
     pixel_std: tuple[float, ...] = (127.5, 127.5, 127.5)
-    noise_steps: int = field(default=1000)
+    num_train_timesteps: int = field(default=1000, metadata=renamed_from("noise_steps"))
     temperature: float = 1.0
-    sharpness: float = 1.0
+    logit_scale: float = field(default=1.0, metadata=renamed_from("sharpness"))
     light_decoder: LightDecoderConfig | None = None
 
     def __post_init__(self) -> None:
@@ -190,12 +192,12 @@ class CamSegConfig:
             raise ModelError(
                 f"transformer.fusion is {self.transformer.fusion!r}; it is sequence or grid"
             )
-        if self.denoiser.prediction not in ("noise", "sample"):
+        if self.denoiser.prediction_type not in ("epsilon", "sample"):
             raise ModelError(
-                f"denoiser.prediction is {self.denoiser.prediction!r}; it is noise or sample"
+                f"denoiser.prediction_type must be epsilon or sample, got {self.denoiser.prediction_type!r}"
             )
-        if not self.sharpness > 0:
-            raise ModelError(f"sharpness is {self.sharpness}; it is more than 0")
+        if not self.logit_scale > 0:
+            raise ModelError(f"logit_scale must be > 0, got {self.logit_scale}")
 
     @property
     def mask_codec(self) -> AutoencoderConfig | MaskAutoencoderConfig:

@@ -32,7 +32,7 @@ CAMSEG_LITE = CamSegConfig(
         fusion="grid",
         dropout=0.0,
     ),
-    denoiser=DenoiserConfig(width=128, depth=3, prediction="sample", learned_variance=False),
+    denoiser=DenoiserConfig(width=128, depth=3, prediction_type="sample", learned_variance=False),
     image_encoder=ImageEncoderConfig(width=192),
     mask_autoencoder=MaskAutoencoderConfig(classes=len(CAMVID_11_TRAIN_IDS)),
     refiner=ConditionRefinerConfig(),

@@ -50,40 +50,46 @@ class Estimate:
     variance_share: Array | None
 
 
-def read_output(output: Array, x: Array, signal: float, prediction: str) -> Estimate:
-    """Make an `Estimate` of the denoiser's raw output at noisy tokens `x` with the given signal level.
+def read_output(output: Array, x: Array, alpha_prod: float, prediction_type: str) -> Estimate:
+    """Make an `Estimate` of the denoiser's raw output at noisy tokens `x` with the given `alphas_cumprod`.
 
-    `prediction` is `noise` or `sample`; an output twice as wide as `x` carries the variance in its second half.
+    `prediction_type` is `epsilon` (the noise) or `sample` (the clean token); an output twice as wide as `x` carries the variance in its second half.
     """
     channels = x.shape[-1]
     first = output[..., :channels]
     share = (output[..., channels:] + 1) / 2 if output.shape[-1] == 2 * channels else None
-    if prediction == "sample":
-        return Estimate(first, (x - math.sqrt(signal) * first) / math.sqrt(1 - signal), share)
-    # near pure noise 1/signal is huge, so the order of these operations shows: it is the published one
-    return Estimate(math.sqrt(1 / signal) * x - math.sqrt(1 / signal - 1) * first, first, share)
+    if prediction_type == "sample":
+        return Estimate(
+            first, (x - math.sqrt(alpha_prod) * first) / math.sqrt(1 - alpha_prod), share
+        )
+    # near pure noise 1/alpha_prod is huge, so the order of these operations shows: it is the published one
+    return Estimate(
+        math.sqrt(1 / alpha_prod) * x - math.sqrt(1 / alpha_prod - 1) * first, first, share
+    )
 
 
 class _Walk:
     """A respaced schedule with the denoiser bound to it."""
 
-    def __init__(self, denoise: Denoise, schedule: Schedule, steps: int, prediction: str) -> None:
+    def __init__(
+        self, denoise: Denoise, schedule: Schedule, steps: int, prediction_type: str
+    ) -> None:
         self.path = schedule.respaced(steps)
         self._denoise = denoise
-        self._prediction = prediction
+        self._prediction_type = prediction_type
         self.indices = list(reversed(range(steps)))
 
     def estimate(self, x: Array, index: int) -> Estimate:
         return read_output(
             self._denoise(x, int(self.path.timesteps[index])),
             x,
-            float(self.path.signal[index]),
-            self._prediction,
+            float(self.path.alphas_cumprod[index]),
+            self._prediction_type,
         )
 
 
 Sampler = Callable[[Denoise, Array, Schedule, SamplerOptions, Noise, str], Array]
-"""(denoise, start `(N, C)` of pure noise, schedule, options, noise, prediction) to clean tokens `(N, C)`."""
+"""(denoise, start `(N, C)` of pure noise, schedule, options, noise, prediction_type) to clean tokens `(N, C)`."""
 
 
 def ancestral(
@@ -92,18 +98,18 @@ def ancestral(
     schedule: Schedule,
     options: SamplerOptions,
     noise: Noise,
-    prediction: str,
+    prediction_type: str,
 ) -> Array:
     """The published sampler (arXiv 2006.11239 with learned variance, arXiv 2102.09672): draws from the posterior at every step."""
-    walk, x = _Walk(denoise, schedule, options.steps, prediction), start
+    walk, x = _Walk(denoise, schedule, options.steps, prediction_type), start
     path = walk.path
     for k, i in enumerate(walk.indices):
         estimate = walk.estimate(x, i)
         if options.steps == 1:
             return estimate.clean
         x = (
-            float(path.posterior_clean_weight[i]) * estimate.clean
-            + float(path.posterior_noisy_weight[i]) * x
+            float(path.posterior_mean_coef1[i]) * estimate.clean
+            + float(path.posterior_mean_coef2[i]) * x
         )
         if i > 0:
             low, high = math.log(path.posterior_variance[i]), math.log(path.betas[i])
@@ -119,15 +125,17 @@ def ddim(
     schedule: Schedule,
     options: SamplerOptions,
     noise: Noise,
-    prediction: str,
+    prediction_type: str,
 ) -> Array:
     """DDIM (arXiv 2010.02502): deterministic at eta 0, ancestral-like noise at eta 1."""
-    walk, x = _Walk(denoise, schedule, options.steps, prediction), options.temperature * start
+    walk, x = _Walk(denoise, schedule, options.steps, prediction_type), options.temperature * start
     path = walk.path
     for k, i in enumerate(walk.indices):
         estimate = walk.estimate(x, i)
-        signal, previous = float(path.signal[i]), float(path.previous_signal[i])
-        sigma = options.eta * math.sqrt((1 - previous) / (1 - signal) * (1 - signal / previous))
+        alpha_prod, previous = float(path.alphas_cumprod[i]), float(path.alphas_cumprod_prev[i])
+        sigma = options.eta * math.sqrt(
+            (1 - previous) / (1 - alpha_prod) * (1 - alpha_prod / previous)
+        )
         x = (
             math.sqrt(previous) * estimate.clean
             + math.sqrt(max(0.0, 1 - previous - sigma**2)) * estimate.noise
@@ -143,12 +151,12 @@ def dpm_solver(
     schedule: Schedule,
     options: SamplerOptions,
     noise: Noise,
-    prediction: str,
+    prediction_type: str,
 ) -> Array:
     """DPM-Solver++(2M) (arXiv 2211.01095): second order, deterministic; the last step, to no noise at all, is of first order."""
-    walk, x = _Walk(denoise, schedule, options.steps, prediction), options.temperature * start
+    walk, x = _Walk(denoise, schedule, options.steps, prediction_type), options.temperature * start
     path = walk.path
-    log_snr = [0.5 * math.log(s / (1 - s)) for s in path.signal]
+    log_snr = [0.5 * math.log(s / (1 - s)) for s in path.alphas_cumprod]
     before: tuple[Array, float] | None = (
         None  # the last clean estimate and the length of the step that followed it
     )
@@ -160,9 +168,9 @@ def dpm_solver(
         direction = (
             clean if before is None else clean + (clean - before[0]) * (step / (2 * before[1]))
         )
-        signal, target = float(path.signal[i]), float(path.signal[i - 1])
+        alpha_prod, target = float(path.alphas_cumprod[i]), float(path.alphas_cumprod[i - 1])
         x = (
-            math.sqrt((1 - target) / (1 - signal)) * x
+            math.sqrt((1 - target) / (1 - alpha_prod)) * x
             - math.sqrt(target) * math.expm1(-step) * direction
         )
         before = clean, step
@@ -175,10 +183,10 @@ def one_step(
     schedule: Schedule,
     options: SamplerOptions,
     noise: Noise,
-    prediction: str,
+    prediction_type: str,
 ) -> Array:
     """The clean estimate at the noisiest step, whatever `options.steps` says."""
-    return _Walk(denoise, schedule, 1, prediction).estimate(start, 0).clean
+    return _Walk(denoise, schedule, 1, prediction_type).estimate(start, 0).clean
 
 
 SAMPLERS: dict[str, Sampler] = {

@@ -54,7 +54,7 @@ class Sampling:
         Raises:
             ConfigError: the model's schedule does not have so many steps.
         """
-        Schedule.cosine(config.noise_steps).respaced(self.steps)
+        Schedule.cosine(config.num_train_timesteps).respaced(self.steps)
 
     def options(self, config: CamSegConfig) -> SamplerOptions:
         """What the sampler takes, for this model."""

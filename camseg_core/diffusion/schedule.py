@@ -18,12 +18,12 @@ Floats = npt.NDArray[np.float64]
 class Schedule:
     """Steps `0..n-1` from clean to noise.
 
-    `timesteps` are the step numbers that the network knows, `(n,)` ascending; `signal` is the kept product of alphas at
-    each, `(n,)`: a token at step i is `sqrt(signal[i])·clean + sqrt(1 - signal[i])·noise`.
+    `timesteps` are the step numbers that the network knows, `(n,)` ascending; `alphas_cumprod` is the kept product of alphas at
+    each, `(n,)`: a token at step i is `sqrt(alphas_cumprod[i])·clean + sqrt(1 - alphas_cumprod[i])·noise`.
     """
 
     timesteps: npt.NDArray[np.int64]
-    signal: Floats
+    alphas_cumprod: Floats
 
     @staticmethod
     def cosine(steps: int = 1000) -> "Schedule":
@@ -49,30 +49,30 @@ class Schedule:
             if steps == 1
             else np.round(np.arange(steps) * (total - 1) / (steps - 1)).astype(np.int64)
         )
-        return Schedule(self.timesteps[kept], self.signal[kept])
+        return Schedule(self.timesteps[kept], self.alphas_cumprod[kept])
 
     @property
-    def previous_signal(self) -> Floats:
-        """`signal` one step nearer to clean; 1 at step 0."""
-        return np.append(1.0, self.signal[:-1])
+    def alphas_cumprod_prev(self) -> Floats:
+        """`alphas_cumprod` one step nearer to clean; 1 at step 0."""
+        return np.append(1.0, self.alphas_cumprod[:-1])
 
     @property
     def betas(self) -> Floats:
         """Variance added by each step."""
-        return 1 - self.signal / self.previous_signal
+        return 1 - self.alphas_cumprod / self.alphas_cumprod_prev
 
     @property
     def posterior_variance(self) -> Floats:
         """Variance of the token one step nearer to clean, given the clean token; at step 0 that of step 1, so that it has a logarithm."""
-        variance = self.betas * (1 - self.previous_signal) / (1 - self.signal)
+        variance = self.betas * (1 - self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)
         return np.append(variance[1], variance[1:]) if len(variance) > 1 else self.betas
 
     @property
-    def posterior_clean_weight(self) -> Floats:
+    def posterior_mean_coef1(self) -> Floats:
         """Weight of the clean token in the posterior's mean."""
-        return self.betas * np.sqrt(self.previous_signal) / (1 - self.signal)
+        return self.betas * np.sqrt(self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)
 
     @property
-    def posterior_noisy_weight(self) -> Floats:
+    def posterior_mean_coef2(self) -> Floats:
         """Weight of the noisy token in the posterior's mean."""
-        return (1 - self.previous_signal) * np.sqrt(1 - self.betas) / (1 - self.signal)
+        return (1 - self.alphas_cumprod_prev) * np.sqrt(1 - self.betas) / (1 - self.alphas_cumprod)

@@ -76,7 +76,7 @@ class Calibration:
 
 
 COARSE = tuple(2.0 ** (exponent / 3) for exponent in range(-4, 5))
-"""Sharpnesses to try first, from 0.4 to 2.5."""
+"""Logit scales to try first, from 0.4 to 2.5."""
 
 FINE = (1 / 6, 1 / 12)
 """Then, in powers of 2, how far on either side of the best so far."""
@@ -86,10 +86,10 @@ PASSES = len(COARSE) + 2 * len(FINE)
 
 
 @dataclass(frozen=True)
-class SharpnessFit:
-    """The best `sharpness`, and the expected calibration error at 1 and at that."""
+class LogitScaleFit:
+    """The best `logit_scale`, and the expected calibration error at 1 and at that."""
 
-    sharpness: float
+    logit_scale: float
     error_at_one: float
     error: float
 
@@ -98,17 +98,17 @@ def _as_they_come(samples: Iterable[Sample]) -> Iterable[Sample]:
     return samples
 
 
-def fit_sharpness(
+def fit_logit_scale(
     segmenter: Segmenter,
     samples: Sequence[Sample],
     labels: Sequence[Label],
     progress: Callable[[Iterable[Sample]], Iterable[Sample]] = _as_they_come,
-) -> SharpnessFit:
-    """Find the sharpness under which the confidences best foretell whether a pixel is right (temperature scaling, Guo et al. 2017).
+) -> LogitScaleFit:
+    """Find the logit_scale under which the confidences best foretell whether a pixel is right (temperature scaling, Guo et al. 2017).
 
     Judged by the logarithmic score of "this pixel is right", over all labelled pixels: a proper score, unlike the calibration error, which
     a model that always says its mean accuracy brings to 0. `progress` is called with all frames of all `PASSES` and yields them. The
-    sharpness of the segmenter itself plays no part.
+    logit_scale of the segmenter itself plays no part.
 
     Raises:
         DataError: no frame has a labelled pixel.
@@ -117,25 +117,25 @@ def fit_sharpness(
     known = [label.id for label in labels if label.id != UNLABELLED]
     found: dict[float, _Judgement] = {}
 
-    def judge(sharpness: float) -> None:
-        found[sharpness] = _judge(
-            segmenter.with_sharpness(sharpness), islice(frames, len(samples)), known
+    def judge(logit_scale: float) -> None:
+        found[logit_scale] = _judge(
+            segmenter.with_logit_scale(logit_scale), islice(frames, len(samples)), known
         )
-        if not found[sharpness].pixels:
+        if not found[logit_scale].pixels:
             raise DataError(
                 f"none of the {len(samples)} frames has a labelled pixel: there is nothing to calibrate on"
             )
 
     def best() -> float:
-        return min(found, key=lambda sharpness: found[sharpness].score)
+        return min(found, key=lambda logit_scale: found[logit_scale].score)
 
-    for sharpness in COARSE:
-        judge(sharpness)
+    for logit_scale in COARSE:
+        judge(logit_scale)
     for step in FINE:
         middle = best()
         judge(middle * 2**-step)
         judge(middle * 2**step)
-    return SharpnessFit(round(best(), 4), found[1.0].error, found[best()].error)
+    return LogitScaleFit(round(best(), 4), found[1.0].error, found[best()].error)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from camseg_core.labels import PUBLISHED_PALETTE, UNLABELLED
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime.graphs import Fused
 
-PICTURE_SHARPNESS = 100.0
-"""How fast closeness falls with the squared distance (RGB in 0..1) between a decoded pixel and a palette colour, at sharpness 1."""
+PICTURE_LOGIT_SCALE = 100.0
+"""How fast closeness falls with the squared distance (RGB in 0..1) between a decoded pixel and a palette colour, at logit_scale 1."""
 
 
 class ImageEncoderGraph(nn.Module):
@@ -47,7 +47,7 @@ class MaskedTransformerGraph(TransformerGraph):
 class DecoderGraph(nn.Module):
     """Mask latents `(B, S, C, h, w)` to train ids `(B, H, W)` uint8 and the probability of the chosen class `(B, H, W)`.
 
-    The S samples of a frame are averaged as probabilities: the softmax of `sharpness` (scalar) times the logits. The classes are compared
+    The S samples of a frame are averaged as probabilities: the softmax of `logit_scale` (scalar) times the logits. The classes are compared
     before the pixels are put into place: two planes are moved instead of one for each class.
     """
 
@@ -56,10 +56,10 @@ class DecoderGraph(nn.Module):
         self.model = model
         self.register_buffer("train_ids", torch.tensor(model.decoded_ids, dtype=torch.uint8))
 
-    def forward(self, latents: Tensor, sharpness: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, latents: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.model.logit_blocks(latents.flatten(0, 1))
         # by hand: ONNX Runtime would transpose for a Softmax over any axis but the last
-        scores = (sharpness * (logits - logits.amax(1, keepdim=True))).exp()
+        scores = (logit_scale * (logits - logits.amax(1, keepdim=True))).exp()
         probabilities = _mean_of_samples(scores / scores.sum(1, keepdim=True), latents.shape[1])
         confidence, index = probabilities.max(1)  # (B, 4, H/2, W/2)
         train_ids: Tensor = self.train_ids  # type: ignore[assignment]
@@ -89,7 +89,7 @@ def _mean_of_samples(values: Tensor, samples: int) -> Tensor:
 class PictureDecoderGraph(nn.Module):
     """The same for a model that decodes masks as colour pictures: the class is the nearest palette colour's.
 
-    There are no logits; what stands for them is closeness, -`PICTURE_SHARPNESS` times the squared distance to each colour, so that the
+    There are no logits; what stands for them is closeness, -`PICTURE_LOGIT_SCALE` times the squared distance to each colour, so that the
     confidence is a softmax over palette colours. It says how clearly a colour was hit, and is not a probability that was learned.
     """
 
@@ -104,21 +104,23 @@ class PictureDecoderGraph(nn.Module):
         ids = [UNLABELLED, *range(len(PUBLISHED_PALETTE) - 1)]
         self.register_buffer("train_ids", torch.tensor(ids, dtype=torch.uint8))
 
-    def forward(self, latents: Tensor, sharpness: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, latents: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
         palette: Tensor = self.palette  # type: ignore[assignment]
         train_ids: Tensor = self.train_ids  # type: ignore[assignment]
         rgb = (self.codec.decode(latents.flatten(0, 1)) * 0.5 + 0.5).unsqueeze(1)  # (N, 1, 3, H, W)
         distance = torch.stack(
             [(rgb - color.view(1, 1, 3, 1, 1)).square().sum(2) for color in palette], 1
         ).squeeze(2)
-        scores = (sharpness * PICTURE_SHARPNESS * (distance.amin(1, keepdim=True) - distance)).exp()
+        scores = (
+            logit_scale * PICTURE_LOGIT_SCALE * (distance.amin(1, keepdim=True) - distance)
+        ).exp()
         probabilities = _mean_of_samples(scores / scores.sum(1, keepdim=True), latents.shape[1])
         confidence, index = probabilities.max(1)
         return train_ids.index_select(0, index.flatten()).view_as(index), confidence
 
 
 class FusedGraph(nn.Module):
-    """A frame to its mask: image, what the sampler starts from `(B, N, denoised_channels)` and sharpness to mask and confidence.
+    """A frame to its mask: image, what the sampler starts from `(B, N, denoised_channels)` and logit_scale to mask and confidence.
 
     The sampler's steps are laid down in the graph. Temperature is not: whoever runs the graph scales the noise, see `start_scale`.
     """
@@ -127,7 +129,7 @@ class FusedGraph(nn.Module):
         super().__init__()
         self.model, self.decoder, self.fused = model, decoder, fused
 
-    def forward(self, image: Tensor, start: Tensor, sharpness: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor, start: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
         model = self.model
         features = model.image_features(image.permute(0, 3, 1, 2))
         condition = model.conditions(features).flatten(0, 1)
@@ -146,10 +148,10 @@ class FusedGraph(nn.Module):
             model.schedule,
             options,
             no_noise,
-            model.config.denoiser.prediction,
+            model.config.denoiser.prediction_type,
         )
         latents = model.to_latents(
             tokens.unflatten(0, start.shape[:2]), model.denoised_grid(features)
         )
-        mask, confidence = self.decoder(latents.unsqueeze(1), sharpness)
+        mask, confidence = self.decoder(latents.unsqueeze(1), logit_scale)
         return mask, confidence

@@ -93,7 +93,7 @@ def parts_of(model: CamSeg) -> list[Part]:
 
 
 def fused_part(model: CamSeg, fused: Fused) -> Part:
-    """The whole network with a sampler in one graph: image, noise and sharpness to mask and confidence."""
+    """The whole network with a sampler in one graph: image, noise and logit_scale to mask and confidence."""
     sizes = _Sizes(model)
 
     def make(b: int, h: int, w: int) -> Arrays:
@@ -107,7 +107,7 @@ def fused_part(model: CamSeg, fused: Fused) -> Part:
     axes = {
         "image": sizes.image_axes,
         "start": {0: sizes.batch, 1: torch.export.Dim.DYNAMIC},
-        "sharpness": None,
+        "logit_scale": None,
     }
     inputs, outputs = ("image", "start", "sharpness"), ("mask", "confidence")
     return Part(
@@ -206,7 +206,7 @@ def _decoder(model: CamSeg, sizes: _Sizes) -> Part:
 
     axes = {
         "latents": {0: sizes.batch, 1: sizes.samples, 3: sizes.rows, 4: sizes.columns},
-        "sharpness": None,
+        "logit_scale": None,
     }
     return Part(
         "decoder",

@@ -204,6 +204,6 @@ class _Recorder(TorchEngine):
         self.calls["denoiser"].append((tokens, np.array([step]), rows.reshape(-1, rows.shape[-1])))
         return super().denoise(tokens, step, condition)
 
-    def decode(self, latents: Floats, sharpness: float = 1.0) -> tuple[Ids, Floats]:
-        self.calls["decoder"].append((latents, np.array(sharpness, np.float32)))
-        return super().decode(latents, sharpness)
+    def decode(self, latents: Floats, logit_scale: float = 1.0) -> tuple[Ids, Floats]:
+        self.calls["decoder"].append((latents, np.array(logit_scale, np.float32)))
+        return super().decode(latents, logit_scale)

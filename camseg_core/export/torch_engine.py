@@ -72,11 +72,11 @@ class TorchEngine:
         return output
 
     @torch.no_grad()
-    def decode(self, latents: Floats, sharpness: float = 1.0) -> tuple[Ids, Floats]:
+    def decode(self, latents: Floats, logit_scale: float = 1.0) -> tuple[Ids, Floats]:
         """As `OnnxEngine.decode`."""
-        mask, confidence = self._decoder(torch.from_numpy(latents), torch.tensor(sharpness))
+        mask, confidence = self._decoder(torch.from_numpy(latents), torch.tensor(logit_scale))
         return mask.numpy(), confidence.numpy()
 
-    def run_fused(self, image: Ids, start: Floats, sharpness: float = 1.0) -> tuple[Ids, Floats]:
+    def run_fused(self, image: Ids, start: Floats, logit_scale: float = 1.0) -> tuple[Ids, Floats]:
         """Never called: `fused` is None."""
         raise NotImplementedError("torch runs the parts")

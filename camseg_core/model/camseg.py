@@ -53,7 +53,7 @@ class CamSeg(nn.Module):
         super().__init__()
         self.config = config
         self.labels = labels
-        self.schedule = Schedule.cosine(config.noise_steps)
+        self.schedule = Schedule.cosine(config.num_train_timesteps)
         self.autoencoder = self.image_encoder = self.mask_autoencoder = self.refiner = (
             self.light_decoder
         ) = None
@@ -189,7 +189,7 @@ class CamSeg(nn.Module):
             )  # the step's embedding is the same for all
 
         clean = sampler_named(sampler)(
-            denoise, start, self.schedule, options, noise, self.config.denoiser.prediction
+            denoise, start, self.schedule, options, noise, self.config.denoiser.prediction_type
         )
         return torch.as_tensor(clean).unflatten(0, condition.shape[:2])
 

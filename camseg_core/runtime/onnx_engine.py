@@ -150,23 +150,23 @@ class OnnxEngine:
         }
         return self._graphs["denoiser"].fetch(inputs)[0]
 
-    def decode(self, latents: Floats, sharpness: float = 1.0) -> tuple[Ids, Floats]:
+    def decode(self, latents: Floats, logit_scale: float = 1.0) -> tuple[Ids, Floats]:
         """Mask latents `(B, S, C, h, w)`, S samples of each frame, to train ids and confidence, `(B, H, W)` each.
 
-        Class probabilities are the softmax of `sharpness` times the logits, averaged over the samples.
+        Class probabilities are the softmax of `logit_scale` times the logits, averaged over the samples.
         """
         mask, confidence = self._graphs["decoder"].fetch(
-            {"latents": latents, "sharpness": np.array(sharpness, np.float32)}
+            {"latents": latents, "sharpness": np.array(logit_scale, np.float32)}
         )
         return mask, confidence
 
-    def run_fused(self, image: Ids, start: Floats, sharpness: float = 1.0) -> tuple[Ids, Floats]:
+    def run_fused(self, image: Ids, start: Floats, logit_scale: float = 1.0) -> tuple[Ids, Floats]:
         """RGB `(B, H, W, 3)` and what the sampler starts from `(B, N, C)` to train ids and confidence, `(B, H, W)` each."""
         assert self.fused is not None
         inputs: dict[str, Array | DeviceArray] = {
             "image": image,
             "start": start,
-            "sharpness": np.array(sharpness, np.float32),
+            "sharpness": np.array(logit_scale, np.float32),
         }
         mask, confidence = self._graphs[self.fused.name].fetch(inputs)
         return mask, confidence

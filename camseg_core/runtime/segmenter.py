@@ -62,7 +62,7 @@ class Segmenter:
         )
         self._sampler, self._options = sampler_named(sampling.sampler), sampling.options(config)
         self._start_scale = start_scale(sampling.sampler, self._options)
-        self._schedule = Schedule.cosine(config.noise_steps)
+        self._schedule = Schedule.cosine(config.num_train_timesteps)
 
     @classmethod
     def from_pretrained(
@@ -149,10 +149,10 @@ class Segmenter:
         self.check_sampling(sampling)
         return Segmenter(self.config, self.labels, self._engine.running(sampling.fused), sampling)
 
-    def with_sharpness(self, sharpness: float) -> "Segmenter":
-        """The same model, on the same engine, with logits multiplied by `sharpness` before they become probabilities."""
+    def with_logit_scale(self, logit_scale: float) -> "Segmenter":
+        """The same model, on the same engine, with logits multiplied by `logit_scale` before they become probabilities."""
         other = copy.copy(self)
-        other.config = replace(self.config, sharpness=sharpness)
+        other.config = replace(self.config, logit_scale=logit_scale)
         return other
 
     @property
@@ -303,7 +303,7 @@ class Segmenter:
         if self._engine.fused is not None:
             with stages("network"):
                 start = np.float32(self._start_scale) * noise(-1).reshape(len(images), *noise.shape)
-                return self._engine.run_fused(images, start, self.config.sharpness)
+                return self._engine.run_fused(images, start, self.config.logit_scale)
         with stages("image_encoder"):
             features = self._engine.encode_image(images)
         if self._passes.passes > 1:
@@ -330,7 +330,7 @@ class Segmenter:
                 with stages("stream"):
                     latents[place] = stream.steady(latents[place], images[place], moment)
         with stages("decoder"):
-            return self._engine.decode(latents, self.config.sharpness)
+            return self._engine.decode(latents, self.config.logit_scale)
 
     def _sample(self, condition: Floats | DeviceArray, noise: Noise) -> Floats:
         """Conditions, M in all, to the cells that the head denoises, `(M, C)`, clean."""
@@ -344,7 +344,7 @@ class Segmenter:
             self._schedule,
             self._options,
             noise,
-            self.config.denoiser.prediction,
+            self.config.denoiser.prediction_type,
         )
         return np.asarray(cells, np.float32)
 
@@ -378,7 +378,7 @@ class Segmenter:
         def confidence(cells: Floats) -> Floats:
             with stages("decoder"):
                 _, sure = self._engine.decode(
-                    cells_to_latents(cells, 1, grid, patch)[:, None], self.config.sharpness
+                    cells_to_latents(cells, 1, grid, patch)[:, None], self.config.logit_scale
                 )
                 return mean_of_squares(sure[0], stride)
 

@@ -15,7 +15,7 @@ from camseg_core.atomic_write import replacing
 from camseg_core.config.model import save_config
 from camseg_core.data.sample import Sample, Samples, evenly_spread
 from camseg_core.errors import ModelError
-from camseg_core.evaluation.calibration import fit_sharpness
+from camseg_core.evaluation.calibration import fit_logit_scale
 from camseg_core.evaluation.evaluate import Evaluation, evaluate
 from camseg_core.evaluation.report.evaluation import write_report
 from camseg_core.export import Scores, export_onnx, trace_all
@@ -54,11 +54,11 @@ def finish(
     stored = CamSeg.from_pretrained(out)  # what is exported and scored is what was stored
     some = evenly_spread(val, _CALIBRATION_FRAMES)
     _export(stored, out, evenly_spread(train, _INT8_FRAMES), some)
-    fit = fit_sharpness(Segmenter.from_pretrained(out), some, stored.labels)
-    save_config(replace(stored.config, sharpness=fit.sharpness), out / "config.json")
+    fit = fit_logit_scale(Segmenter.from_pretrained(out), some, stored.labels)
+    save_config(replace(stored.config, logit_scale=fit.logit_scale), out / "config.json")
     logger.info(
-        "sharpness %.3f: calibration error %.4f, %.4f without, on %d frames",
-        fit.sharpness,
+        "logit_scale %.3f: calibration error %.4f, %.4f without, on %d frames",
+        fit.logit_scale,
         fit.error,
         fit.error_at_one,
         len(some),

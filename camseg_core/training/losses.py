@@ -107,8 +107,8 @@ def _of_image(
 
 def add_noise(clean: Tensor, noise: Tensor, steps: Tensor, schedule: Schedule) -> Tensor:
     """Clean tokens `(N, C)` at the noise level of their steps `(N,)`."""
-    signal = _at(schedule.signal, steps)
-    return signal.sqrt() * clean + (1 - signal).sqrt() * noise
+    alpha_prod = _at(schedule.alphas_cumprod, steps)
+    return alpha_prod.sqrt() * clean + (1 - alpha_prod).sqrt() * noise
 
 
 def published_loss(
@@ -130,14 +130,14 @@ def published_loss(
 def _variational_bound(
     output: Tensor, clean: Tensor, noise: Tensor, steps: Tensor, schedule: Schedule
 ) -> Tensor:
-    signal = _at(schedule.signal, steps)
-    noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
+    alpha_prod = _at(schedule.alphas_cumprod, steps)
+    noisy = alpha_prod.sqrt() * clean + (1 - alpha_prod).sqrt() * noise
     channels = clean.shape[1]
     predicted, share = output[:, :channels], (output[:, channels:] + 1) / 2
-    estimate = (1 / signal).sqrt() * noisy - (1 / signal - 1).sqrt() * predicted
+    estimate = (1 / alpha_prod).sqrt() * noisy - (1 / alpha_prod - 1).sqrt() * predicted
     clean_weight, noisy_weight = (
-        _at(schedule.posterior_clean_weight, steps),
-        _at(schedule.posterior_noisy_weight, steps),
+        _at(schedule.posterior_mean_coef1, steps),
+        _at(schedule.posterior_mean_coef2, steps),
     )
     true_mean, mean = (
         clean_weight * clean + noisy_weight * noisy,

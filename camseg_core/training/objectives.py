@@ -108,7 +108,7 @@ class Draws:
         seed: int,
         denoised: tuple[int, int],
         tokens: int,
-        noise_steps: int,
+        num_train_timesteps: int,
         all_hidden: float,
         cut: Cut = "clamp",
     ) -> "Draws":
@@ -119,7 +119,7 @@ class Draws:
             torch.stack([torch.randn(denoised, generator=g) for g in generators]) for _ in range(2)
         )
         steps = torch.stack(
-            [torch.randint(noise_steps, denoised[:1], generator=g) for g in generators]
+            [torch.randint(num_train_timesteps, denoised[:1], generator=g) for g in generators]
         )
         shared = generator(seed, "hidden", step)
         everything = torch.rand((), generator=shared) < all_hidden
@@ -130,7 +130,7 @@ class Draws:
         return Draws((noises[0], noises[1]), steps, order < count)
 
     def repeated(
-        self, times: int, numbers: range, seed: int, noise_steps: int
+        self, times: int, numbers: range, seed: int, num_train_timesteps: int
     ) -> tuple[Tensor, Tensor]:
         """Noise `(times·B, N, C)` and diffusion steps `(times·B, N)`: these first, then others of the same samples, on their device."""
         noises, steps = [self.noises[0]], [self.steps]
@@ -144,7 +144,7 @@ class Draws:
             steps.append(
                 torch.stack(
                     [
-                        torch.randint(noise_steps, self.steps.shape[1:], generator=g)
+                        torch.randint(num_train_timesteps, self.steps.shape[1:], generator=g)
                         for g in generators
                     ]
                 ).to(self.steps.device)
@@ -296,7 +296,7 @@ def met_by_ddim(
         model.schedule,
         options,
         no_noise,
-        model.config.denoiser.prediction,
+        model.config.denoiser.prediction_type,
     )
     x, number = seen[call]
     return x.view_as(start), number
@@ -324,20 +324,20 @@ def published_objective(
         image, mask = (latents.to(among.device) for latents in batch(numbers))
         tokens, _ = model.to_tokens(image)
         clean, grid = model.to_tokens(mask)
-        noise_steps = len(model.schedule.timesteps)
+        num_train_timesteps = len(model.schedule.timesteps)
         draws = Draws.of(
             numbers,
             step,
             loop.seed,
             (clean.shape[1], clean.shape[2]),
             clean.shape[1],
-            noise_steps,
+            num_train_timesteps,
             all_hidden,
             cut,
         ).to(among.device)
         noise, steps = (
             drawn.flatten(0, 1)
-            for drawn in draws.repeated(repeats, numbers, loop.seed, noise_steps)
+            for drawn in draws.repeated(repeats, numbers, loop.seed, num_train_timesteps)
         )
         flat = clean.flatten(0, 1).repeat(repeats, 1)
         with loop.autocast(among.device):

@@ -33,7 +33,9 @@ def tiny_lite() -> CamSeg:
             fusion="grid",
             dropout=0.0,
         ),
-        denoiser=DenoiserConfig(width=32, depth=1, prediction="sample", learned_variance=False),
+        denoiser=DenoiserConfig(
+            width=32, depth=1, prediction_type="sample", learned_variance=False
+        ),
         refiner=ConditionRefinerConfig(16, 8),
         mask_autoencoder=MaskAutoencoderConfig(len(LABELS), 4, (8, 8), (8, 8)),
     )

@@ -143,9 +143,9 @@ def test_starting_part_way_runs_the_steps_that_are_left_from_the_last_result(
         noisy.clear()
         found = way(denoise, noise, schedule, SamplerOptions(steps, 0.5), lambda _: noise, "sample")
     assert seen == left
-    signal = schedule.signal[400]
+    alpha_prod = schedule.alphas_cumprod[400]
     np.testing.assert_allclose(
-        noisy[0], np.sqrt(signal) * clean + np.sqrt(1 - signal) * 0.5 * noise, rtol=1e-5
+        noisy[0], np.sqrt(alpha_prod) * clean + np.sqrt(1 - alpha_prod) * 0.5 * noise, rtol=1e-5
     )
     np.testing.assert_allclose(found, clean, atol=1e-5)
 

@@ -1,4 +1,4 @@
-"""Calibration finds the sharpness that makes confidence honest, and changes nothing else in a checkpoint folder."""
+"""Calibration finds the logit_scale that makes confidence honest, and changes nothing else in a checkpoint folder."""
 
 import shutil
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from camseg_core.cli.main import main
 from camseg_core.config.model import load_config
 from camseg_core.data.sample import Sample
 from camseg_core.errors import DataError
-from camseg_core.evaluation.calibration import PASSES, fit_sharpness
+from camseg_core.evaluation.calibration import PASSES, fit_logit_scale
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, UNLABELLED, cityscapes_labels
 from camseg_core.runtime import Segmentation
 from camseg_core.weights import checkpoint_folder
@@ -24,18 +24,18 @@ SKY = next(label.id for label in LABELS if label.name == "sky")
 
 @dataclass
 class Overconfident:
-    """Says road everywhere. Its logits are `factor` times too large: at sharpness 1 / factor it is right as often as it says."""
+    """Says road everywhere. Its logits are `factor` times too large: at logit_scale 1 / factor it is right as often as it says."""
 
     factor: float
-    sharpness: float = 1.0
+    logit_scale: float = 1.0
     calls = 0
 
-    def with_sharpness(self, sharpness: float) -> "Overconfident":
-        return Overconfident(self.factor, sharpness)
+    def with_logit_scale(self, logit_scale: float) -> "Overconfident":
+        return Overconfident(self.factor, logit_scale)
 
     def segment(self, image: np.ndarray) -> Segmentation:
         logit = image[..., 0].astype(np.float32) / 50  # of road against the rest
-        confidence = 1 / (1 + np.exp(-logit * self.factor * self.sharpness))
+        confidence = 1 / (1 + np.exp(-logit * self.factor * self.logit_scale))
         return Segmentation(np.full(image.shape[:2], ROAD, np.uint8), confidence, {})
 
 
@@ -61,8 +61,8 @@ def test_logits_that_are_too_large_or_small_are_found_out(factor: float) -> None
             shown.append(sample.name)
             yield sample
 
-    fit = fit_sharpness(Overconfident(factor), frames(4), LABELS, progress)
-    assert fit.sharpness == pytest.approx(1 / factor, rel=0.08)
+    fit = fit_logit_scale(Overconfident(factor), frames(4), LABELS, progress)
+    assert fit.logit_scale == pytest.approx(1 / factor, rel=0.08)
     assert fit.error < 0.02
     assert fit.error <= fit.error_at_one + 1e-9
     assert len(shown) == 4 * PASSES
@@ -73,10 +73,10 @@ def test_without_a_labelled_pixel_there_is_nothing_to_calibrate_on() -> None:
         Sample(each.image, np.full_like(each.label, UNLABELLED), each.name) for each in frames(2)
     ]
     with pytest.raises(DataError, match="none of the 2 frames has a labelled pixel"):
-        fit_sharpness(Overconfident(1.0), blank, LABELS)
+        fit_logit_scale(Overconfident(1.0), blank, LABELS)
 
 
-def test_the_command_writes_the_sharpness_into_the_checkpoint_and_nothing_else(
+def test_the_command_writes_the_logit_scale_into_the_checkpoint_and_nothing_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_camvid(tmp_path / "data", "val", size=(96, 128))
@@ -88,9 +88,9 @@ def test_the_command_writes_the_sharpness_into_the_checkpoint_and_nothing_else(
     said = capsys.readouterr().out
     main(command)
     assert capsys.readouterr().out.startswith(said)
-    sharpness = float(said.split()[1].rstrip(":"))
+    logit_scale = float(said.split()[1].rstrip(":"))
     assert load_config(model / "config.json") == replace(
-        load_config(checkpoint_folder("camseg-lite") / "config.json"), sharpness=sharpness
+        load_config(checkpoint_folder("camseg-lite") / "config.json"), logit_scale=logit_scale
     )
     assert all(
         path.read_bytes() == before[path.name]

@@ -249,9 +249,9 @@ def test_a_fused_graph_is_used_where_the_checkpoint_has_it(tmp_path: Path) -> No
     ).segment(FRAMES[0])
     assert list(result.timings) == ["preprocess", "network", "postprocess"]
     assert (result.mask == 13).all()
-    sharpness = load_config(folder / "config.json").sharpness
+    logit_scale = load_config(folder / "config.json").logit_scale
     assert result.confidence == pytest.approx(
-        0.5 * sharpness * first_number(3)
+        0.5 * logit_scale * first_number(3)
     )  # ddim scales the noise that it starts from
     for other in ({"steps": 5}, {"eta": 0.5}, {"sampler": "dpm_solver"}, {"sampler": "ancestral"}):
         with pytest.raises(
@@ -266,7 +266,7 @@ def test_one_step_is_one_step_whatever_the_steps_and_takes_its_noise_as_it_is(
     folder = without_graphs(tmp_path)
     write_fused(folder, Fused("one_step", 1))
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"sharpness": 2.5}))
+    (folder / "config.json").write_text(json.dumps(config | {"logit_scale": 2.5}))
     for steps in (1, 7):
         result = Segmenter.from_pretrained(folder, steps=steps).segment(FRAMES[0])
         assert result.confidence == pytest.approx(2.5 * first_number(0))
@@ -367,30 +367,30 @@ def test_the_decoder_averages_probabilities_over_samples_and_sharpens_them() -> 
         assert once == pytest.approx(thrice, abs=1e-5)
     alone = np.stack([engine.decode(latents[:, i : i + 1])[1] for i in range(3)])
     assert confidence.mean() < alone.mean()  # samples that disagree are less sure together
-    sharper, surer = engine.decode(latents[:, :1], sharpness=3.0)
+    sharper, surer = engine.decode(latents[:, :1], logit_scale=3.0)
     assert np.array_equal(sharper, engine.decode(latents[:, :1])[0])
     assert (surer >= alone[0] - 1e-6).all()
 
 
-def test_sharpness_changes_the_confidence_and_not_the_mask(segmenter: Segmenter) -> None:
+def test_the_logit_scale_changes_the_confidence_and_not_the_mask(segmenter: Segmenter) -> None:
     plain = segmenter.segment(FRAMES[0])
-    config = replace(segmenter.config, sharpness=0.3)
+    config = replace(segmenter.config, logit_scale=0.3)
     softer = Segmenter(config, segmenter.labels, OnnxEngine(FOLDER)).segment(FRAMES[0])
     assert np.array_equal(softer.mask, plain.mask)
     assert (softer.confidence <= plain.confidence + 1e-6).all()
     assert softer.confidence.mean() < plain.confidence.mean() - 0.05
 
 
-def test_a_configuration_from_before_sharpness_loads_and_one_that_makes_no_sense_does_not(
+def test_a_configuration_from_before_the_logit_scale_loads_and_one_that_makes_no_sense_does_not(
     tmp_path: Path,
 ) -> None:
     content = json.loads((FOLDER / "config.json").read_text())
-    content.pop("sharpness", None)
+    content.pop("logit_scale", None)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(content))
-    assert load_config(path).sharpness == 1.0
-    path.write_text(json.dumps(content | {"sharpness": 0.0}))
-    with pytest.raises(ModelError, match=r"sharpness is 0\.0; it is more than 0"):
+    assert load_config(path).logit_scale == 1.0
+    path.write_text(json.dumps(content | {"logit_scale": 0.0}))
+    with pytest.raises(ModelError, match=r"logit_scale must be > 0, got 0\.0"):
         load_config(path)
 
 
@@ -530,3 +530,23 @@ def test_engines_are_built_for_every_size_and_counted(
     assert {name for made in sessions.made for name, _ in made["providers"][:1]} == {
         "TensorrtExecutionProvider"
     }
+
+
+def test_a_configuration_with_the_old_names_loads_and_names_the_new(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "config.json"
+    content = json.loads((FOLDER / "config.json").read_text())
+    content["noise_steps"] = content.pop("num_train_timesteps")
+    content["sharpness"] = content.pop("logit_scale")
+    content["denoiser"]["prediction"] = content["denoiser"].pop("prediction_type")
+    path.write_text(json.dumps(content))
+    assert load_config(path) == load_config(FOLDER / "config.json")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: noise_steps is now called num_train_timesteps",
+        f"{path}: sharpness is now called logit_scale",
+        f"{path}: denoiser.prediction is now called prediction_type",
+    ]
+    content["denoiser"]["prediction"] = "noise"
+    path.write_text(json.dumps(content))
+    assert load_config(path).denoiser.prediction_type == "epsilon"

@@ -98,8 +98,10 @@ def test_the_average_of_samples_is_surest_where_they_agree() -> None:
     assert four.confidence[agreed].mean() > four.confidence[~agreed].mean()
 
 
-def test_sharpness_changes_the_confidence_alone(segmenter: Segmenter) -> None:
-    blunt, sharp = (segmenter.with_sharpness(sharpness).segment(FRAME) for sharpness in (0.5, 2.0))
+def test_the_logit_scale_changes_the_confidence_alone(segmenter: Segmenter) -> None:
+    blunt, sharp = (
+        segmenter.with_logit_scale(logit_scale).segment(FRAME) for logit_scale in (0.5, 2.0)
+    )
     assert np.array_equal(blunt.mask, sharp.mask)
     assert (blunt.confidence <= sharp.confidence + 1e-6).all()
     assert blunt.confidence.mean() < sharp.confidence.mean() - 0.01

@@ -116,8 +116,8 @@ def test_temperature_scales_the_noise_that_a_deterministic_sampler_starts_from(n
 def test_respacing_keeps_both_ends_and_the_levels_of_the_kept_steps() -> None:
     path = SCHEDULE.respaced(10)
     assert path.timesteps.tolist() == [0, 111, 222, 333, 444, 555, 666, 777, 888, 999]
-    assert np.array_equal(path.signal, SCHEDULE.signal[path.timesteps])
-    assert math.isclose(np.prod(1 - path.betas), SCHEDULE.signal[-1], rel_tol=1e-9)
+    assert np.array_equal(path.alphas_cumprod, SCHEDULE.alphas_cumprod[path.timesteps])
+    assert math.isclose(np.prod(1 - path.betas), SCHEDULE.alphas_cumprod[-1], rel_tol=1e-9)
     assert SCHEDULE.respaced(1).timesteps.tolist() == [999]
 
 

@@ -17,7 +17,7 @@ from camseg_core.diffusion.schedule import Schedule
 
 FULL = Schedule.cosine()
 NOISE = torch.from_numpy(np.random.default_rng(1).standard_normal((101, 6, 4)))
-PREDICTIONS = {"noise": "epsilon", "sample": "sample"}
+PREDICTIONS = ("epsilon", "sample")
 
 
 def network(x: Tensor, step: int) -> Tensor:
@@ -37,7 +37,7 @@ def theirs(
 ) -> Tensor:
     """Sample with a scheduler of diffusers, from the noise that ours starts from; `options` are made anew for each step."""
     scheduler.alphas_cumprod = torch.from_numpy(
-        schedule.signal
+        schedule.alphas_cumprod
     )  # in fp32, as it computes them, little is left of the noisiest
     scheduler.set_timesteps(len(schedule.timesteps))
     x = NOISE[-1]
@@ -62,7 +62,7 @@ def settings(schedule: Schedule, prediction: str) -> dict[str, Any]:
     return {
         "num_train_timesteps": len(schedule.timesteps),
         "trained_betas": schedule.betas.astype(np.float32),
-        "prediction_type": PREDICTIONS[prediction],
+        "prediction_type": prediction,
     }
 
 

@@ -95,8 +95,8 @@ def test_a_graph_of_the_whole_network_is_loaded_where_there_is_one_and_left_wher
 
 
 def test_what_else_was_changed_stays(segmenter: Segmenter) -> None:
-    changed = segmenter.with_sharpness(0.5).with_sampling(Sampling("ddim", 2))
-    assert changed.config.sharpness == 0.5
+    changed = segmenter.with_logit_scale(0.5).with_sampling(Sampling("ddim", 2))
+    assert changed.config.logit_scale == 0.5
     assert changed.labels is segmenter.labels
 
 

@@ -43,13 +43,13 @@ class OrderedEngine(RedEngine):
         self._hangs_while = hangs_while
 
     def run_fused(
-        self, image: npt.NDArray[np.uint8], start: npt.NDArray[np.float32], sharpness: float = 1.0
+        self, image: npt.NDArray[np.uint8], start: npt.NDArray[np.float32], logit_scale: float = 1.0
     ):
         for picture in image:
             colour = tuple(int(value) for value in picture[0, 0])
             if colour in (RAISE, HANG, SLOW):
                 self._follow(colour)
-        found = super().run_fused(image, start, sharpness)
+        found = super().run_fused(image, start, logit_scale)
         self.seen.clear()  # or a long test would keep every frame
         return found
 

@@ -395,7 +395,7 @@ def changed_model(folder: Path, change: Callable[[dict[str, Any]], None]) -> Pat
 def test_a_sampling_that_does_not_suit_the_model_is_refused_and_the_old_one_stays(
     start_bench: StartBench, tmp_path: Path
 ) -> None:
-    model = changed_model(tmp_path / "model", lambda config: config.update(noise_steps=50))
+    model = changed_model(tmp_path / "model", lambda config: config.update(num_train_timesteps=50))
     bench = start_bench(f"model:={model}", "sampler:=ddim", "steps:=2")
     (before,) = bench.ask(rgb_image(WIDE, 1))
     reason = set_parameters(bench, {"steps": 51, "seed": 3})
