@@ -1,4 +1,4 @@
-"""Files that nobody ever finds half written."""
+"""Files that appear whole or not at all."""
 
 import os
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write a file to; when the block ends, the file is moved to `path` in one step.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; the file is renamed to `path` when the block ends.
 
-    The content is on the disk before the name is, so neither a kill nor a power cut leaves a broken file under that name. If the
-    block raises, what it wrote is removed and what stood at `path` stays.
+    The content is synced to disk before the rename, so neither a kill nor a power cut leaves a
+    broken file under that name. If the block raises, `path` stays as it was.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from camseg_core.atomic_write import replacing
+from camseg_core.atomic_write import atomic_write
 from camseg_core.cli.options import (
     add_data_options,
     add_model_options,
@@ -51,7 +51,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     if not options.dry_run:
         path = checkpoint_folder(options.model) / "config.json"
         try:
-            with replacing(path) as temporary:
+            with atomic_write(path) as temporary:
                 save_config(replace(load_config(path), logit_scale=fit.logit_scale), temporary)
         except OSError as error:
             raise ConfigError(

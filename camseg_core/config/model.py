@@ -9,8 +9,8 @@ from camseg_core.errors import ModelError
 
 
 @dataclass(frozen=True)
-class AutoencoderConfig:
-    """Sizes of the picture `Autoencoder`; the defaults are the published ones. Its stride is 2 to the number of levels less one."""
+class KLAutoencoderConfig:
+    """Sizes of the picture `KLAutoencoder`; the defaults are the published ones. Its stride is 2 to the number of levels less one."""
 
     base_width: int = 128
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
@@ -147,7 +147,7 @@ class CamSegConfig:
     network_pixels: int
     transformer: TransformerConfig
     denoiser: DenoiserConfig
-    autoencoder: AutoencoderConfig | None = None
+    autoencoder: KLAutoencoderConfig | None = None
     image_encoder: ImageEncoderConfig | None = None
     mask_autoencoder: MaskAutoencoderConfig | None = None
     refiner: ConditionRefinerConfig | None = None
@@ -200,7 +200,7 @@ class CamSegConfig:
             raise ModelError(f"logit_scale must be > 0, got {self.logit_scale}")
 
     @property
-    def mask_codec(self) -> AutoencoderConfig | MaskAutoencoderConfig:
+    def mask_codec(self) -> KLAutoencoderConfig | MaskAutoencoderConfig:
         """The part that turns masks into latents and back."""
         codec = self.mask_autoencoder or self.autoencoder
         assert codec is not None

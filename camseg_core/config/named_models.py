@@ -1,11 +1,11 @@
 """The named models: the published one, and the project's own small one."""
 
 from camseg_core.config.model import (
-    AutoencoderConfig,
     CamSegConfig,
     ConditionRefinerConfig,
     DenoiserConfig,
     ImageEncoderConfig,
+    KLAutoencoderConfig,
     MaskAutoencoderConfig,
     TransformerConfig,
 )
@@ -16,7 +16,7 @@ CAM_SEG_BASE_768 = CamSegConfig(
     network_pixels=768 * 768,
     transformer=TransformerConfig(),
     denoiser=DenoiserConfig(),
-    autoencoder=AutoencoderConfig(),
+    autoencoder=KLAutoencoderConfig(),
 )
 """The published model: 69.6 million parameters in the autoencoder, 217.1 million in transformer and diffusion head."""
 

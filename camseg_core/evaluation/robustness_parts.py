@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from camseg_core.atomic_write import replacing
+from camseg_core.atomic_write import atomic_write
 from camseg_core.errors import DataError
 from camseg_core.evaluation.robustness_suite import Condition
 
@@ -61,7 +61,7 @@ class Parts:
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with replacing(self._path(condition)) as path:
+            with atomic_write(self._path(condition)) as path:
                 path.write_text(json.dumps(asdict(part)), encoding="utf-8")
         except OSError as error:
             raise DataError(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from camseg_core.atomic_write import replacing
+from camseg_core.atomic_write import atomic_write
 from camseg_core.data.sample import Sample
 from camseg_core.errors import ConfigError
 from camseg_core.export.check import PARTS_SAMPLERS, Difference, Scores, check
@@ -114,7 +114,7 @@ class _Writer:
         if self._halves:
             store_as_halves(graph)
         ask_for_the_least(graph)
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             onnx.save(graph, temporary)
             self._result.differences[part.name] = check(part, temporary, precision, inputs)
         self._result.sizes[part.name] = path.stat().st_size

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from camseg_core.atomic_write import replacing
+from camseg_core.atomic_write import atomic_write
 from camseg_core.config.model import CamSegConfig, load_config, save_config
 from camseg_core.diffusion.passes import (
     FrameInPasses,
@@ -31,7 +31,7 @@ from camseg_core.labels import (
 )
 from camseg_core.model.condition_refiner import ConditionRefiner
 from camseg_core.model.denoiser import Denoiser
-from camseg_core.model.kl_autoencoder import Autoencoder
+from camseg_core.model.kl_autoencoder import KLAutoencoder
 from camseg_core.model.mask_autoencoder import MaskAutoencoder, MaskDecoder
 from camseg_core.model.picture_codec import distance_to_palette, draw, nearest_class
 from camseg_core.model.transformer import MaskedTransformer
@@ -58,7 +58,7 @@ class CamSeg(nn.Module):
             self.light_decoder
         ) = None
         if config.autoencoder is not None:
-            self.autoencoder = Autoencoder(config.autoencoder)
+            self.autoencoder = KLAutoencoder(config.autoencoder)
             image_channels = config.token_channels
         else:
             # imported here: the published model does not need the backbone's package
@@ -298,7 +298,7 @@ class CamSeg(nn.Module):
             n: (t.to(dtype) if t.is_floating_point() and t.ndim > 1 else t).contiguous().clone()
             for n, t in self.state_dict().items()
         }
-        with replacing(folder / "model.safetensors") as temporary:
+        with atomic_write(folder / "model.safetensors") as temporary:
             save_file(state, temporary, {"format": "pt"})
             temporary.chmod(0o644)  # safetensors leaves the file to its owner alone
 

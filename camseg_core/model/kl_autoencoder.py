@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from camseg_core.config.model import AutoencoderConfig
+from camseg_core.config.model import KLAutoencoderConfig
 
 
 def _norm(width: int) -> nn.GroupNorm:
@@ -110,7 +110,7 @@ class _Middle(nn.Module):
 class Encoder(nn.Module):
     """Pictures `(B, 3, H, W)` in −1..1 to moments `(B, 2C, H/stride, W/stride)`."""
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: KLAutoencoderConfig) -> None:
         super().__init__()
         widths = [config.base_width * m for m in config.multipliers]
         last = len(widths) - 1
@@ -140,7 +140,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Latents `(B, C, h, w)` to pictures `(B, 3, h·stride, w·stride)` in about −1..1; one more block per level than the encoder."""
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: KLAutoencoderConfig) -> None:
         super().__init__()
         widths = [config.base_width * m for m in config.multipliers]
         last = len(widths) - 1
@@ -166,10 +166,10 @@ class Decoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(h)))
 
 
-class Autoencoder(nn.Module):
+class KLAutoencoder(nn.Module):
     """The KL autoencoder: a picture's posterior over latents, and a picture from latents. H and W must be multiples of the stride."""
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: KLAutoencoderConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)

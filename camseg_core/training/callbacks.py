@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from camseg_core.atomic_write import replacing
+from camseg_core.atomic_write import atomic_write
 from camseg_core.errors import DataError
 from camseg_core.labels import Label, color_table
 
@@ -268,7 +268,7 @@ class JsonLines(Means):
             lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines(
                 keepends=True
             )
-            with replacing(self._path) as temporary:
+            with atomic_write(self._path) as temporary:
                 temporary.write_text(
                     "".join(line for line in lines if _step_of(line) <= done), encoding="utf-8"
                 )

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from camseg_core.atomic_write import replacing
+from camseg_core.atomic_write import atomic_write
 from camseg_core.config.dataclass_reader import build
-from camseg_core.config.model import AutoencoderConfig, MaskAutoencoderConfig
+from camseg_core.config.model import KLAutoencoderConfig, MaskAutoencoderConfig
 from camseg_core.errors import ModelError
-from camseg_core.model.kl_autoencoder import Autoencoder
+from camseg_core.model.kl_autoencoder import KLAutoencoder
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
 
-Codec = Autoencoder | MaskAutoencoder
+Codec = KLAutoencoder | MaskAutoencoder
 
 
 def save_codec(codec: Codec, folder: Path) -> None:
@@ -23,7 +23,7 @@ def save_codec(codec: Codec, folder: Path) -> None:
     (folder / "config.json").write_text(
         json.dumps({kind: asdict(codec.config)}, indent=1) + "\n", encoding="utf-8"
     )
-    with replacing(
+    with atomic_write(
         folder / "model.safetensors"
     ) as temporary:  # its presence is taken for a finished training
         save_file(
@@ -43,7 +43,7 @@ def load_codec_into(codec: Codec, folder: Path) -> None:
     kind, config_class = (
         ("mask_autoencoder", MaskAutoencoderConfig)
         if isinstance(codec, MaskAutoencoder)
-        else ("autoencoder", AutoencoderConfig)
+        else ("autoencoder", KLAutoencoderConfig)
     )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from camseg_core.atomic_write import replacing
+from camseg_core.atomic_write import atomic_write
 from camseg_core.config.model import save_config
 from camseg_core.data.sample import Sample, Samples, evenly_spread
 from camseg_core.errors import ModelError
@@ -83,7 +83,7 @@ def finish(
             about=about,
         )
         write_report(several[steps], run / f"val-{steps}-steps")
-    with replacing(out / "MODEL_CARD.md") as card:
+    with atomic_write(out / "MODEL_CARD.md") as card:
         more = {"fp32_iou": f"{in_fp32:.3f}", "calibration_frames": len(some)}
         card.write_text(
             _model_card(stored, one_step, several, run, {**facts, **more}), encoding="utf-8"

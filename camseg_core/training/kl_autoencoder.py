@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from camseg_core.config.model import AutoencoderConfig
+from camseg_core.config.model import KLAutoencoderConfig
 from camseg_core.data.augmentation import Augment
 from camseg_core.errors import ConfigError
 from camseg_core.labels import UNLABELLED, Label, train_id_table
-from camseg_core.model.kl_autoencoder import Autoencoder
+from camseg_core.model.kl_autoencoder import KLAutoencoder
 from camseg_core.model.mask_autoencoder import kl_divergence
 from camseg_core.model.picture_codec import draw
 from camseg_core.training.frames import Frames
@@ -30,7 +30,7 @@ class PictureAutoencoderTraining:
     posterior's divergence from a standard normal, in nats per number of the picture as in arXiv 2112.10752.
     """
 
-    model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    model: KLAutoencoderConfig = field(default_factory=KLAutoencoderConfig)
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
             steps=20_000, lr=1e-4, warmup=500, ema_decay=0.999, weight_decay=0.0
@@ -56,7 +56,7 @@ class PictureAutoencoderTraining:
 
 def train_picture_autoencoder(
     config: PictureAutoencoderTraining, frames: Frames, labels: tuple[Label, ...], run: Run
-) -> Autoencoder:
+) -> KLAutoencoder:
     """Train on `frames` and return the averaged autoencoder, its latents scaled to unit deviation.
 
     Every other sample is a camera image, the rest are masks in the published colours; `labels` tell what a class index of `frames`
@@ -75,7 +75,7 @@ def train_picture_autoencoder(
         config.loop.in_steps(len(frames), config.batch),
     )
     torch.manual_seed(seed)
-    model = Autoencoder(config.model).to(device)
+    model = KLAutoencoder(config.model).to(device)
     stream = FrameStream(
         frames, Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=False), seed
     )
@@ -109,7 +109,7 @@ def train_picture_autoencoder(
 
     with prepared(stream.batch, run.processes, config.batch, loop.accumulate) as batch:
         averaged = train(model, functools.partial(loss, batch), loop, run, config.batch)
-    assert isinstance(averaged, Autoencoder)
+    assert isinstance(averaged, KLAutoencoder)
     averaged.eval()
     with torch.no_grad():
         encoded = torch.cat(
@@ -123,7 +123,7 @@ def train_picture_autoencoder(
 
 
 @torch.no_grad()
-def scale_latents(model: Autoencoder, factor: float) -> None:
+def scale_latents(model: KLAutoencoder, factor: float) -> None:
     """Make what `model.encode` gives `factor` times as large, and `model.decode` expect that.
 
     The factor goes into the 1×1 convolutions on both sides of the latents, so that `latent_scale` can stay the published one.

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from camseg_core.atomic_write import replacing
+from camseg_core.atomic_write import atomic_write
 from camseg_core.errors import ConfigError
 from camseg_core.labels import train_id_table
 from camseg_core.model.camseg import CamSeg
@@ -110,7 +110,7 @@ def _encode_all(
         for name, parts in latents.items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         save_file(stacked, temporary, {"of": _fingerprint(model, frames)})
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from camseg_core.atomic_write import replacing
+from camseg_core.atomic_write import atomic_write
 from camseg_core.config.yaml_file import load_yaml, to_yaml
 from camseg_core.data.sets.registry import open_set
 from camseg_core.errors import ConfigError
@@ -148,7 +148,7 @@ def remember(recipe: Any, run: Path, among: Processes) -> None:
     among.wait()  # no one writes while another still reads
     if among.leads and not known:
         run.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 

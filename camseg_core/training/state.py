@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.swa_utils import AveragedModel
 
-from camseg_core.atomic_write import replacing
+from camseg_core.atomic_write import atomic_write
 from camseg_core.errors import CamSegError
 from camseg_core.training.distributed import split_like, whole
 
@@ -42,7 +42,7 @@ class TrainingState:
             if leads:  # contiguous clones: safetensors refuses tensors that share memory or are strided (channels_last)
                 contiguous[name] = gathered.detach().cpu().clone().contiguous()
         if leads:
-            with replacing(self.path) as temporary:
+            with atomic_write(self.path) as temporary:
                 save_file(contiguous, temporary, {"step": str(step)})
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:

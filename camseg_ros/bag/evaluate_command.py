@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from camseg_core.atomic_write import replacing
+from camseg_core.atomic_write import atomic_write
 from camseg_core.cli.options import add_model_options, not_negative
 from camseg_core.errors import ConfigError, DataError, ModelError
 from camseg_core.progress import shown_progress
@@ -120,7 +120,7 @@ def run(options: argparse.Namespace) -> None:
     report = build_report(merged, good, evaluating.reading, _about(options), problems)
     failed = _check(scenario, report, merged, problems) if options.scenario else None
     report["scenario"] = None if failed is None else {"passed": not failed, "failures": failed}
-    with replacing(options.out / "report.json") as path:
+    with atomic_write(options.out / "report.json") as path:
         path.write_text(
             json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
             encoding="utf-8",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from camseg_core.atomic_write import replacing
+from camseg_core.atomic_write import atomic_write
 from camseg_core.errors import DataError
 from camseg_ros.bag.evaluate import BagFacts
 from camseg_ros.bag.evaluation import READ, WALL, Evaluating
@@ -81,7 +81,7 @@ def merge(
     if not good:
         raise DataError(failures[min(failures)])
     with ExitStack() as stack:
-        paths = [stack.enter_context(replacing(out / name)) for name in (FRAMES, TIMINGS)]
+        paths = [stack.enter_context(atomic_write(out / name)) for name in (FRAMES, TIMINGS)]
         lines, times = (stack.enter_context(path.open("w", encoding="utf-8")) for path in paths)
         return _merge(good, parts, lines, times)
 

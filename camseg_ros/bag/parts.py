@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from camseg_core.atomic_write import replacing
+from camseg_core.atomic_write import atomic_write
 from camseg_core.labels import Label
 from camseg_ros.bag.evaluation import FrameResult, Models
 from camseg_ros.bag.tally import Tally
@@ -82,7 +82,7 @@ class PartFolder:
         """Keep a part: afterwards it is there, whatever happens."""
         if part.masks:
             with (
-                replacing(self._path(bag, part.start, "zip")) as path,
+                atomic_write(self._path(bag, part.start, "zip")) as path,
                 zipfile.ZipFile(path, "w") as file,
             ):
                 for line, mask in zip(part.lines, part.masks, strict=True):
@@ -94,7 +94,7 @@ class PartFolder:
         }
         labels = [[label.id, label.name, list(label.color)] for label in part.facts.labels]
         content |= {"facts": {**vars(part.facts), "labels": labels}, "tally": part.tally.to_json()}
-        with replacing(self._path(bag, part.start, "json")) as path:
+        with atomic_write(self._path(bag, part.start, "json")) as path:
             path.write_text(json.dumps(content), encoding="utf-8")
 
     def load(self, bag: int, start: int) -> Part | None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from camseg_core.config.model import (
-    AutoencoderConfig,
     CamSegConfig,
     DenoiserConfig,
+    KLAutoencoderConfig,
     TransformerConfig,
 )
 from camseg_core.data.synthetic.drive import SyntheticDrive
@@ -27,7 +27,7 @@ CONFIG = CamSegConfig(
         width=32, encoder_depth=2, decoder_depth=2, heads=2, grid=(8, 8), dropout=0.0
     ),
     denoiser=DenoiserConfig(width=32, depth=2),
-    autoencoder=AutoencoderConfig(
+    autoencoder=KLAutoencoderConfig(
         base_width=32, multipliers=(1, 1, 1, 1), blocks_per_level=1, latent_channels=4
     ),
 )

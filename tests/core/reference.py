@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from camseg_core.config.model import (
-    AutoencoderConfig,
     CamSegConfig,
     DenoiserConfig,
+    KLAutoencoderConfig,
     TransformerConfig,
 )
 from camseg_core.model.camseg import CamSeg
@@ -42,7 +42,7 @@ def model() -> CamSeg:
             (cells, cells),
         ),
         denoiser=DenoiserConfig(mar["diffloss_w"], mar["diffloss_d"]),
-        autoencoder=AutoencoderConfig(
+        autoencoder=KLAutoencoderConfig(
             vae["ch"],
             tuple(vae["ch_mult"]),
             vae["num_res_blocks"],

@@ -13,10 +13,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from camseg_core.config.dataclass_reader import build
-from camseg_core.config.model import AutoencoderConfig, MaskAutoencoderConfig, load_config
+from camseg_core.config.model import KLAutoencoderConfig, MaskAutoencoderConfig, load_config
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, ModelError
-from camseg_core.model.kl_autoencoder import Autoencoder
+from camseg_core.model.kl_autoencoder import KLAutoencoder
 from camseg_core.model.mask_autoencoder import MaskAutoencoder, VectorQuantizer
 from camseg_core.training.callbacks import Watch
 from camseg_core.training.frames import Frames
@@ -284,14 +284,14 @@ def test_a_vq_autoencoder_learns_to_reconstruct_a_few_frames(
 
 # pictures
 
-TINY_PICTURES = AutoencoderConfig(
+TINY_PICTURES = KLAutoencoderConfig(
     base_width=32, multipliers=(1, 1, 1), blocks_per_level=1, latent_channels=4
 )
 
 
 def test_scaled_latents_decode_to_the_same_picture() -> None:
     torch.manual_seed(0)
-    model = Autoencoder(TINY_PICTURES).eval()
+    model = KLAutoencoder(TINY_PICTURES).eval()
     pictures = torch.rand(2, 3, 32, 32) * 2 - 1
     latents, restored = model.encode(pictures), model.decode(model.encode(pictures))
     drawn = model.encode(pictures, torch.Generator().manual_seed(1))

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from camseg_core.config.model import save_config
 from camseg_core.labels import CITYSCAPES
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.kl_autoencoder import Autoencoder
+from camseg_core.model.kl_autoencoder import KLAutoencoder
 from camseg_core.training.codec_folder import save_codec
 
 RECIPE = Path(__file__).parents[2] / "config" / "train" / "cam-seg-base-768.yaml"
@@ -37,7 +37,7 @@ def test_the_published_recipe_is_split_stopped_resumed_and_ends_in_two_processes
     root = data_trees.cityscapes(tmp_path / "data").root
     save_config(CONFIG, tmp_path / "tiny.json")
     torch.manual_seed(0)
-    save_codec(Autoencoder(CONFIG.autoencoder), tmp_path / "codec")
+    save_codec(KLAutoencoder(CONFIG.autoencoder), tmp_path / "codec")
     folder, out = tmp_path / "run", tmp_path / "out"
     settings = [
         f"model={tmp_path / 'tiny.json'}",

@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from camseg_core.atomic_write import replacing
+from camseg_core.atomic_write import atomic_write
 
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "state.bin"
     path.write_text("old")
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
@@ -20,7 +20,7 @@ def test_what_stood_there_stays_when_writing_fails(tmp_path: Path) -> None:
     path.write_text("old")
 
     def write_half() -> None:
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text("half")
             raise OSError("disk full")
 
@@ -31,6 +31,6 @@ def test_what_stood_there_stays_when_writing_fails(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_where_nothing_was_written(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), replacing(tmp_path / "state.bin"):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "state.bin"):
         pass
     assert not list(tmp_path.iterdir())
