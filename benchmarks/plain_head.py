@@ -30,7 +30,7 @@ from camseg_core.data.sets.camvid import CamVid
 from camseg_core.evaluation.metrics import Confusion
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, UNLABELLED, cityscapes_labels
 from camseg_core.model.condition_refiner import ConditionRefiner
-from camseg_core.model.image_encoder import DETAIL_CHANNELS, ImageEncoder
+from camseg_core.model.image_encoder import ImageEncoder
 from camseg_core.model.mask_autoencoder import MaskDecoder
 from camseg_core.model.transformer import MaskedTransformer
 from camseg_core.runtime.frame import Segmentation
@@ -79,7 +79,7 @@ class PlainHead(nn.Module):
         self.transformer = MaskedTransformer(
             config.transformer, config.image_encoder.width, config.token_channels
         )
-        self.refiner = ConditionRefiner(config.refiner, config.transformer.width, DETAIL_CHANNELS)
+        self.refiner = ConditionRefiner(config.refiner, config.transformer.width)
         assert config.mask_autoencoder is not None
         self.cells = nn.Sequential(
             nn.Conv2d(config.condition_width, CELL_WIDTH, 1),

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from camseg_core.config.backbone import SIZE_MULTIPLE
 from camseg_core.config.dataclass_reader import build, renamed_from
 from camseg_core.errors import ModelError
 
@@ -234,7 +235,7 @@ class CamSegConfig:
     @property
     def size_multiple(self) -> int:
         """What the network's input height and width are multiples of: the coarsest stride inside it."""
-        return 32 if self.image_encoder is not None else self.token_stride
+        return SIZE_MULTIPLE if self.image_encoder is not None else self.token_stride
 
 
 def save_config(config: CamSegConfig, path: Path) -> None:

@@ -8,6 +8,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from camseg_core.config.backbone import FINE_FEATURES, TOKEN_STRIDE
+from camseg_core.diffusion.sampling import Fused
 from camseg_core.export.graph_modules import (
     DecoderGraph,
     FusedGraph,
@@ -17,7 +19,6 @@ from camseg_core.export.graph_modules import (
     TransformerGraph,
 )
 from camseg_core.model.camseg import CamSeg
-from camseg_core.runtime.graphs import Fused
 
 Arrays = tuple[npt.NDArray[np.generic], ...]
 
@@ -53,13 +54,9 @@ class _Sizes:
         # feature maps by name: channels, and cells per token along each side
         self.maps = {"features": (model.transformer.z_proj1.in_features, 1)}
         if model.refiner is not None:
-            from camseg_core.model.image_encoder import (
-                DETAIL_CHANNELS,  # the published model does not need the backbone's package
-            )
-
             self.maps |= {
-                f"features_{stride}": (channels, 16 // stride)
-                for channels, stride in zip(DETAIL_CHANNELS, (4, 8), strict=True)
+                f"features_{stride}": (channels, TOKEN_STRIDE // stride)
+                for _, channels, stride in FINE_FEATURES
             }
 
     def image(self, b: int, h: int, w: int) -> npt.NDArray[np.uint8]:

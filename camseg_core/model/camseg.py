@@ -31,6 +31,7 @@ from camseg_core.labels import (
 )
 from camseg_core.model.condition_refiner import ConditionRefiner
 from camseg_core.model.denoiser import Denoiser
+from camseg_core.model.image_encoder import ImageEncoder
 from camseg_core.model.kl_autoencoder import KLAutoencoder
 from camseg_core.model.mask_autoencoder import MaskAutoencoder, MaskDecoder
 from camseg_core.model.picture_codec import distance_to_palette, draw, nearest_class
@@ -61,9 +62,6 @@ class CamSeg(nn.Module):
             self.autoencoder = KLAutoencoder(config.autoencoder)
             image_channels = config.token_channels
         else:
-            # imported here: the published model does not need the backbone's package
-            from camseg_core.model.image_encoder import DETAIL_CHANNELS, ImageEncoder
-
             assert config.image_encoder is not None
             assert config.mask_autoencoder is not None
             if config.mask_autoencoder.classes != len(labels):
@@ -74,9 +72,7 @@ class CamSeg(nn.Module):
             self.mask_autoencoder = MaskAutoencoder(config.mask_autoencoder)
             image_channels = config.image_encoder.width
             if config.refiner is not None:
-                self.refiner = ConditionRefiner(
-                    config.refiner, config.transformer.width, DETAIL_CHANNELS
-                )
+                self.refiner = ConditionRefiner(config.refiner, config.transformer.width)
         self.transformer = MaskedTransformer(
             config.transformer, image_channels, config.token_channels
         )

@@ -8,6 +8,7 @@ to learn it anew for each. What leaves is still a condition: the diffusion head 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from camseg_core.config.backbone import FINE_FEATURES
 from camseg_core.config.model import ConditionRefinerConfig
 
 
@@ -45,11 +46,9 @@ class _Residual(nn.Module):
 class ConditionRefiner(nn.Module):
     """Token conditions `(B, h·w, D)` and features at strides 4 and 8 to cell conditions `(B, 2h·2w, width)`, row-major."""
 
-    def __init__(
-        self, config: ConditionRefinerConfig, token_width: int, feature_channels: tuple[int, int]
-    ) -> None:
+    def __init__(self, config: ConditionRefinerConfig, token_width: int) -> None:
         super().__init__()
-        fine, middle = feature_channels
+        fine, middle = (feature.channels for feature in FINE_FEATURES)
         self.from_token = nn.Linear(token_width, config.width)
         self.from_middle = _norm_conv(middle, config.width)
         self.mix_middle = _Separable(config.width)

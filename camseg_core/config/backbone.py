@@ -1,0 +1,51 @@
+"""The image backbone's shape: the one place that says what its stages, channels and strides are.
+
+It is EfficientNet-Lite0 (arXiv 1905.11946 without squeeze-and-excitation); `model/efficientnet_lite.py`
+builds it. No torch here: the runtime reads these numbers as well.
+"""
+
+from typing import NamedTuple
+
+STEM_CHANNELS = 32
+"""Channels after the first convolution, at stride 2."""
+
+TOKEN_STRIDE = 16
+"""Pixels along each side of a token; coarser features are enlarged, finer ones folded."""
+
+
+class Stage(NamedTuple):
+    """`blocks` inverted residual blocks, the first with `stride`."""
+
+    blocks: int
+    kernel: int
+    stride: int
+    expansion: int
+    channels: int
+
+
+class Feature(NamedTuple):
+    """A feature map: what block number `block` puts out, with its channels and total stride."""
+
+    block: int
+    channels: int
+    stride: int
+
+
+STAGES = (
+    Stage(1, kernel=3, stride=1, expansion=1, channels=16),
+    Stage(2, kernel=3, stride=2, expansion=6, channels=24),
+    Stage(2, kernel=5, stride=2, expansion=6, channels=40),
+    Stage(3, kernel=3, stride=2, expansion=6, channels=80),
+    Stage(3, kernel=5, stride=1, expansion=6, channels=112),
+    Stage(4, kernel=5, stride=2, expansion=6, channels=192),
+    Stage(1, kernel=3, stride=1, expansion=6, channels=320),
+)
+
+FEATURES = (Feature(2, 24, 4), Feature(4, 40, 8), Feature(10, 112, 16), Feature(15, 320, 32))
+"""The last block at each stride from 4 on, fine to coarse."""
+
+FINE_FEATURES = tuple(feature for feature in FEATURES if feature.stride < TOKEN_STRIDE)
+"""The features finer than a token, which also go to the condition refiner."""
+
+SIZE_MULTIPLE = FEATURES[-1].stride
+"""Images are multiples of the coarsest stride."""

@@ -1,0 +1,74 @@
+"""The image encoder is EfficientNet-Lite0 to the last digit, and its shape is what the configuration says."""
+
+import numpy as np
+import torch
+
+from camseg_core.config.backbone import FEATURES, FINE_FEATURES, SIZE_MULTIPLE, STAGES, TOKEN_STRIDE
+from camseg_core.config.model import ImageEncoderConfig
+from camseg_core.model.camseg import CamSeg
+from camseg_core.model.image_encoder import ImageEncoder
+from camseg_core.weights import checkpoint_folder
+
+# of the package efficientnet-lite-pytorch 0.1.0, with the bundled checkpoint: mean, deviation, and two columns
+EXPECTED = (
+    (0.9302405145, 1.1829418255, (0.0, 4.374937, 0.322178), (4.186991, 3.018924)),
+    (0.4926150468, 13.3770451337, (6.82714, -10.499432, 30.07272), (14.109978, 6.360464)),
+    (-0.5866151215, 8.5296371812, (7.267692, -2.809376, -3.409679), (-12.397551, -0.598624)),
+)
+
+
+def test_the_bundled_checkpoint_gives_the_features_of_the_original_backbone() -> None:
+    model = CamSeg.from_pretrained(checkpoint_folder("camseg-lite"))
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 64, 96)).astype(np.float32)
+    with torch.no_grad():
+        maps = model.image_features(torch.from_numpy(pixels))
+    for found, (mean, deviation, column, last) in zip(maps, EXPECTED, strict=True):
+        values = found.double()
+        assert abs(values.mean().item() - mean) < 1e-5
+        assert abs(values.std().item() - deviation) < 1e-5
+        for cell, expected in ((found[0, :3, 1, 2], column), (found[0, -2:, -1, -1], last)):
+            torch.testing.assert_close(cell, torch.tensor(expected), rtol=1e-5, atol=1e-5)
+
+
+def test_the_features_have_the_channels_and_strides_of_the_configuration() -> None:
+    encoder = ImageEncoder(ImageEncoderConfig(width=8)).eval()
+    x, found = encoder.stem(torch.zeros(1, 3, SIZE_MULTIPLE, 2 * SIZE_MULTIPLE)), []
+    for number, block in enumerate(encoder.blocks):
+        x = block(x)
+        found.append((number, x.shape[1], SIZE_MULTIPLE // x.shape[2]))
+    last = {stride: (number, channels, stride) for number, channels, stride in found if stride > 2}
+    assert tuple(last.values()) == FEATURES
+    assert len(found) == sum(stage.blocks for stage in STAGES)
+    tokens, *fine = encoder(torch.zeros(1, 3, 64, 96))
+    assert tokens.shape == (1, 8, 64 // TOKEN_STRIDE, 96 // TOKEN_STRIDE)
+    assert [each.shape[1:] for each in fine] == [
+        (channels, 64 // stride, 96 // stride) for _, channels, stride in FINE_FEATURES
+    ]
+
+
+def test_imagenet_weights_fill_the_backbone_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    encoder = ImageEncoder(ImageEncoderConfig(width=8))
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    encoder.load_imagenet()
+    changed = {
+        name
+        for name, parameter in encoder.named_parameters()
+        if not torch.equal(parameter, before[name])
+    }
+    backbone = {n for n, _ in encoder.named_parameters() if n.startswith(("stem.", "blocks."))}
+    assert changed == backbone
+    assert len(backbone) == 144
+
+
+def test_the_backbone_runs_in_bf16_with_its_depthwise_convolutions_in_fp32() -> None:
+    torch.manual_seed(0)
+    encoder = ImageEncoder(ImageEncoderConfig(width=8)).eval()
+    pixels = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        exact = encoder(pixels)
+        with torch.autocast("cpu", torch.bfloat16):
+            depthwise = encoder.blocks[1]._depthwise_conv(torch.randn(1, 96, 8, 8).bfloat16())
+            rough = encoder(pixels)
+    assert depthwise.dtype == rough[1].dtype == torch.bfloat16
+    torch.testing.assert_close(rough[1].float(), exact[1], rtol=0.1, atol=0.1)
