@@ -7,9 +7,9 @@ import numpy.typing as npt
 
 from camseg_core.config.model import CamSegConfig
 from camseg_core.config.named_models import CAMSEG_LITE
+from camseg_core.diffusion.sampling import Fused
 from camseg_core.labels import CITYSCAPES
 from camseg_core.runtime import Segmenter
-from camseg_core.runtime.graphs import Fused
 
 RED = 1
 """The class of a pixel that is redder than the threshold; the others are of class 0."""

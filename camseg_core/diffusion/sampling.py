@@ -7,7 +7,47 @@ from camseg_core.diffusion.passes import PassOptions
 from camseg_core.diffusion.samplers import FUSABLE, SamplerOptions, sampler_named
 from camseg_core.diffusion.schedule import Schedule
 from camseg_core.errors import ConfigError
-from camseg_core.runtime.graphs import Fused
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A graph of the whole network, with a sampler and its number of steps laid down.
+
+    Raises:
+        ConfigError: the sampler draws noise on the way, or the number of steps does not suit it; the message lists the choices.
+    """
+
+    sampler: str
+    steps: int
+
+    def __post_init__(self) -> None:
+        if self.sampler not in FUSABLE:
+            raise ConfigError(
+                f"sampler {self.sampler!r} cannot be fused into one graph; choose one of {', '.join(FUSABLE)}"
+            )
+        if self.steps < 1:
+            raise ConfigError(f"steps is {self.steps}; a fused graph has at least 1")
+        if self.sampler == "one_step" and self.steps != 1:
+            raise ConfigError(
+                f"one_step has one step, not {self.steps}; choose ddim or dpm_solver for more"
+            )
+
+    @property
+    def name(self) -> str:
+        """The graph's name."""
+        return f"fused_{self.sampler}_{self.steps}"
+
+    @staticmethod
+    def parse(text: str) -> "Fused":
+        """A fused graph from `SAMPLER:STEPS`, or `one_step` alone.
+
+        Raises:
+            ConfigError: it is not of that form, or names no graph that can be.
+        """
+        sampler, _, steps = text.partition(":")
+        if not (steps or "1").isdecimal():
+            raise ConfigError(f"fused graph {text!r} is not SAMPLER:STEPS, as in ddim:4")
+        return Fused(sampler, int(steps or 1))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import onnxruntime
 import torch
 
 from camseg_core.data.sample import Sample
-from camseg_core.diffusion.sampling import Sampling
+from camseg_core.diffusion.sampling import Fused, Sampling
 from camseg_core.errors import DataError, ModelError
 from camseg_core.evaluation.metrics import Confusion
 from camseg_core.export.parts import Arrays, Part
@@ -17,7 +17,6 @@ from camseg_core.export.torch_engine import TorchEngine
 from camseg_core.labels import index_table
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime.engine import Engine
-from camseg_core.runtime.graphs import Fused
 from camseg_core.runtime.segmenter import Segmenter
 
 SIZES = ((1, 2, 3), (2, 5, 4))

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from camseg_core.diffusion.samplers import SAMPLERS, SamplerOptions
+from camseg_core.diffusion.sampling import Fused
 from camseg_core.labels import PUBLISHED_PALETTE, UNLABELLED
 from camseg_core.model.camseg import CamSeg
-from camseg_core.runtime.graphs import Fused
 
 PICTURE_LOGIT_SCALE = 100.0
 """How fast closeness falls with the squared distance (RGB in 0..1) between a decoded pixel and a palette colour, at logit_scale 1."""

@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from camseg_core.diffusion.sampling import Fused
 from camseg_core.export.graph_modules import ImageEncoderGraph
 from camseg_core.export.parts import decoder_module
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime.bound_graph import DeviceArray
-from camseg_core.runtime.graphs import Fused
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.uint8]

@@ -11,9 +11,9 @@ import torch
 from onnx import numpy_helper
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
+from camseg_core.diffusion.sampling import Fused
 from camseg_core.export.parts import Part, fused_part, parts_of
 from camseg_core.model.camseg import CamSeg
-from camseg_core.runtime.graphs import Fused
 
 _IR_VERSION = 9
 """ONNX's file format of its operator set 20, which the graphs are traced in."""

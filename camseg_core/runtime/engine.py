@@ -6,8 +6,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.diffusion.sampling import Fused
 from camseg_core.runtime.bound_graph import DeviceArray
-from camseg_core.runtime.graphs import Fused
 
 Ids = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.runtime.bound_graph import MOST_SIZES, Array, BoundGraph, DeviceArray, HostBuffers
-from camseg_core.runtime.graphs import AUTO, Fused, Graphs, graphs_of
+from camseg_core.runtime.graphs import AUTO, Graphs, graphs_of
 from camseg_core.runtime.providers import (
     REMEDY,
     onnxruntime_module,

@@ -6,7 +6,8 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from camseg_core.runtime.graphs import Fused, graph_path
+from camseg_core.diffusion.sampling import Fused
+from camseg_core.runtime.graphs import graph_path
 from camseg_core.weights import checkpoint_folder
 
 

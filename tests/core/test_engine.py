@@ -17,10 +17,11 @@ from onnx import TensorProto
 from camseg_core.cli.main import main
 from camseg_core.config.model import load_config
 from camseg_core.data.synthetic.drive import SyntheticDrive
+from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.bound_graph import BoundGraph, DeviceArray, HostBuffers
-from camseg_core.runtime.graphs import PARTS, Fused, graph_path, graphs_of
+from camseg_core.runtime.graphs import PARTS, graph_path, graphs_of
 from camseg_core.runtime.onnx_engine import OnnxEngine
 from camseg_core.runtime.providers import provider_list, session_providers
 from camseg_core.weights import checkpoint_folder

@@ -16,6 +16,7 @@ from onnx import TensorProto
 
 from camseg_core.cli.main import main
 from camseg_core.data.sets.camvid import CamVid
+from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError, DataError, ModelError
 from camseg_core.export import Scores, export_onnx, trace_all
 from camseg_core.export import check as scoring
@@ -25,7 +26,7 @@ from camseg_core.export.torch_engine import TorchEngine
 from camseg_core.export.trace import Traced, trace
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime import Sampling, Segmenter
-from camseg_core.runtime.graphs import PARTS, Fused, graph_path
+from camseg_core.runtime.graphs import PARTS, graph_path
 from camseg_core.runtime.onnx_engine import OnnxEngine
 
 pytestmark = pytest.mark.slow

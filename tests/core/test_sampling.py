@@ -13,9 +13,9 @@ from red_engine import RedEngine, red_segmenter
 
 from camseg_core.config.named_models import CAMSEG_LITE
 from camseg_core.data.synthetic.drive import SyntheticDrive
+from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.runtime import Sampling, Segmenter
-from camseg_core.runtime.graphs import Fused
 from camseg_core.weights import checkpoint_folder
 
 FRAME = SyntheticDrive(frames=1)[0].image[160:288, 100:260]

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from camseg_core.data.synthetic.drive import SyntheticDrive
+from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import Flicker
 from camseg_core.labels import UNLABELLED
 from camseg_core.runtime import Segmentation, Segmenter, Stream
-from camseg_core.runtime.graphs import Fused
 from camseg_core.runtime.onnx_engine import OnnxEngine
 from camseg_core.runtime.stream import Motion, thumbnail
 
