@@ -49,7 +49,7 @@ setup(
             "weights/*/*.safetensors",
             "weights/*/onnx/*/*.onnx",
         ],
-        "camseg_ros": ["py.typed", "bag/*.j2", "demo/*.html"],
+        "camseg_ros": ["py.typed", "bag/*.j2", "demo/*.j2"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),

@@ -1,30 +1,44 @@
-"""`report.html` of an evaluated bag: one file that shows everything, runs no script and can ask no network for anything.
+"""`report.html` of an evaluated bag: a self-contained page without scripts.
 
-What the page says comes out of a recording, so no text of it is trusted: the template escapes all, and the page's own policy allows no
-request and no script even if something got through. Every figure has `data-metric`, so that programs can read it back as it is shown.
+Names on the page come from a recording and are not trusted: the template escapes them, and the page's
+content security policy allows no request and no script even if one got through. Every figure has
+`data-metric`, so that programs can read it back as shown.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from camseg_core.errors import DataError
-from camseg_core.evaluation.report.charts import elapsed
-from camseg_core.evaluation.report.page import data_uri, environment, number, percent
+from camseg_core.evaluation.report.charts import Chart, elapsed
+from camseg_core.evaluation.report.page import (
+    Card,
+    confusion_rows,
+    number,
+    percent,
+    render,
+    rgb,
+    shown_classes,
+    thumbnail,
+)
+from camseg_core.evaluation.report.timeline import (
+    ROW,
+    SPARK,
+    FrameAxis,
+    Timeline,
+    frames_chart,
+    presence,
+    spark,
+)
 from camseg_core.labels import Label, color_table
-from camseg_core.runtime.overlay import colorize
-from camseg_ros.bag.charts import CHART, ROW, SPARK, Chart, Frames, chart, presence, spark
-from camseg_ros.bag.timeline import Timeline
 
 PICTURE_WIDTH = 560
-"""Pictures in the page are at most so many pixels wide."""
+"""Largest width of the page's pictures, in pixels."""
 
 SCORES = {
     "miou": "mean IoU",
@@ -32,12 +46,16 @@ SCORES = {
     "boundary_f1": "boundary F1",
     "ece": "calibration error (ECE)",
 }
-"""What the scores are called; one that is not here is called by its key."""
+"""Names of scores; others are called by their key."""
 
 
 @dataclass(frozen=True)
 class WorstFrame:
-    """A frame that is shown: its `image` `(H, W, 3)` RGB, `truth` and `mask` `(H, W)` class ids, `confidence` `(H, W)` from 0 to 1."""
+    """A frame to show.
+
+    `image` is RGB `(H, W, 3)`, `truth` and `mask` are class ids `(H, W)`, `confidence` is `(H, W)`,
+    0..1.
+    """
 
     index: int
     image: npt.NDArray[np.uint8]
@@ -56,30 +74,34 @@ def write_page(
 
     Args:
         path: the file to write.
-        report: what `report.json` holds.
-        frames: one mapping a frame, in order, as `frames.jsonl` holds them; any number, for they are read once and not kept.
+        report: the content of `report.json`.
+        frames: the entries of `frames.jsonl`, in order; read once and not kept.
         worst: the frames to show, the worst first; their figures are taken from `frames`.
 
     Raises:
         DataError: the file cannot be written.
     """
-    names = [each["name"] for each in report["classes"]]
-    timeline, figures = _read(frames, names, {each.index for each in worst})
-    template = environment().from_string(
-        files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
-    )
-    colors = {
-        each["name"]: "rgb({},{},{})".format(*map(int, each["color"])) for each in report["classes"]
-    }
-    html = template.render(
+    labels = [Label(each["id"], each["name"], tuple(each["color"])) for each in report["classes"]]
+    names = [label.name for label in labels]
+    timeline, figures = Timeline(names), {}
+    shown = {each.index for each in worst}
+    for frame in frames:
+        timeline.add(frame)
+        if frame["index"] in shown:
+            figures[frame["index"]] = frame
+    confusion = report["confusion"]
+    html = render(
+        str(__package__),
+        "report.html.j2",
         report=report,
         cards=_cards(report),
         stages=_stages(report["timings"].get("stages_ms") or {}),
         timeline=timeline,
-        colors=colors,
+        colors={label.name: rgb(label.color) for label in labels},
+        legend=shown_classes(labels, _ids(worst)),
         table=_time_table(timeline),
-        charts=[each for each in _charts(timeline, report, figures) if each],
-        changed=chart(
+        charts=_charts(timeline, report, figures),
+        changed=frames_chart(
             timeline,
             "changed",
             "Pixels whose class changes from one frame to the next",
@@ -90,14 +112,13 @@ def write_page(
             name: spark(timeline, "iou", name) for name in names if timeline.total("iou", name)
         },
         presence=_presence(timeline, names),
-        axis=Frames(timeline.bins).ticks(ROW),
+        axis=FrameAxis(timeline.bins, ROW).ticks(),
         row=ROW,
         spark=SPARK,
-        plot=CHART,
-        confusion=_confusion_rows(report["confusion"]),
-        worst=_worst(worst, figures, report, timeline),
+        confusion=confusion and confusion_rows(confusion["names"], confusion["matrix"]),
+        worst=_worst(worst, figures, timeline, color_table(labels)),
         span=_span(report["bag"]),
-        date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        run=_run(report),
     )
     try:
         # names of files and topics may hold what is not text; that must not cost the report
@@ -108,61 +129,52 @@ def write_page(
         ) from error
 
 
-def _read(
-    frames: Iterable[Mapping[str, Any]], names: Iterable[str], kept: set[int]
-) -> tuple[Timeline, dict[int, Mapping[str, Any]]]:
-    """The frames as a timeline, and the figures of those that are shown."""
-    timeline = Timeline(names)
-    figures: dict[int, Mapping[str, Any]] = {}
-    for frame in frames:
-        timeline.add(frame)
-        if frame["index"] in kept:
-            figures[frame["index"]] = frame
-    return timeline, figures
+def _ids(worst: Sequence[WorstFrame]) -> list[npt.NDArray[np.uint8]]:
+    return [ids for each in worst for ids in (each.truth, each.mask) if ids is not None]
 
 
-@dataclass(frozen=True)
-class _Card:
-    """A figure at the top of the page: its hook, its text and unit, and what it is."""
+def _cards(report: Mapping[str, Any]) -> list[Card]:
+    def card(metric: str, text: str, label: str, unit: str = "") -> Card:
+        return Card(label, text, unit, metric=metric, css="first" if metric == "miou" else "")
 
-    metric: str
-    text: str
-    label: str
-    unit: str = ""
-
-
-def _cards(report: Mapping[str, Any]) -> list[_Card]:
-    scores, bag, compare = report["scores"], report["bag"], report["compare"]
-    labelled = {
-        name: value
-        for name, value in (scores or {}).items()
-        if value is None or isinstance(value, int | float)
-    }
+    scores, bag, compare = report["scores"] or {}, report["bag"], report["compare"]
     cards = [
-        _Card(name, number(value), SCORES.get(name, name.replace("_", " ")))
-        for name, value in labelled.items()
+        card(name, number(value), SCORES.get(name, name.replace("_", " ")))
+        for name, value in scores.items()
+        if value is None or isinstance(value, int | float)
     ]
     if compare:
-        cards.append(
-            _Card("agreement", percent(compare["agreement"]), f"agreement with {compare['model']}")
-        )
-    cards.append(_Card("confidence.mean", number(report["confidence"]["mean"]), "mean confidence"))
+        agreement = percent(compare["agreement"])
+        cards.append(card("agreement", agreement, f"agreement with {compare['model']}"))
+    cards.append(card("confidence.mean", number(report["confidence"]["mean"]), "mean confidence"))
     if report["flicker"]["with_truth"] is not None:
         cards.append(
-            _Card("flicker", percent(report["flicker"]["with_truth"]), "flicker, see below")
+            card("flicker", percent(report["flicker"]["with_truth"]), "flicker, see below")
         )
     latency = report["timings"].get("latency_ms") or {}
     cards += [
-        _Card(f"latency_ms.{each}", number(latency.get(each), 1), f"latency {each}", "ms")
+        card(f"latency_ms.{each}", number(latency.get(each), 1), f"latency {each}", "ms")
         for each in ("p50", "p95")
         if latency
     ]
     of = f"frames, {bag['scored']} with labels" if scores else "frames"
-    return [*cards, _Card("frames", str(bag["frames"]), of)]
+    return [*cards, card("frames", str(bag["frames"]), of)]
+
+
+def _run(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    bag = report["bag"]
+    model = {"model" if key == "name" else key: value for key, value in report["model"].items()}
+    return [
+        ("recording", ", ".join(bag["paths"])),
+        ("images", bag["topic"]),
+        ("labels", bag["labels"] or "none"),
+        *model.items(),
+        *report["versions"].items(),
+    ]
 
 
 def _stages(stages: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Of every stage its percentiles; a lone number is the median."""
+    """Percentiles by stage; a lone number is the median."""
     return {
         stage: dict(ms) if isinstance(ms, Mapping) else {"p50": ms} for stage, ms in stages.items()
     }
@@ -170,7 +182,7 @@ def _stages(stages: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 def _charts(
     timeline: Timeline, report: Mapping[str, Any], figures: Mapping[int, Mapping[str, Any]]
-) -> list[Chart | None]:
+) -> dict[str, Chart]:
     def marks(name: str) -> list[tuple[int, float, str]]:
         return [
             (i, each[name], f"frame {i}, shown below: {number(each[name])}")
@@ -178,43 +190,36 @@ def _charts(
             if each.get(name) is not None
         ]
 
+    marked = "miou" if timeline.total("miou") else "confidence"
     p99 = (report["timings"].get("latency_ms") or {}).get("p99")
-    return [
-        chart(timeline, "miou", "Mean IoU", number, top=1, marks=marks("miou")),
-        chart(
-            timeline,
-            "confidence",
-            "Mean confidence",
-            number,
-            top=1,
-            marks=[] if timeline.total("miou") else marks("confidence"),
-        ),
-        chart(timeline, "latency_ms", "Latency in ms", lambda ms: f"{ms:.1f} ms", usual=p99),
-    ]
+    charts = {"latency_ms": ("Latency in ms", lambda ms: f"{ms:.1f} ms", None, p99)}
+    scores = {
+        "miou": ("Mean IoU", number, 1, None),
+        "confidence": ("Mean confidence", number, 1, None),
+    }
+    drawn = {
+        name: frames_chart(
+            timeline, name, label, text, top, usual, marks(name) if name == marked else ()
+        )
+        for name, (label, text, top, usual) in (scores | charts).items()
+    }
+    return {name: chart for name, chart in drawn.items() if chart}
 
 
 def _presence(timeline: Timeline, names: Iterable[str]) -> list[dict[str, Any]]:
-    """Of every class that the masks have, most pixels first: when it is there, in how many frames and with what share."""
+    """Where and how much the masks have each class, the largest mean share first."""
     rows = []
     for name in names:
         share, present = timeline.total("share", name), timeline.total("present", name)
         if share and present and present.total:
             area, line = presence(timeline, name)
-            rows.append(
-                {
-                    "name": name,
-                    "area": area,
-                    "line": line,
-                    "frames": int(present.total),
-                    "mean": share.mean,
-                    "most": share.high,
-                }
-            )
+            row = {"name": name, "area": area, "line": line, "frames": int(present.total)}
+            rows.append(row | {"mean": share.mean, "most": share.high})
     return sorted(rows, key=lambda each: -each["mean"])
 
 
 def _time_table(timeline: Timeline) -> dict[str, Any]:
-    """The charts' figures as a table: the names of those that there are, and the bins."""
+    """The charts' figures as a table: the columns that have values, and a row per bin."""
     columns = {
         "miou": ("mean IoU", number),
         "pixel_accuracy": ("pixel accuracy", number),
@@ -222,106 +227,43 @@ def _time_table(timeline: Timeline) -> dict[str, Any]:
         "changed": ("changed pixels", percent),
         "latency_ms": ("latency in ms", lambda ms: number(ms, 1)),
     }
-    there = {name: column for name, column in columns.items() if timeline.total(name)}
-    start_ns = timeline.bins[0].stamp_ns if timeline.bins else 0
-    rows = [
-        (
-            each,
-            elapsed((each.stamp_ns - start_ns) / 1e9),
-            {name: each.spreads.get((name, "")) for name in there},
-        )
-        for each in timeline.bins
-    ]
-    return {"columns": there, "rows": rows}
-
-
-def _confusion_rows(confusion: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The confusion matrix as shares of its rows, without the classes that occur nowhere; None without labels."""
-    if confusion is None:
-        return None
-    pixels = np.array(confusion["matrix"], np.int64)
-    names = [
-        *confusion["names"],
-        "no class",
-    ]  # pixels that the mask leaves without one may have a column of their own
-    occurs = pixels.sum(1) + pixels.sum(0)[: len(pixels)] > 0
-    shown = np.flatnonzero(occurs)
-    columns = [*shown, *(i for i in range(len(pixels), pixels.shape[1]) if pixels[:, i].any())]
+    shown = {name: column for name, column in columns.items() if timeline.total(name)}
     rows = []
-    for i in shown:
-        whole = int(pixels[i].sum())
-        rows.append(
-            (
-                names[i],
-                whole,
-                [
-                    (
-                        names[j],
-                        j == i,
-                        int(pixels[i, j]),
-                        float(pixels[i, j] / whole) if whole else None,
-                    )
-                    for j in columns
-                ],
-            )
-        )
-    return {"columns": [names[j] for j in columns], "rows": rows}
+    for each in timeline.bins:
+        after = elapsed((each.stamp_ns - timeline.bins[0].stamp_ns) / 1e9)
+        rows.append((each, after, {name: each.spreads.get((name, "")) for name in shown}))
+    return {"columns": shown, "rows": rows}
 
 
 def _worst(
     worst: Sequence[WorstFrame],
     figures: Mapping[int, Mapping[str, Any]],
-    report: Mapping[str, Any],
     timeline: Timeline,
+    colors: npt.NDArray[np.uint8],
 ) -> list[dict[str, Any]]:
-    labels = [(each["id"], each["name"], each["color"]) for each in report["classes"]]
-    colors = color_table(
-        [Label(i, name, (red, green, blue)) for i, name, (red, green, blue) in labels]
-    )
     start_ns = timeline.bins[0].stamp_ns if timeline.bins else 0
     shown = []
     for each in worst:
         about = figures.get(each.index, {})
         after = elapsed((about["stamp_ns"] - start_ns) / 1e9) if "stamp_ns" in about else ""
-        shown.append(
-            {
-                "index": each.index,
-                "about": about,
-                "after": after,
-                "pictures": _pictures(each, colors),
-            }
-        )
+        pictures = {
+            "image": each.image,
+            "truth": each.truth,
+            "mask": each.mask,
+            "confidence": each.confidence.astype(np.float32),
+        }
+        thumbnails = [
+            (name, thumbnail(picture, PICTURE_WIDTH, colors))
+            for name, picture in pictures.items()
+            if picture is not None
+        ]
+        row = {"index": each.index, "about": about, "after": after, "pictures": thumbnails}
+        shown.append(row)
     return shown
 
 
-def _pictures(frame: WorstFrame, colors: npt.NDArray[np.uint8]) -> list[tuple[str, str]]:
-    """What to show of a frame: what each picture is, and the picture; all have one size."""
-    height, width = frame.mask.shape
-    scale = min(1.0, PICTURE_WIDTH / width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-
-    def ids(mask: npt.NDArray[np.uint8]) -> str:
-        return data_uri(
-            colorize(
-                np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8),
-                colors,
-            ),
-            "png",
-        )
-
-    confidence = cv2.resize(frame.confidence.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    levels = (255 * np.clip(np.nan_to_num(confidence), 0, 1)).round().astype(np.uint8)
-    heat = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
-    pictures = [
-        ("image", data_uri(cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA), "jpeg"))
-    ]
-    if frame.truth is not None:
-        pictures.append(("truth", ids(frame.truth)))
-    return [*pictures, ("mask", ids(frame.mask)), ("confidence", data_uri(heat, "jpeg"))]
-
-
 def _span(bag: Mapping[str, Any]) -> str:
-    """When it was recorded and for how long; nothing where the clock was never set."""
+    """When it was recorded and for how long; only how long if the clock was never set."""
     start_ns, end_ns = bag.get("start_ns"), bag.get("end_ns")
     if start_ns is None or end_ns is None:
         return ""

@@ -3,12 +3,11 @@
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.evaluation.report.page import thumbnail
 from camseg_core.labels import CITYSCAPES, UNLABELLED, UNLABELLED_COLOR
-from camseg_core.runtime.overlay import colorize
 from camseg_ros.bag.replay import FrameResult
 
 WIDEST = 640
@@ -19,14 +18,14 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class ShownFrame:
-    """A frame for the page: camera image and overlay as JPEG, the mask in colours as PNG."""
+    """A frame for the page; the pictures are data URIs."""
 
     index: int
     stamp_s: float
     latency_ms: float
-    image: bytes
-    mask: bytes
-    overlay: bytes
+    image: str
+    mask: str
+    overlay: str
 
 
 @dataclass(frozen=True)
@@ -91,11 +90,7 @@ class Tally:
             and result.overlay is not None
             and latency_ms is not None
         ):
-            pictures = (
-                _encode(rgb, ".jpg"),
-                _encode(colorize(result.mask), ".png"),
-                _encode(result.overlay, ".jpg"),
-            )
+            pictures = (thumbnail(each, WIDEST) for each in (rgb, result.mask, result.overlay))
             self.shown.append(ShownFrame(index, result.image.stamp_ns / 1e9, latency_ms, *pictures))
 
     def percentile_ms(self, percent: float) -> float | None:
@@ -115,14 +110,3 @@ class Tally:
             if self._pixels[i]
         ]
         return sorted(seen, key=lambda each: -each.share)
-
-
-def _encode(rgb: Pixels, suffix: str) -> bytes:
-    """The picture as a file's bytes, not wider than the page needs."""
-    scale = min(1.0, WIDEST / rgb.shape[1])
-    if scale < 1:
-        how = (
-            cv2.INTER_NEAREST if suffix == ".png" else cv2.INTER_AREA
-        )  # a mask must not get colours in between
-        rgb = np.asarray(cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=how), np.uint8)
-    return bytes(cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1])

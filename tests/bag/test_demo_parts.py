@@ -1,5 +1,6 @@
 """The parts of the demo that need no node: its folder, its counts, its page, its video, its command line."""
 
+import base64
 import json
 import re
 import subprocess
@@ -15,10 +16,10 @@ import pytest
 from browser import Browser
 
 from camseg_core.errors import ConfigError
-from camseg_core.evaluation.report.charts import tick_step
+from camseg_core.evaluation.report.charts import latency_chart, tick_step
 from camseg_ros.bag.read import BagImage
 from camseg_ros.bag.replay import FrameResult
-from camseg_ros.demo.page import DemoReport, latency_chart, write_page
+from camseg_ros.demo.page import DemoReport, write_page
 from camseg_ros.demo.run import DemoFolder, write_video
 from camseg_ros.demo.tally import Tally
 
@@ -99,7 +100,8 @@ def test_counts_shares_and_percentiles() -> None:
         "car": (0.1667, 1),
     }
     assert [each.index for each in tally.shown] == [0, 1]
-    shown = cv2.imdecode(np.frombuffer(tally.shown[0].mask, np.uint8), cv2.IMREAD_COLOR)
+    png = base64.b64decode(tally.shown[0].mask.removeprefix("data:image/png;base64,"))
+    shown = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
     assert shown is not None
     assert tuple(shown[5, WIDTH - 1][::-1]) == (70, 130, 180), "sky in its colour, exactly"
 
@@ -129,7 +131,7 @@ def test_the_page_holds_all_and_asks_for_nothing(tmp_path: Path) -> None:
         "frames dropped",
         "p95 50 ms",
         ">failed<",
-        'stroke="#c0332b"',
+        'class="lost"',
     ):
         assert expected in text, expected
 
@@ -156,12 +158,13 @@ def test_the_page_of_a_node_that_never_answered(tmp_path: Path) -> None:
 
 def test_the_chart_leaves_a_gap_where_a_frame_was_lost() -> None:
     chart = latency_chart([10.0, 20.0, None, 30.0], 20.0, 30.0)
-    assert [len(line.split()) for line in chart.lines] == [2, 1]
-    assert [text for _, text in chart.lost] == ["frame 2: no mask"]
+    (line,) = (each.path for each in chart.shapes if each.css == "line")
+    assert [1 + run.count("L") for run in line.split("M")[1:]] == [2, 1]
+    assert [each.text for each in chart.shapes if each.css == "lost"] == ["frame 2: no mask"]
     assert [text for _, text in chart.y_ticks] == ["0", "10", "20", "30", "40"]
-    assert [text for _, _, text in chart.levels] == ["p95 30 ms", "p50 20 ms"]
+    assert [text for *_, text in chart.notes] == ["p95 30 ms", "p50 20 ms"]
     same = latency_chart([10.0], 10.0, 10.0)
-    assert same.levels[1][1] - same.levels[0][1] >= 12, (
+    assert same.notes[1][1] - same.notes[0][1] >= 12, (
         "labels of equal values do not cover each other"
     )
 

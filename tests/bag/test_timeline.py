@@ -4,17 +4,26 @@ import math
 
 import pytest
 
-from camseg_core.evaluation.report.charts import elapsed, ticks
-from camseg_ros.bag.charts import CHART, Frames, chart, presence
-from camseg_ros.bag.timeline import Timeline
+from camseg_core.evaluation.report.charts import Chart, Shape, elapsed, ticks
+from camseg_core.evaluation.report.timeline import (
+    OVER_FRAMES,
+    FrameAxis,
+    Timeline,
+    frames_chart,
+    presence,
+)
 
 
 def frame(index: int, **figures: object) -> dict[str, object]:
     return {"index": index, "stamp_ns": index * 10**9, **figures}
 
 
+def shapes(chart: Chart, css: str) -> list[Shape]:
+    return [each for each in chart.shapes if each.css == css]
+
+
 def test_many_frames_become_few_bins_that_lose_no_value() -> None:
-    timeline = Timeline(["road"], most=8)
+    timeline = Timeline(["road"], max_bins=8)
     values = [(7 * i) % 101 / 100 for i in range(1003)]
     for i, value in enumerate(values):
         timeline.add(frame(i, miou=value, share={"road": value, "not a class": 1.0}))
@@ -39,37 +48,37 @@ def test_what_a_frame_does_not_say_is_a_gap_and_a_lone_value_a_dot() -> None:
     timeline = Timeline()
     for i, value in enumerate([0.5, 0.6, None, 0.7, math.nan]):
         timeline.add(frame(i, miou=value))
-    drawn = chart(timeline, "miou", "Mean IoU", str, top=1)
+    drawn = frames_chart(timeline, "miou", "Mean IoU", str, top=1)
     assert drawn is not None
-    assert drawn.line.count("M") == 2
-    assert drawn.line.count("h0") == 1
-    assert drawn.band == "", "single frames have no band"
-    assert [text for _, _, text in drawn.hovers] == ["frame 0: 0.5", "frame 1: 0.6", "frame 3: 0.7"]
-    assert [(index, time) for _, index, time in drawn.x_ticks] == [
-        (str(i), f"{i}.0 s") for i in range(5)
-    ]
-    assert chart(timeline, "latency_ms", "Latency", str) is None
+    (line,) = shapes(drawn, "line")
+    assert line.path.count("M") == 2
+    assert line.path.count("h0") == 1
+    assert shapes(drawn, "band") == [], "single frames have no band"
+    hovers = [each.text for each in shapes(drawn, "hover")]
+    assert hovers == ["frame 0: 0.5", "frame 1: 0.6", "frame 3: 0.7"]
+    assert [tick.texts for tick in drawn.x_ticks] == [(str(i), f"{i}.0 s") for i in range(5)]
+    assert frames_chart(timeline, "latency_ms", "Latency", str) is None
 
 
 def test_one_slow_frame_does_not_flatten_the_chart() -> None:
     timeline = Timeline()
     for i in range(100):
         timeline.add(frame(i, latency_ms=2000.0 if i == 0 else 40.0))
-    drawn = chart(timeline, "latency_ms", "Latency", str, usual=40.0)
+    drawn = frames_chart(timeline, "latency_ms", "Latency", str, usual=40.0)
     assert drawn is not None
     assert drawn.cut == 2000
-    assert drawn.y_ticks[-1] == (CHART.top, "80")
-    whole = chart(timeline, "latency_ms", "Latency", str)
+    assert drawn.y_ticks[-1] == (OVER_FRAMES.top, "80")
+    whole = frames_chart(timeline, "latency_ms", "Latency", str)
     assert whole is not None
     assert (whole.cut, whole.y_ticks[-1][1]) == (None, "2000")
 
 
 def test_a_lone_frame_and_none_at_all() -> None:
     timeline = Timeline(["road"])
-    assert Frames(timeline.bins).ticks(CHART) == []
-    assert chart(timeline, "miou", "Mean IoU", str, top=1) is None
+    assert FrameAxis(timeline.bins, OVER_FRAMES).ticks() == []
+    assert frames_chart(timeline, "miou", "Mean IoU", str, top=1) is None
     timeline.add(frame(7, miou=0.5, share={"road": 0.0}))
-    assert [text for _, text, _ in Frames(timeline.bins).ticks(CHART)] == ["7"]
+    assert [tick.texts[0] for tick in FrameAxis(timeline.bins, OVER_FRAMES).ticks()] == ["7"]
     assert presence(timeline, "road") == ("", "")
 
 

@@ -250,7 +250,7 @@ def test_table_and_report_name_the_protocol(tmp_path: Path, protocol: Protocol) 
     ]
     assert ("mean_category_iou" in content["scores"]) == (protocol is CITYSCAPES_PROTOCOL)
     page = write_report(result, tmp_path).read_text(encoding="utf-8")
-    assert f'<b id="protocol">{protocol.name}</b>' in page
+    assert f'<span id="protocol">{protocol.name}</span>' in page
     assert ('id="categories"' in page) == (protocol is CITYSCAPES_PROTOCOL)
     table = command.table(result)
     assert table[0] == f"protocol {protocol.name}"

@@ -21,8 +21,8 @@ from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import CamSegError, ConfigError, DataError, ModelError
 from camseg_core.evaluation.evaluate import Evaluation, evaluate
 from camseg_core.evaluation.report.evaluation import report_content, write_report
-from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, cityscapes_labels
-from camseg_core.runtime import Segmenter
+from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, TRAIN_ID, cityscapes_labels
+from camseg_core.runtime import Segmentation, Segmenter
 from camseg_core.runtime.overlay import colorize
 from camseg_core.weights import checkpoint_folder
 
@@ -91,7 +91,7 @@ class Page(HTMLParser):
             self.tables[self._table][-1].append("")
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in ("b", "h1"):
+        if tag in ("dd", "h1"):
             self._id = ""
         if tag == "table":
             self._table = ""
@@ -209,7 +209,10 @@ def test_the_page_asks_no_network_for_anything_and_trusts_no_name(folder: Path) 
     assert all(link.startswith("data:") for link in page.links)
     assert "script" not in page.tags
     text = (folder / "report.html").read_text(encoding="utf-8")
-    assert not re.search(r"@import|url\(|<link[^>]*stylesheet|http-equiv", text)
+    assert not re.search(r"@import|url\(|<link[^>]*stylesheet", text)
+    assert re.findall(r'http-equiv="([^"]+)" content="([^;]+)', text) == [
+        ("Content-Security-Policy", "default-src 'none'")
+    ]
     assert "drive &amp; co" in text
 
 
@@ -249,6 +252,29 @@ def test_the_pictures_are_those_of_the_frames(evaluation: Evaluation, folder: Pa
         red = (differences[..., 0].astype(int) - differences[..., 1]) > 60
         wrong = (frame.label != frame.mask) & (frame.label != 255)
         assert (red == wrong).mean() > 0.95
+
+
+class Painter:
+    """Stands in for a model: its mask is one class, which the data set does not have."""
+
+    name, provider, precision = "painter", "cpu", "fp32"
+
+    def segment(self, rgb: np.ndarray) -> Segmentation:
+        mask = np.full(rgb.shape[:2], TRAIN_ID["truck"], np.uint8)
+        return Segmentation(mask, np.ones(rgb.shape[:2], np.float32), {"paint": 1.0})
+
+
+def test_the_legend_names_every_class_of_the_masks_and_labels_shown(
+    drive: list[Sample], tmp_path: Path
+) -> None:
+    assert "truck" not in {label.name for label in LABELS}
+    page = write_report(evaluate(Painter(), drive, LABELS), tmp_path).read_text(encoding="utf-8")
+    legend = re.search(r'<div class="legend">(.*?)</div>', page, re.S)
+    assert legend is not None
+    named = set(re.findall(r"</span>([^<]+)</span>", legend[1]))
+    ids = {label.id: label.name for label in LABELS}
+    shown = {ids[i] for each in drive for i in np.unique(each.label) if i in ids}
+    assert named == {"truck", *shown, "not labelled, or no class", "wrong, in the differences"}
 
 
 def test_a_page_without_pictures_says_so(

@@ -24,7 +24,7 @@ from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import CamSegError, ConfigError, DataError, ModelError
 from camseg_core.evaluation.evaluate import evaluate
 from camseg_core.evaluation.metrics import GROUPS
-from camseg_core.evaluation.report.charts import CHART
+from camseg_core.evaluation.report.charts import KEPT
 from camseg_core.evaluation.report.robustness import robustness_content, write_robustness
 from camseg_core.evaluation.robustness import Contender, Robustness, run_suite
 from camseg_core.evaluation.robustness_suite import (
@@ -503,7 +503,7 @@ def test_the_charts_draw_both_contenders_and_the_published_values(
     for key, each in found.items():
         if expected[key] < 1.5:
             assert each["y"] == pytest.approx(
-                CHART.floor + expected[key] * (whole - CHART.floor), abs=0.2
+                KEPT.floor + expected[key] * (whole - KEPT.floor), abs=0.2
             ), key
     for series in content["series"]:
         xs = [
@@ -518,7 +518,7 @@ def test_the_charts_draw_both_contenders_and_the_published_values(
     for each, value in zip(marks, (0.624, 0.539, 0.051), strict=True):
         assert float(each["kept"]) == pytest.approx(value / CLEAN_AP, abs=1e-6)
         assert float(each["y"]) == pytest.approx(
-            CHART.floor + value / CLEAN_AP * (whole - CHART.floor), abs=0.2
+            KEPT.floor + value / CLEAN_AP * (whole - KEPT.floor), abs=0.2
         )
         assert re.search("published.*another data set", each["text"])
     assert "published" in page.run("return document.querySelector('#paper .legend').innerText")

@@ -1,37 +1,43 @@
-"""An evaluation as files: `report.json` for programs, and `report.html`, one page that asks no network for anything."""
+"""An evaluation as files: `report.json` for programs, and the self-contained page `report.html`."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from camseg_core.errors import DataError
-from camseg_core.evaluation.evaluate import Evaluation, FrameScore, ShownFrame
+from camseg_core.evaluation.evaluate import Evaluation, ShownFrame
 from camseg_core.evaluation.machine import describe_machine
 from camseg_core.evaluation.protocols import PUBLISHED
-from camseg_core.evaluation.report.page import data_uri, environment
+from camseg_core.evaluation.report.charts import frame_scores_chart, reliability_chart
+from camseg_core.evaluation.report.page import (
+    Card,
+    confusion_rows,
+    number,
+    plain,
+    render,
+    rgb,
+    shown_classes,
+    thumbnail,
+    to_json,
+    write_files,
+)
 from camseg_core.labels import CITYSCAPES, UNLABELLED, UNLABELLED_COLOR
-from camseg_core.runtime.overlay import colorize
 
 PICTURE_WIDTH = 640
-"""Pictures in the page are at most so many pixels wide."""
+"""Largest width of the page's pictures, in pixels."""
 
 WORST_LISTED = 10
-"""Frames in the page's list; the JSON has all."""
+"""Frames in the page's list; the JSON file has all."""
 
 _WRONG = (214, 39, 40)
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> Path:
-    """Write `report.json` and `report.html` into `folder`, which is made where it is missing.
+    """Write `report.json` and `report.html` into `folder`, which is made if missing.
 
     Returns:
         The page's path.
@@ -40,25 +46,16 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
         DataError: the folder cannot be written.
     """
     content = report_content(evaluation)
-    page = folder / "report.html"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "report.json").write_text(
-            json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8"
-        )
-        page.write_text(_page(evaluation, content), encoding="utf-8")
-    except OSError as error:
-        raise DataError(
-            f"cannot write the report into {folder}: {error.strerror}; choose a folder that can be written"
-        ) from error
-    return page
+    page = _page(evaluation, content)
+    write_files(folder, {"report.json": to_json(content), "report.html": page})
+    return folder / "report.html"
 
 
 def report_content(evaluation: Evaluation) -> dict[str, Any]:
-    """What `report.json` holds: scores 0..1 with six decimals, null where the frames say nothing.
+    """Return the content of `report.json`: scores 0..1 with six decimals, null where undefined.
 
-    Everything but `timings` (ms, and the machine) is the same in every run of the same model on the same frames; `frames_ms` there
-    is in the order of `frames`.
+    Everything except `timings` (ms, and the machine) is the same in every run of the same model on
+    the same frames. `timings.frames_ms` is in the order of `frames`.
     """
     groups = evaluation.average_precision_by_group
     content = {
@@ -125,7 +122,7 @@ def report_content(evaluation: Evaluation) -> dict[str, Any]:
             "machine": describe_machine(),
         },
     }
-    return {key: _plain(value) for key, value in content.items()}
+    return dict(plain(content))
 
 
 def _definitions(evaluation: Evaluation) -> dict[str, str]:
@@ -159,88 +156,66 @@ def _definitions(evaluation: Evaluation) -> dict[str, str]:
     }
 
 
-def _plain(value: Any) -> Any:
-    """The value for JSON: six decimals, None for NaN."""
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, float):
-        return None if math.isnan(value) else round(value, 6)
-    return value
-
-
 def _page(evaluation: Evaluation, content: Mapping[str, Any]) -> str:
-    template = environment().from_string(
-        files(__package__).joinpath("evaluation.html.j2").read_text(encoding="utf-8")
-    )
-    colors = {each.label.name: f"rgb{each.label.color}" for each in evaluation.classes}
-    return template.render(
-        report=content,
-        colors=colors | {"no class": "#fff"},
-        confusion=_confusion_rows(content["confusion"]),
-        worst=evaluation.worst_first()[:WORST_LISTED],
-        points=_points(evaluation),
-        pictures=[(each, _pictures(each)) for each in evaluation.shown],
-        date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-    )
-
-
-def _confusion_rows(confusion: Mapping[str, Any]) -> dict[str, Any]:
-    """The confusion matrix as names and shares of rows, the diagonal first to last, without the classes that occur nowhere."""
-    pixels = np.array(confusion["pixels"], np.int64)
-    classes = len(pixels)
-    occurs = (pixels.sum(1) + pixels.sum(0)[:classes]) > 0
-    shown = np.flatnonzero(occurs)
-    columns = [*shown, *([classes] if pixels[:, classes].any() else [])]
-    rows = [
-        (
-            confusion["rows"][i],
-            [float(pixels[i, j] / pixels[i].sum()) if pixels[i].any() else None for j in columns],
-        )
-        for i in shown
-    ]
-    return {"columns": [confusion["columns"][j] for j in columns], "rows": rows}
-
-
-def _points(evaluation: Evaluation) -> list[tuple[float, FrameScore, str]]:
-    """Every frame with a score: how far along the data set it is (0..1), the score, and its rank if it is shown."""
     ranks = {each.score: each.rank for each in evaluation.shown}
-    last = max(len(evaluation.frames) - 1, 1)
-    return [
-        (i / last, each, ranks.get(each, ""))
-        for i, each in enumerate(evaluation.frames)
-        if not math.isnan(each.mean_iou)
+    scores, timings = content["scores"], content["timings"]
+    return render(
+        __package__,
+        "evaluation.html.j2",
+        report=content,
+        cards=_cards(scores, timings["latency_ms"]),
+        colors={each.label.name: rgb(each.label.color) for each in evaluation.classes},
+        confusion=confusion_rows(content["confusion"]["rows"], content["confusion"]["pixels"]),
+        worst=evaluation.worst_first()[:WORST_LISTED],
+        frame_scores=frame_scores_chart(
+            [(each.name, each.mean_iou, ranks.get(each, "")) for each in evaluation.frames]
+        ),
+        reliability=reliability_chart(evaluation.calibration.bins()),
+        shown=[(each, _pictures(each)) for each in evaluation.shown],
+        legend=shown_classes(
+            [each.label for each in evaluation.classes],
+            [ids for each in evaluation.shown for ids in (each.label, each.mask)],
+        ),
+        run=[
+            *((key, content[key]) for key in ("model", "provider", "precision")),
+            *content["about"].items(),
+            *timings["machine"].items(),
+        ],
+    )
+
+
+def _cards(scores: Mapping[str, Any], latency_ms: Mapping[str, float]) -> list[Card]:
+    names = {
+        "mean_iou": "mean IoU",
+        "mean_category_iou": "mean category IoU",
+        "pixel_accuracy": "pixel accuracy",
+        "average_precision": "AP, mean precision",
+        "boundary_f1": "boundary F1",
+        "expected_calibration_error": "calibration error",
+    }
+    cards = [
+        Card(label, number(scores[key]), id=key, css="first" if key == "mean_iou" else "")
+        for key, label in names.items()
+        if key in scores
+    ]
+    return cards + [
+        Card(f"latency {key}", number(latency_ms[key], 0), "ms", key) for key in ("p50", "p95")
     ]
 
 
 def _pictures(frame: ShownFrame) -> list[tuple[str, str]]:
-    """What to show of a frame: what each picture is, and the picture as a data URI."""
-    height, width = frame.label.shape
-    scale = min(1.0, PICTURE_WIDTH / width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    image = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
-    label, mask = (
-        cv2.resize(each, size, interpolation=cv2.INTER_NEAREST)
-        for each in (frame.label, frame.mask)
-    )
-    return [
-        ("image", data_uri(image, "jpeg")),
-        ("label", data_uri(colorize(np.asarray(label, np.uint8)), "png")),
-        ("mask", data_uri(colorize(np.asarray(mask, np.uint8)), "png")),
-        (
-            "differences",
-            data_uri(_differences(np.asarray(image), np.asarray(label), np.asarray(mask)), "jpeg"),
-        ),
-    ]
+    """Name and data URI of the pictures of a frame.
 
-
-def _differences(
-    image: npt.NDArray[Any], label: npt.NDArray[Any], mask: npt.NDArray[Any]
-) -> npt.NDArray[np.uint8]:
-    """The image pale and grey, wrong pixels red, pixels without a label black."""
-    pale = 150 + cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) * 0.4
-    picture = np.repeat(pale.astype(np.uint8)[..., None], 3, axis=2)
-    picture[label != mask] = _WRONG
-    picture[label == UNLABELLED] = UNLABELLED_COLOR
-    return picture
+    In the last, the image is pale and grey, wrong pixels red, pixels without a label black.
+    """
+    pale = 150 + cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY) * 0.4
+    differences = np.repeat(pale.astype(np.uint8)[..., None], 3, axis=2)
+    differences[frame.label != frame.mask] = _WRONG
+    differences[frame.label == UNLABELLED] = UNLABELLED_COLOR
+    pictures = {
+        "image": frame.image,
+        "label": frame.label,
+        "mask": frame.mask,
+        "differences": differences,
+    }
+    return [(name, thumbnail(picture, PICTURE_WIDTH)) for name, picture in pictures.items()]

@@ -1,22 +1,24 @@
-"""The robustness of contenders as files: `robustness.json` for programs, `robustness.html`, one page that asks no network for anything."""
+"""A robustness suite as files: `robustness.json`, and the self-contained page `robustness.html`."""
 
-import json
-import math
 from collections.abc import Mapping
-from datetime import datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from camseg_core.errors import DataError
 from camseg_core.evaluation.machine import describe_machine
 from camseg_core.evaluation.metrics import GROUPS, mean
-from camseg_core.evaluation.report.charts import CHART, MEASURES, axis_top, chart
-from camseg_core.evaluation.report.page import data_uri, environment
-from camseg_core.evaluation.robustness import Example, Pixels, Robustness, Scores
+from camseg_core.evaluation.report.charts import MEASURES, axis_top, diamond, kept_chart
+from camseg_core.evaluation.report.page import (
+    number,
+    plain,
+    render,
+    shown_classes,
+    thumbnail,
+    to_json,
+    write_files,
+)
+from camseg_core.evaluation.robustness import Example, Robustness, Scores
 from camseg_core.evaluation.robustness_suite import (
     AP,
     CLEAN_AP,
@@ -27,14 +29,13 @@ from camseg_core.evaluation.robustness_suite import (
     Series,
     kept,
 )
-from camseg_core.labels import color_table
-from camseg_core.runtime.overlay import colorize
+from camseg_core.labels import CITYSCAPES, color_table
 
 GROUP_MEASURES = {group: f"AP of {group} classes" for group in GROUPS}
-"""What a second set of charts shows."""
+"""The measures of the second set of charts."""
 
 PICTURE_WIDTH = 320
-"""Example pictures are at most so many pixels wide."""
+"""Largest width of example pictures, in pixels."""
 
 _DEFINITIONS = {
     "AP": "The paper's score (arXiv 2503.15617): pixel precision TP / (TP + FP), mean over the classes that occur in labels or masks; 0 "
@@ -50,9 +51,10 @@ _DEFINITIONS = {
 
 
 def robustness_content(robustness: Robustness) -> dict[str, Any]:
-    """What `robustness.json` holds: scores 0..1 with six decimals, null where the labels say nothing.
+    """Return the content of `robustness.json`: scores 0..1 with six decimals, null where undefined.
 
-    Everything but `timings` (mean ms per frame, and the machine) is the same in every run with the same contenders and frames.
+    Everything except `timings` (mean ms per frame, and the machine) is the same in every run with
+    the same contenders and frames.
     """
     content = {
         "contenders": list(robustness.contenders),
@@ -86,11 +88,11 @@ def robustness_content(robustness: Robustness) -> dict[str, Any]:
         },
         "timings": {"ms_per_frame": dict(robustness.timings), "machine": describe_machine()},
     }
-    return {key: _plain(value) for key, value in content.items()}
+    return dict(plain(content))
 
 
 def write_robustness(robustness: Robustness, folder: Path) -> Path:
-    """Write `robustness.json` and `robustness.html` into `folder`, which is made where it is missing.
+    """Write `robustness.json` and `robustness.html` into `folder`, which is made if missing.
 
     Returns:
         The page's path.
@@ -99,17 +101,9 @@ def write_robustness(robustness: Robustness, folder: Path) -> Path:
         DataError: the folder cannot be written.
     """
     content = robustness_content(robustness)
-    page = folder / "robustness.html"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
-        (folder / "robustness.json").write_text(text, encoding="utf-8")
-        page.write_text(_page(robustness, content), encoding="utf-8")
-    except OSError as error:
-        raise DataError(
-            f"cannot write the report into {folder}: {error.strerror}; choose a folder that can be written"
-        ) from error
-    return page
+    page = _page(robustness, content)
+    write_files(folder, {"robustness.json": to_json(content), "robustness.html": page})
+    return folder / "robustness.html"
 
 
 def _members(robustness: Robustness, reference: Condition) -> dict[str, list[str]]:
@@ -161,7 +155,7 @@ def _series(robustness: Robustness, series: Series) -> dict[str, Any]:
 
 
 def _family_mean(robustness: Robustness, family: str, name: str) -> dict[str, float]:
-    """What is kept, mean over the conditions of a family."""
+    """The share kept, mean over the conditions of a family."""
     conditions = [
         condition
         for series in robustness.suite
@@ -175,28 +169,14 @@ def _family_mean(robustness: Robustness, family: str, name: str) -> dict[str, fl
     }
 
 
-def _plain(value: Any) -> Any:
-    """The value for JSON: six decimals, None for NaN."""
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, float):
-        return None if math.isnan(value) else round(value, 6)
-    return value
-
-
 def _page(robustness: Robustness, content: Mapping[str, Any]) -> str:
-    template = environment().from_string(
-        files(__package__).joinpath("robustness.html.j2").read_text(encoding="utf-8")
-    )
-    top = axis_top(content["series"])
+    top, names, timings = axis_top(content["series"]), content["contenders"], content["timings"]
     by_family = {
         family: [
             (
                 series,
-                chart(series, content["contenders"], MEASURES, top),
-                chart(series, content["contenders"], GROUP_MEASURES, top),
+                kept_chart(series, names, MEASURES, top),
+                kept_chart(series, names, GROUP_MEASURES, top),
             )
             for series in content["series"]
             if series["family"] == family
@@ -211,22 +191,33 @@ def _page(robustness: Robustness, content: Mapping[str, Any]) -> str:
         reference.series: (title[0].upper() + title[1:], "reference")
         for reference, title in REFERENCES.items()
     }
-    return template.render(
+    return render(
+        __package__,
+        "robustness.html.j2",
         report=content,
         families=[(FAMILIES[family], family, drawn) for family, drawn in by_family.items()],
         groups=GROUPS,
-        plot=CHART,
+        diamond=diamond,
         examples=[
             (*titles[each.condition.series], _pictures(robustness, each))
             for each in robustness.examples
         ],
-        classes=[(label.name, f"rgb{label.color}") for label in robustness.labels],
-        date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        legend=shown_classes(
+            robustness.labels,
+            [ids for each in robustness.examples for ids in (each.label, *each.masks.values())],
+        ),
+        run=[
+            *content["about"].items(),
+            ("frames", content["frames"]),
+            ("seed of the disturbances", content["seed"]),
+            *((key, f"{number(ms, 1)} ms a frame") for key, ms in timings["ms_per_frame"].items()),
+            *timings["machine"].items(),
+        ],
     )
 
 
 def _at(series: Series) -> str:
-    """The level that is shown, for people."""
+    """The level shown in the examples, with its unit."""
     level = f"{series.shown:g}"
     return {
         "severity": f"severity {level}",
@@ -239,24 +230,10 @@ def _at(series: Series) -> str:
 
 
 def _pictures(robustness: Robustness, example: Example) -> list[tuple[str, str]]:
-    """What to show of an example: what each picture is, and the picture as a data URI. References come with their label."""
-    colors = color_table(robustness.labels)
-    height, width = example.label.shape
-    scale = min(1.0, PICTURE_WIDTH / width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-
-    def small(mask: Pixels) -> str:
-        return data_uri(
-            colorize(
-                np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8),
-                colors,
-            ),
-            "png",
-        )
-
-    pictures = [
-        ("picture", data_uri(cv2.resize(example.image, size, interpolation=cv2.INTER_AREA), "jpeg"))
-    ]
+    """Name and data URI of an example's pictures; references come with their label."""
+    colors = color_table((*CITYSCAPES, *robustness.labels))
+    pictures = {"picture": example.image}
     if example.condition in REFERENCES:
-        pictures.append(("label", small(example.label)))
-    return pictures + [(name, small(mask)) for name, mask in example.masks.items()]
+        pictures["label"] = example.label
+    named = [*pictures.items(), *example.masks.items()]  # a contender may be called "label"
+    return [(name, thumbnail(picture, PICTURE_WIDTH, colors)) for name, picture in named]
