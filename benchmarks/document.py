@@ -6,12 +6,16 @@ import os
 import platform
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from camseg_core.errors import CamSegError, ConfigError
+
+COLUMNS = 120
+"""Width of a document's lines."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ def conclude(
 def write_section(document: Path, name: str, text: str) -> None:
     """Replace what stands between `<!-- name: begin -->` and `<!-- name: end -->` in the document.
 
+    Lines longer than `COLUMNS` are wrapped, except in tables.
+
     Raises:
         ConfigError: the document lacks these markers.
     """
@@ -74,7 +80,19 @@ def write_section(document: Path, name: str, text: str) -> None:
     _, end, after = rest.partition(closing)
     if not begin or not end:
         raise ConfigError(f"{document} has no section between {opening} and {closing}")
+    text = "\n".join(map(_wrapped, text.splitlines()))
     document.write_text(f"{before}{opening}\n{text}\n{closing}{after}", encoding="utf-8")
+
+
+def _wrapped(line: str) -> str:
+    """A line of Markdown in lines of at most `COLUMNS`; an indented command goes on after backslashes."""
+    if len(line) <= COLUMNS or line.startswith(("|", "!")):
+        return line
+    command = line.startswith("    ")
+    parts = textwrap.wrap(
+        line.strip(), COLUMNS - 10 * command, break_long_words=False, break_on_hyphens=False
+    )
+    return "    " + " \\\n        ".join(parts) if command else "\n".join(parts)
 
 
 def picture(arguments: argparse.Namespace, text: str) -> str:

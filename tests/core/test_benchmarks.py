@@ -9,7 +9,7 @@ import numpy as np
 import published_size
 import pytest
 import stability
-from document import Outcome, conclude
+from document import Outcome, conclude, write_section
 from published import LIGHT, TINY
 
 from camseg_core.diffusion.samplers import SamplerOptions
@@ -38,6 +38,18 @@ def test_a_benchmark_writes_its_section_and_ends_with_json(
     *table, last = capsys.readouterr().out.splitlines()
     assert "| a |" in table
     assert json.loads(last) == {"a": 1}
+
+
+def test_long_lines_of_a_section_are_wrapped_except_in_tables(tmp_path: Path) -> None:
+    document = tmp_path / "results.md"
+    document.write_text("<!-- x: begin -->\n<!-- x: end -->\n")
+    row, command, sentence = "| a " * 40 + "|", "python " + "--word a " * 20, "A word " * 20
+    write_section(document, "x", f"{row}\n\n    {command}\n\n{sentence}")
+    _, written_row, *lines, _ = document.read_text().splitlines()
+    assert written_row == row
+    assert max(map(len, lines)) <= 120
+    assert [line for line in lines if line.endswith("\\")] == [lines[1]]
+    assert " ".join(lines).replace("\\ ", "").split() == f"{command} {sentence}".split()
 
 
 def test_what_a_benchmark_cannot_use_is_one_line(tmp_path: Path) -> None:
