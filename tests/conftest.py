@@ -1,4 +1,4 @@
-"""For all tests: slow ones run last, so that a mistake shows early; SIGINT as a terminal has it; a browser for those that open a page."""
+"""For all tests: the order, the marker `ros`, SIGINT as in a terminal, and a browser."""
 
 import signal
 from collections.abc import Iterator
@@ -8,13 +8,20 @@ import pytest
 
 
 def pytest_configure() -> None:
-    """A shell that runs the tests in the background may have SIGINT ignored; the processes that tests interrupt would inherit that."""
+    """Restore SIGINT.
+
+    A shell may ignore it for background jobs, and processes that tests interrupt inherit that.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` deselects by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the order otherwise."""
+    """Mark tests that use ROS nodes, and sort the slow ones to the end."""
+    for item in items:
+        if "ros" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.ros)
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 

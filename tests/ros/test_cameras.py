@@ -94,6 +94,7 @@ def start_rig(driver: Driver, start_node: StartNode) -> Callable[..., Rig]:
     return start
 
 
+@pytest.mark.smoke
 def test_each_camera_has_its_own_topics_and_is_answered_with_its_own_stamp_frame_and_size(
     start_rig: Callable[..., Rig],
 ) -> None:

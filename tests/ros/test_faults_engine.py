@@ -72,6 +72,7 @@ def change(bench: Bench, transition: int) -> bool:
     ).success
 
 
+@pytest.mark.smoke
 def test_inference_that_raises_is_reported_and_costs_one_rebuild(start_bench: StartBench) -> None:
     bench = start_bench(REPORTS, program=SUBSTITUTE)
     for number in (1, 2):

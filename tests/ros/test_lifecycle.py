@@ -61,6 +61,7 @@ def renamed_model(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.smoke
 def test_a_whole_life(bench: Bench) -> None:
     driver = bench.driver
     assert state(bench) == "unconfigured"

@@ -14,6 +14,7 @@ from camseg_ros.image_messages import image_message
 TRAIN_IDS = {*range(19), UNLABELLED}
 
 
+@pytest.mark.smoke
 def test_a_frame_comes_back_as_a_mask_with_its_own_stamp_frame_and_size(
     start_bench: StartBench,
 ) -> None:
