@@ -1,6 +1,6 @@
 """Inference as published (arXiv 2503.15617), step for step: the baseline that the project's own settings are timed and checked against.
 
-What it spends and `CamSeg.segment` does not: the diffusion head runs on the image's tokens too, whose half is thrown away, it embeds the
+What it spends and `Segmenter` does not: the diffusion head runs on the image's tokens too, whose half is thrown away, it embeds the
 step once for every token, and 100 ancestral steps end in a picture whose colours are looked up. Everything is fp32.
 """
 

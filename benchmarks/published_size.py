@@ -3,8 +3,7 @@
 python benchmarks/published_size.py --size 256 --write docs/results.md --json
 
 The weights are random, so nothing is said here of the masks' quality. `as_published` is fp32, 100 ancestral steps on the tokens of image
-and mask, and a picture decoded by its colours. The others denoise the mask's tokens alone, in bf16 but for the diffusion head (see
-`camseg_core.model.torch_inference`); the same in fp32 is timed as well. Settings take turns, so that all of them meet the same machine.
+and mask, and a picture decoded by its colours. The others denoise the mask's tokens alone, in bf16 except in the diffusion head; the same in fp32 is timed as well. Settings take turns, so that all of them meet the same machine.
 """
 
 import argparse
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 from as_published import STEPS, PublishedMask, segment_as_published
 from document import Outcome, add_document_options, conclude, current_commit, machine
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -32,12 +31,20 @@ from camseg_core.config.named_models import CAM_SEG_BASE_768
 from camseg_core.diffusion.samplers import SamplerOptions
 from camseg_core.errors import ConfigError
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.torch_inference import TorchInference, TorchMask
 
 PUBLISHED = replace(CAM_SEG_BASE_768, light_decoder=LightDecoderConfig())
 AS_PUBLISHED = "as_published"
 TURNS = 3
 """How often the project's settings, which are short, run in the time that the published one runs once."""
+
+
+@dataclass(frozen=True)
+class TorchMask:
+    """`train_ids` `(B, H, W)` uint8, and the fp32 `latents` `(B, C, h, w)` they were decoded from."""
+
+    latents: Tensor
+    train_ids: Tensor
+
 
 Segment = Callable[[], PublishedMask | TorchMask]
 
@@ -69,6 +76,23 @@ def random_model(config: CamSegConfig) -> CamSeg:
     return model
 
 
+def store_in_bf16(model: CamSeg) -> CamSeg:
+    """Store matrices and kernels of everything but the diffusion head in bf16, in place.
+
+    Autocast alone would hold these weights twice. The head stays fp32, see `TorchEngine`.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d) and not name.startswith("denoiser."):
+            module.weight.data = module.weight.data.to(torch.bfloat16)
+    return model
+
+
+def model_in(precision: str, config: CamSegConfig) -> CamSeg:
+    """The random model, stored in fp32 or bf16."""
+    model = random_model(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return store_in_bf16(model) if precision == "bf16" else model
+
+
 def _draw(numbers: int, channels: int) -> Callable[[int], Tensor]:
     generator = torch.Generator().manual_seed(0)
     return lambda _: torch.randn(numbers, channels, generator=generator)
@@ -91,18 +115,25 @@ def as_published(model: CamSeg, size: int, steps: int) -> Segment:
     return segment
 
 
-def ours(engine: TorchInference, setting: Setting, size: int) -> Segment:
-    """Segments the same frame in one of this project's settings."""
-    config = engine.model.config
-    pixels, cells, options = (
-        _pixels(size),
-        (size // config.token_stride) ** 2,
-        SamplerOptions(setting.steps),
-    )
+def ours(model: CamSeg, setting: Setting, size: int) -> Segment:
+    """Segments the same frame in one of this project's settings, in the precision of the weights.
 
+    In torch alone, as `as_published`, and not through a `Segmenter`: nothing else shall be timed.
+    """
+    pixels, cells = _pixels(size), (size // model.config.token_stride) ** 2
+    options, bf16 = SamplerOptions(setting.steps), torch.bfloat16
+    stored = model.transformer.z_proj1.weight.dtype
+
+    @torch.no_grad()
     def segment() -> TorchMask:
-        noise = _draw(cells, config.denoised_channels)
-        return engine.segment(pixels, setting.sampler, options, noise(-1), noise, setting.exact)
+        noise = _draw(cells, model.config.denoised_channels)
+        with torch.autocast("cpu", bf16, enabled=stored == bf16):
+            features = model.image_features(pixels)
+            condition = model.conditions(features)
+        clean = model.sample(condition.float(), setting.sampler, options, noise(-1), noise)
+        latents = model.to_latents(clean, model.denoised_grid(features))
+        with torch.autocast("cpu", bf16, enabled=stored == bf16):
+            return TorchMask(latents, model.decode_mask(latents, setting.exact))
 
     return segment
 
@@ -122,10 +153,7 @@ def multiply_accumulates(name: str, config: CamSegConfig, size: int, steps: int)
         if name == AS_PUBLISHED:
             as_published(model, size, steps)()
         else:
-            setting = setting_of(name)
-            model.segment(
-                _pixels(size), setting.sampler, SamplerOptions(setting.steps), exact=setting.exact
-            )
+            ours(model, setting_of(name), size)()
     return counter.get_total_flops() // 2
 
 
@@ -140,12 +168,11 @@ def peak_bytes(name: str, config: CamSegConfig, size: int) -> int:
 
 
 def _own_peak(name: str, config: CamSegConfig, size: int) -> int:
-    model, published = random_model(config), name == AS_PUBLISHED
     # the published one needs as much for two steps as for a hundred
     segment = (
-        as_published(model, size, steps=2)
-        if published
-        else ours(TorchInference(model, "bf16"), setting_of(name), size)
+        as_published(random_model(config), size, steps=2)
+        if name == AS_PUBLISHED
+        else ours(model_in("bf16", config), setting_of(name), size)
     )
     ctypes.CDLL(None).malloc_trim(0)  # what making and converting the weights left behind
     try:
@@ -191,12 +218,10 @@ def measure_all(
     tmac = {name: multiply_accumulates(name, config, size, steps) / 1e12 for name in names}
     peak = {name: peak_bytes(name, config, size) / 2**20 for name in names}
 
-    engines = {
-        precision: TorchInference(random_model(config), precision) for precision in ("bf16", "fp32")
-    }
+    models = {precision: model_in(precision, config) for precision in ("bf16", "fp32")}
     own = {
-        p: {setting.name: ours(engine, setting, size) for setting in OURS}
-        for p, engine in engines.items()
+        precision: {setting.name: ours(model, setting, size) for setting in OURS}
+        for precision, model in models.items()
     }
     published = random_model(config)
     as_published(published, size, 2)()  # warms up what a hundred steps need as well

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from camseg_core.diffusion.samplers import SAMPLERS, SamplerOptions
+from camseg_core.diffusion.samplers import SamplerOptions
 from camseg_core.diffusion.sampling import Fused
 from camseg_core.labels import PUBLISHED_PALETTE, UNLABELLED
 from camseg_core.model.camseg import CamSeg
@@ -82,7 +82,7 @@ def _mean_of_samples(values: Tensor, samples: int) -> Tensor:
     As a matrix product: ONNX Runtime's ReduceMean over an axis in the middle takes ten times as long, even where S is 1.
     """
     grouped = values.unflatten(0, (-1, samples))
-    weights = torch.full((1, samples), 1.0) / samples
+    weights = torch.full((1, samples), 1.0, device=values.device) / samples
     return (weights @ grouped.flatten(2)).squeeze(1).unflatten(1, grouped.shape[2:])
 
 
@@ -132,26 +132,13 @@ class FusedGraph(nn.Module):
     def forward(self, image: Tensor, start: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
         model = self.model
         features = model.image_features(image.permute(0, 3, 1, 2))
-        condition = model.conditions(features).flatten(0, 1)
-
-        def denoise(x: Tensor, step: int) -> Tensor:
-            return model.denoiser(x, torch.tensor([step]), condition)
+        condition = model.conditions(features)
 
         def no_noise(_: int) -> Tensor:
             raise AssertionError("a sampler that draws noise cannot be fused")
 
-        sampler = SAMPLERS[self.fused.sampler]
         options = SamplerOptions(self.fused.steps)
-        tokens = sampler(
-            denoise,
-            start.flatten(0, 1),
-            model.schedule,
-            options,
-            no_noise,
-            model.config.denoiser.prediction_type,
-        )
-        latents = model.to_latents(
-            tokens.unflatten(0, start.shape[:2]), model.denoised_grid(features)
-        )
+        clean = model.sample(condition, self.fused.sampler, options, start.flatten(0, 1), no_noise)
+        latents = model.to_latents(clean, model.denoised_grid(features))
         mask, confidence = self.decoder(latents.unsqueeze(1), logit_scale)
         return mask, confidence

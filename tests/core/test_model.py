@@ -4,69 +4,73 @@ import json
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import reference
 import torch
-from lite import tiny_lite
+from lite import tiny_lite, torch_segmenter
 
 from camseg_core.config.model import load_config, save_config
-from camseg_core.diffusion.passes import ORDERS, PassOptions
-from camseg_core.diffusion.samplers import SamplerOptions
+from camseg_core.diffusion.passes import ORDERS
+from camseg_core.diffusion.sampling import Sampling
 from camseg_core.errors import ModelError
 from camseg_core.labels import CITYSCAPES, UNLABELLED
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.picture_codec import draw, nearest_class
 from camseg_core.training.frames import fill_unlabelled
 
+Ids = npt.NDArray[np.uint8]
+
+
+def frames(height: int, width: int, count: int = 2) -> list[Ids]:
+    return list(np.random.default_rng(0).integers(0, 256, (count, height, width, 3), np.uint8))
+
+
+def masks(model: CamSeg, images: list[Ids], sampling: Sampling) -> Ids:
+    segmenter = torch_segmenter(model, *images[0].shape[:2], sampling)
+    return np.stack([result.mask for result in segmenter.segment_batch(images)])
+
 
 @pytest.mark.parametrize(("height", "width"), [(96, 96), (64, 160), (32, 224)])
 def test_the_published_layout_segments_any_multiple_of_its_stride(height: int, width: int) -> None:
-    pixels = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
-    ids = reference.model().segment(pixels, "ddim", SamplerOptions(3))
+    ids = masks(reference.model(), frames(height, width), Sampling("ddim", 3))
     assert ids.shape == (2, height, width)
-    assert ids.dtype == torch.uint8
-    assert set(ids.unique().tolist()) <= {*range(19), UNLABELLED}
+    assert ids.dtype == np.uint8
+    assert set(np.unique(ids)) <= {*range(19), UNLABELLED}
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (128, 32), (384, 480)])
 def test_the_lite_layout_segments_any_multiple_of_32(height: int, width: int) -> None:
     model = tiny_lite()
-    ids = model.segment(torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8))
+    ids = masks(model, frames(height, width), Sampling())
     assert ids.shape == (2, height, width)
-    assert set(ids.unique().tolist()) <= {label.id for label in model.labels}
+    assert set(np.unique(ids)) <= {label.id for label in model.labels}
 
 
-def test_the_same_generator_seed_gives_the_same_mask() -> None:
-    pixels = torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8)
-    masks = [
-        reference.model().segment(
-            pixels, "ancestral", SamplerOptions(4), torch.Generator().manual_seed(seed)
-        )
-        for seed in (5, 5, 6)
+def test_the_same_seed_gives_the_same_mask() -> None:
+    images = frames(96, 96, count=1)
+    found = [
+        masks(reference.model(), images, Sampling("ancestral", 4, seed=seed)) for seed in (5, 5, 6)
     ]
-    assert torch.equal(masks[0], masks[1])
-    assert not torch.equal(masks[0], masks[2])
+    assert np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
 
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("which", ["published", "lite"])
 def test_a_mask_is_revealed_in_several_passes(which: str, order: str) -> None:
     model = reference.model() if which == "published" else tiny_lite()
-    pixels = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    images = frames(64, 96)
 
-    def masks(passes: int, seed: int) -> torch.Tensor:
-        options = SamplerOptions(3, temperature=0.7)
-        return model.segment(
-            pixels, "ddim", options, torch.Generator().manual_seed(seed), PassOptions(passes, order)
-        )
+    def revealed(passes: int, seed: int) -> Ids:
+        return masks(model, images, Sampling("ddim", 3, 0.7, passes=passes, order=order, seed=seed))
 
-    assert torch.equal(
-        masks(1, 0), model.segment(pixels, "ddim", SamplerOptions(3, temperature=0.7))
-    )
-    several = masks(3, 0)
+    assert np.array_equal(revealed(1, 0), masks(model, images, Sampling("ddim", 3, 0.7)))
+    several = revealed(3, 0)
     assert several.shape == (2, 64, 96)
-    assert torch.equal(several, masks(3, 0))
-    assert not torch.equal(several, masks(3, 1))
+    assert np.array_equal(several, revealed(3, 0))
+    assert not np.array_equal(several, revealed(3, 1))
+    assert not np.array_equal(several, revealed(1, 0))
 
 
 def test_learned_positions_are_interpolated_and_exact_at_their_own_size() -> None:
