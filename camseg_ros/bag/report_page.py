@@ -163,11 +163,12 @@ def _cards(report: Mapping[str, Any]) -> list[Card]:
 
 def _run(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
     bag = report["bag"]
-    model = {"model" if key == "name" else key: value for key, value in report["model"].items()}
+    model = {key.replace("_", " "): value for key, value in report["model"].items()}
     return [
         ("recording", ", ".join(bag["paths"])),
         ("images", bag["topic"]),
         ("labels", bag["labels"] or "none"),
+        ("model", model.pop("name")),
         *model.items(),
         *report["versions"].items(),
     ]

@@ -235,6 +235,22 @@ def test_a_browser_shows_the_page_and_asks_for_nothing_else(
     assert page.complaints() == []
 
 
+def test_a_narrow_page_says_that_tables_scroll_and_every_chart_has_a_label(
+    chromium: Browser, folder: Path, tmp_path: Path
+) -> None:
+    page = chromium.open(folder / "report.html")
+    for width, hint in ((1240, "none"), (400, '"scroll sideways for more →"')):
+        page.screenshot(tmp_path / "page.png", width)
+        assert page.run("return document.documentElement.scrollWidth") <= width
+        assert (
+            page.run("return getComputedStyle(document.querySelector('.wide'), '::before').content")
+            == hint
+        )
+    unlabelled = "svg:not([role=img][aria-label]):not([aria-hidden=true])"
+    assert page.run("return document.querySelectorAll('svg').length") == 2
+    assert page.run("return document.querySelectorAll(arguments[0]).length", unlabelled) == 0
+
+
 def test_the_pictures_are_those_of_the_frames(evaluation: Evaluation, folder: Path) -> None:
     uris = [link for link in Page(folder / "report.html").links if link.startswith("data:image")]
     pictures = [

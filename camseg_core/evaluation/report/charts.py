@@ -44,7 +44,7 @@ class Box:
         return round(self.floor - (self.floor - self.top) * share, 1)
 
 
-KEPT = Box(300, 196, left=42, right=4, top=10, bottom=40)
+KEPT = Box(300, 196, left=50, right=4, top=10, bottom=40)
 FRAME_SCORES = Box(1120, 200, left=44, right=10, top=10, bottom=30)
 RELIABILITY = Box(540, 352, left=56, right=24, top=20, bottom=102)
 LATENCY = Box(1120, 250, left=52, right=92, top=14, bottom=30)
