@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from camseg_core.cli.options import add_model_option, add_sampler_options, at_least
+from camseg_core.cli.options import add_model_option, add_sampling_options, at_least
 from camseg_core.runtime.graphs import AUTO, PRECISIONS
 from camseg_core.runtime.segmenter import Segmenter
 
@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--provider", choices=["tensorrt"], default="tensorrt", help="(default: %(default)s)"
     )
-    add_sampler_options(parser)
+    add_sampling_options(parser, ("sampler", "steps"))
     parser.set_defaults(run=_build)
 
 

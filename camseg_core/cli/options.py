@@ -5,12 +5,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from camseg_core.data.sets.registry import AUTO as BY_LAYOUT
 from camseg_core.data.sets.registry import NONE, SETS, LabelledSet, OwnLabels, open_set
-from camseg_core.diffusion.passes import ORDERS
-from camseg_core.diffusion.samplers import SAMPLERS
+from camseg_core.diffusion.sampling import OPTIONS
 from camseg_core.errors import ConfigError
 from camseg_core.runtime.graphs import AUTO, PRECISIONS
 from camseg_core.runtime.providers import PROVIDERS, provider_list
@@ -19,36 +18,37 @@ from camseg_core.weights import DEFAULT_MODEL, bundled_models
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """An argparse type: a whole number from `least` up."""
+    """An argparse type: a whole number >= `least`."""
 
     def whole(text: str) -> int:
         if not text.removeprefix("-").isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} up")
+            raise argparse.ArgumentTypeError(f"must be a whole number >= {least}, got {text!r}")
         return int(text)
 
     return whole
 
 
-def share(text: str) -> float:
-    """An argparse type: a number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return value
+def number(least: float, most: float | None = None) -> Callable[[str], float]:
+    """An argparse type: a finite number >= `least`, and <= `most` if given."""
+    wanted = f">= {least:g}" if most is None else f"from {least:g} to {most:g}"
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and least <= value <= (math.inf if most is None else most)):
+            raise argparse.ArgumentTypeError(f"must be a number {wanted}, got {text!r}")
+        return value
+
+    return parse
 
 
-def not_negative(text: str) -> float:
-    """An argparse type: a number from 0 up."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not (value >= 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
-    return value
+share = number(0, 1)
+"""An argparse type: a number from 0 to 1."""
+
+not_negative = number(0)
+"""An argparse type: a number >= 0."""
 
 
 def providers(text: str) -> tuple[str, ...]:
@@ -143,43 +143,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="CPU threads; 0 = all cores (default: %(default)s)",
     )
-    add_sampler_options(model)
-    model.add_argument(
-        "--seed",
-        type=at_least(0),
-        default=0,
-        help="of the noise; same seed, same mask (default: %(default)s)",
-    )
-    model.add_argument(
-        "--temperature",
-        type=not_negative,
-        metavar="T",
-        help="scales the noise (default: the model's own)",
-    )
-    model.add_argument(
-        "--eta",
-        type=share,
-        default=0.0,
-        help="DDIM's share of noise on the way, 0 to 1 (default: %(default)s)",
-    )
-    model.add_argument(
-        "--samples",
-        type=at_least(1),
-        default=1,
-        help="masks drawn of a frame, whose probabilities are averaged (default: %(default)s)",
-    )
-    model.add_argument(
-        "--passes",
-        type=at_least(1),
-        default=1,
-        help="in which the mask is revealed (default: %(default)s)",
-    )
-    model.add_argument(
-        "--order",
-        choices=list(ORDERS),
-        default=ORDERS[0],
-        help="in which passes reveal it (default: %(default)s)",
-    )
+    add_sampling_options(model)
     model.add_argument(
         "--engine-cache",
         type=Path,
@@ -188,17 +152,23 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_sampler_options(parser: argparse._ActionsContainer) -> None:
-    """Add `--sampler` and `--steps`."""
-    parser.add_argument(
-        "--sampler", choices=list(SAMPLERS), default="one_step", help="(default: %(default)s)"
-    )
-    parser.add_argument(
-        "--steps",
-        type=at_least(1),
-        default=1,
-        help="denoising steps, for samplers other than one_step (default: %(default)s)",
-    )
+def add_sampling_options(
+    parser: argparse._ActionsContainer, names: Sequence[str] | None = None
+) -> None:
+    """Add an option for each of the sampling options, or for those of these names alone."""
+    for option in OPTIONS:
+        if names is not None and option.name not in names:
+            continue
+        settings: dict[str, Any] = {"default": option.default}
+        if option.choices:
+            settings["choices"] = list(option.choices)
+        elif option.kind is int:
+            settings["type"] = at_least(int(option.minimum or 0))
+        else:
+            settings |= {"type": number(option.minimum or 0, option.maximum), "metavar": "X"}
+        default = "the model's own" if option.default is None else "%(default)s"
+        help_text = f"{option.help[0].lower()}{option.help[1:].rstrip('.')} (default: {default})"
+        parser.add_argument(f"--{option.name}", help=help_text, **settings)
 
 
 def add_model_option(parser: argparse._ActionsContainer) -> None:
@@ -222,15 +192,8 @@ def segmenter_of(options: argparse.Namespace) -> Segmenter:
         provider=options.provider,
         precision=options.precision,
         threads=options.threads,
-        sampler=options.sampler,
-        steps=options.steps,
-        seed=options.seed,
-        temperature=options.temperature,
-        eta=options.eta,
-        samples=options.samples,
-        passes=options.passes,
-        order=options.order,
         engine_cache=options.engine_cache,
+        **{option.name: getattr(options, option.name) for option in OPTIONS},
     )
 
 

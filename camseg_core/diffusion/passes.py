@@ -30,7 +30,7 @@ class PassOptions:
 
     def __post_init__(self) -> None:
         if self.passes < 1:
-            raise ConfigError(f"passes is {self.passes}; it is 1 or more")
+            raise ConfigError(f"passes must be >= 1, got {self.passes}")
         if self.order not in ORDERS:
             raise ConfigError(f"unknown order {self.order!r}; choose one of {', '.join(ORDERS)}")
 

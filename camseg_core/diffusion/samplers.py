@@ -36,9 +36,9 @@ class SamplerOptions:
 
     def __post_init__(self) -> None:
         if not (self.temperature >= 0 and math.isfinite(self.temperature)):
-            raise ConfigError(f"temperature is {self.temperature}; it is 0 or more")
+            raise ConfigError(f"temperature must be >= 0, got {self.temperature}")
         if not 0 <= self.eta <= 1:
-            raise ConfigError(f"eta is {self.eta}; it is from 0 to 1")
+            raise ConfigError(f"eta must be >= 0 and <= 1, got {self.eta}")
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,25 @@
-"""How the mask of a frame is drawn: the sampler and all that goes with it."""
+"""How masks are drawn: the one declaration of the sampling options, and fused graphs.
 
-from dataclasses import dataclass
+The command line's options, the node's parameters and their JSON schema derive from `OPTIONS`.
+"""
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from camseg_core.config.model import CamSegConfig
-from camseg_core.diffusion.passes import PassOptions
-from camseg_core.diffusion.samplers import FUSABLE, SamplerOptions, sampler_named
+from camseg_core.diffusion.passes import ORDERS, PassOptions
+from camseg_core.diffusion.samplers import FUSABLE, SAMPLERS, SamplerOptions
 from camseg_core.diffusion.schedule import Schedule
 from camseg_core.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Fused:
-    """A graph of the whole network, with a sampler and its number of steps laid down.
+    """A graph of the whole network with a sampler and its number of steps built in.
 
     Raises:
-        ConfigError: the sampler draws noise on the way, or the number of steps does not suit it; the message lists the choices.
+        ConfigError: the sampler cannot be fused, or does not take this number of steps.
     """
 
     sampler: str
@@ -23,13 +28,14 @@ class Fused:
     def __post_init__(self) -> None:
         if self.sampler not in FUSABLE:
             raise ConfigError(
-                f"sampler {self.sampler!r} cannot be fused into one graph; choose one of {', '.join(FUSABLE)}"
+                f"sampler {self.sampler!r} cannot be fused into one graph; "
+                f"choose one of {', '.join(FUSABLE)}"
             )
         if self.steps < 1:
-            raise ConfigError(f"steps is {self.steps}; a fused graph has at least 1")
+            raise ConfigError(f"steps of a fused graph must be >= 1, got {self.steps}")
         if self.sampler == "one_step" and self.steps != 1:
             raise ConfigError(
-                f"one_step has one step, not {self.steps}; choose ddim or dpm_solver for more"
+                f"steps of one_step must be 1, got {self.steps}; choose ddim or dpm_solver for more"
             )
 
     @property
@@ -39,85 +45,146 @@ class Fused:
 
     @staticmethod
     def parse(text: str) -> "Fused":
-        """A fused graph from `SAMPLER:STEPS`, or `one_step` alone.
+        """Parse `SAMPLER:STEPS`, or `one_step` alone.
 
         Raises:
-            ConfigError: it is not of that form, or names no graph that can be.
+            ConfigError: the text has another form, or no such graph can be made.
         """
         sampler, _, steps = text.partition(":")
         if not (steps or "1").isdecimal():
-            raise ConfigError(f"fused graph {text!r} is not SAMPLER:STEPS, as in ddim:4")
+            raise ConfigError(f"a fused graph must be SAMPLER:STEPS, as in ddim:4, got {text!r}")
         return Fused(sampler, int(steps or 1))
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """What a `Segmenter` draws masks with, and may be told anew while it is loaded.
+class Option:
+    """One sampling option, as users meet it. All of them may change while a model is loaded.
 
     Attributes:
-        sampler: one_step, ddim, dpm_solver or ancestral.
-        steps: how often the latter three call the denoiser, from 1 to what the model's schedule has.
-        temperature: scales the noise, see `SamplerOptions`; None is the model's own.
-        eta: DDIM's share of noise on the way, 0 to 1.
-        samples: how many masks are drawn of a frame, each from other noise; their class probabilities are averaged.
-        passes: of the transformer, each revealing a part of the mask and told what is known of it.
-        order: which part is revealed first, random or confident, see `PassOptions`.
-        seed: of the noise, 0 or more.
-        streams: frames belong to streams, which need the latents that a graph of the whole network keeps inside.
+        name: the field of `Sampling`.
+        kind: `str`, `int` or `float`.
+        default: None means the model's own value.
+        help: one line.
+        choices: the allowed strings.
+        minimum, maximum: the allowed range; None is unbounded.
+        node_maximum: the largest value the node accepts, so that one frame cannot stall a camera.
+    """
+
+    name: str
+    kind: type[str] | type[int] | type[float]
+    default: str | float | None
+    help: str
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    node_maximum: float | None = None
+
+    def check(self, value: Any) -> None:
+        """Check a value against the choices and the range.
+
+        Raises:
+            ConfigError: the value is not allowed; names the option and what it takes.
+        """
+        if self.choices and value not in self.choices:
+            choices = ", ".join(self.choices)
+            raise ConfigError(f"unknown {self.name} {value!r}; choose one of {choices}")
+        if self.minimum is None or (value is None and self.default is None):
+            return
+        most = math.inf if self.maximum is None else self.maximum
+        if not (self.minimum <= value <= most and math.isfinite(value)):
+            wanted = f">= {self.minimum:g}" + ("" if self.maximum is None else f" and <= {most:g}")
+            raise ConfigError(f"{self.name} must be {wanted}, got {value}")
+
+
+def _option(default: str | float | None, help: str, **described: Any) -> Any:
+    kind = float if default is None else type(default)
+    metadata = {"kind": kind, "default": default, "help": help, **described}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a `Segmenter` draws masks; may change while the model is loaded.
+
+    `streams`, which users do not set, keeps the latents out of a fused graph, for a `Stream`.
 
     Raises:
         ConfigError: a value suits no model; the message lists the choices.
     """
 
-    sampler: str = "one_step"
-    steps: int = 1
-    temperature: float | None = None
-    eta: float = 0.0
-    samples: int = 1
-    passes: int = 1
-    order: str = "random"
-    seed: int = 0
+    sampler: str = _option(
+        "one_step",
+        "How the mask is denoised: one_step is the fastest, the others refine it over several steps.",
+        choices=tuple(SAMPLERS),
+    )
+    steps: int = _option(
+        1, "Denoising steps; more take longer. one_step has one.", minimum=1, node_maximum=1000
+    )
+    temperature: float | None = _option(
+        None,
+        "Scales the noise; below 1, samples stay closer to the likeliest mask.",
+        minimum=0,
+        node_maximum=10,
+    )
+    eta: float = _option(0.0, "Share of noise that ddim adds at each step.", minimum=0, maximum=1)
+    samples: int = _option(
+        1,
+        "Masks drawn per frame, whose class probabilities are averaged; more take longer.",
+        minimum=1,
+        node_maximum=64,
+    )
+    passes: int = _option(
+        1,
+        "Transformer passes in which a mask is revealed; more take longer.",
+        minimum=1,
+        node_maximum=64,
+    )
+    order: str = _option(
+        ORDERS[0],
+        "Which part of the mask is revealed first, with more than one pass.",
+        choices=ORDERS,
+    )
+    seed: int = _option(
+        0,
+        "Seed of the noise: the same seed and image give the same mask.",
+        minimum=0,
+        node_maximum=2**32 - 1,
+    )
     streams: bool = False
 
     def __post_init__(self) -> None:
-        sampler_named(self.sampler)
-        SamplerOptions(self.steps, 1.0 if self.temperature is None else self.temperature, self.eta)
-        PassOptions(self.passes, self.order)
-        if self.samples < 1:
-            raise ConfigError(f"samples is {self.samples}; it is 1 or more")
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}; it is 0 or more")
+        for option in OPTIONS:
+            if option.name != "steps":  # its range is the model's schedule, see `check`
+                option.check(getattr(self, option.name))
 
     def check(self, config: CamSegConfig) -> None:
-        """Refuse what does not suit this model, whichever graphs it has.
+        """Check that this model can draw masks so, whichever graphs it has.
 
         Raises:
-            ConfigError: the model's schedule does not have so many steps.
+            ConfigError: the model's schedule does not have this many steps.
         """
         Schedule.cosine(config.num_train_timesteps).respaced(self.steps)
 
     def options(self, config: CamSegConfig) -> SamplerOptions:
-        """What the sampler takes, for this model."""
-        return SamplerOptions(
-            self.steps,
-            config.temperature if self.temperature is None else self.temperature,
-            self.eta,
-        )
+        """The sampler's options, for this model."""
+        temperature = config.temperature if self.temperature is None else self.temperature
+        return SamplerOptions(self.steps, temperature, self.eta)
 
     @property
     def in_passes(self) -> PassOptions:
-        """What revealing a mask in passes takes."""
+        """The options of revealing a mask in passes."""
         return PassOptions(self.passes, self.order)
 
     @property
     def fused(self) -> Fused | None:
-        """The graph of the whole network that would give what the parts give, if there can be one."""
-        if (
-            self.streams
-            or self.samples > 1
-            or self.passes > 1
-            or self.eta > 0
-            or self.sampler not in FUSABLE
-        ):
+        """The fused graph that gives the same masks as the parts; None if there cannot be one."""
+        one_draw = self.samples == 1 and self.passes == 1 and self.eta == 0
+        if self.streams or not one_draw or self.sampler not in FUSABLE:
             return None
         return Fused(self.sampler, 1 if self.sampler == "one_step" else self.steps)
+
+
+OPTIONS: tuple[Option, ...] = tuple(
+    Option(each.name, **each.metadata) for each in fields(Sampling) if each.metadata
+)
+"""The options of `Sampling`, in the order of its fields."""

@@ -43,7 +43,7 @@ class Schedule:
         """
         total = len(self.timesteps)
         if not 1 <= steps <= total:
-            raise ConfigError(f"steps is {steps}; it must be between 1 and {total}")
+            raise ConfigError(f"steps must be between 1 and {total}, got {steps}")
         kept = (
             np.array([total - 1])
             if steps == 1

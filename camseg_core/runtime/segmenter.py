@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,51 +73,38 @@ class Segmenter:
         provider: str | Sequence[str] = "cpu",
         precision: str = AUTO,
         threads: int = 0,
-        sampler: str = "one_step",
-        steps: int = 1,
-        seed: int = 0,
-        temperature: float | None = None,
-        eta: float = 0.0,
-        samples: int = 1,
-        passes: int = 1,
-        order: str = "random",
         engine_cache: str | Path | None = None,
-        streams: bool = False,
+        **sampling: Any,
     ) -> "Segmenter":
         """Load a bundled model by name or a checkpoint folder by path.
 
-        A graph of the whole network is used if the folder has one for this precision, sampler and number of steps, else its parts, as
-        always with `streams`. How masks are drawn (sampler to order, see `Sampling`) can be changed later, by `with_sampling`.
+        Runs the fused graph for this precision, sampler and number of steps if the folder has it,
+        else the model's parts, as always with `streams=True`.
 
         Args:
             model: the name or the folder.
-            provider: cpu, cuda or tensorrt, or several in the order to try them, as in `"tensorrt,cuda,cpu"` or a sequence.
-            precision: fp32, fp16, int8, or auto, the best of those that the folder has for the provider.
-            threads: of the CPU; 0 means all cores.
-            sampler: one_step, ddim, dpm_solver or ancestral.
-            steps: how often the latter three call the denoiser, 1 to 1000.
-            seed: of the noise.
-            temperature: scales the noise, see `SamplerOptions`; without it, the model's own is used.
-            eta: DDIM's share of noise on the way, 0 to 1.
-            samples: how many masks are drawn of a frame, each from other noise; their class probabilities are averaged.
-            passes: of the transformer, each revealing a part of the mask and told what is known of it.
-            order: which part is revealed first, random or confident, see `PassOptions`.
-            engine_cache: folder in which TensorRT keeps its engines; without it they are built at every start.
-            streams: frames will belong to streams, see `segment_batch`.
+            provider: cpu, cuda or tensorrt, or several in the order to try them, as in
+                `"tensorrt,cuda,cpu"` or a sequence.
+            precision: fp32, fp16, int8, or auto, the best of the folder's for the provider.
+            threads: CPU threads; 0 means all cores.
+            engine_cache: folder for the engines TensorRT builds; without it they are built at
+                every start.
+            **sampling: the fields of `Sampling`: sampler, steps, temperature, eta, samples, passes,
+                order, seed, streams. `with_sampling` changes them later.
 
         Raises:
-            ModelError: the folder is missing, incomplete or damaged, or lacks the graphs of this precision.
-            ConfigError: an option is not among its choices, or no provider of the list can be used; the message lists them.
+            ModelError: the folder is missing, incomplete or damaged, or lacks the graphs.
+            ConfigError: an option is not among its choices, or no provider can be used.
         """
-        sampling = Sampling(sampler, steps, temperature, eta, samples, passes, order, seed, streams)
+        drawn = Sampling(**sampling)
         folder = checkpoint_folder(model)
         config, labels = load_config(folder / "config.json"), read_labels(folder / "labels.json")
-        sampling.check(config)  # before anything is loaded for it
+        drawn.check(config)  # before anything is loaded for it
         cache = None if engine_cache is None else Path(engine_cache)
         engine = OnnxEngine(
-            folder, provider, threads, precision=precision, fused=sampling.fused, engine_cache=cache
+            folder, provider, threads, precision=precision, fused=drawn.fused, engine_cache=cache
         )
-        return cls(config, labels, engine, sampling)
+        return cls(config, labels, engine, drawn)
 
     def check_sampling(self, sampling: Sampling) -> None:
         """Refuse what `with_sampling` would, without loading anything; while frames are segmented in another thread, too.

@@ -73,8 +73,8 @@ def test_an_option_that_is_new_can_be_changed_without_being_named_here(
             "sampler=euler",
             "--against sampler=euler: invalid choice: 'euler' .*one_step.*ddim.*ancestral",
         ),
-        ("steps=0", "--against steps=0: '0' is not a whole number from 1 up"),
-        ("threads=", "--against threads=: '' is not a whole number from 0 up"),
+        ("steps=0", "--against steps=0: must be a whole number >= 1, got '0'"),
+        ("threads=", "--against threads=: must be a whole number >= 0, got ''"),
     ],
 )
 def test_a_change_that_does_not_fit_says_what_does(change: str, message: str) -> None:

@@ -280,9 +280,9 @@ def test_one_step_is_one_step_whatever_the_steps_and_takes_its_noise_as_it_is(
             "ancestral:4",
             "sampler 'ancestral' cannot be fused into one graph; choose one of one_step, ddim, dpm_solver",
         ),
-        ("ddim:four", "fused graph 'ddim:four' is not SAMPLER:STEPS, as in ddim:4"),
-        ("ddim:0", "steps is 0; a fused graph has at least 1"),
-        ("one_step:3", "one_step has one step, not 3"),
+        ("ddim:four", "a fused graph must be SAMPLER:STEPS, as in ddim:4, got 'ddim:four'"),
+        ("ddim:0", "steps of a fused graph must be >= 1, got 0"),
+        ("one_step:3", "steps of one_step must be 1, got 3"),
     ],
 )
 def test_a_graph_that_cannot_be_fused_is_told(text: str, message: str) -> None:
@@ -488,8 +488,8 @@ def test_without_page_locked_memory_frames_go_without() -> None:
         ),
         (["segment", ".", "--precision", "int4"], "invalid choice: 'int4'"),
         (["segment", ".", "--precision", "fp16"], "camseg export --model"),
-        (["segment", ".", "--temperature", "-1"], "'-1' is not a number from 0 up"),
-        (["segment", ".", "--eta", "2"], "'2' is not a number from 0 to 1"),
+        (["segment", ".", "--temperature", "-1"], "must be a number >= 0, got '-1'"),
+        (["segment", ".", "--eta", "2"], "must be a number from 0 to 1, got '2'"),
         (
             ["build-engine", "--size", "480x360", "--engine-cache", "CACHE"],
             "needs ONNX Runtime's TensorrtExecutionProvider",

@@ -27,7 +27,7 @@ def test_shares_follow_the_cosine() -> None:
 
 
 def test_impossible_options_are_refused() -> None:
-    with pytest.raises(ConfigError, match="passes is 0; it is 1 or more"):
+    with pytest.raises(ConfigError, match="passes must be >= 1, got 0"):
         PassOptions(0)
     with pytest.raises(ConfigError, match="unknown order 'best'; choose one of random, confident"):
         PassOptions(2, "best")

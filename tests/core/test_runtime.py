@@ -110,8 +110,8 @@ def test_the_logit_scale_changes_the_confidence_alone(segmenter: Segmenter) -> N
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"samples": 0}, "samples is 0; it is 1 or more"),
-        ({"passes": 0}, "passes is 0"),
+        ({"samples": 0}, "samples must be >= 1, got 0"),
+        ({"passes": 0}, "passes must be >= 1, got 0"),
         ({"order": "best"}, "choose one of random, confident"),
     ],
 )
@@ -152,13 +152,13 @@ def test_what_is_not_an_rgb_frame_is_refused(segmenter: Segmenter, array) -> Non
     ("options", "message"),
     [
         ({"sampler": "euler"}, "unknown sampler 'euler'; choose one of one_step"),
-        ({"steps": 0}, "steps is 0; it must be between 1 and 1000"),
+        ({"steps": 0}, "steps must be between 1 and 1000, got 0"),
         ({"provider": "npu"}, "unknown provider 'npu'; choose one of cpu, cuda, tensorrt"),
         ({"provider": "cuda,npu"}, "unknown provider 'npu'; choose one of cpu, cuda, tensorrt"),
         ({"provider": ""}, "unknown provider ''; choose one of cpu, cuda, tensorrt"),
         ({"provider": []}, "no provider is given; choose one of cpu, cuda, tensorrt"),
         ({"precision": "int4"}, "unknown precision 'int4'; choose one of auto, fp32, fp16, int8"),
-        ({"eta": 1.5}, "eta is 1.5; it is from 0 to 1"),
+        ({"eta": 1.5}, "eta must be >= 0 and <= 1, got 1.5"),
         (
             {"provider": "cuda"},
             "needs ONNX Runtime's CUDAExecutionProvider, but the installed one has only .*onnxruntime-gpu",
@@ -244,9 +244,9 @@ def test_the_command_segments_a_video_up_to_a_number_of_frames(
     [
         (["segment", "nowhere"], "nowhere does not exist"),
         (["segment", ".", "--model", "nothing"], "no model 'nothing'"),
-        (["segment", ".", "--steps", "0"], "'0' is not a whole number from 1 up"),
+        (["segment", ".", "--steps", "0"], "must be a whole number >= 1, got '0'"),
         (["segment", ".", "--sampler", "euler"], "invalid choice: 'euler'"),
-        (["segment", ".", "--opacity", "2"], "'2' is not a number from 0 to 1"),
+        (["segment", ".", "--opacity", "2"], "must be a number from 0 to 1, got '2'"),
         (["dance"], "invalid choice: 'dance'"),
     ],
 )

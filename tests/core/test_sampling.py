@@ -1,7 +1,8 @@
 """Sampling changed while a model is loaded: as if it had been loaded so, on the same engine wherever that runs the same graphs."""
 
+import argparse
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 from fused_graph import without_graphs, write_fused
 from red_engine import RedEngine, red_segmenter
 
+from camseg_core.cli.options import add_sampling_options
 from camseg_core.config.named_models import CAMSEG_LITE
 from camseg_core.data.synthetic.drive import SyntheticDrive
-from camseg_core.diffusion.sampling import Fused
+from camseg_core.diffusion.sampling import OPTIONS, Fused, Option
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.runtime import Sampling, Segmenter
 from camseg_core.weights import checkpoint_folder
@@ -104,14 +106,14 @@ def test_what_else_was_changed_stays(segmenter: Segmenter) -> None:
     ("options", "said"),
     [
         ({"sampler": "euler"}, "unknown sampler 'euler'; choose one of one_step"),
-        ({"steps": 0}, "steps is 0; it must be between 1 and 1000"),
-        ({"sampler": "ddim", "steps": 1001}, "steps is 1001; it must be between 1 and 1000"),
-        ({"temperature": -1.0}, r"temperature is -1\.0; it is 0 or more"),
-        ({"eta": 1.5}, r"eta is 1\.5; it is from 0 to 1"),
-        ({"samples": 0}, "samples is 0; it is 1 or more"),
-        ({"passes": 0}, "passes is 0; it is 1 or more"),
+        ({"steps": 0}, "steps must be between 1 and 1000, got 0"),
+        ({"sampler": "ddim", "steps": 1001}, "steps must be between 1 and 1000, got 1001"),
+        ({"temperature": -1.0}, r"temperature must be >= 0, got -1\.0"),
+        ({"eta": 1.5}, r"eta must be >= 0 and <= 1, got 1\.5"),
+        ({"samples": 0}, "samples must be >= 1, got 0"),
+        ({"passes": 0}, "passes must be >= 1, got 0"),
         ({"order": "best"}, "unknown order 'best'; choose one of random, confident"),
-        ({"seed": -1}, "seed is -1; it is 0 or more"),
+        ({"seed": -1}, "seed must be >= 0, got -1"),
     ],
 )
 def test_what_does_not_suit_is_refused_as_at_loading_and_without_loading(
@@ -160,3 +162,30 @@ def test_passes_need_a_graph_that_takes_a_part_of_the_mask() -> None:
                 match="passes is 2, but camseg-lite has no graph that can be told a part of the mask",
             ):
                 refused(Sampling(passes=2))
+
+
+def test_every_field_but_streams_is_an_option_with_its_default() -> None:
+    assert [option.name for option in OPTIONS] == [
+        each.name for each in fields(Sampling) if each.name != "streams"
+    ]
+    for option in OPTIONS:
+        assert getattr(Sampling(), option.name) == option.default
+        option.check(option.default)
+        assert option.choices or option.minimum is not None
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_the_command_line_has_each_option_with_its_help_and_default(option: Option) -> None:
+    parser = argparse.ArgumentParser()
+    add_sampling_options(parser)
+    (action,) = (each for each in parser._actions if each.dest == option.name)
+    assert action.default == option.default
+    assert option.help[1:].rstrip(".") in str(action.help)
+    smallest = option.choices[-1] if option.choices else str(option.minimum)
+    given = parser.parse_args([f"--{option.name}", smallest])
+    assert getattr(given, option.name) == option.kind(smallest)
+
+
+def test_an_unknown_option_is_refused_by_name() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'sampling_steps'"):
+        Segmenter.from_pretrained(sampling_steps=4)
