@@ -11,7 +11,7 @@ import torch
 from camseg_core.data.sets.registry import open_set
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import scores
-from camseg_core.labels import Label
+from camseg_core.labels import match_by_name
 from camseg_core.model.camseg import CamSeg, stored_type
 from camseg_core.training.distributed import processes
 from camseg_core.training.finish import finish, how_it_was_made
@@ -101,11 +101,8 @@ def run_distillation(
             )
         recipe.training.check(model.config)
         check_batch(recipe.training, among)
-        train, val, labels = load_frames(recipe.data, data)
-        if labels != model.labels:
-            raise ConfigError(
-                f"{start} has the classes {_names(model.labels)}, but {recipe.data} has {_names(labels)}"
-            )
+        _check_classes(model, start, recipe.data, data)
+        train, val, _ = load_frames(recipe.data, data, model.labels)
         remember(recipe, run, among)
         card = start / "MODEL_CARD.md"
         history = {
@@ -191,5 +188,20 @@ def run_light_decoder(
             )
 
 
-def _names(labels: tuple[Label, ...]) -> str:
-    return ", ".join(label.name for label in labels)
+def _check_classes(model: CamSeg, start: Path, kind: str, data: Path) -> None:
+    """Check that the model and the data set have the same classes, in any order.
+
+    Raises:
+        ConfigError: one of them lacks a class of the other; the message names it.
+    """
+    labels = open_set(kind, data, "train").labels
+    for name, wanted, available in (
+        (str(data), model.labels, labels),
+        (str(start), labels, model.labels),
+    ):
+        try:
+            match_by_name(wanted, available)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{start} and {data} must have the same classes, but {name} has {error}"
+            ) from error
