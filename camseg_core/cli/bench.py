@@ -32,7 +32,8 @@ from camseg_core.evaluation.benchmark import (
     benchmark,
     benchmark_content,
 )
-from camseg_core.evaluation.roofline import CAVEAT, estimates, repeats_of, roofline_table
+from camseg_core.evaluation.roofline import CAVEAT, estimates, roofline_table
+from camseg_core.model.work import repeats_of
 
 SYNTHETIC_FRAMES = 20
 """So many different frames of the synthetic drive are painted, and shown again and again: painting takes longer than segmenting."""

@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from camseg_core.errors import DataError
 from camseg_core.evaluation.machine import describe_machine
-from camseg_core.evaluation.roofline import CAVEAT, FrameWork, Work, estimates
+from camseg_core.evaluation.roofline import CAVEAT, estimates
 from camseg_core.evaluation.timing import Footprint, Latency, footprint, time_in_turns
+from camseg_core.model.work import FrameWork, Work
 from camseg_core.runtime.framing import Framing
 from camseg_core.runtime.segmenter import Segmenter
 

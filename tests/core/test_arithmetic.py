@@ -11,10 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from camseg_core.config.named_models import CAM_SEG_BASE_768
 from camseg_core.diffusion.passes import PassOptions
-from camseg_core.evaluation.roofline import Work, repeats_of
 from camseg_core.labels import CITYSCAPES
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.flops import frame_work, vehicle_parameters, work_by_stage
+from camseg_core.model.work import Work, repeats_of
 
 TERA = 1e12
 
