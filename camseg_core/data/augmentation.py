@@ -1,32 +1,51 @@
-"""Views of a whole frame in which a random subset of changes is made: the kind of augmentation of arXiv 2503.15617."""
+"""Random views of labelled frames for training: a part of the frame, moved and turned, with changes to the picture alone.
+
+`random_crops` and `varied_views` are the two recipes; `Augmentation` is the engine behind both.
+"""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
 
 import cv2
-import kornia.augmentation as K
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
+from camseg_core.data import disturbances
+from camseg_core.data.disturbances import Apply, Pixels, to_pixels
 from camseg_core.errors import ConfigError
+from camseg_core.labels import UNLABELLED
 
-Picture = npt.NDArray[np.uint8]
 Range = tuple[float, float]
+
+Change = Callable[[Pixels, np.random.Generator], Pixels]
+"""Changes an RGB picture `(H, W, 3)` at random, or returns it as it is."""
+
+Part = Callable[[tuple[int, int], np.random.Generator], tuple[float, float]]
+"""Draws which part of a frame `(height, width)` is seen, as shares of its height and width."""
 
 
 @dataclass(frozen=True)
 class Variation:
-    """What may be changed, and how much; the defaults are the published ones. Each change is made with probability `share`.
+    """Options of `varied_views`; the defaults are the published ones (arXiv 2503.15617).
 
-    Image and label together: mirrored left to right (`flip`) and top to bottom (`upside_down`); `crop`, the share of each side that a part
-    takes, which is scaled to the whole; `rotation` and `shear`, the largest in degrees; `shift`, the largest share of a side; `cutout`, the
-    side in pixels of a square that becomes black and unlabelled. The image alone: `noise`, the deviation of normal noise in levels of
-    0..255; `salt_and_pepper`, the share of pixels that become white or black; `blur`, the width in pixels of a Gaussian kernel, and
-    `motion_blur` of a straight one (odd numbers are taken); `jitter`, the largest relative change of brightness, contrast and saturation.
-    Ranges are drawn from evenly; zeros, or for `crop` ones, leave a change out. The published text has no widths for `blur`: they are ours.
+    Each change is made with probability `share`, its amount drawn evenly from a range. Zeros, or
+    ones for `crop`, switch a change off. Image and label change together:
+
+    - `flip`: mirror left to right; `upside_down`: mirror top to bottom.
+    - `crop`: share of each side that a part takes, which is scaled to the view.
+    - `rotation`, `shear`: largest angle to either side in degrees.
+    - `shift`: largest share of a side.
+    - `cutout`: side in pixels of a square that becomes black and unlabelled.
+
+    The image alone changes:
+
+    - `noise`: standard deviation of Gaussian noise in levels of 0..255.
+    - `salt_and_pepper`: share of pixels that become white or black.
+    - `blur`: kernel width in pixels, from which OpenCV's rule gives the Gaussian's deviation. Ours:
+      the paper publishes no widths.
+    - `motion_blur`: length in pixels. Both widths are rounded down to an odd number.
+    - `jitter`: largest relative change of brightness, contrast and saturation, each on its own.
     """
 
     share: float = 0.5
@@ -48,258 +67,235 @@ class Variation:
             value = getattr(self, entry.name)
             if isinstance(value, tuple) and not 0 <= value[0] <= value[1]:
                 raise ConfigError(
-                    f"{entry.name} is {list(value)}; it is two rising numbers from 0 up"
+                    f"{entry.name} must be two numbers >= 0 in rising order, got {list(value)}"
                 )
-        if not (
-            0 <= self.share <= 1
-            and self.crop[0] > 0
-            and self.crop[1] <= 1
-            and self.salt_and_pepper[1] <= 1
+        for name, low, high, closed in (
+            ("share", 0, 1, True),
+            ("rotation", 0, 180, True),
+            ("shear", 0, 80, False),
+            ("shift", 0, 1, True),
+            ("jitter", 0, 1, False),
         ):
+            value = getattr(self, name)
+            if not (low <= value < high or (closed and value == high)):
+                raise ConfigError(
+                    f"{name} must be {'from' if closed else 'at least'} {low} "
+                    f"{'to' if closed else 'and below'} {high}, got {value:g}"
+                )
+        if self.crop[0] <= 0 or self.crop[1] > 1:
+            raise ConfigError(f"crop must be above 0 and at most 1, got {list(self.crop)}")
+        if self.salt_and_pepper[1] > 1:
             raise ConfigError(
-                "share and salt_and_pepper are shares from 0 to 1, and crop from above 0 to 1"
-            )
-        if not (
-            0 <= self.rotation <= 180
-            and 0 <= self.shear < 80
-            and 0 <= self.shift <= 1
-            and 0 <= self.jitter < 1
-        ):
-            raise ConfigError(
-                "rotation is 0 to 180, shear 0 to below 80, shift 0 to 1 and jitter 0 to below 1"
+                f"salt_and_pepper must be at most 1, got {list(self.salt_and_pepper)}"
             )
 
 
-class Vary:
-    """A view of `size` (height, width) of a whole frame, varied at random; see `Variation`.
+@dataclass(frozen=True)
+class Augmentation:
+    """Random views of `size` (height, width) of labelled frames of any size.
 
-    Draws one number from torch's global generator, from which everything else follows: fork and seed it around the call.
+    `part` draws the part that a view shows. Flips, `rotation`, `shear`, `shift` and `cutout` are
+    those of `Variation`, each with probability `chance`. `changes` are applied to the picture in
+    their order; each draws whether and how much.
     """
 
-    def __init__(self, variation: Variation, size: tuple[int, int], ignore: int) -> None:
-        self._variation, self._size, self._ignore = variation, size, ignore
+    size: tuple[int, int]
+    part: Part
+    chance: float = 0.5
+    flip: bool = False
+    upside_down: bool = False
+    rotation: float = 0.0
+    shear: float = 0.0
+    shift: float = 0.0
+    changes: tuple[Change, ...] = ()
+    cutout: Range = (0, 0)
 
-    def __call__(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """`image` (1, 3, H, W) in 0..1 and `label` (1, H, W) integer to the same at the view's size; label as int64."""
-        random = np.random.default_rng(int(torch.randint(2**62, ())))
-        rgb = np.ascontiguousarray(
-            (image[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        )
-        rgb, ids = self.view(rgb, label[0].to(torch.uint8).numpy(), random)
-        varied = torch.from_numpy(rgb).permute(2, 0, 1).unsqueeze(0).float() / 255
-        return varied, torch.from_numpy(ids).unsqueeze(0).long()
+    def __call__(
+        self, rgb: Pixels, label: Pixels, rng: np.random.Generator
+    ) -> tuple[Pixels, Pixels]:
+        """A view of a frame: RGB `(H, W, 3)` and class indices `(H, W)`, both uint8, to new arrays.
 
-    def view(
-        self, rgb: Picture, label: Picture, random: np.random.Generator
-    ) -> tuple[Picture, Picture]:
-        """`rgb` (H, W, 3) and `label` (H, W) to a view of them."""
-        choose = _Chooser(self._variation, random)
-        rgb, label = self._moved(rgb, label, choose)
-        for change in (_jitter, _blur, _motion_blur, _noise, _salt_and_pepper):
-            rgb = change(rgb, choose)
-        if choose.any(self._variation.cutout):
-            self._cut_out(rgb, label, choose)
+        Indices are taken from the nearest pixel; outside of the frame they are 255.
+        """
+        rgb, label = self._placed(rgb, label, rng)
+        for change in self.changes:
+            rgb = change(rgb, rng)
+        if self.cutout[1] > 0 and rng.random() < self.chance:
+            side = round(rng.uniform(*self.cutout))
+            top, left = (int(rng.integers(0, max(1, length - side + 1))) for length in self.size)
+            rgb[top : top + side, left : left + side] = 0
+            label[top : top + side, left : left + side] = UNLABELLED
         return rgb, label
 
-    def _moved(self, rgb: Picture, label: Picture, choose: "_Chooser") -> tuple[Picture, Picture]:
-        """One resampling for all changes of place, after the frame is scaled as the part needs it: what shrinks is averaged."""
-        variation, (height, width) = self._variation, self._size
-        part = (
-            choose.within(variation.crop) if variation.crop != (1, 1) and choose.chance() else 1.0
-        )
-        scaled = max(height, round(height / part)), max(width, round(width / part))
-        rgb, label = _scaled(rgb, scaled, smooth=True), _scaled(label, scaled, smooth=False)
-        down, right = (
-            int(choose.random.integers(0, there - here + 1))
-            for there, here in zip(scaled, self._size, strict=True)
-        )
-        moves = np.array([[1, 0, -right], [0, 1, -down], [0, 0, 1]], np.float64)
-        straight = True
-        for chosen, flip in ((variation.flip, (-1, 1)), (variation.upside_down, (1, -1))):
-            if chosen and choose.chance():
-                moves, straight = _about_centre(np.diag([*flip, 1]), self._size) @ moves, False
-        angle, across, along = (
-            choose.up_to(largest)
-            for largest in (variation.rotation, variation.shear, variation.shear)
-        )
-        turn, lean, tilt = (math.radians(degrees) for degrees in (angle, across, along))
-        if angle or across or along:
-            sheared = np.array([[1, math.tan(lean), 0], [math.tan(tilt), 1, 0], [0, 0, 1]])
-            turned = np.array(
-                [
-                    [math.cos(turn), -math.sin(turn), 0],
-                    [math.sin(turn), math.cos(turn), 0],
-                    [0, 0, 1],
-                ]
-            )
-            moves, straight = _about_centre(turned @ sheared, self._size) @ moves, False
-        shift = choose.up_to(variation.shift) * width, choose.up_to(variation.shift) * height
-        if any(shift):
-            moves, straight = (
-                np.array([[1, 0, shift[0]], [0, 1, shift[1]], [0, 0, 1]]) @ moves,
-                False,
-            )
-        if straight:
-            window = np.s_[down : down + height, right : right + width]
+    def _placed(
+        self, rgb: Pixels, label: Pixels, rng: np.random.Generator
+    ) -> tuple[Pixels, Pixels]:
+        """Scale the frame until the part has the view's size, then move it in one resampling.
+
+        Scaling comes first because it averages where it shrinks; an affine warp does not.
+        """
+        height, width = self.size
+        share_y, share_x = self.part((label.shape[0], label.shape[1]), rng)
+        scaled = max(height, round(height / share_y)), max(width, round(width / share_x))
+        rgb, label = _scaled(rgb, scaled), _scaled(label, scaled)
+        top = int(rng.integers(0, scaled[0] - height + 1))
+        left = int(rng.integers(0, scaled[1] - width + 1))
+        move = self._draw_move(rng)
+        if move is None:
+            window = np.s_[top : top + height, left : left + width]
             return rgb[window].copy(), label[window].copy()
-        black, unknown = (0.0, 0.0, 0.0), (float(self._ignore),)
-        moved = cv2.warpAffine(
-            rgb, moves[:2], (width, height), flags=cv2.INTER_LINEAR, borderValue=black
-        )
+        matrix = (move @ _translation(-left, -top))[:2]
+        moved = cv2.warpAffine(rgb, matrix, (width, height), flags=cv2.INTER_LINEAR)
         ids = cv2.warpAffine(
-            label, moves[:2], (width, height), flags=cv2.INTER_NEAREST, borderValue=unknown
+            label, matrix, (width, height), flags=cv2.INTER_NEAREST, borderValue=[UNLABELLED]
         )
         return np.asarray(moved, np.uint8), np.asarray(ids, np.uint8)
 
-    def _cut_out(self, rgb: Picture, label: Picture, choose: "_Chooser") -> None:
-        side = round(choose.within(self._variation.cutout))
-        top, left = (
-            int(choose.random.integers(0, max(1, length - side + 1))) for length in self._size
+    def _draw_move(self, rng: np.random.Generator) -> npt.NDArray[np.float64] | None:
+        """The affine map `(3, 3)` of the view's pixels, or None where they stay."""
+        height, width = self.size
+        centre = _translation((width - 1) / 2, (height - 1) / 2)
+        move = np.eye(3)
+        for wanted, flip in ((self.flip, (-1, 1, 1)), (self.upside_down, (1, -1, 1))):
+            if wanted and rng.random() < self.chance:
+                move = centre @ np.diag(flip) @ np.linalg.inv(centre) @ move
+        turn, lean, tilt = (
+            math.radians(_to_either_side(largest, self.chance, rng))
+            for largest in (self.rotation, self.shear, self.shear)
         )
-        hole = np.s_[top : top + side, left : left + side]
-        rgb[hole] = 0
-        label[hole] = self._ignore
+        if turn or lean or tilt:
+            cos, sin = math.cos(turn), math.sin(turn)
+            sheared = np.array([[1, math.tan(lean), 0], [math.tan(tilt), 1, 0], [0, 0, 1]])
+            turned = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+            move = centre @ turned @ sheared @ np.linalg.inv(centre) @ move
+        right = _to_either_side(self.shift, self.chance, rng) * width
+        down = _to_either_side(self.shift, self.chance, rng) * height
+        move = _translation(right, down) @ move
+        return None if np.array_equal(move, np.eye(3)) else move
 
 
-class _Chooser:
-    """The random numbers of one view."""
+def random_crops(size: tuple[int, int], area: Range, color: bool) -> Augmentation:
+    """Random parts of a frame, mirrored at random and, with `color`, changed in colour.
 
-    def __init__(self, variation: Variation, random: np.random.Generator) -> None:
-        self.variation, self.random = variation, random
-
-    def chance(self) -> bool:
-        return bool(self.random.random() < self.variation.share)
-
-    def any(self, amount: Range) -> bool:
-        """Whether a change that may be this large is made."""
-        return amount[1] > 0 and self.chance()
-
-    def within(self, amount: Range) -> float:
-        return float(self.random.uniform(*amount))
-
-    def up_to(self, largest: float) -> float:
-        """An amount to either side, or 0 where the change is not made."""
-        return (
-            float(self.random.uniform(-largest, largest)) if largest > 0 and self.chance() else 0.0
+    A part takes a share of the frame's area from the range `area` and is scaled to `size`.
+    """
+    changes: tuple[Change, ...] = ()
+    if color:
+        changes = (
+            maybe(0.8, _jiggle),
+            maybe(0.05, lambda rgb, rng: disturbances.saturation(rgb, 0, rng)),
+            maybe(0.15, _soften),
+            maybe(0.15, lambda rgb, rng: disturbances.gaussian_noise(rgb, 0.03 * 255, rng)),
         )
+    return Augmentation(size, _by_area(area, aspect=(1.1, 1.6)), flip=True, changes=changes)
 
 
-def _scaled(picture: Picture, size: tuple[int, int], smooth: bool) -> Picture:
-    height, width = size
-    if picture.shape[:2] == size:
-        return picture
-    if not smooth:
-        return np.asarray(
-            cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8
-        )
-    smaller = height <= picture.shape[0] and width <= picture.shape[1]
-    return np.asarray(
-        cv2.resize(
-            picture, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-        ),
-        np.uint8,
+def varied_views(size: tuple[int, int], options: Variation) -> Augmentation:
+    """Views of a whole frame, or most of it, in which a random subset of changes is made."""
+    share, factors = options.share, (1 - options.jitter, 1 + options.jitter)
+
+    def part(frame: tuple[int, int], rng: np.random.Generator) -> tuple[float, float]:
+        if options.crop == (1, 1) or rng.random() >= share:
+            return 1.0, 1.0
+        side = rng.uniform(*options.crop)
+        return side, side
+
+    def blur(rgb: Pixels, width: float, rng: np.random.Generator) -> Pixels:
+        return disturbances.gaussian_blur(rgb, 0.3 * ((_odd(width) - 1) / 2 - 1) + 0.8, rng)
+
+    def motion_blur(rgb: Pixels, width: float, rng: np.random.Generator) -> Pixels:
+        return disturbances.motion_blur(rgb, _odd(width), rng)
+
+    per_cent = (100 * options.salt_and_pepper[0], 100 * options.salt_and_pepper[1])
+    jitter = (disturbances.brightness, disturbances.contrast, disturbances.saturation)
+    ranges: list[tuple[Apply, Range]] = [
+        *((apply, factors) for apply in jitter if options.jitter),
+        (blur, options.blur),
+        (motion_blur, options.motion_blur),
+        (disturbances.gaussian_noise, options.noise),
+        (disturbances.salt_and_pepper, per_cent),
+    ]
+    return Augmentation(
+        *(size, part, share, options.flip, options.upside_down),
+        *(options.rotation, options.shear, options.shift),
+        tuple(maybe(share, at_random(apply, levels)) for apply, levels in ranges if levels[1] > 0),
+        options.cutout,
     )
 
 
-def _about_centre(move: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[np.float64]:
-    height, width = size
-    there = np.array([[1, 0, (width - 1) / 2], [0, 1, (height - 1) / 2], [0, 0, 1]])
-    back = np.array([[1, 0, -(width - 1) / 2], [0, 1, -(height - 1) / 2], [0, 0, 1]])
-    return np.asarray(there @ move @ back, np.float64)
+def maybe(chance: float, change: Change) -> Change:
+    """`change`, made with this probability."""
+    return lambda rgb, rng: change(rgb, rng) if rng.random() < chance else rgb
 
 
-def _clipped(picture: npt.NDArray[Any]) -> Picture:
-    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+def at_random(apply: Apply, levels: Range) -> Change:
+    """A disturbance, see `disturbances`, at a level drawn evenly from a range."""
+    return lambda rgb, rng: apply(rgb, float(rng.uniform(*levels)), rng)
 
 
-def _jitter(rgb: Picture, choose: _Chooser) -> Picture:
-    brightness, contrast, saturation = (1 + choose.up_to(choose.variation.jitter) for _ in range(3))
-    if brightness == contrast == saturation == 1:
-        return rgb
-    lit = rgb.astype(np.float32) * brightness
-    grey = cv2.cvtColor(lit, cv2.COLOR_RGB2GRAY)
-    lit = grey.mean() + contrast * (lit - grey.mean())
-    grey = cv2.cvtColor(np.asarray(lit, np.float32), cv2.COLOR_RGB2GRAY)[..., None]
-    return _clipped(grey + saturation * (lit - grey))
+def _by_area(area: Range, aspect: Range) -> Part:
+    """A part with a share of the frame's area, whose width is `aspect` times its height.
+
+    The aspect is drawn evenly in its logarithm. If ten draws do not fit into the frame, the part is
+    as large as the nearest aspect allows (the rule of torchvision's RandomResizedCrop).
+    """
+
+    def part(frame: tuple[int, int], rng: np.random.Generator) -> tuple[float, float]:
+        for _ in range(10):
+            pixels = rng.uniform(*area) * frame[0] * frame[1]
+            ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
+            height, width = round(math.sqrt(pixels / ratio)), round(math.sqrt(pixels * ratio))
+            if 0 < height <= frame[0] and 0 < width <= frame[1]:
+                return height / frame[0], width / frame[1]
+        ratio = min(max(frame[1] / frame[0], aspect[0]), aspect[1])
+        return min(1, frame[1] / ratio / frame[0]), min(1, frame[0] * ratio / frame[1])
+
+    return part
 
 
-def _blur(rgb: Picture, choose: _Chooser) -> Picture:
-    if not choose.any(choose.variation.blur):
-        return rgb
-    width = _odd(choose.within(choose.variation.blur))
-    return np.asarray(cv2.GaussianBlur(rgb, (width, width), 0), np.uint8)
+def _jiggle(rgb: Pixels, rng: np.random.Generator) -> Pixels:
+    """Shift, scale, saturate and turn the hue, in random order; all amounts are ours."""
+    shift, hue = rng.uniform(-0.4, 0.4) * 255, rng.uniform(-0.08, 0.08)
+    gain, saturation = rng.uniform(0.6, 1.4, 2).astype(np.float32)
+
+    def saturate(picture: Pixels) -> Pixels:
+        hsv = cv2.cvtColor(picture.astype(np.float32), cv2.COLOR_RGB2HSV)
+        hsv[..., 1] = np.minimum(hsv[..., 1] * saturation, 1)
+        return to_pixels(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
+
+    steps: tuple[Callable[[Pixels], Pixels], ...] = (
+        lambda picture: to_pixels(picture + np.float32(shift)),
+        lambda picture: to_pixels(picture * gain),
+        saturate,
+        lambda picture: disturbances.hue(picture, hue, rng),
+    )
+    for step in rng.permutation(len(steps)):
+        rgb = steps[step](rgb)
+    return rgb
 
 
-def _motion_blur(rgb: Picture, choose: _Chooser) -> Picture:
-    if not choose.any(choose.variation.motion_blur):
-        return rgb
-    width = _odd(choose.within(choose.variation.motion_blur))
-    angle, middle = choose.random.uniform(0, math.pi), (width - 1) / 2
-    kernel = np.zeros((width, width), np.float32)
-    ends = [
-        tuple(round(middle + sign * middle * way) for way in (math.cos(angle), math.sin(angle)))
-        for sign in (-1, 1)
-    ]
-    cv2.line(kernel, ends[0], ends[1], 1.0)
-    return np.asarray(cv2.filter2D(rgb, -1, kernel / kernel.sum()), np.uint8)
+def _soften(rgb: Pixels, rng: np.random.Generator) -> Pixels:
+    return np.asarray(cv2.GaussianBlur(rgb, (3, 3), rng.uniform(0.1, 1.5)), np.uint8)
+
+
+def _to_either_side(largest: float, chance: float, rng: np.random.Generator) -> float:
+    made = largest > 0 and rng.random() < chance
+    return float(rng.uniform(-largest, largest)) if made else 0.0
+
+
+def _translation(right: float, down: float) -> npt.NDArray[np.float64]:
+    return np.array([[1, 0, right], [0, 1, down], [0, 0, 1]], np.float64)
 
 
 def _odd(width: float) -> int:
     return 2 * int(width / 2) + 1
 
 
-def _noise(rgb: Picture, choose: _Chooser) -> Picture:
-    if not choose.any(choose.variation.noise):
-        return rgb
-    deviation = choose.within(choose.variation.noise)
-    return _clipped(rgb + deviation * choose.random.standard_normal(rgb.shape, np.float32))
-
-
-def _salt_and_pepper(rgb: Picture, choose: _Chooser) -> Picture:
-    if not choose.any(choose.variation.salt_and_pepper):
-        return rgb
-    share = choose.within(choose.variation.salt_and_pepper)
-    drawn = choose.random.random(rgb.shape[:2], np.float32)
-    result = rgb.copy()
-    result[drawn < share / 2] = 0
-    result[drawn > 1 - share / 2] = 255
-    return result
-
-
-class Augment:
-    """Random scale, crop, flip and colour for a batch.
-
-    Geometry moves image and label alike (label by nearest neighbour; pixels from outside become `ignore`). Draws from
-    torch's global generator, as kornia does: fork and seed it around the call.
-    """
-
-    def __init__(
-        self, size: tuple[int, int], scale: tuple[float, float], ignore: int, color: bool
-    ) -> None:
-        self._ignore = ignore
-        self._geometry = K.AugmentationSequential(
-            K.RandomHorizontalFlip(p=0.5),
-            K.RandomResizedCrop(size, scale=scale, ratio=(1.1, 1.6)),
-            data_keys=["input", "mask"],
-        )
-        self._color = (
-            K.ImageSequential(
-                K.ColorJiggle(0.4, 0.4, 0.4, 0.08, p=0.8),
-                K.RandomGrayscale(p=0.05),
-                K.RandomGaussianBlur((3, 3), (0.1, 1.5), p=0.15),
-                K.RandomGaussianNoise(std=0.03, p=0.15),
-            )
-            if color
-            else None
-        )
-
-    @torch.no_grad()
-    def __call__(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """`image` (B, 3, H, W) in 0..1 and `label` (B, H, W) integer to the same at the crop's size."""
-        # kornia fills what it moves in from outside with zeros, which is a class: shift ids by one so that zero means ignore
-        shifted = torch.where(label == self._ignore, 0, label.long() + 1).unsqueeze(1).float()
-        image, shifted = self._geometry(image, shifted)
-        moved = shifted.squeeze(1).round().long() - 1
-        if self._color is not None:
-            image = self._color(image)
-        return image.clamp(0, 1), torch.where(moved < 0, self._ignore, moved)
+def _scaled(picture: Pixels, size: tuple[int, int]) -> Pixels:
+    """RGB or a label at `size` (height, width)."""
+    if picture.shape[:2] == size:
+        return picture
+    smaller = size[0] <= picture.shape[0] and size[1] <= picture.shape[1]
+    smooth = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    method = smooth if picture.ndim == 3 else cv2.INTER_NEAREST_EXACT
+    return np.asarray(cv2.resize(picture, size[::-1], interpolation=method), np.uint8)

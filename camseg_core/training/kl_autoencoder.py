@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from camseg_core.config.model import KLAutoencoderConfig
-from camseg_core.data.augmentation import Augment
+from camseg_core.data.augmentation import random_crops
 from camseg_core.errors import ConfigError
-from camseg_core.labels import UNLABELLED, Label, train_id_table
+from camseg_core.labels import Label, train_id_table
 from camseg_core.model.kl_autoencoder import KLAutoencoder
 from camseg_core.model.mask_autoencoder import kl_divergence
 from camseg_core.model.picture_codec import draw
@@ -76,9 +76,7 @@ def train_picture_autoencoder(
     )
     torch.manual_seed(seed)
     model = KLAutoencoder(config.model).to(device)
-    stream = FrameStream(
-        frames, Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=False), seed
-    )
+    stream = FrameStream(frames, random_crops(config.crop, config.crop_area, color=False), seed)
     train_id = torch.from_numpy(train_id_table(labels))
     cells = (config.model.latent_channels, *(side // config.model.stride for side in config.crop))
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from camseg_core.config.model import LightDecoderConfig
-from camseg_core.data.augmentation import Augment
+from camseg_core.data.augmentation import random_crops
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import Confusion
-from camseg_core.labels import UNLABELLED, index_table, train_id_table
+from camseg_core.labels import index_table, train_id_table
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.mask_autoencoder import MaskDecoder
 from camseg_core.training.callbacks import validation_picture
@@ -112,9 +112,7 @@ def train_light_decoder(
     decoder = model.light_decoder
     assert decoder is not None
     decoder.to(memory_format=loop.memory_format).train().requires_grad_(True)  # type: ignore[call-overload]
-    stream = FrameStream(
-        frames, Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=False), seed
-    )
+    stream = FrameStream(frames, random_crops(config.crop, config.crop_area, color=False), seed)
     train_ids = torch.from_numpy(train_id_table(model.labels))
     # the class behind the labels is unlabelled, and everything that is no class
     to_class = (

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import cv2
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from camseg_core.data.augmentation import Augmentation
 from camseg_core.errors import CamSegError
 from camseg_core.training.distributed import Processes
 from camseg_core.training.frames import Frames
@@ -110,17 +112,13 @@ def _await_end(parent: int) -> None:
     os._exit(0)
 
 
-Augment = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""An image `(1, 3, H, W)` in 0..1 and its class indices `(1, H, W)` to the same at another size; draws from torch's global generator."""
-
-
 class FrameStream:
     """Endless passes over `frames`, each shuffled anew. Sample n is the same whoever asks for it, and whenever.
 
     Without `augment` samples are the frames as they are.
     """
 
-    def __init__(self, frames: Frames, augment: Augment | None, seed: int) -> None:
+    def __init__(self, frames: Frames, augment: Augmentation | None, seed: int) -> None:
         self._frames, self._augment, self._seed = frames, augment, seed
         self._order = functools.lru_cache(maxsize=4)(self._shuffled)
 
@@ -136,12 +134,14 @@ class FrameStream:
 
     def _sample(self, number: int) -> tuple[Tensor, Tensor]:
         frame = self.frame(number)
-        image, indices = (tensor.unsqueeze(0) for tensor in self._frames[frame])
-        image = image.float() / 255
-        if self._augment is None:
-            return image, indices
-        with seeded(self._seed, "augment", number):
-            return self._augment(image, indices)
+        image, indices = self._frames[frame]
+        if self._augment is not None:
+            drawn = torch.randint(2**62, (), generator=generator(self._seed, "augment", number))
+            rgb = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+            rgb, label = self._augment(rgb, indices.numpy(), np.random.default_rng(int(drawn)))
+            image = torch.from_numpy(rgb).permute(2, 0, 1).contiguous()
+            indices = torch.from_numpy(label).long()
+        return image.unsqueeze(0).float() / 255, indices.unsqueeze(0)
 
     def _shuffled(self, epoch: int) -> Tensor:
         return torch.randperm(len(self._frames), generator=generator(self._seed, "order", epoch))
@@ -155,11 +155,3 @@ def seed_of(*place: int | str) -> int:
 def generator(*place: int | str) -> torch.Generator:
     """A CPU generator that starts from `seed_of(*place)`."""
     return torch.Generator().manual_seed(seed_of(*place))
-
-
-@contextmanager
-def seeded(*place: int | str) -> Iterator[None]:
-    """torch's global generator starts from `seed_of(*place)` inside, and is as it was before afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed_of(*place))
-        yield

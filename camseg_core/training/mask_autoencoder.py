@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from camseg_core.config.model import MaskAutoencoderConfig
-from camseg_core.data.augmentation import Augment
+from camseg_core.data.augmentation import random_crops
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import Confusion
-from camseg_core.labels import UNLABELLED
 from camseg_core.model.mask_autoencoder import MaskAutoencoder, kl_divergence
 from camseg_core.training.frames import Frames, fill_unlabelled
 from camseg_core.training.loading import Batch, FrameStream, generator, prepared
@@ -62,9 +61,7 @@ def train_autoencoder(config: AutoencoderTraining, frames: Frames, run: Run) -> 
     )
     torch.manual_seed(seed)
     model = MaskAutoencoder(config.model).to(device, memory_format=loop.memory_format)  # type: ignore[call-overload]
-    stream = FrameStream(
-        frames, Augment(config.crop, scale=(0.15, 1.0), ignore=UNLABELLED, color=False), seed
-    )
+    stream = FrameStream(frames, random_crops(config.crop, (0.15, 1.0), color=False), seed)
     weights = frames.class_weights(config.model.classes).to(device)
     cells = (config.model.latent_channels, *(side // config.model.stride for side in config.crop))
     name, pull = (

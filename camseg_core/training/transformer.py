@@ -8,15 +8,15 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor, nn
+from torch import nn
 
 from camseg_core.config.model import CamSegConfig
-from camseg_core.data.augmentation import Augment, Variation, Vary
+from camseg_core.data.augmentation import Augmentation, Variation, random_crops, varied_views
 from camseg_core.diffusion.sampling import Sampling
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import Confusion
 from camseg_core.export.torch_engine import TorchEngine
-from camseg_core.labels import UNLABELLED, index_table
+from camseg_core.labels import index_table
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime.framing import scaled_ids, scaled_picture
 from camseg_core.runtime.segmenter import Segmenter
@@ -168,10 +168,10 @@ def _objective(
     )
 
 
-def _augmentation(config: TransformerTraining) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _augmentation(config: TransformerTraining) -> Augmentation:
     if config.augment == "vary":
-        return Vary(config.variation, config.crop, UNLABELLED)
-    return Augment(config.crop, scale=config.crop_area, ignore=UNLABELLED, color=True)
+        return varied_views(config.crop, config.variation)
+    return random_crops(config.crop, config.crop_area, color=True)
 
 
 def _latents_file(config: TransformerTraining, folder: Path) -> Path:

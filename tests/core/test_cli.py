@@ -25,7 +25,6 @@ CONFIGS = Path(__file__).parents[2] / "config" / "train"
 TRAINING_ONLY = (
     "torch",
     "torchvision",
-    "kornia",
     "safetensors",
     "onnx",
     "yaml",

@@ -6,10 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from camvid_folder import DAMAGES, Damage, write_camvid
 
-from camseg_core.data.augmentation import Augment
 from camseg_core.data.image_file import read_rgb
 from camseg_core.data.sets.camvid import CamVid
 from camseg_core.errors import DataError, ModelError
@@ -17,7 +15,6 @@ from camseg_core.evaluation.metrics import Confusion
 from camseg_core.labels import (
     CAMVID_11_TRAIN_IDS,
     CITYSCAPES,
-    UNLABELLED,
     cityscapes_labels,
     color_table,
     read_labels,
@@ -113,24 +110,6 @@ def test_a_progressive_image_that_is_cut_anywhere_is_refused(tmp_path: Path) -> 
         path.write_bytes(content[:size])
         with pytest.raises(DataError, match=r"progressive\.jpg"):
             read_rgb(path)
-
-
-def test_augmentation_moves_image_and_label_together_and_is_seeded() -> None:
-    label = torch.zeros(2, 60, 80, dtype=torch.uint8)
-    label[:, 10:40, 20:60] = 1
-    label[:, :5] = UNLABELLED
-    image = (label == 1).float().unsqueeze(1).expand(-1, 3, -1, -1).contiguous()
-    augment = Augment((32, 48), (0.4, 1.0), UNLABELLED, color=False)
-
-    def draw() -> tuple[torch.Tensor, torch.Tensor]:
-        torch.manual_seed(3)
-        return augment(image, label)
-
-    moved, ids = draw()
-    assert moved.shape == (2, 3, 32, 48)
-    assert set(ids.unique().tolist()) <= {0, 1, UNLABELLED}
-    assert ((moved[:, 0] > 0.5) == (ids == 1)).float().mean() > 0.97
-    assert all(torch.equal(a, b) for a, b in zip(draw(), (moved, ids), strict=True))
 
 
 def test_no_frames_are_refused() -> None:

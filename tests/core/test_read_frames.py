@@ -16,7 +16,7 @@ import torch
 from lite import LABELS, tiny_lite
 from resuming import KillAfter, Killed
 
-from camseg_core.data.augmentation import Augment, Variation, Vary
+from camseg_core.data.augmentation import Variation, random_crops, varied_views
 from camseg_core.data.sample import Sample
 from camseg_core.data.sets.registry import open_set
 from camseg_core.data.synthetic.drive import SyntheticDrive
@@ -48,7 +48,7 @@ def test_frames_that_do_not_fit_are_read_and_give_the_same_samples_weights_and_s
     assert read.size() == held.size() == (96, 128)
     assert torch.equal(read.class_weights(len(LABELS)), held.class_weights(len(LABELS)))
     streams = [
-        FrameStream(frames, Augment((64, 96), (0.25, 1.0), UNLABELLED, color=True), seed=3)
+        FrameStream(frames, random_crops((64, 96), (0.25, 1.0), color=True), seed=3)
         for frames in (held, read)
     ]
     for one, other in zip(*(stream.batch(range(3, 9)) for stream in streams), strict=True):
@@ -88,7 +88,7 @@ def sample(height: int, width: int) -> Sample:
 def test_frames_that_differ_in_size_are_trained_on_and_scored_each_at_its_own() -> None:
     frames = Frames.load([sample(96, 128), sample(64, 160), sample(70, 90)], LABELS)
     assert isinstance(frames, ReadFrames)
-    images, indices = FrameStream(frames, Vary(Variation(), (32, 64), UNLABELLED), 0).batch(
+    images, indices = FrameStream(frames, varied_views((32, 64), Variation()), 0).batch(
         range(6)
     )
     assert (images.shape, indices.shape) == ((6, 3, 32, 64), (6, 32, 64))
@@ -132,7 +132,7 @@ def one_thread() -> Iterator[None]:
 def test_workers_give_the_same_batches_in_the_order_of_the_steps(parts: int) -> None:
     """As one of two processes; also after a jump, as the first step of a resumed run is."""
     stream = FrameStream(
-        held_and_read()[1], Augment((64, 96), (0.25, 1.0), UNLABELLED, color=True), seed=3
+        held_and_read()[1], random_crops((64, 96), (0.25, 1.0), color=True), seed=3
     )
     among = Processes(rank=1, count=2, workers=2)
     with prepared(stream.batch, among, 8, parts) as ahead:
@@ -155,7 +155,7 @@ def test_a_file_that_a_worker_cannot_read_is_one_line_that_names_it(tmp_path: Pa
     frames = Frames.load(samples, CITYSCAPES, held_bytes=0)
     broken = next((tmp_path / "leftImg8bit" / "train").rglob("*.png"))
     broken.write_bytes(broken.read_bytes()[:-20])
-    stream = FrameStream(frames, Vary(Variation(), (32, 32), UNLABELLED), 0)
+    stream = FrameStream(frames, varied_views((32, 32), Variation()), 0)
     with (
         prepared(stream.batch, Processes(workers=1), 2) as ahead,
         pytest.raises(DataError) as caught,
@@ -186,7 +186,7 @@ def test_a_training_with_workers_killed_and_resumed_ends_as_one_without(tmp_path
 
 
 def test_a_worker_outlives_a_signal_to_the_whole_group_and_ends_with_the_training() -> None:
-    stream = FrameStream(held_and_read()[0], Vary(Variation(), (32, 32), UNLABELLED), 0)
+    stream = FrameStream(held_and_read()[0], varied_views((32, 32), Variation()), 0)
     with prepared(stream.batch, Processes(workers=1), 4) as ahead:
         ahead(range(4))
         (worker,) = multiprocessing.active_children()

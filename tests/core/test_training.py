@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from camseg_core.data.augmentation import Augment
+from camseg_core.data.augmentation import random_crops
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.diffusion.samplers import SamplerOptions
 from camseg_core.errors import CamSegError, ModelError
@@ -236,7 +236,7 @@ def test_warm_up_then_cosine_or_constant() -> None:
 
 
 def test_a_sample_is_the_same_whoever_asks_for_it(frames: Frames) -> None:
-    augment = Augment((64, 96), (0.25, 1.0), ignore=255, color=True)
+    augment = random_crops((64, 96), (0.25, 1.0), color=True)
     together = FrameStream(frames, augment, seed=3).batch(range(6, 10))
     stream = FrameStream(frames, augment, seed=3)
     torch.rand(7)

@@ -1,13 +1,12 @@
-"""Varied views: image and label stay together, everything is seeded, and each change is what it is called."""
+"""Crops and varied views: image and label stay together, all is seeded, each change does what its name says."""
 
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from camseg_core.data.augmentation import Variation, Vary
+from camseg_core.data.augmentation import Augmentation, Variation, random_crops, varied_views
 from camseg_core.errors import ConfigError
 from camseg_core.labels import UNLABELLED
 
@@ -29,7 +28,7 @@ def scene(height: int = 96, width: int = 128) -> tuple[np.ndarray, np.ndarray]:
 def view(
     variation: Variation, seed: int = 0, size: tuple[int, int] = SIZE, frame: tuple[int, int] = SIZE
 ) -> tuple[np.ndarray, np.ndarray]:
-    return Vary(variation, size, UNLABELLED).view(*scene(*frame), np.random.default_rng(seed))
+    return varied_views(size, variation)(*scene(*frame), np.random.default_rng(seed))
 
 
 def only(**changes: Any) -> Variation:
@@ -133,36 +132,88 @@ def test_a_random_subset_is_made() -> None:
     assert 130 < straight < 170
 
 
-def test_a_view_is_seeded_by_torch_and_keeps_its_form() -> None:
+@pytest.mark.parametrize(
+    "augment",
+    [
+        varied_views((64, 64), Variation(cutout=(20, 50))),
+        random_crops((64, 64), (0.2, 1.0), color=True),
+    ],
+    ids=["views", "crops"],
+)
+def test_a_sample_is_decided_by_the_generator_and_keeps_its_form(augment: Augmentation) -> None:
     rgb, label = scene()
-    image = torch.from_numpy(rgb).permute(2, 0, 1).unsqueeze(0).float() / 255
-    vary = Vary(Variation(cutout=(20, 50)), (64, 64), UNLABELLED)
+    before = rgb.copy(), label.copy()
 
-    def draw(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        torch.manual_seed(seed)
-        return vary(image, torch.from_numpy(label).unsqueeze(0))
+    def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
+        return augment(rgb, label, np.random.default_rng(seed))
 
     found, ids = draw(1)
-    assert (found.shape, found.dtype, ids.shape, ids.dtype) == (
-        (1, 3, 64, 64),
-        torch.float32,
-        (1, 64, 64),
-        torch.int64,
+    assert (found.shape, ids.shape) == ((64, 64, 3), (64, 64))
+    assert (found.dtype, ids.dtype) == (np.uint8, np.uint8)
+    assert set(np.unique(ids)) <= {0, 1, 2, UNLABELLED}
+    assert all(np.array_equal(a, b) for a, b in zip(draw(1), (found, ids), strict=True))
+    assert not np.array_equal(draw(2)[0], found)
+    assert all(np.array_equal(a, b) for a, b in zip(before, (rgb, label), strict=True))
+
+
+@pytest.mark.parametrize("frame", [(96, 128), (64, 224), (224, 64)], ids=str)
+def test_crops_move_the_label_with_the_image(frame: tuple[int, int]) -> None:
+    augment = random_crops((96, 128), (0.3, 1.0), color=False)
+    rgb, label = scene(*frame)
+    seen = set()
+    for seed in range(8):
+        found, ids = augment(rgb, label, np.random.default_rng(seed))
+        assert found.shape == (96, 128, 3)
+        assert set(np.unique(ids)) <= {0, 1, 2}
+        assert (np.abs(found[..., 0].astype(int) - (60 + 60 * ids.astype(int))) < 30).mean() > 0.93
+        seen.add(ids.tobytes())
+    assert len(seen) == 8
+
+
+def test_crops_take_the_stated_share_of_the_area() -> None:
+    ramps = np.zeros((300, 400, 3), np.uint8)
+    ramps[..., 0] = np.linspace(0, 255, 400)[None]
+    ramps[..., 1] = np.linspace(0, 255, 300)[:, None]
+    augment = random_crops((96, 128), (0.25, 0.5), color=False)
+    label = np.zeros((300, 400), np.uint8)
+    for seed in range(20):
+        found, _ = augment(ramps, label, np.random.default_rng(seed))
+        width, height = (np.ptp(found[..., i].astype(int)) / 255 for i in (0, 1))
+        assert 0.22 < width * height < 0.53
+        assert 1.0 < 400 * width / (300 * height) < 1.7
+
+
+def test_crops_are_mirrored_half_of_the_time() -> None:
+    ramp = np.repeat(np.linspace(0, 255, 128).astype(np.uint8)[None], 96, axis=0)
+    rgb = np.repeat(ramp[..., None], 3, axis=2)
+    augment = random_crops((32, 48), (0.5, 1.0), color=False)
+    crops = [augment(rgb, ramp, np.random.default_rng(seed))[0] for seed in range(200)]
+    assert 75 < sum(int(crop[0, 0, 0]) > int(crop[0, -1, 0]) for crop in crops) < 125
+
+
+def test_colours_of_crops_change_without_the_label() -> None:
+    rgb, label = scene()
+    plain, colored = (
+        [
+            random_crops(SIZE, (1.0, 1.0), color=color)(rgb, label, np.random.default_rng(seed))
+            for seed in range(60)
+        ]
+        for color in (False, True)
     )
-    assert 0 <= found.min() <= found.max() <= 1
-    assert set(ids.unique().tolist()) <= {0, 1, 2, UNLABELLED}
-    assert all(torch.equal(a, b) for a, b in zip(draw(1), (found, ids), strict=True))
-    assert not torch.equal(draw(2)[0], found)
+    assert all(np.array_equal(a[1], b[1]) for a, b in zip(plain, colored, strict=True))
+    same = sum(np.array_equal(a[0], b[0]) for a, b in zip(plain, colored, strict=True))
+    assert 1 <= same <= 20  # 0.2 * 0.95 * 0.85 * 0.85 of 60 is 8
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"crop": (0.9, 0.6)}, r"crop is \[0.9, 0.6\]; it is two rising numbers"),
-        ({"crop": (0.0, 1.0)}, "crop from above 0 to 1"),
-        ({"share": 1.5}, "share and salt_and_pepper are shares"),
-        ({"shear": 90}, "shear 0 to below 80"),
-        ({"noise": (-1, 5)}, "noise is"),
+        ({"crop": (0.9, 0.6)}, r"crop must be two numbers >= 0 in rising order, got \[0.9, 0.6\]"),
+        ({"crop": (0.0, 1.0)}, r"crop must be above 0 and at most 1, got \[0.0, 1.0\]"),
+        ({"share": 1.5}, "share must be from 0 to 1, got 1.5"),
+        ({"shear": 90}, "shear must be at least 0 and below 80, got 90"),
+        ({"salt_and_pepper": (0, 2)}, r"salt_and_pepper must be at most 1, got \[0, 2\]"),
+        ({"noise": (-1, 5)}, "noise must be"),
     ],
 )
 def test_impossible_variations_are_refused(changes: dict[str, Any], said: str) -> None:
