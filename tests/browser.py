@@ -1,4 +1,4 @@
-"""A headless Chromium that opens a page of the project's, and tells what the page asked for, complained about and shows."""
+"""A headless Chromium that opens a page and reports its requests, its console and its content."""
 
 import json
 import os
@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 REQUIRED = "CAMSEG_REQUIRE_BROWSER"
-"""Set by `.ci/run`: a missing browser is then an error, not a reason to skip."""
+"""Set in the environment by `.ci/run`: without a browser, tests then fail instead of skipping."""
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-"""What systems call it."""
+"""Its names on different systems."""
 
 DRIVER = "chromedriver"
 
 FLAGS = (
     "--headless",
-    "--no-sandbox",  # a sandbox of its own cannot be had as root, in a container
+    "--no-sandbox",  # as root in a container there is no sandbox
     "--disable-gpu",
     "--disable-quic",
     "--disable-dev-shm-usage",
@@ -39,33 +39,33 @@ class Page:
     def __init__(self, driver: Any, path: Path) -> None:
         """Open the file at `path`."""
         self._driver = driver
-        driver.get(
-            "about:blank"
-        )  # ends what the page before, or the browser's own first page, still loads
+        driver.get("about:blank")  # stops what the previous page still loads
         for log in ("performance", "browser"):
-            driver.get_log(log)  # from here on, the logs are this page's
+            driver.get_log(log)  # reading clears a log, so that it is this page's from here on
         driver.get(path.as_uri())
         self.path = path
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """What a script returns; it comes from the driver, so the page's policy does not stop it."""
+        """Run a script and return its result; the page's content policy does not apply to it."""
         return self._driver.execute_script(script, *arguments)
 
     def figures(self, metric: str) -> list[dict[str, str]]:
-        """The elements of a `data-metric`: their `text` as shown, and their other `data-` values."""
-        return self.run(
+        """The elements with this `data-metric`: `text` as shown, and their other `data-` values."""
+        found: list[dict[str, str]] = self.run(
             "return Array.from(document.querySelectorAll('[data-metric]'))"
-            ".filter(e => e.dataset.metric === arguments[0]).map(e => ({...e.dataset, text: e.innerText.trim()}))",
+            ".filter(e => e.dataset.metric === arguments[0])"
+            ".map(e => ({...e.dataset, text: e.innerText.trim()}))",
             metric,
         )
+        return found
 
     def figure(self, metric: str) -> str:
-        """The only such figure."""
+        """The text of the only element with this `data-metric`."""
         (found,) = self.figures(metric)
         return found["text"]
 
     def requests(self) -> list[str]:
-        """Every address that the browser asked for since the page was opened, `data:` aside."""
+        """Every address requested since the page was opened, except `data:`."""
         messages = [
             json.loads(each["message"])["message"] for each in self._driver.get_log("performance")
         ]
@@ -77,16 +77,16 @@ class Page:
         return [url for url in urls if not url.startswith("data:")]
 
     def complaints(self) -> list[str]:
-        """What the browser's console says."""
+        """The messages in the browser's console."""
         return [each["message"] for each in self._driver.get_log("browser")]
 
     def show_dark(self, dark: bool) -> None:
-        """As a reader's system would ask for it."""
+        """Set the preferred colour scheme, as a reader's system does."""
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self._driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
     def screenshot(self, path: Path, width: int = 1240) -> None:
-        """The whole page as PNG."""
+        """Write the whole page as PNG."""
         self._driver.set_window_size(width, 1000)
         height = self.run("return document.documentElement.scrollHeight")
         self._driver.set_window_size(width, min(height + 200, 16000))
@@ -97,7 +97,7 @@ class Browser:
     """A running browser."""
 
     def __init__(self, driver: Any) -> None:
-        """`driver` is selenium's."""
+        """Wrap selenium's `driver`."""
         self._driver = driver
 
     def open(self, path: Path) -> Page:
@@ -107,10 +107,14 @@ class Browser:
 
 @contextmanager
 def browser(profile: Path) -> Iterator[Browser]:
-    """A browser with a new profile in the empty folder `profile`; the test is skipped where there is none and none is required."""
+    """Start a browser with a new profile in the empty folder `profile`.
+
+    Without one, the test is skipped, or fails if `REQUIRED` is set.
+    """
     chromium, driver = next(filter(None, map(shutil.which, CHROMIUM)), None), shutil.which(DRIVER)
     if chromium is None or driver is None:
-        message = f"{CHROMIUM[0]} or {DRIVER} is not installed; on Debian: apt install chromium chromium-driver"
+        missing = f"{CHROMIUM[0]} or {DRIVER} is not installed"
+        message = f"{missing}; on Debian: apt install chromium chromium-driver"
         if os.environ.get(REQUIRED):
             pytest.fail(message)
         pytest.skip(message)
@@ -122,9 +126,8 @@ def browser(profile: Path) -> Iterator[Browser]:
     for flag in (*FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    running = webdriver.Chrome(
-        options, Service(driver)
-    )  # the driver is named, so selenium looks for none to download
+    # selenium downloads no driver, as this one is named
+    running = webdriver.Chrome(options, Service(driver))
     try:
         yield Browser(running)
     finally:

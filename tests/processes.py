@@ -1,4 +1,4 @@
-"""Processes of tests, none of which outlives its test: a training that is left behind would take the cores from all tests after it."""
+"""Processes of tests. None outlives its test: a forgotten training would slow all later tests."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ import psutil
 
 @contextmanager
 def running(command: Sequence[object], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """The command, with text as its streams and `Popen`'s options; killed at the end, with all that it has started."""
+    """Run a command with text streams and `Popen`'s options; kill it and its children at exit."""
     process = subprocess.Popen([str(part) for part in command], text=True, **options)
     try:
         yield process
@@ -20,7 +20,7 @@ def running(command: Sequence[object], **options: Any) -> Iterator[subprocess.Po
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """Kill a process, unless it has ended, with all that it has started, and wait for its end."""
+    """Kill a process and its children, and wait until it has ended."""
     with suppress(psutil.NoSuchProcess):
         for each in psutil.Process(process.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
@@ -30,7 +30,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def torchrun(count: int, *arguments: object) -> list[object]:
-    """The command that has torch start as many processes of a script, or of `-m` and a module."""
+    """The command that starts `count` processes of a script, or of `-m` and a module."""
     return [
         sys.executable,
         "-m",
@@ -42,7 +42,7 @@ def torchrun(count: int, *arguments: object) -> list[object]:
 
 
 def run(command: Sequence[object], timeout: float) -> subprocess.CompletedProcess[str]:
-    """What the command printed, and its exit code.
+    """Run a command and return its output and exit code.
 
     Raises:
         subprocess.TimeoutExpired: it took longer than `timeout` seconds.

@@ -1,6 +1,7 @@
-"""An engine that sees classes by eye, in place of a model: red pixels are one class, and the blue says how sure it is."""
+"""An engine without a model: red pixels are one class, and their blue is the confidence."""
 
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +13,12 @@ from camseg_core.labels import CITYSCAPES
 from camseg_core.runtime import Segmenter
 
 RED = 1
-"""The class of a pixel that is redder than the threshold; the others are of class 0."""
+"""The class of pixels whose red exceeds the threshold; all others are class 0."""
 
 
 @dataclass
 class RedEngine:
-    """Runs as a fused graph; `seen` are the batches that it was given, `(B, H, W, 3)` each."""
+    """Runs as a fused graph; `seen` holds the batches it was given, `(B, H, W, 3)` each."""
 
     threshold: float = 128
     seen: list[npt.NDArray[np.uint8]] = field(default_factory=list)
@@ -34,17 +35,17 @@ class RedEngine:
         ).astype(np.float32)
 
     def check(self, fused: Fused | None) -> None:
-        """It sees the same whatever it is asked to run."""
+        """Accept every graph: the result is the same."""
 
     def running(self, fused: Fused | None) -> "RedEngine":
         return self
 
-    def encode_image(self, *_: object):
+    def encode_image(self, *_: object) -> NoReturn:
         raise NotImplementedError("a fused graph runs alone")
 
     conditions = denoise = decode = encode_image
 
 
 def red_segmenter(engine: RedEngine, config: CamSegConfig = CAMSEG_LITE) -> Segmenter:
-    """A segmenter on the engine."""
+    """Return a segmenter that runs on the engine."""
     return Segmenter(config, CITYSCAPES, engine)

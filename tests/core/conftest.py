@@ -3,4 +3,4 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # `reference.py` is a module of the tests
+sys.path.insert(0, str(Path(__file__).parent))  # the tests' helper modules, such as `reference`
