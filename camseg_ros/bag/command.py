@@ -1,41 +1,34 @@
-"""`camseg bag`: bags of camera images, made, evaluated and replayed.
+"""`camseg bag`: makes, evaluates and replays bags of camera images.
 
-The entry point `camseg.commands` leads here, so every `camseg` command loads this module: it imports nothing that is heavy or may be
-missing. What a sub-command needs is imported when it is called.
+Every `camseg` command loads this module through its entry point, so it imports nothing that is slow
+or may not be installed.
 """
 
 import argparse
 import functools
+import math
 from importlib import import_module
 
 from camseg_core.cli.options import packages_for
 
+_MODULE = "camseg_ros.bag.{}_command"
 _COMMANDS = (
-    ("evaluate", "camseg_ros.bag.evaluate_command", "bag", "score a model on the images of bags"),
-    (
-        "replay",
-        "camseg_ros.bag.replay_command",
-        "ros",
-        "play a bag into the node over DDS and measure latency, drops and the highest rate",
-    ),
-    (
-        "make",
-        "camseg_ros.bag.make_command",
-        "bag",
-        "a bag from images, a video, a data set or the synthetic drive",
-    ),
+    ("evaluate", "bag", "score a model on the images of bags"),
+    ("replay", "ros", "play a bag into the node over DDS; measure latency, drops, highest rate"),
+    ("make", "bag", "make a bag from images, a video, a data set or the synthetic drive"),
 )
-"""Name, module with `add(parser)` and `run(options)`, the extra that brings what it needs, and what it does."""
+"""Name of the command, the extra with its packages, and what it does."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Bags of camera images: evaluate a model on them, replay them into the node, make them."""
+    """Work with rosbag2 bags of camera images."""
     parser.description = "Work with rosbag2 bags of camera images."
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, module, extra, summary in _COMMANDS:
-        # a parser that takes nothing for an option leaves everything, --help too, to the command's own
+    for name, extra, summary in _COMMANDS:
+        # without a prefix for options, all arguments, even --help, reach the command's own parser
         command = commands.add_parser(name, help=summary, add_help=False, prefix_chars="\0")
         command.add_argument("arguments", nargs=argparse.REMAINDER)
+        module = _MODULE.format(name)
         command.set_defaults(run=functools.partial(_run, command.prog, module, extra))
 
 
@@ -45,3 +38,14 @@ def _run(program: str, module: str, extra: str, given: argparse.Namespace) -> No
     parser = argparse.ArgumentParser(prog=program)
     command.add(parser)
     command.run(parser.parse_args(given.arguments))
+
+
+def positive(text: str) -> float:
+    """Parse an option that must be a finite number > 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not (value > 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"must be a number > 0, got {text!r}")
+    return value

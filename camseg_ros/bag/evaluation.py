@@ -1,6 +1,5 @@
-"""Scores of single frames of a bag: a function of the bag and the number of the frame, wherever and in whatever parts it runs."""
+"""Evaluates bags part by part, so that an evaluation can be stopped and resumed."""
 
-import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -10,19 +9,32 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from camseg_core.evaluation.metrics import mean
+from camseg_core.errors import CamSegError, DataError
+from camseg_core.evaluation.scorer import CONFIDENCE_STEPS, Scorer
 from camseg_core.labels import Label
 from camseg_core.runtime.frame import Segmentation
-from camseg_ros.bag.frames import LabelledFrame, Reading, read_frames
-from camseg_ros.bag.tally import LEVELS, Counter, Tally
+from camseg_ros.bag.frames import DecodedFrame, ReadOptions, read_frames
+from camseg_ros.bag.labels import Ids
+from camseg_ros.bag.parts import ModelInfo, Part, PartFolder, ScoredFrame
+from camseg_ros.bag.read import BagDamaged
 
-Ids = npt.NDArray[np.uint8]
+PART_FRAMES = 200
+"""Images in a part: at most this many are lost when the process is killed."""
+
+READ, WALL = "read", "wall"
+"""Names in `ScoredFrame.times` of reading with decoding, and of everything together.
+
+The other names are stages of the model.
+"""
+
+
+class Stopped(CamSegError):
+    """The evaluation was asked to stop; what it has found so far is saved."""
 
 
 class Model(Protocol):
-    """What is used of a `Segmenter`."""
+    """The part of `Segmenter` used here."""
 
     labels: tuple[Label, ...]
 
@@ -32,159 +44,240 @@ class Model(Protocol):
 
     @property
     def provider(self) -> str:
-        """What computes."""
+        """The execution provider in use."""
 
     @property
     def precision(self) -> str:
-        """What it computes in."""
+        """The precision in use."""
 
     def segment(self, rgb: Ids) -> Segmentation:
         """Segment one frame."""
 
 
 @dataclass(frozen=True)
-class Evaluating:
-    """What is done with every frame; sent to other processes, so the loaders are functions of a module or `functools.partial`s of one.
-
-    `load` gives the model, `compare` one to compare it with; `keep_masks` keeps the masks for a bag of them.
-    """
-
-    reading: Reading
-    load: Callable[[], Model]
-    compare: Callable[[], Model] | None = None
-    keep_masks: bool = False
-
-    def models(self) -> "Models":
-        """The models, loaded once in a process."""
-        return _models(_Loader(self.load), None if self.compare is None else _Loader(self.compare))
-
-
-@dataclass(frozen=True)
 class Models:
-    """The loaded models."""
+    """The loaded models; `compare` is the one to compare with, if any."""
 
     model: Model
     compare: Model | None
 
+    @property
+    def info(self) -> ModelInfo:
+        """What the report says about them."""
+        model, compared = self.model, self.compare.name if self.compare is not None else None
+        return ModelInfo(model.name, model.provider, model.precision, tuple(model.labels), compared)
+
+
+_loaded: dict[str, tuple["EvaluationOptions", Models]] = {}
+
 
 @dataclass(frozen=True)
-class FrameResult:
-    """One frame of a bag: its number there, its line, what it adds to the counts, times in ms by name, and its mask as PNG if kept.
+class EvaluationOptions:
+    """What to do with every frame.
 
-    The line is None for an image that is no picture, which `problem` then tells.
+    Sent to other processes, so `load` and `compare` must be functions of a module, or a
+    `functools.partial` of one. `keep_masks` stores the masks, to write them into a bag.
     """
 
-    index: int
-    line: dict[str, Any] | None
-    tally: Tally
-    times: dict[str, float] = field(default_factory=dict)
-    mask: bytes | None = None
-    problem: str = ""
+    read: ReadOptions
+    load: Callable[[], Model]
+    compare: Callable[[], Model] | None = None
+    keep_masks: bool = False
+
+    def models(self) -> Models:
+        """Return the models, loaded and warmed up once in a process."""
+        key = repr((self.load, self.compare))  # a copy sent to this process again has the same
+        if key not in _loaded:
+            models = Models(self.load(), self.compare() if self.compare is not None else None)
+            for model in (models.model, models.compare):
+                if model is not None:
+                    model.segment(np.zeros((64, 64, 3), np.uint8))
+            _loaded.clear()
+            _loaded[key] = self, models
+        return _loaded[key][1]
 
 
-READ, WALL = "read", "wall"
-"""The names in `FrameResult.times` for reading and decoding, and for everything; the others are stages of the model."""
+@dataclass(frozen=True)
+class BagInfo:
+    """A bag before its evaluation: its image topic, and how many images it claims to have."""
+
+    path: Path
+    topic: str
+    count: int
 
 
-def evaluate_frames(bag: Path, evaluating: Evaluating, start: int = 0) -> Iterator[FrameResult]:
-    """Every image of the bag from number `start` on. The frame before is segmented as well, as changes are counted from frame to frame.
+@dataclass
+class EvaluationRun:
+    """Bags to evaluate, by number, and where the results go.
+
+    Attributes:
+        options: what to do.
+        bags: the bags by number.
+        parts: holds the results.
+        failures: by number, why a bag cannot be evaluated; the other bags still are.
+    """
+
+    options: EvaluationOptions
+    bags: dict[int, BagInfo]
+    parts: PartFolder
+    failures: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def good(self) -> dict[int, BagInfo]:
+        """The bags that have not failed."""
+        return {number: bag for number, bag in self.bags.items() if number not in self.failures}
+
+
+def inspect_bag(bag: Path, options: EvaluationOptions) -> BagInfo:
+    """Open the bag and its labels, so that what is missing is reported before the work starts.
 
     Raises:
-        BagDamaged: the bag is damaged; all whole images before that have been yielded.
+        DataError: there is nothing to evaluate.
+    """
+    with options.read.open(bag) as images:
+        if options.read.labels is not None:
+            options.read.labels.open(bag, salvage=True).close()
+        if not images.count:
+            raise DataError(
+                f"no images on {images.topic} of the bag {bag}; "
+                "was the camera running when it was recorded?"
+            )
+        return BagInfo(bag, images.topic, images.count)
+
+
+def evaluate_here(run: EvaluationRun, stopping: Callable[[], str | None]) -> Iterator[int]:
+    """Evaluate the missing parts in this process; yield the number of the bag with every frame.
+
+    `stopping` is called after every frame and returns a reason to stop, or None.
+
+    Raises:
+        Stopped: there was a reason to stop.
+    """
+    for number in run.bags:
+        try:
+            for _ in _evaluate_bag(run, number, stopping):
+                yield number
+        except DataError as error:
+            run.failures[number] = str(error)
+
+
+def _evaluate_bag(
+    run: EvaluationRun, number: int, stopping: Callable[[], str | None]
+) -> Iterator[None]:
+    bag, start = run.bags[number], 0
+    for done in run.parts.in_order(number):
+        if done.ended:
+            return
+        start = done.stop
+    info = run.options.models().info
+    part = Part.empty(start, info)
+    try:
+        for frame in score_frames(bag.path, run.options, start):
+            part.add(frame)
+            yield
+            reason = stopping()
+            if reason is not None or part.stop - part.start >= PART_FRAMES:
+                run.parts.save(number, part)
+                part = Part.empty(part.stop, info)
+            if reason is not None:
+                raise Stopped(
+                    f"stopped after image {part.stop} of {bag.count} of {bag.path} ({reason}); "
+                    "run the same command to continue"
+                )
+    except BagDamaged as error:
+        part.damage = str(error)
+    part.ended = True
+    run.parts.save(number, part)
+
+
+def evaluate_part(bag: Path, options: EvaluationOptions, start: int, stop: int | None) -> Part:
+    """Evaluate the images of the bag from number `start` to before `stop`, or to the end.
+
+    Raises:
+        DataError: they cannot be evaluated.
+    """
+    part = Part.empty(start, options.models().info)
+    try:
+        for frame in score_frames(bag, options, start):
+            if stop is not None and frame.index >= stop:
+                part.stop = stop
+                return part
+            part.add(frame)
+            if frame.index + 1 == stop:
+                return part
+    except BagDamaged as error:
+        part.damage = str(error)
+    part.ended = True
+    return part
+
+
+def score_frames(bag: Path, options: EvaluationOptions, start: int = 0) -> Iterator[ScoredFrame]:
+    """Yield every image of the bag from number `start` on, segmented and scored.
+
+    The image before `start` is segmented as well, to count what changes from frame to frame. The
+    result for an image therefore does not depend on how the bag is divided.
+
+    Raises:
+        BagDamaged: the bag is damaged; every image before the damage has been yielded.
         DataError: see `read_frames` and `ImageBag`.
     """
-    models = evaluating.models()
-    counter = Counter(models.model.labels)
+    models = options.models()
     before: tuple[Ids, Ids | None] | None = None
-    with closing(evaluating.reading.open(bag)) as images:
-        frames = read_frames(images, evaluating.reading, max(0, start - 1))
+    with closing(options.read.open(bag)) as images:
+        frames = read_frames(images, options.read, max(0, start - 1))
         while True:
             began = time.perf_counter()
             frame = next(frames, None)
             if frame is None:
                 return
             read = time.perf_counter()
-            if frame.index < start:
-                if frame.image is not None:
-                    before = models.model.segment(frame.image).mask, frame.truth
-                continue
             if frame.image is None:
-                before = None  # no pair is counted over a gap
-                yield FrameResult(
-                    frame.index, None, Tally.empty(counter.classes), problem=frame.problem
-                )
+                before = None  # no pair is counted across a gap
+                if frame.index >= start:
+                    yield ScoredFrame(frame.index, problem=frame.problem)
                 continue
             result = models.model.segment(frame.image)
-            other = models.compare.segment(frame.image).mask if models.compare is not None else None
-            tally = counter.count(result.mask, result.confidence, frame.truth, before, other)
+            if frame.index >= start:
+                other = models.compare.segment(frame.image).mask if models.compare else None
+                scorer = Scorer(models.model.labels)
+                scorer.add(frame.truth, result.mask, result.confidence, before=before, other=other)
+                line = _line(frame, scorer)
+                mask = _png(result.mask) if options.keep_masks else None
+                wall = time.perf_counter() - began
+                times = {READ: 1000 * (read - began), WALL: 1000 * wall, **result.timings}
+                yield ScoredFrame(frame.index, line, scorer, times, mask)
             before = result.mask, frame.truth
-            line = _line(frame, tally, models.model.labels)
-            mask = _png(result.mask) if evaluating.keep_masks else None
-            times = {
-                READ: 1000 * (read - began),
-                WALL: 1000 * (time.perf_counter() - began),
-                **result.timings,
-            }
-            yield FrameResult(frame.index, line, tally, times, mask)
 
 
-def _line(frame: LabelledFrame, tally: Tally, labels: tuple[Label, ...]) -> dict[str, Any]:
-    """What `frames.jsonl` says of the frame, but for its number over all bags and the bag's name."""
-    confusion = tally.confusion_matrix()
-    iou = confusion.iou()
-    scored = bool(confusion.matrix.any())
-    pixels = int(tally.predicted.sum())
-    levels = int(tally.confidence[0] @ np.arange(LEVELS + 1))
+def _line(frame: DecodedFrame, scorer: Scorer) -> dict[str, Any]:
+    """Return the frame's entry of `frames.jsonl`, without its overall number and its bag."""
+    confusion, predicted, change_rate = (
+        scorer.confusion,
+        scorer.predicted,
+        scorer.flicker.change_rate,
+    )
+    iou, scored, pixels = confusion.iou(), bool(confusion.matrix.any()), int(predicted.sum())
+    steps = int(scorer.confidence @ np.arange(CONFIDENCE_STEPS + 1))
+    names = [label.name for label in scorer.labels]
     return {
         "stamp_ns": frame.stamp_ns,
         "frame_id": frame.frame_id,
-        "miou": round(mean(iou[confusion.labelled > 0]), 6) if scored else None,
+        "miou": round(confusion.labelled_mean_iou(), 6) if scored else None,
         "iou": {
-            label.name: round(float(iou[i]), 6)
-            for i, label in enumerate(labels)
-            if scored and not np.isnan(iou[i])
+            name: round(float(value), 6)
+            for name, value in zip(names, iou, strict=True)
+            if scored and not np.isnan(value)
         },
         "pixel_accuracy": round(confusion.accuracy(), 6) if scored else None,
-        "confidence": round(levels / (LEVELS * pixels), 6),
-        "changed": round(int(tally.changes[0]) / int(tally.changes[1]), 6)
-        if tally.changes[1]
-        else None,
+        "confidence": round(steps / (CONFIDENCE_STEPS * pixels), 6),
+        "changed": None if np.isnan(change_rate) else round(change_rate, 6),
         "share": {
-            label.name: round(int(tally.predicted[i]) / pixels, 6)
-            for i, label in enumerate(labels)
-            if tally.predicted[i]
+            name: round(int(count) / pixels, 6)
+            for name, count in zip(names, predicted, strict=False)  # the last is of no class
+            if count
         },
     }
 
 
 def _png(mask: Ids) -> bytes:
     return bytes(cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1])
-
-
-class _Loader:
-    """A loader that is equal to others of the same content, so that a process that got it twice loads its model once."""
-
-    def __init__(self, load: Callable[[], Model]) -> None:
-        self.load = load
-        self._key = (
-            (load.func, load.args, tuple(sorted(load.keywords.items())))
-            if isinstance(load, functools.partial)
-            else load
-        )
-
-    def __hash__(self) -> int:
-        return hash(repr(self._key))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Loader) and repr(self._key) == repr(other._key)
-
-
-@functools.lru_cache(maxsize=1)
-def _models(load: _Loader, compare: _Loader | None) -> Models:
-    models = Models(load.load(), None if compare is None else compare.load())
-    for each in (models.model, models.compare):
-        if each is not None:
-            each.segment(
-                np.zeros((64, 64, 3), np.uint8)
-            )  # what is set up at the first frame is not timed
-    return models

@@ -1,38 +1,61 @@
-"""Labels of a bag's images, found by their stamps: on a topic of the bag, or in a folder of files."""
+"""Finds the labels of a bag's images by their stamps, on a topic of the bag or in a folder."""
 
 import bisect
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from camseg_core.data.image_file import read_unchanged
 from camseg_core.errors import DataError, ImageError
+from camseg_ros.bag.cdr import SECOND_NS
 from camseg_ros.bag.read import BagDamaged, ImageBag, RawImage
 from camseg_ros.images import compressed_to_ids, image_to_ids
 
 Ids = npt.NDArray[np.uint8]
 
 MAX_BYTES = 1 << 30
-"""No image of a bag is larger: what claims to be is damaged."""
+"""A message that claims a larger image is treated as damage."""
 
 _STAMP = re.compile(r"(\d+)(?:[._](\d{1,9}))?$")
 
 
+class Labels(Protocol):
+    """The labels of a bag's images."""
+
+    def at(self, stamp_ns: int) -> Ids | None:
+        """Return the label `(H, W)`, train ids, nearest to the stamp.
+
+        Returns None if no label is within the tolerance. Call it for the images in recorded order.
+
+        Raises:
+            DataError: the label does not hold class ids.
+        """
+
+    def first_ns(self) -> int | None:
+        """Return the stamp of the first label read so far, in ns; None if there is none."""
+
+    def close(self) -> None:
+        """Close the files."""
+
+
 @dataclass(frozen=True)
-class LabelPlace:
-    """Where labels are: exactly one of a topic of the bag and a folder; and how far stamps may be apart, in ns."""
+class LabelSource:
+    """Where labels are: on a topic of the bag or in a folder, exactly one of the two.
+
+    `tolerance_ns` is how far the stamps of image and label may differ.
+    """
 
     topic: str | None
     folder: Path | None
     tolerance_ns: int
 
-    def open(self, bag: Path, salvage: bool) -> "Labels":
-        """The labels of the images of `bag`.
+    def open(self, bag: Path, salvage: bool) -> Labels:
+        """Open the labels of the images of `bag`.
 
         Raises:
             DataError: the bag has no such topic, or the folder no labels.
@@ -45,27 +68,11 @@ class LabelPlace:
         return self.topic or (self.folder.name if self.folder else "")
 
 
-class Labels(Protocol):
-    """Asked for one image after the other, in recorded order."""
-
-    def at(self, stamp_ns: int) -> Ids | None:
-        """The label `(H, W)`, train ids, nearest to the stamp; None where none is within the tolerance.
-
-        Raises:
-            DataError: there is one, but it is no picture of class ids.
-        """
-
-    def first_ns(self) -> int | None:
-        """The stamp of the first label, in ns; None where there is none."""
-
-    def close(self) -> None:
-        """Close what was opened."""
-
-
 class TopicLabels:
-    """Labels on a topic: two walks through the bag side by side, so that only the labels around one image are in memory.
+    """Labels on a topic.
 
-    That takes images and labels whose stamps never go back; one that does is refused.
+    Reads the topic alongside the images, so only the labels around one image are in memory. The
+    stamps of images and labels must therefore never go back.
     """
 
     def __init__(self, bag: ImageBag, tolerance_ns: int) -> None:
@@ -77,26 +84,21 @@ class TopicLabels:
         self._ended = False
 
     def at(self, stamp_ns: int) -> Ids | None:
-        """As `Labels.at`; also raises DataError where stamps go back in time."""
-        if stamp_ns < self._last_asked:
-            raise self._goes_back("the images", self._last_asked, stamp_ns)
+        """Return the nearest label; see `Labels.at`. Also raises DataError if stamps go back."""
+        self._check_order("images", self._last_asked, stamp_ns)
         self._last_asked = stamp_ns
-        while not self._ended and self._last_read <= stamp_ns + self._tolerance_ns:
+        oldest_ns, newest_ns = stamp_ns - self._tolerance_ns, stamp_ns + self._tolerance_ns
+        while not self._ended and self._last_read <= newest_ns:
             self._read()
-            self._near = [
-                raw for raw in self._near if raw.stamp_ns >= stamp_ns - self._tolerance_ns
-            ]
-        self._near = [raw for raw in self._near if raw.stamp_ns >= stamp_ns - self._tolerance_ns]
+            self._near = [raw for raw in self._near if raw.stamp_ns >= oldest_ns]
+        self._near = [raw for raw in self._near if raw.stamp_ns >= oldest_ns]
         found = min(self._near, key=lambda raw: abs(raw.stamp_ns - stamp_ns), default=None)
-        if found is None or found.stamp_ns > stamp_ns + self._tolerance_ns:
+        if found is None or found.stamp_ns > newest_ns:
             return None
-        message = self._bag.parse(found).message
+        message: Any = self._bag.parse(found).message
+        to_ids = compressed_to_ids if self._bag.compressed else image_to_ids
         try:
-            return (
-                compressed_to_ids(message, MAX_BYTES)
-                if self._bag.compressed
-                else image_to_ids(message, MAX_BYTES)
-            )
+            return to_ids(message, MAX_BYTES)
         except ImageError as error:
             raise DataError(
                 f"label {found.index} on {self._bag.topic} of the bag {self._bag.path}: {error}"
@@ -105,7 +107,7 @@ class TopicLabels:
     def _read(self) -> None:
         try:
             raw = next(self._raw, None)
-        except BagDamaged:  # the walk over the images tells, when it comes there
+        except BagDamaged:  # reading the images reports it when it gets there
             raw = None
         if raw is None:
             self._ended = True
@@ -116,20 +118,21 @@ class TopicLabels:
             raise DataError(
                 f"labels on {self._bag.topic} of the bag {self._bag.path}: {error}"
             ) from error
-        if stamp_ns < self._last_read:
-            raise self._goes_back("the labels", self._last_read, stamp_ns)
+        self._check_order("labels", self._last_read, stamp_ns)
         self._last_read = stamp_ns
         self._first_ns = stamp_ns if self._first_ns is None else self._first_ns
         self._near.append(raw)
 
-    def _goes_back(self, what: str, before: int, after: int) -> DataError:
-        text = f"the stamps of {what} go back in time in the bag {self._bag.path}, from {seconds(before)} to {seconds(after)}"
-        return DataError(
-            f"{text}: labels on {self._bag.topic} cannot be matched; record one drive a bag, or use a folder of labels"
-        )
+    def _check_order(self, kind: str, before_ns: int, after_ns: int) -> None:
+        if after_ns < before_ns:
+            raise DataError(
+                f"the stamps of the {kind} go back in time in the bag {self._bag.path}, "
+                f"from {seconds(before_ns)} to {seconds(after_ns)}: labels on {self._bag.topic} "
+                "cannot be matched; record one drive a bag, or use a folder of labels"
+            )
 
     def first_ns(self) -> int | None:
-        """As `Labels.first_ns`, as far as has been read."""
+        """Return the stamp of the first label; see `Labels.first_ns`."""
         return self._first_ns
 
     def close(self) -> None:
@@ -138,7 +141,10 @@ class TopicLabels:
 
 
 class FolderLabels:
-    """Labels in PNG files whose names end with their stamp: nanoseconds, or seconds and nanoseconds with a dot or `_` between."""
+    """Labels in PNG files whose names end with their stamp.
+
+    The stamp is in ns, or in seconds and nanoseconds with `.` or `_` between.
+    """
 
     def __init__(self, folder: Path, tolerance_ns: int) -> None:
         """List the files.
@@ -148,24 +154,21 @@ class FolderLabels:
         """
         if not folder.is_dir():
             raise DataError(
-                f"the folder of labels {folder} does not exist; name a folder of PNG files, or a topic that begins with /"
+                f"the folder of labels {folder} does not exist; "
+                "name a folder of PNG files, or a topic that begins with /"
             )
-        found = [
-            (stamp, path)
-            for path in folder.glob("*.png")
-            if (stamp := _stamp_of(path.stem)) is not None
-        ]
-        if not found:
+        stamped = ((_stamp_of(path.stem), path) for path in folder.glob("*.png"))
+        self._files = sorted((stamp, path) for stamp, path in stamped if stamp is not None)
+        if not self._files:
             raise DataError(
-                f"no labels in {folder}: they are PNG files of class ids named for their stamp in ns, such as 1700000000123456789.png"
+                f"no labels in {folder}: they must be PNG files of class ids named for their "
+                "stamp in ns, such as 1700000000123456789.png"
             )
-        self._files = sorted(found)
-        self._stamps = [stamp for stamp, _ in self._files]
         self._tolerance_ns = tolerance_ns
 
     def at(self, stamp_ns: int) -> Ids | None:
-        """As `Labels.at`, in any order."""
-        after = bisect.bisect_left(self._stamps, stamp_ns)
+        """Return the nearest label; see `Labels.at`. Works in any order."""
+        after = bisect.bisect_left(self._files, stamp_ns, key=lambda each: each[0])
         near = self._files[max(0, after - 1) : after + 1]
         stamp, path = min(near, key=lambda each: abs(each[0] - stamp_ns))
         if abs(stamp - stamp_ns) > self._tolerance_ns:
@@ -173,31 +176,33 @@ class FolderLabels:
         ids = read_unchanged(path)
         if ids.ndim != 2 or ids.dtype != np.uint8:
             raise DataError(
-                f"{path} has {'colours' if ids.ndim > 2 else ids.dtype}; labels are class ids in one 8-bit channel"
+                f"labels must be class ids in one 8-bit channel, "
+                f"got {'colours' if ids.ndim > 2 else ids.dtype} ({path})"
             )
         return np.asarray(ids, np.uint8)
 
     def first_ns(self) -> int | None:
-        """As `Labels.first_ns`."""
-        return self._stamps[0]
+        """Return the stamp of the first label; see `Labels.first_ns`."""
+        return self._files[0][0]
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file stays open."""
 
 
 def seconds(ns: int) -> str:
-    """A time in ns for a message."""
-    return f"{ns / 1e9:.3f} s"
+    """Format a time in ns for a message."""
+    return f"{ns / SECOND_NS:.3f} s"
 
 
 def _stamp_of(name: str) -> int | None:
-    """The stamp in ns that a file's name ends with: `12500000000`, `12.5` (seconds) or `12_500000000` (seconds and nanoseconds)."""
+    """Return the stamp in ns that a file name ends with.
+
+    `12500000000` (ns), `12.5` (s) and `12_500000000` (s and ns) are the same stamp.
+    """
     found = _STAMP.search(name)
     if found is None:
         return None
     whole, rest = found.groups()
-    return (
-        int(whole)
-        if rest is None
-        else int(whole) * 1_000_000_000 + int(rest.ljust(9, "0") if "." in name else rest)
-    )
+    if rest is None:
+        return int(whole)
+    return int(whole) * SECOND_NS + int(rest.ljust(9, "0") if "." in name else rest)

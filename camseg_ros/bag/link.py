@@ -1,9 +1,8 @@
-"""What every replay shares: a camera and a listener in one ROS domain, and the wait for the node there. Needs rclpy."""
+"""Connects a replay to the node: a camera and a listener in one ROS domain. Needs rclpy."""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import cv2
@@ -18,14 +17,17 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from camseg_core.errors import CamSegError
+from camseg_ros.bag.cdr import SECOND_NS
 from camseg_ros.image_messages import image_message
 
 CHECK_S = 0.2
-"""How long to wait for messages before looking whether the node still runs, in s."""
+"""How long to wait for messages before checking that the node still runs."""
 
 GREETING_NS = 1
-GREET_AGAIN_S = 3.0
-"""The stamp of the picture that is sent before the bag's, in ns, and how long to wait for its answer before the next, in s."""
+"""Stamp of the picture sent before those of the bag."""
+
+GREETING_RETRY_S = 3.0
+"""How long to wait for its answer before it is sent again."""
 
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
@@ -34,7 +36,7 @@ MASK, OVERLAY = "mask", "overlay"
 
 @dataclass(frozen=True)
 class Topics:
-    """The names that a replay publishes and listens to."""
+    """The topics that a replay publishes and subscribes to."""
 
     image: str = "/camera/image_raw"
     mask: str = "/segmentation/mask"
@@ -43,12 +45,12 @@ class Topics:
 
 
 class Link:
-    """A camera and a listener in one ROS domain. A context manager.
+    """A camera and a listener in one ROS domain; leaving the `with` block leaves the domain.
 
     Attributes:
-        topics: the names used.
+        topics: the topics in use.
         node: the rclpy node behind it.
-        image_topic: the name that the images go out on, with its transport.
+        image_topic: the topic of the images, with its transport.
         diagnostics: the newest keys and values of every component on /diagnostics, by its name.
     """
 
@@ -66,10 +68,11 @@ class Link:
         Args:
             domain: the ROS domain.
             compressed: whether the images are `CompressedImage`.
-            topics: the names to use.
-            answers: what to listen to, of `MASK` and `OVERLAY`; the node makes an overlay only where one is listened to.
-            answer_qos: of these subscriptions.
-            raw: take the answers as they came, without deserializing them.
+            topics: the topics to use.
+            answers: what to subscribe to: `MASK`, `OVERLAY` or both. The node only makes an overlay
+                that has a subscriber.
+            answer_qos: QoS of these subscriptions.
+            raw: receive the answers serialized.
 
         Raises:
             CamSegError: the middleware cannot be started.
@@ -83,17 +86,14 @@ class Link:
             self.node = rclpy.create_node(
                 "camseg_replay", context=self._context, use_global_arguments=False
             )
-        except (
-            Exception
-        ) as error:  # rclpy passes on whatever rcl says, as RuntimeError and its own types
+        except Exception as error:  # RuntimeError, and rclpy's own types
             raise CamSegError(
                 f"cannot join the ROS domain {domain}: {error}; is the log folder writable?"
             ) from error
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
-        kind, self.image_topic = (
-            (CompressedImage, f"{topics.image}/compressed") if compressed else (Image, topics.image)
-        )
+        self.image_topic = f"{topics.image}/compressed" if compressed else topics.image
+        kind = CompressedImage if compressed else Image
         self._camera = self.node.create_publisher(kind, self.image_topic, RELIABLE)
         names = {MASK: topics.mask, OVERLAY: topics.overlay}
         self._listeners = [
@@ -102,14 +102,11 @@ class Link:
             )
             for answer in answers
         ]
-        self.node.create_subscription(DiagnosticArray, topics.diagnostics, self._diagnose, RELIABLE)
+        self.node.create_subscription(
+            DiagnosticArray, topics.diagnostics, self._on_diagnostics, RELIABLE
+        )
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._executor.shutdown()
         self.node.destroy_node()
         self._context.try_shutdown()
@@ -117,53 +114,57 @@ class Link:
     def wait_for_node(
         self, size: tuple[int, int], timeout_s: float, check: Callable[[], None]
     ) -> None:
-        """Wait until a node listens to the images, and has answered a grey picture with all that is listened to.
+        """Wait until a node has answered a grey picture on every subscribed topic.
 
-        Discovery ends at different moments on the two sides, and only an answer shows that it has on both. It also leaves
-        the model's warm-up out of what is measured.
+        Discovery ends at different times on the two sides, and only an answer shows that it ended
+        on both. It also keeps the model's warm-up out of the measurement.
 
         Args:
-            size: width and height of the picture to send.
-            timeout_s: how long to wait in all, in s.
-            check: called now and then; raises where waiting is of no use any more.
+            size: width and height of the picture, in pixels.
+            timeout_s: how long to wait in all.
+            check: called regularly; raises to end the wait.
 
         Raises:
-            CamSegError: there is none in time; names what is missing.
+            CamSegError: no node answered in time; names what is missing.
         """
         end = time.monotonic() + timeout_s
-        wanted: list[tuple[Any, str]] = [
-            (self._camera, "subscriber"),
-            *((each, "publisher") for each in self._listeners),
+        endpoints = [("subscriber", self._camera.topic_name, self._camera.get_subscription_count)]
+        endpoints += [
+            ("publisher", each.topic_name, each.get_publisher_count) for each in self._listeners
         ]
 
         def missing() -> list[str]:
-            return [f"{kind} of {each.topic_name}" for each, kind in wanted if not _matched(each)]
+            return [f"no {kind} of {topic}" for kind, topic, count in endpoints if not count()]
 
         def answered() -> bool:
             return len(self._greeted) == len(self._listeners)
 
         if not self.spin_until(lambda: not missing(), timeout_s, check):
             raise CamSegError(
-                f"no node after {timeout_s:.0f} s: no {', no '.join(missing())}; does it use these topics and reliable QoS?"
+                f"no node after {timeout_s:.0f} s: {', '.join(missing())}; "
+                "does it use these topics and reliable QoS?"
             )
         while not answered() and time.monotonic() < end:
             self._camera.publish(self._greeting(*size))
-            self.spin_until(answered, min(GREET_AGAIN_S, end - time.monotonic()), check)
+            self.spin_until(answered, min(GREETING_RETRY_S, end - time.monotonic()), check)
         if not answered():
-            answers = " and ".join(each.topic_name for each in self._listeners)
+            topics = " and ".join(each.topic_name for each in self._listeners)
             raise CamSegError(
-                f"the node did not answer on {answers} within {timeout_s:.0f} s; see its log"
+                f"the node did not answer on {topics} within {timeout_s:.0f} s; see its log"
             )
 
-    def watch(self, seconds: float, check: Callable[[], None]) -> None:
-        """Listen until the next diagnostics, at most for `seconds`."""
+    def wait_for_diagnostics(self, seconds: float, check: Callable[[], None]) -> None:
+        """Receive messages until the next diagnostics, for at most `seconds`."""
         self.diagnostics.clear()
         self.spin_until(lambda: bool(self.diagnostics), seconds, check)
 
     def spin_until(
         self, done: Callable[[], bool], timeout_s: float, check: Callable[[], None]
     ) -> bool:
-        """Handle messages until `done`, at most for `timeout_s`; says whether it was. `check` as in `wait_for_node`."""
+        """Handle messages until `done`, for at most `timeout_s`; return whether it was done.
+
+        `check` is called regularly and raises to end the wait.
+        """
         end = time.monotonic() + timeout_s
         while not done():
             left = end - time.monotonic()
@@ -174,12 +175,12 @@ class Link:
         return True
 
     def _header(self, message: Any) -> tuple[int, str]:
-        """Stamp in ns and frame_id of an answer."""
+        """Return the stamp in ns and the frame_id of an answer."""
         stamp = message.header.stamp
-        return stamp.sec * 1_000_000_000 + stamp.nanosec, message.header.frame_id
+        return stamp.sec * SECOND_NS + stamp.nanosec, message.header.frame_id
 
-    def _answer(self, message: Any, stamp_ns: int, frame_id: str, kind: str) -> None:
-        """An answer came that is not that to a greeting; `kind` is `MASK` or `OVERLAY`."""
+    def _on_answer(self, message: Any, stamp_ns: int, frame_id: str, kind: str) -> None:
+        """Handle an answer to an image; `kind` is `MASK` or `OVERLAY`."""
         raise NotImplementedError
 
     def _receiver(self, kind: str) -> Callable[[Any], None]:
@@ -188,7 +189,7 @@ class Link:
             if stamp_ns == GREETING_NS:
                 self._greeted[kind] = frame_id
             else:
-                self._answer(message, stamp_ns, frame_id, kind)
+                self._on_answer(message, stamp_ns, frame_id, kind)
 
         return receive
 
@@ -196,24 +197,11 @@ class Link:
         header = Header(stamp=Time(nanosec=GREETING_NS), frame_id="greeting")
         grey = np.full((height, width, 3), 128, np.uint8)
         if self.compressed:
-            return CompressedImage(
-                header=header, format="jpeg", data=cv2.imencode(".jpg", grey)[1].tobytes()
-            )
+            data = cv2.imencode(".jpg", grey)[1].tobytes()
+            return CompressedImage(header=header, format="jpeg", data=data)
         return image_message(grey, "rgb8", header)
 
-    def _diagnose(self, message: Any) -> None:
+    def _on_diagnostics(self, message: Any) -> None:
         for status in message.status:
-            self.diagnostics[status.name] = {
-                "message": status.message,
-                **{each.key: each.value for each in status.values},
-            }
-
-
-def _matched(endpoint: Any) -> bool:
-    """Whether a publisher has a subscriber, or a subscription a publisher."""
-    count = (
-        endpoint.get_subscription_count
-        if hasattr(endpoint, "get_subscription_count")
-        else endpoint.get_publisher_count
-    )
-    return bool(count())
+            values = {each.key: each.value for each in status.values}
+            self.diagnostics[status.name] = {"message": status.message, **values}

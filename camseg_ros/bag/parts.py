@@ -1,4 +1,4 @@
-"""What was found of a bag so far, in files: parts of it, so that an evaluation can be stopped, go on, and run in several places."""
+"""Stores what an evaluation has found so far, so that it can be stopped, resumed and spread."""
 
 import json
 import zipfile
@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from camseg_core.atomic_write import atomic_write
+from camseg_core.errors import DataError
+from camseg_core.evaluation.scorer import Scorer
 from camseg_core.labels import Label
-from camseg_ros.bag.evaluation import FrameResult, Models
-from camseg_ros.bag.tally import Tally
 
 
 @dataclass(frozen=True)
-class ModelFacts:
-    """What the report says of the model that made a part."""
+class ModelInfo:
+    """What the report says about the model; `compared` is the name of the other one, if any."""
 
     name: str
     provider: str
@@ -23,32 +23,47 @@ class ModelFacts:
     labels: tuple[Label, ...]
     compared: str | None
 
-    @staticmethod
-    def of(models: Models) -> "ModelFacts":
-        """Of loaded models."""
-        model, other = models.model, models.compare
-        return ModelFacts(
-            model.name,
-            model.provider,
-            model.precision,
-            tuple(model.labels),
-            None if other is None else other.name,
-        )
+
+@dataclass(frozen=True)
+class ScoredFrame:
+    """One evaluated image of a bag.
+
+    Attributes:
+        index: its number on its topic.
+        line: its entry of `frames.jsonl`; None if it could not be decoded.
+        scorer: its counts; None if it could not be decoded.
+        times: times in ms by name; see `evaluation.READ`.
+        mask: the mask as PNG, if masks are kept.
+        problem: why it could not be decoded.
+    """
+
+    index: int
+    line: dict[str, Any] | None = None
+    scorer: Scorer | None = None
+    times: dict[str, float] = field(default_factory=dict)
+    mask: bytes | None = None
+    problem: str = ""
 
 
 @dataclass
 class Part:
-    """The images of a bag from number `start` to before `stop`, those that were evaluated.
+    """The evaluated images of a bag from number `start` to before `stop`.
 
-    `lines` and `times` have an entry for each frame with its number in the bag as `index`; `masks` its PNG if masks are kept. `skipped`
-    counts images that are no pictures, the first of which `problem` tells. `ended` says that the bag has no more, because of its `damage`
-    if that is not empty.
+    Attributes:
+        info: the model that made the masks.
+        scorer: the counts.
+        lines, times: an entry for each frame, with its number in the bag as `index`.
+        masks: a PNG for each frame, if masks are kept.
+        skipped: number of images that could not be decoded.
+        problem: why the first of them could not.
+        ended: whether the bag has no more images.
+        damage: the damage that ended it, or empty.
     """
 
     start: int
     stop: int
-    facts: ModelFacts
-    tally: Tally
+    info: ModelInfo
+    scorer: Scorer
     lines: list[dict[str, Any]] = field(default_factory=list)
     times: list[dict[str, float]] = field(default_factory=list)
     masks: list[bytes] = field(default_factory=list)
@@ -57,29 +72,34 @@ class Part:
     ended: bool = False
     damage: str = ""
 
-    def add(self, result: FrameResult) -> None:
-        """Count the next image."""
-        self.stop = result.index + 1
-        if result.line is None:
+    @staticmethod
+    def empty(start: int, info: ModelInfo) -> "Part":
+        """Return a part without images."""
+        return Part(start, start, info, Scorer(info.labels))
+
+    def add(self, frame: ScoredFrame) -> None:
+        """Add the next image."""
+        self.stop = frame.index + 1
+        if frame.line is None or frame.scorer is None:
             self.skipped += 1
-            self.problem = self.problem or result.problem
+            self.problem = self.problem or frame.problem
             return
-        self.tally.add(result.tally)
-        self.lines.append({"index": result.index, **result.line})
-        self.times.append({"index": result.index, **result.times})
-        if result.mask is not None:
-            self.masks.append(result.mask)
+        self.scorer.merge(frame.scorer)
+        self.lines.append({"index": frame.index, **frame.line})
+        self.times.append({"index": frame.index, **frame.times})
+        if frame.mask is not None:
+            self.masks.append(frame.mask)
 
 
 class PartFolder:
-    """The parts of several bags, by the number of the bag, in a folder."""
+    """The parts of several bags in a folder, by the number of the bag."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, bag: int, part: Part) -> None:
-        """Keep a part: afterwards it is there, whatever happens."""
+        """Write a part atomically."""
         if part.masks:
             with (
                 atomic_write(self._path(bag, part.start, "zip")) as path,
@@ -87,36 +107,41 @@ class PartFolder:
             ):
                 for line, mask in zip(part.lines, part.masks, strict=True):
                     file.writestr(str(line["index"]), mask)
-        content = {
-            name: value
-            for name, value in vars(part).items()
-            if name not in ("facts", "tally", "masks")
-        }
-        labels = [[label.id, label.name, list(label.color)] for label in part.facts.labels]
-        content |= {"facts": {**vars(part.facts), "labels": labels}, "tally": part.tally.to_json()}
+        labels = [[label.id, label.name, list(label.color)] for label in part.info.labels]
+        content = {**vars(part), "info": {**vars(part.info), "labels": labels}}
+        content["scorer"] = part.scorer.to_json()
+        del content["masks"]
         with atomic_write(self._path(bag, part.start, "json")) as path:
             path.write_text(json.dumps(content), encoding="utf-8")
 
     def load(self, bag: int, start: int) -> Part | None:
-        """The part that begins with image `start`, without its masks; None where there is none."""
+        """Read the part that begins with image `start`, without its masks; None if there is none.
+
+        Raises:
+            DataError: another version of this program wrote it.
+        """
         path = self._path(bag, start, "json")
         if not path.is_file():
             return None
-        content = json.loads(path.read_text(encoding="utf-8"))
-        facts = content["facts"]
-        facts["labels"] = tuple(
-            Label(number, name, tuple(color)) for number, name, color in facts["labels"]
-        )
-        content["facts"] = ModelFacts(**facts)
-        content["tally"] = Tally.from_json(content["tally"], len(facts["labels"]))
-        return Part(**content)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            info = content["info"]
+            labels = [Label(number, name, tuple(color)) for number, name, color in info["labels"]]
+            content["info"] = ModelInfo(**{**info, "labels": tuple(labels)})
+            content["scorer"] = Scorer.from_json(content["scorer"], labels)
+            return Part(**content)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{path} was written by another version of camseg, so this evaluation cannot be "
+                f"resumed; remove {self.folder} to start again"
+            ) from error
 
     def has(self, bag: int, start: int) -> bool:
-        """Whether there is a part that begins with image `start`."""
+        """Return whether there is a part that begins with image `start`."""
         return self._path(bag, start, "json").is_file()
 
     def in_order(self, bag: int) -> Iterator[Part]:
-        """The parts of a bag from its beginning on, as far as one follows the other; none after the one with which the bag ends."""
+        """Yield the parts of a bag from its beginning up to the first gap or its end."""
         at = 0
         while (part := self.load(bag, at)) is not None:
             yield part
@@ -125,7 +150,7 @@ class PartFolder:
             at = part.stop
 
     def masks(self, bag: int) -> Iterator[tuple[int, bytes]]:
-        """Number and mask of every frame of a bag, in order."""
+        """Yield number and mask of every frame of a bag, in order."""
         for part in self.in_order(bag):
             if part.lines:
                 with zipfile.ZipFile(self._path(bag, part.start, "zip")) as file:

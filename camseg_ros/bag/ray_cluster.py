@@ -1,9 +1,9 @@
-"""Evaluates bags on a Ray cluster, some hundred images a task. Every machine of it must see the bags under the same path."""
+"""Evaluates bags on a Ray cluster. Every machine must see the bags under the same path."""
 
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,69 +11,75 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from camseg_core.errors import CamSegError, DataError
-from camseg_ros.bag.evaluate import PART_FRAMES, BagFacts, Stopped, evaluate_part
-from camseg_ros.bag.evaluation import Evaluating
+from camseg_ros.bag.evaluation import (
+    PART_FRAMES,
+    EvaluationOptions,
+    EvaluationRun,
+    Stopped,
+    evaluate_part,
+)
 from camseg_ros.bag.parts import Part, PartFolder
 
-FEWEST, MOST = 50, 5 * PART_FRAMES
-"""Images that a task has; it first walks over all images before its own, without decoding them."""
+MIN_TASK_FRAMES, MAX_TASK_FRAMES = 50, 5 * PART_FRAMES
+"""Images in a task; it reads all images before its own first, without decoding them."""
 
-TASKS_A_CORE = 4
-"""Where bags are short, there are so many tasks for each core, so that none waits long for the last."""
+TASKS_PER_CORE = 4
+"""Tasks for each core if the bags are short, so that none waits long for the last."""
 
 RETRIES = 3
-"""So often a task begins anew whose worker was killed."""
+"""How often a task is started again after its worker was killed."""
 
 CONNECT_S = 5.0
 """How long the cluster may take to answer."""
 
 WAIT_S = 0.5
-"""How long a wish to stop may go unheard."""
+"""How often to check for a request to stop."""
 
 
 def evaluate_on_ray(
-    bags: Sequence[tuple[int, BagFacts]],
-    evaluating: Evaluating,
-    parts: PartFolder,
-    failures: dict[int, str],
+    run: EvaluationRun,
     stopping: Callable[[], str | None],
     cores: int,
     gpu: bool = False,
     task_frames: int | None = None,
 ) -> Iterator[int]:
-    """As `evaluate_here`, on the cluster at `RAY_ADDRESS`, or on one that is started on this machine and ended afterwards.
+    """Do what `evaluate_here` does, on the cluster at `RAY_ADDRESS` or on a temporary local one.
 
     Args:
-        bags, evaluating, parts, failures, stopping: as `evaluate_here`; a bag whose worker is killed again and again is a failure.
-        cores: that a task has, as many threads as its model uses.
+        run: a bag whose worker is killed again and again becomes a failure.
+        stopping: returns a reason to stop, or None.
+        cores: cores for a task, one for each thread of its model.
         gpu: whether a task needs a GPU of its own.
-        task_frames: images a task has; by the number of images and cores if left out.
+        task_frames: images in a task; by default from the number of images and cores.
 
     Raises:
         Stopped: there was a reason to stop.
-        CamSegError: the cluster cannot be reached, or what a worker says is wrong with the model.
+        CamSegError: the cluster cannot be reached, or a worker cannot run the model.
     """
-    mine = not ray.is_initialized()
-    if mine:
+    connected_here = not ray.is_initialized()
+    if connected_here:
         _connect()
     try:
         task = ray.remote(num_cpus=cores, num_gpus=int(gpu), max_retries=RETRIES)(_task)
-        task_frames = task_frames or _share(sum(bag.count for _, bag in bags))
+        task_frames = task_frames or _task_size(sum(bag.count for bag in run.bags.values()))
         jobs = (
-            (number, bag, start, stop)
-            for number, bag in bags
-            for start, stop in missing(parts, number, bag.count, task_frames)
+            (number, start, stop)
+            for number, bag in run.bags.items()
+            for start, stop in missing(run.parts, number, bag.count, task_frames)
         )
-        yield from _run(jobs, task, evaluating, parts, failures, stopping)
+        yield from _run(run, jobs, task, stopping)
     finally:
-        if mine:
+        if connected_here:
             ray.shutdown()
 
 
 def missing(
     parts: PartFolder, number: int, count: int, task_frames: int
 ) -> Iterator[tuple[int, int | None]]:
-    """First image and the one after the last (None: to the end) of what `parts` lacks of a bag of `count` images, in tasks."""
+    """Divide what `parts` lacks of a bag of `count` images into tasks.
+
+    Yields the first image of a task and the one after its last, None for the end of the bag.
+    """
     at = 0
     while True:
         part = parts.load(number, at)
@@ -82,13 +88,10 @@ def missing(
                 return
             at = part.stop
             continue
-        following = [
-            start
-            for start in range(at + 1, min(at + task_frames, count))
-            if parts.has(number, start)
-        ]
-        stop = following[0] if following else at + task_frames
-        if stop >= count and not following:
+        after = range(at + 1, min(at + task_frames, count))
+        following = next((start for start in after if parts.has(number, start)), None)
+        stop = following or at + task_frames
+        if stop >= count and following is None:
             yield at, None
             return
         yield at, stop
@@ -96,41 +99,40 @@ def missing(
 
 
 def _run(
-    jobs: Iterator[tuple[int, BagFacts, int, int | None]],
+    run: EvaluationRun,
+    jobs: Iterator[tuple[int, int, int | None]],
     task: Any,
-    evaluating: Evaluating,
-    parts: PartFolder,
-    failures: dict[int, str],
     stopping: Callable[[], str | None],
 ) -> Iterator[int]:
-    """Keep as many tasks under way as the cluster has cores, and a few more, so that results never fill its memory."""
-    shared = ray.put(evaluating)
-    most = 2 * _cores()
-    under_way: dict[Any, tuple[int, BagFacts, int]] = {}
+    """Keep two tasks for each core in flight, so that results never fill the cluster's memory."""
+    options = ray.put(run.options)
+    limit = 2 * _cores()
+    in_flight: dict[Any, tuple[int, int]] = {}
     done = 0
     while True:
-        while len(under_way) < most and (job := next(jobs, None)) is not None:
-            number, bag, start, stop = job
-            if number not in failures:
-                under_way[task.remote(bag.path, shared, start, stop)] = (number, bag, start)
-        if not under_way:
+        while len(in_flight) < limit and (job := next(jobs, None)) is not None:
+            number, start, stop = job
+            if number not in run.failures:
+                reference = task.remote(run.bags[number].path, options, start, stop)
+                in_flight[reference] = number, start
+        if not in_flight:
             return
-        for reference in ray.wait(list(under_way), timeout=WAIT_S)[0]:
-            number, bag, start = under_way.pop(reference)
-            result = _result(reference, bag, start)
+        for reference in ray.wait(list(in_flight), timeout=WAIT_S)[0]:
+            number, start = in_flight.pop(reference)
+            result = _result(reference, run.bags[number].path, start)
             if isinstance(result, str):
-                failures.setdefault(number, result)
+                run.failures.setdefault(number, result)
                 continue
-            parts.save(number, result)
+            run.parts.save(number, result)
             for _ in result.lines:
                 done += 1
                 yield number
         reason = stopping()
         if reason is not None:
-            for reference in under_way:
+            for reference in in_flight:
                 ray.cancel(reference, force=True)
             raise Stopped(
-                f"stopped after {done} frames ({reason}); the same command goes on from there"
+                f"stopped after {done} frames ({reason}); run the same command to continue"
             )
 
 
@@ -139,31 +141,31 @@ def _cores() -> int:
     return max(1, int(resources.get("CPU", 1)))
 
 
-def _share(images: int) -> int:
-    """How many of the images a task gets."""
-    return min(max(FEWEST, -(-images // (TASKS_A_CORE * _cores()))), MOST)
+def _task_size(images: int) -> int:
+    return min(max(MIN_TASK_FRAMES, -(-images // (TASKS_PER_CORE * _cores()))), MAX_TASK_FRAMES)
 
 
-def _result(reference: Any, bag: BagFacts, start: int) -> Part | str:
-    """The part, or why the bag has failed."""
+def _result(reference: Any, bag: Path, start: int) -> Part | str:
+    """Return the part, or why the bag failed."""
     try:
         result: Part | str = ray.get(reference)
     except RayTaskError as error:
         cause = error.cause
-        raise (
-            cause
-            if isinstance(cause, CamSegError)
-            else CamSegError(f"a Ray worker failed: {_one_line(cause or error)}")
-        ) from error
-    except RayError as error:  # the worker was killed, the machine is gone
-        return f"the workers that evaluated the bag {bag.path} from image {start} on were lost {RETRIES + 1} times: {_one_line(error)}"
+        if isinstance(cause, CamSegError):
+            raise cause from error
+        raise CamSegError(f"a Ray worker failed: {_one_line(cause or error)}") from error
+    except RayError as error:  # the worker was killed, or its machine is gone
+        return (
+            f"the workers that evaluated the bag {bag} from image {start} on were lost "
+            f"{RETRIES + 1} times: {_one_line(error)}"
+        )
     return result
 
 
-def _task(bag: Path, evaluating: Evaluating, start: int, stop: int | None) -> Part | str:
-    """Runs in a worker."""
+def _task(bag: Path, options: EvaluationOptions, start: int, stop: int | None) -> Part | str:
+    """Evaluate a part in a worker."""
     try:
-        return evaluate_part(bag, evaluating, start, stop)
+        return evaluate_part(bag, options, start, stop)
     except DataError as error:
         return str(error)
 
@@ -173,18 +175,16 @@ def _connect() -> None:
     where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
     try:
         if address and (found := re.fullmatch(r"([\w.-]+):(\d+)", address)):
-            socket.create_connection(
-                (found[1], int(found[2])), CONNECT_S
-            ).close()  # Ray itself tries for minutes
+            # Ray itself would try for minutes
+            socket.create_connection((found[1], int(found[2])), CONNECT_S).close()
         # with RAY_ADDRESS Ray connects there, else it starts a cluster here
-        ray.init(
-            log_to_driver=False,
-            configure_logging=False,
-            include_dashboard=None if address else False,
-        )
+        dashboard = None if address else False
+        ray.init(log_to_driver=False, configure_logging=False, include_dashboard=dashboard)
     except Exception as error:  # from OSError to RuntimeError
-        remedy = "check RAY_ADDRESS, and RAY_AUTH_MODE and RAY_AUTH_TOKEN where the cluster wants a token"
-        raise CamSegError(f"cannot use {where}: {_one_line(error)}; {remedy}") from error
+        raise CamSegError(
+            f"cannot use {where}: {_one_line(error)}; check RAY_ADDRESS, "
+            "and RAY_AUTH_MODE and RAY_AUTH_TOKEN if the cluster needs a token"
+        ) from error
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,11 +1,10 @@
-"""Reads the camera images of a rosbag2 bag (MCAP or sqlite3, split or not, compressed or not), one at a time. Needs no ROS."""
+"""Reads the camera images of a rosbag2 bag (MCAP or sqlite3), one at a time. Needs no ROS."""
 
 import struct
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rosbags.highlevel import AnyReader
@@ -13,6 +12,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from camseg_core.data.frame_source import natural_key
 from camseg_core.errors import DataError
+from camseg_ros.bag.cdr import read_header, read_stamp
 from camseg_ros.bag.salvage import SalvageReader
 from camseg_ros.compressed_size import compressed_size
 
@@ -24,12 +24,26 @@ METADATA = "metadata.yaml"
 
 
 class BagDamaged(DataError):
-    """A bag is not whole; what came before the damage has been read."""
+    """A bag is damaged; every image before the damage has been read."""
+
+
+@dataclass(frozen=True)
+class TimeRange:
+    """A part of a bag: from `start_s` to before `end_s`, in s after the bag's first message.
+
+    None stands for the bag's start or end.
+    """
+
+    start_s: float | None = None
+    end_s: float | None = None
+
+
+WHOLE = TimeRange()
 
 
 @dataclass(frozen=True)
 class RawImage:
-    """One image message of a bag as it was recorded: its number on its topic, its time of recording in ns, and its bytes."""
+    """A serialized image message: its number on its topic, its recording time in ns, its bytes."""
 
     index: int
     recorded_ns: int
@@ -38,28 +52,27 @@ class RawImage:
 
     @property
     def stamp_ns(self) -> int:
-        """The stamp of the header, in ns, without reading the rest.
+        """The stamp of the header, in ns.
 
         Raises:
-            DataError: the message is too short to have one.
+            DataError: the message is too short for a header.
         """
         try:
-            seconds, nanoseconds = struct.unpack_from(
-                "<iI" if self.cdr[1] & 1 else ">iI", self.cdr, 4
-            )
-        except (IndexError, struct.error) as error:
+            return read_stamp(self.cdr)
+        except struct.error as error:
             raise DataError(
-                f"message {self.index} has {len(self.cdr)} bytes, too few for a header; record the bag again"
+                f"message {self.index} has {len(self.cdr)} bytes, too few for a header; "
+                "record the bag again"
             ) from error
-        return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
 @dataclass(frozen=True)
 class BagImage:
-    """One image message of a bag.
+    """A deserialized image message.
 
-    `message` has the fields of `sensor_msgs/Image` or `CompressedImage`; `cdr` is the same as it was recorded, fit to be
-    published unchanged. `stamp_ns` is the header's stamp, `recorded_ns` the time the message was recorded, both in ns.
+    `message` has the fields of `sensor_msgs/Image` or `CompressedImage`; `cdr` holds the recorded
+    bytes, which can be published unchanged. `stamp_ns` is the header's stamp, `recorded_ns` the
+    recording time, both in ns.
     """
 
     index: int
@@ -71,7 +84,7 @@ class BagImage:
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Width and height in pixels; None where a compressed image is too damaged to say."""
+        """Width and height in pixels; None if a compressed image has no readable header."""
         if hasattr(self.message, "width"):
             return int(self.message.width), int(self.message.height)
         found = compressed_size(bytes(self.message.data))
@@ -79,15 +92,15 @@ class BagImage:
 
 
 class ImageBag:
-    """The images of one topic of a bag, in recorded order. A context manager; iterate it as often as needed.
+    """The images of one topic of a bag, in recorded order. A context manager, iterable repeatedly.
 
     Attributes:
         topic: the image topic.
         compressed: whether it holds `CompressedImage` messages.
-        count: how many images it has.
-        start_ns: when the first message of the whole bag was recorded, in ns.
-        salvaged: whether the bag is damaged and only what is whole of it is read.
-        interval_ms: the mean time between two of them as recorded, in ms; None where there are fewer than two.
+        count: number of images.
+        start_ns: recording time of the bag's first message on any topic, in ns.
+        salvaged: whether the bag is damaged, so that only its intact messages are read.
+        interval_ms: mean time between two images as recorded, in ms; None for fewer than two.
     """
 
     def __init__(
@@ -95,61 +108,60 @@ class ImageBag:
         path: Path,
         topic: str | None = None,
         *,
-        other_than: Collection[str] = (),
+        exclude: Collection[str] = (),
         salvage: bool = False,
     ) -> None:
         """Open the bag.
 
         Args:
             path: a bag folder, or one .mcap or .db3 file.
-            topic: the image topic; may be left out where the bag has only one.
-            other_than: topics that are not meant where none is named.
-            salvage: read what is whole of a bag that was not ended properly; iterating it ends with `BagDamaged`.
+            topic: the image topic; may be None if the bag has only one.
+            exclude: topics to ignore when `topic` is None.
+            salvage: also open a damaged bag; iterating it ends with `BagDamaged`.
 
         Raises:
-            DataError: there is no readable bag, no such topic or no image topic in it, or several and none was named.
+            DataError: the bag cannot be read, has no such topic or no image topic, or has several
+                and `topic` is None.
         """
         self.path = path
         self._reader, self.salvaged = open_bag(path, salvage)
         try:
-            self.topic, self.compressed = self._choose(topic, other_than)
+            self.topic, self.compressed = self._choose(topic, exclude)
         except DataError:
             self._reader.close()
             raise
         self._connections = [c for c in self._reader.connections if c.topic == self.topic]
         self.count = sum(c.msgcount for c in self._connections)
         self.start_ns = self._reader.start_time
-        span_ns = self._reader.end_time - self.start_ns
-        self.interval_ms = (
-            span_ns / 1e6 / (self.count - 1) if self.count > 1 and span_ns > 0 else None
-        )
+        span_ms = (self._reader.end_time - self.start_ns) / 1e6
+        self.interval_ms = span_ms / (self.count - 1) if self.count > 1 and span_ms > 0 else None
 
-    def _choose(self, topic: str | None, other_than: Collection[str]) -> tuple[str, bool]:
+    def _choose(self, topic: str | None, exclude: Collection[str]) -> tuple[str, bool]:
         found = {c.topic: c.msgtype for c in self._reader.connections}
         images = sorted(
             name
             for name, kind in found.items()
-            if kind in (RAW, COMPRESSED) and (topic or name not in other_than)
+            if kind in (RAW, COMPRESSED) and (topic or name not in exclude)
         )
-        if topic is not None:
-            if topic not in images:
-                why = (
-                    f"has type {found[topic]}, not an image's" if topic in found else "is not in it"
-                )
-                raise DataError(
-                    f"the topic {topic} of the bag {self.path} {why}; its image topics: {', '.join(images) or 'none'}"
-                )
-            return topic, found[topic] == COMPRESSED
+        if topic is not None and topic not in images:
+            why = f"has type {found[topic]}, not an image's" if topic in found else "is not in it"
+            raise DataError(
+                f"the topic {topic} of the bag {self.path} {why}; "
+                f"its image topics: {', '.join(images) or 'none'}"
+            )
         if not images:
             others = f"only {', '.join(sorted(found))}" if found else "no topic at all"
             raise DataError(
-                f"no image topic in the bag {self.path} ({others}); record the camera's topic (sensor_msgs Image or CompressedImage)"
+                f"no image topic in the bag {self.path} ({others}); "
+                "record the camera's topic (sensor_msgs Image or CompressedImage)"
             )
-        if len(images) > 1:
+        if topic is None and len(images) > 1:
             raise DataError(
-                f"several image topics in the bag {self.path}: {', '.join(images)}; name one, for example --topic {images[0]}"
+                f"several image topics in the bag {self.path}: {', '.join(images)}; "
+                f"name one, for example --topic {images[0]}"
             )
-        return images[0], found[images[0]] == COMPRESSED
+        chosen = topic or images[0]
+        return chosen, found[chosen] == COMPRESSED
 
     def close(self) -> None:
         """Close the files."""
@@ -158,27 +170,26 @@ class ImageBag:
     def __enter__(self) -> "ImageBag":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __iter__(self) -> Iterator[BagImage]:
-        """Every image in recorded order.
+        """Yield every image in recorded order; raises as `images`."""
+        return self.images()
+
+    def images(self, within: TimeRange = WHOLE) -> Iterator[BagImage]:
+        """Yield the images recorded in a time range, in recorded order.
 
         Raises:
-            BagDamaged: the bag is damaged; every whole image before the damage has been yielded.
+            BagDamaged: the bag is damaged; every image before the damage has been yielded.
         """
-        return map(self.parse, self.raw())
+        return map(self.parse, self.raw(within=within))
 
-    def raw(self, start: int = 0) -> Iterator[RawImage]:
-        """The images from number `start` on as they were recorded.
+    def raw(self, start: int = 0, within: TimeRange = WHOLE) -> Iterator[RawImage]:
+        """Yield the serialized images from number `start` on that were recorded in a time range.
 
         Raises:
-            BagDamaged: as above, except that what a message says is not looked at.
+            BagDamaged: the bag is damaged; every image before the damage has been yielded.
         """
         index = start
         messages = islice(self._reader.messages(self._connections), start, None)
@@ -187,39 +198,38 @@ class ImageBag:
                 connection, recorded_ns, cdr = next(messages)
             except StopIteration:
                 return
-            except Exception as error:  # a damaged file raises whatever its damage leads to
+            except Exception as error:  # a damaged file can raise anything
                 raise self._damaged(index, error) from error
-            yield RawImage(index, recorded_ns, connection.msgtype, bytes(cdr))
+            at_s = (recorded_ns - self.start_ns) / 1e9
+            if within.end_s is not None and at_s >= within.end_s:
+                return
+            if within.start_s is None or at_s >= within.start_s:
+                yield RawImage(index, recorded_ns, connection.msgtype, bytes(cdr))
             index += 1
 
     def parse(self, raw: RawImage) -> BagImage:
-        """The message that was recorded.
+        """Deserialize a message.
 
         Raises:
-            BagDamaged: it is none.
+            BagDamaged: the message cannot be deserialized.
         """
         try:
-            message: Any = self._reader.deserialize(raw.cdr, raw.kind)
-            stamp = message.header.stamp
-        except Exception as error:  # as above
+            message = self._reader.deserialize(raw.cdr, raw.kind)
+            stamp_ns, frame_id = read_header(raw.cdr)
+        except Exception as error:  # a damaged file can raise anything
             raise self._damaged(raw.index, error) from error
-        stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
-        return BagImage(
-            raw.index, stamp_ns, raw.recorded_ns, message.header.frame_id, message, raw.cdr
-        )
+        return BagImage(raw.index, stamp_ns, raw.recorded_ns, frame_id, message, raw.cdr)
 
     def _damaged(self, index: int, error: Exception) -> BagDamaged:
-        of = (
-            "" if self.salvaged else f" of {self.count}"
-        )  # what was lost of a salvaged bag is not known
-        text = f"the bag {self.path} is damaged after image {index}{of} on {self.topic}"
+        total = "" if self.salvaged else f" of {self.count}"  # unknown for a salvaged bag
         return BagDamaged(
-            f"{text}: {_one_line(error)}; record it again, or repair it with `mcap recover`"
+            f"the bag {self.path} is damaged after image {index}{total} on {self.topic}: "
+            f"{_one_line(error)}; record it again, or repair it with `mcap recover`"
         )
 
 
 def is_bag(path: Path) -> bool:
-    """Whether `path` is a bag by its looks: a bag folder, or a file of a bag (of ROS 1 too, which is then refused)."""
+    """Return whether `path` looks like a bag folder or file; true for ROS 1 bags as well."""
     if path.is_dir():
         return (path / METADATA).is_file() or any(
             p.suffix in STORAGE_SUFFIXES for p in path.iterdir()
@@ -227,8 +237,33 @@ def is_bag(path: Path) -> bool:
     return path.suffix in (*STORAGE_SUFFIXES, ".bag") or path.name == METADATA
 
 
+def open_bag(path: Path, salvage: bool) -> tuple[AnyReader | SalvageReader, bool]:
+    """Open the bag; return the reader and whether it is a `SalvageReader`.
+
+    Raises:
+        DataError: the bag cannot be read.
+    """
+    paths = _storage(path)
+    try:
+        # sqlite3 bags older than Iron hold no message definitions; images have not changed since.
+        reader = AnyReader(paths, default_typestore=get_typestore(Stores.ROS2_KILTED))
+        reader.open()
+        return reader, False
+    except Exception as error:  # a damaged file can raise anything
+        files = _files(paths) if salvage else []
+        try:
+            if files:
+                return SalvageReader(files), True
+        except Exception:  # nothing can be salvaged: report the first error
+            files = []
+        raise DataError(
+            f"cannot read the bag {path}: {_one_line(error)}; "
+            "record it again, or repair it with `mcap recover`"
+        ) from error
+
+
 def _storage(path: Path) -> list[Path]:
-    """What to hand to the reader: the folder, the file, or the files of a folder whose recording was not ended properly."""
+    """Return what to open: the folder, the file, or the files of a folder without metadata."""
     if not path.exists():
         raise DataError(
             f"the bag {path} does not exist; name a bag folder, or a .mcap or .db3 file"
@@ -237,56 +272,29 @@ def _storage(path: Path) -> list[Path]:
         path = path.parent
     if path.suffix == ".bag":
         raise DataError(
-            f"{path} is a ROS 1 bag; convert it with `rosbags-convert --src {path} --dst {path.with_suffix('')}`"
+            f"{path} is a ROS 1 bag; convert it with "
+            f"`rosbags-convert --src {path} --dst {path.with_suffix('')}`"
         )
     if path.is_dir() and not (path / METADATA).is_file():
         files = sorted(p for p in path.iterdir() if p.suffix in STORAGE_SUFFIXES)
         if not files:
             raise DataError(
-                f"{path} is not a bag: no {METADATA}, .mcap or .db3 in it; name a bag folder or file"
+                f"{path} is not a bag: no {METADATA}, .mcap or .db3 in it; "
+                "name a bag folder or file"
             )
         return files
     return [path]
 
 
-def open_bag(path: Path, salvage: bool) -> tuple[AnyReader | SalvageReader, bool]:
-    """A reader of the bag, and whether it reads only what is whole of it.
-
-    Raises:
-        DataError: there is no bag that can be read.
-    """
-    paths = _storage(path)
-    try:
-        # Bags older than Iron carry no message definitions in sqlite3; images have not changed since.
-        reader = AnyReader(paths, default_typestore=get_typestore(Stores.ROS2_KILTED))
-        reader.open()
-        return reader, False
-    except Exception as error:  # a damaged file raises whatever its damage leads to, from struct.error to sqlite3's own
-        files = _files(paths) if salvage else []
-        try:
-            if files:
-                return SalvageReader(files), True
-        except Exception:  # nothing is whole: the first error says why
-            files = []
-        raise DataError(
-            f"cannot read the bag {path}: {_one_line(error)}; record it again, or repair it with `mcap recover`"
-        ) from error
-
-
 def _files(paths: list[Path]) -> list[Path]:
-    """The files of a bag, in the order of their names; none where messages are compressed one by one, which only metadata tell."""
+    """Return a bag's files in natural order; none if only the metadata say how to decompress."""
     if not paths[0].is_dir():
         return paths
-    metadata = (paths[0] / METADATA).read_text(encoding="utf-8", errors="replace")
-    if (
-        "compression_mode: message" in metadata.lower()
-        or "compression_mode: file" in metadata.lower()
-    ):
+    metadata = (paths[0] / METADATA).read_text(encoding="utf-8", errors="replace").lower()
+    if "compression_mode: message" in metadata or "compression_mode: file" in metadata:
         return []
-    return sorted(
-        (p for p in paths[0].iterdir() if p.suffix in STORAGE_SUFFIXES),
-        key=lambda p: natural_key(p.name),
-    )
+    files = (p for p in paths[0].iterdir() if p.suffix in STORAGE_SUFFIXES)
+    return sorted(files, key=lambda p: natural_key(p.name))
 
 
 def _one_line(error: Exception) -> str:

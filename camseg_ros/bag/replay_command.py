@@ -1,10 +1,10 @@
-"""`camseg bag replay`: parses, has it measured, tells what came of it."""
+"""`camseg bag replay`: parses the options, measures, prints the result."""
 
 import argparse
 import json
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -14,13 +14,13 @@ from rich.console import Console
 
 from camseg_core.cli.options import at_least, not_negative
 from camseg_core.errors import CamSegError, ConfigError, DataError
-from camseg_ros.bag.frames import WHOLE, Stretch
+from camseg_ros.bag.command import positive
 from camseg_ros.bag.link import Topics
-from camseg_ros.bag.measuring import HIGHEST_HZ, LOWEST_HZ, Result, measure
+from camseg_ros.bag.max_rate import HIGHEST_HZ, LOWEST_HZ
 from camseg_ros.bag.node_process import NodeDied
-from camseg_ros.bag.replay_options import FINAL_TRIALS, ReplayOptions, check_options
-from camseg_ros.bag.replay_report import content, show
-from camseg_ros.bag.session import Measured
+from camseg_ros.bag.read import WHOLE, TimeRange
+from camseg_ros.bag.replay import FINAL_TRIALS, ReplayOptions, ReplayResult, measure
+from camseg_ros.bag.replay_report import content, read_limits, show
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
@@ -29,164 +29,152 @@ STDOUT = Path("-")
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    usual = Topics()
     parser.description = (
-        "Play a bag's images over DDS into the segmentation node, at the recorded or a fixed rate, whether it keeps up or not, and tell "
-        "the latency of its masks, its drops by reason, its CPU and memory. The node is started for it, in a ROS domain of its own, "
-        "or runs already (--running)."
+        "Play a bag's images over DDS into the segmentation node, at the recorded or a fixed rate, "
+        "whether it keeps up or not. Report the latency of its masks, its drops by reason, its CPU "
+        "and memory. Starts a node in a ROS domain of its own, or uses a running one (--running)."
     )
-    parser.add_argument(
-        "bag", type=Path, metavar="BAG", help="a bag folder, or one .mcap or .db3 file"
-    )
-    parser.add_argument("--topic", help="the image topic, where the bag has several")
-    parser.add_argument(
-        "--rate", type=_above_0, metavar="HZ", help="images per second (default: as recorded)"
-    )
-    parser.add_argument(
+    option = parser.add_argument
+    option("bag", type=Path, metavar="BAG", help="bag folder, or .mcap or .db3 file")
+    option("--topic", help="image topic, if the bag has several")
+    option("--rate", type=positive, metavar="HZ", help="images per second (default: as recorded)")
+    option(
         "--seconds",
-        type=_above_0,
+        type=positive,
         metavar="S",
-        help="play for so long, and begin the bag anew where it ends (default: the bag once)",
+        help="how long to play, repeating the bag if needed (default: the bag once)",
     )
-    parser.add_argument(
+    option(
         "--warm-up",
         type=not_negative,
         default=1.0,
         metavar="S",
-        help="before that, not counted (default: %(default)s)",
+        help="play this long before, not counted (default: %(default)s)",
     )
-    parser.add_argument(
+    option(
         "--restamp",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="give each image the time of its sending as stamp, as a camera does; else the recorded ones, which must be unique",
+        help="stamp each image with the time it is sent, as a camera does; "
+        "the recorded stamps must be unique",
     )
-    parser.add_argument(
+    option(
         "--timeout",
-        type=_above_0,
+        type=positive,
         default=20.0,
         metavar="S",
-        help="wait so long for late masks (default: %(default)s)",
+        help="how long to wait for late masks (default: %(default)s)",
     )
-    parser.add_argument(
+    option(
         "--json",
         type=Path,
         nargs="?",
         const=STDOUT,
         metavar="FILE",
-        help="everything, to a file or as the last line",
+        help="write all results to a file, or to stdout as the last line",
     )
-    parser.add_argument(
-        "--scenario",
-        type=Path,
-        metavar="FILE",
-        help="limits to keep, in YAML; exits 1 where one is not",
-    )
-    search = parser.add_argument_group("highest rate")
-    search.add_argument(
+    option("--scenario", type=Path, metavar="FILE", help="limits, YAML; exit 1 if one is not kept")
+    _add_search_options(parser.add_argument_group("highest rate").add_argument)
+    _add_node_options(parser.add_argument_group("node").add_argument)
+
+
+def _add_search_options(option: Callable[..., object]) -> None:
+    option(
         "--find-max-rate",
         action="store_true",
         help="search the highest rate with under 5 %% drops, and measure there",
     )
-    search.add_argument(
+    option(
         "--max-rate",
-        type=_above_0,
+        type=positive,
         metavar="HZ",
-        help=f"do not search above this (default: {HIGHEST_HZ:g}; never below {LOWEST_HZ:g})",
+        help=f"highest rate to try (default: {HIGHEST_HZ:g}; the lowest is {LOWEST_HZ:g})",
     )
-    search.add_argument(
+    option(
         "--trial-seconds",
-        type=_above_0,
+        type=positive,
         default=5.0,
         metavar="S",
-        help=f"of each rate tried; --seconds is then {FINAL_TRIALS} times this if not given (default: %(default)s)",
+        help="length of a trial (default: %(default)s); --seconds then defaults to "
+        f"{FINAL_TRIALS} times this",
     )
-    node = parser.add_argument_group("node")
-    node.add_argument(
+
+
+def _add_node_options(option: Callable[..., object]) -> None:
+    topics = Topics()
+    option(
         "--running",
         action="store_true",
-        help="measure the node that runs in this ROS_DOMAIN_ID; start none",
+        help="measure the running node in this ROS_DOMAIN_ID instead of starting one",
     )
-    node.add_argument(
-        "--pid", type=at_least(1), help="its process, for CPU and memory (with --running)"
-    )
-    node.add_argument(
+    option("--pid", type=at_least(1), help="its process, for CPU and memory (with --running)")
+    option(
         "--image-topic",
-        default=usual.image,
+        default=topics.image,
         metavar="TOPIC",
         help="without /compressed (default: %(default)s)",
     )
-    node.add_argument(
-        "--mask-topic", default=usual.mask, metavar="TOPIC", help="(default: %(default)s)"
-    )
-    node.add_argument(
+    option("--mask-topic", default=topics.mask, metavar="TOPIC", help="default: %(default)s")
+    option(
         "--mask-reliability",
         choices=("reliable", "best_effort"),
         default="reliable",
-        help="QoS to listen with (default: %(default)s)",
+        help="QoS of the subscription to the masks (default: %(default)s)",
     )
-    node.add_argument(
+    option(
         "--param",
         type=_parameter,
         action="append",
         default=[],
         metavar="NAME:=VALUE",
-        help="of the started node",
+        help="parameter of the started node",
     )
-    node.add_argument(
+    option(
         "--params-file",
         type=Path,
         action="append",
         default=[],
         metavar="FILE",
-        help="of the started node",
+        help="parameter file of the started node",
     )
-    node.add_argument(
+    option(
         "--start-timeout",
-        type=_above_0,
+        type=positive,
         default=90.0,
         metavar="S",
-        help="wait so long for it (default: %(default)s)",
+        help="how long to wait for the node (default: %(default)s)",
     )
-    node.add_argument(
+    option(
         "--log",
         type=Path,
         metavar="FOLDER",
-        help="where the started node logs (default: a temporary folder)",
+        help="log folder of the started node (default: a temporary one)",
     )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure and tell.
+    """Measure and print.
 
     Raises:
-        DataError, ConfigError: the bag or an option does not fit.
-        SystemExit: with 1 where the node failed or a limit was not held, with 130 after Ctrl-C.
+        DataError, ConfigError: the bag or an option is not usable.
+        SystemExit: 1 if the node failed or a limit was not kept, 130 after Ctrl-C.
     """
-    signal.signal(
-        signal.SIGTERM, _interrupt
-    )  # a started node is stopped on the way out, however this process is asked to go
-    stretch, check = _limits(options.scenario)
-    asked = _options(options, stretch)
-    check_options(asked)
+    signal.signal(signal.SIGTERM, _interrupt)  # so that a started node is stopped too
+    within, check = read_limits(options.scenario) if options.scenario else (WHOLE, None)
+    replay_options = _replay_options(options, within)
+    replay_options.check()
     if options.json not in (None, STDOUT):
-        _write(options.json, "")  # now, not after minutes of measuring
-    result = _measure(asked)
+        _write(options.json, "")  # fail now, not after minutes of measuring
+    result = _measure(replay_options)
     if result is None:
         sys.exit(EXIT_INTERRUPTED)
-    over = (
-        check(result.measured)
-        if check is not None and result.measured is not None and not result.interrupted
-        else None
-    )
-    failed = [
-        *([] if result.interrupted else _failed(result)),
-        *(f"scenario: {line}" for line in over or []),
-    ]
-    # progress is told while nothing is measured only, so that no display takes the player's time
+    over, measured = None, result.measurement
+    if check is not None and measured is not None and not result.interrupted:
+        over = check(measured)
+    failed = [*_failures(result), *(f"scenario: {line}" for line in over or [])]
     show(result, failed, Console(highlight=False))
     if options.json is not None:
-        document = content(result, asked, over)
+        document = content(result, replay_options, over)
         if options.json == STDOUT:
             sys.stdout.write(json.dumps(document, default=str) + "\n")
         else:
@@ -197,22 +185,13 @@ def run(options: argparse.Namespace) -> None:
         sys.exit(EXIT_FAILED)
 
 
-def _limits(scenario: Path | None) -> tuple[Stretch, Callable[[Measured], list[str]] | None]:
-    """The stretch of the bag to play, and what holds a measurement against the limits; None without a scenario."""
-    if scenario is None:
-        return WHOLE, None
-    from camseg_ros.bag.replay_report import read_limits
-
-    return read_limits(scenario)
-
-
-def _measure(options: ReplayOptions) -> Result | None:
-    """The result; None where Ctrl-C came before anything was measured."""
+def _measure(options: ReplayOptions) -> ReplayResult | None:
+    """Return the result; None if Ctrl-C came before anything was measured."""
     result = None
-    progress = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False)
     try:
         for known in measure(
-            options, lambda line: progress.print(line, markup=False, soft_wrap=True)
+            options, lambda line: console.print(line, markup=False, soft_wrap=True)
         ):
             result = known
     except KeyboardInterrupt:
@@ -227,26 +206,23 @@ def _measure(options: ReplayOptions) -> Result | None:
     return result
 
 
-def _failed(result: Result) -> Sequence[str]:
-    """What makes the command fail, each in one line."""
-    if result.found is not None and result.found.rate_hz is None:
-        return [
-            f"not even the lowest rate tried was kept up with; limited by {result.found.limited_by}"
-        ]
-    if (
-        result.measured is not None
-        and result.measured.played.sent
-        and not result.measured.played.answered
-    ):
-        return ["not one image was answered; see the drops, and the node's log"]
+def _failures(result: ReplayResult) -> list[str]:
+    """Return what makes the command fail, apart from a scenario."""
+    if result.interrupted:
+        return []
+    found, measured = result.max_rate, result.measurement
+    if found is not None and found.rate_hz is None:
+        return [f"no rate passed, not even the lowest; limited by {found.limited_by}"]
+    if measured is not None and measured.playback.sent and not measured.playback.answered:
+        return ["no image was answered; see the drops, and the node's log"]
     return []
 
 
-def _options(given: argparse.Namespace, stretch: Stretch) -> ReplayOptions:
+def _replay_options(given: argparse.Namespace, within: TimeRange) -> ReplayOptions:
     return ReplayOptions(
         bag=given.bag.expanduser(),
         topic=given.topic,
-        stretch=stretch,
+        within=within,
         rate_hz=given.rate,
         seconds=given.seconds,
         warm_up_s=given.warm_up,
@@ -270,17 +246,10 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _above_0(text: str) -> float:
-    value = not_negative(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
 def _parameter(text: str) -> tuple[str, str]:
     name, assigned, value = text.partition(":=")
     if not name or not assigned:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME:=VALUE, such as threads:=2")
+        raise argparse.ArgumentTypeError(f"must be NAME:=VALUE, such as threads:=2, got {text!r}")
     return name, value
 
 

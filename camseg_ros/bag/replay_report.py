@@ -1,4 +1,4 @@
-"""What a replay measured, for programs (JSON) and for readers (a table)."""
+"""Reports what a replay measured, as JSON and as a table."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -6,28 +6,45 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from camseg_core.errors import ConfigError
-from camseg_ros.bag.frames import Stretch
-from camseg_ros.bag.machine import describe_machine
-from camseg_ros.bag.measuring import ANSWERED, Result, judge
-from camseg_ros.bag.player import Played
-from camseg_ros.bag.replay_options import ReplayOptions
+from camseg_core.evaluation import machine
+from camseg_ros.bag.max_rate import ANSWERED_SHARE, judge
+from camseg_ros.bag.player import Playback
+from camseg_ros.bag.read import TimeRange
+from camseg_ros.bag.replay import ReplayOptions, ReplayResult
 from camseg_ros.bag.scenario import DROPS, P95_MS, Scenario
-from camseg_ros.bag.session import Measured
+from camseg_ros.bag.session import Measurement
+
+PACKAGES = (
+    *("camseg_ros", "onnxruntime", "numpy", "opencv-python-headless", "rosbags"),
+    *("ros-kilted-rclpy", "ros-kilted-rmw-fastrtps-cpp"),
+)
 
 MACHINE = ("Processor", "Memory", "System")
-"""Of `describe_machine`; its other entries are versions."""
+"""Entries of `describe_machine` that are not versions."""
+
+
+def describe_machine() -> dict[str, str]:
+    """Return processor, memory, operating system and versions, by the name to show."""
+    described = machine.describe_machine(PACKAGES)
+    memory = f"{psutil.virtual_memory().total / 2**30:.1f} GiB"
+    return {"Processor": described.pop("Processor"), "Memory": memory, **described}
 
 
 def content(
-    result: Result, options: ReplayOptions, failures: Sequence[str] | None
+    result: ReplayResult, options: ReplayOptions, failures: Sequence[str] | None
 ) -> dict[str, Any]:
-    """Everything, for JSON; what was not measured is null. `failures` are the lines of a scenario that was not kept; None without one."""
-    bag, machine = result.bag, describe_machine()
+    """Return everything for JSON; None for what was not measured.
+
+    `failures` are the limits of the scenario that were not kept, None without a scenario.
+    """
+    bag, described = result.bag, describe_machine()
+    parameters = result.parameters
     return {
         "input": {
             "paths": [str(bag.path)],
@@ -36,14 +53,12 @@ def content(
             "size": list(bag.size) if bag.size else None,
             "topic": bag.topic,
             "recorded_hz": _rounded(bag.recorded_hz),
-            "start_s": bag.stretch.start_s,
-            "end_s": bag.stretch.end_s,
+            "start_s": bag.within.start_s,
+            "end_s": bag.within.end_s,
         },
-        "machine": {name: machine[name] for name in MACHINE if name in machine},
-        "versions": {name: value for name, value in machine.items() if name not in MACHINE},
-        "parameters": result.parameters
-        if result.parameters is not None
-        else dict(options.parameters) or None,
+        "machine": {name: described[name] for name in MACHINE if name in described},
+        "versions": {name: value for name, value in described.items() if name not in MACHINE},
+        "parameters": parameters if parameters is not None else dict(options.parameters) or None,
         "options": {
             "running": options.running,
             "restamp": options.restamp,
@@ -54,10 +69,13 @@ def content(
             "mask_topic": options.topics.mask,
             "mask_reliability": options.mask_reliability.name.lower(),
         },
-        **_measured(result.measured),
+        **_measurement(result.measurement),
         "max_rate": _max_rate(result),
         "trials": [
-            {**_measured(trial), "verdict": None if trial.played.interrupted else judge(trial)}
+            {
+                **_measurement(trial),
+                "verdict": None if trial.playback.interrupted else judge(trial),
+            }
             for trial in result.trials
         ],
         "scenario": None
@@ -67,39 +85,35 @@ def content(
     }
 
 
-def latency_ms(played: Played) -> dict[str, float] | None:
-    """The latency in ms; None where nothing was answered.
+def latency_ms(playback: Playback) -> dict[str, float] | None:
+    """Return the latency in ms; None if nothing was answered.
 
-    `jitter` is the standard deviation: how much the age of a mask varies. The spread of the times between masks would mix that with
-    the recording's own unevenness and with every drop.
+    `jitter` is the standard deviation of the latency, not of the time between masks, which would
+    include the recording's own jitter and every drop.
     """
-    if not played.latencies_s:
+    if not playback.latencies_s:
         return None
-    values = np.asarray(played.latencies_s) * 1e3
-    p50, p95, p99 = np.percentile(values, (50, 95, 99))
-    found = {
-        "p50": p50,
-        "p95": p95,
-        "p99": p99,
-        "mean": values.mean(),
-        "min": values.min(),
-        "max": values.max(),
-        "jitter": values.std(),
-    }
+    values = np.asarray(playback.latencies_s) * 1e3
+    found = dict(zip(("p50", "p95", "p99"), np.percentile(values, (50, 95, 99)), strict=True))
+    found |= {"mean": values.mean(), "min": values.min(), "max": values.max()}
+    found["jitter"] = values.std()
     return {name: round(float(value), 3) for name, value in found.items()}
 
 
-def _measured(measured: Measured | None) -> dict[str, Any]:
+def _measurement(measured: Measurement | None) -> dict[str, Any]:
     if measured is None:
         return dict.fromkeys(("rate", "latency_ms", "frames", "drops", "cpu_percent", "rss_mb"))
-    played, use = measured.played, measured.use
+    played, usage = measured.playback, measured.usage
+    memory = None
+    if usage:
+        memory = {"peak": _rounded(usage.rss_peak_mb), "mean": _rounded(usage.rss_mean_mb)}
     return {
         "rate": {
             "requested_hz": _rounded(measured.rate_hz),
             "asked_hz": _rounded(played.asked_hz),
             "achieved_hz": _rounded(played.achieved_hz),
             "worst_delay_ms": _rounded(played.worst_delay_s * 1e3),
-            "kept": played.kept,
+            "kept": played.rate_kept,
         },
         "latency_ms": latency_ms(played),
         "frames": {
@@ -110,24 +124,19 @@ def _measured(measured: Measured | None) -> dict[str, Any]:
             "strays": played.strays,
         },
         "drops": measured.drops,
-        "cpu_percent": _rounded(use.cpu_percent) if use else None,
-        "rss_mb": {"peak": _rounded(use.rss_peak_mb), "mean": _rounded(use.rss_mean_mb)}
-        if use
-        else None,
+        "cpu_percent": _rounded(usage.cpu_percent) if usage else None,
+        "rss_mb": memory,
     }
 
 
-def _max_rate(result: Result) -> dict[str, Any] | None:
-    if result.found is None:
+def _max_rate(result: ReplayResult) -> dict[str, Any] | None:
+    found, measured = result.max_rate, result.measurement
+    if found is None:
         return None
-    confirmed = (
-        result.found.rate_hz is not None
-        and result.measured is not None
-        and judge(result.measured) == "passed"
-    )
+    confirmed = found.rate_hz is not None and measured is not None and judge(measured) == "passed"
     return {
-        "rate_hz": _rounded(result.found.rate_hz),
-        "limited_by": result.found.limited_by,
+        "rate_hz": _rounded(found.rate_hz),
+        "limited_by": found.limited_by,
         "confirmed": confirmed,
     }
 
@@ -136,20 +145,18 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def show(result: Result, failed: Sequence[str], console: Console) -> None:
-    """Print the measurement, and the lines that failed."""
-    bag, measured = result.bag, result.measured
+def show(result: ReplayResult, failed: Sequence[str], console: Console) -> None:
+    """Print the measurement and what failed."""
+    bag, found = result.bag, result.max_rate
     table = Table.grid(padding=(0, 2))
     size = "{}x{}".format(*bag.size) if bag.size else "of unknown size"
     table.add_row("input", f"{bag.frames} images {size} on {bag.topic}, sha256 {bag.sha256[:12]}")
-    if result.found is not None:
-        rate = "none" if result.found.rate_hz is None else f"{result.found.rate_hz:.4g} Hz"
-        table.add_row(
-            "highest rate",
-            f"{rate} with at least {100 * ANSWERED:.0f} % answered; limited by {result.found.limited_by}",
-        )
-    if measured is not None:
-        _show_measured(table, measured)
+    if found is not None:
+        rate = "none" if found.rate_hz is None else f"{found.rate_hz:.4g} Hz"
+        share = f"at least {100 * ANSWERED_SHARE:.0f} % answered"
+        table.add_row("highest rate", f"{rate} with {share}; limited by {found.limited_by}")
+    if result.measurement is not None:
+        _add_rows(table, result.measurement)
     console.print(table, soft_wrap=True)
     for warning in _warnings(result):
         console.print(f"[bold yellow]warning[/]  {escape(warning)}", soft_wrap=True)
@@ -157,82 +164,83 @@ def show(result: Result, failed: Sequence[str], console: Console) -> None:
         console.print(f"[bold red]failed[/]   {escape(line)}", soft_wrap=True)
 
 
-def _show_measured(table: Table, measured: Measured) -> None:
-    played, use = measured.played, measured.use
+def _add_rows(table: Table, measured: Measurement) -> None:
+    played, usage = measured.playback, measured.usage
     if played.asked_hz is not None:
-        table.add_row(
-            "rate", f"{played.asked_hz:.4g} Hz asked, {played.achieved_hz:.4g} Hz achieved"
-        )
+        rates = f"{played.asked_hz:.4g} Hz asked, {played.achieved_hz:.4g} Hz achieved"
+        table.add_row("rate", rates)
     lost = played.sent - played.answered
     table.add_row("frames", f"{played.sent} sent, {played.answered} answered, {lost} lost")
     if found := latency_ms(played):
         names = ("p50", "p95", "p99", "jitter")
         table.add_row("latency", ", ".join(f"{name} {found[name]:.1f}" for name in names) + " ms")
     if measured.drops is None:
-        table.add_row("drops", "not known: no entry of this camera on /diagnostics")
+        table.add_row("drops", "unknown: no entry of this camera on /diagnostics")
     elif measured.drops:
-        table.add_row(
-            "drops", ", ".join(f"{count} {reason}" for reason, count in measured.drops.items())
-        )
-    if use:
-        table.add_row(
-            "node",
-            f"CPU {use.cpu_percent:.0f} % of a core, memory {use.rss_peak_mb:.0f} MB at most, {use.rss_mean_mb:.0f} MB mean",
-        )
+        reasons = (f"{count} {reason}" for reason, count in measured.drops.items())
+        table.add_row("drops", ", ".join(reasons))
+    if usage:
+        memory = f"memory {usage.rss_peak_mb:.0f} MB peak, {usage.rss_mean_mb:.0f} MB mean"
+        table.add_row("node", f"CPU {usage.cpu_percent:.0f} % of a core, {memory}")
 
 
-def _warnings(result: Result) -> list[str]:
-    warnings, measured = [], result.measured
+def _warnings(result: ReplayResult) -> list[str]:
+    warnings, measured, found = [], result.measurement, result.max_rate
     if measured is not None:
-        played = measured.played
-        if not played.kept:
-            warnings.append(not_kept(played))
-        if (
-            result.found is not None
-            and result.found.rate_hz is not None
-            and played.share < ANSWERED
-            and not result.interrupted
-        ):
+        played = measured.playback
+        if not played.rate_kept:
+            warnings.append(rate_not_kept(played))
+        failed = played.answered_share < ANSWERED_SHARE and not result.interrupted
+        if failed and found is not None and found.rate_hz is not None:
             warnings.append(
-                f"the rate found did not hold: measured for longer, {played.share:.1%} were answered; give longer --trial-seconds"
+                "the rate found did not hold: in a longer measurement, "
+                f"{played.answered_share:.1%} were answered; set longer --trial-seconds"
             )
         if played.strays:
             warnings.append(
-                f"{played.strays} masks belong to no image that was sent; does another camera publish to this node?"
+                f"{played.strays} masks belong to no image that was sent; "
+                "does another camera publish to this node?"
             )
     if result.interrupted:
         warnings.append("interrupted: this is what was measured so far")
     return warnings
 
 
-def not_kept(played: Played) -> str:
-    """That the player could not keep the rate, in one line."""
+def rate_not_kept(played: Playback) -> str:
+    """Return a line that says why the player could not keep the rate."""
     if played.refused:
-        return f"the middleware refused {played.refused} images of the player; these are no drops of the node"
-    rates = f"{played.achieved_hz or 0:.4g} of {played.asked_hz or 0:.4g} Hz"
-    return f"the player itself kept only {rates}, so the node was not measured at the rate asked; give a lower rate or more cores"
+        return (
+            f"the middleware refused {played.refused} images of the player; "
+            "the node did not drop these"
+        )
+    return (
+        f"the player itself kept only {played.achieved_hz or 0:.4g} of "
+        f"{played.asked_hz or 0:.4g} Hz, so the node was not measured at the planned rate; "
+        "use a lower rate or more cores"
+    )
 
 
-def read_limits(path: Path) -> tuple[Stretch, Callable[[Measured], list[str]]]:
-    """The stretch of the bag that a scenario is for, and what tells its limits that a measurement does not keep, a line each.
+def read_limits(path: Path) -> tuple[TimeRange, Callable[[Measurement], list[str]]]:
+    """Read the time range of a scenario and a check that returns a line for each limit not kept.
 
-    Limits on the masks themselves are for `camseg bag evaluate`, so that one file serves both.
+    Ignores limits on the masks, which `camseg bag evaluate` checks, so that one file serves both.
 
     Raises:
-        ConfigError: the file cannot be read, or has no limit that a replay can judge.
+        ConfigError: the file cannot be read, or has no limit that applies to a replay.
     """
     scenario = replace(Scenario.read(path), min_miou=None, min_iou={})
     if scenario.max_p95_ms is None and scenario.max_drops is None:
         raise ConfigError(
-            f"{path} has no limit that a replay can judge; give max_p95_ms or max_drops, or use `camseg bag evaluate`"
+            f"{path} has no limit that applies to a replay; set max_p95_ms or max_drops, "
+            "or use `camseg bag evaluate`"
         )
 
-    def check(measured: Measured) -> list[str]:
-        played = measured.played
+    def check(measured: Measurement) -> list[str]:
+        played = measured.playback
         found: dict[str, float] = {DROPS: played.sent - played.answered} if played.sent else {}
         if latency := latency_ms(played):
             found[P95_MS] = latency["p95"]
         failures = scenario.check(found, {})
-        return failures if played.kept else [*failures, not_kept(played)]
+        return failures if played.rate_kept else [*failures, rate_not_kept(played)]
 
-    return Stretch(scenario.start_s, scenario.end_s), check
+    return scenario.within, check

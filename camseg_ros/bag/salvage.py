@@ -1,14 +1,14 @@
-"""Reads what is whole of a bag that was cut short or damaged, as a full disk or a killed recorder leaves it. Needs no ROS.
+"""Reads the intact messages of a truncated or damaged bag. Needs no ROS.
 
-`rosbags` opens only bags that were ended properly. Here an MCAP file is read as a stream, record by record, by the `mcap` library, and
-an sqlite3 file row by row, until the first that is not whole.
+A full disk or a killed recorder leaves bags that `rosbags` cannot open. Here an MCAP file is read
+as a stream, record by record, with the `mcap` library, and an sqlite3 file row by row, up to the
+first record that is damaged.
 """
 
 import sqlite3
-import struct
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,66 +26,63 @@ from rosbags.typesys import Stores, get_typestore
 _DEFINITIONS = {"ros2msg": MessageDefinitionFormat.MSG, "ros2idl": MessageDefinitionFormat.IDL}
 
 MAX_RECORD_BYTES = 1 << 30
-"""What claims to be larger than this is taken for damage."""
+"""A record that claims to be larger is treated as damage."""
 
 
 @dataclass(frozen=True)
 class _Record:
-    """One message as a file holds it."""
+    """One message of a file."""
 
     topic: str
     kind: str
-    definition: MessageDefinition = field(repr=False)
+    definition: MessageDefinition
     recorded_ns: int
-    data: bytes = field(repr=False)
+    data: bytes
 
 
 class SalvageReader:
-    """The whole messages of damaged files, with as much of `rosbags`' `AnyReader` as is used of it here.
+    """The intact messages of damaged files, with the part of `rosbags`' `AnyReader` used here.
 
-    Opening reads the files once, to learn what they hold; messages come in the order of the files.
+    Opening reads the files once to learn what they hold; messages come in file order.
 
     Attributes:
-        connections: one for each topic, with the number of whole messages.
-        start_time, end_time: of the first and behind the last message recorded, in ns.
+        connections: one for each topic, with its number of intact messages.
+        start_time, end_time: recording time of the first message and just after the last, in ns.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         """Read through the files.
 
         Raises:
-            Exception: whatever the damage leads to, where nothing at all is whole.
+            Exception: any error that the damage causes, if no message is intact.
         """
         self._paths = paths
         self.typestore = get_typestore(Stores.ROS2_KILTED)
-        self.connections: list[Connection] = []
         self.start_time, self.end_time = 2**63 - 1, 0
         counts: dict[str, int] = {}
         kinds: dict[str, tuple[str, MessageDefinition]] = {}
-        damage: Exception | None = None
         try:
             for record in _records(paths):
                 kinds.setdefault(record.topic, (record.kind, record.definition))
                 counts[record.topic] = counts.get(record.topic, 0) + 1
                 self.start_time = min(self.start_time, record.recorded_ns)
                 self.end_time = max(self.end_time, record.recorded_ns + 1)
-        except Exception as error:  # damage has no type of its own
-            damage = error
-        if damage is not None and not counts:
-            raise damage
-        for number, (topic, (kind, definition)) in enumerate(kinds.items(), start=1):
-            extra = ConnectionExtRosbag2("cdr", [])
-            self.connections.append(
-                Connection(number, topic, kind, definition, "", counts[topic], extra, self)
-            )
+        except Exception:  # a damaged file can raise anything
+            if not counts:
+                raise
+        qos = ConnectionExtRosbag2("cdr", [])
+        self.connections = [
+            Connection(number, topic, kind, definition, "", counts[topic], qos, self)
+            for number, (topic, (kind, definition)) in enumerate(kinds.items(), start=1)
+        ]
 
     def messages(
         self, connections: Collection[Connection]
     ) -> Iterator[tuple[Connection, int, bytes]]:
-        """Connection, time of recording in ns, and message of every whole message on `connections`, of which there is one at least.
+        """Yield connection, recording time in ns, and data of every intact message.
 
         Raises:
-            Exception: what the damage leads to, after the last whole message.
+            Exception: any error that the damage causes, after the last intact message.
         """
         wanted = {connection.topic: connection for connection in connections}
         for record in _records(self._paths):
@@ -93,15 +90,15 @@ class SalvageReader:
                 yield wanted[record.topic], record.recorded_ns, record.data
 
     def deserialize(self, data: bytes, kind: str) -> object:
-        """The message of the type `kind`."""
+        """Deserialize a message of type `kind`."""
         return self.typestore.deserialize_cdr(data, kind)
 
     def close(self) -> None:
-        """Nothing stays open between two readings."""
+        """Do nothing: files are open only while they are read."""
 
 
 def _records(paths: Sequence[Path]) -> Iterator[_Record]:
-    """The whole messages of all files; the first damage is raised when all have been read."""
+    """Yield the intact messages of all files, then raise the first error."""
     damage: Exception | None = None
     for path in paths:
         try:
@@ -138,7 +135,7 @@ def _mcap(path: Path) -> Iterator[_Record]:
 
 def _sqlite(path: Path) -> Iterator[_Record]:
     with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as file:
-        # without it SQLite refuses to look at a file that is shorter than its header says
+        # without this SQLite refuses to read a file shorter than its header says
         file.execute("PRAGMA writable_schema=1")
         rows: Any = file.execute("SELECT id, name, type FROM topics")
         topics: dict[int, tuple[str, str]] = {number: (name, kind) for number, name, kind in rows}
@@ -147,28 +144,3 @@ def _sqlite(path: Path) -> Iterator[_Record]:
             "SELECT topic_id, timestamp, data FROM messages NOT INDEXED ORDER BY id"
         ):
             yield _Record(*topics[number], definition, recorded_ns, data)
-
-
-ENCAPSULATION = 4
-"""Bytes before the message itself; the second one is odd where it is little-endian."""
-
-STAMP = slice(ENCAPSULATION, ENCAPSULATION + 8)
-SECOND_NS = 1_000_000_000
-
-
-def read_header(cdr: bytes) -> tuple[int, str]:
-    """The stamp in ns and the frame_id of a serialized message that begins with a `std_msgs/Header`."""
-    order = _order(cdr)
-    seconds, nanoseconds, length = struct.unpack_from(f"{order}iII", cdr, ENCAPSULATION)
-    name = cdr[STAMP.stop + 4 : STAMP.stop + 4 + length]
-    return seconds * SECOND_NS + nanoseconds, name.rstrip(b"\0").decode(errors="replace")
-
-
-def with_stamp(cdr: bytes, stamp_ns: int) -> bytes:
-    """The same message with another stamp."""
-    stamp = struct.pack(f"{_order(cdr)}iI", *divmod(stamp_ns, SECOND_NS))
-    return b"".join((cdr[: STAMP.start], stamp, memoryview(cdr)[STAMP.stop :]))
-
-
-def _order(cdr: bytes) -> str:
-    return "<" if cdr[1] & 1 else ">"

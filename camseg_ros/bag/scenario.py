@@ -1,30 +1,32 @@
-"""A scenario: what a drive must reach, read from YAML, for the evaluation of a bag and for a bag replayed into a node alike."""
+"""Scenarios: limits that a drive must keep, read from YAML, for evaluations and replays alike."""
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from camseg_core.config.yaml_file import load_yaml
 from camseg_core.errors import ConfigError
+from camseg_ros.bag.read import TimeRange
 
 MIOU, P95_MS, DROPS = "miou", "p95_ms", "drops"
-"""The names by which `Scenario.check` is told what was measured."""
+"""Keys of the measurements that `Scenario.check` compares with the limits."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """Limits, each of which may be left out, and the stretch of time that they are for.
+    """Limits, each of them optional, and the time range they apply to.
 
     Attributes:
-        start_s, end_s: seconds after the bag's first message; what was recorded before and from then on is left out.
+        start_s, end_s: the range in s after the bag's first message; `end_s` is excluded.
         min_miou: mean IoU over the classes, 0 to 1.
         min_iou: IoU of single classes by name, 0 to 1.
-        max_p95_ms: 95th percentile of the latency.
-        max_drops: frames that were lost: not segmented, or (in a bag) no pictures.
+        max_p95_ms: 95th percentile of the latency, in ms.
+        max_drops: frames lost: not segmented or, in a bag, not decodable.
 
     Raises:
-        ConfigError: a limit makes no sense.
+        ConfigError: a limit is out of range.
     """
 
     start_s: float | None = None
@@ -35,44 +37,41 @@ class Scenario:
     max_drops: int | None = None
 
     def __post_init__(self) -> None:
-        shares = {
-            "min_miou": self.min_miou,
-            **{f"min_iou.{name}": value for name, value in self.min_iou.items()},
-        }
-        for name, value in shares.items():
-            if value is not None and not 0 <= value <= 1:
-                raise ConfigError(f"{name} is {value}; it must lie in 0..1")
-        for name, value in {
-            "start_s": self.start_s,
-            "max_p95_ms": self.max_p95_ms,
-            "max_drops": self.max_drops,
-        }.items():
+        per_class = {f"min_iou.{name}": value for name, value in self.min_iou.items()}
+        for name, share in {"min_miou": self.min_miou, **per_class}.items():
+            if share is not None and not 0 <= share <= 1:
+                raise ConfigError(f"{name} must be in 0..1, got {share}")
+        for name in ("start_s", "max_p95_ms", "max_drops"):
+            value = getattr(self, name)
             if value is not None and value < 0:
-                raise ConfigError(f"{name} is {value}; it must be at least 0")
+                raise ConfigError(f"{name} must be >= 0, got {value}")
         if self.end_s is not None and self.end_s <= (self.start_s or 0):
-            raise ConfigError(
-                f"end_s is {self.end_s}; it must be after start_s, {self.start_s or 0}"
-            )
+            raise ConfigError(f"end_s must be > start_s ({self.start_s or 0}), got {self.end_s}")
+
+    @property
+    def within(self) -> TimeRange:
+        """The time range."""
+        return TimeRange(self.start_s, self.end_s)
 
     @staticmethod
     def read(path: Path) -> "Scenario":
-        """The scenario in the YAML file.
+        """Read the scenario from a YAML file.
 
         Raises:
-            ConfigError: it cannot be read, is not YAML, or has an entry that is unknown (the nearest known one is named), of the wrong
-                type or out of range.
+            ConfigError: the file cannot be read, is not YAML, or has an entry that is unknown (the
+                closest known one is named), of the wrong type or out of range.
         """
         return load_yaml(path, Scenario)
 
     def check(self, measured: Mapping[str, float], classes: Mapping[str, float]) -> list[str]:
-        """The limits that are not kept, a line each; none where all are. What was not measured keeps no limit.
+        """Return a line for each limit that is not kept; an unmeasured metric fails its limit.
 
         Args:
-            measured: by `MIOU`, `P95_MS` and `DROPS`; what was not measured is missing or NaN.
-            classes: IoU by the name of the class, NaN for one that did not occur.
+            measured: by `MIOU`, `P95_MS` and `DROPS`; missing or NaN if not measured.
+            classes: IoU by class name, NaN for a class that did not occur.
 
         Raises:
-            ConfigError: a class with a limit is not among `classes`, though these are not empty.
+            ConfigError: `classes` is not empty and lacks a class that has a limit.
         """
         lines = []
         for name, limit, key in (
@@ -81,26 +80,22 @@ class Scenario:
             ("max_drops", self.max_drops, DROPS),
         ):
             if limit is not None:
-                lines += _check(name, limit, measured.get(key, float("nan")))
+                lines += _check(name, limit, measured.get(key, math.nan))
         for name, limit in self.min_iou.items():
             if classes and name not in classes:
                 close = difflib.get_close_matches(name, classes, n=1)
                 hint = f"did you mean {close[0]!r}? " if close else ""
                 raise ConfigError(
-                    f"min_iou has a limit for the unknown class {name!r}: {hint}choose from {', '.join(classes)}"
+                    f"min_iou has a limit for the unknown class {name!r}: {hint}"
+                    f"choose from {', '.join(classes)}"
                 )
-            lines += _check(f"min_iou of {name}", limit, classes.get(name, float("nan")))
+            lines += _check(f"min_iou of {name}", limit, classes.get(name, math.nan))
         return lines
 
 
 def _check(name: str, limit: float, value: float) -> list[str]:
-    if value != value:
+    if math.isnan(value):
         return [f"{name}: nothing was measured, the limit is {limit:g}"]
-    kept = value >= limit if name.startswith("min") else value <= limit
-    return (
-        []
-        if kept
-        else [
-            f"{name}: {value:.4g} is {'below' if name.startswith('min') else 'above'} the limit of {limit:g}"
-        ]
-    )
+    if name.startswith("min"):
+        return [f"{name}: {value:.4g} is below the limit of {limit:g}"] if value < limit else []
+    return [f"{name}: {value:.4g} is above the limit of {limit:g}"] if value > limit else []

@@ -1,10 +1,10 @@
-"""One node, measured as often as wanted: each measurement with its latencies, the reasons of its drops, CPU and memory. Needs rclpy."""
+"""Measures a node repeatedly: latencies, drops by reason, CPU and memory. Needs rclpy."""
 
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import psutil
@@ -12,48 +12,41 @@ from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
 
-from camseg_ros.bag.frames import BagInput
-from camseg_ros.bag.player import Played, Player, schedule
-from camseg_ros.bag.read_ahead import ReadAhead
+from camseg_ros.bag.player import Playback, Player
+from camseg_ros.bag.schedule import BagInput, read_ahead, schedule
 
 Wait = Callable[[Callable[[], bool]], bool]
-"""Handles messages until a condition holds, for a limited time; says whether it does."""
+"""Handles messages until a condition holds or a time limit passes; returns whether it holds."""
 
 
 def node_parameters(node: Node, topic: str, wait: Wait) -> dict[str, Any] | None:
-    """The parameters of the node that publishes `topic`, by name; None where it does not answer.
+    """Return the parameters of the node that publishes `topic`; None if it does not answer.
 
     Args:
-        node: asks.
-        topic: what the other one publishes.
-        wait: as `Wait` says; it has the node's callbacks run.
+        node: the node that asks.
+        topic: the topic that the other node publishes.
+        wait: handles messages meanwhile.
     """
     publishers = node.get_publishers_info_by_topic(topic)
     if not publishers:
         return None
     name = f"{publishers[0].node_namespace.rstrip('/')}/{publishers[0].node_name}"
-    client = AsyncParameterClient(node, name)
+    client: Any = AsyncParameterClient(node, name)
     if not wait(client.services_are_ready):
         return None
     listed = client.list_parameters()
     if not wait(listed.done):
         return None
-    names = sorted(_result(listed).result.names)
+    names = sorted(listed.result().result.names)
     values = client.get_parameters(names)
     if not wait(values.done):
         return None
-    return {
-        name: _plain(parameter_value_to_python(value))
-        for name, value in zip(names, _result(values).values, strict=True)
-    }
-
-
-def _result(future: Any) -> Any:
-    return future.result()
+    found = map(parameter_value_to_python, values.result().values)
+    return {name: _plain(value) for name, value in zip(names, found, strict=True)}
 
 
 def _plain(value: Any) -> Any:
-    """Arrays as lists, for JSON."""
+    """Return arrays as lists, for JSON."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 
@@ -69,16 +62,19 @@ LOST_BEFORE, LOST_AFTER, UNEXPLAINED = (
 
 
 @dataclass(frozen=True)
-class Counters:
-    """The counts of one camera's stream in the node, since it started; `reasons` with their prefix."""
+class NodeCounters:
+    """A node's counts for one camera since it started; `reasons` with their prefix."""
 
     received: int
     published: int
     reasons: Mapping[str, int]
 
 
-def counters_of(diagnostics: Mapping[str, Mapping[str, str]], topic: str) -> Counters | None:
-    """The counts of the camera whose images come on `topic`, from the entries of /diagnostics; None where it has none there."""
+def counters_of(diagnostics: Mapping[str, Mapping[str, str]], topic: str) -> NodeCounters | None:
+    """Return the counts of the camera on `topic` from the entries of /diagnostics.
+
+    Returns None if it has no entry.
+    """
     for values in diagnostics.values():
         if values.get(INPUT_TOPIC) == topic and RECEIVED in values and PUBLISHED in values:
             reasons = {
@@ -86,14 +82,14 @@ def counters_of(diagnostics: Mapping[str, Mapping[str, str]], topic: str) -> Cou
                 for name, value in values.items()
                 if name.startswith((DROPPED, REJECTED))
             }
-            return Counters(int(values[RECEIVED]), int(values[PUBLISHED]), reasons)
+            return NodeCounters(int(values[RECEIVED]), int(values[PUBLISHED]), reasons)
     return None
 
 
-def drops(sent: int, answered: int, before: Counters, after: Counters) -> dict[str, int]:
-    """How many of the images sent were not answered, by reason; the numbers add up to `sent - answered`.
+def drops(sent: int, answered: int, before: NodeCounters, after: NodeCounters) -> dict[str, int]:
+    """Return the number of unanswered images by reason; they add up to `sent - answered`.
 
-    Only where other images came to the node meanwhile, or it was restarted, can a number be below 0.
+    A number is negative only if other images reached the node meanwhile or it was restarted.
     """
     received, published = after.received - before.received, after.published - before.published
     counts = {
@@ -104,12 +100,12 @@ def drops(sent: int, answered: int, before: Counters, after: Counters) -> dict[s
     return {reason: count for reason, count in counts.items() if count}
 
 
-PERIOD_S = 0.1
-"""How often the memory is looked at."""
+SAMPLE_S = 0.1
+"""How often the memory is read."""
 
 
 @dataclass(frozen=True)
-class Use:
+class Usage:
     """CPU in percent of one core, and resident memory in MB (10^6 bytes)."""
 
     cpu_percent: float
@@ -117,76 +113,67 @@ class Use:
     rss_mean_mb: float
 
 
-class ProcessUse:
-    """Measures a process inside the `with` block; `use` afterwards is None where the process could not be looked at."""
+class UsageMonitor:
+    """Measures a process inside the `with` block.
+
+    Afterwards `usage` holds the result, or None if the process is unknown or has ended.
+    """
 
     def __init__(self, pid: int | None) -> None:
-        self._pid = pid
+        self.usage: Usage | None = None
+        self._process: psutil.Process | None = None
+        with suppress(psutil.Error):
+            self._process = psutil.Process(pid) if pid is not None else None
         self._stop = threading.Event()
         self._rss: list[int] = []
-        self._began = self._cpu = 0.0
-        self.use: Use | None = None
 
-    def __enter__(self) -> "ProcessUse":
-        try:
-            self._process = None if self._pid is None else psutil.Process(self._pid)
-            self._began, self._cpu = time.monotonic(), self._cpu_seconds()
-        except psutil.Error:
-            self._process = None
-        self._thread = threading.Thread(target=self._watch, name="process-use", daemon=True)
-        self._thread.start()
+    def __enter__(self) -> "UsageMonitor":
+        self._began, self._cpu_began = time.monotonic(), self._cpu_seconds()
+        self._sampler = threading.Thread(target=self._sample, name="usage-monitor", daemon=True)
+        self._sampler.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        seconds, cpu = time.monotonic() - self._began, self._cpu_seconds()
         self._stop.set()
-        self._thread.join()
-        try:
-            seconds, cpu = time.monotonic() - self._began, self._cpu_seconds() - self._cpu
-        except psutil.Error:
-            return
-        if self._rss and seconds > 0:
-            self.use = Use(
-                100 * cpu / seconds, max(self._rss) / 1e6, sum(self._rss) / len(self._rss) / 1e6
-            )
+        self._sampler.join()
+        if self._rss and cpu is not None and self._cpu_began is not None:
+            percent, mean = 100 * (cpu - self._cpu_began) / seconds, sum(self._rss) / len(self._rss)
+            self.usage = Usage(percent, max(self._rss) / 1e6, mean / 1e6)
 
-    def _cpu_seconds(self) -> float:
-        if self._process is None:
-            return 0.0
-        times = self._process.cpu_times()
-        return float(times.user + times.system)
+    def _cpu_seconds(self) -> float | None:
+        with suppress(psutil.Error):  # it ended, which the player's check reports
+            return sum(self._process.cpu_times()[:2]) if self._process is not None else None
+        return None
 
-    def _watch(self) -> None:
-        try:
+    def _sample(self) -> None:
+        with suppress(psutil.Error):
             while self._process is not None:
                 self._rss.append(self._process.memory_info().rss)
-                if self._stop.wait(PERIOD_S):
+                if self._stop.wait(SAMPLE_S):
                     return
-        except psutil.Error:  # it ended just now; whoever waits for its answers is told so
-            return
 
 
-AHEAD_BYTES, MOST_AHEAD, LEAST_AHEAD = 64_000_000, 64, 2
-"""How much of the bag is read ahead: as many images as fit, within these numbers."""
+READ_AHEAD_BYTES, MAX_READ_AHEAD, MIN_READ_AHEAD = 64_000_000, 64, 2
+"""How much of the bag is read ahead: as many images as fit, between these numbers."""
 
 SERVICE_S = 5.0
-"""How long the node may take to answer about its parameters, in s."""
+"""How long to wait for the node's parameters."""
 
 DEFAULT_PERIOD_S = 1.0
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One measurement. `rate_hz` is None where the bag was played as recorded; `drops` and `use` where they could not be told."""
+class Measurement:
+    """One measurement.
+
+    `rate_hz` is None for the recorded times; `drops` and `usage` are None if unknown.
+    """
 
     rate_hz: float | None
-    played: Played
+    playback: Playback
     drops: dict[str, int] | None
-    use: Use | None
+    usage: Usage | None
 
 
 class Session:
@@ -194,9 +181,9 @@ class Session:
 
     Args:
         bag: what to play.
-        player: in the node's domain, and greeted by it.
-        check: raises where the node is gone.
-        pid: of the node's process; None where it is not known.
+        player: a player that the node has answered.
+        check: raises if the node has ended.
+        pid: the node's process, if known.
         timeout_s: how long to wait for answers after the last image, at most.
     """
 
@@ -208,39 +195,35 @@ class Session:
         pid: int | None,
         timeout_s: float,
     ) -> None:
-        self._bag, self._player, self._check, self._pid, self._timeout_s = (
-            bag,
-            player,
-            check,
-            pid,
-            timeout_s,
-        )
+        self._bag, self._player, self._check = bag, player, check
+        self._pid, self._timeout_s = pid, timeout_s
         self.parameters: dict[str, Any] | None = node_parameters(
             player.node, player.topics.mask, lambda done: player.spin_until(done, SERVICE_S, check)
         )
-        """As the node reports them; None where it does not."""
+        """The node's parameters; None if it does not report them."""
         period = float((self.parameters or {}).get("diagnostics_period", DEFAULT_PERIOD_S))
         self._diagnostics_s = 2 * period + 1
 
-    def measure(self, rate_hz: float | None, seconds: float | None) -> Measured:
-        """Play the bag at a rate, or as recorded; for so long, or once. Ctrl-C ends it early, and what was measured counts.
+    def measure(self, rate_hz: float | None, seconds: float | None) -> Measurement:
+        """Play the bag at a rate or as recorded, for some seconds or once.
+
+        Ctrl-C ends it early, and what was measured counts.
 
         Raises:
             DataError: the bag is damaged.
             NodeDied: the node ended.
         """
         before = self._counters()
-        use = ProcessUse(self._pid)
-        ahead = min(max(AHEAD_BYTES // self._bag.largest_bytes, LEAST_AHEAD), MOST_AHEAD)
-        with ReadAhead(schedule(self._bag, rate_hz, seconds), ahead) as images:
-            played = self._player.play(images, self._timeout_s, self._check, use)
+        fitting = READ_AHEAD_BYTES // self._bag.largest_bytes
+        ahead = min(max(fitting, MIN_READ_AHEAD), MAX_READ_AHEAD)
+        monitor = UsageMonitor(self._pid)
+        with read_ahead(schedule(self._bag, rate_hz, seconds), ahead) as images:
+            playback = self._player.play(images, self._timeout_s, self._check, monitor)
         after = self._counters()
-        told = (
-            None
-            if before is None or after is None
-            else drops(played.sent, played.answered, before, after)
-        )
-        return Measured(rate_hz, played, told, use.use)
+        lost = None
+        if before is not None and after is not None:
+            lost = drops(playback.sent, playback.answered, before, after)
+        return Measurement(rate_hz, playback, lost, monitor.usage)
 
     def warm_up(self, rate_hz: float | None, seconds: float) -> None:
         """Play without measuring.
@@ -248,16 +231,16 @@ class Session:
         Raises:
             KeyboardInterrupt: Ctrl-C; nothing has been measured yet.
         """
-        images = schedule(self._bag, rate_hz, seconds)
-        with ReadAhead(images, LEAST_AHEAD) as ready:
-            if self._player.play(ready, self._timeout_s, self._check, ProcessUse(None)).interrupted:
+        with read_ahead(schedule(self._bag, rate_hz, seconds), MIN_READ_AHEAD) as images:
+            unmeasured = UsageMonitor(None)
+            if self._player.play(images, self._timeout_s, self._check, unmeasured).interrupted:
                 raise KeyboardInterrupt
 
-    def _counters(self) -> Counters | None:
-        """The node's counts as of its next diagnostics, when everything sent before is in them."""
+    def _counters(self) -> NodeCounters | None:
+        """Return the node's counts as of its next diagnostics, which include all images sent."""
         self._player.diagnostics.clear()
 
-        def counts() -> Counters | None:
+        def counts() -> NodeCounters | None:
             return counters_of(self._player.diagnostics, self._player.image_topic)
 
         self._player.spin_until(lambda: counts() is not None, self._diagnostics_s, self._check)

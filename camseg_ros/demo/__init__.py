@@ -1,1 +1,1 @@
-"""`python -m camseg_ros.demo`: a bag goes through a real node over DDS, and a page shows what came back."""
+"""`make demo`: replays a bag through a real node over DDS and shows the answers on a page."""

@@ -1,4 +1,4 @@
-"""The demo's command line: parses, calls, tells what came of it."""
+"""The demo's command line: parses the options, runs the demo, prints the result."""
 
 import argparse
 import json
@@ -15,15 +15,9 @@ from rich.table import Table
 
 from camseg_core.data.frame_source import DEFAULT_FPS
 from camseg_core.errors import CamSegError, ConfigError, DataError
+from camseg_ros.demo.output import DemoFolder
 from camseg_ros.demo.page import DemoReport, write_page
-from camseg_ros.demo.run import (
-    DEFAULT_OUT,
-    MOST_FRAMES,
-    SYNTHETIC_FRAMES,
-    DemoFolder,
-    DemoOptions,
-    run_demo,
-)
+from camseg_ros.demo.run import DEFAULT_OUT, MAX_FRAMES, SYNTHETIC_FRAMES, DemoOptions, run_demo
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -34,15 +28,13 @@ def main() -> int:
     """Run the demo.
 
     Returns:
-        0 where every frame came back as it should; 1 where one did not or the node failed; 2 where the source or an option
-        does not fit; 130 when interrupted.
+        0 if every frame came back correctly; 1 if one did not or the node failed; 2 if the source
+        or an option is not usable; 130 after Ctrl-C.
     """
-    # The node is stopped on the way out, however this process is asked to go.
+    # so that the node is stopped too
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    os.environ.setdefault(
-        "OPENCV_LOG_LEVEL", "SILENT"
-    )  # errors are told by this command, on one line
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # this command reports errors itself
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     console = Console(highlight=False)
     options = None
@@ -67,41 +59,37 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def parse_options() -> DemoOptions:
-    """The options of the command line.
+    """Parse the command line.
 
     Raises:
-        ConfigError: a value does not fit.
+        ConfigError: a value is out of range.
     """
     parser = argparse.ArgumentParser(prog="python -m camseg_ros.demo", description=__doc__)
-    parser.add_argument(
+    option = parser.add_argument
+    option(
         "--source",
         type=Path,
-        help="a bag, a video or a folder of images; default: a synthetic drive",
+        help="a bag, a video or a folder of images (default: a synthetic drive)",
     )
-    parser.add_argument(
+    option(
         "--frames",
         type=int,
-        help=f"at most so many frames; default: {SYNTHETIC_FRAMES} synthetic, {MOST_FRAMES} of a source",
+        help=f"number of frames (default: {SYNTHETIC_FRAMES} synthetic, {MAX_FRAMES} of a source)",
     )
-    parser.add_argument("--topic", help="the image topic, where a bag has several")
-    parser.add_argument(
+    option("--topic", help="image topic, if a bag has several")
+    option(
         "--fps",
         type=float,
         default=DEFAULT_FPS,
-        help="frames per second of a folder of images; default: %(default)s",
+        help="frames per second of a folder of images (default: %(default)s)",
     )
-    parser.add_argument(
+    option(
         "--timeout",
         type=float,
         default=20.0,
-        help="seconds after which a frame counts as lost; default: %(default)s",
+        help="seconds after which a frame counts as lost (default: %(default)s)",
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=DEFAULT_OUT,
-        help="where to leave everything; default: %(default)s",
-    )
+    option("--out", type=Path, default=DEFAULT_OUT, help="output folder (default: %(default)s)")
     given = parser.parse_args()
     source = given.source.expanduser() if given.source is not None else None
     return DemoOptions(
@@ -110,48 +98,44 @@ def parse_options() -> DemoOptions:
 
 
 def summary(report: DemoReport) -> dict[str, object]:
-    """The numbers of a run, for programs."""
-    tally = report.tally
+    """Return the numbers of a run, for programs."""
+    counts = report.tally
     return {
         "passed": report.passed,
         "failures": list(report.failures),
         "source": report.source,
-        "sent": tally.sent,
-        "answered": tally.answered,
-        "lost": tally.lost,
-        "unreadable": len(tally.unreadable),
+        "sent": counts.sent,
+        "answered": counts.answered,
+        "lost": counts.lost,
+        "unreadable": len(counts.unreadable),
         "dropped_by_node": report.dropped,
-        "latency_ms": {f"p{percent}": tally.percentile_ms(percent) for percent in (50, 95, 100)},
-        "latencies_ms": tally.latencies_ms,
-        "rate_hz": tally.answered / report.seconds if report.seconds else None,
+        "latency_ms": {f"p{percent}": counts.percentile_ms(percent) for percent in (50, 95, 100)},
+        "latencies_ms": counts.latencies_ms,
+        "rate_hz": counts.answered / report.seconds if report.seconds else None,
         "node_peak_memory_mb": report.peak_memory_bytes / 2**20,
-        "classes": {each.name: each.share for each in tally.classes()},
+        "classes": {each.name: each.share for each in counts.classes()},
         "node": report.node,
         "machine": report.machine,
     }
 
 
 def show(report: DemoReport, folder: DemoFolder, console: Console) -> None:
-    """Print what came of it, on one screen."""
-    tally = report.tally
+    """Print the result on one screen."""
+    counts = report.tally
     table = Table.grid(padding=(0, 2))
-    answered = f"{tally.sent} sent, {tally.answered} answered, {tally.lost} lost"
-    table.add_row(
-        "frames",
-        answered + (f", {len(tally.unreadable)} unreadable in the bag" if tally.unreadable else ""),
-    )
-    p50, p95, worst = (tally.percentile_ms(percent) for percent in (50, 95, 100))
+    unreadable = f", {len(counts.unreadable)} unreadable in the bag" if counts.unreadable else ""
+    frames = f"{counts.sent} sent, {counts.answered} answered, {counts.lost} lost{unreadable}"
+    table.add_row("frames", frames)
+    p50, p95, worst = (counts.percentile_ms(percent) for percent in (50, 95, 100))
     if p50 is not None:
         table.add_row("latency", f"p50 {p50:.0f} ms, p95 {p95:.0f} ms, max {worst:.0f} ms")
-        seen = tally.classes()
-        shares = ", ".join(f"{each.name} {100 * each.share:.1f} %" for each in seen[:CLASSES_SHOWN])
-        table.add_row(
-            "classes",
-            shares
-            + (f" and {len(seen) - CLASSES_SHOWN} more" if len(seen) > CLASSES_SHOWN else ""),
-        )
+        found = counts.classes()
+        more = f" and {len(found) - CLASSES_SHOWN} more" if len(found) > CLASSES_SHOWN else ""
+        shares = (f"{each.name} {100 * each.share:.1f} %" for each in found[:CLASSES_SHOWN])
+        table.add_row("classes", ", ".join(shares) + more)
     dropped = "" if report.dropped is None else f", {report.dropped} frames dropped"
-    table.add_row("node", f"{report.peak_memory_bytes / 2**20:.0f} MiB of memory at most{dropped}")
+    memory = f"{report.peak_memory_bytes / 2**20:.0f} MiB peak memory"
+    table.add_row("node", memory + dropped)
     table.add_row("look at", str(folder.page) + (f" and {folder.video}" if report.video else ""))
     console.print()
     console.print(table, soft_wrap=True)

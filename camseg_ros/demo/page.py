@@ -6,7 +6,7 @@ from pathlib import Path
 
 from camseg_core.evaluation.report.charts import latency_chart
 from camseg_core.evaluation.report.page import Card, number, render
-from camseg_ros.demo.tally import Tally
+from camseg_ros.demo.replay import DemoCounts
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class DemoReport:
 
     source: str
     synthetic: bool
-    tally: Tally
+    tally: DemoCounts
     failures: Sequence[str]
     seconds: float
     interval_ms: float | None

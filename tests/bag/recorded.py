@@ -1,12 +1,9 @@
-"""What the tests of bag evaluation share: small bags, a model that paints what the image says, and a stand-in for the page."""
+"""What the tests of bag evaluation share: small bags, and a model that paints what the image says."""
 
 import importlib.metadata
-import importlib.util
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -115,30 +112,4 @@ def camseg(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     found = importlib.metadata.EntryPoint("bag", "camseg_ros.bag.command:add", "camseg.commands")
     monkeypatch.setattr(cli, "entry_points", lambda group: [found])  # as an install registers it
     monkeypatch.setattr(Segmenter, "from_pretrained", load)
-    if importlib.util.find_spec("camseg_ros.bag.report_page") is None:
-        monkeypatch.setitem(sys.modules, "camseg_ros.bag.report_page", page())
     return Commands(capsys, painters)
-
-
-def page() -> ModuleType:
-    """A stand-in for the module that writes the page."""
-    module: Any = ModuleType("camseg_ros.bag.report_page")
-
-    @dataclass
-    class WorstFrame:
-        index: int
-        image: npt.NDArray[np.uint8]
-        truth: npt.NDArray[np.uint8] | None
-        mask: npt.NDArray[np.uint8]
-        confidence: npt.NDArray[np.float32]
-
-    def write_page(
-        path: Path, report: object, frames: Iterable[dict[str, Any]], worst: list[WorstFrame]
-    ) -> None:
-        latencies = [each["latency_ms"] for each in frames]
-        path.write_text(
-            f"{len(latencies)} frames, worst {[each.index for each in worst]}", encoding="utf-8"
-        )
-
-    module.WorstFrame, module.write_page = WorstFrame, write_page
-    return module

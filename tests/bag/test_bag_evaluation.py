@@ -38,25 +38,25 @@ from rosbags.typesys import Stores, get_typestore
 from camseg_core.data.frame_source import Frame
 from camseg_core.data.sample import Sample
 from camseg_core.evaluation.evaluate import evaluate
-from camseg_ros.bag.evaluate import BagFacts, Stopped, evaluate_here, evaluate_part
-from camseg_ros.bag.evaluation import Evaluating
-from camseg_ros.bag.frames import Reading
-from camseg_ros.bag.labels import LabelPlace, _stamp_of
-from camseg_ros.bag.make import (
-    COMPRESSED_TYPE,
-    IMAGE_TOPIC,
-    IMAGE_TYPE,
-    LABEL_TOPIC,
-    LabelledFrame,
-    write_bag,
+from camseg_ros.bag.evaluation import (
+    BagInfo,
+    EvaluationOptions,
+    EvaluationRun,
+    Stopped,
+    evaluate_here,
+    evaluate_part,
 )
+from camseg_ros.bag.frames import ReadOptions
+from camseg_ros.bag.labels import LabelSource, _stamp_of
+from camseg_ros.bag.make import IMAGE_TOPIC, LABEL_TOPIC, BagTopics, LabelledFrame, write_bag
 from camseg_ros.bag.merging import Merged, merge
 from camseg_ros.bag.parts import PartFolder
+from camseg_ros.bag.read import COMPRESSED, RAW
 from camseg_ros.bag.report import build_report
 
 __all__ = ["camseg"]
 STORE = get_typestore(Stores.ROS2_KILTED)
-BY_TOPIC = LabelPlace(LABEL_TOPIC, None, 5_000_000)
+BY_TOPIC = LabelSource(LABEL_TOPIC, None, 5_000_000)
 
 
 def rows(*ids: int) -> Any:
@@ -142,50 +142,47 @@ def test_the_scores_are_those_of_camseg_evaluate(tmp_path: Path) -> None:
     merged = merged_of(
         tmp_path,
         labelled_bag(tmp_path / "bag", frames),
-        Evaluating(Reading(labels=BY_TOPIC), painter),
+        EvaluationOptions(ReadOptions(labels=BY_TOPIC), painter),
     )
     expected = evaluate(
         Painter(), [Sample(each.image, each.label, each.name) for each in frames], LABELS
     )  # type: ignore[arg-type]
-    assert np.array_equal(merged.tally.confusion, expected.confusion.matrix)
-    assert merged.tally.boundary_f1() == pytest.approx(expected.boundary_f1, abs=1e-6)
-    assert merged.tally.calibration_error() == pytest.approx(expected.calibration.error(), abs=1e-3)
+    assert np.array_equal(merged.scorer.confusion.matrix, expected.confusion.matrix)
+    assert merged.scorer.boundary.mean() == pytest.approx(expected.boundary_f1, abs=1e-6)
+    assert merged.scorer.calibration.error() == pytest.approx(
+        expected.calibration.error(), abs=1e-3
+    )
 
 
-def merged_of(folder: Path, bag: Path, evaluating: Evaluating, name: str = "parts") -> Merged:
+def merged_of(folder: Path, bag: Path, options: EvaluationOptions, name: str = "parts") -> Merged:
     """One bag, evaluated at once."""
-    parts, failures = PartFolder(folder / name), dict[int, str]()
-    bags = [(0, facts_of(bag))]
-    assert len(list(evaluate_here(bags, evaluating, parts, failures, lambda: None))) > 0
-    return merge(bags, parts, evaluating, failures, folder)
+    run = run_of(bag, options, folder / name)
+    assert len(list(evaluate_here(run, lambda: None))) > 0
+    return merge(run, folder)
 
 
-def facts_of(bag: Path) -> BagFacts:
-    return BagFacts(bag, IMAGE_TOPIC, 0)
+def run_of(bag: Path, options: EvaluationOptions, parts: Path) -> EvaluationRun:
+    return EvaluationRun(options, {0: BagInfo(bag, IMAGE_TOPIC, 0)}, PartFolder(parts))
 
 
 @pytest.mark.parametrize("size", [1, 4, 7])
 def test_parts_add_up_to_exactly_what_one_walk_finds(tmp_path: Path, size: int) -> None:
     bag = labelled_bag(tmp_path / "bag", drive(11))
-    evaluating = Evaluating(Reading(labels=BY_TOPIC), painter, painter, keep_masks=True)
-    whole = merged_of(tmp_path, bag, evaluating)
+    options = EvaluationOptions(ReadOptions(labels=BY_TOPIC), painter, painter, keep_masks=True)
+    whole = merged_of(tmp_path, bag, options)
     lines = (tmp_path / "frames.jsonl").read_bytes()
-    parts = PartFolder(tmp_path / "in parts")
+    run = run_of(bag, options, tmp_path / "in parts")
     starts = list(range(0, 11, size))
     for start in reversed(starts):  # whichever is done first
-        parts.save(
-            0, evaluate_part(bag, evaluating, start, start + size if start != starts[-1] else None)
-        )
-    merged = merge([(0, facts_of(bag))], parts, evaluating, {}, tmp_path)
+        stop = start + size if start != starts[-1] else None
+        run.parts.save(0, evaluate_part(bag, options, start, stop))
+    merged = merge(run, tmp_path)
     assert (tmp_path / "frames.jsonl").read_bytes() == lines
-    assert merged.tally.to_json() == whole.tally.to_json()
-    assert merged.tally.changes[0] > 0
-    reports = [
-        build_report(each, [(0, facts_of(bag))], evaluating.reading, {}, [])
-        for each in (whole, merged)
-    ]
+    assert merged.scorer.to_json() == whole.scorer.to_json()
+    assert merged.scorer.flicker.counts[0] > 0
+    reports = [build_report(each, run, {}, []) for each in (whole, merged)]
     assert {**reports[0], "timings": 0} == {**reports[1], "timings": 0}
-    assert list(parts.masks(0)) == list(PartFolder(tmp_path / "parts").masks(0))
+    assert list(run.parts.masks(0)) == list(PartFolder(tmp_path / "parts").masks(0))
 
 
 def test_the_same_bag_twice_gives_the_same_bytes(tmp_path: Path, camseg: Commands) -> None:
@@ -206,10 +203,10 @@ def test_the_same_bag_twice_gives_the_same_bytes(tmp_path: Path, camseg: Command
 
 def test_a_stopped_evaluation_goes_on_and_finds_the_same(tmp_path: Path) -> None:
     bag = labelled_bag(tmp_path / "bag", drive(9))
-    evaluating = Evaluating(Reading(labels=BY_TOPIC), painter)
-    whole = merged_of(tmp_path, bag, evaluating, "whole")
+    options = EvaluationOptions(ReadOptions(labels=BY_TOPIC), painter)
+    whole = merged_of(tmp_path, bag, options, "whole")
     lines = (tmp_path / "frames.jsonl").read_bytes()
-    parts, asked = PartFolder(tmp_path / "parts"), 0
+    run, asked = run_of(bag, options, tmp_path / "parts"), 0
 
     def stopping() -> str | None:
         nonlocal asked
@@ -218,18 +215,18 @@ def test_a_stopped_evaluation_goes_on_and_finds_the_same(tmp_path: Path) -> None
 
     with pytest.raises(
         Stopped,
-        match=r"stopped after image 4 of 0 of .*bag \(enough\); the same command goes on from there",
+        match=r"stopped after image 4 of 0 of .*bag \(enough\); run the same command to continue",
     ):
-        list(evaluate_here([(0, facts_of(bag))], evaluating, parts, {}, stopping))
-    model = evaluating.models().model
+        list(evaluate_here(run, stopping))
+    model = options.models().model
     assert isinstance(model, Painter)
     before = model.segmented
-    assert len(list(evaluate_here([(0, facts_of(bag))], evaluating, parts, {}, lambda: None))) == 5
+    assert len(list(evaluate_here(run, lambda: None))) == 5
     assert model.segmented - before == 6  # and the one before, for what changed
-    merged = merge([(0, facts_of(bag))], parts, evaluating, {}, tmp_path)
+    merged = merge(run, tmp_path)
     assert (tmp_path / "frames.jsonl").read_bytes() == lines
-    assert merged.tally.to_json() == whole.tally.to_json()
-    assert not list(evaluate_here([(0, facts_of(bag))], evaluating, parts, {}, lambda: None))
+    assert merged.scorer.to_json() == whole.scorer.to_json()
+    assert not list(evaluate_here(run, lambda: None))
 
 
 def test_ctrl_c_stops_the_command_which_then_goes_on(
@@ -248,7 +245,7 @@ def test_ctrl_c_stops_the_command_which_then_goes_on(
     code, _, err = camseg(*arguments, tmp_path / "new", "--out", tmp_path / "out")
     assert code == 130
     assert re.fullmatch(
-        r"camseg: stopped after image 3 of 6 of .*bag \(SIGINT, .*\); the same command goes on from there\n",
+        r"camseg: stopped after image 3 of 6 of .*bag \(SIGINT, .*\); run the same command to continue\n",
         err,
     )
     monkeypatch.setattr(Painter, "segment", segment)
@@ -284,7 +281,7 @@ def record(
     if compression is not CompressionMode.NONE:
         writer.set_compression(compression, CompressionFormat.ZSTD)
     with writer:
-        kind = COMPRESSED_TYPE if compressed else IMAGE_TYPE
+        kind = COMPRESSED if compressed else RAW
         connections = [
             writer.add_connection(topic, kind, typestore=STORE) for topic in ("/cam", "/truth")
         ]
@@ -327,12 +324,12 @@ def test_bags_of_other_recorders_give_the_same(
     expected = merged_of(
         tmp_path,
         labelled_bag(tmp_path / "ours", frames),
-        Evaluating(Reading(labels=BY_TOPIC), painter),
+        EvaluationOptions(ReadOptions(labels=BY_TOPIC), painter),
     )
     bag = record(tmp_path / "theirs", frames, storage, compression, compressed)
-    reading = Reading(labels=LabelPlace("/truth", None, 0))
-    merged = merged_of(tmp_path, bag, Evaluating(reading, painter), "theirs parts")
-    assert merged.tally.to_json() == expected.tally.to_json()
+    reading = ReadOptions(labels=LabelSource("/truth", None, 0))
+    merged = merged_of(tmp_path, bag, EvaluationOptions(reading, painter), "theirs parts")
+    assert merged.scorer.to_json() == expected.scorer.to_json()
 
 
 def test_a_split_bag_is_one_bag(tmp_path: Path) -> None:
@@ -340,7 +337,7 @@ def test_a_split_bag_is_one_bag(tmp_path: Path) -> None:
     expected = merged_of(
         tmp_path,
         labelled_bag(tmp_path / "whole", frames),
-        Evaluating(Reading(labels=BY_TOPIC), painter),
+        EvaluationOptions(ReadOptions(labels=BY_TOPIC), painter),
     )
     split = tmp_path / "split"
     split.mkdir()
@@ -348,9 +345,9 @@ def test_a_split_bag_is_one_bag(tmp_path: Path) -> None:
         labelled_bag(tmp_path / str(number), some)
         (tmp_path / str(number) / f"{number}.mcap").rename(split / f"split_{number}.mcap")
     merged = merged_of(
-        tmp_path, split, Evaluating(Reading(labels=BY_TOPIC), painter), "split parts"
+        tmp_path, split, EvaluationOptions(ReadOptions(labels=BY_TOPIC), painter), "split parts"
     )
-    assert merged.tally.to_json() == expected.tally.to_json()
+    assert merged.scorer.to_json() == expected.scorer.to_json()
 
 
 def test_a_folder_of_labels(tmp_path: Path, camseg: Commands) -> None:
@@ -588,8 +585,8 @@ def test_what_is_whole_of_a_truncated_bag_is_scored(
     assert f"is damaged after image {frames} on /cam: " in report["bag"]["damage"]
     assert report["bag"]["damage"] in err
     expected = merged_of(tmp_path, record(tmp_path / "less", big(report["bag"]["scored"]), storage, CompressionMode.NONE, False),
-                         Evaluating(Reading("/cam", LabelPlace("/truth", None, 0)), painter))  # fmt: skip
-    assert report["confusion"]["matrix"] == expected.tally.confusion[:, :-1].tolist()
+                         EvaluationOptions(ReadOptions("/cam", LabelSource("/truth", None, 0)), painter))  # fmt: skip
+    assert report["confusion"]["matrix"] == expected.scorer.confusion.matrix[:, :-1].tolist()
     scenario = tmp_path / "scenario.yaml"
     scenario.write_text("max_p95_ms: 100\n")
     assert (
@@ -602,16 +599,16 @@ def test_parts_of_a_truncated_bag_add_up_too(tmp_path: Path, size: int) -> None:
     bag = labelled_bag(tmp_path / "bag", big(6))
     file = bag / "bag.mcap"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    evaluating = Evaluating(Reading(IMAGE_TOPIC, BY_TOPIC), painter)
-    whole = merged_of(tmp_path, bag, evaluating)
+    options = EvaluationOptions(ReadOptions(IMAGE_TOPIC, BY_TOPIC), painter)
+    whole = merged_of(tmp_path, bag, options)
     lines = (tmp_path / "frames.jsonl").read_bytes()
-    assert whole.tally.frames[0] in (2, 3)
-    parts = PartFolder(tmp_path / "in parts")
+    assert whole.scorer.frames[0] in (2, 3)
+    run = run_of(bag, options, tmp_path / "in parts")
     for start in range(0, 6, size):  # as many as the bag had before
-        parts.save(0, evaluate_part(bag, evaluating, start, start + size))
-    merged = merge([(0, facts_of(bag))], parts, evaluating, {}, tmp_path)
+        run.parts.save(0, evaluate_part(bag, options, start, start + size))
+    merged = merge(run, tmp_path)
     assert (tmp_path / "frames.jsonl").read_bytes() == lines
-    assert merged.tally.to_json() == whole.tally.to_json()
+    assert merged.scorer.to_json() == whole.scorer.to_json()
     assert merged.damage == whole.damage
     assert "is damaged after image" in whole.damage[0]
 
@@ -634,16 +631,16 @@ def test_an_image_that_is_no_picture_is_left_out_and_told(tmp_path: Path, camseg
     frames = drive(5)
     bag = tmp_path / "bag"
     with Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-        connection = writer.add_connection("/cam", COMPRESSED_TYPE, typestore=STORE)
+        connection = writer.add_connection("/cam", COMPRESSED, typestore=STORE)
         for i, each in enumerate(frames):
             data = np.asarray(cv2.imencode(".png", each.image)[1]).ravel()
             header = STORE.types["std_msgs/msg/Header"](
                 STORE.types["builtin_interfaces/msg/Time"](i, 0), "c"
             )
-            message = STORE.types[COMPRESSED_TYPE](
+            message = STORE.types[COMPRESSED](
                 header, "png", data[: len(data) // 2] if i == 2 else data
             )
-            writer.write(connection, i * SECOND, STORE.serialize_cdr(message, COMPRESSED_TYPE))
+            writer.write(connection, i * SECOND, STORE.serialize_cdr(message, COMPRESSED))
     scenario = tmp_path / "scenario.yaml"
     scenario.write_text("max_drops: 1\n")
     camseg("evaluate", bag, "--scenario", scenario, "--out", tmp_path / "out")
@@ -673,8 +670,7 @@ def labels_of_another_clock(path: Path) -> None:
 
 def write_both(writer: Writer, clock: Callable[[int], int], encoding: str = "rgb8") -> None:
     connections = [
-        writer.add_connection(topic, IMAGE_TYPE, typestore=STORE)
-        for topic in (IMAGE_TOPIC, LABEL_TOPIC)
+        writer.add_connection(topic, RAW, typestore=STORE) for topic in (IMAGE_TOPIC, LABEL_TOPIC)
     ]
     for each in drive(3):
         for connection, pixels, stamp in zip(
@@ -687,10 +683,10 @@ def write_both(writer: Writer, clock: Callable[[int], int], encoding: str = "rgb
                 STORE.types["builtin_interfaces/msg/Time"](*divmod(stamp, SECOND)), "c"
             )
             name = encoding if pixels.ndim == 3 else "mono8"
-            message = STORE.types[IMAGE_TYPE](
+            message = STORE.types[RAW](
                 header, *pixels.shape[:2], name, 0, pixels.nbytes // len(pixels), pixels.ravel()
             )
-            writer.write(connection, each.stamp_ns, STORE.serialize_cdr(message, IMAGE_TYPE))
+            writer.write(connection, each.stamp_ns, STORE.serialize_cdr(message, RAW))
 
 
 def an_unknown_encoding(path: Path) -> None:
@@ -713,13 +709,17 @@ def no_labels(path: Path) -> None:
 
 
 def only_labels(path: Path) -> None:
-    write_bag([Frame(each.stamp_ns, each.image, each.name) for each in drive(2)], path, LABEL_TOPIC)
+    write_bag(
+        [Frame(each.stamp_ns, each.image, each.name) for each in drive(2)],
+        path,
+        BagTopics(LABEL_TOPIC),
+    )
 
 
 BAD = [
     (
         labels_of_another_size,
-        r"image 0 on /camera/image_raw of the bag .*bad: the label is 48x20, the image 48x36; they must be of one size",
+        r"image 0 on /camera/image_raw of the bag .*bad: the label is 48x20, the image 48x36; they must have the same size",
     ),
     (
         labels_of_another_clock,

@@ -14,7 +14,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from camseg_core.data.frame_source import Frame
 from camseg_core.errors import DataError
-from camseg_ros.bag.make import IMAGE_TOPIC, write_bag
+from camseg_ros.bag.make import IMAGE_TOPIC, BagTopics, write_bag
 from camseg_ros.bag.read import COMPRESSED, RAW, ImageBag, is_bag
 
 STORE = get_typestore(Stores.ROS2_KILTED)
@@ -92,7 +92,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 
 def test_a_second_implementation_reads_it(tmp_path: Path) -> None:
     written = frames()
-    write_bag(iter(written), tmp_path / "bag", topic="/front/image", frame_id="front")
+    write_bag(iter(written), tmp_path / "bag", BagTopics("/front/image", frame_id="front"))
     with (tmp_path / "bag" / "bag.mcap").open("rb") as file:
         read = list(
             make_reader(

@@ -85,11 +85,12 @@ def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "front.png"), IDS)
     with pytest.raises(
         DataError,
-        match=r"no labels in .*: they are PNG files of class ids named for their stamp in ns, such as",
+        match="no labels in .*: they must be PNG files of class ids named for their stamp in ns, ",
     ):
         FolderLabels(tmp_path, 0)
     cv2.imwrite(str(tmp_path / "5.png"), np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(
-        DataError, match=r"5\.png has colours; labels are class ids in one 8-bit channel"
+        DataError,
+        match=r"labels must be class ids in one 8-bit channel, got colours \(.*5\.png\)",
     ):
         FolderLabels(tmp_path, 0).at(5)

@@ -9,21 +9,10 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import bag_memory
 
-# without the page's module a stand-in takes its place, as in the other tests
-STAND_IN = f"""
-import importlib.util, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-if importlib.util.find_spec("camseg_ros.bag.report_page") is None:
-    from recorded import page
-    sys.modules["camseg_ros.bag.report_page"] = page()
-"""
-
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_bag(tmp_path: Path) -> None:
-    short, longer = (
-        bag_memory.measure(count, 1, tmp_path, STAND_IN + bag_memory.PROGRAM) for count in (4, 40)
-    )
+    short, longer = (bag_memory.measure(count, 1, tmp_path) for count in (4, 40))
     assert (short["frames"], longer["frames"]) == (4, 40)
     assert 0 < longer["read_share"] < 0.5
     assert 50 < short["peak_rss_mb"] < longer["peak_rss_mb"] + 50

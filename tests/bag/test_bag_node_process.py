@@ -76,7 +76,7 @@ def test_its_end_is_told_with_its_last_lines(tmp_path: Path) -> None:
     with start("print('\\n'.join(map(str, range(30)))); raise SystemExit(3)", tmp_path) as node:
         node._process.wait(30)
         with pytest.raises(
-            NodeDied, match=r"the node ended \(exit status 3\); all it said is in .*output\.log"
+            NodeDied, match=r"the node ended \(exit status 3\); see its output in .*output\.log"
         ) as caught:
             node.check()
         assert caught.value.last_lines.split() == [str(i) for i in range(18, 30)]

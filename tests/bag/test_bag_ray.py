@@ -10,10 +10,16 @@ import pytest
 from recorded import Painter, drive, labelled_bag, painter
 
 from camseg_core.errors import ModelError
-from camseg_ros.bag.evaluate import BagFacts, Stopped, evaluate_here, evaluate_part
-from camseg_ros.bag.evaluation import Evaluating
-from camseg_ros.bag.frames import Reading
-from camseg_ros.bag.labels import LabelPlace
+from camseg_ros.bag.evaluation import (
+    BagInfo,
+    EvaluationOptions,
+    EvaluationRun,
+    Stopped,
+    evaluate_here,
+    evaluate_part,
+)
+from camseg_ros.bag.frames import ReadOptions
+from camseg_ros.bag.labels import LabelSource
 from camseg_ros.bag.make import IMAGE_TOPIC, LABEL_TOPIC
 from camseg_ros.bag.merging import merge
 from camseg_ros.bag.parts import PartFolder
@@ -22,7 +28,7 @@ ray = pytest.importorskip("ray", reason="needs Ray: pip install '.[ray]'")
 from camseg_ros.bag.ray_cluster import evaluate_on_ray, missing  # noqa: E402
 
 pytestmark = pytest.mark.slow
-READING = Reading(IMAGE_TOPIC, LabelPlace(LABEL_TOPIC, None, 0))
+READ = ReadOptions(IMAGE_TOPIC, LabelSource(LABEL_TOPIC, None, 0))
 
 
 @pytest.fixture(scope="module")
@@ -66,86 +72,75 @@ def no_model() -> Painter:
     raise ModelError("no model there")
 
 
-def bags_in(folder: Path) -> list[tuple[int, BagFacts]]:
+def bags_in(folder: Path) -> dict[int, BagInfo]:
     """Two good bags, and between them one whose end is missing."""
     bags = [
         labelled_bag(folder / name, drive(count))
         for name, count in (("one", 11), ("two", 4), ("three", 5))
     ]
     (bags[1] / "two.mcap").write_bytes(b"")
-    return [
-        (number, BagFacts(bag, IMAGE_TOPIC, count))
+    return {
+        number: BagInfo(bag, IMAGE_TOPIC, count)
         for number, (bag, count) in enumerate(zip(bags, (11, 4, 5), strict=True))
-    ]
+    }
 
 
 def test_a_killed_worker_and_a_bad_bag_change_no_number(tmp_path: Path, cluster: None) -> None:
     bags = bags_in(tmp_path)
-    here, spread = PartFolder(tmp_path / "here"), PartFolder(tmp_path / "spread")
-    plain = Evaluating(READING, painter, painter, keep_masks=True)
-    failures: list[dict[int, str]] = [{}, {}]
-    assert len(list(evaluate_here(bags, plain, here, failures[0], lambda: None))) == 16
-    whole = merge(bags, here, plain, failures[0], tmp_path)
+    plain = EvaluationOptions(READ, painter, painter, keep_masks=True)
+    here = EvaluationRun(plain, bags, PartFolder(tmp_path / "here"))
+    assert len(list(evaluate_here(here, lambda: None))) == 16
+    whole = merge(here, tmp_path)
     lines = (tmp_path / "frames.jsonl").read_bytes()
-    dying = Evaluating(READING, partial(dies_once, tmp_path / "died"), painter, keep_masks=True)
-    assert (
-        len(list(evaluate_on_ray(bags, dying, spread, failures[1], lambda: None, 1, task_frames=3)))
-        == 16
-    )
+    dying = EvaluationOptions(READ, partial(dies_once, tmp_path / "died"), painter, keep_masks=True)
+    spread = EvaluationRun(dying, bags, PartFolder(tmp_path / "spread"))
+    assert len(list(evaluate_on_ray(spread, lambda: None, 1, task_frames=3))) == 16
     assert (tmp_path / "died").exists()
-    merged = merge(bags, spread, plain, failures[1], tmp_path)
+    merged = merge(spread, tmp_path)
     assert (tmp_path / "frames.jsonl").read_bytes() == lines
-    assert merged.tally.to_json() == whole.tally.to_json()
+    assert merged.scorer.to_json() == whole.scorer.to_json()
     assert merged.worst == whole.worst
-    assert failures[0] == failures[1]
-    assert list(failures[0]) == [1]
-    assert list(spread.masks(0)) == list(here.masks(0))
+    assert here.failures == spread.failures
+    assert list(here.failures) == [1]
+    assert list(spread.parts.masks(0)) == list(here.parts.masks(0))
 
 
 def test_a_bag_that_kills_every_worker_is_told(tmp_path: Path, cluster: None) -> None:
-    bags, failures = bags_in(tmp_path)[:1], dict[int, str]()
-    parts = PartFolder(tmp_path / "parts")
-    assert not list(
-        evaluate_on_ray(bags, Evaluating(READING, always_dies), parts, failures, lambda: None, 1)
-    )
-    assert failures[0].startswith(
+    bags, parts = {0: bags_in(tmp_path)[0]}, PartFolder(tmp_path / "parts")
+    run = EvaluationRun(EvaluationOptions(READ, always_dies), bags, parts)
+    assert not list(evaluate_on_ray(run, lambda: None, 1))
+    assert run.failures[0].startswith(
         f"the workers that evaluated the bag {tmp_path / 'one'} from image 0 on were lost 4 times: "
     )
-    assert "\n" not in failures[0]
+    assert "\n" not in run.failures[0]
 
 
 def test_what_is_wrong_with_the_model_ends_it(tmp_path: Path, cluster: None) -> None:
-    parts = PartFolder(tmp_path / "parts")
+    options, parts = EvaluationOptions(READ, no_model), PartFolder(tmp_path / "parts")
     with pytest.raises(ModelError, match="no model there"):
-        list(
-            evaluate_on_ray(
-                bags_in(tmp_path), Evaluating(READING, no_model), parts, {}, lambda: None, 1
-            )
-        )
+        list(evaluate_on_ray(EvaluationRun(options, bags_in(tmp_path), parts), lambda: None, 1))
 
 
 def test_a_stopped_one_goes_on_here_and_finds_the_same(tmp_path: Path, cluster: None) -> None:
-    bags = bags_in(tmp_path)[:1]
-    evaluating = Evaluating(READING, painter)
-    parts, whole = PartFolder(tmp_path / "parts"), PartFolder(tmp_path / "whole")
-    with pytest.raises(
-        Stopped, match=r"stopped after \d+ frames \(enough\); the same command goes on from there"
-    ):
-        list(evaluate_on_ray(bags, evaluating, parts, {}, lambda: "enough", 1, task_frames=2))
-    list(evaluate_here(bags, evaluating, parts, {}, lambda: None))
-    list(evaluate_here(bags, evaluating, whole, {}, lambda: None))
-    assert (
-        merge(bags, parts, evaluating, {}, tmp_path).tally.to_json()
-        == merge(bags, whole, evaluating, {}, tmp_path).tally.to_json()
+    bags, options = {0: bags_in(tmp_path)[0]}, EvaluationOptions(READ, painter)
+    resumed, whole = (
+        EvaluationRun(options, bags, PartFolder(tmp_path / name)) for name in ("parts", "whole")
     )
+    with pytest.raises(
+        Stopped, match=r"stopped after \d+ frames \(enough\); run the same command to continue"
+    ):
+        list(evaluate_on_ray(resumed, lambda: "enough", 1, task_frames=2))
+    for run in (resumed, whole):
+        list(evaluate_here(run, lambda: None))
+    assert merge(resumed, tmp_path).scorer.to_json() == merge(whole, tmp_path).scorer.to_json()
 
 
 def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
     bag = labelled_bag(tmp_path / "bag", drive(10))
-    parts, evaluating = PartFolder(tmp_path / "parts"), Evaluating(READING, painter)
+    parts, options = PartFolder(tmp_path / "parts"), EvaluationOptions(READ, painter)
     assert list(missing(parts, 0, 10, 4)) == [(0, 4), (4, 8), (8, None)]
     assert list(missing(parts, 0, 8, 4)) == [(0, 4), (4, None)]
-    parts.save(0, evaluate_part(bag, evaluating, 2, 5))
+    parts.save(0, evaluate_part(bag, options, 2, 5))
     assert list(missing(parts, 0, 10, 4)) == [(0, 2), (5, 9), (9, None)]
-    parts.save(0, evaluate_part(bag, evaluating, 5, None))
+    parts.save(0, evaluate_part(bag, options, 5, None))
     assert list(missing(parts, 0, 10, 4)) == [(0, 2)]

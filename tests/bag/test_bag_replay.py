@@ -22,8 +22,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from camseg_core.data.frame_source import Frame, synthetic_frames
 from camseg_core.errors import CamSegError, ConfigError, DataError
-from camseg_ros.bag import measuring, replay_command, session
-from camseg_ros.bag.frames import read_input
+from camseg_ros.bag import replay as replaying
+from camseg_ros.bag import replay_command, session
 from camseg_ros.bag.make import write_bag
 from camseg_ros.bag.node_process import (
     NodeProcess,
@@ -31,10 +31,11 @@ from camseg_ros.bag.node_process import (
     ros_environment,
     segmentation_command,
 )
-from camseg_ros.bag.player import Due, Played, schedule
+from camseg_ros.bag.player import Playback
 from camseg_ros.bag.read import COMPRESSED
-from camseg_ros.bag.replay_options import ReplayOptions
-from camseg_ros.bag.session import Measured
+from camseg_ros.bag.replay import ReplayOptions
+from camseg_ros.bag.schedule import ScheduledImage, read_input, schedule
+from camseg_ros.bag.session import Measurement
 
 pytestmark = pytest.mark.slow
 
@@ -267,12 +268,12 @@ class Pretend:
     def warm_up(self, rate_hz: float, seconds: float) -> None:
         assert not self.measured
 
-    def measure(self, rate_hz: float, seconds: float) -> Measured:
+    def measure(self, rate_hz: float, seconds: float) -> Measurement:
         self.measured.append((rate_hz, seconds))
         answered = 100 if rate_hz <= (37 if seconds <= 5 else 34) else 50
-        return Measured(
+        return Measurement(
             rate_hz,
-            Played(100, 0, [0.01] * answered, rate_hz, rate_hz),
+            Playback(100, 0, [0.01] * answered, rate_hz, rate_hz),
             {"dropped: late": 100 - answered},
             None,
         )
@@ -282,15 +283,15 @@ def test_the_highest_rate_has_to_hold_for_longer(
     bag: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend = Pretend()
-    monkeypatch.setattr(measuring, "_session", lambda *_: nullcontext(pretend))
-    *_, result = measuring.measure(ReplayOptions(bag, find_max_rate=True), lambda _: None)
-    assert result.found is not None
-    assert result.found.rate_hz is not None
-    assert result.measured is not None
-    assert result.measured.rate_hz == result.found.rate_hz
-    assert 34 / measuring.STEP_DOWN <= result.found.rate_hz <= 34
+    monkeypatch.setattr(replaying, "_session", lambda *_: nullcontext(pretend))
+    *_, result = replaying.measure(ReplayOptions(bag, find_max_rate=True), lambda _: None)
+    assert result.max_rate is not None
+    assert result.max_rate.rate_hz is not None
+    assert result.measurement is not None
+    assert result.measurement.rate_hz == result.max_rate.rate_hz
+    assert 34 / replaying.STEP_DOWN <= result.max_rate.rate_hz <= 34
     assert [seconds for _, seconds in pretend.measured].count(20.0) == 2
-    assert [trial.rate_hz for trial in (*result.trials, result.measured)] == [
+    assert [trial.rate_hz for trial in (*result.trials, result.measurement)] == [
         rate for rate, _ in pretend.measured
     ], "all are listed"
 
@@ -356,7 +357,7 @@ def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
 def test_an_interrupted_measurement_counts(
     bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def three(*arguments: Any) -> Iterator[Due]:
+    def three(*arguments: Any) -> Iterator[ScheduledImage]:
         yield from islice(schedule(*arguments), 3)
         raise KeyboardInterrupt
 
@@ -391,7 +392,7 @@ def test_a_node_that_dies_is_told_in_one_line(bag: Path, tmp_path: Path) -> None
     code, out, err = finish(process)
     assert (code, out) == (1, "")
     assert err.count("\n") == 1
-    assert err.startswith("camseg: error: the node ended (killed by SIGKILL); all it said is in ")
+    assert err.startswith("camseg: error: the node ended (killed by SIGKILL); see its output in ")
 
 
 def test_a_node_that_does_not_start_says_why(
@@ -401,7 +402,7 @@ def test_a_node_that_does_not_start_says_why(
         replay(bag, "--param", "model:=/nowhere", "--log", tmp_path)
     assert ended.value.code == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("camseg: error: the node ended (exit status 1); all it said is in ")
+    assert last.startswith("camseg: error: the node ended (exit status 1); see its output in ")
     assert "its last line: segmentation_node: " in last
     assert "/nowhere" in last
 
@@ -420,11 +421,11 @@ def test_no_node_is_told_in_one_line(
     ("arguments", "text"),
     [
         (["--running", "--param", "threads:=1"], "are for a node that this command starts"),
-        (["--pid", "1"], "give --running too"),
+        (["--pid", "1"], "needs --running"),
         (["--running", "--pid", "4194305"], "there is no process 4194305"),
         (["--find-max-rate", "--rate", "3"], "searches the rate itself"),
         (["--find-max-rate", "--no-restamp"], "so its stamps repeat"),
-        (["--max-rate", "3"], "bounds the search of --find-max-rate"),
+        (["--max-rate", "3"], "limits the search of --find-max-rate"),
         (["--params-file", "/nowhere.yaml"], "the parameter file /nowhere.yaml does not exist"),
         (["--no-restamp", "--seconds", "3"], "so its stamps repeat"),
         (["--json", "/proc/x.json"], "--json /proc/x.json cannot be written"),
@@ -448,9 +449,9 @@ def test_bags_that_do_not_fit(tmp_path: Path) -> None:
         (
             "same",
             "--no-restamp",
-        ): "image 1 of .*same has the stamp and frame_id of one before it; leave --no-restamp out",
-        ("same",): "cannot be told; give the rate to play them at",
-        ("single", "--seconds", "3"): "cannot be told; give the rate to play them at",
+        ): "image 1 of .*same has the stamp and frame_id of an earlier one; leave out --no-restamp",
+        ("same",): "so their rate is unknown; give a rate",
+        ("single", "--seconds", "3"): "so their rate is unknown; give a rate",
         ("empty",): "no image topic in the bag",
         ("none",): "does not exist",
     }

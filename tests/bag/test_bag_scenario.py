@@ -62,14 +62,14 @@ def test_an_unknown_class_is_told_with_the_nearest() -> None:
     [
         ("min_mIoU: 0.5", r"scenario\.yaml: unknown entries min_mIoU: did you mean min_miou\?"),
         ("max_p95: 1", r"unknown entries max_p95: did you mean max_p95_ms\?"),
-        ("min_miou: 55", r"min_miou is 55\.0; it must lie in 0\.\.1"),
+        ("min_miou: 55", r"min_miou must be in 0\.\.1, got 55\.0"),
         ("min_miou: high", r"min_miou is 'high'; it must be of type float"),
         ("min_iou: [road]", r"min_iou is \['road'\]; it must be values by name"),
-        ("min_iou: {road: 2}", r"min_iou\.road is 2\.0; it must lie in 0\.\.1"),
+        ("min_iou: {road: 2}", r"min_iou\.road must be in 0\.\.1, got 2\.0"),
         ("min_iou: {road: yes}", r"min_iou\.road is True; it must be of type float"),
-        ("max_drops: -1", r"max_drops is -1; it must be at least 0"),
+        ("max_drops: -1", r"max_drops must be >= 0, got -1"),
         ("max_drops: 0.5", r"max_drops is 0\.5; it must be of type int"),
-        ("start_s: 5\nend_s: 5", r"end_s is 5\.0; it must be after start_s, 5\.0"),
+        ("start_s: 5\nend_s: 5", r"end_s must be > start_s \(5\.0\), got 5\.0"),
         ("a: [", r"is not a configuration in YAML"),
     ],
 )

@@ -18,10 +18,9 @@ from browser import Browser
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.report.charts import latency_chart, tick_step
 from camseg_ros.bag.read import BagImage
-from camseg_ros.bag.replay import FrameResult
+from camseg_ros.demo.output import DemoFolder, write_video
 from camseg_ros.demo.page import DemoReport, write_page
-from camseg_ros.demo.run import DemoFolder, write_video
-from camseg_ros.demo.tally import Tally
+from camseg_ros.demo.replay import Answer, DemoCounts
 
 WIDTH, HEIGHT = 40, 30
 RGB = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
@@ -29,26 +28,26 @@ RGB = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
 
 def result(
     index: int, mask_id: int | None = 0, latency_s: float = 0.05, problem: str | None = None
-) -> FrameResult:
+) -> Answer:
     """An answer whose mask is half road and half `mask_id`; no answer where that is None."""
     image = BagImage(
         index, index, index, "camera", SimpleNamespace(width=WIDTH, height=HEIGHT), b""
     )
     if mask_id is None:
-        return FrameResult(image, problem=problem or "no mask within 2 s")
+        return Answer(image, problem=problem or "no mask within 2 s")
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     mask[:, WIDTH // 2 :] = mask_id
-    return FrameResult(image, latency_s, mask, RGB, problem)
+    return Answer(image, latency_s, mask, RGB, problem)
 
 
-def tally_of(*results: tuple[FrameResult, npt.NDArray[np.uint8] | None]) -> Tally:
-    tally = Tally(show={0, 1})
+def tally_of(*results: tuple[Answer, npt.NDArray[np.uint8] | None]) -> DemoCounts:
+    tally = DemoCounts(show={0, 1})
     for each, rgb in results:
         tally.add(each, rgb)
     return tally
 
 
-def report(tally: Tally, failures: list[str], last_lines: str = "") -> DemoReport:
+def report(tally: DemoCounts, failures: list[str], last_lines: str = "") -> DemoReport:
     return DemoReport(
         source="drive <1> & more",
         synthetic=False,
@@ -233,11 +232,11 @@ def test_a_folder_that_is_not_the_demos_is_left_alone(tmp_path: Path) -> None:
         (["--source", "empty"], "no images"),
         (["--source", "bad.mcap"], "cannot read the bag bad.mcap"),
         (["--source", "bad.mp4"], "bad.mp4 cannot be read as a video"),
-        (["--frames", "0"], "0 frames cannot be replayed; give a number above 0"),
-        (["--fps", "0"], "the fps is 0.0; give a number above 0"),
+        (["--frames", "0"], "frames must be >= 1, got 0"),
+        (["--fps", "0"], "fps must be a number > 0, got 0.0"),
         (
             ["--topic", "/x"],
-            "the topic /x was named, but the synthetic drive is not a bag; leave it out",
+            "a topic (/x) needs a bag, got the synthetic drive; leave it out",
         ),
     ],
 )

@@ -14,20 +14,26 @@ from rosbags.typesys import Stores, get_typestore
 
 from camseg_core.data.frame_source import Frame
 from camseg_core.errors import DataError
-from camseg_ros.bag.frames import Stretch, read_input
+from camseg_ros.bag.cdr import read_header, read_stamp, with_stamp
 from camseg_ros.bag.make import IMAGE_TOPIC, write_bag
-from camseg_ros.bag.measuring import PRECISION, Found, Verdict, find_max_rate, judge
-from camseg_ros.bag.player import CLOSEST, LONGEST_GAP_S, Pace, Played, schedule
-from camseg_ros.bag.read import RAW, ImageBag
-from camseg_ros.bag.read_ahead import ReadAhead
-from camseg_ros.bag.salvage import read_header, with_stamp
+from camseg_ros.bag.max_rate import PRECISION, MaxRate, Verdict, find_max_rate, judge
+from camseg_ros.bag.player import Playback
+from camseg_ros.bag.read import RAW, ImageBag, TimeRange
+from camseg_ros.bag.schedule import (
+    MAX_GAP_S,
+    MIN_GAP_SHARE,
+    Pace,
+    read_ahead,
+    read_input,
+    schedule,
+)
 from camseg_ros.bag.session import (
     LOST_AFTER,
     LOST_BEFORE,
     UNEXPLAINED,
-    Counters,
-    Measured,
-    ProcessUse,
+    Measurement,
+    NodeCounters,
+    UsageMonitor,
     counters_of,
     drops,
 )
@@ -75,11 +81,11 @@ def test_the_search_ends_just_below_the_capacity(capacity: float, start: float) 
 
 
 def test_the_search_says_what_limits_it() -> None:
-    assert find_max_rate(PretendNode(1e6), 10.0, high=30.0) == Found(
+    assert find_max_rate(PretendNode(1e6), 10.0, high=30.0) == MaxRate(
         30.0, "the highest rate allowed"
     )
-    assert find_max_rate(PretendNode(0.1), 10.0) == Found(None, "the node")
-    assert find_max_rate(PretendNode(1e6, player=0.1), 10.0) == Found(None, "the player")
+    assert find_max_rate(PretendNode(0.1), 10.0) == MaxRate(None, "the node")
+    assert find_max_rate(PretendNode(1e6, player=0.1), 10.0) == MaxRate(None, "the player")
     found = find_max_rate(PretendNode(500.0, player=50.0), 10.0)
     assert found.limited_by == "the player"
     assert found.rate_hz is not None
@@ -91,8 +97,8 @@ def test_the_search_says_what_limits_it() -> None:
 
 def test_a_trial_counts_against_the_node_only_where_it_dropped() -> None:
     def trial(answered: int, achieved_hz: float, refused: int = 0) -> Verdict:
-        played = Played(100, refused, [0.1] * answered, 20.0, achieved_hz)
-        return judge(Measured(20.0, played, None, None))
+        playback = Playback(100, refused, [0.1] * answered, 20.0, achieved_hz)
+        return judge(Measurement(20.0, playback, None, None))
 
     assert trial(95, 20.0) == "passed"
     assert trial(94, 20.0) == "dropped"
@@ -121,7 +127,7 @@ def test_the_pace_is_kept() -> None:
 def test_a_small_delay_is_made_up_for_without_a_bunch() -> None:
     moments = sendings({5: 0.15})
     assert moments[5] == pytest.approx(0.55)
-    assert min(np.diff(moments)) >= CLOSEST * 0.1 - 1e-9
+    assert min(np.diff(moments)) >= MIN_GAP_SHARE * 0.1 - 1e-9
     assert moments[-1] == pytest.approx(3.9)
 
 
@@ -141,12 +147,12 @@ def test_the_worst_delay_is_told() -> None:
 
 
 def dues(path: Path, rate_hz: float | None, seconds: float | None) -> list[float]:
-    return [due.seconds for due in schedule(read_input(path), rate_hz, seconds)]
+    return [due.due_s for due in schedule(read_input(path), rate_hz, seconds)]
 
 
 def test_the_timeline_is_the_recordings_own_but_for_long_pauses(tmp_path: Path) -> None:
     path = bag_of(tmp_path / "bag", 0.0, 0.1, 0.3, 60.3)
-    assert dues(path, None, None) == pytest.approx([0.0, 0.1, 0.3, 0.3 + LONGEST_GAP_S])
+    assert dues(path, None, None) == pytest.approx([0.0, 0.1, 0.3, 0.3 + MAX_GAP_S])
     assert dues(path, None, 0.2) == pytest.approx([0.0, 0.1])
 
 
@@ -154,15 +160,15 @@ def test_the_timeline_at_a_rate_begins_the_bag_anew(tmp_path: Path) -> None:
     path = bag_of(tmp_path / "bag", 0.0, 0.1, 0.3)
     assert dues(path, 20.0, None) == pytest.approx([0.0, 0.05, 0.1])
     found = list(schedule(read_input(path), 20.0, 0.35))
-    assert [due.seconds for due in found] == pytest.approx([i / 20 for i in range(7)])
+    assert [due.due_s for due in found] == pytest.approx([i / 20 for i in range(7)])
     assert [due.image.index for due in found] == [0, 1, 2, 0, 1, 2, 0]
 
 
 def test_a_stretch_of_the_bag(tmp_path: Path) -> None:
-    bag = read_input(bag_of(tmp_path / "bag", 0.0, 0.1, 0.2, 0.3), stretch=Stretch(0.1, 0.3))
+    bag = read_input(bag_of(tmp_path / "bag", 0.0, 0.1, 0.2, 0.3), within=TimeRange(0.1, 0.3))
     assert bag.frames == 2
     assert bag.recorded_hz == pytest.approx(10.0)
-    assert [(due.seconds, due.image.index) for due in schedule(bag, 2.0, 1.1)] == [
+    assert [(due.due_s, due.image.index) for due in schedule(bag, 2.0, 1.1)] == [
         (0.0, 1),
         (0.5, 2),
         (1.0, 1),
@@ -170,15 +176,15 @@ def test_a_stretch_of_the_bag(tmp_path: Path) -> None:
     assert bag.sha256 != read_input(tmp_path / "bag").sha256
     with pytest.raises(
         DataError,
-        match=r"no images on /camera/image_raw in this stretch of the bag .*; record it again .*, or choose another",
+        match=r"no images on /camera/image_raw in this time range of the bag .*; record it again .*, or choose another time range",
     ):
-        read_input(tmp_path / "bag", stretch=Stretch(5.0, None))
+        read_input(tmp_path / "bag", within=TimeRange(5.0, None))
 
 
 def test_a_recording_without_times_needs_a_rate(tmp_path: Path) -> None:
     path = bag_of(tmp_path / "bag", 0.0)
     assert dues(path, None, None) == [0.0]
-    with pytest.raises(DataError, match="cannot be told; give the rate"):
+    with pytest.raises(DataError, match="so their rate is unknown; give a rate"):
         dues(path, None, 1.0)
 
 
@@ -199,6 +205,7 @@ def test_headers_of_either_byte_order() -> None:
     big = b"\0\0\0\0" + struct.pack(">iII", 7, 8, 4) + b"cam\0rest"
     for cdr in (little, big):
         assert read_header(cdr) == (7 * SECOND + 8, "cam")
+        assert read_stamp(cdr) == 7 * SECOND + 8
         assert read_header(with_stamp(cdr, 9 * SECOND + 1)) == (9 * SECOND + 1, "cam")
 
 
@@ -210,8 +217,8 @@ def test_reading_ahead_is_bounded_and_in_order() -> None:
             taken.append(i)
             yield i
 
-    with ReadAhead(items(), 5) as ahead:
-        assert 5 <= len(taken) <= 6, "full, and one in the hand"
+    with read_ahead(items(), 5) as ahead:
+        assert len(taken) == 5
         assert list(islice(ahead, 100)) == list(range(100))
     assert len(taken) <= 107
 
@@ -221,7 +228,7 @@ def test_reading_ahead_passes_on_what_goes_wrong_in_its_place() -> None:
         yield 1
         raise DataError("damaged")
 
-    with ReadAhead(items(), 5) as ahead:
+    with read_ahead(items(), 5) as ahead:
         read = iter(ahead)
         assert next(read) == 1
         with pytest.raises(DataError, match="damaged"):
@@ -237,7 +244,7 @@ def test_leaving_early_closes_what_is_read() -> None:
         finally:
             closed.append(True)
 
-    with ReadAhead(items(), 2) as ahead:
+    with read_ahead(items(), 2) as ahead:
         next(iter(ahead))
     assert closed == [True]
 
@@ -259,13 +266,13 @@ def test_the_counts_are_those_of_the_camera_on_the_topic() -> None:
         "/n: right": entry(5, 3, dropped_late=2),
         "/n: model": {},
     }
-    assert counters_of(diagnostics, "/a") == Counters(5, 3, {"dropped: late": 2})
+    assert counters_of(diagnostics, "/a") == NodeCounters(5, 3, {"dropped: late": 2})
     assert counters_of(diagnostics, "/c") is None
 
 
 def test_drops_add_up() -> None:
-    before = Counters(10, 8, {"dropped: old": 2})
-    after = Counters(100, 60, {"dropped: old": 20, "rejected: size": 15})
+    before = NodeCounters(10, 8, {"dropped: old": 2})
+    after = NodeCounters(100, 60, {"dropped: old": 20, "rejected: size": 15})
     found = drops(95, 50, before, after)
     assert found == {
         "dropped: old": 18,
@@ -275,24 +282,24 @@ def test_drops_add_up() -> None:
         UNEXPLAINED: 5,
     }
     assert sum(found.values()) == 95 - 50
-    assert drops(3, 3, Counters(0, 0, {}), Counters(3, 3, {"dropped: old": 0})) == {}
+    assert drops(3, 3, NodeCounters(0, 0, {}), NodeCounters(3, 3, {"dropped: old": 0})) == {}
 
 
 def test_a_process_is_measured() -> None:
-    with ProcessUse(os.getpid()) as own:
+    with UsageMonitor(os.getpid()) as own:
         sum(i * i for i in range(300_000))
-    assert own.use is not None
-    assert own.use.cpu_percent > 0
-    assert own.use.rss_peak_mb >= own.use.rss_mean_mb > 10
+    assert own.usage is not None
+    assert own.usage.cpu_percent > 0
+    assert own.usage.rss_peak_mb >= own.usage.rss_mean_mb > 10
 
 
 def test_a_process_that_is_gone_or_unknown_has_no_numbers() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     for pid in (process.pid, None):
-        with ProcessUse(pid) as gone:
+        with UsageMonitor(pid) as gone:
             pass
-        assert gone.use is None
+        assert gone.usage is None
 
 
 def test_the_same_images_have_the_same_hash(tmp_path: Path) -> None:

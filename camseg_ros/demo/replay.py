@@ -1,0 +1,248 @@
+"""Replays a bag into the node one image at a time, and counts the answers. Needs rclpy."""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from camseg_core.evaluation.report.page import thumbnail
+from camseg_core.labels import CITYSCAPES, UNLABELLED, UNLABELLED_COLOR
+from camseg_ros.bag.link import MASK, OVERLAY, Link, Topics
+from camseg_ros.bag.read import BagImage
+from camseg_ros.bag.schedule import MAX_GAP_S
+
+Pixels = npt.NDArray[np.uint8]
+
+MAX_WIDTH = 640
+"""Wider pictures are scaled down to this for the page, in pixels."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to one image.
+
+    `latency_s` is the time from sending the image to receiving its mask, None if the frame was
+    lost. `mask` is `(H, W)` uint8, `overlay` RGB `(H, W, 3)` uint8. `problem` is what is wrong with
+    the answer, or why there is none.
+    """
+
+    image: BagImage
+    latency_s: float | None = None
+    mask: Pixels | None = None
+    overlay: Pixels | None = None
+    problem: str | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether no mask came in time."""
+        return self.latency_s is None
+
+
+@dataclass
+class _Pending:
+    """A sent image: when it was sent (s, monotonic) and what has come back so far."""
+
+    sent: float
+    answered: float | None = None
+    mask: Any = None
+    overlay: Any = None
+
+
+class Replay(Link):
+    """A camera that waits for the mask and the overlay of every image.
+
+    Attributes:
+        strays: masks with a stamp that was never sent.
+        late: masks that came after their frame had been given up.
+    """
+
+    def __init__(self, domain: int, compressed: bool, topics: Topics) -> None:
+        """Join the domain.
+
+        Raises:
+            CamSegError: the middleware cannot be started.
+        """
+        super().__init__(domain, compressed, topics, (MASK, OVERLAY))
+        self.strays = self.late = 0
+        self._pending: dict[int, _Pending] = {}
+        self._given_up: set[int] = set()
+
+    def __enter__(self) -> "Replay":
+        return self
+
+    def play(
+        self, images: Iterable[BagImage], timeout_s: float, check: Callable[[], None]
+    ) -> Iterator[Answer]:
+        """Send each image after the answer to the last, never faster than they were recorded.
+
+        Args:
+            images: images in recorded order.
+            timeout_s: how long an answer may take before its frame counts as lost.
+            check: called regularly; raises to end the replay.
+
+        Raises:
+            DataError: the bag is damaged.
+        """
+        recorded_ns, sent = None, 0.0
+        for image in images:
+            if recorded_ns is not None:
+                gap = min((image.recorded_ns - recorded_ns) / 1e9, MAX_GAP_S)
+                self.spin_until(lambda: False, sent + gap - time.monotonic(), check)
+            recorded_ns, sent = image.recorded_ns, time.monotonic()
+            yield self._ask(image, timeout_s, check)
+
+    def _ask(self, image: BagImage, timeout_s: float, check: Callable[[], None]) -> Answer:
+        pending = self._pending[image.stamp_ns] = _Pending(time.monotonic())
+
+        def complete() -> bool:
+            return pending.mask is not None and pending.overlay is not None
+
+        try:
+            self._camera.publish(image.cdr)
+            done = self.spin_until(complete, timeout_s, check)
+        except RuntimeError as error:  # rclpy's RCLError, if the writer is saturated
+            return Answer(image, problem=f"could not be sent: {error}")
+        finally:
+            del self._pending[image.stamp_ns]
+        if pending.answered is None:
+            self._given_up.add(image.stamp_ns)
+            return Answer(image, problem=f"no mask within {timeout_s:g} s")
+        return _answer(image, pending, None if done else f"no overlay within {timeout_s:g} s")
+
+    def _on_answer(self, message: Any, stamp_ns: int, frame_id: str, kind: str) -> None:
+        now = time.monotonic()
+        pending = self._pending.get(stamp_ns)
+        if pending is None:
+            if stamp_ns in self._given_up:
+                self.late += kind == MASK
+            else:
+                self.strays += kind == MASK
+            return
+        setattr(pending, kind, message)
+        if kind == MASK:
+            pending.answered = now
+
+
+def _answer(image: BagImage, pending: _Pending, problem: str | None) -> Answer:
+    """Return the answer as arrays, compared with what was sent."""
+    mask, wrong_mask = _pixels(pending.mask, MASK, image)
+    overlay, wrong_overlay = None, None
+    if pending.overlay is not None:
+        overlay, wrong_overlay = _pixels(pending.overlay, OVERLAY, image)
+    latency = (pending.answered or 0.0) - pending.sent
+    return Answer(image, latency, mask, overlay, wrong_mask or wrong_overlay or problem)
+
+
+def _pixels(message: Any, kind: str, image: BagImage) -> tuple[Pixels | None, str | None]:
+    """Return the pixels of an answer, or None, and what is wrong with it, or None."""
+    encoding, channels = ("mono8", 1) if kind == MASK else ("rgb8", 3)
+    width, height, size = message.width, message.height, len(message.data)
+    complete = size >= message.step * height and message.step >= width * channels
+    if message.encoding != encoding or not complete:
+        return None, (
+            f"the {kind} is not a complete {encoding} image but {width}x{height} "
+            f"{message.encoding} of {size} bytes"
+        )
+    padded = np.frombuffer(message.data, np.uint8)[: message.step * height]
+    rows = padded.reshape(height, message.step)[:, : width * channels]
+    pixels = rows.reshape(height, width, channels) if channels > 1 else rows
+    if image.size != (width, height):
+        sent = "{}x{}".format(*image.size) if image.size else "unreadable"
+        return pixels, f"the {kind} is {width}x{height}, the image was {sent}"
+    found = message.header.frame_id
+    if found != image.frame_id:
+        return pixels, f"the {kind} has frame_id {found!r}, the image had {image.frame_id!r}"
+    return pixels, None
+
+
+@dataclass(frozen=True)
+class ShownFrame:
+    """A frame for the page; the pictures are data URIs."""
+
+    index: int
+    stamp_s: float
+    latency_ms: float
+    image: str
+    mask: str
+    overlay: str
+
+
+@dataclass(frozen=True)
+class ClassShare:
+    """A class: its share of all masks (0..1), and the number of frames that have it."""
+
+    name: str
+    color: tuple[int, int, int]
+    share: float
+    frames: int
+
+
+@dataclass
+class DemoCounts:
+    """The results so far; keeps the pictures of the frames whose index is in `show`."""
+
+    show: Collection[int]
+    latencies_ms: list[float | None] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    shown: list[ShownFrame] = field(default_factory=list)
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        self._pixels = np.zeros(256, np.int64)
+        self._frames = np.zeros(256, np.int64)
+
+    @property
+    def sent(self) -> int:
+        """Frames sent to the node."""
+        return len(self.latencies_ms)
+
+    @property
+    def answered(self) -> int:
+        """Frames whose mask came in time."""
+        return sum(latency is not None for latency in self.latencies_ms)
+
+    @property
+    def lost(self) -> int:
+        """Unanswered frames, without those that hold no readable image."""
+        return self.sent - self.answered - len(self.unreadable)
+
+    def add(self, answer: Answer, rgb: Pixels | None) -> None:
+        """Count one frame; `rgb` is its image, None if its message is unreadable."""
+        index = answer.image.index
+        latency_ms = None if answer.latency_s is None else answer.latency_s * 1e3
+        self.latencies_ms.append(latency_ms)
+        if answer.lost and rgb is None:
+            self.unreadable.append(f"frame {index}: not a readable image in the bag")
+        elif answer.problem:
+            self.problems.append(f"frame {index}: {answer.problem}")
+        if answer.mask is None or latency_ms is None:
+            return
+        height, width = answer.mask.shape
+        self.size = self.size or (width, height)
+        counts = np.bincount(answer.mask.reshape(-1), minlength=256)
+        self._pixels += counts
+        self._frames += counts > 0
+        if index in self.show and rgb is not None and answer.overlay is not None:
+            pictures = (thumbnail(each, MAX_WIDTH) for each in (rgb, answer.mask, answer.overlay))
+            self.shown.append(ShownFrame(index, answer.image.stamp_ns / 1e9, latency_ms, *pictures))
+
+    def percentile_ms(self, percent: float) -> float | None:
+        """Return a percentile of the latency in ms; None if no frame was answered."""
+        answered = [latency for latency in self.latencies_ms if latency is not None]
+        return float(np.percentile(answered, percent)) if answered else None
+
+    def classes(self) -> list[ClassShare]:
+        """Return the classes that occur, the largest share first."""
+        total = max(int(self._pixels.sum()), 1)
+        known = [(label.id, label.name, label.color) for label in CITYSCAPES]
+        known.append((UNLABELLED, "unlabelled", UNLABELLED_COLOR))
+        found = [
+            ClassShare(name, color, self._pixels[i] / total, int(self._frames[i]))
+            for i, name, color in known
+            if self._pixels[i]
+        ]
+        return sorted(found, key=lambda each: -each.share)
