@@ -1,4 +1,4 @@
-"""How far a walk over frames is, on stderr: a bar on a terminal, a line now and then elsewhere."""
+"""Progress over frames on stderr: a bar on a terminal, a few lines elsewhere."""
 
 import sys
 import time
@@ -18,11 +18,11 @@ from rich.progress import (
 T = TypeVar("T")
 
 LINES = 10
-"""How many lines tell of the whole where there is no terminal."""
+"""Number of progress lines if stderr is not a terminal."""
 
 
 def shown_progress(frames: Iterable[T], total: int, task: str = "evaluate") -> Iterator[T]:
-    """The frames, `total` of them, with the progress of whoever takes them; `task` names what is done."""
+    """Yield the `total` frames and show their consumer's progress; `task` labels the bar."""
     if sys.stderr.isatty():
         return _bar(frames, total, task)
     return _lines(frames, total)

@@ -17,8 +17,7 @@ from camseg_core.cli.options import (
 )
 from camseg_core.data.sample import Sample
 from camseg_core.errors import ConfigError
-from camseg_core.evaluation.mask_files import write_mask
-from camseg_core.evaluation.protocols import OWN_SIZE, PROTOCOLS, PUBLISHED
+from camseg_core.evaluation.protocols import OWN_SIZE, PROTOCOLS, PUBLISHED, write_mask
 from camseg_core.runtime.frame import Segmentation
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""Scores of a model on labelled frames, through the runtime that ships: numpy and OpenCV, no torch; the page also needs jinja2."""
+"""Scores of a model on labelled frames: numpy and OpenCV, no torch; the pages also need jinja2."""

@@ -1,4 +1,4 @@
-"""Whether a model is right as often as its confidence says."""
+"""Calibration of confidences: how well they predict that a pixel is right, and how to fit them."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ CALIBRATION_BINS = 15
 """As in Guo et al. 2017."""
 
 CONFIDENCE_UNIT = 2**24
-"""Confidences are summed as whole numbers of 1 / `CONFIDENCE_UNIT`, exact for float32 from 0.5 up."""
+"""Confidences are summed in steps of 1 / `CONFIDENCE_UNIT`, which is exact for float32 >= 0.5."""
 
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """The labelled pixels with a confidence in `(low, high]`: how many, their mean confidence and the share that is right.
+    """The labelled pixels with a confidence in `(low, high]`: count, mean confidence and accuracy.
 
     The last two are NaN for an empty bin.
     """
@@ -34,18 +34,18 @@ class ReliabilityBin:
 
 
 class Calibration:
-    """Expected calibration error, Guo et al., "On calibration of modern neural networks", ICML 2017, over pixels.
+    """Expected calibration error: Guo et al., "On calibration of modern neural networks", 2017.
 
-    Confidences fall into bins of equal width over 0..1; the error is the mean over pixels of the distance between a bin's mean
-    confidence and its accuracy.
+    Confidences fall into bins of equal width over 0..1; the error is the mean over pixels of the
+    distance between their bin's mean confidence and accuracy.
     """
 
     def __init__(self, bins: int = CALIBRATION_BINS) -> None:
         self.counts = np.zeros((3, bins), np.int64)
-        """By bin: pixels, correct pixels, and the sum of confidences in steps of 2^-24."""
+        """By bin: pixels, correct pixels, and summed confidences in steps of 2^-24."""
 
     def add(self, confidence: npt.NDArray[np.floating], correct: npt.NDArray[np.bool_]) -> None:
-        """Count labelled pixels: the predicted class's confidence and whether it is right, `(N,)`."""
+        """Count labelled pixels: the predicted class's confidence and if it is right, `(N,)`."""
         bins, values = self.counts.shape[1], confidence.astype(np.float64)
         index = np.clip(np.ceil(values * bins).astype(np.int64) - 1, 0, bins - 1)
         self.counts[0] += np.bincount(index, minlength=bins)
@@ -54,7 +54,7 @@ class Calibration:
         self.counts[2] += np.bincount(index, weights=steps, minlength=bins).astype(np.int64)
 
     def bins(self) -> tuple[ReliabilityBin, ...]:
-        """The reliability diagram, from low confidence to high."""
+        """Return the reliability diagram, from low confidence to high."""
         pixels, correct, summed = self.counts
         count, filled = len(pixels), np.maximum(pixels, 1)
         confidence, accuracy = (
@@ -67,7 +67,7 @@ class Calibration:
         )
 
     def error(self) -> float:
-        """Expected calibration error, 0..1; NaN before the first pixel."""
+        """Return the expected calibration error, 0..1; NaN before the first pixel."""
         pixels, correct, summed = self.counts
         if not pixels.any():
             return float("nan")
@@ -79,36 +79,39 @@ COARSE = tuple(2.0 ** (exponent / 3) for exponent in range(-4, 5))
 """Logit scales to try first, from 0.4 to 2.5."""
 
 FINE = (1 / 6, 1 / 12)
-"""Then, in powers of 2, how far on either side of the best so far."""
+"""Steps to try next, in powers of 2, on either side of the best so far."""
 
 PASSES = len(COARSE) + 2 * len(FINE)
-"""How often the frames are segmented."""
+"""Number of times the frames are segmented."""
 
 
 @dataclass(frozen=True)
 class LogitScaleFit:
-    """The best `logit_scale`, and the expected calibration error at 1 and at that."""
+    """The best `logit_scale`, and the expected calibration error at 1 and at the best."""
 
     logit_scale: float
     error_at_one: float
     error: float
 
 
-def _as_they_come(samples: Iterable[Sample]) -> Iterable[Sample]:
-    return samples
-
-
 def fit_logit_scale(
     segmenter: Segmenter,
     samples: Sequence[Sample],
     labels: Sequence[Label],
-    progress: Callable[[Iterable[Sample]], Iterable[Sample]] = _as_they_come,
+    progress: Callable[[Iterable[Sample]], Iterable[Sample]] = lambda samples: samples,
 ) -> LogitScaleFit:
-    """Find the logit_scale under which the confidences best foretell whether a pixel is right (temperature scaling, Guo et al. 2017).
+    """Find the logit scale whose confidences best predict whether a pixel is right.
 
-    Judged by the logarithmic score of "this pixel is right", over all labelled pixels: a proper score, unlike the calibration error, which
-    a model that always says its mean accuracy brings to 0. `progress` is called with all frames of all `PASSES` and yields them. The
-    logit_scale of the segmenter itself plays no part.
+    This is temperature scaling (Guo et al. 2017), fitted to the logarithmic score of "this pixel is
+    right" over all labelled pixels. That is a proper score, unlike the calibration error, which a
+    constant confidence equal to the mean accuracy brings to 0. The segmenter's own logit scale does
+    not matter.
+
+    Args:
+        segmenter: the model.
+        samples: the labelled frames.
+        labels: the classes to count.
+        progress: called with the frames of all `PASSES`; yields them while it shows progress.
 
     Raises:
         DataError: no frame has a labelled pixel.
@@ -123,7 +126,8 @@ def fit_logit_scale(
         )
         if not found[logit_scale].pixels:
             raise DataError(
-                f"none of the {len(samples)} frames has a labelled pixel: there is nothing to calibrate on"
+                f"none of the {len(samples)} frames has a labelled pixel: there is nothing to "
+                "calibrate on"
             )
 
     def best() -> float:
@@ -146,19 +150,19 @@ class _Judgement:
 
 
 def _judge(segmenter: Segmenter, frames: Iterator[Sample], known: Sequence[int]) -> _Judgement:
-    """The mean logarithmic score and the calibration error over the pixels labelled as a known class, and how many these are."""
-    tally, score, pixels = Calibration(), 0.0, 0
+    """Mean logarithmic score, calibration error and number of the pixels labelled as known."""
+    calibration, score, pixels = Calibration(), 0.0, 0
     for sample in frames:
         result = segmenter.segment(sample.image)
         labelled = np.isin(sample.label, known)
         confidence, right = result.confidence[labelled], (result.mask == sample.label)[labelled]
-        tally.add(confidence, right)
+        calibration.add(confidence, right)
         score += _log_score(confidence, right)
         pixels += right.size
-    return _Judgement(score / max(1, pixels), tally.error(), pixels)
+    return _Judgement(score / max(1, pixels), calibration.error(), pixels)
 
 
 def _log_score(confidence: npt.NDArray[np.float32], right: npt.NDArray[np.bool_]) -> float:
-    """The sum of the negative logarithms of what was said of each pixel: its confidence if it is right, the rest to 1 if not."""
-    said = np.clip(np.where(right, confidence, 1 - confidence), 1e-6, 1)
-    return float(-np.log(said, dtype=np.float64).sum())
+    """Sum of negative log likelihoods: of the confidence if right, of its complement if wrong."""
+    likelihood = np.clip(np.where(right, confidence, 1 - confidence), 1e-6, 1)
+    return float(-np.log(likelihood, dtype=np.float64).sum())

@@ -1,4 +1,4 @@
-"""Scores of a model on labelled frames, through the runtime as it ships."""
+"""Scores of a model on labelled frames, through the runtime that ships."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,7 +30,7 @@ Ids = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class: its group (see `frequency_groups`), its share of the labelled pixels, and its scores, NaN where there is none."""
+    """Scores of a class, NaN if undefined; its group (see `frequency_groups`); its label share."""
 
     label: Label
     group: str | None
@@ -43,7 +43,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class CategoryScore:
-    """Several classes taken as one, by the protocol: its train ids, and IoU, NaN where there is none."""
+    """IoU of several classes taken as one, NaN if undefined."""
 
     name: str
     train_ids: tuple[int, ...]
@@ -52,7 +52,10 @@ class CategoryScore:
 
 @dataclass(frozen=True)
 class FrameScore:
-    """One frame: mean IoU over the classes in its label, pixel accuracy (both NaN where nothing is labelled), and latency in ms."""
+    """Scores of a frame: mean IoU over the classes in its label, pixel accuracy, latency in ms.
+
+    The first two are NaN if nothing is labelled.
+    """
 
     name: str
     mean_iou: float
@@ -62,9 +65,9 @@ class FrameScore:
 
 @dataclass(frozen=True)
 class ShownFrame:
-    """A frame to look at: why (best, median or worst), its score, RGB `(H, W, 3)`, and label and mask `(H, W)` in train ids.
+    """A frame to show: its rank (best, median or worst), RGB `(H, W, 3)`, label and mask `(H, W)`.
 
-    All arrays are uint8; the label is 255 where a pixel is not scored.
+    Label and mask are train ids; the label is 255 where a pixel is not scored. All are uint8.
     """
 
     rank: str
@@ -76,11 +79,12 @@ class ShownFrame:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found. Scores are 0..1; a NaN is a score that the frames say nothing about.
+    """The result of `evaluate`. Scores are 0..1, or NaN if the frames do not define them.
 
-    `average_precision` is the paper's AP (arXiv 2503.15617), the mean over classes of pixel precision TP / (TP + FP); by group it is the
-    mean over the group's classes. `confusion` counts indices of `classes`. `frame_size` is the first frame's (width, height), as the
-    protocol has it.
+    `average_precision` is the paper's AP (arXiv 2503.15617), the mean over classes of pixel
+    precision TP / (TP + FP); by group it is the mean over the group's classes. `confusion` counts
+    indices of `classes`. `frame_size` is the first frame's (width, height) after the protocol's
+    preparation.
     """
 
     model: str
@@ -105,19 +109,15 @@ class Evaluation:
 
     @property
     def mean_category_iou(self) -> float:
-        """Mean over the categories that occur; NaN where the protocol has none."""
+        """Mean IoU over the categories that occur; NaN if the protocol has none."""
         return mean(np.array([each.iou for each in self.categories]))
 
     def worst_first(self) -> list[FrameScore]:
-        """The frames that have a score, by rising mean IoU; equal ones in their own order."""
+        """Return the frames that have a score, by rising mean IoU; ties keep their order."""
         return sorted(
             (frame for frame in self.frames if not math.isnan(frame.mean_iou)),
             key=lambda frame: frame.mean_iou,
         )
-
-
-def _as_they_come(samples: Iterable[Sample]) -> Iterable[Sample]:
-    return samples
 
 
 def evaluate(
@@ -126,31 +126,33 @@ def evaluate(
     labels: Sequence[Label],
     *,
     frames: int | None = None,
-    progress: Callable[[Iterable[Sample]], Iterable[Sample]] = _as_they_come,
+    progress: Callable[[Iterable[Sample]], Iterable[Sample]] = lambda samples: samples,
     boundary_tolerance: float = BOUNDARY_TOLERANCE,
     about: Mapping[str, str | int] | None = None,
     protocol: Protocol = OWN_SIZE,
     seen: Callable[[Sample, Segmentation], None] | None = None,
 ) -> Evaluation:
-    """Segment every sample as the protocol has it and score masks and confidences against the labels.
+    """Segment every sample and score masks and confidences against the labels.
 
-    The first frame is segmented once before anything is timed. Memory does not grow with the frames but for a line of scores
-    each: the frames to show are chosen in the end and segmented again.
+    The first frame is segmented once before anything is timed. Memory holds one frame and a line of
+    scores per frame: the frames to show are chosen at the end and segmented again.
 
     Args:
-        segmenter: the model; the same one and the same samples give the same scores, latencies aside.
-        samples: the labelled frames. What can be walked only once, such as a generator, gives no frames to show.
-        labels: the classes of the data set; a protocol may have its own instead. Pixels with another label are not scored; another
-            prediction is wrong everywhere.
+        segmenter: the model. The same model and samples give the same scores; latencies differ.
+        samples: the labelled frames. An iterator, which can be read only once, gives no frames to
+            show.
+        labels: the classes of the data set, in any order, unless the protocol has its own. Pixels
+            with another label are not scored; other predictions are wrong.
         frames: stop after this many.
-        progress: called with the frames, yields the same ones while it shows how far they are.
+        progress: called with the frames; yields them while it shows progress.
         boundary_tolerance: share of the image's diagonal, see `BoundaryF1`.
-        about: facts on the run to keep with the scores, such as the data set and the sampler, by the name to show.
-        protocol: by which the masks are judged, see `PROTOCOLS`.
+        about: facts to keep with the scores, such as the data set and the sampler.
+        protocol: how masks are scored, see `PROTOCOLS`.
         seen: called with every frame, as the protocol prepared it, and its result.
 
     Raises:
-        DataError: there are no frames, none has a labelled pixel, or a label's size is not its image's; the message names the frame.
+        DataError: there are no frames, no labelled pixel, or a label differs in size from its
+            image.
         ImageError: a sample's image is not RGB uint8.
     """
     labels = protocol.classes(labels)
@@ -234,7 +236,7 @@ def _frame_score(name: str, confusion: Confusion, latency_ms: float) -> FrameSco
 
 
 def scored_label(label: Ids, labels: Sequence[Label]) -> Ids:
-    """The label `(H, W)` with `UNLABELLED` where it has none of the classes."""
+    """Return the label `(H, W)` with `UNLABELLED` where it has none of the classes."""
     return np.asarray(train_id_table(labels)[index_table(labels)][label], np.uint8)
 
 
@@ -245,7 +247,7 @@ def _shown(
     protocol: Protocol,
     scores: Sequence[FrameScore],
 ) -> tuple[ShownFrame, ...]:
-    """Segment the best, median and worst frame by mean IoU again, in this order; without repeats."""
+    """Segment the best, median and worst frame by mean IoU again, in this order, once each."""
     ordered = sorted(
         (i for i, score in enumerate(scores) if not math.isnan(score.mean_iou)),
         key=lambda i: -scores[i].mean_iou,

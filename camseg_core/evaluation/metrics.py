@@ -1,4 +1,4 @@
-"""Scores of masks against labels, each from counts in int64 that add up over frames without rounding."""
+"""Scores of masks against labels, from int64 counts that add up over frames without rounding."""
 
 import math
 from collections.abc import Sequence
@@ -12,13 +12,14 @@ from camseg_core.labels import UNLABELLED, Label
 Ids = npt.NDArray[np.uint8]
 
 GROUPS = ("frequent", "common", "rare")
-"""The groups of classes that `frequency_groups` makes, by falling share of the labels."""
+"""The groups of `frequency_groups`, by falling share of the labels."""
 
 
 class Confusion:
-    """Counts of (label, prediction) pairs over class ids `0..classes-1`; pixels whose label is outside are not counted.
+    """Counts of (label, prediction) pairs over class indices `0..classes-1`.
 
-    `matrix` is `(classes, classes + 1)`, int64, rows the labels; the last column counts predictions that are no class.
+    Pixels with another label are not counted. `matrix` is `(classes, classes + 1)`, int64, rows the
+    labels; the last column counts other predictions.
     """
 
     def __init__(self, classes: int) -> None:
@@ -26,7 +27,7 @@ class Confusion:
         self.matrix = np.zeros((classes, classes + 1), np.int64)
 
     def add(self, label: npt.NDArray[np.integer], prediction: npt.NDArray[np.integer]) -> None:
-        """Count one frame: two arrays of the same shape holding class ids."""
+        """Count a frame: two arrays of one shape with class indices."""
         known = label < self.classes
         columns = np.minimum(prediction[known].astype(np.int64), self.classes)
         index = label[known].astype(np.int64) * (self.classes + 1) + columns
@@ -34,58 +35,59 @@ class Confusion:
 
     @property
     def hits(self) -> npt.NDArray[np.int64]:
-        """Pixels per class whose label and prediction it is."""
+        """Pixels per class that have it as label and as prediction."""
         return np.diagonal(self.matrix)
 
     @property
     def labelled(self) -> npt.NDArray[np.int64]:
-        """Pixels per class whose label it is."""
+        """Pixels per class that have it as label."""
         return np.asarray(self.matrix.sum(1))
 
     @property
     def predicted(self) -> npt.NDArray[np.int64]:
-        """Pixels per class whose prediction it is, where there is a label."""
+        """Labelled pixels per class that have it as prediction."""
         return np.asarray(self.matrix.sum(0)[: self.classes])
 
     def iou(self) -> npt.NDArray[np.float64]:
-        """Intersection over union per class, NaN for a class that neither labels nor predictions contain."""
+        """Return the IoU per class, NaN for a class in neither labels nor predictions."""
         return _ratio(self.hits, self.labelled + self.predicted - self.hits)
 
     def group_iou(self, members: Sequence[int]) -> float:
-        """IoU of several classes taken as one, NaN where neither labels nor predictions contain any of them."""
+        """Return the IoU of several classes taken as one, NaN if none of them occurs."""
         inside = np.asarray(members, np.intp)
         hits = int(self.matrix[np.ix_(inside, inside)].sum())
         union = int(self.labelled[inside].sum() + self.predicted[inside].sum()) - hits
         return hits / union if union else float("nan")
 
     def precision(self) -> npt.NDArray[np.float64]:
-        """TP / (TP + FP) per class: 0 for a labelled class that is never predicted, NaN for one that does not occur at all."""
+        """Return TP / (TP + FP) per class: 0 if labelled but never predicted, NaN if absent."""
         ratio = _ratio(self.hits, self.predicted)
         return np.where((self.predicted == 0) & (self.labelled > 0), 0.0, ratio)
 
     def recall(self) -> npt.NDArray[np.float64]:
-        """TP / (TP + FN) per class, NaN for a class that the labels do not contain."""
+        """Return TP / (TP + FN) per class, NaN for a class without labels."""
         return _ratio(self.hits, self.labelled)
 
     def mean_iou(self) -> float:
-        """Mean of `iou` over the classes that occur; NaN where none does."""
+        """Return the mean of `iou` over the classes that occur; NaN if none does."""
         return mean(self.iou())
 
     def labelled_mean_iou(self) -> float:
-        """Mean of `iou` over the classes in the labels, the score of a single frame; NaN if none."""
+        """Return the mean of `iou` over labelled classes: the score of a frame. NaN if none."""
         return mean(self.iou()[self.labelled > 0])
 
     def accuracy(self) -> float:
-        """Share of labelled pixels whose class is right."""
+        """Return the share of labelled pixels whose class is right."""
         return float(self.hits.sum() / max(1, self.matrix.sum()))
 
 
 def frequency_groups(confusion: Confusion) -> list[str | None]:
-    """The group of every class: `frequent`, `common` or `rare`, None for a class that neither labels nor predictions contain.
+    """Return the group of every class: `frequent`, `common` or `rare`, None if it does not occur.
 
-    The classes that occur are ordered by the number of pixels that the labels give them, the most first and equal ones in the
-    order of their ids, and cut into three groups of equal size; what three does not divide goes to the earlier groups (11
-    classes: 4, 4 and 3). The paper (arXiv 2503.15617) speaks of such groups; these are ours, made from the labels at hand.
+    The classes that occur in labels or predictions are sorted by their labelled pixels, ties by
+    index, and cut into three groups of equal size; a remainder goes to the earlier groups (11
+    classes: 4, 4 and 3). The paper (arXiv 2503.15617) has such groups too; these are made from the
+    given labels.
     """
     present = np.flatnonzero(~np.isnan(confusion.iou()))
     ordered = present[np.argsort(-confusion.labelled[present], kind="stable")]
@@ -97,7 +99,7 @@ def frequency_groups(confusion: Confusion) -> list[str | None]:
 
 
 def mean(values: npt.NDArray[np.float64]) -> float:
-    """Mean of the values that are not NaN; NaN where all are."""
+    """Return the mean of the values that are not NaN; NaN if all are."""
     kept = values[~np.isnan(values)]
     return float(kept.mean()) if kept.size else float("nan")
 
@@ -107,7 +109,10 @@ def _ratio(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> npt.NDA
 
 
 def scores(confusion: Confusion, labels: tuple[Label, ...]) -> dict[str, object]:
-    """Mean IoU over the classes that occur, pixel accuracy, and IoU by name of `labels`, whose ids index the confusion; four decimals."""
+    """Return mean IoU, pixel accuracy and IoU by class name, with four decimals.
+
+    The ids of `labels` are indices into the confusion.
+    """
     iou = confusion.iou()
     return {
         "mean_iou": round(confusion.mean_iou(), 4),
@@ -117,7 +122,7 @@ def scores(confusion: Confusion, labels: tuple[Label, ...]) -> dict[str, object]
 
 
 BOUNDARY_TOLERANCE = 0.0075
-"""How far apart two boundaries may lie and still match, as a share of the image's diagonal (Csurka et al. 2013)."""
+"""Largest distance of matching boundaries, as a share of the diagonal (Csurka et al. 2013)."""
 
 F1_STEPS = 10**9
 """F1 is rounded to 1e-9 so that sums are whole numbers: enough for 9e9 frames."""
@@ -126,16 +131,17 @@ Booleans = npt.NDArray[np.bool_]
 
 
 class BoundaryF1:
-    """The BF score of Csurka et al., "What is a good evaluation measure for semantic segmentation?", BMVC 2013.
+    """BF score of Csurka et al., "What is a good evaluation measure for semantic segmentation?".
 
-    A boundary pixel of a class is a pixel of that class with one of another class above, below, left or right of it. In every
-    frame and for every class, precision is the share of the mask's boundary pixels that lie within the tolerance of one of the
-    label's, recall the reverse, and F1 their harmonic mean. A class's score is its mean F1 over the frames in which its boundary
-    occurs in label or mask (0 where it occurs in one alone); the mean is over classes.
+    A boundary pixel of a class has a pixel of another class above, below, left or right of it. Per
+    frame and class, precision is the share of the mask's boundary pixels within the tolerance of
+    one of the label's, recall the reverse, and F1 their harmonic mean. A class's score is its mean
+    F1 over the frames in which label or mask has its boundary (0 if only one of them has); the mean
+    is over classes.
 
-    Where the label is void nobody knows whether there is a boundary, so the edge of a void area is none, and boundary pixels
-    within the tolerance of a void pixel are not counted, though a pixel of the other side may match them. A side that has no
-    pixel to count has none wrong (its share is 1).
+    Where the label is void, boundaries are unknown. The edge of a void area is therefore not a
+    boundary, and boundary pixels within the tolerance of a void pixel are not counted, but pixels
+    of the other side may match them. The share of a side without pixels to count is 1.
     """
 
     def __init__(self, classes: int, tolerance: float = BOUNDARY_TOLERANCE) -> None:
@@ -146,10 +152,10 @@ class BoundaryF1:
     def add(
         self, label: npt.NDArray[np.integer], prediction: npt.NDArray[np.integer]
     ) -> npt.NDArray[np.float64]:
-        """Score one frame, two arrays `(H, W)` of class ids; a label that is no class is void.
+        """Count a frame, two arrays `(H, W)` of class indices; other label values are void.
 
         Returns:
-            F1 per class `(classes,)`, NaN for a class without boundary.
+            F1 per class `(classes,)`, NaN for a class without a boundary.
         """
         classes = self.counts.shape[1]
         reach = self.tolerance * math.hypot(*label.shape)
@@ -172,16 +178,16 @@ class BoundaryF1:
         return scores
 
     def per_class(self) -> npt.NDArray[np.float64]:
-        """Score per class, NaN for one that had no boundary in any frame."""
+        """Return the score per class, NaN for a class without a boundary in any frame."""
         return _ratio(self.counts[0], F1_STEPS * self.counts[1])
 
     def mean(self) -> float:
-        """Mean of `per_class` over the classes that have a score; NaN where none has."""
+        """Return the mean of `per_class` over the classes that have a score; NaN if none has."""
         return mean(self.per_class())
 
 
 def _f1(truth: Booleans, found: Booleans, counted: Booleans, reach: float) -> float:
-    """F1 of two boundaries, NaN where neither has a pixel to count."""
+    """F1 of two boundaries, NaN if neither has a pixel to count."""
     truth_counted, found_counted = truth & counted, found & counted
     if not truth_counted.any() and not found_counted.any():
         return math.nan
@@ -191,27 +197,27 @@ def _f1(truth: Booleans, found: Booleans, counted: Booleans, reach: float) -> fl
 
 
 def _window(pixels: Booleans) -> tuple[slice, slice]:
-    """Rows and columns of `pixels` and one more on each side: no boundary and no distance between boundaries goes beyond."""
+    """Rows and columns around `pixels`, with a margin of 1: boundaries lie inside."""
     x, y, width, height = cv2.boundingRect(pixels.view(np.uint8))
     return slice(max(0, y - 1), y + height + 1), slice(max(0, x - 1), x + width + 1)
 
 
 def _boundary(inside: Booleans, outside: Booleans) -> Booleans:
-    """The pixels of `inside` that touch one of `outside` along a side."""
+    """The pixels of `inside` that share a side with one of `outside`."""
     touched = cv2.dilate(outside.view(np.uint8), cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
     return inside & touched.astype(bool)
 
 
 def _near(pixels: Booleans, reach: float) -> Booleans:
     """Where one of `pixels` lies at most `reach` pixels away."""
-    if not pixels.any():  # OpenCV's distance to nothing is not defined
+    if not pixels.any():  # OpenCV does not define the distance to nothing
         return pixels
     distance = cv2.distanceTransform((~pixels).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.asarray(distance <= reach)
 
 
 def _share(pixels: Booleans, within: Booleans) -> float:
-    """How much of `pixels` lies in `within`; 1 where there are none."""
+    """The share of `pixels` that lies in `within`; 1 if there are none."""
     count = np.count_nonzero(pixels)
     return np.count_nonzero(pixels & within) / count if count else 1.0
 

@@ -1,57 +1,58 @@
-"""Evaluation protocols: at which size, on which classes and by which counts a model is judged."""
+"""Evaluation protocols: the size, the classes and the counts by which masks are scored."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from camseg_core.data.sample import Sample
+from camseg_core.errors import DataError
 from camseg_core.labels import (
     CITYSCAPES,
     CITYSCAPES_CATEGORIES,
+    LABEL_ID_OF_TRAIN_ID,
     PUBLISHED_PALETTE,
     UNLABELLED,
     Label,
 )
 
 PUBLISHED_SIZE = 768
-"""Side of the square that the published model sees and is judged on, in pixels."""
+"""Side in pixels of the square that the published model sees and is scored at."""
 
 Ids = npt.NDArray[np.uint8]
 
 
-def _as_it_is(sample: Sample) -> Sample:
-    return sample
-
-
 @dataclass(frozen=True)
 class Protocol:
-    """How masks are judged.
+    """How masks are scored.
 
-    `labels` are the classes, or None for the data set's own; `prepare` makes of a frame what is segmented and compared; `categories` are
-    groups of train ids that are scored as one class each. With `drops_no_class`, pixels that the mask gives no class are not
-    counted, else they are wrong. `definition` says it all to a reader.
+    `labels` are the classes, or None for the data set's own. `prepare` returns the frame to segment
+    and compare. `categories` are groups of train ids that are also scored as one class each. Pixels
+    whose mask has no class are wrong, or, with `drops_no_class`, not counted. `definition` explains
+    the protocol in reports.
     """
 
     name: str
     definition: str
     labels: tuple[Label, ...] | None = None
-    prepare: Callable[[Sample], Sample] = _as_it_is
+    prepare: Callable[[Sample], Sample] = lambda sample: sample
     categories: tuple[tuple[str, tuple[int, ...]], ...] = ()
     drops_no_class: bool = False
 
     def classes(self, own: Sequence[Label]) -> tuple[Label, ...]:
-        """The classes to score on a data set whose own are these."""
+        """Return the classes to score on a data set whose own are these."""
         return tuple(own) if self.labels is None else self.labels
 
 
 def as_published(sample: Sample) -> Sample:
-    """The frame as the published evaluation (arXiv 2503.15617) has it: 768×768, whatever its size.
+    """Return the frame as in the published evaluation (arXiv 2503.15617): 768×768.
 
-    The image is resized bilinearly. So is the label, drawn as a picture in the published palette; each pixel's class is then that of the
-    nearest colour of the palette. Colours mixed at the border of two classes may be nearest to a third: that is part of the protocol.
+    The image is resized bilinearly, and so is the label, drawn as a picture in the published
+    palette; each pixel's class is then that of the palette's nearest colour. Colours mixed at the
+    border of two classes may be nearest to a third: that is part of the protocol.
     """
     size = (PUBLISHED_SIZE, PUBLISHED_SIZE)
     picture = cv2.resize(_drawn(sample.label), size, interpolation=cv2.INTER_LINEAR)
@@ -62,23 +63,25 @@ def as_published(sample: Sample) -> Sample:
 
 
 def _drawn(label: Ids) -> Ids:
-    """Train ids `(H, W)` in the published palette, RGB `(H, W, 3)`; whatever is no class is drawn as unlabelled."""
+    """Train ids `(H, W)` in the published palette, RGB `(H, W, 3)`; other ids as unlabelled."""
     table = np.full((256, 3), PUBLISHED_PALETTE[0], np.uint8)
     table[: len(CITYSCAPES)] = PUBLISHED_PALETTE[1:]
     return table[label]
 
 
 def nearest_class(picture: Ids) -> Ids:
-    """RGB `(H, W, 3)` to train ids `(H, W)` by the nearest colour of the published palette; 255 where that is unlabelled's.
+    """Return train ids `(H, W)` by the nearest colour of the published palette, 255 for unlabelled.
 
-    Distances are L2 over colours in 0..1, the palette rounded to four decimals, the first of equally near ones wins: as published, and as
-    `camseg_core.model.picture_codec` does it in torch.
+    Distances are L2 over colours in 0..1, the palette rounded to four decimals, and the first of
+    equally near colours wins: as published, and as `camseg_core.model.picture_codec` does in torch.
+
+    Args:
+        picture: RGB `(H, W, 3)`.
     """
     palette = np.round(np.array(PUBLISHED_PALETTE, np.float32) / 255, 4)
     red, green, blue = (picture[..., i].astype(np.int32) for i in range(3))
-    packed, inverse = np.unique(
-        (red << 16) | (green << 8) | blue, return_inverse=True
-    )  # few, and they repeat
+    # colours are few and repeat
+    packed, inverse = np.unique((red << 16) | (green << 8) | blue, return_inverse=True)
     colors = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=1).astype(np.float32)
     distances = np.square(colors[:, None] / 255 - palette[None]).sum(2)
     index = distances.argmin(1)
@@ -88,29 +91,58 @@ def nearest_class(picture: Ids) -> Ids:
 
 OWN_SIZE = Protocol(
     "own-size",
-    "Every frame at its own size, on the classes that the data set tells apart; pixels of other classes are not counted, and a mask that "
-    "gives none of these classes is wrong.",
+    "Every frame at its own size, on the classes that the data set tells apart; pixels of "
+    "other classes are not counted, and a mask that gives none of these classes is wrong.",
 )
 
 CITYSCAPES_PROTOCOL = Protocol(
     "cityscapes",
-    "As Cityscapes' own evaluation (cityscapesScripts, pixel-level semantic labelling): every frame at its own size, the 19 classes, IoU "
-    "of all frames' pixels together, and IoU of the seven categories, in which a class may be taken for another of its category. Ignored "
-    "labels are not counted. A class or category that occurs neither in labels nor in masks has no score and is left out of "
-    "the mean. Scores that weigh instances (iIoU) are not computed.",
+    "As Cityscapes' own evaluation (cityscapesScripts, pixel-level semantic labelling): every "
+    "frame at its own size, the 19 classes, IoU of all frames' pixels together, and IoU of the "
+    "seven categories, in which a class may be taken for another of its category. Ignored "
+    "labels are not counted. A class or category that occurs neither in labels nor in masks "
+    "has no score and is left out of the mean. Scores that weigh instances (iIoU) are not "
+    "computed.",
     labels=CITYSCAPES,
     categories=tuple(CITYSCAPES_CATEGORIES.items()),
 )
 
 PUBLISHED = Protocol(
     "camseg",
-    f"As published with CAM-Seg (arXiv 2503.15617): image and label are resized to {PUBLISHED_SIZE}×{PUBLISHED_SIZE}, the label bilinearly "
-    "as a picture in the published palette, whose nearest colour then gives the class; counts over unlabelled and 19 classes, of "
-    "which the row and the column of unlabelled are dropped. The score is AP, the mean of TP / (TP + FP): a precision, not an IoU.",
+    "As published with CAM-Seg (arXiv 2503.15617): image and label are resized to "
+    f"{PUBLISHED_SIZE}×{PUBLISHED_SIZE}, the label bilinearly as a picture in the published "
+    "palette, whose nearest colour then gives the class; counts over unlabelled and 19 "
+    "classes, of which the row and the column of unlabelled are dropped. The score is AP, the "
+    "mean of TP / (TP + FP): a precision, not an IoU.",
     labels=CITYSCAPES,
     prepare=as_published,
     drops_no_class=True,
 )
 
 PROTOCOLS = {each.name: each for each in (OWN_SIZE, CITYSCAPES_PROTOCOL, PUBLISHED)}
-"""By the name that `camseg evaluate --protocol` takes."""
+"""By their name in `camseg evaluate --protocol`."""
+
+ENDING = "_labelIds.png"
+
+_TO_LABEL_ID = np.zeros(256, np.uint8)  # 0 is unlabelled
+_TO_LABEL_ID[list(LABEL_ID_OF_TRAIN_ID)] = list(LABEL_ID_OF_TRAIN_ID.values())
+
+
+def write_mask(folder: Path, name: str, mask: npt.NDArray[np.uint8]) -> Path:
+    """Write train ids `(H, W)` as `NAME_labelIds.png`, the format of Cityscapes' evaluation server.
+
+    Pixels without a class are 0. A name with `/` gets folders. Cityscapes' evaluation finds files
+    by the names of its frames, which begin with city, sequence and number.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    path = folder / f"{name}{ENDING}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(".png", _TO_LABEL_ID[mask])[1].tobytes())
+    except OSError as error:
+        raise DataError(
+            f"cannot write the mask {path}: {error.strerror}; choose a folder that can be written"
+        ) from error
+    return path

@@ -1,52 +1,67 @@
-"""What a robustness suite consists of: series of conditions, and the pictures of each condition."""
+"""A robustness suite: series of conditions, the pictures of each, and the results kept in files."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
+
+from camseg_core.atomic_write import atomic_write
 from camseg_core.data.corruptions import COMMON
 from camseg_core.data.disturbances import PAPER, Disturbance
 from camseg_core.data.sample import Sample, Samples
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.evaluation.evaluate import check_sizes
+from camseg_core.labels import Label
 
 FAMILIES: dict[str, str] = {
     "paper": "The paper's disturbances",
     "common": "Common corruptions",
     "weather": "Weather on the synthetic drive",
 }
-"""Families of series, and their titles."""
+"""Titles of the families of series."""
 
 WEATHER_LEVELS = (0.25, 0.5, 0.75, 1.0)
 
+REVISION = 1
+"""Raise this if a disturbance makes other pictures than before: stored results are then redone."""
+
+logger = logging.getLogger(__name__)
+
 DRIVE_FPS = 1.0
-"""Frames of the synthetic drive are a second apart, 8 m, so that few of them show much street."""
+"""Frames of the synthetic drive are a second (8 m) apart, so that a few show much of the street."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What pictures go through: a series at a level, or one of the references, `clean` and `clear`, at level 0."""
+    """A series at a level, or one of the references, `clean` and `clear`, at level 0."""
 
     series: str
     level: float
 
     @property
     def key(self) -> str:
-        """A text that no other condition has, fit for a file's name."""
+        """A unique text, fit for a file name."""
         return f"{self.series.replace('/', '-')}-{self.level:g}"
 
 
 CLEAN, CLEAR = Condition("clean", 0.0), Condition("clear", 0.0)
-"""What the others are compared with: the data's frames as they are, and the synthetic drive in clear weather."""
+"""The references: the undisturbed frames, and the synthetic drive in clear weather."""
 
 REFERENCES = {CLEAN: "the frames as they are", CLEAR: "the synthetic drive in clear weather"}
 
 
 @dataclass(frozen=True)
 class Series:
-    """One disturbance of the data's frames, or, where `disturbance` is None, one weather of the synthetic drive, over its levels.
+    """A disturbance over its levels; a weather of the synthetic drive if `disturbance` is None.
 
-    `clean` is the level at which the pictures are those of the `reference`; the other fields are as in `Disturbance`.
+    `clean` is the level without effect; the other fields are as in `Disturbance`.
     """
 
     family: str
@@ -66,11 +81,11 @@ class Series:
 
     @property
     def reference(self) -> Condition:
-        """What its conditions are compared with."""
+        """The reference that its conditions are compared with."""
         return CLEAR if self.disturbance is None else CLEAN
 
     def conditions(self) -> list[Condition]:
-        """One for each level."""
+        """Return a condition per level."""
         return [Condition(self.key, level) for level in self.levels]
 
 
@@ -105,35 +120,38 @@ SUITE: tuple[Series, ...] = (
         "The headlights' cone, and lamps, windows and lights that shine by themselves; more grain.",
     ),
 )
-"""Everything: 31 series."""
+"""All 31 series."""
 
 
 def selected(names: Sequence[str]) -> tuple[Series, ...]:
-    """The series with these names, in the order of `SUITE`: a family's name stands for all of it, `paper/hue` for one series, and `fog`
-    for those of that name in every family.
+    """Return the series with these names, in the order of `SUITE`.
+
+    Args:
+        names: `paper` is a whole family, `paper/hue` one series, `fog` every series of that name.
 
     Raises:
-        ConfigError: there is none of a name; the message lists them.
+        ConfigError: a name is unknown; the message lists the known ones.
     """
     chosen = set()
     for name in names:
         found = {series.key for series in SUITE if name in (series.family, series.name, series.key)}
         if not found:
             raise ConfigError(
-                f"no disturbance is called {name!r}: choose from {', '.join([*FAMILIES, *(each.key for each in SUITE)])}"
+                f"no disturbance is called {name!r}: choose from "
+                f"{', '.join([*FAMILIES, *(each.key for each in SUITE)])}"
             )
         chosen |= found
     return tuple(series for series in SUITE if series.key in chosen)
 
 
 class Pictures:
-    """The labelled pictures of every condition, made when they are asked for.
+    """The labelled pictures of every condition, made on demand.
 
     Args:
-        samples: the data; `count` of its frames are used, evenly spread over it, or all of them. The synthetic drive has as many.
-        count: how many.
+        samples: the data. The synthetic drive has as many frames as are used of it.
+        count: how many frames to use, evenly spread; None uses all.
         suite: the series.
-        seed: of everything random in the disturbances, and of the synthetic drive.
+        seed: seed of the disturbances and of the synthetic drive.
 
     Raises:
         DataError: there are no samples.
@@ -153,14 +171,14 @@ class Pictures:
         self._drive = SyntheticDrive(count, height, width, seed, DRIVE_FPS)
 
     def __len__(self) -> int:
-        """How many pictures a condition has."""
+        """Return the number of pictures of a condition."""
         return len(self._indices)
 
     def at(self, condition: Condition, number: int) -> Sample:
-        """Picture `number` of a condition; the same bytes whenever it is asked for.
+        """Return picture `number` of a condition: the same bytes at every call.
 
         Raises:
-            DataError: the frame cannot be read, or its label's size is not its image's; the message names it.
+            DataError: the frame cannot be read, or its label differs in size from its image.
         """
         series = self._series.get(condition.series)
         if condition == CLEAR:
@@ -176,9 +194,78 @@ class Pictures:
         )
         return Sample(image, sample.label, sample.name)
 
+    def key(self, labels: Sequence[Label]) -> dict[str, Any]:
+        """Return what decides the results; three frames stand for the data."""
+        digest = hashlib.sha256()
+        for number in sorted({0, len(self) // 2, len(self) - 1}):
+            sample = self.at(CLEAN, number)
+            digest.update(sample.name.encode() + sample.image.tobytes() + sample.label.tobytes())
+        return {
+            "revision": REVISION,
+            "frames": len(self),
+            "data": digest.hexdigest(),
+            "labels": [label.id for label in labels],
+            "seed": self._seed,
+            "numpy": np.__version__,
+            "opencv": cv2.__version__,
+        }
+
+
+@dataclass(frozen=True)
+class Result:
+    """A contender's confusion matrix under a condition, and ms per frame to segment and to draw."""
+
+    confusion: list[list[int]]
+    segment_ms: float
+    picture_ms: float
+
+
+class ResultFolder:
+    """The results of a contender, in files.
+
+    Args:
+        folder: where to keep them; None keeps nothing.
+        key: everything that decides the results; results with another key are not found.
+    """
+
+    def __init__(self, folder: Path | None, key: Mapping[str, Any]) -> None:
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        self._folder = None if folder is None else folder / digest
+
+    def load(self, condition: Condition, classes: int) -> Result | None:
+        """Return the result; None if there is none, or its file is damaged."""
+        if self._folder is None or not (path := self._folder / f"{condition.key}.json").is_file():
+            return None
+        try:
+            result = Result(**json.loads(path.read_text(encoding="utf-8")))
+            if [len(row) for row in result.confusion] != [classes + 1] * classes:
+                raise ValueError("its matrix has another size")
+        except (OSError, ValueError, TypeError) as error:
+            logger.warning("%s cannot be read (%s); its condition is run again", path, error)
+            return None
+        return result
+
+    def save(self, condition: Condition, result: Result) -> None:
+        """Write the result.
+
+        Raises:
+            DataError: the folder cannot be written.
+        """
+        if self._folder is None:
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with atomic_write(self._folder / f"{condition.key}.json") as path:
+                path.write_text(json.dumps(asdict(result)), encoding="utf-8")
+        except OSError as error:
+            raise DataError(
+                f"cannot write into {self._folder}: {error.strerror}; choose a folder that can be "
+                "written"
+            ) from error
+
 
 def references_of(suite: Sequence[Series]) -> list[Condition]:
-    """The references that the series need."""
+    """Return the references that the series need."""
     return [
         reference
         for reference in REFERENCES
@@ -187,29 +274,7 @@ def references_of(suite: Sequence[Series]) -> list[Condition]:
 
 
 def conditions_of(suite: Sequence[Series]) -> Iterator[Condition]:
-    """The references first, then every condition of every series."""
+    """Yield the references, then every condition of every series."""
     yield from references_of(suite)
     for series in suite:
         yield from series.conditions()
-
-
-SOURCE = "arXiv 2503.15617, on Cityscapes"
-
-CLEAN_AP = 0.702
-
-AP: dict[str, dict[float, float]] = {
-    "paper/gaussian_noise": {5: 0.691, 100: 0.691},
-    "paper/gaussian_blur": {25: 0.648},
-    "paper/motion_blur": {9: 0.684, 21: 0.664, 105: 0.587, 221: 0.307},
-    "paper/salt_and_pepper": {10: 0.624, 50: 0.539, 80: 0.051},
-    "paper/brightness": {0.5: 0.695},
-    "paper/contrast": {0.5: 0.693},
-    "paper/saturation": {0: 0.612},
-    "paper/hue": {-0.2: 0.589, 0.2: 0.625},
-}
-
-
-def kept(series: str, level: float) -> float | None:
-    """The share of the clean AP that the paper's model keeps; None where the paper does not say."""
-    value = AP.get(series, {}).get(level)
-    return None if value is None else value / CLEAN_AP

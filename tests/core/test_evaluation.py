@@ -344,6 +344,17 @@ def test_labels_that_are_not_scored_are_void_and_such_predictions_wrong() -> Non
     assert result.confusion.matrix[1].tolist() == [0, 8, 0, 4]
 
 
+def test_the_order_of_the_classes_changes_no_score() -> None:
+    frames = [*FRAMES, sample("sky", [SKY] * 4, [SKY, SKY, SKY, CAR])]  # no two classes tie
+    forward, backward = (evaluate(Painter(), frames, each) for each in (LABELS, LABELS[::-1]))
+    assert forward.classes == backward.classes[::-1]
+    assert forward.mean_iou == pytest.approx(backward.mean_iou, abs=1e-15)
+    assert forward.average_precision_by_group == backward.average_precision_by_group
+    assert [frame.mean_iou for frame in forward.frames] == pytest.approx(
+        [frame.mean_iou for frame in backward.frames], nan_ok=True
+    )
+
+
 def test_few_frames_are_shown_once_each() -> None:
     assert [each.rank for each in evaluate(Painter(), FRAMES[:1], LABELS).shown] == ["best"]
     assert [each.rank for each in evaluate(Painter(), FRAMES[:2], LABELS).shown] == [

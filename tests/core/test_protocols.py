@@ -18,7 +18,6 @@ from camseg_core.data.sample import Sample
 from camseg_core.data.sets.registry import open_set
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.evaluate import Evaluation, evaluate
-from camseg_core.evaluation.mask_files import write_mask
 from camseg_core.evaluation.protocols import (
     CITYSCAPES_PROTOCOL,
     OWN_SIZE,
@@ -27,6 +26,7 @@ from camseg_core.evaluation.protocols import (
     Protocol,
     as_published,
     nearest_class,
+    write_mask,
 )
 from camseg_core.evaluation.report.evaluation import report_content, write_report
 from camseg_core.labels import (

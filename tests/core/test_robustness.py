@@ -25,12 +25,15 @@ from camseg_core.errors import CamSegError, ConfigError, DataError, ModelError
 from camseg_core.evaluation.evaluate import evaluate
 from camseg_core.evaluation.metrics import GROUPS
 from camseg_core.evaluation.report.charts import KEPT
-from camseg_core.evaluation.report.robustness import robustness_content, write_robustness
+from camseg_core.evaluation.report.robustness import (
+    AP,
+    CLEAN_AP,
+    robustness_content,
+    write_robustness,
+)
 from camseg_core.evaluation.robustness import Contender, Robustness, run_suite
 from camseg_core.evaluation.robustness_suite import (
-    AP,
     CLEAN,
-    CLEAN_AP,
     CLEAR,
     SUITE,
     Condition,
@@ -326,11 +329,12 @@ def test_what_cannot_be_run_is_told(samples: list[Sample]) -> None:
         (ConfigError, "at least one contender", {"contenders": {}}),
         (ConfigError, "at least one contender and one disturbance", {"suite": []}),
         (DataError, "no frames", {"samples": []}),
-        (DataError, "label of odd one", {"samples": odd}),
+        (DataError, "label of odd one must have its image's size", {"samples": odd}),
         (DataError, "no frame has a pixel labelled as one of the classes", {"samples": nothing}),
         (
             DataError,
-            r"mask that small gives of .* is \(60, 160\), but the picture \(120, 160\)",
+            r"a mask must have its picture's size: that of small for .* is \(60, 160\), but the picture "
+            r"\(120, 160\)",
             {"contenders": {"small": Small()}},
         ),
     ]

@@ -192,7 +192,7 @@ def frame_scores_chart(frames: Sequence[tuple[str, float, str]]) -> Chart:
 
 
 def reliability_chart(bins: Sequence[ReliabilityBin]) -> Chart:
-    """Lay out the reliability diagram: accuracy over confidence, and below it the pixels per bin."""
+    """Lay out the reliability diagram: accuracy over confidence, and pixels per bin below it."""
     box, base = RELIABILITY, 332
     most = max(1, *(each.pixels for each in bins))
     shapes = []
@@ -204,12 +204,10 @@ def reliability_chart(bins: Sequence[ReliabilityBin]) -> Chart:
                 f"accuracy {each.accuracy:.3f}, {each.pixels} pixels"
             )
 
-            def column(floor: float, top: float, left: float = left, right: float = right) -> str:
-                return f"M{left},{floor}V{top}H{right}V{floor}Z"
-
+            accuracy, count = box.y(each.accuracy), round(base - 44 * each.pixels / most, 1)
             shapes += [
-                Shape("share", column(box.floor, box.y(each.accuracy)), text),
-                Shape("count", column(base, round(base - 44 * each.pixels / most, 1)), text),
+                Shape("share", f"M{left},{box.floor}V{accuracy}H{right}V{box.floor}Z", text),
+                Shape("count", f"M{left},{base}V{count}H{right}V{base}Z", text),
                 Shape("level", f"M{left},{box.y(each.confidence)}H{right}", text),
             ]
     shapes.append(Shape("diagonal", f"M{box.left},{box.floor}L{box.end},{box.top}"))
@@ -269,7 +267,7 @@ def latency_chart(
 
 
 def tick_step(largest: float) -> float:
-    """Return a round step (1, 2 or 5 times a power of ten) that divides 0..largest in about five."""
+    """Return a round step (1, 2 or 5 times a power of ten), about a fifth of `largest`."""
     magnitude = 1e-3
     while True:
         for factor in (1, 2, 5):

@@ -141,18 +141,36 @@ def _definitions(evaluation: Evaluation) -> dict[str, str]:
     )
     return {
         "protocol": evaluation.protocol.definition,
-        "mean IoU": "Intersection over union (IoU) of all frames' pixels, mean over the classes that occur in labels or masks, at "
-        f"{size}. Pixels without a label count nowhere. A single frame's mean is over the classes in its label.",
-        "AP": "The paper's score (arXiv 2503.15617): pixel precision TP / (TP + FP), mean over the classes that occur; 0 for a labelled "
-        f"class that no mask has. Here it is at {size}{', ' if published else '. '}{ap}.",
-        "groups": "Frequent, common and rare are thirds of the classes that occur, ordered by their number of labelled pixels in these "
-        "frames; what three does not divide goes to the more frequent. The groups are made from the labels at hand, not the paper's.",
-        "boundary F1": f"BF score of Csurka et al. (BMVC 2013): boundaries match within {share:g} % of the image's diagonal "
-        f"({pixels:.1f} pixels at {width}×{height}); mean over the frames in which a class has a boundary, then over classes. Boundaries "
-        "within that distance of unlabelled pixels are not counted.",
-        "ECE": f"Expected calibration error of Guo et al. (ICML 2017): distance between confidence and accuracy over "
-        f"{len(evaluation.calibration.bins())} bins of equal width, mean over labelled pixels.",
-        "latency": "From the frame in memory to the mask in memory, one frame at a time, after one untimed frame.",
+        "mean IoU": (
+            "Intersection over union (IoU) of all frames' pixels, mean over the classes that "
+            f"occur in labels or masks, at {size}. Pixels without a label count nowhere. A "
+            "single frame's mean is over the classes in its label."
+        ),
+        "AP": (
+            "The paper's score (arXiv 2503.15617): pixel precision TP / (TP + FP), mean over "
+            "the classes that occur; 0 for a labelled class that no mask has. Here it is at "
+            f"{size}{', ' if published else '. '}{ap}."
+        ),
+        "groups": (
+            "Frequent, common and rare are thirds of the classes that occur, ordered by their "
+            "number of labelled pixels in these frames; what three does not divide goes to the "
+            "more frequent. The groups are made from the labels at hand, not the paper's."
+        ),
+        "boundary F1": (
+            f"BF score of Csurka et al. (BMVC 2013): boundaries match within {share:g} % of the "
+            f"image's diagonal ({pixels:.1f} pixels at {width}×{height}); mean over the frames "
+            "in which a class has a boundary, then over classes. Boundaries within that "
+            "distance of unlabelled pixels are not counted."
+        ),
+        "ECE": (
+            "Expected calibration error of Guo et al. (ICML 2017): distance between confidence "
+            f"and accuracy over {len(evaluation.calibration.bins())} bins of equal width, mean "
+            "over labelled pixels."
+        ),
+        "latency": (
+            "From the frame in memory to the mask in memory, one frame at a time, after one "
+            "untimed frame."
+        ),
     }
 
 
