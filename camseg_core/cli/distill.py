@@ -1,17 +1,18 @@
-"""`camseg distill`: a trained model to one that needs fewer denoising steps."""
+"""`camseg distill` (fewer denoising steps) and `camseg distill-decoder` (a light mask decoder)."""
 
 import argparse
+from pathlib import Path
 
 from camseg_core.cli.train import add_training_options, training_packages, training_run
 from camseg_core.weights import DEFAULT_MODEL, bundled_models, checkpoint_folder
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's options."""
+    """Declare the options of `camseg distill`."""
     parser.description = (
-        "Tune a trained model end to end, so that one, two or four denoising steps give what many gave or better, and\n"
-        "write its checkpoint folder as camseg train does. The labels are the teacher: what one step and short chains of\n"
-        "steps give is decoded and judged by the task loss."
+        "Tune a trained model end to end for one, two or four denoising steps, and write its\n"
+        "checkpoint folder as camseg train does. The labels are the teacher: the estimates of one\n"
+        "step and of short chains of steps are decoded and compared with them."
     )
     add_training_options(parser, "distill", "config/train/distill.yaml", "training.loop.steps")
     parser.add_argument(
@@ -31,6 +32,44 @@ def _distill(options: argparse.Namespace) -> None:
         run_distillation(
             recipe,
             checkpoint_folder(options.model),
+            options.data,
+            options.run_folder,
+            options.out,
+            options.device,
+            options.workers,
+        )
+
+
+def add_decoder(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `camseg distill-decoder`."""
+    parser.description = (
+        "Train a light decoder, latents straight to classes, for a model of the published layout,\n"
+        "which decodes masks as pictures. The exact decoder is the teacher. Write the model's\n"
+        "checkpoint folder with it, the other weights unchanged, and val.json: how well the two\n"
+        "decoders agree on the validation masks."
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        metavar="CHECKPOINT",
+        help="the checkpoint folder of the trained model",
+    )
+    add_training_options(
+        parser, "distill-decoder", "config/train/light-decoder.yaml", "decoder.loop.steps"
+    )
+    parser.set_defaults(run=_distill_decoder)
+
+
+def _distill_decoder(options: argparse.Namespace) -> None:
+    with training_packages():
+        from camseg_core.config.yaml_file import load_yaml
+        from camseg_core.training.distill import LightDecoderRecipe, run_light_decoder
+    recipe = load_yaml(options.config, LightDecoderRecipe, options.set)
+    with training_packages(), training_run(options):
+        run_light_decoder(
+            recipe,
+            options.model,
             options.data,
             options.run_folder,
             options.out,

@@ -12,13 +12,11 @@ from camseg_core.cli import (
     calibrate,
     data,
     distill,
-    distill_decoder,
     evaluate,
     export,
     robustness,
     segment,
     train,
-    train_autoencoder,
     weights,
 )
 from camseg_core.errors import CamSegError, ConfigError
@@ -40,12 +38,12 @@ _COMMANDS = (
     ("distill", distill.add, "tune a trained model for few denoising steps"),
     (
         "train-autoencoder",
-        train_autoencoder.add,
+        train.add_autoencoder,
         "train only the autoencoder that a model starts from",
     ),
     (
         "distill-decoder",
-        distill_decoder.add,
+        distill.add_decoder,
         "train a light mask decoder for a model of the published layout",
     ),
     ("weights", weights.add, "download or import published weights; list models"),

@@ -1,4 +1,4 @@
-"""What the commands that train share: their options, their log, and what they say when a run is stopped or cannot begin."""
+"""`camseg train` and `camseg train-autoencoder`, and what all commands that train share."""
 
 import argparse
 import functools
@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,20 +18,22 @@ if TYPE_CHECKING:
     from camseg_core.training.recipes import Recipe
 
 _EPILOG = """\
-Started again with the same --run, it goes on where it was.
-Ctrl-C (or SIGTERM, or a file named "stop" beside the run's state.safetensors) ends it after the current step and saves its
-state; a second Ctrl-C ends it at once. Watch it with: tensorboard --logdir RUN
+Started again with the same --run, it goes on where it was. Ctrl-C, SIGTERM or a file named "stop"
+beside the run's state.safetensors ends it after the current step and saves its state; a second
+Ctrl-C ends it at once. Watch it with: tensorboard --logdir RUN
 
-Several processes: torchrun --nproc-per-node N -m camseg_core.cli.main -- {command} ... (the batch is shared by all of them)
+Several processes share each batch:
+torchrun --nproc-per-node N -m camseg_core.cli.main -- {command} ...
 """
 
 
 def add_training_options(
     parser: argparse.ArgumentParser, command: str, config: str, entry: str, folders: bool = True
 ) -> None:
-    """Add what both commands take; `config` is the file that the project brings along, and `entry` an entry in it for --set.
+    """Add the options of every command that trains.
 
-    Without `folders` it is the command that asks for --data, --run and --out where they are missing.
+    `config` is an example for --config, and `entry` one of its entries, for --set. With `folders`,
+    argparse requires --data, --run and --out.
     """
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG.format(command=command)
@@ -55,23 +57,24 @@ def add_training_options(
         required=folders,
         dest="run_folder",
         metavar="RUN",
-        help="folder for the state, the log and the curves; as runs/NAME",
+        help="folder for the state, the log and the curves, such as runs/NAME",
     )
     parser.add_argument(
-        "--out", type=Path, required=folders, metavar="FOLDER", help="where the trained model goes"
+        "--out", type=Path, required=folders, metavar="FOLDER", help="where the result is written"
     )
     parser.add_argument(
         "--workers",
         type=at_least(0),
         default=0,
         metavar="N",
-        help="processes that read and augment frames in the background, for each that trains; 0: between the steps (default: %(default)s)",
+        help="background processes that read and augment frames, for each process that trains; "
+        "0: read between the steps (default: %(default)s)",
     )
     parser.add_argument(
         "--device",
         choices=["cpu", "cuda"],
         default="cpu",
-        help="what computes (default: %(default)s)",
+        help="device to train on (default: %(default)s)",
     )
     parser.add_argument(
         "--set",
@@ -83,24 +86,21 @@ def add_training_options(
 
 
 def training_packages() -> AbstractContextManager[None]:
-    """For the imports of what only training needs, see `packages_for`."""
+    """Return the context for imports that only training needs, see `packages_for`."""
     return packages_for("training", "train")
 
 
 @contextmanager
 def training_run(options: argparse.Namespace) -> Iterator[None]:
-    """Logs to stderr and RUN/train.log inside. A run that was stopped on request ends with exit code 130 and one line that says so.
+    """Log to stderr and RUN/train.log inside; end a run that was asked to stop with exit code 130.
 
     Raises:
-        ConfigError: a folder for the results cannot be written to.
+        ConfigError: RUN or FOLDER cannot be written to.
     """
     from camseg_core.training.trainer import Stopped
 
-    for option, folder in (
-        ("--run", options.run_folder),
-        ("--out", options.out),
-    ):  # now, not after hours of training
-        _make_writable(option, folder)
+    _make_writable("--run", options.run_folder)  # now, not after hours of training
+    _make_writable("--out", options.out)
     handlers = _log_to(options.run_folder)
     try:
         yield
@@ -123,7 +123,7 @@ def _make_writable(option: str, folder: Path) -> None:
 
 
 def _log_to(folder: Path) -> list[logging.Handler]:
-    """Send the project's log to stderr and into the run's folder; of several processes only the first reports."""
+    """Send the project's log to stderr and `folder`/train.log, from the main process alone."""
     if os.environ.get("RANK", "0") != "0":
         return []
     handlers: list[logging.Handler] = [
@@ -138,7 +138,7 @@ def _log_to(folder: Path) -> list[logging.Handler]:
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to what is stderr at that moment: while the display is live, that puts lines above its bar."""
+    """Writes to the current `sys.stderr`, which the live display replaces to keep its bar below."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -148,11 +148,11 @@ class _StderrHandler(logging.Handler):
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's options."""
+    """Declare the options of `camseg train`."""
     parser.description = (
-        "Train a model, and write its checkpoint folder: weights, ONNX graphs, model card, and its scores on the\n"
-        "validation frames (weights alone for the published layout). Without --autoencoder, a model with a mask\n"
-        "autoencoder begins by training one."
+        "Train a model, and write its checkpoint folder: weights, ONNX graphs, model card and the\n"
+        "scores on the validation frames (only weights for the published layout). Without\n"
+        "--autoencoder, a model with a mask autoencoder starts by training one."
     )
     add_training_options(
         parser, "train", "config/train/camseg-lite.yaml", "training.loop.steps", folders=False
@@ -174,50 +174,51 @@ def _add_estimate_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--dry-run",
         action="store_true",
-        help="print memory by what it is for, operations and least times, and end",
+        help="print the memory by its use, the operations and the least time, then exit",
     )
     group.add_argument(
         "--processes",
         type=at_least(1),
         metavar="N",
-        help="on so many devices (default: those of torchrun, or 1)",
+        help="number of devices (default: torchrun's processes, or 1)",
     )
     group.add_argument(
         "--frames",
         type=at_least(1),
         metavar="N",
-        help="of so many frames (default: those in --data)",
+        help="number of training frames (default: those in --data)",
     )
     group.add_argument(
         "--device-tflops",
-        type=_positive,
+        type=_above_zero(not_negative),
         metavar="X",
-        help="a device's peak for dense bf16 matrices, sums in fp32",
+        help="peak rate of another device, for dense bf16 matrices with sums in fp32",
     )
     group.add_argument(
-        "--device-memory", type=_positive, metavar="GB", help="and its memory, in 1e9 bytes"
+        "--device-memory",
+        type=_above_zero(not_negative),
+        metavar="GB",
+        help="memory of that device, in 1e9 bytes",
     )
     group.add_argument(
         "--utilisation",
-        type=_positive_share,
+        type=_above_zero(share),
         default=1.0,
         metavar="U",
-        help="share of the peak rate (default: %(default)s)",
+        help="share of the peak rate that is reached (default: %(default)s)",
     )
 
 
-def _positive(text: str) -> float:
-    value = not_negative(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
+def _above_zero(number: Callable[[str], float]) -> Callable[[str], float]:
+    """Return the argparse type `number` without 0."""
 
+    def parse(text: str) -> float:
+        value = number(text)
+        if value == 0:
+            raise argparse.ArgumentTypeError(f"must be a number > 0, got {text!r}")
+        return value
 
-def _positive_share(text: str) -> float:
-    value = share(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, up to 1")
-    return value
+    return parse
 
 
 def _train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -258,3 +259,26 @@ def _estimate(recipe: "Recipe", options: argparse.Namespace) -> None:
         found = estimate_run(recipe, processes, options.data, options.frames)
     lines = [*estimate_lines(found, devices, options.utilisation), "", *textwrap.wrap(CAVEAT, 110)]
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def add_autoencoder(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `camseg train-autoencoder`."""
+    parser.description = (
+        "Train only an autoencoder, and write its folder, which camseg train takes as\n"
+        "--autoencoder."
+    )
+    add_training_options(
+        parser, "train-autoencoder", "config/train/mask-autoencoder.yaml", "mask.loop.steps"
+    )
+    parser.set_defaults(run=_train_autoencoder)
+
+
+def _train_autoencoder(options: argparse.Namespace) -> None:
+    with training_packages():
+        from camseg_core.config.yaml_file import load_yaml
+        from camseg_core.training.recipes import AutoencoderRecipe, run_autoencoder
+    recipe = load_yaml(options.config, AutoencoderRecipe, options.set)
+    with training_packages(), training_run(options):
+        run_autoencoder(
+            recipe, options.data, options.run_folder, options.out, options.device, options.workers
+        )

@@ -183,6 +183,19 @@ def test_the_help_of_a_training_says_how_to_resume_stop_and_share_it(
         assert words in text
 
 
+@pytest.mark.parametrize("option", ["--utilisation", "--device-tflops", "--device-memory"])
+@pytest.mark.parametrize(("value", "bound"), [("0", "> 0"), ("-1", "0")])
+def test_a_rate_or_memory_of_zero_or_less_is_refused(
+    option: str, value: str, bound: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "--config", "x.yaml", "--dry-run", option, value])
+    assert caught.value.code == 2
+    assert re.search(
+        rf"{option}: must be a number (>=|from|) ?{bound}.*, got '{value}'", capsys.readouterr().err
+    )
+
+
 def python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", program, *arguments],
