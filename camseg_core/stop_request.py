@@ -1,4 +1,4 @@
-"""Ending a training on request between two steps, so that its state is saved and nothing is lost."""
+"""A request to stop a long run between two steps, so that its state is saved first."""
 
 import logging
 import signal
@@ -12,17 +12,17 @@ _WORDS = {signal.SIGINT: "SIGINT, as from Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
 class StopRequest:
-    """Listens, inside `with`, for a wish to stop: SIGINT or SIGTERM, or a file named `stop` in the run's folder.
+    """Notices, inside `with`, SIGINT, SIGTERM or a file named `stop` in the run's folder.
 
-    Once there is such a wish, SIGINT acts as it would have without this class: at once. A signal that the process ignores (as under
-    nohup) stays ignored. Signals are heard in the main thread only, as Python has it; elsewhere the file still works. A `stop` file
-    left over from before is removed at the start.
+    After a request, SIGINT has its previous effect again. A signal that the process ignores (as
+    under nohup) stays ignored. Python handles signals in the main thread only; in other threads
+    only the file works. An old `stop` file is removed at the start.
     """
 
     def __init__(self, run: Path) -> None:
         self._file = run / "stop"
         self._reason: str | None = None
-        self._told = False
+        self._logged = False
         self._previous: dict[signal.Signals, signal._HANDLER] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -32,7 +32,7 @@ class StopRequest:
                 previous = signal.getsignal(number)
                 if previous is not signal.SIG_IGN:
                     self._previous[number] = previous
-                    signal.signal(number, self._heard)
+                    signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -46,27 +46,25 @@ class StopRequest:
 
     @property
     def requested(self) -> str | None:
-        """Why to stop, or None; once there is a reason it stays."""
+        """The reason to stop, or None. The first reason stays."""
         if self._reason is None and self._file.is_file():
             self._reason = f"the file {self._file}"
-        if (
-            self._reason is not None and not self._told
-        ):  # told here: a signal handler may interrupt anything, such as another log line
-            self._told = True
+        if self._reason is not None and not self._logged:
+            # not in the signal handler, which may interrupt another log line
+            self._logged = True
             self._restore(signal.SIGINT)
             logger.info(
-                "asked to stop by %s: ending after this step; Ctrl-C now stops at once, without saving",
+                "asked to stop by %s: stopping after this step; Ctrl-C now stops at once, unsaved",
                 self._reason,
             )
         return self._reason
 
-    def _heard(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self._reason = self._reason or _WORDS[signal.Signals(number)]
         self._restore(signal.SIGINT)
 
     def _restore(self, number: signal.Signals) -> None:
         if number in self._previous:
             previous = self._previous.pop(number)
-            signal.signal(
-                number, signal.SIG_DFL if previous is None else previous
-            )  # None: it was installed by C code
+            # None: the previous handler was installed by C code
+            signal.signal(number, signal.SIG_DFL if previous is None else previous)

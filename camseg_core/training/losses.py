@@ -1,4 +1,4 @@
-"""The loss on decoded class logits: cross-entropy and soft Jaccard, each a mean over images, as over the processes that share a batch."""
+"""Training losses: on decoded class logits, and the published loss on the diffusion head."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from camseg_core.labels import UNLABELLED
 
 @dataclass(frozen=True)
 class PixelLoss:
-    """`total` `()` carries the gradient; `cross_entropy` and `jaccard` are its two parts, to be shown."""
+    """`total` `()` carries the gradient; `cross_entropy` and `jaccard` are its parts, to log."""
 
     total: Tensor
     cross_entropy: float
@@ -23,26 +23,29 @@ class PixelLoss:
 def pixel_loss(
     logits: Tensor, indices: Tensor, weights: Tensor, jaccard_weight: float
 ) -> PixelLoss:
-    """Cross-entropy plus `jaccard_weight` × soft Jaccard of logits `(B, K, H, W)` against class indices `(B, H, W)`,
-    255 where unlabelled.
+    """Return cross-entropy plus `jaccard_weight` × soft Jaccard loss, each a mean over images.
 
-    `weights` `(K,)` weigh classes in the cross-entropy. The Jaccard loss is 1 less the intersection over union of probabilities
-    and labels, averaged over the classes that an image shows: what is judged is the IoU, in which a thin pole weighs as much as
-    the road, whereas cross-entropy counts pixels.
+    `logits` are `(B, K, H, W)`, `indices` `(B, H, W)` class indices, 255 where unlabelled.
+    `weights` `(K,)` weigh classes in the cross-entropy. The Jaccard loss of an image is 1 less the
+    intersection over union of probabilities and labels, averaged over the classes it shows: like
+    the mIoU, it weighs a thin pole as much as the road, whereas cross-entropy counts pixels.
     """
     total, entropy, jaccard = _PixelLoss.apply(logits, indices, weights, jaccard_weight)  # type: ignore[no-untyped-call]
     return PixelLoss(total, entropy.item(), jaccard.item())
 
 
 class _PixelLoss(torch.autograd.Function):
-    """The gradient is written down image by image as the loss is computed: it stays in the cache, where autograd would
-    read and write the logits of the whole batch, the largest tensors of a training step, a dozen times over."""
+    """Computes the gradient with the loss, image by image, so that it stays in the cache.
+
+    Autograd would read and write the logits of the whole batch, the largest tensors of a training
+    step, a dozen times.
+    """
 
     @staticmethod
     def forward(
         ctx: FunctionCtx, logits: Tensor, indices: Tensor, weights: Tensor, jaccard_weight: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        # fp16 cannot hold a pixel's share of the gradient before the gradient scaler has had its say
+        # a pixel's share of the gradient underflows in fp16 until the gradient scaler is applied
         dtype = torch.float32 if logits.dtype == torch.float16 else logits.dtype
         gradient = torch.empty_like(logits, dtype=dtype, memory_format=torch.contiguous_format)
         parts = [
@@ -75,7 +78,10 @@ def _of_image(
     entropy_weight: float,
     gradient: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy and Jaccard loss of one image, logits `(K, N)` against truth `(N,)`; their weighted gradient goes to `gradient`."""
+    """Return cross-entropy and Jaccard loss of logits `(K, N)` against `truth` `(N,)`.
+
+    Writes the gradient of their weighted sum to `gradient` `(K, N)`.
+    """
     labelled = (truth != UNLABELLED).float()
     index = torch.where(truth == UNLABELLED, 0, truth).long()
     log_share = logits.float().log_softmax(0)
@@ -94,7 +100,8 @@ def _of_image(
     shown /= shown.sum().clamp_min(1)
     jaccard = ((1 - iou) * shown).sum()
 
-    # of the Jaccard loss by each class's predicted and common area; then through the softmax, whose derivative is p (δ - p)
+    # derivatives of the Jaccard loss by each class's predicted and common area, then through the
+    # softmax, whose derivative is p (δ - p)
     by_predicted = jaccard_weight * shown * iou / union
     by_together = -jaccard_weight * shown * (1 + iou) / union
     of_truth *= by_together[index]
@@ -106,7 +113,7 @@ def _of_image(
 
 
 def add_noise(clean: Tensor, noise: Tensor, steps: Tensor, schedule: Schedule) -> Tensor:
-    """Clean tokens `(N, C)` at the noise level of their steps `(N,)`."""
+    """Return clean tokens `(N, C)` with the noise of their steps `(N,)`."""
     alpha_prod = _at(schedule.alphas_cumprod, steps)
     return alpha_prod.sqrt() * clean + (1 - alpha_prod).sqrt() * noise
 
@@ -114,10 +121,12 @@ def add_noise(clean: Tensor, noise: Tensor, steps: Tensor, schedule: Schedule) -
 def published_loss(
     output: Tensor, clean: Tensor, noise: Tensor, steps: Tensor, schedule: Schedule
 ) -> tuple[Tensor, Tensor]:
-    """The published loss's two parts, `(N,)` each: squared error of the noise, and the variational bound in bits per dimension.
+    """Return both parts of the published loss, `(N,)` each; their sum is the loss.
 
-    `output` is `(N, 2C)`: predicted noise and variance. The bound sees the predicted noise detached, so it trains the variance
-    alone. Their sum is the loss. Source: arXiv 2102.09672, equation 16 with its bound unscaled.
+    They are the squared error of the noise and the variational bound in bits per dimension.
+    `output` is `(N, 2C)`: predicted noise and variance. The bound sees the predicted noise
+    detached, so it only trains the variance. Source: arXiv 2102.09672, equation 16 with its bound
+    unscaled.
     """
     channels = clean.shape[1]
     predicted, variance = output.split(channels, dim=1)
@@ -157,7 +166,7 @@ def _variational_bound(
 
 
 def _discretised_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """Log-likelihood of a Gaussian over bins of ±1/255, the outer ones open beyond ±0.999."""
+    """Return the log-likelihood of a Gaussian over bins of ±1/255, open beyond ±0.999."""
     centred, inverse = x - mean, (-log_scale).exp()
     above, below = (
         _normal_cdf(inverse * (centred + 1 / 255)),
@@ -170,10 +179,10 @@ def _discretised_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> T
 
 
 def _normal_cdf(x: Tensor) -> Tensor:
-    """The tanh approximation that the published loss uses."""
+    """Return the tanh approximation that the published loss uses."""
     return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
 def _at(values: object, steps: Tensor) -> Tensor:
-    """Entries of a schedule's float64 table at `steps`, as a float32 column `(N, 1)`."""
+    """Return entries of a schedule's float64 table at `steps`, as a float32 column `(N, 1)`."""
     return torch.as_tensor(values, device=steps.device)[steps].float().unsqueeze(1)
