@@ -32,17 +32,17 @@ class _TimeEmbedding(nn.Module):
 
 
 class _ResidualBlock(nn.Module):
-    """For `recomputed` see `recompute_blocks`."""
+    """A residual MLP block with adaptive layer norm (adaLN-Zero, arXiv 2212.09748)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.recomputed = False
+        self.gradient_checkpointing = False
         self.in_ln = nn.LayerNorm(width, eps=1e-6)
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 3 * width))
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        if self.recomputed and torch.is_grad_enabled():
+        if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(self._pass, x, modulation, use_reentrant=False)
         return self._pass(x, modulation)
 

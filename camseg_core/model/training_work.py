@@ -46,12 +46,12 @@ class Kept:
 @dataclass(frozen=True)
 class Load:
     """What one process takes at once: `frames` of `cells` tokens each, of which the share `visible` of the mask's is not hidden; every
-    mask token is denoised from `repeats` noises. With `recompute` the blocks keep their inputs only."""
+    mask token is denoised from `diffusion_batch_mul` noises. With `recompute` the blocks keep their inputs only."""
 
     frames: int
     cells: int
     visible: float = 0.3
-    repeats: int = 1
+    diffusion_batch_mul: int = 1
     recompute: bool = False
 
     @property
@@ -62,7 +62,7 @@ class Load:
     @property
     def denoised(self) -> float:
         """Tokens that the diffusion head sees of all frames."""
-        return self.frames * self.cells * self.repeats
+        return self.frames * self.cells * self.diffusion_batch_mul
 
 
 def step_operations(config: CamSegConfig, load: Load, fused: bool = True) -> float:

@@ -46,18 +46,18 @@ class _Mlp(nn.Module):
 
 
 class _Block(nn.Module):
-    """A pre-norm transformer block over `(B, N, D)`; for `recomputed` see `recompute_blocks`."""
+    """A pre-norm transformer block over `(B, N, D)`."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.recomputed = False
+        self.gradient_checkpointing = False
         self.norm1 = nn.LayerNorm(config.width, eps=1e-6)
         self.attn = _Attention(config.width, config.heads, config.dropout)
         self.norm2 = nn.LayerNorm(config.width, eps=1e-6)
         self.mlp = _Mlp(config.width, config.mlp_ratio * config.width, config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.recomputed and torch.is_grad_enabled():
+        if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(self._pass, x, use_reentrant=False)
         return self._pass(x)
 

@@ -1,4 +1,4 @@
-"""What a person sees of a training while it runs, and afterwards: a live display or log lines, TensorBoard, pictures, a log file."""
+"""Callbacks that show a training: live display or log lines, TensorBoard, pictures, log file."""
 
 import json
 import logging
@@ -11,7 +11,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
@@ -19,53 +18,14 @@ from torch.utils.tensorboard import SummaryWriter
 from camseg_core.atomic_write import atomic_write
 from camseg_core.errors import DataError
 from camseg_core.labels import Label, color_table
+from camseg_core.training.trainer import Callback, Picture
 
 logger = logging.getLogger(__name__)
 
-Picture = npt.NDArray[np.uint8]
 Clock = Callable[[], float]
 
 
-class Watch:
-    """Is told how a run goes, see `camseg_core.training.trainer.Watcher`; this one looks away."""
-
-    def started(self, done: int, steps: int, samples_per_step: int) -> None:
-        """The run begins, or goes on, after `done` of its `steps`."""
-
-    def stepped(self, done: int, figures: Mapping[str, float], learning_rate: float) -> None:
-        """Step `done` is over; `figures` has its `loss` and the loss's parts."""
-
-    def validated(self, done: int, scores: Mapping[str, float], picture: Picture | None) -> None:
-        """The model after `done` steps has these scores; `picture` is RGB `(H, W, 3)`."""
-
-    def finished(self, done: int, reason: str) -> None:
-        """No more steps come."""
-
-
-class Watchers(Watch):
-    """Tells each of several, in order."""
-
-    def __init__(self, watches: Sequence[Watch]) -> None:
-        self._watches = tuple(watches)
-
-    def started(self, done: int, steps: int, samples_per_step: int) -> None:
-        for watch in self._watches:
-            watch.started(done, steps, samples_per_step)
-
-    def stepped(self, done: int, figures: Mapping[str, float], learning_rate: float) -> None:
-        for watch in self._watches:
-            watch.stepped(done, figures, learning_rate)
-
-    def validated(self, done: int, scores: Mapping[str, float], picture: Picture | None) -> None:
-        for watch in self._watches:
-            watch.validated(done, scores, picture)
-
-    def finished(self, done: int, reason: str) -> None:
-        for watch in self._watches:
-            watch.finished(done, reason)
-
-
-class Means(Watch):
+class Means(Callback):
     """Hands the means over every few steps to `report`; what is left over when the run ends, too."""
 
     def __init__(self, every: int = 10, clock: Clock = time.monotonic) -> None:
@@ -84,26 +44,28 @@ class Means(Watch):
     ) -> None:
         """The means of the last steps up to `done`; `learning_rate` is that of the last one."""
 
-    def started(self, done: int, steps: int, samples_per_step: int) -> None:
+    def on_train_begin(self, done: int, steps: int, samples_per_step: int) -> None:
         self._done, self._steps, self._samples_per_step = done, steps, samples_per_step
         self._first = self._last = (done, self._clock())
         self._gathered.clear()
 
-    def stepped(self, done: int, figures: Mapping[str, float], learning_rate: float) -> None:
+    def on_step_end(self, done: int, figures: Mapping[str, float], learning_rate: float) -> None:
         self._done, self._learning_rate, self._stepped = done, learning_rate, self._clock()
         for name, figure in figures.items():
             self._gathered.setdefault(name, []).append(figure)
         if done % self._every == 0 or done == self._steps:
             self._report()
 
-    def validated(self, done: int, scores: Mapping[str, float], picture: Picture | None) -> None:
+    def on_validation_end(
+        self, done: int, scores: Mapping[str, float], picture: Picture | None
+    ) -> None:
         step, then = self._last
         self._last = (
             step,
             then + self._clock() - self._stepped,
         )  # samples per second are those of training
 
-    def finished(self, done: int, reason: str) -> None:
+    def on_train_end(self, done: int, reason: str) -> None:
         if self._gathered:
             self._report()
 
@@ -137,8 +99,8 @@ class Display(Means):
         self._bar: Progress | None = None
         self._loss, self._seen = 0.0, 0
 
-    def started(self, done: int, steps: int, samples_per_step: int) -> None:
-        super().started(done, steps, samples_per_step)
+    def on_train_begin(self, done: int, steps: int, samples_per_step: int) -> None:
+        super().on_train_begin(done, steps, samples_per_step)
         if self._console.is_terminal:
             figures = TextColumn("loss {task.fields[loss]}  {task.fields[pace]} samples/s")
             columns = (
@@ -158,8 +120,8 @@ class Display(Means):
                 self, self._bar.stop
             )  # a run that ends by an error must not leave the terminal without a cursor
 
-    def stepped(self, done: int, figures: Mapping[str, float], learning_rate: float) -> None:
-        super().stepped(done, figures, learning_rate)
+    def on_step_end(self, done: int, figures: Mapping[str, float], learning_rate: float) -> None:
+        super().on_step_end(done, figures, learning_rate)
         self._seen += 1
         self._loss += (figures["loss"] - self._loss) * max(
             0.05, 1 / self._seen
@@ -179,13 +141,15 @@ class Display(Means):
                 _span(self.seconds_left()),
             )
 
-    def validated(self, done: int, scores: Mapping[str, float], picture: Picture | None) -> None:
-        super().validated(done, scores, picture)
+    def on_validation_end(
+        self, done: int, scores: Mapping[str, float], picture: Picture | None
+    ) -> None:
+        super().on_validation_end(done, scores, picture)
         self._update(scores=_text(scores))
         logger.info("%s validation: %s", self._step(done), _text(scores))
 
-    def finished(self, done: int, reason: str) -> None:
-        super().finished(done, reason)
+    def on_train_end(self, done: int, reason: str) -> None:
+        super().on_train_end(done, reason)
         if self._bar is not None:
             self._bar.stop()
         logger.info("%s ended: %s", self._step(done), reason)
@@ -206,8 +170,8 @@ class TensorBoard(Means):
         super().__init__(every, clock)
         self._folder = run / "tensorboard"
 
-    def started(self, done: int, steps: int, samples_per_step: int) -> None:
-        super().started(done, steps, samples_per_step)
+    def on_train_begin(self, done: int, steps: int, samples_per_step: int) -> None:
+        super().on_train_begin(done, steps, samples_per_step)
         self._writer = SummaryWriter(str(self._folder), purge_step=done + 1)
 
     def report(
@@ -216,8 +180,10 @@ class TensorBoard(Means):
         self._add(done, {f"training/{name}": figure for name, figure in figures.items()})
         self._add(done, {"pace/learning rate": learning_rate, "pace/samples per s": samples_per_s})
 
-    def validated(self, done: int, scores: Mapping[str, float], picture: Picture | None) -> None:
-        super().validated(done, scores, picture)
+    def on_validation_end(
+        self, done: int, scores: Mapping[str, float], picture: Picture | None
+    ) -> None:
+        super().on_validation_end(done, scores, picture)
         self._add(done, {f"validation/{name}": score for name, score in scores.items()})
         if picture is not None:
             self._writer.add_image(
@@ -225,8 +191,8 @@ class TensorBoard(Means):
             )
         self._writer.flush()
 
-    def finished(self, done: int, reason: str) -> None:
-        super().finished(done, reason)
+    def on_train_end(self, done: int, reason: str) -> None:
+        super().on_train_end(done, reason)
         self._writer.close()
 
     def _add(self, done: int, values: Mapping[str, float]) -> None:
@@ -234,7 +200,7 @@ class TensorBoard(Means):
             self._writer.add_scalar(name, value, done)
 
 
-class Pictures(Watch):
+class Pictures(Callback):
     """Validation pictures as `RUN/pictures/step-000300.jpg`.
 
     Raises:
@@ -244,7 +210,9 @@ class Pictures(Watch):
     def __init__(self, run: Path) -> None:
         self._folder = run / "pictures"
 
-    def validated(self, done: int, scores: Mapping[str, float], picture: Picture | None) -> None:
+    def on_validation_end(
+        self, done: int, scores: Mapping[str, float], picture: Picture | None
+    ) -> None:
         if picture is None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -261,8 +229,8 @@ class JsonLines(Means):
         super().__init__(every, clock)
         self._path = run / "log.jsonl"
 
-    def started(self, done: int, steps: int, samples_per_step: int) -> None:
-        super().started(done, steps, samples_per_step)
+    def on_train_begin(self, done: int, steps: int, samples_per_step: int) -> None:
+        super().on_train_begin(done, steps, samples_per_step)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._path.is_file():
             lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines(
@@ -282,8 +250,10 @@ class JsonLines(Means):
         }
         self._write({"step": done, "training": _rounded(figures), **pace})
 
-    def validated(self, done: int, scores: Mapping[str, float], picture: Picture | None) -> None:
-        super().validated(done, scores, picture)
+    def on_validation_end(
+        self, done: int, scores: Mapping[str, float], picture: Picture | None
+    ) -> None:
+        super().on_validation_end(done, scores, picture)
         self._write({"step": done, "validation": _rounded(scores)})
 
     def _write(self, content: Mapping[str, object]) -> None:

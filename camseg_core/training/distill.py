@@ -13,7 +13,7 @@ from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import scores
 from camseg_core.labels import match_by_name
 from camseg_core.model.camseg import CamSeg, stored_type
-from camseg_core.training.distributed import processes
+from camseg_core.training.distributed import init_processes
 from camseg_core.training.finish import finish, how_it_was_made
 from camseg_core.training.light_decoder import (
     DecoderComparison,
@@ -24,11 +24,11 @@ from camseg_core.training.light_decoder import (
 from camseg_core.training.objectives import TaskLoss
 from camseg_core.training.run import (
     check_batch,
+    default_callbacks,
     load_frames,
     remember,
     train_in,
     training_facts,
-    watchers,
 )
 from camseg_core.training.trainer import LoopConfig, Run
 from camseg_core.training.transformer import TransformerTraining
@@ -93,17 +93,17 @@ def run_distillation(
         ModelError: the checkpoint cannot be read.
         CamSegError: the loss became NaN, or the run was asked to stop.
     """
-    with processes(device, workers) as among:
+    with init_processes(device, workers) as processes:
         model = CamSeg.from_pretrained(start)
         if model.mask_autoencoder is None:
             raise ConfigError(
                 f"{model.config.name} decodes masks as pictures: only models with a mask autoencoder can be distilled yet"
             )
         recipe.training.check(model.config)
-        check_batch(recipe.training, among)
+        check_batch(recipe.training, processes)
         _check_classes(model, start, recipe.data, data)
         train, val, _ = load_frames(recipe.data, data, model.labels)
-        remember(recipe, run, among)
+        remember(recipe, run, processes)
         card = start / "MODEL_CARD.md"
         history = {
             "command": "camseg distill --model <folder of the model below> --config config/train/distill.yaml --data <CamVid root> "
@@ -113,10 +113,10 @@ def run_distillation(
             if card.is_file()
             else "",  # read now: `out` may be `start`
         }
-        trained = train_in(recipe.training, model, train, val, run, among)
-        if among.leads:
+        trained = train_in(recipe.training, model, train, val, run, processes)
+        if processes.is_main_process:
             facts = history | training_facts(
-                recipe.data, recipe.training, trained, train, val, among
+                recipe.data, recipe.training, trained, train, val, processes
             )
             finish(
                 trained,
@@ -147,26 +147,26 @@ def run_light_decoder(
         ModelError: the checkpoint cannot be read, or the decoder's sizes do not fit it.
         CamSegError: the loss became NaN, or the run was asked to stop.
     """
-    with processes(device, workers) as among:
+    with init_processes(device, workers) as processes:
         torch.manual_seed(recipe.decoder.loop.seed)
         model, stored = (
             with_light_decoder(CamSeg.from_pretrained(start), recipe.decoder.model),
             stored_type(start),
         )
-        check_batch(recipe.decoder, among)
+        check_batch(recipe.decoder, processes)
         train, val, _ = load_frames(recipe.data, data, model.labels)
         counts = train.pixel_counts()
         missing = [label.name for index, label in enumerate(model.labels) if not counts[index]]
-        if missing and among.leads:
+        if missing and processes.is_main_process:
             logger.warning(
                 "no frame of train shows %s: the light decoder does not learn what has not been seen",
                 ", ".join(missing),
             )
-        remember(recipe, run, among)
+        remember(recipe, run, processes)
         comparison = DecoderComparison(model, val)
-        place = Run(run, watchers(run, "light decoder"), among)
+        place = Run(run, default_callbacks(run, "light decoder"), processes)
         trained = train_light_decoder(recipe.decoder, model, train, place, comparison.validation)
-        if among.leads:
+        if processes.is_main_process:
             assert trained.light_decoder is not None
             compared = comparison.scores(trained.light_decoder)
             trained.cpu().save_pretrained(out, stored)

@@ -32,15 +32,15 @@ Strategy = Literal["ddp", "fsdp"]
 
 @dataclass(frozen=True)
 class Processes:
-    """This process's place among those that train together, the device it trains on, and how many workers prepare its samples."""
+    """This process's place processes those that train together, the device it trains on, and how many workers prepare its samples."""
 
     rank: int = 0
-    count: int = 1
+    world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: int = 0
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this is the process that writes files and reports."""
         return self.rank == 0
 
@@ -50,28 +50,30 @@ class Processes:
         Raises:
             ConfigError: the batch cannot be shared out evenly.
         """
-        if batch % (self.count * parts):
-            among = f"{self.count} processes" + (f" in {parts} parts each" if parts > 1 else "")
-            raise ConfigError(
-                f"a batch of {batch} cannot be shared by {among}: make it a multiple of {self.count * parts}"
+        if batch % (self.world_size * parts):
+            processes = f"{self.world_size} processes" + (
+                f" in {parts} parts each" if parts > 1 else ""
             )
-        share = batch // (self.count * parts)
-        start = step * batch + (part * self.count + self.rank) * share
+            raise ConfigError(
+                f"a batch of {batch} cannot be shared by {processes}: make it a multiple of {self.world_size * parts}"
+            )
+        share = batch // (self.world_size * parts)
+        start = step * batch + (part * self.world_size + self.rank) * share
         return range(start, start + share)
 
     def mean(self, figures: Mapping[str, float]) -> dict[str, float]:
         """Figures averaged over all processes; a collective call."""
-        if self.count == 1:
+        if self.world_size == 1:
             return dict(figures)
         values = torch.tensor(list(figures.values()), dtype=torch.float64).to(
             self.device, torch.float32
         )
         dist.all_reduce(values)
-        return dict(zip(figures, (values / self.count).tolist(), strict=True))
+        return dict(zip(figures, (values / self.world_size).tolist(), strict=True))
 
     def wait(self) -> None:
         """Until all processes are here."""
-        if self.count > 1:
+        if self.world_size > 1:
             dist.barrier()
 
     def check_shared(self, folder: Path, patience_s: float = 60.0) -> None:
@@ -82,12 +84,12 @@ class Processes:
         Raises:
             ConfigError: this process, or another, does not find what the leading one wrote.
         """
-        if self.count == 1:
+        if self.world_size == 1:
             return
         token = torch.tensor([secrets.randbits(62)], device=self.device)
         dist.broadcast(token, 0)
         path = folder / f".shared-{token.item():x}"
-        if self.leads:
+        if self.is_main_process:
             folder.mkdir(parents=True, exist_ok=True)
             path.touch()
         self.wait()
@@ -96,9 +98,9 @@ class Processes:
             time.sleep(0.2)
         seen_by = torch.tensor([float(seen)], device=self.device)
         dist.all_reduce(seen_by)
-        if self.leads:
+        if self.is_main_process:
             path.unlink(missing_ok=True)
-        if seen_by.item() < self.count:
+        if seen_by.item() < self.world_size:
             which = "another process" if seen else f"process {self.rank} on {platform.node()}"
             raise ConfigError(
                 f"{folder} is not one folder for all processes ({which} does not see what process 0 writes there): "
@@ -107,7 +109,7 @@ class Processes:
 
 
 @contextmanager
-def processes(device: str = "cpu", workers: int = 0) -> Iterator[Processes]:
+def init_processes(device: str = "cpu", workers: int = 0) -> Iterator[Processes]:
     """The processes that `torchrun` has started, connected inside; just this one without it.
 
     `device` is `cpu` or `cuda`; with `cuda` each process takes the one of its local rank. `workers` is how many processes prepare samples
@@ -157,26 +159,26 @@ class Objective(nn.Module):
         return self._loss(step, part) if part else self._loss(step)
 
 
-def share(
-    objective: Objective, averaged: nn.Module, among: Processes, strategy: Strategy
+def wrap_distributed(
+    objective: Objective, averaged: nn.Module, processes: Processes, strategy: Strategy
 ) -> nn.Module:
     """What to call instead of `objective` so that gradients meet. FSDP also splits `averaged`, the running average, the same way."""
-    if among.count == 1:
+    if processes.world_size == 1:
         return objective
     if strategy == "fsdp":
-        mesh = init_device_mesh(among.device.type, (among.count,))
+        mesh = init_device_mesh(processes.device.type, (processes.world_size,))
         for root in (objective, averaged):
             for part in (*repeated_blocks(root), root):
                 fully_shard(part, mesh=mesh)
         return objective
-    if among.device.type == "cuda":
+    if processes.device.type == "cuda":
         objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)
     # parameters may join later, see `objectives.TaskLoss.decoder_joins`
-    devices = None if among.device.type == "cpu" else [among.device.index]
+    devices = None if processes.device.type == "cpu" else [processes.device.index]
     return DistributedDataParallel(objective, device_ids=devices, find_unused_parameters=True)
 
 
-def gathering(objective: nn.Module, last: bool) -> AbstractContextManager[object]:
+def sync_context(objective: nn.Module, last: bool) -> AbstractContextManager[object]:
     """For one part of a step: gradients of several processes meet with the `last` one.
 
     FSDP brings them together after every part instead, so that no process ever holds all of them.
@@ -207,13 +209,13 @@ def block_parameters(root: nn.Module) -> list[int]:
     ]
 
 
-def recompute_blocks(root: nn.Module) -> None:
+def enable_gradient_checkpointing(root: nn.Module) -> None:
     """Have the repeated blocks compute their insides again in the backward pass, instead of keeping them: only their inputs stay.
 
     Loss and gradients are the same, as is what dropout drops. arXiv 1604.06174.
     """
     for block in repeated_blocks(root):
-        block.recomputed = True  # type: ignore[assignment] # a flag, not a part
+        block.gradient_checkpointing = True  # type: ignore[assignment] # a flag, not a part
 
 
 def running_average(
@@ -235,7 +237,7 @@ def running_average(
     return average
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """A tensor that FSDP has split, gathered; a collective call. Others are returned as they are."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
@@ -249,7 +251,7 @@ def split_like(tensor: Tensor, reference: Tensor) -> Tensor:
     return tensor.to(reference.device)
 
 
-def unshared(module: nn.Module, original: nn.Module, device: torch.device) -> nn.Module:
+def unwrap_distributed(module: nn.Module, original: nn.Module, device: torch.device) -> nn.Module:
     """An ordinary module on `device` with the weights of a split one; `original` is a copy made before it was split. A collective call."""
     state = module.state_dict()
     if not any(isinstance(tensor, DTensor) for tensor in state.values()):
@@ -260,5 +262,5 @@ def unshared(module: nn.Module, original: nn.Module, device: torch.device) -> nn
             name,
             tensor,
         ) in plain.state_dict().items():  # one after the other: a split model may be large
-            tensor.copy_(whole(state[name]))
+            tensor.copy_(full_tensor(state[name]))
     return plain

@@ -24,7 +24,7 @@ from camseg_core.model.training_work import (
 from camseg_core.training.distributed import (
     Processes,
     block_parameters,
-    recompute_blocks,
+    enable_gradient_checkpointing,
     repeated_blocks,
 )
 from camseg_core.training.objectives import Cut
@@ -46,7 +46,7 @@ class TrainingEstimate:
     """A training of a model on `processes` devices.
 
     `memory` is bytes on each device by what they are for, `activations` those that are kept for the backward pass (with the inside of the
-    largest block, where blocks are recomputed) as the configuration has it, and `other_activations` with `recompute_blocks` the other way
+    largest block, where blocks are recomputed) as the configuration has it, and `other_activations` with `gradient_checkpointing` the other way
     round, if asked for. `step_operations` are floating-point operations of a step over all devices, `once` those of encoding all frames
     before the first.
     """
@@ -94,13 +94,13 @@ def estimate(
     codec.requires_grad_(False)
     if shapes.mask_autoencoder is not None:
         shapes.mask_autoencoder.decoder.requires_grad_(True)
-    at_once = len(Processes(0, processes).samples(0, training.batch, parts=loop.accumulate))
+    at_once = len(Processes(0, processes).samples(0, training.batch, parts=loop.grad_accum_steps))
     counted = _published if shapes.autoencoder is not None else _with_mask_autoencoder
     operations, encoding, activations = counted(
-        model, labels, training, at_once, training.recompute_blocks
+        model, labels, training, at_once, training.gradient_checkpointing
     )
     others = (
-        counted(model, labels, training, at_once, not training.recompute_blocks)[2]
+        counted(model, labels, training, at_once, not training.gradient_checkpointing)[2]
         if compare
         else None
     )
@@ -109,7 +109,7 @@ def estimate(
         learning=_count(shapes, learning=True),
         frozen=_count(shapes, learning=False),
         processes=processes,
-        recompute=training.recompute_blocks,
+        recompute=training.gradient_checkpointing,
         memory=_standing(shapes, training, processes),
         activations=activations,
         other_activations=others,
@@ -173,7 +173,7 @@ def _published(
     height, width = (side // model.token_stride for side in training.crop)
     mean = (1 - training.all_hidden) * mean_visible(training.hidden_cut)
     most = _LARGEST_VISIBLE if training.all_hidden < 1 else 0.0
-    load = Load(1, height * width, mean, training.repeats, recompute)
+    load = Load(1, height * width, mean, training.diffusion_batch_mul, recompute)
     largest = replace(load, frames=at_once, visible=most)
     matrix = 4 if training.loop.precision == "fp32" else 2
     activations = kept_for_backward(model, largest).bytes(matrix) + inside_of_a_block(
@@ -201,7 +201,7 @@ def _with_mask_autoencoder(
         assert network.mask_autoencoder is not None
         network.mask_autoencoder.eval().requires_grad_(False).decoder.requires_grad_(True)
         if recompute:
-            recompute_blocks(network)
+            enable_gradient_checkpointing(network)
         own = round(training.task.late_own_share * at_once)
 
         def step() -> Tensor:
@@ -250,7 +250,7 @@ def _saved_bytes(step: Callable[[], Tensor], network: nn.Module) -> float:
         return tensor
 
     def keep_inputs(block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if block.recomputed:
+        if block.gradient_checkpointing:
             for tensor in inputs:
                 keep(tensor)
 

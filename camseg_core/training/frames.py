@@ -33,7 +33,7 @@ class Frames(ABC):
     def load(
         samples: Samples | Sequence[Sample], labels: tuple[Label, ...], held_bytes: int = HELD_BYTES
     ) -> "Frames":
-        """All `samples`; a class index is the place of a label in `labels`, and a class that is not among them is unlabelled.
+        """All `samples`; a class index is the place of a label in `labels`, and a class that is not processes them is unlabelled.
 
         They are held in memory if they take at most `held_bytes` and are all of one size; otherwise each is read when it is asked for.
 

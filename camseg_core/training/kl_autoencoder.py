@@ -86,7 +86,7 @@ def train_picture_autoencoder(
         return torch.where(is_image, images * 2 - 1, draw(train_id[indices.long()])).to(device)
 
     def loss(batch: Batch, step: int, part: int = 0) -> tuple[Tensor, dict[str, float]]:
-        numbers = run.processes.samples(step, config.batch, part, loop.accumulate)
+        numbers = run.processes.samples(step, config.batch, part, loop.grad_accum_steps)
         truth = pictures(numbers, batch)
         noise = torch.stack(
             [
@@ -105,7 +105,7 @@ def train_picture_autoencoder(
             "kl": divergence.item(),
         }
 
-    with prepared(stream.batch, run.processes, config.batch, loop.accumulate) as batch:
+    with prepared(stream.batch, run.processes, config.batch, loop.grad_accum_steps) as batch:
         averaged = train(model, functools.partial(loss, batch), loop, run, config.batch)
     assert isinstance(averaged, KLAutoencoder)
     averaged.eval()

@@ -52,13 +52,13 @@ class KeptLatents:
         flips: bool,
         seed: int,
         path: Path,
-        among: Processes,
+        processes: Processes,
     ) -> None:
         self._stream = FrameStream(frames, None, seed)
         self._seed, self._flips = seed, flips
-        if among.leads and not path.is_file():
-            _encode_all(model, frames, size, flips, path, among.device)
-        among.wait()
+        if processes.is_main_process and not path.is_file():
+            _encode_all(model, frames, size, flips, path, processes.device)
+        processes.wait()
         with safe_open(path, "pt") as file:
             known = (file.metadata() or {}).get("of")
         if known != _fingerprint(model, frames):

@@ -97,7 +97,7 @@ def train_light_decoder(
     By default the target is what the exact decoder makes of the latents before the noise. The light decoder stands in for that one, so
     it should say the same, also where both are wrong: scores of a model then hold for either, and every pixel has a target. With
     `teacher` labels it learns the mask that was drawn: that can undo errors of the autoencoder, and is cheaper, as no picture is decoded.
-    Either way, whatever has no class among the model's labels is a class of its own, unlabelled.
+    Either way, whatever has no class processes the model's labels is a class of its own, unlabelled.
 
     Raises:
         ConfigError: the batch cannot be shared by the processes.
@@ -121,7 +121,7 @@ def train_light_decoder(
     weights = torch.ones(len(model.labels) + 1, device=device)
 
     def loss(batch: Batch, step: int, part: int = 0) -> tuple[Tensor, dict[str, float]]:
-        numbers = run.processes.samples(step, config.batch, part, loop.accumulate)
+        numbers = run.processes.samples(step, config.batch, part, loop.grad_accum_steps)
         _, indices = batch(numbers)
         drawn = train_ids[indices.long()].to(device)
         with loop.autocast(device):
@@ -137,7 +137,7 @@ def train_light_decoder(
         parts = pixel_loss(logits, to_class[target.long()], weights, config.jaccard_weight)
         return parts.total, {"cross_entropy": parts.cross_entropy, "jaccard": parts.jaccard}
 
-    with prepared(stream.batch, run.processes, config.batch, loop.accumulate) as batch:
+    with prepared(stream.batch, run.processes, config.batch, loop.grad_accum_steps) as batch:
         averaged = train(
             decoder, functools.partial(loss, batch), loop, run, config.batch, validate=validate
         )

@@ -27,16 +27,16 @@ _AHEAD = 2  # batches that each worker has ready
 
 
 @contextmanager
-def prepared(batch: Batch, among: Processes, size: int, parts: int = 1) -> Iterator[Batch]:
-    """`batch` itself, or, where `among` has workers, the same answers made ahead by them; they end with the context.
+def prepared(batch: Batch, processes: Processes, size: int, parts: int = 1) -> Iterator[Batch]:
+    """`batch` itself, or, where `processes` has workers, the same answers made ahead by them; they end with the context.
 
     What is made ahead are this process's samples of one step after the other, see `Processes.samples`, whose arguments `size` and `parts`
     are. A question out of this order, such as the first of a resumed run, starts a new order from there.
     """
-    if among.workers == 0:
+    if processes.workers == 0:
         yield batch
         return
-    ahead = _Ahead(batch, among, size, parts)
+    ahead = _Ahead(batch, processes, size, parts)
     try:
         yield ahead
     finally:
@@ -44,8 +44,8 @@ def prepared(batch: Batch, among: Processes, size: int, parts: int = 1) -> Itera
 
 
 class _Ahead:
-    def __init__(self, batch: Batch, among: Processes, size: int, parts: int) -> None:
-        self._batch, self._among, self._size, self._parts = batch, among, size, parts
+    def __init__(self, batch: Batch, processes: Processes, size: int, parts: int) -> None:
+        self._batch, self._among, self._size, self._parts = batch, processes, size, parts
         self._expected: Iterator[range] = iter(())
         self._answers: Iterator[tuple[Tensor, Tensor] | CamSegError] = iter(())
 
@@ -77,11 +77,11 @@ class _Ahead:
         )
 
 
-def _following(numbers: range, among: Processes, size: int, parts: int) -> Iterator[range]:
+def _following(numbers: range, processes: Processes, size: int, parts: int) -> Iterator[range]:
     """These numbers, and those that the process takes afterwards."""
     for step in itertools.count(numbers.start // size):
         for part in range(parts):
-            found = among.samples(step, size, part, parts)
+            found = processes.samples(step, size, part, parts)
             if found.start >= numbers.start:
                 yield found
 

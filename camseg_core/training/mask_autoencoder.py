@@ -71,7 +71,7 @@ def train_autoencoder(config: AutoencoderTraining, frames: Frames, run: Run) -> 
     )
 
     def loss(batch: Batch, step: int, part: int = 0) -> tuple[Tensor, dict[str, float]]:
-        numbers = run.processes.samples(step, config.batch, part, loop.accumulate)
+        numbers = run.processes.samples(step, config.batch, part, loop.grad_accum_steps)
         _, indices = batch(numbers)
         noise = torch.stack(
             [
@@ -87,7 +87,7 @@ def train_autoencoder(config: AutoencoderTraining, frames: Frames, run: Run) -> 
             name: penalty.item(),
         }
 
-    with prepared(stream.batch, run.processes, config.batch, loop.accumulate) as batch:
+    with prepared(stream.batch, run.processes, config.batch, loop.grad_accum_steps) as batch:
         averaged = train(model, functools.partial(loss, batch), loop, run, config.batch)
     assert isinstance(averaged, MaskAutoencoder)
     set_latent_statistics(averaged.eval(), frames)

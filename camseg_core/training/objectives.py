@@ -35,7 +35,7 @@ class TaskLoss:
 
     The mask encoder stays frozen, so the latents keep their meaning. The decoder is frozen until step `decoder_joins`; from then on it
     learns along, because it has only ever seen the latents of true masks, and those that the head is not sure of look different. True
-    latents stay among what it decodes, so that it remains the decoder of an autoencoder.
+    latents stay processes what it decodes, so that it remains the decoder of an autoencoder.
 
     With `chains`, numbers of steps such as 2 and 4, the images that start from the own estimate walk such a chain of DDIM to one of its
     later calls, instead of to a random step: what is judged there is what inference in so many steps gives. So a model is distilled.
@@ -182,7 +182,7 @@ def task_objective(
     config: TaskLoss,
     all_hidden: float,
     loop: LoopConfig,
-    among: Processes,
+    processes: Processes,
     cut: Cut = "clamp",
 ) -> Loss:
     """For models with a frozen mask autoencoder; `batch` gives images `(B, 3, H, W)` in 0..1 and class indices `(B, H, W)`.
@@ -198,13 +198,13 @@ def task_objective(
         codec.eval()  # its batch norms keep the statistics that its latents were measured with
         joined = step >= config.decoder_joins
         codec.decoder.requires_grad_(joined)
-        numbers = among.samples(step, size, part, loop.accumulate)
+        numbers = processes.samples(step, size, part, loop.grad_accum_steps)
         images, cpu_indices = batch(numbers)
         filled, indices = (
-            fill_unlabelled(cpu_indices).to(among.device),
-            cpu_indices.to(among.device),
+            fill_unlabelled(cpu_indices).to(processes.device),
+            cpu_indices.to(processes.device),
         )
-        with torch.no_grad(), loop.autocast(among.device):
+        with torch.no_grad(), loop.autocast(processes.device):
             latents = codec.encode(filled).float()
         tokens, grid = model.to_tokens(latents)
         clean, cells = model.to_denoised(latents)
@@ -217,14 +217,14 @@ def task_objective(
             len(model.schedule.timesteps),
             all_hidden,
             cut,
-        ).to(among.device)
+        ).to(processes.device)
         start, noise = draws.noises
         share = config.late_own_share if step >= config.late_from else config.own_share
         own = min(
             round(share * len(numbers)), len(numbers) - 1
         )  # one at least starts from the truth
-        with loop.autocast(among.device):
-            features = model.image_features(images.to(among.device) * 255)
+        with loop.autocast(processes.device):
+            features = model.image_features(images.to(processes.device) * 255)
             condition = model.conditions(features, tokens, draws.hidden).flatten(0, 1)
 
             def estimate(x: Tensor, steps: Tensor) -> Tensor:
@@ -261,7 +261,7 @@ def task_objective(
         pixels = pixel_loss(
             logits,
             truth,
-            config.class_weights(weights, step).to(among.device),
+            config.class_weights(weights, step).to(processes.device),
             config.jaccard_weight,
         )
         figures = {
@@ -308,20 +308,20 @@ def published_objective(
     size: int,
     all_hidden: float,
     loop: LoopConfig,
-    among: Processes,
-    repeats: int = 1,
+    processes: Processes,
+    diffusion_batch_mul: int = 1,
     cut: Cut = "clamp",
 ) -> Loss:
     """For the published layout; `batch` gives latents of the image and of the mask drawn as a picture, each `(B, c, h, w)`.
 
     The loss is the published one (see `model.loss.published_loss`), averaged over the hidden tokens of the mask, each denoised from
-    `repeats` noises and diffusion steps under the one condition that the transformer gives for it.
+    `diffusion_batch_mul` noises and diffusion steps under the one condition that the transformer gives for it.
     """
 
     def loss(step: int, part: int = 0) -> tuple[Tensor, dict[str, float]]:
         model.train()
-        numbers = among.samples(step, size, part, loop.accumulate)
-        image, mask = (latents.to(among.device) for latents in batch(numbers))
+        numbers = processes.samples(step, size, part, loop.grad_accum_steps)
+        image, mask = (latents.to(processes.device) for latents in batch(numbers))
         tokens, _ = model.to_tokens(image)
         clean, grid = model.to_tokens(mask)
         num_train_timesteps = len(model.schedule.timesteps)
@@ -334,23 +334,25 @@ def published_objective(
             num_train_timesteps,
             all_hidden,
             cut,
-        ).to(among.device)
+        ).to(processes.device)
         noise, steps = (
             drawn.flatten(0, 1)
-            for drawn in draws.repeated(repeats, numbers, loop.seed, num_train_timesteps)
+            for drawn in draws.repeated(
+                diffusion_batch_mul, numbers, loop.seed, num_train_timesteps
+            )
         )
-        flat = clean.flatten(0, 1).repeat(repeats, 1)
-        with loop.autocast(among.device):
+        flat = clean.flatten(0, 1).repeat(diffusion_batch_mul, 1)
+        with loop.autocast(processes.device):
             condition = (
                 model.transformer(tokens, grid, clean, draws.hidden)
                 .flatten(0, 1)
-                .repeat(repeats, 1)
+                .repeat(diffusion_batch_mul, 1)
             )
             output = model.denoiser(
                 add_noise(flat, noise, steps, model.schedule), steps, condition
             ).float()
         error, bound = published_loss(output, flat, noise, steps, model.schedule)
-        chosen = draws.hidden.flatten().repeat(repeats)
+        chosen = draws.hidden.flatten().repeat(diffusion_batch_mul)
         squared, bits = error[chosen].mean(), bound[chosen].mean()
         return squared + bits, {"noise": squared.item(), "bound": bits.item()}
 

@@ -14,7 +14,7 @@ from camseg_core.errors import ConfigError
 from camseg_core.evaluation.roofline import DEVICES
 from camseg_core.model.camseg import CamSeg
 from camseg_core.training.codec_folder import Codec, load_codec_into, save_codec
-from camseg_core.training.distributed import Processes, processes
+from camseg_core.training.distributed import Processes, init_processes
 from camseg_core.training.estimate import TrainingEstimate, estimate, estimate_lines
 from camseg_core.training.finish import finish
 from camseg_core.training.frames import Frames
@@ -25,12 +25,12 @@ from camseg_core.training.kl_autoencoder import (
 from camseg_core.training.mask_autoencoder import AutoencoderTraining, train_autoencoder
 from camseg_core.training.run import (
     check_batch,
+    default_callbacks,
     load_frames,
     reconstruction,
     remember,
     train_in,
     training_facts,
-    watchers,
 )
 from camseg_core.training.trainer import Run
 from camseg_core.training.transformer import TransformerTraining
@@ -108,17 +108,17 @@ def run_autoencoder(
         raise ConfigError(
             "the configuration describes either a mask autoencoder (mask:) or a picture autoencoder (picture:)"
         )
-    with processes(device, workers) as among:
-        check_batch(recipe.mask or recipe.picture, among)
+    with init_processes(device, workers) as processes:
+        check_batch(recipe.mask or recipe.picture, processes)
         train, val, labels = load_frames(recipe.data, data)
-        remember(recipe, run, among)
-        place = Run(run, watchers(run, "autoencoder"), among)
+        remember(recipe, run, processes)
+        place = Run(run, default_callbacks(run, "autoencoder"), processes)
         if recipe.mask is not None:
             codec: Codec = train_autoencoder(recipe.mask, train, place)
         else:
             assert recipe.picture is not None
             codec = train_picture_autoencoder(recipe.picture, train, labels, place)
-        if among.leads:
+        if processes.is_main_process:
             save_codec(codec, out)
             result = reconstruction(codec, val, labels)
             (out / "val.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -150,16 +150,16 @@ def run(
         CamSegError: the loss became NaN, or the run was asked to stop.
     """
     config = model_config(recipe.model)
-    with processes(device, workers) as among:
+    with init_processes(device, workers) as processes:
         # everything that can be wrong is found before the first step, and before the configuration is kept
         recipe.training.check(config)
-        check_batch(recipe.training, among)
+        check_batch(recipe.training, processes)
         if autoencoder is None:
-            _check_own_autoencoder(recipe, config, among)
+            _check_own_autoencoder(recipe, config, processes)
         train, val, labels = load_frames(recipe.data, data)
-        if among.leads:
+        if processes.is_main_process:
             found = estimate(
-                config, labels, recipe.training, len(train), among.count, compare=False
+                config, labels, recipe.training, len(train), processes.world_size, compare=False
             )
             logger.info("what this takes, by count:\n%s", "\n".join(estimate_lines(found, DEVICES)))
         torch.manual_seed(recipe.training.loop.seed)
@@ -168,13 +168,13 @@ def run(
         assert codec is not None
         if autoencoder is not None:
             load_codec_into(codec, autoencoder)
-        remember(recipe, run, among)
+        remember(recipe, run, processes)
         if autoencoder is None:
-            load_codec_into(codec, _own_autoencoder(recipe.autoencoder, train, run, among))
+            load_codec_into(codec, _own_autoencoder(recipe.autoencoder, train, run, processes))
         if model.image_encoder is not None:
             model.image_encoder.load_imagenet()
-        trained = train_in(recipe.training, model, train, val, run, among)
-        if among.leads:
+        trained = train_in(recipe.training, model, train, val, run, processes)
+        if processes.is_main_process:
             own = f"{recipe.autoencoder.loop.in_steps(len(train), recipe.autoencoder.batch).steps} steps of the autoencoder"
             history = {
                 "command": "camseg train --config config/train/camseg-lite.yaml --data <CamVid root> --run runs/lite --out <folder>",
@@ -182,7 +182,7 @@ def run(
                 "before": "",
             }
             facts = history | training_facts(
-                recipe.data, recipe.training, trained, train, val, among
+                recipe.data, recipe.training, trained, train, val, processes
             )
             finish(
                 trained,
@@ -194,7 +194,7 @@ def run(
             )
 
 
-def _check_own_autoencoder(recipe: Recipe, config: CamSegConfig, among: Processes) -> None:
+def _check_own_autoencoder(recipe: Recipe, config: CamSegConfig, processes: Processes) -> None:
     if config.mask_autoencoder is None:
         raise ConfigError(
             f"{config.name} needs a trained autoencoder: name its folder with --autoencoder"
@@ -204,21 +204,21 @@ def _check_own_autoencoder(recipe: Recipe, config: CamSegConfig, among: Processe
         raise ConfigError(
             f"autoencoder.model is {found}, but {config.name} has {wanted}: give both the same sizes"
         )
-    check_batch(recipe.autoencoder, among)
+    check_batch(recipe.autoencoder, processes)
 
 
 def _own_autoencoder(
-    config: AutoencoderTraining, train: Frames, run: Path, among: Processes
+    config: AutoencoderTraining, train: Frames, run: Path, processes: Processes
 ) -> Path:
     """The folder of the run's own autoencoder, trained if it is not there yet."""
     folder = run / "autoencoder"
     if not (folder / "model.safetensors").is_file():
         trained = train_autoencoder(
-            config, train, Run(folder, watchers(folder, "autoencoder"), among)
+            config, train, Run(folder, default_callbacks(folder, "autoencoder"), processes)
         )
-        if among.leads:
+        if processes.is_main_process:
             save_codec(trained, folder)
-        among.wait()
+        processes.wait()
     return folder
 
 

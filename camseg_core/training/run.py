@@ -20,7 +20,6 @@ from camseg_core.training.callbacks import (
     JsonLines,
     Pictures,
     TensorBoard,
-    Watchers,
     validation_picture,
 )
 from camseg_core.training.codec_folder import Codec
@@ -29,7 +28,7 @@ from camseg_core.training.frames import Frames, as_first
 from camseg_core.training.kl_autoencoder import PictureAutoencoderTraining
 from camseg_core.training.light_decoder import LightDecoderTraining
 from camseg_core.training.mask_autoencoder import AutoencoderTraining, reconstruction_confusion
-from camseg_core.training.trainer import Run, Validation
+from camseg_core.training.trainer import Callback, Run, Validation
 from camseg_core.training.transformer import (
     TransformerTraining,
     class_indices,
@@ -49,7 +48,7 @@ def train_in(
     train: Frames,
     val: Frames,
     run: Path,
-    among: Processes,
+    processes: Processes,
 ) -> CamSeg:
     """Train `model` in the run's folder, validated on `val`."""
     folder = run / "transformer"
@@ -59,13 +58,17 @@ def train_in(
         return _validation(averaged.eval(), val, seen_size(config, averaged))
 
     return train_transformer(
-        config, model, train, Run(folder, watchers(folder, "transformer"), among), validate
+        config,
+        model,
+        train,
+        Run(folder, default_callbacks(folder, "transformer"), processes),
+        validate,
     )
 
 
-def check_batch(training: Training | None, among: Processes) -> None:
+def check_batch(training: Training | None, processes: Processes) -> None:
     if training is not None:
-        among.samples(0, training.batch, parts=training.loop.accumulate)
+        processes.samples(0, training.batch, parts=training.loop.grad_accum_steps)
 
 
 def training_facts(
@@ -74,16 +77,18 @@ def training_facts(
     trained: CamSeg,
     train: Frames,
     val: Frames,
-    among: Processes,
+    processes: Processes,
 ) -> dict[str, object]:
     """What the model card tells of a training, see `finish`."""
     codec = trained.mask_autoencoder or trained.autoencoder
     assert codec is not None
-    processor = "CPU" if among.device.type == "cpu" else torch.cuda.get_device_name(among.device)
+    processor = (
+        "CPU" if processes.device.type == "cpu" else torch.cuda.get_device_name(processes.device)
+    )
     return {
         "steps": config.loop.in_steps(len(train), config.batch).steps,
         "batch": config.batch,
-        "device": f"{processor}, {config.loop.precision}, {among.count} process{'es' if among.count > 1 else ''}",
+        "device": f"{processor}, {config.loop.precision}, {processes.world_size} process{'es' if processes.world_size > 1 else ''}",
         "data": data,
         "train_frames": len(train),
         "val_frames": len(val),
@@ -129,24 +134,24 @@ def load_frames(
     return train_frames, Frames.load(open_set(kind, root, "val").samples, labels), labels
 
 
-def watchers(run: Path, title: str) -> Watchers:
-    return Watchers([Display(title), JsonLines(run), TensorBoard(run), Pictures(run)])
+def default_callbacks(run: Path, title: str) -> tuple[Callback, ...]:
+    return (Display(title), JsonLines(run), TensorBoard(run), Pictures(run))
 
 
-def remember(recipe: Any, run: Path, among: Processes) -> None:
+def remember(recipe: Any, run: Path, processes: Processes) -> None:
     """Write the configuration into the run's folder, or refuse to go on with another one: the steps so far would not be its own.
 
     Entries that a file lacks, for it was written before there were any, are as their defaults.
     """
-    among.check_shared(run)
+    processes.check_shared(run)
     path, text = run / "config.yaml", to_yaml(recipe)
     known = path.is_file()
     if known and not _says(path, recipe):
         raise ConfigError(
             f"{path} differs from the configuration given: use the one that the run was started with, or another --run"
         )
-    among.wait()  # no one writes while another still reads
-    if among.leads and not known:
+    processes.wait()  # no one writes while another still reads
+    if processes.is_main_process and not known:
         run.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

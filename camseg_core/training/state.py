@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from camseg_core.atomic_write import atomic_write
 from camseg_core.errors import CamSegError
-from camseg_core.training.distributed import split_like, whole
+from camseg_core.training.distributed import full_tensor, split_like
 
 
 class TrainingState:
@@ -38,7 +38,9 @@ class TrainingState:
         """Write the state after `step` steps. Gathering split tensors is collective; only the process that leads writes."""
         contiguous: dict[str, Tensor] = {}
         for name, tensor in self._tensors():
-            gathered = whole(tensor)  # one after the other: no device holds all that FSDP has split
+            gathered = full_tensor(
+                tensor
+            )  # one after the other: no device holds all that FSDP has split
             if leads:  # contiguous clones: safetensors refuses tensors that share memory or are strided (channels_last)
                 contiguous[name] = gathered.detach().cpu().clone().contiguous()
         if leads:

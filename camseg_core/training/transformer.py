@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from camseg_core.config.dataclass_reader import renamed_from
 from camseg_core.config.model import CamSegConfig
 from camseg_core.data.augmentation import Augmentation, Variation, random_crops, varied_views
 from camseg_core.diffusion.sampling import Sampling
@@ -20,7 +21,7 @@ from camseg_core.labels import index_table
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime.framing import scaled_ids, scaled_picture
 from camseg_core.runtime.segmenter import Segmenter
-from camseg_core.training.distributed import recompute_blocks
+from camseg_core.training.distributed import enable_gradient_checkpointing
 from camseg_core.training.frames import Frames
 from camseg_core.training.latents import FreshLatents, KeptLatents
 from camseg_core.training.loading import Batch, FrameStream, prepared
@@ -37,8 +38,8 @@ class TransformerTraining:
     scaled to `crop` and changed as `variation` says. `flip`: the whole frame is scaled to `crop` and mirrored at random. `none`: only
     scaled. The latents of `flip` and `none`, which the published layout allows, are computed once and kept. `backbone_lr` is the
     share of the learning rate that an ImageNet-trained backbone gets, `decoder_lr` the mask decoder's, `all_hidden` the share of steps that
-    hide the whole mask, as inference does; the others hide a normal share that is brought to 0.7..1 by `hidden_cut`. `repeats` is how many
-    noises each token is denoised from in a step, in the published layout. `recompute_blocks` keeps only the inputs of the transformer's and
+    hide the whole mask, as inference does; the others hide a normal share that is brought to 0.7..1 by `hidden_cut`. `diffusion_batch_mul` is how many
+    noises each token is denoised from in a step, in the published layout. `gradient_checkpointing` keeps only the inputs of the transformer's and
     the head's blocks for the backward pass, which computes the rest again. `task` is the loss of models with a mask autoencoder.
     """
 
@@ -55,16 +56,18 @@ class TransformerTraining:
     decoder_lr: float = 0.5
     all_hidden: float = 0.8
     hidden_cut: Cut = "clamp"
-    repeats: int = 1
-    recompute_blocks: bool = False
+    diffusion_batch_mul: int = field(default=1, metadata=renamed_from("repeats"))
+    gradient_checkpointing: bool = field(default=False, metadata=renamed_from("recompute_blocks"))
     variation: Variation = field(default_factory=Variation)
     task: TaskLoss = field(default_factory=TaskLoss)
 
     def __post_init__(self) -> None:
         if self.batch < 1 or min(self.crop) < 32:
             raise ConfigError("batch is at least 1, and both sides of crop at least 32")
-        if self.repeats < 1:
-            raise ConfigError(f"repeats is {self.repeats}; it is at least 1")
+        if self.diffusion_batch_mul < 1:
+            raise ConfigError(
+                f"diffusion_batch_mul is {self.diffusion_batch_mul}; it is at least 1"
+            )
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise ConfigError(
                 f"crop_area is {self.crop_area}; it is two rising shares above 0 and up to 1"
@@ -90,9 +93,9 @@ class TransformerTraining:
             raise ConfigError(
                 f"training.augment is {self.augment}: models with a mask autoencoder train on random crops or views (augment: crop or vary)"
             )
-        if model.mask_autoencoder is not None and self.repeats > 1:
+        if model.mask_autoencoder is not None and self.diffusion_batch_mul > 1:
             raise ConfigError(
-                f"training.repeats is {self.repeats}: it is for the published layout; {model.name} takes 1"
+                f"training.diffusion_batch_mul is {self.diffusion_batch_mul}: it is for the published layout; {model.name} takes 1"
             )
 
 
@@ -122,8 +125,8 @@ def train_transformer(
         model.mask_autoencoder.decoder.requires_grad_(
             True
         )  # known to the optimiser; the objective says when it learns
-    if config.recompute_blocks:
-        recompute_blocks(model)
+    if config.gradient_checkpointing:
+        enable_gradient_checkpointing(model)
     stream = FrameStream(frames, _augmentation(config), seed)
 
     def rate(name: str) -> float:
@@ -135,7 +138,7 @@ def train_transformer(
             else 1.0
         )
 
-    with prepared(stream.batch, run.processes, config.batch, loop.accumulate) as batch:
+    with prepared(stream.batch, run.processes, config.batch, loop.grad_accum_steps) as batch:
         loss = _objective(config, loop, model, frames, batch, run)
         averaged = train(model, loss, loop, run, config.batch, rate, validate)
     assert isinstance(averaged, CamSeg)
@@ -164,7 +167,7 @@ def _objective(
             model, frames, config.crop, config.augment == "flip", loop.seed, path, run.processes
         )
     return published_objective(
-        model, latents, config.batch, *shared, config.repeats, config.hidden_cut
+        model, latents, config.batch, *shared, config.diffusion_batch_mul, config.hidden_cut
     )
 
 

@@ -14,7 +14,7 @@ from camseg_core.config.model import (
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.model.camseg import CamSeg
-from camseg_core.training.distributed import processes
+from camseg_core.training.distributed import init_processes
 from camseg_core.training.frames import Frames
 from camseg_core.training.trainer import LoopConfig, Run
 from camseg_core.training.transformer import TransformerTraining, train_transformer
@@ -48,14 +48,14 @@ def train(strategy: str, folder: Path, steps: int = 4) -> None:
         strategy=strategy,
         save_every=2,
     )
-    with processes() as among:
+    with init_processes() as processes:
         trained = train_transformer(
             TransformerTraining(loop, batch=4, augment="flip", crop=(64, 64), all_hidden=0.5),
             model,
             frames,
-            Run(folder, None, among),
+            Run(folder, None, processes),
         )
-        if among.leads:
+        if processes.is_main_process:
             torch.save(trained.state_dict(), folder / "weights.pt")
 
 

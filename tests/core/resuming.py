@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from camseg_core.training.callbacks import Watch
+from camseg_core.training.callbacks import Callback
 from camseg_core.training.trainer import Run
 
 
@@ -15,7 +15,7 @@ class Killed(Exception):
     """As by a signal that cannot be caught."""
 
 
-class KillAfter(Watch):
+class KillAfter(Callback):
     def __init__(self, step: int) -> None:
         self._step = step
 

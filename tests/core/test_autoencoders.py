@@ -18,7 +18,7 @@ from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.model.kl_autoencoder import KLAutoencoder
 from camseg_core.model.mask_autoencoder import MaskAutoencoder, VectorQuantizer
-from camseg_core.training.callbacks import Watch
+from camseg_core.training.callbacks import Callback
 from camseg_core.training.frames import Frames
 from camseg_core.training.kl_autoencoder import (
     PictureAutoencoderTraining,
@@ -309,7 +309,7 @@ def test_a_killed_picture_autoencoder_resumes_exactly(tmp_path: Path, frames: Fr
     assert_resumes(lambda run: train_picture_autoencoder(config, frames, LABELS, run), tmp_path)
 
 
-class Losses(Watch):
+class Losses(Callback):
     def __init__(self) -> None:
         self.all: list[float] = []
 

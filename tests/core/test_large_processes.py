@@ -43,7 +43,7 @@ def test_the_published_recipe_is_split_stopped_resumed_and_ends_in_two_processes
         f"model={tmp_path / 'tiny.json'}",
         "training.crop=[64, 64]",
         "training.augment=vary",
-        "training.recompute_blocks=true",
+        "training.gradient_checkpointing=true",
     ]
     settings += [
         f"training.loop.epochs={STEPS * 8 / 2}",
@@ -52,7 +52,7 @@ def test_the_published_recipe_is_split_stopped_resumed_and_ends_in_two_processes
     ]
     settings += [
         "training.loop.strategy=fsdp",
-        "training.loop.accumulate=2",
+        "training.loop.grad_accum_steps=2",
         "training.loop.ema_decay=0.5",
     ]
     settings += ["training.loop.save_every=2", f"training.loop.validate_every={STEPS // 2}"]

@@ -18,7 +18,7 @@ from camseg_core.errors import ConfigError, ModelError
 from camseg_core.model.camseg import CamSeg
 from camseg_core.training import trainer as loop
 from camseg_core.training.codec_folder import load_codec_into
-from camseg_core.training.distributed import Processes, recompute_blocks
+from camseg_core.training.distributed import Processes, enable_gradient_checkpointing
 from camseg_core.training.frames import Frames
 from camseg_core.training.mask_autoencoder import AutoencoderTraining
 from camseg_core.training.objectives import Draws, published_objective
@@ -56,9 +56,9 @@ def latents(numbers: range) -> tuple[Tensor, Tensor]:
 
 
 def objective(
-    model: CamSeg, repeats: int = 1, size: int = 4, accumulate: int = 1
+    model: CamSeg, repeats: int = 1, size: int = 4, grad_accum_steps: int = 1
 ) -> Callable[..., tuple[Tensor, dict[str, float]]]:
-    config = LoopConfig(steps=1, lr=1, precision="fp32", accumulate=accumulate)
+    config = LoopConfig(steps=1, lr=1, precision="fp32", grad_accum_steps=grad_accum_steps)
     return published_objective(model, latents, size, 0.0, config, Processes(), repeats, "truncate")
 
 
@@ -71,7 +71,7 @@ def test_recomputed_blocks_give_the_same_loss_and_gradients_with_dropout() -> No
     for recompute in (False, True):
         model = network(DROPPING)
         if recompute:
-            recompute_blocks(model)
+            enable_gradient_checkpointing(model)
         torch.manual_seed(5)
         value, _ = objective(model, repeats=2)(0)
         value.backward()
@@ -89,7 +89,7 @@ def test_only_blocks_inputs_are_kept_where_blocks_are_recomputed() -> None:
     def kept(recompute: bool) -> int:
         model, count = network(), 0
         if recompute:
-            recompute_blocks(model)
+            enable_gradient_checkpointing(model)
 
         def keep(tensor: Tensor) -> Tensor:
             nonlocal count
@@ -126,7 +126,7 @@ def test_attention_keeps_no_scores_between_tokens() -> None:
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(parts: int) -> None:
     whole, other = network(), network()
     objective(whole)(0)[0].backward()
-    loss = objective(other, accumulate=parts)
+    loss = objective(other, grad_accum_steps=parts)
     for part in range(parts):
         (loss(0, part)[0] / parts).backward()
     for name, gradient in gradients(whole).items():
@@ -136,15 +136,15 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(parts: int) -> None:
 def test_a_training_in_parts_ends_where_one_with_whole_batches_ends(
     tmp_path: Path, frames: Frames
 ) -> None:
-    def trained(accumulate: int) -> dict[str, Tensor]:
+    def trained(grad_accum_steps: int) -> dict[str, Tensor]:
         config = LoopConfig(
-            steps=3, lr=1e-3, warmup=1, precision="fp32", ema_decay=0.5, accumulate=accumulate
+            steps=3, lr=1e-3, warmup=1, precision="fp32", ema_decay=0.5, grad_accum_steps=grad_accum_steps
         )
         training = TransformerTraining(
-            config, batch=4, augment="none", crop=(64, 64), all_hidden=0.5, repeats=2
+            config, batch=4, augment="none", crop=(64, 64), all_hidden=0.5, diffusion_batch_mul=2
         )
         return train_transformer(
-            training, network(), frames, Run(tmp_path / str(accumulate))
+            training, network(), frames, Run(tmp_path / str(grad_accum_steps))
         ).state_dict()
 
     whole, parts = trained(1), trained(2)
@@ -222,7 +222,7 @@ def test_epochs_become_steps_of_the_frames_that_there_are() -> None:
 def test_a_run_of_epochs_takes_their_steps(tmp_path: Path, frames: Frames) -> None:
     steps = []
 
-    class Watch:
+    class Callback:
         def started(self, done: int, total: int, samples: int) -> None:
             steps.append(total)
 
@@ -238,7 +238,7 @@ def test_a_run_of_epochs_takes_their_steps(tmp_path: Path, frames: Frames) -> No
         TransformerTraining(config, batch=2, augment="none", crop=(64, 64)),
         network(),
         frames,
-        Run(tmp_path, Watch()),
+        Run(tmp_path, Callback()),
     )
     assert steps == [4, pytest.approx(0.5e-4), *[pytest.approx(1e-4)] * 3]
 
@@ -247,7 +247,7 @@ def test_vectors_and_named_parts_do_not_decay() -> None:
     model = network()
     groups = loop.parameter_groups(
         model,
-        LoopConfig(steps=1, lr=1, weight_decay=0.1, undecayed=("denoiser.",)),
+        LoopConfig(steps=1, lr=1, weight_decay=0.1, no_weight_decay=("denoiser.",)),
         lambda name: 1.0,
     )
     decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
@@ -257,10 +257,10 @@ def test_vectors_and_named_parts_do_not_decay() -> None:
         ), name
     with pytest.raises(
         ConfigError,
-        match=r"undecayed names 'difloss\.', with which no parameter of the model begins",
+        match=r"no_weight_decay names 'difloss\.', with which no parameter of the model begins",
     ):
         loop.parameter_groups(
-            model, LoopConfig(steps=1, lr=1, undecayed=("difloss.",)), lambda name: 1.0
+            model, LoopConfig(steps=1, lr=1, no_weight_decay=("difloss.",)), lambda name: 1.0
         )
 
 
@@ -282,7 +282,7 @@ def test_betas_are_the_optimisers(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"accumulate": 0}, "accumulate are at least 1"),
+        ({"grad_accum_steps": 0}, "grad_accum_steps are at least 1"),
         ({"epochs": 0.0}, "epochs is above 0"),
         ({"warmup_epochs": -1.0}, "warmup_epochs 0 or more"),
         ({"betas": (0.9, 1.0)}, r"betas is \[0.9, 1.0\]"),
@@ -294,8 +294,8 @@ def test_impossible_loops_are_refused(changes: dict[str, float], said: str) -> N
 
 
 def test_repeats_are_for_the_published_layout() -> None:
-    with pytest.raises(ConfigError, match="repeats is 4: it is for the published layout"):
-        TransformerTraining(repeats=4).check(tiny_lite().config)
+    with pytest.raises(ConfigError, match="diffusion_batch_mul is 4: it is for the published layout"):
+        TransformerTraining(diffusion_batch_mul=4).check(tiny_lite().config)
     TransformerTraining(augment="vary").check(tiny_lite().config)
 
 
@@ -307,14 +307,14 @@ def test_a_run_that_was_begun_before_there_was_a_setting_goes_on(tmp_path: Path)
     older = [
         line
         for line in lines
-        if not line.strip().startswith(("accumulate:", "betas:", "undecayed:"))
+        if not line.strip().startswith(("grad_accum_steps:", "betas:", "no_weight_decay:"))
     ]
     assert len(older) == len(lines) - 6
     path.write_text("".join(older), encoding="utf-8")
     remember(recipe, tmp_path, Processes())
     with pytest.raises(ConfigError, match=r"config\.yaml differs from the configuration given"):
         remember(
-            replace(recipe, training=replace(recipe.training, repeats=2)), tmp_path, Processes()
+            replace(recipe, training=replace(recipe.training, diffusion_batch_mul=2)), tmp_path, Processes()
         )
 
 

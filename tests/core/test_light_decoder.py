@@ -31,7 +31,7 @@ from camseg_core.errors import ConfigError, ModelError
 from camseg_core.labels import CITYSCAPES, UNLABELLED
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.picture_codec import nearest_class
-from camseg_core.training.callbacks import Watch
+from camseg_core.training.callbacks import Callback
 from camseg_core.training.frames import Frames
 from camseg_core.training.kl_autoencoder import (
     PictureAutoencoderTraining,
@@ -188,7 +188,7 @@ def with_fresh_decoder(model: CamSeg) -> CamSeg:
     return with_light_decoder(model, LIGHT)
 
 
-class Losses(Watch):
+class Losses(Callback):
     def __init__(self) -> None:
         self.all: list[float] = []
 

@@ -134,11 +134,11 @@ def test_workers_give_the_same_batches_in_the_order_of_the_steps(parts: int) -> 
     stream = FrameStream(
         held_and_read()[1], random_crops((64, 96), (0.25, 1.0), color=True), seed=3
     )
-    among = Processes(rank=1, count=2, workers=2)
-    with prepared(stream.batch, among, 8, parts) as ahead:
+    processes = Processes(rank=1, world_size=2, workers=2)
+    with prepared(stream.batch, processes, 8, parts) as ahead:
         for step in (0, 1, 2, 7, 8):
             for part in range(parts):
-                numbers = among.samples(step, 8, part, parts)
+                numbers = processes.samples(step, 8, part, parts)
                 for one, other in zip(ahead(numbers), stream.batch(numbers), strict=True):
                     assert torch.equal(one, other)
 

@@ -112,7 +112,7 @@ def test_the_whole_model_killed_and_resumed_ends_with_the_same_weights(
 
     whole = train_transformer(config, model(), frames, Run(tmp_path / "whole"))
 
-    class Watch:
+    class Callback:
         def stepped(self, done: int, figures: object, learning_rate: float) -> None:
             if done == 3:
                 raise Killed
@@ -120,7 +120,7 @@ def test_the_whole_model_killed_and_resumed_ends_with_the_same_weights(
         def started(self, *_: object) -> None: ...
 
     with pytest.raises(Killed):
-        train_transformer(config, model(), frames, Run(tmp_path / "killed", Watch()))
+        train_transformer(config, model(), frames, Run(tmp_path / "killed", Callback()))
     resumed = train_transformer(config, model(), frames, Run(tmp_path / "killed"))
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name

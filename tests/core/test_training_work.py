@@ -33,7 +33,7 @@ from camseg_core.model.training_work import (
     kept_for_backward,
     step_operations,
 )
-from camseg_core.training.distributed import Processes, recompute_blocks
+from camseg_core.training.distributed import Processes, enable_gradient_checkpointing
 from camseg_core.training.estimate import estimate, estimate_lines, mean_visible
 from camseg_core.training.objectives import Cut, Draws, published_objective
 from camseg_core.training.recipes import Recipe
@@ -58,7 +58,7 @@ def step_of(
     torch.manual_seed(0)
     model = CamSeg(config, distributed_training.LABELS)
     if recompute:
-        recompute_blocks(model)
+        enable_gradient_checkpointing(model)
     latents = torch.randn(2, FRAMES, 4, 8, 8).unbind(0)
     loop = LoopConfig(steps=1, lr=1, precision=precision, seed=SEED)  # type: ignore[arg-type]
     objective = published_objective(
@@ -256,7 +256,7 @@ def test_the_mean_share_that_is_seen_is_that_of_the_draws(cut: Cut) -> None:
 
 
 TRAINING = TransformerTraining(
-    LoopConfig(steps=100, lr=1e-4), batch=8, augment="none", crop=(64, 64), repeats=REPEATS
+    LoopConfig(steps=100, lr=1e-4), batch=8, augment="none", crop=(64, 64), diffusion_batch_mul=REPEATS
 )
 
 
@@ -283,7 +283,7 @@ def test_memory_is_that_of_adam_and_an_average_and_is_split_by_fsdp() -> None:
 def test_recomputed_blocks_and_accumulation_save_memory_and_cost_arithmetic() -> None:
     kept = estimate(CONFIG, distributed_training.LABELS, TRAINING, 80)
     again = estimate(
-        CONFIG, distributed_training.LABELS, replace(TRAINING, recompute_blocks=True), 80
+        CONFIG, distributed_training.LABELS, replace(TRAINING, gradient_checkpointing=True), 80
     )
     assert (kept.activations, kept.other_activations) == (
         again.other_activations,
@@ -291,7 +291,7 @@ def test_recomputed_blocks_and_accumulation_save_memory_and_cost_arithmetic() ->
     )
     assert again.activations < 0.6 * kept.activations
     assert 1.1 < again.step_operations / kept.step_operations < 4 / 3
-    parts = replace(TRAINING, loop=replace(TRAINING.loop, accumulate=4))
+    parts = replace(TRAINING, loop=replace(TRAINING.loop, grad_accum_steps=4))
     assert estimate(CONFIG, distributed_training.LABELS, parts, 80).activations == pytest.approx(
         kept.activations / 4
     )
@@ -372,7 +372,7 @@ def test_the_recipes_say_what_was_published_and_what_is_changed() -> None:
         3,
         0.9999,
     )
-    assert (published.batch, published.repeats, published.all_hidden, published.hidden_cut) == (
+    assert (published.batch, published.diffusion_batch_mul, published.all_hidden, published.hidden_cut) == (
         8,
         4,
         0,

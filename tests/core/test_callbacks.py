@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -23,10 +24,10 @@ from camseg_core.training.callbacks import (
     JsonLines,
     Pictures,
     TensorBoard,
-    Watch,
-    Watchers,
     validation_picture,
 )
+from camseg_core.training.trainer import Callback, LoopConfig, Run
+from camseg_core.training.trainer import train as training
 
 LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)
 
@@ -41,15 +42,15 @@ class Seconds:
         return self.now
 
 
-def train(watch: Watch, clock: Seconds, steps: range, total: int = 100) -> None:
+def train(watch: Callback, clock: Seconds, steps: range, total: int = 100) -> None:
     """Steps of 2 s with 6 samples each, whose loss is the step's number; validated at step 20, which takes 60 s."""
-    watch.started(steps.start, total, 6)
+    watch.on_train_begin(steps.start, total, 6)
     for step in steps:
         clock.now += 2
-        watch.stepped(step + 1, {"loss": float(step + 1), "latents": 0.5}, 1e-3 * (step + 1))
+        watch.on_step_end(step + 1, {"loss": float(step + 1), "latents": 0.5}, 1e-3 * (step + 1))
         if step + 1 == 20:
             clock.now += 60
-            watch.validated(20, {"mIoU": 0.25}, np.full((4, 12, 3), (250, 0, 0), np.uint8))
+            watch.on_validation_end(20, {"mIoU": 0.25}, np.full((4, 12, 3), (250, 0, 0), np.uint8))
 
 
 def plain() -> Console:
@@ -63,7 +64,7 @@ def test_without_a_terminal_there_is_a_line_every_ten_steps(
     with caplog.at_level(logging.INFO):
         display = Display(console=plain(), clock=clock)
         train(display, clock, range(0, 30))
-        display.finished(30, "SIGTERM")
+        display.on_train_end(30, "SIGTERM")
     assert (
         [record.message for record in caplog.records]
         == [
@@ -94,7 +95,7 @@ def test_on_a_terminal_there_is_a_bar_and_log_lines_only_for_validations(
     display = Display("transformer", Console(file=out, force_terminal=True, width=160), clock=clock)
     with caplog.at_level(logging.INFO):
         train(display, clock, range(0, 30))
-        display.finished(30, "done")
+        display.on_train_end(30, "done")
     shown = out.getvalue()
     for text in (
         "transformer",
@@ -132,7 +133,7 @@ def test_the_log_file_has_means_and_validations(tmp_path: Path) -> None:
     clock = Seconds()
     log = JsonLines(tmp_path / "run", clock=clock)
     train(log, clock, range(0, 23))
-    log.finished(23, "SIGTERM")
+    log.on_train_end(23, "SIGTERM")
     assert lines(tmp_path / "run") == [
         {
             "step": 10,
@@ -158,8 +159,8 @@ def test_the_log_file_has_means_and_validations(tmp_path: Path) -> None:
 
 def test_a_figure_that_is_no_number_is_null_in_the_log_file(tmp_path: Path) -> None:
     log = JsonLines(tmp_path)
-    log.started(0, 10, 1)
-    log.validated(0, {"mIoU": float("nan"), "accuracy": float("inf")}, None)
+    log.on_train_begin(0, 10, 1)
+    log.on_validation_end(0, {"mIoU": float("nan"), "accuracy": float("inf")}, None)
     assert lines(tmp_path) == [{"step": 0, "validation": {"mIoU": None, "accuracy": None}}]
 
 
@@ -180,7 +181,7 @@ def test_tensorboard_has_curves_and_pictures_that_do_not_double_when_resumed(
     for steps in (range(0, 40), range(20, 30)):
         board = TensorBoard(tmp_path, clock=clock)
         train(board, clock, steps)
-        board.finished(steps.stop, "done")
+        board.on_train_end(steps.stop, "done")
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     curve = [(event.step, event.value) for event in events.Scalars("training/loss")]
@@ -200,8 +201,8 @@ def test_tensorboard_has_curves_and_pictures_that_do_not_double_when_resumed(
 
 def test_pictures_are_files_named_by_their_step(tmp_path: Path) -> None:
     pictures = Pictures(tmp_path)
-    pictures.validated(300, {}, np.full((16, 48, 3), (250, 0, 0), np.uint8))
-    pictures.validated(600, {}, None)
+    pictures.on_validation_end(300, {}, np.full((16, 48, 3), (250, 0, 0), np.uint8))
+    pictures.on_validation_end(600, {}, None)
     (path,) = (tmp_path / "pictures").iterdir()
     assert path.name == "step-000300.jpg"
     blue, green, red = cv2.imread(str(path))[0, 0].tolist()
@@ -209,17 +210,22 @@ def test_pictures_are_files_named_by_their_step(tmp_path: Path) -> None:
     assert max(blue, green) < 10
     (tmp_path / "pictures" / "step-000900.jpg").mkdir()
     with pytest.raises(DataError, match=r"cannot write .*step-000900\.jpg"):
-        pictures.validated(900, {}, np.zeros((16, 48, 3), np.uint8))
+        pictures.on_validation_end(900, {}, np.zeros((16, 48, 3), np.uint8))
 
 
-def test_watchers_tell_all_of_them_everything(tmp_path: Path) -> None:
-    clock = Seconds()
-    logs = [JsonLines(tmp_path / name, clock=clock) for name in ("a", "b")]
-    together = Watchers([*logs, Pictures(tmp_path)])
-    train(together, clock, range(0, 25))
-    together.finished(25, "done")
-    assert [line["step"] for line in lines(tmp_path / "a")] == [10, 20, 20, 25]
-    assert lines(tmp_path / "a") == lines(tmp_path / "b")
+def test_every_callback_of_a_run_hears_every_hook(tmp_path: Path) -> None:
+    module, picture = torch.nn.Linear(2, 1), np.zeros((4, 12, 3), np.uint8)
+    logs = [JsonLines(tmp_path / name) for name in ("a", "b")]
+    run = Run(tmp_path / "run", (*logs, Pictures(tmp_path)))
+    config = LoopConfig(steps=25, lr=1e-3, precision="fp32", validate_every=20)
+
+    def loss(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        return module(torch.ones(1, 2)).square().sum(), {}
+
+    training(module, loss, config, run, batch=1, validate=lambda _: ({"mIoU": 0.25}, picture))
+    assert [line["step"] for line in lines(tmp_path / "a")] == [10, 20, 20, 25, 25]
+    steps = [[line["step"] for line in lines(tmp_path / name)] for name in ("a", "b")]
+    assert steps[0] == steps[1]
     assert (tmp_path / "pictures" / "step-000020.jpg").is_file()
 
 
