@@ -71,7 +71,7 @@ def result_of(config: AutoencoderTraining, train: Frames, val: Frames, folder: P
     folder.mkdir(parents=True, exist_ok=True)
     settings_path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
     commit = current_commit("camseg_core", "benchmarks/autoencoders.py")
-    model = train_autoencoder(config, train, Run(folder, Display(every=50)))
+    model = train_autoencoder(config, train, Run(folder, (Display(every=50),)))
     confusion = reconstruction_confusion(model, val)
     result: Result = {
         "codebook": config.model.codebook_size,

@@ -185,7 +185,7 @@ def trained(
     def validate(averaged: nn.Module) -> tuple[dict[str, float], None]:
         return {"mIoU": mean_iou(averaged.eval(), val.every(5))}, None
 
-    run = Run(folder, Display(folder.name, every=50), Processes(workers=workers))
+    run = Run(folder, (Display(folder.name, every=50),), Processes(workers=workers))
     with prepared(stream.batch, run.processes, config.batch) as batch:
         averaged = train(
             network,

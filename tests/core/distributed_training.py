@@ -53,7 +53,7 @@ def train(strategy: str, folder: Path, steps: int = 4) -> None:
             TransformerTraining(loop, batch=4, augment="flip", crop=(64, 64), all_hidden=0.5),
             model,
             frames,
-            Run(folder, None, processes),
+            Run(folder, processes=processes),
         )
         if processes.is_main_process:
             torch.save(trained.state_dict(), folder / "weights.pt")

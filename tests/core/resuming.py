@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from camseg_core.training.callbacks import Callback
-from camseg_core.training.trainer import Run
+from camseg_core.training.trainer import Callback, Run
 
 
 class Killed(Exception):
@@ -19,7 +18,7 @@ class KillAfter(Callback):
     def __init__(self, step: int) -> None:
         self._step = step
 
-    def stepped(self, done: int, figures: object, learning_rate: float) -> None:
+    def on_step_end(self, done: int, figures: object, learning_rate: float) -> None:
         if done == self._step:
             raise Killed
 
@@ -28,7 +27,7 @@ def assert_resumes(train: Callable[[Run], nn.Module], folder: Path) -> None:
     """A run killed after five of its steps and started again ends with the same weights as one that was not."""
     whole = train(Run(folder / "whole"))
     with pytest.raises(Killed):
-        train(Run(folder / "killed", KillAfter(5)))
+        train(Run(folder / "killed", (KillAfter(5),)))
     assert (folder / "killed" / "state.safetensors").is_file()
     torch.manual_seed(99)  # whatever state the new process starts with
     resumed = train(Run(folder / "killed")).state_dict()

@@ -18,7 +18,6 @@ from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.model.kl_autoencoder import KLAutoencoder
 from camseg_core.model.mask_autoencoder import MaskAutoencoder, VectorQuantizer
-from camseg_core.training.callbacks import Callback
 from camseg_core.training.frames import Frames
 from camseg_core.training.kl_autoencoder import (
     PictureAutoencoderTraining,
@@ -31,7 +30,7 @@ from camseg_core.training.mask_autoencoder import (
     reconstruction_confusion,
     train_autoencoder,
 )
-from camseg_core.training.trainer import LoopConfig, Run
+from camseg_core.training.trainer import Callback, LoopConfig, Run
 from camseg_core.weights import DEFAULT_MODEL, checkpoint_folder
 
 
@@ -313,7 +312,7 @@ class Losses(Callback):
     def __init__(self) -> None:
         self.all: list[float] = []
 
-    def stepped(self, done: int, figures: dict[str, float], learning_rate: float) -> None:
+    def on_step_end(self, done: int, figures: dict[str, float], learning_rate: float) -> None:
         self.all.append(figures["error"])
 
 
@@ -324,7 +323,7 @@ def test_a_picture_autoencoder_learns_and_gives_latents_of_unit_deviation(
     loop = LoopConfig(steps=150, lr=4e-3, warmup=5, ema_decay=0.8, weight_decay=0.0)
     losses = Losses()
     config = PictureAutoencoderTraining(TINY_PICTURES, loop, batch=4, crop=(32, 48))
-    model = train_picture_autoencoder(config, frames, LABELS, Run(tmp_path, losses))
+    model = train_picture_autoencoder(config, frames, LABELS, Run(tmp_path, (losses,)))
     assert sum(losses.all[-10:]) < 0.5 * sum(losses.all[:10])
     deviation = model.encode(frames.images.float() / 127.5 - 1).std()
     assert 0.6 < deviation < 1.5

@@ -1,6 +1,7 @@
 """Configuration files: read strictly, changed by overrides, written back; every refusal is one line that names the entry."""
 
 import enum
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from camseg_core.config.model import CamSegConfig
 from camseg_core.config.named_models import CAMSEG_LITE
 from camseg_core.config.yaml_file import load_yaml, to_yaml
 from camseg_core.errors import ConfigError, ModelError
+from camseg_core.training.recipes import Recipe
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -328,3 +330,21 @@ def test_an_override_goes_by_either_name(tmp_path: Path) -> None:
 def test_an_entry_under_both_names_is_refused() -> None:
     with pytest.raises(ConfigError, match="loop_steps is given twice: iterations is its old name"):
         build(Renamed, {"iterations": 5, "loop_steps": 6}, "a.yaml", ConfigError)
+
+
+def test_a_training_configuration_under_its_old_keys_is_read_with_a_line_for_each_new_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "old.yaml"
+    path.write_text(
+        "training:\n  loop: {steps: 7, lr: 1.0e-3, accumulate: 2, undecayed: [head.]}\n"
+        "  repeats: 3\n  recompute_blocks: true\n",
+        encoding="utf-8",
+    )
+    with caplog.at_level(logging.WARNING):
+        training = load_yaml(path, Recipe).training
+    assert (training.loop.grad_accum_steps, training.loop.no_weight_decay) == (2, ("head.",))
+    assert (training.diffusion_batch_mul, training.gradient_checkpointing) == (3, True)
+    new = ("grad_accum_steps", "no_weight_decay", "diffusion_batch_mul", "gradient_checkpointing")
+    for name in new:
+        assert sum(name in message for message in caplog.messages) == 1, name

@@ -24,7 +24,7 @@ from camseg_core.training.mask_autoencoder import AutoencoderTraining
 from camseg_core.training.objectives import Draws, published_objective
 from camseg_core.training.recipes import Recipe
 from camseg_core.training.run import remember
-from camseg_core.training.trainer import LoopConfig, Run
+from camseg_core.training.trainer import Callback, LoopConfig, Run
 from camseg_core.training.transformer import TransformerTraining, train_transformer
 
 CONFIG, LABELS = distributed_training.CONFIG, distributed_training.LABELS
@@ -138,7 +138,12 @@ def test_a_training_in_parts_ends_where_one_with_whole_batches_ends(
 ) -> None:
     def trained(grad_accum_steps: int) -> dict[str, Tensor]:
         config = LoopConfig(
-            steps=3, lr=1e-3, warmup=1, precision="fp32", ema_decay=0.5, grad_accum_steps=grad_accum_steps
+            steps=3,
+            lr=1e-3,
+            warmup=1,
+            precision="fp32",
+            ema_decay=0.5,
+            grad_accum_steps=grad_accum_steps,
         )
         training = TransformerTraining(
             config, batch=4, augment="none", crop=(64, 64), all_hidden=0.5, diffusion_batch_mul=2
@@ -213,7 +218,7 @@ def test_epochs_become_steps_of_the_frames_that_there_are() -> None:
     assert config.in_steps(100, 8).epochs is None
     plain = LoopConfig(steps=5, lr=1, warmup=2)
     assert plain.in_steps(100, 8) == plain
-    with pytest.raises(ConfigError, match="the loop counts steps"):
+    with pytest.raises(ConfigError, match="counts in steps"):
         loop.train(
             nn.Linear(1, 1), lambda step: (torch.zeros(()), {}), config, Run(Path("nowhere")), 8
         )
@@ -222,14 +227,14 @@ def test_epochs_become_steps_of_the_frames_that_there_are() -> None:
 def test_a_run_of_epochs_takes_their_steps(tmp_path: Path, frames: Frames) -> None:
     steps = []
 
-    class Callback:
-        def started(self, done: int, total: int, samples: int) -> None:
+    class Watcher(Callback):
+        def on_train_begin(self, done: int, total: int, samples: int) -> None:
             steps.append(total)
 
-        def stepped(self, done: int, figures: object, learning_rate: float) -> None:
+        def on_step_end(self, done: int, figures: object, learning_rate: float) -> None:
             steps.append(learning_rate)
 
-        def finished(self, *_: object) -> None: ...
+        def on_train_end(self, *_: object) -> None: ...
 
     config = LoopConfig(
         steps=99, lr=1.0e-4, schedule="constant", epochs=2, warmup_epochs=1, precision="fp32"
@@ -238,7 +243,7 @@ def test_a_run_of_epochs_takes_their_steps(tmp_path: Path, frames: Frames) -> No
         TransformerTraining(config, batch=2, augment="none", crop=(64, 64)),
         network(),
         frames,
-        Run(tmp_path, Callback()),
+        Run(tmp_path, (Watcher(),)),
     )
     assert steps == [4, pytest.approx(0.5e-4), *[pytest.approx(1e-4)] * 3]
 
@@ -257,7 +262,7 @@ def test_vectors_and_named_parts_do_not_decay() -> None:
         ), name
     with pytest.raises(
         ConfigError,
-        match=r"no_weight_decay names 'difloss\.', with which no parameter of the model begins",
+        match=r"no_weight_decay must list prefixes of parameter names, got 'difloss\.'",
     ):
         loop.parameter_groups(
             model, LoopConfig(steps=1, lr=1, no_weight_decay=("difloss.",)), lambda name: 1.0
@@ -282,10 +287,10 @@ def test_betas_are_the_optimisers(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"grad_accum_steps": 0}, "grad_accum_steps are at least 1"),
-        ({"epochs": 0.0}, "epochs is above 0"),
-        ({"warmup_epochs": -1.0}, "warmup_epochs 0 or more"),
-        ({"betas": (0.9, 1.0)}, r"betas is \[0.9, 1.0\]"),
+        ({"grad_accum_steps": 0}, "grad_accum_steps must be >= 1, got 0"),
+        ({"epochs": 0.0}, "epochs must be > 0, got 0.0"),
+        ({"warmup_epochs": -1.0}, "warmup_epochs must be >= 0, got -1.0"),
+        ({"betas": (0.9, 1.0)}, r"both betas must be in \[0, 1\), got \[0.9, 1.0\]"),
     ],
 )
 def test_impossible_loops_are_refused(changes: dict[str, float], said: str) -> None:
@@ -294,7 +299,9 @@ def test_impossible_loops_are_refused(changes: dict[str, float], said: str) -> N
 
 
 def test_repeats_are_for_the_published_layout() -> None:
-    with pytest.raises(ConfigError, match="diffusion_batch_mul is 4: it is for the published layout"):
+    with pytest.raises(
+        ConfigError, match="diffusion_batch_mul is 4: it is for the published layout"
+    ):
         TransformerTraining(diffusion_batch_mul=4).check(tiny_lite().config)
     TransformerTraining(augment="vary").check(tiny_lite().config)
 
@@ -314,7 +321,9 @@ def test_a_run_that_was_begun_before_there_was_a_setting_goes_on(tmp_path: Path)
     remember(recipe, tmp_path, Processes())
     with pytest.raises(ConfigError, match=r"config\.yaml differs from the configuration given"):
         remember(
-            replace(recipe, training=replace(recipe.training, diffusion_batch_mul=2)), tmp_path, Processes()
+            replace(recipe, training=replace(recipe.training, diffusion_batch_mul=2)),
+            tmp_path,
+            Processes(),
         )
 
 

@@ -31,7 +31,6 @@ from camseg_core.errors import ConfigError, ModelError
 from camseg_core.labels import CITYSCAPES, UNLABELLED
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.picture_codec import nearest_class
-from camseg_core.training.callbacks import Callback
 from camseg_core.training.frames import Frames
 from camseg_core.training.kl_autoencoder import (
     PictureAutoencoderTraining,
@@ -43,7 +42,7 @@ from camseg_core.training.light_decoder import (
     train_light_decoder,
     with_light_decoder,
 )
-from camseg_core.training.trainer import LoopConfig, Run
+from camseg_core.training.trainer import Callback, LoopConfig, Run
 from camseg_core.training.transformer import TransformerTraining
 
 
@@ -192,7 +191,7 @@ class Losses(Callback):
     def __init__(self) -> None:
         self.all: list[float] = []
 
-    def stepped(self, done: int, figures: dict[str, float], learning_rate: float) -> None:
+    def on_step_end(self, done: int, figures: dict[str, float], learning_rate: float) -> None:
         self.all.append(figures["loss"])
 
 
@@ -204,7 +203,7 @@ def test_the_loss_falls_and_everything_but_the_light_decoder_stays(
     base, losses = CamSeg(TINY, LABELS).eval(), Losses()
     before = copy.deepcopy(base.state_dict())
     trained = train_light_decoder(
-        training(40, teacher="labels"), with_fresh_decoder(base), frames, Run(tmp_path, losses)
+        training(40, teacher="labels"), with_fresh_decoder(base), frames, Run(tmp_path, (losses,))
     )
     assert sum(losses.all[-5:]) < 0.8 * sum(losses.all[:5])
     after = trained.state_dict()

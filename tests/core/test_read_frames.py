@@ -176,10 +176,10 @@ def test_a_training_with_workers_killed_and_resumed_ends_as_one_without(tmp_path
     plain = train_autoencoder(config, held, Run(tmp_path / "plain"))
     with pytest.raises(Killed):
         train_autoencoder(
-            config, read, Run(tmp_path / "killed", KillAfter(5), Processes(workers=1))
+            config, read, Run(tmp_path / "killed", (KillAfter(5),), Processes(workers=1))
         )
     resumed = train_autoencoder(
-        config, read, Run(tmp_path / "killed", None, Processes(workers=1))
+        config, read, Run(tmp_path / "killed", processes=Processes(workers=1))
     ).state_dict()
     for name, tensor in plain.state_dict().items():
         assert torch.equal(tensor, resumed[name]), name

@@ -28,7 +28,7 @@ from camseg_core.training.loading import FrameStream
 from camseg_core.training.losses import pixel_loss
 from camseg_core.training.mask_autoencoder import AutoencoderTraining, train_autoencoder
 from camseg_core.training.objectives import TaskLoss, met_by_ddim
-from camseg_core.training.trainer import LoopConfig, Loss, Run, Stopped
+from camseg_core.training.trainer import Callback, LoopConfig, Loss, Run, Stopped
 from camseg_core.training.transformer import TransformerTraining, confusion_of, train_transformer
 
 
@@ -112,15 +112,15 @@ def test_the_whole_model_killed_and_resumed_ends_with_the_same_weights(
 
     whole = train_transformer(config, model(), frames, Run(tmp_path / "whole"))
 
-    class Callback:
-        def stepped(self, done: int, figures: object, learning_rate: float) -> None:
+    class Watcher(Callback):
+        def on_step_end(self, done: int, figures: object, learning_rate: float) -> None:
             if done == 3:
                 raise Killed
 
-        def started(self, *_: object) -> None: ...
+        def on_train_begin(self, *_: object) -> None: ...
 
     with pytest.raises(Killed):
-        train_transformer(config, model(), frames, Run(tmp_path / "killed", Callback()))
+        train_transformer(config, model(), frames, Run(tmp_path / "killed", (Watcher(),)))
     resumed = train_transformer(config, model(), frames, Run(tmp_path / "killed"))
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
@@ -148,7 +148,8 @@ def test_fp16_keeps_the_scale_of_its_gradients_over_a_kill(tmp_path: Path) -> No
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_state(tmp_path: Path) -> None:
     model = nn.Linear(1, 1)
     with pytest.raises(
-        CamSegError, match=r"the loss is nan at step 5; the last good state is .*state\.safetensors"
+        CamSegError,
+        match=r"the loss must be finite, got nan at step 5; the last good state is .*state\.safetensors",
     ):
         loop.train(
             model,
@@ -177,7 +178,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_spoils_the_weight
 
     with pytest.raises(
         CamSegError,
-        match=r"the gradient's norm is (nan|inf) at step 5; the last good state is .*state\.safetensors",
+        match=r"the gradient's norm must be finite, got (nan|inf) at step 5; the last good state is .*state\.safetensors",
     ):
         loop.train(model, loss, plain(save_every=2), Run(tmp_path), 16)
     assert model.weight.isfinite().all()

@@ -256,7 +256,11 @@ def test_the_mean_share_that_is_seen_is_that_of_the_draws(cut: Cut) -> None:
 
 
 TRAINING = TransformerTraining(
-    LoopConfig(steps=100, lr=1e-4), batch=8, augment="none", crop=(64, 64), diffusion_batch_mul=REPEATS
+    LoopConfig(steps=100, lr=1e-4),
+    batch=8,
+    augment="none",
+    crop=(64, 64),
+    diffusion_batch_mul=REPEATS,
 )
 
 
@@ -372,7 +376,12 @@ def test_the_recipes_say_what_was_published_and_what_is_changed() -> None:
         3,
         0.9999,
     )
-    assert (published.batch, published.diffusion_batch_mul, published.all_hidden, published.hidden_cut) == (
+    assert (
+        published.batch,
+        published.diffusion_batch_mul,
+        published.all_hidden,
+        published.hidden_cut,
+    ) == (
         8,
         4,
         0,
