@@ -88,9 +88,7 @@ def sample(height: int, width: int) -> Sample:
 def test_frames_that_differ_in_size_are_trained_on_and_scored_each_at_its_own() -> None:
     frames = Frames.load([sample(96, 128), sample(64, 160), sample(70, 90)], LABELS)
     assert isinstance(frames, ReadFrames)
-    images, indices = FrameStream(frames, varied_views((32, 64), Variation()), 0).batch(
-        range(6)
-    )
+    images, indices = FrameStream(frames, varied_views((32, 64), Variation()), 0).batch(range(6))
     assert (images.shape, indices.shape) == ((6, 3, 32, 64), (6, 32, 64))
     assert [found.shape for found in class_indices(tiny_lite(), frames)] == [
         (96, 128),
