@@ -1,4 +1,4 @@
-"""A realistic evaluation for the page's tests: the synthetic drive with masks that are wrong here and there, and real confusion counts."""
+"""An evaluation for the page's tests: the synthetic drive with partly wrong masks."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,9 +18,15 @@ NAMES = [each.name for each in CITYSCAPES]
 def evaluated(
     frames: int = 12, labels: bool = True
 ) -> tuple[dict[str, Any], list[dict[str, Any]], list[WorstFrame]]:
-    """The report, the frames and the two worst of a drive of so many frames."""
+    """Return the report, the frames and the two worst frames of a synthetic drive."""
     rng = np.random.default_rng(0)
-    whole, rows, kept, before = np.zeros((19, 19), np.int64), [], {}, None
+    whole, before = np.zeros((19, 19), np.int64), None
+    rows: list[dict[str, Any]] = []
+    kept: dict[int, WorstFrame] = {}
+    image: Any
+    truth: Any
+    mask: Any
+    confidence: Any
     for i, sample in enumerate(SyntheticDrive(frames=frames)):
         image, truth = (
             cv2.resize(sample.image, (320, 240)),
@@ -76,7 +82,10 @@ def ious(matrix: Any) -> Any:
 
 
 def long(frames: int) -> Iterator[dict[str, Any]]:
-    """Figures of a long recording, made one by one: labels for the first half only, a slow first frame, a class that comes and goes."""
+    """Yield the frames of a long recording.
+
+    Half of it has labels, the first frame is slow, and a class comes and goes.
+    """
     for i in range(frames):
         wave = 0.5 + 0.3 * np.sin(i / frames * 20)
         labelled = i < frames / 2

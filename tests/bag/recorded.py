@@ -1,4 +1,4 @@
-"""What the tests of bag evaluation share: small bags, and a model that paints what the image says."""
+"""Shared by the tests of bag evaluation: small bags, and a model that paints their masks."""
 
 import importlib.metadata
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ STEP = SECOND // 10
 
 
 class Painter:
-    """Stands in for a model: it answers with the red channel of the image, sure of itself by the green one (per cent)."""
+    """A model whose mask is the image's red channel, with the green one as confidence in %."""
 
     provider, precision = "cpu", "fp32"
 
@@ -45,21 +45,21 @@ class Painter:
 
 
 def painter() -> Painter:
-    """A loader."""
+    """Load the model."""
     return Painter()
 
 
 def frame(
     index: int, mask: npt.NDArray[Any], label: npt.NDArray[Any], confidence: int = 80
 ) -> LabelledFrame:
-    """A frame that the painter answers with `mask` `(H, W)`."""
+    """Return a frame that the painter answers with `mask` `(H, W)`."""
     image = np.zeros((*mask.shape, 3), np.uint8)
     image[..., 0], image[..., 1] = mask, confidence
     return LabelledFrame(START + index * STEP, image, str(index), np.asarray(label, np.uint8))
 
 
 def drive(frames: int, height: int = 36, width: int = 48) -> list[LabelledFrame]:
-    """The synthetic drive, for the painter: its labels with some noise, and confidences that vary."""
+    """Return the synthetic drive for the painter: noisy labels and varying confidences."""
     random = np.random.default_rng(3)
     found = []
     for index, sample in enumerate(SyntheticDrive(frames=frames, height=height, width=width)):
@@ -73,7 +73,7 @@ def drive(frames: int, height: int = 36, width: int = 48) -> list[LabelledFrame]
 
 
 def labelled_bag(path: Path, frames: Iterable[LabelledFrame], **topics: Any) -> Path:
-    """A bag of them with labels and camera_info."""
+    """Write a bag of frames with labels and camera_info."""
     write_bag(frames, path, topics=BagTopics(focal=0.0, **topics))
     return path
 
@@ -86,7 +86,7 @@ class Commands:
     painters: list[Painter]
 
     def __call__(self, *arguments: object) -> tuple[int, str, str]:
-        """Exit code, standard output, and standard error without the progress."""
+        """Return exit code, stdout, and stderr without the progress."""
         code = 0
         try:
             cli.main(["bag", *map(str, arguments)])
@@ -102,7 +102,7 @@ class Commands:
 
 @pytest.fixture
 def camseg(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Commands:
-    """`camseg bag`, with the painter for a model."""
+    """Run `camseg bag` with the painter as its model."""
     painters: list[Painter] = []
 
     def load(model: object, **_: object) -> Painter:

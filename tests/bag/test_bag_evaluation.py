@@ -1,4 +1,4 @@
-"""The evaluation of bags: numbers by hand, the same in parts as at once, damage and contradictions told in one line."""
+"""Evaluation of bags: scores by hand, in parts as at once; errors are reported in one line."""
 
 import json
 import os
@@ -60,12 +60,12 @@ BY_TOPIC = LabelSource(LABEL_TOPIC, None, 5_000_000)
 
 
 def rows(*ids: int) -> Any:
-    """Rows of four pixels, one for each id."""
+    """Return rows of four pixels, one for each id."""
     return np.repeat(np.array(ids, np.uint8)[:, None], 4, axis=1)
 
 
 def report_of(folder: Path) -> dict[str, Any]:
-    """The report without its timings."""
+    """Return the report without its timings."""
     report: dict[str, Any] = json.loads((folder / "report.json").read_text())
     del report["timings"]
     return report
@@ -155,7 +155,7 @@ def test_the_scores_are_those_of_camseg_evaluate(tmp_path: Path) -> None:
 
 
 def merged_of(folder: Path, bag: Path, options: EvaluationOptions, name: str = "parts") -> Merged:
-    """One bag, evaluated at once."""
+    """Evaluate one bag at once."""
     run = run_of(bag, options, folder / name)
     assert len(list(evaluate_here(run, lambda: None))) > 0
     return merge(run, folder)
@@ -201,7 +201,7 @@ def test_the_same_bag_twice_gives_the_same_bytes(tmp_path: Path, camseg: Command
     ).read_bytes()
 
 
-def test_a_stopped_evaluation_goes_on_and_finds_the_same(tmp_path: Path) -> None:
+def test_a_stopped_evaluation_resumes_with_the_same_result(tmp_path: Path) -> None:
     bag = labelled_bag(tmp_path / "bag", drive(9))
     options = EvaluationOptions(ReadOptions(labels=BY_TOPIC), painter)
     whole = merged_of(tmp_path, bag, options, "whole")
@@ -229,7 +229,7 @@ def test_a_stopped_evaluation_goes_on_and_finds_the_same(tmp_path: Path) -> None
     assert not list(evaluate_here(run, lambda: None))
 
 
-def test_ctrl_c_stops_the_command_which_then_goes_on(
+def test_ctrl_c_stops_the_command_which_then_resumes(
     tmp_path: Path, camseg: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labelled_bag(tmp_path / "bag", drive(6))
@@ -245,7 +245,8 @@ def test_ctrl_c_stops_the_command_which_then_goes_on(
     code, _, err = camseg(*arguments, tmp_path / "new", "--out", tmp_path / "out")
     assert code == 130
     assert re.fullmatch(
-        r"camseg: stopped after image 3 of 6 of .*bag \(SIGINT, .*\); run the same command to continue\n",
+        r"camseg: stopped after image 3 of 6 of .*bag \(SIGINT, .*\); "
+        r"run the same command to continue\n",
         err,
     )
     monkeypatch.setattr(Painter, "segment", segment)
@@ -261,7 +262,7 @@ def test_ctrl_c_stops_the_command_which_then_goes_on(
 
 
 def messages_of(bag: Path) -> list[tuple[str, int, bytes]]:
-    """Everything in a bag, as a second implementation reads it."""
+    """Return everything in a bag, read with another library."""
     with (bag / f"{bag.name}.mcap").open("rb") as file:
         return [
             (channel.topic, message.log_time, message.data)
@@ -276,7 +277,7 @@ def record(
     compression: CompressionMode,
     compressed: bool,
 ) -> Path:
-    """The frames as other recorders leave them."""
+    """Write the frames as other recorders do."""
     writer = Writer(path, version=9, storage_plugin=storage)
     if compression is not CompressionMode.NONE:
         writer.set_compression(compression, CompressionFormat.ZSTD)
@@ -418,7 +419,7 @@ def test_without_labels_there_is_confidence_change_and_agreement(
     )
     assert report["flicker"]["change_rate"] == 1 / 8
     assert report["confidence"]["mean"] == 0.6
-    assert report["worst"] == [0, 1, 2]  # the least sure first
+    assert report["worst"] == [0, 1, 2]  # the lowest confidence first
     assert report["compare"]["model"] == "painter 2"
     assert report["compare"]["agreement"] == 1
     assert {each["name"]: each["agreement"] for each in report["compare"]["classes"]}["car"] == 1
@@ -426,7 +427,7 @@ def test_without_labels_there_is_confidence_change_and_agreement(
     assert "agreement with painter 2 1.000" in out
 
 
-def test_a_stretch_of_time(tmp_path: Path, camseg: Commands) -> None:
+def test_a_time_range(tmp_path: Path, camseg: Commands) -> None:
     labelled_bag(tmp_path / "bag", drive(8))
     scenario = tmp_path / "scenario.yaml"
     scenario.write_text("start_s: 0.2\nend_s: 0.5\n")
@@ -550,13 +551,13 @@ def test_the_bag_with_masks_is_read_by_a_second_implementation(
 
 
 def big(count: int) -> list[LabelledFrame]:
-    """Frames that fill a chunk of the file each."""
+    """Return frames that each fill a chunk of the file."""
     ids = np.tile(np.array([SKY, ROAD, CAR], np.uint8), (600, 200))
     return [frame(i, np.roll(ids, i, 1), ids) for i in range(count)]
 
 
 @pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
-def test_what_is_whole_of_a_truncated_bag_is_scored(
+def test_the_intact_part_of_a_truncated_bag_is_scored(
     tmp_path: Path, storage: Any, camseg: Commands
 ) -> None:
     bag = record(tmp_path / "bag", big(6), storage, CompressionMode.NONE, compressed=False)
@@ -584,14 +585,37 @@ def test_what_is_whole_of_a_truncated_bag_is_scored(
     assert report["bag"]["scored"] >= frames - 1  # a label is recorded after its image
     assert f"is damaged after image {frames} on /cam: " in report["bag"]["damage"]
     assert report["bag"]["damage"] in err
-    expected = merged_of(tmp_path, record(tmp_path / "less", big(report["bag"]["scored"]), storage, CompressionMode.NONE, False),
-                         EvaluationOptions(ReadOptions("/cam", LabelSource("/truth", None, 0)), painter))  # fmt: skip
+    intact = big(report["bag"]["scored"])
+    less = record(tmp_path / "less", intact, storage, CompressionMode.NONE, compressed=False)
+    read = ReadOptions("/cam", LabelSource("/truth", None, 0))
+    expected = merged_of(tmp_path, less, EvaluationOptions(read, painter))
     assert report["confusion"]["matrix"] == expected.scorer.confusion.matrix[:, :-1].tolist()
     scenario = tmp_path / "scenario.yaml"
     scenario.write_text("max_p95_ms: 100\n")
     assert (
         camseg(*arguments[:-2], "--scenario", scenario)[0] == 1
-    )  # a bag that is not whole keeps no limit
+    )  # a damaged bag fails every scenario
+
+
+def test_parts_of_another_version_are_refused_in_one_line(
+    tmp_path: Path, camseg: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labelled_bag(tmp_path / "bag", drive(4))
+    arguments = ("evaluate", tmp_path / "bag", "--labels", LABEL_TOPIC, "--out", tmp_path / "out")
+    monkeypatch.setattr("camseg_core.stop_request.StopRequest.requested", "enough")
+    assert camseg(*arguments)[0] == 130
+    monkeypatch.undo()
+    (part,) = (tmp_path / "out" / "parts").glob("*/*.json")
+    content = json.loads(part.read_text())
+    content["tally"], content["facts"] = content.pop("scorer"), content.pop("info")
+    part.write_text(json.dumps(content))  # as version 0.1 wrote it
+    code, _, err = camseg(*arguments)
+    assert code == 2
+    assert re.fullmatch(
+        rf"camseg: error: {part} was written by another version of camseg, so this evaluation "
+        rf"cannot be resumed; remove {part.parent} to start again\n",
+        err,
+    )
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -613,7 +637,7 @@ def test_parts_of_a_truncated_bag_add_up_too(tmp_path: Path, size: int) -> None:
     assert "is damaged after image" in whole.damage[0]
 
 
-def test_a_label_too_short_for_a_header_is_told(tmp_path: Path, camseg: Commands) -> None:
+def test_a_label_too_short_for_a_header_is_reported(tmp_path: Path, camseg: Commands) -> None:
     frames = drive(2)
     with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         write_both(writer, lambda stamp: stamp)
@@ -627,7 +651,9 @@ def test_a_label_too_short_for_a_header_is_told(tmp_path: Path, camseg: Commands
     )
 
 
-def test_an_image_that_is_no_picture_is_left_out_and_told(tmp_path: Path, camseg: Commands) -> None:
+def test_an_image_that_cannot_be_decoded_is_left_out_and_reported(
+    tmp_path: Path, camseg: Commands
+) -> None:
     frames = drive(5)
     bag = tmp_path / "bag"
     with Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
@@ -719,24 +745,29 @@ def only_labels(path: Path) -> None:
 BAD = [
     (
         labels_of_another_size,
-        r"image 0 on /camera/image_raw of the bag .*bad: the label is 48x20, the image 48x36; they must have the same size",
+        r"image 0 on /camera/image_raw of the bag .*bad: the label is 48x20, the image 48x36; "
+        "they must have the same size",
     ),
     (
         labels_of_another_clock,
-        r"no label of /camera/labels is within 5 ms of .* 100.000 s to 100.200 s, the first label at 1100.000 s",
+        r"no label of /camera/labels is within 5 ms of .* 100.000 s to 100.200 s, "
+        "the first label at 1100.000 s",
     ),
     (
         an_unknown_encoding,
-        r"image 0 on /camera/image_raw of the bag .*bad: unknown image encoding '32FC7'; known are rgb8",
+        r"image 0 on /camera/image_raw of the bag .*bad: unknown image encoding '32FC7'; "
+        "known are rgb8",
     ),
     (
         stamps_that_go_back,
-        r"the stamps of the labels go back in time in the bag .*bad, from 100.000 s to 99.900 s: labels on /camera/labels",
+        r"the stamps of the labels go back in time in the bag .*bad, "
+        "from 100.000 s to 99.900 s: labels on /camera/labels",
     ),
     (zero_length, r"cannot read the bag .*bad: .* seems to be empty"),
     (
         no_labels,
-        r"the topic /camera/labels of the bag .*bad is not in it; its image topics: /camera/image_raw",
+        r"the topic /camera/labels of the bag .*bad is not in it; "
+        "its image topics: /camera/image_raw",
     ),
     (only_labels, r"no image topic in the bag .*bad \(only /camera/labels\)"),
     (lambda path: None, r"the bag .*bad does not exist"),
@@ -746,7 +777,7 @@ BAD = [
 @pytest.mark.parametrize(
     ("make", "message"), BAD, ids=lambda value: getattr(value, "__name__", "")[:30]
 )
-def test_what_cannot_be_evaluated_is_one_line_and_costs_no_other_bag(
+def test_a_bad_bag_is_reported_in_one_line_and_the_others_are_evaluated(
     tmp_path: Path, make: Callable[[Path], None], message: str, camseg: Commands
 ) -> None:
     make(tmp_path / "bad")
@@ -783,7 +814,8 @@ def test_what_cannot_be_evaluated_is_one_line_and_costs_no_other_bag(
 
 def test_neither_torch_nor_ros_is_imported() -> None:
     modules = "import camseg_ros.bag.evaluate_command, camseg_ros.bag.make_command"
-    program = f"{modules}\nimport sys\nsys.exit(bool({{'torch', 'rclpy', 'sensor_msgs', 'ray'}} & set(sys.modules)))"
+    heavy = "{'torch', 'rclpy', 'sensor_msgs', 'ray'}"
+    program = f"{modules}\nimport sys\nsys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=120).returncode == 0
 
 
@@ -796,5 +828,6 @@ def test_a_bag_command_without_its_packages_is_one_line(
     code, _, err = camseg("evaluate", "bag")
     assert (code, err) == (
         2,
-        "camseg: error: this command needs rosbags, which is not installed: pip install '.[bag]' in the project's folder\n",
+        "camseg: error: this command needs rosbags, which is not installed: "
+        "pip install '.[bag]' in the project's folder\n",
     )

@@ -1,4 +1,4 @@
-"""Bags: what is written is read back, by this project and by a second implementation; damage is told in one line."""
+"""Bags are read back by this project and by another library; damage is reported in one line."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -159,7 +159,8 @@ def test_one_of_several_topics_has_to_be_named(tmp_path: Path) -> None:
     path = record(tmp_path / "bag", {"/right": raw, "/left": raw, "/temperature": temperature})
     with pytest.raises(
         DataError,
-        match=r"several image topics in the bag .*bag: /left, /right; name one, for example --topic /left",
+        match=r"several image topics in the bag .*bag: /left, /right; "
+        "name one, for example --topic /left",
     ):
         ImageBag(path)
     with ImageBag(path, "/right") as bag:
@@ -194,17 +195,17 @@ def damaged(tmp_path: Path) -> Path:
     return path
 
 
-def test_unreadable_bags_are_told_in_one_line(tmp_path: Path, damaged: Path) -> None:
+def test_unreadable_bags_are_reported_in_one_line(tmp_path: Path, damaged: Path) -> None:
     (tmp_path / "empty.mcap").touch()
     (tmp_path / "text.db3").write_text("hello")
     (tmp_path / "folder").mkdir()
     (tmp_path / "old.bag").touch()
     expected = {
-        damaged: r"cannot read the bag .*bag: .*; record it again, or repair it with `mcap recover`",
+        damaged: r"cannot read the bag .*bag: .*; record it again, or repair it with `mcap recover",
         tmp_path / "empty.mcap": r"cannot read the bag .*empty\.mcap: .*; record it again",
         tmp_path / "text.db3": r"cannot read the bag .*text\.db3: .*; record it again",
         tmp_path
-        / "folder": r"folder is not a bag: no metadata.yaml, .mcap or .db3 in it; name a bag folder or file",
+        / "folder": "folder is not a bag: no metadata.yaml, .mcap or .db3 in it; name a bag folder",
         tmp_path / "old.bag": r"old\.bag is a ROS 1 bag; convert it with `rosbags-convert",
         tmp_path / "none": r"the bag .*none does not exist; name a bag folder",
     }

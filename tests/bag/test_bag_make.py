@@ -1,4 +1,4 @@
-"""`camseg bag make`: every kind of source, read back by this project and by a second implementation."""
+"""`camseg bag make`: every kind of source, read back by this project and by another library."""
 
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,8 @@ def test_the_synthetic_drive(tmp_path: Path, camseg: Commands) -> None:
     )
     assert code == 0
     assert (
-        out
-        == f"{bag}: 3 images on /camera/image_raw, labels on /camera/labels, camera_info on /camera/camera_info\n"
+        out == f"{bag}: 3 images on /camera/image_raw, labels on /camera/labels, "
+        "camera_info on /camera/camera_info\n"
     )
     drive = SyntheticDrive(frames=3, seed=4)
     topics = ("/camera/image_raw", "/camera/labels", "/camera/camera_info")

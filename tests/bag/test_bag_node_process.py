@@ -1,4 +1,4 @@
-"""Processes started for a replay: watched while they run, and never left behind."""
+"""The node's process: checked while it runs, and never left behind."""
 
 import os
 import signal
@@ -21,11 +21,13 @@ from camseg_ros.bag.node_process import (
 )
 
 WITH_CHILD = (
-    "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); "
+    "import subprocess, sys, time; "
+    "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); "
     "print(p.pid, flush=True); time.sleep(600)"
 )
 DEAF = (
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "signal.signal(signal.SIGINT, signal.SIG_IGN); "
     "print('deaf', flush=True); time.sleep(600)"
 )
 
@@ -61,7 +63,7 @@ def test_an_error_ends_it(tmp_path: Path) -> None:
     assert gone(node.pid)
 
 
-def test_one_that_does_not_listen_is_killed(
+def test_a_process_that_ignores_signals_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -72,7 +74,7 @@ def test_one_that_does_not_listen_is_killed(
     assert gone(node.pid)
 
 
-def test_its_end_is_told_with_its_last_lines(tmp_path: Path) -> None:
+def test_its_end_is_reported_with_its_last_lines(tmp_path: Path) -> None:
     with start("print('\\n'.join(map(str, range(30)))); raise SystemExit(3)", tmp_path) as node:
         node._process.wait(30)
         with pytest.raises(
@@ -88,8 +90,10 @@ def test_its_end_is_told_with_its_last_lines(tmp_path: Path) -> None:
 
 def test_it_does_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     code = (
-        "import os, sys, time; from pathlib import Path; from camseg_ros.bag.node_process import NodeProcess; "
-        "node = NodeProcess([sys.executable, '-c', 'import time; time.sleep(600)'], os.environ, Path(sys.argv[1])); "
+        "import os, sys, time; from pathlib import Path; "
+        "from camseg_ros.bag.node_process import NodeProcess; "
+        "command = [sys.executable, '-c', 'import time; time.sleep(600)']; "
+        "node = NodeProcess(command, os.environ, Path(sys.argv[1])); "
         "print(node.pid, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The evaluation on a Ray cluster of this machine: the same numbers as in one process, though workers die and bags are bad."""
+"""Evaluation on a local Ray cluster: the numbers of one process, even if workers die."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ READ = ReadOptions(IMAGE_TOPIC, LabelSource(LABEL_TOPIC, None, 0))
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """Two workers; they find the modules of the tests where this process does."""
+    """Start two workers, which import the test modules like this process."""
     paths = os.pathsep.join(
         [
             str(Path(__file__).parent),
@@ -52,7 +52,7 @@ def cluster() -> Iterator[None]:
 
 
 def dies_once(marker: Path) -> Painter:
-    """A loader that is killed where it runs first."""
+    """Load the model; kill the first worker that tries."""
     try:
         marker.touch(exist_ok=False)
     except FileExistsError:
@@ -62,18 +62,18 @@ def dies_once(marker: Path) -> Painter:
 
 
 def always_dies() -> Painter:
-    """A loader that is killed wherever it runs."""
+    """Kill the worker."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
 
 
 def no_model() -> Painter:
-    """A loader without a model."""
+    """Fail to load a model."""
     raise ModelError("no model there")
 
 
 def bags_in(folder: Path) -> dict[int, BagInfo]:
-    """Two good bags, and between them one whose end is missing."""
+    """Write two good bags, and between them an empty file."""
     bags = [
         labelled_bag(folder / name, drive(count))
         for name, count in (("one", 11), ("two", 4), ("three", 5))
@@ -105,7 +105,7 @@ def test_a_killed_worker_and_a_bad_bag_change_no_number(tmp_path: Path, cluster:
     assert list(spread.parts.masks(0)) == list(here.parts.masks(0))
 
 
-def test_a_bag_that_kills_every_worker_is_told(tmp_path: Path, cluster: None) -> None:
+def test_a_bag_that_kills_every_worker_is_reported(tmp_path: Path, cluster: None) -> None:
     bags, parts = {0: bags_in(tmp_path)[0]}, PartFolder(tmp_path / "parts")
     run = EvaluationRun(EvaluationOptions(READ, always_dies), bags, parts)
     assert not list(evaluate_on_ray(run, lambda: None, 1))
@@ -115,13 +115,15 @@ def test_a_bag_that_kills_every_worker_is_told(tmp_path: Path, cluster: None) ->
     assert "\n" not in run.failures[0]
 
 
-def test_what_is_wrong_with_the_model_ends_it(tmp_path: Path, cluster: None) -> None:
+def test_a_model_error_ends_the_evaluation(tmp_path: Path, cluster: None) -> None:
     options, parts = EvaluationOptions(READ, no_model), PartFolder(tmp_path / "parts")
     with pytest.raises(ModelError, match="no model there"):
         list(evaluate_on_ray(EvaluationRun(options, bags_in(tmp_path), parts), lambda: None, 1))
 
 
-def test_a_stopped_one_goes_on_here_and_finds_the_same(tmp_path: Path, cluster: None) -> None:
+def test_a_stopped_evaluation_resumes_in_this_process_with_the_same_result(
+    tmp_path: Path, cluster: None
+) -> None:
     bags, options = {0: bags_in(tmp_path)[0]}, EvaluationOptions(READ, painter)
     resumed, whole = (
         EvaluationRun(options, bags, PartFolder(tmp_path / name)) for name in ("parts", "whole")

@@ -43,14 +43,15 @@ FRAMES = 10
 SECOND = 1_000_000_000
 
 COMMAND = (
-    "import argparse; from camseg_ros.bag import replay_command; parser = argparse.ArgumentParser(); "
+    "import argparse; from camseg_ros.bag import replay_command; "
+    "parser = argparse.ArgumentParser(); "
     "replay_command.add(parser); options = parser.parse_args(); replay_command.run(options)"
 )
 
 
 @pytest.fixture(autouse=True)
 def _process_as_before() -> Iterator[None]:
-    """The command sets variables and a signal handler of its process."""
+    """Restore the variables and the signal handler that the command sets."""
     variables, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, handler)
@@ -257,8 +258,8 @@ def test_the_highest_rate(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "highest rate" in capsys.readouterr().out
 
 
-class Pretend:
-    """In the place of a session: keeps up to 37 Hz for 5 s, and up to 34 Hz for longer."""
+class FakeSession:
+    """A session whose node keeps up to 37 Hz for 5 s, and up to 34 Hz for longer."""
 
     parameters: Mapping[str, Any] | None = None
 
@@ -282,17 +283,17 @@ class Pretend:
 def test_the_highest_rate_has_to_hold_for_longer(
     bag: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretend = Pretend()
-    monkeypatch.setattr(replaying, "_session", lambda *_: nullcontext(pretend))
+    fake = FakeSession()
+    monkeypatch.setattr(replaying, "_session", lambda *_: nullcontext(fake))
     *_, result = replaying.measure(ReplayOptions(bag, find_max_rate=True), lambda _: None)
     assert result.max_rate is not None
     assert result.max_rate.rate_hz is not None
     assert result.measurement is not None
     assert result.measurement.rate_hz == result.max_rate.rate_hz
     assert 34 / replaying.STEP_DOWN <= result.max_rate.rate_hz <= 34
-    assert [seconds for _, seconds in pretend.measured].count(20.0) == 2
+    assert [seconds for _, seconds in fake.measured].count(20.0) == 2
     assert [trial.rate_hz for trial in (*result.trials, result.measurement)] == [
-        rate for rate, _ in pretend.measured
+        rate for rate, _ in fake.measured
     ], "all are listed"
 
 
@@ -384,7 +385,7 @@ def test_ctrl_c_ends_the_command_and_the_node(bag: Path, tmp_path: Path) -> None
     assert not node.is_running()
 
 
-def test_a_node_that_dies_is_told_in_one_line(bag: Path, tmp_path: Path) -> None:
+def test_a_node_that_dies_is_reported_in_one_line(bag: Path, tmp_path: Path) -> None:
     process, node = start(
         tmp_path, bag, "--rate", "5", "--seconds", "600", "--log", tmp_path / "log"
     )
@@ -407,7 +408,7 @@ def test_a_node_that_does_not_start_says_why(
     assert "/nowhere" in last
 
 
-def test_no_node_is_told_in_one_line(
+def test_a_missing_node_is_reported_in_one_line(
     bag: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ROS_DOMAIN_ID", str(free_domain()))
@@ -431,13 +432,13 @@ def test_no_node_is_told_in_one_line(
         (["--json", "/proc/x.json"], "--json /proc/x.json cannot be written"),
     ],
 )
-def test_options_that_do_not_fit(bag: Path, arguments: list[str], text: str) -> None:
+def test_contradicting_options(bag: Path, arguments: list[str], text: str) -> None:
     with pytest.raises(ConfigError, match=text) as caught:
         replay(bag, *arguments)
     assert "\n" not in str(caught.value)
 
 
-def test_bags_that_do_not_fit(tmp_path: Path) -> None:
+def test_bags_that_cannot_be_replayed(tmp_path: Path) -> None:
     image = np.zeros((4, 6, 3), np.uint8)
     write_bag((Frame(SECOND, image, "") for _ in range(2)), tmp_path / "same")
     write_bag([Frame(SECOND, image, "")], tmp_path / "single")

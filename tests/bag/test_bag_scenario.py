@@ -18,7 +18,10 @@ def read(folder: Path, text: str) -> Scenario:
 
 
 def test_every_entry_is_read_and_may_be_left_out(tmp_path: Path) -> None:
-    text = "start_s: 1\nend_s: 2.5\nmin_miou: 0.5\nmin_iou: {road: 0.9, car: 0.4}\nmax_p95_ms: 50\nmax_drops: 3\n"
+    text = (
+        "start_s: 1\nend_s: 2.5\nmin_miou: 0.5\nmin_iou: {road: 0.9, car: 0.4}\n"
+        "max_p95_ms: 50\nmax_drops: 3\n"
+    )
     scenario = read(tmp_path, text)
     assert scenario == Scenario(1.0, 2.5, 0.5, {"road": 0.9, "car": 0.4}, 50.0, 3)
     assert scenario.check(MEASURED, CLASSES) == []
@@ -38,7 +41,7 @@ def test_each_limit_that_is_not_kept_has_its_line() -> None:
     ]
 
 
-def test_what_was_not_measured_keeps_no_limit() -> None:
+def test_an_unmeasured_metric_fails_its_limit() -> None:
     scenario = Scenario(min_miou=0.1, min_iou={"person": 0.1}, max_drops=0)
     assert scenario.check({DROPS: 0}, CLASSES) == [
         "min_miou: nothing was measured, the limit is 0.1",
@@ -49,7 +52,7 @@ def test_what_was_not_measured_keeps_no_limit() -> None:
     ]
 
 
-def test_an_unknown_class_is_told_with_the_nearest() -> None:
+def test_an_unknown_class_is_reported_with_the_closest_one() -> None:
     with pytest.raises(
         ConfigError,
         match=r"unknown class 'raod': did you mean 'road'\? choose from road, car, person",

@@ -1,4 +1,4 @@
-"""The parts of the demo that need no node: its folder, its counts, its page, its video, its command line."""
+"""The parts of the demo without a node: folder, counts, page, video, command line."""
 
 import base64
 import json
@@ -240,7 +240,7 @@ def test_a_folder_that_is_not_the_demos_is_left_alone(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_does_not_fit_is_told_in_one_line(
+def test_bad_options_are_reported_in_one_line(
     tmp_path: Path, arguments: list[str], text: str
 ) -> None:
     (tmp_path / "empty").mkdir()

@@ -1,4 +1,4 @@
-"""The parts of a replay that need no node: search, pace, timeline, reading ahead, headers, counts, a process's use."""
+"""The parts of a replay without a node: search, pace, schedule, headers, counts, CPU and memory."""
 
 import os
 import struct
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ STORE = get_typestore(Stores.ROS2_KILTED)
 
 
 def bag_of(path: Path, *seconds: float) -> Path:
-    """A bag with small images, stamped and recorded at these times."""
+    """Write a bag of small images, stamped and recorded at these times."""
     image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     write_bag(
         (Frame(SECOND + round(s * SECOND), image + i, str(i)) for i, s in enumerate(seconds)), path
@@ -51,8 +52,8 @@ def bag_of(path: Path, *seconds: float) -> Path:
     return path
 
 
-class PretendNode:
-    """Keeps up to `capacity` Hz, and the player to `player` Hz."""
+class FakeNode:
+    """Keeps up to `capacity` Hz; its player keeps up to `player` Hz."""
 
     def __init__(self, capacity: float, player: float = 1e6) -> None:
         self.capacity, self.player = capacity, player
@@ -68,29 +69,29 @@ class PretendNode:
 @pytest.mark.parametrize("start", [1.0, 10.0, 37.0, 300.0])
 @pytest.mark.parametrize("capacity", [0.7, 8.0, 37.0, 640.0])
 def test_the_search_ends_just_below_the_capacity(capacity: float, start: float) -> None:
-    node = PretendNode(capacity)
+    node = FakeNode(capacity)
     found = find_max_rate(node, start)
     assert found.limited_by == "the node"
     assert found.rate_hz is not None
     assert capacity / PRECISION <= found.rate_hz <= capacity
     assert node.tried[0] == start
-    again = PretendNode(capacity)
+    again = FakeNode(capacity)
     find_max_rate(again, start)
     assert again.tried == node.tried, "the steps are always the same"
     assert len(set(node.tried)) == len(node.tried) <= 20
 
 
-def test_the_search_says_what_limits_it() -> None:
-    assert find_max_rate(PretendNode(1e6), 10.0, high=30.0) == MaxRate(
+def test_the_search_names_its_limit() -> None:
+    assert find_max_rate(FakeNode(1e6), 10.0, high=30.0) == MaxRate(
         30.0, "the highest rate allowed"
     )
-    assert find_max_rate(PretendNode(0.1), 10.0) == MaxRate(None, "the node")
-    assert find_max_rate(PretendNode(1e6, player=0.1), 10.0) == MaxRate(None, "the player")
-    found = find_max_rate(PretendNode(500.0, player=50.0), 10.0)
+    assert find_max_rate(FakeNode(0.1), 10.0) == MaxRate(None, "the node")
+    assert find_max_rate(FakeNode(1e6, player=0.1), 10.0) == MaxRate(None, "the player")
+    found = find_max_rate(FakeNode(500.0, player=50.0), 10.0)
     assert found.limited_by == "the player"
     assert found.rate_hz is not None
     assert 50 / PRECISION <= found.rate_hz <= 50
-    capped = PretendNode(1e6)
+    capped = FakeNode(1e6)
     find_max_rate(capped, 50.0, high=30.0)
     assert capped.tried == [30.0]
 
@@ -108,7 +109,7 @@ def test_a_trial_counts_against_the_node_only_where_it_dropped() -> None:
 
 
 def sendings(delays: dict[int, float], images: int = 40, gap: float = 0.1) -> list[float]:
-    """When images at a steady rate are sent by a player that is held up for so long before some of them."""
+    """Return when a player sends images at a steady rate if it is delayed before some of them."""
     now = [100.0]
     pace = Pace(lambda: now[0])
     moments = []
@@ -137,7 +138,7 @@ def test_a_long_delay_is_not_made_up_for() -> None:
     assert moments[-1] == pytest.approx(3.9 + 1.9), "2 s, of which 0.1 s was waiting anyway"
 
 
-def test_the_worst_delay_is_told() -> None:
+def test_the_worst_delay_is_reported() -> None:
     now = [0.0]
     pace = Pace(lambda: now[0])
     pace.moment(0.0)
@@ -150,13 +151,13 @@ def dues(path: Path, rate_hz: float | None, seconds: float | None) -> list[float
     return [due.due_s for due in schedule(read_input(path), rate_hz, seconds)]
 
 
-def test_the_timeline_is_the_recordings_own_but_for_long_pauses(tmp_path: Path) -> None:
+def test_the_schedule_is_the_recorded_one_with_shorter_pauses(tmp_path: Path) -> None:
     path = bag_of(tmp_path / "bag", 0.0, 0.1, 0.3, 60.3)
     assert dues(path, None, None) == pytest.approx([0.0, 0.1, 0.3, 0.3 + MAX_GAP_S])
     assert dues(path, None, 0.2) == pytest.approx([0.0, 0.1])
 
 
-def test_the_timeline_at_a_rate_begins_the_bag_anew(tmp_path: Path) -> None:
+def test_the_schedule_at_a_rate_repeats_the_bag(tmp_path: Path) -> None:
     path = bag_of(tmp_path / "bag", 0.0, 0.1, 0.3)
     assert dues(path, 20.0, None) == pytest.approx([0.0, 0.05, 0.1])
     found = list(schedule(read_input(path), 20.0, 0.35))
@@ -164,7 +165,7 @@ def test_the_timeline_at_a_rate_begins_the_bag_anew(tmp_path: Path) -> None:
     assert [due.image.index for due in found] == [0, 1, 2, 0, 1, 2, 0]
 
 
-def test_a_stretch_of_the_bag(tmp_path: Path) -> None:
+def test_a_time_range_of_the_bag(tmp_path: Path) -> None:
     bag = read_input(bag_of(tmp_path / "bag", 0.0, 0.1, 0.2, 0.3), within=TimeRange(0.1, 0.3))
     assert bag.frames == 2
     assert bag.recorded_hz == pytest.approx(10.0)
@@ -176,12 +177,13 @@ def test_a_stretch_of_the_bag(tmp_path: Path) -> None:
     assert bag.sha256 != read_input(tmp_path / "bag").sha256
     with pytest.raises(
         DataError,
-        match=r"no images on /camera/image_raw in this time range of the bag .*; record it again .*, or choose another time range",
+        match=r"no images on /camera/image_raw in this time range of the bag .*; "
+        "record it again .*, or choose another time range",
     ):
         read_input(tmp_path / "bag", within=TimeRange(5.0, None))
 
 
-def test_a_recording_without_times_needs_a_rate(tmp_path: Path) -> None:
+def test_a_bag_recorded_at_one_time_needs_a_rate(tmp_path: Path) -> None:
     path = bag_of(tmp_path / "bag", 0.0)
     assert dues(path, None, None) == [0.0]
     with pytest.raises(DataError, match="so their rate is unknown; give a rate"):
@@ -197,7 +199,8 @@ def test_only_the_stamp_changes(tmp_path: Path) -> None:
     assert read_header(changed) == (stamp, "camera")
     assert with_stamp(changed, image.stamp_ns) == image.cdr
     message = STORE.deserialize_cdr(changed, RAW)
-    assert (message.header.stamp.sec, message.header.stamp.nanosec) == divmod(stamp, SECOND)  # type: ignore[attr-defined]
+    found: Any = message.header.stamp  # type: ignore[attr-defined]
+    assert (found.sec, found.nanosec) == divmod(stamp, SECOND)
 
 
 def test_headers_of_either_byte_order() -> None:
@@ -293,7 +296,7 @@ def test_a_process_is_measured() -> None:
     assert own.usage.rss_peak_mb >= own.usage.rss_mean_mb > 10
 
 
-def test_a_process_that_is_gone_or_unknown_has_no_numbers() -> None:
+def test_a_process_that_ended_or_is_unknown_has_no_usage() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     for pid in (process.pid, None):
