@@ -17,7 +17,7 @@ import torch
 from document import Outcome, add_document_options, conclude, current_commit, machine, picture
 
 from camseg_core.config.model import MaskAutoencoderConfig
-from camseg_core.data.sets.camvid import CamVid
+from camseg_core.data.sets.registry import open_set
 from camseg_core.errors import ConfigError
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.training.callbacks import Display
@@ -146,7 +146,10 @@ def plot(results: list[Result], path: Path) -> None:
 def measure(arguments: argparse.Namespace) -> Outcome:
     """Train and score every autoencoder that is not finished yet, and plot the results."""
     labels = cityscapes_labels(CAMVID_11_TRAIN_IDS)
-    train, val = (Frames.load(CamVid(arguments.data, split), labels) for split in ("train", "val"))
+    train, val = (
+        Frames.load(open_set("camvid", arguments.data, split).samples, labels)
+        for split in ("train", "val")
+    )
     results = []
     for size in (None, *arguments.codebooks):
         name = "kl" if size is None else f"vq-{size}"

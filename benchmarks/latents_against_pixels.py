@@ -19,7 +19,7 @@ import numpy as np
 from document import Outcome, add_document_options, conclude, current_commit, machine, picture
 from plain_head import PlainSegmenter
 
-from camseg_core.data.sets.camvid import CamVid
+from camseg_core.data.sets.registry import open_set
 from camseg_core.evaluation.metrics import GROUPS, mean
 from camseg_core.evaluation.report.charts import MEASURES
 from camseg_core.evaluation.report.robustness import robustness_content, write_robustness
@@ -84,7 +84,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
 
     robustness = run_suite(
         shown,
-        CamVid(arguments.data, "val"),
+        open_set("camvid", arguments.data, "val").samples,
         cityscapes_labels(CAMVID_11_TRAIN_IDS),
         selected(arguments.only) if arguments.only else SUITE,
         frames=arguments.frames,

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from camseg_core.config.named_models import CAMSEG_LITE
 from camseg_core.config.yaml_file import load_yaml
 from camseg_core.data.augmentation import random_crops
-from camseg_core.data.sets.camvid import CamVid
+from camseg_core.data.sets.registry import open_set
 from camseg_core.evaluation.metrics import Confusion
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.model.condition_refiner import ConditionRefiner
@@ -240,7 +240,10 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("camseg_core").setLevel(logging.INFO)
     labels = cityscapes_labels(CAMVID_11_TRAIN_IDS)
-    frames, val = (Frames.load(CamVid(arguments.data, split), labels) for split in ("train", "val"))
+    frames, val = (
+        Frames.load(open_set("camvid", arguments.data, split).samples, labels)
+        for split in ("train", "val")
+    )
     recipe, tuning = (
         load_yaml(CONFIG / "camseg-lite.yaml", Recipe),
         load_yaml(CONFIG / "distill.yaml", DistillationRecipe),

@@ -12,7 +12,7 @@ from typing import Any
 
 from document import Outcome, add_document_options, conclude, current_commit, machine
 
-from camseg_core.data.sets.camvid import CamVid
+from camseg_core.data.sets.registry import open_set
 from camseg_core.evaluation.benchmark import ratio_of_medians
 from camseg_core.evaluation.evaluate import evaluate
 from camseg_core.evaluation.timing import time_in_turns
@@ -26,7 +26,7 @@ WARM_UP = 10
 
 def measured_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """One row for each precision, the first being what the others are compared with."""
-    val = CamVid(arguments.data, "val")
+    val = open_set("camvid", arguments.data, "val").samples
     segmenters = [
         Segmenter.from_pretrained(arguments.model, precision=each, threads=arguments.threads)
         for each in arguments.precisions

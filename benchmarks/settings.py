@@ -12,7 +12,7 @@ from typing import Any
 
 from document import Outcome, add_document_options, conclude, current_commit, machine
 
-from camseg_core.data.sets.camvid import CamVid
+from camseg_core.data.sets.registry import open_set
 from camseg_core.evaluation.evaluate import evaluate
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.runtime import Segmenter
@@ -48,7 +48,7 @@ def score(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
         segmenter = segmenter.with_logit_scale(logit_scale)
     found = evaluate(
         segmenter,
-        CamVid(arguments.data, "val"),
+        open_set("camvid", arguments.data, "val").samples,
         cityscapes_labels(CAMVID_11_TRAIN_IDS),
         frames=arguments.frames,
     )

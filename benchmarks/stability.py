@@ -20,7 +20,7 @@ import numpy.typing as npt
 from document import Outcome, add_document_options, conclude, current_commit, machine
 
 from camseg_core.data.sample import Samples
-from camseg_core.data.sets.camvid import CamVid
+from camseg_core.data.sets.registry import open_set
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.diffusion.samplers import (
     SAMPLERS,
@@ -224,7 +224,10 @@ def measure(arguments: argparse.Namespace) -> Outcome:
     ]
     options = f"--frames {count}"
     if arguments.data is not None:
-        videos.insert(0, Video("CamVid val", CamVid(arguments.data, "val"), CAMVID_FPS, 0.0))
+        videos.insert(
+            0,
+            Video("CamVid val", open_set("camvid", arguments.data, "val").samples, CAMVID_FPS, 0.0),
+        )
         options += " --data <CamVid root>"
     for video in videos:
         run(video, rows)

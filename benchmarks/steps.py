@@ -13,7 +13,7 @@ from typing import Any
 from document import Outcome, add_document_options, conclude, current_commit, machine, picture
 
 from camseg_core.data.sample import Sample
-from camseg_core.data.sets.camvid import CamVid
+from camseg_core.data.sets.registry import open_set
 from camseg_core.evaluation.evaluate import evaluate
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.runtime import Segmenter
@@ -97,7 +97,7 @@ def plot(results: list[Result], path: Path) -> None:
 
 def measure(arguments: argparse.Namespace) -> Outcome:
     """Score every cell of the table, and plot it."""
-    val = CamVid(arguments.data, "val")
+    val = open_set("camvid", arguments.data, "val").samples
     samples = [val[i] for i in range(0, len(val), arguments.every)]
     results = [
         score(arguments, samples, sampler, steps, temperature)

@@ -19,7 +19,8 @@ from camseg_core.data.check import (
 )
 from camseg_core.data.file_set import FileSet, Pair
 from camseg_core.data.sample import Sample
-from camseg_core.data.sets.registry import SETS, SetKind, kind_of
+from camseg_core.data.sets.kind import SetKind
+from camseg_core.data.sets.registry import SETS, kind_of
 from camseg_core.errors import DataError
 from camseg_core.labels import UNLABELLED_COLOR, Label
 

@@ -10,7 +10,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.data.file_set import SIZES_OF_A_PAIR, SIZES_OF_A_SPLIT, FileSet, Pair, must_agree
+from camseg_core.data.file_set import (
+    SIZES_OF_A_PAIR,
+    SIZES_OF_A_SPLIT,
+    FileSet,
+    Pair,
+    require_same_size,
+)
 from camseg_core.data.image_file import read_rgb, read_unchanged
 from camseg_core.data.label_files import Ids
 from camseg_core.data.sample import Sample
@@ -160,9 +166,9 @@ def _read(files: FileSet, pair: Pair, tally: _Tally) -> Sample | None:
     tally.sizes[size[1], size[0]] += 1
     tally.first = tally.first or (pair.image, size)
     try:
-        must_agree(pair.label, raw.shape[:2], pair.image, size, SIZES_OF_A_PAIR)
+        require_same_size(pair.label, raw.shape[:2], pair.image, size, SIZES_OF_A_PAIR)
         if files.same_size:
-            must_agree(pair.image, size, *tally.first, SIZES_OF_A_SPLIT)
+            require_same_size(pair.image, size, *tally.first, SIZES_OF_A_SPLIT)
     except DataError as error:
         tally.found(Problem.SIZE, pair.image, error)
         return None

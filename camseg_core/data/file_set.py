@@ -1,10 +1,11 @@
-"""Image files and their label files: which belong together, which lack the other, and both read as samples when asked for."""
+"""Image and label files of a split: which belong together, and both read as samples on demand."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from camseg_core.data.image_file import read_rgb, read_unchanged
 from camseg_core.data.label_files import LabelDecoder
@@ -19,20 +20,33 @@ IMAGES = (".jpg", ".jpeg", ".png")
 
 @dataclass(frozen=True)
 class Pair:
-    """An image, its label, which may be missing, and the frame's name within its set."""
+    """An image, its label (which may be missing) and the frame's name within its set."""
 
     image: Path
     label: Path
     name: str
 
 
+class Found(NamedTuple):
+    """What a search for a split's files found.
+
+    `label_files` are all labels in the searched folders. Each of the `problems` is one line on
+    why the split cannot be used.
+    """
+
+    pairs: Sequence[Pair]
+    label_files: Sequence[Path] = ()
+    problems: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class FileSet:
-    """The files of a split, found but not read.
+    """The files of a split, not yet read.
 
-    `pairs` have both files; the images of `without_label` have none, the files of `without_image` are labels of nothing. `labels` are
-    the classes that the set tells apart, `decode` reads a label, `same_size` says whether all frames must have one size, and `rule`
-    what a missing label breaks. `problems` are what else makes the split unfit, a line each.
+    `pairs` have image and label; the images of `without_label` lack theirs, and the label files
+    `without_image` belong to no image. `labels` are the classes that the set distinguishes and
+    `decode` reads a label. `same_size` requires all frames to have one size. `rule` says what a
+    missing label violates, `withheld` the same where no image of the split has a label.
     """
 
     pairs: tuple[Pair, ...]
@@ -41,111 +55,146 @@ class FileSet:
     labels: tuple[Label, ...]
     decode: LabelDecoder
     same_size: bool = False
-    rule: str = "every image needs one of its name"
+    rule: str = "every image needs a label of the same name"
     withheld: str = ""
-    """What to say where not a single image has a label, if not `rule`."""
     problems: tuple[str, ...] = ()
 
-    def missing(self) -> str:
-        """A line on the images without label; there must be one."""
-        first = self.without_label[0]
-        rule = self.withheld if self.withheld and not self.pairs else self.rule
-        return (
-            f"missing label {first.label} of image {first.image}{_more(self.without_label)}: {rule}"
+    @staticmethod
+    def of(
+        found: Found,
+        labels: tuple[Label, ...],
+        decode: LabelDecoder,
+        *,
+        same_size: bool = False,
+        rule: str = rule,
+        withheld: str = "",
+    ) -> "FileSet":
+        """Sort what was found into pairs, images without label and labels without image."""
+        known = {pair.label for pair in found.pairs}
+        return FileSet(
+            tuple(pair for pair in found.pairs if pair.label.is_file()),
+            tuple(pair for pair in found.pairs if not pair.label.is_file()),
+            tuple(path for path in found.label_files if path not in known),
+            *(labels, decode, same_size, rule, withheld, found.problems),
         )
 
+    def missing(self) -> str:
+        """A line on the images without label, of which there must be one."""
+        first = self.without_label[0]
+        rule = self.withheld if self.withheld and not self.pairs else self.rule
+        more = _more(self.without_label)
+        return f"missing label {first.label} of image {first.image}{more}: {rule}"
 
-def match(
-    images: Iterable[Path],
-    label_of: Callable[[Path], Path],
-    labels_there: Iterable[Path],
-    name_of: Callable[[Path], str],
-) -> tuple[tuple[Pair, ...], tuple[Pair, ...], tuple[Path, ...]]:
-    """Which of the images have their label, which do not, and which of the labels that are there belong to none; in the given order."""
-    pairs = [Pair(image, label_of(image), name_of(image)) for image in images]
-    whole = tuple(pair for pair in pairs if pair.label.is_file())
-    unlabelled = tuple(pair for pair in pairs if not pair.label.is_file())
-    unused = sorted(set(labels_there) - {pair.label for pair in pairs})
-    return whole, unlabelled, tuple(unused)
+
+def find_files(
+    folders: Iterable[tuple[Path, Path]],
+    expected: str,
+    endings: Sequence[str] = IMAGES,
+    label_ending: str = ".png",
+    pattern: str = "*",
+    name: Callable[[Path], str] = lambda stem: stem.name,
+) -> Found:
+    """Find images and their labels in pairs of folders, sorted by folder and name.
+
+    The label of `IMAGES/PLACE/NAME<ending>` is `LABELS/PLACE/NAME<label_ending>`.
+
+    Args:
+        folders: folder of images and folder of labels.
+        expected: what the set looks like, for the error.
+        endings: how the names of images end.
+        label_ending: how the names of labels end.
+        pattern: glob pattern within both folders.
+        name: names a frame by its image's path without the ending.
+
+    Raises:
+        DataError: there are no images.
+    """
+    pairs, label_files, problems, searched = [], [], [], []
+    for images, labels in folders:
+        searched.append(images)
+        there = visible(images.glob(pattern), *endings)
+        for image in there:
+            ending = next(each for each in endings if image.name.lower().endswith(each.lower()))
+            stem = image.with_name(image.name[: -len(ending)])
+            place = labels / stem.parent.relative_to(images)
+            pairs.append(Pair(image, place / f"{stem.name}{label_ending}", name(stem)))
+        label_files += visible(labels.glob(pattern), label_ending)
+        problems += [
+            f"{one} and {other} have the same name except for the ending, and only one label: "
+            "remove one of them"
+            for one, other in pairwise(there)
+            if one.with_suffix("") == other.with_suffix("")
+        ]
+    if not pairs:
+        kinds = ", ".join(ending.removeprefix(".") for ending in endings)
+        raise DataError(f"no images ({kinds}) in {searched[0]}: {expected}")
+    return Found(pairs, label_files, tuple(problems))
 
 
 def visible(paths: Iterable[Path], *endings: str) -> list[Path]:
-    """Those that are files of these endings and not hidden, by name without the ending, then with it."""
+    """The files with one of these endings, in whatever case, that are not hidden; sorted."""
+    lower = tuple(ending.lower() for ending in endings)
     found = [
         path
         for path in paths
-        if path.name.lower().endswith(endings)
-        and not path.name.startswith(".")
-        and not path.is_dir()
+        if path.name.lower().endswith(lower) and not path.name.startswith(".") and not path.is_dir()
     ]
     return sorted(found, key=lambda path: (path.parent, path.stem, path.name))
 
 
-def doubles(images: Sequence[Path]) -> tuple[str, ...]:
-    """A line for every two of the sorted images that would share a label."""
-    return tuple(
-        f"{one} and {other} have the same name but for the ending, and only one label: remove one of them"
-        for one, other in pairwise(images)
-        if one.with_suffix("") == other.with_suffix("")
+def subfolders(root: Path) -> list[str]:
+    """The names of the folders in `root` that are not hidden, sorted; empty if `root` is no folder."""
+    if not root.is_dir():
+        return []
+    return sorted(
+        path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
     )
 
 
-def folders(root: Path) -> list[str]:
-    """The names of the folders in `root`, sorted; none where it is not a folder."""
-    return (
-        sorted(
-            path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
-        )
-        if root.is_dir()
-        else []
-    )
-
-
-def what_is_there(root: Path) -> str:
-    """For messages on what is not: what the root has instead."""
-    return (
-        f"which has {', '.join(folders(root)[:9]) or 'no folders'}"
-        if root.is_dir()
-        else "which is not a folder"
-    )
+def no_split(split: str, root: Path, expected: str) -> DataError:
+    """The error for a split that `root` lacks, with what is there instead."""
+    there = "which is not a folder"
+    if root.is_dir():
+        there = f"which has {', '.join(subfolders(root)[:9]) or 'no folders'}"
+    return DataError(f"no split {split!r} in {root}, {there}: {expected}")
 
 
 class PairedFiles:
-    """A `FileSet` as a sequence of `Sample`s. Files are read when a sample is asked for; a label without an image is left out, with a
-    warning.
+    """One or several file sets as a sequence of samples, which are read when they are indexed.
+
+    A label without an image is left out with a warning.
 
     Raises:
-        DataError: an image has no label, or something else makes the split unfit; and when a sample is read, a file cannot be read, an
-            image and its label differ in size, as do two frames of a set that has one size, or a label holds what its set does not
-            have. The message is one line and names the file, or both where two disagree.
+        DataError: an image has no label, or the split cannot be used for another reason; when a
+            sample is read: a file cannot be read, image and label differ in size, or frames do in
+            a set that requires one size, or a label holds an unknown value. One line that names
+            the file, or both where two disagree.
     """
 
-    def __init__(self, files: FileSet) -> None:
-        for problem in files.problems:
-            raise DataError(problem)
-        if files.without_label:
-            raise DataError(files.missing())
-        if files.without_image:
-            logger.warning(
-                "label without an image, left out: %s%s",
-                files.without_image[0],
-                _more(files.without_image),
-            )
-        self._files = files
-        self._first_read: tuple[Path, tuple[int, ...]] | None = None
+    def __init__(self, *sets: FileSet) -> None:
+        for files in sets:
+            for problem in files.problems:
+                raise DataError(problem)
+            if files.without_label:
+                raise DataError(files.missing())
+            if files.without_image:
+                first, more = files.without_image[0], _more(files.without_image)
+                logger.warning("label without an image, left out: %s%s", first, more)
+        self._pairs = [(files, pair) for files in sets for pair in files.pairs]
+        self._first_read: dict[int, tuple[Path, tuple[int, ...]]] = {}
 
     def __len__(self) -> int:
-        return len(self._files.pairs)
+        return len(self._pairs)
 
     def __getitem__(self, index: int) -> Sample:
-        pair = self._files.pairs[index]
+        files, pair = self._pairs[index]
         image, raw = read_rgb(pair.image), read_unchanged(pair.label)
         size = image.shape[:2]
-        must_agree(pair.label, raw.shape[:2], pair.image, size, SIZES_OF_A_PAIR)
-        if self._files.same_size:
-            self._first_read = self._first_read or (pair.image, size)
-            must_agree(pair.image, size, *self._first_read, SIZES_OF_A_SPLIT)
-        return Sample(image, self._files.decode(raw, pair.label), pair.name)
+        require_same_size(pair.label, raw.shape[:2], pair.image, size, SIZES_OF_A_PAIR)
+        if files.same_size:
+            first = self._first_read.setdefault(id(files), (pair.image, size))
+            require_same_size(pair.image, size, *first, SIZES_OF_A_SPLIT)
+        return Sample(image, files.decode(raw, pair.label), pair.name)
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
@@ -155,13 +204,13 @@ SIZES_OF_A_PAIR = "an image and its label must have the same size"
 SIZES_OF_A_SPLIT = "all frames of a split must have the same size"
 
 
-def must_agree(
+def require_same_size(
     path: Path, size: tuple[int, ...], other: Path, other_size: tuple[int, ...], rule: str
 ) -> None:
-    """Refuse two sizes, (height, width), that break the rule by being different.
+    """Check that two sizes (height, width) agree.
 
     Raises:
-        DataError: they are; the message names both files.
+        DataError: they differ; the message names both files and the rule.
     """
     if size != other_size:
         raise DataError(

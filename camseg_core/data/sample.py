@@ -12,8 +12,8 @@ import numpy.typing as npt
 class Sample:
     """One labelled frame.
 
-    `image` is RGB `(H, W, 3)` uint8; `label` is Cityscapes train ids `(H, W)` uint8 with 255 for unlabelled;
-    `name` identifies the frame within its data set.
+    `image` is RGB `(H, W, 3)` uint8, `label` Cityscapes train ids `(H, W)` uint8 with 255 for
+    unlabelled, and `name` identifies the frame within its data set.
     """
 
     image: npt.NDArray[np.uint8]
@@ -22,7 +22,7 @@ class Sample:
 
 
 class Samples(Protocol):
-    """A data set, or a part of one: samples by number."""
+    """A data set, or a part of it: samples by number."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Sample: ...
@@ -30,6 +30,6 @@ class Samples(Protocol):
 
 
 def evenly_spread(samples: Samples, count: int | None) -> list[Sample]:
-    """So many of the samples, evenly spread over them; all if there are fewer or none is said."""
+    """`count` of the samples, evenly spread over them; all if there are fewer, or without a count."""
     count = min(count or len(samples), len(samples))
     return [samples[index * len(samples) // count] for index in range(count)]

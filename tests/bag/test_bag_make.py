@@ -10,7 +10,7 @@ from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 from recorded import SECOND, Commands, camseg
 
-from camseg_core.data.sets.camvid import CamVid
+from camseg_core.data.sets.registry import open_set
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_ros.bag.read import ImageBag
 
@@ -86,7 +86,7 @@ def test_a_data_set_in_compressed_images(tmp_path: Path, camseg: Commands, form:
         )[0]
         == 0
     )
-    samples = CamVid(tmp_path / "data", "val")
+    samples = open_set("camvid", tmp_path / "data", "val").samples
     images, labels = messages(bag, "/f/image/compressed"), messages(bag, "/camera/labels")
     assert [image.format for image in images] == [form] * 2
     for sample, image, label in zip(samples, images, labels, strict=False):

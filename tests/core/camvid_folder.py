@@ -159,12 +159,12 @@ DAMAGES = [
     Damage(
         "no images",
         lambda s: _empty(s / "images"),
-        r"no images \(jpg, jpeg, png\) in .*train/images: expected CamVid as ROOT/train/images",
+        r"no images \(jpg, jpeg, png\) in .*train/images: expected in ROOT SPLIT/images/NAME\.jpg",
     ),
     Damage(
         "missing split",
         _remove,
-        r"no split 'train' in .*, which has val: expected CamVid as ROOT/train/images and ROOT/train/labels",
+        r"no split 'train' in .*, which has val: expected in ROOT SPLIT/images/NAME\.jpg .*, SPLIT/labels/NAME\.png",
     ),
     Damage(
         "missing root",
@@ -182,7 +182,7 @@ DAMAGES = [
     Damage(
         "two images of a name",
         lambda s: _write(_image(s).with_suffix(".png"), np.zeros((*SIZE, 3), np.uint8)),
-        r"0001TP_000001\.jpg and .*0001TP_000001\.png have the same name but for the ending",
+        r"0001TP_000001\.jpg and .*0001TP_000001\.png have the same name except for the ending",
     ),
 ]
 """Every one of them is a DataError of one line."""

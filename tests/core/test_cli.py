@@ -98,7 +98,7 @@ def test_a_training_without_validation_frames_is_refused(
 ) -> None:
     write_camvid(tmp_path / "data", "train")
     assert re.match(
-        r"no split 'val' in .*, which has train: expected CamVid as",
+        r"no split 'val' in .*, which has train: expected in ROOT SPLIT/images",
         error_of(training(command, tmp_path), capsys),
     )
 

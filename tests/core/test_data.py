@@ -9,7 +9,7 @@ import pytest
 from camvid_folder import DAMAGES, Damage, write_camvid
 
 from camseg_core.data.image_file import read_rgb
-from camseg_core.data.sets.camvid import CamVid
+from camseg_core.data.sets.registry import open_set
 from camseg_core.errors import DataError, ModelError
 from camseg_core.evaluation.metrics import Confusion
 from camseg_core.labels import (
@@ -34,7 +34,7 @@ def test_camvid_yields_rgb_and_train_ids_in_name_order(tmp_path: Path) -> None:
         str(tmp_path / "train/labels/0001TP_000000.png"),
         np.arange(48 * 64, dtype=np.uint32).reshape(48, 64).astype(np.uint8) % 12,
     )
-    samples = list(CamVid(tmp_path, "train"))
+    samples = list(open_set("camvid", tmp_path, "train").samples)
     assert [sample.name for sample in samples] == [
         "0001TP_000000",
         "0001TP_000001",
@@ -48,7 +48,7 @@ def test_camvid_yields_rgb_and_train_ids_in_name_order(tmp_path: Path) -> None:
 def test_each_kind_of_bad_camvid_names_the_file_in_one_line(tmp_path: Path, damage: Damage) -> None:
     damage.spoil(write_camvid(tmp_path / "data", "train", "val") / "train")
     with pytest.raises(DataError, match=damage.message) as caught:
-        list(CamVid(tmp_path / "data", "train"))
+        list(open_set("camvid", tmp_path / "data", "train").samples)
     assert "\n" not in str(caught.value)
 
 
@@ -58,7 +58,7 @@ def test_a_label_without_an_image_is_left_out_with_a_warning(
     write_camvid(tmp_path)
     (tmp_path / "train/images/0001TP_000001.jpg").unlink()
     with caplog.at_level(logging.WARNING):
-        assert [sample.name for sample in CamVid(tmp_path, "train")] == [
+        assert [sample.name for sample in open_set("camvid", tmp_path, "train").samples] == [
             "0001TP_000000",
             "0001TP_000002",
         ]
@@ -68,7 +68,7 @@ def test_a_label_without_an_image_is_left_out_with_a_warning(
         == f"label without an image, left out: {tmp_path / 'train/labels/0001TP_000001.png'}"
     )
     (tmp_path / "train/images/0001TP_000000.jpg").unlink()
-    CamVid(tmp_path, "train")
+    open_set("camvid", tmp_path, "train")
     assert (
         caplog.messages[-1]
         == f"label without an image, left out: {tmp_path / 'train/labels/0001TP_000000.png'} (and 1 more)"
@@ -79,7 +79,7 @@ def test_hidden_files_are_no_frames(tmp_path: Path) -> None:
     write_camvid(tmp_path)
     for part in ("images", "labels"):
         (tmp_path / "train" / part / "._0001TP_000001.png").write_bytes(b"left by a file manager")
-    assert len(list(CamVid(tmp_path, "train"))) == 3
+    assert len(list(open_set("camvid", tmp_path, "train").samples)) == 3
 
 
 def test_an_image_is_whole_whatever_stands_behind_its_end_and_in_its_header(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from data_trees import TREES, Tree, columns, photo, write
 
-from camseg_core.data.sets.registry import SETS, OwnLabels, SetKind, kind_of, open_set
+from camseg_core.data.sets.kind import OwnLabels, SetKind
+from camseg_core.data.sets.registry import SETS, kind_of, open_set
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.labels import CITYSCAPES, TRAIN_ID, cityscapes_labels
 
@@ -122,7 +123,7 @@ def test_colours_where_ids_are_expected_are_refused(tmp_path: Path, title: str) 
     write(tree.label(0), photo(len(tree.expected)))
     with pytest.raises(
         DataError,
-        match=rf"{tree.label(0).name} has 3 channels, as a picture in colours has: expected .* class ids, ",
+        match=rf"{tree.label(0).name} has 3 channels, like a colour picture: expected .* class ids, ",
     ):
         list(kind.open(tree.root, tree.split))
 
@@ -132,7 +133,7 @@ def test_ids_where_colours_are_expected_are_refused(tmp_path: Path, title: str) 
     kind, tree = tree_of(title, tmp_path)
     write(tree.label(0), columns([0] * len(tree.expected)))
     with pytest.raises(
-        DataError, match=rf"{tree.label(0).name} is no picture in 8-bit colours: expected"
+        DataError, match=rf"{tree.label(0).name} is not an 8-bit colour picture: expected"
     ):
         list(kind.open(tree.root, tree.split))
 
@@ -148,7 +149,7 @@ def test_ids_where_colours_are_expected_are_refused(tmp_path: Path, title: str) 
         (
             "cityscapes",
             (34, 255),
-            r"class ids 34, 255: Cityscapes has 0 to 33 \(files of train ids, .* give \*_labelIds.png\)",
+            r"class ids 34, 255: Cityscapes has 0 to 33 \(in files of train ids, .* give \*_labelIds.png\)",
         ),
         ("acdc", (255,), "class ids 255: ACDC has 0 to 33"),
         ("cad-edgetune", (99,), "class ids 99: CAD-EdgeTune has 0 to 33"),
@@ -221,8 +222,8 @@ def test_a_list_of_colours_of_the_set_itself_is_followed(tmp_path: Path) -> None
     write(tree.label(0), columns([*[(1, 2, 3)] * 16, *[(4, 5, 6)] * 16]))
     assert set(kind.open(tree.root, "val")[0].label.ravel()) == {TRAIN_ID["sky"], TRAIN_ID["road"]}
     for line, message in (
-        ("1 2 300 Sky", "line 1: '1 2 300 Sky' is not"),
-        ("1 2 3 Cat", "line 1: 'Cat' is none of CamVid's 32"),
+        ("1 2 300 Sky", "line 1: '1 2 300 Sky' must be a class"),
+        ("1 2 3 Cat", "line 1: 'Cat' is not one of CamVid's 32"),
     ):
         (tmp_path / "label_colors.txt").write_text(line)
         with pytest.raises(DataError, match=f"label_colors.txt, {message}"):
@@ -237,11 +238,11 @@ def test_the_original_folders_without_lists_are_one_split(tmp_path: Path) -> Non
     assert (opened.split, len(opened.samples)) == ("all", 4)
     with pytest.raises(
         DataError,
-        match=r"no split 'val': cannot read .*val\.txt: .*list the names .* or take 'all'",
+        match=r"no split 'val': cannot read .*val\.txt: .*list the names .* or choose 'all'",
     ):
         kind.open(tree.root, "val")
     (tmp_path / "val.txt").write_text("gone\n")
-    with pytest.raises(DataError, match=r"val\.txt lists gone, of which there is no image"):
+    with pytest.raises(DataError, match=r"val\.txt lists gone, which has no image"):
         kind.open(tree.root, "val")
 
 
@@ -285,7 +286,7 @@ def test_a_sequence_of_cad_edgetune_is_a_split(tmp_path: Path) -> None:
     assert [sample.name for sample in open_set("auto", tree.root, "SEQ10").samples] == [
         "SEQ10/image_SEQ10"
     ]
-    with pytest.raises(DataError, match="no split 'val' in .*: take all, SEQ1, SEQ2, SEQ10"):
+    with pytest.raises(DataError, match="no split 'val' in .*: choose all, SEQ1, SEQ2, SEQ10"):
         open_set("auto", tree.root, "val")
 
 
@@ -317,7 +318,7 @@ def test_a_folder_in_two_roots_and_in_splits(tmp_path: Path) -> None:
         2,
     )
     with pytest.raises(
-        DataError, match="no split 'train' in .*: expected ROOT/images and ROOT/labels.*is missing"
+        DataError, match="no split 'train' in .*: .* is missing; expected in ROOT images/NAME"
     ):
         open_set("auto", tree.root, "train")
 
@@ -327,7 +328,7 @@ def test_a_folder_without_a_mapping_holds_train_ids_and_must_be_named(tmp_path: 
     write(tmp_path / "labels/a.png", columns(data_trees.TRAIN_IDS))
     with pytest.raises(
         DataError,
-        match="no split 'val' in .*: if the labels hold Cityscapes train ids, say --dataset folder; looked for",
+        match="no split 'val' in .*: if the labels hold Cityscapes train ids, add --dataset folder; looked for",
     ):
         open_set("auto", tmp_path)
     found = open_set("folder", tmp_path)
@@ -356,14 +357,17 @@ def test_a_mapping_of_colours_and_of_all_others(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("ids: {road: [1]}\ncolors: {road: [[1, 2, 3]]}", "either ids: or colors:"),
-        ("others: refused", "either ids: or colors:"),
+        (
+            "ids: {road: [1]}\ncolors: {road: [[1, 2, 3]]}",
+            "a mapping must have either ids: or colors:",
+        ),
+        ("others: refused", "a mapping must have either ids: or colors:"),
         ("ids: {lane: [1]}", "unknown class 'lane': choose from road, sidewalk, .*, unlabelled"),
         ("ids: {road: [1], car: [1]}", "1 is listed for road and for car"),
-        ("ids: {road: [-1]}", "-1 of road is out of range: 0 to 65535"),
+        ("ids: {road: [-1]}", "-1 of road is out of range: it must be 0 to 65535"),
         (
             "colors: {road: [[1, 2, 256]]}",
-            r"the colour \(1, 2, 256\) of road is out of range: 0 to 255",
+            r"the colour \(1, 2, 256\) of road is out of range: it must be 0 to 255",
         ),
         ("ids: {road: 1}", "ids.road is 1; it must be a list"),
         ("classes: {}", "unknown entries classes"),
@@ -384,7 +388,7 @@ def test_a_mapping_that_cannot_be_used_is_told(tmp_path: Path, text: str, messag
         ("", "frames.txt lists nothing"),
         ("# nothing\n", "frames.txt lists nothing"),
         ("a.png\n", "frames.txt, line 1 has 1 words: expected IMAGE LABEL"),
-        ("\nmy drive/a.png a.png", "line 2 has 3 words: .* in quotes"),
+        ("\nmy drive/a.png a.png", "line 2 has 3 words: .* quote a path with spaces"),
         ('"a.png b.png', "line 1: No closing quotation"),
         (
             "somewhere/one.png else/one-ids.png\nsomewhere/one.png else/one-ids.png\n",
@@ -405,7 +409,7 @@ def test_a_list_that_cannot_be_used_is_told(tmp_path: Path, text: str, message: 
 
 def test_lists_of_several_splits_are_a_folder(tmp_path: Path) -> None:
     tree = data_trees.list_file(tmp_path)
-    with pytest.raises(DataError, match="no split 'val' in .*: a list is one split, 'all'"):
+    with pytest.raises(DataError, match="no split 'val' in .*: a list has one split, 'all'"):
         open_set("list", tree.root, "val")
     tree.root.rename(tmp_path / "val.txt")
     assert len(open_set("list", tmp_path).samples) == 2
@@ -441,7 +445,7 @@ def test_what_has_two_layouts_is_told(tmp_path: Path) -> None:
     data_trees.cityscapes(tmp_path)
     data_trees.acdc(tmp_path)
     with pytest.raises(
-        DataError, match="is laid out as cityscapes and as acdc: say which it is with --dataset"
+        DataError, match="has the layouts of cityscapes and acdc: choose one with --dataset"
     ):
         kind_of("auto", tmp_path)
     assert len(open_set("acdc", tmp_path).samples) == 8
@@ -454,5 +458,5 @@ def test_unknown_kinds_and_meanings_where_none_are_needed_are_refused(tmp_path: 
         match="unknown data set 'kitti'; choose one of camvid, camvid-32, cityscapes, acdc, acdc-fog",
     ):
         open_set("kitti", tmp_path)
-    with pytest.raises(ConfigError, match="Cityscapes says itself what its labels are"):
+    with pytest.raises(ConfigError, match="the labels of Cityscapes are known: --mapping"):
         open_set("cityscapes", tmp_path, own=OwnLabels(mapping=tmp_path / "mapping.yaml"))

@@ -15,7 +15,7 @@ from lite import tiny_lite
 from onnx import TensorProto
 
 from camseg_core.cli.main import main
-from camseg_core.data.sets.camvid import CamVid
+from camseg_core.data.sets.registry import open_set
 from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError, DataError, ModelError
 from camseg_core.export import Scores, export_onnx, trace_all
@@ -48,14 +48,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory, traced: list[Traced], data:
     """A checkpoint folder with graphs in every precision."""
     folder = tmp_path_factory.mktemp("export") / "tiny"
     tiny_lite().save_pretrained(folder)
-    val = list(CamVid(data, "val"))
+    val = list(open_set("camvid", data, "val").samples)
     for precision in ("fp32", "fp16", "int8"):
         exported = export_onnx(
             tiny_lite(),
             folder,
             precision,
             traced=traced,
-            calibration=list(CamVid(data, "train")),
+            calibration=list(open_set("camvid", data, "train").samples),
             scores=Scores(tiny_lite(), val),
         )
         assert list(exported.mean_iou) == ["one_step:1", "ddim:10", "fused_ddim_2"]
@@ -68,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, traced: list[Traced], data:
 def test_masks_are_torchs(
     folder: Path, data: Path, precision: str, sampler: str, steps: int
 ) -> None:
-    model, image = tiny_lite(), CamVid(data, "val")[0].image
+    model, image = tiny_lite(), open_set("camvid", data, "val").samples[0].image
     expected = Segmenter(
         model.config, model.labels, TorchEngine(model), Sampling(sampler, steps)
     ).segment(image)
@@ -87,7 +87,7 @@ def test_masks_are_torchs(
 
 
 def test_a_fused_graph_gives_what_the_parts_give(folder: Path, data: Path) -> None:
-    model, image = tiny_lite(), CamVid(data, "val")[1].image
+    model, image = tiny_lite(), open_set("camvid", data, "val").samples[1].image
     parts = Segmenter(
         model.config,
         model.labels,
@@ -160,7 +160,7 @@ def test_a_variant_that_loses_too_much_is_refused_and_the_old_one_stays(
             folder,
             "fp16",
             traced=traced[:4],
-            scores=Scores(tiny_lite(), list(CamVid(data, "val"))),
+            scores=Scores(tiny_lite(), list(open_set("camvid", data, "val").samples)),
         )
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
@@ -185,7 +185,7 @@ def test_int8_needs_frames_and_scores_need_labels(
         export_onnx(tiny_lite(), tmp_path, "int4", traced=traced)
     unlabelled = [
         type(sample)(sample.image, np.full_like(sample.label, 255), sample.name)
-        for sample in CamVid(data, "val")
+        for sample in open_set("camvid", data, "val").samples
     ]
     with pytest.raises(DataError, match="none of the 3 frames to score on has a pixel labelled"):
         export_onnx(
@@ -240,7 +240,7 @@ def test_the_command_writes_a_folder_that_segments_and_tells_what_it_found(
     for precision in ("fp32", "int8"):
         assert (
             Segmenter.from_pretrained(out, precision=precision)
-            .segment(CamVid(data, "val")[0].image)
+            .segment(open_set("camvid", data, "val").samples[0].image)
             .mask.shape
             == SIZE
         )
@@ -296,7 +296,7 @@ def test_a_light_decoder_is_what_the_decoders_graph_runs(tmp_path: Path) -> None
 
 def test_torch_behind_the_engines_interface_is_the_model(data: Path) -> None:
     model: CamSeg = tiny_lite()
-    engine, image = TorchEngine(model), CamVid(data, "val")[0].image[None]
+    engine, image = TorchEngine(model), open_set("camvid", data, "val").samples[0].image[None]
     features = engine.encode_image(image)
     tokens = features["features"].shape[2] * features["features"].shape[3]
     known = np.zeros((1, tokens, model.config.token_channels), np.float32)

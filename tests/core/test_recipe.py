@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from camseg_core.cli.main import main
 from camseg_core.config.model import save_config
-from camseg_core.data.sets.camvid import CamVid
+from camseg_core.data.sets.registry import open_set
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime import Segmenter
 from camseg_core.training.frames import Frames
@@ -211,7 +211,7 @@ def test_the_card_tells_of_the_autoencoder_that_ships(root: Path) -> None:
     """The decoder learns along, and what is averaged, stored and scored is one and the same."""
     train(root, "--set=training.task.decoder_joins=0", "--set=training.loop.lr=0.05")
     stored = CamSeg.from_pretrained(root / "out")
-    val = Frames.load(CamVid(root / "data", "val"), stored.labels)
+    val = Frames.load(open_set("camvid", root / "data", "val").samples, stored.labels)
     assert stored.mask_autoencoder is not None
     ceiling = reconstruction_confusion(stored.mask_autoencoder, val).mean_iou()
     card = (root / "out" / "MODEL_CARD.md").read_text(encoding="utf-8")

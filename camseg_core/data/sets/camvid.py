@@ -1,88 +1,43 @@
-"""CamVid, 480×360, 11 classes (ids 0–10, 11 void), one label a frame, of the image's stem.
-
-Two layouts are in use: `ROOT/SPLIT/images/*` with `ROOT/SPLIT/labels/*.png`, and SegNet's, `ROOT/SPLIT/*` with `ROOT/SPLITannot/*.png`.
-"""
+"""CamVid with 11 classes, as SegNet's authors prepared it."""
 
 from pathlib import Path
 
-from camseg_core.data.file_set import (
-    IMAGES,
-    FileSet,
-    PairedFiles,
-    doubles,
-    folders,
-    match,
-    visible,
-    what_is_there,
-)
+from camseg_core.data.file_set import FileSet, find_files, no_split, subfolders
 from camseg_core.data.label_files import IdLabels
-from camseg_core.errors import DataError
+from camseg_core.data.sets.kind import OwnLabels, SetKind
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, UNLABELLED, cityscapes_labels
 
-TITLE = "CamVid with 11 classes"
-
 _VOID = len(CAMVID_11_TRAIN_IDS)
-_DECODE = IdLabels(
-    {**dict(enumerate(CAMVID_11_TRAIN_IDS)), _VOID: UNLABELLED},
-    whose=TITLE,
-    ids=f"0 to {_VOID - 1}, and {_VOID} for void",
-)
 
 
-class CamVid(PairedFiles):
-    """One split of CamVid as a sequence of `Sample`s in file-name order (which is time order within a drive).
+class CamVid(SetKind):
+    """Frames in the order of their names, which is the order of time within a drive."""
 
-    Raises:
-        DataError: as `PairedFiles` and `scan`.
-    """
-
-    def __init__(self, root: str | Path, split: str) -> None:
-        super().__init__(scan(Path(root), split))
-
-
-def scan(root: Path, split: str) -> FileSet:
-    """The files of a split.
-
-    Raises:
-        DataError: the split or its images are missing.
-    """
-    image_folder, label_folder = root / split / "images", root / split / "labels"
-    if not image_folder.is_dir() and (root / f"{split}annot").is_dir():
-        image_folder, label_folder = root / split, root / f"{split}annot"
-    expected = f"expected CamVid as ROOT/{split}/images and ROOT/{split}/labels"
-    if not (root / split).is_dir():
-        raise DataError(f"no split {split!r} in {root}, {what_is_there(root)}: {expected}")
-    images = visible(image_folder.glob("*"), *IMAGES)
-    if not images:
-        raise DataError(
-            f"no images ({', '.join(suffix[1:] for suffix in IMAGES)}) in {image_folder}: {expected}"
-        )
-    pairs, without_label, without_image = match(
-        images,
-        label_of=lambda image: label_folder / f"{image.stem}.png",
-        labels_there=visible(label_folder.glob("*"), ".png"),
-        name_of=lambda image: image.stem,
-    )
+    title = "CamVid with 11 classes"
     labels = cityscapes_labels(CAMVID_11_TRAIN_IDS)
-    return FileSet(
-        pairs,
-        without_label,
-        without_image,
-        labels,
-        _DECODE,
-        same_size=True,
-        problems=doubles(images),
+    named_splits = ("train", "val")
+    layout = (
+        "SPLIT/images/NAME.jpg (or .png), SPLIT/labels/NAME.png",
+        "or SPLIT/NAME.png, SPLITannot/NAME.png",
+        f"ids 0 to {_VOID - 1}, {_VOID} for void",
     )
 
+    def scan(self, root: Path, split: str, own: OwnLabels) -> FileSet:
+        if not (root / split).is_dir():
+            raise no_split(split, root, self.expected)
+        images, labels = root / split / "images", root / split / "labels"
+        if not images.is_dir() and (root / f"{split}annot").is_dir():
+            images, labels = root / split, root / f"{split}annot"
+        train_ids = {**dict(enumerate(CAMVID_11_TRAIN_IDS)), _VOID: UNLABELLED}
+        decode = IdLabels(train_ids, self.title, f"0 to {_VOID - 1}, and {_VOID} for void")
+        found = find_files([(images, labels)], self.expected)
+        return FileSet.of(found, self.labels, decode, same_size=True)
 
-def splits(root: Path) -> tuple[str, ...]:
-    """The splits that are there."""
-    names = folders(root)
-    return tuple(
-        name for name in names if (root / name / "images").is_dir() or f"{name}annot" in names
-    )
+    def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
+        names = subfolders(root)
+        return tuple(
+            name for name in names if (root / name / "images").is_dir() or f"{name}annot" in names
+        )
 
-
-def detect(root: Path) -> bool:
-    """Whether `root` is laid out so."""
-    return bool(splits(root))
+    def detect(self, root: Path) -> bool:
+        return bool(self.splits(root, OwnLabels()))

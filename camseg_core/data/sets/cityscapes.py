@@ -1,73 +1,53 @@
-"""Cityscapes (arXiv 1604.01685): `leftImg8bit/SPLIT/CITY/*_leftImg8bit.png` with `gtFine/SPLIT/CITY/*_gtFine_labelIds.png`."""
+"""Cityscapes (arXiv 1604.01685)."""
 
 from pathlib import Path
 
-from camseg_core.data.file_set import FileSet, Pair, match, visible, what_is_there
+from camseg_core.data.file_set import FileSet, find_files, no_split
 from camseg_core.data.label_files import IdLabels
-from camseg_core.errors import DataError
+from camseg_core.data.sets.kind import OwnLabels, SetKind
 from camseg_core.labels import CITYSCAPES, TRAIN_ID_OF_LABEL_ID
 
-TITLE = "Cityscapes"
-
-SPLITS = ("train", "val")
-"""With labels; those of `test` are withheld."""
-
-IMAGES, LABELS = "leftImg8bit", "gtFine"
+_LABEL_IDS = (
+    f"0 to {max(TRAIN_ID_OF_LABEL_ID)} (in files of train ids, 255 is void: give *_labelIds.png)"
+)
 
 
-def scan(root: Path, split: str) -> FileSet:
-    """The files of a split.
+def label_ids(source: str) -> IdLabels:
+    """A decoder of Cityscapes' 34 label ids; its errors name `source`."""
+    return IdLabels(TRAIN_ID_OF_LABEL_ID, source, _LABEL_IDS)
 
-    Raises:
-        DataError: the split or its images are missing.
-    """
-    images, labels = root / IMAGES / split, root / LABELS / split
-    expected = f"expected Cityscapes as ROOT/{IMAGES}/{split}/CITY/*_leftImg8bit.png and ROOT/{LABELS}/{split}/CITY/*_gtFine_labelIds.png"
-    if not images.is_dir():
-        raise DataError(
-            f"no split {split!r} in {root / IMAGES}, {what_is_there(root / IMAGES)}: {expected}"
+
+def withheld(title: str) -> str:
+    """What to say of a split without any label."""
+    return (
+        f"no image of this split has a label (those of {title}'s test are withheld by its makers): "
+        "choose train or val"
+    )
+
+
+class Cityscapes(SetKind):
+    """Folders of cities in `leftImg8bit` and `gtFine`."""
+
+    title = "Cityscapes"
+    named_splits = ("train", "val")
+    layout = (
+        "leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png, gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png",
+    )
+
+    def scan(self, root: Path, split: str, own: OwnLabels) -> FileSet:
+        images, labels = root / "leftImg8bit" / split, root / "gtFine" / split
+        if not images.is_dir():
+            raise no_split(split, images.parent, self.expected)
+        ending, label_ending = "_leftImg8bit.png", "_gtFine_labelIds.png"
+        return FileSet.of(
+            find_files([(images, labels)], self.expected, [ending], label_ending, "*/*"),
+            *(CITYSCAPES, label_ids(self.title)),
+            rule=f"every image needs its *{label_ending}",
+            withheld=withheld(self.title),
         )
-    pairs, without_label, without_image = match_trees(
-        images, "_leftImg8bit.png", labels, "_gtFine_labelIds.png"
-    )
-    if not pairs and not without_label:
-        raise DataError(f"no images in {images}: {expected}")
-    return FileSet(
-        *(pairs, without_label, without_image, CITYSCAPES, label_ids(TITLE)),
-        rule="every image needs its *_gtFine_labelIds.png",
-        withheld="no image of this split has a label (those of Cityscapes' test are withheld by its makers): choose train or val",
-    )
 
+    def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
+        return tuple(name for name in self.named_splits if (root / "leftImg8bit" / name).is_dir())
 
-def splits(root: Path) -> tuple[str, ...]:
-    """The splits with labels that are there."""
-    return tuple(split for split in SPLITS if (root / IMAGES / split).is_dir())
-
-
-def detect(root: Path) -> bool:
-    """Whether `root` is laid out so."""
-    return (root / IMAGES).is_dir()
-
-
-LABEL_IDS = f"0 to {max(TRAIN_ID_OF_LABEL_ID)} (files of train ids, in which 255 is void, are others: give *_labelIds.png)"
-
-
-def label_ids(whose: str) -> IdLabels:
-    """Reads labels that hold Cityscapes' 34 ids; `whose` they are is for messages."""
-    return IdLabels(TRAIN_ID_OF_LABEL_ID, whose, LABEL_IDS)
-
-
-def match_trees(
-    images: Path, image_ending: str, labels: Path, label_ending: str
-) -> tuple[tuple[Pair, ...], tuple[Pair, ...], tuple[Path, ...]]:
-    """Images `SEQUENCE/NAME<image_ending>` and labels `SEQUENCE/NAME<label_ending>` in two folders, as `match` gives them."""
-
-    def stem(image: Path) -> str:
-        return image.name[: -len(image_ending)]
-
-    return match(
-        visible(images.glob(f"*/*{image_ending}"), image_ending.lower()),
-        lambda image: labels / image.parent.name / f"{stem(image)}{label_ending}",
-        visible(labels.glob(f"*/*{label_ending}"), label_ending.lower()),
-        stem,
-    )
+    def detect(self, root: Path) -> bool:
+        return (root / "leftImg8bit").is_dir()

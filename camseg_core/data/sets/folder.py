@@ -1,81 +1,52 @@
-"""A set of one's own as folders: `ROOT/images` and `ROOT/labels`, or two roots; a label is a PNG of its image's name.
-
-Splits are folders between: `ROOT/SPLIT/images` and `ROOT/SPLIT/labels`, or `ROOT/images/SPLIT` and `ROOT/labels/SPLIT`; without, the
-split is `all`. Folders below may group the frames, in both alike. Labels hold Cityscapes train ids, or what `ROOT/mapping.yaml` says.
-"""
+"""A set of your own as folders: a label is a PNG with the name of its image."""
 
 from pathlib import Path
 
-from camseg_core.data.file_set import (
-    IMAGES,
-    FileSet,
-    doubles,
-    folders,
-    match,
-    visible,
-    what_is_there,
-)
-from camseg_core.data.sets.mapping import labels_and_decoder
-from camseg_core.errors import DataError
+from camseg_core.data.file_set import FileSet, find_files, no_split, subfolders
+from camseg_core.data.mapping import MAPPING, labels_and_decoder
+from camseg_core.data.sets.kind import ALL, OwnLabels, SetKind
 
-TITLE = "a folder of images and labels"
-
-ALL = "all"
-
-MAPPING = "mapping.yaml"
+_SPLITS = ("train", "val", "test")
 
 
-def scan(
-    root: Path, split: str, labels: Path | None = None, mapping: Path | None = None
-) -> FileSet:
-    """The files of a split. `labels` is the root of the labels if they do not lie beside the images, `mapping` says what they hold.
+class Folder(SetKind):
+    """`ROOT/images` and `ROOT/labels`, or two roots; folders below may group the frames.
 
-    Raises:
-        DataError: the folders or the images are missing.
-        ConfigError: the mapping cannot be used.
+    Splits are folders above (`SPLIT/images`) or below (`images/SPLIT`); without, the split is `all`.
     """
-    image_folder, label_folder = _places(root, split, labels)
-    expected = "expected ROOT/images and ROOT/labels, with the split, if any, above or below these"
-    if labels is not None:
-        expected = "expected two folders with files of the same names, with the split, if any, a folder in each"
-    for folder in (image_folder, label_folder):
-        if not folder.is_dir():
-            raise DataError(
-                f"no split {split!r} in {root}, {what_is_there(root)}: {expected}; {folder} is missing"
-            )
-    images = visible(image_folder.rglob("*"), *IMAGES)
-    if not images:
-        raise DataError(
-            f"no images ({', '.join(suffix[1:] for suffix in IMAGES)}) in {image_folder}"
+
+    title = "a folder of images and labels"
+    layout = (
+        "images/NAME.jpg (or .png), labels/NAME.png, with the split, if any, above or below these",
+        "or, with --labels FOLDER, images and labels in two roots, with the split in each",
+        f"labels hold Cityscapes train ids, or what {MAPPING} (or --mapping FILE) says",
+    )
+    takes_own_labels = True
+
+    def scan(self, root: Path, split: str, own: OwnLabels) -> FileSet:
+        images, labels = _places(root, split, own.root)
+        for folder in (images, labels):
+            if not folder.is_dir():
+                raise no_split(split, root, f"{folder} is missing; {self.expected}")
+        found = find_files(
+            [(images, labels)],
+            self.expected,
+            pattern="**/*",
+            name=lambda stem: stem.relative_to(images).as_posix(),
         )
-    pairs, without_label, without_image = match(
-        images,
-        lambda image: label_folder / image.relative_to(image_folder).with_suffix(".png"),
-        visible(label_folder.rglob("*"), ".png"),
-        lambda image: image.relative_to(image_folder).with_suffix("").as_posix(),
-    )
-    return FileSet(
-        *(pairs, without_label, without_image, *labels_and_decoder(mapping, root / MAPPING)),
-        problems=doubles(images),
-    )
+        return FileSet.of(found, *labels_and_decoder(own.mapping, root / MAPPING))
 
+    def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
+        if own.root is not None:
+            in_both = {*subfolders(root)} & {*subfolders(own.root)}
+            return tuple(name for name in _SPLITS if name in in_both) or (ALL,)
+        above = [name for name in subfolders(root) if (root / name / "images").is_dir()]
+        below = [name for name in subfolders(root / "images") if name in _SPLITS]
+        return tuple(above or below) or (ALL,)
 
-def splits(root: Path, labels: Path | None = None) -> tuple[str, ...]:
-    """The splits that are there."""
-    if labels is not None:
-        return tuple(
-            name
-            for name in folders(root)
-            if name in ("train", "val", "test") and name in folders(labels)
-        ) or (ALL,)
-    above = [name for name in folders(root) if (root / name / "images").is_dir()]
-    below = [name for name in folders(root / "images") if name in ("train", "val", "test")]
-    return tuple(above or below) or (ALL,)
-
-
-def detect(root: Path) -> bool:
-    """Whether `root` is laid out so, and says what its labels mean: guessed wrongly, scores would be quietly wrong."""
-    return (root / MAPPING).is_file()
+    def detect(self, root: Path) -> bool:
+        """Only with a mapping: a wrong guess of what labels mean would give wrong scores."""
+        return (root / MAPPING).is_file()
 
 
 def _places(root: Path, split: str, labels: Path | None) -> tuple[Path, Path]:

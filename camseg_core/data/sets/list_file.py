@@ -1,62 +1,60 @@
-"""A set of one's own as a text file: an image and its label a line, as paths from the file's own folder.
-
-A path with spaces stands in quotes; what follows a # is a comment. ROOT is the file, whose split is `all`, or a folder with a file
-`SPLIT.txt` for every split. Labels hold Cityscapes train ids, or what `mapping.yaml` beside the file says.
-"""
+"""A set of your own as a text file: `IMAGE LABEL` a line, as paths from the file's folder."""
 
 import shlex
 from collections import Counter
 from pathlib import Path
 
-from camseg_core.data.file_set import FileSet, Pair, what_is_there
-from camseg_core.data.sets.folder import MAPPING
-from camseg_core.data.sets.mapping import labels_and_decoder
+from camseg_core.data.file_set import FileSet, Found, Pair, no_split
+from camseg_core.data.mapping import MAPPING, labels_and_decoder
+from camseg_core.data.sets.kind import ALL, OwnLabels, SetKind
 from camseg_core.errors import DataError
 
-TITLE = "a list of images and labels"
 
-ALL = "all"
+class ListFile(SetKind):
+    """ROOT is the file, whose split is `all`, or a folder with a `SPLIT.txt` for every split.
 
-
-def scan(root: Path, split: str, mapping: Path | None = None) -> FileSet:
-    """The files of a split; `mapping` says what the labels hold.
-
-    Raises:
-        DataError: the list cannot be read, is empty, or has a line that is not two paths.
-        ConfigError: the mapping cannot be used.
+    A path with spaces is quoted; `#` starts a comment.
     """
-    path = root / f"{split}.txt" if root.is_dir() else root
-    if not path.is_file():
-        raise DataError(
-            f"no split {split!r} in {root}, {what_is_there(root)}: {path} is missing; expected lines of IMAGE LABEL in it"
-        )
-    if path == root and split != ALL:
-        raise DataError(
-            f"no split {split!r} in {root}: a list is one split, {ALL!r}; for several, name a folder with a SPLIT.txt for each"
-        )
-    pairs = _read(path)
-    if not pairs:
-        raise DataError(f"{path} lists nothing: expected lines of IMAGE LABEL")
-    return FileSet(
-        tuple(pair for pair in pairs if pair.label.is_file()),
-        tuple(pair for pair in pairs if not pair.label.is_file()),
-        (),
-        *labels_and_decoder(mapping, path.parent / MAPPING),
-        rule=f"{path} lists it",
-        problems=_twice(pairs, path),
+
+    title = "a list of images and labels"
+    layout = (
+        "a text file (ROOT itself, or SPLIT.txt in it) with IMAGE LABEL a line, "
+        "paths from its folder",
+        f"labels hold Cityscapes train ids, or what {MAPPING} beside it (or --mapping FILE) says",
     )
+    takes_own_labels = True
 
+    def scan(self, root: Path, split: str, own: OwnLabels) -> FileSet:
+        path = root / f"{split}.txt" if root.is_dir() else root
+        if not path.is_file():
+            raise no_split(split, root, f"{path} is missing; expected IMAGE LABEL a line in it")
+        if path == root and split != ALL:
+            raise DataError(
+                f"no split {split!r} in {root}: a list has one split, {ALL!r}; "
+                "for several, name a folder with a SPLIT.txt for each"
+            )
+        pairs = _read(path)
+        if not pairs:
+            raise DataError(f"{path} lists nothing: expected IMAGE LABEL a line")
+        counts = Counter(pair.image for pair in pairs)
+        twice = (
+            f"{path} lists {image} {count} times: list it once"
+            for image, count in counts.items()
+            if count > 1
+        )
+        labels, decode = labels_and_decoder(own.mapping, path.parent / MAPPING)
+        return FileSet.of(
+            Found(pairs, problems=tuple(twice)), labels, decode, rule=f"{path} lists it"
+        )
 
-def splits(root: Path) -> tuple[str, ...]:
-    """The splits that are there."""
-    if not root.is_dir():
-        return (ALL,)
-    return tuple(split for split in ("train", "val", "test") if (root / f"{split}.txt").is_file())
+    def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
+        if not root.is_dir():
+            return (ALL,)
+        return tuple(name for name in ("train", "val", "test") if (root / f"{name}.txt").is_file())
 
-
-def detect(root: Path) -> bool:
-    """Whether `root` is such a file; a folder may hold lists for another reason."""
-    return root.is_file() and root.suffix.lower() in (".txt", ".lst")
+    def detect(self, root: Path) -> bool:
+        """Only a file: a folder may hold text files for another reason."""
+        return root.is_file() and root.suffix.lower() in (".txt", ".lst")
 
 
 def _read(path: Path) -> list[Pair]:
@@ -74,15 +72,9 @@ def _read(path: Path) -> list[Pair]:
             continue
         if len(words) != 2:
             raise DataError(
-                f"{path}, line {number} has {len(words)} words: expected IMAGE LABEL; put a path with spaces in quotes"
+                f"{path}, line {number} has {len(words)} words: expected IMAGE LABEL; "
+                "quote a path with spaces"
             )
         image, label = (path.parent / word for word in words)
         pairs.append(Pair(image, label, Path(words[0]).with_suffix("").as_posix().lstrip("./")))
     return pairs
-
-
-def _twice(pairs: list[Pair], path: Path) -> tuple[str, ...]:
-    counts = Counter(pair.image for pair in pairs)
-    return tuple(
-        f"{path} lists {image} {count} times" for image, count in counts.items() if count > 1
-    )

@@ -1,0 +1,112 @@
+"""The mapping file of a set of your own: YAML with the ids or colours of each class."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from camseg_core.data.label_files import Color, ColorLabels, IdLabels, LabelDecoder
+from camseg_core.errors import ConfigError
+from camseg_core.labels import (
+    CITYSCAPES,
+    STORED_TRAIN_IDS,
+    TRAIN_ID,
+    UNLABELLED,
+    Label,
+    cityscapes_labels,
+)
+
+MAPPING = "mapping.yaml"
+"""Name of the mapping file that is read without being named, in the set's root."""
+
+UNLABELLED_NAME = "unlabelled"
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class ClassMapping:
+    """What label files hold: `ids` or `colors` (RGB) by Cityscapes class, or by `unlabelled`.
+
+    `others` decides about values that are not listed: the file is an error (`refused`), or their
+    pixels have no class (`unlabelled`).
+    """
+
+    ids: Mapping[str, tuple[int, ...]] | None = None
+    colors: Mapping[str, tuple[Color, ...]] | None = None
+    others: Literal["refused", "unlabelled"] = "refused"
+
+    def __post_init__(self) -> None:
+        if (self.ids is None) == (self.colors is None):
+            raise ConfigError(
+                "a mapping must have either ids: or colors:, each a list by class, "
+                "as in ids: {road: [7], car: [26, 27]}"
+            )
+        owner: dict[object, str] = {}
+        for name, values in self._values().items():
+            if name not in TRAIN_ID and name != UNLABELLED_NAME:
+                known = ", ".join([*TRAIN_ID, UNLABELLED_NAME])
+                raise ConfigError(f"unknown class {name!r}: choose from {known}")
+            for value in values:
+                numbers, most = (value, 255) if isinstance(value, tuple) else ((value,), 65535)
+                if not all(0 <= number <= most for number in numbers):
+                    raise ConfigError(
+                        f"{_text(value)} of {name} is out of range: it must be 0 to {most}"
+                    )
+                if owner.setdefault(value, name) != name:
+                    raise ConfigError(
+                        f"{_text(value)} is listed for {owner[value]} and for {name}: "
+                        "list each value once"
+                    )
+
+    def _values(self) -> Mapping[str, tuple[int | Color, ...]]:
+        return self.ids if self.ids is not None else self.colors or {}
+
+    def labels(self) -> tuple[Label, ...]:
+        """The classes in the mapping, by train id."""
+        names = (name for name in self._values() if name != UNLABELLED_NAME)
+        return cityscapes_labels(sorted(TRAIN_ID[name] for name in names))
+
+    def decoder(self, source: str) -> LabelDecoder:
+        """A decoder of such labels; its errors name `source`."""
+        others = UNLABELLED if self.others == "unlabelled" else None
+        if self.ids is not None:
+            ids = _by_value(self.ids)
+            return IdLabels(ids, source, ", ".join(map(str, sorted(ids))), others)
+        return ColorLabels(_by_value(self.colors or {}), source, others)
+
+
+def labels_and_decoder(
+    mapping: Path | None, default: Path
+) -> tuple[tuple[Label, ...], LabelDecoder]:
+    """Classes and decoder from a mapping file: `mapping`, or `default` if that exists.
+
+    Without a file, labels hold Cityscapes train ids.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not a mapping.
+    """
+    path = mapping if mapping is not None or not default.is_file() else default
+    if path is None:
+        ids = f"0 to {len(CITYSCAPES) - 1}, and {UNLABELLED} for unlabelled"
+        hint = "; for other ids, or colours, give --mapping FILE"
+        source = "a set of Cityscapes train ids"
+        return CITYSCAPES, IdLabels(STORED_TRAIN_IDS, source, ids + hint)
+    # imported here because machines that only segment have no yaml package
+    from camseg_core.config.yaml_file import load_yaml
+
+    read = load_yaml(path, ClassMapping)
+    return read.labels(), read.decoder(str(path))
+
+
+def _by_value(values_of: Mapping[str, tuple[V, ...]]) -> dict[V, int]:
+    """Train id by value."""
+    return {
+        value: TRAIN_ID.get(name, UNLABELLED)
+        for name, values in values_of.items()
+        for value in values
+    }
+
+
+def _text(value: int | Color) -> str:
+    return str(value) if isinstance(value, int) else f"the colour {value}"
