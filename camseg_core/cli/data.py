@@ -1,4 +1,4 @@
-"""`camseg data`: what kinds of data sets are known, and what is wrong with one."""
+"""`camseg data`: list the kinds of data sets, and check one."""
 
 import argparse
 import json
@@ -8,37 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from camseg_core.cli.options import add_dataset_options, at_least, own_labels_of, packages_for
-from camseg_core.data.check import (
-    Finding,
-    Problem,
-    Shown,
-    SplitCheck,
-    check_split,
-    contact_sheet,
-    shown,
-)
-from camseg_core.data.file_set import FileSet, Pair
-from camseg_core.data.sample import Sample
+from camseg_core.data.check import Finding, Problem, SplitCheck, check_split
+from camseg_core.data.contact_sheet import ContactSheet
+from camseg_core.data.file_set import Pair
 from camseg_core.data.sets.kind import SetKind
 from camseg_core.data.sets.registry import SETS, kind_of
 from camseg_core.errors import DataError
-from camseg_core.labels import UNLABELLED_COLOR, Label
 
 FINDINGS_SHOWN = 20
-"""Of each kind, in the text; --json has all."""
+"""Findings of each kind in the text; `--json` has all."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the sub-commands and their options."""
-    parser.description = "Labelled data sets: the kinds that are known, and what is wrong with one."
+    parser.description = "List the kinds of labelled data sets, or check one."
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    listing = commands.add_parser("list", help="the kinds of data sets and how each is laid out")
+    listing = commands.add_parser("list", help="list the kinds of data sets and their layouts")
     listing.set_defaults(run=_list)
-    check = commands.add_parser("check", help="everything that is wrong with a data set, at once")
+    check = commands.add_parser("check", help="report everything that is wrong with a data set")
     check.description = (
-        "Read every file of a data set and tell what is there and what is wrong: images without label, labels without image, files that "
-        "cannot be read, sizes that differ, ids or colours that the set does not have. Writes a contact sheet of images and labels. "
-        "The exit code is 1 where something is wrong."
+        "Read every file of a data set; report what it contains and what is wrong: images without "
+        "label, labels without image, files that cannot be read, sizes that differ, ids or colours "
+        "that the set does not have. Writes a contact sheet of images and labels. The exit code is "
+        "1 if something is wrong."
     )
     check.add_argument("data", type=Path, metavar="ROOT", help="the data set's root")
     check.add_argument("--split", action="append", help="repeatable (default: all with labels)")
@@ -49,14 +41,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("out/data/contact-sheet.png"),
         metavar="PNG",
-        help="(default: %(default)s)",
+        help="where to write the contact sheet (default: %(default)s)",
     )
     check.add_argument(
         "--sheet-frames",
         type=at_least(1),
         default=8,
         metavar="N",
-        help="of each split (default: %(default)s)",
+        help="frames of each split on the sheet (default: %(default)s)",
     )
     check.set_defaults(run=_check)
 
@@ -64,16 +56,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 def _list(options: argparse.Namespace) -> None:
     lines = []
     for name, kind in SETS.items():
-        splits = (
-            f"splits {', '.join(kind.named_splits)}"
-            if kind.named_splits
-            else "splits as they are found"
-        )
-        lines += [
-            f"{name}: {kind.title}; {len(kind.labels)} classes, {splits}",
-            *(f"    {line}" for line in kind.layout),
-        ]
-    sys.stdout.write("\n".join([*lines, "Paths are from ROOT on."]) + "\n")
+        named = ", ".join(kind.named_splits)
+        splits = f"splits {named}" if named else "splits as found"
+        lines.append(f"{name}: {kind.title}; {len(kind.labels)} classes, {splits}")
+        lines += [f"    {line}" for line in kind.layout]
+    sys.stdout.write("\n".join([*lines, "Paths start at ROOT."]) + "\n")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -84,24 +71,22 @@ def _check(options: argparse.Namespace) -> None:
     name = kind_of(options.dataset, root, own, splits[0] if splits else None)
     kind = SETS[name]
     splits = splits or kind.splits(root, own) or (kind.default_split(root, own),)
-    sheet, checks = _Sheet(options.sheet_frames), []
+    sheet, checks = ContactSheet(options.sheet_frames), []
     for split in splits:
         try:
             with packages_for("a mapping of labels", "evaluate"):
                 files = kind.files(root, split, own)
         except DataError as error:
-            checks.append(
-                SplitCheck(split, 0, 0, (Finding(Problem.SPLIT, root, str(error)),), {}, (), 0.0)
-            )
+            checks.append(SplitCheck(split, findings=(Finding(Problem.SPLIT, root, str(error)),)))
             continue
         count = sum(len(each.pairs) for each in files)
 
         def progress(pairs: Iterable[Pair], count: int = count) -> Iterator[Pair]:
             return shown_progress(pairs, count, "check")
 
-        sheet.begin(split, files, count)
+        sheet.begin(split, files[0].labels, count)
         checks.append(check_split(split, files, progress, sheet.add))
-    written = sheet.write(options.sheet)
+    written = _write(sheet, options.sheet)
     if options.json:
         sys.stdout.write(json.dumps(_content(root, name, kind, checks, written), indent=1) + "\n")
     else:
@@ -110,45 +95,22 @@ def _check(options: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-class _Sheet:
-    """Collects frames, evenly spread over each split."""
+def _write(sheet: ContactSheet, path: Path) -> Path | None:
+    """Write the sheet; None without a frame to show."""
+    picture = sheet.picture()
+    if picture is None:
+        return None
+    import cv2
 
-    def __init__(self, per_split: int) -> None:
-        self._per_split = per_split
-        self._shown: list[Shown] = []
-        self._labels: dict[Label, None] = {}
-        self._split, self._wanted = "", frozenset[int]()
-
-    def begin(self, split: str, files: Sequence[FileSet], count: int) -> None:
-        """The frames that follow are of this split, so many of them."""
-        wanted = min(self._per_split, count)
-        self._split, self._wanted = split, frozenset(i * count // wanted for i in range(wanted))
-        self._labels |= dict.fromkeys(files[0].labels)
-
-    def add(self, number: int, sample: Sample) -> None:
-        """Keep the frame if it is one of those to show."""
-        if number in self._wanted:
-            self._shown.append(shown(sample, f"{self._split}: {sample.name}", tuple(self._labels)))
-
-    def write(self, path: Path) -> Path | None:
-        """Write the picture; None where there is no frame to show."""
-        if not self._shown:
-            return None
-        import cv2
-
-        legend = [
-            *((label.name, label.color) for label in self._labels),
-            ("not labelled", UNLABELLED_COLOR),
-        ]
-        picture = cv2.cvtColor(contact_sheet(self._shown, legend), cv2.COLOR_RGB2BGR)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-        except OSError as error:
-            raise DataError(
-                f"cannot write the contact sheet {path}: {error.strerror}; name another with --sheet"
-            ) from error
-        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        png = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
+        path.write_bytes(png.tobytes())
+    except OSError as error:
+        raise DataError(
+            f"cannot write the contact sheet {path}: {error.strerror}; choose another with --sheet"
+        ) from error
+    return path
 
 
 def _content(
@@ -216,11 +178,7 @@ def _text(
                     f"  {problem.value}: and {len(found) - FINDINGS_SHOWN} more, see --json"
                 )
     wrong = sum(len(check.findings) for check in checks)
-    lines.append(
-        f"contact sheet: {sheet}"
-        if sheet is not None
-        else "no contact sheet: no frame could be read"
-    )
+    lines.append(f"contact sheet: {sheet}" if sheet else "no contact sheet: no frame could be read")
     lines.append("nothing is wrong" if not wrong else f"{wrong} finding{'' if wrong == 1 else 's'}")
     return lines
 

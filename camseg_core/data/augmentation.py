@@ -1,4 +1,4 @@
-"""Random views of labelled frames for training: a part of the frame, moved and turned, with changes to the picture alone.
+"""Random views of labelled frames for training: a part of the frame, moved and changed in colour.
 
 `random_crops` and `varied_views` are the two recipes; `Augmentation` is the engine behind both.
 """

@@ -1,7 +1,8 @@
-"""The corruptions of `corruptions` that draw something over the picture: fog, frost, snow, spatter.
+"""The corruptions that draw something over the picture: fog, frost, snow and spatter.
 
-The published frost lays photographs of frosted glass over the picture. None are used here: ours is drawn, as a lace of crystals that is
-denser towards the edges, mixed in with the published weights, so its scores are not comparable with published ones for frost.
+The published frost lays photographs of frosted glass over the picture. Ours is drawn: a lace of
+crystals that is denser towards the edges, mixed in with the published weights. Its scores cannot
+be compared with published ones.
 """
 
 import cv2
@@ -15,10 +16,10 @@ _NEEDLES = 500
 
 
 def plasma(height: int, width: int, decay: float, rng: np.random.Generator) -> Floats:
-    """Cloudy noise `(H, W)` in 0..1, by the diamond-square algorithm on a torus.
+    """Cloudy noise `(H, W)` in 0..1 by the diamond-square algorithm on a torus.
 
-    What is added at random shrinks by `decay` squared whenever the grid gets twice as fine: by the square, since the published fog
-    scales a random number by its range twice, and its constants go with that.
+    The random part shrinks by the square of `decay` whenever the grid gets twice as fine: the
+    published fog scales a random number by its range twice, and its constants match that.
     """
     size = 1 << (max(height, width, 2) - 1).bit_length()
     field, step, amplitude = np.zeros((size, size)), size, 1.0
@@ -43,7 +44,7 @@ def plasma(height: int, width: int, decay: float, rng: np.random.Generator) -> F
 
 
 def fog(picture: Floats, constants: tuple[float, float], rng: np.random.Generator) -> Floats:
-    """Cloudy noise is added, and the whole darkened so that the brightest value stays."""
+    """Cloudy noise is added, and the sum darkened so that the brightest value stays."""
     amount, decay = constants
     brightest = picture.max()
     height, width = picture.shape[:2]
@@ -52,7 +53,7 @@ def fog(picture: Floats, constants: tuple[float, float], rng: np.random.Generato
 
 
 def frost(picture: Floats, constants: tuple[float, float], rng: np.random.Generator) -> Floats:
-    """A drawn lace of ice crystals, denser towards the edges, is mixed in: a substitute for the published photographs."""
+    """A drawn lace of ice, denser towards the edges, is mixed in, in place of photographs."""
     (kept, added), (height, width) = constants, picture.shape[:2]
     return np.asarray(
         np.float32(kept) * picture + np.float32(added) * _crystals(height, width, rng), np.float32
@@ -60,7 +61,7 @@ def frost(picture: Floats, constants: tuple[float, float], rng: np.random.Genera
 
 
 def _crystals(height: int, width: int, rng: np.random.Generator) -> Floats:
-    """Ice `(H, W, 3)` in 0..1: needles that branch, on a cloudy film whose veins are ridges of noise."""
+    """Ice `(H, W, 3)` in 0..1: branching needles on a cloudy film with veins."""
     x, y = (
         np.linspace(-1, 1, width, dtype=np.float32)[None],
         np.linspace(-1, 1, height, dtype=np.float32)[:, None],
@@ -79,16 +80,10 @@ def _crystals(height: int, width: int, rng: np.random.Generator) -> Floats:
         angle, length = rng.uniform(0, np.pi), unit * rng.uniform(8, 45)
         stem = np.array([np.cos(angle), np.sin(angle)]) * length
         _line(cover, at, stem, int(rng.integers(120, 256)))
-        for part in np.arange(
-            0.15, 1, 0.14
-        ):  # the branches of a snow crystal leave its stem at 60 degrees
-            for side in (-np.pi / 3, np.pi / 3):
-                twig = (
-                    np.array([np.cos(angle + side), np.sin(angle + side)])
-                    * length
-                    * 0.45
-                    * (1 - part)
-                )
+        for part in np.arange(0.15, 1, 0.14):
+            for side in (-np.pi / 3, np.pi / 3):  # a crystal branches at 60 degrees
+                way = np.array([np.cos(angle + side), np.sin(angle + side)])
+                twig = way * length * 0.45 * (1 - part)
                 _line(cover, at + part * stem, twig, int(rng.integers(80, 220)))
     needles = blurred(np.asarray(cover, np.float32) / np.float32(255), 0.4 * unit + 0.1)
     ice = np.clip(density * (0.45 + 0.5 * veins**4) + 0.75 * needles, 0, 1)
@@ -108,13 +103,13 @@ def snow(
     constants: tuple[float, float, float, float, int, float, float],
     rng: np.random.Generator,
 ) -> Floats:
-    """A whiter picture, and flakes that fall in streaks: normal noise enlarged, cut below a threshold, motion-blurred, also upside down."""
+    """A paler picture with streaks of flakes: noise above a threshold, blurred by motion."""
     mean, deviation, zoom, threshold, radius, sigma, kept = constants
     height, width = picture.shape[:2]
     noise = np.float32(mean) + np.float32(deviation) * rng.standard_normal(
         (height, width), np.float32
     )
-    # of the noise's middle, enlarged to the picture's size
+    # the middle of the noise, enlarged to the picture's size
     part = noise[
         (height - int(np.ceil(height / zoom))) // 2 :, (width - int(np.ceil(width / zoom))) // 2 :
     ]
@@ -134,7 +129,7 @@ def spatter(
     constants: tuple[float, float, float, float, float, str],
     rng: np.random.Generator,
 ) -> Floats:
-    """Drops of water on the lens, lit from one side, in severity 1 to 3; splashes of mud in 4 and 5."""
+    """Drops of water on the lens, lit from one side, in severity 1 to 3; mud in 4 and 5."""
     mean, deviation, sigma, threshold, strength, kind = constants
     noise = np.float32(mean) + np.float32(deviation) * rng.standard_normal(
         picture.shape[:2], np.float32

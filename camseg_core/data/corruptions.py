@@ -1,16 +1,17 @@
 """The common corruptions: 19 kinds of damage to a picture, each in severities 1 to 5.
 
-Kinds, order of steps and constants are those of Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
-Perturbations" (ICLR 2019, arXiv 1903.12261), for pictures that are not square as Michaelis et al. have them (arXiv 1907.07484, the
-`imagecorruptions` package, whose elastic transform and motion blur are used here). Written anew, with NumPy and OpenCV. Lengths are in
-pixels and were chosen for pictures of 224×224, so they weigh less on larger ones.
+Kinds, order of steps and constants are those of Hendrycks & Dietterich, "Benchmarking Neural
+Network Robustness to Common Corruptions and Perturbations" (ICLR 2019, arXiv 1903.12261); for
+pictures that are not square, those of Michaelis et al. (arXiv 1907.07484, the `imagecorruptions`
+package), whose elastic transform and motion blur are used. Implemented anew with NumPy and OpenCV.
+Lengths are in pixels and were chosen for 224x224, so they weigh less on larger pictures.
 
-Where this differs from those packages: glass blur takes every pixel from a random neighbour instead of swapping pixels one after
-the other, spatter's drops are lit in a simpler way, and frost is drawn, because theirs lays photographs over the picture: see
-`corruption_weather`.
+Differences: glass blur takes every pixel from a random neighbour instead of swapping pixels one
+after the other, the drops of spatter are lit in a simpler way, and frost is drawn instead of
+laid over as a photograph, see `corruption_weather`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -19,11 +20,12 @@ import numpy.typing as npt
 
 from camseg_core.data.corruption_weather import fog, frost, snow, spatter
 from camseg_core.data.disturbances import (
-    Apply,
+    PAPER,
     Disturbance,
     Floats,
     Pixels,
     blurred,
+    description,
     line_kernel,
     to_pixels,
 )
@@ -32,24 +34,25 @@ SEVERITIES = (1, 2, 3, 4, 5)
 SHOWN = 4
 
 Corrupt = Callable[[Floats, Any, np.random.Generator], npt.NDArray[np.floating]]
-"""A corruption's work: picture `(H, W, 3)` float32 in 0..1, its constants at this severity, and a generator give the picture; 0..1 is
-cut off afterwards."""
+"""Corrupts a picture `(H, W, 3)` float32 in 0..1 with the constants of a severity and a generator.
+
+The result is cut to 0..1 afterwards."""
 
 
 def gaussian_noise(picture: Floats, sigma: float, rng: np.random.Generator) -> Floats:
-    """Normal noise, as from low light."""
+    """Gaussian noise, as in low light."""
     return picture + np.float32(sigma) * rng.standard_normal(picture.shape, np.float32)
 
 
 def shot_noise(
     picture: Floats, photons: float, rng: np.random.Generator
 ) -> npt.NDArray[np.floating]:
-    """Poisson noise: a white pixel gets so many photons, on average."""
+    """Poisson noise: a white pixel gets a given number of photons on average."""
     return rng.poisson(picture * photons) / photons
 
 
 def impulse_noise(picture: Floats, share: float, rng: np.random.Generator) -> Floats:
-    """Salt and pepper on single channels: so large a share of the values become 0 or 1."""
+    """Salt and pepper on single channels: a share of the values becomes 0 or 1."""
     drawn = rng.random(picture.shape, np.float32)
     return np.where(
         drawn < share / 2, np.float32(0), np.where(drawn < share, np.float32(1), picture)
@@ -57,7 +60,7 @@ def impulse_noise(picture: Floats, share: float, rng: np.random.Generator) -> Fl
 
 
 def speckle_noise(picture: Floats, sigma: float, rng: np.random.Generator) -> Floats:
-    """Normal noise in proportion to the value."""
+    """Gaussian noise in proportion to the value."""
     return picture * (1 + np.float32(sigma) * rng.standard_normal(picture.shape, np.float32))
 
 
@@ -69,7 +72,7 @@ def gaussian_blur(picture: Floats, sigma: float, rng: np.random.Generator) -> Fl
 def glass_blur(
     picture: Floats, constants: tuple[float, int, int], rng: np.random.Generator
 ) -> Floats:
-    """As through frosted glass: blurred, every pixel taken from a random place up to `reach` pixels away, several times, blurred again."""
+    """As through frosted glass: blurred, pixels taken from random places nearby, blurred again."""
     sigma, reach, times = constants
     scattered, (height, width) = blurred(picture, sigma), picture.shape[:2]
     rows, columns = np.mgrid[:height, :width]
@@ -82,7 +85,7 @@ def glass_blur(
 
 
 def defocus_blur(picture: Floats, constants: tuple[int, float], rng: np.random.Generator) -> Floats:
-    """Out of focus: the mean over a disk, whose edge is softened."""
+    """Out of focus: the mean over a disk with a soft edge."""
     radius, soften = constants
     reach = max(8, radius)
     along = np.arange(-reach, reach + 1)
@@ -93,7 +96,7 @@ def defocus_blur(picture: Floats, constants: tuple[int, float], rng: np.random.G
 
 
 def motion_blur(picture: Floats, constants: tuple[int, float], rng: np.random.Generator) -> Floats:
-    """The camera moves, at up to 45° to the rows: a trail to one side that fades as half a normal curve of so many pixels."""
+    """The camera moves, up to 45° from the rows: a trail to one side that fades as half a Gaussian."""
     radius, sigma = constants
     weights = np.exp(-0.5 * (np.arange(2 * radius + 1) / sigma) ** 2).astype(np.float32)
     kernel = line_kernel(weights, rng.uniform(-np.pi / 4, np.pi / 4), start=0.0)
@@ -101,7 +104,7 @@ def motion_blur(picture: Floats, constants: tuple[int, float], rng: np.random.Ge
 
 
 def zoom_blur(picture: Floats, factors: Sequence[float], rng: np.random.Generator) -> Floats:
-    """The camera moves forward: the mean of the picture and of its enlargements about the centre."""
+    """The camera moves forward: the mean of the picture and its enlargements about the centre."""
     height, width = picture.shape[:2]
     total = picture.copy()
     for factor in factors:
@@ -118,20 +121,20 @@ def zoom_blur(picture: Floats, factors: Sequence[float], rng: np.random.Generato
 
 
 def brightness(picture: Floats, more: float, rng: np.random.Generator) -> Floats:
-    """More is added to the value (HSV)."""
+    """A constant is added to the value (HSV)."""
     hsv = cv2.cvtColor(picture, cv2.COLOR_RGB2HSV)
     hsv[..., 2] = np.clip(hsv[..., 2] + np.float32(more), 0, 1)
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.float32)
 
 
 def contrast(picture: Floats, factor: float, rng: np.random.Generator) -> Floats:
-    """The distance from each channel's mean is scaled."""
+    """The distance from each channel's mean is scaled down."""
     mean = picture.mean((0, 1), dtype=np.float64).astype(np.float32)
     return mean + np.float32(factor) * (picture - mean)
 
 
 def saturate(picture: Floats, constants: tuple[float, float], rng: np.random.Generator) -> Floats:
-    """The saturation (HSV) is scaled and raised: paler in severity 1 and 2, gaudier from 3 on."""
+    """The saturation (HSV) is scaled and raised: paler in severity 1 and 2, stronger from 3 on."""
     factor, more = constants
     hsv = cv2.cvtColor(picture, cv2.COLOR_RGB2HSV)
     hsv[..., 1] = np.clip(hsv[..., 1] * np.float32(factor) + np.float32(more), 0, 1)
@@ -139,7 +142,7 @@ def saturate(picture: Floats, constants: tuple[float, float], rng: np.random.Gen
 
 
 def jpeg_compression(picture: Floats, quality: int, rng: np.random.Generator) -> Floats:
-    """Written as a JPEG file of low quality, and read."""
+    """Encoded as JPEG of low quality, and decoded."""
     bgr = cv2.cvtColor(to_pixels(255 * picture), cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
@@ -148,7 +151,7 @@ def jpeg_compression(picture: Floats, quality: int, rng: np.random.Generator) ->
 
 
 def pixelate(picture: Floats, factor: float, rng: np.random.Generator) -> Floats:
-    """Made smaller by the mean over areas, and larger again by repeating pixels."""
+    """Made smaller by averaging areas, and larger again by repeating pixels."""
     height, width = picture.shape[:2]
     small = cv2.resize(
         picture,
@@ -161,7 +164,7 @@ def pixelate(picture: Floats, factor: float, rng: np.random.Generator) -> Floats
 
 
 def elastic_transform(picture: Floats, strength: float, rng: np.random.Generator) -> Floats:
-    """Bent like rubber, by a smooth random field of a few pixels; the label is not bent with it, as in the published set."""
+    """Bent by a smooth random field of a few pixels; the label stays, as in the published set."""
     height, width = picture.shape[:2]
     most = 0.005 * height
     down, right = (
@@ -189,25 +192,13 @@ def _range(stop: float, step: float) -> tuple[float, ...]:
 def _corruption(
     title: str, corrupt: Corrupt, constants: Sequence[Any], name: str = ""
 ) -> Disturbance:
-    does = " ".join((corrupt.__doc__ or "").replace("`", "").split())
-    return Disturbance(
-        name or corrupt.__name__,
-        title,
-        "severity",
-        does,
-        SEVERITIES,
-        0,
-        SHOWN,
-        _applied(corrupt, constants),
-    )
-
-
-def _applied(corrupt: Corrupt, constants: Sequence[Any]) -> Apply:
     def apply(rgb: Pixels, level: float, rng: np.random.Generator) -> Pixels:
         picture = rgb.astype(np.float32) / np.float32(255)
         return to_pixels(255 * corrupt(picture, constants[int(level) - 1], rng))
 
-    return apply
+    name = name or corrupt.__name__
+    does = description(corrupt)
+    return Disturbance(name, title, "severity", does, SEVERITIES, 0, SHOWN, apply)
 
 
 COMMON: tuple[Disturbance, ...] = (
@@ -222,13 +213,10 @@ COMMON: tuple[Disturbance, ...] = (
     _corruption(
         "Zoom blur",
         zoom_blur,
-        (
-            _range(1.11, 0.01),
-            _range(1.16, 0.01),
-            _range(1.21, 0.02),
-            _range(1.26, 0.02),
-            _range(1.31, 0.03),
-        ),
+        [
+            _range(*ends)
+            for ends in ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))
+        ],
     ),
     _corruption(
         "Snow",
@@ -268,4 +256,7 @@ COMMON: tuple[Disturbance, ...] = (
     ),
     _corruption("Saturate", saturate, ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2))),
 )
-"""All 19, the last four being those that the publication keeps for validation."""
+"""All 19; the last four are those that the publication keeps for validation."""
+
+DISTURBANCES: Mapping[str, tuple[Disturbance, ...]] = {"paper": PAPER, "common": COMMON}
+"""All disturbances by family; a name may occur in both."""

@@ -1,7 +1,8 @@
-"""Disturbances of a camera's picture, seeded: the type, and the eight that the paper (arXiv 2503.15617) tests with, in pixel units.
+"""Seeded disturbances of a camera's picture: their type, the paper's eight, and shared filters.
 
-The paper names the disturbances and the ranges of their levels, not what exactly each does; what ours do is said at each function. All
-work on the whole picture and leave the label where it is.
+The paper (arXiv 2503.15617) names the disturbances and the ranges of their levels, but not exactly
+what each does; each function here says what ours does. Levels are in pixel units. All work on the
+whole picture and leave the label alone. `corruptions.DISTURBANCES` lists all families.
 """
 
 import hashlib
@@ -16,15 +17,22 @@ import numpy.typing as npt
 from camseg_core.errors import ConfigError, ImageError
 
 Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 Apply = Callable[[Pixels, float, np.random.Generator], Pixels]
+
+_GREY = np.array([[0.299, 0.587, 0.114]], np.float32)
 
 
 @dataclass(frozen=True)
 class Disturbance:
-    """One way to disturb a picture, at several levels.
+    """A way to disturb a picture, at several levels.
 
-    `apply(rgb, level, rng)` takes and gives RGB `(H, W, 3)` uint8 of the same size and leaves its argument alone. `levels` rise;
-    `clean` is the level that changes nothing. `unit` and `does` are for people, `shown` is the level for an example picture.
+    There are two ways to use it. Calling it gives the picture that belongs to a seed and a frame's
+    name, for measurements. `apply(rgb, level, rng)` draws from a generator at any level, for
+    training. Both take RGB `(H, W, 3)` uint8 and return a new array of the same size.
+
+    `levels` rise; `clean` is the level that changes nothing, and `shown` the one for example
+    pictures. `unit` and `does` describe the level and the effect to people.
     """
 
     name: str
@@ -37,9 +45,11 @@ class Disturbance:
     apply: Apply
 
     def __call__(self, rgb: Pixels, level: float, *, seed: int, frame: str) -> Pixels:
-        """The disturbed picture. Seed, name of the disturbance, level and name of the frame decide every random number in it, so that
-        it is the same byte for byte in whatever order and selection pictures are made; of other versions of NumPy or OpenCV, or on
-        another kind of processor, single values may differ.
+        """The disturbed picture.
+
+        Seed, name of the disturbance, level and frame determine every byte, in whatever order
+        pictures are made. With other versions of NumPy or OpenCV, or another kind of processor,
+        single values may differ.
 
         Args:
             rgb: `(H, W, 3)` uint8.
@@ -48,58 +58,68 @@ class Disturbance:
             frame: the picture's name.
 
         Raises:
-            ConfigError: it has no such level.
+            ConfigError: `level` is not one of the levels.
             ImageError: the array has another shape or type.
         """
-        if (
-            not isinstance(rgb, np.ndarray)
-            or rgb.dtype != np.uint8
-            or rgb.ndim != 3
-            or rgb.shape[2] != 3
-            or rgb.size == 0
-        ):
+        if not _is_rgb(rgb):
             found = (
                 f"{rgb.shape} {rgb.dtype}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
             )
             raise ImageError(
-                f"cannot disturb {found}: a picture is an RGB array (H, W, 3) of uint8, at least 1×1"
+                f"cannot disturb {found}: the picture must be RGB (H, W, 3) uint8, at least 1x1"
             )
         if level == self.clean:
             return rgb.copy()
         if level not in self.levels:
             levels = ", ".join(f"{each:g}" for each in self.levels)
             raise ConfigError(
-                f"{self.title} has no level {level:g}; choose from {levels}, or {self.clean:g} for none"
+                f"{self.title} has no level {level:g}; choose from {levels}, "
+                f"or {self.clean:g} for none"
             )
         return self.apply(rgb, level, generator(seed, self.name, f"{level:g}", frame))
 
 
 def generator(seed: int, *names: str) -> np.random.Generator:
-    """The generator that belongs to a seed and to names."""
+    """A generator that is determined by a seed and names."""
     text = "\n".join([str(seed), *names])
     return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest(), "big"))
 
 
+def _is_rgb(picture: object) -> bool:
+    return (
+        isinstance(picture, np.ndarray)
+        and picture.dtype == np.uint8
+        and picture.ndim == 3
+        and picture.shape[2] == 3
+        and picture.size > 0
+    )
+
+
+def description(function: Callable[..., object]) -> str:
+    """The docstring of a disturbance in one line, without marks of code."""
+    return " ".join((function.__doc__ or "").replace("`", "").split())
+
+
 def gaussian_noise(rgb: Pixels, level: float, rng: np.random.Generator) -> Pixels:
-    """Normal noise for every pixel and channel with `level` as its standard deviation in grey values; the sum is cut at 0 and 255."""
+    """Gaussian noise on every pixel and channel; the level is its deviation in grey values."""
     return to_pixels(rgb + np.float32(level) * rng.standard_normal(rgb.shape, np.float32))
 
 
 def gaussian_blur(rgb: Pixels, level: float, rng: np.random.Generator) -> Pixels:
-    """Gaussian blur with `level` as its standard deviation in pixels, cut at four of them; the border is mirrored."""
+    """Gaussian blur with the level as deviation in pixels, cut at four of it; borders mirrored."""
     return to_pixels(blurred(rgb.astype(np.float32), level))
 
 
 def motion_blur(rgb: Pixels, level: float, rng: np.random.Generator) -> Pixels:
-    """Even blur along a centred line `level` pixels long, in a direction drawn for every picture; the border is mirrored."""
+    """Even blur along a centred line with the level as length in pixels, in a random direction;
+    borders mirrored."""
     kernel = line_kernel(np.ones(round(level), np.float32), rng.uniform(0, np.pi))
-    return to_pixels(
-        cv2.filter2D(rgb.astype(np.float32), -1, kernel, borderType=cv2.BORDER_REFLECT_101)
-    )
+    blur = cv2.filter2D(rgb.astype(np.float32), -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+    return to_pixels(blur)
 
 
 def salt_and_pepper(rgb: Pixels, level: float, rng: np.random.Generator) -> Pixels:
-    """Every pixel turns white or black, each as often as the other, with `level` as the chance in per cent."""
+    """Pixels turn white or black, equally often, with the level as probability in per cent."""
     drawn = rng.random(rgb.shape[:2], np.float32)
     result = rgb.copy()
     result[drawn < level / 100] = 255
@@ -108,24 +128,24 @@ def salt_and_pepper(rgb: Pixels, level: float, rng: np.random.Generator) -> Pixe
 
 
 def brightness(rgb: Pixels, level: float, rng: np.random.Generator) -> Pixels:
-    """All values times `level`; cut at 255."""
+    """All values times the level, cut at 255."""
     return to_pixels(rgb * np.float32(level))
 
 
 def contrast(rgb: Pixels, level: float, rng: np.random.Generator) -> Pixels:
-    """The distance of all values from the picture's mean grey (ITU-R BT.601) times `level`."""
+    """Distance of all values from the picture's mean grey (ITU-R BT.601) times the level."""
     mean = grey_of(rgb).mean(dtype=np.float64)
     return to_pixels(np.float32(mean) + np.float32(level) * (rgb - np.float32(mean)))
 
 
 def saturation(rgb: Pixels, level: float, rng: np.random.Generator) -> Pixels:
-    """The distance of every pixel's channels from its own grey (ITU-R BT.601) times `level`: 0 is a grey picture."""
+    """Distance of every pixel from its own grey (ITU-R BT.601) times the level: 0 is grey."""
     grey = grey_of(rgb)[..., None]
     return to_pixels(grey + np.float32(level) * (rgb - grey))
 
 
 def hue(rgb: Pixels, level: float, rng: np.random.Generator) -> Pixels:
-    """Every pixel's hue (HSV) turned by `level` of a full turn; 1/3 takes red to green."""
+    """Every pixel's hue (HSV) turned by the level, a share of a turn: 1/3 takes red to green."""
     hsv = cv2.cvtColor(rgb.astype(np.float32), cv2.COLOR_RGB2HSV)
     hsv[..., 0] = (hsv[..., 0] + np.float32(360 * level)) % 360
     return to_pixels(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
@@ -134,13 +154,7 @@ def hue(rgb: Pixels, level: float, rng: np.random.Generator) -> Pixels:
 def _of_paper(
     title: str, unit: str, levels: tuple[float, ...], clean: float, shown: float, apply: Apply
 ) -> Disturbance:
-    does = " ".join(
-        (apply.__doc__ or "")
-        .replace("`level` pixels", "so many pixels")
-        .replace("`level`", "the level")
-        .split()
-    )
-    return Disturbance(apply.__name__, title, unit, does, levels, clean, shown, apply)
+    return Disturbance(apply.__name__, title, unit, description(apply), levels, clean, shown, apply)
 
 
 PAPER: tuple[Disturbance, ...] = (
@@ -155,41 +169,36 @@ PAPER: tuple[Disturbance, ...] = (
     _of_paper("Saturation", "factor", (0, 0.5, 1.5, 2), 1, 0, saturation),
     _of_paper("Hue", "of a turn", (-0.2, -0.1, 0.1, 0.2), 0, 0.2, hue),
 )
-"""The paper's eight disturbances over the paper's ranges; every level that it gives a value for is among ours."""
+"""The paper's eight over its ranges; every level for which it gives a value is among ours."""
 
 
-Floats = npt.NDArray[np.float32]
-
-_GREY = np.array([[0.299, 0.587, 0.114]], np.float32)
-
-
-def to_pixels(picture: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-    """Values in 0..255 rounded, and cut where they are outside."""
+def to_pixels(picture: npt.ArrayLike) -> Pixels:
+    """Round values to 8 bits, cut to 0..255."""
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
-def grey_of(rgb: npt.NDArray[np.uint8] | Floats) -> Floats:
+def grey_of(rgb: Pixels | Floats) -> Floats:
     """Luma of ITU-R BT.601 `(H, W)`, in the unit of the picture."""
     return np.asarray(cv2.transform(rgb.astype(np.float32, copy=False), _GREY), np.float32)
 
 
 def blurred(picture: Floats, sigma: float, sigma_y: float | None = None) -> Floats:
-    """Gaussian blur of so many pixels (`sigma_y` along columns, if it differs), cut at four sigma, mirrored at the border."""
-    return np.asarray(
-        cv2.GaussianBlur(
-            picture, (0, 0), sigmaX=sigma, sigmaY=sigma if sigma_y is None else sigma_y
-        ),
-        np.float32,
-    )
+    """Gaussian blur by `sigma` pixels (`sigma_y` along columns, if it differs).
+
+    The kernel is cut at four sigma, the border mirrored.
+    """
+    vertical = sigma if sigma_y is None else sigma_y
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigmaX=sigma, sigmaY=vertical), np.float32)
 
 
 def line_kernel(weights: Floats, angle: float, start: float | None = None) -> Floats:
-    """A kernel of points a pixel apart on a straight line, each spread over the four pixels around it; its sum is 1.
+    """A blur kernel: points on a straight line a pixel apart, spread over the pixels around them.
 
     Args:
-        weights: of the points.
-        angle: of the line, in radians; 0 is along a row.
-        start: where on the line the first point is, in pixels from the kernel's centre; None: so that the line is centred.
+        weights: of the points, `(N,)`; the kernel's sum is 1.
+        angle: of the line in radians; 0 is along a row.
+        start: position of the first point on the line, in pixels from the kernel's centre; None
+            centres the line.
     """
     count = len(weights)
     along = np.arange(count) + (-(count - 1) / 2 if start is None else start)
@@ -200,7 +209,5 @@ def line_kernel(weights: Floats, angle: float, start: float | None = None) -> Fl
     for right, share_x in ((0, 1 - (x - left)), (1, x - left)):
         for down, share_y in ((0, 1 - (y - top)), (1, y - top)):
             np.add.at(kernel, (top + down, left + right), weights * share_x * share_y)
-    kernel = kernel[
-        :-1, :-1
-    ]  # only what is off by the rounding of a sine lies in the last row and column
+    kernel = kernel[:-1, :-1]  # the last row and column hold only the rounding of a sine
     return (kernel / kernel.sum()).astype(np.float32)

@@ -143,7 +143,7 @@ def visible(paths: Iterable[Path], *endings: str) -> list[Path]:
 
 
 def subfolders(root: Path) -> list[str]:
-    """The names of the folders in `root` that are not hidden, sorted; empty if `root` is no folder."""
+    """The sorted names of the visible folders in `root`; empty if it is not a folder."""
     if not root.is_dir():
         return []
     return sorted(

@@ -1,29 +1,24 @@
-"""Where unlabelled frames come from: a folder of images, a video file, the synthetic drive. One frame in memory at a time."""
-
-from __future__ import annotations  # cv2.typing came with OpenCV 4.8; Ubuntu 24.04 has 4.6
+"""Unlabelled frames from a folder of images, a video or the synthetic drive, one at a time."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.data.file_set import visible
 from camseg_core.data.image_file import read_rgb
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, DataError
 
-if TYPE_CHECKING:
-    from cv2.typing import MatLike
-
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 START_NS = 1_000_000_000
-"""The stamp of the first frame of a source without a clock, in ns: not 0, which ROS reads as "no time set"."""
+"""Stamp in ns of the first frame of a source without a clock; not 0, ROS's "no time set"."""
 
 DEFAULT_FPS = 10.0
 
@@ -39,9 +34,9 @@ class Frame:
 
 @dataclass(frozen=True)
 class FrameSource:
-    """Frames in time order, read anew each time they are iterated.
+    """Frames in time order, read anew by every iteration.
 
-    `count` is how many there are; for a video it is what the file's header claims. `fps` is in frames per second.
+    `count` is their number (of a video, what its header claims), `fps` frames per second.
     """
 
     title: str
@@ -52,7 +47,7 @@ class FrameSource:
     def __iter__(self) -> Iterator[Frame]:
         return self.read()
 
-    def first(self, limit: int) -> FrameSource:
+    def first(self, limit: int) -> "FrameSource":
         """This source, ending after `limit` frames."""
         return FrameSource(
             self.title, min(limit, self.count), self.fps, lambda: islice(self.read(), limit)
@@ -67,7 +62,7 @@ def open_frames(path: Path, fps: float = DEFAULT_FPS) -> FrameSource:
         fps: frames per second of a folder of images; a video has its own.
 
     Raises:
-        DataError: there is nothing here that can be read as images or as a video.
+        DataError: the path has neither images nor a video that can be read.
         ConfigError: `fps` is not positive.
     """
     if path.is_dir():
@@ -80,7 +75,7 @@ def open_frames(path: Path, fps: float = DEFAULT_FPS) -> FrameSource:
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
-    """Sorts `frame2` before `frame10`, and capitals with small letters."""
+    """Sort key that puts `frame2` before `frame10` and ignores case."""
     parts = re.split(r"([0-9]+)", name)
     return [
         (int(part), "") if part.isdecimal() and part.isascii() else (-1, part.casefold())
@@ -92,41 +87,36 @@ def find_images(folder: Path) -> list[Path]:
     """The image files directly in `folder`, in natural order; hidden files are left out.
 
     Raises:
-        DataError: there are none; says where to look where a sub-folder has some.
+        DataError: there are none; the message names a sub-folder that has some.
     """
 
-    def images(where: Path) -> list[Path]:
-        return [
-            p
-            for p in where.iterdir()
-            if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file()
-        ]
-
-    found = sorted(images(folder), key=lambda p: natural_key(p.name))
+    found = _images_in(folder)
     if not found:
-        inside = next(
-            (sub for sub in sorted(folder.iterdir()) if sub.is_dir() and images(sub)), None
-        )
-        remedy = (
-            f"its folder {inside} has some: name that one"
-            if inside
-            else "name a folder with images, a bag or a video"
-        )
-        raise DataError(
-            f"no images ({', '.join(s[1:] for s in IMAGE_SUFFIXES)}) in {folder}; {remedy}"
-        )
+        inside = next((sub for sub in sorted(folder.iterdir()) if _images_in(sub)), None)
+        remedy = "name a folder with images, a bag or a video"
+        if inside:
+            remedy = f"its folder {inside} has some: name that one"
+        kinds = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
+        raise DataError(f"no images ({kinds}) in {folder}; {remedy}")
     return found
 
 
+def _images_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    found = visible(folder.iterdir(), *IMAGE_SUFFIXES)
+    return sorted(found, key=lambda path: natural_key(path.name))
+
+
 def image_frames(files: Sequence[Path], fps: float, title: str) -> FrameSource:
-    """These image files as frames, `fps` of them per second.
+    """Image files as frames, `fps` of them per second.
 
     Raises:
         ConfigError: `fps` is not positive.
         DataError: (while reading) a file is not a readable image.
     """
     if not fps > 0:
-        raise ConfigError(f"{fps} frames per second is not a rate; give a number above 0")
+        raise ConfigError(f"the rate must be above 0 frames per second, got {fps:g}")
 
     def read() -> Iterator[Frame]:
         for i, path in enumerate(files):
@@ -148,9 +138,10 @@ def video_frames(path: Path) -> FrameSource:
     capture.release()
     if not readable:
         raise DataError(
-            f"{path} cannot be read as a video; name a bag, a folder of images, or a video such as H.264 in .mp4"
+            f"{path} cannot be read as a video; "
+            "name a bag, a folder of images, or a video such as H.264 in .mp4"
         )
-    if not fps > 0:  # some containers do not say
+    if not fps > 0:  # some containers have no rate
         fps = DEFAULT_FPS
 
     def read() -> Iterator[Frame]:
@@ -161,7 +152,11 @@ def video_frames(path: Path) -> FrameSource:
                 more, image = capture.read()
                 if not more:
                     return
-                yield Frame(_stamp(i, fps), _rgb(image), f"{path.stem}:{i:06}")
+                yield Frame(
+                    _stamp(i, fps),
+                    np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8),
+                    f"{path.stem}:{i:06}",
+                )
                 i += 1
         finally:
             capture.release()
@@ -183,7 +178,3 @@ def synthetic_frames(frames: int, fps: float = DEFAULT_FPS, seed: int = 0) -> Fr
 
 def _stamp(i: int, fps: float) -> int:
     return START_NS + round(i * 1e9 / fps)
-
-
-def _rgb(bgr: MatLike) -> npt.NDArray[np.uint8]:
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)

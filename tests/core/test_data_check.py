@@ -131,9 +131,9 @@ def test_labels_that_only_stand_in_for_withheld_ones_are_told(
     code, found = checked(capsys, tmp_path, tmp_path, "--split", "val")
     assert code == 1
     (finding,) = found["splits"][0]["findings"]
-    assert (finding["problem"], finding["text"][:41]) == (
+    assert (finding["problem"], finding["text"][:42]) == (
         "nothing labelled",
-        "no pixel of the 4 frames has a class: in ",
+        "no pixel of the 4 frames has a class: sets",
     )
 
 

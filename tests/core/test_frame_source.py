@@ -129,5 +129,5 @@ def test_a_file_that_is_no_video_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fps", [0, -1, float("nan")])
 def test_a_rate_must_be_positive(tmp_path: Path, fps: float) -> None:
     write_image(tmp_path / "1.png", (0, 0, 0))
-    with pytest.raises(ConfigError, match="frames per second is not a rate; give a number above 0"):
+    with pytest.raises(ConfigError, match="the rate must be above 0 frames per second, got"):
         open_frames(tmp_path, fps)
