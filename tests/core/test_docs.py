@@ -49,7 +49,7 @@ def commands(document: Path) -> Iterator[list[str]]:
             yield words[0].split()
 
 
-UNWRAPPED = ("bags", "data", "node", "robustness", "training-at-scale")
+UNWRAPPED = ("bags", "data", "node", "robustness")
 
 
 @pytest.mark.parametrize(
