@@ -49,6 +49,11 @@ def _write(path: Path, array: np.ndarray) -> None:
     assert cv2.imwrite(str(path), array)
 
 
+def _in_turn(*actions: Callable[[], object]) -> None:
+    for action in actions:
+        action()
+
+
 def _cut(path: Path, share: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
@@ -138,12 +143,12 @@ DAMAGES = [
     ),
     Damage(
         "folder for a label",
-        lambda s: (_label(s).unlink(), _label(s).mkdir()),
+        lambda s: _in_turn(_label(s).unlink, _label(s).mkdir),
         r"missing label .*0001TP_000001\.png of image .*1\.jpg",
     ),
     Damage(
         "link to nowhere",
-        lambda s: (_image(s).unlink(), _image(s).symlink_to("gone")),
+        lambda s: _in_turn(_image(s).unlink, lambda: _image(s).symlink_to("gone")),
         r"cannot read .*1\.jpg: No such file or directory",
     ),
     Damage(
@@ -173,9 +178,9 @@ DAMAGES = [
     ),
     Damage(
         "frames of different sizes",
-        lambda s: (
-            _write(_image(s), np.zeros((40, 60, 3), np.uint8)),
-            _write(_label(s), np.zeros((40, 60), np.uint8)),
+        lambda s: _in_turn(
+            lambda: _write(_image(s), np.zeros((40, 60, 3), np.uint8)),
+            lambda: _write(_label(s), np.zeros((40, 60), np.uint8)),
         ),
         r"images/0001TP_000001\.jpg is 60x40, but .*images/0001TP_000000\.jpg is 64x48: all frames of a split must have the same size",
     ),

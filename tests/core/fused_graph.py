@@ -24,13 +24,8 @@ def without_graphs(tmp_path: Path) -> Path:
 
 def write_fused(folder: Path, fused: Fused) -> None:
     """A network that sees class 13 everywhere, as surely as its noise's first number says."""
-    image, start = (
-        helper.make_tensor_value_info(name, kind, shape)
-        for name, kind, shape in (
-            ("image", TensorProto.UINT8, ["b", "h", "w", 3]),
-            ("start", TensorProto.FLOAT, ["b", "n", 32]),
-        )
-    )
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["b", "h", "w", 3])
+    start = helper.make_tensor_value_info("start", TensorProto.FLOAT, ["b", "n", 32])
     sharpness = helper.make_tensor_value_info("sharpness", TensorProto.FLOAT, [])
     outputs = [
         helper.make_tensor_value_info(name, kind, ["b", "h", "w"])
