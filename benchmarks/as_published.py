@@ -1,7 +1,8 @@
-"""Inference as published (arXiv 2503.15617), step for step: the baseline that the project's own settings are timed and checked against.
+"""Inference as published (arXiv 2503.15617), step for step: the baseline for time and masks.
 
-What it spends and `Segmenter` does not: the diffusion head runs on the image's tokens too, whose half is thrown away, it embeds the
-step once for every token, and 100 ancestral steps end in a picture whose colours are looked up. Everything is fp32.
+It does more work than `Segmenter`: the diffusion head also denoises the image's tokens, which are
+then discarded; the step is embedded once for each token; and 100 ancestral steps end in a picture
+whose colours are looked up. Everything is fp32.
 """
 
 from dataclasses import dataclass
@@ -15,28 +16,29 @@ from camseg_core.model.camseg import CamSeg
 from camseg_core.model.picture_codec import nearest_class
 
 STEPS = 100
-"""Respaced ancestral steps of the published inference."""
+"""Respaced ancestral steps in the published inference."""
 
 
 @dataclass(frozen=True)
 class PublishedMask:
-    """What comes out, and what it was made of on the way."""
+    """The mask and the intermediate results."""
 
     latents: Tensor
-    """Of the mask, `(B, C, h, w)`."""
+    """The mask's latents `(B, C, h, w)`."""
     picture: Tensor
     """The mask decoded as a colour picture, `(B, 3, H, W)` in about −1..1."""
     train_ids: Tensor
-    """`(B, H, W)` uint8, 255 where the nearest colour is that of unlabelled."""
+    """`(B, H, W)` uint8; 255 where "unlabelled" has the nearest colour."""
 
 
 @torch.no_grad()
 def segment_as_published(
     model: CamSeg, pixels: Tensor, start: Tensor, noise: Noise, steps: int = STEPS
 ) -> PublishedMask:
-    """Pixels RGB `(B, 3, H, W)` in 0..255 to a mask: one pass with all of it hidden, then ancestral steps at temperature 1.
+    """Segment RGB pixels `(B, 3, H, W)` in 0..255 in one pass, with ancestral steps.
 
-    With L tokens an image, `start` and each `noise(k)` are `(B·2L, C)`: for every image of the batch the image's tokens, then the mask's.
+    The temperature is 1. With L tokens for each image, `start` and each `noise(k)` are `(B·2L, C)`:
+    for every image of the batch its tokens, then those of the mask.
 
     Raises:
         ConfigError: the model does not have the published layout.
@@ -44,7 +46,8 @@ def segment_as_published(
     config = model.config
     if model.autoencoder is None or config.transformer.fusion != "sequence":
         raise ConfigError(
-            f"{config.name} does not have the published layout: that has an autoencoder of pictures and fusion sequence"
+            f"{config.name} must have the published layout: "
+            "an autoencoder of pictures, and fusion 'sequence'"
         )
     with torch.autocast(pixels.device.type, enabled=False):
         (image,) = model.image_features(pixels)

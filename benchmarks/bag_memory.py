@@ -1,9 +1,9 @@
-"""What the evaluation of a long bag takes: its peak memory, and how much of the time goes into reading and decoding.
+"""Measure the evaluation of a long bag: peak memory, and the share of reading and decoding.
 
     python benchmarks/bag_memory.py --frames 5000 --json
 
-Makes a bag of small synthetic frames with labels, the same few over and over, and runs `camseg bag evaluate` on it in a process of its
-own; nothing is kept.
+Makes a bag that repeats a few small synthetic frames with labels, and runs `camseg bag evaluate` on
+it in a process. Both are deleted afterwards.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from camseg_ros.bag.make import LABEL_TOPIC, BagTopics, LabelledFrame, write_bag
 HEIGHT, WIDTH, DISTINCT = 180, 240, 24
 STEP_NS = 33_333_333
 
-# VmHWM is the process's own mark; getrusage would pass on that of the process which started it
+# VmHWM is the peak of this process; getrusage would include that of its parent
 PROGRAM = """
 import argparse, re, sys
 from pathlib import Path
@@ -40,7 +40,7 @@ print("peak kB", re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").rea
 
 
 def frames(count: int) -> Iterator[LabelledFrame]:
-    """The drive's first frames over and over, at 30 Hz."""
+    """The drive's first frames, repeated, at 30 Hz."""
     samples = list(SyntheticDrive(frames=min(count, DISTINCT), height=HEIGHT, width=WIDTH))
     for index in range(count):
         sample = samples[index % len(samples)]
@@ -50,7 +50,7 @@ def frames(count: int) -> Iterator[LabelledFrame]:
 def measure(
     count: int, threads: int, folder: Path | None = None, program: str = PROGRAM
 ) -> dict[str, Any]:
-    """Make the bag in a folder below `folder`, evaluate it, and say what that took.
+    """Make the bag in a new folder under `folder`, evaluate it, and return memory and times.
 
     Raises:
         ConfigError: the evaluation failed.
@@ -74,7 +74,7 @@ def measure(
         peak = re.search(r"peak kB (\d+)", done.stdout)
         if done.returncode or peak is None:
             raise ConfigError(
-                f"the evaluation ended with exit code {done.returncode}; what it said is above"
+                f"the evaluation failed with exit code {done.returncode}; see its output above"
             )
         report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     timings = report["timings"]
@@ -95,7 +95,8 @@ def outcome(arguments: argparse.Namespace) -> Outcome:
         ("reading and decoding", f"{100 * figures['read_share']:.1f} % of the time"),
         (
             "time",
-            f"{figures['seconds']:.0f} s, {1000 * figures['seconds'] / figures['frames']:.1f} ms a frame",
+            f"{figures['seconds']:.0f} s, "
+            f"{1000 * figures['seconds'] / figures['frames']:.1f} ms a frame",
         ),
     )
     table = "\n".join(

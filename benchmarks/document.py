@@ -1,4 +1,4 @@
-"""What the benchmarks that write into a document share: how they end, the sections between markers, and what the figures are of."""
+"""Shared by benchmarks that write into a document: output, sections between markers, provenance."""
 
 import argparse
 import json
@@ -20,9 +20,13 @@ COLUMNS = 120
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a benchmark found: its `table` in Markdown, the paragraphs below it in the document, and all figures for JSON.
+    """The result of a benchmark.
 
-    `failures` say what is not as it must be, if anything.
+    Attributes:
+        table: Markdown.
+        below: paragraphs that follow the table in the document.
+        figures: everything, for JSON.
+        failures: one text for each requirement that was not met.
     """
 
     table: str
@@ -47,9 +51,9 @@ def add_document_options(parser: argparse.ArgumentParser) -> None:
 def conclude(
     arguments: argparse.Namespace, name: str, measure: Callable[[argparse.Namespace], Outcome]
 ) -> None:
-    """Measure, print the table, write it into the document's section `name` and print JSON where asked to; an error is one line.
+    """Measure, print the table, write it into the document's section `name`, and print JSON.
 
-    Exits with 1 after an error, and where the outcome has failures: each is a line on stderr.
+    An error, or each failure of the outcome, is one line on stderr; the exit code is then 1.
     """
     try:
         outcome = measure(arguments)
@@ -67,7 +71,7 @@ def conclude(
 
 
 def write_section(document: Path, name: str, text: str) -> None:
-    """Replace what stands between `<!-- name: begin -->` and `<!-- name: end -->` in the document.
+    """Replace the text between `<!-- name: begin -->` and `<!-- name: end -->` in the document.
 
     Lines longer than `COLUMNS` are wrapped, except in tables.
 
@@ -85,7 +89,7 @@ def write_section(document: Path, name: str, text: str) -> None:
 
 
 def _wrapped(line: str) -> str:
-    """A line of Markdown in lines of at most `COLUMNS`; an indented command goes on after backslashes."""
+    """Wrap a line of Markdown at `COLUMNS`; an indented command continues after backslashes."""
     if len(line) <= COLUMNS or line.startswith(("|", "!")):
         return line
     command = line.startswith("    ")
@@ -96,17 +100,18 @@ def _wrapped(line: str) -> str:
 
 
 def picture(arguments: argparse.Namespace, text: str) -> str:
-    """The picture `--plot` as Markdown, seen from the document that is written (or from here); `text` says what it shows."""
-    return f"![{text}]({os.path.relpath(arguments.plot, arguments.write.parent if arguments.write else '.')})"
+    """The image `--plot` as Markdown, relative to the document; `text` is its description."""
+    folder = arguments.write.parent if arguments.write else "."
+    return f"![{text}]({os.path.relpath(arguments.plot, folder)})"
 
 
 def machine() -> str:
-    """What the figures were measured on."""
+    """The machine in words, such as "2 cores, x86_64"."""
     return f"{os.cpu_count()} cores, {platform.machine()}"
 
 
 def current_commit(*paths: str) -> str:
-    """The checked-out commit, and whether anything under `paths` of the repository differs from it; "unknown" where git cannot tell."""
+    """The commit, with a note if anything under `paths` differs; "unknown" without git."""
     root = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
@@ -118,8 +123,5 @@ def current_commit(*paths: str) -> str:
         return git("rev-parse", "--short", "HEAD") + (
             " with changes" if git("status", "--porcelain", "--", *paths) else ""
         )
-    except (
-        OSError,
-        subprocess.CalledProcessError,
-    ):  # an export without git; what was measured is not to be lost for that
+    except (OSError, subprocess.CalledProcessError):  # an export without git
         return "unknown"

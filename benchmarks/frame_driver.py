@@ -1,6 +1,7 @@
-"""The cameras of a benchmark and the listener to what the node answers. Masks are matched by their stamps.
+"""The cameras of a benchmark, and the subscriber to the node's masks, matched by their stamps.
 
-A latency is that of a user of the node: from before `publish` of an rgb8 image to the mask in the subscriber's callback.
+Latency is measured by a client: from before `publish` of an rgb8 image to the mask in the
+subscriber's callback.
 """
 
 import time
@@ -21,7 +22,7 @@ from camseg_core.errors import CamSegError
 from camseg_ros.image_messages import image_message
 
 TIMEOUT_S = 60.0
-"""For anything that has to come, where nothing else is said."""
+"""Default time to wait for an answer, in seconds."""
 
 GREET_AGAIN_S = 1.0
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
@@ -30,18 +31,18 @@ Size = tuple[int, int]
 """Width and height in pixels."""
 
 ONE = ("",)
-"""The node's only camera, whose topics have no name before them."""
+"""The only camera of a node, with unprefixed topics."""
 
 SEVERAL = ("left", "right", "front", "rear")
 
 
 def camera_names(count: int) -> tuple[str, ...]:
-    """The names of so many cameras, at most four."""
+    """Names for up to four cameras."""
     return ONE if count == 1 else SEVERAL[:count]
 
 
 def camera_parameters(cameras: tuple[str, ...]) -> tuple[str, ...]:
-    """What tells the node of these cameras."""
+    """The node's parameters for these cameras."""
     return () if cameras == ONE else (f"cameras:=[{', '.join(cameras)}]",)
 
 
@@ -106,13 +107,13 @@ class Driver:
             self.diagnostics[status.name] = {each.key: each.value for each in status.values}
 
     def frame(self, camera: str, size: Size) -> Image:
-        """A message that can be sent again and again."""
+        """A message that can be sent repeatedly."""
         width, height = size
         pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
         return image_message(pixels, "rgb8", Header(frame_id=self.ledgers[camera].frame_id))
 
     def send(self, camera: str, frame: Image) -> int:
-        """Publish a frame with a new stamp, in ns, and hand it back."""
+        """Publish a frame with a new stamp, and return the stamp in ns."""
         stamp = self._epoch + time.monotonic_ns()
         frame.header.stamp.sec, frame.header.stamp.nanosec = divmod(stamp, 1_000_000_000)
         self.ledgers[camera].send(stamp, time.monotonic())
@@ -126,7 +127,7 @@ class Driver:
         return ledger.latency_ms(stamp)
 
     def serve(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
-        """Handle what comes, for so long or until something holds; says whether it does."""
+        """Handle messages until `until` holds or the time is up; return whether it holds."""
         end = time.monotonic() + seconds
         while not until():
             left = end - time.monotonic()
@@ -136,12 +137,12 @@ class Driver:
         return True
 
     def wait_for_node(self, check: Callable[[], None]) -> None:
-        """Send small frames until every camera has answered one: discovery takes its time, and differs between the two sides.
+        """Send small frames until every camera has answered one, since discovery takes time.
 
-        Small ones arrive whatever the transports are. Nothing of this is counted.
+        Small frames arrive over any transport. None of them is counted.
 
         Raises:
-            CamSegError: there is no answer in time, or `check` says that none will come.
+            CamSegError: there is no answer in time, or `check` reports that none will come.
         """
         end = time.monotonic() + TIMEOUT_S
         greetings = {camera: self.frame(camera, (64, 48)) for camera in self.ledgers}

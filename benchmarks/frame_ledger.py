@@ -1,10 +1,10 @@
-"""What was sent to the node on one camera and what came back for it: latencies, and answers that should not have come."""
+"""The frames sent to one camera of the node and its answers: latencies, and wrong answers."""
 
 from array import array
 from dataclasses import dataclass
 
 KEPT = 3000
-"""Frames remembered, the newest: 100 s of a camera at 30 Hz. What answers an older one counts as unmatched."""
+"""Frames remembered: 100 s of a camera at 30 Hz. Answers to older ones count as unmatched."""
 
 
 @dataclass
@@ -14,7 +14,7 @@ class _Frame:
 
 
 class FrameLedger:
-    """Frames of one camera by their stamps. Remembers a bounded number of frames, and 16 bytes of each answer.
+    """Frames of one camera by their stamps. Memory: `REMEMBERED` frames, 16 bytes for each answer.
 
     Attributes:
         sent: frames sent.
@@ -33,19 +33,19 @@ class FrameLedger:
         self._newest_answered = -1
 
     def restart(self) -> None:
-        """Count from zero; the frames stay known, so that their late answers are matched."""
+        """Count from zero; earlier frames stay known, so that late answers are matched."""
         del self.moments[:], self.latencies_ms[:]
         self.sent = self.duplicates = self.out_of_order = self.unmatched = 0
 
     def send(self, stamp: int, now: float) -> None:
-        """A frame goes out. Stamps must rise."""
+        """Record a frame that is sent. Stamps must increase."""
         self.sent += 1
         self._frames[stamp] = _Frame(now)
         if len(self._frames) > KEPT:
             del self._frames[next(iter(self._frames))]
 
     def answer(self, stamp: int, frame_id: str, now: float) -> None:
-        """An answer came."""
+        """Record an answer."""
         frame = self._frames.get(stamp)
         if frame is None or frame_id != self.frame_id:
             self.unmatched += 1
@@ -61,9 +61,9 @@ class FrameLedger:
 
     @property
     def answered(self) -> int:
-        """Frames answered."""
+        """Number of frames answered."""
         return len(self.latencies_ms)
 
     def latency_ms(self, stamp: int) -> float | None:
-        """From a frame that is remembered to its answer; None where none has come."""
+        """Latency of a remembered frame in ms; None if it has no answer yet."""
         return self._frames[stamp].latency_ms

@@ -1,9 +1,9 @@
-"""Latency and memory of the segmentation node: frames go in one at a time over DDS, and the masks that come back are timed.
+"""Measure latency and memory of the node: send one frame at a time over DDS and time its mask.
 
     python benchmarks/node_latency.py --json
 
-Node and driver are processes of their own with the environment that ships. The latency is that of a user of the node: from before
-`publish` of an rgb8 image to the mask in the subscriber's callback.
+Node and driver are separate processes with the environment that ships. Latency is measured by a
+client: from before `publish` of an rgb8 image to the mask in the subscriber's callback.
 """
 
 import argparse
@@ -33,7 +33,7 @@ Row = dict[str, Any]
 def drive(
     driver: Driver, node: NodeProcess, sizes: Sequence[Size], frames: int, warm_up: int
 ) -> tuple[list[Row], float]:
-    """One row of the table for each size, and the node's memory in MB after all of them."""
+    """Return one row for each size, and the node's memory in MB after the last."""
     return [latency(driver, size, frames, warm_up) for size in sizes], resident_mb(node)
 
 
@@ -57,13 +57,14 @@ def table(rows: Sequence[Row]) -> str:
     lines = ["| size | answered | p50 ms | p95 ms |", "| --- | --- | --- | --- |"]
     for row in rows:
         lines.append(
-            f"| {row['size']} | {row['answered']} of {row['frames']} | {row.get('p50_ms', '–')} | {row.get('p95_ms', '–')} |"
+            f"| {row['size']} | {row['answered']} of {row['frames']} "
+            f"| {row.get('p50_ms', '–')} | {row.get('p95_ms', '–')} |"
         )
     return "\n".join(lines)
 
 
 def measure(arguments: argparse.Namespace) -> Outcome:
-    """All sizes with one node; a frame that is not answered is a failure."""
+    """Measure all sizes with one node; an unanswered frame is a failure."""
     sizes = arguments.size or [(480, 360), (640, 480)]
     rows, memory = with_node(
         Launch(parameters=model_parameters(arguments)),
@@ -77,7 +78,8 @@ def measure(arguments: argparse.Namespace) -> Outcome:
     )
     below = [
         f"    python benchmarks/node_latency.py {options} --write {arguments.write}",
-        f"The node's memory: {memory:.0f} MB resident. {machine()}; commit {current_commit('camseg_core', 'camseg_ros', 'benchmarks')}.",
+        f"The node's memory: {memory:.0f} MB resident. {machine()}; "
+        f"commit {current_commit('camseg_core', 'camseg_ros', 'benchmarks')}.",
     ]
     failures = [
         f"{row['size']}: {row['answered']} of {row['frames']} answered"
@@ -93,7 +95,10 @@ def measure(arguments: argparse.Namespace) -> Outcome:
 
 
 def main() -> None:
-    """Print the table; with `--json` the figures as the last line. Exit code 1 if a frame was not answered."""
+    """Print the table; with `--json` the figures as the last line.
+
+    Exit code 1 if a frame was not answered.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,12 +1,13 @@
-"""What the node adds to inference: from message in to message out, less the time in the segmenter, with and without what ships.
+"""Measure what the node adds to inference, with and without the settings that ship.
 
     python benchmarks/node_overhead.py --json
 
-Frames go in one at a time. The overhead is the median from before `publish` of an rgb8 image to the mask in the subscriber's callback, less
-the medians of the segmenter's stages as the node's diagnostics report them; so the driver's own part in publishing and receiving counts
-as overhead. Each row is a node and a driver of their own, both with or without the Fast DDS profile (config/fastdds.xml) and the
-allocator settings (camseg_ros/middleware.py). Images are best effort, as with the sensor data profile; where they do not all arrive,
-reliable ones are measured as well.
+One frame is sent at a time. The overhead is the median from before `publish` of an rgb8 image to
+the mask in the subscriber's callback, minus the medians of the segmenter's stages in the node's
+diagnostics; it includes the driver's own publishing and receiving. Each row is a new node and a new
+driver, both with or without the Fast DDS profile (config/fastdds.xml) and the allocator settings
+(camseg_ros/middleware.py). Images are sent best effort (sensor-data QoS), and also reliable where
+not all of them arrive.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from node_under_test import (
 from camseg_ros.bag.node_process import NodeProcess
 
 AIMS_MS = {(640, 480): 5.0, (1920, 1080): 15.0}
-"""The most that the node should add, by size."""
+"""Target for the overhead in ms, by size."""
 
 SEGMENTER_STAGES = (
     "preprocess",
@@ -41,16 +42,16 @@ SEGMENTER_STAGES = (
     "postprocess",
 )
 NODE_STAGES = ("wait", "read", "publish")
-"""From the node's callback to the mask's publication, but for the segmenter."""
+"""The node's stages from its callback to the published mask, except the segmenter's."""
 
 LOST_AFTER_S = 1.0
-"""A frame that is not answered for so long did not arrive."""
+"""Seconds without an answer after which a frame counts as lost."""
 
 Row = dict[str, Any]
 
 
 def drive(driver: Driver, node: NodeProcess, size: Size, frames: int, warm_up: int) -> Row:
-    """How many frames were answered; if all were, also the times, in ms."""
+    """Return the number of frames answered and, if all were, the times in ms."""
     (camera,) = ONE
     frame = driver.frame(camera, size)
     answers = [driver.ask(camera, frame, LOST_AFTER_S) for _ in range(warm_up + frames)][warm_up:]
@@ -66,7 +67,7 @@ def drive(driver: Driver, node: NodeProcess, size: Size, frames: int, warm_up: i
 
 
 def overhead(times: Sequence[float], diagnostics: Mapping[str, str]) -> Row:
-    """The overhead and its parts, in ms; `outside` is what is left for the middleware and the driver."""
+    """The overhead and its parts in ms; `outside` is the rest: middleware and driver."""
     stages = {
         name: float(diagnostics.get(f"stage {name} (ms)", 0))
         for name in (*SEGMENTER_STAGES, *NODE_STAGES)
@@ -87,7 +88,7 @@ def overhead(times: Sequence[float], diagnostics: Mapping[str, str]) -> Row:
 
 
 def rows_of(size: Size, profile: bool, allocator: bool, arguments: argparse.Namespace) -> list[Row]:
-    """The row of best-effort images, and that of reliable ones if not all of the former are answered."""
+    """The row of best-effort images, and one of reliable images unless all were answered."""
     rows: list[Row] = []
     for reliable in (False, True):
         launch = Launch(
@@ -144,7 +145,10 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def measure(arguments: argparse.Namespace) -> Outcome:
-    """Every size in every setting; a frame that is not answered with all that ships is a failure."""
+    """Measure every size in every setting.
+
+    An unanswered frame with the settings that ship is a failure.
+    """
     sizes = arguments.size or list(AIMS_MS)
     settings = [(True, True), (True, False), (False, True), (False, False)]
     rows = [
@@ -170,7 +174,8 @@ def measure(arguments: argparse.Namespace) -> Outcome:
     below = [
         f"Times in ms. With all that ships: {said}.",
         f"    python benchmarks/node_overhead.py {options} --write {arguments.write}",
-        f"{machine()}; commit {current_commit('camseg_core', 'camseg_ros', 'config', 'benchmarks')}.",
+        f"{machine()}; "
+        f"commit {current_commit('camseg_core', 'camseg_ros', 'config', 'benchmarks')}.",
     ]
     failures = [
         f"{size}: {row['answered']} of {row['frames']} answered"
@@ -183,7 +188,10 @@ def measure(arguments: argparse.Namespace) -> Outcome:
 
 
 def main() -> None:
-    """Print the table; with `--json` the figures as the last line. Exit code 1 if a frame was not answered with all that ships."""
+    """Print the table; with `--json` the figures as the last line.
+
+    Exit code 1 if a frame was not answered with the settings that ship.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""What the benchmarks of the node share: the node and a driver as two processes in a ROS domain of their own, and their options."""
+"""Shared by the node's benchmarks: a node and a driver in a private ROS domain, and options."""
 
 import argparse
 import multiprocessing
@@ -31,10 +31,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Launch:
-    """How node and driver are started: the node's `parameters` (`name:=value`) and the environment of both.
+    """How to start node and driver.
 
-    `cameras` as `frame_driver.camera_names` gives them. Images are best effort, as with the sensor data profile, or `reliable` on
-    both sides. `profile` and `allocator`: with the Fast DDS profile and the allocator settings that ship.
+    Attributes:
+        parameters: of the node, `name:=value`.
+        cameras: names from `frame_driver.camera_names`.
+        reliable: images are reliable on both sides, else best effort (sensor-data QoS).
+        profile: use the Fast DDS profile that ships.
+        allocator: use the allocator settings that ship.
     """
 
     cameras: tuple[str, ...] = ONE
@@ -44,7 +48,7 @@ class Launch:
     allocator: bool = True
 
     def command(self) -> list[str]:
-        """What starts the node."""
+        """The command that starts the node."""
         reliability = f"image_reliability:={'reliable' if self.reliable else 'best_effort'}"
         parameters = [*self.parameters, *camera_parameters(self.cameras), reliability]
         options = [option for parameter in parameters for option in ("-p", parameter)]
@@ -59,7 +63,7 @@ class Launch:
         ]
 
     def environment(self, log_dir: Path) -> dict[str, str]:
-        """Of node and driver, in a domain that is free; transports and allocator are never those of the user's environment."""
+        """Environment in an unused domain; the user's transports and allocator are ignored."""
         plain = {
             name: value
             for name, value in os.environ.items()
@@ -74,12 +78,12 @@ class Launch:
 
 
 def with_node(launch: Launch, drive: Callable[..., T], *arguments: object) -> T:
-    """Start the node, and call `drive(driver, node, ...)` in a driver's process of its own once the node answers.
+    """Start the node, and call `drive(driver, node, ...)` in a new process once the node answers.
 
-    The driver is a fresh process, since glibc and Fast DDS read their settings only when a process starts.
+    The driver needs a new process because glibc and Fast DDS read their settings at start-up.
 
     Raises:
-        CamSegError: the node does not answer, or ended.
+        CamSegError: the node does not answer, or has ended.
     """
     spawn = multiprocessing.get_context("spawn")
     with (
@@ -100,7 +104,7 @@ def _drive(launch: Launch, log: Path, drive: Callable[..., T], arguments: tuple[
             return drive(driver, node, *arguments)
     except NodeDied as error:  # its log goes with the folder
         raise CamSegError(
-            f"{error}, which is removed; its last lines:\n{error.last_lines}"
+            f"{error}, which is deleted; its last lines:\n{error.last_lines}"
         ) from None
 
 
@@ -110,20 +114,20 @@ def resident_mb(node: NodeProcess) -> float:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The value below which so many percent of the values, at least one, lie."""
+    """The smallest value that at least `percent` % of the values do not exceed."""
     return float(np.percentile(values, percent))
 
 
 def size_of(text: str) -> Size:
-    """A size from the command line, such as 640x480."""
+    """Parse a size such as 640x480."""
     width, _, height = text.partition("x")
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 640x480")
+        raise argparse.ArgumentTypeError(f"must be a size such as 640x480, got {text!r}")
     return int(width), int(height)
 
 
 def size_text(size: Size) -> str:
-    """The opposite of `size_of`."""
+    """Format a size; the inverse of `size_of`."""
     return f"{size[0]}x{size[1]}"
 
 
@@ -143,5 +147,5 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def model_parameters(arguments: argparse.Namespace) -> tuple[str, ...]:
-    """The node's parameters that the options ask for."""
+    """The node's parameters that these options set."""
     return f"model:={arguments.model}", f"threads:={arguments.threads}"

@@ -1,9 +1,11 @@
-"""The published size on this machine's CPU: inference as published beside this project's, in one run.
+"""Time the published size on this CPU: inference as published, and this project's, in one run.
 
 python benchmarks/published_size.py --size 256 --write docs/results.md --json
 
-The weights are random, so nothing is said here of the masks' quality. `as_published` is fp32, 100 ancestral steps on the tokens of image
-and mask, and a picture decoded by its colours. The others denoise the mask's tokens alone, in bf16 except in the diffusion head; the same in fp32 is timed as well. Settings take turns, so that all of them meet the same machine.
+The weights are random, so the masks have no quality to compare. `as_published` is fp32: 100
+ancestral steps on the tokens of image and mask, and a picture decoded by its colours. The others
+denoise the mask's tokens alone, in bf16 except for the diffusion head; the same in fp32 is timed
+too. Settings take turns, so that all see the same load of the machine.
 """
 
 import argparse
@@ -35,12 +37,12 @@ from camseg_core.model.camseg import CamSeg
 PUBLISHED = replace(CAM_SEG_BASE_768, light_decoder=LightDecoderConfig())
 AS_PUBLISHED = "as_published"
 TURNS = 3
-"""How often the project's settings, which are short, run in the time that the published one runs once."""
+"""Runs of each of the project's settings, which are short, per run of the published one."""
 
 
 @dataclass(frozen=True)
 class TorchMask:
-    """`train_ids` `(B, H, W)` uint8, and the fp32 `latents` `(B, C, h, w)` they were decoded from."""
+    """`train_ids` `(B, H, W)` uint8, decoded from the fp32 `latents` `(B, C, h, w)`."""
 
     latents: Tensor
     train_ids: Tensor
@@ -51,7 +53,7 @@ Segment = Callable[[], PublishedMask | TorchMask]
 
 @dataclass(frozen=True)
 class Setting:
-    """A way of this project to segment a frame."""
+    """A setting of this project's inference."""
 
     name: str
     sampler: str
@@ -105,7 +107,7 @@ def _pixels(size: int) -> Tensor:
 
 
 def as_published(model: CamSeg, size: int, steps: int) -> Segment:
-    """Segments a frame of `size`×`size` pixels as published, but for the number of steps."""
+    """A function that segments a frame of `size`×`size` pixels as published, in `steps` steps."""
     pixels, cells = _pixels(size), (size // model.config.token_stride) ** 2
 
     def segment() -> PublishedMask:
@@ -116,9 +118,9 @@ def as_published(model: CamSeg, size: int, steps: int) -> Segment:
 
 
 def ours(model: CamSeg, setting: Setting, size: int) -> Segment:
-    """Segments the same frame in one of this project's settings, in the precision of the weights.
+    """Return a function that segments the frame in a setting, in the precision of the weights.
 
-    In torch alone, as `as_published`, and not through a `Segmenter`: nothing else shall be timed.
+    It uses torch alone, not a `Segmenter`, so that nothing else is timed.
     """
     pixels, cells = _pixels(size), (size // model.config.token_stride) ** 2
     options, bf16 = SamplerOptions(setting.steps), torch.bfloat16
@@ -144,9 +146,9 @@ def setting_of(name: str) -> Setting:
 
 
 def multiply_accumulates(name: str, config: CamSegConfig, size: int, steps: int) -> int:
-    """Of one frame, counted by torch as it follows the shapes; nothing is computed. Attention in its plain form, which torch can count.
+    """Count a frame's multiply-accumulates by shapes alone; `steps` are the published setting's.
 
-    `steps` are those of the published setting.
+    Attention runs in its plain form, which torch can count.
     """
     with FakeTensorMode(), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model = random_model(config)
@@ -158,10 +160,12 @@ def multiply_accumulates(name: str, config: CamSegConfig, size: int, steps: int)
 
 
 def peak_bytes(name: str, config: CamSegConfig, size: int) -> int:
-    """Peak resident memory of a fresh process while it segments a frame, weights included; how they were made is not.
+    """Peak resident memory of a new process while it segments a frame.
+
+    It includes the weights, but not their creation.
 
     Raises:
-        ConfigError: the kernel does not tell.
+        ConfigError: the kernel does not report it.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(_own_peak, name, config, size).result()
@@ -183,14 +187,15 @@ def _own_peak(name: str, config: CamSegConfig, size: int) -> int:
         )
     except OSError as error:
         raise ConfigError(
-            f"cannot measure peak memory: {error}; this needs Linux, and /proc/self/clear_refs to be writable"
+            f"cannot measure peak memory: {error}; "
+            "needs Linux with a writable /proc/self/clear_refs"
         ) from error
     assert found is not None
     return int(found[1]) * 1024
 
 
 def seconds(segments: Mapping[str, Segment], repeats: int) -> dict[str, float]:
-    """The median time of each, over `repeats` rounds in which they take turns; those of this project several times a round."""
+    """The median time of each setting over `repeats` rounds in which they take turns."""
     times: dict[str, list[float]] = {name: [] for name in segments}
     for _ in range(repeats):
         for turn in range(TURNS):
@@ -205,14 +210,14 @@ def seconds(segments: Mapping[str, Segment], repeats: int) -> dict[str, float]:
 def measure_all(
     config: CamSegConfig, size: int, repeats: int, steps: int = STEPS
 ) -> dict[str, Any]:
-    """Everything about every setting, by what it is and then by setting; ratios of the project's settings also by their name alone.
+    """Measure every setting: figures by kind, then by setting; speed-ups by setting's name.
 
     Raises:
         ConfigError: the size does not fit the model, or memory cannot be measured.
     """
     if size < 1 or size % config.token_stride:
         raise ConfigError(
-            f"size is {size}; {config.name} needs a multiple of {config.token_stride}"
+            f"size must be a multiple of {config.token_stride} for {config.name}, got {size}"
         )
     names = [AS_PUBLISHED, *(setting.name for setting in OURS)]
     tmac = {name: multiply_accumulates(name, config, size, steps) / 1e12 for name in names}
@@ -260,7 +265,8 @@ def _relative_error(found: Tensor, expected: Tensor) -> float:
 def table(figures: Mapping[str, Any]) -> str:
     """The figures as a table in Markdown."""
     rows = [
-        "| setting | s a frame | times as fast | the same in fp32 | TMAC | peak MiB | latents, bf16 to fp32 | same ids |",
+        "| setting | s a frame | times as fast | the same in fp32 | TMAC | peak MiB "
+        "| latents, bf16 to fp32 | same ids |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, taken in figures["seconds"].items():
@@ -278,12 +284,13 @@ def table(figures: Mapping[str, Any]) -> str:
 
 
 def measure(arguments: argparse.Namespace) -> Outcome:
-    """The published size with the options given."""
+    """Measure the published size with these options."""
     figures = measure_all(PUBLISHED, arguments.size, arguments.repeats)
     options = f"--size {arguments.size} --repeats {arguments.repeats}"
     below = [
         f"    python benchmarks/published_size.py {options} --write {arguments.write}",
-        f"{machine()}, torch {torch.__version__.partition('+')[0]}, {torch.get_num_threads()} threads; "
+        f"{machine()}, torch {torch.__version__.partition('+')[0]}, "
+        f"{torch.get_num_threads()} threads; "
         f"commit {current_commit('camseg_core', 'benchmarks/published_size.py')}.",
     ]
     return Outcome(table(figures), below, figures)

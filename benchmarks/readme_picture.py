@@ -1,4 +1,4 @@
-"""Make the README's picture: a frame of the synthetic drive, the bundled model's mask, and both over each other.
+"""Make the README's picture: a frame of the synthetic drive, its mask, and the overlay.
 
 python benchmarks/readme_picture.py docs/images/drive.png
 """
@@ -17,7 +17,7 @@ FRAME = 12
 
 
 def main() -> None:
-    """Write the row to the path given on the command line."""
+    """Write the three side by side to the path on the command line."""
     path = Path(sys.argv[1])
     rgb = SyntheticDrive()[FRAME].image
     mask = Segmenter.from_pretrained().segment(rgb).mask

@@ -1,8 +1,8 @@
-"""The least time that models can take on other devices: estimates from their counted work, as `camseg bench --roofline` makes them.
+"""Estimate the least time of models on other devices, as `camseg bench --roofline` does.
 
     python benchmarks/roofline.py --write docs/results.md
 
-Nothing is run: the networks are followed by their shapes alone.
+The work is counted by shapes alone; no network runs.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from camseg_core.model.work import Work
 
 @dataclass(frozen=True)
 class Case:
-    """A model at the (width, height) of its network, sampled in so many steps; `as_published` as in `work_by_stage`."""
+    """A model at its network's (width, height); `as_published` as in `work_by_stage`."""
 
     title: str
     config: CamSegConfig

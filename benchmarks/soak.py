@@ -1,11 +1,12 @@
-"""The node for many minutes, on the cores that its cameras need as well: does its memory grow, does it slow down?
+"""Run the node under load for many minutes: does its memory grow, does it slow down?
 
     python benchmarks/soak.py --minutes 20 --json
 
-Two cameras at 30 Hz send more than two cores can segment: the node has to drop frames, and every mask has to be of a frame that was
-sent, once and in order. Node and driver are processes of their own with the environment that ships. The latency of the last minute is
-compared with that of the first; of runs under ten minutes, a tenth. The first minute warms the memory up; of what follows, the last
-tenth is compared with the first.
+Two cameras at 30 Hz send more than two cores can segment: the node must drop frames, and answer
+each frame at most once and in order. Node and driver are separate processes with the environment
+that ships. The latency of the last minute is compared with that of the first (in runs under ten
+minutes, a tenth of the run). Memory is compared between the first and last tenth of what follows
+the first minute.
 """
 
 import argparse
@@ -34,24 +35,24 @@ from camseg_core.errors import CamSegError
 from camseg_ros.bag.node_process import NodeProcess
 
 SAMPLE_S = 0.5
-"""Between two looks at the node's memory."""
+"""Seconds between two measurements of the node's memory."""
 
 LAST_ANSWERS_S = 2.0
-"""How long the answers to the last frames are waited for."""
+"""Seconds to wait for the answers to the last frames."""
 
 COUNTS = ("frames ", "dropped: ", "rejected: ")
-"""What the node's diagnostics call its counts, by their beginnings."""
+"""Prefixes of the counts in the node's diagnostics."""
 
 INFERENCE = "rejected: inference "
-"""Begins the count of each way in which the model fails on a frame."""
+"""Prefix of the counts of frames on which the model failed."""
 
 WRONG_ANSWERS = ("duplicates", "out_of_order", "unmatched")
-"""What a ledger counts and must not have."""
+"""Counts of a ledger that must be 0."""
 
 
 @dataclass(frozen=True)
 class Soaked:
-    """What came of a run: `began` in the seconds of the ledgers, memory as (seconds, MB), the node's counts by the name of their status."""
+    """A finished run: `began` in the ledgers' time, memory as (s, MB), counts by status name."""
 
     began: float
     seconds: float
@@ -63,14 +64,14 @@ class Soaked:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a run must hold: relative growth of memory, and relative change of the latency from the first minute to the last."""
+    """Limits of a run: relative growth of memory, relative change of latency over the run."""
 
     growth: float
     latency_change: float
 
 
 def drive(driver: Driver, node: NodeProcess, seconds: float, rate: float, size: Size) -> Soaked:
-    """Send from every camera at `rate` for so long."""
+    """Send from every camera at `rate` for this many seconds."""
     frames = {camera: driver.frame(camera, size) for camera in driver.ledgers}
     memory: list[tuple[float, float]] = []
     began, tick = time.monotonic(), 0
@@ -114,7 +115,8 @@ def figures(soaked: Soaked) -> dict[str, Any]:
             )
     if not all(latencies):
         raise CamSegError(
-            f"no mask came in {sum(not each for each in latencies)} of {len(latencies)} stretches of {stretch:.0f} s"
+            f"no mask came in {sum(not each for each in latencies)} of {len(latencies)} stretches "
+            f"of {stretch:.0f} s"
         )
     medians = [round(median(each), 1) for each in latencies]
     tenth = (soaked.seconds - stretch) / 10
@@ -154,7 +156,7 @@ def figures(soaked: Soaked) -> dict[str, Any]:
 
 
 def failures(found: Mapping[str, Any], limits: Limits) -> list[str]:
-    """What a run did not hold, a line each."""
+    """The limits that a run broke, one line each."""
     wrong = [
         f"{name} is {found[name]}, must be 0"
         for name in ("exceptions", *WRONG_ANSWERS)
@@ -169,7 +171,8 @@ def failures(found: Mapping[str, Any], limits: Limits) -> list[str]:
         wrong.append(f"rss_growth is {found['rss_growth']}, must be below {limits.growth:g}")
     if abs(found["latency_change"]) > limits.latency_change:
         wrong.append(
-            f"latency_change is {found['latency_change']}, may be {limits.latency_change:g} either way"
+            f"latency_change must be within ±{limits.latency_change:g}, "
+            f"is {found['latency_change']}"
         )
     return wrong
 
@@ -204,12 +207,15 @@ def table(found: Mapping[str, Any]) -> str:
 
 
 def measure(arguments: argparse.Namespace) -> Outcome:
-    """One run; what it does not hold is a failure."""
+    """Run once; each limit that does not hold is a failure."""
     launch = Launch(camera_names(arguments.cameras), model_parameters(arguments))
     found = figures(
         with_node(launch, drive, arguments.minutes * 60, arguments.rate, arguments.size)
     )
-    options = f"--minutes {arguments.minutes:g} --cameras {arguments.cameras} --rate {arguments.rate:g} --size {size_text(arguments.size)}"
+    options = (
+        f"--minutes {arguments.minutes:g} --cameras {arguments.cameras} "
+        f"--rate {arguments.rate:g} --size {size_text(arguments.size)}"
+    )
     below = [
         f"    python benchmarks/soak.py {options} --write {arguments.write}",
         f"{machine()}; commit {current_commit('camseg_core', 'camseg_ros', 'benchmarks')}.",
@@ -223,7 +229,10 @@ def measure(arguments: argparse.Namespace) -> Outcome:
 
 
 def main() -> None:
-    """Print the table; with `--json` the figures as the last line. Exit code 1 if a limit does not hold."""
+    """Print the table; with `--json` the figures as the last line.
+
+    Exit code 1 if a limit does not hold.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

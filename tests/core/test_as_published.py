@@ -75,7 +75,7 @@ def test_it_stays_fp32_inside_an_autocast() -> None:
 
 
 def test_another_layout_is_refused() -> None:
-    with pytest.raises(ConfigError, match="tiny-lite does not have the published layout"):
+    with pytest.raises(ConfigError, match="tiny-lite must have the published layout"):
         segment_as_published(
             tiny_lite(), torch.zeros(1, 3, 64, 64), torch.zeros(1, 1), lambda k: torch.zeros(1, 1)
         )

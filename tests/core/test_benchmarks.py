@@ -1,4 +1,4 @@
-"""What the benchmarks share, and those of the published size and of stability at a tiny one: figures hang together. No time is asserted."""
+"""The benchmarks' shared parts, and two benchmarks at a tiny size. No time is asserted."""
 
 import argparse
 import json
@@ -97,7 +97,7 @@ def test_the_published_size_is_measured_in_every_setting(monkeypatch: pytest.Mon
 
 
 def test_the_arithmetic_of_the_settings_differs_by_what_they_leave_out() -> None:
-    """Of head calls on both halves, on one half four times, and once, the light decoder instead of the picture's apart."""
+    """Head calls on both halves, or on one half four times or once; the decoders differ too."""
     published, exact, light = (
         published_size.multiply_accumulates(name, CONFIG, 32, steps=12) for name in NAMES
     )
@@ -111,7 +111,9 @@ def test_the_arithmetic_of_the_settings_differs_by_what_they_leave_out() -> None
 
 
 def test_a_size_between_the_tokens_is_refused() -> None:
-    with pytest.raises(ConfigError, match="size is 30; tiny-published needs a multiple of 4"):
+    with pytest.raises(
+        ConfigError, match="size must be a multiple of 4 for tiny-published, got 30"
+    ):
         published_size.measure_all(CONFIG, size=30, repeats=1)
 
 

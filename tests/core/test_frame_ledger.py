@@ -1,4 +1,4 @@
-"""Answers are matched with the frames that were sent, and each kind of wrong answer is told from the others."""
+"""Answers are matched with the frames sent, and each kind of wrong answer is counted."""
 
 import frame_ledger
 import pytest
@@ -10,7 +10,7 @@ def counts(ledger: FrameLedger) -> tuple[int, int, int, int, int]:
 
 
 def sent(*stamps: int) -> FrameLedger:
-    """A ledger of frames that went out at one tenth of their stamps, in s."""
+    """A ledger of frames sent at a tenth of their stamps, in s."""
     ledger = FrameLedger("left")
     for stamp in stamps:
         ledger.send(stamp, stamp / 10)

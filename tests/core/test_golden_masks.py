@@ -1,7 +1,7 @@
-"""The bundled model's masks, byte for byte: a change of the code must not change what the vehicle sees.
+"""The bundled model's masks, byte for byte: a change of the code must not change the masks.
 
 The stored hashes are of masks by ONNX Runtime on a processor with AVX-512 VNNI. After a deliberate
-change of the model: `python tests/core/test_golden_masks.py`, and say in the CHANGELOG what changed.
+change of the model, run `python tests/core/test_golden_masks.py` and add it to CHANGELOG.md.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What can be said of containers and unit without running them: they name files that exist, and agree with the package."""
+"""Containers and unit, without running them: they name existing files and match the package."""
 
 import re
 import shutil
@@ -127,9 +127,7 @@ def test_compose_names_files_that_exist_and_shares_memory_network_and_gpu_with_t
         assert f"params_file:={parameters[1]}" in service["command"]
 
 
-def test_the_parameters_for_gpus_are_right_and_their_cache_is_where_container_and_unit_keep_it() -> (
-    None
-):
+def test_the_gpu_parameters_are_valid_and_their_cache_is_the_containers_and_the_units() -> None:
     content = yaml.safe_load((DOCKER / "gpu.param.yaml").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(schema(SPECS)).validate(content)
     cache = content["/**"]["ros__parameters"]["engine_cache"]
