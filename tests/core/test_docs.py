@@ -49,7 +49,7 @@ def commands(document: Path) -> Iterator[list[str]]:
             yield words[0].split()
 
 
-UNWRAPPED = ("bags", "data", "node", "robustness")
+UNWRAPPED = ("data", "node", "robustness")
 
 
 @pytest.mark.parametrize(
