@@ -1,49 +1,42 @@
-"""Pickles read as data: containers, numbers and descriptions of tensors come out, and nothing that a pickle names is ever called.
+"""Reads pickles as data: containers, numbers and descriptions of tensors. Calls nothing.
 
-This is an interpreter of its own over the standard library's list of opcodes (`pickletools.genops`, which only parses), for two reasons.
-`torch.load(weights_only=True)` refuses a checkpoint at the first class that it does not know, such as a pickled trainer callback. Stand-ins
-for the names that `torch.serialization.get_unsafe_globals_in_checkpoint` lists (given to `safe_globals`) mend that for simple objects only:
-modules such as `posix` stay blocked, and what is made by a call (numpy scalars, deques, objects with `__getnewargs_ex__`) still stops it,
-as tried with torch 2.13; and it reads every storage, the optimiser's included. A `pickle.Unpickler` that hands out real classes, on the
-other hand, lets a pickle change them: BUILD on `argparse.Namespace` itself sets its attributes.
+It interprets `pickletools.genops`, which only parses. `torch.load(weights_only=True)` stops at the
+first class it does not know, such as a trainer callback, and `safe_globals` cannot admit modules
+such as `posix`, or numpy scalars (torch 2.13). `pickle.Unpickler` with stand-ins would still hash
+nested keys until the stack overflows, take memory for any memo index, and BUILD on classes.
 """
 
 import argparse
 import pickletools
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import IO, cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import IO, Any, cast
 
 MAX_BYTES = 64 * 2**20
-"""Longest pickle that is read. The published ones hold names and shapes alone; the numbers lie outside of them."""
+"""Longest pickle that is read: those of checkpoints hold names and shapes, not the numbers."""
 MAX_OPCODES = 2_000_000
-"""Most instructions in one pickle: an opcode of one byte can make an object of 64 or more."""
+"""Most instructions in one pickle: one byte can make an object of 64 bytes or more."""
 MAX_COPIED = 10_000_000
-"""Most items copied by calls such as `set(items)`: a pickle can name the same long list again and again."""
+"""Most items copied by calls such as `set(items)`: one list can be named again and again."""
 MAX_DIMENSIONS = 16
+_ITERABLE = (list, tuple, set, frozenset)
 
 
 class UnreadablePickle(ValueError):
-    """The bytes are no pickle, or one that is larger than any checkpoint needs."""
+    """The bytes are not a pickle, or one larger than any checkpoint needs."""
 
 
 @dataclass(frozen=True, eq=False)
 class Inert:
-    """Stands for whatever is not plain data: `name` is that of the class or function in the file. Nothing can be done with it."""
-
-    name: str
-
-
-@dataclass(frozen=True, eq=False)
-class Global:
-    """A class or function that a pickle names, as `module.name`; never looked up."""
+    """A class or function by `name`, never looked up, or an object of it. Does nothing."""
 
     name: str
 
 
 @dataclass(frozen=True, eq=False)
 class Storage:
-    """Numbers that lie outside of the pickle, under `key`; `kind` is the name of their class, such as `FloatStorage`."""
+    """Numbers outside the pickle, under `key`; `kind` is their class, such as `FloatStorage`."""
 
     key: str
     kind: str
@@ -52,7 +45,7 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class StoredTensor:
-    """A tensor as its pickle tells of it: a view of a storage, in elements. Not checked against the storage yet."""
+    """A view of a storage, in elements, as the pickle describes it; not yet checked against it."""
 
     storage: Storage
     offset: int
@@ -69,36 +62,34 @@ class Pickled:
 
 
 def read_pickle(stream: IO[bytes], left: int) -> Pickled:
-    """Read one pickle from where `stream` stands to its end, of at most `left` bytes.
+    """Read one pickle from the position of `stream`, of at most `left` bytes.
 
-    Lists, tuples, dicts (ordered ones become plain ones), sets, strings, bytes, numbers, None and `argparse.Namespace` come out as such;
-    tensors as `StoredTensor`; everything else as `Inert`.
+    Lists, tuples, dicts (also ordered ones), sets, strings, bytes, numbers, None and
+    `argparse.Namespace` are returned as such, tensors as `StoredTensor`, all else as `Inert`.
 
     Raises:
         UnreadablePickle: it is damaged or too large.
     """
     machine = _Machine()
+    # genops calls read and readline, nothing else
+    bounded = cast(IO[bytes], _Bounded(stream, min(left, MAX_BYTES)))
     try:
-        bounded = cast(
-            IO[bytes], _Bounded(stream, min(left, MAX_BYTES))
-        )  # genops calls read and readline, nothing else
         for count, (opcode, argument, _) in enumerate(pickletools.genops(bounded)):
             if count >= MAX_OPCODES:
                 raise UnreadablePickle(f"more than {MAX_OPCODES} instructions")
             machine.run(opcode.name, argument)
-        return Pickled(machine.pop(), machine.storages)
-    except UnreadablePickle:
-        raise
-    except (ValueError, OverflowError, IndexError, KeyError, RecursionError) as error:
+        return Pickled(machine.stack.pop(), machine.storages)
+    except IndexError as error:
+        raise UnreadablePickle("a value is missing on the stack") from error
+    except (ValueError, OverflowError, KeyError, RecursionError) as error:
         raise UnreadablePickle(str(error) or type(error).__name__) from error
 
 
 class _Bounded:
-    """A stream that never asks the one below for more than is left: a length that lies must not be allocated."""
+    """A stream that never asks for more than is left: a length that lies must not be allocated."""
 
     def __init__(self, stream: IO[bytes], left: int) -> None:
-        self._stream = stream
-        self._left = left
+        self._stream, self._left = stream, left
 
     def read(self, size: int) -> bytes:
         return self._counted(self._stream.read(max(0, min(size, self._left))))
@@ -111,195 +102,111 @@ class _Bounded:
         return found
 
 
-_PUSHED = (
-    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-    *(
-        "STRING",
-        "BINSTRING",
-        "SHORT_BINSTRING",
-        "UNICODE",
-        "SHORT_BINUNICODE",
-        "BINUNICODE",
-        "BINUNICODE8",
-    ),
-    *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
-)
-_FRESH: dict[str, Callable[[], object]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_LIST": list,
-    "EMPTY_TUPLE": tuple,
-    "EMPTY_DICT": dict,
-    "EMPTY_SET": set,
-    "NEXT_BUFFER": lambda: Inert("buffer"),
-}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_IGNORED = ("PROTO", "FRAME", "STOP", "READONLY_BUFFER")
-
-
-@dataclass
 class _Machine:
     """The pickle machine: a stack, the stacks below each mark, and the memo."""
 
-    stack: list[object] = field(default_factory=list)
-    below: list[list[object]] = field(default_factory=list)
-    memo: dict[int, object] = field(default_factory=dict)
-    storages: dict[str, Storage] = field(default_factory=dict)
-    copied: int = 0
+    def __init__(self) -> None:
+        self.stack: list[object] = []
+        self.storages: dict[str, Storage] = {}
+        self._below: list[list[object]] = []
+        self._memo: dict[object, object] = {}
+        self._copied = 0
 
     def run(self, name: str, argument: object) -> None:
-        """One instruction."""
-        if name in _PUSHED:
-            self.stack.append(argument)
-        elif name in _FRESH:
-            self.stack.append(_FRESH[name]())
-        elif name in _TUPLES:
-            items = [self.pop() for _ in range(_TUPLES[name])]
-            self.stack.append(tuple(reversed(items)))
-        elif name not in _IGNORED:
-            self._structure(name, argument)
-
-    def pop(self) -> object:
-        """The topmost value of the stack, taken off."""
-        if not self.stack:
-            raise UnreadablePickle("a value is missing on the stack")
-        return self.stack.pop()
-
-    def _top(self) -> object:
-        if not self.stack:
-            raise UnreadablePickle("a value is missing on the stack")
-        return self.stack[-1]
-
-    def _since_mark(self) -> list[object]:
-        if not self.below:
-            raise UnreadablePickle("a mark is missing on the stack")
-        items, self.stack = self.stack, self.below.pop()
-        return items
-
-    def _structure(self, name: str, argument: object) -> None:
+        """Run one instruction; an IndexError means that the stack is empty."""
+        stack = self.stack
         match name:
+            case "PROTO" | "FRAME" | "STOP" | "READONLY_BUFFER":
+                pass
             case "MARK":
-                self.below.append(self.stack)
+                self._below.append(stack)
                 self.stack = []
-            case "POP":
-                # as in pickle: popping an empty stack takes the mark off
-                self._since_mark() if not self.stack else self.pop()
-            case "POP_MARK":
+            case "POP" if stack:
+                stack.pop()
+            case "POP" | "POP_MARK":  # popping an empty stack removes the mark, as in pickle
                 self._since_mark()
             case "DUP":
-                self.stack.append(self._top())
-            case "LIST":
-                self._push_items(list)
-            case "TUPLE":
-                self._push_items(tuple)
-            case "FROZENSET":
-                self._push_items(lambda items: frozenset(map(_key, items)))
-            case "DICT":
-                self._push_items(_paired)
-            case "APPEND":
-                self._extend([self.pop()])
-            case "APPENDS" | "ADDITEMS":
-                self._extend(self._since_mark())
-            case "SETITEM":
-                value, key = self.pop(), self.pop()
-                self._set_items([key, value])
-            case "SETITEMS":
-                self._set_items(self._since_mark())
-            case "PUT" | "BINPUT" | "LONG_BINPUT":
-                self.memo[_index(argument)] = self._top()
-            case "MEMOIZE":
-                self.memo[len(self.memo)] = self._top()
+                stack.append(stack[-1])
+            case "PUT" | "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
+                self._memo[len(self._memo) if name == "MEMOIZE" else argument] = stack[-1]
             case "GET" | "BINGET" | "LONG_BINGET":
-                self.stack.append(self.memo[_index(argument)])
-            case _:
-                self._object(name, argument)
-
-    def _object(self, name: str, argument: object) -> None:
-        """What makes objects in a real unpickler."""
-        match name:
+                stack.append(self._memo[argument])
+            case "NONE" | "NEWTRUE" | "NEWFALSE":
+                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
+            case "EMPTY_LIST" | "EMPTY_TUPLE" | "EMPTY_DICT" | "EMPTY_SET":
+                stack.append(_CONTAINERS[name.removeprefix("EMPTY_")](()))
+            case "LIST" | "TUPLE" | "DICT" | "FROZENSET":
+                items = self._since_mark()  # which replaces self.stack
+                self.stack.append(_CONTAINERS[name](items))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                stack.append(tuple([stack.pop() for _ in range(int(name[-1]))][::-1]))
+            case "APPEND" | "SETITEM":
+                items = [stack.pop() for _ in range(1 if name == "APPEND" else 2)]
+                self._extend(items[::-1])
+            case "APPENDS" | "ADDITEMS" | "SETITEMS":
+                self._extend(self._since_mark())
             case "GLOBAL":
-                self.stack.append(_named(argument))
+                stack.append(_named(argument))
             case "STACK_GLOBAL":
-                attribute, module = self.pop(), self.pop()
-                self.stack.append(
-                    _named(
-                        f"{module} {attribute}"
-                        if isinstance(module, str) and isinstance(attribute, str)
-                        else None
-                    )
-                )
-            case "REDUCE" | "NEWOBJ":
-                arguments, what = self.pop(), self.pop()
-                self.stack.append(self._called(what, arguments))
-            case "NEWOBJ_EX":
-                named, arguments, what = self.pop(), self.pop(), self.pop()
-                self.stack.append(self._called(what, arguments if not named else None))
-            case "INST":
-                rest = self._since_mark()
-                self.stack.append(self._called(_named(argument), tuple(rest)))
-            case "OBJ":
-                what, *rest = self._since_mark() or [None]
-                self.stack.append(self._called(what, tuple(rest)))
+                attribute, module = stack.pop(), stack.pop()
+                named = isinstance(module, str) and isinstance(attribute, str)
+                stack.append(Inert(f"{module}.{attribute}" if named else "global"))
+            case "REDUCE" | "NEWOBJ" | "NEWOBJ_EX":
+                keywords = stack.pop() if name == "NEWOBJ_EX" else None
+                arguments, what = stack.pop(), stack.pop()
+                stack.append(self._called(what, None if keywords else arguments))
+            case "INST" | "OBJ":
+                items = self._since_mark()
+                what = _named(argument) if name == "INST" else items.pop(0)
+                self.stack.append(self._called(what, tuple(items)))
             case "BUILD":
-                state, target = self.pop(), self._top()
+                state, target = stack.pop(), stack[-1]
                 if isinstance(target, argparse.Namespace) and isinstance(state, dict):
-                    vars(target).update(
-                        (key, value) for key, value in state.items() if isinstance(key, str)
-                    )
+                    vars(target).update((k, v) for k, v in state.items() if isinstance(k, str))
             case "BINPERSID":
-                self.stack.append(self._persistent(self.pop()))
-            case "PERSID" | "EXT1" | "EXT2" | "EXT4":
-                self.stack.append(Inert(name.lower()))
+                stack.append(self._persistent(stack.pop()))
+            case "PERSID" | "EXT1" | "EXT2" | "EXT4" | "NEXT_BUFFER":
+                stack.append(Inert(name.lower()))
+            case _ if argument is not None:  # a number, string or bytes
+                stack.append(argument)
             case _:
                 raise UnreadablePickle(f"unknown instruction {name}")
 
-    def _push_items(self, made: Callable[[list[object]], object]) -> None:
-        items = self._since_mark()
-        self.stack.append(made(items))
+    def _since_mark(self) -> list[object]:
+        if not self._below:
+            raise UnreadablePickle("a mark is missing on the stack")
+        items, self.stack = self.stack, self._below.pop()
+        return items
 
     def _extend(self, items: list[object]) -> None:
-        target = self._top()
+        """Add to the list, set or dict on top of the stack; to nothing else."""
+        target = self.stack[-1]
         if isinstance(target, list):
             target.extend(items)
         elif isinstance(target, set):
             target.update(map(_key, items))
-
-    def _set_items(self, items: list[object]) -> None:
-        target = self._top()
-        if isinstance(target, dict):
+        elif isinstance(target, dict):
             target.update(_paired(items))
 
     def _called(self, what: object, arguments: object) -> object:
-        """What a call gives: plain data for the few names that stand for it, else something inert."""
-        if not isinstance(what, Global):
-            return Inert(what.name if isinstance(what, Inert) else type(what).__name__)
-        build = _BUILDERS.get(what.name)
+        """Plain data for the few calls in `_BUILDERS`, something inert for any other."""
+        name = what.name if isinstance(what, Inert) else type(what).__name__
+        build = _BUILDERS.get(name)
         if build is None or not isinstance(arguments, tuple):
-            return Inert(what.name)
-        self.copied += sum(
-            len(each)
-            for each in arguments
-            if isinstance(each, str | list | tuple | dict | set | frozenset)
-        )
-        if self.copied > MAX_COPIED:
+            return Inert(name)
+        sized = (each for each in arguments if isinstance(each, (str, dict, *_ITERABLE)))
+        self._copied += sum(map(len, sized))
+        if self._copied > MAX_COPIED:
             raise UnreadablePickle(f"more than {MAX_COPIED} items are copied")
         try:
             return build(*arguments)
         except (TypeError, ValueError):  # arguments that fit no checkpoint
-            return Inert(what.name)
+            return Inert(name)
 
     def _persistent(self, identity: object) -> object:
-        """A storage, as `torch.save` names it: ("storage", class, key, device, elements), in the legacy format with a view behind."""
+        """A storage, as `torch.save` names it; the legacy format has a view at the end."""
         match identity:
-            case ("storage", Global(name), str(key), _, int(elements)) | (
-                "storage",
-                Global(name),
-                str(key),
-                _,
-                int(elements),
-                None,
-            ):
+            case ("storage", Inert(name), str(key), _, int(elements), *view) if not any(view):
                 storage = Storage(key, name.rpartition(".")[2], elements)
                 known = self.storages.setdefault(key, storage)
                 if (known.kind, known.elements) != (storage.kind, storage.elements):
@@ -308,52 +215,51 @@ class _Machine:
         return Inert("persistent")
 
 
-def _index(argument: object) -> int:
-    if not isinstance(argument, int):
-        raise UnreadablePickle("a memo's index is no number")
-    return argument
-
-
-def _named(argument: object) -> Global | Inert:
-    """GLOBAL's argument is module and name with a space between."""
-    return Global(argument.replace(" ", ".", 1)) if isinstance(argument, str) else Inert("global")
-
-
 def _key(value: object) -> object:
-    """A key of a dict or set: others than scalars are only kept apart, since the hash of a tuple nested deep enough ends the process."""
+    """A key of a dict or set; all but scalars are only kept apart: hashing deep tuples crashes."""
     return value if value is None or isinstance(value, str | bytes | int | float) else Inert("key")
 
 
-def _paired(items: list[object]) -> dict[object, object]:
+def _named(argument: object) -> Inert:
+    """GLOBAL's and INST's argument is module and name with a space between."""
+    return Inert(str(argument).replace(" ", ".", 1))
+
+
+def _paired(items: Sequence[object]) -> dict[object, object]:
     if len(items) % 2:
         raise UnreadablePickle("a key has no value")
     return {_key(key): value for key, value in zip(items[::2], items[1::2], strict=True)}
 
 
-def _items(items: object) -> Iterable[object]:
-    if not isinstance(items, list | tuple | set | frozenset):
+_CONTAINERS: dict[str, Callable[[Sequence[object]], Any]] = {
+    "LIST": list,
+    "TUPLE": tuple,
+    "DICT": _paired,
+    "SET": lambda items: set(map(_key, items)),
+    "FROZENSET": lambda items: frozenset(map(_key, items)),
+}
+
+
+def _container(kind: str, items: object = ()) -> Any:
+    if not isinstance(items, _ITERABLE):
         raise TypeError
-    return items
+    return _CONTAINERS[kind](list(items))
 
 
 def _ordered(pairs: object = ()) -> dict[object, object]:
-    found: dict[object, object] = {}
-    for pair in _items(pairs):
-        if not (isinstance(pair, list | tuple) and len(pair) == 2):
-            raise TypeError
-        found[_key(pair[0])] = pair[1]
-    return found
+    split = _container("LIST", pairs)
+    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in split):
+        raise TypeError
+    return {_key(key): value for key, value in split}
 
 
 def _reconstructed(of: object, *rest: object) -> argparse.Namespace:
-    """How protocols 0 and 1 write objects."""
-    if not (isinstance(of, Global) and of.name == "argparse.Namespace"):
+    if not (isinstance(of, Inert) and of.name == "argparse.Namespace"):
         raise TypeError
     return argparse.Namespace()
 
 
 def _encoded(text: object, encoding: object = "latin1") -> bytes:
-    """How protocol 2 writes bytes."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise TypeError
     return text.encode("latin-1")
@@ -362,54 +268,33 @@ def _encoded(text: object, encoding: object = "latin1") -> bytes:
 def _sizes(sizes: object) -> tuple[int, ...]:
     if not isinstance(sizes, tuple | list) or len(sizes) > MAX_DIMENSIONS:
         raise TypeError
-    return tuple(_size(each) for each in sizes)
-
-
-def _size(value: object) -> int:
-    if type(value) is not int or not 0 <= value < 2**62:
+    if any(type(each) is not int or not 0 <= each < 2**62 for each in sizes):
         raise TypeError
-    return value
+    return tuple(sizes)
 
 
 def _tensor(
     storage: object, offset: object, shape: object, stride: object, *rest: object
 ) -> StoredTensor:
-    result = (
-        StoredTensor(storage, _size(offset), _sizes(shape), _sizes(stride))
-        if isinstance(storage, Storage)
-        else None
-    )
-    if result is None or len(result.shape) != len(result.stride):
+    (start,), sides, steps = _sizes([offset]), _sizes(shape), _sizes(stride)
+    if not isinstance(storage, Storage) or len(sides) != len(steps):
         raise TypeError
-    return result
-
-
-def _parameter(data: object, *rest: object) -> StoredTensor:
-    if not isinstance(data, StoredTensor):
-        raise TypeError
-    return data
+    return StoredTensor(storage, start, sides, steps)
 
 
 _BUILDERS: dict[str, Callable[..., object]] = {
     "collections.OrderedDict": _ordered,
     "argparse.Namespace": lambda: argparse.Namespace(),
-    "copyreg._reconstructor": _reconstructed,
+    "copyreg._reconstructor": _reconstructed,  # objects in protocols 0 and 1
     "copy_reg._reconstructor": _reconstructed,
-    "_codecs.encode": _encoded,
-    "torch.Size": lambda sizes: _sizes(sizes),
+    "_codecs.encode": _encoded,  # bytes in protocol 2
+    "torch.Size": _sizes,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
-    **{
-        f"{module}.{name}": build
-        for module in ("builtins", "__builtin__")
-        for name, build in {
-            "set": lambda items=(): set(map(_key, _items(items))),
-            "frozenset": lambda items=(): frozenset(map(_key, _items(items))),
-            "list": lambda items=(): list(_items(items)),
-            "tuple": lambda items=(): tuple(_items(items)),
-            "dict": _ordered,
-        }.items()
-    },
+    "torch._utils._rebuild_parameter": lambda data, *rest: data,
+    "torch._utils._rebuild_parameter_with_state": lambda data, *rest: data,
 }
+for _module in ("builtins", "__builtin__"):
+    _BUILDERS[f"{_module}.dict"] = _ordered
+    for _kind in ("LIST", "TUPLE", "SET", "FROZENSET"):
+        _BUILDERS[f"{_module}.{_kind.lower()}"] = partial(_container, _kind)
