@@ -1,8 +1,9 @@
-"""Conditions per token refined to one condition per latent cell, with the image's finer features.
+"""Refines conditions per token to conditions per latent cell, with the image's finer features.
 
-A token of the small model spans 16×16 pixels, but a pole is three pixels wide. Where in its token the pole stands is better
-said by a convolution over finer features, which learns it once for all places, than by the token's vector, which would have
-to learn it anew for each. What leaves is still a condition: the diffusion head alone turns it into the mask's latents.
+A token of the small model spans 16×16 pixels, but a pole is three pixels wide. A convolution over
+finer features learns once for all places where in its token a pole stands; a token's vector would
+have to learn it anew for each. The result is still a condition: only the diffusion head makes
+latents.
 """
 
 import torch.nn.functional as F
@@ -44,7 +45,10 @@ class _Residual(nn.Module):
 
 
 class ConditionRefiner(nn.Module):
-    """Token conditions `(B, h·w, D)` and features at strides 4 and 8 to cell conditions `(B, 2h·2w, width)`, row-major."""
+    """Token conditions `(B, h·w, D)` and finer features to cell conditions `(B, 2h·2w, width)`.
+
+    All are row-major; the features are those of `backbone.FINE_FEATURES`.
+    """
 
     def __init__(self, config: ConditionRefinerConfig, token_width: int) -> None:
         super().__init__()
@@ -62,12 +66,10 @@ class ConditionRefiner(nn.Module):
         self, conditions: Tensor, grid: tuple[int, int], fine: Tensor, middle: Tensor
     ) -> Tensor:
         coarse = self.from_token(conditions).transpose(1, 2).unflatten(2, grid)
-        x = self.mix_middle(
-            F.relu(_double(coarse) + self.from_middle(middle))
-        )  # (B, width, 2h, 2w)
-        detail = self.mix_fine(
-            F.relu(_double(self.to_fine(x)) + self.from_fine(fine))
-        )  # (B, detail, 4h, 4w)
+        # (B, width, 2h, 2w)
+        x = self.mix_middle(F.relu(_double(coarse) + self.from_middle(middle)))
+        # (B, detail, 4h, 4w)
+        detail = self.mix_fine(F.relu(_double(self.to_fine(x)) + self.from_fine(fine)))
         cells: Tensor = self.mix_all(F.relu(x + self.fold(detail)))
         return cells.flatten(2).transpose(1, 2)
 

@@ -1,6 +1,7 @@
-"""The diffusion head: a small MLP that denoises one token at a time, told the step and the token's condition.
+"""The diffusion head: an MLP that denoises each token by itself, given step and condition.
 
-Parameter names follow the published checkpoint (`diffloss.net.*`). Source: arXiv 2406.11838, section 3.
+Parameter names follow the published checkpoint (`diffloss.net.*`). Source: arXiv 2406.11838,
+section 3.
 """
 
 import math
@@ -64,9 +65,10 @@ class _FinalLayer(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """Noisy tokens `(N, C)`, step numbers `(N,)` and conditions `(N, D)` to `(N, C)`, or `(N, 2C)` with learned variance.
+    """Noisy tokens `(N, C)`, step numbers `(N,)` and conditions `(N, D)` to its prediction `(N,
+    C)`.
 
-    Step numbers `(1,)` serve all tokens, and are embedded once.
+    With learned variance the result is `(N, 2C)`. Step numbers `(1,)` serve all tokens.
     """
 
     def __init__(self, config: DenoiserConfig, token_channels: int, condition_width: int) -> None:
@@ -82,7 +84,7 @@ class Denoiser(nn.Module):
         self._start_as_identity()
 
     def _start_as_identity(self) -> None:
-        """Zero the modulations and the output, so that training starts from blocks that do nothing."""
+        """Zero the modulations and the output, so that training starts from identity blocks."""
         for name, parameter in self.named_parameters():
             if "adaLN_modulation" in name or name.startswith("final_layer"):
                 nn.init.zeros_(parameter)

@@ -1,4 +1,4 @@
-"""How much a model computes and moves: the work of each stage of a frame, counted by torch as the network runs."""
+"""Counts what each stage of a frame computes and moves, by torch's counter while it runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from camseg_core.model.camseg import CamSeg
 from camseg_core.model.work import FrameWork, Work
 
 STAGES = ("image_encoder", "transformer", "denoiser", "decoder")
-"""The parts of a model in the order in which a frame passes them; `denoiser` is one step, `transformer` includes the refiner."""
+"""A model's stages in order; `denoiser` is one step, `transformer` includes the refiner."""
 
 
 def frame_work(
@@ -27,7 +27,7 @@ def frame_work(
     width: int,
     as_published: bool = False,
 ) -> FrameWork:
-    """The work of one frame for a model of these sizes, which is neither loaded nor run: only shapes are followed.
+    """Count the work of one frame for a model of these sizes; only shapes are followed.
 
     Arguments are those of `CamSeg` and `work_by_stage`.
     """
@@ -42,15 +42,16 @@ def frame_work(
 def work_by_stage(
     model: CamSeg, height: int, width: int, as_published: bool = False
 ) -> dict[str, Work]:
-    """The work of one frame of `height`×`width` pixels, multiples of the model's `size_multiple`.
+    """Count the work of one frame of `height`×`width` pixels, multiples of `size_multiple`.
 
-    Counted are convolutions, matrix products and attention, and the numbers that these read and write; norms, activations and
-    resizing, which cost little and can be joined to them, are not. Attention reads its three inputs and writes its result: the
-    scores between tokens stay on the chip.
+    Counted are convolutions, matrix products and attention, and the numbers that they read and
+    write. Norms, activations and resizing cost little and are not. Attention reads its three inputs
+    and writes its result: the scores between tokens stay on the chip.
 
     Args:
-        as_published: one step of the denoiser is counted as the published code calls it: on the image's tokens too, although only
-            the mask's are used, and with the step's embedding computed for every token rather than once. The mask is decoded as a picture.
+        as_published: count a step of the denoiser as the published code runs it, on the image's
+            tokens too and with the step embedded for every token, and the mask decoded as a
+            picture.
     """
     counts: dict[str, Work] = {}
 
@@ -91,7 +92,7 @@ def work_by_stage(
 
 
 class _Moved(TorchFunctionMode):
-    """While active, sums up how many numbers the operations that `work_by_stage` counts read and write."""
+    """Sums how many numbers the operations counted by `work_by_stage` read and write."""
 
     _OPERATIONS = (F.conv2d, F.linear, F.scaled_dot_product_attention)
 
@@ -119,17 +120,13 @@ class _Moved(TorchFunctionMode):
 
 
 def vehicle_parameters(model: CamSeg) -> int:
-    """How many parameters run on the vehicle: all but those of the mask encoder, which only training needs."""
-    return sum(parameter.numel() for parameter in model.parameters()) - mask_encoder_parameters(
-        model
-    )
+    """Return how many parameters run on the vehicle: all except the mask encoder's."""
+    every = sum(parameter.numel() for parameter in model.parameters())
+    return every - mask_encoder_parameters(model)
 
 
 def mask_encoder_parameters(model: CamSeg) -> int:
-    """How many parameters the encoder of a mask autoencoder has; 0 without one."""
-    codec = model.mask_autoencoder
-    return (
-        sum(parameter.numel() for parameter in codec.encoder.parameters())
-        if codec is not None
-        else 0
-    )
+    """Return how many parameters the mask autoencoder's encoder has; 0 without one."""
+    if model.mask_autoencoder is None:
+        return 0
+    return sum(parameter.numel() for parameter in model.mask_autoencoder.encoder.parameters())

@@ -1,7 +1,8 @@
-"""The published KL autoencoder (latent-diffusion layout), for camera images and for masks drawn as colour pictures.
+"""The published KL autoencoder (latent-diffusion layout), for camera images and for masks drawn as
+colour pictures.
 
-Parameter names follow the published checkpoint, so that its weights load by name. Source: arXiv 2112.10752 (layout),
-arXiv 2503.15617 (stride 16, 16 channels).
+Parameter names follow the published checkpoint, so that its weights load by name. Source: arXiv
+2112.10752 (layout), arXiv 2503.15617 (stride 16, 16 channels).
 """
 
 from itertools import pairwise
@@ -18,7 +19,7 @@ def _norm(width: int) -> nn.GroupNorm:
 
 
 class ResnetBlock(nn.Module):
-    """Norm, SiLU, 3×3 convolution, twice, around a shortcut: `(B, inputs, H, W)` to `(B, outputs, H, W)`."""
+    """Norm, SiLU and a 3×3 convolution, twice, around a shortcut."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -47,16 +48,12 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
+        # each (B, 1, HW, C)
         q, k, v = (
             layer(h).flatten(2).transpose(1, 2).unsqueeze(1) for layer in (self.q, self.k, self.v)
-        )  # (B, 1, HW, C)
-        attended = (
-            F.scaled_dot_product_attention(q, k, v)
-            .squeeze(1)
-            .transpose(1, 2)
-            .unflatten(2, x.shape[2:])
         )
-        return x + self.proj_out(attended)
+        attended = F.scaled_dot_product_attention(q, k, v).squeeze(1).transpose(1, 2)
+        return x + self.proj_out(attended.unflatten(2, x.shape[2:]))
 
 
 class _Downsample(nn.Module):
@@ -78,7 +75,7 @@ class _Upsample(nn.Module):
 
 
 class _Level(nn.Module):
-    """One resolution: residual blocks, attention after each at the deepest level, then a change of `scale`: down, up or none."""
+    """One resolution: residual blocks, with attention if asked, then down, up or no scaling."""
 
     def __init__(self, widths: list[int], attention: bool, scale: str) -> None:
         super().__init__()
@@ -138,7 +135,10 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents `(B, C, h, w)` to pictures `(B, 3, h·stride, w·stride)` in about −1..1; one more block per level than the encoder."""
+    """Latents `(B, C, h, w)` to pictures `(B, 3, h·stride, w·stride)` in about −1..1.
+
+    Each level has one block more than the encoder's.
+    """
 
     def __init__(self, config: KLAutoencoderConfig) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class Decoder(nn.Module):
 
 
 class KLAutoencoder(nn.Module):
-    """The KL autoencoder: a picture's posterior over latents, and a picture from latents. H and W must be multiples of the stride."""
+    """The KL autoencoder: pictures, H and W multiples of the stride, to latents and back."""
 
     def __init__(self, config: KLAutoencoderConfig) -> None:
         super().__init__()
@@ -178,12 +178,15 @@ class KLAutoencoder(nn.Module):
         self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
 
     def posterior(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures `(B, 3, H, W)` in −1..1 to the mean and the log-variance (clamped to −30..20), each `(B, C, H/stride, W/stride)`."""
+        """Return mean and log-variance, each `(B, C, h, w)`, of pictures `(B, 3, H, W)` in −1..1.
+
+        The log-variance is clamped to −30..20.
+        """
         mean, log_variance = self.quant_conv(self.encoder(pictures)).chunk(2, dim=1)
         return mean, log_variance.clamp(-30.0, 20.0)
 
     def encode(self, pictures: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Pictures to scaled latents: drawn from the posterior with `generator`, or its mean without one."""
+        """Encode pictures to scaled latents: a posterior draw with `generator`, else the mean."""
         mean, log_variance = self.posterior(pictures)
         if generator is not None:
             noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean)
@@ -191,5 +194,5 @@ class KLAutoencoder(nn.Module):
         return mean * self.config.latent_scale
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents `(B, C, h, w)` to pictures `(B, 3, h·stride, w·stride)`."""
+        """Decode scaled latents `(B, C, h, w)` to pictures `(B, 3, h·stride, w·stride)`."""
         return self.decoder(self.post_quant_conv(latents / self.config.latent_scale))

@@ -1,11 +1,11 @@
-"""Autoencoder for masks: class ids in, latents between (continuous, or quantised to a codebook), class logits out.
+"""Mask autoencoder: class indices in, latents between, class logits out.
 
-The published model stores a mask as a colour picture and decodes it with a photograph's decoder; this one reads ids
-and writes logits, so its decoder is some hundred times cheaper and needs no nearest-colour search. Batch norm and ReLU, because
-both fold into the convolutions when the decoder is exported.
+The published model stores a mask as a colour picture and decodes it with a photograph's decoder.
+This one reads indices and writes logits: its decoder is about a hundred times cheaper and needs no
+nearest-colour search. Batch norm and ReLU fold into the convolutions at export.
 
-Without a codebook it is a KL autoencoder (arXiv 1312.6114); with one, the same network is its VQ twin (arXiv 1711.00937), for the
-comparison that CAM-Seg (arXiv 2503.15617) draws its continuous latents from.
+Without a codebook it is a KL autoencoder (arXiv 1312.6114). With one it is that network's VQ twin
+(arXiv 1711.00937), for comparison, as CAM-Seg (arXiv 2503.15617) argues for continuous latents.
 """
 
 from itertools import pairwise
@@ -38,16 +38,14 @@ class _ResidualBlock(nn.Module):
 
 
 class MaskEncoder(nn.Module):
-    """Class indices `(B, H, W)` to the posterior's mean and log-variance, each `(B, C, h, w)`, h = H / stride and w = W / stride."""
+    """Class indices `(B, H, W)` to the posterior's mean and log-variance, each `(B, C, h, w)`."""
 
     def __init__(self, config: MaskAutoencoderConfig) -> None:
         super().__init__()
         self.classes = config.classes
         first, *_, last = widths = config.encoder_widths
         layers: list[nn.Module] = [
-            nn.PixelUnshuffle(
-                2
-            ),  # one-hot pixels of a 2×2 block side by side: nothing is lost on the way to stride 2
+            nn.PixelUnshuffle(2),  # to stride 2 without loss
             _conv_norm(4 * config.classes, first),
             _ResidualBlock(first),
         ]
@@ -67,9 +65,11 @@ class MaskEncoder(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """Latents `(B, C, h, w)`, H = h × stride and W = w × stride, to class logits `(B, classes, H, W)`.
+    """Latents `(B, C, h, w)`, H = h × stride and W = w × stride, to class logits `(B, classes, H,
+    W)`.
 
-    `widths` are its channels and `blocks` its residual blocks at strides 2, 4 and so on, up to the latents'.
+    `widths` are its channels and `blocks` its residual blocks at strides 2, 4 and so on, up to the
+    latents'.
     """
 
     def __init__(
@@ -94,15 +94,16 @@ class MaskDecoder(nn.Module):
         return F.pixel_shuffle(self.layers(latents), 2)
 
     def blocks(self, latents: Tensor) -> Tensor:
-        """The same logits with the pixels of 2×2 blocks side by side, row-major: `(B, classes, 4, H/2, W/2)`."""
+        """Return the logits, 2×2 pixels side by side: `(B, classes, 4, H/2, W/2)`."""
         return self.layers(latents).unflatten(1, (-1, 4))
 
 
 class MaskAutoencoder(nn.Module):
-    """The encoder, the decoder, and the statistics that bring latents to zero mean and unit deviation per channel.
+    """The encoder, the decoder, and the statistics that bring latents to zero mean and unit
+    deviation per channel.
 
-    A VQ one (`config.codebook_size`) quantises the mean that the encoder gives, leaves the log-variance unused, and takes
-    whatever it decodes to the nearest entries of its codebook first.
+    A VQ one (`config.codebook_size`) quantises the mean that the encoder gives, leaves the
+    log-variance unused, and takes whatever it decodes to the nearest entries of its codebook first.
     """
 
     latent_mean: Tensor
@@ -125,59 +126,59 @@ class MaskAutoencoder(nn.Module):
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
 
     def forward(self, indices: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruct class indices `(B, H, W)`, H and W multiples of the stride, as logits, with a penalty on the latents (scalar).
+        """Reconstruct class indices `(B, H, W)` as logits; also a penalty on the latents (scalar).
 
-        KL: the latent is the posterior's mean and `noise` `(B, C, h, w)` times its deviation; the penalty is `kl_divergence`.
-        VQ: `noise` is not used; the penalty is the squared distance to the codebook. In training mode the codebook learns.
+        H and W are multiples of the stride. KL: the latent is the mean plus `noise` `(B, C, h, w)`
+        times the deviation; the penalty is `kl_divergence`. VQ: `noise` is not used; the penalty is
+        the squared distance to the codebook, which learns in training mode.
         """
         mean, log_variance = self.encoder(indices)
         if self.quantizer is None:
-            return self.decoder(mean + noise * (0.5 * log_variance).exp()), kl_divergence(
-                mean, log_variance
-            )
+            latents = mean + noise * (0.5 * log_variance).exp()
+            return self.decoder(latents), kl_divergence(mean, log_variance)
         quantised, distance = self.quantizer(mean)
         return self.decoder(quantised), distance
 
     def latents(self, indices: Tensor) -> Tensor:
-        """Class indices `(B, H, W)` to latents `(B, C, h, w)` as the decoder reads them: the posterior's mean or codebook entries."""
+        """Encode class indices to latents as the decoder reads them: mean or codebook entries."""
         mean: Tensor = self.encoder(indices)[0]
         return mean if self.quantizer is None else self.quantizer(mean)[0]
 
     def encode(self, indices: Tensor) -> Tensor:
-        """Class indices `(B, H, W)` to normalised latents `(B, C, h, w)`: `latents`, standardised per channel."""
-        return (self.latents(indices) - self.latent_mean.view(1, -1, 1, 1)) / self.latent_std.view(
-            1, -1, 1, 1
-        )
+        """Encode class indices `(B, H, W)` to latents `(B, C, h, w)` standardised per channel."""
+        mean, std = self.latent_mean.view(1, -1, 1, 1), self.latent_std.view(1, -1, 1, 1)
+        return (self.latents(indices) - mean) / std
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Normalised latents `(B, C, h, w)` to class logits `(B, classes, H, W)`."""
+        """Decode normalised latents `(B, C, h, w)` to class logits `(B, classes, H, W)`."""
         return self.decoder(self.denormalised(latents))
 
     def denormalised(self, latents: Tensor) -> Tensor:
-        """Normalised latents `(B, C, h, w)` as the decoder reads them, see `latents`."""
+        """Return normalised latents `(B, C, h, w)` as the decoder reads them, see `latents`."""
         scaled = latents * self.latent_std.view(1, -1, 1, 1) + self.latent_mean.view(1, -1, 1, 1)
         return scaled if self.quantizer is None else self.quantizer(scaled)[0]
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL of the posterior to a standard normal in nats, averaged over all elements (scalar)."""
+    """Return the KL of the posterior to a standard normal, in nats, as a mean over all elements."""
     return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean()
 
 
 class VectorQuantizer(nn.Module):
     """A codebook of `size` entries of `channels` numbers.
 
-    It trains itself whenever it is called in training mode: an entry is the moving average of the vectors it stood for. All of its
-    state is in buffers, and it draws from torch's global generator. Where several processes train together they all learn from
-    the vectors of all, so that their codebooks stay one; their generators must agree, and their batches be of one size.
+    Calls in training mode train it: an entry is the moving average of the vectors it stood for. All
+    state is in buffers, and random numbers come from torch's global generator. Processes that train
+    together learn from the vectors of all, so that their codebooks agree; their generators must
+    agree too, and their batches be of one size.
     """
 
     codebook: Tensor  # (size, channels)
     uses: Tensor  # (size,): moving average of the vectors per call that an entry stands for
 
     decay = 0.95  # of both moving averages
-    dead_below = 0.05  # uses per call: an entry that is rare but right keeps its place
-    revived_at = 1.0  # uses per call that a moved entry starts with: few, so that it soon goes to the middle of what it gets
+    dead_below = 0.05  # uses per call, so low that a rare entry keeps its place
+    revived_at = 1.0  # uses per call that a moved entry starts with: few, so that it moves fast
 
     def __init__(self, size: int, channels: int) -> None:
         super().__init__()
@@ -185,30 +186,28 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("uses", torch.zeros(size))  # all dead: the first batch places them
 
     def entries(self, latents: Tensor) -> Tensor:
-        """Latents `(B, C, h, w)` to the numbers `(B, h, w)` int64 of their nearest entries."""
+        """Return the numbers `(B, h, w)` int64 of the entries nearest to latents `(B, C, h, w)`."""
         return self._nearest(_vectors(latents)).view(latents.shape[0], *latents.shape[2:])
 
     def look_up(self, entries: Tensor) -> Tensor:
-        """Numbers of entries `(B, h, w)` to latents `(B, C, h, w)`."""
+        """Return the latents `(B, C, h, w)` of entries by number `(B, h, w)`."""
         return F.embedding(entries, self.codebook).permute(0, 3, 1, 2)
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents `(B, C, h, w)` to their nearest entries, same shape, and the mean squared distance to them (scalar).
+        """Return the entries nearest to latents `(B, C, h, w)`, and the mean squared distance.
 
-        The gradient of the first passes straight through to `latents`; that of the second pulls `latents` to the entries.
+        The gradient of the first passes straight through to `latents`; that of the second pulls
+        `latents` to the entries.
         """
-        with (
-            torch.no_grad(),
-            torch.autocast(latents.device.type, enabled=False),
-        ):  # bf16 cannot tell close entries apart
+        # in fp32: bf16 cannot tell close entries apart
+        with torch.no_grad(), torch.autocast(latents.device.type, enabled=False):
             vectors = _vectors(latents)
             nearest = self._nearest(vectors)
             quantised = self.look_up(nearest.view(latents.shape[0], *latents.shape[2:]))
             if self.training:
                 self._learn(_of_all_processes(vectors), _of_all_processes(nearest))
-        return quantised + (latents - latents.detach()), F.mse_loss(
-            latents, quantised
-        )  # what is added is zero, but has a gradient
+        # what is added is zero, but has a gradient
+        return quantised + (latents - latents.detach()), F.mse_loss(latents, quantised)
 
     def _nearest(self, vectors: Tensor) -> Tensor:
         # the squared distance less the vector's own square, which is the same for all entries

@@ -1,7 +1,7 @@
 """The masked transformer: image tokens and mask tokens in, one condition per mask token out.
 
-Parameter names follow the published checkpoint. Sources: arXiv 2503.15617, after arXiv 2406.11838 (MAR) and
-arXiv 2111.06377 (masked autoencoders).
+Parameter names follow the published checkpoint. Sources: arXiv 2503.15617, after arXiv 2406.11838
+(MAR) and arXiv 2111.06377 (masked autoencoders).
 """
 
 import torch
@@ -21,9 +21,8 @@ class _Attention(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (
-            self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        )  # each (B, heads, N, D/heads)
+        # each (B, heads, N, D/heads)
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         attended = F.scaled_dot_product_attention(
             q, k, v, dropout_p=self.dropout if self.training else 0.0
         )
@@ -32,7 +31,7 @@ class _Attention(nn.Module):
 
 
 class _Mlp(nn.Module):
-    """Drops out behind both layers, as the block that the published model is made of does."""
+    """Two layers, with dropout after both as in the published model."""
 
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -69,8 +68,9 @@ class _Block(nn.Module):
 class MaskedTransformer(nn.Module):
     """Tokens of an image and of a partly known mask to conditions for the mask's tokens.
 
-    With L = h·w cells, `image` is `(B, L, image_channels)`, `mask` is `(B, L, mask_channels)`, both row-major, and
-    `hidden` is `(B, L)` bool, True where a mask token is unknown; every row hides the same number.
+    With L = h·w cells, `image` is `(B, L, image_channels)`, `mask` is `(B, L, mask_channels)`, both
+    row-major, and `hidden` is `(B, L)` bool, True where a mask token is unknown; every row hides
+    the same number.
     """
 
     def __init__(self, config: TransformerConfig, image_channels: int, mask_channels: int) -> None:
@@ -103,10 +103,9 @@ class MaskedTransformer(nn.Module):
                 nn.init.zeros_(parameter)
 
     def positions(self, stored: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Learned positions `(1, halves·L, D)` for `grid`, each half interpolated (exactly itself at the stored size)."""
-        maps = (
-            stored.unflatten(1, (self.halves, *self.config.grid)).squeeze(0).permute(0, 3, 1, 2)
-        )  # (halves, D, rows, columns)
+        """Interpolate learned positions to `grid`, `(1, halves·L, D)`; exact at their own size."""
+        halves = stored.unflatten(1, (self.halves, *self.config.grid)).squeeze(0)
+        maps = halves.permute(0, 3, 1, 2)  # (halves, D, rows, columns)
         resized = F.interpolate(maps, grid, mode="bilinear", align_corners=False)
         return resized.permute(0, 2, 3, 1).reshape(1, -1, self.config.width)
 
@@ -117,7 +116,7 @@ class MaskedTransformer(nn.Module):
         mask: Tensor | None = None,
         hidden: Tensor | None = None,
     ) -> Tensor:
-        """Conditions `(B, L, D)` for the mask's tokens; without `mask` and `hidden`, all of them are hidden."""
+        """Return conditions `(B, L, D)` for the mask's tokens; without `mask`, all are hidden."""
         if self.config.fusion == "grid":
             return self._fused_conditions(image, grid, mask, hidden)
         return self.sequence_conditions(image, grid, mask, hidden)[:, image.shape[1] :]
@@ -125,7 +124,7 @@ class MaskedTransformer(nn.Module):
     def encode_visible(
         self, image: Tensor, grid: tuple[int, int], mask: Tensor | None, hidden: Tensor | None
     ) -> Tensor:
-        """The encoder over the image's tokens and the mask's visible ones, in order: `(B, L + visible, D)`."""
+        """Encode the image's tokens and the mask's visible ones: `(B, L + visible, D)`."""
         tokens = self.z_proj1(image)
         positions = self.positions(self.encoder_pos_embed_learned, grid)
         if mask is not None and hidden is not None:
@@ -144,7 +143,7 @@ class MaskedTransformer(nn.Module):
         mask: Tensor | None = None,
         hidden: Tensor | None = None,
     ) -> Tensor:
-        """Conditions of all `(B, 2L, D)` tokens, the image's first (published layout)."""
+        """Return conditions of all tokens `(B, 2L, D)`, the image's first (published layout)."""
         embedded = self.decoder_embed(self.encode_visible(image, grid, mask, hidden))
         batch, cells, width = image.shape[0], image.shape[1], self.config.width
         if hidden is None:
@@ -177,10 +176,10 @@ class MaskedTransformer(nn.Module):
 
 
 def _over_both(hidden: Tensor) -> Tensor:
-    """Hidden flags of the mask's tokens `(B, L)` to flags over image and mask `(B, 2L)`; the image is never hidden."""
+    """Extend the mask's flags `(B, L)` to image and mask `(B, 2L)`; the image is never hidden."""
     return torch.cat([torch.zeros_like(hidden), hidden], dim=1)
 
 
 def _take(tokens: Tensor, kept: Tensor) -> Tensor:
-    """The tokens `(B, N, D)` where `kept` `(B, N)` is True, in order; every row keeps the same number."""
+    """Select the tokens where `kept` `(B, N)` is True; every row keeps the same number."""
     return tokens[kept].reshape(tokens.shape[0], -1, tokens.shape[2])
