@@ -25,6 +25,9 @@ pytestmark = pytest.mark.slow
 
 TIMEOUT = 240.0
 
+SLOWLY = ("--frames", "12", "--fps", "2")
+"""Few frames are made quickly; 6 s of them leave time to end the demo in the middle."""
+
 
 def start_demo(out: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "camseg_ros.demo", "--out", str(out), *arguments]
@@ -102,7 +105,7 @@ def test_a_bag_of_the_users_own_with_a_damaged_frame(tmp_path: Path) -> None:
     at = content.index(b"rgb8")
     content[at : at + 4] = b"xyz8"  # an encoding that nobody knows
     file.write_bytes(content)
-    code, printed = finish(start_demo(tmp_path / "out", "--source", "drive", "--timeout", "3"))
+    code, printed = finish(start_demo(tmp_path / "out", "--source", "drive", "--timeout", "2"))
     assert code == 0, printed
     assert "3 sent, 2 answered, 0 lost, 1 unreadable in the bag" in printed
     assert not (tmp_path / "out" / "bag").exists(), "the user's bag is replayed where it lies"
@@ -132,13 +135,13 @@ def test_a_bag_of_compressed_images(tmp_path: Path) -> None:
 
 def test_a_node_that_is_killed(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    demo = start_demo(out, "--frames", "40")
+    demo = start_demo(out, *SLOWLY)
     node = wait_for_node(demo, out, 2)
     node.kill()
     code, printed = finish(demo)
     assert code == 1, printed
     assert "failed   the node ended (killed by SIGKILL)" in printed
-    assert "of 40 frames" in printed
+    assert "of 12 frames" in printed
     assert "the node ended" in (out / "index.html").read_text(encoding="utf-8"), (
         "what came before is still shown"
     )
@@ -148,7 +151,7 @@ def test_a_node_that_is_killed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_node_is_left_when_the_demo_is_ended(tmp_path: Path, number: signal.Signals) -> None:
     out = tmp_path / "out"
-    demo = start_demo(out, "--frames", "40")
+    demo = start_demo(out, *SLOWLY)
     node = wait_for_node(demo, out, 1)
     os.kill(demo.pid, number)
     code, printed = finish(demo)
