@@ -23,7 +23,7 @@ beside the run's state.safetensors ends it after the current step and saves its 
 Ctrl-C ends it at once. Watch it with: tensorboard --logdir RUN
 
 Several processes share each batch:
-torchrun --nproc-per-node N -m camseg_core.cli.main -- {command} ...
+torchrun --nproc-per-node N -m camseg_core.cli -- {command} ...
 """
 
 

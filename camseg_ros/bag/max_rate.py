@@ -44,7 +44,8 @@ def find_max_rate(
     Args:
         measure: measures a rate in Hz.
         start: the first rate.
-        low, high: bounds of the search.
+        low: the lowest rate to try, in Hz.
+        high: the highest rate to try, in Hz.
     """
     good: float | None = None
     bad: tuple[float, Verdict] | None = None

@@ -58,7 +58,7 @@ def evaluate_drive(path: Path) -> Report:
         ],
     ):
         subprocess.run(
-            [sys.executable, "-m", "camseg_core.cli.main", "bag", *command],
+            [sys.executable, "-m", "camseg_core.cli", "bag", *command],
             cwd=folder,
             check=True,
             capture_output=True,

@@ -178,7 +178,7 @@ def test_the_help_of_a_training_says_how_to_resume_stop_and_share_it(
     for words in (
         "Started again with the same --run, it goes on",
         "Ctrl-C",
-        f"torchrun --nproc-per-node N -m camseg_core.cli.main -- {command} ",
+        f"torchrun --nproc-per-node N -m camseg_core.cli -- {command} ",
     ):
         assert words in text
 
@@ -276,7 +276,7 @@ def test_a_training_stopped_with_ctrl_c_saves_and_goes_on_when_started_again(
     stopped_after = []
     for _ in range(2):
         with running(
-            [sys.executable, "-m", "camseg_core.cli.main", *arguments], stderr=subprocess.PIPE
+            [sys.executable, "-m", "camseg_core.cli", *arguments], stderr=subprocess.PIPE
         ) as process:
             wait_for_step(
                 tmp_path / "run" / "log.jsonl", process, more_than=max(stopped_after, default=0)

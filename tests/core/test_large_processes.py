@@ -61,7 +61,7 @@ def test_the_published_recipe_is_split_stopped_resumed_and_ends_in_two_processes
     command = torchrun(
         2,
         "-m",
-        "camseg_core.cli.main",
+        "camseg_core.cli",
         "--",
         "train",
         *options,

@@ -51,7 +51,7 @@ def pull(
     command = [
         sys.executable,
         "-m",
-        "camseg_core.cli.main",
+        "camseg_core.cli",
         "weights",
         "pull",
         "cam-seg-base-768",
