@@ -13,7 +13,7 @@ from rclpy.parameter import Parameter
 from camseg_core.diffusion.passes import ORDERS
 from camseg_core.diffusion.samplers import SAMPLERS
 from camseg_core.errors import ConfigError
-from camseg_core.runtime.framing import MODES, OUTPUTS, Fit
+from camseg_core.runtime.geometry import MODES, OUTPUTS, Fit
 from camseg_core.runtime.graphs import AUTO, PRECISIONS
 from camseg_core.runtime.providers import PROVIDERS
 from camseg_ros.parameter_spec import Spec, Value

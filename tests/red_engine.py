@@ -1,7 +1,8 @@
 """An engine without a model: red pixels are one class, and their blue is the confidence."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,24 +27,18 @@ class RedEngine:
     fused = Fused("one_step", 1)
     takes_mask = False
 
-    def run_fused(
-        self, image: npt.NDArray[np.uint8], start: npt.NDArray[np.float32], logit_scale: float = 1.0
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        assert graph == self.fused.name
+        image = inputs["image"]
         self.seen.append(image)
-        return np.where(image[..., 0] > self.threshold, RED, 0).astype(np.uint8), (
-            image[..., 2] / 255
-        ).astype(np.float32)
+        mask = np.where(image[..., 0] > self.threshold, RED, 0).astype(np.uint8)
+        return {"mask": mask, "confidence": (image[..., 2] / 255).astype(np.float32)}
 
-    def check(self, fused: Fused | None) -> None:
+    def check_graphs(self, fused: Fused | None) -> None:
         """Accept every graph: the result is the same."""
 
-    def running(self, fused: Fused | None) -> "RedEngine":
+    def with_fused(self, fused: Fused | None) -> "RedEngine":
         return self
-
-    def encode_image(self, *_: object) -> NoReturn:
-        raise NotImplementedError("a fused graph runs alone")
-
-    conditions = denoise = decode = encode_image
 
 
 def red_segmenter(engine: RedEngine, config: CamSegConfig = CAMSEG_LITE) -> Segmenter:

@@ -186,7 +186,9 @@ def one_step(
     prediction_type: str,
 ) -> Array:
     """The clean estimate at the noisiest step, whatever `options.steps` says."""
-    return _Walk(denoise, schedule, 1, prediction_type).estimate(start, 0).clean
+    path = schedule.respaced(1)
+    output = denoise(start, int(path.timesteps[0]))
+    return read_output(output, start, float(path.alphas_cumprod[0]), prediction_type).clean
 
 
 SAMPLERS: dict[str, Sampler] = {

@@ -12,7 +12,7 @@ from camseg_core.evaluation.machine import describe_machine
 from camseg_core.evaluation.roofline import CAVEAT, estimates
 from camseg_core.evaluation.timing import Footprint, Latency, footprint, time_in_turns
 from camseg_core.model.work import FrameWork, Work
-from camseg_core.runtime.framing import Framing
+from camseg_core.runtime.geometry import FrameGeometry
 from camseg_core.runtime.segmenter import Segmenter
 
 RESAMPLES = 2000
@@ -145,7 +145,7 @@ def benchmark(
 
 def _network_size(segmenter: Segmenter, image: npt.NDArray[np.uint8]) -> tuple[int, int]:
     config = segmenter.config
-    height, width = Framing.fit(
+    height, width = FrameGeometry.fit(
         image.shape[0], image.shape[1], config.network_pixels, config.size_multiple
     ).padded
     return width, height

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
@@ -27,8 +26,8 @@ from camseg_core.diffusion.sampling import Sampling
 from camseg_core.export.parts import Arrays, Part
 from camseg_core.export.torch_engine import TorchEngine
 from camseg_core.model.camseg import CamSeg
-from camseg_core.runtime.bound_graph import DeviceArray
-from camseg_core.runtime.framing import Framing
+from camseg_core.runtime.engine import Array
+from camseg_core.runtime.geometry import FrameGeometry
 from camseg_core.runtime.segmenter import Segmenter
 
 QUANTISED = ("Conv", "MatMul", "Gemm", "Relu", "Clip", "Add")
@@ -125,9 +124,6 @@ def _nothing(_: logging.LogRecord) -> bool:
     return False
 
 
-Floats = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.uint8]
-
 FUSED = "fused"
 """Under this name, the inputs of every fused graph."""
 
@@ -151,7 +147,7 @@ def record(model: CamSeg, samples: Sequence[Sample]) -> Recorded:
         if index % SEVERAL_STEPS_EVERY == 0:
             ten_steps.segment(sample.image)
         one_step.segment(sample.image)
-        framing = Framing.fit(
+        geometry = FrameGeometry.fit(
             sample.image.shape[0],
             sample.image.shape[1],
             config.network_pixels,
@@ -160,7 +156,7 @@ def record(model: CamSeg, samples: Sequence[Sample]) -> Recorded:
         (latents, _), (tokens, *_) = engine.calls["decoder"][-1], engine.calls["denoiser"][-1]
         start = random.standard_normal((1, *tokens.shape), np.float32)
         engine.calls[FUSED].append(
-            (framing.to_network(sample.image)[None], start, np.array(1.0, np.float32))
+            (geometry.to_network(sample.image)[None], start, np.array(1.0, np.float32))
         )
         if config.transformer.fusion == "grid":
             known = model.to_tokens(torch.from_numpy(latents[:, 0]))[0].numpy()
@@ -177,33 +173,14 @@ class _Recorder(TorchEngine):
     def __init__(self, model: CamSeg) -> None:
         super().__init__(model)
         self.calls: dict[str, list[Arrays]] = defaultdict(list)
+        self.masked = model.config.transformer.fusion == "grid"
         self._token_channels = model.config.token_channels
 
-    def encode_image(self, image: Ids) -> dict[str, DeviceArray]:
-        self.calls["image_encoder"].append((image,))
-        return super().encode_image(image)
-
-    def conditions(
-        self,
-        features: Mapping[str, DeviceArray],
-        mask: Floats | None = None,
-        hidden: npt.NDArray[np.bool_] | None = None,
-    ) -> DeviceArray:
-        arrays = tuple(each.numpy() for each in features.values())
-        if self._model.config.transformer.fusion == "grid":
-            batch, tokens = arrays[0].shape[0], arrays[0].shape[2] * arrays[0].shape[3]
-            arrays += (
-                np.zeros((batch, tokens, self._token_channels), np.float32),
-                np.ones((batch, tokens), np.bool_),
-            )
-        self.calls["transformer"].append(arrays)
-        return super().conditions(features, mask, hidden)
-
-    def denoise(self, tokens: Floats, step: int, condition: Floats | DeviceArray) -> Floats:
-        rows = condition.numpy() if isinstance(condition, DeviceArray) else condition
-        self.calls["denoiser"].append((tokens, np.array([step]), rows.reshape(-1, rows.shape[-1])))
-        return super().denoise(tokens, step, condition)
-
-    def decode(self, latents: Floats, logit_scale: float = 1.0) -> tuple[Ids, Floats]:
-        self.calls["decoder"].append((latents, np.array(logit_scale, np.float32)))
-        return super().decode(latents, logit_scale)
+    def run(self, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        arrays = tuple(np.asarray(each) for each in inputs.values())
+        if graph == "transformer" and self.masked:
+            batch, _, height, width = arrays[0].shape
+            nothing = np.zeros((batch, height * width, self._token_channels), np.float32)
+            arrays += nothing, np.ones((batch, height * width), np.bool_)
+        self.calls[graph].append(arrays)
+        return super().run(graph, inputs)

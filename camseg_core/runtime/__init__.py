@@ -2,7 +2,7 @@
 
 from camseg_core.diffusion.sampling import Sampling
 from camseg_core.runtime.frame import Segmentation
-from camseg_core.runtime.framing import Fit, View
+from camseg_core.runtime.geometry import Fit, View
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.runtime.stream import Stream
 

@@ -1,176 +1,17 @@
-"""One graph whose inputs and outputs are bound to memory where the provider computes, so that nothing crosses the bus unasked."""
+"""One ONNX Runtime session whose inputs and outputs are bound to the provider's memory."""
 
 import math
-from collections.abc import Mapping
-from functools import partial
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.runtime.providers import onnxruntime_module
-from camseg_core.runtime.recent import Recent
+from camseg_core.runtime.engine import Array
 
-Array = npt.NDArray[Any]
-
-MOST_BUFFERS = 64
-"""Kept at a time: the inputs and outputs of every graph for some sizes of frames."""
-
-MOST_SIZES = 8
-"""Of frames, for which something is kept ready."""
-
-
-class DeviceArray:
-    """An array in the memory of the provider (of the host, for the CPU), as one graph leaves it for the next.
-
-    `reshaped` gives the same memory another shape. `numpy` copies it to the host.
-    """
-
-    def __init__(self, value: Any, shape: tuple[int, ...] | None = None) -> None:
-        self.value = value  # an onnxruntime.OrtValue, which owns the memory
-        self.shape = tuple(value.shape()) if shape is None else shape
-
-    @staticmethod
-    def of(array: Array, device: str = "cpu") -> "DeviceArray":
-        """A host array where the provider computes, `cpu` or `cuda`."""
-        return DeviceArray(
-            onnxruntime_module().OrtValue.ortvalue_from_numpy(
-                np.ascontiguousarray(array), device, 0
-            )
-        )
-
-    def reshaped(self, *shape: int) -> "DeviceArray":
-        """The same numbers in another shape; one side may be -1, for what is left."""
-        known = math.prod(side for side in shape if side >= 0)
-        return DeviceArray(
-            self.value,
-            tuple(math.prod(self.shape) // known if side < 0 else side for side in shape),
-        )
-
-    def numpy(self) -> Array:
-        """A copy on the host."""
-        return np.array(self.value.numpy()).reshape(self.shape)
-
-
-class BoundGraph:
-    """A session with IO binding.
-
-    Args:
-        session: an `onnxruntime.InferenceSession`.
-        device: where its provider computes, `cpu` or `cuda` (TensorRT's memory is CUDA's).
-        host_buffers: page-locked memory for what crosses the bus, if there is any.
-    """
-
-    def __init__(
-        self, session: Any, device: str, host_buffers: "HostBuffers | None" = None
-    ) -> None:
-        self._session, self._device, self._host_buffers = session, device, host_buffers
-        self.inputs = {each.name: each for each in session.get_inputs()}
-        self.outputs = [each.name for each in session.get_outputs()]
-        self._output_shapes: dict[
-            tuple[tuple[int, ...], ...], list[tuple[tuple[int, ...], Any]]
-        ] = {}
-
-    def to_device(self, array: Array) -> DeviceArray:
-        """A copy of a host array where the provider computes."""
-        return DeviceArray.of(array, self._device)
-
-    def keep(self, inputs: Mapping[str, Array | DeviceArray]) -> list[DeviceArray]:
-        """Run and leave the outputs where the provider computes."""
-        binding = self._bound(inputs)
-        for name in self.outputs:
-            binding.bind_output(name, self._device)
-        self._run(binding)
-        return [DeviceArray(value) for value in binding.get_outputs()]
-
-    def fetch(self, inputs: Mapping[str, Array | DeviceArray]) -> list[Array]:
-        """Run and bring the outputs to the host, as arrays of their own."""
-        binding = self._bound(inputs)
-        sizes = tuple(tuple(array.shape) for array in inputs.values())
-        known = self._output_shapes.get(sizes) if self._host_buffers is not None else None
-        if known is None:
-            for name in self.outputs:
-                binding.bind_output(name, "cpu")
-            self._run(binding)
-            fetched = [value.numpy() for value in binding.get_outputs()]
-            self._output_shapes[sizes] = [(array.shape, array.dtype) for array in fetched]
-            return fetched
-        assert self._host_buffers is not None
-        buffers = [
-            self._host_buffers.get(name, shape, dtype)
-            for name, (shape, dtype) in zip(self.outputs, known, strict=True)
-        ]
-        for name, buffer in zip(self.outputs, buffers, strict=True):
-            binding.bind_ortvalue_output(name, buffer)
-        self._run(binding)
-        return [
-            np.array(buffer.numpy()) for buffer in buffers
-        ]  # copies: the next frame is written to the same place
-
-    def _run(self, binding: Any) -> None:
-        binding.synchronize_inputs()  # copies to and from a GPU may still be under way; nothing to do on the CPU
-        self._session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
-
-    def _bound(self, inputs: Mapping[str, Array | DeviceArray]) -> Any:
-        binding = self._session.io_binding()
-        for name, given in inputs.items():
-            if isinstance(given, DeviceArray):
-                if given.shape == tuple(given.value.shape()):
-                    binding.bind_ortvalue_input(name, given.value)
-                else:  # ONNX Runtime's arrays cannot be reshaped, but their memory can be bound under another shape
-                    kind = _NUMPY_TYPES[given.value.data_type()]
-                    binding.bind_input(
-                        name, self._device, 0, kind, list(given.shape), given.value.data_ptr()
-                    )
-            elif self._host_buffers is not None and given.ndim:
-                buffer = self._host_buffers.get(name, given.shape, given.dtype)
-                np.copyto(buffer.numpy(), given)  # a view of the page-locked memory
-                binding.bind_ortvalue_input(name, buffer)
-            else:
-                binding.bind_cpu_input(name, np.ascontiguousarray(given) if given.ndim else given)
-        return binding
-
-
-class HostBuffers:
-    """Page-locked memory of the host, which a GPU reads and writes by itself; one buffer for each name, shape and type, used again.
-
-    ONNX Runtime hands it out in Python since an OrtValue can be made in a device's `HOST_ACCESSIBLE` memory (2026, pull request 28038);
-    before, only C++ could. Not run on a GPU here.
-    """
-
-    def __init__(self, memory_info: Any, make: Any) -> None:
-        self._memory_info, self._make = memory_info, make
-        self._buffers: Recent[tuple[str, tuple[int, ...], str], Any] = Recent(MOST_BUFFERS)
-
-    @staticmethod
-    def of(onnxruntime: Any, providers: list[str]) -> "HostBuffers | None":
-        """The buffers of the first of these providers whose memory ONNX Runtime offers; None if it offers none."""
-        try:
-            devices = {device.ep_name: device for device in onnxruntime.get_ep_devices()}
-            for name in providers:
-                info = (
-                    devices[name].memory_info(onnxruntime.OrtDeviceMemoryType.HOST_ACCESSIBLE)
-                    if name in devices
-                    else None
-                )
-                if info is not None:
-                    buffers = HostBuffers(info, onnxruntime.OrtValue.ortvalue_from_shape_and_type)
-                    probe = buffers.get("probe", (1,), np.dtype(np.uint8))
-                    probe.numpy()[:] = 7
-                    return (
-                        buffers if probe.numpy()[0] == 7 else None
-                    )  # a view of the memory, not a copy
-        except Exception:  # an ONNX Runtime that is too old, or whose provider has no such memory: frames are copied once more
-            return None
-        return None
-
-    def get(self, name: str, shape: tuple[int, ...], dtype: Any) -> Any:
-        """The OrtValue for an input or output of that name."""
-        kind = np.dtype(dtype)
-        make = partial(self._make, list(shape), kind.type, memory_info=self._memory_info)
-        return self._buffers.get((name, tuple(shape), kind.str), make)
-
+MAX_CACHED_BUFFERS = 64
+"""Page-locked buffers kept at a time: inputs and outputs of every graph for some frame sizes."""
 
 _NUMPY_TYPES = {
     "tensor(float)": np.float32,
@@ -178,3 +19,127 @@ _NUMPY_TYPES = {
     "tensor(uint8)": np.uint8,
     "tensor(bool)": np.bool_,
 }
+
+
+class DeviceArray:
+    """An `onnxruntime.OrtValue` that one graph leaves for the next, in any shape of its size."""
+
+    def __init__(self, value: Any, shape: tuple[int, ...] | None = None) -> None:
+        self.value = value  # owns the memory
+        self.shape: tuple[int, ...] = tuple(value.shape()) if shape is None else shape
+
+    def reshape(self, *shape: int) -> "DeviceArray":
+        """Return the same memory in another shape; one side may be -1."""
+        rest = math.prod(self.shape) // math.prod(side for side in shape if side >= 0)
+        return DeviceArray(self.value, tuple(rest if side < 0 else side for side in shape))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """Copy the array to the host."""
+        return np.array(self.value.numpy(), dtype).reshape(self.shape)
+
+
+class BoundGraph:
+    """A session with IO binding.
+
+    Args:
+        session: an `onnxruntime.InferenceSession`.
+        device: where its provider computes, `cpu` or `cuda` (TensorRT uses CUDA's memory).
+        keep: leave the outputs on the device, as `DeviceArray`.
+        host_buffers: page-locked memory for what crosses the bus, if there is any.
+    """
+
+    def __init__(
+        self,
+        session: Any,
+        device: str,
+        keep: bool = False,
+        host_buffers: "HostBuffers | None" = None,
+    ) -> None:
+        self._session, self._device, self._keep = session, device, keep
+        self._host_buffers = host_buffers
+        self.inputs = {each.name: each for each in session.get_inputs()}
+        self._outputs = [each.name for each in session.get_outputs()]
+        self._known_outputs: dict[tuple[tuple[int, ...], ...], list[tuple[Any, Any]]] = {}
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the graph; outputs by name, on the host unless they are kept."""
+        binding, buffers = self._session.io_binding(), self._host_buffers
+        for name, given in inputs.items():
+            self._bind_input(binding, name, given)
+        shapes = tuple(tuple(given.shape) for given in inputs.values())
+        values = []
+        if buffers is not None and shapes in self._known_outputs:
+            known = zip(self._outputs, self._known_outputs[shapes], strict=True)
+            values = [buffers.get(name, *described) for name, described in known]
+            for name, value in zip(self._outputs, values, strict=True):
+                binding.bind_ortvalue_output(name, value)
+        else:
+            for name in self._outputs:
+                binding.bind_output(name, self._device if self._keep else "cpu")
+        binding.synchronize_inputs()  # copies to a GPU may be under way; nothing to do on the CPU
+        self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        values = values or binding.get_outputs()
+        if self._keep:
+            return {n: DeviceArray(value) for n, value in zip(self._outputs, values, strict=True)}
+        found = {n: value.numpy() for n, value in zip(self._outputs, values, strict=True)}
+        if buffers is None:
+            return found
+        self._known_outputs[shapes] = [(array.shape, array.dtype) for array in found.values()]
+        # copies: the next frame is written to the same memory
+        return {name: np.array(array) for name, array in found.items()}
+
+    def _bind_input(self, binding: Any, name: str, given: Array) -> None:
+        if isinstance(given, DeviceArray):
+            if given.shape == tuple(given.value.shape()):
+                binding.bind_ortvalue_input(name, given.value)
+            else:  # an OrtValue cannot be reshaped, but its memory bound under another shape
+                kind, pointer = _NUMPY_TYPES[given.value.data_type()], given.value.data_ptr()
+                binding.bind_input(name, self._device, 0, kind, list(given.shape), pointer)
+        elif self._host_buffers is not None and given.ndim:
+            buffer = self._host_buffers.get(name, given.shape, given.dtype)
+            np.copyto(buffer.numpy(), given)  # a view of the page-locked memory
+            binding.bind_ortvalue_input(name, buffer)
+        else:
+            binding.bind_cpu_input(name, np.ascontiguousarray(given) if given.ndim else given)
+
+
+class HostBuffers:
+    """Page-locked host memory, which a GPU reads and writes by itself: a buffer per name and shape.
+
+    ONNX Runtime offers it to Python since an OrtValue can be made in a device's `HOST_ACCESSIBLE`
+    memory (2026, pull request 28038). Not run on a GPU here; tests use the CPU's memory instead.
+    """
+
+    def __init__(self, memory_info: Any, make: Any) -> None:
+        self._memory_info, self._make = memory_info, make
+        self._buffers: OrderedDict[tuple[str, tuple[int, ...], str], Any] = OrderedDict()
+
+    @staticmethod
+    def of(onnxruntime: Any, providers: Sequence[str]) -> "HostBuffers | None":
+        """Return buffers of the first of these providers with such memory; None if none has."""
+        try:
+            devices = {device.ep_name: device for device in onnxruntime.get_ep_devices()}
+            kind = onnxruntime.OrtDeviceMemoryType.HOST_ACCESSIBLE
+            for name in providers:
+                info = devices[name].memory_info(kind) if name in devices else None
+                if info is not None:
+                    buffers = HostBuffers(info, onnxruntime.OrtValue.ortvalue_from_shape_and_type)
+                    probe = buffers.get("probe", (1,), np.dtype(np.uint8))
+                    probe.numpy()[:] = 7  # must be a view of the memory, not a copy
+                    return buffers if probe.numpy()[0] == 7 else None
+        except Exception:  # an older ONNX Runtime, or a provider without: one more copy per frame
+            return None
+        return None
+
+    def get(self, name: str, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Return the OrtValue for an input or output; the least recently used one is dropped."""
+        kind = np.dtype(dtype)
+        key = name, tuple(shape), kind.str
+        if key not in self._buffers:
+            made = self._make(list(shape), kind.type, memory_info=self._memory_info)
+            self._buffers[key] = made
+            if len(self._buffers) > MAX_CACHED_BUFFERS:
+                self._buffers.popitem(last=False)
+        self._buffers.move_to_end(key)
+        return self._buffers[key]

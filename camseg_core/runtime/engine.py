@@ -1,20 +1,37 @@
-"""What the segmenter asks of an engine, whatever it is made of."""
+"""The interface between `Segmenter` and what computes: ONNX Runtime, torch, or another engine."""
 
 from collections.abc import Mapping
-from typing import Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, Protocol
 
 from camseg_core.diffusion.sampling import Fused
-from camseg_core.runtime.bound_graph import DeviceArray
 
-Ids = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
+Array = Any
+"""A numpy array, or an engine's own with `shape`, `reshape` and support for `numpy.asarray`."""
 
 
 class Engine(Protocol):
-    """What computes: `OnnxEngine` on the vehicle, `TorchEngine` to check against. Its methods' arrays are described there."""
+    """Runs the graphs of one model on arrays by name.
+
+    | graph | inputs | outputs |
+    | --- | --- | --- |
+    | `image_encoder` | `image` RGB `(B, H, W, 3)` uint8 | feature maps, `features` `(B, C, h, w)` first |
+    | `transformer` | the feature maps; `mask` `(B, L, c)`, `hidden` `(B, L)` bool | `condition` `(B, N, D)` |
+    | `denoiser` | noisy `tokens` `(M, C)`, `step` `(1,)` int64, `condition` `(M, D)` | `output` |
+    | `decoder` | `latents` `(B, S, C, h, w)`, `sharpness` `()` | `mask`, `confidence` `(B, H, W)` |
+    | a `Fused.name` | `image`, noise `start` `(B, N, C)`, `sharpness` `()` | `mask`, `confidence` |
+
+    Inputs come in this order. `mask` and `hidden` give the transformer the known part of the mask;
+    without them everything is hidden. `sharpness` is the logit scale, S the samples that are
+    averaged as probabilities. Floats are float32; `mask` of the last two holds uint8 train ids.
+    What the first two graphs return may be the engine's own arrays; the rest is numpy.
+
+    Attributes:
+        provider: where it computes.
+        fallback: why this is not the first provider asked for; empty if it is.
+        precision: what it computes in.
+        fused: the graph of the whole network, if that runs in place of the parts.
+        takes_mask: whether `run` takes `mask` and `hidden`.
+    """
 
     @property
     def provider(self) -> str: ...
@@ -26,17 +43,21 @@ class Engine(Protocol):
     def fused(self) -> Fused | None: ...
     @property
     def takes_mask(self) -> bool: ...
-    def check(self, fused: Fused | None) -> None: ...
-    def running(self, fused: Fused | None) -> "Engine": ...
-    def encode_image(self, image: Ids) -> dict[str, DeviceArray]: ...
-    def conditions(
-        self,
-        features: Mapping[str, DeviceArray],
-        mask: Floats | None = None,
-        hidden: npt.NDArray[np.bool_] | None = None,
-    ) -> DeviceArray: ...
-    def denoise(self, tokens: Floats, step: int, condition: Floats | DeviceArray) -> Floats: ...
-    def decode(self, latents: Floats, logit_scale: float = 1.0) -> tuple[Ids, Floats]: ...
-    def run_fused(
-        self, image: Ids, start: Floats, logit_scale: float = 1.0
-    ) -> tuple[Ids, Floats]: ...
+
+    def run(self, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run a graph; returns its outputs by name, in the graph's order."""
+
+    def check_graphs(self, fused: Fused | None) -> None:
+        """Check that `with_fused` finds its graphs, without loading any.
+
+        Raises:
+            ModelError: a graph is missing.
+        """
+
+    def with_fused(self, fused: Fused | None) -> "Engine":
+        """Return an engine of the same model that runs this fused graph if there is one, else the
+        parts: this engine if it does so already.
+
+        Raises:
+            ConfigError, ModelError: as for a new engine.
+        """

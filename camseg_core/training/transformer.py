@@ -19,7 +19,7 @@ from camseg_core.evaluation.metrics import Confusion
 from camseg_core.export.torch_engine import TorchEngine
 from camseg_core.labels import index_table
 from camseg_core.model.camseg import CamSeg
-from camseg_core.runtime.framing import scaled_ids, scaled_picture
+from camseg_core.runtime.geometry import scaled_ids, scaled_picture
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.training.distributed import enable_gradient_checkpointing
 from camseg_core.training.frames import Frames

@@ -342,16 +342,16 @@ def test_the_graphs_take_and_give_what_their_users_rely_on() -> None:
 
 def test_the_transformer_hears_what_is_known_and_hiding_everything_is_the_default() -> None:
     engine = OnnxEngine(FOLDER, threads=1)
-    features = engine.encode_image(FRAMES[0][None, :64, :96])
+    features = engine.run("image_encoder", {"image": FRAMES[0][None, :64, :96]})
     assert engine.takes_mask
     tokens = features["features"].shape[2] * features["features"].shape[3]
     mask = np.random.default_rng(0).standard_normal((1, tokens, 128), np.float32)
     nothing, everything_hidden, half_known = (
-        engine.conditions(features, *known).numpy()
+        np.asarray(engine.run("transformer", {**features, **known})["condition"])
         for known in (
-            (),
-            (mask, np.ones((1, tokens), np.bool_)),
-            (mask, np.arange(tokens)[None] % 2 == 0),
+            {},
+            {"mask": mask, "hidden": np.ones((1, tokens), np.bool_)},
+            {"mask": mask, "hidden": np.arange(tokens)[None] % 2 == 0},
         )
     )
     assert np.array_equal(nothing, everything_hidden)
@@ -360,16 +360,22 @@ def test_the_transformer_hears_what_is_known_and_hiding_everything_is_the_defaul
 
 def test_the_decoder_averages_probabilities_over_samples_and_sharpens_them() -> None:
     engine = OnnxEngine(FOLDER, threads=1)
+
+    def decode(latents: np.ndarray, logit_scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        inputs = {"latents": latents, "sharpness": np.array(logit_scale, np.float32)}
+        mask, confidence = engine.run("decoder", inputs).values()
+        return mask, confidence
+
     latents = np.random.default_rng(0).standard_normal((2, 3, 8, 16, 24), np.float32)
-    mask, confidence = engine.decode(latents)
+    mask, confidence = decode(latents)
     assert mask.shape == confidence.shape == (2, 64, 96)
     same = np.repeat(latents[:, :1], 3, axis=1)
-    for once, thrice in zip(engine.decode(latents[:, :1]), engine.decode(same), strict=True):
+    for once, thrice in zip(decode(latents[:, :1]), decode(same), strict=True):
         assert once == pytest.approx(thrice, abs=1e-5)
-    alone = np.stack([engine.decode(latents[:, i : i + 1])[1] for i in range(3)])
+    alone = np.stack([decode(latents[:, i : i + 1])[1] for i in range(3)])
     assert confidence.mean() < alone.mean()  # samples that disagree are less sure together
-    sharper, surer = engine.decode(latents[:, :1], logit_scale=3.0)
-    assert np.array_equal(sharper, engine.decode(latents[:, :1])[0])
+    sharper, surer = decode(latents[:, :1], logit_scale=3.0)
+    assert np.array_equal(sharper, decode(latents[:, :1])[0])
     assert (surer >= alone[0] - 1e-6).all()
 
 
@@ -434,9 +440,15 @@ def test_what_a_graph_leaves_for_the_next_can_be_bound_in_another_shape() -> Non
     engine = OnnxEngine(FOLDER, threads=1)
     condition = np.random.default_rng(0).standard_normal((2, 6, 128), np.float32)
     tokens = np.random.default_rng(1).standard_normal((12, 32), np.float32)
-    kept = engine.denoise(tokens, 999, DeviceArray.of(condition))
-    assert np.array_equal(kept, engine.denoise(tokens, 999, condition.reshape(12, 128)))
-    assert DeviceArray.of(condition).reshaped(-1, 128).shape == (12, 128)
+    kept = DeviceArray(onnxruntime.OrtValue.ortvalue_from_numpy(condition))
+    inputs = {"tokens": tokens, "step": np.array([999])}
+    found, expected = (
+        engine.run("denoiser", {**inputs, "condition": each.reshape(-1, 128)})["output"]
+        for each in (kept, condition)
+    )
+    assert np.array_equal(found, expected)
+    assert kept.reshape(-1, 128).shape == (12, 128)
+    assert np.array_equal(np.asarray(kept.reshape(12, 128)), condition.reshape(12, 128))
 
 
 def test_page_locked_buffers_are_used_again_and_results_are_copies() -> None:
@@ -447,7 +459,7 @@ def test_page_locked_buffers_are_used_again_and_results_are_copies() -> None:
     session = onnxruntime.InferenceSession(
         graph_path(FOLDER, "fp32", "decoder"), providers=["CPUExecutionProvider"]
     )
-    buffered, plain = BoundGraph(session, "cpu", buffers), BoundGraph(session, "cpu")
+    buffered, plain = (BoundGraph(session, "cpu", host_buffers=each) for each in (buffers, None))
     random = np.random.default_rng(0)
     inputs = [
         {
@@ -456,13 +468,27 @@ def test_page_locked_buffers_are_used_again_and_results_are_copies() -> None:
         }
         for _ in range(3)
     ]
-    found = [buffered.fetch(each) for each in inputs]
+    found = [list(buffered.run(each).values()) for each in inputs]
     for each, ours in zip(inputs, found, strict=True):
-        for one, other in zip(ours, plain.fetch(each), strict=True):
+        for one, other in zip(ours, plain.run(each).values(), strict=True):
             assert np.array_equal(one, other)
     assert buffers.get("latents", (1, 1, 8, 8, 8), np.float32) is buffers.get(
         "latents", (1, 1, 8, 8, 8), np.float32
     )
+
+
+def test_the_buffers_least_recently_used_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[list[int]] = []
+
+    def make(shape: list[int], *_: Any, **__: Any) -> list[int]:
+        made.append(shape)
+        return shape
+
+    monkeypatch.setattr("camseg_core.runtime.bound_graph.MAX_CACHED_BUFFERS", 2)
+    buffers = HostBuffers(None, make)
+    sizes = (1, 2, 1, 3, 1, 2)
+    assert [buffers.get("image", (size,), np.uint8) for size in sizes] == [[s] for s in sizes]
+    assert made == [[1], [2], [3], [2]]
 
 
 def test_without_page_locked_memory_frames_go_without() -> None:
@@ -521,7 +547,7 @@ def test_engines_are_built_for_every_size_and_counted(
     sessions = Sessions(monkeypatch, *ALL)
     monkeypatch.setattr(
         "camseg_core.runtime.onnx_engine.BoundGraph",
-        lambda session, device, buffers: BoundGraph(session, "cpu"),
+        lambda session, device, keep, buffers: BoundGraph(session, "cpu", keep),
     )
     (tmp_path / "one.engine").write_bytes(b"0" * 2_000_000)
     main(["build-engine", "--size", "96x64", "--size", "64x32", "--engine-cache", str(tmp_path)])

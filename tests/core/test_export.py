@@ -297,17 +297,13 @@ def test_a_light_decoder_is_what_the_decoders_graph_runs(tmp_path: Path) -> None
 def test_torch_behind_the_engines_interface_is_the_model(data: Path) -> None:
     model: CamSeg = tiny_lite()
     engine, image = TorchEngine(model), open_set("camvid", data, "val").samples[0].image[None]
-    features = engine.encode_image(image)
+    features = engine.run("image_encoder", {"image": image})
     tokens = features["features"].shape[2] * features["features"].shape[3]
     known = np.zeros((1, tokens, model.config.token_channels), np.float32)
-    default = engine.conditions(features).numpy()
-    assert np.allclose(
-        default,
-        engine.conditions(features, known, np.ones((1, tokens), np.bool_)).numpy(),
-        atol=1e-5,
+    default = engine.run("transformer", features)["condition"]
+    all_hidden, all_known = (
+        engine.run("transformer", {**features, "mask": known, "hidden": hidden})["condition"]
+        for hidden in (np.ones((1, tokens), np.bool_), np.zeros((1, tokens), np.bool_))
     )
-    assert not np.allclose(
-        default,
-        engine.conditions(features, known, np.zeros((1, tokens), np.bool_)).numpy(),
-        atol=1e-3,
-    )
+    assert np.allclose(default, all_hidden, atol=1e-5)
+    assert not np.allclose(default, all_known, atol=1e-3)

@@ -15,7 +15,7 @@ from camseg_core.config.named_models import CAMSEG_LITE
 from camseg_core.errors import ConfigError
 from camseg_core.labels import UNLABELLED
 from camseg_core.runtime import Fit, Segmentation, View
-from camseg_core.runtime.framing import Framing, scaled_ids
+from camseg_core.runtime.geometry import FrameGeometry, scaled_ids
 
 AREA, MULTIPLE = CAMSEG_LITE.network_pixels, CAMSEG_LITE.size_multiple
 SIZES = [
@@ -39,30 +39,30 @@ FITS = [
 ]
 
 
-def framing_of(size: tuple[int, int], fit: Fit) -> Framing:
-    return Framing.fit(*size, AREA, MULTIPLE, fit)
+def geometry_of(size: tuple[int, int], fit: Fit) -> FrameGeometry:
+    return FrameGeometry.fit(*size, AREA, MULTIPLE, fit)
 
 
-def inside(framing: Framing) -> tuple[slice, slice]:
+def inside(geometry: FrameGeometry) -> tuple[slice, slice]:
     """The region of interest in the camera's picture."""
-    (top, left), (height, width) = framing.corner, framing.region
+    (top, left), (height, width) = geometry.corner, geometry.region
     return slice(top, top + height), slice(left, left + width)
 
 
-def block(framing: Framing) -> npt.NDArray[np.float64]:
+def block(geometry: FrameGeometry) -> npt.NDArray[np.float64]:
     """Height and width of a network pixel in the camera's pixels."""
-    return np.array(framing.region) / framing.scaled
+    return np.array(geometry.region) / geometry.scaled
 
 
 def segmented(rgb: npt.NDArray[np.uint8], fit: Fit) -> Segmentation:
     """What comes back where a network pixel is red if half a red pixel lies in it along each axis."""
-    share = np.minimum(1, 1 / block(framing_of(rgb.shape[:2], fit)))
+    share = np.minimum(1, 1 / block(geometry_of(rgb.shape[:2], fit)))
     return red_segmenter(RedEngine(threshold=255 * 0.24 * share.prod())).segment(rgb, fit)
 
 
-def marks(framing: Framing, count: int = 8) -> npt.NDArray[np.int64]:
+def marks(geometry: FrameGeometry, count: int = 8) -> npt.NDArray[np.int64]:
     """Rows and columns of pixels in the region, its corners among them."""
-    (top, left), (height, width) = framing.corner, framing.region
+    (top, left), (height, width) = geometry.corner, geometry.region
     anywhere = np.random.default_rng(0).integers(
         (top, left), (top + height, left + width), (count, 2)
     )
@@ -80,9 +80,9 @@ def marked(size: tuple[int, int], mark: npt.NDArray[np.int64]) -> npt.NDArray[np
 @pytest.mark.parametrize("fit", FITS, ids=str)
 @pytest.mark.parametrize("size", SIZES)
 def test_a_marked_pixel_comes_back_where_it_is(size: tuple[int, int], fit: Fit) -> None:
-    framing, off = framing_of(size, fit), []
-    unscaled = framing.scaled == framing.region
-    for mark in marks(framing):
+    geometry, off = geometry_of(size, fit), []
+    unscaled = geometry.scaled == geometry.region
+    for mark in marks(geometry):
         mask = segmented(marked(size, mark), fit).mask
         assert mask.shape == size
         found = np.argwhere(mask == RED)
@@ -90,28 +90,28 @@ def test_a_marked_pixel_comes_back_where_it_is(size: tuple[int, int], fit: Fit) 
         if unscaled:
             assert found.tolist() == [mark.tolist()]
         # it lies in one network pixel or, along each axis, over two
-        assert (np.abs(found - mark) <= np.maximum(1, 2 * block(framing))).all()
+        assert (np.abs(found - mark) <= np.maximum(1, 2 * block(geometry))).all()
         off.append(found.mean(axis=0) - mark)
-        assert (np.abs(off[-1]) <= np.maximum(1, block(framing)) / 2 + 0.5).all()
+        assert (np.abs(off[-1]) <= np.maximum(1, block(geometry)) / 2 + 0.5).all()
 
 
 @pytest.mark.parametrize("fit", FITS[:4], ids=str)
 @pytest.mark.parametrize("size", [(479, 641), (1080, 1920), (33, 2900), (20, 700)])
 def test_nothing_drifts_to_one_side(size: tuple[int, int], fit: Fit) -> None:
-    framing = framing_of(size, fit)
+    geometry = geometry_of(size, fit)
     off = [
         np.argwhere(segmented(marked(size, mark), fit).mask == RED).mean(axis=0) - mark
-        for mark in marks(framing, 60)[3:]
+        for mark in marks(geometry, 60)[3:]
     ]
-    assert (np.abs(np.mean(off, axis=0)) < 0.15 * np.maximum(1, block(framing))).all()
+    assert (np.abs(np.mean(off, axis=0)) < 0.15 * np.maximum(1, block(geometry))).all()
 
 
 @pytest.mark.parametrize("fit", FITS, ids=str)
 @pytest.mark.parametrize("size", [(33, 71), (479, 641), (1080, 1920)])
 def test_thin_lines_come_back_whole_and_thin(size: tuple[int, int], fit: Fit) -> None:
-    framing = framing_of(size, fit)
-    rows, columns = inside(framing)
-    row, column = marks(framing)[-1]
+    geometry = geometry_of(size, fit)
+    rows, columns = inside(geometry)
+    row, column = marks(geometry)[-1]
     for line in (np.s_[row, :], np.s_[:, column]):
         rgb = np.zeros((*size, 3), np.uint8)
         rgb[line] = 255, 0, 0
@@ -120,8 +120,8 @@ def test_thin_lines_come_back_whole_and_thin(size: tuple[int, int], fit: Fit) ->
         assert found[true].all()
         across = 1 if line[0] == slice(None) else 0
         distance = np.abs(np.argwhere(found)[:, across] - np.argwhere(true)[0, across])
-        assert distance.max() <= max(1, 2 * block(framing)[across])
-        if framing.scaled == framing.region:
+        assert distance.max() <= max(1, 2 * block(geometry)[across])
+        if geometry.scaled == geometry.region:
             assert np.array_equal(found, true)
 
 
@@ -133,7 +133,7 @@ def test_an_unscaled_frame_comes_back_exactly(size: tuple[int, int]) -> None:
         if fit.mode == "stretch":
             continue
         result = red_segmenter(RedEngine(), config).segment(rgb, fit)
-        where = inside(framing_of(size, fit))
+        where = inside(geometry_of(size, fit))
         assert np.array_equal(result.mask[where], np.where(rgb[..., 0] > 128, RED, 0)[where])
         assert np.array_equal(
             result.confidence[where], (rgb[..., 2] / 255).astype(np.float32)[where]
@@ -144,7 +144,7 @@ def test_an_unscaled_frame_comes_back_exactly(size: tuple[int, int]) -> None:
 def test_outside_the_region_of_interest_nothing_is_known(size: tuple[int, int]) -> None:
     fit = Fit("crop", (0.25, 0.5, 0.75, 0.875))
     rgb = np.full((*size, 3), 255, np.uint8)
-    result, where = segmented(rgb, fit), inside(framing_of(size, fit))
+    result, where = segmented(rgb, fit), inside(geometry_of(size, fit))
     known = np.zeros(size, np.bool_)
     known[where] = True
     assert known.any()
@@ -169,30 +169,32 @@ def test_the_region_is_rounded_to_pixels_and_never_empty(
     corner: tuple[int, int],
     region: tuple[int, int],
 ) -> None:
-    framing = framing_of(size, Fit("crop", roi))
-    assert (framing.corner, framing.region) == (corner, region)
+    geometry = geometry_of(size, Fit("crop", roi))
+    assert (geometry.corner, geometry.region) == (corner, region)
 
 
 @pytest.mark.parametrize(
     "size", [*SIZES, (1, 100_000), (3000, 5000), (31, 33), (376, 1241), (720, 1280)]
 )
 def test_a_stretched_frame_fills_what_the_network_takes(size: tuple[int, int]) -> None:
-    framing = framing_of(size, Fit("stretch"))
-    assert framing.scaled == framing.padded
-    assert not any(side % MULTIPLE for side in framing.padded)
-    assert framing.padded[0] * framing.padded[1] <= AREA
+    geometry = geometry_of(size, Fit("stretch"))
+    assert geometry.scaled == geometry.padded
+    assert not any(side % MULTIPLE for side in geometry.padded)
+    assert geometry.padded[0] * geometry.padded[1] <= AREA
     if size[0] * size[1] > AREA and min(size) > 300:
-        assert framing.padded[0] * framing.padded[1] > 0.85 * AREA
-    for there, here in zip(framing.padded, size, strict=True):
+        assert geometry.padded[0] * geometry.padded[1] > 0.85 * AREA
+    for there, here in zip(geometry.padded, size, strict=True):
         assert there <= max(here, MULTIPLE)  # blown up only to the smallest that the network takes
     engine = RedEngine()
     red_segmenter(engine).segment(np.zeros((*size, 3), np.uint8), Fit("stretch"))
-    assert engine.seen[0].shape == (1, *framing.padded, 3)
+    assert engine.seen[0].shape == (1, *geometry.padded, 3)
 
 
 def test_stretching_an_area_of_the_networks_own_shape_loses_no_pixels() -> None:
     for times in (1, 2, 3, 5, 7):
-        assert Framing.fit(320 * times, 480 * times, 320 * 480, 32, Fit("stretch")).padded == (
+        assert FrameGeometry.fit(
+            320 * times, 480 * times, 320 * 480, 32, Fit("stretch")
+        ).padded == (
             320,
             480,
         )
@@ -204,17 +206,17 @@ def test_a_mask_at_the_networks_size_says_where_its_pixels_lie(
     size: tuple[int, int], fit: Fit
 ) -> None:
     fit = replace(fit, output="network")
-    framing = framing_of(size, fit)
-    for mark in marks(framing):
+    geometry = geometry_of(size, fit)
+    for mark in marks(geometry):
         result = segmented(marked(size, mark), fit)
-        assert result.mask.shape == result.confidence.shape == framing.scaled
+        assert result.mask.shape == result.confidence.shape == geometry.scaled
         x, y = result.view.to_mask(mark[1], mark[0])
-        assert -0.5 <= x <= framing.scaled[1] - 0.5
-        assert -0.5 <= y <= framing.scaled[0] - 0.5
+        assert -0.5 <= x <= geometry.scaled[1] - 0.5
+        assert -0.5 <= y <= geometry.scaled[0] - 0.5
         assert result.view.to_camera(x, y) == pytest.approx((mark[1], mark[0]))
         found = np.argwhere(result.mask == RED)
         assert result.mask[int(np.floor(y + 0.5)), int(np.floor(x + 0.5))] == RED
-        assert (np.abs(found - (y, x)) <= np.maximum(1, 1 / block(framing))).all()
+        assert (np.abs(found - (y, x)) <= np.maximum(1, 1 / block(geometry))).all()
 
 
 @pytest.mark.parametrize(
@@ -277,13 +279,16 @@ def test_frames_of_one_size_at_the_network_share_a_batch_whatever_their_fit() ->
         ({"mode": "stretch", "roi": (0.0, 0.2, 1.0, 1.0)}, "roi needs mode crop, not stretch"),
         (
             {"mode": "crop", "roi": (0.5, 0.0, 0.5, 1.0)},
-            "roi is 0.5, 0.0, 0.5, 1.0; it is left, top, right, bottom",
+            "roi must be left, top, right, bottom as shares of the frame, .*, got 0.5, 0.0, 0.5, 1.0$",
         ),
-        ({"mode": "crop", "roi": (0.0, 0.9, 1.0, 0.1)}, "roi is 0.0, 0.9, 1.0, 0.1"),
-        ({"mode": "crop", "roi": (0.0, 0.0, 1.0, 1.5)}, "roi is 0.0, 0.0, 1.0, 1.5"),
-        ({"mode": "crop", "roi": (0.0, float("nan"), 1.0, 1.0)}, "roi is 0.0, nan, 1.0, 1.0"),
-        ({"mode": "crop", "roi": (0.0, 0.0, 1.0)}, "roi is 0.0, 0.0, 1.0; "),
-        ({"mode": "crop", "roi": ()}, "roi is empty; "),
+        ({"mode": "crop", "roi": (0.0, 0.9, 1.0, 0.1)}, "roi must be .*, got 0.0, 0.9, 1.0, 0.1$"),
+        ({"mode": "crop", "roi": (0.0, 0.0, 1.0, 1.5)}, "roi must be .*, got 0.0, 0.0, 1.0, 1.5$"),
+        (
+            {"mode": "crop", "roi": (0.0, float("nan"), 1.0, 1.0)},
+            "roi must be .*, got 0.0, nan, 1.0, 1.0$",
+        ),
+        ({"mode": "crop", "roi": (0.0, 0.0, 1.0)}, "roi must be .*, got 0.0, 0.0, 1.0$"),
+        ({"mode": "crop", "roi": ()}, "roi must be .*, got nothing$"),
     ],
 )
 def test_what_fits_nothing_is_refused(options: dict[str, Any], said: str) -> None:

@@ -14,7 +14,7 @@ from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, ImageError, ModelError
 from camseg_core.labels import UNLABELLED
 from camseg_core.runtime import Segmenter
-from camseg_core.runtime.framing import Framing
+from camseg_core.runtime.geometry import FrameGeometry
 from camseg_core.weights import checkpoint_folder
 
 FRAME = SyntheticDrive(frames=1)[0].image
@@ -144,7 +144,7 @@ def test_stages_are_timed_in_order(segmenter: Segmenter) -> None:
     ],
 )
 def test_what_is_not_an_rgb_frame_is_refused(segmenter: Segmenter, array) -> None:
-    with pytest.raises(ImageError, match=r"a frame is an RGB array \(H, W, 3\) of uint8"):
+    with pytest.raises(ImageError, match=r"a frame must be an RGB array \(H, W, 3\) of uint8"):
         segmenter.segment(array)
 
 
@@ -189,23 +189,24 @@ def test_a_missing_or_damaged_model_says_which_file(tmp_path: Path) -> None:
 
 def test_pixels_line_up_through_scaling_and_padding() -> None:
     for height, width in ((360, 480), (361, 479), (722, 960), (1080, 1920), (100, 30)):
-        framing = Framing.fit(height, width, 480 * 360, 32)
+        geometry = FrameGeometry.fit(height, width, 480 * 360, 32)
         ids = np.zeros((height, width), np.uint8)
         ids[height // 3 :, : width // 2] = 7
-        there = framing.to_network(np.repeat(ids[..., None], 3, axis=2))
+        there = geometry.to_network(np.repeat(ids[..., None], 3, axis=2))
         assert there.shape[0] % 32 == there.shape[1] % 32 == 0
-        back = framing.mask_out(np.where(there[..., 0] > 3, 7, 0).astype(np.uint8))
+        ids_back = np.where(there[..., 0] > 3, 7, 0).astype(np.uint8)
+        back, _ = geometry.from_network(ids_back, np.ones(ids_back.shape, np.float32))
         rows, columns = np.nonzero(back != ids)
-        slack = max(1, round(height / framing.scaled[0]))  # an edge may move by one network pixel
+        slack = max(1, round(height / geometry.scaled[0]))  # an edge may move by one network pixel
         assert (np.minimum(abs(rows - height // 3), abs(columns - width // 2)) <= slack).all()
 
 
 @pytest.mark.parametrize("size", [(1, 100_000), (100_000, 1), (1, 1), (3000, 5000), (31, 33)])
 def test_the_network_never_sees_much_more_than_its_area(size: tuple[int, int]) -> None:
-    framing = Framing.fit(*size, 480 * 360, 32)
-    assert framing.padded[0] * framing.padded[1] <= 1.25 * 480 * 360
-    assert framing.scaled[0] <= size[0]
-    assert framing.scaled[1] <= size[1]
+    geometry = FrameGeometry.fit(*size, 480 * 360, 32)
+    assert geometry.padded[0] * geometry.padded[1] <= 1.25 * 480 * 360
+    assert geometry.scaled[0] <= size[0]
+    assert geometry.scaled[1] <= size[1]
 
 
 def test_the_command_segments_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -159,7 +159,7 @@ def test_passes_need_a_graph_that_takes_a_part_of_the_mask() -> None:
         for refused in (segmenter.check_sampling, segmenter.with_sampling):
             with pytest.raises(
                 ConfigError,
-                match="passes is 2, but camseg-lite has no graph that can be told a part of the mask",
+                match="passes must be 1, got 2: camseg-lite has no graph that takes the known part of a mask",
             ):
                 refused(Sampling(passes=2))
 

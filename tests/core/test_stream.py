@@ -183,11 +183,9 @@ def test_a_frame_of_one_pixel_can_be_in_a_stream(segmenter: Segmenter) -> None:
 
 
 def test_streams_and_times_are_as_many_as_frames(segmenter: Segmenter) -> None:
-    with pytest.raises(
-        ConfigError, match="1 streams are given for 2 frames; one is needed for each"
-    ):
+    with pytest.raises(ConfigError, match="streams must be one per frame, got 1 for 2"):
         segmenter.segment_batch(FRAMES[:2], streams=[Stream()])
-    with pytest.raises(ConfigError, match="0 times are given for 2 frames"):
+    with pytest.raises(ConfigError, match="times must be one per frame, got 0 for 2"):
         segmenter.segment_batch(FRAMES[:2], times=[])
 
 

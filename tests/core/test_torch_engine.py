@@ -1,5 +1,8 @@
 """The torch engine in bf16: masks near those of fp32, from a diffusion head that stays fp32."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -21,11 +24,10 @@ class Recorder(TorchEngine):
 
     latents: Floats
 
-    def decode(
-        self, latents: Floats, logit_scale: float = 1.0
-    ) -> tuple[npt.NDArray[np.uint8], Floats]:
-        self.latents = latents
-        return super().decode(latents, logit_scale)
+    def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        if graph == "decoder":
+            self.latents = inputs["latents"]
+        return super().run(graph, inputs)
 
 
 def segmented(precision: Precision) -> tuple[Floats, npt.NDArray[np.uint8]]:
@@ -56,8 +58,9 @@ def test_the_diffusion_head_stays_exact_in_bf16() -> None:
         np.random.default_rng(seed).standard_normal((8, width), np.float32)
         for seed, width in enumerate((model.config.denoised_channels, model.config.condition_width))
     )
+    inputs = {"tokens": cells, "step": np.array([500]), "condition": conditions}
     exact, found = (
-        TorchEngine(model, precision).denoise(cells, 500, conditions)
+        TorchEngine(model, precision).run("denoiser", inputs)["output"]
         for precision in ("fp32", "bf16")
     )
     assert np.array_equal(exact, found)

@@ -9,7 +9,9 @@ import argparse
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -42,14 +44,12 @@ class OrderedEngine(RedEngine):
         super().__init__(threshold)
         self._hangs_while = hangs_while
 
-    def run_fused(
-        self, image: npt.NDArray[np.uint8], start: npt.NDArray[np.float32], logit_scale: float = 1.0
-    ):
-        for picture in image:
+    def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        for picture in inputs["image"]:
             colour = tuple(int(value) for value in picture[0, 0])
             if colour in (RAISE, HANG, SLOW):
                 self._follow(colour)
-        found = super().run_fused(image, start, logit_scale)
+        found = super().run(graph, inputs)
         self.seen.clear()  # or a long test would keep every frame
         return found
 

@@ -10,7 +10,7 @@ from ros_harness import SUBSTITUTE, StartBench, header, pixels_of, rgb_image
 from camseg_core.config.named_models import CAMSEG_LITE
 from camseg_core.labels import UNLABELLED
 from camseg_core.runtime import Fit
-from camseg_core.runtime.framing import Framing
+from camseg_core.runtime.geometry import FrameGeometry
 
 SIZES = [(1, 1), (33, 71), (97, 1), (479, 641), (480, 640), (1080, 1920)]
 ROI = (0.1, 0.4, 0.9, 0.95)
@@ -28,13 +28,13 @@ def parameters(fit: Fit, output: str = "camera") -> Sequence[str]:
     )
 
 
-def framing_of(size: tuple[int, int], fit: Fit) -> Framing:
-    return Framing.fit(*size, CAMSEG_LITE.network_pixels, CAMSEG_LITE.size_multiple, fit)
+def geometry_of(size: tuple[int, int], fit: Fit) -> FrameGeometry:
+    return FrameGeometry.fit(*size, CAMSEG_LITE.network_pixels, CAMSEG_LITE.size_multiple, fit)
 
 
-def marks(framing: Framing) -> list[tuple[int, int]]:
+def marks(geometry: FrameGeometry) -> list[tuple[int, int]]:
     """Row and column of pixels in the region that is looked at: its corners and some between."""
-    (top, left), (height, width) = framing.corner, framing.region
+    (top, left), (height, width) = geometry.corner, geometry.region
     inside = (
         np.random.default_rng(0)
         .integers((top, left), (top + height, left + width), (4, 2))
@@ -58,21 +58,21 @@ def marked(size: tuple[int, int], mark: tuple[int, int]) -> np.ndarray:
 def test_a_mark_of_one_pixel_comes_back_where_it_is(start_bench: StartBench, fit: Fit) -> None:
     bench = start_bench(*parameters(fit), program=SEES_MARKS)
     for size in SIZES:
-        framing = framing_of(size, fit)
-        block = np.array(framing.region) / framing.scaled
-        for number, mark in enumerate(marks(framing)):
+        geometry = geometry_of(size, fit)
+        block = np.array(geometry.region) / geometry.scaled
+        for number, mark in enumerate(marks(geometry)):
             (answer,) = bench.ask(rgb_image(marked(size, mark), number))
             mask = pixels_of(answer)
             assert answer.header == header(number)
             assert mask.shape == size
             assert mask[mark] == RED, (size, mark)
             off = np.argwhere(mask == RED) - mark
-            if framing.scaled == framing.region:
+            if geometry.scaled == geometry.region:
                 assert off.tolist() == [[0, 0]]
             # it lies in one network pixel or, along each axis, over two
             assert (np.abs(off) <= np.maximum(1, 2 * block)).all(), (size, mark)
             looked_at = np.zeros(size, np.bool_)
-            (top, left), (height, width) = framing.corner, framing.region
+            (top, left), (height, width) = geometry.corner, geometry.region
             looked_at[top : top + height, left : left + width] = True
             assert ((mask == UNLABELLED) == ~looked_at).all()
 
@@ -83,14 +83,14 @@ def test_a_mark_comes_back_in_a_mask_of_the_networks_size(
 ) -> None:
     bench = start_bench(*parameters(fit, "network"), program=SEES_MARKS)
     for size in SIZES:
-        framing = framing_of(size, fit)
-        block = np.array(framing.region) / framing.scaled
-        for number, mark in enumerate(marks(framing)):
+        geometry = geometry_of(size, fit)
+        block = np.array(geometry.region) / geometry.scaled
+        for number, mark in enumerate(marks(geometry)):
             (answer,) = bench.ask(rgb_image(marked(size, mark), number))
             mask = pixels_of(answer)
-            assert mask.shape == framing.scaled
+            assert mask.shape == geometry.scaled
             there = (
-                np.array(mark) + 0.5 - framing.corner
+                np.array(mark) + 0.5 - geometry.corner
             ) / block - 0.5  # centres of pixels, to centres
             assert mask[tuple(np.floor(there + 0.5).astype(int))] == RED, (size, mark)
             assert (np.abs(np.argwhere(mask == RED) - there) <= np.maximum(1, 1 / block)).all(), (

@@ -26,7 +26,7 @@ from ros_services import set_parameters
 from sensor_msgs.msg import CompressedImage, Image
 
 from camseg_core.runtime import Segmenter
-from camseg_core.runtime.framing import Fit
+from camseg_core.runtime.geometry import Fit
 from camseg_ros.image_messages import image_message
 from camseg_ros.parameters import SPECS, Parameters
 from camseg_ros.pipeline import Pipeline

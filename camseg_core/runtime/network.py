@@ -1,0 +1,155 @@
+"""From images at the network's size to masks: features, conditions, denoising, decoding."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from camseg_core.config.model import CamSegConfig
+from camseg_core.diffusion.passes import FrameInPasses, cells_of_tokens, sample_in_passes
+from camseg_core.diffusion.samplers import Noise, sampler_named, start_scale
+from camseg_core.diffusion.sampling import Sampling
+from camseg_core.diffusion.schedule import Schedule
+from camseg_core.runtime.engine import Array, Engine
+from camseg_core.runtime.frame import Floats, Ids, StageTimer
+from camseg_core.runtime.stream import Stream
+
+
+class Network:
+    """A model on an engine, with its sampling: the one way from an image to a mask."""
+
+    def __init__(self, config: CamSegConfig, engine: Engine, sampling: Sampling) -> None:
+        self._config, self._engine, self._sampling = config, engine, sampling
+        self._sampler, self._options = sampler_named(sampling.sampler), sampling.options(config)
+        self._schedule = Schedule.cosine(config.num_train_timesteps)
+        # the head denoises cells of `_patch`² latents, `_stride`² pixels of the mask
+        self._patch, self._channels = config.denoised_patch, config.denoised_channels
+        self._stride = config.mask_codec.stride * self._patch
+
+    def run(
+        self,
+        images: Ids,
+        memories: Sequence[tuple[Stream | None, float | None]],
+        timer: StageTimer,
+    ) -> tuple[Ids, Floats]:
+        """Segment images `(B, H, W, 3)`, each with its stream and time; mask and confidence."""
+        batch, height, width, _ = images.shape
+        grid = height // self._stride, width // self._stride
+        shape = grid[0] * grid[1], self._channels
+        noise = batch_noise(self._sampling.seed, batch, shape)
+        scale = np.array(self._config.logit_scale, np.float32)
+        if self._engine.fused is not None:
+            start = np.float32(start_scale(self._sampling.sampler, self._options)) * noise(-1)
+            inputs = {"image": images, "start": start.reshape(batch, *shape), "sharpness": scale}
+            mask, confidence = self._engine.run(self._engine.fused.name, inputs).values()
+            timer.lap("network")
+            return mask, confidence
+        features = self._engine.run("image_encoder", {"image": images})
+        timer.lap("image_encoder")
+        if self._sampling.passes == 1:
+            condition = self._engine.run("transformer", features)["condition"]
+            timer.lap("transformer")
+            rows = condition.reshape(-1, condition.shape[-1])  # (B·N, D)
+            drawn = [self._sample(rows, noise) for _ in range(self._sampling.samples)]
+            timer.lap("denoiser")
+        else:
+            drawn = [
+                self._sample_in_passes(features, (height, width), number, noise, timer)
+                for number in range(self._sampling.samples)
+            ]
+        samples = [cells_to_latents(cells, batch, grid, self._patch) for cells in drawn]
+        latents = np.stack(samples, axis=1)  # (B, S, c, h, w)
+        for place, (stream, moment) in enumerate(memories):
+            if stream is not None:
+                latents[place] = stream.steady(latents[place], images[place], moment)
+                timer.lap("stream")
+        decoded = self._engine.run("decoder", {"latents": latents, "sharpness": scale})
+        mask, confidence = decoded.values()
+        timer.lap("decoder")
+        return mask, confidence
+
+    def _sample(self, condition: Array, noise: Noise) -> Floats:
+        """Draw the clean cells `(M, C)` that the head denoises, given conditions `(M, D)`."""
+
+        def denoise(cells: Floats, step: int) -> Floats:
+            cells = cells.astype(np.float32, copy=False)
+            inputs = {"tokens": cells, "step": np.array([step]), "condition": condition}
+            output: Floats = self._engine.run("denoiser", inputs)["output"]
+            return output
+
+        kind = self._config.denoiser.prediction_type
+        cells = self._sampler(denoise, noise(-1), self._schedule, self._options, noise, kind)
+        return np.asarray(cells, np.float32)
+
+    def _sample_in_passes(
+        self,
+        features: Mapping[str, Array],
+        size: tuple[int, int],
+        number: int,
+        noise: Noise,
+        timer: StageTimer,
+    ) -> Floats:
+        """Draw the cells `(N, C)` of one frame, sample `number`, revealed in several passes."""
+        stride = self._config.token_stride
+        tokens, times = (size[0] // stride, size[1] // stride), stride // self._stride
+        grid = tokens[0] * times, tokens[1] * times
+
+        def condition(cells: Floats, hidden: npt.NDArray[np.bool_]) -> Floats:
+            latents = cells_to_latents(cells, 1, grid, self._patch)
+            known = latents_to_tokens(latents, self._config.patch_size)
+            inputs = {**features, "mask": known, "hidden": hidden[None]}
+            conditions = np.asarray(self._engine.run("transformer", inputs)["condition"])[0]
+            timer.lap("transformer")
+            return conditions
+
+        def sample(condition: Floats, index: npt.NDArray[np.int64]) -> Floats:
+            cells = self._sample(condition, lambda k: noise(k)[index])
+            timer.lap("denoiser")
+            return cells
+
+        def confidence(cells: Floats) -> Floats:
+            latents = cells_to_latents(cells, 1, grid, self._patch)[:, None]
+            scale = np.array(self._config.logit_scale, np.float32)
+            decoded = self._engine.run("decoder", {"latents": latents, "sharpness": scale})
+            timer.lap("decoder")
+            return mean_of_squares(decoded["confidence"][0], stride)
+
+        cells_of = cells_of_tokens(tokens, times)
+        frame = FrameInPasses(cells_of, condition, sample, confidence)
+        # a frame of a few pixels has fewer tokens than there are passes
+        fewer = min(self._sampling.passes, len(cells_of))
+        passes = replace(self._sampling.in_passes, passes=fewer)
+        order = np.random.default_rng([self._sampling.seed, number])
+        start = np.zeros((cells_of.size, self._channels), np.float32)
+        cells: Floats = sample_in_passes(frame, start, passes, order)
+        return cells
+
+
+def batch_noise(seed: int, batch: int, shape: tuple[int, int]) -> Noise:
+    """Return normal noise `(B·N, C)` for a batch; every frame gets what it would get alone."""
+    random = np.random.default_rng(seed)
+    return lambda _: np.tile(random.standard_normal(shape, np.float32), (batch, 1))
+
+
+def cells_to_latents(cells: Floats, batch: int, grid: tuple[int, int], patch: int) -> Floats:
+    """Arrange cells `(B·N, c·p²)`, in a grid of (rows, columns) per frame, as `(B, c, H, W)`."""
+    h, w = grid
+    split = cells.reshape(batch, h, w, -1, patch, patch)
+    planes = split.transpose(0, 3, 1, 4, 2, 5)  # (B, c, h, p, w, p)
+    return np.ascontiguousarray(planes.reshape(batch, -1, h * patch, w * patch))
+
+
+def latents_to_tokens(latents: Floats, patch: int) -> Floats:
+    """Split latents `(B, c, H, W)` into tokens `(B, L, c·p²)`, row-major."""
+    batch, channels, height, width = latents.shape
+    h, w = height // patch, width // patch
+    split = latents.reshape(batch, channels, h, patch, w, patch).transpose(0, 2, 4, 1, 3, 5)
+    return np.ascontiguousarray(split.reshape(batch, h * w, -1))
+
+
+def mean_of_squares(plane: Floats, side: int) -> Floats:
+    """Average a plane `(H, W)` over squares of `side`×`side` pixels, row-major `(L,)`."""
+    height, width = plane.shape
+    mean: Floats = plane.reshape(height // side, side, width // side, side).mean((1, 3)).ravel()
+    return mean
