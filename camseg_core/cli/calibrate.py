@@ -1,4 +1,4 @@
-"""`camseg calibrate`: confidences that are right as often as they say."""
+"""`camseg calibrate`: fit a model's confidence to its accuracy."""
 
 import argparse
 import sys
@@ -23,14 +23,13 @@ from camseg_core.weights import checkpoint_folder
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.description = (
-        "Find the logit_scale of the class probabilities with which the model is right as often as its confidence says, and write it into "
-        "the config.json of its checkpoint folder. Masks stay as they are. camseg train and camseg distill do so at their end."
+        "Calibrate a model's confidence: find the logit_scale with which its confidence best "
+        "predicts how often it is right, and write it into config.json of the checkpoint folder. "
+        "Masks do not change. camseg train and camseg distill do this at their end."
     )
     add_data_options(parser)
     parser.add_argument("--frames", type=at_least(1), help="use this many frames, evenly spread")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="say what would be written, and write nothing"
-    )
+    parser.add_argument("--dry-run", action="store_true", help="print the result, write nothing")
     add_model_options(parser)
     parser.set_defaults(run=_calibrate)
 
@@ -55,6 +54,6 @@ def _calibrate(options: argparse.Namespace) -> None:
                 save_config(replace(load_config(path), logit_scale=fit.logit_scale), temporary)
         except OSError as error:
             raise ConfigError(
-                f"{path} cannot be written: {error.strerror}; --dry-run only tells the figures"
+                f"cannot write {path}: {error.strerror}; --dry-run only prints the result"
             ) from error
         sys.stdout.write(f"written to {path}\n")

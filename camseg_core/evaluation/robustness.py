@@ -1,5 +1,7 @@
 """The performance that models keep on disturbed pictures, for one or several contenders."""
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +28,8 @@ from camseg_core.evaluation.robustness_suite import (
 from camseg_core.evaluation.scorer import Scorer
 from camseg_core.labels import Label
 from camseg_core.runtime.frame import Segmentation
+from camseg_core.runtime.segmenter import Segmenter
+from camseg_core.weights import checkpoint_folder
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -185,6 +189,33 @@ def run_suite(
         timings=_timings(done, contenders),
         about=dict(about or {}),
     )
+
+
+def titles(models: Sequence[str]) -> list[str]:
+    """Return distinct names for models: the shortest ends of their paths that differ."""
+    paths = [Path(model).parts for model in models]
+    for count in range(1, max(map(len, paths)) + 1):
+        names = ["/".join(parts[-count:]) for parts in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{model} ({number})" for number, model in enumerate(models, start=1)]
+
+
+def identity(model: str, segmenter: Segmenter, settings: Mapping[str, Any]) -> str:
+    """Return a text that changes when the masks would, for `run_suite`'s `identities`.
+
+    It covers the settings and the files of the checkpoint folder that the segmenter uses.
+    """
+    folder, digest = checkpoint_folder(model), hashlib.sha256()
+    graphs = (folder / "onnx" / segmenter.precision).glob("*")
+    for path in sorted([folder / "config.json", folder / "labels.json", *graphs]):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    used = {"provider": segmenter.provider, "precision": segmenter.precision}
+    skipped = ("model", "provider", "precision", "engine_cache")
+    chosen = {key: value for key, value in settings.items() if key not in skipped}
+    content = chosen | used | {"files": digest.hexdigest()}
+    return json.dumps(content, sort_keys=True, default=str)
 
 
 def _mask(contenders: Mapping[str, Contender], name: str, sample: Sample) -> Pixels:

@@ -144,6 +144,19 @@ def selected(names: Sequence[str]) -> tuple[Series, ...]:
     return tuple(series for series in SUITE if series.key in chosen)
 
 
+def listing() -> list[str]:
+    """Return all series with their levels, by family, as lines of text."""
+    width, lines = max(len(series.key) for series in SUITE), []
+    for family, title in FAMILIES.items():
+        lines.append(title)
+        for series in SUITE:
+            if series.family == family:
+                levels = " ".join(f"{level:g}" for level in series.levels)
+                unit = f"({series.unit}, clean at {series.clean:g})"
+                lines.append(f"  {series.key:<{width}}  {levels}  {unit}")
+    return lines
+
+
 class Pictures:
     """The labelled pictures of every condition, made on demand.
 

@@ -28,7 +28,7 @@ from camseg_core.evaluation.protocols import (
     nearest_class,
     write_mask,
 )
-from camseg_core.evaluation.report.evaluation import report_content, write_report
+from camseg_core.evaluation.report.evaluation import report_content, score_table, write_report
 from camseg_core.labels import (
     CITYSCAPES,
     CITYSCAPES_LABEL_IDS,
@@ -252,7 +252,7 @@ def test_table_and_report_name_the_protocol(tmp_path: Path, protocol: Protocol) 
     page = write_report(result, tmp_path).read_text(encoding="utf-8")
     assert f'<span id="protocol">{protocol.name}</span>' in page
     assert ('id="categories"' in page) == (protocol is CITYSCAPES_PROTOCOL)
-    table = command.table(result)
+    table = score_table(result)
     assert table[0] == f"protocol {protocol.name}"
     assert any(
         line.startswith("mean category IoU 1.000: flat 1.000, construction -") for line in table
@@ -296,7 +296,7 @@ def test_the_command_takes_every_set_and_writes_masks_to_hand_in(
     )  # both frames are the same
     with pytest.raises(
         ConfigError,
-        match="--write-masks is for masks at the frames' own size: not with --protocol camseg",
+        match="--write-masks needs masks at the frames' own size: not with --protocol camseg",
     ):
         run(*arguments, "--protocol", "camseg", "--write-masks", str(masks))
 

@@ -174,6 +174,42 @@ def _definitions(evaluation: Evaluation) -> dict[str, str]:
     }
 
 
+def score_table(evaluation: Evaluation) -> list[str]:
+    """Return the scores as lines of text."""
+
+    def text(value: float) -> str:
+        return "-" if math.isnan(value) else f"{value:.3f}"
+
+    row = "{:<14} {:>7} {:>10} {:>12} {:>9}".format
+    ap, latency = evaluation.average_precision, evaluation.latency.total()
+    lines = [
+        f"protocol {evaluation.protocol.name}",
+        row("class", "IoU", "precision", "boundary F1", "pixels"),
+    ]
+    for each in evaluation.classes:
+        if each.group is not None:
+            scores = (text(score) for score in (each.iou, each.precision, each.boundary_f1))
+            lines.append(row(each.label.name, *scores, f"{100 * each.share:.2f} %"))
+    means = (text(score) for score in (evaluation.mean_iou, ap, evaluation.boundary_f1))
+    lines += [
+        row("mean", *means, ""),
+        "",
+        f"pixel accuracy {text(evaluation.pixel_accuracy)}, expected calibration error "
+        f"{text(evaluation.calibration.error())}",
+    ]
+    if evaluation.categories:
+        categories = ", ".join(f"{each.name} {text(each.iou)}" for each in evaluation.categories)
+        lines.append(f"mean category IoU {text(evaluation.mean_category_iou)}: {categories}")
+    by_group = evaluation.average_precision_by_group.items()
+    groups = ", ".join(f"{group} {text(score)}" for group, score in by_group)
+    return [
+        *lines,
+        f"AP {text(ap)}: {groups}",
+        f"latency p50 {latency.p50:.1f} ms, p95 {latency.p95:.1f} ms over "
+        f"{len(evaluation.frames)} frames",
+    ]
+
+
 def _page(evaluation: Evaluation, content: Mapping[str, Any]) -> str:
     ranks = {each.score: each.rank for each in evaluation.shown}
     scores, timings = content["scores"], content["timings"]

@@ -1,5 +1,6 @@
 """A robustness suite as files: `robustness.json`, and the self-contained page `robustness.html`."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,35 @@ def write_robustness(robustness: Robustness, folder: Path) -> Path:
     page = _page(robustness, content)
     write_files(folder, {"robustness.json": to_json(content), "robustness.html": page})
     return folder / "robustness.html"
+
+
+def kept_table(robustness: Robustness) -> list[str]:
+    """Return the AP and mean IoU that each contender keeps, by series and level, as lines of text."""
+
+    def percent(share: float) -> str:
+        return "-" if math.isnan(share) else f"{100 * share:.0f}"
+
+    lines = []
+    for name in robustness.contenders:
+        references = {each.series: robustness.scores[each][name] for each in robustness.groups}
+        clean = (
+            f"{series} AP {scores.average_precision:.3f}, mean IoU {scores.mean_iou:.3f}"
+            for series, scores in references.items()
+        )
+        lines.append(f"{name}: {', '.join(clean)}")
+    lines += ["", "kept of the clean performance in %: AP/mean IoU by level"]
+    width = max(len(series.key) for series in robustness.suite)
+    name_width = max(map(len, robustness.contenders))
+    for series in robustness.suite:
+        for index, name in enumerate(robustness.contenders):
+            of = f"  {name:<{name_width}}" if len(robustness.contenders) > 1 else ""
+            kept = ""
+            for condition in series.conditions():
+                scores = robustness.scores[condition][name]
+                shares = f"{percent(scores.kept_precision)}/{percent(scores.kept_iou)}"
+                kept += f"  {condition.level:g}: {shares}"
+            lines.append(f"{series.key if index == 0 else '':<{width}}{of}{kept}")
+    return lines
 
 
 def _members(robustness: Robustness, reference: Condition) -> dict[str, list[str]]:
