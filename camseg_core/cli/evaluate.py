@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.description = (
         "Score a model on labelled frames, through the runtime that ships: IoU, precision, "
-        "boundaries, calibration and latency. Prints a table and writes report.html and report.json."
+        "boundaries, calibration and latency. Prints a table, writes report.html and report.json."
     )
     add_data_options(parser)
     parser.add_argument(
@@ -60,7 +60,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     protocol = PROTOCOLS[options.protocol]
     if options.write_masks is not None and protocol is PUBLISHED:
         raise ConfigError(
-            f"--write-masks needs masks at the frames' own size: not with --protocol {protocol.name}"
+            "--write-masks needs masks at the frames' own size: not with --protocol "
+            f"{protocol.name}"
         )
     data = data_of(options)
     segmenter = segmenter_of(options)

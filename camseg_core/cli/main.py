@@ -29,32 +29,32 @@ _COMMANDS = (
         robustness.add,
         "score a model on disturbed frames: noise, blur, colours, weather",
     ),
-    ("calibrate", calibrate.add, "make a model's confidence right as often as it says"),
-    ("bench", bench.add, "time a model, alone or beside another one"),
+    ("calibrate", calibrate.add, "fit a model's confidence to its accuracy"),
+    ("bench", bench.add, "time a model, alone or against another one"),
     ("export", export.add, "write a model's ONNX graphs in fp32, fp16 or int8"),
-    ("build-engine", build_engine.add, "build TensorRT engines ahead of a vehicle's first start"),
-    ("data", data.add, "check a labelled data set, or list the kinds that are known"),
+    ("build-engine", build_engine.add, "build TensorRT engines before a vehicle's first start"),
+    ("data", data.add, "check a labelled data set, or list the supported kinds"),
     ("train", train.add, "train a model on labelled frames"),
     ("distill", distill.add, "tune a trained model for few denoising steps"),
     (
         "train-autoencoder",
         train.add_autoencoder,
-        "train only the autoencoder that a model starts from",
+        "train only a model's autoencoder",
     ),
     (
         "distill-decoder",
         distill.add_decoder,
-        "train a light mask decoder for a model of the published layout",
+        "train a light mask decoder for a model with the published layout",
     ),
     ("weights", weights.add, "download or import published weights; list models"),
 )
 
 _OTHERS = "camseg.commands"
-"""The group of entry points by which other packages, such as the one with the ROS node, add commands."""
+"""The group of entry points with which other packages, such as the ROS one, add commands."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; an error the project foresees is one line on stderr and exit code 2."""
+    """Run the command line; a `CamSegError` ends it with one line on stderr and exit code 2."""
     parser = argparse.ArgumentParser(
         prog="camseg", description="Semantic segmentation for driving."
     )
@@ -75,11 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _add_other(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", other: EntryPoint
 ) -> None:
-    """A command of another package: a function like the `add` above, whose docstring is the summary."""
+    """Add a command of another package: a function like `segment.add`, its docstring the help."""
     try:
         add = other.load()
-    except Exception as error:  # it must not take the other commands with it
-        text = f"the command {other.name} cannot be loaded from {other.value}: {' '.join(str(error).split())}; install that package again"
+    except Exception as error:  # the other commands must keep working
+        text = (
+            f"the command {other.name} cannot be loaded from {other.value}: "
+            f"{' '.join(str(error).split())}; install that package again"
+        )
         commands.add_parser(other.name).set_defaults(run=functools.partial(_refuse, text))
         return
     summary, _, _ = (add.__doc__ or "").partition("\n")

@@ -1,4 +1,4 @@
-"""`camseg weights`: published weights as a checkpoint folder, and which ones there are."""
+"""`camseg weights`: download or import published weights, and list models."""
 
 import argparse
 import sys
@@ -13,13 +13,12 @@ from camseg_core.weights.known import BUNDLED_TERMS, PUBLISHED
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.description = (
-        "Published weights as a checkpoint folder. Nothing that a published file holds is run."
+        "Download or import published weights as a checkpoint folder. No code in a published file "
+        "is run."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    listing = commands.add_parser(
-        "list", help="the models that came with the package, and the published ones that can be had"
-    )
+    listing = commands.add_parser("list", help="list bundled models and published ones")
     listing.set_defaults(run=_list)
 
     pull = commands.add_parser(
@@ -42,21 +41,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     pull.set_defaults(run=_pull)
 
-    importing = commands.add_parser("import", help="import published files that are at hand")
-    importing.add_argument(
-        "--autoencoder",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="the picture autoencoder, as modelf16.ckpt",
-    )
-    importing.add_argument(
-        "--transformer",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="transformer and head, as city768.16.pth",
-    )
+    importing = commands.add_parser("import", help="import published files from this machine")
+    for name, text in (
+        ("--autoencoder", "the picture autoencoder, such as modelf16.ckpt"),
+        ("--transformer", "transformer and head, such as city768.16.pth"),
+    ):
+        importing.add_argument(name, type=Path, required=True, metavar="FILE", help=text)
     _add_import_options(importing)
     importing.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="the checkpoint folder to write"
@@ -68,19 +58,20 @@ def _add_import_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ema",
         action="store_true",
-        help="take the running average of the transformer's weights (model_ema)",
+        help="use the exponential moving average of the transformer's weights (model_ema)",
     )
     parser.add_argument(
         "--dtype",
         choices=["fp32", "fp16", "bf16"],  # published.DTYPES, which needs torch
         default="fp32",
-        help="how matrices and kernels are stored; vectors stay fp32 (default: %(default)s)",
+        help="type that stores matrices and kernels; vectors stay fp32 (default: %(default)s)",
     )
     parser.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
-        help="config.json of a model of the published layout in another size (default: as published)",
+        help="config.json of a model with the published layout in another size (default: as "
+        "published)",
     )
 
 
@@ -88,32 +79,25 @@ def _list(options: argparse.Namespace) -> None:
     row = "{:<18} {:<10} {:>9}  {}".format
     lines = [row("model", "", "size", "terms")]
     for name in bundled_models():
-        size = sum(
-            path.stat().st_size for path in checkpoint_folder(name).rglob("*") if path.is_file()
-        )
-        lines.append(
-            row(
-                name,
-                "bundled",
-                f"{size / 1e6:.0f} MB",
-                BUNDLED_TERMS.get(name, "see its MODEL_CARD.md"),
-            )
-        )
+        files = (path for path in checkpoint_folder(name).rglob("*") if path.is_file())
+        size = sum(path.stat().st_size for path in files) / 1e6
+        terms = BUNDLED_TERMS.get(name, "see its MODEL_CARD.md")
+        lines.append(row(name, "bundled", f"{size:.0f} MB", terms))
     for name, model in PUBLISHED.items():
-        lines.append(
-            row(name, "published", f"{model.parameters * 4:.0f} MB", model.terms)
-        )  # 4 bytes a parameter
-        lines.append(row("", "", "", f"{model.autoencoder} and {model.transformer}"))
-        lines.append(
+        size = model.parameters * 4  # millions of parameters, 4 bytes each
+        lines += [
+            row(name, "published", f"{size:.0f} MB", model.terms),
+            row("", "", "", f"{model.autoencoder} and {model.transformer}"),
             row(
                 "",
                 "",
                 "",
                 f"of {model.repository} on the Hugging Face hub: camseg weights pull {name}",
-            )
-        )
+            ),
+        ]
     lines.append(
-        "sizes: of the folder; for published models as imported in fp32. `camseg weights pull` says what a download takes."
+        "sizes: the folder's; for published models, once imported in fp32. `camseg weights pull` "
+        "prints the size of a download."
     )
     sys.stdout.write("\n".join(lines) + "\n")
 
@@ -124,7 +108,7 @@ def _pull(options: argparse.Namespace) -> None:
         from camseg_core.weights.hub import download
         from camseg_core.weights.published import empty_folder, published_shapes
     config = _config(options, model.config)
-    published_shapes(config)  # before the download, as is the next: they may end in an error
+    published_shapes(config)  # this and the next may fail, so they come before the download
     out = options.out or Path(options.name)
     empty_folder(out)
     autoencoder, transformer = download(
@@ -156,7 +140,7 @@ def _import_files(
     )
     if imported.arguments:
         _say(
-            "trained with, as the file says: "
+            "trained with, according to the file: "
             + " ".join(f"{name}={value}" for name, value in sorted(imported.arguments.items()))
         )
     ignored = (
@@ -165,9 +149,10 @@ def _import_files(
         else ""
     )
     _say(
-        f"{imported.folder}: {imported.parameters / 1e6:.1f} million parameters of {config.name}{ignored}"
+        f"{imported.folder}: {imported.parameters / 1e6:.1f} million parameters of {config.name}"
+        f"{ignored}"
     )
-    _say(f"for the runtime it needs graphs: camseg export --model {imported.folder}")
+    _say(f"export the graphs that the runtime needs: camseg export --model {imported.folder}")
 
 
 def _say(line: str) -> None:

@@ -1,8 +1,8 @@
 """`report.html` of an evaluated bag: a self-contained page without scripts.
 
-Names on the page come from a recording and are not trusted: the template escapes them, and the page's
-content security policy allows no request and no script even if one got through. Every figure has
-`data-metric`, so that programs can read it back as shown.
+Names on the page come from a recording and are not trusted: the template escapes them, and the
+page's content security policy allows no request and no script even if one got through. Every figure
+has `data-metric`, so that programs can read it back as shown.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

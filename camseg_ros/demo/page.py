@@ -35,7 +35,7 @@ class DemoReport:
 
     @property
     def dropped(self) -> int | None:
-        """Frames that the node dropped for a newer one, by its own count; None if it reported none."""
+        """Frames that the node dropped for a newer one, by its count; None if not reported."""
         counts = [
             values["frames dropped"] for values in self.node.values() if "frames dropped" in values
         ]

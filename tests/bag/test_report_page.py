@@ -20,7 +20,7 @@ Report = tuple[Path, dict[str, Any], list[dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def made_up(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    """The page of a drive with everything there can be, what `report.json` beside it holds, and the frames."""
+    """The page of a drive with every section, the content of its `report.json`, and the frames."""
     content, frames, worst = evaluated()
     path = tmp_path_factory.mktemp("bag report") / "report.html"
     path.with_suffix(".json").write_text(json.dumps(content), encoding="utf-8")
@@ -94,7 +94,8 @@ def checked(page: Page) -> Page:
     assert page.complaints() == []
     assert (
         page.run(
-            "return document.scripts.length + document.querySelectorAll('iframe, object, embed, form').length"
+            "return document.scripts.length"
+            " + document.querySelectorAll('iframe, object, embed, form').length"
         )
         == 0
     )
@@ -213,7 +214,8 @@ def test_the_worst_frames_are_shown_whole(chromium: Browser, report: Report) -> 
     path, content, _ = report
     page = chromium.open(path)
     shown = page.run(
-        "return Array.from(document.querySelectorAll('#worst img'), e => [e.alt, e.naturalWidth, e.naturalHeight])"
+        "return Array.from(document.querySelectorAll('#worst img'),"
+        " e => [e.alt, e.naturalWidth, e.naturalHeight])"
     )
     kinds = ("image", "truth", "mask", "confidence")
     sizes = {(width, height) for _, width, height in shown}
@@ -332,7 +334,8 @@ def contrast(page: Page, selector: str) -> float:
     ink, back = page.run(
         "const e = document.querySelector(arguments[0]), s = getComputedStyle(e);"
         "const b = getComputedStyle(e.closest('.card, .number') || document.body).backgroundColor;"
-        "return [e.closest('svg') ? s.fill : s.color, b].map(c => c.match(/[\\d.]+/g).slice(0, 3).map(Number))",
+        "return [e.closest('svg') ? s.fill : s.color, b]"
+        ".map(c => c.match(/[\\d.]+/g).slice(0, 3).map(Number))",
         selector,
     )
     lights = []
@@ -349,7 +352,7 @@ def test_names_that_are_no_text_do_not_cost_the_report(tmp_path: Path) -> None:
     assert "drive?.mcap" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_an_error(tmp_path: Path) -> None:
     content, frames, worst = evaluated(1)
     with pytest.raises(DataError, match=r"cannot write .*nowhere.*choose a folder"):
         write_page(tmp_path / "nowhere/report.html", content, frames, worst)

@@ -1,4 +1,4 @@
-"""Calibration finds the logit_scale that makes confidence honest, and changes nothing else in a checkpoint folder."""
+"""Calibration finds the right logit_scale and changes nothing else in a checkpoint folder."""
 
 import shutil
 from dataclasses import dataclass, replace
@@ -24,7 +24,10 @@ SKY = next(label.id for label in LABELS if label.name == "sky")
 
 @dataclass
 class Overconfident:
-    """Says road everywhere. Its logits are `factor` times too large: at logit_scale 1 / factor it is right as often as it says."""
+    """Predicts road everywhere, with logits that are `factor` times too large.
+
+    At logit_scale 1 / factor it is right as often as its confidence says.
+    """
 
     factor: float
     logit_scale: float = 1.0
@@ -40,7 +43,7 @@ class Overconfident:
 
 
 def frames(count: int) -> list[Sample]:
-    """Frames whose red tells how likely a pixel is road, with labels drawn accordingly; a border is unlabelled."""
+    """Frames whose red is the chance of road, with labels drawn accordingly; a border is void."""
     random = np.random.default_rng(0)
     samples = []
     for number in range(count):

@@ -101,7 +101,7 @@ def test_a_boundary_may_be_off_by_the_tolerance_and_no_more() -> None:
 def test_boundary_f1_of_a_mask_that_is_half_right_by_hand() -> None:
     prediction = split(10)
     prediction[10:] = split(15)[10:]
-    # class 0: of the mask's 24 boundary pixels 11 are near the label's 20, and of those 11 are near the mask's
+    # class 0: 11 of the mask's 24 boundary pixels match, and 11 of the label's 20
     assert boundary_f1(split(10), prediction, 1)[0] == pytest.approx(
         2 * (11 / 24) * (11 / 20) / (11 / 24 + 11 / 20)
     )
@@ -209,7 +209,7 @@ def test_latency_is_the_sum_of_the_stages() -> None:
 
 
 class Painter:
-    """Stands in for a model: it answers with the red channel of the image, sure of itself by the green one (per cent)."""
+    """Stands in for a model: its mask is the red channel, its confidence the green one in %."""
 
     name, provider, precision = "painter", "cpu", "fp32"
 
@@ -315,7 +315,7 @@ def test_a_scorer_without_frames_has_no_scores() -> None:
     )
 
 
-def test_every_frame_has_its_line_and_the_telling_ones_are_shown() -> None:
+def test_every_frame_has_its_line_and_best_median_and_worst_are_shown() -> None:
     result = evaluate(Painter(), FRAMES, LABELS)
     assert [frame.name for frame in result.frames] == ["half", "right", "wrong", "void"]
     assert [frame.mean_iou for frame in result.frames[:3]] == pytest.approx(
@@ -382,7 +382,7 @@ def test_a_stream_is_scored_as_a_list_is_but_shows_no_frames() -> None:
     assert stream.shown == ()
 
 
-def test_frames_are_let_go_of() -> None:
+def test_frames_are_released() -> None:
     images: list[weakref.ref[npt.NDArray[np.uint8]]] = []
     most = 0
 
@@ -412,7 +412,7 @@ def test_frames_are_let_go_of() -> None:
         ),
     ],
 )
-def test_what_cannot_be_evaluated_is_told(samples: list[Sample], message: str) -> None:
+def test_errors_say_what_cannot_be_evaluated(samples: list[Sample], message: str) -> None:
     with pytest.raises(DataError, match=message):
         evaluate(Painter(), samples, LABELS)
 

@@ -1,4 +1,4 @@
-"""Protocols of evaluation: Cityscapes' against the official implementation, the published one against the model's look-up and by hand."""
+"""Protocols: Cityscapes' against the official evaluation, the published one by hand."""
 
 import argparse
 import json
@@ -60,7 +60,7 @@ class Painter:
 
 @dataclass(frozen=True)
 class Official:
-    """Labels in Cityscapes' layout, an evaluation of masks on them, and what the official evaluation says of those masks' files."""
+    """The same masks scored by `evaluate` and, from files, by the official evaluation."""
 
     ours: Evaluation
     theirs: dict[str, object]

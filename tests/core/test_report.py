@@ -61,7 +61,7 @@ def folder(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 class Page(HTMLParser):
-    """A page's links, its texts by the id of their element, and the rows of its tables by the table's id."""
+    """A page's links, its texts by element id, and the rows of its tables by table id."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Page(HTMLParser):
             self.tables[self._table][-1][-1] += data.strip()
 
 
-def test_two_runs_write_the_same_json_but_for_the_timings(
+def test_two_runs_write_the_same_json_except_timings(
     segmenter: Segmenter, drive: list[Sample], evaluation: Evaluation, folder: Path, tmp_path: Path
 ) -> None:
     write_report(
@@ -300,14 +300,14 @@ def test_a_page_without_pictures_says_so(
     assert "none was kept" in page.read_text(encoding="utf-8")
 
 
-def test_a_folder_that_cannot_be_written_is_told(evaluation: Evaluation, tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_an_error(evaluation: Evaluation, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot write the report into .*file"):
         write_report(evaluation, tmp_path / "file")
 
 
 def run(*arguments: str) -> None:
-    """`camseg evaluate`, but for the handling of its errors."""
+    """Run `camseg evaluate`, letting its errors through."""
     parser = argparse.ArgumentParser()
     command.add(parser)
     options = parser.parse_args(arguments)
@@ -337,7 +337,8 @@ def test_the_command_prints_the_scores_and_where_the_report_is(
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
     assert re.search(
-        rf"^mean +{evaluation.mean_iou:.3f} +{evaluation.average_precision:.3f} +{evaluation.boundary_f1:.3f}",
+        rf"^mean +{evaluation.mean_iou:.3f} +{evaluation.average_precision:.3f} "
+        rf"+{evaluation.boundary_f1:.3f}",
         printed.out,
         re.M,
     )
@@ -403,7 +404,7 @@ def test_the_commands_errors_are_one_clear_line(camvid: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("package", ["rich", "jinja2"])
-def test_a_missing_package_is_told_before_any_work(
+def test_a_missing_package_is_an_error_before_any_work(
     package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [

@@ -1,4 +1,4 @@
-"""The robustness suite: its scores, going on after a stop, its page, and the command."""
+"""The robustness suite: its scores, resuming after a stop, its page, and the command."""
 
 import argparse
 import json
@@ -69,7 +69,7 @@ def mask_of(rgb: np.ndarray, train_id: int = TRAIN_ID["road"]) -> Segmentation:
 
 
 class Blind:
-    """Says road of everything."""
+    """Predicts road everywhere."""
 
     def segment(self, rgb: np.ndarray) -> Segmentation:
         return mask_of(rgb)
@@ -235,7 +235,7 @@ def test_a_subset_in_another_order_gives_the_same_scores(
     )
 
 
-def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
+def test_a_stopped_run_resumes_and_ends_with_the_same_bytes(
     samples: list[Sample], tmp_path: Path
 ) -> None:
     suite, same = selected(["paper/salt_and_pepper", "weather/rain"]), {"it": "the same"}
@@ -317,7 +317,7 @@ def test_one_picture_at_a_time_is_in_memory(samples: list[Sample]) -> None:
     assert 1 <= counting.most <= 3
 
 
-def test_what_cannot_be_run_is_told(samples: list[Sample]) -> None:
+def test_errors_say_what_cannot_be_run(samples: list[Sample]) -> None:
     class Small(Blind):
         def segment(self, rgb: np.ndarray) -> Segmentation:
             return mask_of(rgb[::2])
@@ -333,8 +333,8 @@ def test_what_cannot_be_run_is_told(samples: list[Sample]) -> None:
         (DataError, "no frame has a pixel labelled as one of the classes", {"samples": nothing}),
         (
             DataError,
-            r"a mask must have its picture's size: that of small for .* is \(60, 160\), but the picture "
-            r"\(120, 160\)",
+            r"a mask must have its picture's size: that of small for .* is \(60, 160\), but the "
+            r"picture \(120, 160\)",
             {"contenders": {"small": Small()}},
         ),
     ]
@@ -351,7 +351,8 @@ def test_what_cannot_be_run_is_told(samples: list[Sample]) -> None:
             )
     with pytest.raises(
         ConfigError,
-        match="no disturbance is called 'banana': choose from paper, common, weather, paper/gaussian_noise",
+        match="no disturbance is called 'banana': choose from paper, common, weather, "
+        "paper/gaussian_noise",
     ):
         selected(["hue", "banana"])
 
@@ -486,8 +487,9 @@ def test_the_charts_draw_both_contenders_and_the_published_values(
         chromium.open(folder / "robustness.html"),
     )
     points = page.run(
-        "return Array.from(document.querySelectorAll('figure[data-kind=all] .point')).map(e => ({...e.dataset, y: e.cy.baseVal.value, "
-        "x: e.cx.baseVal.value, color: getComputedStyle(e).fill, series: e.closest('figure').dataset.series}))"
+        "return Array.from(document.querySelectorAll('figure[data-kind=all] .point'))"
+        ".map(e => ({...e.dataset, y: e.cy.baseVal.value, x: e.cx.baseVal.value, "
+        "color: getComputedStyle(e).fill, series: e.closest('figure').dataset.series}))"
     )
     found = {
         (each["series"], float(each["level"]), each["contender"], each["measure"]): each
@@ -516,7 +518,8 @@ def test_the_charts_draw_both_contenders_and_the_published_values(
         ]
         assert xs == sorted(set(xs))
     marks = page.run(
-        "return Array.from(document.querySelectorAll('figure .published')).map(e => ({...e.dataset, text: e.textContent}))"
+        "return Array.from(document.querySelectorAll('figure .published'))"
+        ".map(e => ({...e.dataset, text: e.textContent}))"
     )
     assert [float(each["level"]) for each in marks] == [10, 50, 80]
     for each, value in zip(marks, (0.624, 0.539, 0.051), strict=True):
@@ -527,12 +530,13 @@ def test_the_charts_draw_both_contenders_and_the_published_values(
         assert re.search("published.*another data set", each["text"])
     assert "published" in page.run("return document.querySelector('#paper .legend').innerText")
     groups = page.run(
-        "return new Set(Array.from(document.querySelectorAll('figure[data-kind=groups] .point')).map(e => e.dataset.measure)).size"
+        "return new Set(Array.from(document.querySelectorAll('figure[data-kind=groups] .point'))"
+        ".map(e => e.dataset.measure)).size"
     )
     assert groups == 3
 
 
-def test_a_folder_that_cannot_be_written_is_told(
+def test_an_unwritable_folder_is_an_error(
     robustness: Robustness, samples: list[Sample], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -550,7 +554,7 @@ def test_a_folder_that_cannot_be_written_is_told(
 
 
 def run(*arguments: str) -> None:
-    """`camseg robustness`, but for the handling of its errors."""
+    """Run `camseg robustness`, letting its errors through."""
     parser = argparse.ArgumentParser()
     command.add(parser)
     options = parser.parse_args(arguments)
@@ -573,7 +577,7 @@ def camvid(tmp_path: Path, samples: list[Sample]) -> Path:
     return tmp_path / "camvid"
 
 
-def test_the_command_compares_two_checkpoints_prints_what_is_kept_and_goes_on(
+def test_the_command_compares_two_checkpoints_prints_what_is_kept_and_resumes(
     camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "models" / "other"
@@ -599,8 +603,8 @@ def test_the_command_compares_two_checkpoints_prints_what_is_kept_and_goes_on(
     for name in content["contenders"]:
         clean = content["references"]["clean"]["contenders"][name]
         assert (
-            f"{name}: clean AP {clean['average_precision']:.3f}, mean IoU {clean['mean_iou']:.3f}, clear AP"
-            in printed.out
+            f"{name}: clean AP {clean['average_precision']:.3f}, "
+            f"mean IoU {clean['mean_iou']:.3f}, clear AP" in printed.out
         )
     level = content["series"][0]["levels"][0]["contenders"]["other"]["kept"]
     (line,) = (lines[i + 1] for i, line in enumerate(lines) if line.startswith("paper/contrast"))
@@ -661,7 +665,7 @@ def test_the_commands_errors_are_one_clear_line(camvid: Path, tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
-def test_models_of_one_name_are_told_apart_by_their_folders() -> None:
+def test_models_of_one_name_are_distinguished_by_their_folders() -> None:
     assert titles(["camseg-lite"]) == ["camseg-lite"]
     assert titles(["runs/a/checkpoint", "runs/b/checkpoint"]) == [
         "a/checkpoint",
@@ -671,7 +675,7 @@ def test_models_of_one_name_are_told_apart_by_their_folders() -> None:
 
 
 @pytest.mark.parametrize("package", ["rich", "jinja2"])
-def test_a_missing_package_is_told_before_any_work(
+def test_a_missing_package_is_an_error_before_any_work(
     package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [
