@@ -69,18 +69,13 @@ class Variation:
                 raise ConfigError(
                     f"{entry.name} must be two numbers >= 0 in rising order, got {list(value)}"
                 )
-        for name, low, high, closed in (
-            ("share", 0, 1, True),
-            ("rotation", 0, 180, True),
-            ("shear", 0, 80, False),
-            ("shift", 0, 1, True),
-            ("jitter", 0, 1, False),
-        ):
-            value = getattr(self, name)
-            if not (low <= value < high or (closed and value == high)):
+        for name, most in (("share", 1), ("rotation", 180), ("shift", 1)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ConfigError(f"{name} must be from 0 to {most}, got {getattr(self, name):g}")
+        for name, end in (("shear", 80), ("jitter", 1)):
+            if not 0 <= getattr(self, name) < end:
                 raise ConfigError(
-                    f"{name} must be {'from' if closed else 'at least'} {low} "
-                    f"{'to' if closed else 'and below'} {high}, got {value:g}"
+                    f"{name} must be at least 0 and below {end}, got {getattr(self, name):g}"
                 )
         if self.crop[0] <= 0 or self.crop[1] > 1:
             raise ConfigError(f"crop must be above 0 and at most 1, got {list(self.crop)}")

@@ -96,7 +96,7 @@ def defocus_blur(picture: Floats, constants: tuple[int, float], rng: np.random.G
 
 
 def motion_blur(picture: Floats, constants: tuple[int, float], rng: np.random.Generator) -> Floats:
-    """The camera moves, up to 45° from the rows: a trail to one side that fades as half a Gaussian."""
+    """The camera moves, up to 45° from the rows: a trail that fades as half a Gaussian."""
     radius, sigma = constants
     weights = np.exp(-0.5 * (np.arange(2 * radius + 1) / sigma) ** 2).astype(np.float32)
     kernel = line_kernel(weights, rng.uniform(-np.pi / 4, np.pi / 4), start=0.0)

@@ -22,7 +22,7 @@ def read_rgb(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def read_unchanged(path: Path) -> npt.NDArray[np.uint8 | np.uint16]:
-    """Read a picture as stored: `(H, W)` for one channel, else `(H, W, C)`, in the file's bit depth.
+    """Read a picture as stored: `(H, W)` for one channel, else `(H, W, C)`; bit depth of the file.
 
     Raises:
         DataError: the file cannot be opened, is empty, cut off, damaged, or not an image; the

@@ -30,6 +30,6 @@ class Samples(Protocol):
 
 
 def evenly_spread(samples: Samples, count: int | None) -> list[Sample]:
-    """`count` of the samples, evenly spread over them; all if there are fewer, or without a count."""
+    """`count` of the samples, evenly spread; all if there are fewer, or if it is None."""
     count = min(count or len(samples), len(samples))
     return [samples[index * len(samples) // count] for index in range(count)]

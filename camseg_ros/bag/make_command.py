@@ -9,7 +9,7 @@ from pathlib import Path
 from camseg_core.cli.options import add_dataset_options, add_split_option, at_least, data_of
 from camseg_core.data.frame_source import DEFAULT_FPS, START_NS, Frame, open_frames
 from camseg_core.data.sample import Sample
-from camseg_core.data.synthetic.canvas import Camera
+from camseg_core.data.synthetic.camera import Camera
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.progress import shown_progress
 from camseg_ros.bag.command import positive

@@ -12,7 +12,7 @@ _SPLITS = ("train", "val", "test")
 class Folder(SetKind):
     """`ROOT/images` and `ROOT/labels`, or two roots; folders below may group the frames.
 
-    Splits are folders above (`SPLIT/images`) or below (`images/SPLIT`); without, the split is `all`.
+    Splits are folders above (`SPLIT/images`) or below (`images/SPLIT`); else the split is `all`.
     """
 
     title = "a folder of images and labels"

@@ -1,138 +1,38 @@
-"""Camera and canvas of the synthetic drive: one drawing path for picture, label and depth.
-
-World coordinates are street coordinates in metres, `(across, along, up)`: `across` is 0 on the centre line and grows to
-the right, `along` grows in the direction of travel, `up` is 0 on the road. `Camera` bends them along the street's curve.
-"""
+"""Canvas of the synthetic drive: every call draws picture, label and depth together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.data.synthetic.camera import Camera
 from camseg_core.data.synthetic.textures import Color, Floats, Image, Texture
 from camseg_core.labels import TRAIN_ID
 
 Mask = npt.NDArray[np.bool_]
 
 SUN = np.array([-0.5, -0.4, 0.77], np.float32)
-"""Unit vector towards the sun: behind the camera, on the left."""
+"""Unit vector to the sun, behind the camera on the left."""
 
 NEAR = 0.4
-"""Depth in metres before which polygons are clipped."""
+"""Depth in metres of the plane at which polygons are clipped."""
 
 _SUBPIXEL_BITS = 4
 _SHADOW_M = 60.0
-_BEND_M, _BEND_LENGTH_M = 4.0, 45.0
-
-
-def bend(along: Floats) -> Floats:
-    """How far the street's centre line lies to the right of a straight one, in metres."""
-    return np.asarray(_BEND_M * np.sin(along / _BEND_LENGTH_M), np.float32)
-
-
-def bend_angle(along: float) -> float:
-    """The street's heading at `along`, in radians to the right."""
-    return float(np.arctan(_BEND_M / _BEND_LENGTH_M * np.cos(along / _BEND_LENGTH_M)))
 
 
 def sunlight(normals: Floats) -> Floats:
-    """Brightness of faces `(N,)`, 0.55 in shade to 1.1 facing the sun, from unit normals `(N, 3)`."""
+    """Brightness `(N,)` of faces with unit normals `(N, 3)`: 0.55 in shade to 1.1 in the sun."""
     return np.asarray(0.55 + 0.55 * np.maximum(0, normals @ SUN), np.float32)
 
 
-@dataclass(frozen=True)
-class Camera:
-    """A pinhole camera above the street: position in street coordinates, angles in radians (yaw right, pitch down)."""
-
-    height: int
-    width: int
-    across: float
-    along: float
-    up: float
-    yaw: float
-    pitch: float
-
-    @property
-    def focal(self) -> float:
-        """Focal length in pixels, for a horizontal field of view of about 60 degrees."""
-        return 0.85 * self.width
-
-    @property
-    def centre(self) -> tuple[float, float]:
-        """Principal point `(x, y)` in pixels."""
-        return (self.width - 1) / 2, (self.height - 1) / 2
-
-    @property
-    def horizon(self) -> float:
-        """Image row of the horizon, in pixels."""
-        return float(self.centre[1] - self.focal * np.tan(self.pitch))
-
-    @cached_property
-    def _origin_x(self) -> float:
-        return self.across + float(bend(np.array(self.along, np.float32)))
-
-    @cached_property
-    def _rotation(self) -> Floats:
-        sin_yaw, cos_yaw, sin_pitch, cos_pitch = (
-            np.sin(self.yaw),
-            np.cos(self.yaw),
-            np.sin(self.pitch),
-            np.cos(self.pitch),
-        )
-        right = [cos_yaw, -sin_yaw, 0.0]
-        down = [-sin_yaw * sin_pitch, -cos_yaw * sin_pitch, -cos_pitch]
-        forward = [sin_yaw * cos_pitch, cos_yaw * cos_pitch, -sin_pitch]
-        return np.array([right, down, forward], np.float32)
-
-    def view(self, points: Floats) -> Floats:
-        """Street coordinates `(N, 3)` to camera coordinates `(N, 3)`: right, down, forward."""
-        moved = points - np.array([self._origin_x, self.along, self.up], np.float32)
-        moved[:, 0] += bend(points[:, 1])
-        return moved @ self._rotation.T
-
-    def may_see(self, places: Floats, margin: float) -> Mask:
-        """Which things within `margin` metres of these places `(N, 3)` can be in the picture, `(N,)`."""
-        right, _, ahead = self.view(places).T
-        return np.asarray(
-            (ahead > 0) & (np.abs(right) - margin < ahead * self.width / 2 / self.focal), np.bool_
-        )
-
-    def project(self, view: Floats) -> Floats:
-        """Camera coordinates `(N, 3)`, all in front of the camera, to pixels `(N, 2)`."""
-        return view[:, :2] / view[:, 2:] * np.float32(self.focal) + np.array(
-            self.centre, np.float32
-        )
-
-    def ground(self, first_row: int) -> tuple[Floats, Floats, Floats]:
-        """Where the rays from `first_row` down meet the road.
-
-        Returns:
-            `across` and `along` `(rows, W)` in street coordinates, and the depth `(rows, 1)`, all in metres.
-        """
-        slope = (
-            np.arange(first_row, self.height, dtype=np.float32)[:, None] - self.centre[1]
-        ) / self.focal
-        depth = self.up / np.maximum(np.sin(self.pitch) + slope * np.cos(self.pitch), 1e-4)
-        ahead = (np.cos(self.pitch) - slope * np.sin(self.pitch)) * depth
-        right = (
-            (np.arange(self.width, dtype=np.float32)[None] - self.centre[0]) / self.focal * depth
-        )
-        along = (self.along + ahead * np.cos(self.yaw) - right * np.sin(self.yaw)).astype(
-            np.float32
-        )
-        across = self._origin_x + ahead * np.sin(self.yaw) + right * np.cos(self.yaw) - bend(along)
-        return across.astype(np.float32), along, depth.astype(np.float32)
-
-
 class Canvas:
-    """Picture, label and depth, all painted by the same calls so that they cannot drift apart.
+    """Picture, label and depth, painted by the same calls so that they always agree.
 
-    `image` is RGB `(H, W, 3)` uint8, `label` train ids `(H, W)` uint8, `geometry` `(H, W, 2)` float32: inverse depth
-    in 1/m (0 for the sky) and glow, the share of a pixel's light that it emits itself. Things look at `lights_on` to
-    know whether their lamps shine. Polygons must come far to near.
+    `image` is RGB `(H, W, 3)` uint8, `label` train ids `(H, W)` uint8, `geometry` `(H, W, 2)`
+    float32: inverse depth in 1/m (0 for the sky) and glow, the share of a pixel's light that it
+    emits. `lights_on` says whether lamps shine. Polygons must be drawn far to near.
     """
 
     def __init__(self, camera: Camera, lights_on: bool) -> None:
@@ -150,7 +50,15 @@ class Canvas:
         inverse_depth: Floats | float,
         mask: Mask | None = None,
     ) -> None:
-        """Paint the rows from `first_row` pixel by pixel: `rgb` `(rows, W, 3)`, `train_ids` `(rows, W)`, where `mask` is true."""
+        """Paint the rows from `first_row` on, pixel by pixel, where `mask` `(rows, W)` is true.
+
+        Args:
+            first_row: the first row.
+            rgb: `(rows, W, 3)` in 0..255.
+            train_ids: `(rows, W)`.
+            inverse_depth: in 1/m; one value, `(rows, 1)` or `(rows, W)`.
+            mask: all pixels if None.
+        """
         rows = slice(first_row, first_row + len(rgb))
         where = np.ones(train_ids.shape, np.uint8) if mask is None else mask.astype(np.uint8)
         geometry = np.zeros((*train_ids.shape, 2), np.float32)
@@ -170,7 +78,7 @@ class Canvas:
         colors: Sequence[Color],
         train_id: int,
     ) -> None:
-        """Paint the visible, sunlit faces of a convex solid; `vertices` `(N, 3)`, `faces` index them."""
+        """Paint the visible faces of a sunlit convex solid: indices into `vertices` `(N, 3)`."""
         view = self.camera.view(vertices)
         corners = np.array([face[:3] for face in faces])
         lights = sunlight(_outward_normals(vertices, corners))
@@ -187,7 +95,7 @@ class Canvas:
                 )
 
     def shade(self, polygon: Floats, factor: float) -> None:
-        """Darken the picture under a convex polygon: a contact shadow. The label stays."""
+        """Darken the picture under a convex polygon (a contact shadow); the label stays."""
         view = self.camera.view(polygon)
         if view[0, 2] > _SHADOW_M:
             return
@@ -205,8 +113,8 @@ class Canvas:
     def texture(self, texture: Texture, corners: Floats, train_id: int) -> None:
         """Paint a texture on a parallelogram with perspective.
 
-        `corners` are three points `(3, 3)` in street coordinates: top left, top right and bottom left of the texture.
-        Transparent texels leave what is behind them.
+        `corners` `(3, 3)` are the texture's top left, top right and bottom left in street
+        coordinates. Transparent texels keep what is behind them.
         """
         origin, top_right, bottom_left = self.camera.view(corners)
         u, v = top_right - origin, bottom_left - origin
@@ -219,7 +127,7 @@ class Canvas:
         rows, cols = texels.shape[:2]
         focal, (cx, cy) = self.camera.focal, self.camera.centre
         intrinsics = np.array([[focal, 0, cx - x0], [0, focal, cy - y0], [0, 0, 1]])
-        # Texel centres lie half a texel inside the corners.
+        # texel centres are half a texel inside the corners
         plane = np.stack([u / cols, v / rows, origin + 0.5 * (u / cols + v / rows)], axis=1)
         size = (x1 - x0, y1 - y0)
         warped = cv2.warpPerspective(
@@ -264,7 +172,10 @@ class Canvas:
         )
 
     def _pixels(self, view: Floats) -> tuple[Floats, float]:
-        """Clip at the near plane and project: pixels `(N, 2)`, N = 0 when all is behind, and the mean inverse depth."""
+        """Clip at the near plane and project: pixels `(N, 2)` and the mean inverse depth.
+
+        N is 0 if all points are behind the plane.
+        """
         if view[:, 2].min() < NEAR:
             view = _clip_near(view)
             if len(view) == 0:
@@ -272,7 +183,7 @@ class Canvas:
         return self.camera.project(view), float((1 / view[:, 2]).sum()) / len(view)
 
     def _box(self, pixels: Floats) -> tuple[int, int, int, int] | None:
-        """The part of the image `(x0, y0, x1, y1)` that a polygon may touch, or None."""
+        """The part of the image `(x0, y0, x1, y1)` that a polygon can touch, or None."""
         if len(pixels) == 0:
             return None
         (left, top), (right, bottom) = pixels.min(0), pixels.max(0)
@@ -289,7 +200,7 @@ def _cross(a: Floats, b: Floats) -> Floats:
 
 
 def _outward_normals(vertices: Floats, corners: npt.NDArray[np.int_]) -> Floats:
-    """Unit normals `(F, 3)` of a convex solid's faces; `corners` `(F, 3)` index three vertices of each."""
+    """Unit normals `(F, 3)` of a convex solid's faces, each given by three vertices' indices."""
     start = vertices[corners[:, 0]]
     normals = _cross(vertices[corners[:, 1]] - start, vertices[corners[:, 2]] - start)
     outward = ((start - vertices.mean(0)) * normals).sum(1, keepdims=True)

@@ -1,7 +1,7 @@
-"""A synthetic drive: a seeded, procedural street in perspective with exact labels, in clear or bad weather.
+"""The synthetic drive: a seeded, procedural street with exact labels, in clear or bad weather.
 
-The demo, the tests and a CI training run use it so that they need no download. It is not a substitute for real data
-and is never quoted as accuracy.
+The demo, the tests and a CI training run use it because it needs no download. It does not replace
+real data, and scores on it are never quoted as accuracy.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,8 @@ from itertools import compress
 import numpy as np
 
 from camseg_core.data.sample import Sample
-from camseg_core.data.synthetic.canvas import Camera, Canvas, bend_angle
+from camseg_core.data.synthetic.camera import Camera, bend_angle
+from camseg_core.data.synthetic.canvas import Canvas
 from camseg_core.data.synthetic.ground import paint_ground, paint_sky, paint_skyline
 from camseg_core.data.synthetic.scene import BLOCK_M, VIEW_M, block, moving_things
 from camseg_core.data.synthetic.weather import WEATHER, photograph
@@ -22,7 +23,7 @@ WEATHERS: tuple[str, ...] = tuple(WEATHER)
 
 MIN_SIZE = 16
 _SPEED_M_S = 8.0
-# Far enough in for everything that moves to have a position from which it came.
+# far enough from the origin that everything that moves has a place to come from
 _START_M = 200.0
 _THING_HALF_M = 4.0
 
@@ -31,11 +32,12 @@ _THING_HALF_M = 4.0
 class SyntheticDrive:
     """A drive of `frames` labelled frames along a street, `height` x `width` pixels.
 
-    The same arguments and index give the same bytes, in whatever order frames are asked for. `fps` sets how far the
-    camera moves between frames (it drives at 8 m/s); `severity`, 0 to 1, scales the weather, which never changes a label.
+    The same arguments and index give the same bytes, in any order of access. `fps` sets how far the
+    camera moves between frames (it drives at 8 m/s); `severity`, 0 to 1, scales the weather, which
+    never changes a label.
 
     Raises:
-        ConfigError: a value does not fit; the message names it.
+        ConfigError: a value is out of range; the message names it.
     """
 
     frames: int = 60
@@ -48,19 +50,19 @@ class SyntheticDrive:
 
     def __post_init__(self) -> None:
         if self.frames < 1:
-            raise ConfigError(f"frames is {self.frames}; a drive needs at least 1")
+            raise ConfigError(f"frames must be >= 1, got {self.frames}")
         if min(self.height, self.width) < MIN_SIZE:
             raise ConfigError(
-                f"the size is {self.height}x{self.width} (height x width); each must be at least {MIN_SIZE}"
+                f"height and width must be >= {MIN_SIZE}, got {self.height}x{self.width}"
             )
         if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}; it must be at least 0")
+            raise ConfigError(f"seed must be >= 0, got {self.seed}")
         if not 0 < self.fps < float("inf"):
-            raise ConfigError(f"fps is {self.fps}; it must be above 0")
+            raise ConfigError(f"fps must be above 0, got {self.fps}")
         if self.weather not in WEATHERS:
-            raise ConfigError(f"weather is {self.weather!r}; choose one of {', '.join(WEATHERS)}")
+            raise ConfigError(f"weather must be one of {', '.join(WEATHERS)}, got {self.weather!r}")
         if not 0 <= self.severity <= 1:
-            raise ConfigError(f"severity is {self.severity}; it must lie in 0..1")
+            raise ConfigError(f"severity must be from 0 to 1, got {self.severity}")
 
     def __len__(self) -> int:
         return self.frames
@@ -84,7 +86,7 @@ class SyntheticDrive:
         return Sample(image, canvas.label, f"synthetic-seed{self.seed}-{self.weather}-{index:06d}")
 
     def stamp_ns(self, index: int) -> int:
-        """When frame `index` is taken, in nanoseconds from the start of the drive."""
+        """Time of frame `index` in nanoseconds from the start of the drive."""
         return round(index * 1e9 / self.fps)
 
     def _paint(self, time: float) -> Canvas:
@@ -109,7 +111,7 @@ class SyntheticDrive:
         return canvas
 
     def _camera(self, time: float) -> Camera:
-        """In the left lane, following the street with a slight sway."""
+        """The camera: in the left lane, following the street with a slight sway."""
         along = _START_M + _SPEED_M_S * time
         return Camera(
             height=self.height,

@@ -1,4 +1,4 @@
-"""Sky, skyline and ground of the synthetic street, painted per pixel rather than as polygons."""
+"""Sky, skyline and ground of the synthetic street, painted per pixel."""
 
 from functools import lru_cache
 
@@ -12,13 +12,13 @@ from camseg_core.labels import TRAIN_ID
 ROAD_HALF_M = 5.2
 KERB_M = ROAD_HALF_M + 0.2
 PAVEMENT_M = 8.8
-"""Distances from the centre line at which road, kerb and pavement end; grass lies beyond."""
+"""Distances from the centre line where road, kerb and pavement end; grass follows."""
 
 _TILE, _TILE_M = 512, 8.0
 _SKYLINE_M = 150.0
 _ZEBRA_EVERY_M, _ZEBRA_M = 110.0, 3.0
 
-# Zones from the centre line outwards: road, kerb, pavement, grass.
+# zones from the centre line outwards: road, kerb, pavement, grass
 _ZONE_COLORS = np.array([(80, 82, 85), (142, 141, 137), (116, 114, 110), (74, 84, 50)], np.float32)
 _ZONE_LABELS = np.array(
     [TRAIN_ID[name] for name in ("road", "sidewalk", "sidewalk", "terrain")], np.uint8
@@ -48,7 +48,7 @@ def _lookup(tile: Floats, x: Floats, y: Floats) -> Floats:
 
 
 def paint_sky(canvas: Canvas, seed: int) -> None:
-    """A bright sky with thin clouds; the label and the geometry are already those of the sky."""
+    """Paint a bright sky with thin clouds; label and geometry start as sky."""
     camera = canvas.camera
     rows = min(max(int(camera.horizon) + 1, 0), camera.height)
     if rows == 0:
@@ -57,7 +57,7 @@ def paint_sky(canvas: Canvas, seed: int) -> None:
     bearing = (
         np.arange(camera.width, dtype=np.float32)[None] - camera.centre[0]
     ) / camera.focal + camera.yaw
-    # The clouds are a plane far above: perspective packs them towards the horizon.
+    # the clouds are a plane far above, which perspective compresses towards the horizon
     distance = 40 / (rise + 0.12)
     clouds = _lookup(
         _tiles(seed)[2], bearing * distance, np.broadcast_to(distance * 2, (rows, camera.width))
@@ -70,7 +70,7 @@ def paint_sky(canvas: Canvas, seed: int) -> None:
 
 
 def paint_skyline(canvas: Canvas, seed: int) -> None:
-    """Distant trees where the street ends."""
+    """Paint distant trees where the street ends."""
     camera = canvas.camera
     bearing = (
         np.arange(camera.width, dtype=np.float32) - camera.centre[0]
@@ -90,7 +90,7 @@ def paint_skyline(canvas: Canvas, seed: int) -> None:
     rows = np.arange(first, int(np.clip(bottom + 1, first + 1, camera.height)), dtype=np.float32)[
         :, None
     ]
-    # Texture in metres, so that it does not depend on the size of the picture.
+    # the texture is in metres, independent of the size of the picture
     up, aside = np.broadcast_arrays((rows - camera.horizon) / scale * 12, place[None] * 4)
     shade = 0.95 + 0.09 * _lookup(_tiles(seed)[0], aside, up)
     rgb = rgb_of(shade) * np.array([84, 90, 74], np.float32)
@@ -99,9 +99,9 @@ def paint_skyline(canvas: Canvas, seed: int) -> None:
 
 
 def paint_ground(canvas: Canvas, seed: int, shadows: Floats) -> None:
-    """Road, kerb, pavement and grass.
+    """Paint road, kerb, pavement and grass.
 
-    `shadows` `(N, 3)` lists the houses on the sunny side: near end, far end and the height that casts a shadow.
+    `shadows` `(N, 3)` are near end, far end and shadow-casting height of houses on the sunny side.
     """
     camera = canvas.camera
     first = min(max(int(np.floor(camera.horizon)) + 1, 0), camera.height)
@@ -116,7 +116,7 @@ def paint_ground(canvas: Canvas, seed: int, shadows: Floats) -> None:
     _paint_markings(color, across, along, footprint, length)
     grain, stains, _ = _tiles(seed)
     x, y = across * (_TILE / _TILE_M), along * (_TILE / _TILE_M)
-    # Grain finer than a pixel averages out; without this it would flicker.
+    # grain finer than a pixel would flicker: fade it to its mean
     fade = np.minimum(1.0, 0.05 / np.maximum(length, 1e-3))
     gain = (
         1
@@ -132,14 +132,14 @@ def paint_ground(canvas: Canvas, seed: int, shadows: Floats) -> None:
 
 
 def _phase(value: Floats, period: float) -> Floats:
-    """`value % period`, several times as fast."""
+    """`value % period`, but several times faster."""
     return np.asarray(
         value - np.float32(period) * np.floor(value * np.float32(1 / period)), np.float32
     )
 
 
 def _band(value: Floats, half: float, footprint: Floats) -> Floats:
-    """How much of a pixel a stripe around 0 covers."""
+    """Share of a pixel that a stripe around 0 covers."""
     cover = np.clip((half - np.abs(value)) / footprint + 0.5, 0, 1) * np.minimum(
         1, 2 * half / footprint
     )
@@ -173,7 +173,7 @@ def _slab_joints(across: Floats, along: Floats, length: Floats) -> Floats:
 
 
 def _house_shadow(across: Floats, along: Floats, shadows: Floats) -> Floats:
-    """1 where the houses on the left, whence the sun shines, cast their shadow."""
+    """1 in the shadow of the houses on the left, the side of the sun."""
     if len(shadows) == 0:
         return np.zeros_like(across)
     start, resolution = float(shadows[:, 0].min()), 0.25

@@ -1,4 +1,4 @@
-"""The world of the synthetic drive: what stands where, and what moves, as a function of seed, place and time only."""
+"""The street of the synthetic drive: all things, fixed and moving, from seed, place and time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from camseg_core.labels import TRAIN_ID
 
 BLOCK_M = 40.0
 VIEW_M = 140.0
-"""How far ahead things are drawn, in metres."""
+"""Distance in metres up to which things are drawn."""
 
 _PAINTS: tuple[Color, ...] = (
     (34, 36, 40),
@@ -53,7 +53,7 @@ _SKINS: tuple[Color, ...] = ((188, 148, 124), (158, 116, 92), (104, 74, 58))
 
 @dataclass(frozen=True)
 class Block:
-    """40 m of street: what stands in it, and the houses on the left `(N, 3)` as near end, far end and height."""
+    """40 m of street: its things, and the houses on the left for `paint_ground`."""
 
     things: tuple[Thing, ...]
     shadows: Floats
@@ -61,7 +61,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Stream:
-    """Endless traffic at one speed: member `k` starts at about `k * spacing` and moves `speed` m/s along the street."""
+    """Endless traffic at one speed.
+
+    Member `k` starts at about `k * spacing` metres and moves `speed` m/s along the street.
+    """
 
     tag: int
     spacing: float
@@ -71,7 +74,7 @@ class Stream:
     def members(
         self, seed: int, time: float, near: float, far: float
     ) -> Iterator[tuple[float, np.random.Generator]]:
-        """Where the members between `near` and `far` are at `time`, each with its own generator."""
+        """Places of the members between `near` and `far` at `time`, each with its own generator."""
         drift = self.speed * time
         for k in range(
             max(int((near - drift) / self.spacing) - 1, 0), int((far - drift) / self.spacing) + 1
@@ -83,19 +86,22 @@ class Stream:
 
 
 def choose(rng: np.random.Generator, colors: tuple[Color, ...], spread: float = 0.15) -> Color:
-    """One of the colours, a little lighter or darker."""
+    """Choose a colour and make it a little lighter or darker."""
     red, green, blue = colors[rng.integers(len(colors))]
     gain = rng.uniform(1 - spread, 1 + spread)
     return red * gain, green * gain, blue * gain
 
 
 def choose_body(rng: np.random.Generator) -> int:
-    """The body of a car: mostly hatchbacks and estate cars, the odd van."""
+    """Choose the body of a car: mostly hatchbacks and estate cars, sometimes a van."""
     return int(rng.choice(3, p=[0.5, 0.35, 0.15]))
 
 
 def moving_things(seed: int, time: float, speed: float, near: float) -> list[Thing]:
-    """Traffic and walkers between `near` and the end of the view, `time` seconds into a drive at `speed`."""
+    """Traffic and walkers from `near` to the end of the view, `time` seconds into the drive.
+
+    Cars in the lane of the camera drive at `speed`, in m/s.
+    """
     far = near + VIEW_M
     things: list[Thing] = []
     for along, rng in Stream(0, 34.0, speed, 5.0).members(seed, time, near, far):
@@ -137,7 +143,7 @@ def moving_things(seed: int, time: float, speed: float, near: float) -> list[Thi
 
 @lru_cache(maxsize=48)
 def block(seed: int, index: int) -> Block:
-    """The fixed things of one block, built once and kept while the camera is near."""
+    """Build the fixed things of one block; kept while the camera is near."""
     rng = np.random.default_rng([seed, 2, index])
     start = index * BLOCK_M
     things: list[Thing] = []

@@ -1,4 +1,4 @@
-"""What stands along the synthetic street: buildings, trees, hedges, fences, lamps and signs. Each draws itself."""
+"""Fixed things of the synthetic street: buildings, trees, hedges, fences, lamps and signs."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,22 +14,22 @@ _DETAIL_M = 60.0
 
 
 class Thing(Protocol):
-    """Something in the world: `far` is where it ends along the street in metres, the key of the drawing order."""
+    """Something in the street that draws itself; things are drawn in the order of `far`."""
 
     @property
     def across(self) -> float:
-        """Where the thing stands across the street, in metres."""
+        """Position across the street in metres."""
 
     @property
     def far(self) -> float:
-        """Where the thing ends along the street, in metres."""
+        """End along the street in metres."""
 
     def draw(self, canvas: Canvas) -> None:
         """Paint it."""
 
 
 def upright(across: float, along: float, outline: Floats) -> Floats:
-    """Place an outline `(N, 2)`, metres right and up, upright and across the street: `(N, 3)` street coordinates."""
+    """Place an outline `(N, 2)` (right, up) upright and across the street: `(N, 3)`."""
     return np.column_stack(
         [across + outline[:, 0], np.full(len(outline), along, np.float32), outline[:, 1]]
     ).astype(np.float32)
@@ -41,7 +41,7 @@ def box(left: float, bottom: float, right: float, top: float) -> Floats:
 
 
 def regular(sides: int, radius_x: float, radius_y: float, turn: float = 0.0) -> Floats:
-    """The outline `(sides, 2)` of an ellipse or, with few sides, of a regular polygon."""
+    """The outline `(sides, 2)` of a regular polygon, stretched to two radii."""
     angle = turn + np.arange(sides) * 2 * np.pi / sides
     return np.column_stack([radius_x * np.cos(angle), radius_y * np.sin(angle)]).astype(np.float32)
 
@@ -61,9 +61,10 @@ def foot(across: float, along: float, radius: float) -> Floats:
 
 @dataclass(frozen=True)
 class Building:
-    """A house from `near` to `far` along the street, its front at `across`, reaching 9 m back under a pitched roof.
+    """A house from `near` to `far`, its front at `across`, 9 m deep, with a pitched roof.
 
-    `gable` is the near end wall, None where a neighbour hides it; `lit` are the windows that shine at night.
+    `gable` is the near end wall, None if a neighbour hides it; `lit` are the indices of the windows
+    that shine at night.
     """
 
     across: float
@@ -82,7 +83,7 @@ class Building:
         return self.storeys * STOREY_M
 
     def draw(self, canvas: Canvas) -> None:
-        """Paint roof, gable end and front, in the order in which they hide each other."""
+        """Paint roof, gable and front, which may hide each other in this order."""
         side = 1.0 if self.across > 0 else -1.0
         back, ridge, top = self.across + 9 * side, self.across + 4.5 * side, self.height
         building = TRAIN_ID["building"]
@@ -112,7 +113,7 @@ class Building:
                 ),
                 building,
             )
-        # The texture runs from left to right as seen from the street.
+        # the texture runs from left to right as seen from the street
         left, right = (self.near, self.far) if side < 0 else (self.far, self.near)
         canvas.texture(
             self.front.texture,

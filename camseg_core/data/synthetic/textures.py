@@ -1,4 +1,4 @@
-"""Textures of the synthetic drive: noise, facades, foliage and fences, painted from a seeded generator."""
+"""Textures of the synthetic drive from a seeded generator: noise, facades, foliage, fences."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,13 +42,13 @@ class Texture:
 
     @classmethod
     def of(cls, rgba: npt.NDArray[np.generic]) -> "Texture":
-        """Make the smaller copies of `(H, W, 4)` RGBA in 0..255."""
+        """Make a texture from RGBA `(H, W, 4)` in 0..255."""
         levels = [np.clip(rgba, 0, 255).astype(np.uint8)]
         while min(levels[-1].shape[:2]) > 8:
             smaller = np.asarray(
                 cv2.resize(levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8
             )
-            # Twigs thinner than a texel would fall below half coverage and vanish.
+            # without this, twigs thinner than a texel would vanish
             smaller[..., 3] = cv2.convertScaleAbs(smaller[..., 3], alpha=1.35)
             levels.append(smaller)
         return cls(tuple(levels))
@@ -60,12 +60,15 @@ class Texture:
 
 
 def noise(rng: np.random.Generator, shape: tuple[int, int], cells: Sequence[int]) -> Floats:
-    """Smooth noise `shape` that tiles without a seam, mean 0 and deviation 1; one octave per cell size in pixels."""
+    """Smooth noise that tiles without a seam, mean 0 and deviation 1.
+
+    There is one octave for each cell size in pixels.
+    """
     total = np.zeros(shape, np.float32)
     for cell in cells:
         rows, cols = max(shape[0] // cell, 1), max(shape[1] // cell, 1)
         lattice = np.pad(rng.standard_normal((rows, cols)).astype(np.float32), 2, mode="wrap")
-        # A margin of two cells on each side makes the interpolation see across the seam.
+        # with a margin of two cells on each side, the interpolation continues across the seam
         scale_y, scale_x = shape[0] / rows, shape[1] / cols
         size = (round((cols + 4) * scale_x), round((rows + 4) * scale_y))
         octave = cv2.resize(lattice, size, interpolation=cv2.INTER_LINEAR)
@@ -75,7 +78,7 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], cells: Sequence[int]
 
 
 def rgb_of(plane: Floats) -> Floats:
-    """Three equal channels `(H, W, 3)` from `(H, W)`; numpy's own broadcasting over a last axis of 3 is several times slower."""
+    """Three equal channels `(H, W, 3)` from `(H, W)`; several times faster than broadcasting."""
     plane = np.asarray(plane, np.float32)
     return np.asarray(cv2.merge([plane, plane, plane]), np.float32)
 
@@ -87,7 +90,10 @@ def opaque(rgb: Floats) -> Texture:
 
 @dataclass(frozen=True)
 class Facade:
-    """A street front: its texture and its windows `(N, 4)` as left, bottom, right, top in metres from the lower left."""
+    """A street front: texture, colour of the wall, and windows `(N, 4)`.
+
+    Windows are left, bottom, right, top in metres from the lower left.
+    """
 
     texture: Texture
     wall: Color
@@ -97,7 +103,7 @@ class Facade:
 def facade(
     rng: np.random.Generator, width: float, storeys: int, light: float, shop: bool
 ) -> Facade:
-    """A front of `width` metres and `storeys` floors, lit by `light` (1 is full), with a shop or a door below."""
+    """A front of `width` metres and `storeys` floors with a shop or a door; full `light` is 1."""
     wall_color = np.array(_BRICKS[rng.integers(len(_BRICKS))]) * rng.uniform(0.85, 1.1)
     height = storeys * STOREY_M
     rgb = masonry(rng, width, height, wall_color)
@@ -218,7 +224,7 @@ def _paint_shop(
 
 
 def crown(rng: np.random.Generator, texels: int = 160) -> Texture:
-    """The crown of a tree: clumps of leaves, lit from the upper left, with gaps that show what is behind."""
+    """The crown of a tree: clumps of leaves with gaps, lit from the upper left."""
     y, x = np.mgrid[0:texels, 0:texels].astype(np.float32) / texels
     body = np.full((texels, texels), -1.0, np.float32)
     relief = np.zeros_like(body)

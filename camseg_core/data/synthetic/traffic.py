@@ -1,4 +1,4 @@
-"""What moves through the synthetic street, or is parked in it: cars, persons, riders. Each draws itself."""
+"""Traffic of the synthetic street, moving or parked: cars, persons and riders."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,53 +14,30 @@ _GLASS: Color = (44, 50, 56)
 _RUBBER: Color = (24, 24, 26)
 _DETAIL_M = 45.0
 
-# Side views (along, up) in metres, bonnet ahead: a hatchback, an estate car and a van.
+# side views, bonnet ahead, of a hatchback, an estate car and a van: outline (along, then up),
+# ends of the cabin's base and roof, and height of the roof, in metres
 _BODIES = (
     (
-        [
-            (-2.0, 0.2),
-            (-2.05, 0.7),
-            (-1.9, 0.92),
-            (0.9, 0.95),
-            (1.85, 0.74),
-            (2.0, 0.5),
-            (1.95, 0.2),
-        ],
-        [-1.85, -1.5, 0.15, 1.05],
-        1.46,
+        ([-2.0, -2.05, -1.9, 0.9, 1.85, 2.0, 1.95], [0.2, 0.7, 0.92, 0.95, 0.74, 0.5, 0.2]),
+        ([-1.85, -1.5, 0.15, 1.05], 1.46),
     ),
     (
-        [
-            (-2.2, 0.2),
-            (-2.25, 0.75),
-            (-2.1, 0.92),
-            (1.0, 0.93),
-            (2.1, 0.72),
-            (2.2, 0.5),
-            (2.15, 0.2),
-        ],
-        [-1.75, -1.2, 0.1, 0.95],
-        1.42,
+        ([-2.2, -2.25, -2.1, 1.0, 2.1, 2.2, 2.15], [0.2, 0.75, 0.92, 0.93, 0.72, 0.5, 0.2]),
+        ([-1.75, -1.2, 0.1, 0.95], 1.42),
     ),
     (
-        [
-            (-2.2, 0.22),
-            (-2.25, 0.8),
-            (-2.2, 1.1),
-            (1.5, 1.1),
-            (2.1, 0.85),
-            (2.25, 0.55),
-            (2.2, 0.22),
-        ],
-        [-2.18, -2.05, 0.75, 1.55],
-        1.95,
+        ([-2.2, -2.25, -2.2, 1.5, 2.1, 2.25, 2.2], [0.22, 0.8, 1.1, 1.1, 0.85, 0.55, 0.22]),
+        ([-2.18, -2.05, 0.75, 1.55], 1.95),
     ),
 )
 _VAN = 2
 
 
 def _prism(profile: Floats, half_bottom: float, half_top: float) -> tuple[Floats, list[list[int]]]:
-    """Extrude a side view `(N, 2)` to both sides: vertices `(2N, 3)` and faces; the top may be narrower than the bottom."""
+    """Extrude a side view `(N, 2)` to both sides: vertices `(2N, 3)` and faces.
+
+    The half width goes from `half_bottom` to `half_top`.
+    """
     count = len(profile)
     rise = (profile[:, 1] - profile[:, 1].min()) / np.ptp(profile[:, 1])
     half = half_bottom + (half_top - half_bottom) * rise
@@ -75,7 +52,7 @@ def _prism(profile: Floats, half_bottom: float, half_top: float) -> tuple[Floats
 
 @dataclass(frozen=True)
 class _CarShape:
-    """The solids of a car in car coordinates (right, ahead, up), and where its ends are."""
+    """The solids of a car in car coordinates (right, ahead, up), and the places of its ends."""
 
     body: Floats
     body_faces: list[list[int]]
@@ -89,13 +66,14 @@ class _CarShape:
 
 @lru_cache
 def _car_shape(index: int) -> _CarShape:
-    outline, cabin_ends, roof = _BODIES[index]
-    profile = np.array(outline, np.float32)
+    outline, (cabin_ends, roof) = _BODIES[index]
+    profile = np.array(outline, np.float32).T
     body, body_faces = _prism(profile, 0.84, 0.88)
     base = float(profile[:, 1].max()) - 0.04
     shell = np.array(list(zip(cabin_ends, (base, roof, roof, base), strict=True)), np.float32)
     cabin, cabin_faces = _prism(shell, 0.83, 0.64)
-    # Rear window, windscreen and sides, each a little smaller than its face. The cabin's own vertices tell outside from inside.
+    # rear window, windscreen and sides, each a little smaller than its face; the cabin's vertices
+    # are kept because they determine which side is outside
     faces = [cabin[cabin_faces[index]] for index in (0, 2, 4, 5)]
     panes = np.vstack([cabin, *[face + (face.mean(0) - face) * 0.15 for face in faces]])
     pane_faces = [list(range(start, start + 4)) for start in range(len(cabin), len(panes), 4)]
@@ -113,7 +91,7 @@ def _car_shape(index: int) -> _CarShape:
 
 @dataclass(frozen=True)
 class Car:
-    """A car whose middle is at `(across, along)`, heading along the street (`heading` 1) or against it (-1)."""
+    """A car centred at `(across, along)`, heading along the street (1) or against it (-1)."""
 
     across: float
     along: float
@@ -124,7 +102,7 @@ class Car:
 
     @property
     def far(self) -> float:
-        """Where the car ends along the street, in metres."""
+        """End along the street in metres."""
         return self.along + 2.0
 
     def draw(self, canvas: Canvas) -> None:
@@ -175,7 +153,7 @@ class Car:
                 canvas.fill(self._place(wheel.astype(np.float32)), color, TRAIN_ID["car"])
 
     def _draw_ends(self, canvas: Canvas, shape: _CarShape) -> None:
-        """Lights, bumper and number plate of the end that is towards the camera."""
+        """Paint lights, bumper and number plate of the end that faces the camera."""
         facing = canvas.camera.along < self.along
         rear = facing == (self.heading > 0)
         ahead = shape.rear - 0.02 if rear else shape.front + 0.02
@@ -199,7 +177,7 @@ class Car:
 
 @dataclass(frozen=True)
 class Person:
-    """A walker; `stride` in radians is the phase of the gait."""
+    """A walker; `stride` is the phase of the gait in radians."""
 
     across: float
     far: float
@@ -221,17 +199,9 @@ class Person:
         if near:
             self._limb(canvas, (-0.17, 0.82), (-0.22 + swing / 2, 0.5), 0.05, dark)
             self._limb(canvas, (0.17, 0.82), (0.22 - swing / 2, 0.5), 0.05, dark)
-        torso = [
-            (-0.13, 0.44),
-            (0.13, 0.44),
-            (0.16, 0.65),
-            (0.2, 0.8),
-            (0.1, 0.87),
-            (-0.1, 0.87),
-            (-0.2, 0.8),
-            (-0.16, 0.65),
-        ]
-        self._part(canvas, np.array(torso, np.float32), self.coat)
+        right = [-0.13, 0.13, 0.16, 0.2, 0.1, -0.1, -0.2, -0.16]
+        up = [0.44, 0.44, 0.65, 0.8, 0.87, 0.87, 0.8, 0.65]
+        self._part(canvas, np.column_stack([right, up]).astype(np.float32), self.coat)
         head = regular(10, 0.085, 0.07)
         self._part(canvas, head + np.array([0, 0.935], np.float32), self.skin)
         if near:

@@ -1,4 +1,4 @@
-"""Weather and lens of the synthetic drive: they change the picture after it is painted and never see the label's writer."""
+"""Weather and lens of the synthetic drive, which change the painted picture and never the label."""
 
 from collections.abc import Callable
 
@@ -23,13 +23,13 @@ def blend(picture: Floats, color: Floats, share: Floats) -> Floats:
 
 
 def _veil(picture: Floats, canvas: Canvas, per_m: float, airlight: Floats) -> Floats:
-    """Blend towards `airlight` with transmission `exp(-per_m * depth)`; the sky counts as 300 m away."""
+    """Blend towards `airlight` with transmission `exp(-per_m * depth)`; the sky is 300 m away."""
     depth = 1 / np.maximum(canvas.geometry[..., 0], np.float32(1 / 300))
     return blend(picture, airlight, 1 - np.exp(np.float32(-per_m) * depth))
 
 
 def clear(picture: Floats, canvas: Canvas, severity: float, rng: np.random.Generator) -> Floats:
-    """A little haze."""
+    """No weather; `photograph` adds a little haze to every picture."""
     return picture
 
 
@@ -49,7 +49,7 @@ def rain(picture: Floats, canvas: Canvas, severity: float, rng: np.random.Genera
 
 
 def snow(picture: Floats, canvas: Canvas, severity: float, rng: np.random.Generator) -> Floats:
-    """Snow on the ground, less where wheels run, and flakes in the air."""
+    """Snow on the ground, less on the road, and flakes in the air."""
     cover = np.zeros(256, np.float32)
     for name, share in (("road", 0.6), ("sidewalk", 0.9), ("terrain", 1.0), ("vegetation", 0.3)):
         cover[TRAIN_ID[name]] = share * min(1.0, 1.4 * severity)
@@ -88,20 +88,20 @@ WEATHER: dict[str, Callable[[Floats, Canvas, float, np.random.Generator], Floats
     "snow": snow,
     "night": night,
 }
-"""Each weather by name: picture `(H, W, 3)` in 0..255, the canvas it comes from and the severity give a new picture."""
+"""By name: a picture `(H, W, 3)` in 0..255, its canvas, severity and generator to a new picture."""
 
 
 def photograph(
     canvas: Canvas, weather: str, severity: float, rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
-    """The picture that a cheap camera takes of the canvas in this weather: RGB `(H, W, 3)` uint8."""
+    """Photograph the canvas in this weather with a cheap camera: RGB `(H, W, 3)` uint8."""
     picture = _veil(canvas.image.astype(np.float32), canvas, _HAZE_PER_M, _AIRLIGHT)
     picture = WEATHER[weather](picture, canvas, severity, rng)
     return _expose(picture, 5.0 if weather == "night" else 2.2, rng)
 
 
 def _expose(picture: Floats, grain: float, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Lens blur, vignette, sensor noise."""
+    """Add lens blur, vignette and sensor noise."""
     height, width = picture.shape[:2]
     blurred = np.asarray(cv2.GaussianBlur(picture, (3, 3), 0.55), np.float32)
     y, x = (
@@ -114,7 +114,7 @@ def _expose(picture: Floats, grain: float, rng: np.random.Generator) -> npt.NDAr
 
 
 def _reflect(picture: Floats, canvas: Canvas, strength: float) -> Floats:
-    """Mirror what stands above the ground in it, blurred along the view."""
+    """Mirror the scene in the ground, blurred along the view."""
     horizon = int(np.clip(canvas.camera.horizon, 1, canvas.camera.height - 1))
     rows = np.clip(2 * horizon - np.arange(canvas.camera.height), 0, horizon)
     blur = max(canvas.camera.height // 24, 1)
@@ -125,7 +125,7 @@ def _reflect(picture: Floats, canvas: Canvas, strength: float) -> Floats:
 
 
 def _particles(canvas: Canvas, rng: np.random.Generator, count: int, length: float) -> Floats:
-    """Coverage 0..1 `(H, W)` of drops or flakes that are near, few and large, or far, many and small."""
+    """Coverage 0..1 `(H, W)` of drops or flakes: few near and large, many far and small."""
     height, width = canvas.camera.height, canvas.camera.width
     cover = np.zeros((height, width), np.uint8)
     size = 0.005 * height * rng.uniform(0.2, 1, count) ** 3
