@@ -182,9 +182,7 @@ def test_an_autoencoder_trained_alone_serves_a_training(
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_share_the_whole_command(root: Path, strategy: str) -> None:
     strategies = [f"--set={part}.loop.strategy={strategy}" for part in ("autoencoder", "training")]
-    done = run(
-        torchrun(2, "-m", "camseg_core.cli", "--", *command(root, *strategies)), timeout=280
-    )
+    done = run(torchrun(2, "-m", "camseg_core.cli", "--", *command(root, *strategies)), timeout=280)
     assert done.returncode == 0, done.stderr
     assert (root / "out" / "MODEL_CARD.md").is_file()
     assert "2 processes" in (root / "out" / "MODEL_CARD.md").read_text(encoding="utf-8")
