@@ -1,16 +1,16 @@
-"""The project's own errors: each says what was wrong, where, and what to do."""
+"""The project's own errors. Each says what must hold, what was found, where, and what to do."""
 
 
 class CamSegError(Exception):
-    """Base of every error that the project raises on purpose; its text is fit to show a user on one line."""
+    """Base of the errors that the project raises on purpose; the text can be shown to a user."""
 
 
 class ModelError(CamSegError):
-    """A checkpoint folder is missing, incomplete, damaged, or asks for something that is not there."""
+    """A checkpoint folder is missing, incomplete, damaged, or lacks what is asked for."""
 
 
 class ImageError(CamSegError):
-    """An image (array, file or message) cannot be read as the picture it claims to be."""
+    """An image (array, file or message) cannot be read."""
 
 
 class DataError(CamSegError):

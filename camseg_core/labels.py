@@ -1,4 +1,4 @@
-"""Class tables: ids, names, colours and the mappings between label sets. The one place they are defined."""
+"""Class tables: ids, names, colours, and the mappings between label sets."""
 
 import json
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ STORED_TRAIN_IDS: dict[int, int] = {
 
 @dataclass(frozen=True)
 class LabelId:
-    """One of Cityscapes' raw labels: `id` is what `*_labelIds.png` holds, `train_id` is 255 for what is not scored."""
+    """A raw Cityscapes label: `id` as in `*_labelIds.png`; `train_id` is 255 if not scored."""
 
     id: int
     name: str
@@ -112,15 +112,16 @@ CITYSCAPES_LABEL_IDS: tuple[LabelId, ...] = tuple(
         ]
     )
 )
-"""Cityscapes' 34 labels in the order of their ids (arXiv 1604.01685); ACDC and CAD-EdgeTune use the same. The 35th, license plate, has
-the id -1 and is in no file."""
+"""Cityscapes' 34 labels by id (arXiv 1604.01685); ACDC and CAD-EdgeTune have the same.
+
+The 35th, license plate, has the id -1 and is in no file."""
 
 TRAIN_ID_OF_LABEL_ID: dict[int, int] = {label.id: label.train_id for label in CITYSCAPES_LABEL_IDS}
 
 LABEL_ID_OF_TRAIN_ID: dict[int, int] = {
     label.train_id: label.id for label in CITYSCAPES_LABEL_IDS if label.train_id != UNLABELLED
 }
-"""The way back, as results are handed in: for the 19 classes; anything else is unlabeled, 0."""
+"""The inverse for the 19 classes, as results are submitted; anything else is unlabeled, 0."""
 
 CITYSCAPES_CATEGORIES: dict[str, tuple[int, ...]] = {
     category: tuple(
@@ -147,7 +148,7 @@ CAMVID_11: tuple[tuple[str, str], ...] = (
     ("person", "person"),
     ("bicyclist", "rider"),
 )
-"""CamVid's 11 classes in the order of their ids, each with the Cityscapes class it is mapped to (id 11 is void)."""
+"""CamVid's 11 classes by id, each with the Cityscapes class that it maps to (id 11 is void)."""
 
 CAMVID_11_TRAIN_IDS: tuple[int, ...] = tuple(TRAIN_ID[target] for _, target in CAMVID_11)
 
@@ -179,15 +180,15 @@ CAMVID_32: tuple[tuple[str, tuple[int, int, int], str | None], ...] = (
     ("TrafficLight", (0, 64, 64), "traffic light"),
     ("Train", (192, 64, 128), "train"),
     ("Tree", (128, 128, 0), "vegetation"),
-    ("Truck_Bus", (192, 128, 192), None),  # one colour for what Cityscapes tells apart
+    ("Truck_Bus", (192, 128, 192), None),  # two classes of Cityscapes
     ("Tunnel", (64, 0, 64), None),
     ("VegetationMisc", (192, 192, 0), "vegetation"),
     ("Void", (0, 0, 0), None),
     ("Wall", (64, 192, 0), "wall"),
 )
-"""CamVid's 32 original classes (Brostow et al. 2009): name, colour, and the Cityscapes class that means the same, None where none does.
+"""CamVid's 32 original classes (Brostow et al. 2009): name, colour, equal Cityscapes class or None.
 
-Finer than `CAMVID_11`, which has traffic lights among the signs, walls among the buildings and trucks among the cars.
+Finer than `CAMVID_11`, which counts traffic lights as signs, walls as buildings, trucks as cars.
 """
 
 CAMVID_32_TRAIN_IDS: tuple[int, ...] = tuple(
@@ -200,11 +201,11 @@ PUBLISHED_PALETTE: tuple[tuple[int, int, int], ...] = (
     UNLABELLED_COLOR,
     *((0, 130, 180) if label.name == "sky" else label.color for label in CITYSCAPES),
 )
-"""Colours that the published weights draw masks with: unlabelled, then the 19 classes. Its sky is not Cityscapes' (70, 130, 180)."""
+"""Mask colours of the published weights: unlabelled, then the 19 classes; sky is their own."""
 
 
 def cityscapes_labels(train_ids: Sequence[int]) -> tuple[Label, ...]:
-    """The Cityscapes classes with these train ids, in this order."""
+    """Return the Cityscapes classes with these train ids, in this order."""
     return tuple(CITYSCAPES[i] for i in train_ids)
 
 
@@ -223,7 +224,7 @@ def train_id_table(labels: Sequence[Label]) -> npt.NDArray[np.uint8]:
 
 
 def match_by_name(wanted: Sequence[Label], available: Sequence[Label]) -> tuple[int, ...]:
-    """Return the place in `available` of each class of `wanted`, whatever the order of either.
+    """Return the place in `available` of each class of `wanted`, matched by name.
 
     Raises:
         ConfigError: `available` lacks a class; the message names it.
@@ -236,7 +237,7 @@ def match_by_name(wanted: Sequence[Label], available: Sequence[Label]) -> tuple[
 
 
 def color_table(labels: Sequence[Label] = CITYSCAPES) -> npt.NDArray[np.uint8]:
-    """RGB by id, `(256, 3)`; ids without a class are black."""
+    """Return RGB by id, `(256, 3)` uint8; ids without a class are black."""
     table = np.zeros((256, 3), np.uint8)
     table[:] = UNLABELLED_COLOR
     for label in labels:
@@ -258,7 +259,8 @@ def read_labels(path: Path) -> tuple[Label, ...]:
     """Read `labels.json`.
 
     Raises:
-        ModelError: the file is missing, is not JSON, or does not hold a list of classes with id, name and color.
+        ModelError: the file is missing, is not JSON, or has no list of classes with id, name and
+            color.
     """
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["classes"]
@@ -272,7 +274,8 @@ def read_labels(path: Path) -> tuple[Label, ...]:
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise ModelError(
-            f"cannot read the class table {path}: {error!r}; a checkpoint folder needs a valid labels.json"
+            f"cannot read the class table {path}: {error!r}; "
+            "a checkpoint folder needs a valid labels.json"
         ) from error
     if not labels or any(not 0 <= label.id < UNLABELLED for label in labels):
         raise ModelError(f"the class table {path} is empty or has an id outside 0..254")

@@ -25,9 +25,9 @@ _shortener.maxstring = _shortener.maxother = 60
 
 
 def renamed_from(name: str, values: Mapping[object, object] | None = None) -> dict[str, object]:
-    """Return field metadata under which files may still use an entry's old `name`, and old `values`.
+    """Return field metadata that lets files use an entry's old `name` and its old `values`.
 
-    `build` then logs one line that says the new ones, as in
+    `build` then logs one line with the new ones. An example:
     `steps: int = field(default=1, metadata=renamed_from("iterations"))`.
     """
     return {"renamed_from": name, "renamed_values": values or {}}
@@ -36,11 +36,11 @@ def renamed_from(name: str, values: Mapping[object, object] | None = None) -> di
 def build(
     cls: type[_T], content: object, source: str, error: type[CamSegError], base: _T | None = None
 ) -> _T:
-    """The dataclass `cls` from what a JSON or YAML parser returned.
+    """Build the dataclass `cls` from what a JSON or YAML parser returned.
 
-    Fields may be bool, int, float, str, `Literal`, enums (given by value), tuples (of a fixed length or not), `Mapping[str, ...]`
-    of any of these, other dataclasses, and any of these `| None`. Entries left out keep their default; inside a nested dataclass that
-    is the default that the outer one gives it, so a part of it can be named.
+    Fields may be bool, int, float, str, `Literal`, enums (given by value), tuples, `Mapping[str,
+    ...]` of these, dataclasses, and any of these `| None`. Entries left out keep their default; in
+    a nested dataclass that is the default that the outer one gives it.
 
     Args:
         cls: a dataclass whose fields are annotated with the above.
@@ -50,20 +50,20 @@ def build(
         base: an instance whose values entries left out keep, in place of the defaults.
 
     Raises:
-        CamSegError: as `error`; an entry is missing, unknown, of the wrong type, or refused by its dataclass. The message is
-            one line and names the entry by its dotted place, such as `loop.steps`.
+        CamSegError: as `error`; an entry is missing, unknown, of the wrong type, or refused by its
+            dataclass. The message is one line and names the entry, such as `loop.steps`.
     """
     return _Reader(source, error).read(cls, content, "", MISSING if base is None else base)
 
 
 class _Reader:
-    """Carries what every message needs."""
+    """Reads entries; holds what every message needs."""
 
     def __init__(self, source: str, error: type[CamSegError]) -> None:
         self._source, self._error = source, error
 
     def read(self, cls: type[_T], content: object, place: str, base: Any) -> _T:
-        """`place` is the dotted place of the entry, empty for the whole; `base` an instance to start from, or MISSING."""
+        """Read the entry at the dotted `place`; `base` is an instance to start from, or MISSING."""
         if not isinstance(content, Mapping):
             raise self._wrong(
                 f"{place or 'the file'} must be entries with values, not {_show(content)}"
@@ -91,10 +91,7 @@ class _Reader:
             )
         try:
             return cls(**values)
-        except (
-            CamSegError,
-            ValueError,
-        ) as refusal:  # by the dataclass's own checks, which do not know where it is from
+        except (CamSegError, ValueError) as refusal:  # the dataclass's checks do not know the place
             raise self._wrong(f"{place}: {refusal}" if place else str(refusal)) from refusal
 
     def _wrong(self, what: str) -> CamSegError:
@@ -141,7 +138,7 @@ class _Reader:
         )
 
     def _convert(self, hint: Any, value: Any, place: str, inherited: Any) -> Any:
-        """`value` as `hint` wants it; `inherited` is the field's default, or MISSING."""
+        """Return `value` as `hint` wants it; `inherited` is the field's default, or MISSING."""
         origin, options = get_origin(hint), get_args(hint)
         if origin in (Union, UnionType):
             if value is None and NoneType in options:
@@ -194,7 +191,7 @@ class _Reader:
         accepted = (int, float) if hint is float else hint
         if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
             raise self._wrong(f"{place} is {_show(value)}; it must be of type {hint.__name__}")
-        if hint is float and not -_LARGEST <= value <= _LARGEST:  # nor is a number that is not one
+        if hint is float and not -_LARGEST <= value <= _LARGEST:  # nor NaN
             raise self._wrong(f"{place} is {value}; it must be a finite number")
         return hint(value)
 
@@ -208,5 +205,5 @@ def _join(place: str, name: str) -> str:
 
 
 def _show(value: object) -> str:
-    """The value for a message, which stays one readable line whatever it is."""
+    """Return the value as one short line."""
     return "empty" if value is None else _shortener.repr(value)

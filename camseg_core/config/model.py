@@ -1,4 +1,4 @@
-"""Sizes of every part of a model, as dataclasses that are the checkpoint's `config.json`. Imports no torch: the runtime reads it too."""
+"""Sizes of every part of a model: dataclasses, saved as the checkpoint's `config.json`."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -11,7 +11,7 @@ from camseg_core.errors import ModelError
 
 @dataclass(frozen=True)
 class KLAutoencoderConfig:
-    """Sizes of the picture `KLAutoencoder`; the defaults are the published ones. Its stride is 2 to the number of levels less one."""
+    """Sizes of the `KLAutoencoder` of pictures; the defaults are the published ones."""
 
     base_width: int = 128
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
@@ -21,18 +21,21 @@ class KLAutoencoderConfig:
 
     @property
     def stride(self) -> int:
-        """Pixels per latent cell, along each side."""
+        """Pixels per latent cell, along each side: every level except the last halves them."""
         return int(2 ** (len(self.multipliers) - 1))
 
 
 @dataclass(frozen=True)
 class MaskAutoencoderConfig:
-    """Sizes of a `MaskAutoencoder`: ids in, logits out.
+    """Sizes of a `MaskAutoencoder`.
 
-    `classes` is the number of class indices; `encoder_widths` and `decoder_widths` are channels at strides 2, 4 and so on, and the
-    last of these strides is the latents': 4×4 pixels a cell for two widths. `decoder_blocks` is how many residual blocks the decoder has at
-    each stride, `latent_channels` the depth of a cell. `codebook_size` is the number of entries that latents are quantised to;
-    without it they are continuous (KL).
+    Attributes:
+        classes: number of class indices.
+        latent_channels: depth of a latent cell.
+        encoder_widths: channels at strides 2, 4 and so on; the last stride is the latents'.
+        decoder_widths: the same for the decoder.
+        decoder_blocks: residual blocks of the decoder at each stride.
+        codebook_size: entries that latents are quantised to; None leaves them continuous (KL).
     """
 
     classes: int = 11
@@ -46,12 +49,13 @@ class MaskAutoencoderConfig:
         counts = len(self.encoder_widths), len(self.decoder_widths), len(self.decoder_blocks)
         if len(set(counts)) > 1 or counts[0] < 2:
             raise ModelError(
-                f"encoder_widths, decoder_widths and decoder_blocks list {counts[0]}, {counts[1]} and {counts[2]} strides; "
-                "all three list the same ones, at least two"
+                "encoder_widths, decoder_widths and decoder_blocks must list the same strides, at "
+                f"least two, got {counts[0]}, {counts[1]} and {counts[2]}"
             )
         if self.codebook_size is not None and self.codebook_size < 2:
             raise ModelError(
-                f"codebook_size is {self.codebook_size}; a codebook has at least 2 entries (leave it out for continuous latents)"
+                f"codebook_size must be >= 2, got {self.codebook_size}; leave it out for "
+                "continuous latents"
             )
 
     @property
@@ -62,9 +66,10 @@ class MaskAutoencoderConfig:
 
 @dataclass(frozen=True)
 class LightDecoderConfig:
-    """Sizes of the light decoder of a model whose masks are pictures: mask latents straight to class logits.
+    """Sizes of a light decoder: latents straight to class logits, for models with picture masks.
 
-    `widths` are its channels and `blocks` its residual blocks at strides 2, 4 and so on; the last of these strides is the latents'.
+    `widths` are channels and `blocks` residual blocks at strides 2, 4 and so on; the last stride is
+    the latents'.
     """
 
     widths: tuple[int, ...] = (32, 64, 128, 256)
@@ -73,7 +78,8 @@ class LightDecoderConfig:
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.blocks) or len(self.widths) < 2:
             raise ModelError(
-                f"widths and blocks list {len(self.widths)} and {len(self.blocks)} strides; both list the same ones, at least two"
+                "widths and blocks must list the same strides, at least two, "
+                f"got {len(self.widths)} and {len(self.blocks)}"
             )
 
     @property
@@ -84,14 +90,14 @@ class LightDecoderConfig:
 
 @dataclass(frozen=True)
 class ImageEncoderConfig:
-    """An `ImageEncoder`: EfficientNet-Lite0 features of strides 4 to 32, fused to `width` channels at stride 16."""
+    """Size of an `ImageEncoder`: the backbone's features are fused to `width` channels a token."""
 
     width: int = 192
 
 
 @dataclass(frozen=True)
 class ConditionRefinerConfig:
-    """Sizes of a `ConditionRefiner`: conditions of `width` numbers per latent cell, and `detail` channels at twice that resolution."""
+    """Sizes of a `ConditionRefiner`: `width` numbers a cell, `detail` ones at twice the grid."""
 
     width: int = 128
     detail: int = 48
@@ -101,9 +107,9 @@ class ConditionRefinerConfig:
 class TransformerConfig:
     """Sizes of a `MaskedTransformer`; the defaults are the published ones.
 
-    `grid` is the (rows, columns) that the learned positions are stored for; other sizes interpolate them. `fusion` says
-    how image and mask meet: `sequence` (published) puts the mask's tokens behind the image's, so there are 2L tokens;
-    `grid` adds the two tokens of a cell, so there are L.
+    `grid` is the (rows, columns) that learned positions are stored for; other grids interpolate
+    them. `fusion` says how image and mask meet: `sequence` (published) appends the mask's tokens to
+    the image's, 2L in all; `grid` adds the two tokens of each cell, L in all.
     """
 
     width: int = 768
@@ -120,8 +126,9 @@ class TransformerConfig:
 class DenoiserConfig:
     """Sizes of a `Denoiser`; the defaults are the published ones.
 
-    `prediction_type` says what its first output is: `epsilon`, the noise in the token (published), or `sample`, the clean token.
-    `learned_variance` adds a second output of the same width that places a step's variance between its bounds.
+    `prediction_type` is what it predicts: `epsilon`, the noise in the token (published), or
+    `sample`, the clean token. `learned_variance` adds a second output of the same width that places
+    a step's variance between its bounds.
     """
 
     width: int = 1024
@@ -136,12 +143,17 @@ class DenoiserConfig:
 class CamSegConfig:
     """A whole model.
 
-    Either `autoencoder` reads image and mask alike, the mask drawn as a colour picture (published), or `image_encoder` and
-    `mask_autoencoder` share the work. `patch_size` is the side of the square of latent cells that make one token.
-    `pixel_mean` and `pixel_std` normalise RGB in 0..255. `network_pixels` is the area that a frame is scaled down to
-    (keeping its aspect) before the network sees it. `temperature` is what the noise is scaled by when masks are sampled, see
-    `samplers.SamplerOptions`. Logits are multiplied by `logit_scale` before the softmax that gives the confidence. A `light_decoder` may
-    stand in for the autoencoder's where mask latents are decoded.
+    Either `autoencoder` reads image and mask alike, the mask drawn as a colour picture (published),
+    or `image_encoder` and `mask_autoencoder` share the work.
+
+    Attributes:
+        network_pixels: area that a frame is scaled down to for the network, keeping its aspect.
+        patch_size: side of the square of latent cells that make one token.
+        pixel_mean: normalises RGB in 0..255, with `pixel_std`.
+        num_train_timesteps: steps of the noise schedule.
+        temperature: scales the noise when masks are sampled, see `SamplerOptions`.
+        logit_scale: factor on the logits before the softmax that gives the confidence.
+        light_decoder: decodes masks in place of the autoencoder's decoder.
     """
 
     name: str
@@ -182,20 +194,23 @@ class CamSegConfig:
         if self.light_decoder is not None:
             if self.autoencoder is None:
                 raise ModelError(
-                    "a light_decoder stands in for an autoencoder of pictures; a mask_autoencoder's own decoder is light"
+                    "a light_decoder needs an autoencoder of pictures to stand in for; "
+                    "a mask_autoencoder's own decoder is light"
                 )
             if self.light_decoder.stride != self.autoencoder.stride:
                 found, wanted = self.light_decoder.stride, self.autoencoder.stride
                 raise ModelError(
-                    f"light_decoder lists strides up to {found}, but the autoencoder's latents have stride {wanted}"
+                    f"light_decoder lists strides up to {found}, "
+                    f"but the autoencoder's latents have stride {wanted}"
                 )
         if self.transformer.fusion not in ("sequence", "grid"):
             raise ModelError(
-                f"transformer.fusion is {self.transformer.fusion!r}; it is sequence or grid"
+                f"transformer.fusion must be sequence or grid, got {self.transformer.fusion!r}"
             )
         if self.denoiser.prediction_type not in ("epsilon", "sample"):
             raise ModelError(
-                f"denoiser.prediction_type must be epsilon or sample, got {self.denoiser.prediction_type!r}"
+                "denoiser.prediction_type must be epsilon or sample, "
+                f"got {self.denoiser.prediction_type!r}"
             )
         if not self.logit_scale > 0:
             raise ModelError(f"logit_scale must be > 0, got {self.logit_scale}")
@@ -234,7 +249,7 @@ class CamSegConfig:
 
     @property
     def size_multiple(self) -> int:
-        """What the network's input height and width are multiples of: the coarsest stride inside it."""
+        """The network's coarsest stride: input height and width are multiples of it."""
         return SIZE_MULTIPLE if self.image_encoder is not None else self.token_stride
 
 
@@ -247,7 +262,8 @@ def load_config(path: Path) -> CamSegConfig:
     """Read `config.json`.
 
     Raises:
-        ModelError: the file is missing, is not JSON, lacks an entry, has one that is unknown or of the wrong kind.
+        ModelError: the file is missing or not JSON; an entry is missing, unknown or of the wrong
+            type.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

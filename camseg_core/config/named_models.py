@@ -18,7 +18,7 @@ CAM_SEG_BASE_768 = CamSegConfig(
     denoiser=DenoiserConfig(),
     autoencoder=KLAutoencoderConfig(),
 )
-"""The published model: 69.6 million parameters in the autoencoder, 217.1 million in transformer and diffusion head."""
+"""The published model, with 69.6 M parameters in the autoencoder and 217.1 M in the rest."""
 
 CAMSEG_LITE = CamSegConfig(
     name="camseg-lite",

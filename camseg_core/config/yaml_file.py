@@ -1,4 +1,4 @@
-"""Configurations as YAML files: read strictly into dataclasses, changed on the command line, recorded beside a run."""
+"""YAML configurations: read strictly into dataclasses, overridden on the command line, written."""
 
 import re
 from collections.abc import Hashable, Sequence
@@ -16,13 +16,13 @@ _T = TypeVar("_T")
 
 
 def load_yaml(path: Path, cls: type[_T], overrides: Sequence[str] = ()) -> _T:
-    """The dataclass `cls` from the YAML file, with `overrides` such as `loop.steps=100` put in; their values are YAML too.
+    """Read the dataclass `cls` from a YAML file, and apply `overrides` such as `loop.steps=100`.
 
-    Entries that the file leaves out keep their default, see `camseg_core.config.dataclass_reader.build`.
+    Entries that the file leaves out keep their default, see `dataclass_reader.build`.
 
     Raises:
-        ConfigError: the file cannot be read or is not YAML, or an entry (of the file or of an override) is missing, unknown, given
-            twice, or of the wrong type; one line that names the file or the override, and the entry.
+        ConfigError: the file cannot be read or is not YAML, or an entry of it or of an override is
+            missing, unknown, given twice, or of the wrong type; one line that names both.
     """
     try:
         content = _parse(path.read_text(encoding="utf-8"))
@@ -48,14 +48,14 @@ def load_yaml(path: Path, cls: type[_T], overrides: Sequence[str] = ()) -> _T:
 
 
 def to_yaml(instance: Any) -> str:
-    """The dataclass as YAML that `load_yaml` reads back to an equal one; entries in the order of its fields."""
+    """Write the dataclass as YAML, in the order of its fields; `load_yaml` reads it back."""
     return str(
         yaml.dump(asdict(instance), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     )
 
 
 def _parse(text: str) -> Any:
-    """Plain values from YAML; a ValueError says in one line what is wrong and where."""
+    """Parse YAML to plain values; a ValueError says in one line what is wrong and where."""
     try:
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
@@ -66,21 +66,22 @@ def _parse(text: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """PyYAML's safe loader, which by itself lets the last of two equal entries win."""
+    """PyYAML's safe loader, but entries given twice are refused instead of the last one winning."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         names = [str(key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(
-                f"{', '.join(twice)} is given twice (in what begins at line {node.start_mark.line + 1})"
+                f"{', '.join(twice)} is given twice "
+                f"(in what begins at line {node.start_mark.line + 1})"
             )
         mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
         return mapping
 
 
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
-    """PyYAML's safe dumper with short lists on one line, as people write sizes."""
+    """PyYAML's safe dumper, with lists on one line."""
 
 
 def _list(dumper: _Dumper, items: Sequence[Any]) -> Any:
@@ -91,7 +92,7 @@ _Dumper.add_representer(tuple, _list)
 _Dumper.add_representer(list, _list)
 _Dumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data(member.value))
 
-# YAML 1.1, which PyYAML follows, takes 1e-3 for text because it has no dot; YAML 1.2, and everyone who writes it, for a number
+# in YAML 1.1, which PyYAML follows, 1e-3 is text because it has no dot; YAML 1.2 has it a number
 for _side in (_Loader, _Dumper):
     _side.add_implicit_resolver(
         "tag:yaml.org,2002:float",

@@ -207,7 +207,7 @@ def test_gradients_reach_the_encoder_through_the_codebook() -> None:
 @pytest.mark.parametrize("size", [1, 0, -4])
 def test_a_codebook_without_a_choice_is_refused(size: int) -> None:
     with pytest.raises(
-        ModelError, match=f"codebook_size is {size}; a codebook has at least 2 entries"
+        ModelError, match=f"codebook_size must be >= 2, got {size}"
     ):
         tiny(size)
 
@@ -346,5 +346,5 @@ def test_the_number_of_widths_gives_the_stride_of_the_latents(levels: int) -> No
     "sizes", [((8, 8), (8, 8, 8), (1, 1)), ((8, 8), (8, 8), (1,)), ((8,), (8,), (1,))]
 )
 def test_widths_of_different_strides_are_refused(sizes: tuple[tuple[int, ...], ...]) -> None:
-    with pytest.raises(ModelError, match="all three list the same ones, at least two"):
+    with pytest.raises(ModelError, match="must list the same strides, at least two, got"):
         MaskAutoencoderConfig(11, 4, *sizes)

@@ -139,7 +139,7 @@ def test_a_checkpoint_keeps_it_and_one_from_before_still_loads(tmp_path: Path) -
 def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(
         ModelError,
-        match="widths and blocks list 2 and 3 strides; both list the same ones, at least two",
+        match="widths and blocks must list the same strides, at least two, got 2 and 3",
     ):
         LightDecoderConfig((8, 8), (0, 1, 1))
     with pytest.raises(
