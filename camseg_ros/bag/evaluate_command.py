@@ -31,9 +31,16 @@ from camseg_ros.bag.evaluation import (
 from camseg_ros.bag.frames import ReadOptions
 from camseg_ros.bag.labels import LabelSource
 from camseg_ros.bag.make import MASK_TOPIC, write_mask_bag
-from camseg_ros.bag.merging import FRAMES, TIMINGS, Merged, merge
 from camseg_ros.bag.parts import PartFolder
-from camseg_ros.bag.report import build_report, measured, worst_frames
+from camseg_ros.bag.report import (
+    FRAMES,
+    TIMINGS,
+    Merged,
+    build_report,
+    measured,
+    merge,
+    worst_frames,
+)
 from camseg_ros.bag.report_page import write_page
 from camseg_ros.bag.scenario import Scenario
 

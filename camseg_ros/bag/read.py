@@ -52,11 +52,7 @@ class RawImage:
 
     @property
     def stamp_ns(self) -> int:
-        """The stamp of the header, in ns.
-
-        Raises:
-            DataError: the message is too short for a header.
-        """
+        """The stamp of the header, in ns; raises DataError if the message is too short for one."""
         try:
             return read_stamp(self.cdr)
         except struct.error as error:

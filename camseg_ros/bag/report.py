@@ -1,20 +1,163 @@
-"""Builds `report.json` of evaluated bags and finds the frames that its page shows."""
+"""Merges the parts of all bags and builds `report.json`, `frames.jsonl` and `timings.jsonl`."""
 
+import heapq
+import json
 import platform
+from array import array
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
+from camseg_core.atomic_write import atomic_write
+from camseg_core.errors import DataError
 from camseg_core.evaluation.machine import PACKAGES
 from camseg_core.evaluation.report.page import plain
-from camseg_ros.bag.evaluation import EvaluationRun
+from camseg_core.evaluation.scorer import Scorer
+from camseg_ros.bag.evaluation import READ, WALL, EvaluationRun
 from camseg_ros.bag.frames import read_frames
-from camseg_ros.bag.merging import Merged
+from camseg_ros.bag.labels import seconds
+from camseg_ros.bag.parts import ModelInfo, Part
 from camseg_ros.bag.report_page import WorstFrame
 from camseg_ros.bag.scenario import DROPS, MIOU, P95_MS
+
+WORST_FRAMES = 8
+
+FRAMES, TIMINGS = "frames.jsonl", "timings.jsonl"
+
+
+@dataclass(frozen=True, order=True)
+class RankedFrame:
+    """A frame by its score: its number over all bags, the number of its bag, its number there."""
+
+    score: float
+    index: int
+    bag: int
+    index_in_bag: int
+
+
+@dataclass
+class Merged:
+    """The result of all bags.
+
+    Memory grows only with `latency_ms` and `stages_ms`, which hold a number for each frame.
+    """
+
+    info: ModelInfo
+    scorer: Scorer
+    start_ns: int | None = None
+    end_ns: int | None = None
+    skipped: int = 0
+    damage: list[str] = field(default_factory=list)
+    worst: list[RankedFrame] = field(default_factory=list)
+    latency_ms: "array[float]" = field(default_factory=lambda: array("f"))
+    stages_ms: "dict[str, array[float]]" = field(default_factory=dict)
+    read_ms: float = 0.0
+    wall_ms: float = 0.0
+
+
+def merge(run: EvaluationRun, out: Path) -> Merged:
+    """Merge the parts of the bags in order; write `frames.jsonl` and `timings.jsonl` into `out`.
+
+    Leaves out the bags that failed, and those that turn out to have nothing to score, which are
+    added to `run.failures`.
+
+    Raises:
+        DataError: every bag failed; its text is the first failure.
+    """
+    for number in run.good:
+        problem = _nothing_to_score(run, number)
+        if problem:
+            run.failures[number] = problem
+    if not run.good:
+        raise DataError(run.failures[min(run.failures)])
+    with ExitStack() as stack:
+        paths = [stack.enter_context(atomic_write(out / name)) for name in (FRAMES, TIMINGS)]
+        lines, times = (stack.enter_context(path.open("w", encoding="utf-8")) for path in paths)
+        return _merge(run, lines, times)
+
+
+def _merge(run: EvaluationRun, lines: IO[str], times: IO[str]) -> Merged:
+    first = run.parts.load(min(run.good), 0)
+    assert first is not None
+    merged = Merged(first.info, Scorer(first.info.labels))
+    for number, bag in run.good.items():
+        skipped, problem = 0, ""
+        for part in run.parts.in_order(number):
+            merged.scorer.merge(part.scorer)
+            skipped, problem = skipped + part.skipped, problem or part.problem
+            if part.damage:
+                merged.damage.append(part.damage)
+            _merge_frames(merged, part, number, bag.path.name, lines, times)
+        merged.skipped += skipped
+        if skipped:
+            images = f"{skipped} image{'s' if skipped > 1 else ''}"
+            merged.damage.append(f"{images} of {bag.path} left out, the first: {problem}")
+    labelled = [each for each in merged.worst if each.score < 2]
+    merged.worst = labelled or merged.worst
+    return merged
+
+
+def _merge_frames(
+    merged: Merged, part: Part, number: int, bag: str, lines: IO[str], times: IO[str]
+) -> None:
+    for line, time in zip(part.lines, part.times, strict=True):
+        index, in_bag = len(merged.latency_ms), line.pop("index")
+        lines.write(json.dumps({"index": index, "bag": bag, **line}, ensure_ascii=False) + "\n")
+        _add_times(merged, time)
+        latency, read = round(merged.latency_ms[-1], 3), round(time[READ], 3)
+        times.write(json.dumps({"index": index, "latency_ms": latency, "read_ms": read}) + "\n")
+        merged.start_ns = line["stamp_ns"] if merged.start_ns is None else merged.start_ns
+        merged.end_ns = line["stamp_ns"]
+        # frames with a label rank first, by mean IoU; the others by confidence
+        score = line["miou"] if line["miou"] is not None else 2 + line["confidence"]
+        ranked = RankedFrame(score, index, number, in_bag)
+        merged.worst = heapq.nsmallest(WORST_FRAMES, [*merged.worst, ranked])
+
+
+def _add_times(merged: Merged, time: dict[str, Any]) -> None:
+    stages = {name: ms for name, ms in time.items() if name not in ("index", READ, WALL)}
+    merged.latency_ms.append(sum(stages.values()))
+    for name, ms in stages.items():
+        merged.stages_ms.setdefault(name, array("f")).append(ms)
+    merged.read_ms += time[READ]
+    merged.wall_ms += time[WALL]
+
+
+def _nothing_to_score(run: EvaluationRun, number: int) -> str:
+    """Return why the bag's parts hold nothing to score, or an empty text."""
+    options, bag = run.options.read, run.bags[number]
+    labelled, first_ns, last_ns, reason = 0, None, None, ""
+    for part in run.parts.in_order(number):
+        labelled += int(part.scorer.frames[1])
+        reason = reason or part.problem or part.damage
+        if part.lines:
+            first_ns = part.lines[0]["stamp_ns"] if first_ns is None else first_ns
+            last_ns = part.lines[-1]["stamp_ns"]
+    if first_ns is None or last_ns is None:
+        start, end = options.within.start_s or 0, options.within.end_s
+        return reason or (
+            f"no images on {bag.topic} of the bag {bag.path} from {start:g} s to "
+            f"{'its end' if end is None else f'{end:g} s'} after its start; "
+            "choose another time range"
+        )
+    if options.labels is None or labelled:
+        return ""
+    labels = options.labels.open(bag.path, salvage=True)
+    labels.at(first_ns)
+    found = labels.first_ns()
+    labels.close()
+    return (
+        f"no label of {options.labels} is within {options.labels.tolerance_ns / 1e6:g} ms of an "
+        f"image of the bag {bag.path}: images are stamped {seconds(first_ns)} to "
+        f"{seconds(last_ns)}, "
+        f"{'there are no labels' if found is None else f'the first label at {seconds(found)}'}; "
+        "were they stamped by two clocks? (--tolerance)"
+    )
 
 
 def build_report(
@@ -32,7 +175,8 @@ def build_report(
         problems: a line for each failure and each damage.
     """
     scorer, info, labels = merged.scorer, merged.info, run.options.read.labels
-    scored = bool(scorer.confusion.matrix.any())
+    matrix, names = scorer.confusion.matrix, [label.name for label in info.labels]
+    scored = bool(matrix.any())
     good = list(run.good.values())
     report = {
         "bag": {
@@ -54,7 +198,9 @@ def build_report(
         "versions": _versions(),
         "scores": _scores(merged) if scored else None,
         "classes": _classes(merged, scored),
-        "confusion": _confusion(merged) if scored else None,
+        "confusion": {"names": names, "matrix": matrix[:, : len(names)].tolist()}
+        if scored
+        else None,
         "confidence": {"mean": scorer.mean_confidence(), "p05": scorer.confidence_quantile(0.05)},
         "flicker": {
             "with_truth": scorer.flicker.flicker,
@@ -122,12 +268,6 @@ def _classes(merged: Merged, scored: bool) -> list[dict[str, Any]]:
         }
         for i, label in enumerate(merged.info.labels)
     ]
-
-
-def _confusion(merged: Merged) -> dict[str, Any]:
-    """Pixels by true class (rows) and predicted class (columns)."""
-    names = [label.name for label in merged.info.labels]
-    return {"names": names, "matrix": merged.scorer.confusion.matrix[:, : len(names)].tolist()}
 
 
 def _compare(merged: Merged) -> dict[str, Any]:

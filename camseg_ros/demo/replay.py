@@ -26,7 +26,7 @@ class Answer:
 
     `latency_s` is the time from sending the image to receiving its mask, None if the frame was
     lost. `mask` is `(H, W)` uint8, `overlay` RGB `(H, W, 3)` uint8. `problem` is what is wrong with
-    the answer, or why there is none.
+    the answer, or why it is missing.
     """
 
     image: BagImage

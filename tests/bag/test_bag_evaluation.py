@@ -49,10 +49,9 @@ from camseg_ros.bag.evaluation import (
 from camseg_ros.bag.frames import ReadOptions
 from camseg_ros.bag.labels import LabelSource, _stamp_of
 from camseg_ros.bag.make import IMAGE_TOPIC, LABEL_TOPIC, BagTopics, LabelledFrame, write_bag
-from camseg_ros.bag.merging import Merged, merge
 from camseg_ros.bag.parts import PartFolder
 from camseg_ros.bag.read import COMPRESSED, RAW
-from camseg_ros.bag.report import build_report
+from camseg_ros.bag.report import Merged, build_report, merge
 
 __all__ = ["camseg"]
 STORE = get_typestore(Stores.ROS2_KILTED)

@@ -21,8 +21,8 @@ from camseg_ros.bag.evaluation import (
 from camseg_ros.bag.frames import ReadOptions
 from camseg_ros.bag.labels import LabelSource
 from camseg_ros.bag.make import IMAGE_TOPIC, LABEL_TOPIC
-from camseg_ros.bag.merging import merge
 from camseg_ros.bag.parts import PartFolder
+from camseg_ros.bag.report import merge
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install '.[ray]'")
 from camseg_ros.bag.ray_cluster import evaluate_on_ray, missing  # noqa: E402
