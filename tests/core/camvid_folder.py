@@ -1,4 +1,4 @@
-"""Miniature CamVid folders in the true layout: good ones, and one for each way in which such a folder can be bad."""
+"""Miniature CamVid folders: good ones, and one for each way in which a folder can be bad."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ SIZE = (48, 64)
 
 
 def write_camvid(root: Path, *splits: str, frames: int = 3, size: tuple[int, int] = SIZE) -> Path:
-    """Write frames of noise, `size` being height and width; returns `root`."""
+    """Write frames of noise of `size` (height, width); return `root`."""
     random = np.random.default_rng(0)
     for split in splits or ("train",):
         for part in ("images", "labels"):
@@ -30,7 +30,7 @@ def write_camvid(root: Path, *splits: str, frames: int = 3, size: tuple[int, int
 
 @dataclass(frozen=True)
 class Damage:
-    """What `spoil` does to a split's folder, and the regular expression that the one line about it must match."""
+    """A way to spoil a split's folder, and the pattern that the error must match."""
 
     name: str
     spoil: Callable[[Path], object]
@@ -169,7 +169,8 @@ DAMAGES = [
     Damage(
         "missing split",
         _remove,
-        r"no split 'train' in .*, which has val: expected in ROOT SPLIT/images/NAME\.jpg .*, SPLIT/labels/NAME\.png",
+        r"no split 'train' in .*, which has val: expected in ROOT SPLIT/images/NAME\.jpg .*, "
+        r"SPLIT/labels/NAME\.png",
     ),
     Damage(
         "missing root",
@@ -182,7 +183,8 @@ DAMAGES = [
             lambda: _write(_image(s), np.zeros((40, 60, 3), np.uint8)),
             lambda: _write(_label(s), np.zeros((40, 60), np.uint8)),
         ),
-        r"images/0001TP_000001\.jpg is 60x40, but .*images/0001TP_000000\.jpg is 64x48: all frames of a split must have the same size",
+        r"images/0001TP_000001\.jpg is 60x40, but .*images/0001TP_000000\.jpg is 64x48: "
+        "all frames of a split must have the same size",
     ),
     Damage(
         "two images of a name",
@@ -190,4 +192,4 @@ DAMAGES = [
         r"0001TP_000001\.jpg and .*0001TP_000001\.png have the same name except for the ending",
     ),
 ]
-"""Every one of them is a DataError of one line."""
+"""Each gives a DataError of one line."""

@@ -1,4 +1,7 @@
-"""Miniature data sets in their true layouts. Every label has one column for each value that it can hold, in the order of the table."""
+"""Miniature data sets in their true layouts.
+
+A label has one column for each value that it can hold, in the order of the table.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,26 +22,29 @@ Values = Sequence[int] | Sequence[tuple[int, int, int]]
 
 
 def columns(values: Values, height: int = HEIGHT) -> np.ndarray:
-    """Ids `(height, len)` or RGB `(height, len, 3)`: one value a column."""
+    """Ids `(height, N)` or RGB `(height, N, 3)` with one value a column."""
     return np.repeat(np.array(values, np.uint8)[None], height, axis=0)
 
 
 def write(path: Path, array: np.ndarray) -> Path:
-    """An image file of ids or RGB; folders are made."""
+    """Write an image file of ids or RGB; make its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), array[..., ::-1] if array.ndim == 3 else array)
     return path
 
 
 def photo(width: int, shade: int = 0, height: int = HEIGHT) -> np.ndarray:
-    """Plain RGB with more red than blue, so that an exchange shows."""
+    """Plain RGB with more red than blue, so that swapped channels show."""
     return np.full((height, width, 3), (200, 100 + shade, 20), np.uint8)
 
 
 @dataclass(frozen=True)
 class Tree:
-    """A set that was written: where, the image and label of each frame by its name in the split that is taken by default, that split, and
-    the train ids of a label's row."""
+    """A written set.
+
+    `frames` are image and label by name, of `split`, the default one; `expected` are the train ids
+    of a row of a label.
+    """
 
     root: Path
     frames: dict[str, tuple[Path, Path]]

@@ -1,4 +1,7 @@
-"""Whether processes see one folder; `torchrun` starts it once per process. Arguments: a folder for all, or one for each process."""
+"""Report whether processes see one folder; `torchrun` starts this once per process.
+
+Arguments: a folder for all, or one for each process.
+"""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Crops and varied views: image and label stay together, all is seeded, each change does what its name says."""
+"""Crops and varied views: image and label move together, seeded; each change does as named."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,14 +11,14 @@ from camseg_core.errors import ConfigError
 from camseg_core.labels import UNLABELLED
 
 NOTHING = Variation(
-    share=1.0, flip=False, upside_down=False, crop=(1, 1), rotation=0, shear=0, shift=0, cutout=(0, 0), noise=(0, 0),
-    salt_and_pepper=(0, 0), blur=(0, 0), motion_blur=(0, 0), jitter=0,
+    share=1.0, flip=False, upside_down=False, crop=(1, 1), rotation=0, shear=0, shift=0,
+    cutout=(0, 0), noise=(0, 0), salt_and_pepper=(0, 0), blur=(0, 0), motion_blur=(0, 0), jitter=0,
 )  # fmt: skip
 SIZE = (96, 128)
 
 
 def scene(height: int = 96, width: int = 128) -> tuple[np.ndarray, np.ndarray]:
-    """Blocks of three grey levels, told by their class."""
+    """Blocks of three classes, each with its grey level."""
     label = np.kron(
         np.random.default_rng(0).integers(0, 3, (height // 16, width // 16)), np.ones((16, 16))
     ).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Label tables, CamVid, augmentation, metrics."""
+"""Label tables, CamVid, image files, metrics."""
 
 import logging
 from pathlib import Path
@@ -71,18 +71,19 @@ def test_a_label_without_an_image_is_left_out_with_a_warning(
     open_set("camvid", tmp_path, "train")
     assert (
         caplog.messages[-1]
-        == f"label without an image, left out: {tmp_path / 'train/labels/0001TP_000000.png'} (and 1 more)"
+        == f"label without an image, left out: {tmp_path / 'train/labels/0001TP_000000.png'} "
+        "(and 1 more)"
     )
 
 
-def test_hidden_files_are_no_frames(tmp_path: Path) -> None:
+def test_hidden_files_are_not_frames(tmp_path: Path) -> None:
     write_camvid(tmp_path)
     for part in ("images", "labels"):
         (tmp_path / "train" / part / "._0001TP_000001.png").write_bytes(b"left by a file manager")
     assert len(list(open_set("camvid", tmp_path, "train").samples)) == 3
 
 
-def test_an_image_is_whole_whatever_stands_behind_its_end_and_in_its_header(tmp_path: Path) -> None:
+def test_data_behind_an_image_and_in_its_header_does_not_matter(tmp_path: Path) -> None:
     write_camvid(tmp_path)
     path = tmp_path / "train/images/0001TP_000000.jpg"
     plain, content = read_rgb(path), path.read_bytes()

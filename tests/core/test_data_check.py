@@ -1,4 +1,4 @@
-"""`camseg data`: all that is wrong with a data set at once, what it holds, and a contact sheet to look at."""
+"""`camseg data`: all problems of a data set at once, its content, and a contact sheet."""
 
 import json
 from pathlib import Path
@@ -70,7 +70,7 @@ def test_sizes_and_shares_are_those_of_the_labels(
     assert text.endswith(f"contact sheet: {tmp_path / 'sheet.png'}\nnothing is wrong\n")
 
 
-def test_everything_wrong_is_told_at_once(
+def test_all_problems_are_reported_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = write_camvid(tmp_path / "data", "val", frames=9)
@@ -81,16 +81,16 @@ def test_everything_wrong_is_told_at_once(
     image[1].unlink()
     image[2].write_bytes(b"no image")
     label[2].write_bytes(b"")
-    write(label[3], np.full((40, 64), 40, np.uint8))  # too small, and an id that there is not
+    write(label[3], np.full((40, 64), 40, np.uint8))  # too small, and an unknown id
     write(label[4], photo(64, height=48))
     write(image[5], photo(60, height=40))
     write(label[5], np.zeros((40, 60), np.uint8))
     write(label[6], np.full((48, 64), 12, np.uint8))
     code, found = checked(capsys, tmp_path, root)
     (split,) = found["splits"]
-    told = [(each["problem"], Path(each["path"]).name[-8:]) for each in split["findings"]]
+    found_problems = [(each["problem"], Path(each["path"]).name[-8:]) for each in split["findings"]]
     assert (code, found["ok"], split["frames"], split["read"]) == (1, False, 8, 2)
-    assert sorted(told) == sorted(
+    assert sorted(found_problems) == sorted(
         [
             ("image without label", "0000.jpg"),
             ("label without image", "0001.png"),
@@ -118,11 +118,13 @@ def test_many_findings_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture
     assert code == 1
     assert text.count("missing label") == 20
     assert text.endswith(
-        "  image without label: and 10 more, see --json\nno contact sheet: no frame could be read\n30 findings\n"
+        "  image without label: and 10 more, see --json\n"
+        "no contact sheet: no frame could be read\n"
+        "30 findings\n"
     )
 
 
-def test_labels_that_only_stand_in_for_withheld_ones_are_told(
+def test_placeholders_for_withheld_labels_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tree = data_trees.cityscapes(tmp_path)
@@ -183,7 +185,7 @@ def test_the_contact_sheet_shows_images_labels_and_colours(
     assert {each.color for each in CITYSCAPES} <= legend
 
 
-def test_a_sheet_that_cannot_be_written_is_told(
+def test_a_sheet_that_cannot_be_written_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tree = data_trees.camvid(tmp_path / "data")

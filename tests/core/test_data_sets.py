@@ -1,4 +1,4 @@
-"""Every kind of data set, on miniatures in the true layouts: what it yields, what it refuses, and how its kind is found out."""
+"""Every kind of data set on miniatures in the true layouts: content, errors, detection."""
 
 import logging
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from camseg_core.errors import ConfigError, DataError
 from camseg_core.labels import CITYSCAPES, TRAIN_ID, cityscapes_labels
 
 ALL = pytest.mark.parametrize(("kind", "make"), TREES.values(), ids=TREES)
-GROWN = ["camvid-32", "cityscapes", "acdc", "kitti-step", "cad-edgetune", "folder", "list"]
-"""Those whose frames may differ in size, and whose errors are not already held in test_data.py."""
+VARIED = ["camvid-32", "cityscapes", "acdc", "kitti-step", "cad-edgetune", "folder", "list"]
+"""Sets whose frames may differ in size and whose errors test_data.py does not cover."""
 
 
 def tree_of(title: str, root: Path) -> tuple[SetKind, Tree]:
@@ -70,7 +70,7 @@ def test_files_are_read_when_they_are_asked_for(
 
 
 @ALL
-def test_a_missing_label_is_told_with_its_image(
+def test_a_missing_label_is_named_with_its_image(
     tmp_path: Path, kind: str, make: Callable[[Path], Tree]
 ) -> None:
     tree = make(tmp_path)
@@ -95,7 +95,7 @@ def test_a_label_without_an_image_is_left_out_with_a_warning(
     assert caplog.messages == [f"label without an image, left out: {tree.label(1)}"]
 
 
-@pytest.mark.parametrize("title", GROWN)
+@pytest.mark.parametrize("title", VARIED)
 def test_a_label_of_another_size_is_refused(tmp_path: Path, title: str) -> None:
     kind, tree = tree_of(title, tmp_path)
     raw = cv2.imread(str(tree.label(0)), cv2.IMREAD_UNCHANGED)
@@ -106,7 +106,7 @@ def test_a_label_of_another_size_is_refused(tmp_path: Path, title: str) -> None:
         list(kind.open(tree.root, tree.split))
 
 
-@pytest.mark.parametrize("title", GROWN)
+@pytest.mark.parametrize("title", VARIED)
 def test_frames_may_differ_in_size(tmp_path: Path, title: str) -> None:
     kind, tree = tree_of(title, tmp_path)
     for path in (tree.image(1), tree.label(1)):
@@ -123,7 +123,8 @@ def test_colours_where_ids_are_expected_are_refused(tmp_path: Path, title: str) 
     write(tree.label(0), photo(len(tree.expected)))
     with pytest.raises(
         DataError,
-        match=rf"{tree.label(0).name} has 3 channels, like a colour picture: expected .* class ids, ",
+        match=rf"{tree.label(0).name} has 3 channels, like a colour picture: "
+        "expected .* class ids, ",
     ):
         list(kind.open(tree.root, tree.split))
 
@@ -149,7 +150,8 @@ def test_ids_where_colours_are_expected_are_refused(tmp_path: Path, title: str) 
         (
             "cityscapes",
             (34, 255),
-            r"class ids 34, 255: Cityscapes has 0 to 33 \(in files of train ids, .* give \*_labelIds.png\)",
+            r"class ids 34, 255: Cityscapes has 0 to 33 "
+            r"\(in files of train ids, .* give \*_labelIds.png\)",
         ),
         ("acdc", (255,), "class ids 255: ACDC has 0 to 33"),
         ("cad-edgetune", (99,), "class ids 99: CAD-EdgeTune has 0 to 33"),
@@ -180,7 +182,8 @@ def test_colours_that_camvid_does_not_have_are_named_the_most_frequent_first(
     write(tree.label(0), columns([(1, 2, 3), (0, 0, 0), *[(9, 8, 7)] * 30]))
     with pytest.raises(
         DataError,
-        match=r"holds the colours \(9, 8, 7\), \(1, 2, 3\) in 186 pixels: CamVid with 32 classes has no such",
+        match=r"holds the colours \(9, 8, 7\), \(1, 2, 3\) in 186 pixels: "
+        "CamVid with 32 classes has no such",
     ):
         list(kind.open(tree.root, "val"))
 
@@ -263,7 +266,8 @@ def test_a_split_whose_labels_are_withheld_says_so(tmp_path: Path, title: str) -
         kind = SETS["acdc-fog"]
     with pytest.raises(
         DataError,
-        match=r"missing label .* no image of this split has a label \(those of .* test are withheld",
+        match=r"missing label .* no image of this split has a label "
+        r"\(those of .* test are withheld",
     ):
         kind.open(tree.root, "test")
     assert "test" not in kind.splits(tree.root, OwnLabels())
@@ -328,7 +332,8 @@ def test_a_folder_without_a_mapping_holds_train_ids_and_must_be_named(tmp_path: 
     write(tmp_path / "labels/a.png", columns(data_trees.TRAIN_IDS))
     with pytest.raises(
         DataError,
-        match="no split 'val' in .*: if the labels hold Cityscapes train ids, add --dataset folder; looked for",
+        match="no split 'val' in .*: if the labels hold Cityscapes train ids, "
+        "add --dataset folder; looked for",
     ):
         open_set("auto", tmp_path)
     found = open_set("folder", tmp_path)
@@ -337,7 +342,8 @@ def test_a_folder_without_a_mapping_holds_train_ids_and_must_be_named(tmp_path: 
     write(tmp_path / "labels/a.png", columns([19] * 20))
     with pytest.raises(
         DataError,
-        match="holds class ids 19: a set of Cityscapes train ids has 0 to 18, and 255 .*--mapping FILE",
+        match="holds class ids 19: a set of Cityscapes train ids has 0 to 18, and 255 "
+        ".*--mapping FILE",
     ):
         list(open_set("folder", tmp_path).samples)
 
@@ -374,7 +380,7 @@ def test_a_mapping_of_colours_and_of_all_others(tmp_path: Path) -> None:
         ("ids: [", "is not a configuration in YAML"),
     ],
 )
-def test_a_mapping_that_cannot_be_used_is_told(tmp_path: Path, text: str, message: str) -> None:
+def test_a_mapping_that_cannot_be_used_is_an_error(tmp_path: Path, text: str, message: str) -> None:
     tree = data_trees.folder(tmp_path)
     (tmp_path / "mapping.yaml").write_text(text)
     with pytest.raises(ConfigError, match=f"mapping.yaml.*{message}") as caught:
@@ -400,7 +406,7 @@ def test_a_mapping_that_cannot_be_used_is_told(tmp_path: Path, text: str, messag
         ),
     ],
 )
-def test_a_list_that_cannot_be_used_is_told(tmp_path: Path, text: str, message: str) -> None:
+def test_a_list_that_cannot_be_used_is_an_error(tmp_path: Path, text: str, message: str) -> None:
     tree = data_trees.list_file(tmp_path)
     tree.root.write_text(text)
     with pytest.raises(DataError, match=message):
@@ -421,18 +427,19 @@ def test_lists_of_several_splits_are_a_folder(tmp_path: Path) -> None:
     "title",
     ["camvid", "camvid-32", "cityscapes", "acdc", "kitti-step", "cad-edgetune", "folder", "list"],
 )
-def test_an_empty_root_is_told_with_what_was_expected(tmp_path: Path, title: str) -> None:
+def test_an_empty_root_is_an_error_with_the_expected_layout(tmp_path: Path, title: str) -> None:
     with pytest.raises(DataError, match=f"no split 'other' in {tmp_path}") as caught:
         open_set(TREES[title][0], tmp_path, "other")
     assert "expected " in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_what_has_no_known_layout_is_told_with_what_was_looked_for(tmp_path: Path) -> None:
+def test_an_unknown_layout_is_an_error_with_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     with pytest.raises(
         DataError,
-        match="no split 'val' in .*, which has pictures: looked for camvid: SPLIT/images/.*; cityscapes: left",
+        match="no split 'val' in .*, which has pictures: looked for camvid: SPLIT/images/.*; "
+        "cityscapes: left",
     ):
         open_set("auto", tmp_path)
     with pytest.raises(
@@ -441,7 +448,7 @@ def test_what_has_no_known_layout_is_told_with_what_was_looked_for(tmp_path: Pat
         open_set("auto", tmp_path / "gone", "train")
 
 
-def test_what_has_two_layouts_is_told(tmp_path: Path) -> None:
+def test_two_layouts_in_one_root_are_an_error(tmp_path: Path) -> None:
     data_trees.cityscapes(tmp_path)
     data_trees.acdc(tmp_path)
     with pytest.raises(
@@ -455,7 +462,8 @@ def test_unknown_kinds_and_meanings_where_none_are_needed_are_refused(tmp_path: 
     data_trees.cityscapes(tmp_path)
     with pytest.raises(
         ConfigError,
-        match="unknown data set 'kitti'; choose one of camvid, camvid-32, cityscapes, acdc, acdc-fog",
+        match="unknown data set 'kitti'; "
+        "choose one of camvid, camvid-32, cityscapes, acdc, acdc-fog",
     ):
         open_set("kitti", tmp_path)
     with pytest.raises(ConfigError, match="the labels of Cityscapes are known: --mapping"):

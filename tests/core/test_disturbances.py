@@ -18,7 +18,7 @@ ALL = [
     for family, of in (("paper", PAPER), ("common", COMMON))
     for each in of
 ]
-DRAWN = {
+DETERMINISTIC = {
     "brightness",
     "contrast",
     "saturation",
@@ -30,9 +30,9 @@ DRAWN = {
     "jpeg_compression",
     "saturate",
 }
-"""Those without chance."""
+"""Disturbances without random numbers."""
 RISE_OTHERWISE = {"fog", "snow", "spatter", "frost_drawn", "saturate"}
-"""Whose published constants do not take the picture farther from severity to severity; tests of their own hold what they do."""
+"""Their published constants do not rise in effect with severity; each has a test of its own."""
 RISING = [
     each
     for each in ALL
@@ -63,7 +63,7 @@ def sharpness(rgb: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("disturbance", ALL)
-def test_seed_level_and_frame_decide_every_byte_whatever_was_made_before(
+def test_seed_level_and_frame_determine_every_byte(
     disturbance: Disturbance, frames: list[np.ndarray]
 ) -> None:
     rgb = frames[0][:64, :80].copy()
@@ -81,7 +81,7 @@ def test_seed_level_and_frame_decide_every_byte_whatever_was_made_before(
         disturbance(rgb, disturbance.shown, seed=seed, frame=frame).tobytes()
         for seed, frame in ((3, "a"), (4, "a"), (3, "b"))
     ]
-    assert len(set(changed)) == (1 if disturbance.name in DRAWN else 3)
+    assert len(set(changed)) == (1 if disturbance.name in DETERMINISTIC else 3)
 
 
 @pytest.mark.parametrize("disturbance", ALL)
@@ -125,7 +125,7 @@ def test_the_farther_the_level_the_farther_the_picture(
     below = [
         mean_distance(level) for level in reversed(disturbance.levels) if level < disturbance.clean
     ]
-    # pixelating by 0.5 hits the grid of pixels exactly and by 0.6 does not, which makes up for the difference
+    # pixelating by 0.5 matches the pixel grid and by 0.6 does not, which outweighs the factor
     slack = 0.93 if disturbance.name == "pixelate" else 1.0
     for way in (above, below):
         assert all(farther > slack * nearer for nearer, farther in pairwise(way)), way
@@ -322,7 +322,7 @@ def test_common_brightness_and_contrast_have_the_published_constants() -> None:
     assert common("contrast", rgb, 1).std() == pytest.approx(0.4 * rgb.std(), rel=0.05)
 
 
-def test_what_does_not_fit_is_told() -> None:
+def test_unknown_levels_and_other_arrays_are_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"Gaussian noise has no level 6; choose from 5, 15, .*, or 0 for none"
     ):

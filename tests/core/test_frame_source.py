@@ -1,4 +1,4 @@
-"""Where frames come from: order, stamps, pixels, and what is said where there are none."""
+"""Frame sources: order, stamps, pixels, and the errors without frames."""
 
 from pathlib import Path
 
@@ -117,7 +117,7 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
         next(frames)
 
 
-def test_a_file_that_is_no_video_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_video_is_named(tmp_path: Path) -> None:
     path = tmp_path / "text.mp4"
     path.write_text("not a video")
     with pytest.raises(
