@@ -5,7 +5,7 @@ import json
 import platform
 from array import array
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,7 +26,6 @@ from camseg_ros.bag.report_page import WorstFrame
 from camseg_ros.bag.scenario import DROPS, MIOU, P95_MS
 
 WORST_FRAMES = 8
-
 FRAMES, TIMINGS = "frames.jsonl", "timings.jsonl"
 
 
@@ -295,8 +294,6 @@ def _timings(merged: Merged) -> dict[str, Any]:
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in (*PACKAGES, "rosbags"):
-        try:
+        with suppress(PackageNotFoundError):  # one of the two ONNX Runtimes
             found[name] = version(name)
-        except PackageNotFoundError:  # one of the two ONNX Runtimes
-            continue
     return found

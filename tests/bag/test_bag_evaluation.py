@@ -154,7 +154,7 @@ def test_the_scores_are_those_of_camseg_evaluate(tmp_path: Path) -> None:
 
 
 def merged_of(folder: Path, bag: Path, options: EvaluationOptions, name: str = "parts") -> Merged:
-    """Evaluate one bag at once."""
+    """Evaluate one bag in one pass."""
     run = run_of(bag, options, folder / name)
     assert len(list(evaluate_here(run, lambda: None))) > 0
     return merge(run, folder)
@@ -165,7 +165,7 @@ def run_of(bag: Path, options: EvaluationOptions, parts: Path) -> EvaluationRun:
 
 
 @pytest.mark.parametrize("size", [1, 4, 7])
-def test_parts_add_up_to_exactly_what_one_walk_finds(tmp_path: Path, size: int) -> None:
+def test_parts_add_up_to_exactly_the_result_of_one_pass(tmp_path: Path, size: int) -> None:
     bag = labelled_bag(tmp_path / "bag", drive(11))
     options = EvaluationOptions(ReadOptions(labels=BY_TOPIC), painter, painter, keep_masks=True)
     whole = merged_of(tmp_path, bag, options)
@@ -394,7 +394,7 @@ def test_stamps_in_the_names_of_files(name: str, stamp: int | None) -> None:
     assert _stamp_of(name) == stamp
 
 
-def test_without_labels_there_is_confidence_change_and_agreement(
+def test_without_labels_the_report_has_confidence_change_and_agreement(
     tmp_path: Path, camseg: Commands
 ) -> None:
     frames = [
@@ -492,9 +492,7 @@ def test_a_scenario_decides_the_exit_code(tmp_path: Path, camseg: Commands) -> N
     assert "unknown class 'raod': did you mean 'road'?" in err
 
 
-def test_the_bag_with_masks_is_read_by_a_second_implementation(
-    tmp_path: Path, camseg: Commands
-) -> None:
+def test_another_library_reads_the_bag_with_masks(tmp_path: Path, camseg: Commands) -> None:
     frames = drive(4)
     labelled_bag(tmp_path / "bag", frames)
     code, _, _ = camseg(
@@ -818,7 +816,7 @@ def test_neither_torch_nor_ros_is_imported() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=120).returncode == 0
 
 
-def test_a_bag_command_without_its_packages_is_one_line(
+def test_missing_packages_are_reported_in_one_line(
     camseg: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in sys.modules if name.startswith(("camseg_ros.bag.", "rosbags."))]:

@@ -22,7 +22,7 @@ SECOND = 1_000_000_000
 
 
 def frames(count: int = 4) -> list[Frame]:
-    """Frames of different sizes with noise in them."""
+    """Return noise frames of different sizes."""
     generator = np.random.default_rng(7)
     sizes = [(20 + i, 30 + 2 * i) for i in range(count)]
     images = [generator.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
@@ -33,7 +33,7 @@ def frames(count: int = 4) -> list[Frame]:
 
 
 def message(kind: str, stamp_ns: int, **fields: Any) -> Any:
-    """A message with a header, of a type of the store."""
+    """Return a message with a header."""
     header = STORE.types["std_msgs/msg/Header"](
         STORE.types["builtin_interfaces/msg/Time"](*divmod(stamp_ns, SECOND)), "front"
     )
@@ -57,7 +57,7 @@ def record(
     storage: StoragePlugin = StoragePlugin.MCAP,
     zstd: bool = False,
 ) -> Path:
-    """A bag with three messages on each topic, recorded 1 s later than stamped."""
+    """Write a bag with three messages on each topic, recorded 1 s after their stamp."""
     writer = Writer(path, version=9, storage_plugin=storage)
     if zstd:
         writer.set_compression(CompressionMode.MESSAGE, CompressionFormat.ZSTD)
@@ -71,7 +71,7 @@ def record(
     return path
 
 
-def test_what_was_written_is_read(tmp_path: Path) -> None:
+def test_a_written_bag_reads_back(tmp_path: Path) -> None:
     written = frames()
     path = tmp_path / "bag"
     assert write_bag(iter(written), path) == len(written)
@@ -90,7 +90,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
                 assert np.array_equal(each.message.data.reshape(frame.image.shape), frame.image)
 
 
-def test_a_second_implementation_reads_it(tmp_path: Path) -> None:
+def test_another_library_reads_a_written_bag(tmp_path: Path) -> None:
     written = frames()
     write_bag(iter(written), tmp_path / "bag", BagTopics("/front/image", frame_id="front"))
     with (tmp_path / "bag" / "bag.mcap").open("rb") as file:
@@ -155,7 +155,7 @@ def test_compressed_images(tmp_path: Path) -> None:
         assert [each.size for each in bag] == [(14, 10)] * 3
 
 
-def test_one_of_several_topics_has_to_be_named(tmp_path: Path) -> None:
+def test_one_of_several_topics_must_be_named(tmp_path: Path) -> None:
     path = record(tmp_path / "bag", {"/right": raw, "/left": raw, "/temperature": temperature})
     with pytest.raises(
         DataError,
@@ -187,7 +187,7 @@ def test_a_bag_without_images(tmp_path: Path) -> None:
 
 @pytest.fixture
 def damaged(tmp_path: Path) -> Path:
-    """A bag whose file ends in the middle."""
+    """Write a bag whose file is truncated."""
     path = tmp_path / "bag"
     write_bag(iter(frames()), path)
     file = path / "bag.mcap"
@@ -236,7 +236,7 @@ def test_images_before_the_damage_are_read(tmp_path: Path) -> None:
             next(images)
 
 
-def test_a_bag_is_not_overwritten_and_half_a_bag_not_left(tmp_path: Path) -> None:
+def test_a_bag_is_not_overwritten_and_an_unfinished_one_removed(tmp_path: Path) -> None:
     write_bag(iter(frames()), tmp_path / "bag")
     with pytest.raises(DataError, match=r"bag exists already; remove it or name another folder"):
         write_bag(iter(frames()), tmp_path / "bag")
@@ -259,7 +259,7 @@ def test_a_bag_is_not_overwritten_and_half_a_bag_not_left(tmp_path: Path) -> Non
         write_bag(iter(frames()), tmp_path / "file" / "bag")
 
 
-def test_what_looks_like_a_bag(tmp_path: Path) -> None:
+def test_is_bag(tmp_path: Path) -> None:
     assert not is_bag(tmp_path)
     assert not is_bag(tmp_path / "video.mp4")
     assert is_bag(tmp_path / "x.mcap")

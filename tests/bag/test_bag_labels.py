@@ -30,7 +30,7 @@ def raw(encoding: str, step: int = 4) -> Any:
     )
 
 
-def test_ids_come_as_they_are() -> None:
+def test_ids_are_unchanged() -> None:
     for message in (raw("mono8"), raw("8UC1"), raw("mono8", step=7)):  # rows may be padded
         assert np.array_equal(image_to_ids(message, LIMIT), IDS)
     assert np.array_equal(compressed_to_ids(compressed(IDS), LIMIT), IDS)
@@ -50,13 +50,15 @@ def test_ids_come_as_they_are() -> None:
         (compressed(np.zeros((2000, 2000), np.uint8)), "too large", "holds 2000x2000 pixels"),
     ],
 )
-def test_what_is_no_label_is_refused(message: Any, reason: str, text: str) -> None:
+def test_compressed_images_without_class_ids_are_refused(
+    message: Any, reason: str, text: str
+) -> None:
     with pytest.raises(BadImage, match=text) as caught:
         compressed_to_ids(message, LIMIT)
     assert caught.value.reason == reason
 
 
-def test_an_image_in_colours_is_no_label() -> None:
+def test_colour_images_are_refused_as_labels() -> None:
     with pytest.raises(BadImage, match="labels are class ids in mono8 images, not rgb8"):
         image_to_ids(raw("rgb8"), LIMIT)
     with pytest.raises(BadImage, match="step 2"):

@@ -18,7 +18,7 @@ __all__ = ["camseg"]
 
 
 def messages(bag: Path, topic: str) -> list[Any]:
-    """What the second implementation reads on a topic; recorded at the stamp, all of them."""
+    """Return the messages of a topic, read with another library; each is recorded at its stamp."""
     with (bag / f"{bag.name}.mcap").open("rb") as file:
         read = list(
             make_reader(

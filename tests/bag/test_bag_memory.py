@@ -1,4 +1,4 @@
-"""The benchmark of a long bag, on a short one: its figures hang together. No time is asserted."""
+"""The benchmark of a long bag on a short one: its figures are consistent; no time is asserted."""
 
 import sys
 from pathlib import Path

@@ -37,7 +37,7 @@ def start(code: str, tmp_path: Path) -> NodeProcess:
 
 
 def wait(condition: Callable[[], bool]) -> None:
-    """Until `condition` holds; fails after 30 s."""
+    """Wait until `condition` holds; fail after 30 s."""
     end = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < end
@@ -117,7 +117,7 @@ def test_a_command_that_does_not_exist(tmp_path: Path) -> None:
         NodeProcess(["/no/such/program"], os.environ, tmp_path / "output.log")
 
 
-def test_the_environment_adds_and_isolates(tmp_path: Path) -> None:
+def test_the_environment_sets_domain_and_logs_and_keeps_the_rest(tmp_path: Path) -> None:
     env = ros_environment(
         42,
         tmp_path,

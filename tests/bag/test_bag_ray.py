@@ -85,7 +85,9 @@ def bags_in(folder: Path) -> dict[int, BagInfo]:
     }
 
 
-def test_a_killed_worker_and_a_bad_bag_change_no_number(tmp_path: Path, cluster: None) -> None:
+def test_a_killed_worker_and_a_bad_bag_do_not_change_the_result(
+    tmp_path: Path, cluster: None
+) -> None:
     bags = bags_in(tmp_path)
     plain = EvaluationOptions(READ, painter, painter, keep_masks=True)
     here = EvaluationRun(plain, bags, PartFolder(tmp_path / "here"))
@@ -137,7 +139,7 @@ def test_a_stopped_evaluation_resumes_in_this_process_with_the_same_result(
     assert merge(resumed, tmp_path).scorer.to_json() == merge(whole, tmp_path).scorer.to_json()
 
 
-def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
+def test_only_missing_parts_become_tasks(tmp_path: Path) -> None:
     bag = labelled_bag(tmp_path / "bag", drive(10))
     parts, options = PartFolder(tmp_path / "parts"), EvaluationOptions(READ, painter)
     assert list(missing(parts, 0, 10, 4)) == [(0, 4), (4, 8), (8, None)]

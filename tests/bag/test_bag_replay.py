@@ -64,7 +64,7 @@ def _process_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The synthetic drive, half as large."""
+    """Write the synthetic drive at half its size."""
     path = tmp_path_factory.mktemp("bags") / "drive"
     small = (
         Frame(f.stamp_ns, np.ascontiguousarray(f.image[::2, ::2]), f.name)
@@ -81,7 +81,7 @@ def replay(*arguments: str | Path) -> None:
 
 
 def replayed(tmp_path: Path, *arguments: str | Path) -> dict[str, Any]:
-    """The JSON of a replay that ends well."""
+    """Replay successfully; return the JSON."""
     path = tmp_path / "result.json"
     replay(*arguments, *FAST, "--json", path)
     return json.loads(path.read_text())
@@ -112,7 +112,7 @@ def test_a_bag_at_a_fixed_rate(
     assert (result["parameters"]["threads"], result["parameters"]["image_reliability"]) == (
         1,
         "best_effort",
-    ), "as shipped but for --param"
+    ), "as shipped except --param"
     given = result["input"]
     assert (given["paths"], given["frames"], given["size"], given["topic"]) == (
         [str(bag)],
@@ -326,7 +326,7 @@ def test_a_scenario_decides(
 
 
 def start(tmp_path: Path, *arguments: str | Path) -> tuple["subprocess.Popen[str]", psutil.Process]:
-    """The command as a process, when it has begun to measure; and its node."""
+    """Start the command; return it and its node once it measures."""
     command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path

@@ -29,7 +29,7 @@ RGB = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
 def result(
     index: int, mask_id: int | None = 0, latency_s: float = 0.05, problem: str | None = None
 ) -> Answer:
-    """An answer whose mask is half road and half `mask_id`; no answer where that is None."""
+    """Return an answer whose mask is half road, half `mask_id`; a lost frame if that is None."""
     image = BagImage(
         index, index, index, "camera", SimpleNamespace(width=WIDTH, height=HEIGHT), b""
     )
@@ -67,7 +67,7 @@ def report(tally: DemoCounts, failures: list[str], last_lines: str = "") -> Demo
 
 
 class Links(HTMLParser):
-    """Everything that a page may ask for, and its text by id."""
+    """Collects everything that a page may request."""
 
     def __init__(self, page: Path) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ def test_counts_shares_and_percentiles() -> None:
     assert tuple(shown[5, WIDTH - 1][::-1]) == (70, 130, 180), "sky in its colour, exactly"
 
 
-def test_the_page_holds_all_and_asks_for_nothing(tmp_path: Path) -> None:
+def test_the_page_holds_everything_and_requests_nothing(tmp_path: Path) -> None:
     tally = tally_of(
         (result(0, 10), RGB),
         (result(1, None), RGB),
@@ -135,7 +135,7 @@ def test_the_page_holds_all_and_asks_for_nothing(tmp_path: Path) -> None:
         assert expected in text, expected
 
 
-def test_a_browser_shows_the_page_and_asks_for_the_video_beside_it_only(
+def test_a_browser_shows_the_page_and_requests_only_the_video_beside_it(
     chromium: Browser, tmp_path: Path
 ) -> None:
     cv2.imwrite(str(tmp_path / "overlay.png"), RGB)
@@ -260,7 +260,7 @@ def test_bad_options_are_reported_in_one_line(
     assert not (tmp_path / "out" / "demo" / "index.html").exists()
 
 
-def test_a_bad_source_leaves_the_last_results(tmp_path: Path) -> None:
+def test_a_bad_source_keeps_the_last_results(tmp_path: Path) -> None:
     folder = DemoFolder(tmp_path / "out" / "demo")
     folder.prepare(None)
     folder.summary.write_text(json.dumps({}))

@@ -96,7 +96,7 @@ def test_the_search_names_its_limit() -> None:
     assert capped.tried == [30.0]
 
 
-def test_a_trial_counts_against_the_node_only_where_it_dropped() -> None:
+def test_a_trial_fails_the_node_only_if_it_dropped_images() -> None:
     def trial(answered: int, achieved_hz: float, refused: int = 0) -> Verdict:
         playback = Playback(100, refused, [0.1] * answered, 20.0, achieved_hz)
         return judge(Measurement(20.0, playback, None, None))
@@ -105,7 +105,7 @@ def test_a_trial_counts_against_the_node_only_where_it_dropped() -> None:
     assert trial(94, 20.0) == "dropped"
     assert trial(100, 15.0) == "player"
     assert trial(100, 20.0, refused=1) == "player"
-    assert trial(50, 15.0) == "dropped", "it could not even do with less"
+    assert trial(50, 15.0) == "dropped", "it dropped images even at a lower rate"
 
 
 def sendings(delays: dict[int, float], images: int = 40, gap: float = 0.1) -> list[float]:
@@ -125,7 +125,7 @@ def test_the_pace_is_kept() -> None:
     assert sendings({}) == pytest.approx([i * 0.1 for i in range(40)])
 
 
-def test_a_small_delay_is_made_up_for_without_a_bunch() -> None:
+def test_a_small_delay_is_made_up_for_without_a_burst() -> None:
     moments = sendings({5: 0.15})
     assert moments[5] == pytest.approx(0.55)
     assert min(np.diff(moments)) >= MIN_GAP_SHARE * 0.1 - 1e-9
@@ -226,7 +226,7 @@ def test_reading_ahead_is_bounded_and_in_order() -> None:
     assert len(taken) <= 107
 
 
-def test_reading_ahead_passes_on_what_goes_wrong_in_its_place() -> None:
+def test_reading_ahead_raises_an_error_in_its_place() -> None:
     def items() -> Iterator[int]:
         yield 1
         raise DataError("damaged")
@@ -238,7 +238,7 @@ def test_reading_ahead_passes_on_what_goes_wrong_in_its_place() -> None:
             next(read)
 
 
-def test_leaving_early_closes_what_is_read() -> None:
+def test_leaving_early_closes_the_iterator() -> None:
     closed = []
 
     def items() -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""The demo as a user runs it: a bag through the real node over DDS, as processes of their own."""
+"""The demo as a user runs it: separate processes, the real node, real DDS."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def start_demo(out: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def finish(demo: subprocess.Popen[str]) -> tuple[int, str]:
-    """Exit code and everything printed."""
+    """Return exit code and output."""
     try:
         stdout, stderr = demo.communicate(timeout=TIMEOUT)
     finally:
@@ -46,12 +46,12 @@ def finish(demo: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def wait_for_node(demo: subprocess.Popen[str], out: Path, frames: int) -> psutil.Process:
-    """The demo's node, once so many overlays are there."""
+    """Return the demo's node once `frames` overlays exist."""
     end = time.monotonic() + TIMEOUT
     while len(list((out / "overlays").glob("*.png"))) < frames:
         if demo.poll() is not None or time.monotonic() > end:
             kill(demo)
-            pytest.fail(f"the node did not come to make masks: {finish(demo)}")
+            pytest.fail(f"the node made no masks: {finish(demo)}")
         time.sleep(0.05)
     (node,) = psutil.Process(demo.pid).children()
     assert "camseg_ros.segmentation_node" in node.cmdline()
@@ -103,12 +103,12 @@ def test_a_bag_of_the_users_own_with_a_damaged_frame(tmp_path: Path) -> None:
     file = tmp_path / "drive" / "drive.mcap"
     content = bytearray(file.read_bytes())
     at = content.index(b"rgb8")
-    content[at : at + 4] = b"xyz8"  # an encoding that nobody knows
+    content[at : at + 4] = b"xyz8"  # an unknown encoding
     file.write_bytes(content)
     code, printed = finish(start_demo(tmp_path / "out", "--source", "drive", "--timeout", "2"))
     assert code == 0, printed
     assert "3 sent, 2 answered, 0 lost, 1 unreadable in the bag" in printed
-    assert not (tmp_path / "out" / "bag").exists(), "the user's bag is replayed where it lies"
+    assert not (tmp_path / "out" / "bag").exists(), "the user's bag is not copied"
 
 
 def test_a_bag_of_compressed_images(tmp_path: Path) -> None:
