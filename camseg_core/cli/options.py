@@ -1,4 +1,4 @@
-"""What commands share: types of options, and the options that choose a model."""
+"""Options that commands share: argument types, the data set, the model and its sampling."""
 
 import argparse
 import math
@@ -53,7 +53,7 @@ not_negative = number(0)
 
 
 def providers(text: str) -> tuple[str, ...]:
-    """An argparse type: providers in the order to try them, with commas between."""
+    """An argparse type: providers in the order to try them, separated by commas."""
     try:
         return provider_list(text)
     except ConfigError as error:
@@ -61,7 +61,7 @@ def providers(text: str) -> tuple[str, ...]:
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--data`, `--split` and those of `add_dataset_options`: the labelled frames of a command that judges a model by them."""
+    """Add the options of the labelled frames to score a model on; `data_of` reads them."""
     parser.add_argument(
         "--data",
         type=Path,
@@ -74,45 +74,47 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_split_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--split`; without it the set's own choice is taken."""
+    """Add `--split`; the data set chooses if it is not given."""
     parser.add_argument(
         "--split",
-        help="of the data set; several with + between (default: val, or all where a set has no splits)",
+        help="split of the data set, or several joined with + (default: val, or all frames if the "
+        "data set has no splits)",
     )
 
 
 def add_dataset_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that, beside `--data` and `--split`, `data_of` reads: what kind of set it is, and what its labels are."""
+    """Add the options on the kind of a data set and its labels."""
     parser.add_argument(
         "--dataset",
         metavar="KIND",
         default=BY_LAYOUT,
-        help=f"{', '.join(SETS)}, or {BY_LAYOUT}: by its layout, see camseg data list (default: %(default)s)",
+        help=f"{', '.join(SETS)}, or {BY_LAYOUT} to recognise the layout; see camseg data list "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--labels",
         type=Path,
         metavar="FOLDER",
-        help="for folder: where the labels are, if not in ROOT/labels",
+        help="for --dataset folder: the folder of labels (default: ROOT/labels)",
     )
     parser.add_argument(
         "--mapping",
         type=Path,
         metavar="FILE",
-        help="for folder and list: YAML that says what the labels hold",
+        help="for --dataset folder and list: YAML file with the classes of the label values",
     )
 
 
 def own_labels_of(options: argparse.Namespace) -> OwnLabels:
-    """What `--labels` and `--mapping` say."""
+    """Return what `--labels` and `--mapping` describe."""
     return OwnLabels(options.labels, options.mapping) if options.labels or options.mapping else NONE
 
 
 def data_of(options: argparse.Namespace, split: str | None = None) -> LabelledSet:
-    """The split that the options ask for, or `split`.
+    """Return the data set's split: `split`, or the one that the options name.
 
     Raises:
-        ConfigError: there is no such kind of set, or its mapping cannot be used.
+        ConfigError: the kind of data set is unknown, or its mapping cannot be used.
         DataError: see `open_set`.
     """
     with packages_for("a mapping of labels", "evaluate"):
@@ -122,7 +124,7 @@ def data_of(options: argparse.Namespace, split: str | None = None) -> LabelledSe
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `segmenter_of` reads: which model, on what, and how it samples."""
+    """Add the options that `segmenter_of` reads: the model, its provider and its sampling."""
     model = parser.add_argument_group("model")
     add_model_option(model)
     model.add_argument(
@@ -130,13 +132,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         type=providers,
         metavar="LIST",
         default="cpu",
-        help=f"what computes: one of {', '.join(PROVIDERS)}, or several to try in turn, as in tensorrt,cuda,cpu (default: %(default)s)",
+        help=f"execution provider: {', '.join(PROVIDERS)}, or several to try in turn, such as "
+        "tensorrt,cuda,cpu (default: %(default)s)",
     )
     model.add_argument(
         "--precision",
         choices=[AUTO, *PRECISIONS],
         default=AUTO,
-        help="what it computes in; auto: the best (default: %(default)s)",
+        help="precision of the graphs; auto: the best for the provider (default: %(default)s)",
     )
     model.add_argument(
         "--threads",
@@ -149,7 +152,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--engine-cache",
         type=Path,
         metavar="FOLDER",
-        help="where TensorRT keeps the engines that it builds",
+        help="folder for the engines that TensorRT builds",
     )
 
 
@@ -182,11 +185,11 @@ def add_model_option(parser: argparse._ActionsContainer) -> None:
 
 
 def segmenter_of(options: argparse.Namespace) -> Segmenter:
-    """The model that the options of `add_model_options` ask for.
+    """Load the model that the options of `add_model_options` describe.
 
     Raises:
-        ModelError: the folder is missing, incomplete or damaged, or has no graphs in this precision.
-        ConfigError: no provider of the list can be used, or the number of steps does not fit the model's schedule.
+        ModelError: the folder is missing, incomplete or damaged, or lacks graphs in this precision.
+        ConfigError: no listed provider can be used, or the steps do not fit the model's schedule.
     """
     return Segmenter.from_pretrained(
         options.model,
@@ -199,17 +202,21 @@ def segmenter_of(options: argparse.Namespace) -> Segmenter:
 
 
 def model_options(options: argparse.Namespace) -> argparse.Namespace:
-    """Of all options, those of `add_model_options` alone."""
+    """Return only the options of `add_model_options`."""
     return argparse.Namespace(
         **{action.dest: getattr(options, action.dest) for action in _parser()._actions}
     )
 
 
 def with_changes(options: argparse.Namespace, changes: Sequence[str]) -> argparse.Namespace:
-    """The model options, but for the `changes`: each is `KEY=VALUE`, KEY being an option of `add_model_options` without its dashes.
+    """Return the model options with changes.
+
+    Args:
+        options: parsed options.
+        changes: each is `KEY=VALUE`, where KEY is an option of `add_model_options` without dashes.
 
     Raises:
-        ConfigError: a change is not of this form, its key is unknown or its value does not fit; the message lists what does.
+        ConfigError: a change has another form, its key is unknown or its value invalid.
     """
     parser, changed = _parser(), model_options(options)
     keys = [action.option_strings[-1].removeprefix("--") for action in parser._actions]
@@ -218,7 +225,7 @@ def with_changes(options: argparse.Namespace, changes: Sequence[str]) -> argpars
         key = key.replace("_", "-")
         if not equals or key not in keys:
             raise ConfigError(
-                f"--against {change}: it is KEY=VALUE, with KEY one of {', '.join(keys)}"
+                f"--against {change}: must be KEY=VALUE, with KEY one of {', '.join(keys)}"
             )
         try:
             parser.parse_args([f"--{key}={value}"], changed)
@@ -234,7 +241,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises where argparse would end the program."""
+    """Raises `ConfigError` where argparse would exit."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message.partition(": ")[2] or message)  # without "argument --KEY: "
@@ -242,10 +249,14 @@ class _Parser(argparse.ArgumentParser):
 
 @contextmanager
 def packages_for(task: str, extra: str) -> Iterator[None]:
-    """For the imports of what `task` needs, which the project's `extra` brings.
+    """Turn a failed import into an error that says how to install the package.
+
+    Args:
+        task: what needs the imports, for the message.
+        extra: the project's extra that installs them.
 
     Raises:
-        ConfigError: a package is not installed; the message says how to get it.
+        ConfigError: a package is not installed.
     """
     try:
         yield
@@ -254,5 +265,6 @@ def packages_for(task: str, extra: str) -> Iterator[None]:
         if package in ("", "camseg_core"):
             raise
         raise ConfigError(
-            f"{task} needs {package}, which is not installed: pip install '.[{extra}]' in the project's folder"
+            f"{task} needs {package}, which is not installed: pip install '.[{extra}]' in the "
+            "project's folder"
         ) from error

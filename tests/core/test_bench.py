@@ -64,11 +64,11 @@ def test_an_option_that_is_new_can_be_changed_without_being_named_here(
     [
         (
             "banana=1",
-            r"--against banana=1: it is KEY=VALUE, with KEY one of model, provider, precision, threads, sampler, .*steps, .*seed",
+            r"--against banana=1: must be KEY=VALUE, with KEY one of model, provider, precision, threads, sampler, .*steps, .*seed",
         ),
-        ("frames=1", "--against frames=1: it is KEY=VALUE, with KEY one of model, "),
-        ("sampler", "--against sampler: it is KEY=VALUE, with KEY one of model, "),
-        ("step=3", "--against step=3: it is KEY=VALUE"),
+        ("frames=1", "--against frames=1: must be KEY=VALUE, with KEY one of model, "),
+        ("sampler", "--against sampler: must be KEY=VALUE, with KEY one of model, "),
+        ("step=3", "--against step=3: must be KEY=VALUE"),
         (
             "sampler=euler",
             "--against sampler=euler: invalid choice: 'euler' .*one_step.*ddim.*ancestral",

@@ -58,14 +58,14 @@ _DEFINITIONS = {
         "of labelled pixels; the same for all conditions and contenders."
     ),
     "kept": (
-        "The score over the same contender's score on the reference: the frames as they are, "
-        "for weather the synthetic drive in clear weather. Precision can rise when a class is "
-        "found less often, so mean IoU tells more."
+        "The score divided by the same contender's score on the reference: the undisturbed "
+        "frames or, for weather, the synthetic drive in clear weather. Precision can rise when a "
+        "class is found less often: prefer mean IoU."
     ),
     "published": (
-        f"Marks of the paper's own model ({SOURCE}): its AP over its clean AP of {CLEAN_AP}. "
-        "Other data, other training and other picture sizes than here, and the paper does not "
-        "say on which scale it disturbs: the shapes compare, not the values."
+        f"Marks of the paper's own model ({SOURCE}): its AP divided by its clean AP of {CLEAN_AP}. "
+        "Data, training and picture sizes differ, and the paper does not give the scale of its "
+        "disturbances: compare shapes, not values."
     ),
 }
 
