@@ -1,4 +1,4 @@
-"""A trained autoencoder as a folder: `config.json` and `model.safetensors`, from which `camseg train` goes on."""
+"""A trained autoencoder as a folder: `config.json` and `model.safetensors`."""
 
 import json
 from dataclasses import asdict
@@ -17,27 +17,26 @@ Codec = KLAutoencoder | MaskAutoencoder
 
 
 def save_codec(codec: Codec, folder: Path) -> None:
-    """Write the folder; `config.json` names the kind as a model's configuration does."""
+    """Write `codec` to `folder`; `config.json` names its kind as a model's configuration does."""
     folder.mkdir(parents=True, exist_ok=True)
     kind = "mask_autoencoder" if isinstance(codec, MaskAutoencoder) else "autoencoder"
     (folder / "config.json").write_text(
         json.dumps({kind: asdict(codec.config)}, indent=1) + "\n", encoding="utf-8"
     )
-    with atomic_write(
-        folder / "model.safetensors"
-    ) as temporary:  # its presence is taken for a finished training
+    # last and atomically: that the file exists means that the training is complete
+    with atomic_write(folder / "model.safetensors") as temporary:
         save_file(
             {name: tensor.cpu().contiguous() for name, tensor in codec.state_dict().items()},
             temporary,
         )
-        temporary.chmod(0o644)  # safetensors leaves the file to its owner alone
+        temporary.chmod(0o644)  # safetensors makes it readable for its owner only
 
 
 def load_codec_into(codec: Codec, folder: Path) -> None:
-    """Give `codec` the weights of a folder: of an autoencoder, or of a whole model that has one of its kind.
+    """Load the weights of an autoencoder's folder, or of a checkpoint folder, into `codec`.
 
     Raises:
-        ModelError: the folder is missing or damaged, or holds an autoencoder of another kind or size.
+        ModelError: the folder is missing or damaged, or has no autoencoder of this kind and size.
     """
     path = folder / "config.json"
     kind, config_class = (
@@ -49,25 +48,24 @@ def load_codec_into(codec: Codec, folder: Path) -> None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read the autoencoder's configuration {path}: {error}") from error
-    whole_model = isinstance(content, dict) and isinstance(
-        content.get("transformer"), dict
-    )  # a checkpoint folder: its own part is taken
+    whole_model = isinstance(content, dict) and isinstance(content.get("transformer"), dict)
     if not isinstance(content, dict) or (
         list(content) != [kind] and not (whole_model and content.get(kind))
     ):
-        raise ModelError(f"{path} does not describe a {kind}, which the model to be trained has")
+        raise ModelError(f"{path} must describe a {kind}, which the model to be trained has")
     found = build(config_class, content[kind], str(path), ModelError)
     if found != codec.config:
         raise ModelError(
-            f"{path} is {found}, but the model to be trained has {codec.config}: train an autoencoder of that size"
+            f"{path} must be {codec.config}, as in the model to be trained, got {found}: "
+            "train an autoencoder of that size"
         )
     weights = folder / "model.safetensors"
     try:
         tensors = load_file(weights)
         if whole_model:
             tensors = {
-                name.removeprefix(f"{kind}."): t.float()
-                for name, t in tensors.items()
+                name.removeprefix(f"{kind}."): tensor.float()
+                for name, tensor in tensors.items()
                 if name.startswith(f"{kind}.")
             }
         codec.load_state_dict(tensors)

@@ -1,4 +1,4 @@
-"""Distillation from a configuration file: `camseg distill`, for few steps, and `camseg distill-decoder`, for a light mask decoder."""
+"""Distillation from a configuration file: to few steps, or to a light mask decoder."""
 
 import json
 import logging
@@ -37,7 +37,10 @@ logger = logging.getLogger(__name__)
 
 
 def _distillation() -> TransformerTraining:
-    """Few steps at a low rate: a thousand at a higher one overfitted camseg-lite's 367 frames. Frames keep more or less their own scale."""
+    """Return few training steps at a low rate, on crops that keep nearly their own scale.
+
+    A thousand steps at a higher rate overfitted the 367 frames of CamVid.
+    """
     return TransformerTraining(
         loop=LoopConfig(steps=300, lr=2e-4, ema_decay=0.99, validate_every=100),
         batch=4,
@@ -56,12 +59,12 @@ def _distillation() -> TransformerTraining:
 
 @dataclass(frozen=True)
 class DistillationRecipe:
-    """A configuration of `camseg distill`: a trained model is tuned end to end, so that few steps give what many gave.
+    """A configuration of `camseg distill`: end-to-end tuning of a trained model for few steps.
 
-    The teacher is the label, not the model in many steps: the estimate after one step, and after later calls of the short `chains`, is
-    decoded and judged by the task loss. That can end above the many-step result, which consistency distillation (arXiv 2303.01469) can
-    only match, and it needs no second model; that end-to-end tuning of a one-step diffusion model wins over many steps was found for depth
-    and normals in arXiv 2409.11355.
+    The teacher is the label, not the model in many steps: the estimates after one step, and after
+    later calls of the short `chains`, are decoded and go into the task loss. The result can be
+    better than many steps, which consistency distillation (arXiv 2303.01469) can only match, and
+    needs no second model. arXiv 2409.11355 found the same for depth and normals.
     """
 
     data: str = "camvid"
@@ -85,10 +88,13 @@ def run_distillation(
     device: str = "cpu",
     workers: int = 0,
 ) -> None:
-    """Tune the model of the checkpoint folder `start` for few steps, and write the result to `out` as `run` does.
+    """Tune the model of the checkpoint folder `start` for few steps, and write it to `out`.
+
+    The folder `out` is as `recipes.run` writes it. The same `run` resumes.
 
     Raises:
-        ConfigError: the configuration cannot be used, does not fit the model, or differs from the one that `run` was started with.
+        ConfigError: the configuration cannot be used, does not fit the model or the data set, or
+            differs from the one that `run` was started with.
         DataError: the data cannot be used; the message names the file.
         ModelError: the checkpoint cannot be read.
         CamSegError: the loss became NaN, or the run was asked to stop.
@@ -97,7 +103,8 @@ def run_distillation(
         model = CamSeg.from_pretrained(start)
         if model.mask_autoencoder is None:
             raise ConfigError(
-                f"{model.config.name} decodes masks as pictures: only models with a mask autoencoder can be distilled yet"
+                f"only models with a mask autoencoder can be distilled, and {model.config.name} "
+                "decodes masks as pictures"
             )
         recipe.training.check(model.config)
         check_batch(recipe.training, processes)
@@ -106,12 +113,12 @@ def run_distillation(
         remember(recipe, run, processes)
         card = start / "MODEL_CARD.md"
         history = {
-            "command": "camseg distill --model <folder of the model below> --config config/train/distill.yaml --data <CamVid root> "
+            "command": "camseg distill --model <folder of the model below> "
+            "--config config/train/distill.yaml --data <CamVid root> "
             "--run runs/distill --out <folder>",
             "began": "",
-            "before": how_it_was_made(card.read_text(encoding="utf-8"))
-            if card.is_file()
-            else "",  # read now: `out` may be `start`
+            # read now: `out` may be `start`
+            "before": how_it_was_made(card.read_text(encoding="utf-8")) if card.is_file() else "",
         }
         trained = train_in(recipe.training, model, train, val, run, processes)
         if processes.is_main_process:
@@ -137,29 +144,28 @@ def run_light_decoder(
     device: str = "cpu",
     workers: int = 0,
 ) -> None:
-    """Train a light decoder for the model of the checkpoint folder `start`, and write that model with it to `out`, with `val.json`.
+    """Train a light decoder for the model in `start`; write both, and `val.json`, to `out`.
 
-    The model's other weights and how they are stored stay as they are. Started again with the same `run`, it goes on.
+    The model's other weights and their dtype stay unchanged. The same `run` resumes.
 
     Raises:
-        ConfigError: the configuration cannot be used, or differs from the one that `run` was started with; or the model needs no decoder.
+        ConfigError: the configuration cannot be used, or differs from the one that `run` was
+            started with; or the model needs no light decoder.
         DataError: the data cannot be used; the message names the file.
         ModelError: the checkpoint cannot be read, or the decoder's sizes do not fit it.
         CamSegError: the loss became NaN, or the run was asked to stop.
     """
     with init_processes(device, workers) as processes:
         torch.manual_seed(recipe.decoder.loop.seed)
-        model, stored = (
-            with_light_decoder(CamSeg.from_pretrained(start), recipe.decoder.model),
-            stored_type(start),
-        )
+        model = with_light_decoder(CamSeg.from_pretrained(start), recipe.decoder.model)
+        stored = stored_type(start)
         check_batch(recipe.decoder, processes)
         train, val, _ = load_frames(recipe.data, data, model.labels)
         counts = train.pixel_counts()
         missing = [label.name for index, label in enumerate(model.labels) if not counts[index]]
         if missing and processes.is_main_process:
             logger.warning(
-                "no frame of train shows %s: the light decoder does not learn what has not been seen",
+                "no frame of train shows %s: the light decoder does not learn these classes",
                 ", ".join(missing),
             )
         remember(recipe, run, processes)
@@ -171,20 +177,19 @@ def run_light_decoder(
             compared = comparison.scores(trained.light_decoder)
             trained.cpu().save_pretrained(out, stored)
             by_index = tuple(replace(label, id=index) for index, label in enumerate(model.labels))
-            result: dict[str, Any] = {"agreement": round(compared.agreement, 4)}
-            result |= {
+            result: dict[str, Any] = {
+                "agreement": round(compared.agreement, 4),
                 "light": scores(compared.light, by_index),
                 "exact": scores(compared.exact, by_index),
             }
             (out / "val.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
             logger.info(
-                "wrote %s; masks of val: %.2f %% of the pixels as the exact decoder has them, mIoU %.4f, and %.4f of the exact one",
-                *(
-                    out,
-                    100 * compared.agreement,
-                    compared.light.mean_iou(),
-                    compared.exact.mean_iou(),
-                ),
+                "wrote %s; masks of val: %.2f %% of the pixels as from the exact decoder, "
+                "mIoU %.4f (exact decoder: %.4f)",
+                out,
+                100 * compared.agreement,
+                compared.light.mean_iou(),
+                compared.exact.mean_iou(),
             )
 
 

@@ -1,4 +1,4 @@
-"""A labelled data set as class indices for training: held in memory where it fits, read frame by frame where it does not."""
+"""A labelled data set as class indices for training: held in memory if it fits, else read."""
 
 import hashlib
 import logging
@@ -21,27 +21,31 @@ from camseg_core.labels import UNLABELLED, Label, index_table
 logger = logging.getLogger(__name__)
 
 HELD_BYTES = 2 * 2**30
-"""Frames that take more than this are read as needed: every process of a training holds its own."""
+"""Frames that take more than this are read as needed: every process holds a copy of its own."""
 
-_PRINTED = 16  # frames whose labels tell a data set that is not held from another
+_FINGERPRINT_FRAMES = 16  # whose labels are hashed, of a data set that is not held
 
 
 class Frames(ABC):
-    """Labelled frames by number: an image `(3, H, W)` and class indices `(H, W)`, both uint8, 255 where unlabelled."""
+    """Labelled frames by number: image `(3, H, W)` and class indices `(H, W)`, both uint8.
+
+    A class index is a label's place in the model's labels; 255 is unlabelled.
+    """
 
     @staticmethod
     def load(
         samples: Samples | Sequence[Sample], labels: tuple[Label, ...], held_bytes: int = HELD_BYTES
     ) -> "Frames":
-        """All `samples`; a class index is the place of a label in `labels`, and a class that is not processes them is unlabelled.
+        """Load all `samples`; pixels of classes that are not in `labels` become unlabelled.
 
-        They are held in memory if they take at most `held_bytes` and are all of one size; otherwise each is read when it is asked for.
+        Frames of one size that take at most `held_bytes` are held in memory; others are read each
+        time.
 
         Raises:
-            DataError: no samples, or one that cannot be read (of frames that are not held, when it is read).
+            DataError: there are no samples, or one cannot be read (if not held: when it is read).
         """
         if len(samples) == 0:
-            raise DataError("the data set is empty: there is nothing to train on")
+            raise DataError("the data set must have frames to train on, got none")
         if len(samples) * _bytes_of(samples[0]) <= held_bytes:
             held = HeldFrames.of(samples, labels)
             if held is not None:
@@ -58,48 +62,52 @@ class Frames(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image and class indices of a frame.
+        """Return image and class indices of a frame.
 
         Raises:
-            DataError: a file of it cannot be read; the message names it.
+            DataError: one of its files cannot be read; the message names it.
         """
 
     @abstractmethod
     def every(self, n: int) -> "Frames":
-        """Every n-th frame."""
+        """Return every n-th frame."""
 
     @abstractmethod
     def pixel_counts(self) -> npt.NDArray[np.int64]:
-        """How many pixels have each class index, `(256,)`; of frames that are not held, this reads all of them."""
+        """Count pixels by class index, `(256,)` int64; frames that are not held are all read."""
 
     @abstractmethod
     def fingerprint(self) -> bytes:
-        """What tells these frames from others: of frames that are not held, a few of them."""
+        """Return a hash of these frames; if they are not held, of a few of them."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return (self[index] for index in range(len(self)))
 
     def size(self) -> tuple[int, int]:
-        """Height and width of the first frame."""
+        """Return height and width of the first frame."""
         height, width = self[0][1].shape
         return height, width
 
     def class_weights(self, classes: int) -> Tensor:
-        """Weights `(classes,)` that raise rare classes: inverse square root of the pixel share, mean 1, at most 4."""
+        """Return weights `(classes,)` float32 that favour rare classes.
+
+        They are the inverse square root of each class's share of the pixels, scaled to mean 1, at
+        most 4.
+        """
         counts = torch.from_numpy(self.pixel_counts()[:classes]).double()
         weights = (counts / counts.sum()).clamp_min(1e-4).rsqrt()
         return (weights / weights.mean()).clamp_max(4.0).float()
 
 
 class HeldFrames(Frames):
-    """Frames of one size in memory: `images` (N, 3, H, W) and class `indices` (N, H, W); and their names."""
+    """Frames of one size in memory: `images` (N, 3, H, W), class `indices` (N, H, W), `names`."""
 
     def __init__(self, images: Tensor, indices: Tensor, names: list[str]) -> None:
         self.images, self.indices, self.names = images, indices, names
 
     @staticmethod
     def of(samples: Iterable[Sample], labels: tuple[Label, ...]) -> "HeldFrames | None":
-        """All `samples`, which are one or more; None if two of them differ in size."""
+        """Load `samples`, at least one; None if two of them differ in size."""
         table = index_table(labels)
         images: list[Tensor] = []
         indices: list[Tensor] = []
@@ -132,7 +140,7 @@ class HeldFrames(Frames):
 
 
 class ReadFrames(Frames):
-    """Frames of any size, each read from `samples` when it is asked for; `numbers` says which of them, all by default."""
+    """Frames of any size, read from `samples` each time; `numbers` selects some of them."""
 
     def __init__(
         self,
@@ -156,9 +164,8 @@ class ReadFrames(Frames):
     def pixel_counts(self) -> npt.NDArray[np.int64]:
         if self._counts is None:
             logger.info("reading %d frames once, to count the pixels of each class", len(self))
-            with ThreadPoolExecutor(
-                min(8, os.cpu_count() or 1)
-            ) as threads:  # decoding lets other threads run
+            # decoding releases the GIL
+            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
                 counts = threads.map(
                     lambda index: np.bincount(self[index][1].numpy().ravel(), minlength=256),
                     range(len(self)),
@@ -168,8 +175,9 @@ class ReadFrames(Frames):
 
     def fingerprint(self) -> bytes:
         digest = hashlib.blake2b(str(len(self)).encode(), digest_size=16)
-        for place in range(min(_PRINTED, len(self))):
-            sample = self._samples[self._numbers[place * len(self) // min(_PRINTED, len(self))]]
+        hashed = min(_FINGERPRINT_FRAMES, len(self))
+        for place in range(hashed):
+            sample = self._samples[self._numbers[place * len(self) // hashed]]
             digest.update(
                 sample.name.encode()
                 + sample.label.tobytes()
@@ -183,13 +191,15 @@ def _bytes_of(sample: Sample) -> int:
 
 
 def _tensors(sample: Sample, table: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(sample.image).permute(2, 0, 1).contiguous(), torch.from_numpy(
-        table[sample.label]
-    )
+    image = torch.from_numpy(sample.image).permute(2, 0, 1).contiguous()
+    return image, torch.from_numpy(table[sample.label])
 
 
 def as_first(planes: Sequence[Tensor]) -> Tensor:
-    """Tensors `(…, H, W)` uint8 of different sizes as one `(N, …, h, w)` of the first's size, by the nearest pixel: to be shown."""
+    """Stack `(…, H, W)` uint8 tensors of different sizes as `(N, …, h, w)`, for display.
+
+    They take the size of the first, by the nearest pixel.
+    """
     size = planes[0].shape[-2:]
 
     def scaled(plane: Tensor) -> Tensor:
@@ -206,9 +216,9 @@ def as_first(planes: Sequence[Tensor]) -> Tensor:
 
 
 def fill_unlabelled(indices: Tensor) -> Tensor:
-    """Class indices `(B, H, W)` with every 255 replaced by the nearest labelled pixel's class, so that an encoder sees only classes.
+    """Replace every 255 in class indices `(B, H, W)` by the class of the nearest labelled pixel.
 
-    A frame without any label becomes class 0 throughout.
+    An encoder then only sees classes. A frame without any label becomes class 0 throughout.
     """
     filled = indices.clone()
     for frame in filled:

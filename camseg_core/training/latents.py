@@ -1,4 +1,4 @@
-"""Latents of images and of masks drawn as pictures, for training the published layout: computed as needed, or once and kept."""
+"""Latents of images and drawn masks for the published layout: encoded in every step, or once."""
 
 import hashlib
 import logging
@@ -23,22 +23,26 @@ logger = logging.getLogger(__name__)
 
 
 class FreshLatents:
-    """Latents of augmented samples, encoded anew every time: what random crops and colours need. `batch` gives images and class indices."""
+    """Latents of augmented samples, encoded anew in every step.
+
+    `batch` returns images and class indices.
+    """
 
     def __init__(self, model: CamSeg, batch: Batch, device: torch.device) -> None:
         self._model, self._batch, self._device = model, batch, device
 
     def __call__(self, numbers: range) -> tuple[Tensor, Tensor]:
-        """Latents of the samples' images and masks, each `(B, c, h, w)` on the CPU."""
+        """Return latents of the samples' images and masks, each `(B, c, h, w)` on the CPU."""
         images, indices = self._batch(numbers)
         return encode_pictures(self._model, images * 255, indices, self._device)
 
 
 class KeptLatents:
-    """Latents of whole frames scaled to one size, and of their mirror images if `flips`, encoded once and kept in a file.
+    """Latents of whole frames scaled to one size, encoded once and kept in a file.
 
-    The autoencoder is the most expensive part of a training step at the published size, and without random crops or colours it says
-    the same every time. Without flips a frame always looks the same, as in the published recipe.
+    With `flips` those of the mirror images are kept as well. The autoencoder is the most expensive
+    part of a training step at the published size, and whole frames give it the same input every
+    time.
 
     Raises:
         ConfigError: the file is of other frames or another autoencoder.
@@ -63,13 +67,14 @@ class KeptLatents:
             known = (file.metadata() or {}).get("of")
         if known != _fingerprint(model, frames):
             raise ConfigError(
-                f"{path} is of other frames or another autoencoder: remove it, or choose another --run"
+                f"{path} is of other frames or another autoencoder: "
+                "remove it, or choose another --run"
             )
         kept = load_file(path)
         self._image, self._mask = kept["image"], kept["mask"]  # (views, frames, c, h, w)
 
     def __call__(self, numbers: range) -> tuple[Tensor, Tensor]:
-        """Latents of the samples' images and masks, each `(B, c, h, w)` on the CPU."""
+        """Return latents of the samples' images and masks, each `(B, c, h, w)` on the CPU."""
         views = [
             int(torch.randint(2, (), generator=generator(self._seed, "flip", n)))
             if self._flips
@@ -115,7 +120,7 @@ def _encode_all(
 
 
 def _fingerprint(model: CamSeg, frames: Frames) -> str:
-    """What the latents are of: the frames and the autoencoder's weights."""
+    """Return a hash of what is encoded and by what: the frames and the autoencoder's weights."""
     assert model.autoencoder is not None
     digest = hashlib.blake2b(frames.fingerprint(), digest_size=16)
     for tensor in model.autoencoder.state_dict().values():
@@ -127,7 +132,10 @@ def _fingerprint(model: CamSeg, frames: Frames) -> str:
 def encode_pictures(
     model: CamSeg, images: Tensor, indices: Tensor, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Images `(B, 3, H, W)` in 0..255 and class indices `(B, H, W)` to latents on the CPU: of the image, and of the mask as a picture."""
+    """Encode images `(B, 3, H, W)` in 0..255 and class indices `(B, H, W)`, drawn as pictures.
+
+    Returns the latents of both, each `(B, c, h, w)` on the CPU.
+    """
     assert model.autoencoder is not None
     normalised = (images.to(device) - model.pixel_mean) / model.pixel_std
     mask = draw(torch.from_numpy(train_id_table(model.labels))[indices.long()].to(device))

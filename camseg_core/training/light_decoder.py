@@ -1,4 +1,4 @@
-"""Training of a light decoder for a model of the published layout, with everything else of the model frozen."""
+"""Training of a light mask decoder for the published layout; the rest of the model is frozen."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -19,7 +19,14 @@ from camseg_core.model.camseg import CamSeg
 from camseg_core.model.mask_autoencoder import MaskDecoder
 from camseg_core.training.callbacks import validation_picture
 from camseg_core.training.frames import Frames, as_first
-from camseg_core.training.loading import Batch, FrameStream, generator, prepared
+from camseg_core.training.loading import (
+    Batch,
+    FrameStream,
+    check_samples,
+    check_setting,
+    generator,
+    prepared,
+)
 from camseg_core.training.losses import pixel_loss
 from camseg_core.training.mask_autoencoder import pad_to_multiple
 from camseg_core.training.trainer import LoopConfig, Run, Validation, train
@@ -27,12 +34,22 @@ from camseg_core.training.trainer import LoopConfig, Run, Validation, train
 
 @dataclass(frozen=True)
 class LightDecoderTraining:
-    """What to train and how; `crop` is (height, width) in pixels, multiples of the autoencoder's stride (16 as published).
+    """How to train a light decoder.
 
-    `crop_area` is the smallest and largest share of a frame that a crop takes before it is scaled to `crop`. `teacher` says what the
-    decoder is to name: what the `exact` decoder does, or the `labels`; see `train_light_decoder`. `disturbance` is the largest deviation
-    of the noise that is added to latents, whose own is about 1; each sample draws its deviation between 0 and that. The loss is
-    cross-entropy and `jaccard_weight` × soft Jaccard, so that thin classes count.
+    Attributes:
+        model: its sizes.
+        loop: how it is optimised.
+        batch: masks in a step, over all processes.
+        crop: height and width in pixels, multiples of the autoencoder's stride (16 as published).
+        crop_area: smallest and largest share of a frame that a crop takes before it is scaled.
+        teacher: the target, what the `exact` decoder returns or the `labels`, see
+            `train_light_decoder`.
+        disturbance: largest deviation of the noise on the latents, whose own is about 1; each
+            sample draws a deviation from 0 to that.
+        jaccard_weight: of the soft Jaccard loss, beside the cross-entropy.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     model: LightDecoderConfig = field(default_factory=LightDecoderConfig)
@@ -47,30 +64,21 @@ class LightDecoderTraining:
     jaccard_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise ConfigError(f"batch is {self.batch}; it is at least 1")
-        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
-            raise ConfigError(
-                f"crop_area is {list(self.crop_area)}; it is two rising shares above 0 and up to 1"
-            )
-        if min(self.disturbance, self.jaccard_weight) < 0:
-            raise ConfigError("disturbance and jaccard_weight are 0 or more")
-        if min(self.crop) < 1 or any(side % self.model.stride for side in self.crop):
-            raise ConfigError(
-                f"crop is {list(self.crop)}; both sides are multiples of {self.model.stride}"
-            )
+        check_samples(self.batch, self.crop, self.model.stride, self.crop_area)
+        for name in ("disturbance", "jaccard_weight"):
+            check_setting(name, getattr(self, name), getattr(self, name) >= 0, ">= 0")
 
 
 def with_light_decoder(model: CamSeg, light: LightDecoderConfig) -> CamSeg:
-    """A copy of `model` with a fresh light decoder, drawn from torch's global generator; one that it had is left behind.
+    """Copy `model` with a new light decoder, initialised from torch's global generator.
 
     Raises:
-        ConfigError: the model decodes masks without pictures.
+        ConfigError: the model does not decode masks as pictures.
         ModelError: the light decoder does not fit the autoencoder's stride.
     """
     if model.autoencoder is None:
         raise ConfigError(
-            f"{model.config.name} needs no light decoder: its mask autoencoder's own is one, and decodes no pictures"
+            f"{model.config.name} needs no light decoder: its mask autoencoder's own is one"
         )
     result = CamSeg(replace(model.config, light_decoder=light), model.labels)
     state = {
@@ -89,35 +97,32 @@ def train_light_decoder(
     run: Run,
     validate: Callable[[nn.Module], Validation] | None = None,
 ) -> CamSeg:
-    """Train the light decoder of `model` on the masks of `frames`; all else of the model is frozen.
+    """Train the light decoder of `model` on the masks of `frames`; the rest of the model is frozen.
 
-    Every sample is a mask, drawn as a picture and encoded by the autoencoder: the posterior's mean, as in the training of the diffusion
-    head, and noise on it, since what a diffusion head samples is never quite a latent of the autoencoder.
+    A sample is a mask, drawn as a picture and encoded: the posterior's mean, as in the training of
+    the diffusion head, plus noise, since what a diffusion head samples is never exactly a latent of
+    the autoencoder.
 
-    By default the target is what the exact decoder makes of the latents before the noise. The light decoder stands in for that one, so
-    it should say the same, also where both are wrong: scores of a model then hold for either, and every pixel has a target. With
-    `teacher` labels it learns the mask that was drawn: that can undo errors of the autoencoder, and is cheaper, as no picture is decoded.
-    Either way, whatever has no class processes the model's labels is a class of its own, unlabelled.
+    By default the target is what the exact decoder makes of the latents without the noise. The
+    light decoder replaces that one, so both should return the same, even where both are wrong:
+    scores of a model then hold for either, and every pixel has a target. With `teacher` labels the
+    target is the mask that was drawn, which can undo errors of the autoencoder and is cheaper, as
+    no picture is decoded. In both cases pixels outside the model's labels are one more class,
+    unlabelled.
 
     Raises:
         ConfigError: the batch cannot be shared by the processes.
         CamSegError: see `train`.
     """
-    device, seed, loop = (
-        run.processes.device,
-        config.loop.seed,
-        config.loop.in_steps(len(frames), config.batch),
-    )
+    loop = config.loop.in_steps(len(frames), config.batch)
+    device, seed = run.processes.device, loop.seed
     model.to(device).requires_grad_(False)
     decoder = model.light_decoder
     assert decoder is not None
     decoder.to(memory_format=loop.memory_format).train().requires_grad_(True)  # type: ignore[call-overload]
     stream = FrameStream(frames, random_crops(config.crop, config.crop_area, color=False), seed)
     train_ids = torch.from_numpy(train_id_table(model.labels))
-    # the class behind the labels is unlabelled, and everything that is no class
-    to_class = (
-        torch.from_numpy(index_table(model.labels, other=len(model.labels))).to(device).long()
-    )
+    to_class = _class_table(model).to(device).long()
     weights = torch.ones(len(model.labels) + 1, device=device)
 
     def loss(batch: Batch, step: int, part: int = 0) -> tuple[Tensor, dict[str, float]]:
@@ -127,13 +132,10 @@ def train_light_decoder(
         with loop.autocast(device):
             with torch.no_grad():
                 latents = model.encode_mask(drawn).float()
-                target = (
-                    model.decode_mask(latents, exact=True) if config.teacher == "exact" else drawn
-                )
-            logits = decoder(
-                latents
-                + _disturbance(numbers, latents.shape[1:], seed, config.disturbance).to(device)
-            )
+                exact = config.teacher == "exact"
+                target = model.decode_mask(latents, exact=True) if exact else drawn
+            noise = _disturbance(numbers, latents.shape[1:], seed, config.disturbance)
+            logits = decoder(latents + noise.to(device))
         parts = pixel_loss(logits, to_class[target.long()], weights, config.jaccard_weight)
         return parts.total, {"cross_entropy": parts.cross_entropy, "jaccard": parts.jaccard}
 
@@ -147,19 +149,23 @@ def train_light_decoder(
 
 
 def _disturbance(numbers: range, shape: torch.Size, seed: int, largest: float) -> Tensor:
-    """Noise `(B, C, h, w)` that belongs to the samples' numbers, each of a deviation between 0 and `largest`."""
-    generators = [generator(seed, "disturbance", number) for number in numbers]
-    return torch.stack(
-        [
-            largest * torch.rand((), generator=g) * torch.randn(shape, generator=g)
-            for g in generators
-        ]
-    )
+    """Return noise `(B, C, h, w)` seeded by the samples' numbers, of deviations up to `largest`."""
+
+    def of_sample(drawn: torch.Generator) -> Tensor:
+        deviation = largest * torch.rand((), generator=drawn)
+        return deviation * torch.randn(shape, generator=drawn)
+
+    return torch.stack([of_sample(generator(seed, "disturbance", number)) for number in numbers])
+
+
+def _class_table(model: CamSeg) -> Tensor:
+    """Return the class by train id, `(256,)` uint8; the one after the labels is unlabelled."""
+    return torch.from_numpy(index_table(model.labels, other=len(model.labels)))
 
 
 @dataclass(frozen=True)
 class DecoderScores:
-    """Two decoders of the same latents: the share of pixels for which both name the same class, and each against the labels."""
+    """Share of pixels that both decoders give the same class, and each against the labels."""
 
     agreement: float
     light: Confusion
@@ -167,15 +173,15 @@ class DecoderScores:
 
 
 class DecoderComparison:
-    """The masks of whole frames through the frozen autoencoder, decoded exactly once and by a light decoder whenever asked."""
+    """Compares light decoders with the exact one, whose masks of whole frames are computed once."""
 
     def __init__(self, model: CamSeg, frames: Frames) -> None:
         self._model, self._frames = model, frames
-        self._to_class = torch.from_numpy(index_table(model.labels, other=len(model.labels)))
+        self._to_class = _class_table(model)
 
     @functools.cached_property
     def _exact(self) -> list[tuple[Tensor, npt.NDArray[np.uint8]]]:
-        """Latents `(1, C, h, w)` and classes `(H, W)` of each frame; on demand, for at the published size this takes a while."""
+        """Latents `(1, C, h, w)` and classes `(H, W)` of each frame; slow at the published size."""
         train_ids = torch.from_numpy(train_id_table(self._model.labels))
         device = self._model.pixel_mean.device
         multiple = self._model.config.mask_codec.stride
@@ -196,7 +202,7 @@ class DecoderComparison:
         ]
 
     def scores(self, decoder: nn.Module) -> DecoderScores:
-        """How a light decoder in evaluation mode does."""
+        """Score a light decoder in evaluation mode."""
         classes = len(self._model.labels)
         by_light, by_exact, same = Confusion(classes), Confusion(classes), 0.0
         for (_, indices), (_, exact), light in zip(
@@ -208,14 +214,13 @@ class DecoderComparison:
         return DecoderScores(same / len(self._frames), by_light, by_exact)
 
     def validation(self, decoder: nn.Module) -> Validation:
-        """Figures and a picture to watch a training with."""
+        """Return agreement, mIoU and a picture, for the callbacks of a training."""
         found = self.scores(decoder.eval())
-        return {"agreement": found.agreement, "mIoU": found.light.mean_iou()}, self._picture(
-            decoder
-        )
+        figures = {"agreement": found.agreement, "mIoU": found.light.mean_iou()}
+        return figures, self._picture(decoder)
 
     def _picture(self, decoder: nn.Module) -> npt.NDArray[np.uint8]:
-        """Three frames in a row each: image, label, and what the light decoder makes of the label's latents."""
+        """Draw three rows of image, label, and the label as decoded by the light decoder."""
         every = max(1, len(self._frames) // 3)
         images, truths = zip(*self._frames.every(every), strict=True)
         found = [torch.from_numpy(classes) for classes in self._light(decoder)[::every]]
@@ -228,6 +233,6 @@ class DecoderComparison:
 
 
 def _cut(classes: Tensor, size: Sequence[int]) -> npt.NDArray[np.uint8]:
-    """Classes `(1, H, W)` without what was padded, `(H, W)`."""
+    """Return classes `(1, H, W)` without the padding, `(H, W)`."""
     height, width = size
     return classes[0, :height, :width].numpy()

@@ -1,4 +1,4 @@
-"""Batches prepared ahead by worker processes, while the device computes the step before."""
+"""Samples by number: drawn from frames, seeded, and prepared ahead by worker processes."""
 
 import functools
 import hashlib
@@ -6,7 +6,7 @@ import itertools
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import cv2
@@ -16,22 +16,46 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from camseg_core.data.augmentation import Augmentation
-from camseg_core.errors import CamSegError
+from camseg_core.errors import CamSegError, ConfigError
 from camseg_core.training.distributed import Processes
 from camseg_core.training.frames import Frames
 
 Batch = Callable[[range], tuple[Tensor, Tensor]]
-"""Sample numbers to two tensors of that many rows, the same whenever and wherever it is called."""
+"""Maps sample numbers to two tensors of that many rows, the same in every process and run."""
 
-_AHEAD = 2  # batches that each worker has ready
+_AHEAD = 2  # batches that each worker prepares
+
+
+def check_setting(name: str, found: object, holds: bool, wanted: str) -> None:
+    """Raise ConfigError "`name` must be `wanted`, got `found`" unless `holds`."""
+    if not holds:
+        raise ConfigError(f"{name} must be {wanted}, got {found}")
+
+
+def check_samples(
+    batch: int, crop: tuple[int, int], stride: int, crop_area: tuple[float, float] = (1.0, 1.0)
+) -> None:
+    """Check the settings of a stream of samples.
+
+    Raises:
+        ConfigError: `batch` is below 1, a side of `crop` (height, width in pixels) is no multiple
+            of `stride`, or `crop_area`, the share of a frame that a crop takes, is no range of
+            shares.
+    """
+    check_setting("batch", batch, batch >= 1, ">= 1")
+    fits = all(side > 0 and side % stride == 0 for side in crop)
+    check_setting("both sides of crop", list(crop), fits, f"multiples of {stride}")
+    rising = 0 < crop_area[0] <= crop_area[1] <= 1
+    check_setting("crop_area", list(crop_area), rising, "two rising shares in (0, 1]")
 
 
 @contextmanager
 def prepared(batch: Batch, processes: Processes, size: int, parts: int = 1) -> Iterator[Batch]:
-    """`batch` itself, or, where `processes` has workers, the same answers made ahead by them; they end with the context.
+    """Have the workers of `processes`, if any, call `batch` ahead, until the context ends.
 
-    What is made ahead are this process's samples of one step after the other, see `Processes.samples`, whose arguments `size` and `parts`
-    are. A question out of this order, such as the first of a resumed run, starts a new order from there.
+    The workers take this process's samples in the order of the steps, see `Processes.samples`,
+    whose arguments `size` and `parts` are. Other numbers, such as the first of a resumed run, start
+    a new order from there.
     """
     if processes.workers == 0:
         yield batch
@@ -45,18 +69,16 @@ def prepared(batch: Batch, processes: Processes, size: int, parts: int = 1) -> I
 
 class _Ahead:
     def __init__(self, batch: Batch, processes: Processes, size: int, parts: int) -> None:
-        self._batch, self._among, self._size, self._parts = batch, processes, size, parts
+        self._batch, self._processes, self._size, self._parts = batch, processes, size, parts
         self._expected: Iterator[range] = iter(())
         self._answers: Iterator[tuple[Tensor, Tensor] | CamSegError] = iter(())
 
     def close(self) -> None:
-        self._answers = iter(
-            ()
-        )  # the loader ends its workers with the last reference to what it gives
+        self._answers = iter(())  # the loader ends its workers with the last reference to this
 
     def __call__(self, numbers: range) -> tuple[Tensor, Tensor]:
         if next(self._expected, None) != numbers:
-            self._expected = _following(numbers, self._among, self._size, self._parts)
+            self._expected = _following(numbers, self._processes, self._size, self._parts)
             next(self._expected)
             self._answers = iter(self._loader(numbers))
         answer = next(self._answers)
@@ -68,17 +90,17 @@ class _Ahead:
         return DataLoader(
             _Answers(self._batch),
             batch_size=None,
-            sampler=_following(numbers, self._among, self._size, self._parts),
-            num_workers=self._among.workers,
+            sampler=_following(numbers, self._processes, self._size, self._parts),
+            num_workers=self._processes.workers,
             prefetch_factor=_AHEAD,
-            worker_init_fn=_begin,
-            multiprocessing_context="fork",  # frames that are held in memory are then shared
-            pin_memory=self._among.device.type == "cuda",
+            worker_init_fn=_start_worker,
+            multiprocessing_context="fork",  # shares the frames that are held in memory
+            pin_memory=self._processes.device.type == "cuda",
         )
 
 
 def _following(numbers: range, processes: Processes, size: int, parts: int) -> Iterator[range]:
-    """These numbers, and those that the process takes afterwards."""
+    """Yield these numbers, then those that the process takes next."""
     for step in itertools.count(numbers.start // size):
         for part in range(parts):
             found = processes.samples(step, size, part, parts)
@@ -93,13 +115,16 @@ class _Answers(Dataset[tuple[Tensor, Tensor] | CamSegError]):
     def __getitem__(self, numbers: range) -> tuple[Tensor, Tensor] | CamSegError:
         try:
             return self._batch(numbers)
-        except CamSegError as error:  # as a value: the loader would wrap its one line into a page
+        except CamSegError as error:  # as a value: the loader would add a traceback to it
             return error
 
 
-def _begin(worker: int) -> None:
-    """A wish to stop is for the training, which needs its workers to the end of the step, and often goes to all processes of a group.
-    So it is the training's own SIGTERM alone that ends a worker."""
+def _start_worker(worker: int) -> None:
+    """Ignore SIGINT, and SIGTERM from anyone except the training process.
+
+    A request to stop often goes to a whole process group, but the training needs its workers to
+    the end of the step.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_await_end, args=(os.getppid(),), daemon=True).start()
@@ -113,9 +138,9 @@ def _await_end(parent: int) -> None:
 
 
 class FrameStream:
-    """Endless passes over `frames`, each shuffled anew. Sample n is the same whoever asks for it, and whenever.
+    """Endless passes over `frames`, each shuffled anew.
 
-    Without `augment` samples are the frames as they are.
+    Sample n is the same in every process and run; without `augment` it is the frame unchanged.
     """
 
     def __init__(self, frames: Frames, augment: Augmentation | None, seed: int) -> None:
@@ -123,12 +148,12 @@ class FrameStream:
         self._order = functools.lru_cache(maxsize=4)(self._shuffled)
 
     def batch(self, numbers: range) -> tuple[Tensor, Tensor]:
-        """The samples of these numbers: images `(B, 3, h, w)` in 0..1 and class indices `(B, h, w)`, 255 where unlabelled."""
+        """Return images `(B, 3, h, w)` in 0..1 and class indices `(B, h, w)`, 255 if unlabelled."""
         images, indices = zip(*(self._sample(number) for number in numbers), strict=True)
         return torch.cat(images), torch.cat(indices)
 
     def frame(self, number: int) -> int:
-        """Which frame a sample is of."""
+        """Return the number of the frame that a sample is from."""
         epoch, place = divmod(number, len(self._frames))
         return int(self._order(epoch)[place])
 
@@ -148,10 +173,16 @@ class FrameStream:
 
 
 def seed_of(*place: int | str) -> int:
-    """A 63-bit seed from numbers and words such as (seed, "noise", step, sample): the same on every machine."""
+    """Return a 63-bit seed from, for example, (seed, "noise", step, sample), on every machine."""
     return int.from_bytes(hashlib.blake2b(repr(place).encode(), digest_size=8).digest(), "big") >> 1
 
 
 def generator(*place: int | str) -> torch.Generator:
-    """A CPU generator that starts from `seed_of(*place)`."""
+    """Return a CPU generator that starts from `seed_of(*place)`."""
     return torch.Generator().manual_seed(seed_of(*place))
+
+
+def posterior_noise(numbers: range, shape: Sequence[int], seed: int) -> Tensor:
+    """Return normal noise `(B, *shape)` that only depends on `seed` and the samples' numbers."""
+    generators = (generator(seed, "posterior", number) for number in numbers)
+    return torch.stack([torch.randn(*shape, generator=each) for each in generators])

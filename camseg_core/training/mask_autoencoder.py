@@ -1,4 +1,4 @@
-"""Training of the mask autoencoder, KL or VQ: cross-entropy on reconstructed classes, and a light pull on the latents."""
+"""Training of the mask autoencoder, KL or VQ, and measures of what its latents keep."""
 
 import functools
 import math
@@ -10,21 +10,37 @@ from torch import Tensor, nn
 
 from camseg_core.config.model import MaskAutoencoderConfig
 from camseg_core.data.augmentation import random_crops
-from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import Confusion
 from camseg_core.model.mask_autoencoder import MaskAutoencoder, kl_divergence
 from camseg_core.training.frames import Frames, fill_unlabelled
-from camseg_core.training.loading import Batch, FrameStream, generator, prepared
+from camseg_core.training.loading import (
+    Batch,
+    FrameStream,
+    check_samples,
+    check_setting,
+    generator,
+    posterior_noise,
+    prepared,
+)
 from camseg_core.training.losses import pixel_loss
 from camseg_core.training.trainer import LoopConfig, Run, train
 
 
 @dataclass(frozen=True)
 class AutoencoderTraining:
-    """What to train and how; `crop` is (height, width) in pixels, multiples of 8.
+    """How to train a mask autoencoder.
 
-    The pull on the latents is `kl_weight` × their divergence from a standard normal or, where the model has a codebook,
-    `commitment_weight` × their squared distance to it (0.25 as in arXiv 1711.00937).
+    Attributes:
+        model: its sizes.
+        loop: how it is optimised.
+        batch: masks in a step, over all processes.
+        crop: height and width in pixels, multiples of the model's stride.
+        kl_weight: of the latents' divergence from a standard normal (KL).
+        commitment_weight: of their squared distance to the codebook (VQ; 0.25 as in arXiv
+            1711.00937).
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     model: MaskAutoencoderConfig = field(default_factory=MaskAutoencoderConfig)
@@ -37,34 +53,28 @@ class AutoencoderTraining:
     commitment_weight: float = 0.25
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise ConfigError(f"batch is {self.batch}; it is at least 1")
-        if min(self.crop) < 1 or any(side % self.model.stride for side in self.crop):
-            raise ConfigError(
-                f"crop is {list(self.crop)}; both sides are multiples of {self.model.stride}"
-            )
-        if min(self.kl_weight, self.commitment_weight) < 0:
-            raise ConfigError("kl_weight and commitment_weight are 0 or more")
+        check_samples(self.batch, self.crop, self.model.stride)
+        for name in ("kl_weight", "commitment_weight"):
+            check_setting(name, getattr(self, name), getattr(self, name) >= 0, ">= 0")
 
 
 def train_autoencoder(config: AutoencoderTraining, frames: Frames, run: Run) -> MaskAutoencoder:
     """Train on `frames` and return the averaged autoencoder with its latent statistics set.
 
+    The loss is cross-entropy on the reconstructed classes plus the weighted KL or commitment loss.
+
     Raises:
         ConfigError: the batch cannot be shared by the processes.
         CamSegError: see `train`.
     """
-    device, seed, loop = (
-        run.processes.device,
-        config.loop.seed,
-        config.loop.in_steps(len(frames), config.batch),
-    )
+    loop = config.loop.in_steps(len(frames), config.batch)
+    device, seed = run.processes.device, loop.seed
     torch.manual_seed(seed)
     model = MaskAutoencoder(config.model).to(device, memory_format=loop.memory_format)  # type: ignore[call-overload]
     stream = FrameStream(frames, random_crops(config.crop, (0.15, 1.0), color=False), seed)
     weights = frames.class_weights(config.model.classes).to(device)
     cells = (config.model.latent_channels, *(side // config.model.stride for side in config.crop))
-    name, pull = (
+    name, weight = (
         ("kl", config.kl_weight)
         if config.model.codebook_size is None
         else ("commitment", config.commitment_weight)
@@ -73,19 +83,12 @@ def train_autoencoder(config: AutoencoderTraining, frames: Frames, run: Run) -> 
     def loss(batch: Batch, step: int, part: int = 0) -> tuple[Tensor, dict[str, float]]:
         numbers = run.processes.samples(step, config.batch, part, loop.grad_accum_steps)
         _, indices = batch(numbers)
-        noise = torch.stack(
-            [
-                torch.randn(cells, generator=generator(seed, "posterior", number))
-                for number in numbers
-            ]
-        )
+        noise = posterior_noise(numbers, cells, seed)
         with loop.autocast(device):
             logits, penalty = model(fill_unlabelled(indices).to(device), noise.to(device))
         reconstruction = pixel_loss(logits, indices.to(device), weights, jaccard_weight=0.0)
-        return reconstruction.total + pull * penalty, {
-            "ce": reconstruction.cross_entropy,
-            name: penalty.item(),
-        }
+        figures = {"ce": reconstruction.cross_entropy, name: penalty.item()}
+        return reconstruction.total + weight * penalty, figures
 
     with prepared(stream.batch, run.processes, config.batch, loop.grad_accum_steps) as batch:
         averaged = train(model, functools.partial(loss, batch), loop, run, config.batch)
@@ -96,24 +99,23 @@ def train_autoencoder(config: AutoencoderTraining, frames: Frames, run: Run) -> 
 
 @torch.no_grad()
 def set_latent_statistics(model: MaskAutoencoder, frames: Frames) -> None:
-    """Measure the latents' mean and deviation per channel over all frames and store them in the model."""
+    """Store in `model` the mean and deviation of each latent channel over all `frames`."""
     channels = torch.cat(
         [model.latents(frame).transpose(0, 1).flatten(1) for frame in _whole_frames(model, frames)],
         dim=1,
     )
     model.latent_mean.copy_(channels.mean(1))
-    model.latent_std.copy_(
-        channels.std(1).clamp_min(1e-6)
-    )  # a small codebook may leave a channel constant
+    # a small codebook may leave a channel constant
+    model.latent_std.copy_(channels.std(1).clamp_min(1e-6))
 
 
 @torch.no_grad()
 def reconstruction_confusion(
     model: MaskAutoencoder, frames: Frames, disturbance: float = 0.0
 ) -> Confusion:
-    """How well masks survive encoding and decoding, over whole frames.
+    """Compare the class indices of whole `frames` with what encoding and decoding makes of them.
 
-    `disturbance` is the deviation of seeded normal noise that is added to the normalised latents in between.
+    `disturbance` is the deviation of seeded normal noise added to the normalised latents.
     """
     confusion = Confusion(model.config.classes)
     for i, (_, indices) in enumerate(frames):
@@ -126,7 +128,7 @@ def reconstruction_confusion(
 
 
 def _whole_frames(model: MaskAutoencoder, frames: Frames) -> Iterator[Tensor]:
-    """Class indices `(1, H, W)` of each frame without unlabelled pixels, padded to whole latent cells, on the model's device."""
+    """Yield class indices `(1, H, W)` of each frame, filled and padded, on the model's device."""
     return (_whole(indices, model.latent_mean.device) for _, indices in frames)
 
 
@@ -136,20 +138,21 @@ def _whole(indices: Tensor, device: torch.device) -> Tensor:
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """Images `(B, C, H, W)` with the last row and column repeated until height and width are multiples of `multiple`."""
+    """Repeat the last row and column of `(B, C, H, W)` until both sides are multiples."""
     height, width = images.shape[2:]
-    return nn.functional.pad(
-        images, (0, -width % multiple, 0, -height % multiple), mode="replicate"
-    )
+    padding = (0, -width % multiple, 0, -height % multiple)
+    return nn.functional.pad(images, padding, mode="replicate")
 
 
 @dataclass(frozen=True)
 class LatentRate:
-    """What the latents of a data set carry.
+    """The information in the latents of a data set.
 
-    `bits` per latent cell: for VQ the logarithm of the codebook's size; for KL the mean divergence of the posterior from the
-    standard normal, which is what sending a latent drawn from it costs (arXiv 1312.6114). For VQ also `used_share`, the share of
-    the codebook's entries that occur, and `perplexity`, how many entries used evenly would carry as much as these carry.
+    Attributes:
+        bits: in a latent cell. For VQ the logarithm of the codebook's size; for KL the mean
+            divergence of the posterior from the standard normal (arXiv 1312.6114).
+        used_share: for VQ, the share of the codebook's entries that occur.
+        perplexity: for VQ, the number of entries that, used evenly, carry as much.
     """
 
     bits: float
@@ -159,13 +162,11 @@ class LatentRate:
 
 @torch.no_grad()
 def latent_rate(model: MaskAutoencoder, frames: Frames) -> LatentRate:
-    """Measure the latents of whole frames."""
+    """Measure the latents of whole `frames`."""
     moments = [model.encoder(frame) for frame in _whole_frames(model, frames)]
     if model.quantizer is None:
-        nats = sum(
-            kl_divergence(mean, log_variance).item() for mean, log_variance in moments
-        ) / len(moments)
-        return LatentRate(nats * model.config.latent_channels / math.log(2))
+        nats = [kl_divergence(mean, log_variance).item() for mean, log_variance in moments]
+        return LatentRate(sum(nats) / len(nats) * model.config.latent_channels / math.log(2))
     size = len(model.quantizer.codebook)
     entries = torch.cat([model.quantizer.entries(mean).flatten() for mean, _ in moments])
     share = torch.bincount(entries, minlength=size) / len(entries)

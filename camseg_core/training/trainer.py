@@ -26,7 +26,7 @@ from camseg_core.training.distributed import (
     unwrap_distributed,
     wrap_distributed,
 )
-from camseg_core.training.loading import seed_of
+from camseg_core.training.loading import check_setting, seed_of
 from camseg_core.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
@@ -93,17 +93,17 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "save_every", "validate_every", "grad_accum_steps"):
-            _must(name, getattr(self, name), getattr(self, name) >= 1, ">= 1")
+            check_setting(name, getattr(self, name), getattr(self, name) >= 1, ">= 1")
         for name in ("lr", "clip"):
-            _must(name, getattr(self, name), getattr(self, name) > 0, "> 0")
+            check_setting(name, getattr(self, name), getattr(self, name) > 0, "> 0")
         for name in ("warmup", "weight_decay"):
-            _must(name, getattr(self, name), getattr(self, name) >= 0, ">= 0")
-        _must("epochs", self.epochs, self.epochs is None or self.epochs > 0, "> 0")
+            check_setting(name, getattr(self, name), getattr(self, name) >= 0, ">= 0")
+        check_setting("epochs", self.epochs, self.epochs is None or self.epochs > 0, "> 0")
         late = self.warmup_epochs
-        _must("warmup_epochs", late, late is None or late >= 0, ">= 0")
+        check_setting("warmup_epochs", late, late is None or late >= 0, ">= 0")
         in_range = all(0 <= beta < 1 for beta in self.betas)
-        _must("both betas", list(self.betas), in_range, "in [0, 1)")
-        _must("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "in [0, 1)")
+        check_setting("both betas", list(self.betas), in_range, "in [0, 1)")
+        check_setting("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "in [0, 1)")
 
     def in_steps(self, frames: int, batch: int) -> "LoopConfig":
         """Return the same with `epochs` and `warmup_epochs` converted to steps.
@@ -128,11 +128,6 @@ class LoopConfig:
         """Return the context in which a loss calls its networks."""
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
         return torch.autocast(device.type, dtype, enabled=self.precision != "fp32")
-
-
-def _must(name: str, found: object, holds: bool, wanted: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name} must be {wanted}, got {found}")
 
 
 class Callback:

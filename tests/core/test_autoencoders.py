@@ -219,15 +219,19 @@ def test_a_configuration_with_a_codebook_reads_back() -> None:
 
 
 def test_a_crop_between_latent_cells_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"crop is \[60, 96\]; both sides are multiples of 8"):
+    with pytest.raises(
+        ConfigError, match=r"both sides of crop must be multiples of 8, got \[60, 96\]"
+    ):
         AutoencoderTraining(tiny(None), crop=(60, 96))
-    with pytest.raises(ConfigError, match=r"crop is \[60, 96\]; both sides are multiples of 16"):
+    with pytest.raises(
+        ConfigError, match=r"both sides of crop must be multiples of 16, got \[60, 96\]"
+    ):
         PictureAutoencoderTraining(crop=(60, 96))
 
 
 def test_an_empty_batch_is_refused() -> None:
     for config in (AutoencoderTraining, PictureAutoencoderTraining):
-        with pytest.raises(ConfigError, match="batch is 0; it is at least 1"):
+        with pytest.raises(ConfigError, match="batch must be >= 1, got 0"):
             config(batch=0)
 
 

@@ -336,5 +336,5 @@ def test_the_autoencoder_of_a_whole_model_serves_a_training(tmp_path: Path) -> N
     load_codec_into(taken, tmp_path)
     for name, tensor in model.autoencoder.state_dict().items():
         torch.testing.assert_close(taken.state_dict()[name], tensor, atol=1e-3, rtol=1e-3, msg=name)
-    with pytest.raises(ModelError, match="does not describe a mask_autoencoder"):
+    with pytest.raises(ModelError, match="must describe a mask_autoencoder"):
         load_codec_into(tiny_lite().mask_autoencoder, tmp_path)

@@ -257,10 +257,13 @@ def test_a_model_with_a_mask_autoencoder_needs_none() -> None:
 
 def test_settings_out_of_range_are_named() -> None:
     for change, message in (
-        ({"crop": (60, 64)}, r"crop is \[60, 64\]; both sides are multiples of 16"),
-        ({"batch": 0}, "batch is 0; it is at least 1"),
-        ({"crop_area": (0.5, 0.2)}, r"crop_area is \[0.5, 0.2\]; it is two rising shares"),
-        ({"disturbance": -1.0}, "disturbance and jaccard_weight are 0 or more"),
+        ({"crop": (60, 64)}, r"both sides of crop must be multiples of 16, got \[60, 64\]"),
+        ({"batch": 0}, "batch must be >= 1, got 0"),
+        (
+            {"crop_area": (0.5, 0.2)},
+            r"crop_area must be two rising shares in \(0, 1\], got \[0.5, 0.2\]",
+        ),
+        ({"disturbance": -1.0}, "disturbance must be >= 0, got -1.0"),
     ):
         with pytest.raises(ConfigError, match=message):
             LightDecoderTraining(**change)
