@@ -19,7 +19,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from camseg_core.errors import CamSegError
-from camseg_ros.image_messages import image_message
+from camseg_ros.outputs import image_message
 
 TIMEOUT_S = 60.0
 """Default time to wait for an answer, in seconds."""

@@ -1,6 +1,8 @@
-"""The camera's calibration for the mask: the camera's own `sensor_msgs/CameraInfo`, moved and scaled as the image was.
+"""The camera's calibration for the mask: the camera's own `sensor_msgs/CameraInfo`, moved and
+scaled as the image was.
 
-Calibration comes from outside: `check` says whether a message can be believed, and `scaled` takes only such ones.
+Calibration comes from outside: `check` says whether a message can be believed, and `scaled` takes
+only such ones.
 """
 
 import copy
@@ -20,10 +22,12 @@ MAX_NAME = 256
 def check(
     info: CameraInfo, image_width: int, image_height: int, frame_id: str | None = None
 ) -> str:
-    """Why `info` does not belong to an image of this size, and frame unless that is None; empty if it does.
+    """Why `info` does not belong to an image of this size, and frame unless that is None; empty if
+    it does.
 
-    The image's size follows from the message as its definition says: of the full resolution `width` x `height` the region
-    `roi` (all zeros: everything) was read, every `binning_x` x `binning_y` pixels (0 is 1) in one.
+    The image's size follows from the message as its definition says: of the full resolution `width`
+    x `height` the region `roi` (all zeros: everything) was read, every `binning_x` x `binning_y`
+    pixels (0 is 1) in one.
     """
     for name, text in (
         ("frame_id", info.header.frame_id),
@@ -57,15 +61,17 @@ def scaled(
     width: int,
     height: int,
 ) -> CameraInfo:
-    """The calibration of a mask made of the image's region that starts at the pixel edge `(left, top)`, scaled.
+    """The calibration of a mask made of the image's region that starts at the pixel edge `(left,
+    top)`, scaled.
 
     Coordinates are those of pixel centres, and scaling keeps the edges of the region in place:
-    `mask_x = (x + 0.5 - left) * scale_x - 0.5`. K and P are moved by exactly that, skew and P's fourth column included. D and
-    R stay: they act on the ray before it becomes a pixel. An uncalibrated camera's K of zeros stays zeros.
+    `mask_x = (x + 0.5 - left) * scale_x - 0.5`. K and P are moved by exactly that, skew and P's
+    fourth column included. D and R stay: they act on the ray before it becomes a pixel. An
+    uncalibrated camera's K of zeros stays zeros.
 
-    The camera's own region and binning, if it has any, are worked into K and P as well, and `roi` and `binning` of the
-    result are reset: it is the full calibration of an image of just the mask's size. Without any change to make, the message
-    stays as it is but for the header.
+    The camera's own region and binning, if it has any, are worked into K and P as well, and `roi`
+    and `binning` of the result are reset: it is the full calibration of an image of just the mask's
+    size. Without any change to make, the message stays as it is but for the header.
 
     Args:
         info: the image's calibration, for which `check` gave no objection.

@@ -39,7 +39,8 @@ def _jpeg_size(data: bytes) -> tuple[int, int, bool] | None:
             if position + 9 > len(data):
                 return None
             height, width = struct.unpack(">HH", data[position + 5 : position + 9])
-            # Some cameras pad the buffer behind the picture, so the end is searched and not expected as the last bytes.
+            # Some cameras pad the buffer behind the picture, so the end is searched and not
+            # expected as the last bytes.
             return width, height, data.rfind(JPEG_END) > position
         elif marker == JPEG_SCAN_START:
             return None

@@ -1,9 +1,11 @@
-"""Pixels of one encoding -> RGB, by `cv_bridge` where one works here and by `rosbags-image` where none does.
+"""Pixels of one encoding -> RGB, by `cv_bridge` where one works here and by `rosbags-image` where
+none does.
 
-Neither is trusted unseen. cv_bridge in particular breaks in ways that give wrong pixels and no error (a row step that is
-not a multiple of three, big-endian data on numpy 2, a compiled part built for another numpy), so every converter has to
-turn one small known picture of every encoding into exact pixels before it is used, and it only ever sees tight,
-little-endian 8-bit rows (`camseg_ros.images` takes care of that).
+Neither is trusted unseen. cv_bridge in particular breaks in ways that give wrong pixels and no
+error (a row step that is not a multiple of three, big-endian data on numpy 2, a compiled part built
+for another numpy), so every converter has to turn one small known picture of every encoding into
+exact pixels before it is used, and it only ever sees tight, little-endian 8-bit rows
+(`camseg_ros.images` takes care of that).
 """
 
 import logging
@@ -113,10 +115,12 @@ LOADERS: tuple[tuple[str, Callable[[], Convert | None]], ...] = (
 
 
 def choose_converter() -> Converter:
-    """The best conversion for every encoding: the first of cv_bridge and rosbags-image that gives exact pixels for it.
+    """The best conversion for every encoding: the first of cv_bridge and rosbags-image that gives
+    exact pixels for it.
 
     Raises:
-        ConfigError: neither is there, or neither gives right pixels for anything; says what to install.
+        ConfigError: neither is there, or neither gives right pixels for anything; says what to
+            install.
     """
     functions: dict[str, Convert] = {}
     used: list[str] = []
@@ -150,10 +154,11 @@ def is_exact(convert: Convert, encoding: str) -> bool:
 
 
 def known_picture(encoding: str) -> tuple[TightImage, Pixels]:
-    """A 4x4 picture in `encoding` and its RGB `(4, 4, 3)`, both written down here and not computed by any converter.
+    """A 4x4 picture in `encoding` and its RGB `(4, 4, 3)`, both written down here and not computed
+    by any converter.
 
-    Packed encodings get 16 different colours; Bayer one colour all over, so that interpolation cannot change it; YUV the
-    four BT.601 values of black, white, red and blue, whose RGB is known.
+    Packed encodings get 16 different colours; Bayer one colour all over, so that interpolation
+    cannot change it; YUV the four BT.601 values of black, white, red and blue, whose RGB is known.
     """
     rgb = (np.arange(48).reshape(4, 4, 3) * 5 + 3).astype(np.uint8)
     if encoding.startswith("bayer_"):

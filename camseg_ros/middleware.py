@@ -1,7 +1,9 @@
-"""The environment that lets large images through Fast DDS, for every process that publishes or receives them.
+"""The environment that lets large images through Fast DDS, for every process that publishes or
+receives them.
 
-With Fast DDS's default shared-memory segment of 512 KB, best-effort images from 640x480 on do not arrive at all. The
-shipped profile enlarges it; the allocator settings keep the large buffers mapped between messages.
+With Fast DDS's default shared-memory segment of 512 KB, best-effort images from 640x480 on do not
+arrive at all. The shipped profile enlarges it; the allocator settings keep the large buffers mapped
+between messages.
 """
 
 import sys
@@ -28,7 +30,8 @@ ALLOCATOR = {
 
 
 def environment(current: Mapping[str, str], profile: bool = True) -> dict[str, str]:
-    """The variables to add to `current` for a process that handles images; what the user set is never replaced.
+    """The variables to add to `current` for a process that handles images; what the user set is
+    never replaced.
 
     Args:
         current: the environment of the process to be, such as `os.environ`.
@@ -50,8 +53,8 @@ PACKAGE = "camseg_ros"
 def share_file(name: str) -> Path:
     """The path of an installed file, such as `config/fastdds.xml`.
 
-    Looked for in the ament index (a sourced ROS workspace), in the environment's `share/camseg_ros` (`pip install`) and in
-    the source checkout (`pip install -e`), in this order.
+    Looked for in the ament index (a sourced ROS workspace), in the environment's `share/camseg_ros`
+    (`pip install`) and in the source checkout (`pip install -e`), in this order.
 
     Raises:
         ConfigError: it is in none of them.
@@ -77,7 +80,8 @@ def _folders() -> Iterator[Path]:
     ):  # no ROS workspace is sourced (OSError), or not one with this package
         pass
     package = Path(__file__).resolve().parent
-    # A prefix has lib/pythonX.Y/site-packages/camseg_ros; with `pip install --user` it is not sys.prefix.
+    # A prefix has lib/pythonX.Y/site-packages/camseg_ros; with `pip install --user` it is not
+    # sys.prefix.
     prefixes = [Path(sys.prefix), *package.parents[3:5]]
     yield from (prefix / "share" / PACKAGE for prefix in prefixes)
     yield package.parent

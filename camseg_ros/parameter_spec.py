@@ -1,6 +1,6 @@
-"""What one parameter of the node is: its type, range, choices and meaning, and the check of a value against them."""
+"""The declaration of one parameter: how values are checked, described to ROS and put into a JSON schema."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,9 @@ from camseg_core.errors import ConfigError
 
 Value = bool | str | int | float | tuple[str, ...] | tuple[float, ...]
 
+NO_STRINGS = ("",)
+"""Default of an empty list of strings: ROS cannot infer the type of an empty list, so blank entries are ignored."""
+
 TYPE_NAMES = {
     bool: "true/false",
     int: "an integer",
@@ -17,21 +20,25 @@ TYPE_NAMES = {
     str: "a string",
     type(None): "no value",
 }
+JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
+
+MIDDLEWARE_OWN = ("use_sim_time", "start_type_description_service", "qos_overrides")
+"""Parameters that rclpy declares itself; they may be in the same file."""
+
+MAX_SHOWN = 200
+"""Longest part of a value that an error repeats."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """The declaration of one parameter; the type is that of `default`.
-
-    A list of strings has the default `("",)`: ROS cannot tell an empty list's type, so blank entries stand for none.
-    """
+    """The declaration of one parameter; its type is that of `default`."""
 
     name: str
     default: Value
     description: str
     choices: tuple[str, ...] = ()
     several: bool = False
-    """Whether a value may be several of the choices, with commas between."""
+    """Whether a value may be several choices, separated by commas."""
     limits: tuple[float, float] | None = None
     per_camera: bool = False
     """Whether it may also be given for one camera, as `<camera>.<name>`."""
@@ -42,103 +49,152 @@ class Spec:
 
     @property
     def takes(self) -> str:
-        """What a value may be, in words."""
+        """Description of the valid values."""
         if self.choices:
-            return f"one of {', '.join(self.choices)}" + (
-                ", or several with commas between" if self.several else ""
-            )
-        if isinstance(self.default, tuple):
-            kind = (
-                "a list of strings"
-                if isinstance(self.default[0], str)
-                else f"a list of {len(self.default)} numbers"
-            )
-        else:
+            listed = ", or several separated by commas" if self.several else ""
+            return f"one of {', '.join(self.choices)}{listed}"
+        if not isinstance(self.default, tuple):
             kind = TYPE_NAMES[type(self.default)]
+        elif isinstance(self.default[0], str):
+            kind = "a list of strings"
+        else:
+            kind = f"a list of {len(self.default)} numbers"
         return f"{kind} from {self.limits[0]} to {self.limits[1]}" if self.limits else kind
 
+    @property
+    def fixed_while(self) -> str:
+        """When the parameter cannot change: "runs", "is configured", or empty for never."""
+        return "" if not self.fixed_because else "runs" if self.fixed_for_good else "is configured"
+
+    @property
+    def ros_default(self) -> Any:
+        """The default in the form that rclpy takes."""
+        return list(self.default) if isinstance(self.default, tuple) else self.default
+
     def check(self, value: object) -> Value:
-        """`value` in the parameter's type; an integer will do for a number, and a list loses its blank strings.
+        """Return `value` in the parameter's type. Accepts an integer as number; drops blank strings
+        of a list.
 
         Raises:
-            ConfigError: wrong type, not one of the choices, or out of range; names the parameter, what it got and takes.
+            ConfigError: wrong type, not one of the choices, or out of range.
         """
         if isinstance(self.default, tuple):
             return self._check_list(value)
         if isinstance(self.default, float) and type(value) is int:
             value = float(value)
         if type(value) is not type(self.default):
-            raise self._refusal(value, f" ({_type_name(value)})")
+            raise self._error(value, with_type=True)
         assert isinstance(value, bool | str | int | float)
-        chosen = (
-            [part.strip() for part in value.split(",")]
-            if self.several and isinstance(value, str)
-            else [value]
-        )
+        chosen: Sequence[object] = [value]
+        if self.several and isinstance(value, str):
+            chosen = [part.strip() for part in value.split(",")]
         if self.choices and not all(each in self.choices for each in chosen):
-            raise self._refusal(value)
+            raise self._error(value)
         if not self._within(value):
-            raise self._refusal(value)
+            raise self._error(value)
         return value
 
     def _check_list(self, value: object) -> tuple[str, ...] | tuple[float, ...]:
-        entries = (
-            None
-            if isinstance(value, str | bytes) or not isinstance(value, Sequence)
-            else list(value)
-        )
         assert isinstance(self.default, tuple)
-        if isinstance(self.default[0], str):
-            if entries is None or not all(isinstance(entry, str) for entry in entries):
-                raise self._refusal(value, f" ({_type_name(value)})")
-            return tuple(entry for entry in entries if entry.strip())
-        if (
-            entries is None
-            or len(entries) != len(self.default)
-            or not all(type(entry) in (int, float) for entry in entries)
-        ):
-            raise self._refusal(value, f" ({_type_name(value)})")
-        if not all(map(self._within, entries)):
-            raise self._refusal(entries)
-        return tuple(map(float, entries))
+        entry_types = (str,) if isinstance(self.default[0], str) else (int, float)
+        if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+            raise self._error(value, with_type=True)
+        if not all(type(entry) in entry_types for entry in value):
+            raise self._error(value, with_type=True)
+        if str in entry_types:
+            return tuple(entry for entry in value if entry.strip())
+        if len(value) != len(self.default):
+            raise self._error(value, with_type=True)
+        if not all(map(self._within, value)):
+            raise self._error(list(value))
+        return tuple(map(float, value))
 
     def _within(self, value: object) -> bool:
-        return not self.limits or (
-            isinstance(value, int | float) and self.limits[0] <= value <= self.limits[1]
-        )
+        if not self.limits:
+            return True
+        return isinstance(value, int | float) and self.limits[0] <= value <= self.limits[1]
 
-    def _refusal(self, value: object, kind: str = "") -> ConfigError:
+    def _error(self, value: object, with_type: bool = False) -> ConfigError:
         shown = repr(value)
-        shown = shown if len(shown) <= 200 else f"{shown[:200]}…"
-        return ConfigError(f"parameter '{self.name}' takes {self.takes}, got {shown}{kind}")
+        shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}…"
+        kind = f" ({TYPE_NAMES.get(type(value), 'a list')})" if with_type else ""
+        return ConfigError(f"parameter '{self.name}' must be {self.takes}, got {shown}{kind}")
 
     def descriptor(self) -> ParameterDescriptor:
-        """What `ros2 param describe` shows; rclpy enforces the range on later changes."""
+        """Return what `ros2 param describe` shows; rclpy enforces the range on later changes."""
+        changes = "may change while the node runs"
         if self.fixed_because:
-            changes = f"fixed while the node {'runs' if self.fixed_for_good else 'is configured'}: {self.fixed_because}"
-        else:
-            changes = "may change while the node runs"
-        constraints = f"takes {self.takes}; {changes}"
+            changes = f"fixed while the node {self.fixed_while}: {self.fixed_because}"
+        constraints = f"{self.takes}; {changes}"
         if self.per_camera:
             constraints += f"; for one camera: <camera>.{self.name}"
         descriptor = ParameterDescriptor(
             description=self.description, additional_constraints=constraints
         )
         if self.limits and isinstance(self.default, int):
-            descriptor.integer_range = [
-                IntegerRange(from_value=int(self.limits[0]), to_value=int(self.limits[1]))
-            ]
+            low, high = map(int, self.limits)
+            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high)]
         elif self.limits and isinstance(self.default, float):
-            descriptor.floating_point_range = [
-                FloatingPointRange(from_value=float(self.limits[0]), to_value=float(self.limits[1]))
-            ]
+            least, most = map(float, self.limits)
+            descriptor.floating_point_range = [FloatingPointRange(from_value=least, to_value=most)]
         return descriptor
 
-    @property
-    def ros_default(self) -> Any:
-        """The default as rclpy takes it."""
-        return list(self.default) if isinstance(self.default, tuple) else self.default
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the parameter's value."""
+        described = {"description": self.description, "default": self.ros_default}
+        if not isinstance(self.default, tuple):
+            return {**described, "type": JSON_TYPES[type(self.default)], **self._json_range()}
+        items = {"type": JSON_TYPES[type(self.default[0])], **self._json_range()}
+        listed = {**described, "type": "array", "items": items}
+        if isinstance(self.default[0], str):
+            return listed
+        return {**listed, "minItems": len(self.default), "maxItems": len(self.default)}
+
+    def _json_range(self) -> dict[str, Any]:
+        if self.limits:
+            return {"minimum": self.limits[0], "maximum": self.limits[1]}
+        if self.several:
+            one = "|".join(self.choices)  # letters, digits and _ need no escape in a pattern
+            return {"pattern": rf"^\s*({one})\s*(,\s*({one})\s*)*$"}
+        return {"enum": list(self.choices)} if self.choices else {}
 
 
-def _type_name(value: object) -> str:
-    return TYPE_NAMES.get(type(value), "a list")
+def file_schema(specs: Iterable[Spec]) -> dict[str, Any]:
+    """Return the JSON schema (draft 2020-12) of a parameter file with these parameters under `/**`
+    or the node's name.
+
+    It rejects what `Spec.check` rejects, with two exceptions of JSON itself: it accepts 2.0 for the
+    integer 2, and it has no NaN. Parameters of one camera are in a mapping under the camera's name.
+    Entries of other nodes are ignored.
+    """
+    specs = list(specs)
+    camera = {
+        "type": "object",
+        "description": "Values for the camera of this name.",
+        "properties": {spec.name: spec.json_schema() for spec in specs if spec.per_camera},
+        "additionalProperties": False,
+    }
+    middleware = {
+        name: {"type": "object" if name == "qos_overrides" else "boolean"}
+        for name in MIDDLEWARE_OWN
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Parameters of camseg_ros",
+        "$comment": "Generated by `python -m camseg_ros.parameters`; do not edit.",
+        "type": "object",
+        "properties": {"/**": {"$ref": "#/$defs/node"}, "segmentation": {"$ref": "#/$defs/node"}},
+        "$defs": {
+            "node": {
+                "type": "object",
+                "properties": {"ros__parameters": {"$ref": "#/$defs/parameters"}},
+                "required": ["ros__parameters"],
+                "additionalProperties": False,
+            },
+            "parameters": {
+                "type": "object",
+                "properties": {**{spec.name: spec.json_schema() for spec in specs}, **middleware},
+                "additionalProperties": camera if camera["properties"] else False,
+            },
+        },
+    }

@@ -1,68 +1,126 @@
-"""From the cameras' messages to their masks: what the node has while it is configured."""
+"""From the cameras' messages to their masks: everything the node owns while it is configured."""
 
 from __future__ import annotations  # rclpy's classes are generic only from Jazzy on
 
+import re
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 
+import numpy as np
 from rclpy.node import Node
 
+from camseg_core.class_table import ClassTable
+from camseg_core.errors import ConfigError
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.stream import Stream
-from camseg_ros.camera import Camera, ImageMessage, ReadFrame
-from camseg_ros.frame_slots import Frame, FrameSlots
+from camseg_ros.camera import Camera, ImageMessage, Picture
 from camseg_ros.image_conversion import choose_converter
-from camseg_ros.inference_worker import Failure, InferenceWorker, Recovery, Turn
-from camseg_ros.label_topics import DebugTopics, LabelTopics
-from camseg_ros.model_loading import class_table, load_segmenter, sampling
+from camseg_ros.label_topics import LabelTopics
+from camseg_ros.outputs import DebugTopics
 from camseg_ros.parameters import Parameters
-from camseg_ros.process import ThrottledLog
-from camseg_ros.statistics import PAUSED, REPLACED, STOPPED, TOO_OLD
+from camseg_ros.process import warn_throttled
+from camseg_ros.statistics import PAUSED, REPLACED, STOPPED
+from camseg_ros.worker import (
+    Failure,
+    Frame,
+    FrameSlots,
+    InferenceWorker,
+    Recovery,
+    WorkerSession,
+)
+
+_SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
+
+
+def load_segmenter(parameters: Parameters) -> Segmenter:
+    """Load the model and warm it up for every expected image size and batch size.
+
+    Raises:
+        ModelError: the checkpoint folder is missing or damaged, or lacks graphs in the requested
+            precision.
+        ConfigError: the provider is not available, the sampling does not fit the model, or a size
+            is malformed.
+    """
+    sizes = [warm_up_size(size) for size in parameters.warm_up_sizes]
+    segmenter = Segmenter.from_pretrained(
+        parameters.model,
+        provider=parameters.provider,
+        precision=parameters.precision,
+        threads=parameters.threads,
+        engine_cache=parameters.engine_cache or None,
+        **asdict(parameters.sampling),
+    )
+    for width, height in sizes:
+        for batch in range(1, min(len(parameters.camera_names), parameters.max_batch) + 1):
+            # TensorRT builds its engines here, which takes minutes unless they are cached
+            segmenter.segment_batch([np.full((height, width, 3), 128, np.uint8)] * batch)
+    return segmenter
+
+
+def warm_up_size(text: str) -> tuple[int, int]:
+    """Parse `WIDTHxHEIGHT` into width and height.
+
+    Raises:
+        ConfigError: `text` has another form.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        form = "must hold sizes WIDTHxHEIGHT in pixels such as 640x480"
+        raise ConfigError(f"parameter 'warm_up_sizes' {form}, got {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def class_table(segmenter: Segmenter, parameters: Parameters) -> ClassTable:
+    """Return the ids with which the model's classes are published.
+
+    Raises:
+        ConfigError: a class in `class_groups` or `enabled_classes` is unknown to the model.
+    """
+    return ClassTable.of(segmenter.labels, parameters.class_groups, parameters.enabled_classes)
 
 
 class Pipeline:
-    """The model, the cameras, and the thread that brings them together.
+    """The model, the cameras, and the thread that connects them.
 
     Args:
-        node: whose topics they are.
-        settings: gives the parameters' values at the moment.
-        on_give_up: told, in the inference thread, why the model is given up for good.
+        node: creates the topics.
+        parameters: current values; `apply` replaces them.
+        on_give_up: called in the inference thread with the reason when the model is given up for
+            good.
 
     Attributes:
         cameras: by name.
-        converter: of image encodings.
-        paused: frames are counted and dropped.
+        converter: converts image encodings.
+        paused: if set, frames are counted and dropped.
         worker: the inference thread; None until the first `start`.
 
     Raises:
-        ModelError: the checkpoint folder is missing or damaged, or has no graphs in the precision asked for.
-        ConfigError: a parameter does not suit the model, or nothing can convert images.
+        ModelError: the checkpoint folder is missing or damaged, or lacks graphs in the requested
+            precision.
+        ConfigError: a parameter does not fit the model, or no image converter is installed.
     """
 
     def __init__(
-        self, node: Node, settings: Callable[[], Parameters], on_give_up: Callable[[str], None]
+        self, node: Node, parameters: Parameters, on_give_up: Callable[[str], None]
     ) -> None:
-        given = settings()
-        self._node, self._settings, self._on_give_up = node, settings, on_give_up
-        self._log = ThrottledLog(node.get_logger())
-        self._segmenter, self._left_behind = load_segmenter(given), False
-        self._table = class_table(self._segmenter, given)
+        self._node, self._parameters, self._on_give_up = node, parameters, on_give_up
+        self._segmenter, self._left_behind = load_segmenter(parameters), False
+        self._table = class_table(self._segmenter, parameters)
         self.converter = choose_converter()
         self.paused = False
         self.cameras: dict[str, Camera] = {}
         try:
-            for name in given.camera_names:
-                self.cameras[name] = Camera(node, name, given, self._log)
-        except Exception:  # a topic's name is none, or has another type in this process
+            for name in parameters.camera_names:
+                self.cameras[name] = Camera(node, name, parameters)
+        except Exception:  # an invalid topic name, or a topic with another type in this process
             for camera in self.cameras.values():
                 camera.destroy()
             raise
         self.worker: InferenceWorker[ImageMessage, Segmenter] | None = None
-        self._slots: FrameSlots[ImageMessage] = FrameSlots(
-            self.cameras, lambda frame: self._drop(frame, REPLACED)
-        )
+        self._slots: FrameSlots[ImageMessage] = FrameSlots(self.cameras)
         self._streams: dict[str, Stream] = {}
         self._publishing = threading.Lock()
         self._debug, self._labels = DebugTopics(node), LabelTopics(node)
@@ -70,132 +128,125 @@ class Pipeline:
 
     @property
     def segmenter(self) -> Segmenter:
-        """The model that serves, or the last that did."""
+        """The model in use, or the last one that was."""
         return (self.worker and self.worker.model) or self._segmenter
 
     def start(self) -> None:
-        """Take images and answer them."""
-        if self._left_behind:  # a thread that still works with it must not meet another
-            self._segmenter, self._left_behind = load_segmenter(self._settings()), False
+        """Subscribe to the images and answer them."""
+        if self._left_behind:  # an abandoned thread may still use the old model
+            self._segmenter, self._left_behind = load_segmenter(self._parameters), False
         self._streams = {}
         self.worker = InferenceWorker(
             self._slots,
             self._segmenter,
-            load=lambda: load_segmenter(self._settings()),
-            handle=self._answer,
-            on_failure=self._fail,
+            load=lambda: load_segmenter(self._parameters),
+            handle=self._segment,
+            on_failure=self._inference_failed,
             on_give_up=self._on_give_up,
-            most=self._settings().max_batch,
-            recovery=self._recovery,
+            max_batch=self._parameters.max_batch,
+            recovery=lambda: Recovery(
+                self._parameters.inference_timeout,
+                self._parameters.max_rebuilds,
+                self._parameters.rebuild_backoff,
+            ),
         )
         self.worker.start()
         for camera in self.cameras.values():
-            camera.subscribe(partial(self._store, camera))
+            camera.subscribe(partial(self.receive, camera))
 
     def stop(self, timeout: float) -> bool:
-        """Take no more images and leave those that wait; False if frames are still in work after `timeout` seconds."""
+        """Unsubscribe and drop waiting frames; False if a frame is still in progress after `timeout` seconds."""
         for camera in self.cameras.values():
             camera.unsubscribe()
         ended = self.worker is None or self.worker.stop(timeout)
         self._segmenter, self._left_behind = self.segmenter, not ended
         for frame in self._slots.clear():
-            self._drop(frame, STOPPED)
+            self.cameras[frame.camera].statistics.frame_dropped(STOPPED)
         return ended
 
     def destroy(self) -> None:
-        """Take its topics out of the middleware."""
+        """Remove all topics from the middleware."""
         for camera in self.cameras.values():
             camera.destroy()
         self._debug.destroy()
         self._labels.destroy()
 
     def silence(self, timeout: float) -> bool:
-        """Let what is being published go out whole, and nothing after it; False if it does not end within `timeout` seconds."""
+        """Finish what is being published and publish nothing after it; False if that takes over `timeout` seconds."""
         return self._publishing.acquire(timeout=timeout)
 
-    def check(self, wanted: Parameters) -> None:
-        """Find out whether these values suit the model.
+    def check(self, parameters: Parameters) -> None:
+        """Check whether these values fit the model.
 
         Raises:
             ConfigError: they do not.
         """
-        self.segmenter.check_sampling(sampling(wanted))
-        class_table(self.segmenter, wanted)
+        self.segmenter.check_sampling(parameters.sampling)
+        class_table(self.segmenter, parameters)
 
-    def settings_changed(self) -> None:
-        """Go by the new values from the next frame on."""
-        table = class_table(self.segmenter, self._settings())
+    def apply(self, parameters: Parameters) -> None:
+        """Use these values from the next frame on."""
+        table = class_table(self.segmenter, parameters)
         if table.labels != self._table.labels:
             self._labels.publish(self.segmenter.name, table.labels)
-        self._table = table
+        self._parameters, self._table = parameters, table
 
-    def _recovery(self) -> Recovery:
-        given = self._settings()
-        return Recovery(given.inference_timeout, given.max_rebuilds, given.rebuild_backoff)
-
-    def _store(self, camera: Camera, message: ImageMessage) -> None:
-        """The subscription's callback: keeps the message and returns, so that the freshest one is always at hand."""
+    def receive(self, camera: Camera, message: ImageMessage) -> None:
+        """Subscription callback: keep the message and return, so that the freshest frame is always available."""
         camera.statistics.frame_received()
-        frame = Frame(camera.name, message)
         if self.paused:
-            self._drop(frame, PAUSED)
-        else:
-            self._slots.put(frame)
+            camera.statistics.frame_dropped(PAUSED)
+        elif self._slots.put(camera.name, message):
+            camera.statistics.frame_dropped(REPLACED)
 
-    def _answer(
-        self, segmenter: Segmenter, frames: list[Frame[ImageMessage]], turn: Turn
+    def _segment(
+        self, segmenter: Segmenter, frames: list[Frame[ImageMessage]], session: WorkerSession
     ) -> Segmenter | None:
-        """Turn messages into masks and publish them (in the inference thread); the model to go on with, None if it was not used."""
-        settings = self._settings()
-        read = [each for frame in frames if (each := self._read(frame, settings)) is not None]
-        if not read:
+        """Turn messages into published masks, in the inference thread; see `worker.Handle`."""
+        parameters, table = self._parameters, self._table
+        batch: list[tuple[Camera, Picture]] = []
+        for frame in frames:
+            camera, began = self.cameras[frame.camera], time.monotonic()
+            rgb = camera.read(frame, self.converter, parameters.by_camera[camera.name].max_age_ms)
+            if rgb is not None:
+                header, ended = frame.message.header, time.monotonic()
+                batch.append((camera, Picture(header, rgb, frame.received, began, ended)))
+        if not batch:
             return None
-        wanted = sampling(settings)
-        if segmenter.sampling != wanted:
-            segmenter = segmenter.with_sampling(wanted)
+        if segmenter.sampling != parameters.sampling:
+            segmenter = segmenter.with_sampling(parameters.sampling)
+        video = parameters.temporal_carry > 0
         results = segmenter.segment_batch(
-            [each.rgb for each in read],
-            fits=[settings.camera(each.camera.name).fit for each in read],
-            streams=[self._stream(each.camera.name, settings) for each in read],
-            times=[each.time for each in read],
+            [picture.rgb for _, picture in batch],
+            [parameters.by_camera[camera.name].fit for camera, _ in batch],
+            streams=[self._stream(camera.name) for camera, _ in batch] if video else None,
+            times=[picture.time for _, picture in batch] if video else None,
         )
         segmented = time.monotonic()
-        for each, result in zip(read, results, strict=True):
+        for (camera, picture), result in zip(batch, results, strict=True):
+            own, opacity = parameters.by_camera[camera.name], parameters.overlay_opacity
             with self._publishing:
-                if turn.over.is_set():
+                if session.over.is_set():
                     break
-                mask_out = each.camera.publish(each, result, self._table, settings, segmented)
-            if mask_out is not None:
-                self._debug.publish((mask_out - each.began) * 1e3, each.stamp)
+                published = camera.publish(picture, result, table, own, opacity, segmented)
+            if published is not None:
+                self._debug.publish((published - picture.began) * 1e3, picture.header)
         return segmenter
 
-    def _read(self, frame: Frame[ImageMessage], settings: Parameters) -> ReadFrame | None:
-        """The frame's picture; None, and the reason counted, if it is too old or no picture."""
-        camera = self.cameras[frame.camera]
-        limit = settings.camera(camera.name).max_age_ms
-        if limit and camera.age_ms(frame) > limit:
-            self._drop(frame, TOO_OLD)
-            return None
-        return camera.read(frame, self.converter)
-
-    def _stream(self, camera: str, settings: Parameters) -> Stream | None:
-        """What is remembered of a camera's last frame; None if nothing is to be carried over."""
-        carry, gap = settings.temporal_carry, settings.temporal_max_gap
-        if not carry:
-            return None
+    def _stream(self, camera: str) -> Stream:
+        """Return the memory of a camera's previous frames."""
+        carry, gap = self._parameters.temporal_carry, self._parameters.temporal_max_gap
         stream = self._streams.get(camera)
         if stream is None or (stream.carry, stream.max_gap_s) != (carry, gap):
             stream = self._streams[camera] = Stream(carry, gap)
         return stream
 
-    def _drop(self, frame: Frame[ImageMessage], reason: str) -> None:
-        self.cameras[frame.camera].statistics.frame_dropped(reason)
-
-    def _fail(self, kind: Failure, text: str, frames: list[Frame[ImageMessage]]) -> None:
-        """The model failed: tell it, and count the frames that stay without an answer."""
-        self._streams = {}  # a thread that hangs may still hold the old ones
-        self._log.warn(kind, f"{kind}: {text}")
+    def _inference_failed(
+        self, kind: Failure, text: str, frames: list[Frame[ImageMessage]]
+    ) -> None:
+        """Log a failure of the model and count the frames that remain unanswered."""
+        self._streams = {}  # a hung thread may still hold the old ones
+        warn_throttled(self._node, kind, f"{kind}: {text}")
         for frame in frames:
-            self.cameras[frame.camera].statistics.frame_rejected(
-                kind, f"{self.cameras[frame.camera].topic}: {kind}: {text}"
-            )
+            camera = self.cameras[frame.camera]
+            camera.statistics.frame_rejected(kind, f"{camera.topic}: {kind}: {text}")

@@ -1,18 +1,20 @@
-"""The node as a process: how it starts, hears signals, and ends."""
+"""The node as a process: start, signals, end; its monitor thread and its log."""
 
 from __future__ import annotations  # rclpy's classes are generic only from Jazzy on
 
+import functools
 import logging
 import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Protocol
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.rcutils_logger import RcutilsLogger
+from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
@@ -20,11 +22,14 @@ from camseg_core.errors import CamSegError, ConfigError
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOP_TIMEOUT_S = 0.3
-"""What a callback that is in work may still take."""
+"""Time for a running callback to end."""
+
+LOG_PERIOD_S = 5.0
+"""Shortest time between two warnings of the same kind; `/diagnostics` counts every occurrence."""
 
 
 class ServedNode(Protocol):
-    """What the process asks of its node, which is an `rclpy.lifecycle.LifecycleNode` besides."""
+    """What the process needs from its node, which is an `rclpy.lifecycle.LifecycleNode` as well."""
 
     fatal: CamSegError | None
 
@@ -34,10 +39,10 @@ class ServedNode(Protocol):
 
 
 class Serving(threading.Thread):
-    """Starts the node and serves its callbacks in a thread of its own, so that the main thread is free to hear a signal at any time."""
+    """Starts the node and runs its callbacks in a thread, so that the main thread can react to signals."""
 
     def __init__(self, node: ServedNode, on_error: Callable[[], None]) -> None:
-        # A daemon: loading or inference that hangs cannot keep the process from ending.
+        # a daemon: loading or inference that hangs must not keep the process alive
         super().__init__(name="serving", daemon=True)
         self._node, self._executor, self._on_error = node, SingleThreadedExecutor(), on_error
         self._stopping = threading.Event()
@@ -45,32 +50,31 @@ class Serving(threading.Thread):
 
     def run(self) -> None:
         try:
-            self._executor.add_node(self._node)  # type: ignore[arg-type]  # it is a Node besides
+            assert isinstance(self._node, Node)
+            self._executor.add_node(self._node)
             self._node.autostart()
-            log = ThrottledLog(self._node.get_logger())  # type: ignore[attr-defined]
             while not self._stopping.is_set():
                 try:
                     self._executor.spin_once()
                 except (ExternalShutdownException, rclpy.executors.ShutdownException):
                     raise
-                except Exception as error:  # one callback must not end the others
-                    log.warn("callback", f"a callback failed: {type(error).__name__}: {error}")
+                except Exception as error:  # one callback must not stop the others
+                    text = f"a callback failed: {type(error).__name__}: {error}"
+                    warn_throttled(self._node, "callback", text)
                 if self._node.fatal is not None:
                     raise self._node.fatal
-        except BaseException as error:  # raised again in the main thread, by `stop`
+        except BaseException as error:  # `stop` raises it in the main thread
             self._error = error
             self._on_error()
 
     def stop(self) -> bool:
-        """Stop serving; False if something is still in work and has to be left behind.
+        """Stop serving; False if unfinished work has to be abandoned.
 
         Raises:
-            Exception: whatever ended the serving before it was told to stop.
+            Exception: the one that ended the serving before it was asked to stop.
         """
         self._stopping.set()
-        self._executor.create_task(
-            lambda: None
-        )  # work, however small, makes `spin_once` return; `wake` alone does not
+        self._executor.create_task(lambda: None)  # makes `spin_once` return; `wake` alone does not
         self.join(STOP_TIMEOUT_S)
         ended = self._node.shut_down() and not self.is_alive()
         if self._error is not None:
@@ -78,17 +82,18 @@ class Serving(threading.Thread):
         return ended
 
 
-class StopRequest:
-    """SIGINT or SIGTERM, or a thread that asks to stop: whatever comes first wakes the main thread.
+class StopSignal:
+    """Wakes the main thread at the first SIGINT, SIGTERM or request of another thread.
 
-    A pipe, and not an Event: the signal may come to any thread, and setting an Event from a handler can deadlock.
+    A pipe, not an Event: a signal may interrupt any thread, and setting an Event in a handler can
+    deadlock.
     """
 
     def __init__(self) -> None:
-        """Take the signals over, also where a shell that started the node in the background had them ignored."""
+        """Install the handlers, even if the shell that started the node in the background ignores the signals."""
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
-        signal.set_wakeup_fd(self._writer)  # Python writes the number of each signal into the pipe
+        signal.set_wakeup_fd(self._writer)  # Python writes each signal's number into the pipe
         for number in STOP_SIGNALS:
             signal.signal(number, lambda number, frame: None)
 
@@ -97,32 +102,30 @@ class StopRequest:
         os.write(self._writer, b"\0")
 
     def wait(self) -> None:
-        """Wait until the first request; signals after it change nothing, as a second one comes from a terminal and `ros2 launch`."""
+        """Wait for the first request and ignore further signals: terminals and `ros2 launch` send a second one."""
         os.read(self._reader, 1)
         for number in STOP_SIGNALS:
-            signal.signal(
-                number, signal.SIG_IGN
-            )  # any other handler Python takes away while it ends, and the signal would kill it
+            # Python removes other handlers at exit, and a late signal would then kill the process
+            signal.signal(number, signal.SIG_IGN)
 
 
 def start_middleware(arguments: list[str]) -> None:
     """Start rclpy with the command line's `--ros-args`.
 
     Raises:
-        ConfigError: the command line or a parameter file cannot be read, or the log folder cannot be written.
+        ConfigError: the command line or a parameter file is invalid, or the log folder is not
+            writable.
     """
     try:
         unknown = remove_ros_args(arguments)[1:]
         if not unknown:
             rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    except (
-        Exception
-    ) as error:  # rclpy has several types for what is wrong with arguments, files and folders
-        raise ConfigError(
-            f"ROS cannot start: {error}; check --ros-args, the parameter file, and that ROS_LOG_DIR can be written"
-        ) from error
+    except Exception as error:  # rclpy has several types for bad arguments, files and folders
+        check = "check --ros-args, the parameter file, and that ROS_LOG_DIR is writable"
+        raise ConfigError(f"cannot start ROS: {error}; {check}") from error
     if unknown:
-        usage = "this node takes only ROS arguments, such as --ros-args -p model:=camseg-lite --params-file FILE -r image:=/camera/image"
+        example = "--ros-args -p model:=camseg-lite --params-file FILE -r image:=/camera/image"
+        usage = f"this node takes only ROS arguments such as {example}"
         raise ConfigError(f"unknown argument {unknown[0]!r}; {usage}")
 
 
@@ -130,12 +133,11 @@ def run(make_node: Callable[[], ServedNode]) -> int:
     """Run a node until SIGINT or SIGTERM.
 
     Returns:
-        The exit code: 0, or 1 after one line on stderr that says what was wrong.
+        The exit code: 0, or 1 after one line on stderr with the error.
     """
-    stop = StopRequest()
-    logging.getLogger("camseg_core").addHandler(
-        logging.NullHandler()
-    )  # what it warns of, the node says with its own logger
+    stop = StopSignal()
+    # the node reports the core's warnings through its own logger
+    logging.getLogger("camseg_core").addHandler(logging.NullHandler())
     code = 0
     try:
         start_middleware(sys.argv)
@@ -149,22 +151,21 @@ def run(make_node: Callable[[], ServedNode]) -> int:
         code, finished = 1, False
     else:
         if not finished:
-            sys.stderr.write("segmentation_node: leaving unfinished work behind\n")
+            sys.stderr.write("segmentation_node: abandoning unfinished work\n")
     if finished:
+        assert isinstance(node, Node)
         node.finalize()
-        node.destroy_node()  # type: ignore[attr-defined]
+        node.destroy_node()
         rclpy.shutdown()
         return code
-    # Python would wait for the middleware, which waits for the threads that are left; nothing is half published.
+    # Python would wait for the middleware, which waits for the abandoned threads; no message is
+    # half published.
     sys.stderr.flush()
     os._exit(code)
 
 
 class Monitor(threading.Thread):
-    """Calls `beat` every `period()` seconds until `stop`.
-
-    A beat that raises is handed to `on_error` and does not end the others.
-    """
+    """Calls `beat` every `period()` seconds until `stop`; passes exceptions to `on_error` and continues."""
 
     def __init__(
         self,
@@ -180,40 +181,20 @@ class Monitor(threading.Thread):
         while not self._stopping.wait(self._period()):
             try:
                 self._beat()
-            except Exception as error:  # a watchdog that dies of what it watches is none
+            except Exception as error:  # the watchdog must survive errors in its callback
                 self._on_error(error)
 
     def stop(self, timeout: float) -> None:
-        """End, after the beat that runs now, for which up to `timeout` seconds are waited."""
+        """Stop after the current beat, waiting up to `timeout` seconds for it."""
         self._stopping.set()
         if self.ident is not None:
             self.join(timeout)
 
 
-PERIOD_S = 5.0
-"""The same kind of trouble is logged once in so many seconds; `/diagnostics` has every one in its counts."""
+_child = functools.lru_cache(maxsize=64)(RcutilsLogger.get_child)
+"""The logger of one kind; rclpy throttles by logger and line of code."""
 
 
-class Logger(Protocol):
-    """What is needed of a logger."""
-
-    def warning(self, message: str) -> object: ...
-
-
-class ThrottledLog:
-    """Warns of each kind of trouble once in a while. May be called from any thread."""
-
-    def __init__(self, logger: Logger) -> None:
-        self._logger, self._lock = logger, threading.Lock()
-        self._said: dict[str, float] = {}
-
-    def warn(self, kind: str, text: str) -> None:
-        """Log `text`, unless a text of the same `kind` was logged just before."""
-        now = time.monotonic()
-        with self._lock:
-            # kinds may name what comes from outside: those said long ago are forgotten, or they would be more and more
-            self._said = {said: when for said, when in self._said.items() if now - when < PERIOD_S}
-            if kind in self._said:
-                return
-            self._said[kind] = now
-        self._logger.warning(text)
+def warn_throttled(node: Node, kind: str, text: str) -> None:
+    """Log a warning unless one of the same `kind` was logged within `LOG_PERIOD_S`. Thread-safe."""
+    _child(node.get_logger(), kind).warning(text, throttle_duration_sec=LOG_PERIOD_S)

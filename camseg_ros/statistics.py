@@ -1,18 +1,18 @@
 """Counts, rates and latencies of one camera's stream, written by two threads and read by a third."""
 
-import statistics
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 WINDOW_S = 10.0
-"""Rates and latencies are those of the last so many seconds."""
+"""Rates and latencies cover the last so many seconds."""
 
-SAMPLES = 1000
-"""Most samples kept for them, so that a flood cannot fill the memory."""
-
+MAX_SAMPLES = 1000
+"""Upper limit of the samples kept for them, so that a flood cannot fill the memory."""
 
 REPLACED, TOO_OLD, PAUSED, STOPPED = (
     "replaced by a fresher one",
@@ -22,16 +22,28 @@ REPLACED, TOO_OLD, PAUSED, STOPPED = (
 )
 """Why good frames are dropped."""
 
+INPUT_TOPIC = "input topic"
+FRAMES_RECEIVED, FRAMES_PUBLISHED = "frames received", "frames published"
+FRAMES_DROPPED, FRAMES_REJECTED = "frames dropped", "frames rejected"
+DROPPED_PREFIX, REJECTED_PREFIX = "dropped: ", "rejected: "
+"""Keys on `/diagnostics` that other programs read back; the prefixes are followed by a reason."""
+
+
+def stage_key(stage: str) -> str:
+    """Return the key on `/diagnostics` of a stage's median time."""
+    return f"stage {stage} (ms)"
+
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state of a stream at one moment; times in seconds, latencies in ms, None where nothing happened yet."""
+    """The state of a stream at one moment; times in seconds, latencies in ms, None if nothing happened yet."""
 
     received: int
     published: int
     dropped: Mapping[str, int]
-    """By reason."""
+    """Count by reason."""
     rejected: Mapping[str, int]
+    """Count by reason."""
     publish_failures: int
     rate_in: float
     rate_out: float
@@ -46,7 +58,28 @@ class Snapshot:
     output_age: float | None
     error_age: float | None
     running: float
-    """Since images are taken."""
+    """Time since the subscription started."""
+
+    def values(self) -> dict[str, str]:
+        """Return the numbers as `/diagnostics` shows them."""
+        size, latency, age = self.image_size, self.latency_ms, self.input_age
+        return {
+            FRAMES_RECEIVED: str(self.received),
+            FRAMES_PUBLISHED: str(self.published),
+            FRAMES_DROPPED: str(sum(self.dropped.values())),
+            **{f"{DROPPED_PREFIX}{why}": str(n) for why, n in sorted(self.dropped.items())},
+            FRAMES_REJECTED: str(sum(self.rejected.values())),
+            **{f"{REJECTED_PREFIX}{why}": str(n) for why, n in sorted(self.rejected.items())},
+            "publish failures": str(self.publish_failures),
+            "rate in (Hz)": f"{self.rate_in:.1f}",
+            "rate out (Hz)": f"{self.rate_out:.1f}",
+            "latency p50 (ms)": f"{latency[0]:.1f}" if latency else "none yet",
+            "latency p95 (ms)": f"{latency[1]:.1f}" if latency else "none yet",
+            **{stage_key(name): f"{value:.1f}" for name, value in self.stages_ms.items()},
+            "image size": f"{size[0]}x{size[1]}" if size else "none yet",
+            "age of last input (s)": "none yet" if age is None else f"{age:.1f}",
+            "last error": self.last_error or "none",
+        }
 
 
 @dataclass(frozen=True)
@@ -57,7 +90,7 @@ class _Sample:
 
 
 class StreamStatistics:
-    """Counts what happens to one camera's frames. Every method may be called from any thread."""
+    """Counts what happens to one camera's frames. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._lock = clock, threading.Lock()
@@ -65,36 +98,36 @@ class StreamStatistics:
         self._received = self._published = self._publish_failures = 0
         self._dropped: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
-        self._arrivals: deque[float] = deque(maxlen=SAMPLES)
-        self._samples: deque[_Sample] = deque(maxlen=SAMPLES)
+        self._arrivals: deque[float] = deque(maxlen=MAX_SAMPLES)
+        self._samples: deque[_Sample] = deque(maxlen=MAX_SAMPLES)
         self._image_size: tuple[int, int] | None = None
         self._last_error = ""
         self._last_error_time: float | None = None
 
     def begin(self) -> None:
-        """Images are taken from now on, perhaps again; the counts go on."""
+        """Start the time since which images are taken; the counts continue."""
         with self._lock:
             self._start = self._clock()
 
     def frame_received(self) -> None:
-        """A message came from the camera."""
+        """Count a message from the camera."""
         with self._lock:
             self._received += 1
             self._arrivals.append(self._clock())
 
     def frame_dropped(self, reason: str) -> None:
-        """A good frame was not answered, for `reason` (a few words, counted), such as a fresher one that took its place."""
+        """Count a good frame that is not answered, by `reason` (a few words)."""
         with self._lock:
             self._dropped[reason] += 1
 
     def frame_rejected(self, reason: str, text: str) -> None:
-        """A frame could not be answered, for `reason` (a few words, counted) as `text` says."""
+        """Count a frame that cannot be answered, by `reason` (a few words); `text` is the error."""
         with self._lock:
             self._rejected[reason] += 1
             self._set_error(text)
 
     def publish_failed(self, text: str) -> None:
-        """The middleware refused a message."""
+        """Count a message that the middleware refused."""
         with self._lock:
             self._publish_failures += 1
             self._set_error(text)
@@ -102,18 +135,18 @@ class StreamStatistics:
     def frame_published(
         self, latency_ms: float, stages_ms: Mapping[str, float], image_size: tuple[int, int]
     ) -> None:
-        """A mask went out."""
+        """Count a published mask."""
         with self._lock:
             self._published += 1
             self._image_size = image_size
             now = self._clock()
-            # no more than is looked at: memory that grows for minutes would look like a leak
+            # outdated samples go at once: memory that grows for minutes would look like a leak
             while len(self._samples) > 1 and now - self._samples[0].time > WINDOW_S:
                 self._samples.popleft()
             self._samples.append(_Sample(now, latency_ms, dict(stages_ms)))
 
     def snapshot(self) -> Snapshot:
-        """The state now."""
+        """Return the current state."""
         with self._lock:
             now = self._clock()
             recent = [sample for sample in self._samples if now - sample.time <= WINDOW_S]
@@ -139,25 +172,19 @@ class StreamStatistics:
         self._last_error, self._last_error_time = text, self._clock()
 
 
-def _rate(moments: list[float]) -> float:
-    """Events per second, from the time between the first and the last."""
-    return (
-        (len(moments) - 1) / (moments[-1] - moments[0])
-        if len(moments) > 1 and moments[-1] > moments[0]
-        else 0.0
-    )
+def _rate(moments: Sequence[float]) -> float:
+    """Events per second between the first and the last."""
+    span = moments[-1] - moments[0] if moments else 0.0
+    return (len(moments) - 1) / span if span > 0 else 0.0
 
 
-def _p50_p95(values: list[float]) -> tuple[float, float]:
-    ordered = sorted(values)
-    return statistics.median(ordered), ordered[
-        min(len(ordered) - 1, round(0.95 * (len(ordered) - 1)))
-    ]
+def _p50_p95(values: Sequence[float]) -> tuple[float, float]:
+    return float(np.median(values)), float(np.percentile(values, 95, method="nearest"))
 
 
-def _stage_medians(samples: list[_Sample]) -> dict[str, float]:
+def _stage_medians(samples: Sequence[_Sample]) -> dict[str, float]:
     names = dict.fromkeys(name for sample in samples for name in sample.stages_ms)
     return {
-        name: statistics.median(s.stages_ms[name] for s in samples if name in s.stages_ms)
+        name: float(np.median([s.stages_ms[name] for s in samples if name in s.stages_ms]))
         for name in names
     }

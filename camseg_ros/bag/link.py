@@ -18,7 +18,7 @@ from std_msgs.msg import Header
 
 from camseg_core.errors import CamSegError
 from camseg_ros.bag.cdr import SECOND_NS
-from camseg_ros.image_messages import image_message
+from camseg_ros.outputs import image_message
 
 CHECK_S = 0.2
 """How long to wait for messages before checking that the node still runs."""

@@ -39,11 +39,11 @@ def test_ids_are_unchanged() -> None:
 @pytest.mark.parametrize(
     ("message", "reason", "text"),
     [
-        (compressed(IDS, ".jpg"), "encoding", "is no PNG; JPEG would not keep class ids"),
+        (compressed(IDS, ".jpg"), "encoding", "is not a PNG; JPEG would change class ids"),
         (
             compressed(np.zeros((3, 4, 3), np.uint8)),
             "encoding",
-            "has colours; labels are class ids in one 8-bit channel",
+            "has colours; labels must be class ids in one 8-bit channel",
         ),
         (compressed(IDS.astype(np.uint16)), "encoding", "has uint16; labels"),
         (compressed(IDS, keep=40), "truncated", "is damaged or cut short"),
@@ -59,7 +59,7 @@ def test_compressed_images_without_class_ids_are_refused(
 
 
 def test_colour_images_are_refused_as_labels() -> None:
-    with pytest.raises(BadImage, match="labels are class ids in mono8 images, not rgb8"):
+    with pytest.raises(BadImage, match="labels must be class ids in mono8 images, got rgb8"):
         image_to_ids(raw("rgb8"), LIMIT)
     with pytest.raises(BadImage, match="step 2"):
         image_to_ids(SimpleNamespace(**{**vars(raw("mono8")), "step": 2}), LIMIT)

@@ -28,7 +28,7 @@ from red_engine import RED
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from camseg_ros.image_messages import image_message
+from camseg_ros.outputs import image_message
 
 TIMEOUT = 90.0
 """Seconds to wait for anything: long, since the machine may be busy; nothing waits longer than it must."""

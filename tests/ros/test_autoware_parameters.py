@@ -16,6 +16,7 @@ from ros_harness import (
     pixels_of,
     rgb_image,
 )
+from run_length_decoder import decode
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
@@ -23,9 +24,8 @@ from camseg_core.labels import UNLABELLED
 from camseg_core.runtime import Segmenter
 from camseg_ros.label_topics import LATCHED
 from camseg_ros.middleware import share_file
-from camseg_ros.parameter_schema import schema
+from camseg_ros.parameter_spec import file_schema
 from camseg_ros.parameters import SPECS
-from camseg_ros.run_length import decode
 
 AUTOWARE = (
     *(
@@ -67,7 +67,7 @@ OURS = {
 def test_the_file_keeps_to_the_schema_and_says_what_the_ids_mean() -> None:
     text = share_file("config/autoware.param.yaml").read_text(encoding="utf-8")
     assert text.startswith("# yaml-language-server: $schema=segment.schema.json\n")
-    jsonschema.Draft202012Validator(schema(SPECS)).validate(yaml.safe_load(text))
+    jsonschema.Draft202012Validator(file_schema(SPECS)).validate(yaml.safe_load(text))
     assert all(f"{number} {name}" in text for number, name in enumerate(AUTOWARE))
 
 

@@ -1,5 +1,6 @@
 """Where a camera's topics are."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -8,13 +9,13 @@ import pytest
 from builtin_interfaces.msg import Time
 from rclpy.node import Node
 from ros_harness import picture, rgb_image
+from std_msgs.msg import Header
 
-from camseg_ros.camera import Camera, ReadFrame, _under
-from camseg_ros.frame_slots import Frame
-from camseg_ros.parameters import SPECS, Parameters
-from camseg_ros.process import ThrottledLog
+from camseg_ros.camera import Camera, Picture, camera_topic
+from camseg_ros.parameters import Parameters
+from camseg_ros.worker import Frame
 
-DEFAULTS = Parameters(**{spec.name: spec.check(spec.ros_default) for spec in SPECS})  # type: ignore[arg-type]
+DEFAULTS = Parameters()
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ DEFAULTS = Parameters(**{spec.name: spec.check(spec.ros_default) for spec in SPE
 def test_a_relative_topic_stands_under_the_cameras_name(
     camera: str, topic: str, found: str
 ) -> None:
-    assert _under(camera, topic) == found
+    assert camera_topic(camera, topic) == found
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def node(ros: None) -> Iterator[Node]:
 
 def camera_of(node: Node, name: str = "", **values: Any) -> Camera:
     given = replace(DEFAULTS, cameras=(name,) if name else (), **values)
-    return Camera(node, name, given, ThrottledLog(node.get_logger()))
+    return Camera(node, name, given)
 
 
 @pytest.mark.parametrize(
@@ -105,21 +106,17 @@ def test_the_age_counts_from_the_stamp_and_from_the_arrival_where_that_is_zero(n
     message = rgb_image(picture(4, 4))
     seconds = node.get_clock().now().nanoseconds // 10**9
     message.header.stamp = Time(sec=seconds - 100)
-    assert 100_000 <= camera.age_ms(Frame("", message)) < 200_000
+    now = time.monotonic()
+    assert 100_000 <= camera.age_ms(Frame("", message, now)) < 200_000
     message.header.stamp = Time()
-    assert 0 <= camera.age_ms(Frame("", message)) < 90_000
+    assert 0 <= camera.age_ms(Frame("", message, now)) < 90_000
     message.header.stamp = Time(
         sec=seconds + 1000
     )  # a clock that is ahead makes nothing young again
-    frame = Frame("", message)
-    assert camera.age_ms(Frame("", message, received=frame.received - 50)) >= 50_000
+    assert camera.age_ms(Frame("", message, now - 50)) >= 50_000
 
 
-def test_a_frames_time_is_its_stamp_or_its_arrival(node: Node) -> None:
-    camera = camera_of(node)
-    message = rgb_image(picture(4, 4))
-    frame = Frame("", message, received=7.5)
-    message.header.stamp = Time(sec=3, nanosec=250_000_000)
-    assert ReadFrame(camera, frame, picture(4, 4), 0, 0).time == 3.25
-    message.header.stamp = Time()
-    assert ReadFrame(camera, frame, picture(4, 4), 0, 0).time == 7.5
+def test_a_frames_time_is_its_stamp_or_its_arrival() -> None:
+    stamped, unstamped = Header(stamp=Time(sec=3, nanosec=250_000_000)), Header()
+    assert Picture(stamped, picture(4, 4), received=7.5, began=0, ended=0).time == 3.25
+    assert Picture(unstamped, picture(4, 4), received=7.5, began=0, ended=0).time == 7.5

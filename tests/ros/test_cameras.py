@@ -1,7 +1,6 @@
 """Several cameras in one process: each has its own topics, values and counts, and none waits for another."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -27,8 +26,8 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.geometry import Fit
-from camseg_ros.image_messages import image_message
-from camseg_ros.parameters import SPECS, Parameters
+from camseg_ros.outputs import image_message
+from camseg_ros.parameters import Parameters
 from camseg_ros.pipeline import Pipeline
 
 Pixels = npt.NDArray[np.uint8]
@@ -245,10 +244,9 @@ def test_frames_that_wait_go_through_the_model_together(
         seen.append(len(frames))
         return segment_batch(self, frames, *rest, **named)
 
-    values = {spec.name: spec.check(spec.ros_default) for spec in SPECS}
-    given = replace(Parameters(**values), cameras=("a", "b", "c"), max_batch=most, warm_up_sizes=())  # type: ignore[arg-type]
+    given = Parameters(cameras=("a", "b", "c"), max_batch=most, warm_up_sizes=())
     node = Node("owner", namespace="/batch")
-    pipeline = Pipeline(node, lambda: given, pytest.fail)
+    pipeline = Pipeline(node, given, pytest.fail)
     try:
         masks = {
             name: driver.listen(Image, f"/batch/{name}/segmentation/mask") for name in given.cameras
@@ -268,7 +266,7 @@ def test_frames_that_wait_go_through_the_model_together(
         monkeypatch.setattr(Segmenter, "segment_batch", counting)
         pictures = [picture(64, 48, seed) for seed in range(3)]
         for camera, rgb in zip(pipeline.cameras.values(), pictures, strict=True):
-            pipeline._store(camera, rgb_image(rgb))
+            pipeline.receive(camera, rgb_image(rgb))
         pipeline.start()
         driver.wait(lambda: all(masks.values()), "the masks")
         assert seen == batches

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from camseg_ros.middleware import ALLOCATOR, OLD_PROFILE, PROFILE
-from camseg_ros.parameter_schema import schema
+from camseg_ros.parameter_spec import file_schema
 from camseg_ros.parameters import SPECS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,7 +129,7 @@ def test_compose_names_files_that_exist_and_shares_memory_network_and_gpu_with_t
 
 def test_the_gpu_parameters_are_valid_and_their_cache_is_the_containers_and_the_units() -> None:
     content = yaml.safe_load((DOCKER / "gpu.param.yaml").read_text(encoding="utf-8"))
-    jsonschema.Draft202012Validator(schema(SPECS)).validate(content)
+    jsonschema.Draft202012Validator(file_schema(SPECS)).validate(content)
     cache = content["/**"]["ros__parameters"]["engine_cache"]
     compose = yaml.safe_load((DOCKER / "compose.yaml").read_text(encoding="utf-8"))
     assert f"engine-cache:{cache}" in compose["services"]["x86"]["volumes"]

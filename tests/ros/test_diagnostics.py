@@ -11,7 +11,6 @@ from camseg_ros.diagnostics import (
     camera_health,
     resident_megabytes,
     status,
-    stream_values,
 )
 from camseg_ros.endpoints import Endpoints
 from camseg_ros.statistics import PAUSED, REPLACED, StreamStatistics
@@ -50,7 +49,7 @@ def test_at_first_it_waits() -> None:
 @pytest.mark.parametrize(
     ("endpoints", "texts"),
     [
-        (NOBODY, ["nothing publishes there; check the topic name"]),
+        (NOBODY, ["no publisher; check the topic name"]),
         (CAMERA, ["matched with /camera_driver, but silent: ", "config/fastdds.xml"]),
         (MISMATCH, [MISMATCH.problems[0]]),
     ],
@@ -89,7 +88,7 @@ def test_serving_and_then_silent() -> None:
     assert "FASTDDS_DEFAULT_PROFILES_FILE" in text
     assert stream.health(NOBODY) == (
         WARN,
-        f"{silent}nothing publishes there; check the topic name and whether the camera runs",
+        f"{silent}no publisher; check the topic name and whether the camera runs",
     )
 
 
@@ -124,7 +123,7 @@ def test_too_long_a_latency_is_a_warning_and_in_time_an_error() -> None:
         assert stream.health(overrun=overrun)[0] == level
     text = stream.health(overrun=4.0)[1]
     assert text.startswith(
-        "p95 latency 123 ms is above the budget of 100 ms for 4 s; take fewer steps, "
+        "p95 latency 123 ms is above the budget of 100 ms for 4 s; use fewer steps, "
     )
 
 
@@ -153,7 +152,7 @@ def test_the_values_have_every_number() -> None:
     stream.frame_dropped(REPLACED)
     stream.frame_dropped(PAUSED)
     stream.frame_dropped(PAUSED)
-    assert stream_values(stream.snapshot()) == {
+    assert stream.snapshot().values() == {
         "frames received": "3",
         "frames published": "3",
         "frames dropped": "3",
@@ -174,7 +173,7 @@ def test_the_values_have_every_number() -> None:
 
 
 def test_what_has_not_happened_yet_says_so() -> None:
-    values = stream_values(Stream().snapshot())
+    values = Stream().snapshot().values()
     assert {name for name, value in values.items() if value == "none yet"} == {
         "latency p50 (ms)",
         "latency p95 (ms)",

@@ -24,7 +24,7 @@ from std_srvs.srv import SetBool
 from substitute_node import HANG, RAISE, RAISED, REFUSED, SLOW, order
 
 from camseg_core.weights import checkpoint_folder
-from camseg_ros.image_messages import image_message
+from camseg_ros.outputs import image_message
 
 REPORTS = "diagnostics_period:=0.1"
 ERROR = DiagnosticStatus.ERROR
@@ -107,10 +107,10 @@ def test_an_engine_that_cannot_be_built_again_at_once_is_tried_until_it_can(
     gone.touch()
     give(bench, RAISE)
     status = model_message(
-        bench, "the model cannot be loaded again: loading was ordered to fail by gone"
+        bench, "the model cannot be reloaded: loading was ordered to fail by gone"
     )
     assert status.level == ERROR
-    assert status.message.startswith("the engine is being built again: ")
+    assert status.message.startswith("rebuilding the engine: ")
     gone.unlink()
     assert_served(bench, 1)
     assert model_message(bench, "active").level == DiagnosticStatus.OK
@@ -133,7 +133,7 @@ def test_an_engine_that_fails_again_and_again_is_given_up_and_a_supervisor_sees_
     )
     assert state(bench) == "active"
     exhaust(bench)
-    text = f"gave up after 2 rebuilds in a row: RuntimeError: {RAISED}"
+    text = f"gave up after 2 consecutive rebuilds: RuntimeError: {RAISED}"
     status = model_message(bench, text)
     assert status.level == ERROR
     bench.driver.wait(
@@ -171,7 +171,7 @@ def test_with_exit_on_failure_the_process_ends_with_one_and_says_why(
     exhaust(bench)
     assert bench.node.process.wait(TIMEOUT) == 1, bench.node.output
     last = bench.node.stderr.splitlines()[-1]
-    assert last == f"segmentation_node: gave up after 2 rebuilds in a row: RuntimeError: {RAISED}"
+    assert last == f"segmentation_node: gave up after 2 consecutive rebuilds: RuntimeError: {RAISED}"
     assert "Traceback" not in bench.node.output
 
 

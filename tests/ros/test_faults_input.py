@@ -22,8 +22,8 @@ from ros_harness import (
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from camseg_ros.image_messages import image_message
 from camseg_ros.images import ENCODINGS
+from camseg_ros.outputs import image_message
 
 REPORTS = "diagnostics_period:=0.1"
 LIMIT = 2_000_000

@@ -7,8 +7,8 @@ from ros_harness import header, picture
 from sensor_msgs.msg import CompressedImage, Image
 
 from camseg_ros.image_conversion import Converter, choose_converter
-from camseg_ros.image_messages import image_message
 from camseg_ros.images import ENCODINGS, BadImage, compressed_to_rgb, image_to_rgb
+from camseg_ros.outputs import image_message
 
 LIMIT = 10_000_000
 RGB = np.random.default_rng(5).integers(0, 256, (6, 8, 3)).astype(np.uint8)

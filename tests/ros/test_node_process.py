@@ -98,7 +98,7 @@ def test_a_wrong_parameter_in_the_file_ends_with_one_line(
 ) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text("/**:\n  ros__parameters:\n    steps: 2.5\n")
-    assert "parameter 'steps' takes an integer from 1 to 1000, got 2.5 (a number)" in refusal(
+    assert "parameter 'steps' must be an integer from 1 to 1000, got 2.5 (a number)" in refusal(
         start_node, "--params-file", str(path)
     )
 
@@ -203,7 +203,7 @@ def test_the_opacity_changes_at_run_time_and_the_model_does_not(start_bench: Sta
     done, reason = bench.set_parameter("model", "/other")
     assert not done
     assert reason.startswith(
-        "parameter 'model' cannot change while the node is configured: it is part of the model as loaded; set it"
+        "parameter 'model' cannot change while the node is configured: it is part of the loaded model; set it"
     )
     for name, value in (("overlay_opacity", 1.5), ("overlay_opacity", "strong"), ("threads", 3)):
         done, reason = bench.set_parameter(name, value)
@@ -217,8 +217,8 @@ def test_parameters_describe_themselves(start_bench: StartBench) -> None:
     (threads,) = bench.call(
         DescribeParameters, "describe_parameters", DescribeParameters.Request(names=["threads"])
     ).descriptors
-    assert threads.description == "CPU threads for the model; 0 = all cores."
+    assert threads.description == "CPU threads of the model; 0: all cores."
     assert (threads.integer_range[0].from_value, threads.integer_range[0].to_value) == (0, 64)
     assert threads.additional_constraints.startswith(
-        "takes an integer from 0 to 64; fixed while the node is configured: "
+        "an integer from 0 to 64; fixed while the node is configured: "
     )

@@ -13,10 +13,10 @@ import yaml
 
 from camseg_core.errors import ConfigError
 from camseg_ros.middleware import share_file
-from camseg_ros.parameter_schema import DIALECT, schema, text
-from camseg_ros.parameters import SPECS, Spec
+from camseg_ros.parameter_spec import Spec, file_schema
+from camseg_ros.parameters import SPECS, schema_text
 
-SCHEMA = schema(SPECS)
+SCHEMA = file_schema(SPECS)
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
@@ -32,17 +32,17 @@ def takes(validator: Any, name: str, value: object) -> bool:
 
 
 def test_it_is_a_valid_schema() -> None:
-    assert SCHEMA["$schema"] == DIALECT
+    assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
 def test_the_shipped_schema_is_what_the_declarations_and_the_command_give() -> None:
     shipped = share_file("config/segment.schema.json").read_text(encoding="utf-8")
-    assert shipped == text(), (
-        "run python -m camseg_ros.parameter_schema > config/segment.schema.json"
+    assert shipped == schema_text(), (
+        "run python -m camseg_ros.parameters > config/segment.schema.json"
     )
     printed = subprocess.run(
-        [sys.executable, "-m", "camseg_ros.parameter_schema"],
+        [sys.executable, "-m", "camseg_ros.parameters"],
         capture_output=True,
         check=True,
         timeout=60,
@@ -141,7 +141,7 @@ def test_a_value_is_refused_exactly_where_the_node_refuses_it(spec: Spec) -> Non
 def test_lists_and_truth_values_have_their_types() -> None:
     region: Any = Spec("region", (0.0, 0.0, 1.0, 1.0), "Four.", limits=(0.0, 1.0))  # type: ignore[arg-type]
     names: Any = Spec("names", ("",), "Some.")  # type: ignore[arg-type]
-    properties = schema([region, names, Spec("on", True, "Whether.")])["$defs"]["parameters"][
+    properties = file_schema([region, names, Spec("on", True, "Whether.")])["$defs"]["parameters"][
         "properties"
     ]
     number = {"type": "number", "minimum": 0.0, "maximum": 1.0}
@@ -168,7 +168,7 @@ def test_a_camera_may_have_its_own_value_of_some_parameters() -> None:
         PerCamera("image_transport", "raw", "How.", choices=("raw", "compressed")),
         Spec("threads", 0, "Threads.", limits=(0, 64)),
     ]
-    validator = jsonschema.Draft202012Validator(schema(specs))
+    validator = jsonschema.Draft202012Validator(file_schema(specs))
     assert takes(validator, "front", {"image_transport": "compressed"})
     assert takes(validator, "image_transport", "raw")
     assert not takes(validator, "front", {"image_transport": "h264"})

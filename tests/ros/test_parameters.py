@@ -15,19 +15,21 @@ from rclpy.parameter import Parameter
 from camseg_core.errors import ConfigError
 from camseg_ros.middleware import share_file
 from camseg_ros.parameter_spec import Spec
-from camseg_ros.parameters import BY_NAME, SPECS, CameraParameters, Parameters, change, declare
+from camseg_ros.parameter_updates import change, declare
+from camseg_ros.parameters import BY_NAME, SPECS, CameraParameters, Parameters
 
-DEFAULTS = Parameters(**{spec.name: spec.check(spec.ros_default) for spec in SPECS})  # type: ignore[arg-type]
+DEFAULTS = Parameters()
 
 
 def test_fields_and_declarations_agree() -> None:
-    own_field = fields(Parameters)[-1]
-    assert own_field.name == "own"
-    assert [field.name for field in fields(Parameters)[:-1]] == [spec.name for spec in SPECS]
-    for field, spec in zip(fields(Parameters), SPECS, strict=False):
-        assert (get_origin(field.type) or field.type) is type(spec.default), spec.name
+    types = {field.name: field.type for field in fields(Parameters)}
+    assert set(types) == {spec.name for spec in SPECS} | {"own"}
+    assert Parameters(**{spec.name: spec.check(spec.ros_default) for spec in SPECS}) == DEFAULTS  # type: ignore[arg-type]
+    for spec in SPECS:
+        declared = types[spec.name]
+        assert (get_origin(declared) or declared) is type(spec.default), spec.name
         if isinstance(spec.default, tuple):
-            assert get_args(field.type)[0] is type(spec.default[0]), spec.name
+            assert get_args(declared)[0] is type(spec.default[0]), spec.name
 
 
 def test_a_cameras_fields_are_the_parameters_that_may_differ_between_cameras() -> None:
@@ -86,79 +88,83 @@ def test_every_declaration_is_complete_and_takes_its_default(spec: Spec) -> None
         (
             "threads",
             "many",
-            "parameter 'threads' takes an integer from 0 to 64, got 'many' (a string)",
+            "parameter 'threads' must be an integer from 0 to 64, got 'many' (a string)",
         ),
-        ("threads", 65, "parameter 'threads' takes an integer from 0 to 64, got 65"),
-        ("threads", 2.0, "parameter 'threads' takes an integer from 0 to 64, got 2.0 (a number)"),
+        ("threads", 65, "parameter 'threads' must be an integer from 0 to 64, got 65"),
+        ("threads", 2.0, "parameter 'threads' must be an integer from 0 to 64, got 2.0 (a number)"),
         (
             "threads",
             True,
-            "parameter 'threads' takes an integer from 0 to 64, got True (true/false)",
+            "parameter 'threads' must be an integer from 0 to 64, got True (true/false)",
         ),
         (
             "overlay_opacity",
             1.5,
-            "parameter 'overlay_opacity' takes a number from 0.0 to 1.0, got 1.5",
+            "parameter 'overlay_opacity' must be a number from 0.0 to 1.0, got 1.5",
         ),
         (
             "overlay_opacity",
             float("nan"),
-            "parameter 'overlay_opacity' takes a number from 0.0 to 1.0, got nan",
+            "parameter 'overlay_opacity' must be a number from 0.0 to 1.0, got nan",
         ),
         (
             "provider",
             "gpu",
-            "parameter 'provider' takes one of cpu, cuda, tensorrt, or several with commas between, got 'gpu'",
+            "parameter 'provider' must be one of cpu, cuda, tensorrt, or several separated by commas, got 'gpu'",
         ),
         (
             "provider",
             "cuda,",
-            "parameter 'provider' takes one of cpu, cuda, tensorrt, or several with commas between, got 'cuda,'",
+            "parameter 'provider' must be one of cpu, cuda, tensorrt, or several separated by commas, got 'cuda,'",
         ),
         (
             "precision",
             "int4",
-            "parameter 'precision' takes one of auto, fp32, fp16, int8, got 'int4'",
+            "parameter 'precision' must be one of auto, fp32, fp16, int8, got 'int4'",
         ),
-        ("temperature", 11.0, "parameter 'temperature' takes a number from -1.0 to 10.0, got 11.0"),
-        ("samples", 0, "parameter 'samples' takes an integer from 1 to 64, got 0"),
-        ("order", "best", "parameter 'order' takes one of random, confident, got 'best'"),
-        ("eta", -0.5, "parameter 'eta' takes a number from 0.0 to 1.0, got -0.5"),
-        ("model", 7, "parameter 'model' takes a string, got 7 (an integer)"),
-        ("model", ["a"], "parameter 'model' takes a string, got ['a'] (a list)"),
-        ("model", None, "parameter 'model' takes a string, got None (no value)"),
-        ("autostart", 1, "parameter 'autostart' takes true/false, got 1 (an integer)"),
+        (
+            "temperature",
+            11.0,
+            "parameter 'temperature' must be a number from -1.0 to 10.0, got 11.0",
+        ),
+        ("samples", 0, "parameter 'samples' must be an integer from 1 to 64, got 0"),
+        ("order", "best", "parameter 'order' must be one of random, confident, got 'best'"),
+        ("eta", -0.5, "parameter 'eta' must be a number from 0.0 to 1.0, got -0.5"),
+        ("model", 7, "parameter 'model' must be a string, got 7 (an integer)"),
+        ("model", ["a"], "parameter 'model' must be a string, got ['a'] (a list)"),
+        ("model", None, "parameter 'model' must be a string, got None (no value)"),
+        ("autostart", 1, "parameter 'autostart' must be true/false, got 1 (an integer)"),
         (
             "run_length_mask",
             "true",
-            "parameter 'run_length_mask' takes true/false, got 'true' (a string)",
+            "parameter 'run_length_mask' must be true/false, got 'true' (a string)",
         ),
-        ("cameras", "left", "parameter 'cameras' takes a list of strings, got 'left' (a string)"),
+        ("cameras", "left", "parameter 'cameras' must be a list of strings, got 'left' (a string)"),
         (
             "cameras",
             ["left", 2],
-            "parameter 'cameras' takes a list of strings, got ['left', 2] (a list)",
+            "parameter 'cameras' must be a list of strings, got ['left', 2] (a list)",
         ),
-        ("cameras", b"left", "parameter 'cameras' takes a list of strings, got b'left' (a list)"),
+        ("cameras", b"left", "parameter 'cameras' must be a list of strings, got b'left' (a list)"),
         (
             "roi",
             [0.0, 1.0],
-            "parameter 'roi' takes a list of 4 numbers from 0.0 to 1.0, got [0.0, 1.0] (a list)",
+            "parameter 'roi' must be a list of 4 numbers from 0.0 to 1.0, got [0.0, 1.0] (a list)",
         ),
         (
             "roi",
             [0, 0, 1, True],
-            "parameter 'roi' takes a list of 4 numbers from 0.0 to 1.0, got [0, 0, 1, True] (a list)",
+            "parameter 'roi' must be a list of 4 numbers from 0.0 to 1.0, got [0, 0, 1, True] (a list)",
         ),
         (
             "roi",
             [0, 0, 1, 1.5],
-            "parameter 'roi' takes a list of 4 numbers from 0.0 to 1.0, got [0, 0, 1, 1.5]",
+            "parameter 'roi' must be a list of 4 numbers from 0.0 to 1.0, got [0, 0, 1, 1.5]",
         ),
         (
             "roi",
             0.5,
-            "parameter 'roi' takes a list of 4 numbers from 0.0 to 1.0, got 0.5 (a number)",
+            "parameter 'roi' must be a list of 4 numbers from 0.0 to 1.0, got 0.5 (a number)",
         ),
     ],
 )
@@ -235,12 +241,12 @@ def test_a_camera_goes_by_its_own_value_and_else_by_the_nodes() -> None:
     [
         (
             {"cameras": ("front left",)},
-            "'front left': a camera's name is made of letters, digits and _",
+            "'cameras' must hold names of letters, digits and _, starting with a letter, got 'front left'",
         ),
-        ({"cameras": ("1st",)}, "'1st': a camera's name is made of"),
-        ({"cameras": ("a/b",)}, "'a/b': a camera's name is made of"),
-        ({"cameras": ("left", "right", "left")}, "'left', which is there twice"),
-        ({"cameras": ("model",)}, "'model', which is a parameter"),
+        ({"cameras": ("1st",)}, "starting with a letter, got '1st'"),
+        ({"cameras": ("a/b",)}, "starting with a letter, got 'a/b'"),
+        ({"cameras": ("left", "right", "left")}, "must not hold a name twice, got 'left'"),
+        ({"cameras": ("model",)}, "must not hold the name of a parameter, got 'model'"),
         ({"roi": (0.0, 0.0, 0.5, 1.0)}, "roi needs mode crop, not letterbox"),
         ({"resize_mode": "crop", "roi": (0.5, 0.0, 0.5, 1.0)}, "0 <= left < right <= 1"),
         (
@@ -329,7 +335,7 @@ def test_setting_the_same_value_again_is_fine_and_a_wrong_one_is_not() -> None:
     assert change(DEFAULTS, same, configured=True) == (DEFAULTS, change(DEFAULTS, [], True)[1])
     kept, answer = change(DEFAULTS, [Parameter("overlay_opacity", value=2.0)], configured=True)
     assert kept is DEFAULTS
-    assert "takes a number from 0.0 to 1.0, got 2.0" in answer.reason
+    assert "must be a number from 0.0 to 1.0, got 2.0" in answer.reason
 
 
 def test_a_value_that_does_not_suit_what_is_loaded_is_refused_with_its_reason() -> None:
@@ -376,7 +382,8 @@ def test_a_cameras_own_value_changes_by_its_own_name() -> None:
     assert changed.camera("left").image_topic == "/other"
     _, answer = change(given, [Parameter("left.max_age_ms", value=-1.0)], configured=True)
     assert (
-        answer.reason == "parameter 'left.max_age_ms' takes a number from 0.0 to 600000.0, got -1.0"
+        answer.reason
+        == "parameter 'left.max_age_ms' must be a number from 0.0 to 600000.0, got -1.0"
     )
 
 
@@ -413,7 +420,7 @@ def test_without_anything_given_all_have_their_defaults(ros: None) -> None:
             spec.name: spec.ros_default for spec in SPECS
         }
         assert node.describe_parameter("roi").additional_constraints.startswith(
-            "takes a list of 4 numbers from 0.0 to 1.0; may change"
+            "a list of 4 numbers from 0.0 to 1.0; may change"
         )
 
 
@@ -453,11 +460,11 @@ def test_a_wrong_value_is_told_by_the_name_that_was_given(ros: None) -> None:
         declare(node)
     assert (
         str(caught.value)
-        == "parameter 'left.image_transport' takes one of raw, compressed, got 'theora'"
+        == "parameter 'left.image_transport' must be one of raw, compressed, got 'theora'"
     )
     with (
         node_given({"cameras": ["left", "left"]}) as node,
-        pytest.raises(ConfigError, match="'left', which is there twice"),
+        pytest.raises(ConfigError, match="must not hold a name twice, got 'left'"),
     ):
         declare(node)
 

@@ -5,9 +5,10 @@ import struct
 import numpy as np
 import pytest
 from ros_harness import header
+from run_length_decoder import decode
 
 from camseg_core.errors import ImageError
-from camseg_ros.run_length import decode, encode, run_length_message
+from camseg_ros.compression import run_length_message, run_lengths
 
 
 def autoware_bytes(mask: np.ndarray) -> bytes:
@@ -43,7 +44,7 @@ def masks() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("mask", masks().values(), ids=masks().keys())
 def test_the_bytes_are_autowares_and_decode_to_the_mask(mask: np.ndarray) -> None:
-    data = encode(mask)
+    data = run_lengths(mask)
     assert data.dtype == np.uint8
     assert data.tobytes() == autoware_bytes(mask)
     back = decode(data, *mask.shape)
@@ -52,13 +53,24 @@ def test_the_bytes_are_autowares_and_decode_to_the_mask(mask: np.ndarray) -> Non
 
 
 def test_a_run_goes_on_in_the_next_row() -> None:
-    assert encode(np.array([[1, 2], [2, 2]], np.uint8)).tolist() == [1, 1, 0, 0, 0, 2, 3, 0, 0, 0]
+    assert run_lengths(np.array([[1, 2], [2, 2]], np.uint8)).tolist() == [
+        1,
+        1,
+        0,
+        0,
+        0,
+        2,
+        3,
+        0,
+        0,
+        0,
+    ]
 
 
 def test_a_run_may_be_longer_than_three_bytes_can_count() -> None:
     mask = np.full((4100, 4100), 3, np.uint8)
-    assert encode(mask).tolist() == [3, *(4100 * 4100).to_bytes(4, "little")]
-    assert np.array_equal(decode(encode(mask), 4100, 4100), mask)
+    assert run_lengths(mask).tolist() == [3, *(4100 * 4100).to_bytes(4, "little")]
+    assert np.array_equal(decode(run_lengths(mask), 4100, 4100), mask)
 
 
 def test_the_message_says_mono8_with_the_masks_own_size() -> None:

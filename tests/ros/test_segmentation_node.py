@@ -9,7 +9,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from camseg_core.labels import UNLABELLED
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.overlay import colorize, overlay
-from camseg_ros.image_messages import image_message
+from camseg_ros.outputs import image_message
 
 TRAIN_IDS = {*range(19), UNLABELLED}
 

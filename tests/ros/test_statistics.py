@@ -2,7 +2,7 @@
 
 import pytest
 
-from camseg_ros.statistics import REPLACED, SAMPLES, TOO_OLD, WINDOW_S, StreamStatistics
+from camseg_ros.statistics import MAX_SAMPLES, REPLACED, TOO_OLD, WINDOW_S, StreamStatistics
 
 
 class Clock:
@@ -102,8 +102,8 @@ def test_errors_are_counted_by_reason_and_the_last_one_kept() -> None:
 
 def test_a_flood_does_not_fill_the_memory() -> None:
     statistics = StreamStatistics(Clock())
-    for _ in range(3 * SAMPLES):
+    for _ in range(3 * MAX_SAMPLES):
         statistics.frame_received()
         statistics.frame_published(1.0, {}, (1, 1))
-    assert statistics.snapshot().published == 3 * SAMPLES
-    assert len(statistics._arrivals) == len(statistics._samples) == SAMPLES
+    assert statistics.snapshot().published == 3 * MAX_SAMPLES
+    assert len(statistics._arrivals) == len(statistics._samples) == MAX_SAMPLES

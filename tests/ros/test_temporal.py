@@ -6,7 +6,7 @@ from sensor_msgs.msg import Image
 
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.runtime import Segmenter, Stream
-from camseg_ros.image_messages import image_message
+from camseg_ros.outputs import image_message
 
 DRIVE = SyntheticDrive(frames=4, height=120, width=160, fps=10)
 FRAMES = [DRIVE[index].image for index in range(4)]

@@ -1,46 +1,48 @@
-"""The same trouble is said now and then, another at once, and what was said is not remembered for ever."""
+"""The same kind of trouble is logged once in a period, another kind at once."""
+
+import time
+from collections.abc import Iterator
 
 import pytest
+from rclpy.node import Node
 
-from camseg_ros import process as throttled_log
-from camseg_ros.process import PERIOD_S, ThrottledLog
-
-
-class Logger:
-    """Keeps what it was told."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def warning(self, message: str) -> None:
-        self.lines.append(message)
+from camseg_ros import process
+from camseg_ros.process import warn_throttled
 
 
-def test_each_kind_is_said_once_in_a_period(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0  # just after boot, where the clock begins
-    monkeypatch.setattr(throttled_log.time, "monotonic", lambda: now)
-    logger = Logger()
-    log = ThrottledLog(logger)
-    log.warn("step", "first")
-    log.warn("step", "second")
-    log.warn("size", "third")
-    assert logger.lines == ["first", "third"]
-    now = PERIOD_S - 0.01
-    log.warn("step", "fourth")
-    now = PERIOD_S
-    log.warn("step", "fifth")
-    log.warn("step", "sixth")
-    assert logger.lines == ["first", "third", "fifth"]
+@pytest.fixture
+def node(ros: None) -> Iterator[Node]:
+    node = Node("logging")
+    yield node
+    node.destroy_node()
 
 
-def test_what_was_said_is_forgotten_after_a_period(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
-    monkeypatch.setattr(throttled_log.time, "monotonic", lambda: now)
-    logger = Logger()
-    log = ThrottledLog(logger)
-    for number in range(1000):  # kinds that name what comes from outside
-        log.warn(f"kind {number}", f"first {number}")
-    now = PERIOD_S
-    log.warn("kind 3", "again")
-    assert logger.lines[1000:] == ["again"]
-    assert log._said == {"kind 3": PERIOD_S}
+def logged(capfd: pytest.CaptureFixture[str]) -> list[str]:
+    """The last word of every warning so far."""
+    return [line.split()[-1] for line in capfd.readouterr().err.splitlines() if "[WARN]" in line]
+
+
+def test_each_kind_is_logged_once_in_a_period(
+    node: Node, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for kind, text in (("step", "first"), ("step", "second"), ("too large", "third")):
+        warn_throttled(node, kind, text)
+    assert logged(capfd) == ["first", "third"]
+
+
+def test_after_the_period_the_kind_is_logged_again(
+    node: Node, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "LOG_PERIOD_S", 0.1)
+    warn_throttled(node, "size", "first")
+    warn_throttled(node, "size", "second")
+    time.sleep(0.11)
+    warn_throttled(node, "size", "third")
+    warn_throttled(node, "size", "fourth")
+    assert logged(capfd) == ["first", "third"]
+
+
+def test_the_loggers_of_many_kinds_are_not_kept_for_ever(node: Node) -> None:
+    for number in range(200):
+        warn_throttled(node, f"kind {number}", "text")
+    assert process._child.cache_info().currsize <= 64

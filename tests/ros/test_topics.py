@@ -25,6 +25,7 @@ from ros_harness import (
     rgb_image,
 )
 from ros_services import set_parameters
+from run_length_decoder import decode
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float64, String
 from std_srvs.srv import SetBool
@@ -37,7 +38,6 @@ from camseg_core.runtime.overlay import colorize, overlay
 from camseg_core.weights import checkpoint_folder
 from camseg_ros.camera_info import scaled
 from camseg_ros.label_topics import LATCHED
-from camseg_ros.run_length import decode
 
 Pixels = npt.NDArray[np.uint8]
 MODEL = Segmenter.from_pretrained()
@@ -169,7 +169,7 @@ def test_a_calibration_of_another_size_is_not_passed_on_and_told(start_bench: St
     bench.ask(rgb_image(WIDE, 10))
     bench.driver.wait(lambda: infos[-1].header == header(10), "the calibration that fits again")
     bench.status(
-        lambda values: values["calibration"] == "from /camera_info, if it comes",
+        lambda values: values["calibration"] == "from /camera_info, if available",
         "the end of the trouble",
     )
 

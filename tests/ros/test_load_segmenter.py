@@ -7,27 +7,26 @@ import pytest
 from camseg_core.diffusion.sampling import Sampling
 from camseg_core.errors import CamSegError, ConfigError
 from camseg_core.runtime import Segmenter
-from camseg_ros import model_loading
-from camseg_ros.model_loading import class_table, load_segmenter, sampling, warm_up_size
-from camseg_ros.parameters import SPECS, Parameters
+from camseg_ros.parameters import Parameters
+from camseg_ros.pipeline import class_table, load_segmenter, warm_up_size
 
-DEFAULTS = Parameters(**{spec.name: spec.check(spec.ros_default) for spec in SPECS})  # type: ignore[arg-type]
+DEFAULTS = Parameters()
 QUICK = replace(DEFAULTS, warm_up_sizes=())
 
 
 def test_the_defaults_are_those_of_the_model() -> None:
-    assert sampling(DEFAULTS) == Sampling() == load_segmenter(QUICK).sampling
+    assert DEFAULTS.sampling == Sampling() == load_segmenter(QUICK).sampling
 
 
 def test_a_negative_temperature_is_the_models_own() -> None:
-    assert sampling(replace(DEFAULTS, temperature=-0.5)).temperature is None
-    assert sampling(replace(DEFAULTS, temperature=0.0)).temperature == 0.0
+    assert replace(DEFAULTS, temperature=-0.5).sampling.temperature is None
+    assert replace(DEFAULTS, temperature=0.0).sampling.temperature == 0.0
 
 
 def test_the_sampling_is_what_the_parameters_say() -> None:
     given = replace(QUICK, sampler="ddim", steps=3, temperature=0.5, eta=0.2, samples=2, seed=9)
     assert (
-        sampling(given)
+        given.sampling
         == Sampling("ddim", 3, 0.5, 0.2, 2, 1, "random", 9)
         == load_segmenter(given).sampling
     )
@@ -49,7 +48,8 @@ def test_what_is_no_size_is_refused(text: str) -> None:
         load_segmenter(replace(DEFAULTS, warm_up_sizes=("640x480", text)))
     assert (
         str(caught.value)
-        == f"parameter 'warm_up_sizes' has {text!r}; a size is WIDTHxHEIGHT in pixels, as 640x480"
+        == "parameter 'warm_up_sizes' must hold sizes WIDTHxHEIGHT in pixels such as 640x480, "
+        f"got {text!r}"
     )
 
 
@@ -103,7 +103,7 @@ def test_loading_uses_the_engine_cache_only_where_one_is_named(
     caches: list[object] = []
     loaded = load_segmenter(QUICK)
     monkeypatch.setattr(
-        model_loading.Segmenter,
+        Segmenter,
         "from_pretrained",
         lambda model, **given: caches.append(given["engine_cache"]) or loaded,
     )

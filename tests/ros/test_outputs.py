@@ -12,8 +12,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from camseg_core.class_table import ClassTable
 from camseg_core.labels import CITYSCAPES
 from camseg_core.runtime import Segmentation
-from camseg_ros import camera_outputs
-from camseg_ros.camera_outputs import CameraOutputs
+from camseg_ros import outputs as module
+from camseg_ros.outputs import CameraOutputs
 
 TABLE = ClassTable.of(CITYSCAPES)
 RGB = picture(8, 6)
@@ -62,7 +62,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return make
 
     for name in MAKERS:
-        monkeypatch.setattr(camera_outputs, name, counted(name, getattr(camera_outputs, name)))
+        monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
     return made
 
 
@@ -134,7 +134,7 @@ def test_one_topic_that_fails_is_told_and_costs_no_other(
     def fail(*_: Any) -> None:
         raise RuntimeError("no colours today")
 
-    monkeypatch.setattr(camera_outputs, "colorize", fail)
+    monkeypatch.setattr(module, "colorize", fail)
     moment, failures = publish(outputs)
     assert moment is not None
     (text,) = failures
@@ -149,7 +149,7 @@ def test_a_mask_that_cannot_go_out_has_no_moment(
     def fail(*_: Any) -> None:
         raise RuntimeError("saturated")
 
-    monkeypatch.setattr(camera_outputs, "image_message", fail)
+    monkeypatch.setattr(module, "image_message", fail)
     moment, (text,) = publish(outputs)
     assert moment is None
     assert text.startswith("cannot publish on /outputs/segmentation/mask: saturated")

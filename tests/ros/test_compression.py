@@ -8,7 +8,7 @@ from sensor_msgs.msg import CompressedImage
 
 from camseg_core.errors import ConfigError, ImageError
 from camseg_core.labels import color_table
-from camseg_ros.compressed_output import compressed_message
+from camseg_ros.compression import compressed_message
 from camseg_ros.images import compressed_to_rgb
 
 RANDOM = np.random.default_rng(2)
@@ -70,7 +70,7 @@ def test_ids_are_never_made_a_jpeg() -> None:
 
 
 def test_another_kind_is_refused() -> None:
-    with pytest.raises(ConfigError, match="png or jpeg, not as 'tiff'"):
+    with pytest.raises(ConfigError, match="must be png or jpeg, got 'tiff'"):
         compressed_message(EVERY_ID, "mono8", header(3), "tiff")  # type: ignore[arg-type]
 
 

@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable
 
 from camseg_core.errors import ImageError
-from camseg_ros.frame_slots import Frame, FrameSlots
-from camseg_ros.inference_worker import InferenceWorker, Recovery, Turn
+from camseg_ros.worker import Frame, FrameSlots, InferenceWorker, Recovery, WorkerSession
 
 TIMEOUT = 30.0
 Act = Callable[[], None]
@@ -33,7 +32,7 @@ class Bench:
         self.given_up: list[str] = []
         self.load_attempts = 0
         self._load_one = load
-        self.slots: FrameSlots[Act] = FrameSlots(cameras, lambda frame: None)
+        self.slots: FrameSlots[Act] = FrameSlots(cameras)
         self.worker: InferenceWorker[Act, int] = InferenceWorker(
             self.slots,
             0,
@@ -43,13 +42,13 @@ class Bench:
                 (kind, text, [frame.camera for frame in frames])
             ),
             on_give_up=self.given_up.append,
-            most=8,
+            max_batch=8,
             recovery=lambda: recovery,
         )
         self.worker.start()
 
     def put(self, act: Act, camera: str = "a") -> None:
-        self.slots.put(Frame(camera, act))
+        self.slots.put(camera, act)
 
     def wait(self, condition: Callable[[], object]) -> None:
         deadline = time.monotonic() + TIMEOUT
@@ -68,10 +67,10 @@ class Bench:
         self._load_one(self.load_attempts)
         return self.load_attempts
 
-    def _handle(self, model: int, frames: list[Frame[Act]], turn: Turn) -> int:
+    def _handle(self, model: int, frames: list[Frame[Act]], session: WorkerSession) -> int:
         for frame in frames:
             frame.message()
-        if not turn.over.is_set():
+        if not session.over.is_set():
             self.handled.append((model, [frame.camera for frame in frames]))
         return model
 
@@ -82,7 +81,7 @@ PATIENT = Recovery(timeout=1000.0, rebuilds=3, backoff=0.0)
 def test_frames_of_several_cameras_are_handled_together() -> None:
     bench, gate = Bench(PATIENT, cameras="abc"), threading.Event()
     bench.put(lambda: bool(gate.wait(TIMEOUT)))
-    bench.wait(lambda: bench.worker._turn.busy_since)
+    bench.wait(lambda: bench.worker._session.busy_since)
     for camera in "bc":
         bench.put(lambda: None, camera)
     gate.set()
@@ -126,12 +125,12 @@ def test_a_model_that_hangs_is_left_behind_and_what_it_brings_later_is_not_wante
     assert bench.worker.stop(TIMEOUT)
 
 
-def test_after_too_many_rebuilds_in_a_row_the_worker_gives_up_and_says_why() -> None:
+def test_after_too_many_rebuilds_consecutive_the_worker_gives_up_and_says_why() -> None:
     bench = Bench(PATIENT)
     for _ in range(4):
         bench.ask(raising(RuntimeError("broken")))
     bench.wait(lambda: bench.given_up)
-    assert bench.given_up == ["gave up after 3 rebuilds in a row: RuntimeError: broken"]
+    assert bench.given_up == ["gave up after 3 consecutive rebuilds: RuntimeError: broken"]
     assert bench.worker.model is None
     assert bench.worker.stop(TIMEOUT)
 
@@ -157,7 +156,7 @@ def test_a_model_that_cannot_be_loaded_is_tried_again() -> None:
     bench.ask()
     assert bench.handled == [(3, ["a"])]
     assert [text for _, text, _ in bench.failures[1:]] == [
-        f"the model cannot be loaded again: rubbish {n}" for n in (1, 2)
+        f"the model cannot be reloaded: rubbish {n}" for n in (1, 2)
     ]
     assert bench.worker.stop(TIMEOUT)
 
@@ -175,7 +174,7 @@ def test_the_pause_before_a_rebuild_ends_when_the_worker_is_stopped() -> None:
 def test_stop_waits_for_what_is_in_work_and_no_longer_than_told() -> None:
     bench, gate = Bench(PATIENT), threading.Event()
     bench.put(lambda: bool(gate.wait(TIMEOUT)))
-    bench.wait(lambda: bench.worker._turn.busy_since)
+    bench.wait(lambda: bench.worker._session.busy_since)
     bench.put(raising(AssertionError("must not be handled")))
     assert not bench.worker.stop(0.01)
     gate.set()
@@ -185,9 +184,9 @@ def test_stop_waits_for_what_is_in_work_and_no_longer_than_told() -> None:
 
 def test_after_many_failures_the_pause_is_still_one_that_can_be_waited_for() -> None:
     bench = Bench(Recovery(timeout=1000.0, rebuilds=100, backoff=600.0))
-    bench.worker._in_a_row = 99
+    bench.worker._consecutive = 99
     bench.put(raising(RuntimeError("broken")))
-    bench.wait(lambda: bench.worker._in_a_row == 100)
+    bench.wait(lambda: bench.worker._consecutive == 100)
     bench.worker._thread.join(0.2)
     assert bench.worker._thread.is_alive(), (
         "600 s doubled a hundred times is more than Event.wait takes"

@@ -1,0 +1,116 @@
+"""Reads the node's parameters at the start, and answers requests to change them."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from camseg_core.errors import ConfigError
+from camseg_ros.parameter_spec import MIDDLEWARE_OWN, Spec, Value
+from camseg_ros.parameters import BY_NAME, SPECS, Parameters
+
+Check = Callable[[Parameters], None]
+"""Raises ConfigError if the values do not fit the loaded model."""
+
+
+def declare(node: Node) -> tuple[Parameters, list[str]]:
+    """Declare every parameter on `node` and read the values the user gave.
+
+    `node` must have been created with `automatically_declare_parameters_from_overrides=True`, so
+    that values of the wrong type and unknown names are reported here, with a helpful message.
+
+    Returns:
+        The values, and one warning for each unknown parameter.
+
+    Raises:
+        ConfigError: a value has the wrong type or is out of range, or values do not fit together.
+    """
+    values = {spec.name: _declare(node, spec, spec.name) for spec in SPECS}
+    cameras = values["cameras"]
+    assert isinstance(cameras, tuple)
+    possible = {
+        f"{camera}.{spec.name}": spec for camera in cameras for spec in SPECS if spec.per_camera
+    }
+    own = {
+        name: _declare(node, spec, name)
+        for name, spec in possible.items()
+        if node.has_parameter(name)
+    }
+    warnings = []
+    for name in sorted(node.get_parameters_by_prefix("")):
+        if name not in values and name not in own and name.split(".")[0] not in MIDDLEWARE_OWN:
+            node.undeclare_parameter(name)
+            hint = _hint(name, cameras, possible)
+            warnings.append(f"unknown parameter '{name}' is ignored; {hint}")
+    given = Parameters(**values, own=own)  # type: ignore[arg-type]  # `Spec.check` has checked each type
+    given.check_together()
+    return given, warnings
+
+
+def _hint(name: str, cameras: tuple[Any, ...], possible: Mapping[str, Spec]) -> str:
+    """Return advice for an unknown parameter name."""
+    camera, _, last = name.rpartition(".")
+    if camera in cameras and last in BY_NAME:
+        return f"'{last}' is the same for all cameras"
+    close = difflib.get_close_matches(name, [*BY_NAME, *possible], n=1)
+    return f"did you mean '{close[0]}'?" if close else f"known are {', '.join(BY_NAME)}"
+
+
+def _declare(node: Node, spec: Spec, name: str) -> Value:
+    """Declare a parameter under `name` with the value the user gave, and return the value."""
+    spec = _renamed(spec, name)
+    given = node.has_parameter(name)
+    value = spec.check(node.get_parameter(name).value if given else spec.ros_default)
+    if given:  # without type and range, from the user's value
+        node.undeclare_parameter(name)
+    # an empty list has no type in ROS, so declare the default instead
+    shown = (list(value) or spec.ros_default) if isinstance(value, tuple) else value
+    node.declare_parameter(name, shown, spec.descriptor(), ignore_override=True)
+    return value
+
+
+def _renamed(spec: Spec, name: str) -> Spec:
+    """Return the spec under the name of a single camera's parameter, if `name` is one."""
+    return spec if name == spec.name else replace(spec, name=name, per_camera=False)
+
+
+def change(
+    current: Parameters,
+    wanted: "Sequence[Parameter[Any]]",
+    configured: bool,
+    check: Check = lambda _: None,
+) -> tuple[Parameters, SetParametersResult]:
+    """Answer a request to set parameters: accept all of `wanted` or none.
+
+    Args:
+        current: the values so far.
+        wanted: the request; parameters of rclpy itself are ignored.
+        configured: whether a model is loaded and topics exist, so that their parameters are fixed.
+        check: final check of the new values.
+
+    Returns:
+        The values from now on, and the answer, which has the reason if the request is rejected.
+    """
+    common, own = dict[str, Value](), dict(current.own)
+    try:
+        for parameter in wanted:
+            name = parameter.name
+            spec = BY_NAME.get(name.rpartition(".")[2])
+            if spec is None or (name != spec.name and name not in own):  # rclpy's own
+                continue
+            value = _renamed(spec, name).check(parameter.value)
+            before = own[name] if name in own else getattr(current, name)
+            if spec.fixed_because and (configured or spec.fixed_for_good) and value != before:
+                when = f"cannot change while the node {spec.fixed_while}"
+                raise ConfigError(f"parameter '{name}' {when}: {spec.fixed_because}")
+            (own if name in own else common)[name] = value
+        new = replace(current, **common, own=own)  # type: ignore[arg-type]
+        new.check_together()
+        check(new)
+    except ConfigError as error:
+        return current, SetParametersResult(successful=False, reason=str(error))
+    return new, SetParametersResult(successful=True)

@@ -1,0 +1,127 @@
+"""Record which functions of the project one frame passes, from the subscription to the published mask.
+
+As a program, print them by file, in order of first use:
+
+    python tests/ros/frame_path.py
+"""
+
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import rclpy
+from ros_harness import Driver, header, own_domain, picture, pixels_of, rgb_image
+from sensor_msgs.msg import Image
+
+from camseg_ros.parameters import Parameters
+from camseg_ros.pipeline import Pipeline
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = tuple(f"{ROOT / name}{os.sep}" for name in ("camseg_core", "camseg_ros"))
+INLINED = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
+"""Comprehensions are frames of their own only up to Python 3.11."""
+
+
+class Recorder:
+    """Collects the project's functions that are called, return, or are on the stack of one that is called."""
+
+    def __init__(self) -> None:
+        self.functions: dict[CodeType, None] = {}
+        self.recording = False
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> None:
+        """The profile function of a thread."""
+        if self.recording and event in ("call", "return"):
+            stack: FrameType | None = frame
+            found: list[CodeType] = []
+            while stack is not None:
+                code = stack.f_code
+                if code.co_filename.startswith(PACKAGES) and code.co_name not in INLINED:
+                    found.append(code)
+                stack = stack.f_back
+            self.functions.update(dict.fromkeys(reversed(found)))
+
+    def by_file(self) -> dict[str, list[str]]:
+        """The functions of each file, both in the order of first use."""
+        files: dict[str, list[str]] = {}
+        for code in self.functions:
+            name = str(Path(code.co_filename).relative_to(ROOT))
+            files.setdefault(name, []).append(code.co_qualname.replace(".<locals>", ""))
+        return files
+
+
+@contextmanager
+def profiled(recorder: Recorder) -> Iterator[None]:
+    """Run `recorder` in this thread and in those started meanwhile."""
+    threading.setprofile(recorder)
+    sys.setprofile(recorder)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
+
+
+def frame_path(driver: Driver, fail: Callable[[str], None]) -> dict[str, list[str]]:
+    """Send frames through the node's pipeline over DDS, and return the functions that the last one passed, by file.
+
+    The pipeline is the node's own with its default parameters; the frames come from a publisher on the topic and the
+    mask is received by a subscriber. The frame is counted until the inference thread waits again, a little past the
+    published mask.
+
+    Args:
+        driver: its node owns the pipeline and plays the camera.
+        fail: called if the pipeline gives up its model.
+    """
+    recorder = Recorder()
+    pipeline = Pipeline(driver.node, Parameters(warm_up_sizes=("64x48",)), fail)
+    masks: list[Any] = driver.listen(Image, "/segmentation/mask")
+    publisher = driver.node.create_publisher(Image, "/image", 1)
+    try:
+        with profiled(recorder):
+            pipeline.start()
+            driver.wait(publisher.get_subscription_count, "the subscription")
+            mask_publisher = pipeline.cameras[""].outputs.mask
+            driver.wait(mask_publisher.get_subscription_count, "the listener")
+            for number in range(3):
+                image = rgb_image(picture(64, 48, number), number)
+                recorder.recording = number == 2  # the first ones fill caches
+                publisher.publish(image)
+                worker = pipeline.worker
+                assert worker is not None
+                driver.wait(lambda wanted=number + 1: len(masks) == wanted, "a mask")
+                driver.wait(lambda w=worker: w._session.busy_since is None, "the worker")
+                recorder.recording = False
+            assert masks[-1].header == header(2)
+            assert pixels_of(masks[-1]).shape == (48, 64)
+    finally:
+        pipeline.stop(60)
+        pipeline.destroy()
+    return recorder.by_file()
+
+
+def main() -> None:
+    """Print the functions of each file."""
+    with own_domain() as domain, tempfile.TemporaryDirectory() as logs:
+        os.environ |= {"ROS_DOMAIN_ID": str(domain), "ROS_LOG_DIR": logs}
+        rclpy.init(args=[])
+        driver = Driver()
+        files = frame_path(driver, sys.exit)
+        driver.close()
+        rclpy.shutdown()
+    count = sum(map(len, files.values()))
+    sys.stdout.write(f"{count} functions in {len(files)} files\n")
+    for name, functions in files.items():
+        sys.stdout.write(f"{name}: {', '.join(functions)}\n")
+
+
+if __name__ == "__main__":
+    main()
