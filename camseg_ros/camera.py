@@ -1,4 +1,4 @@
-"""One camera of the node: its topics, its calibration, its counts, and how its frames are read and answered."""
+"""One camera of the node: its topics, calibration and counts; reads its frames and answers them."""
 
 from __future__ import annotations  # rclpy's classes are generic only from Jazzy on
 
@@ -33,7 +33,7 @@ ImageMessage: TypeAlias = Image | CompressedImage
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded frame `(H, W, 3)`, with its arrival and the start and end of decoding (`time.monotonic`)."""
+    """A decoded frame `(H, W, 3)`; arrival, start and end of decoding are `time.monotonic`."""
 
     header: Header
     rgb: Pixels
@@ -117,7 +117,7 @@ class Camera:
         return subscribers_of(self._node, self._mask_topic, Image, self.outputs.qos)
 
     def age_ms(self, frame: Frame[ImageMessage]) -> float:
-        """Return a frame's age: the larger of the time since its stamp (if not zero) and since its arrival."""
+        """Return a frame's age since its stamp (if not zero) or its arrival, if longer."""
         age = (time.monotonic() - frame.received) * 1e3
         stamp = stamp_seconds(frame.message.header)
         if not stamp:
@@ -214,5 +214,5 @@ class Camera:
 
 
 def camera_topic(camera: str, topic: str) -> str:
-    """Return a relative topic under the camera's name; absolute ones, and those of the unnamed camera, unchanged."""
+    """Return a relative topic under the camera's name; absolute and private ones unchanged."""
     return topic if not camera or topic[:1] in "/~" else f"{camera}/{topic}"

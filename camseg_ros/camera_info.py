@@ -1,8 +1,6 @@
-"""The camera's calibration for the mask: the camera's own `sensor_msgs/CameraInfo`, moved and
-scaled as the image was.
+"""The mask's calibration: the camera's `sensor_msgs/CameraInfo`, moved and scaled like the image.
 
-Calibration comes from outside: `check` says whether a message can be believed, and `scaled` takes
-only such ones.
+Calibration comes from outside: `check` validates a message; pass only valid ones to `scaled`.
 """
 
 import copy
@@ -13,41 +11,36 @@ from sensor_msgs.msg import CameraInfo, RegionOfInterest
 from std_msgs.msg import Header
 
 MAX_COEFFICIENTS = 32
-"""Most distortion coefficients that a message may have; OpenCV's largest model has 14."""
+"""Most distortion coefficients accepted; OpenCV's largest model has 14."""
 
 MAX_NAME = 256
-"""Most characters of a frame's or distortion model's name."""
+"""Longest name accepted of a frame or distortion model."""
 
 
-def check(
-    info: CameraInfo, image_width: int, image_height: int, frame_id: str | None = None
-) -> str:
-    """Why `info` does not belong to an image of this size, and frame unless that is None; empty if
-    it does.
+def check(info: CameraInfo, image_width: int, image_height: int) -> str:
+    """Return why `info` does not belong to an image of this size; empty if it does.
 
-    The image's size follows from the message as its definition says: of the full resolution `width`
-    x `height` the region `roi` (all zeros: everything) was read, every `binning_x` x `binning_y`
-    pixels (0 is 1) in one.
+    The image size follows from the message as its definition says: of the full resolution `width` x
+    `height`, the region `roi` (all zeros: everything) is read, with one pixel for each `binning_x`
+    x `binning_y` (0 means 1).
     """
-    for name, text in (
-        ("frame_id", info.header.frame_id),
-        ("distortion_model", info.distortion_model),
-    ):
+    names = (("frame_id", info.header.frame_id), ("distortion_model", info.distortion_model))
+    for name, text in names:
         if len(text) > MAX_NAME:
-            return f"its {name} has {len(text)} characters, over {MAX_NAME}"
+            return f"its {name} must have at most {MAX_NAME} characters, has {len(text)}"
     if len(info.d) > MAX_COEFFICIENTS:
-        return f"it has {len(info.d)} distortion coefficients, over {MAX_COEFFICIENTS}"
+        return f"it must have at most {MAX_COEFFICIENTS} distortion coefficients, has {len(info.d)}"
     for name, values in (("D", info.d), ("K", info.k), ("R", info.r), ("P", info.p)):
         if not np.isfinite(values).all():
-            return f"its {name} has a number that is not finite"
+            return f"its {name} contains a number that is not finite"
     left, top, width, height = _region(info)
     if left + width > info.width or top + height > info.height:
-        return f"its roi of {width}x{height} pixels at ({left}, {top}) reaches over its {info.width}x{info.height} pixels"
+        region = f"its roi of {width}x{height} pixels at ({left}, {top})"
+        return f"{region} exceeds its {info.width}x{info.height} pixels"
     binned = width // max(info.binning_x, 1), height // max(info.binning_y, 1)
     if binned != (image_width, image_height):
-        return f"it is for images of {binned[0]}x{binned[1]} pixels, the image has {image_width}x{image_height}"
-    if frame_id is not None and info.header.frame_id != frame_id:
-        return f"its frame is {info.header.frame_id!r}, the image's {frame_id[:MAX_NAME]!r}"
+        size = f"the image has {image_width}x{image_height}"
+        return f"it is for images of {binned[0]}x{binned[1]} pixels, {size}"
     return ""
 
 
@@ -61,30 +54,28 @@ def scaled(
     width: int,
     height: int,
 ) -> CameraInfo:
-    """The calibration of a mask made of the image's region that starts at the pixel edge `(left,
-    top)`, scaled.
+    """Return the calibration of a mask that shows the image's region from `(left, top)` on, scaled.
 
-    Coordinates are those of pixel centres, and scaling keeps the edges of the region in place:
-    `mask_x = (x + 0.5 - left) * scale_x - 0.5`. K and P are moved by exactly that, skew and P's
-    fourth column included. D and R stay: they act on the ray before it becomes a pixel. An
-    uncalibrated camera's K of zeros stays zeros.
+    Coordinates are pixel centres, and scaling keeps the region's edges in place: `mask_x = (x + 0.5
+    - left) * scale_x - 0.5`. K and P are transformed accordingly, including skew and P's fourth
+    column. D and R are unchanged: they act on the ray before it becomes a pixel. The K of zeros of
+    an uncalibrated camera stays zero.
 
-    The camera's own region and binning, if it has any, are worked into K and P as well, and `roi`
-    and `binning` of the result are reset: it is the full calibration of an image of just the mask's
-    size. Without any change to make, the message stays as it is but for the header.
+    The camera's own region and binning are included in K and P, and `roi` and `binning` of the
+    result are reset: it is the full calibration of an image of the mask's size. If nothing changes,
+    the message keeps everything except its header.
 
     Args:
-        info: the image's calibration, for which `check` gave no objection.
-        header: the mask's.
-        left: x of the region's left edge in the image, pixels.
+        info: the image's calibration, accepted by `check`.
+        header: of the mask.
+        left: x of the region's left edge in the image, in pixels.
         top: y of its upper edge.
         scale_x: mask pixels per image pixel.
-        scale_y: the same, down.
-        width: of the mask, pixels.
+        scale_y: the same, vertically.
+        width: of the mask, in pixels.
         height: of the mask.
     """
-    # A copy of its own: messages share their arrays when they are assigned.
-    result = copy.deepcopy(info)
+    result = copy.deepcopy(info)  # messages share their arrays when assigned
     result.header = header
     region_left, region_top, region_width, region_height = _region(info)
     binning_x, binning_y = max(info.binning_x, 1), max(info.binning_y, 1)
@@ -102,25 +93,15 @@ def scaled(
 
 
 def _region(info: CameraInfo) -> tuple[int, int, int, int]:
-    """Left, top, width and height of what was read of the sensor; a `roi` of zeros stands for everything."""
+    """Return left, top, width and height of the region; a `roi` of zeros means everything."""
     roi = info.roi
-    return (
-        roi.x_offset,
-        roi.y_offset,
-        roi.width or info.width - roi.x_offset,
-        roi.height or info.height - roi.y_offset,
-    )
+    width, height = roi.width or info.width - roi.x_offset, roi.height or info.height - roi.y_offset
+    return roi.x_offset, roi.y_offset, width, height
 
 
 def _shift_and_scale(
     left: float, top: float, scale_x: float, scale_y: float
 ) -> npt.NDArray[np.float64]:
-    """The `(3, 3)` matrix of homogeneous pixel coordinates for `x -> (x + 0.5 - left) * scale_x - 0.5`, and y alike."""
-    return np.array(
-        [
-            [scale_x, 0, (0.5 - left) * scale_x - 0.5],
-            [0, scale_y, (0.5 - top) * scale_y - 0.5],
-            [0, 0, 1],
-        ],
-        np.float64,
-    )
+    """Return the `(3, 3)` matrix of `x -> (x + 0.5 - left) * scale_x - 0.5`, same for y."""
+    shift_x, shift_y = (0.5 - left) * scale_x - 0.5, (0.5 - top) * scale_y - 0.5
+    return np.array([[scale_x, 0, shift_x], [0, scale_y, shift_y], [0, 0, 1]], np.float64)

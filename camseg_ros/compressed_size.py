@@ -1,4 +1,4 @@
-"""The size of a JPEG or PNG picture from its header, so that a small message cannot ask for a huge allocation."""
+"""Size of a JPEG or PNG from its header, so that a small message cannot cause a huge allocation."""
 
 import struct
 
@@ -11,10 +11,9 @@ JPEG_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 
 
 def compressed_size(data: bytes) -> tuple[int, int, bool] | None:
-    """Width and height in pixels, and whether the end of the picture is there.
+    """Return width and height in pixels, and whether the end of the image is present.
 
-    Returns:
-        None where `data` is neither a JPEG nor a PNG, or its header cannot be read.
+    None if `data` is neither JPEG nor PNG, or its header is damaged.
     """
     if data.startswith(PNG_SIGNATURE):
         if len(data) < 24 or data[12:16] != b"IHDR":
@@ -39,8 +38,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int, bool] | None:
             if position + 9 > len(data):
                 return None
             height, width = struct.unpack(">HH", data[position + 5 : position + 9])
-            # Some cameras pad the buffer behind the picture, so the end is searched and not
-            # expected as the last bytes.
+            # some cameras pad the buffer after the image, so search for the end
             return width, height, data.rfind(JPEG_END) > position
         elif marker == JPEG_SCAN_START:
             return None

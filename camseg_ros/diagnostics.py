@@ -1,4 +1,4 @@
-"""The node's health as `diagnostic_msgs`: level, one sentence and numbers, for each camera and the model."""
+"""The node's health as `diagnostic_msgs`: level, sentence and numbers, per camera and model."""
 
 from __future__ import annotations  # rclpy's classes are generic only from Jazzy on
 
@@ -44,7 +44,7 @@ class Overrun:
         self._since: float | None = None
 
     def seconds(self, latency_ms: float | None, budget_ms: float) -> float | None:
-        """Return the seconds since the latency exceeded the budget; None if it does not, or is unknown."""
+        """Return the seconds since the latency exceeded the budget; None if it does not."""
         if latency_ms is None or latency_ms <= budget_ms:
             self._since = None
             return None
@@ -61,7 +61,7 @@ class NewProblems:
         self._reported: set[str] = set()
 
     def of(self, now: set[str]) -> list[str]:
-        """Return problems seen twice in a row: at first the middleware may not know the other node's name yet."""
+        """Return problems seen twice: at first, the middleware may not know the node's name."""
         new = (now & self._before) - self._reported
         self._before, self._reported = now, (self._reported & now) | new
         return sorted(new)
@@ -120,8 +120,8 @@ def _why_silent(never: bool, endpoints: Endpoints) -> str:
     # too large frames may still arrive now and then, so earlier frames do not exclude that cause
     sends = "it sends nothing" if never else "it has stopped sending, so check the camera"
     return (
-        f"matched with {names}, but silent: either {sends}, or its frames exceed its Fast DDS shared "
-        "memory, as best-effort images do by default; start it with "
+        f"matched with {names}, but silent: either {sends}, or its frames exceed its Fast DDS "
+        "shared memory, as best-effort images do by default; start it with "
         "FASTDDS_DEFAULT_PROFILES_FILE=config/fastdds.xml of this package or "
         "FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA"
     )

@@ -1,4 +1,4 @@
-"""Who else is on a topic, and why nothing may come from or go to them: types and QoS that do not match, named on both sides."""
+"""The other nodes on a topic, and which of them cannot connect because of type or QoS, and why."""
 
 from __future__ import annotations  # rclpy's classes are generic only from Jazzy on
 
@@ -11,41 +11,35 @@ from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 UNKNOWN_NAME = "_NODE_NAME_UNKNOWN_"
-"""What the middleware calls the node of an endpoint until it finds the name, a moment after the endpoint; for good if it is no ROS node."""
+"""An endpoint's node name until the middleware discovers it; for good if it is not a ROS node."""
 
 
 @dataclass(frozen=True)
 class Endpoints:
-    """The other side of a topic, as the middleware has found it."""
+    """The discovered other side of a topic."""
 
     suitable: tuple[str, ...]
-    """Names of nodes whose type and QoS match."""
+    """Names of the nodes with matching type and QoS."""
     problems: tuple[str, ...]
-    """One sentence for each endpoint that can never be heard, or never hear."""
+    """One sentence for each endpoint that cannot connect."""
 
 
 def publishers_of(node: Node, topic: str, message_type: Any, qos: QoSProfile) -> Endpoints:
-    """The publishers on a topic that `node` subscribes to with this type and QoS."""
+    """Return the publishers on a topic that `node` subscribes to with this type and QoS."""
 
     def problem(endpoint: TopicEndpointInfo) -> str:
-        return _problem(
-            endpoint, message_type, endpoint.qos_profile, qos, ("publishes", "offers", "asks for")
-        )
+        words = "publishes", "offers", "asks for"
+        return _problem(endpoint, message_type, endpoint.qos_profile, qos, words)
 
     return _sorted(topic, node.get_publishers_info_by_topic(topic), problem)
 
 
 def subscribers_of(node: Node, topic: str, message_type: Any, qos: QoSProfile) -> Endpoints:
-    """The subscribers of a topic that `node` publishes with this type and QoS."""
+    """Return the subscribers of a topic that `node` publishes with this type and QoS."""
 
     def problem(endpoint: TopicEndpointInfo) -> str:
-        return _problem(
-            endpoint,
-            message_type,
-            qos,
-            endpoint.qos_profile,
-            ("subscribes to", "asks for", "offers"),
-        )
+        words = "subscribes to", "asks for", "offers"
+        return _problem(endpoint, message_type, qos, endpoint.qos_profile, words)
 
     return _sorted(topic, node.get_subscriptions_info_by_topic(topic), problem)
 
@@ -70,32 +64,34 @@ def _problem(
     asked: QoSProfile,
     words: tuple[str, str, str],
 ) -> str:
-    """Why the endpoint does not match; empty if it does. `words`: what it does, how its QoS stands to ours, and ours to its."""
+    """Return why the endpoint does not match; empty if it does.
+
+    `words` are the verbs for what the endpoint does, for its QoS, and for this node's.
+    """
     does, its, ours = words
     own_type = type_name(message_type)
     if endpoint.topic_type != own_type:
-        return f"{does} {{topic}} as {endpoint.topic_type}, this node has it as {own_type}: they never meet; remap one of them"
+        types = f"as {endpoint.topic_type}, this node uses {own_type}"
+        return f"{does} {{topic}} {types}: they cannot connect; remap one of them"
     mine = asked if offered is endpoint.qos_profile else offered
-    policies = [
-        (policy, getattr(endpoint.qos_profile, policy), getattr(mine, policy))
-        for policy in ("reliability", "durability", "liveliness")
-        if _stops(policy, offered, asked)
-    ]
-    if not policies:
+    texts = []
+    for policy in ("reliability", "durability", "liveliness"):
+        if not _compatible(policy, offered, asked):
+            theirs, own = (getattr(qos, policy) for qos in (endpoint.qos_profile, mine))
+            theirs, own = theirs.name.lower(), own.name.lower()
+            texts.append(f"{its} {policy} {theirs} where this node {ours} {own}")
+    if not texts:
         return ""
-    text = " and ".join(
-        f"{its} {policy} {theirs.name.lower()} where this node {ours} {own.name.lower()}"
-        for policy, theirs, own in policies
-    )
-    return f"{does} {{topic}} but {text}: nothing passes between them; set one side's QoS to the other's"
+    text = " and ".join(texts)
+    return f"{does} {{topic}} but {text}: they cannot connect; change one side's QoS"
 
 
-def _stops(policy: str, offered: QoSProfile, asked: QoSProfile) -> bool:
-    """Whether this policy alone keeps the two from matching."""
+def _compatible(policy: str, offered: QoSProfile, asked: QoSProfile) -> bool:
+    """Return whether two profiles match in this policy."""
     ours, theirs = (
         QoSProfile(depth=1, **{policy: getattr(profile, policy)}) for profile in (offered, asked)
     )
-    return bool(qos_check_compatible(ours, theirs)[0] == QoSCompatibility.ERROR)
+    return bool(qos_check_compatible(ours, theirs)[0] != QoSCompatibility.ERROR)
 
 
 def _name(endpoint: TopicEndpointInfo) -> str:
@@ -105,5 +101,5 @@ def _name(endpoint: TopicEndpointInfo) -> str:
 
 
 def type_name(message_type: Any) -> str:
-    """A message's type as the middleware calls it, such as `sensor_msgs/msg/Image`."""
+    """Return a message type's name in the middleware, such as `sensor_msgs/msg/Image`."""
     return f"{message_type.__module__.split('.')[0]}/msg/{message_type.__name__}"

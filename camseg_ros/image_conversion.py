@@ -1,11 +1,10 @@
-"""Pixels of one encoding -> RGB, by `cv_bridge` where one works here and by `rosbags-image` where
-none does.
+"""Converts the pixels of one encoding to RGB, with `cv_bridge` where it works, else
+`rosbags-image`.
 
-Neither is trusted unseen. cv_bridge in particular breaks in ways that give wrong pixels and no
-error (a row step that is not a multiple of three, big-endian data on numpy 2, a compiled part built
-for another numpy), so every converter has to turn one small known picture of every encoding into
-exact pixels before it is used, and it only ever sees tight, little-endian 8-bit rows
-(`camseg_ros.images` takes care of that).
+Every converter must first convert a small known image of every encoding exactly. cv_bridge in
+particular can return wrong pixels without an error: with a row step that is not a multiple of
+three, with big-endian data on numpy 2, or with a compiled part built for another numpy. Converters
+only receive 8-bit rows without padding; `camseg_ros.images` prepares them.
 """
 
 import logging
@@ -20,10 +19,9 @@ import numpy.typing as npt
 from camseg_core.errors import ConfigError
 
 Pixels = npt.NDArray[np.uint8]
-"""Raw bytes of an image, or RGB: the docstrings say which and give the shape."""
+"""Raw bytes of an image, or RGB; the docstrings give the shape."""
 
 CONVERTED = (
-    "rgb8",
     "bgr8",
     "mono8",
     "rgba8",
@@ -35,19 +33,22 @@ CONVERTED = (
     "yuv422",
     "yuv422_yuy2",
 )
-"""The encodings that a converter has to prove; the planar ones below are OpenCV's in every case."""
+"""The encodings that a converter must prove; rgb8 needs none, and OpenCV converts planar ones."""
 
 PLANAR = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
-"""Encodings that neither cv_bridge nor rosbags-image can read."""
+"""Encodings that neither cv_bridge nor rosbags-image supports."""
 
-HOW_TO_INSTALL = "install rosbags-image (`pip install 'camseg_ros[ros]'`) or, on a ROS machine, ros-$ROS_DISTRO-cv-bridge"
+HOW_TO_INSTALL = (
+    "install rosbags-image (`pip install 'camseg_ros[ros]'`) or, on a ROS machine, "
+    "ros-$ROS_DISTRO-cv-bridge"
+)
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TightImage:
-    """A picture without row padding, with the fields of `sensor_msgs/Image` that the converters read."""
+    """An image without row padding, with the fields of `sensor_msgs/Image` that converters read."""
 
     height: int
     width: int
@@ -58,23 +59,21 @@ class TightImage:
 
 
 Convert = Callable[[TightImage], Pixels]
-"""A tight picture -> RGB, `(H, W, 3)` uint8."""
+"""Converts a `TightImage` to RGB `(H, W, 3)` uint8."""
 
 
 @dataclass(frozen=True)
 class Converter:
-    """What turns pixels into RGB on this machine; `name` says what it is made of."""
+    """Converts pixels to RGB on this machine; `name` lists the libraries used."""
 
     name: str
     functions: dict[str, Convert]
 
     def to_rgb(self, rows: Pixels, encoding: str, width: int, height: int) -> Pixels:
-        """Convert `rows` (row count, bytes per row), C-contiguous, into RGB `(height, width, 3)`.
-
-        For rgb8 the result may share memory with `rows`.
+        """Convert `rows` (row count, bytes per row), C-contiguous, to RGB `(height, width, 3)`.
 
         Raises:
-            ConfigError: nothing installed here converts this encoding.
+            ConfigError: no installed library converts this encoding.
         """
         if encoding in PLANAR:
             return np.asarray(cv2.cvtColor(rows, PLANAR[encoding]), np.uint8)
@@ -87,19 +86,19 @@ class Converter:
 
 
 def load_cv_bridge() -> Convert | None:
-    """cv_bridge's conversion, or None where it is not installed or cannot be loaded."""
+    """Return cv_bridge's conversion, or None if it is not installed or cannot be loaded."""
     try:
         from cv_bridge import CvBridge
 
         bridge = CvBridge()
-    except Exception as error:  # a compiled part for another numpy or OpenCV fails in many ways, not only with ImportError
+    except Exception as error:  # a part compiled for another numpy or OpenCV fails in many ways
         logger.debug("cv_bridge cannot be loaded: %r", error)
         return None
     return lambda image: np.asarray(bridge.imgmsg_to_cv2(image, "rgb8"), np.uint8)
 
 
 def load_rosbags_image() -> Convert | None:
-    """The conversion of rosbags-image, or None where it is not installed."""
+    """Return the conversion of rosbags-image, or None if it is not installed."""
     try:
         from rosbags.image import image_to_cvimage
     except ImportError as error:
@@ -115,12 +114,10 @@ LOADERS: tuple[tuple[str, Callable[[], Convert | None]], ...] = (
 
 
 def choose_converter() -> Converter:
-    """The best conversion for every encoding: the first of cv_bridge and rosbags-image that gives
-    exact pixels for it.
+    """Return, for every encoding, the first of cv_bridge and rosbags-image that is exact.
 
     Raises:
-        ConfigError: neither is there, or neither gives right pixels for anything; says what to
-            install.
+        ConfigError: no library is installed, or none is exact for any encoding.
     """
     functions: dict[str, Convert] = {}
     used: list[str] = []
@@ -135,30 +132,30 @@ def choose_converter() -> Converter:
             used.append(name if len(proven) == len(CONVERTED) else f"{name} ({', '.join(proven)})")
         else:
             logger.warning(
-                "%s is installed but fails its check (wrong pixels, or an error with this numpy and OpenCV); not used",
+                "%s is installed but fails its check (wrong pixels, or an error with this numpy "
+                "and OpenCV); not used",
                 name,
             )
     if not functions:
-        raise ConfigError(f"nothing here can convert image messages; {HOW_TO_INSTALL}")
+        raise ConfigError(f"no library to convert image messages; {HOW_TO_INSTALL}")
     return Converter(" + ".join(used), functions)
 
 
 def is_exact(convert: Convert, encoding: str) -> bool:
-    """Whether `convert` turns the known picture of `encoding` into exactly the known pixels."""
-    image, expected = known_picture(encoding)
+    """Return whether `convert` converts the known image of `encoding` exactly."""
+    image, expected = known_image(encoding)
     try:
         return np.array_equal(convert(image), expected)
-    except Exception as error:  # whatever a broken converter raises, the answer is no
-        logger.debug("conversion of the known %s picture failed: %r", encoding, error)
+    except Exception as error:  # a broken converter may raise anything
+        logger.debug("conversion of the known %s image failed: %r", encoding, error)
         return False
 
 
-def known_picture(encoding: str) -> tuple[TightImage, Pixels]:
-    """A 4x4 picture in `encoding` and its RGB `(4, 4, 3)`, both written down here and not computed
-    by any converter.
+def known_image(encoding: str) -> tuple[TightImage, Pixels]:
+    """Return a 4x4 image in `encoding` and its RGB `(4, 4, 3)`, neither made by a converter.
 
-    Packed encodings get 16 different colours; Bayer one colour all over, so that interpolation
-    cannot change it; YUV the four BT.601 values of black, white, red and blue, whose RGB is known.
+    Packed encodings have 16 different colours; Bayer a single colour, which interpolation cannot
+    change; YUV the four BT.601 values of black, white, red and blue, whose RGB is known.
     """
     rgb = (np.arange(48).reshape(4, 4, 3) * 5 + 3).astype(np.uint8)
     if encoding.startswith("bayer_"):

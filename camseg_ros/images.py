@@ -26,7 +26,7 @@ RAISE_LIMIT = "raise the parameter max_image_bytes if you need larger images"
 
 
 class BadImage(ImageError):
-    """A message that does not hold the image it claims to hold; `reason` is the kind, for counting."""
+    """A message that does not hold the image it claims to hold; `reason` is counted."""
 
     def __init__(self, reason: Reason, text: str) -> None:
         super().__init__(text)
@@ -43,7 +43,7 @@ class Encoding:
     even_width: bool = False
     even_height: bool = False
     min_side: int = 1
-    """Smallest width and height that can be converted; a Bayer mosaic needs neighbours on all sides."""
+    """Smallest width and height; a Bayer mosaic needs neighbours on all sides."""
     sixteen_bit: bool = False
 
 
@@ -119,7 +119,7 @@ def image_to_rgb(message: ImageFields, converter: Converter, max_bytes: int) -> 
 
 
 def _tight_rows(message: ImageFields, encoding: Encoding, max_bytes: int) -> Pixels:
-    """Check `message` and return its bytes without row padding, `(rows, bytes per row)`, C-contiguous."""
+    """Check `message`; return its bytes without padding, `(rows, bytes per row)`, C-contiguous."""
     width, height, step, size = message.width, message.height, message.step, len(message.data)
     what = f"{width}x{height} {message.encoding} image"
     if width < 1 or height < 1:

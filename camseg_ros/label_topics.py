@@ -1,4 +1,4 @@
-"""What the mask's ids mean, for other nodes: as JSON, and as `vision_msgs/LabelInfo` if that package is installed."""
+"""The meaning of the mask's ids: as JSON, and with vision_msgs as `vision_msgs/LabelInfo`."""
 
 from __future__ import annotations  # rclpy's classes are generic only from Jazzy on
 
@@ -36,7 +36,7 @@ def label_table(model: str, labels: Sequence[Label]) -> String:
 
 
 def label_info_types() -> tuple[Any, Any] | None:
-    """Return LabelInfo and VisionClass of `vision_msgs`; None if the package is missing or too old."""
+    """Return LabelInfo and VisionClass of `vision_msgs`; None if it is missing or too old."""
     try:
         from vision_msgs.msg import LabelInfo, VisionClass
     except ImportError:
@@ -68,7 +68,7 @@ def label_info(
 
 
 class LabelTopics:
-    """The latched label table, `segmentation/labels`, and with vision_msgs also `segmentation/label_info`."""
+    """The latched `segmentation/labels`, and with vision_msgs `segmentation/label_info`."""
 
     def __init__(self, node: Node) -> None:
         self._node, self._types = node, label_info_types()

@@ -24,7 +24,7 @@ QUEUE_DEPTH = 5
 
 
 def image_qos(reliability: str) -> QoSProfile:
-    """QoS of an image stream, "reliable" or "best_effort": a short queue, nothing for late subscribers."""
+    """Return the QoS of an image stream, "reliable" or "best_effort"; a short queue, volatile."""
     return QoSProfile(
         depth=QUEUE_DEPTH,
         history=HistoryPolicy.KEEP_LAST,

@@ -1,4 +1,4 @@
-"""The declaration of one parameter: how values are checked, described to ROS and put into a JSON schema."""
+"""The declaration of one parameter: checks values, describes itself to ROS and as JSON schema."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from camseg_core.errors import ConfigError
 Value = bool | str | int | float | tuple[str, ...] | tuple[float, ...]
 
 NO_STRINGS = ("",)
-"""Default of an empty list of strings: ROS cannot infer the type of an empty list, so blank entries are ignored."""
+"""Default of an empty list of strings: ROS cannot infer the type of []; blanks are ignored."""
 
 TYPE_NAMES = {
     bool: "true/false",

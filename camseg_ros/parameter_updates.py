@@ -46,7 +46,7 @@ def declare(node: Node) -> tuple[Parameters, list[str]]:
             node.undeclare_parameter(name)
             hint = _hint(name, cameras, possible)
             warnings.append(f"unknown parameter '{name}' is ignored; {hint}")
-    given = Parameters(**values, own=own)  # type: ignore[arg-type]  # `Spec.check` has checked each type
+    given = Parameters(**values, own=own)  # type: ignore[arg-type]  # `Spec.check` checked them
     given.check_together()
     return given, warnings
 

@@ -104,7 +104,7 @@ class CameraParameters:
 
 @dataclass(frozen=True)
 class Parameters(CameraParameters):
-    """The checked values of all parameters. Those of `CameraParameters` hold for cameras without their own value."""
+    """Checked values of all parameters; those of `CameraParameters` are the cameras' defaults."""
 
     model: str = parameter(
         "camseg-lite",
@@ -113,8 +113,8 @@ class Parameters(CameraParameters):
     )
     provider: str = parameter(
         "cpu",
-        "Where the model runs: the first of the listed providers that starts. cuda and tensorrt need "
-        "onnxruntime-gpu.",
+        "Where the model runs: the first of the listed providers that starts. cuda and tensorrt "
+        "need onnxruntime-gpu.",
         choices=tuple(PROVIDERS),
         several=True,
         fixed_because=RELOAD,

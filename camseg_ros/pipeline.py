@@ -155,7 +155,7 @@ class Pipeline:
             camera.subscribe(partial(self.receive, camera))
 
     def stop(self, timeout: float) -> bool:
-        """Unsubscribe and drop waiting frames; False if a frame is still in progress after `timeout` seconds."""
+        """Unsubscribe and drop waiting frames; False if work goes on after `timeout` seconds."""
         for camera in self.cameras.values():
             camera.unsubscribe()
         ended = self.worker is None or self.worker.stop(timeout)
@@ -172,7 +172,7 @@ class Pipeline:
         self._labels.destroy()
 
     def silence(self, timeout: float) -> bool:
-        """Finish what is being published and publish nothing after it; False if that takes over `timeout` seconds."""
+        """Publish nothing after the current message; False if that takes over `timeout` seconds."""
         return self._publishing.acquire(timeout=timeout)
 
     def check(self, parameters: Parameters) -> None:
@@ -192,7 +192,7 @@ class Pipeline:
         self._parameters, self._table = parameters, table
 
     def receive(self, camera: Camera, message: ImageMessage) -> None:
-        """Subscription callback: keep the message and return, so that the freshest frame is always available."""
+        """Subscription callback: store the message and return, so that the next can arrive."""
         camera.statistics.frame_received()
         if self.paused:
             camera.statistics.frame_dropped(PAUSED)

@@ -39,7 +39,7 @@ class ServedNode(Protocol):
 
 
 class Serving(threading.Thread):
-    """Starts the node and runs its callbacks in a thread, so that the main thread can react to signals."""
+    """Starts the node and runs its callbacks; the main thread is free to react to signals."""
 
     def __init__(self, node: ServedNode, on_error: Callable[[], None]) -> None:
         # a daemon: loading or inference that hangs must not keep the process alive
@@ -90,7 +90,7 @@ class StopSignal:
     """
 
     def __init__(self) -> None:
-        """Install the handlers, even if the shell that started the node in the background ignores the signals."""
+        """Install the handlers, even if a shell started the node with the signals ignored."""
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         signal.set_wakeup_fd(self._writer)  # Python writes each signal's number into the pipe
@@ -102,7 +102,7 @@ class StopSignal:
         os.write(self._writer, b"\0")
 
     def wait(self) -> None:
-        """Wait for the first request and ignore further signals: terminals and `ros2 launch` send a second one."""
+        """Wait for the first request; ignore later signals, as `ros2 launch` and terminals send."""
         os.read(self._reader, 1)
         for number in STOP_SIGNALS:
             # Python removes other handlers at exit, and a late signal would then kill the process
@@ -165,7 +165,7 @@ def run(make_node: Callable[[], ServedNode]) -> int:
 
 
 class Monitor(threading.Thread):
-    """Calls `beat` every `period()` seconds until `stop`; passes exceptions to `on_error` and continues."""
+    """Calls `beat` every `period()` seconds until `stop`; passes exceptions to `on_error`."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The ROS 2 node: camera images in, semantic masks out. This file is the life cycle; the pipeline does the work."""
+"""The ROS 2 node: camera images in, semantic masks out. This is the life cycle."""
 
 from __future__ import annotations  # rclpy's classes are generic only from Jazzy on
 
@@ -79,7 +79,7 @@ class SegmentationNode(LifecycleNode):
         self._starting = False
 
     def shut_down(self) -> bool:
-        """Stop all work; False if something unfinished has to be abandoned, which will not publish any more."""
+        """Stop all work; False if unfinished work is abandoned, which then publishes nothing."""
         self._monitor.stop(STOP_TIMEOUT_S)
         pipeline = self._pipeline
         if pipeline is not None and not pipeline.stop(STOP_TIMEOUT_S):
@@ -162,7 +162,7 @@ class SegmentationNode(LifecycleNode):
             pipeline.destroy()
 
     def _give_up(self, text: str) -> None:
-        """React to a permanent engine failure. Runs in the inference thread; only the executor may change the state."""
+        """React to a permanent engine failure, from the inference thread."""
         self._failure = text
         self.get_logger().error(text)
         if self.executor is not None:
@@ -193,7 +193,10 @@ class SegmentationNode(LifecycleNode):
         response.message = f"{'enabled' if request.data else 'paused'}; the node is {self._state}"
         return response
 
-    def _change_parameters(self, wanted: list[Parameter]) -> SetParametersResult:  # type: ignore[type-arg]
+    def _change_parameters(
+        self,
+        wanted: list[Parameter],  # type: ignore[type-arg]
+    ) -> SetParametersResult:
         pipeline = self._pipeline
         check = pipeline.check if pipeline is not None else lambda _: None
         self._parameters_now, answer = parameter_updates.change(
@@ -205,7 +208,7 @@ class SegmentationNode(LifecycleNode):
 
 
 def main() -> int:
-    """Run the node until SIGINT or SIGTERM. Exit code 0, or 1 with one line on stderr that names the error."""
+    """Run the node until SIGINT or SIGTERM; returns 0, or 1 after one line on stderr."""
     return run(SegmentationNode)
 
 

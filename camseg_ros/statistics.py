@@ -1,4 +1,4 @@
-"""Counts, rates and latencies of one camera's stream, written by two threads and read by a third."""
+"""Counts, rates and latencies of one camera's stream. Needs no ROS."""
 
 import threading
 import time
@@ -36,7 +36,7 @@ def stage_key(stage: str) -> str:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state of a stream at one moment; times in seconds, latencies in ms, None if nothing happened yet."""
+    """The state of a stream; times in seconds, latencies in ms, None if nothing happened yet."""
 
     received: int
     published: int

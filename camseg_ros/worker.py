@@ -1,4 +1,4 @@
-"""The inference thread and its watchdog: the freshest frames go through the model, and an engine that fails is rebuilt."""
+"""The inference thread and its watchdog: takes the freshest frames, rebuilds failed engines."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ Message = TypeVar("Message")
 Model = TypeVar("Model")
 
 MAX_BACKOFF_S = 3600.0
-"""Upper limit of the doubling backoff; after a hundred doublings Python could not wait that long."""
+"""Upper limit of the doubling backoff; Python cannot wait for a hundred doublings."""
 
 Failure = Literal["inference failed", "inference hung"]
 
@@ -34,7 +34,7 @@ class FrameSlots(Generic[Message]):
         self._changed = threading.Condition()
 
     def put(self, camera: str, message: Message) -> bool:
-        """Store a message that has just arrived. Returns at once; True if it replaced an older one."""
+        """Store a message that has just arrived; True if it replaced an older one."""
         frame = Frame(camera, message, time.monotonic())
         with self._changed:
             replaced = self._slots[camera] is not None
@@ -43,7 +43,7 @@ class FrameSlots(Generic[Message]):
         return replaced
 
     def take(self, limit: int, stop: threading.Event) -> list[Frame[Message]]:
-        """Wait for frames and return up to `limit` of different cameras; none once `stop` is set."""
+        """Wait for frames; return up to `limit`, one per camera, or none once `stop` is set."""
         with self._changed:
             while not stop.is_set() and not any(self._slots.values()):
                 self._changed.wait()
@@ -82,7 +82,7 @@ class Recovery:
 
 
 class WorkerSession:
-    """The lifetime of one inference thread; `over` is set when it is stopped or abandoned as hung."""
+    """The lifetime of one inference thread; `over` is set when it is stopped or abandoned."""
 
     def __init__(self) -> None:
         self.over = threading.Event()
@@ -148,7 +148,7 @@ class InferenceWorker(Generic[Message, Model]):
         self._thread.start()
 
     def check(self) -> None:
-        """Watchdog: abandon a thread that hangs and start another. Call it regularly from another thread."""
+        """Watchdog: abandon a hung thread and start another. Call it regularly."""
         with self._lock:
             session, timeout = self._session, self._recovery().timeout
             since = session.busy_since
@@ -161,7 +161,7 @@ class InferenceWorker(Generic[Message, Model]):
         self._thread.start()
 
     def stop(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for the batch in progress; False if it has not ended by then."""
+        """Stop; False if the batch in progress has not ended after `timeout` seconds."""
         with self._lock:
             self._session.over.set()
         self._slots.wake()
@@ -206,7 +206,7 @@ class InferenceWorker(Generic[Message, Model]):
             self._on_failure("inference failed", failure, frames)
 
     def _rebuild(self, session: WorkerSession) -> Model | None:
-        """Load the model again, with backoff; None if the session is over or the rebuilds are used up."""
+        """Load the model again, with backoff; None if the session ends or rebuilds run out."""
         while not session.over.is_set():
             recovery, done = self._recovery(), self._consecutive
             if done >= recovery.rebuilds:

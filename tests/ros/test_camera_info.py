@@ -133,29 +133,24 @@ def test_an_uncalibrated_camera_stays_uncalibrated() -> None:
         ({"binning_x": 2**32 - 1}, "it is for images of 0x1080 pixels"),
         (
             {"roi": RegionOfInterest(x_offset=4, width=1920, height=1080)},
-            "its roi of 1920x1080 pixels at (4, 0) reaches over",
+            "its roi of 1920x1080 pixels at (4, 0) exceeds",
         ),
         ({"roi": RegionOfInterest(x_offset=2**32 - 1)}, "it is for images of"),
-        ({"d": [0.0] * (MAX_COEFFICIENTS + 1)}, "it has 33 distortion coefficients, over 32"),
-        ({"d": [float("nan")] * 5}, "its D has a number that is not finite"),
-        ({"k": [float("inf"), *[0.0] * 8]}, "its K has a number that is not finite"),
-        ({"r": [*[0.0] * 8, float("nan")]}, "its R has a number that is not finite"),
-        ({"p": [*[0.0] * 11, float("-inf")]}, "its P has a number that is not finite"),
+        ({"d": [0.0] * (MAX_COEFFICIENTS + 1)}, "it must have at most 32 distortion coefficients, has 33"),
+        ({"d": [float("nan")] * 5}, "its D contains a number that is not finite"),
+        ({"k": [float("inf"), *[0.0] * 8]}, "its K contains a number that is not finite"),
+        ({"r": [*[0.0] * 8, float("nan")]}, "its R contains a number that is not finite"),
+        ({"p": [*[0.0] * 11, float("-inf")]}, "its P contains a number that is not finite"),
         (
             {"distortion_model": "x" * (MAX_NAME + 1)},
-            "its distortion_model has 257 characters, over 256",
+            "its distortion_model must have at most 256 characters, has 257",
         ),
-        ({"header": header(1, "x" * 10_000)}, "its frame_id has 10000 characters, over 256"),
+        (
+            {"header": header(1, "x" * 10_000)},
+            "its frame_id must have at most 256 characters, has 10000",
+        ),
     ],
 )
 def test_what_does_not_belong_to_the_image_is_told(changes: dict, text: str) -> None:
     found = check(calibration(**changes), 1920, 1080)
     assert found.startswith(text) if text else found == ""
-
-
-def test_the_frame_is_compared_if_it_is_given() -> None:
-    assert check(calibration(), 1920, 1080, frame_id="camera_optical") == ""
-    assert (
-        check(calibration(), 1920, 1080, frame_id="rear")
-        == "its frame is 'camera_optical', the image's 'rear'"
-    )

@@ -77,7 +77,7 @@ def test_another_type_on_the_topic_is_told() -> None:
     compressed = endpoint("camera", BEST_EFFORT, "sensor_msgs/msg/CompressedImage")
     (problem,) = publishers_of(node(compressed), "/image", Image, BEST_EFFORT).problems
     assert problem.startswith(
-        "/camera publishes /image as sensor_msgs/msg/CompressedImage, this node has it as sensor_msgs/msg/Image: "
+        "/camera publishes /image as sensor_msgs/msg/CompressedImage, this node uses sensor_msgs/msg/Image: "
     )
 
 

@@ -171,7 +171,9 @@ def test_with_exit_on_failure_the_process_ends_with_one_and_says_why(
     exhaust(bench)
     assert bench.node.process.wait(TIMEOUT) == 1, bench.node.output
     last = bench.node.stderr.splitlines()[-1]
-    assert last == f"segmentation_node: gave up after 2 consecutive rebuilds: RuntimeError: {RAISED}"
+    assert (
+        last == f"segmentation_node: gave up after 2 consecutive rebuilds: RuntimeError: {RAISED}"
+    )
     assert "Traceback" not in bench.node.output
 
 

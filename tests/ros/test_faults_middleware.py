@@ -157,7 +157,7 @@ def test_a_publisher_whose_qos_does_not_match_is_named_with_both_sides_policies(
     bench = start_bench(
         *PARAMETERS, "image_reliability:=reliable", connected=False, program=SUBSTITUTE
     )
-    text = "/test_driver publishes /image but offers reliability best_effort where this node asks for reliable: nothing passes"
+    text = "/test_driver publishes /image but offers reliability best_effort where this node asks for reliable: they cannot connect"
     assert camera_warning(bench, "no images on /image for ", text)
     logged(bench, text)
     renew_publisher(bench, RELIABLE)
@@ -203,7 +203,7 @@ def test_a_publisher_of_another_type_is_named(start_bench: StartBench) -> None:
     context = Context()  # one participant cannot have two types on a topic
     rclpy.init(args=[], context=context)
     with closing(Talker(context)) as talker:
-        text = "/talker publishes /image as std_msgs/msg/String, this node has it as sensor_msgs/msg/Image: they never meet"
+        text = "/talker publishes /image as std_msgs/msg/String, this node uses sensor_msgs/msg/Image: they cannot connect"
         assert camera_warning(bench, "no images on /image for ", text)
         talker.publisher.publish(String(data="no image"))
         renew_publisher(bench, BEST_EFFORT)

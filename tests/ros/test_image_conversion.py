@@ -12,7 +12,7 @@ from camseg_ros.image_conversion import (
     Converter,
     choose_converter,
     is_exact,
-    known_picture,
+    known_image,
     load_cv_bridge,
 )
 
@@ -49,7 +49,7 @@ def test_both_paths_give_identical_arrays(encoding: str) -> None:
         pytest.skip(
             f"the cv_bridge here gives wrong pixels for {encoding}, so the node does not use it for that"
         )
-    step = known_picture(encoding)[0].step // 4 * 38
+    step = known_image(encoding)[0].step // 4 * 38
     data = np.random.default_rng(1).integers(0, 256, 22 * step).astype(np.uint8)
     image = image_conversion.TightImage(22, 38, encoding, step, data)
     assert np.array_equal(cv_bridge(image), rosbags_image(image))
@@ -57,7 +57,7 @@ def test_both_paths_give_identical_arrays(encoding: str) -> None:
 
 def test_a_converter_with_wrong_pixels_is_not_exact() -> None:
     right = convert_by("rosbags-image")
-    assert not is_exact(lambda image: right(image)[..., ::-1], "rgb8")
+    assert not is_exact(lambda image: right(image)[..., ::-1], "bgr8")
     assert not is_exact(lambda image: right(image) ^ 1, "bayer_rggb8")
     assert not is_exact(lambda image: image.data[:3], "mono8")
 
@@ -67,18 +67,18 @@ def test_a_converter_that_cannot_do_an_encoding_leaves_it_to_the_next(
 ) -> None:
     right = convert_by("rosbags-image")
 
-    def only_rgb(image: image_conversion.TightImage) -> image_conversion.Pixels:
-        if image.encoding != "rgb8":
+    def only_bgr(image: image_conversion.TightImage) -> image_conversion.Pixels:
+        if image.encoding != "bgr8":
             raise RuntimeError("Unable to convert")
         return right(image)
 
     monkeypatch.setattr(
-        image_conversion, "LOADERS", (("first", lambda: only_rgb), ("second", lambda: right))
+        image_conversion, "LOADERS", (("first", lambda: only_bgr), ("second", lambda: right))
     )
     converter = choose_converter()
-    assert converter.functions["rgb8"] is only_rgb
+    assert converter.functions["bgr8"] is only_bgr
     assert converter.functions["bayer_grbg8"] is right
-    assert converter.name.startswith("first (rgb8) + second (bgr8")
+    assert converter.name.startswith("first (bgr8) + second (mono8")
 
 
 def test_without_any_converter_the_error_says_what_to_install(

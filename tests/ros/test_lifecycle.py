@@ -182,7 +182,12 @@ def test_what_belongs_to_model_and_topics_changes_between_two_configurations(
     [
         ("model", "/none/there", "camseg-lite", "/none/there"),
         ("provider", "tensorrt", "cpu", "provider 'tensorrt'"),
-        ("warm_up_sizes", ["big"], ["64x48"], "must hold sizes WIDTHxHEIGHT in pixels such as 640x480, got 'big'"),
+        (
+            "warm_up_sizes",
+            ["big"],
+            ["64x48"],
+            "must hold sizes WIDTHxHEIGHT in pixels such as 640x480, got 'big'",
+        ),
         ("enabled_classes", ["raod"], [""], "did you mean 'road'?"),
         ("image_topic", "no topic", "image", "no topic"),
         ("camera_info_topic", "no topic", "", "no topic"),
