@@ -13,9 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
-from camseg_core.diffusion.passes import ORDERS
-from camseg_core.diffusion.samplers import SAMPLERS
-from camseg_core.diffusion.sampling import Sampling
+from camseg_core.diffusion.sampling import OPTIONS, Sampling
 from camseg_core.errors import ConfigError
 from camseg_core.runtime.geometry import MODES, OUTPUTS, Fit
 from camseg_core.runtime.graphs import AUTO, PRECISIONS
@@ -36,6 +34,17 @@ def parameter(default: Value, description: str, **spec: Any) -> Any:
     """Return the dataclass field of a parameter; see `Spec` for the keywords."""
     value = () if default == NO_STRINGS else default
     return field(default=value, metadata={"spec": Spec("", default, description, **spec)})
+
+
+def sampling_parameter(name: str) -> Any:
+    """Return the dataclass field of one of the sampling options, as `Sampling` declares it."""
+    option = next(each for each in OPTIONS if each.name == name)
+    default, text, least = option.default, option.help, option.minimum
+    if default is None:  # ROS has no None
+        default, text, least = -1.0, f"{text} Below 0: the model's own.", -1.0
+    most = option.maximum if option.node_maximum is None else option.node_maximum
+    limits = None if least is None or most is None else (option.kind(least), option.kind(most))
+    return parameter(default, text, choices=option.choices, limits=limits)
 
 
 @dataclass(frozen=True)
@@ -146,30 +155,14 @@ class Parameters(CameraParameters):
     threads: int = parameter(
         0, "CPU threads of the model; 0: all cores.", limits=(0, 64), fixed_because=RELOAD
     )
-    sampler: str = parameter(
-        "one_step",
-        "How the mask is denoised: one_step is the fastest, the others take several steps.",
-        choices=tuple(SAMPLERS),
-    )
-    steps: int = parameter(
-        1, "Denoising steps; more take longer. one_step uses one.", limits=(1, 1000)
-    )
-    temperature: float = parameter(
-        -1.0, "Scale of the noise; below 0: the model's own.", limits=(-1.0, 10.0)
-    )
-    eta: float = parameter(0.0, "Amount of noise that ddim adds at each step.", limits=(0.0, 1.0))
-    samples: int = parameter(
-        1,
-        "Masks sampled per frame; their probabilities are averaged. More take longer.",
-        limits=(1, 64),
-    )
-    passes: int = parameter(
-        1, "Transformer passes that reveal the mask; more take longer.", limits=(1, 64)
-    )
-    order: str = parameter(ORDERS[0], "What several passes reveal first.", choices=ORDERS)
-    seed: int = parameter(
-        0, "Seed of the noise: same seed and image, same mask.", limits=(0, 2**32 - 1)
-    )
+    sampler: str = sampling_parameter("sampler")
+    steps: int = sampling_parameter("steps")
+    temperature: float = sampling_parameter("temperature")
+    eta: float = sampling_parameter("eta")
+    samples: int = sampling_parameter("samples")
+    passes: int = sampling_parameter("passes")
+    order: str = sampling_parameter("order")
+    seed: int = sampling_parameter("seed")
     cameras: tuple[str, ...] = parameter(
         NO_STRINGS,
         "Names of the cameras; each one's topics are prefixed with its name. None: one unnamed "
@@ -280,17 +273,9 @@ class Parameters(CameraParameters):
     @cached_property
     def sampling(self) -> Sampling:
         """The sampling options as the model takes them."""
-        return Sampling(
-            sampler=self.sampler,
-            steps=self.steps,
-            temperature=None if self.temperature < 0 else self.temperature,
-            eta=self.eta,
-            samples=self.samples,
-            passes=self.passes,
-            order=self.order,
-            seed=self.seed,
-            streams=self.temporal_carry > 0,
-        )
+        values = {option.name: getattr(self, option.name) for option in OPTIONS}
+        values["temperature"] = None if self.temperature < 0 else self.temperature
+        return Sampling(**values, streams=self.temporal_carry > 0)
 
     def camera(self, name: str) -> CameraParameters:
         """Return the values of one camera: its own if given, else the common ones."""

@@ -190,7 +190,7 @@ def test_a_listener_that_asks_for_more_than_the_mask_offers_is_named(
         depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
     )
     viewer.create_subscription(Image, "/segmentation/mask", print, qos)
-    text = "/late_viewer subscribes to /segmentation/mask but asks for durability transient_local where this node offers volatile: nothing"
+    text = "/late_viewer subscribes to /segmentation/mask but asks for durability transient_local where this node offers volatile: they cannot"
     assert camera_warning(bench, text)
     logged(bench, text)
     assert_served(bench, 1)
