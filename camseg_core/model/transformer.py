@@ -18,13 +18,13 @@ class _Attention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
-        self.dropout = dropout
+        self.dropout = self.attention_dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
         # each (B, heads, N, D/heads)
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         attended = F.scaled_dot_product_attention(
-            q, k, v, dropout_p=self.dropout if self.training else 0.0
+            q, k, v, dropout_p=self.attention_dropout if self.training else 0.0
         )
         result: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
         return F.dropout(result, self.dropout, self.training)
@@ -151,7 +151,7 @@ class MaskedTransformer(nn.Module):
         else:
             tokens = self.mask_token.expand(batch, 2 * cells, width).to(embedded.dtype)
             tokens = tokens.masked_scatter(~_over_both(hidden).unsqueeze(2), embedded)
-        return self._decode(tokens, grid)
+        return self.decode(tokens, grid)
 
     def _fused_conditions(
         self, image: Tensor, grid: tuple[int, int], mask: Tensor | None, hidden: Tensor | None
@@ -166,9 +166,10 @@ class MaskedTransformer(nn.Module):
         )
         for block in self.encoder_blocks:
             tokens = block(tokens)
-        return self._decode(self.decoder_embed(self.encoder_norm(tokens)), grid)
+        return self.decode(self.decoder_embed(self.encoder_norm(tokens)), grid)
 
-    def _decode(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    def decode(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Decode embedded tokens `(B, N, D)` to conditions, N = `halves`·L."""
         tokens = tokens + self.positions(self.decoder_pos_embed_learned, grid)
         for block in self.decoder_blocks:
             tokens = block(tokens)
