@@ -14,14 +14,14 @@ class Engine(Protocol):
 
     | graph | inputs | outputs |
     | --- | --- | --- |
-    | `image_encoder` | `image` RGB `(B, H, W, 3)` uint8 | feature maps, `features` `(B, C, h, w)` first |
-    | `transformer` | the feature maps; `mask` `(B, L, c)`, `hidden` `(B, L)` bool | `condition` `(B, N, D)` |
+    | `image_encoder` | `image` RGB `(B, H, W, 3)` uint8 | maps, `features` `(B, C, h, w)` first |
+    | `transformer` | maps; `mask` `(B, L, c)`, `hidden` `(B, L)` | `condition` `(B, N, D)` |
     | `denoiser` | noisy `tokens` `(M, C)`, `step` `(1,)` int64, `condition` `(M, D)` | `output` |
     | `decoder` | `latents` `(B, S, C, h, w)`, `sharpness` `()` | `mask`, `confidence` `(B, H, W)` |
     | a `Fused.name` | `image`, noise `start` `(B, N, C)`, `sharpness` `()` | `mask`, `confidence` |
 
     Inputs come in this order. `mask` and `hidden` give the transformer the known part of the mask;
-    without them everything is hidden. `sharpness` is the logit scale, S the samples that are
+    without them everything is hidden; `hidden` is bool. `sharpness` is the logit scale, S the samples that are
     averaged as probabilities. Floats are float32; `mask` of the last two holds uint8 train ids.
     What the first two graphs return may be the engine's own arrays; the rest is numpy.
 

@@ -45,7 +45,7 @@ class View:
         return (x + 0.5) / self.scale_x - 0.5 + self.left, (y + 0.5) / self.scale_y - 0.5 + self.top
 
     def picture(self, rgb: Ids, size: Size) -> Ids:
-        """Return the part of the camera's RGB `(H, W, 3)` under a mask of this size, at its size."""
+        """Return the part of the camera's RGB `(H, W, 3)` under a mask of this size, so scaled."""
         bottom = self.top + round(size[0] / self.scale_y)
         right = self.left + round(size[1] / self.scale_x)
         return np.asarray(scaled_picture(rgb[self.top : bottom, self.left : right], size), np.uint8)
@@ -183,7 +183,7 @@ class FrameGeometry:
         return np.ascontiguousarray(picture, np.uint8)
 
     def from_network(self, mask: Ids, confidence: Floats) -> tuple[Ids, Floats]:
-        """Bring the network's ids and confidence, `(h, w)` each, to the size that `output` asks for.
+        """Bring the network's ids and confidence, `(h, w)` each, to the size `output` asks for.
 
         Each pixel has the class of the network's pixel it lies in; confidence is interpolated.
         """

@@ -1,4 +1,4 @@
-"""What one camera's video remembers from frame to frame, so that its masks flicker less."""
+"""Memory of one camera's video, so that its masks flicker less."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -13,28 +13,25 @@ Ids = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 _SIZE = 192, 240
-"""Rows and columns of a thumbnail. One size for all cameras: the flow then takes 1 to 2 ms for any, and has the size that it needs."""
+"""Rows and columns of a thumbnail, for any camera: optical flow at this size takes 1 to 2 ms."""
 
 _GREY_TOLERANCE = 15.0
-"""A difference in grey value (0 to 255) that leaves 1/e of the trust: above sensor noise and flow that is off by a fraction of a pixel."""
+"""Grey difference (0 to 255) at which trust falls to 1/e: above sensor noise and flow errors."""
 
 
 def thumbnail(rgb: Ids) -> Ids:
-    """A picture `(H, W, 3)` of any size, small and grey: `(192, 240)` uint8."""
-    return np.asarray(
-        cv2.resize(
-            cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), _SIZE[::-1], interpolation=cv2.INTER_AREA
-        ),
-        np.uint8,
-    )
+    """Shrink a picture `(H, W, 3)` of any size to a grey one, `(192, 240)` uint8."""
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    return np.asarray(cv2.resize(grey, _SIZE[::-1], interpolation=cv2.INTER_AREA), np.uint8)
 
 
 @dataclass(frozen=True)
 class Motion:
-    """What happened between two thumbnails.
+    """The motion between two thumbnails.
 
-    `flow` `(192, 240, 2)` float32 says how far right and below of it each pixel was before, in pixels; `trust` `(192, 240)`
-    float32, 0 to 1, how much alike the two are: 1 where the same grey is found there.
+    Attributes:
+        flow: from each pixel to its earlier place, right and down in pixels, `(192, 240, 2)`.
+        trust: how alike the two are, 1 for the same grey, `(192, 240)` float32.
     """
 
     flow: Floats
@@ -42,7 +39,7 @@ class Motion:
 
     @staticmethod
     def between(now: Ids, before: Ids) -> "Motion":
-        """By dense inverse search (DIS, arXiv 1603.03590), OpenCV's fastest flow."""
+        """Estimate by dense inverse search (DIS, arXiv 1603.03590), OpenCV's fastest flow."""
         search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         still = np.zeros((*_SIZE, 2), np.float32)  # where the search starts
         flow = np.asarray(search.calc(now, before, still), np.float32)
@@ -55,9 +52,9 @@ class Motion:
         return float(self.trust.mean())
 
     def mix(self, now: Floats, before: Floats, share: float) -> Floats:
-        """Planes `(..., h, w)` of the picture now, mixed with those before, each from where its thing was.
+        """Mix planes `(..., h, w)` with the earlier ones, moved along the flow.
 
-        The part of those before is `share` where the trust is 1, and falls with it.
+        The earlier planes weigh `share` where the trust is 1, less where it is lower.
         """
         height, width = now.shape[-2:]
         scale = np.array([width / _SIZE[1], height / _SIZE[0]], np.float32)
@@ -73,7 +70,7 @@ def _resized(array: Floats, height: int, width: int) -> Floats:
 
 
 def _moved(plane: Ids | Floats, flow: Floats) -> Floats:
-    """What of a plane `(h, w)` the flow `(h, w, 2)` points to, interpolated; what lies outside is like the edge."""
+    """Look up a plane `(h, w)` where the flow `(h, w, 2)` points, interpolated; edges extend."""
     rows, columns = np.indices(plane.shape, np.float32)
     there = columns + flow[..., 0], rows + flow[..., 1]
     return np.asarray(
@@ -82,15 +79,16 @@ def _moved(plane: Ids | Floats, flow: Floats) -> Floats:
 
 
 CARRY, MAX_GAP_S = 0.7, 0.5
-"""What a stream takes if not told otherwise; by measurement, see docs/results.md."""
+"""Defaults of a stream, measured in docs/results.md."""
 
 _RECOGNISED = 0.6
-"""A picture of which less is recognised shows another scene. CamVid's driving keeps above 0.7 at 5 Hz, cuts between drives below 0.5."""
+"""Below this share the scene has changed: CamVid's drives stay above 0.7 at 5 Hz, cuts fall
+below 0.5."""
 
 
 @dataclass(frozen=True)
 class _Memory:
-    """The last frame: its latents `(S, C, h, w)`, as they went to the decoder, its thumbnail, and when it was taken, if that is known."""
+    """The last frame: its latents `(S, C, h, w)` as decoded, thumbnail and capture time."""
 
     latents: Floats
     picture: Ids
@@ -98,22 +96,24 @@ class _Memory:
 
 
 class Stream:
-    """One camera's video: its latents are averaged over time, following what moves, where the picture is still recognised.
+    """One camera's video: averages latents over time along the optical flow.
 
-    The latents of a frame become `(1 - w)·(its own) + w·(the last frame's, from where the thing was then)`. The weight w is `carry` where
-    optical flow finds the same grey in the last picture, and falls to 0 where it does not: what appears, or changes its light, is
-    seen as in a single frame. Averages are taken over what was averaged before, so a thing that stays is averaged over some
-    `1 / (1 - carry)` frames.
+    A frame's latents become `(1 - w)·(its own) + w·(the last frame's, moved along the flow)`. The
+    weight w is `carry` where the flow finds the same grey in the last picture, and falls to 0 where
+    it does not: what appears or changes brightness is seen as in a single frame. Averaging is
+    recursive, over about `1 / (1 - carry)` frames. Masks then depend on earlier frames; account for
+    this in a safety case.
 
-    It forgets by itself after a longer gap, when time goes back, when the network's picture has another size, and when the scene changes.
-    A stream belongs to one camera and one setting of a segmenter; it is not for several threads at once.
+    The memory resets after a long gap, when time goes back, when the network's picture changes its
+    size, and when the scene changes. A stream belongs to one camera and one segmenter, and is not
+    thread-safe.
 
     Args:
-        carry: from 0 (every frame alone) up to, but not, 1.
-        max_gap_s: seconds between two frames beyond which the earlier is forgotten.
+        carry: weight of the past, >= 0 (every frame alone) and < 1.
+        max_gap_s: seconds between two frames after which the earlier is forgotten.
 
     Attributes:
-        resets: how often it forgot, by reason: `gap`, `back`, `size`, `scene`, or `hand` for `reset()`.
+        resets: number of resets by reason: `gap`, `back`, `size`, `scene`, or `hand` for `reset()`.
 
     Raises:
         ConfigError: a value is out of range.
@@ -121,22 +121,24 @@ class Stream:
 
     def __init__(self, carry: float = CARRY, max_gap_s: float = MAX_GAP_S) -> None:
         if not 0 <= carry < 1:
-            raise ConfigError(f"carry is {carry}; it is from 0 up to, but not, 1")
+            raise ConfigError(f"carry must be >= 0 and < 1, got {carry}")
         if not max_gap_s > 0:
-            raise ConfigError(f"max_gap_s is {max_gap_s}; it is above 0")
+            raise ConfigError(f"max_gap_s must be > 0, got {max_gap_s}")
         self.carry, self.max_gap_s = carry, max_gap_s
         self.resets: Counter[str] = Counter()
         self._memory: _Memory | None = None
 
     def reset(self) -> None:
-        """Forget: the next frame is seen as the first."""
+        """Forget the last frame."""
         self._forget("hand")
 
     def steady(self, latents: Floats, picture: Ids, time: float | None = None) -> Floats:
-        """The next frame's latents `(S, C, h, w)`, steadied and remembered.
+        """Average the next frame's latents `(S, C, h, w)` with the past, and remember them.
 
-        `picture` is what the network saw, `(H, W, 3)` uint8; `time` is when it was taken, in seconds of any clock. Without times, no gap
-        is noticed.
+        Args:
+            latents: of the frame.
+            picture: what the network saw, `(H, W, 3)` uint8.
+            time: capture time in seconds of any clock; without it, gaps go unnoticed.
         """
         seen = thumbnail(picture)
         if self._memory is not None and (
@@ -153,7 +155,7 @@ class Stream:
         return latents
 
     def _outdated(self, memory: _Memory, shape: tuple[int, ...], time: float | None) -> str:
-        """Why the memory is of no use for a frame of this time and with latents of this shape; empty if it is."""
+        """Why the memory does not suit a frame of this shape and time; empty if it does."""
         if shape != memory.latents.shape:
             return "size"
         if time is None or memory.time is None:

@@ -30,7 +30,7 @@ def test_the_colours_are_blended_over_labelled_pixels_only(opacity: float) -> No
 
 
 def test_a_mask_of_another_size_is_refused() -> None:
-    with pytest.raises(ImageError, match="the mask is 7x5 and the image 6x5"):
+    with pytest.raises(ImageError, match="mask and image must have the same size, got 7x5 and 6x5"):
         overlay(RGB[:, :6], MASK, 0.5)
 
 

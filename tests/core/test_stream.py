@@ -214,9 +214,9 @@ def test_the_parts_are_loaded_for_streams(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"carry": 1.0}, "carry is 1.0; it is from 0 up to, but not, 1"),
-        ({"carry": float("nan")}, "carry is nan"),
-        ({"max_gap_s": 0.0}, "max_gap_s is 0.0; it is above 0"),
+        ({"carry": 1.0}, "carry must be >= 0 and < 1, got 1.0"),
+        ({"carry": float("nan")}, "carry must be >= 0 and < 1, got nan"),
+        ({"max_gap_s": 0.0}, "max_gap_s must be > 0, got 0.0"),
     ],
 )
 def test_impossible_streams_are_refused(options: dict[str, float], said: str) -> None:
