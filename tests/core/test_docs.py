@@ -49,7 +49,7 @@ def commands(document: Path) -> Iterator[list[str]]:
             yield words[0].split()
 
 
-UNWRAPPED = ("data", "node", "robustness")
+UNWRAPPED = ("node", "robustness")
 
 
 @pytest.mark.parametrize(
