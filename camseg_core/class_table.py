@@ -1,4 +1,4 @@
-"""Which classes leave the project, by which ids and names: a model's own, some of them as one group, some not at all."""
+"""Which classes masks are published with: groups of classes, and those that are left out."""
 
 import difflib
 from collections.abc import Collection, Mapping, Sequence
@@ -17,10 +17,10 @@ Ids = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class ClassTable:
-    """From the ids of a model's masks to those that are wanted.
+    """Maps the ids of a model's masks to the published ones.
 
-    `labels` are the wanted classes, in the model's order; `lookup` `(256,)` is the wanted id by the model's, `UNLABELLED` for a class that
-    is not wanted. Ids that the model has no class for stay what they are.
+    `labels` are the published classes, in the model's order; `lookup` `(256,)` is the published id
+    by the model's, `UNLABELLED` for a class that is left out. Other ids stay as they are.
     """
 
     labels: tuple[Label, ...]
@@ -30,16 +30,17 @@ class ClassTable:
     def of(
         labels: Sequence[Label], groups: Sequence[str] = (), enabled: Sequence[str] = ()
     ) -> "ClassTable":
-        """The table of a model's `labels` with some of them in groups, and of the classes and groups that are left only those `enabled`.
+        """Make the table of a model's `labels`, with groups, and only the `enabled` names.
 
         Args:
             labels: the model's classes.
-            groups: `"NAME = class, class"` or `"NAME:ID = class, class"` each. A group has the colour and, if none is given, the id of the
-                class that it lists first; it stands where the first of its classes stood in the model's order.
+            groups: `"NAME = class, class"` or `"NAME:ID = class, class"` each. A group has the
+                colour, the place and, if no ID is given, the id of the first class it lists.
             enabled: names of classes and groups; empty means all.
 
         Raises:
-            ConfigError: a group is not of that form, a name is unknown, a class is in two groups, or two names or ids agree.
+            ConfigError: a group is not of that form, a name is unknown, a class is in two groups,
+                or two names or ids are equal.
         """
         by_name = {label.name: label for label in labels}
         group_of: dict[str, Label] = {}
@@ -48,7 +49,7 @@ class ClassTable:
             for name in members:
                 if name in group_of:
                     raise ConfigError(
-                        f"class {name!r} is listed again in group {text!r}; a class is in one group, once"
+                        f"class {name!r} must be in one group, once; it is again in {text!r}"
                     )
                 group_of[name] = group
         result = tuple(dict.fromkeys(group_of.get(label.name, label) for label in labels))
@@ -71,35 +72,36 @@ class ClassTable:
 
     @cached_property
     def colors(self) -> Ids:
-        """RGB by wanted id, `(256, 3)`, as `colorize` and `overlay` take it."""
+        """RGB by published id, `(256, 3)`, for `colorize` and `overlay`."""
         return color_table(self.labels)
 
     def apply(self, mask: Ids) -> Ids:
-        """The model's ids `(H, W)` to the wanted ones; the very same array if that changes none."""
+        """Map the model's ids `(H, W)`; returns the same array if nothing changes."""
         return mask if self.is_identity else np.asarray(cv2.LUT(mask, self.lookup), np.uint8)
 
 
 def _read_group(text: str, by_name: Mapping[str, Label]) -> tuple[Label, list[str]]:
-    """A group, and the names of its classes, from `NAME = class, class` or `NAME:ID = class, class`."""
+    """Read a group and its classes' names from `NAME[:ID] = class, class`."""
     head, equals, tail = text.partition("=")
     name, colon, number = (part.strip() for part in head.partition(":"))
     members = [member.strip() for member in tail.split(",")]
     if not (name and equals and all(members)):
         raise ConfigError(
-            f"group {text!r} is not NAME = CLASS, CLASS or NAME:ID = CLASS, CLASS, as in 'flat:100 = road, sidewalk'"
+            f"group {text!r} must be NAME = CLASS, CLASS or NAME:ID = CLASS, CLASS, "
+            "as in 'flat:100 = road, sidewalk'"
         )
     first, *_ = (by_name[_known(member, by_name, f"group {text!r}")] for member in members)
     if not colon:
         return replace(first, name=name), members
     if not (number.isascii() and number.isdecimal() and int(number) < UNLABELLED):
         raise ConfigError(
-            f"group {text!r} has the id {number!r}; it is a whole number from 0 to {UNLABELLED - 1}"
+            f"the id of a group must be 0 to {UNLABELLED - 1}, got {number!r} in {text!r}"
         )
     return replace(first, name=name, id=int(number)), members
 
 
 def _known(name: str, names: Collection[str], place: str) -> str:
-    """The name, if it is among the `names`."""
+    """Return the name if it is one of `names`."""
     if name not in names:
         known = sorted(names)
         close = difflib.get_close_matches(name, known, n=1)
@@ -117,7 +119,8 @@ def _refuse_doubles(labels: Sequence[Label]) -> None:
         other = by_id.setdefault(label.id, label)
         if other is not label:
             raise ConfigError(
-                f"{other.name!r} and {label.name!r} both have the id {label.id}; give the group another, as in NAME:ID = ..."
+                f"{other.name!r} and {label.name!r} both have the id {label.id}; "
+                "give the group another, as in NAME:ID = ..."
             )
         if label.name in names:
             raise ConfigError(

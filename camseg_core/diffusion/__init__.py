@@ -1,1 +1,1 @@
-"""Noise schedule, samplers and passes: arithmetic on torch tensors and numpy arrays alike. Imports neither torch nor an engine."""
+"""Noise schedule, samplers and passes: arithmetic for torch tensors and numpy arrays alike."""

@@ -1,7 +1,7 @@
-"""The K-pass order: a mask is revealed over several passes of the transformer, each told what the earlier ones gave.
+"""Revealing a mask over several passes of the transformer, each given what earlier passes drew.
 
-Sources: arXiv 2202.04200 (cosine shares, most confident first), arXiv 2406.11838 (random order). As the samplers, this needs
-no torch: it runs on numpy arrays and on torch tensors.
+Sources: arXiv 2202.04200 (cosine shares, most confident first), arXiv 2406.11838 (random order).
+Runs on numpy arrays and torch tensors, like the samplers.
 """
 
 import math
@@ -18,12 +18,12 @@ Array = Any
 """A torch tensor or a numpy array."""
 
 ORDERS = ("random", "confident")
-"""Which tokens are revealed first: a random choice, or those that the decoder is surest of."""
+"""Which tokens are revealed first: random ones, or those with the highest confidence."""
 
 
 @dataclass(frozen=True)
 class PassOptions:
-    """`passes` of the transformer (from 1 up; 1 reveals everything at once) and the `order`, one of `ORDERS`."""
+    """Number of passes of the transformer (1 reveals everything at once), and their order."""
 
     passes: int = 1
     order: str = "random"
@@ -37,11 +37,14 @@ class PassOptions:
 
 @dataclass(frozen=True)
 class FrameInPasses:
-    """What revealing one frame needs of a model. L tokens of the transformer spread over N cells that the head denoises.
+    """One frame of a model, whose L tokens cover N cells that the head denoises.
 
-    `cells_of` `(L, N/L)` are the cells of each token. `condition` makes conditions `(N, D)` of the cells so far `(N, C)` and the flags of
-    hidden tokens `(L,)`; `sample` clean cells `(M, C)` of the conditions `(M, D)` of the cells with these `(M,)` numbers; `confidence`
-    says how sure the decoder is of each token, `(L,)`, given all cells.
+    Attributes:
+        cells_of: the numbers of each token's cells, `(L, N/L)`.
+        condition: from the cells so far `(N, C)` and the hidden tokens' flags `(L,)` to conditions
+            `(N, D)`.
+        sample: from the conditions `(M, D)` and numbers `(M,)` of some cells to clean `(M, C)`.
+        confidence: from all cells to the decoder's confidence in each token `(L,)`.
     """
 
     cells_of: npt.NDArray[np.int64]
@@ -51,21 +54,23 @@ class FrameInPasses:
 
 
 def revealed_in_each(tokens: int, passes: int) -> list[int]:
-    """How many of the `tokens` each pass reveals: the hidden share falls as a cosine; at least one in each, all in the end.
+    """Return how many tokens each pass reveals: the hidden share falls as a cosine.
+
+    Every pass reveals at least one; together they reveal all.
 
     Raises:
         ConfigError: more passes than tokens.
     """
     if passes > tokens:
         raise ConfigError(
-            f"passes is {passes}, but this frame has {tokens} tokens: each pass reveals at least one"
+            f"passes must be <= {tokens}, the tokens of this frame, got {passes}: "
+            "each pass reveals at least one"
         )
     hidden, counts = tokens, []
     for k in range(1, passes + 1):
         left = math.floor(tokens * math.cos(math.pi / 2 * k / passes)) if k < passes else 0
-        left = max(
-            min(left, hidden - 1), passes - k
-        )  # one at least now, and one for each pass to come
+        # at least one now, and one for each later pass
+        left = max(min(left, hidden - 1), passes - k)
         counts.append(hidden - left)
         hidden = left
     return counts
@@ -74,10 +79,10 @@ def revealed_in_each(tokens: int, passes: int) -> list[int]:
 def sample_in_passes(
     frame: FrameInPasses, cells: Array, options: PassOptions, random: np.random.Generator
 ) -> Array:
-    """Reveal a whole frame; `cells` `(N, C)`, of any content, are written to and returned. `random` shuffles the random order.
+    """Reveal a whole frame, writing to `cells` `(N, C)`, which are returned.
 
-    In random order only what a pass reveals is denoised. Most confident first, all that is hidden is denoised, and what is not kept is
-    drawn again in a later pass.
+    In random order, shuffled by `random`, a pass denoises only what it reveals. In confident order
+    it denoises all that is hidden; what it does not keep is drawn again in a later pass.
     """
     tokens = len(frame.cells_of)
     hidden = np.ones(tokens, np.bool_)
@@ -97,7 +102,10 @@ def sample_in_passes(
 
 
 def cells_of_tokens(grid: tuple[int, int], times: int) -> npt.NDArray[np.int64]:
-    """The cells `(L, times²)` of each token, row-major, where a token of the (rows, columns) `grid` spreads over `times`×`times` cells."""
+    """Return the numbers `(L, times²)` of each token's `times`×`times` cells, all row-major.
+
+    `grid` is (rows, columns) of the tokens.
+    """
     rows, columns = grid
     numbers = np.arange(rows * columns * times * times).reshape(rows, times, columns, times)
     return numbers.transpose(0, 2, 1, 3).reshape(rows * columns, times * times)

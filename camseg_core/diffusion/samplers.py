@@ -1,6 +1,6 @@
-"""Samplers: from noise to clean tokens in a few calls of the denoiser. One signature for all.
+"""Samplers: from noise to clean tokens in a few calls of the denoiser. All have one signature.
 
-They use nothing but arithmetic that torch tensors and numpy arrays share, so training, tests and the runtime without torch
+They use only arithmetic that torch tensors and numpy arrays share, so that training and the runtime
 run the same code. The clean estimate is never clipped.
 """
 
@@ -16,18 +16,22 @@ Array = Any
 """A torch tensor or a numpy array."""
 
 Denoise = Callable[[Array, int], Array]
-"""Noisy tokens `(N, C)` and the network's step number to the denoiser's raw output, `(N, C)` or `(N, 2C)`."""
+"""Noisy tokens `(N, C)` and a step number to the denoiser's output, `(N, C)` or `(N, 2C)`."""
 
 Noise = Callable[[int], Array]
-"""Standard normal noise `(N, C)` for the k-th executed step, 0 being the noisiest."""
+"""Standard normal noise `(N, C)` for the k-th executed step; 0 is the noisiest."""
 
 
 @dataclass(frozen=True)
 class SamplerOptions:
-    """`steps` calls of the denoiser (1 to 1000); `eta` is DDIM's share of noise that is added on the way.
+    """Options of a sampler.
 
-    `temperature` scales the noise: below 1 the samples keep nearer to the likeliest one. It is the noise added on the way and, for the
-    samplers that need none on the way (DDIM, DPM-Solver++), the one they start from.
+    Attributes:
+        steps: calls of the denoiser, 1 to 1000.
+        temperature: scales the noise that is added on the way and, for samplers that need none
+            (DDIM, DPM-Solver++), the noise they start from. Below 1, samples stay closer to the
+            likeliest one.
+        eta: DDIM's share of noise on the way, 0 to 1.
     """
 
     steps: int = 1
@@ -43,7 +47,7 @@ class SamplerOptions:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one call of the denoiser says: the clean token, the noise, and where the variance lies between its bounds (0..1, or None)."""
+    """One prediction: clean token, noise, and the variance's place between its bounds (or None)."""
 
     clean: Array
     noise: Array
@@ -51,9 +55,10 @@ class Estimate:
 
 
 def read_output(output: Array, x: Array, alpha_prod: float, prediction_type: str) -> Estimate:
-    """Make an `Estimate` of the denoiser's raw output at noisy tokens `x` with the given `alphas_cumprod`.
+    """Read the denoiser's raw output at noisy tokens `x`, whose `alphas_cumprod` is `alpha_prod`.
 
-    `prediction_type` is `epsilon` (the noise) or `sample` (the clean token); an output twice as wide as `x` carries the variance in its second half.
+    `prediction_type` is `epsilon` (the noise) or `sample` (the clean token). The second half of an
+    output twice as wide as `x` is the variance.
     """
     channels = x.shape[-1]
     first = output[..., :channels]
@@ -62,7 +67,7 @@ def read_output(output: Array, x: Array, alpha_prod: float, prediction_type: str
         return Estimate(
             first, (x - math.sqrt(alpha_prod) * first) / math.sqrt(1 - alpha_prod), share
         )
-    # near pure noise 1/alpha_prod is huge, so the order of these operations shows: it is the published one
+    # near pure noise 1 / alpha_prod is huge and the order of operations matters: this is published
     return Estimate(
         math.sqrt(1 / alpha_prod) * x - math.sqrt(1 / alpha_prod - 1) * first, first, share
     )
@@ -89,7 +94,7 @@ class _Walk:
 
 
 Sampler = Callable[[Denoise, Array, Schedule, SamplerOptions, Noise, str], Array]
-"""(denoise, start `(N, C)` of pure noise, schedule, options, noise, prediction_type) to clean tokens `(N, C)`."""
+"""(denoise, pure noise `(N, C)`, schedule, options, noise, prediction_type) to clean tokens."""
 
 
 def ancestral(
@@ -100,7 +105,7 @@ def ancestral(
     noise: Noise,
     prediction_type: str,
 ) -> Array:
-    """The published sampler (arXiv 2006.11239 with learned variance, arXiv 2102.09672): draws from the posterior at every step."""
+    """Draw from the posterior at every step, as published (arXiv 2006.11239, arXiv 2102.09672)."""
     walk, x = _Walk(denoise, schedule, options.steps, prediction_type), start
     path = walk.path
     for k, i in enumerate(walk.indices):
@@ -153,13 +158,12 @@ def dpm_solver(
     noise: Noise,
     prediction_type: str,
 ) -> Array:
-    """DPM-Solver++(2M) (arXiv 2211.01095): second order, deterministic; the last step, to no noise at all, is of first order."""
+    """DPM-Solver++(2M) (arXiv 2211.01095): deterministic, second order, the last step first."""
     walk, x = _Walk(denoise, schedule, options.steps, prediction_type), options.temperature * start
     path = walk.path
     log_snr = [0.5 * math.log(s / (1 - s)) for s in path.alphas_cumprod]
-    before: tuple[Array, float] | None = (
-        None  # the last clean estimate and the length of the step that followed it
-    )
+    # the last clean estimate, and the length of the step that followed it
+    before: tuple[Array, float] | None = None
     for i in walk.indices:
         clean = walk.estimate(x, i).clean
         if i == 0:
@@ -185,7 +189,7 @@ def one_step(
     noise: Noise,
     prediction_type: str,
 ) -> Array:
-    """The clean estimate at the noisiest step, whatever `options.steps` says."""
+    """Return the clean estimate at the noisiest step; `options.steps` is not used."""
     path = schedule.respaced(1)
     output = denoise(start, int(path.timesteps[0]))
     return read_output(output, start, float(path.alphas_cumprod[0]), prediction_type).clean
@@ -199,19 +203,19 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 FUSABLE = ("one_step", "ddim", "dpm_solver")
-"""Samplers that need no noise but what they start from (DDIM at eta 0), so that all their steps fit into one graph."""
+"""Samplers that draw no noise on the way (DDIM at eta 0): all their steps fit into one graph."""
 
 
 def start_scale(sampler: str, options: SamplerOptions) -> float:
-    """What the noise that a sampler starts from is scaled by, see `SamplerOptions.temperature`."""
+    """Return the scale of the noise that a sampler starts from, see `SamplerOptions`."""
     return options.temperature if sampler in ("ddim", "dpm_solver") else 1.0
 
 
 def sampler_named(name: str) -> Sampler:
-    """The sampler of that name.
+    """Return a sampler by name.
 
     Raises:
-        ConfigError: there is none; the message lists the choices.
+        ConfigError: the name is unknown; the message lists the choices.
     """
     if name not in SAMPLERS:
         raise ConfigError(f"unknown sampler {name!r}; choose one of {', '.join(SAMPLERS)}")

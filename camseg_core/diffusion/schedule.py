@@ -1,4 +1,4 @@
-"""The noise schedule: how much of a token is left after each step, and the subset of steps that a sampler visits.
+"""The noise schedule: how much of a token is left at each step, and which steps are visited.
 
 Plain numpy in float64; source of the formulas: arXiv 2102.09672 (cosine schedule, respacing).
 """
@@ -18,8 +18,8 @@ Floats = npt.NDArray[np.float64]
 class Schedule:
     """Steps `0..n-1` from clean to noise.
 
-    `timesteps` are the step numbers that the network knows, `(n,)` ascending; `alphas_cumprod` is the kept product of alphas at
-    each, `(n,)`: a token at step i is `sqrt(alphas_cumprod[i])·clean + sqrt(1 - alphas_cumprod[i])·noise`.
+    `timesteps` `(n,)` are the network's step numbers, ascending. A token at step i is
+    `sqrt(alphas_cumprod[i])·clean + sqrt(1 - alphas_cumprod[i])·noise`, `alphas_cumprod` `(n,)`.
     """
 
     timesteps: npt.NDArray[np.int64]
@@ -27,7 +27,7 @@ class Schedule:
 
     @staticmethod
     def cosine(steps: int = 1000) -> "Schedule":
-        """The published schedule: squared cosine, betas cut at 0.999."""
+        """Return the published schedule: squared cosine, betas capped at 0.999."""
 
         def level(i: int) -> float:
             return math.cos((i / steps + 0.008) / 1.008 * math.pi / 2) ** 2
@@ -36,10 +36,10 @@ class Schedule:
         return Schedule(np.arange(steps), np.cumprod(1 - betas))
 
     def respaced(self, steps: int) -> "Schedule":
-        """Keep `steps` of the steps, evenly spaced with both ends; a single step is the noisiest one.
+        """Keep `steps` evenly spaced steps with both ends; a single one is the noisiest.
 
         Raises:
-            ConfigError: fewer than 1 or more than there are.
+            ConfigError: fewer than 1 or more than the schedule has.
         """
         total = len(self.timesteps)
         if not 1 <= steps <= total:
@@ -63,7 +63,7 @@ class Schedule:
 
     @property
     def posterior_variance(self) -> Floats:
-        """Variance of the token one step nearer to clean, given the clean token; at step 0 that of step 1, so that it has a logarithm."""
+        """Variance of the posterior; at step 0 that of step 1, so that it has a logarithm."""
         variance = self.betas * (1 - self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)
         return np.append(variance[1], variance[1:]) if len(variance) > 1 else self.betas
 

@@ -1,4 +1,4 @@
-"""Named checkpoints: the ones that the package carries."""
+"""The checkpoints that the package carries, by name."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ _BUNDLED = Path(__file__).parent
 
 
 def bundled_models() -> list[str]:
-    """Names of the models that came with the package."""
+    """Return the names of the bundled models."""
     return sorted(path.parent.name for path in _BUNDLED.glob("*/config.json"))
 
 
 def checkpoint_folder(model: str | Path) -> Path:
-    """The folder of a bundled model's name, or of a path to a checkpoint folder.
+    """Return the folder of a bundled model's name or of a path to a checkpoint folder.
 
     Raises:
         ModelError: it is neither; the message lists the bundled names.
@@ -24,6 +24,7 @@ def checkpoint_folder(model: str | Path) -> Path:
     folder = Path(model)
     if not folder.is_dir():
         raise ModelError(
-            f"no model {str(model)!r}: it is neither a folder nor one of the bundled models ({', '.join(bundled_models())})"
+            f"no model {str(model)!r}: it is neither a folder nor one of the bundled models "
+            f"({', '.join(bundled_models())})"
         )
     return folder

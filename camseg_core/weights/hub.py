@@ -1,4 +1,4 @@
-"""Download of published files from the Hugging Face hub, through its own client and its cache. Reads nothing of their contents."""
+"""Downloads published files from the Hugging Face hub, through its client and cache."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +20,15 @@ from camseg_core.errors import ModelError
 def download(
     repository: str, names: tuple[str, ...], revision: str | None, report: Callable[[str], None]
 ) -> tuple[Path, ...]:
-    """The files of a repository as paths in the hub's cache, all from one commit; only what is not there yet is downloaded.
+    """Return files of a repository as paths in the hub's cache, all from one commit.
 
-    `revision` is a branch, tag or commit (without it, the main branch). `report` is told each file's size before the first is fetched. An
-    interrupted download goes on where it stopped. The client's environment variables hold: `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_OFFLINE` …
+    Only what is not cached is downloaded, and interrupted downloads resume. `revision` is a branch,
+    tag or commit (default: the main branch). `report` gets a line with each file's size before the
+    first download. The client's environment variables apply: `HF_ENDPOINT`, `HF_HOME`, …
 
     Raises:
-        ModelError: the hub cannot be reached, has no such file, or wants a login for it; or it is not in the cache when offline.
+        ModelError: the hub cannot be reached, has no such file or wants a login; or the file is not
+            in the cache when offline.
     """
     files: list[DryRunFileInfo] = []
     name = names[0]
@@ -37,17 +39,15 @@ def download(
             files.append(file)
             size = "of unknown size" if file.file_size is None else f"{file.file_size / 1e6:.1f} MB"
             report(
-                f"{repository}@{file.commit_hash[:12]} {name}: {size}, {'in the cache' if file.is_cached else 'to download'}"
+                f"{repository}@{file.commit_hash[:12]} {name}: {size}, "
+                f"{'in the cache' if file.is_cached else 'to download'}"
             )
         # by the branch's name: by the commit, the cache would not know the branch when offline
         paths = [
             str(hf_hub_download(repository, name := each.filename, revision=revision))
             for each in files
         ]
-    except (
-        OSError,
-        HFValidationError,
-    ) as error:  # the client's errors of every kind but the second are OSErrors
+    except (OSError, HFValidationError) as error:  # all other errors of the client are OSErrors
         raise ModelError(
             f"cannot download {name} of {repository}: {_reason(error, revision)}"
         ) from error
@@ -56,7 +56,8 @@ def download(
         or len({file.commit_hash for file in files}) > 1
     ):
         raise ModelError(
-            f"{repository} was changed on the hub during the download: start it again, or name a commit with --revision"
+            f"{repository} was changed on the hub during the download: "
+            "start it again, or name a commit with --revision"
         )
     return tuple(map(Path, paths))
 
@@ -64,8 +65,9 @@ def download(
 def _reason(error: Exception, revision: str | None) -> str:
     if isinstance(error, LocalEntryNotFoundError):
         return (
-            "the hub cannot be reached (or HF_HUB_OFFLINE is set) and the file is not in the cache: "
-            "try again with a network, or fetch the files by other means and use `camseg weights import`"
+            "the hub cannot be reached (or HF_HUB_OFFLINE is set) and the file is not in the "
+            "cache: try again with a network, or fetch the files by other means and use "
+            "`camseg weights import`"
         )
     if isinstance(error, GatedRepoError):
         return "its authors want a login for it: accept their terms on its page and set HF_TOKEN"

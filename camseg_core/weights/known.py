@@ -1,4 +1,4 @@
-"""Published models that can be imported, as far as they are known here. Imports neither torch nor the hub's client."""
+"""Published models that can be imported. Imports neither torch nor the hub's client."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from camseg_core.config.named_models import CAM_SEG_BASE_768
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """A model whose weights others publish: the two files in a repository of the Hugging Face hub, and what they hold."""
+    """A model that others publish: two files in a repository of the Hugging Face hub."""
 
     config: CamSegConfig
     repository: str
@@ -17,7 +17,7 @@ class PublishedModel:
     transformer: str
     """The file with masked transformer and diffusion head."""
     parameters: float
-    """In millions, of both files' models together."""
+    """In millions, of both files together."""
     terms: str
 
 

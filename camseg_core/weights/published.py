@@ -1,4 +1,4 @@
-"""The published files of a model as a checkpoint folder: names, shapes and numbers are checked, and nothing in the files is run."""
+"""Imports a model's published files: checks names, shapes and numbers, and runs nothing in them."""
 
 import argparse
 import re
@@ -28,18 +28,18 @@ _EMA = "model_ema"
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import wrote, and what the files say of themselves."""
+    """What an import wrote."""
 
     folder: Path
     parameters: int
     ignored: int
     """Tensors of the autoencoder's training loss."""
     arguments: dict[str, str] = field(default_factory=dict)
-    """The plain entries of the training's command line, as the transformer's file has it, fit to print; nothing relies on them."""
+    """The plain entries of the transformer's training command line, safe to print."""
 
 
 def published_shapes(config: CamSegConfig) -> tuple[Shapes, Shapes]:
-    """Names and shapes that the autoencoder's and the transformer's file have for a configuration of the published layout.
+    """Return names and shapes in the autoencoder's and in the transformer's file.
 
     Raises:
         ConfigError: the configuration has another layout.
@@ -50,7 +50,8 @@ def published_shapes(config: CamSegConfig) -> tuple[Shapes, Shapes]:
         or config.light_decoder is not None
     ):
         raise ConfigError(
-            f"{config.name} does not have the published layout: that has an autoencoder of pictures, fusion sequence and no light decoder"
+            f"{config.name} does not have the published layout: an autoencoder of pictures, "
+            "fusion sequence and no light decoder"
         )
     with torch.device("meta"):
         model = CamSeg(config)
@@ -62,7 +63,7 @@ def published_shapes(config: CamSegConfig) -> tuple[Shapes, Shapes]:
 
 
 def empty_folder(out: Path) -> None:
-    """Make the folder of a result, before the work for it: other files in it could be graphs of other weights.
+    """Make the folder of a result; it must be empty, or it could hold graphs of other weights.
 
     Raises:
         ConfigError: it has files in it, or cannot be written to.
@@ -88,21 +89,20 @@ def import_published(
 ) -> Imported:
     """Write the checkpoint folder `out` from the two published files.
 
-    `ema` takes the running average of the transformer's weights. `dtype` is how matrices and kernels are stored; vectors stay fp32.
+    `ema` takes the running average of the transformer's weights. Matrices and kernels are stored
+    in `dtype`; vectors stay fp32.
 
     Raises:
-        ModelError: a file is missing, damaged, not what it should be or of another size; every difference is listed.
-        ConfigError: `config` does not have the published layout, or `out` is not empty or cannot be written to.
+        ModelError: a file is missing, damaged, of another kind or size; lists every difference.
+        ConfigError: `config` does not have the published layout, or `out` is not empty or not
+            writable.
     """
     of_autoencoder, of_transformer = published_shapes(config)
     first, second = TorchFile(autoencoder), TorchFile(transformer)
+    every = _entry(first, _AUTOENCODER)
+    kept = {n: t for n, t in every.items() if not (isinstance(n, str) and n.startswith(_LOSS))}
     parts = [
-        (
-            first,
-            _AUTOENCODER,
-            _without_loss(_entry(first, _AUTOENCODER, _ENTRY[_AUTOENCODER])),
-            of_autoencoder,
-        ),
+        (first, _AUTOENCODER, kept, of_autoencoder),
         (second, _TRANSFORMER, _transformer_entry(second, ema), of_transformer),
     ]
     found = [_matching(file, part, entry, shapes) for file, part, entry, shapes in parts]
@@ -118,13 +118,8 @@ def import_published(
         model = CamSeg(config)
     model.load_state_dict(state, assign=True)
     _save(model, out, dtype)
-    every = _entry(first, _AUTOENCODER, _ENTRY[_AUTOENCODER])
-    return Imported(
-        out,
-        sum(each.numel() for each in state.values()),
-        len(every) - len(parts[0][2]),
-        _arguments(second),
-    )
+    parameters = sum(each.numel() for each in state.values())
+    return Imported(out, parameters, len(every) - len(kept), _arguments(second))
 
 
 def _shapes(state: Mapping[str, Tensor]) -> Shapes:
@@ -132,7 +127,7 @@ def _shapes(state: Mapping[str, Tensor]) -> Shapes:
 
 
 def _own_name(part: str, name: str) -> str:
-    """The name that `CamSeg` gives a parameter of a published file."""
+    """Return the name that `CamSeg` gives a parameter of a published file."""
     return (
         f"denoiser.{name.removeprefix(_HEAD)}"
         if part == _TRANSFORMER and name.startswith(_HEAD)
@@ -149,38 +144,33 @@ def _save(model: CamSeg, out: Path, dtype: torch.dtype) -> None:
         raise ConfigError(f"--out {out} cannot be written to: {error}") from error
 
 
-def _entry(file: TorchFile, part: str, name: str) -> dict[object, object]:
-    """The weights that a file has under `name`, before they are checked."""
-    content = file.content
+def _entry(file: TorchFile, part: str) -> dict[object, object]:
+    """Return the weights of a part's file, unchecked."""
+    content, name = file.content, _ENTRY[part]
     if not isinstance(content, dict):
         raise ModelError(
-            f"{file.path} is no published {part}: it holds {_described(content)}, not a dict with {name!r}"
+            f"{file.path} is not a published {part}: it holds {_described(content)}, "
+            f"not a dict with {name!r}"
         )
     other = _TRANSFORMER if part == _AUTOENCODER else _AUTOENCODER
     if name not in content and _ENTRY[other] in content:
         raise ModelError(
-            f"{file.path} looks like the {other}'s file, not the {part}'s: are --autoencoder and --transformer swapped?"
+            f"{file.path} looks like the {other}'s file, not the {part}'s: "
+            "are --autoencoder and --transformer swapped?"
         )
     found = content.get(name)
     if not isinstance(found, dict):
         entries = ", ".join(printable(key) for key in list(content)[:12]) or "nothing"
+        what = "missing" if name not in content else _described(found)
         raise ModelError(
-            f"{file.path} is no published {part}: {name!r} is {'missing' if name not in content else _described(found)}; it has {entries}"
+            f"{file.path} is not a published {part}: {name!r} is {what}; it has {entries}"
         )
     return found
 
 
-def _without_loss(entry: dict[object, object]) -> dict[object, object]:
-    return {
-        name: each
-        for name, each in entry.items()
-        if not (isinstance(name, str) and name.startswith(_LOSS))
-    }
-
-
 def _transformer_entry(file: TorchFile, ema: bool) -> dict[object, object]:
-    """The weights, or their running average: a dict as well, or a list in the order of the weights."""
-    weights = _entry(file, _TRANSFORMER, _ENTRY[_TRANSFORMER])
+    """Return the weights, or their running average: a dict, or a list in the weights' order."""
+    weights = _entry(file, _TRANSFORMER)
     if not ema:
         return weights
     assert isinstance(file.content, dict)
@@ -190,7 +180,8 @@ def _transformer_entry(file: TorchFile, ema: bool) -> dict[object, object]:
     if isinstance(average, list | tuple):
         if len(average) != len(weights):
             raise ModelError(
-                f"{file.path}: {_EMA!r} lists {len(average)} tensors, but 'model' has {len(weights)}: leave --ema out"
+                f"{file.path}: {_EMA!r} lists {len(average)} tensors, "
+                f"but 'model' has {len(weights)}: leave --ema out"
             )
         return dict(zip(weights, average, strict=True))
     raise ModelError(
@@ -201,7 +192,7 @@ def _transformer_entry(file: TorchFile, ema: bool) -> dict[object, object]:
 def _matching(
     file: TorchFile, part: str, entry: dict[object, object], wanted: Shapes
 ) -> tuple[dict[str, StoredTensor], str]:
-    """The tensors of a part by name, in the wanted order; and all differences as text, empty where there are none."""
+    """Return the tensors of a part by name, in the wanted order, and all differences as text."""
     missing = [name for name in wanted if name not in entry]
     unexpected = [printable(name) for name in entry if name not in wanted]
     other: list[tuple[str, str]] = []
@@ -222,31 +213,33 @@ def _matching(
         return tensors, ""
     hint = ""
     if not (missing or unexpected) and len(other) > len(wanted) // 4:
-        hint = ": the file seems to be of a model of another size (--config config.json gives its sizes)"
+        hint = (
+            ": the file seems to be of a model of another size "
+            "(--config config.json gives its sizes)"
+        )
     elif not tensors and not other:
         hint = ": the file seems to be of another model"
     lines = [f"{file.path} does not hold the {part} of this configuration{hint}"]
+    of_all = f" of {len(wanted)}"
     groups = (
-        ("missing", [(n, "") for n in missing]),
-        ("unexpected", [(n, "") for n in unexpected]),
-        ("not as wanted", other),
+        ("missing", [(n, "") for n in missing], of_all),
+        ("unexpected", [(n, "") for n in unexpected], ""),
+        ("not as wanted", other, of_all),
     )
-    for title, differences in groups:
+    for title, differences, total in groups:
         if differences:
-            lines += [
-                f"  {title}: {len(differences)} of {len(wanted)}"
-                if title != "unexpected"
-                else f"  {title}: {len(differences)}"
-            ]
+            lines += [f"  {title}: {len(differences)}{total}"]
             lines += [f"    {line}" for line in _grouped(differences)]
     return tensors, "\n".join(lines)
 
 
 def _grouped(differences: list[tuple[str, str]]) -> list[str]:
-    """One line for names that differ in their first number alone and in the same way: `blocks.{0,1,2}.norm.weight: …`."""
+    """Join names that differ only in their first number: `blocks.{0,1,2}.norm.weight: …`."""
     groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for name, detail in differences:
-        before, number, after = re.fullmatch(r"(?s)(.*?)(?:\.(\d+)(\..*))?", name).groups()  # type: ignore[union-attr]  # matches all
+        matched = re.fullmatch(r"(?s)(.*?)(?:\.(\d+)(\..*))?", name)
+        assert matched is not None  # it matches everything
+        before, number, after = matched.groups()
         groups[before, after or "", detail].append(number)
     lines = []
     for (before, after, detail), numbers in groups.items():
@@ -258,14 +251,10 @@ def _grouped(differences: list[tuple[str, str]]) -> list[str]:
 
 
 def printable(value: object) -> str:
-    """Text or a key of a file as it may be shown: control characters could rewrite a terminal, and a number could have a million digits."""
-    text = (
-        value[:200]
-        if isinstance(value, str)
-        else hex(value)[:200]
-        if type(value) is int and value.bit_length() > 64
-        else str(value)[:200]
-    )
+    """Return text of a file, shortened and with control characters escaped, to show it safely."""
+    # decimal digits of a huge number take Python too long, or are refused
+    huge = type(value) is int and value.bit_length() > 64
+    text = (hex(value) if huge else str(value))[:200]  # type: ignore[arg-type]
     return text if text.isprintable() else repr(text)
 
 
@@ -276,11 +265,12 @@ def _described(value: object) -> str:
 
 
 def _numbers(file: TorchFile, name: str, tensor: StoredTensor, dtype: torch.dtype) -> Tensor:
-    """The tensor in fp32, checked to be finite, and to stay so where it is stored in `dtype`."""
+    """Read a tensor in fp32; it must be finite, and stay so in `dtype`."""
     numbers = file.read(tensor, name).float()
     if not numbers.isfinite().all():
         raise ModelError(
-            f"{file.path}: {name} has numbers that are NaN or infinite: the file is damaged or from a run that failed"
+            f"{file.path}: {name} has numbers that are NaN or infinite: "
+            "the file is damaged or from a run that failed"
         )
     if numbers.ndim > 1 and not numbers.to(dtype).isfinite().all():
         raise ModelError(
@@ -290,7 +280,7 @@ def _numbers(file: TorchFile, name: str, tensor: StoredTensor, dtype: torch.dtyp
 
 
 def _arguments(file: TorchFile) -> dict[str, str]:
-    """The plain entries of the file's `args`."""
+    """Return the plain entries of the file's `args`."""
     arguments = file.content.get("args") if isinstance(file.content, dict) else None
     if not isinstance(arguments, argparse.Namespace):
         return {}

@@ -1,7 +1,7 @@
-"""Files of `torch.save`, read without running anything in them: the zip format, and the legacy one of PyTorch before 1.6.
+"""Files of `torch.save`, read without running anything in them: zip, and legacy (before 1.6).
 
-Opening a file reads its pickle alone. The numbers of a tensor are read when it is asked for, so an optimiser's state costs nothing, and
-sizes that a file claims can be compared with what is wanted before any memory is taken for them.
+Opening a file reads only its pickle. A tensor's numbers are read on demand, so that an optimiser's
+state costs nothing, and claimed sizes can be checked before any memory is taken.
 """
 
 import struct
@@ -20,7 +20,7 @@ _ZIP_START = b"PK\x03\x04"
 _LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _LEGACY_PROTOCOL = 1001
 _LOCAL_HEADER = struct.Struct("<26xHH")
-"""The lengths of name and extra field, at the end of a zip entry's own header."""
+"""The lengths of name and extra field, at the end of a zip entry's header."""
 
 _TYPES = {
     "DoubleStorage": torch.float64,
@@ -37,18 +37,17 @@ _TYPES = {
 
 
 class TorchFile:
-    """A file of `torch.save`. `content` is what was saved, as `pickle_reader.read_pickle` gives it."""
+    """A file of `torch.save`; `content` is what was saved, as `read_pickle` returns it."""
 
     def __init__(self, path: Path) -> None:
         """Open the file and read its pickle.
 
         Raises:
-            ModelError: it is missing, damaged or no such file; the message says what it seems to be.
+            ModelError: it is missing, damaged or of another kind, which the message guesses.
         """
         self.path = path
-        self._regions: dict[
-            str, tuple[int, int, int | None]
-        ] = {}  # first byte, bytes, CRC-32 where the file has one
+        # first byte, bytes, and CRC-32 if the file has one
+        self._regions: dict[str, tuple[int, int, int | None]] = {}
         try:
             self._size = path.stat().st_size
             with path.open("rb") as file:
@@ -59,22 +58,23 @@ class TorchFile:
                 elif start.startswith(_LEGACY_START):
                     self.content = self._read_legacy(file)
                 else:
-                    raise ModelError(f"{path} is no file of torch.save: {_guess(start)}")
+                    raise ModelError(f"{path} is not a file of torch.save: {_guess(start)}")
         except OSError as error:
             raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
         except UnreadablePickle as error:
             raise ModelError(
-                f"{path} cannot be read as a checkpoint: its pickle is damaged or not what torch.save writes ({error})"
+                f"{path} cannot be read as a checkpoint: "
+                f"its pickle is damaged or not what torch.save writes ({error})"
             ) from error
 
     def dtype(self, tensor: StoredTensor) -> torch.dtype | None:
-        """The type of a tensor's numbers; None where it is none that a model's weights have."""
+        """Return the dtype of a tensor's numbers; None if model weights never have it."""
         return _TYPES.get(tensor.storage.kind)
 
     def read(self, tensor: StoredTensor, name: str) -> Tensor:
-        """The tensor with its own memory, in the type and shape that the file has it in; `name` is for the messages.
+        """Read a tensor into its own memory, in the file's dtype and shape; `name` is for messages.
 
-        Compare `tensor.shape` with what is wanted first: nothing else bounds a shape whose strides are 0.
+        Check `tensor.shape` first: nothing else bounds a shape whose strides are 0.
 
         Raises:
             ModelError: its numbers are not in the file, or are damaged.
@@ -83,7 +83,8 @@ class TorchFile:
         region = self._regions.get(tensor.storage.key)
         if dtype is None or region is None:
             raise ModelError(
-                f"{self.path}: the numbers of {name} ({tensor.storage.kind}) are missing: download the file again"
+                f"{self.path}: the numbers of {name} ({tensor.storage.kind}) are missing: "
+                "download the file again"
             )
         if 0 in tensor.shape:
             return torch.empty(tensor.shape, dtype=dtype)
@@ -94,7 +95,8 @@ class TorchFile:
         first, length = tensor.offset * dtype.itemsize, span * dtype.itemsize
         if first + length > available:
             raise ModelError(
-                f"{self.path}: {name} reaches beyond its {available} bytes in the file: the file is damaged, download it again"
+                f"{self.path}: {name} reaches beyond its {available} bytes in the file: "
+                "the file is damaged, download it again"
             )
         data = bytearray(length)
         try:
@@ -122,7 +124,7 @@ class TorchFile:
                 pickles = [name for name in entries if name.endswith("/data.pkl")]
                 if len(pickles) != 1:
                     raise ModelError(
-                        f"{self.path} is a zip archive, but none of torch.save: it has no data.pkl"
+                        f"{self.path} is a zip archive, but not of torch.save: it has no data.pkl"
                     )
                 root = pickles[0].removesuffix("data.pkl")
                 if (
@@ -130,7 +132,8 @@ class TorchFile:
                     and archive.read(self._stored(entries[f"{root}byteorder"])).strip() != b"little"
                 ):
                     raise ModelError(
-                        f"{self.path} holds numbers in big-endian order: save it again on a little-endian machine"
+                        f"{self.path} holds big-endian numbers: "
+                        "save it again on a little-endian machine"
                     )
                 with archive.open(self._stored(entries[pickles[0]])) as stream:
                     pickled = read_pickle(stream, entries[pickles[0]].file_size)
@@ -158,14 +161,15 @@ class TorchFile:
         return pickled.content
 
     def _stored(self, entry: zipfile.ZipInfo) -> zipfile.ZipInfo:
-        """An entry that is as long in the file as it says: torch.save compresses nothing, and what is compressed may grow without bound."""
+        """Refuse a compressed entry: torch.save writes none, and it could grow without bound."""
         if (
             entry.compress_type != zipfile.ZIP_STORED
             or entry.compress_size != entry.file_size
             or entry.file_size > self._size
         ):
             raise ModelError(
-                f"{self.path}: its part {entry.filename!r} is compressed, which torch.save never does: save it again with torch"
+                f"{self.path}: its part {entry.filename!r} is compressed, which torch.save never "
+                "does: save it again with torch"
             )
         return entry
 
@@ -180,7 +184,7 @@ class TorchFile:
         return entry.header_offset + _LOCAL_HEADER.size + int(name) + int(extra)
 
     def _read_legacy(self, file: IO[bytes]) -> object:
-        """Three pickles of preamble, the content's, one with the storages' keys in order; then each storage with its length before it."""
+        """Read three pickles of preamble, the content, the storages' keys, then the storages."""
 
         def following() -> Any:
             return read_pickle(file, self._size - file.tell())
@@ -188,12 +192,13 @@ class TorchFile:
         following()  # the magic number, compared already
         if following().content != _LEGACY_PROTOCOL:
             raise ModelError(
-                f"{self.path} has another legacy format than torch.save's {_LEGACY_PROTOCOL}: save it again with a newer torch"
+                f"{self.path} has another legacy format than torch.save's {_LEGACY_PROTOCOL}: "
+                "save it again with a newer torch"
             )
         about = following().content
         if not (isinstance(about, dict) and about.get("little_endian") is True):
             raise ModelError(
-                f"{self.path} holds numbers in big-endian order: save it again on a little-endian machine"
+                f"{self.path} holds big-endian numbers: save it again on a little-endian machine"
             )
         pickled, keys = following(), following().content
         for key in keys if isinstance(keys, list) else []:
@@ -207,7 +212,8 @@ class TorchFile:
         dtype = None if storage is None else _TYPES.get(storage.kind)
         if storage is None or dtype is None:
             raise ModelError(
-                f"{self.path} has numbers of an unknown type ({storage.kind if storage else 'none'}): save it again with a newer torch"
+                f"{self.path} has numbers of an unknown type "
+                f"({storage.kind if storage else 'none'}): save it again with a newer torch"
             )
         elements = int.from_bytes(file.read(8), "little")
         start, length = file.tell(), elements * dtype.itemsize
@@ -222,9 +228,12 @@ def _guess(start: bytes) -> str:
     if not start:
         return "it is empty"
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "it is a web page; download the file itself (its address on the hub has /resolve/, not /blob/)"
+        return (
+            "it is a web page; download the file itself "
+            "(its address on the hub has /resolve/, not /blob/)"
+        )
     if text.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer, not the file that it points to; fetch that with `git lfs pull`"
+        return "it is a Git LFS pointer, not the file itself; fetch that with `git lfs pull`"
     if len(start) >= 9 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 100 * 2**20:
         return "it looks like a safetensors file; the published files end in .ckpt and .pth"
     return "it starts like neither of its formats; download it again"

@@ -31,7 +31,7 @@ def test_impossible_options_are_refused() -> None:
         PassOptions(0)
     with pytest.raises(ConfigError, match="unknown order 'best'; choose one of random, confident"):
         PassOptions(2, "best")
-    with pytest.raises(ConfigError, match="passes is 5, but this frame has 4 tokens"):
+    with pytest.raises(ConfigError, match="passes must be <= 4, the tokens of this frame, got 5"):
         revealed_in_each(4, 5)
 
 

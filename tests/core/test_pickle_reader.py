@@ -408,7 +408,7 @@ def test_what_is_no_torch_file_is_said_to_be_what_it_seems(
 ) -> None:
     path = tmp_path / "x.pth"
     path.write_bytes(content)
-    with pytest.raises(ModelError, match=f"x.pth is no file of torch.save: {reason}"):
+    with pytest.raises(ModelError, match=f"x.pth is not a file of torch.save: {reason}"):
         TorchFile(path)
 
 
@@ -425,5 +425,5 @@ def test_another_zip_archive_is_refused(tmp_path: Path) -> None:
     rewritten(path, lambda name, data: (data, 0))
     TorchFile(path)  # an archive written by other means is read
     path.write_bytes(path.read_bytes().replace(b"data.pkl", b"data.txt"))
-    with pytest.raises(ModelError, match="is a zip archive, but none of torch.save"):
+    with pytest.raises(ModelError, match="is a zip archive, but not of torch.save"):
         TorchFile(path)

@@ -315,12 +315,12 @@ def test_a_running_average_in_another_order_is_noticed_by_its_shapes(
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ({"weights": {}}, "is no published transformer: 'model' is missing; it has weights"),
+        ({"weights": {}}, "is not a published transformer: 'model' is missing; it has weights"),
         (
             {"model": [torch.zeros(1)]},
-            "is no published transformer: 'model' is a list; it has model",
+            "is not a published transformer: 'model' is a list; it has model",
         ),
-        ([1, 2], "is no published transformer: it holds a list, not a dict with 'model'"),
+        ([1, 2], "is not a published transformer: it holds a list, not a dict with 'model'"),
         (
             torch.nn.Linear(1, 1),
             "it holds an object of torch.nn.modules.linear.Linear, not a dict with 'model'",
@@ -340,7 +340,7 @@ def test_another_checkpoint_is_said_to_be_what_it_is(
         (lambda path: path.unlink(), "cannot read .*city768.16.pth: No such file or directory"),
         (
             lambda path: path.write_text("<!doctype html><title>CAM-Seg"),
-            "city768.16.pth is no file of torch.save: it is a web page",
+            "city768.16.pth is not a file of torch.save: it is a web page",
         ),
         (
             lambda path: path.write_bytes(path.read_bytes()[:-5000]),

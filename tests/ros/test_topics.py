@@ -221,7 +221,7 @@ def test_classes_that_the_model_does_not_have_are_refused_and_the_old_ones_stay(
 ) -> None:
     bench = start_bench("enabled_classes:=[road]")
     assert "did you mean 'road'?" in set_parameters(bench, {"enabled_classes": ["raod"]})
-    assert "is not NAME = CLASS" in set_parameters(bench, {"class_groups": ["x"]})
+    assert "must be NAME = CLASS" in set_parameters(bench, {"class_groups": ["x"]})
     (mask,) = bench.ask(rgb_image(WIDE))
     assert set(np.unique(pixels_of(mask))) <= {0, UNLABELLED}
 
