@@ -18,9 +18,9 @@ from camseg_core.evaluation.metrics import GROUPS, Confusion, frequency_groups, 
 from camseg_core.evaluation.robustness_suite import (
     SUITE,
     Condition,
+    ConditionResult,
+    ConditionResults,
     Pictures,
-    Result,
-    ResultFolder,
     Series,
     conditions_of,
     references_of,
@@ -136,11 +136,13 @@ def run_suite(
     pictures = Pictures(samples, frames, suite, seed)
     key = pictures.key(labels) if keep is not None else {}
     folders = {
-        name: ResultFolder(keep if name in (identities or {}) else None, {**key, "contender": text})
+        name: ConditionResults(
+            keep if name in (identities or {}) else None, {**key, "contender": text}
+        )
         for name in contenders
         for text in [(identities or {}).get(name, "")]
     }
-    done: dict[Condition, dict[str, Result]] = {}
+    done: dict[Condition, dict[str, ConditionResult]] = {}
     for condition in conditions_of(suite):
         found = {name: folders[name].load(condition, len(labels)) for name in contenders}
         done[condition] = {name: result for name, result in found.items() if result is not None}
@@ -166,7 +168,7 @@ def run_suite(
         if number == len(pictures) - 1:
             for name, scorer in scorers.items():
                 confusion = scorer.confusion.matrix.tolist()
-                done[condition][name] = Result(confusion, segment_ms[name], picture_ms)
+                done[condition][name] = ConditionResult(confusion, segment_ms[name], picture_ms)
                 folders[name].save(condition, done[condition][name])
 
     groups, scores = _scores(done, suite, labels)
@@ -229,7 +231,7 @@ def _mask(contenders: Mapping[str, Contender], name: str, sample: Sample) -> Pix
 
 
 def _scores(
-    done: Mapping[Condition, Mapping[str, Result]],
+    done: Mapping[Condition, Mapping[str, ConditionResult]],
     suite: Sequence[Series],
     labels: Sequence[Label],
 ) -> tuple[dict[Condition, list[str | None]], dict[Condition, dict[str, Scores]]]:
@@ -285,7 +287,7 @@ def _share(value: float, whole: float) -> float:
 
 
 def _timings(
-    done: Mapping[Condition, Mapping[str, Result]], contenders: Iterable[str]
+    done: Mapping[Condition, Mapping[str, ConditionResult]], contenders: Iterable[str]
 ) -> dict[str, float]:
     """Mean ms per frame over all conditions, including those kept from an earlier run."""
     times = {

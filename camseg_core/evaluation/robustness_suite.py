@@ -225,7 +225,7 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Result:
+class ConditionResult:
     """A contender's confusion matrix under a condition, and ms per frame to segment and to draw."""
 
     confusion: list[list[int]]
@@ -233,7 +233,7 @@ class Result:
     picture_ms: float
 
 
-class ResultFolder:
+class ConditionResults:
     """The results of a contender, in files.
 
     Args:
@@ -245,12 +245,12 @@ class ResultFolder:
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         self._folder = None if folder is None else folder / digest
 
-    def load(self, condition: Condition, classes: int) -> Result | None:
+    def load(self, condition: Condition, classes: int) -> ConditionResult | None:
         """Return the result; None if there is none, or its file is damaged."""
         if self._folder is None or not (path := self._folder / f"{condition.key}.json").is_file():
             return None
         try:
-            result = Result(**json.loads(path.read_text(encoding="utf-8")))
+            result = ConditionResult(**json.loads(path.read_text(encoding="utf-8")))
             if [len(row) for row in result.confusion] != [classes + 1] * classes:
                 raise ValueError("its matrix has another size")
         except (OSError, ValueError, TypeError) as error:
@@ -258,7 +258,7 @@ class ResultFolder:
             return None
         return result
 
-    def save(self, condition: Condition, result: Result) -> None:
+    def save(self, condition: Condition, result: ConditionResult) -> None:
         """Write the result.
 
         Raises:

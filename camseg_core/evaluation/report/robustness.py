@@ -133,7 +133,7 @@ def write_robustness(robustness: Robustness, folder: Path) -> Path:
 
 
 def kept_table(robustness: Robustness) -> list[str]:
-    """Return the AP and mean IoU that each contender keeps, by series and level, as lines of text."""
+    """Return the AP and mean IoU that each contender keeps, by level, as lines of text."""
 
     def percent(share: float) -> str:
         return "-" if math.isnan(share) else f"{100 * share:.0f}"
