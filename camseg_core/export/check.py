@@ -11,10 +11,9 @@ import torch
 from camseg_core.data.sample import Sample
 from camseg_core.diffusion.sampling import Fused, Sampling
 from camseg_core.errors import DataError, ModelError
-from camseg_core.evaluation.metrics import Confusion
+from camseg_core.evaluation.scorer import Scorer
 from camseg_core.export.parts import Arrays, Part
 from camseg_core.export.torch_engine import TorchEngine
-from camseg_core.labels import index_table
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime.engine import Engine
 from camseg_core.runtime.segmenter import Segmenter
@@ -157,11 +156,11 @@ class Scores:
         segmenter = Segmenter(
             self.model.config, labels, engine, Sampling(sampling.sampler, sampling.steps)
         )
-        index, confusion = index_table(labels), Confusion(len(labels))
+        scorer = Scorer(labels, boundary_tolerance=None)
         for sample in self.samples:
-            confusion.add(index[sample.label], index[segmenter.segment(sample.image).mask])
-        if not confusion.matrix.any():
+            scorer.add(sample.label, segmenter.segment(sample.image).mask)
+        if not scorer.confusion.matrix.any():
             raise DataError(
                 f"none of the {len(self.samples)} frames to score on has a pixel labelled as one of the model's classes"
             )
-        return confusion.mean_iou()
+        return scorer.confusion.mean_iou()
