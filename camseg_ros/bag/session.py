@@ -15,6 +15,9 @@ from rclpy.parameter_client import AsyncParameterClient
 from camseg_ros.bag.player import Playback, Player
 from camseg_ros.bag.schedule import BagInput, read_ahead, schedule
 
+SERVICE_S, SERVICE_TRIES = 2.0, 3
+"""How long to wait for an answer about the node's parameters, and how often to ask."""
+
 Wait = Callable[[Callable[[], bool]], bool]
 """Handles messages until a condition holds or a time limit passes; returns whether it holds."""
 
@@ -34,14 +37,22 @@ def node_parameters(node: Node, topic: str, wait: Wait) -> dict[str, Any] | None
     client: Any = AsyncParameterClient(node, name)
     if not wait(client.services_are_ready):
         return None
-    listed = client.list_parameters()
-    if not wait(listed.done):
+
+    def ask(request: Callable[[], Any]) -> Any:
+        for _ in range(SERVICE_TRIES):  # DDS can lose the first answer while discovery goes on
+            answer = request()
+            if wait(answer.done):
+                return answer.result()
         return None
-    names = sorted(listed.result().result.names)
-    values = client.get_parameters(names)
-    if not wait(values.done):
+
+    listed = ask(client.list_parameters)
+    if listed is None:
         return None
-    found = map(parameter_value_to_python, values.result().values)
+    names = sorted(listed.result.names)
+    values = ask(lambda: client.get_parameters(names))
+    if values is None:
+        return None
+    found = map(parameter_value_to_python, values.values)
     return {name: _plain(value) for name, value in zip(names, found, strict=True)}
 
 
@@ -156,9 +167,6 @@ class UsageMonitor:
 
 READ_AHEAD_BYTES, MAX_READ_AHEAD, MIN_READ_AHEAD = 64_000_000, 64, 2
 """How much of the bag is read ahead: as many images as fit, between these numbers."""
-
-SERVICE_S = 5.0
-"""How long to wait for the node's parameters."""
 
 DEFAULT_PERIOD_S = 1.0
 
