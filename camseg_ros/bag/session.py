@@ -14,6 +14,13 @@ from rclpy.parameter_client import AsyncParameterClient
 
 from camseg_ros.bag.player import Playback, Player
 from camseg_ros.bag.schedule import BagInput, read_ahead, schedule
+from camseg_ros.statistics import (
+    DROPPED_PREFIX,
+    FRAMES_PUBLISHED,
+    FRAMES_RECEIVED,
+    INPUT_TOPIC,
+    REJECTED_PREFIX,
+)
 
 SERVICE_S, SERVICE_TRIES = 2.0, 3
 """How long to wait for an answer about the node's parameters, and how often to ask."""
@@ -61,10 +68,6 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-RECEIVED, PUBLISHED = "frames received", "frames published"
-DROPPED, REJECTED = "dropped: ", "rejected: "
-INPUT_TOPIC = "input topic"
-
 LOST_BEFORE, LOST_AFTER, UNEXPLAINED = (
     "lost on the way to the node",
     "lost on the way back",
@@ -87,13 +90,14 @@ def counters_of(diagnostics: Mapping[str, Mapping[str, str]], topic: str) -> Nod
     Returns None if it has no entry.
     """
     for values in diagnostics.values():
-        if values.get(INPUT_TOPIC) == topic and RECEIVED in values and PUBLISHED in values:
+        received, published = values.get(FRAMES_RECEIVED), values.get(FRAMES_PUBLISHED)
+        if values.get(INPUT_TOPIC) == topic and received is not None and published is not None:
             reasons = {
                 name: int(value)
                 for name, value in values.items()
-                if name.startswith((DROPPED, REJECTED))
+                if name.startswith((DROPPED_PREFIX, REJECTED_PREFIX))
             }
-            return NodeCounters(int(values[RECEIVED]), int(values[PUBLISHED]), reasons)
+            return NodeCounters(int(received), int(published), reasons)
     return None
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from camseg_core.evaluation.report.charts import latency_chart
 from camseg_core.evaluation.report.page import Card, number, render
 from camseg_ros.demo.replay import DemoCounts
+from camseg_ros.statistics import FRAMES_DROPPED
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,8 @@ class DemoReport:
     @property
     def dropped(self) -> int | None:
         """Frames that the node dropped for a newer one, by its count; None if not reported."""
-        counts = [
-            values["frames dropped"] for values in self.node.values() if "frames dropped" in values
-        ]
-        return sum(map(int, counts)) if counts else None
+        counts = [int(v[FRAMES_DROPPED]) for v in self.node.values() if FRAMES_DROPPED in v]
+        return sum(counts) if counts else None
 
 
 def write_page(report: DemoReport, path: Path) -> None:
