@@ -1,4 +1,5 @@
-"""The commands of `camseg`: each file an `add(parser)` that declares its options and sets `run`, which does the work.
+"""The commands of `camseg`: each file declares its options in `add(parser)`, which sets `run`.
 
-What only training needs (torch, yaml, rich, ...) is imported inside `run`, so that the commands of a vehicle work without it.
+What only training needs (torch, yaml, rich, ...) is imported inside `run`, so that commands work
+on a vehicle without it.
 """
