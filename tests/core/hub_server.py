@@ -1,4 +1,4 @@
-"""A hub on localhost: the requests that its client makes for a file, with ranges, and with connections that break if asked for."""
+"""A hub on localhost: files with ranges, and connections that break on request."""
 
 import hashlib
 import re

@@ -14,7 +14,7 @@ from camseg_core.config.model import CamSegConfig, save_config
 
 
 class Callback:
-    """Stands for a trainer's callback in a Lightning checkpoint; unpickling it for real would make the file `trap`."""
+    """A trainer's callback in a Lightning checkpoint; unpickling it makes the file `trap`."""
 
     def __init__(self, trap: Path) -> None:
         self.trap = trap
@@ -74,7 +74,7 @@ def autoencoder_content(trap: Path, state: dict[str, Tensor] | None = None) -> d
 def transformer_content(
     state: dict[str, Tensor] | None = None, ema: object = None
 ) -> dict[str, Any]:
-    """What the transformer's file holds; `ema` is its `model_ema`, by default the weights with 1 added."""
+    """Return the transformer file's content; `ema` is its `model_ema` (default: weights + 1)."""
     state = transformer_state() if state is None else state
     layer = torch.nn.Linear(2, 2)
     return {

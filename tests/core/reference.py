@@ -1,4 +1,4 @@
-"""The published model's arithmetic as tensors, and the project's model with the reference weights loaded."""
+"""The published model's arithmetic as tensors, and the project's model with these weights."""
 
 import functools
 import json
@@ -70,5 +70,5 @@ def published_state() -> dict[str, Tensor]:
 
 
 def published_shapes(part: str) -> dict[str, list[int]]:
-    """Names and shapes of the full-size published weights: `autoencoder_kl_f16` or `transformer_base_768`."""
+    """Return the published weights' names and shapes; `part` as in `parameter_shapes_PART.json`."""
     return json.loads((FOLDER / f"parameter_shapes_{part}.json").read_text())

@@ -1,4 +1,4 @@
-"""The autoencoders: KL and VQ masks, and pictures. What quantising does, that all of them learn, and that they resume exactly."""
+"""The autoencoders of masks (KL and VQ) and of pictures: quantising, learning, exact resuming."""
 
 import json
 from dataclasses import asdict
@@ -97,7 +97,7 @@ def test_an_entry_moves_to_the_mean_of_its_vectors_only_in_training() -> None:
 
 
 def test_dead_entries_are_revived_where_the_error_is_largest() -> None:
-    """One entry stands for everything, seven are far away: all come to use, and the two rare places among many get one each."""
+    """From one entry in use and seven far away, all come to use, also for the two rare places."""
     torch.manual_seed(0)
     quantizer = quantizer_of((0.0, 0.0), *[(1e3 + i, 1e3) for i in range(7)]).train()
     quantizer.uses.copy_(torch.tensor([64.0] + [0.0] * 7))
@@ -206,9 +206,7 @@ def test_gradients_reach_the_encoder_through_the_codebook() -> None:
 
 @pytest.mark.parametrize("size", [1, 0, -4])
 def test_a_codebook_without_a_choice_is_refused(size: int) -> None:
-    with pytest.raises(
-        ModelError, match=f"codebook_size must be >= 2, got {size}"
-    ):
+    with pytest.raises(ModelError, match=f"codebook_size must be >= 2, got {size}"):
         tiny(size)
 
 

@@ -116,7 +116,8 @@ def test_what_is_not_enabled_is_unlabelled() -> None:
         (
             ["flat = road, sidewalks"],
             [],
-            "unknown class 'sidewalks' in group .*: did you mean 'sidewalk'\\? choose from building, car, .*vegetation",
+            "unknown class 'sidewalks' in group .*: did you mean 'sidewalk'\\? "
+            "choose from building, car, .*vegetation",
         ),
         (
             ["flat = zebra crossing"],

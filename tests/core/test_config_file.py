@@ -1,4 +1,4 @@
-"""Configuration files: read strictly, changed by overrides, written back; every refusal is one line that names the entry."""
+"""Configuration files: read strictly, overridden, written back; one-line errors name the entry."""
 
 import enum
 import logging

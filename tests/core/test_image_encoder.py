@@ -1,4 +1,4 @@
-"""The image encoder is EfficientNet-Lite0 to the last digit, and its shape is what the configuration says."""
+"""The image encoder equals the original EfficientNet-Lite0, in the shape that is configured."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from camseg_core.model.camseg import CamSeg
 from camseg_core.model.image_encoder import ImageEncoder
 from camseg_core.weights import checkpoint_folder
 
-# of the package efficientnet-lite-pytorch 0.1.0, with the bundled checkpoint: mean, deviation, and two columns
+# by efficientnet-lite-pytorch 0.1.0 with the bundled checkpoint: mean, deviation, two columns
 EXPECTED = (
     (0.9302405145, 1.1829418255, (0.0, 4.374937, 0.322178), (4.186991, 3.018924)),
     (0.4926150468, 13.3770451337, (6.82714, -10.499432, 30.07272), (14.109978, 6.360464)),

@@ -23,8 +23,8 @@ CORE = {
 def modules_after(folder: str, without: str = "") -> set[str]:
     """What is loaded when a new interpreter has imported every module of a folder.
 
-    Top-level names, and `camseg_core.FOLDER` for the project's own; parts in `without`, separated by
-    spaces, are left out.
+    Returns top-level names, and `camseg_core.FOLDER` for the project's own. Parts listed in
+    `without` are left out.
     """
     program = f"""
 import importlib, pkgutil, sys
@@ -34,7 +34,7 @@ for module in pkgutil.walk_packages(getattr(package, "__path__", []), "{folder}.
     if not module.name.startswith(left_out) and not module.name.endswith("__main__"):
         importlib.import_module(module.name)
 names = {{name.split(".")[0] for name in sys.modules}}
-names |= {{".".join(name.split(".")[:2]) for name in sys.modules if name.startswith("camseg_core.")}}
+names |= {{".".join(name.split(".")[:2]) for name in sys.modules if "camseg_core." in name}}
 sys.stdout.write(" ".join(sorted(names)))
 """
     done = subprocess.run(

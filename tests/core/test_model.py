@@ -1,4 +1,4 @@
-"""The model's parts beyond the reference: any size, the picture codec, the mask autoencoder, checkpoint folders."""
+"""The model beyond the reference: any size, passes, the picture codec, checkpoint folders."""
 
 import json
 from pathlib import Path

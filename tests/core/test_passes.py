@@ -1,4 +1,4 @@
-"""The K-pass order: cosine shares, each token once, random or surest first, and the same on torch and numpy."""
+"""Passes: cosine shares, each token once, random or confident order, equal on torch and numpy."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_a_token_spreads_over_its_square_of_cells() -> None:
 
 
 class Recorder:
-    """A made-up model: conditions are the numbers of the cells, samples are ten times that, and it is surest of the last token."""
+    """Conditions are the cells' numbers, samples ten times that; the last is surest."""
 
     def __init__(self, like) -> None:
         self.like, self.passes, self.drawn = like, [], []

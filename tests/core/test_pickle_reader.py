@@ -1,4 +1,4 @@
-"""Pickles are read as data: hostile ones run nothing, lie in vain about sizes, and do not keep the good tensors from coming out."""
+"""Pickles are read as data: hostile ones run nothing, and good tensors beside them are read."""
 
 import argparse
 import builtins
@@ -47,7 +47,7 @@ def string(text: str) -> bytes:
 
 
 def hostile(path: str) -> dict[str, bytes]:
-    """Pickle bodies that put one value on the stack and would, if they were run, make a file at `path`."""
+    """Return pickle bodies that leave one value and would, if run, make a file at `path`."""
     command, code = string(f"touch {path}"), string(f"open({path!r}, 'w')")
     one, opened = b"(" + command + b"t", b"(" + string(path) + string("w") + b"t"
     return {
@@ -103,7 +103,8 @@ def hostile(path: str) -> dict[str, bytes]:
         "rebuild parameter": b"ctorch._utils\n_rebuild_parameter\n(cos\nsystem\n"
         + one
         + b"RI00\nNtR",
-        "rebuild from type": b"ctorch._tensor\n_rebuild_from_type_v2\n(cos\nsystem\ncbuiltins\nint\n"
+        "rebuild from type": b"ctorch._tensor\n_rebuild_from_type_v2\n"
+        + b"(cos\nsystem\ncbuiltins\nint\n"
         + one
         + b"}tR",
         "encode": b"c_codecs\nencode\n(" + string(path) + string("rot13") + b"tR",
@@ -151,7 +152,7 @@ def test_objects_that_pickle_themselves_to_calls_are_inert(tmp_path: Path) -> No
 
 
 def test_no_class_is_changed_by_building_on_it() -> None:
-    """BUILD's second half of the state sets attributes, which on the class itself would stay for the whole process."""
+    """The second half of BUILD's state sets attributes, on a class for the whole process."""
     body = b"\x80\x04cargparse\nNamespace\nN}" + string("__eq__") + string("gone") + b"s\x86b."
     before = argparse.Namespace.__eq__
     assert not isinstance(read(body), type)
@@ -315,7 +316,7 @@ def test_tensors_rebuilt_from_hostile_arguments_are_inert(
 
 
 def rewritten(path: Path, change: Callable[[str, bytes], tuple[bytes, int]]) -> None:
-    """The zip archive with each part's bytes and compression as `change(name, bytes)` gives them."""
+    """Rewrite a zip archive; `change(name, bytes)` returns a part's bytes and compression."""
     import zipfile
 
     with zipfile.ZipFile(path) as archive:

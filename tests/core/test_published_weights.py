@@ -1,4 +1,4 @@
-"""Published files become checkpoint folders like any other; what does not fit is said, all of it at once."""
+"""Published files become checkpoint folders; errors list everything that does not fit."""
 
 import argparse
 import json
@@ -252,8 +252,8 @@ def test_another_width_is_said_to_be_one(files: Files, capsys: pytest.CaptureFix
     )
     said = refused(capsys, files)
     assert (
-        "city768.16.pth does not hold the transformer of this configuration: the file seems to be of a model of another size"
-        in said
+        "city768.16.pth does not hold the transformer of this configuration: "
+        "the file seems to be of a model of another size" in said
     )
     assert re.search(
         r"encoder_blocks\.\{0,1\}\.norm1\.weight: \[64\] where \[128\] is wanted", said
@@ -286,8 +286,8 @@ def test_swapped_files_are_recognised(files: Files, capsys: pytest.CaptureFixtur
     files.autoencoder, files.transformer = files.transformer, files.autoencoder
     said = refused(capsys, files)
     assert (
-        "city768.16.pth looks like the transformer's file, not the autoencoder's: are --autoencoder and --transformer swapped?"
-        in said
+        "city768.16.pth looks like the transformer's file, not the autoencoder's: "
+        "are --autoencoder and --transformer swapped?" in said
     )
 
 

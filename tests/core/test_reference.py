@@ -1,4 +1,4 @@
-"""The published model's tensors are reproduced: 1e-4 on latents, conditions and denoiser outputs, 1e-3 on RGB, ids exactly."""
+"""The published model is reproduced: latents and conditions to 1e-4, RGB to 1e-3, ids exactly."""
 
 import pytest
 import reference
@@ -80,9 +80,10 @@ def denoise(x: Tensor, step: int) -> Tensor:
 
 
 def assert_sampled(found: Tensor, expected: Tensor) -> None:
-    """At the noisiest step a random network's clean estimate is its output times 2e4, which puts samples at about 8e4.
+    """Compare to 1e-4 relative to the samples' scale.
 
-    There fp32 itself resolves only 8e-3, so the tolerance of 1e-4 is held relative to the samples' scale.
+    At the noisiest step a random network's clean estimate is its output times 2e4, so samples are
+    near 8e4, where fp32 resolves only 8e-3.
     """
     scale = expected.abs().max()
     assert scale > 1e4

@@ -1,4 +1,4 @@
-"""Samplers: the same on torch and numpy, exact where the answer is known, and clear about wrong choices."""
+"""Samplers: equal on torch and numpy, exact where the answer is known, strict about options."""
 
 import math
 

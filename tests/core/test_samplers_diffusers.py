@@ -1,6 +1,7 @@
-"""The samplers against an implementation that many have checked: the schedulers of `diffusers` (Apache-2.0), an oracle for tests only.
+"""The samplers against the schedulers of `diffusers` (Apache-2.0), an oracle for tests only.
 
-Both get the same betas: those of our schedule with only the visited steps in it, so that the two ways of choosing steps play no part.
+Both get the betas of our schedule with only the visited steps in it, so that the two ways of
+choosing steps play no part.
 """
 
 from collections.abc import Callable
@@ -35,7 +36,7 @@ def theirs(
     denoise: Callable[[Tensor, int], Tensor],
     **options: Callable[[], object],
 ) -> Tensor:
-    """Sample with a scheduler of diffusers, from the noise that ours starts from; `options` are made anew for each step."""
+    """Sample with a scheduler of diffusers from our noise; `options` are made for each step."""
     scheduler.alphas_cumprod = torch.from_numpy(
         schedule.alphas_cumprod
     )  # in fp32, as it computes them, little is left of the noisiest

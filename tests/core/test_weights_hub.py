@@ -1,4 +1,7 @@
-"""`camseg weights pull` against a hub on localhost, each time as a process of its own: the client reads its settings when imported."""
+"""`camseg weights pull` against a hub on localhost.
+
+Each in its own process: the client reads its settings when it is imported.
+"""
 
 import os
 import subprocess
@@ -123,11 +126,13 @@ def test_a_broken_download_goes_on_where_it_stopped(hub: Hub, tmp_path: Path) ->
     [
         (
             "revision",
-            "cannot download pretrained_models/vae/modelf16.ckpt of mahmed10/CAM-Seg: it has no revision 'v9'",
+            "cannot download pretrained_models/vae/modelf16.ckpt of mahmed10/CAM-Seg: "
+            "it has no revision 'v9'",
         ),
         (
             "file",
-            "cannot download pretrained_models/mar/city768.16.pth of mahmed10/CAM-Seg: the repository has no such file",
+            "cannot download pretrained_models/mar/city768.16.pth of mahmed10/CAM-Seg: "
+            "the repository has no such file",
         ),
         ("repository", "the hub has no such repository, or it is private"),
         ("offline", "HF_HUB_OFFLINE is set) and the file is not in the cache"),
