@@ -1,6 +1,7 @@
 """Reads the node's parameters at the start, and answers requests to change them."""
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,8 @@ from rclpy.parameter import Parameter
 from camseg_core.errors import ConfigError
 from camseg_ros.parameter_spec import MIDDLEWARE_OWN, Spec, Value
 from camseg_ros.parameters import BY_NAME, SPECS, Parameters
+
+CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 Check = Callable[[Parameters], None]
 """Raises ConfigError if the values do not fit the loaded model."""
@@ -47,7 +50,7 @@ def declare(node: Node) -> tuple[Parameters, list[str]]:
             hint = _hint(name, cameras, possible)
             warnings.append(f"unknown parameter '{name}' is ignored; {hint}")
     given = Parameters(**values, own=own)  # type: ignore[arg-type]  # `Spec.check` checked them
-    given.check_together()
+    check_together(given)
     return given, warnings
 
 
@@ -76,6 +79,30 @@ def _declare(node: Node, spec: Spec, name: str) -> Value:
 def _renamed(spec: Spec, name: str) -> Spec:
     """Return the spec under the name of a single camera's parameter, if `name` is one."""
     return spec if name == spec.name else replace(spec, name=name, per_camera=False)
+
+
+def check_together(parameters: Parameters) -> None:
+    """Check what involves more than one value.
+
+    Raises:
+        ConfigError: a camera's name is invalid or used twice, or resize mode and region do not fit
+            together.
+    """
+    for name in parameters.cameras:
+        problem = ""
+        if not CAMERA_NAME.fullmatch(name):
+            problem = "must hold names of letters, digits and _, starting with a letter"
+        elif name in BY_NAME:
+            problem = "must not hold the name of a parameter"
+        elif parameters.cameras.count(name) > 1:
+            problem = "must not hold a name twice"
+        if problem:
+            raise ConfigError(f"parameter 'cameras' {problem}, got {name!r}")
+    for name in parameters.camera_names:
+        try:
+            parameters.camera(name).fit  # noqa: B018  # it raises
+        except ConfigError as error:
+            raise ConfigError(f"camera '{name}': {error}" if name else str(error)) from error
 
 
 def change(
@@ -109,7 +136,7 @@ def change(
                 raise ConfigError(f"parameter '{name}' {when}: {spec.fixed_because}")
             (own if name in own else common)[name] = value
         new = replace(current, **common, own=own)  # type: ignore[arg-type]
-        new.check_together()
+        check_together(new)
         check(new)
     except ConfigError as error:
         return current, SetParametersResult(successful=False, reason=str(error))

@@ -6,7 +6,6 @@ config/segment.schema.json`.
 """
 
 import json
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -14,20 +13,18 @@ from functools import cached_property
 from typing import Any
 
 from camseg_core.diffusion.sampling import OPTIONS, Sampling
-from camseg_core.errors import ConfigError
 from camseg_core.runtime.geometry import MODES, OUTPUTS, Fit
 from camseg_core.runtime.graphs import AUTO, PRECISIONS
 from camseg_core.runtime.providers import PROVIDERS
 from camseg_ros.parameter_spec import NO_STRINGS, Spec, Value, file_schema
 
-CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-
 _UNCONFIGURED = "set it while the node is unconfigured, or restart the node with the new value"
 RELOAD = f"it is part of the loaded model; {_UNCONFIGURED}"
 RECONNECT = f"it is part of the connection to the camera; {_UNCONFIGURED}"
 TOPICS = f"it is part of the published topics; {_UNCONFIGURED}"
-AT_START = "it is read when the node starts; restart the node with the new value"
-GUARD = "it protects the node against hostile input; restart the node with the new value"
+RESTART = "restart the node with the new value"
+AT_START = {"fixed_because": f"it is read when the node starts; {RESTART}", "fixed_for_good": True}
+GUARD = {"fixed_because": f"it guards against hostile input; {RESTART}", "fixed_for_good": True}
 
 
 def parameter(default: Value, description: str, **spec: Any) -> Any:
@@ -90,8 +87,7 @@ class CameraParameters:
     )
     roi: tuple[float, float, float, float] = parameter(
         (0.0, 0.0, 1.0, 1.0),
-        "Region for crop: left, top, right, bottom as fractions of width and height; the rest is "
-        "unlabelled.",
+        "Region for crop: left, top, right, bottom as fractions; the rest is unlabelled.",
         limits=(0.0, 1.0),
     )
     output_size: str = parameter(
@@ -136,9 +132,7 @@ class Parameters(CameraParameters):
         fixed_because=RELOAD,
     )
     engine_cache: str = parameter(
-        "",
-        "Folder where TensorRT caches its engines; empty: rebuild them at every start.",
-        fixed_because=RELOAD,
+        "", "TensorRT's engine cache; empty: rebuild engines at every start.", fixed_because=RELOAD
     )
     warm_up_sizes: tuple[str, ...] = parameter(
         ("640x480",),
@@ -165,10 +159,8 @@ class Parameters(CameraParameters):
     seed: int = sampling_parameter("seed")
     cameras: tuple[str, ...] = parameter(
         NO_STRINGS,
-        "Names of the cameras; each one's topics are prefixed with its name. None: one unnamed "
-        "camera.",
-        fixed_because=AT_START,
-        fixed_for_good=True,
+        "Names of the cameras, which prefix their topics. None: one unnamed camera.",
+        **AT_START,
     )
     class_groups: tuple[str, ...] = parameter(
         NO_STRINGS,
@@ -211,14 +203,12 @@ class Parameters(CameraParameters):
         "Largest size of one image in bytes, as a message and decoded to RGB; larger ones are "
         "rejected before decoding.",
         limits=(1, 4_000_000_000),
-        fixed_because=GUARD,
-        fixed_for_good=True,
+        **GUARD,
     )
     autostart: bool = parameter(
         True,
         "Configure and activate at start; false: wait for a lifecycle manager.",
-        fixed_because=AT_START,
-        fixed_for_good=True,
+        **AT_START,
     )
     latency_budget_ms: float = parameter(
         250.0,
@@ -284,29 +274,6 @@ class Parameters(CameraParameters):
             for each in fields(CameraParameters)
         }
         return CameraParameters(**values)
-
-    def check_together(self) -> None:
-        """Check what involves more than one value.
-
-        Raises:
-            ConfigError: a camera's name is invalid or used twice, or resize mode and region do not
-                fit together.
-        """
-        for name in self.cameras:
-            problem = ""
-            if not CAMERA_NAME.fullmatch(name):
-                problem = "must hold names of letters, digits and _, starting with a letter"
-            elif name in BY_NAME:
-                problem = "must not hold the name of a parameter"
-            elif self.cameras.count(name) > 1:
-                problem = "must not hold a name twice"
-            if problem:
-                raise ConfigError(f"parameter 'cameras' {problem}, got {name!r}")
-        for name in self.camera_names:
-            try:
-                self.camera(name).fit  # noqa: B018  # it raises
-            except ConfigError as error:
-                raise ConfigError(f"camera '{name}': {error}" if name else str(error)) from error
 
 
 def _specs() -> tuple[Spec, ...]:

@@ -1,4 +1,4 @@
-"""Starts the segmentation node: `ros2 launch camseg_ros segment.launch.py image:=/camera/image_raw`."""
+"""Starts the node: `ros2 launch camseg_ros segment.launch.py image:=/camera/image_raw`."""
 
 import os
 from pathlib import Path
@@ -14,24 +14,25 @@ from camseg_ros.middleware import environment
 ARGUMENTS = {
     "image": (
         "image",
-        "The camera's topic; with image_transport compressed, without the ending /compressed.",
+        "The camera's image topic, without /compressed.",
     ),
     "model": (
         "",
-        "Name of a bundled model, or a checkpoint folder; empty: what the parameter file says.",
+        "Name of a bundled model, or path of a checkpoint folder; empty: from the parameter file.",
     ),
     "provider": (
         "",
-        "cpu, cuda or tensorrt, or several to try in turn, as tensorrt,cuda,cpu; empty: what the parameter file says.",
+        "cpu, cuda, tensorrt, or several to try in turn, as in tensorrt,cuda,cpu; empty: from the "
+        "parameter file.",
     ),
-    "precision": ("", "fp32, fp16 or int8; empty: what the parameter file says."),
+    "precision": ("", "fp32, fp16 or int8; empty: from the parameter file."),
     "params_file": (
         str(Path(__file__).resolve().parents[1] / "config" / "segment.param.yaml"),
-        "Parameter file; what is given on the launch line wins over it.",
+        "Parameter file; arguments of the launch command override it.",
     ),
     "cameras": (
         "",
-        "Names of the cameras with commas between, as left,right; empty: what the parameter file says.",
+        "Names of the cameras, as in left,right; empty: from the parameter file.",
     ),
     "namespace": ("", "Namespace of the node and its topics."),
 }
@@ -41,17 +42,18 @@ CHOICES = {
     "autostart": (
         "",
         ["", "true", "false"],
-        "Configure and activate the node by itself; empty: what the parameter file says.",
+        "Configure and activate the node at start; empty: from the parameter file.",
     ),
     "on_failure": (
         "shutdown",
         ["shutdown", "respawn", "ignore"],
-        "When the node ends with an error: end the whole launch with an exit code other than 0, start the node again, or leave it.",
+        "When the node fails: shutdown ends the whole launch with a non-zero exit code, respawn "
+        "restarts the node, ignore does nothing.",
     ),
     "fastdds_profile": (
         "true",
         ["true", "false"],
-        "Set the Fast DDS profile that lets large images through, unless the environment already sets one.",
+        "Set the Fast DDS profile for large images, unless the environment sets one.",
     ),
 }
 
@@ -59,12 +61,12 @@ RESPAWN_DELAY_S = 2.0
 
 
 def value(context: LaunchContext, name: str) -> str:
-    """What the launch line says for an argument, or its default."""
+    """Return the value of a launch argument, or its default."""
     return str(LaunchConfiguration(name).perform(context))
 
 
 def overrides(context: LaunchContext) -> dict[str, str | bool | list[str]]:
-    """The parameters given on the launch line; what was left at its default stays out of the parameter file's way."""
+    """Return the parameters given as arguments; defaults do not override the parameter file."""
     given: dict[str, str | bool | list[str]] = {
         name: value(context, name) for name in ("model", "provider", "precision")
     }
@@ -78,19 +80,19 @@ def overrides(context: LaunchContext) -> dict[str, str | bool | list[str]]:
 
 
 def end_launch(event: ProcessExited, context: LaunchContext) -> None:
-    """Hand the node's failure on: `ros2 launch` by itself ends with 0 whatever the exit codes of its processes were.
+    """Pass on the node's failure: `ros2 launch` itself ignores the exit codes of its processes.
 
     Raises:
-        RuntimeError: the node failed; it makes `launch` end the other processes, and itself with an exit code other than 0.
+        RuntimeError: the node failed. It makes `launch` stop the other processes and exit non-zero.
     """
     if event.returncode and not context.is_shutdown:
         raise RuntimeError(
-            f"{event.process_name} ended with exit code {event.returncode}; its last line says why"
+            f"{event.process_name} exited with code {event.returncode}; see its last line"
         )
 
 
 def start_node(context: LaunchContext) -> list[Node]:
-    """The node, as the launch line asks for it."""
+    """Return the node with the arguments applied."""
     on_failure = value(context, "on_failure")
     return [
         Node(
@@ -99,7 +101,7 @@ def start_node(context: LaunchContext) -> list[Node]:
             namespace=value(context, "namespace"),
             parameters=[value(context, "params_file"), overrides(context)],
             remappings=[("image", value(context, "image"))],
-            # Only for this node: the other processes of a vehicle keep their own transports.
+            # only for this node: other processes of the launch keep their own transports
             additional_env=environment(
                 os.environ, profile=value(context, "fastdds_profile") == "true"
             ),
@@ -112,7 +114,7 @@ def start_node(context: LaunchContext) -> list[Node]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The launch description."""
+    """Return the launch description."""
     arguments = [
         DeclareLaunchArgument(name, default_value=default, description=text)
         for name, (default, text) in ARGUMENTS.items()

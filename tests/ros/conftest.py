@@ -1,11 +1,13 @@
-"""Fixtures of the tests that run the real rclpy: an isolated domain, a driver, and the node as a process."""
+"""Fixtures for tests with the real rclpy: an isolated domain, a driver, the node as a process."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import rclpy
+from rclpy.qos import QoSProfile
 from ros_harness import (
     BEST_EFFORT,
     Bench,
@@ -23,7 +25,7 @@ from camseg_ros.middleware import environment
 
 @pytest.fixture(scope="session")
 def ros(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """rclpy in a domain of this session's own, for this process and for the nodes that it starts."""
+    """Start rclpy in the session's own domain, for this process and the nodes that it starts."""
     with own_domain() as domain, pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROS_DOMAIN_ID", str(domain))
         patch.setenv("ROS_LOG_DIR", str(tmp_path_factory.mktemp("ros_log")))
@@ -37,7 +39,7 @@ def ros(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def driver(ros: None) -> Iterator[Driver]:
-    """The test's own node."""
+    """Create the test's own node."""
     driver = Driver()
     yield driver
     driver.close()
@@ -45,7 +47,7 @@ def driver(ros: None) -> Iterator[Driver]:
 
 @pytest.fixture
 def start_node(ros: None, tmp_path: Path) -> Iterator[StartNode]:
-    """Starts the node with the given command line; at the end it has to stop cleanly by SIGINT, unless the test ended it."""
+    """Start nodes with a command line; at the end those still running must stop by SIGINT."""
     nodes: list[NodeProcess] = []
 
     def start(*arguments: str, program: tuple[str, ...] = ()) -> NodeProcess:
@@ -64,17 +66,17 @@ def start_node(ros: None, tmp_path: Path) -> Iterator[StartNode]:
 
 @pytest.fixture
 def start_bench(driver: Driver, start_node: StartNode) -> StartBench:
-    """Starts the node, connects a driver and waits until both sides hear each other, unless they are not meant to."""
+    """Start a node and connect a driver; wait until both are matched if `connected`."""
 
     def start(
         *parameters: str,
-        topics=("mask",),
-        image_type=Image,
-        image_topic="/image",
-        qos=BEST_EFFORT,
-        warm_up=good_frame,
+        topics: Sequence[str] = ("mask",),
+        image_type: Any = Image,
+        image_topic: str = "/image",
+        qos: QoSProfile = BEST_EFFORT,
+        warm_up: Callable[[str], Any] = good_frame,
         program: tuple[str, ...] = (),
-        connected=True,
+        connected: bool = True,
     ) -> Bench:
         arguments = [part for parameter in parameters for part in ("-p", parameter)]
         node = start_node("--ros-args", *arguments, program=program)

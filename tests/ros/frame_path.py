@@ -1,4 +1,4 @@
-"""Record which functions of the project one frame passes, from the subscription to the published mask.
+"""Record which functions of the project a frame passes, from subscription to published mask.
 
 As a program, print them by file, in order of first use:
 
@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -23,6 +24,7 @@ from sensor_msgs.msg import Image
 
 from camseg_ros.parameters import Parameters
 from camseg_ros.pipeline import Pipeline
+from camseg_ros.worker import WorkerSession
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = tuple(f"{ROOT / name}{os.sep}" for name in ("camseg_core", "camseg_ros"))
@@ -31,7 +33,7 @@ INLINED = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 
 
 class Recorder:
-    """Collects the project's functions that are called, return, or are on the stack of one that is called."""
+    """Collects the project's functions that are called, return, or are on the stack meanwhile."""
 
     def __init__(self) -> None:
         self.functions: dict[CodeType, None] = {}
@@ -58,6 +60,11 @@ class Recorder:
         return files
 
 
+def answered(masks: list[Image], count: int, session: WorkerSession) -> bool:
+    """Return whether so many masks have arrived and the worker waits again."""
+    return len(masks) == count and session.busy_since is None
+
+
 @contextmanager
 def profiled(recorder: Recorder) -> Iterator[None]:
     """Run `recorder` in this thread and in those started meanwhile."""
@@ -67,15 +74,15 @@ def profiled(recorder: Recorder) -> Iterator[None]:
         yield
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
 
 
 def frame_path(driver: Driver, fail: Callable[[str], None]) -> dict[str, list[str]]:
-    """Send frames through the node's pipeline over DDS, and return the functions that the last one passed, by file.
+    """Send frames through the node's pipeline over DDS; return the functions of the last, by file.
 
-    The pipeline is the node's own with its default parameters; the frames come from a publisher on the topic and the
-    mask is received by a subscriber. The frame is counted until the inference thread waits again, a little past the
-    published mask.
+    The pipeline is the node's own with its default parameters; a publisher sends the frames and a
+    subscriber receives the masks. Recording ends when the inference thread waits again, shortly
+    after the mask is published.
 
     Args:
         driver: its node owns the pipeline and plays the camera.
@@ -97,8 +104,7 @@ def frame_path(driver: Driver, fail: Callable[[str], None]) -> dict[str, list[st
                 publisher.publish(image)
                 worker = pipeline.worker
                 assert worker is not None
-                driver.wait(lambda wanted=number + 1: len(masks) == wanted, "a mask")
-                driver.wait(lambda w=worker: w._session.busy_since is None, "the worker")
+                driver.wait(partial(answered, masks, number + 1, worker._session), "a mask")
                 recorder.recording = False
             assert masks[-1].header == header(2)
             assert pixels_of(masks[-1]).shape == (48, 64)

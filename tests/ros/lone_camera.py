@@ -1,8 +1,8 @@
-"""A camera as a process of its own, for a test to start with whatever environment and to kill.
+"""A camera as a process, which a test can start with any environment, and kill.
 
     lone_camera.py --name left_camera --reliability best_effort
 
-Publishes 640x480 frames on /image ten times a second, stamped by their number, until it is ended.
+Publishes 640x480 frames on /image ten times a second, stamped by number, until it ends.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from sensor_msgs.msg import Image
 
 
 def main() -> None:
+    """Publish until the process ends."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--name", required=True)
     parser.add_argument("--reliability", choices=("best_effort", "reliable"), default="best_effort")

@@ -1,4 +1,4 @@
-"""What the tests of the node share: a domain of their own, a driver that publishes and listens, and the node as a process."""
+"""Shared by the node's tests: an isolated domain, a driver, and the node as a process."""
 
 import fcntl
 import os
@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParameters
+from rclpy.client import Client
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -31,14 +33,14 @@ from std_msgs.msg import Header
 from camseg_ros.outputs import image_message
 
 TIMEOUT = 90.0
-"""Seconds to wait for anything: long, since the machine may be busy; nothing waits longer than it must."""
+"""Seconds to wait for anything; long, since the machine may be busy."""
 
 RESENT_AFTER = 20.0
-"""Seconds without an answer after which a request that may come twice is sent again."""
+"""Seconds after which an unanswered request is sent again, if it may be repeated."""
 
 WARM_UP = "warm-up"
 SUBSTITUTE = (sys.executable, str(Path(__file__).with_name("substitute_node.py")))
-"""For `program`: the node with `substitute_node.py`'s engine; that script's own options may follow."""
+"""For `program`: the node with the engine of `substitute_node.py`, whose options may follow."""
 
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -46,7 +48,7 @@ BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 @contextmanager
 def own_domain() -> Iterator[int]:
-    """A ROS domain that no other test session and no running node uses, for as long as the context lasts."""
+    """Reserve a ROS domain that no other test session and no running node uses."""
     for offset in range(101):
         domain = (os.getpid() + offset) % 101 + 1
         with (Path(tempfile.gettempdir()) / f"camseg-domain-{domain}.lock").open("w") as lock:
@@ -61,7 +63,7 @@ def own_domain() -> Iterator[int]:
 
 
 def _nobody_listens(domain: int) -> bool:
-    """Whether the port that the first participant of `domain` listens on (DDS's port rule) is free."""
+    """Return whether the port of the domain's first participant (DDS's port rule) is free."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind(("", 7400 + 250 * domain + 10))
@@ -71,7 +73,7 @@ def _nobody_listens(domain: int) -> bool:
 
 
 def picture(width: int, height: int, seed: int = 0) -> npt.NDArray[np.uint8]:
-    """A smooth picture with some structure, RGB `(height, width, 3)`."""
+    """Return a smooth, structured picture, RGB `(height, width, 3)`."""
     generator = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     waves = [
@@ -86,22 +88,22 @@ def picture(width: int, height: int, seed: int = 0) -> npt.NDArray[np.uint8]:
 
 
 def header(number: int, frame_id: str = "front_camera") -> Header:
-    """A header whose stamp tells the frames apart."""
+    """Return a header whose stamp depends on `number`."""
     return Header(stamp=Time(sec=1000 + number, nanosec=123_000_000 + number), frame_id=frame_id)
 
 
 def rgb_image(pixels: npt.NDArray[np.uint8], number: int = 0) -> Image:
-    """`pixels` as an rgb8 message."""
+    """Return `pixels` as an rgb8 message."""
     return image_message(pixels, "rgb8", header(number))
 
 
 def good_frame(frame_id: str) -> Image:
-    """A frame that is answered if anything is."""
+    """Return a frame that a working node answers."""
     return image_message(picture(64, 48), "rgb8", header(0, frame_id))
 
 
 def pixels_of(message: Image) -> npt.NDArray[np.uint8]:
-    """The pixels of a mono8 or rgb8 message without padding."""
+    """Return the pixels of a mono8 or rgb8 message without padding."""
     shape = (
         (message.height, message.width)
         if message.encoding == "mono8"
@@ -111,7 +113,7 @@ def pixels_of(message: Image) -> npt.NDArray[np.uint8]:
 
 
 class Driver:
-    """The test's own node: publishes images and listens to what comes back, in the test's thread."""
+    """The test's own node: publishes images and receives the outputs, in the test's thread."""
 
     def __init__(self) -> None:
         self.node = Node("test_driver")
@@ -120,12 +122,12 @@ class Driver:
         self._warm: dict[str, int] = {}
 
     def close(self) -> None:
-        """Take the node out of the middleware."""
+        """Remove the node from the middleware."""
         self._executor.shutdown()
         self.node.destroy_node()
 
     def listen(self, message_type: Any, topic: str, qos: QoSProfile = RELIABLE) -> list[Any]:
-        """A list that fills with the messages of `topic`, without the answers to warm-up frames."""
+        """Return a list that fills with messages of `topic`, except answers to warm-up frames."""
         messages: list[Any] = []
         images = message_type is Image
         if images:
@@ -141,13 +143,13 @@ class Driver:
         return messages
 
     def wait(self, condition: Callable[[], Any], what: str, tell: Callable[[], str] = str) -> None:
-        """Serve callbacks until `condition` holds; fails the test with what `tell` says if it does not in time."""
+        """Run callbacks until `condition` holds; fail with the text of `tell` after a timeout."""
         assert self._serve_until(condition, TIMEOUT), f"waited {TIMEOUT:.0f} s for {what}\n{tell()}"
 
     def wait_ready(self, send: Callable[[str], None], alive: Callable[[], None]) -> None:
-        """Send frames with the given frame_id until every image topic listened to has answered one: both sides are matched.
+        """Send warm-up frames until every subscribed image topic has answered one.
 
-        Discovery finishes at different moments on the two sides, and only an answer shows that both have.
+        Discovery ends at different times on the two sides; only an answer shows that both have.
         """
         deadline = time.monotonic() + TIMEOUT
         self._warm = dict.fromkeys(self._warm, 0)
@@ -160,7 +162,7 @@ class Driver:
             self._serve_until(lambda: all(self._warm.values()), 1.0)
 
     def serve(self, seconds: float) -> None:
-        """Serve callbacks for a while."""
+        """Run callbacks for a while."""
         self._serve_until(lambda: False, seconds)
 
     def _serve_until(self, condition: Callable[[], Any], timeout: float) -> bool:
@@ -196,7 +198,7 @@ class NodeProcess:
 
     @property
     def output(self) -> str:
-        """All that the process printed, for the message of a failing test."""
+        """Everything the process printed, for messages of failing tests."""
         return self._stdout.read_text() + self.stderr
 
     def assert_alive(self) -> None:
@@ -206,12 +208,12 @@ class NodeProcess:
 
     @property
     def resident_bytes(self) -> int:
-        """The memory that the process holds."""
+        """Resident memory of the process."""
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> float:
-        """Stop the process by a signal and check that it ends as it should; the seconds that it took."""
+        """Stop the process by a signal, check that it exits cleanly, and return the seconds."""
         self.assert_alive()
         started = time.monotonic()
         self.process.send_signal(number)
@@ -224,14 +226,14 @@ class NodeProcess:
         return time.monotonic() - started
 
     def kill(self) -> None:
-        """End the process whatever state it is in."""
+        """Kill the process if it still runs."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
 
 
 class Bench:
-    """A running node with a driver connected to it: images go in on `/image`, and the lists fill with what comes out."""
+    """A node and a driver connected to it: images go in on `/image`, lists fill with outputs."""
 
     def __init__(
         self,
@@ -251,21 +253,24 @@ class Bench:
         }
 
     def connect(self, make_frame: Callable[[str], Any]) -> None:
-        """Wait until the node answers the publisher; `make_frame` makes a good frame with the frame_id given."""
+        """Wait until the node answers; `make_frame` returns a good frame with a given frame_id."""
         self.driver.wait_ready(
             lambda frame_id: self.publisher.publish(make_frame(frame_id)), self.node.assert_alive
         )
 
     def ask(self, *messages: Any) -> list[Image]:
-        """Publish each message when the one before it was answered on every topic; the masks that came back."""
+        """Publish the messages one by one, wait for every topic's answer, and return the masks."""
         for message in messages:
             before = {topic: len(answers) for topic, answers in self.answers.items()}
             self.publisher.publish(message)
             self.driver.wait(
-                lambda b=before: all(len(self.answers[t]) > n for t, n in b.items()),
+                partial(self._answered_since, before),
                 f"an answer; the node printed {self.node.output}",
             )
         return self.answers["mask"][-len(messages) :]
+
+    def _answered_since(self, counts: dict[str, int]) -> bool:
+        return all(len(self.answers[topic]) > count for topic, count in counts.items())
 
     def status(
         self,
@@ -274,9 +279,9 @@ class Bench:
         part: str = "camera",
         level: bytes | None = None,
     ) -> tuple[DiagnosticStatus, dict[str, str]]:
-        """The first status of `part` (a camera or the model) from now on whose values meet `condition`, and its values.
+        """Return the next status of `part` that meets `condition`, and its values.
 
-        With `level`, it has that one as well: a report that was on its way before may still come in.
+        With `level`, it must have that level as well: an older report may still arrive.
         """
         self.diagnostics.clear()
         found: list[tuple[DiagnosticStatus, dict[str, str]]] = []
@@ -299,10 +304,13 @@ class Bench:
     def call(self, service_type: Any, name: str, request: Any) -> Any:
         """Call a service of the node.
 
-        An answer is lost where the node has not discovered the client's reader yet, which a client cannot see: a request that may come
-        twice is sent again. A change of state may not, for it would be one from another state.
+        An answer is lost if the node has not discovered the client's reader yet, which a client
+        cannot see, so the request is repeated. A change of state is not: it would start from
+        another state.
         """
-        client = self.driver.node.create_client(service_type, f"/segmentation/{name}")
+        client: Client[Any, Any] = self.driver.node.create_client(
+            service_type, f"/segmentation/{name}"
+        )
         self.driver.wait(client.service_is_ready, f"the service {name}")
         futures = {time.monotonic(): client.call_async(request)}
 
@@ -315,8 +323,8 @@ class Bench:
         self.driver.node.destroy_client(client)
         return next(future for future in futures.values() if future.done()).result()
 
-    def set_parameter(self, name: str, value: object) -> tuple[bool, str]:
-        """Whether the node took the parameter's value, and why not."""
+    def set_parameter(self, name: str, value: Any) -> tuple[bool, str]:
+        """Set a parameter; return whether the node accepted it, and the reason if not."""
         request = SetParameters.Request(
             parameters=[Parameter(name, value=value).to_parameter_msg()]
         )
@@ -325,7 +333,7 @@ class Bench:
 
 
 def assert_served(bench: Bench, number: int) -> None:
-    """The next good frame is answered, and right, by a node on `RedEngine`."""
+    """Check that a node with `RedEngine` answers the next good frame correctly."""
     rgb = picture(64, 48, seed=number)
     (mask,) = bench.ask(rgb_image(rgb, number))
     assert mask.header == header(number)

@@ -1,4 +1,4 @@
-"""What a lifecycle manager and a tuning tool ask of the running node."""
+"""Requests of a lifecycle manager and a tuning tool to the running node."""
 
 from typing import Any
 
@@ -17,12 +17,12 @@ TRANSITIONS = {
 
 
 def state(bench: Bench) -> str:
-    """The node's state of life."""
+    """Return the node's lifecycle state."""
     return str(bench.call(GetState, "get_state", GetState.Request()).current_state.label)
 
 
 def change_state(bench: Bench, *transitions: str) -> list[bool]:
-    """Ask for one transition after the other; whether each succeeded."""
+    """Request the transitions in turn; return whether each succeeded."""
     requests = [
         ChangeState.Request(transition=Transition(id=TRANSITIONS[name])) for name in transitions
     ]
@@ -30,7 +30,7 @@ def change_state(bench: Bench, *transitions: str) -> list[bool]:
 
 
 def set_parameters(bench: Bench, values: dict[str, Any]) -> str:
-    """Set all of them or none; the reason if they were refused, else empty."""
+    """Set all values or none; return the reason if they were rejected, else an empty string."""
     messages = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
     answer = bench.call(
         SetParametersAtomically,

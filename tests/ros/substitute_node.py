@@ -1,9 +1,12 @@
-"""The real node, but for its network: `RedEngine` segments, and frames of certain colours are orders to it.
+"""The real node with `RedEngine` as its network; frames of certain colours are commands to it.
 
-A test starts it in place of the node, see `SUBSTITUTE` in `ros_harness`. Middleware, worker, watchdog and publishing are the node's own.
+A test starts it in place of the node, see `SUBSTITUTE` in `ros_harness`. Middleware, worker,
+watchdog and publishing are the node's own.
 
     substitute_node.py [options, see `main`] --ros-args ...
 """
+
+from __future__ import annotations  # rclpy's classes are generic only from Jazzy on
 
 import argparse
 import sys
@@ -24,21 +27,26 @@ from red_engine import RedEngine, red_segmenter
 from camseg_core.errors import ModelError
 from camseg_core.runtime import Segmenter
 
+Colour = tuple[int, ...]
+
 RAISE, HANG, SLOW = (0, 201, 0), (0, 202, 0), (0, 203, 0)
-"""Colours of the frames that make inference raise, not return, and take `SLOW_S`. A frame of one colour keeps it in every resizing mode."""
+"""Colours of frames that make inference raise, hang, or take `SLOW_S`.
+
+Resizing keeps the colour of a uniform frame in every mode.
+"""
 
 SLOW_S = 0.3
 RAISED = "the engine was ordered to raise"
 REFUSED = "Failed to publish: cannot publish data"
 
 
-def order(colour: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
-    """A frame that is an order, RGB `(48, 64, 3)`."""
+def order(colour: Colour) -> npt.NDArray[np.uint8]:
+    """Return a frame that is a command, RGB `(48, 64, 3)`."""
     return np.full((48, 64, 3), colour, np.uint8)
 
 
 class OrderedEngine(RedEngine):
-    """Follows orders; says `order raise` and so on, on standard output, when it begins with one."""
+    """Obeys commands; prints `order raise`, `order hang` or `order slow` when it starts one."""
 
     def __init__(self, threshold: float, hangs_while: Path | None) -> None:
         super().__init__(threshold)
@@ -50,11 +58,11 @@ class OrderedEngine(RedEngine):
             if colour in (RAISE, HANG, SLOW):
                 self._follow(colour)
         found = super().run(graph, inputs)
-        self.seen.clear()  # or a long test would keep every frame
+        self.seen.clear()  # a long test must not keep every frame
         return found
 
-    def _follow(self, colour: tuple[int, ...]) -> None:
-        names = {RAISE: "raise", HANG: "hang", SLOW: "slow"}
+    def _follow(self, colour: Colour) -> None:
+        names: dict[Colour, str] = {RAISE: "raise", HANG: "hang", SLOW: "slow"}
         sys.stdout.write(f"order {names[colour]}\n")
         sys.stdout.flush()
         if colour == RAISE:
@@ -69,18 +77,12 @@ class OrderedEngine(RedEngine):
 
 
 def main() -> int:
-    """Run the node; the command line's part before `--ros-args` is this script's."""
+    """Run the node; the arguments before `--ros-args` are this script's."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--threshold", type=float, default=128, help="of RedEngine")
-    parser.add_argument(
-        "--hangs-while", type=Path, help="what hangs goes on when this file is gone"
-    )
-    parser.add_argument(
-        "--loading-fails-while", type=Path, help="the model cannot be loaded while this file exists"
-    )
-    parser.add_argument(
-        "--publishing-fails-for", help="publishing raises for messages with this frame_id"
-    )
+    parser.add_argument("--hangs-while", type=Path, help="hang while this file exists")
+    parser.add_argument("--loading-fails-while", type=Path, help="fail to load while it exists")
+    parser.add_argument("--publishing-fails-for", help="refuse messages with this frame_id")
     own = sys.argv[1 : sys.argv.index("--ros-args")]
     options = parser.parse_args(own)
     del sys.argv[1 : len(own) + 1]
@@ -90,7 +92,7 @@ def main() -> int:
             raise ModelError(f"loading was ordered to fail by {options.loading_fails_while.name}")
         return red_segmenter(OrderedEngine(options.threshold, options.hangs_while))
 
-    Segmenter.from_pretrained = load  # type: ignore[method-assign,assignment]
+    Segmenter.from_pretrained = load  # type: ignore[method-assign]
     if options.publishing_fails_for:
         refuse_to_publish(options.publishing_fails_for)
     from camseg_ros.segmentation_node import main as run_node
@@ -99,15 +101,15 @@ def main() -> int:
 
 
 def refuse_to_publish(frame_id: str) -> None:
-    """As a saturated reliable writer does."""
+    """Make publishing fail like a saturated reliable writer, for messages with this frame_id."""
     publish = Publisher.publish
 
-    def refuse(self: Publisher, message: object) -> None:
+    def refuse(self: Publisher[Any], message: Any) -> None:
         if getattr(getattr(message, "header", None), "frame_id", None) == frame_id:
             raise rclpy_implementation.RCLError(REFUSED)
         publish(self, message)
 
-    Publisher.publish = refuse  # type: ignore[method-assign]
+    Publisher.publish = refuse  # type: ignore[assignment,method-assign]
 
 
 if __name__ == "__main__":

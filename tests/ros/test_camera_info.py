@@ -136,7 +136,10 @@ def test_an_uncalibrated_camera_stays_uncalibrated() -> None:
             "its roi of 1920x1080 pixels at (4, 0) exceeds",
         ),
         ({"roi": RegionOfInterest(x_offset=2**32 - 1)}, "it is for images of"),
-        ({"d": [0.0] * (MAX_COEFFICIENTS + 1)}, "it must have at most 32 distortion coefficients, has 33"),
+        (
+            {"d": [0.0] * (MAX_COEFFICIENTS + 1)},
+            "it must have at most 32 distortion coefficients, has 33",
+        ),
         ({"d": [float("nan")] * 5}, "its D contains a number that is not finite"),
         ({"k": [float("inf"), *[0.0] * 8]}, "its K contains a number that is not finite"),
         ({"r": [*[0.0] * 8, float("nan")]}, "its R contains a number that is not finite"),

@@ -86,7 +86,7 @@ def test_a_failure_of_the_node_is_handed_on_unless_the_launch_is_ending_anyway()
     module = load()
     context = context_of(module)
     assert module.end_launch(SimpleNamespace(process_name="node-1", returncode=0), context) is None
-    with pytest.raises(RuntimeError, match="node-1 ended with exit code 1"):
+    with pytest.raises(RuntimeError, match="node-1 exited with code 1"):
         module.end_launch(SimpleNamespace(process_name="node-1", returncode=1), context)
     context._set_is_shutdown(True)
     assert module.end_launch(SimpleNamespace(process_name="node-1", returncode=1), context) is None

@@ -15,7 +15,7 @@ from rclpy.parameter import Parameter
 from camseg_core.errors import ConfigError
 from camseg_ros.middleware import share_file
 from camseg_ros.parameter_spec import Spec
-from camseg_ros.parameter_updates import change, declare
+from camseg_ros.parameter_updates import change, check_together, declare
 from camseg_ros.parameters import BY_NAME, SPECS, CameraParameters, Parameters
 
 DEFAULTS = Parameters()
@@ -257,13 +257,13 @@ def test_a_camera_goes_by_its_own_value_and_else_by_the_nodes() -> None:
 )
 def test_values_that_do_not_go_together_are_refused(values: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigError, match=".") as caught:
-        replace(DEFAULTS, **values).check_together()
+        check_together(replace(DEFAULTS, **values))
     assert text in str(caught.value)
 
 
 def test_values_that_go_together_are_taken() -> None:
-    replace(DEFAULTS, resize_mode="crop", roi=(0.0, 0.0, 0.5, 1.0)).check_together()
-    replace(DEFAULTS, cameras=("left", "Right_2")).check_together()
+    check_together(replace(DEFAULTS, resize_mode="crop", roi=(0.0, 0.0, 0.5, 1.0)))
+    check_together(replace(DEFAULTS, cameras=("left", "Right_2")))
 
 
 def other_value(spec: Spec) -> Any:
