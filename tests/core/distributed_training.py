@@ -1,7 +1,11 @@
-"""A short training of a small model of the published layout; `torchrun` starts it once per process. Arguments: strategy, folder."""
+"""A short training of a small model of the published layout, started by `torchrun`.
+
+Arguments: strategy, folder, steps.
+"""
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -33,8 +37,8 @@ CONFIG = CamSegConfig(
 )
 
 
-def train(strategy: str, folder: Path, steps: int = 4) -> None:
-    """Train for some steps of four samples, and write the averaged weights to `weights.pt` of the folder."""
+def train(strategy: Literal["ddp", "fsdp"], folder: Path, steps: int = 4) -> None:
+    """Train for some steps of four samples; write the averaged weights to `weights.pt` there."""
     frames = Frames.load(SyntheticDrive(frames=4, height=64, width=64, seed=1), LABELS)
     torch.manual_seed(0)
     model = CamSeg(CONFIG, LABELS)
@@ -61,4 +65,5 @@ def train(strategy: str, folder: Path, steps: int = 4) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    wanted, where, count = sys.argv[1:]
+    train("fsdp" if wanted == "fsdp" else "ddp", Path(where), int(count))
