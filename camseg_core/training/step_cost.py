@@ -14,8 +14,8 @@ from camseg_core.config.model import CamSegConfig
 from camseg_core.labels import Label
 from camseg_core.model.camseg import CamSeg
 from camseg_core.training.distributed import enable_gradient_checkpointing, repeated_blocks
+from camseg_core.training.draws import Cut
 from camseg_core.training.losses import published_loss
-from camseg_core.training.objectives import Cut
 from camseg_core.training.transformer import TransformerTraining
 
 _LARGEST_VISIBLE = 0.3

@@ -22,10 +22,11 @@ from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime.geometry import scaled_ids, scaled_picture
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.training.distributed import enable_gradient_checkpointing
+from camseg_core.training.draws import Cut
 from camseg_core.training.frames import Frames
 from camseg_core.training.latents import FreshLatents, KeptLatents
 from camseg_core.training.loading import Batch, FrameStream, prepared
-from camseg_core.training.objectives import Cut, TaskLoss, published_objective, task_objective
+from camseg_core.training.objectives import TaskLoss, published_objective, task_objective
 from camseg_core.training.trainer import LoopConfig, Loss, Run, Validation, train
 
 

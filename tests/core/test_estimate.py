@@ -25,8 +25,9 @@ from camseg_core.labels import CITYSCAPES
 from camseg_core.model.camseg import CamSeg
 from camseg_core.training import step_cost
 from camseg_core.training.distributed import Processes, enable_gradient_checkpointing
+from camseg_core.training.draws import Cut, Draws
 from camseg_core.training.estimate import estimate, estimate_lines
-from camseg_core.training.objectives import Cut, Draws, published_objective
+from camseg_core.training.objectives import published_objective
 from camseg_core.training.recipes import Recipe
 from camseg_core.training.trainer import LoopConfig
 from camseg_core.training.transformer import TransformerTraining

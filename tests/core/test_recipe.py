@@ -124,7 +124,7 @@ def test_a_trained_model_is_distilled_into_a_folder_that_tells_both_stories(
 
     with pytest.raises(SystemExit):
         main([*arguments, "--set=training.task.chains=[1]", f"--run={root / 'another'}"])
-    assert "chains is [1]; it lists numbers of steps from 2 up" in capsys.readouterr().err
+    assert "chains must be a list of numbers of steps >= 2, got [1]" in capsys.readouterr().err
 
 
 @pytest.mark.slow

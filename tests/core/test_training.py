@@ -27,7 +27,7 @@ from camseg_core.training.frames import Frames
 from camseg_core.training.loading import FrameStream
 from camseg_core.training.losses import pixel_loss
 from camseg_core.training.mask_autoencoder import AutoencoderTraining, train_autoencoder
-from camseg_core.training.objectives import TaskLoss, met_by_ddim
+from camseg_core.training.objectives import TaskLoss, ddim_input
 from camseg_core.training.trainer import Callback, LoopConfig, Loss, Run, Stopped
 from camseg_core.training.transformer import TransformerTraining, confusion_of, train_transformer
 
@@ -337,8 +337,8 @@ def test_the_weights_of_rare_classes_fade() -> None:
 
 def test_chains_judge_each_later_call_in_turn() -> None:
     task = TaskLoss(chains=(2, 4))
-    assert [task.judged_call(step) for step in range(5)] == [(2, 1), (4, 1), (4, 2), (4, 3), (2, 1)]
-    assert TaskLoss().judged_call(0) is None
+    assert [task.scored_call(step) for step in range(5)] == [(2, 1), (4, 1), (4, 2), (4, 3), (2, 1)]
+    assert TaskLoss().scored_call(0) is None
 
 
 @torch.no_grad()
@@ -346,7 +346,7 @@ def test_what_a_chain_judges_last_is_what_ddim_gives() -> None:
     model, random = tiny_lite(), torch.Generator().manual_seed(0)
     condition = torch.randn(2, 6, model.config.condition_width, generator=random)
     start = torch.randn(2, 6, model.config.denoised_channels, generator=random)
-    x, number = met_by_ddim(model, condition, start, steps=4, call=3)
+    x, number = ddim_input(model, condition, start, steps=4, call=3)
     judged = model.denoiser(x.flatten(0, 1), torch.full((12,), number), condition.flatten(0, 1))
     given = model.sample(
         condition,
