@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it refuses in one line, and what must be installed for it."""
+"""The command line: its output, its one-line errors, and the packages that it needs."""
 
 import argparse
 import importlib.metadata
@@ -42,7 +42,7 @@ TINY = [
 
 
 def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """Run the command line, which must fail with code 2 and one line of its own, and return that line without the program's name."""
+    """Run a command that must fail with code 2 and one line, and return that line's message."""
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
@@ -53,7 +53,7 @@ def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def training(command: str, root: Path, *changes: str) -> list[str]:
-    """The arguments of a training in `root`, on the data in `root/data`."""
+    """Return the arguments of a training in `root`, on the data in `root/data`."""
     config = CONFIGS / ("camseg-lite.yaml" if command == "train" else "mask-autoencoder.yaml")
     folders = ["--data", str(root / "data"), "--run", str(root / "run"), "--out", str(root / "out")]
     return [
@@ -208,13 +208,19 @@ def python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_command_line_loads_nothing_that_only_training_needs() -> None:
     done = python(
-        f"import sys, camseg_core.cli.main; sys.exit(str([name for name in {TRAINING_ONLY} if name in sys.modules]))"
+        "import sys, camseg_core.cli.main; "
+        f"sys.exit(str([name for name in {TRAINING_ONLY} if name in sys.modules]))"
     )
     assert done.stderr.strip() == "[]"
 
 
-WITHOUT = "import sys; sys.modules[sys.argv.pop(1)] = None; import camseg_core.cli.main; camseg_core.cli.main.main()"
-"""The command line where a package is not installed: importing it fails."""
+WITHOUT = (
+    "import sys; sys.modules[sys.argv.pop(1)] = None; "
+    "import camseg_core.cli.main; camseg_core.cli.main.main()"
+)
+"""The command line without a package: importing it fails."""
+
+NOT_INSTALLED = "which is not installed: pip install '.[train]' in the project's folder"
 
 
 @pytest.mark.parametrize("package", ["torch", "yaml"])
@@ -223,10 +229,7 @@ def test_a_training_without_its_packages_says_how_to_install_them(
 ) -> None:
     done = python(WITHOUT, package, *training("train", tmp_path))
     assert done.returncode == 2
-    assert (
-        done.stderr
-        == f"camseg: error: training needs {package}, which is not installed: pip install '.[train]' in the project's folder\n"
-    )
+    assert done.stderr == f"camseg: error: training needs {package}, {NOT_INSTALLED}\n"
     assert not list(tmp_path.iterdir())
 
 
@@ -234,15 +237,10 @@ def test_a_training_without_its_packages_says_how_to_install_them(
 def test_an_export_without_its_packages_says_how_to_install_them(package: str) -> None:
     done = python(WITHOUT, package, "export")
     assert done.returncode == 2
-    assert (
-        done.stderr
-        == f"camseg: error: export needs {package}, which is not installed: pip install '.[train]' in the project's folder\n"
-    )
+    assert done.stderr == f"camseg: error: export needs {package}, {NOT_INSTALLED}\n"
 
 
-def test_a_missing_part_of_a_package_is_that_package_and_a_missing_part_of_camseg_is_a_fault() -> (
-    None
-):
+def test_a_missing_submodule_names_its_package_but_one_of_camseg_is_a_bug() -> None:
     with (
         pytest.raises(ConfigError, match="training needs rich, which is not installed"),
         training_packages(),
@@ -262,7 +260,7 @@ def test_segmenting_needs_no_torch(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_training_stopped_with_ctrl_c_saves_and_goes_on_when_started_again(
+def test_a_training_stopped_with_ctrl_c_saves_and_resumes_when_started_again(
     tmp_path: Path,
 ) -> None:
     write_camvid(tmp_path / "data", "train", "val")
@@ -300,7 +298,7 @@ def test_a_training_stopped_with_ctrl_c_saves_and_goes_on_when_started_again(
 
 
 def wait_for_step(log: Path, process: subprocess.Popen[str], more_than: int) -> None:
-    """Until the run has logged a step beyond this one."""
+    """Wait until the run has logged a step beyond this one."""
     while process.poll() is None:
         lines = log.read_text().splitlines(keepends=True) if log.is_file() else []
         if lines and lines[-1].endswith("\n") and json.loads(lines[-1])["step"] > more_than:
@@ -318,7 +316,7 @@ def register(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def greet(parser: argparse.ArgumentParser) -> None:
-    """Greet whoever is there."""
+    """Greet someone."""
     parser.add_argument("name")
     parser.set_defaults(run=lambda options: sys.stdout.write(f"hello {options.name}"))
 
@@ -331,7 +329,7 @@ def test_another_package_adds_a_command(
     assert capsys.readouterr().out == "hello you"
     with pytest.raises(SystemExit):
         main(["--help"])
-    assert re.search(r"other +greet whoever is there\n", capsys.readouterr().out)
+    assert re.search(r"other +greet someone\n", capsys.readouterr().out)
 
 
 def test_a_command_that_cannot_be_loaded_costs_only_itself(
