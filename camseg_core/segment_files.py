@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def segment_files(
     segmenter: Segmenter, source: Path, out: Path, opacity: float = 0.5, limit: int | None = None
 ) -> Iterator[str]:
-    """Segment every frame of `source` and yield a line of text per frame, and a last one for all.
+    """Segment every frame of `source`; yield a line of text for each, and a last one for all.
 
     Writes `mask/NAME.png` (class ids), `color/NAME.png` and `overlay/NAME.png` into `out`.
 
@@ -38,24 +38,22 @@ def segment_files(
         result = segmenter.segment(frame.image)
         name = _file_name(frame.name, taken)
         _write(out / "mask" / f"{name}.png", result.mask)
-        _write(
-            out / "color" / f"{name}.png", cv2.cvtColor(colorize(result.mask), cv2.COLOR_RGB2BGR)
-        )
-        _write(
-            out / "overlay" / f"{name}.png",
-            cv2.cvtColor(overlay(frame.image, result.mask, opacity), cv2.COLOR_RGB2BGR),
-        )
+        over = overlay(frame.image, result.mask, opacity)
+        for kind, rgb in (("color", colorize(result.mask)), ("overlay", over)):
+            _write(out / kind / f"{name}.png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
         ids, pixels = np.unique(result.mask, return_counts=True)
         largest = [
             f"{names.get(int(ids[i]), 'unlabelled')} {pixels[i] / result.mask.size:.0%}"
             for i in np.argsort(-pixels)[:4]
         ]
-        yield f"{count}/{frames.count} {frame.name}: {', '.join(largest)}; {sum(result.timings.values()):.0f} ms"
-    yield f"{count} frames in {time.monotonic() - began:.1f} s; masks, colours and overlays are in {out}"
+        spent = f"{sum(result.timings.values()):.0f} ms"
+        yield f"{count}/{frames.count} {frame.name}: {', '.join(largest)}; {spent}"
+    seconds = f"{time.monotonic() - began:.1f} s"
+    yield f"{count} frames in {seconds}; masks, colours and overlays are in {out}"
 
 
 def _file_name(frame: str, taken: set[str]) -> str:
-    """A file name for a frame: its own without suffix, or with it where another frame had that name first."""
+    """Name a frame's files: without its suffix, unless an earlier frame took that name."""
     plain = frame.replace(":", "_")
     name = plain if Path(plain).stem in taken else Path(plain).stem
     taken.add(name)

@@ -1,4 +1,4 @@
-"""`camseg bench`: how fast a model is, what it needs, and how it compares with another one in the same run."""
+"""`camseg bench`: speed and memory of a model, alone or against another in the same run."""
 
 import argparse
 import json
@@ -36,7 +36,7 @@ from camseg_core.evaluation.roofline import CAVEAT, estimates, roofline_table
 from camseg_core.model.work import repeats_of
 
 SYNTHETIC_FRAMES = 20
-"""So many different frames of the synthetic drive are painted, and shown again and again: painting takes longer than segmenting."""
+"""Different frames of the synthetic drive, which repeat: drawing is slower than segmenting."""
 
 Images = Iterable[npt.NDArray[np.uint8]]
 
@@ -44,8 +44,8 @@ Images = Iterable[npt.NDArray[np.uint8]]
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.description = (
-        "Time a model stage by stage on this machine, with its memory, parameters and multiply-accumulates. With --against, "
-        "time a second one in turns with the first, and say how their times and masks compare."
+        "Time a model stage by stage on this machine, with its memory, parameters and "
+        "multiply-accumulates. With --against, time a second one by turns and compare both."
     )
     frames = parser.add_mutually_exclusive_group()
     frames.add_argument(
@@ -78,7 +78,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="compare with the same model but for this model option, as in --against threads=1; repeatable",
+        help="compare with the same model and this option changed, as in threads=1; repeatable",
     )
     parser.add_argument(
         "--roofline",
@@ -93,7 +93,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 def _size(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
     if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT in pixels, such as 480x360")
+        raise argparse.ArgumentTypeError(
+            f"must be WIDTHxHEIGHT in pixels, such as 480x360, got {text!r}"
+        )
     return int(found[1]), int(found[2])
 
 
@@ -121,7 +123,8 @@ def _bench(options: argparse.Namespace) -> None:
             json.dumps(benchmark_content(found, about, options.roofline), indent=1, default=str)
             + "\n",
         )
-    title = f"{source.title}, {width}x{height}: {options.frames} frames after {options.warm_up} to warm up"
+    counts = f"{options.frames} frames after {options.warm_up} to warm up"
+    title = f"{source.title}, {width}x{height}: {counts}"
     sys.stdout.write("\n".join([title, *benchmark_lines(found, options.roofline)]) + "\n")
 
 
@@ -144,7 +147,7 @@ def _source(options: argparse.Namespace) -> FrameSource:
 
 
 def _repeated(source: FrameSource, count: int) -> Images:
-    """The first `count` images of the source, which begins anew where it ends."""
+    """Yield the first `count` images of the source, repeated if it is shorter."""
 
     def endless() -> Iterator[npt.NDArray[np.uint8]]:
         while True:
@@ -155,10 +158,10 @@ def _repeated(source: FrameSource, count: int) -> Images:
 
 
 def _shown(images: Images, count: int) -> Images:
-    """The images with a display of progress, where its package is installed."""
+    """Show progress while the images are read, if rich is installed."""
     try:
         from camseg_core.progress import shown_progress
-    except ModuleNotFoundError:  # rich; nothing depends on it here
+    except ModuleNotFoundError:  # rich
         return images
     return shown_progress(images, count, "bench")
 
@@ -172,7 +175,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def benchmark_lines(found: Benchmark, roofline: bool) -> Iterator[str]:
-    """The whole: each model's table, the comparison, the estimates if `roofline`, the machine."""
+    """Yield each model's table, the comparison, the estimates if `roofline`, the machine."""
     base = found.measured[0]
     for each in found.measured:
         yield from ("", _heading(each, base), *_table(each), _facts(each))
@@ -186,13 +189,15 @@ def benchmark_lines(found: Benchmark, roofline: bool) -> Iterator[str]:
         counts = "parameters, GMAC and the roofline" if roofline else "parameters and GMAC"
         yield from (
             "",
-            f"{counts} need {found.missing}, which is not installed: pip install '.[train]' in the project's folder",
+            f"{counts} need {found.missing}, which is not installed: "
+            "pip install '.[train]' in the project's folder",
         )
     elif roofline:
         for each in found.measured:
             yield from (
                 "",
-                f"{each.variant.name} on other devices, estimated: least ms of each stage (* set by the memory)",
+                f"{each.variant.name} on other devices, estimated: "
+                "least ms of each stage (* set by the memory)",
             )
             yield from _aligned(roofline_table(estimates(each.stages())))
         yield from ("", *textwrap.wrap(CAVEAT, 110))
@@ -201,7 +206,7 @@ def benchmark_lines(found: Benchmark, roofline: bool) -> Iterator[str]:
 
 
 def _heading(each: Measured, base: Measured) -> str:
-    """Its options, or what sets them apart from those of `base`."""
+    """List the options of a model, or those that differ from `base`."""
     options = each.variant.options
     if each is not base:
         options = {
@@ -249,11 +254,12 @@ def _facts(each: Measured) -> str:
 
 def _comparison(ratio: Ratio) -> str:
     certain = "" if ratio.low > 1 or ratio.high < 1 else ": no difference is shown"
-    return f"B takes {ratio.value:.3f} times as long as A (ratio of medians; 95 % interval {ratio.low:.3f} to {ratio.high:.3f}{certain})"
+    interval = f"95 % interval {ratio.low:.3f} to {ratio.high:.3f}{certain}"
+    return f"B takes {ratio.value:.3f} times as long as A (ratio of medians; {interval})"
 
 
 def _aligned(rows: list[list[str]]) -> Iterator[str]:
-    """Columns under each other, the first two to the left, the figures to the right."""
+    """Align columns, the first two to the left, the figures to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(

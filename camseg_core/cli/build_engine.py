@@ -1,4 +1,4 @@
-"""`camseg build-engine`: TensorRT engines ahead of time, so that a vehicle's first start does not wait for them."""
+"""`camseg build-engine`: build TensorRT engines ahead of a vehicle's first start."""
 
 import argparse
 import sys
@@ -12,9 +12,10 @@ from camseg_core.runtime.segmenter import Segmenter
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.description = (
-        "Build the TensorRT engines of a model for the sizes of a vehicle's frames and keep them in a folder, which the node takes as "
-        "engine_cache and the other commands as --engine-cache. Run it on the vehicle's own GPU, with its own TensorRT: an engine runs on "
-        "no other. Sampler and steps say which graphs will run, as they do for the node."
+        "Build the TensorRT engines of a model for the sizes of a vehicle's frames into a folder, "
+        "the node's engine_cache and the other commands' --engine-cache. Run it on the vehicle's "
+        "own GPU with its own TensorRT: an engine runs on no other. Sampler and steps select the "
+        "graphs, as for the node."
     )
     add_model_option(parser)
     parser.add_argument(
@@ -39,15 +40,16 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _size(text: str) -> tuple[int, int]:
-    """An argparse type: `WxH` to (height, width)."""
+    """Parse `WxH` to (height, width); an argparse type."""
     width, _, height = text.partition("x")
     try:
         return at_least(1)(height), at_least(1)(width)
     except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size as in 480x360") from None
+        raise argparse.ArgumentTypeError(f"must be a size such as 480x360, got {text!r}") from None
 
 
 def _build(options: argparse.Namespace) -> None:
+    # not run on a GPU here; a test puts the CPU in TensorRT's place
     segmenter = Segmenter.from_pretrained(
         options.model,
         provider=options.provider,
@@ -63,5 +65,6 @@ def _build(options: argparse.Namespace) -> None:
     kept = [path for path in options.engine_cache.iterdir() if path.is_file()]
     megabytes = sum(path.stat().st_size for path in kept) / 1e6
     sys.stdout.write(
-        f"{options.engine_cache}: {len(kept)} files, {megabytes:.0f} MB, for {segmenter.name} in {segmenter.precision}\n"
+        f"{options.engine_cache}: {len(kept)} files, {megabytes:.0f} MB, "
+        f"for {segmenter.name} in {segmenter.precision}\n"
     )

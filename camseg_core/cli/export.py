@@ -1,4 +1,4 @@
-"""`camseg export`: a checkpoint's graphs, in one precision or several, checked and scored."""
+"""`camseg export`: write a checkpoint's graphs in one or several precisions, checked and scored."""
 
 import argparse
 import shutil
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.description = (
-        "Write a checkpoint's ONNX graphs, onnx/PRECISION/*.onnx: the four parts, and networks fused into one graph. Every graph is "
-        "compared with the model in torch, and with --data the masks are scored as well; what is not as good is not kept. "
-        "The graphs of a precision are replaced all at once: those not written again are gone."
+        "Write a checkpoint's ONNX graphs, onnx/PRECISION/*.onnx: the four parts, and whole "
+        "networks fused into one graph. Every graph is compared with the model in torch, and "
+        "with --data the masks are scored as well; worse graphs are not kept. A precision's graphs "
+        "are replaced all at once: those not written again are removed."
     )
     add_model_option(parser)
     parser.add_argument(
@@ -55,7 +56,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="ROOT",
-        help="root of a labelled data set: int8 is calibrated on its train frames, masks are scored on its val frames",
+        help="root of a labelled data set: train frames for int8, val frames to score masks",
     )
     add_dataset_options(parser)
     parser.add_argument(
@@ -69,7 +70,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--frames",
         type=at_least(1),
         metavar="N",
-        help="score on so many, evenly spread (default: all)",
+        help="score this many, evenly spread (default: all)",
     )
     parser.set_defaults(run=_export)
 
@@ -85,7 +86,7 @@ def _export(options: argparse.Namespace) -> None:
     precisions = list(dict.fromkeys(options.precision or ["fp32"]))
     if "int8" in precisions and options.data is None:
         raise ConfigError(
-            "int8 graphs are calibrated on frames of the camera's kind: name a data set with --data ROOT"
+            "int8 graphs need frames of the camera's kind: name a data set with --data ROOT"
         )
     calibration = (
         evenly_spread(data_of(options, "train").samples, options.calibration_frames)
@@ -107,7 +108,7 @@ def _export(options: argparse.Namespace) -> None:
     scores = Scores(model, scored) if scored else None
     if scores is None:
         sys.stdout.write(
-            "no data set is named (--data): graphs are compared with torch on random numbers, masks are not scored\n"
+            "without --data, graphs are compared with torch on random numbers; no mask is scored\n"
         )
     traced = trace_all(model, options.fused)
     for precision in precisions:
@@ -119,7 +120,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _begin(folder: Path, out: Path) -> None:
-    """Make `out` a checkpoint folder of the same model: the graphs alone do not say how they are run."""
+    """Make `out` a checkpoint folder of the same model; the graphs alone cannot be run."""
     if out.resolve() == folder.resolve():
         return
     config = out / "config.json"
@@ -137,10 +138,10 @@ def _begin(folder: Path, out: Path) -> None:
 
 
 def lines(exported: "Exported", frames: int) -> list[str]:
-    """What an export wrote, as text."""
+    """Describe an export as lines of text."""
     widest = max(map(len, exported.sizes))
     return [
-        f"{exported.folder}: as in torch, but for",
+        f"{exported.folder}: differences from torch",
         *(
             f"  {graph:<{widest}}  {size / 1e6:6.1f} MB  {exported.differences[graph]}"
             for graph, size in exported.sizes.items()

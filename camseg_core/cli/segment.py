@@ -11,8 +11,8 @@ from camseg_core.segment_files import segment_files
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.description = (
-        "Write for every frame of SOURCE its class ids (mask/NAME.png, Cityscapes train ids, 255 = unlabelled), "
-        "the same in colour (color/NAME.png) and over the picture (overlay/NAME.png)."
+        "Write the class ids of every frame of SOURCE (mask/NAME.png, Cityscapes train ids, "
+        "255 = unlabelled), in colour (color/NAME.png) and over the picture (overlay/NAME.png)."
     )
     parser.add_argument(
         "source", type=Path, metavar="SOURCE", help="an image, a video or a folder of images"

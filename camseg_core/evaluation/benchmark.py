@@ -1,4 +1,4 @@
-"""How fast models are and what they need, measured on frames without labels; two of them are compared in one run."""
+"""Measure speed and memory of one model, or compare two in one run, on unlabelled frames."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,12 +16,12 @@ from camseg_core.runtime.geometry import FrameGeometry
 from camseg_core.runtime.segmenter import Segmenter
 
 RESAMPLES = 2000
-"""How often the times are drawn anew for the interval."""
+"""Bootstrap resamples for the interval."""
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio of medians, and the bounds of its 95 % interval."""
+    """A ratio of medians with the bounds of its 95 % interval."""
 
     value: float
     low: float
@@ -29,45 +29,50 @@ class Ratio:
 
 
 def ratio_of_medians(times: Sequence[float], base: Sequence[float], seed: int = 0) -> Ratio:
-    """The median of `times` over that of `base`, which were taken in pairs, with a bootstrap interval (percentile method).
+    """Divide the median of `times` by that of `base`, measured in pairs; bootstrap the interval.
 
-    Pairs are drawn as wholes, so what slowed both of a pair does not widen the interval. Pairs are taken for independent: drift over
-    many of them makes the true interval wider than this one.
+    Percentile method on whole pairs, so that what slowed both of a pair does not widen the
+    interval. It assumes independent pairs: drift over many makes the true interval wider.
 
     Raises:
         DataError: there are no pairs, or the numbers of times differ.
     """
     if len(times) != len(base) or not times:
         raise DataError(
-            f"{len(times)} and {len(base)} times make no pairs; a ratio needs as many of one as of the other"
+            f"a ratio needs as many times of one as of the other, got {len(times)} and {len(base)}"
         )
     pairs = np.array([times, base])
-    drawn = pairs[
-        :, np.random.default_rng(seed).integers(0, len(times), (RESAMPLES, len(times)))
-    ]  # (2, resamples, pairs)
-    medians = np.median(drawn, axis=2)
+    draws = np.random.default_rng(seed).integers(0, len(times), (RESAMPLES, len(times)))
+    medians = np.median(pairs[:, draws], axis=2)  # (2, resamples)
     low, high = np.percentile(medians[0] / medians[1], (2.5, 97.5))
     return Ratio(float(np.median(pairs[0]) / np.median(pairs[1])), float(low), float(high))
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A model to measure: what to call it, its options by name, how often it does its stages for a frame, and how to load it."""
+    """A model to measure.
+
+    Attributes:
+        name: its name in tables.
+        options: by name.
+        repeats: how often a frame runs each stage, see `repeats_of`.
+        load: loads it; also called in another process, see `footprint`.
+    """
 
     name: str
     options: Mapping[str, object]
     repeats: Mapping[str, float]
-    """See `repeats_of`."""
     load: Callable[[], Segmenter]
-    """Called in a process of its own as well, see `footprint`."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured and counted of a variant.
+    """The measurements of a variant.
 
-    `engine` is the provider and the precision that it ran in; `network_size` the (width, height) that its network sees of a frame; `work`
-    is None where it could not be counted.
+    Attributes:
+        engine: provider and precision it ran in.
+        network_size: (width, height) of a frame at the network.
+        work: None where it could not be counted.
     """
 
     variant: Variant
@@ -79,20 +84,22 @@ class Measured:
 
     @property
     def frames_per_second(self) -> float:
-        """One frame after the other, without pause."""
+        """Rate of one frame after the other, without pause."""
         return 1000 * len(self.latency.frames_ms) / sum(self.latency.frames_ms)
 
     def stages(self) -> dict[str, Work]:
-        """The work of a frame's stages, repeated as the variant does; none where it was not counted."""
+        """Return the work of a frame by stage, with repeats; empty if it was not counted."""
         return {} if self.work is None else self.work.repeated(self.variant.repeats)
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What `benchmark` found, and on what machine.
+    """The result of `benchmark`.
 
-    Of two variants, `ratio` is how many times as long a frame takes the second as the first, and `agreement` the mean share of pixels
-    (0..1) that have the same class in both masks. `missing` is the package without which no work could be counted, if one was missing.
+    Attributes:
+        ratio: time per frame of the second variant over the first, if there are two.
+        agreement: mean share of pixels (0..1) with the same class in both masks.
+        missing: the package that counting work needs, if it is not installed.
     """
 
     measured: tuple[Measured, ...]
@@ -112,13 +119,13 @@ def benchmark(
 
     Args:
         variants: one or two.
-        example: an image `(H, W, 3)` for what is measured or counted once: memory, the time to load, work.
+        example: an image `(H, W, 3)` for memory, load time and work.
         images: the frames to time, one at a time.
-        warm_up: so many of them, the first ones, are not counted.
+        warm_up: the number of first images that are not counted.
 
     Raises:
         CamSegError: a variant cannot be loaded.
-        DataError: there are no images left to time.
+        DataError: there are no images beyond the warm-up.
     """
     # each in its own process, and before this one fills the memory
     footprints = [footprint(variant.load, example) for variant in variants]
@@ -154,8 +161,8 @@ def _network_size(segmenter: Segmenter, image: npt.NDArray[np.uint8]) -> tuple[i
 def _counted(
     segmenters: Sequence[Segmenter], sizes: Sequence[tuple[int, int]]
 ) -> tuple[list[FrameWork | None], str | None]:
-    """The work of each model on frames of its size; or None for each, and the package that is missing."""
-    try:  # late: machines that only run the model have no torch, and it must not run beside what is timed
+    """Count each model's work on frames of its size; or None for each, and the missing package."""
+    try:  # late: a vehicle has no torch, and it must not run beside what is timed
         from camseg_core.model.flops import frame_work
 
         return [
@@ -172,11 +179,11 @@ def _counted(
 def benchmark_content(
     found: Benchmark, about: Mapping[str, object], roofline: bool
 ) -> dict[str, Any]:
-    """What the JSON file of a benchmark holds: times in ms with those of all single frames, memory in bytes, and counts of work.
+    """Return the JSON content of a benchmark: times in ms (all frames' too), bytes, and work.
 
     Args:
         found: the benchmark.
-        about: facts on the run, such as the frames and their size.
+        about: facts about the run, such as the frames and their size.
         roofline: whether to add the estimates for other devices.
     """
     content = {

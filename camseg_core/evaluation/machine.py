@@ -1,4 +1,4 @@
-"""What something ran on: a latency means nothing without it."""
+"""Describe the machine that a measurement ran on."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ PACKAGES = ("camseg_ros", "onnxruntime", "onnxruntime-gpu", "numpy", "opencv-pyt
 
 
 def describe_machine(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """Processor, operating system and versions of those `packages` that are installed, each by the name to show."""
+    """Return processor, system and versions of the installed `packages`, by the name to show."""
     described = {
         "Processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores usable",
         "System": f"{_system()}, {platform.machine()}",
@@ -19,9 +19,7 @@ def describe_machine(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     for name in packages:
         try:
             described[name] = version(name)
-        except (
-            PackageNotFoundError
-        ):  # one of the two ONNX Runtimes; what ROS brings is no Python package
+        except PackageNotFoundError:  # only one of the two ONNX Runtimes is installed
             continue
     return described
 

@@ -1,8 +1,8 @@
-"""How long a model takes at least on devices that are not at hand: an estimate from its counted work and their data sheets.
+"""Estimate the least time of a model on other devices from its work and their data sheets.
 
-A roofline (doi 10.1145/1498765.1498785): a stage takes as long as its arithmetic at the device's peak rate, or as long as its numbers
-take through the memory at its full bandwidth, whichever is longer. No real run reaches both peaks: the estimate is a bound on
-speed, not a forecast.
+A roofline (doi 10.1145/1498765.1498785): a stage takes the longer of its arithmetic at the device's
+peak rate and its memory traffic at full bandwidth. No real run reaches both peaks: the estimate is
+a bound on speed, not a forecast.
 """
 
 from collections.abc import Mapping
@@ -11,22 +11,27 @@ from dataclasses import dataclass
 from camseg_core.model.work import Work
 
 BYTES = {"fp16": 2, "int8": 1}
-"""Bytes of one number, by precision."""
+"""Bytes per number, by precision."""
 
 CAVEAT = (
-    "Estimates, not measurements: a bound on speed. Each stage takes the longer of its arithmetic at the peak rate for dense matrices and "
-    "of its weights and activations through memory at full bandwidth. Real runs reach a fraction of that speed, and small layers a small "
-    "one: starting a kernel can take longer than running it. Copies between host and device, resizing and norms are not counted. "
-    "Only a cache large enough to hold the activations can beat the memory's part."
+    "Estimates, not measurements: a bound on speed. Each stage takes the longer of its arithmetic "
+    "at the peak rate for dense matrices and of its weights and activations through memory at full "
+    "bandwidth. Real runs reach a fraction of that speed, and small layers a small one: starting a "
+    "kernel can take longer than running it. Copies between host and device, resizing and norms "
+    "are not counted. Only a cache large enough to hold the activations can beat the memory's part."
 )
-"""What a reader of such a table must know."""
+"""The caveat to print with every table of estimates."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device's peaks: memory bandwidth in bytes/s, and for each precision operations/s (a multiply-accumulate is two).
+    """A device's peak rates.
 
-    For those that one trains on also `training`, operations/s of dense matrices in bf16 or fp16 with sums in fp32, and `memory` in bytes.
+    Attributes:
+        bandwidth: of the memory, in bytes/s.
+        operations: per second, by precision; a multiply-accumulate is two.
+        training: operations/s of dense matrices in bf16 or fp16, accumulated in fp32.
+        memory: in bytes; this and `training` for devices one trains on.
     """
 
     name: str
@@ -36,23 +41,24 @@ class Device:
     memory: float | None = None
 
 
-# Rates are of the tensor cores for dense matrices (data sheets print those for 2:4 sparse ones, twice as high). Of the Jetsons, the GPU
-# alone counts: their headline figures (275 and 100 TOPS) are sparse and include the DLAs, which the runtime does not use.
+# Rates are those of the tensor cores for dense matrices (data sheets print 2:4 sparse ones, twice
+# as high). For the Jetsons the GPU alone counts: their headline figures (275 and 100 TOPS) are
+# sparse and include the DLAs, which the runtime does not use.
 DEVICES = (
-    # Jetson AGX Orin Series Technical Brief v1.2: the GPU of the 64 GB module gives 170 sparse INT8 TOPS at its 1.3 GHz, which is 85 dense;
-    # half of that in FP16. 256 bits of LPDDR5 at 6400 MT/s: 204.8 GB/s.
+    # Jetson AGX Orin Series Technical Brief v1.2: the GPU of the 64 GB module gives 170 sparse INT8
+    # TOPS at 1.3 GHz, 85 dense; half of that in FP16. 256 bits of LPDDR5 at 6400 MT/s: 204.8 GB/s.
     Device("AGX Orin 64 GB", 204.8e9, {"fp16": 42.5e12, "int8": 85e12}),
-    # Jetson Orin NX Series Data Sheet DS-10712-001: the same GPU with half the cores (32 tensor cores) at 918 MHz, which makes 60 of
-    # the module's 100 sparse INT8 TOPS, 30 dense; half of that in FP16. 128 bits of LPDDR5 at 6400 MT/s: 102.4 GB/s. Without the
-    # "Super" power mode of JetPack 6.2.
+    # Jetson Orin NX Series Data Sheet DS-10712-001: the same GPU with half the cores (32 tensor
+    # cores) at 918 MHz: 60 of the module's 100 sparse INT8 TOPS, 30 dense; half of that in FP16.
+    # 128 bits of LPDDR5 at 6400 MT/s: 102.4 GB/s. Without JetPack 6.2's "Super" power mode.
     Device("Orin NX 16 GB", 102.4e9, {"fp16": 15e12, "int8": 30e12}),
-    # NVIDIA Ada GPU Architecture whitepaper v2.01, appendix A: dense FP16 with FP16 accumulation 330.3 TFLOPS (165.2 with FP32), INT8
-    # 660.6 TOPS; 1008 GB/s, 24 GB.
+    # NVIDIA Ada GPU Architecture whitepaper v2.01, appendix A: dense FP16 with FP16 accumulation
+    # 330.3 TFLOPS (165.2 with FP32), INT8 660.6 TOPS; 1008 GB/s, 24 GB.
     Device(
         "RTX 4090", 1008e9, {"fp16": 330.3e12, "int8": 660.6e12}, training=165.2e12, memory=24e9
     ),
-    # NVIDIA H100 Tensor Core GPU Architecture whitepaper and data sheet, SXM5: dense FP16 989.4 TFLOPS, INT8 1978.9 TOPS; 3.35 TB/s,
-    # 80 GB. Sums are in FP32 either way.
+    # NVIDIA H100 Tensor Core GPU Architecture whitepaper and data sheet, SXM5: dense FP16 989.4
+    # TFLOPS, INT8 1978.9 TOPS; 3.35 TB/s, 80 GB. Accumulation is in FP32 either way.
     Device(
         "H100 SXM", 3350e9, {"fp16": 989.4e12, "int8": 1978.9e12}, training=989.4e12, memory=80e9
     ),
@@ -62,7 +68,7 @@ DEVICES = (
 
 @dataclass(frozen=True)
 class Bound:
-    """The least time of a stage in ms, and what sets it: `arithmetic` or `memory`."""
+    """The least time of a stage in ms, and its limit: `arithmetic` or `memory`."""
 
     ms: float
     limit: str
@@ -78,19 +84,19 @@ class Estimate:
 
     @property
     def ms(self) -> float:
-        """Of the frame: its stages run one after the other."""
+        """The frame's time: its stages run one after the other."""
         return sum(bound.ms for bound in self.stages.values())
 
 
 def bound(work: Work, device: Device, precision: str) -> Bound:
-    """The least time that the work takes on a device."""
+    """Bound the time that the work takes on a device."""
     arithmetic = 2 * work.multiply_accumulates / device.operations[precision]
     memory = BYTES[precision] * (work.weights + work.activations) / device.bandwidth
     return Bound(1e3 * max(arithmetic, memory), "arithmetic" if arithmetic >= memory else "memory")
 
 
 def estimates(stages: Mapping[str, Work], devices: tuple[Device, ...] = DEVICES) -> list[Estimate]:
-    """One estimate for each device and precision of a frame whose stages do this work."""
+    """Estimate a frame whose stages do this work, on each device in each precision."""
     return [
         Estimate(
             device.name,
@@ -103,7 +109,7 @@ def estimates(stages: Mapping[str, Work], devices: tuple[Device, ...] = DEVICES)
 
 
 def roofline_table(found: list[Estimate]) -> list[list[str]]:
-    """A heading and a row for each estimate, as texts: ms of each stage (`*` where the memory sets it) and of the frame, and frames/s."""
+    """Return a heading and a row for each estimate: ms by stage (`*`: memory-bound), frames/s."""
     heading = [
         "device",
         "numbers",
@@ -128,7 +134,7 @@ def roofline_table(found: list[Estimate]) -> list[list[str]]:
 
 
 def _number(value: float) -> str:
-    """With the digits that mean something: three at most below 100."""
+    """Format with at most three significant digits below 100."""
     return (
         f"{value:.0f}"
         if value >= 100

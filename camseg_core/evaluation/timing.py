@@ -1,4 +1,4 @@
-"""Several models timed on the same frames in turns, so that what changes on the machine meanwhile meets all of them alike."""
+"""Time several models on the same frames by turns, so that drift of the machine affects all."""
 
 import multiprocessing
 import re
@@ -32,20 +32,20 @@ class Latency:
     def __init__(self) -> None:
         self._stages: dict[str, list[float]] = {}
         self.frames_ms: list[float] = []
-        """Of every frame, the sum of its stages."""
+        """The sum of the stages of every frame."""
 
     def add(self, timings: Mapping[str, float]) -> None:
-        """Count one frame."""
+        """Add one frame."""
         self.frames_ms.append(sum(timings.values()))
         for stage, ms in timings.items():
             self._stages.setdefault(stage, []).append(ms)
 
     def total(self) -> Percentiles:
-        """Of the whole frame; there must be one."""
+        """Return the percentiles of whole frames; at least one must have been added."""
         return _percentiles(self.frames_ms)
 
     def stages(self) -> dict[str, Percentiles]:
-        """Of every stage, in the order in which a frame passes them."""
+        """Return the percentiles of every stage, in the order in which a frame passes them."""
         return {stage: _percentiles(values) for stage, values in self._stages.items()}
 
 
@@ -54,7 +54,7 @@ def _percentiles(values: list[float]) -> Percentiles:
 
 
 class Segments(Protocol):
-    """What can be timed: `Segmenter`, or what stands in for it."""
+    """What can be timed: `Segmenter` or a stand-in."""
 
     def segment(self, rgb: npt.NDArray[np.uint8]) -> Segmentation:
         """Segment one RGB frame `(H, W, 3)`."""
@@ -62,7 +62,7 @@ class Segments(Protocol):
 
 @dataclass(frozen=True)
 class Timed:
-    """Latencies of each model, in the order in which they were given, and of each frame the share of pixels (0..1) that all agree on."""
+    """Latencies by model, and by frame the share of pixels (0..1) on which all models agree."""
 
     latencies: tuple[Latency, ...]
     agreements: tuple[float, ...]
@@ -71,12 +71,12 @@ class Timed:
 def time_in_turns(
     models: Sequence[Segments], images: Iterable[npt.NDArray[np.uint8]], warm_up: int = 0
 ) -> Timed:
-    """Time the models on every image, one after the other, the order reversed from image to image: A B, B A, A B, …
+    """Time the models on every image, in reversed order on every other one: A B, B A, A B, …
 
-    The first `warm_up` images are not counted. Memory does not grow with the images but for their times.
+    The first `warm_up` images are not counted. Images are not kept.
 
     Raises:
-        DataError: there are no more images than those that warm up.
+        DataError: there are no images beyond the warm-up.
     """
     latencies = tuple(Latency() for _ in models)
     agreements: list[float] = []
@@ -87,47 +87,42 @@ def time_in_turns(
             continue
         for index, latency in enumerate(latencies):
             latency.add(results[index].timings)
-        agreements.append(
-            float(
-                np.logical_and.reduce(
-                    [each.mask == results[0].mask for each in results.values()]
-                ).mean()
-            )
-        )
+        alike = [each.mask == results[0].mask for each in results.values()]
+        agreements.append(float(np.logical_and.reduce(alike).mean()))
     if not agreements:
-        raise DataError(f"there is no frame to time after the {warm_up} to warm up")
+        raise DataError(f"there must be frames to time after the {warm_up} to warm up, got none")
     return Timed(latencies, tuple(agreements))
 
 
 FRAMES = 3
-"""So many frames are segmented: ONNX Runtime plans its memory on the first."""
+"""Frames to segment: ONNX Runtime plans its memory on the first."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Peak resident memory of the process in bytes (a GPU's own memory is not in it), and seconds from options to a loaded model."""
+    """Peak resident host memory in bytes, and seconds to load the model."""
 
     peak_bytes: int
     load_s: float
 
 
 def footprint(load: Callable[[], Segments], image: npt.NDArray[np.uint8]) -> Footprint:
-    """Load a model in a fresh process, let it segment `image` `(H, W, 3)` a few times, and say what that took.
+    """Measure a model in a fresh process, which segments `image` a few times.
 
     Args:
-        load: loads the model; a function of a module, or a `functools.partial` of one, as it is sent to the process.
+        load: loads the model; must be picklable, as it is sent to the process.
         image: RGB `(H, W, 3)`.
 
     Raises:
         CamSegError: what `load` raises.
-        ModelError: the process was killed, as happens where memory runs out.
+        ModelError: the process was killed, as when memory runs out.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         try:
             return process.submit(_measure, load, image).result()
         except BrokenProcessPool as error:
             raise ModelError(
-                "the process that measures the model's memory was killed: is there too little memory for it?"
+                "the process that measured the model's memory was killed, perhaps out of memory"
             ) from error
 
 
@@ -141,12 +136,12 @@ def _measure(load: Callable[[], Segments], image: npt.NDArray[np.uint8]) -> Foot
 
 
 def _peak_bytes() -> int:
-    """The kernel's own mark; `getrusage` would pass on that of the process which started this one."""
+    """Read the kernel's high-water mark; `getrusage` would include that of the parent process."""
     found = re.search(
         r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE
     )
     if found is None:
         raise ModelError(
-            "/proc/self/status does not tell the peak memory (VmHWM); this needs a Linux kernel"
+            "/proc/self/status has no peak memory (VmHWM); measuring memory needs Linux"
         )
     return int(found[1]) * 1024

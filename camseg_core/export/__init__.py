@@ -1,4 +1,4 @@
-"""torch to ONNX: the graphs of a model in each precision, kept only if they are as good as the model in torch."""
+"""Export a model from torch to ONNX graphs in each precision, checked against torch."""
 
 from camseg_core.export.check import Scores
 from camseg_core.export.trace import trace_all

@@ -1,4 +1,4 @@
-"""A graph's numbers beside torch's."""
+"""Compare exported graphs with torch, by their numbers and by the masks' mIoU."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,15 +19,17 @@ from camseg_core.runtime.engine import Engine
 from camseg_core.runtime.segmenter import Segmenter
 
 SIZES = ((1, 2, 3), (2, 5, 4))
-"""(batch, rows, columns) that a graph is checked at; it was traced at another."""
+"""(batch, rows, columns) at which graphs are checked; they were traced at another size."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
     """How far a graph may be from torch.
 
-    `largest` is the largest difference of a number, as a share of the output's largest value; `mean` the root of the mean squared
-    difference, as a share of that of the output; `ids` the share of pixels with another class: where two are as good as equal, they flip.
+    Attributes:
+        largest: largest difference, relative to the output's largest value.
+        mean: root mean squared difference, relative to that of the output.
+        ids: share of pixels with another class, which happens where two classes are nearly equal.
     """
 
     largest: float
@@ -35,15 +37,15 @@ class Tolerance:
     ids: float
 
     def of_whole_network(self) -> "Tolerance":
-        """For a fused graph: what its parts may be off adds up, and shows at single pixels where two classes are as good as equal."""
+        """Return the tolerance of a fused graph, in which the parts' differences add up."""
         return Tolerance(10 * self.largest, self.mean, min(0.5, 10 * self.ids))
 
 
 TOLERANCES = {
     "fp32": Tolerance(5e-3, 5e-3, 2e-3),
     "fp16": Tolerance(5e-2, 1e-2, 2e-2),
-    # single numbers may be far off in eight bits, and camseg-lite's image features are by a quarter although its masks stay good:
-    # this only finds graphs that are broken, and frames tell the rest
+    # eight bits may put single numbers far off, and camseg-lite's image features by a quarter, with
+    # good masks still: this only finds broken graphs, `Scores` does the rest
     "int8": Tolerance(np.inf, 0.5, 0.3),
 }
 """By precision."""
@@ -51,7 +53,8 @@ TOLERANCES = {
 
 @dataclass(frozen=True)
 class Difference:
-    """The largest of what `Tolerance` names over all outputs and inputs; `ids` is None for a graph that gives no classes."""
+    """The largest differences over all outputs and inputs, see `Tolerance`; `ids` is None
+    for a graph without classes."""
 
     largest: float
     mean: float
@@ -63,15 +66,13 @@ class Difference:
 
 
 def difference(part: Part, path: Path, inputs: Iterable[Arrays]) -> Difference:
-    """Run a graph and its module on the same inputs.
+    """Run a graph and its torch module on the same inputs.
 
     Raises:
         ModelError: an output has another shape.
     """
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = (
-        3  # it warns of fp16 operators that the CPU lacks, and casts for them
-    )
+    options.log_severity_level = 3  # no warnings of fp16 operators that the CPU must cast for
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     largest, mean, ids = 0.0, 0.0, []
     for arrays in inputs:
@@ -83,7 +84,8 @@ def difference(part: Part, path: Path, inputs: Iterable[Arrays]) -> Difference:
             theirs = theirs.numpy()
             if theirs.shape != ours.shape:
                 raise ModelError(
-                    f"the exported {part.name} gives {ours.shape} where torch gives {theirs.shape}; the graph is not kept"
+                    f"the exported {part.name} must return shape {theirs.shape} as in torch, "
+                    f"got {ours.shape}; the graph is not kept"
                 )
             if theirs.dtype == np.uint8:
                 ids.append(float((theirs != ours).mean()))
@@ -97,57 +99,56 @@ def difference(part: Part, path: Path, inputs: Iterable[Arrays]) -> Difference:
 def check(
     part: Part, path: Path, precision: str, inputs: Iterable[Arrays] | None = None
 ) -> Difference:
-    """Compare a graph with torch: on `inputs`, or on random ones of two sizes.
+    """Compare a graph with torch on `inputs`, or on random ones of two sizes.
 
     Raises:
         ModelError: they differ by more than the precision's tolerance.
     """
-    found = difference(
-        part, path, [part.make(*size) for size in SIZES] if inputs is None else inputs
-    )
-    limit = (
-        TOLERANCES[precision] if part.fused is None else TOLERANCES[precision].of_whole_network()
-    )
+    inputs = [part.make(*size) for size in SIZES] if inputs is None else inputs
+    found, limit = difference(part, path, inputs), TOLERANCES[precision]
+    if part.fused is not None:
+        limit = limit.of_whole_network()
     for what, value, most in (
         ("", found.largest, limit.largest),
         (" in the mean", found.mean, limit.mean),
         (" of the classes", found.ids or 0.0, limit.ids),
     ):
-        if not value <= most:  # NaN is not
+        if not value <= most:  # also refuses NaN
             raise ModelError(
-                f"the exported {part.name} differs from torch by {value:.2g}{what} (limit {most:g}); the graph is not kept"
+                f"the exported {part.name} differs from torch by {value:.2g}{what} "
+                f"(limit {most:g}); the graph is not kept"
             )
     return found
 
 
 LARGEST_LOSS = 0.01
-"""How much of the mIoU of the model in torch a variant may lose."""
+"""The mIoU that a precision may lose against torch."""
 
 PARTS_SAMPLERS = (Fused("one_step", 1), Fused("ddim", 10))
-"""What the four parts are scored with: small errors of the denoiser add up over its steps."""
+"""Samplers to score the four parts with: small denoiser errors add up over its steps."""
 
 
 @dataclass
 class Scores:
-    """Scores engines on the same frames as the model in torch, whose figures are kept."""
+    """Score engines on the same frames as the model in torch, which is scored once."""
 
     model: CamSeg
     samples: Sequence[Sample]
     _torch: dict[Fused, float] = field(default_factory=dict)
 
     def check(self, engine: Engine, sampling: Fused, what: str) -> tuple[float, float]:
-        """mIoU of an engine and of torch.
+        """Return the mIoU of an engine and of torch.
 
         Raises:
-            ModelError: the engine's is lower by more than `LARGEST_LOSS`; names both.
+            ModelError: the engine's is lower by more than `LARGEST_LOSS`.
         """
         if sampling not in self._torch:
             self._torch[sampling] = self._mean_iou(TorchEngine(self.model), sampling)
         found, expected = self._mean_iou(engine, sampling), self._torch[sampling]
         if not found >= expected - LARGEST_LOSS:
             raise ModelError(
-                f"{what} scores mIoU {found:.4f} on {len(self.samples)} frames, the model in torch {expected:.4f}: "
-                f"more than {LARGEST_LOSS} is lost, so the graphs are not kept"
+                f"{what} must score within {LARGEST_LOSS} of torch's mIoU {expected:.4f} on "
+                f"{len(self.samples)} frames, got {found:.4f}; the graphs are not kept"
             )
         return found, expected
 
@@ -161,6 +162,6 @@ class Scores:
             scorer.add(sample.label, segmenter.segment(sample.image).mask)
         if not scorer.confusion.matrix.any():
             raise DataError(
-                f"none of the {len(self.samples)} frames to score on has a pixel labelled as one of the model's classes"
+                f"the {len(self.samples)} frames to score must show the model's classes, found none"
             )
         return scorer.confusion.mean_iou()

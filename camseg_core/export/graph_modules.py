@@ -9,11 +9,11 @@ from camseg_core.labels import PUBLISHED_PALETTE, UNLABELLED
 from camseg_core.model.camseg import CamSeg
 
 PICTURE_LOGIT_SCALE = 100.0
-"""How fast closeness falls with the squared distance (RGB in 0..1) between a decoded pixel and a palette colour, at logit_scale 1."""
+"""Logit per squared distance (RGB in 0..1) from a pixel to a palette colour."""
 
 
 class ImageEncoderGraph(nn.Module):
-    """RGB `(B, H, W, 3)` uint8 to the feature maps; normalisation is inside, so that bytes cross the bus."""
+    """RGB `(B, H, W, 3)` uint8 to the feature maps, normalised inside."""
 
     def __init__(self, model: CamSeg) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class ImageEncoderGraph(nn.Module):
 
 
 class TransformerGraph(nn.Module):
-    """Feature maps to conditions `(B, N, D)`, the whole mask hidden: transformer and refiner, if there is one."""
+    """Feature maps to conditions `(B, N, D)` with the whole mask hidden: transformer and refiner."""
 
     def __init__(self, model: CamSeg) -> None:
         super().__init__()
@@ -35,20 +35,21 @@ class TransformerGraph(nn.Module):
 
 
 class MaskedTransformerGraph(TransformerGraph):
-    """The same, told what is known: feature maps, then `mask` `(B, L, token_channels)` and `hidden` `(B, L)` bool."""
+    """The same with a known mask: maps, `mask` `(B, L, token_channels)`, `hidden` `(B, L)`."""
 
     def forward(self, *inputs: Tensor) -> Tensor:
         *features, mask, hidden = inputs
         cells = features[0].shape[2] * features[0].shape[3]
-        # one token for each cell; said here, so that the exporter need not find out
+        # one token per cell: the exporter cannot derive it
         return self.model.conditions(tuple(features), mask[:, :cells], hidden[:, :cells])
 
 
 class DecoderGraph(nn.Module):
-    """Mask latents `(B, S, C, h, w)` to train ids `(B, H, W)` uint8 and the probability of the chosen class `(B, H, W)`.
+    """Mask latents `(B, S, C, h, w)` to train ids and the chosen class's probability, `(B, H, W)`.
 
-    The S samples of a frame are averaged as probabilities: the softmax of `logit_scale` (scalar) times the logits. The classes are compared
-    before the pixels are put into place: two planes are moved instead of one for each class.
+    The S samples of a frame are averaged as probabilities, the softmax of `logit_scale` times the
+    logits. Classes are compared before pixels are put into place: that moves two planes, not one
+    for each class.
     """
 
     def __init__(self, model: CamSeg) -> None:
@@ -68,18 +69,18 @@ class DecoderGraph(nn.Module):
 
 
 def _into_place(blocks: Tensor) -> Tensor:
-    """Pixels of 2×2 blocks side by side `(B, 4, h, w)` to a plane `(B, 2h, 2w)`.
+    """Arrange 2×2 blocks `(B, 4, h, w)` as a plane `(B, 2h, 2w)`.
 
-    Not by pixel_shuffle: as an operator of its own it takes bytes only in the newest ONNX Runtimes, and not on GPUs.
+    Not pixel_shuffle: as an operator it takes bytes only in the newest ONNX Runtimes, not on GPUs.
     """
     batch, _, height, width = blocks.shape
     return blocks.unflatten(1, (2, 2)).permute(0, 3, 1, 4, 2).reshape(batch, 2 * height, 2 * width)
 
 
 def _mean_of_samples(values: Tensor, samples: int) -> Tensor:
-    """`(B·S, ...)` to the means over S, `(B, ...)`.
+    """Average `(B·S, ...)` over S, `(B, ...)`.
 
-    As a matrix product: ONNX Runtime's ReduceMean over an axis in the middle takes ten times as long, even where S is 1.
+    As a matrix product: ONNX Runtime's ReduceMean over a middle axis is ten times slower.
     """
     grouped = values.unflatten(0, (-1, samples))
     weights = torch.full((1, samples), 1.0, device=values.device) / samples
@@ -87,10 +88,10 @@ def _mean_of_samples(values: Tensor, samples: int) -> Tensor:
 
 
 class PictureDecoderGraph(nn.Module):
-    """The same for a model that decodes masks as colour pictures: the class is the nearest palette colour's.
+    """The same for a model that decodes masks as colour pictures: the nearest palette colour wins.
 
-    There are no logits; what stands for them is closeness, -`PICTURE_LOGIT_SCALE` times the squared distance to each colour, so that the
-    confidence is a softmax over palette colours. It says how clearly a colour was hit, and is not a probability that was learned.
+    Logits are -`PICTURE_LOGIT_SCALE` times the squared distance to each colour, so the confidence
+    is a softmax over palette colours: how clearly a colour was hit, not a learned probability.
     """
 
     def __init__(self, model: CamSeg) -> None:
@@ -120,9 +121,10 @@ class PictureDecoderGraph(nn.Module):
 
 
 class FusedGraph(nn.Module):
-    """A frame to its mask: image, what the sampler starts from `(B, N, denoised_channels)` and logit_scale to mask and confidence.
+    """Image, start noise `(B, N, denoised_channels)` and logit_scale to mask and confidence.
 
-    The sampler's steps are laid down in the graph. Temperature is not: whoever runs the graph scales the noise, see `start_scale`.
+    The sampler's steps are built in, the temperature is not: the caller scales the noise, see
+    `start_scale`.
     """
 
     def __init__(self, model: CamSeg, fused: Fused, decoder: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""The graphs that a model is exported as: what each takes, what it gives, and which sizes are free."""
+"""The graphs of a model to export: inputs, outputs and dynamic axes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,9 +25,12 @@ Arrays = tuple[npt.NDArray[np.generic], ...]
 
 @dataclass(frozen=True)
 class Part:
-    """One graph: `make(batch, rows, columns)` gives inputs for a frame of that many coarsest cells, `sizes` their dynamic axes.
+    """One graph.
 
-    `fused` says what is laid down in a graph of the whole network.
+    Attributes:
+        make: returns inputs for (batch, rows, columns) of the coarsest cells.
+        sizes: the dynamic axes, as `torch.onnx.export` takes them.
+        fused: sampler and steps of a graph of the whole network.
     """
 
     name: str
@@ -40,7 +43,7 @@ class Part:
 
 
 class _Sizes:
-    """Names of the axes that are free, and random inputs of any size."""
+    """Dynamic axes, and random inputs of any size."""
 
     def __init__(self, model: CamSeg) -> None:
         config = self.config = model.config
@@ -50,7 +53,7 @@ class _Sizes:
             torch.export.Dim(name, min=1, max=limit)
             for name, limit in (("b", 64), ("s", 64), ("h", 512), ("w", 512), ("n", 1 << 20))
         )
-        self.cells = self.multiple // config.token_stride  # tokens along a coarsest cell's side
+        self.cells = self.multiple // config.token_stride  # tokens along a coarsest cell
         # feature maps by name: channels, and cells per token along each side
         self.maps = {"features": (model.transformer.z_proj1.in_features, 1)}
         if model.refiner is not None:
@@ -66,12 +69,9 @@ class _Sizes:
         return self.random.standard_normal(shape, np.float32)
 
     def denoised(self, h: int, w: int) -> int:
-        """How many things the head denoises in a frame."""
-        return (
-            h
-            * w
-            * (self.multiple // (self.config.mask_codec.stride * self.config.denoised_patch)) ** 2
-        )
+        """Return the number of cells that the head denoises in a frame."""
+        stride = self.config.mask_codec.stride * self.config.denoised_patch
+        return h * w * (self.multiple // stride) ** 2
 
     @property
     def image_axes(self) -> dict[int, object]:
@@ -79,7 +79,7 @@ class _Sizes:
 
 
 def parts_of(model: CamSeg) -> list[Part]:
-    """Image encoder, transformer, denoiser and decoder of a model."""
+    """Return image encoder, transformer, denoiser and decoder of a model."""
     sizes = _Sizes(model)
     return [
         _image_encoder(model, sizes),
@@ -90,7 +90,7 @@ def parts_of(model: CamSeg) -> list[Part]:
 
 
 def fused_part(model: CamSeg, fused: Fused) -> Part:
-    """The whole network with a sampler in one graph: image, noise and logit_scale to mask and confidence."""
+    """Return the whole network with a sampler: image, noise, logit_scale to mask, confidence."""
     sizes = _Sizes(model)
 
     def make(b: int, h: int, w: int) -> Arrays:
@@ -100,7 +100,7 @@ def fused_part(model: CamSeg, fused: Fused) -> Part:
             np.array(1.0, np.float32),
         )
 
-    # the number of tokens follows from the image's size, which the exporter finds out by itself
+    # the exporter derives the number of tokens from the image's size
     axes = {
         "image": sizes.image_axes,
         "start": {0: sizes.batch, 1: torch.export.Dim.DYNAMIC},
@@ -119,7 +119,7 @@ def fused_part(model: CamSeg, fused: Fused) -> Part:
 
 
 def decoder_module(model: CamSeg) -> nn.Module:
-    """The decoder's graph as a module, for either kind of mask codec; a light decoder is used where there is one."""
+    """Return the decoder for the model's mask codec; its light decoder if it has one."""
     pictures = model.autoencoder is not None and model.light_decoder is None
     return PictureDecoderGraph(model) if pictures else DecoderGraph(model)
 

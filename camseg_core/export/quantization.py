@@ -1,4 +1,4 @@
-"""An fp32 graph computed in eight-bit integers where that pays (static quantisation, QDQ), calibrated on what it is fed in use."""
+"""Static quantisation to int8 (QDQ) where it pays, with ranges from a model's own activations."""
 
 import logging
 import tempfile
@@ -31,18 +31,18 @@ from camseg_core.runtime.geometry import FrameGeometry
 from camseg_core.runtime.segmenter import Segmenter
 
 QUANTISED = ("Conv", "MatMul", "Gemm", "Relu", "Clip", "Add")
-"""Operators in int8. Norms, softmax and all that gives the confidence stay in floats."""
+"""Operators in int8. Norms, softmax and the confidence stay in floats."""
 
 FLOAT_RESULT = ("MatMul", "Gemm")
-"""Operators that take int8 and give floats, which costs no pass of its own: what follows them in a transformer is not quantised."""
+"""Operators from int8 to floats, at no cost: what follows them in a transformer is not int8."""
 
 
 _WARNINGS, _ERRORS = 2, 3
-"""Of ONNX Runtime's scale of severity; it starts with the former."""
+"""ONNX Runtime's severities; the former is its default."""
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Hands recorded inputs to ONNX Runtime's calibration."""
+    """Feeds recorded inputs to ONNX Runtime's calibration."""
 
     def __init__(self, names: tuple[str, ...], inputs: Sequence[Arrays]) -> None:
         self._inputs = iter([dict(zip(names, arrays, strict=True)) for arrays in inputs])
@@ -52,11 +52,12 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 
 
 def to_int8(graph: onnx.ModelProto, part: Part, inputs: Sequence[Arrays]) -> onnx.ModelProto:
-    """The graph in int8, its ranges the smallest and largest values on `inputs`.
+    """Quantise a graph, with the smallest and largest values on `inputs` as ranges.
 
-    Weights are signed with a scale per channel. Activations are unsigned: the CPU's VNNI instructions multiply unsigned by signed,
-    and with signed ones camseg-lite's image encoder took twice as long. Weights have seven bits: CPUs without VNNI add two
-    products in sixteen bits, where eight would overflow. Ranges of percentiles gave the same masks as the extremes.
+    Weights are signed with a scale per channel. Activations are unsigned: VNNI instructions
+    multiply unsigned by signed, and signed ones doubled the time of camseg-lite's image encoder.
+    Weights have seven bits: CPUs without VNNI add two products in sixteen bits, where eight
+    overflow. Percentiles as ranges gave the same masks.
     """
     with tempfile.TemporaryDirectory() as name, _quiet():
         folder = Path(name)
@@ -85,10 +86,10 @@ def to_int8(graph: onnx.ModelProto, part: Part, inputs: Sequence[Arrays]) -> onn
 
 
 def _kept_in_floats(graph: onnx.ModelProto) -> list[str]:
-    """Names of the operators of a quantised kind that int8 makes no faster, and less exact.
+    """Return the operators of a quantised kind that int8 makes less exact and no faster.
 
-    They are the matrix products without weights, such as attention's, and the sums that no convolution feeds: the residual sums of the
-    transformer and of the denoiser, whose small errors would add up from step to step.
+    These are matrix products without weights, such as attention's, and sums without a convolution
+    before them: the residual sums of transformer and denoiser, whose errors add up over steps.
     """
     nodes = graph.graph.node
     constants = {weight.name for weight in graph.graph.initializer} | {
@@ -105,13 +106,11 @@ def _kept_in_floats(graph: onnx.ModelProto) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the quantiser's remarks on the root logger, such as that a graph should be pre-processed, which it was."""
+    """Silence the quantiser, which advises the pre-processing that was done on the root logger."""
     root, handler = logging.getLogger(), logging.NullHandler()
     root.addFilter(_nothing)
-    root.addHandler(handler)  # or logging would set one up, for good
-    onnxruntime.set_default_logger_severity(
-        _ERRORS
-    )  # of the sessions that calibration opens: they report weights that are not used
+    root.addHandler(handler)  # or logging would install one for good
+    onnxruntime.set_default_logger_severity(_ERRORS)  # sessions warn of unused weights
     try:
         yield
     finally:
@@ -125,19 +124,20 @@ def _nothing(_: logging.LogRecord) -> bool:
 
 
 FUSED = "fused"
-"""Under this name, the inputs of every fused graph."""
+"""Key of the inputs that all fused graphs share."""
 
 SEVERAL_STEPS_EVERY = 8
 
 Recorded = dict[str, list[Arrays]]
-"""Inputs by graph, in the order in which the graph takes them."""
+"""Inputs by graph, in the graph's order."""
 
 
 def record(model: CamSeg, samples: Sequence[Sample]) -> Recorded:
-    """Segment the samples in torch and keep what each part was fed.
+    """Segment the samples in torch and keep the inputs of each part.
 
-    Each is segmented in one step, and one in `SEVERAL_STEPS_EVERY` in ten, so that the ranges hold for all that the denoiser may see. The
-    transformer is also told a random half of each frame's own mask, for decoding in several passes.
+    Each is segmented in one step, and every `SEVERAL_STEPS_EVERY`th in ten, so that the ranges hold
+    for all that the denoiser may see. The transformer also gets a random half of each frame's own
+    mask, for decoding in several passes.
     """
     engine = _Recorder(model)
     config, random = model.config, np.random.default_rng(0)

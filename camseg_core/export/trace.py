@@ -1,4 +1,4 @@
-"""torch to an ONNX graph."""
+"""Trace torch modules to ONNX graphs."""
 
 import logging
 import warnings
@@ -16,7 +16,7 @@ from camseg_core.export.parts import Part, fused_part, parts_of
 from camseg_core.model.camseg import CamSeg
 
 _IR_VERSION = 9
-"""ONNX's file format of its operator set 20, which the graphs are traced in."""
+"""ONNX's file format of operator set 20, in which graphs are traced."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Traced:
 
 
 def trace_all(model: CamSeg, fused: Sequence[Fused] = ()) -> list[Traced]:
-    """The four parts of a model, and its network fused as often as asked for."""
+    """Trace the four parts of a model, and its network fused in each of these ways."""
     model.eval()
     return [
         Traced(part, trace(part))
@@ -37,10 +37,10 @@ def trace_all(model: CamSeg, fused: Sequence[Fused] = ()) -> list[Traced]:
 
 
 def trace(part: Part) -> onnx.ModelProto:
-    """The part as a graph in fp32."""
+    """Trace a part in fp32."""
     part.module.eval()
     example = tuple(torch.from_numpy(array) for array in part.make(2, 3, 4))
-    # the exporter's remarks on its own workings, and on torchvision, which is not needed
+    # the exporter logs its internals, and warns of torchvision, which is not needed
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -61,7 +61,7 @@ def trace(part: Part) -> onnx.ModelProto:
 
 
 def _strip_source_lines(graph: onnx.ModelProto) -> None:
-    """Drop what the exporter noted of where each operator came from: it holds the paths of the machine that exported."""
+    """Drop the exporter's notes on sources, which hold paths of the exporting machine."""
     for described in (
         graph,
         graph.graph,
@@ -74,9 +74,9 @@ def _strip_source_lines(graph: onnx.ModelProto) -> None:
 
 
 def _normalise_in_one_pass(graph: onnx.ModelProto) -> None:
-    """Write the image's normalisation, a subtraction and a division by channel, as the one operator that does both.
+    """Replace the image's normalisation, a subtraction and a division, by one BatchNormalization.
 
-    With camseg-lite in int8 it is a sixth of the image encoder's time that is saved; no number changes.
+    Saves a sixth of camseg-lite's image encoder in int8; no number changes.
     """
     constants = {weight.name: numpy_helper.to_array(weight) for weight in graph.graph.initializer}
     for node in graph.graph.node:
@@ -120,9 +120,9 @@ def _normalise_in_one_pass(graph: onnx.ModelProto) -> None:
 
 
 def ask_for_the_least(graph: onnx.ModelProto) -> None:
-    """Declare the oldest format and only the operator sets that the graph uses, so that the ONNX Runtime of an older JetPack loads it.
+    """Declare the oldest format and operator sets that suffice, so that older JetPacks load it.
 
-    Tools declare their own newest; ONNX Runtime 1.17, which setup.py allows, refuses formats above 9.
+    Tools declare their newest; ONNX Runtime 1.17, which setup.py allows, refuses formats above 9.
     """
     graph.ir_version = min(graph.ir_version, _IR_VERSION)
     used = (
@@ -136,7 +136,7 @@ def ask_for_the_least(graph: onnx.ModelProto) -> None:
 
 
 def holds_halves(model: CamSeg) -> bool:
-    """Whether the model's matrices and kernels fit into fp16 as they are, as those of an fp16 checkpoint do."""
+    """Return whether the model's matrices and kernels are exact in fp16."""
     return all(
         torch.equal(weight, weight.half().float())
         for weight in model.parameters()
@@ -145,10 +145,10 @@ def holds_halves(model: CamSeg) -> bool:
 
 
 def store_as_halves(graph: onnx.ModelProto) -> None:
-    """Store each large matrix or kernel as fp16 with a cast to fp32 behind it: half the file; the arithmetic stays fp32.
+    """Store large matrices and kernels as fp16 with a cast to fp32: half the file, same arithmetic.
 
-    ONNX Runtime folds the casts when it loads the graph. For a model that `holds_halves` nothing is lost, except where the exporter
-    has folded a batch norm into a convolution; the comparison with torch covers that rounding.
+    ONNX Runtime folds the casts at load. If the model `holds_halves` nothing is lost except where
+    the exporter folded a batch norm into a convolution; the check against torch covers that.
     """
     casts = []
     for weight in graph.graph.initializer:
@@ -172,11 +172,11 @@ def store_as_halves(graph: onnx.ModelProto) -> None:
 
 
 KEPT_IN_FP32 = ("LayerNormalization", "Softmax", "Cos", "Sin")
-"""Operators that stay in fp32: sums of squares and exponentials leave fp16's range, and a sinusoid's angles its precision."""
+"""Operators kept in fp32: squares and exponentials leave fp16's range, angles its precision."""
 
 
 def to_half(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph in fp16, with fp32 and uint8 at its ends. `graph` is used up."""
+    """Convert a graph to fp16, with fp32 and uint8 at its ends; consumes `graph`."""
     return convert_float_to_float16(
         graph, keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *KEPT_IN_FP32]
     )

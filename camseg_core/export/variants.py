@@ -1,4 +1,4 @@
-"""A model's graphs in one precision, from torch to the checkpoint folder; kept only if they are as good as torch."""
+"""Export a model's graphs in one precision to its checkpoint folder, if they match torch."""
 
 import logging
 import shutil
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Exported:
-    """What one export wrote: bytes and difference from torch by graph, and mIoU of it and of torch by what was scored, if anything was."""
+    """Result of an export: bytes and differences by graph, mIoU (ours, torch's) by sampling."""
 
     precision: str
     folder: Path
@@ -49,25 +49,34 @@ def export_onnx(
     calibration: Sequence[Sample] = (),
     scores: Scores | None = None,
 ) -> Exported:
-    """Write `onnx/<precision>/` of a checkpoint folder: the graphs of `traced`, as `trace_all` gives them, or without it the four parts.
+    """Write `onnx/<precision>/` of a checkpoint folder.
 
-    Each graph is run beside torch at two sizes it was not traced at (int8: on frames of `calibration`, which it needs), and with `scores`
-    the whole chain is scored as well. The new graphs take the old ones' place at the end, all at once: graphs not written again are gone.
+    Each graph is compared with torch at two sizes it was not traced at (int8: on frames of
+    `calibration`); with `scores` whole frames are scored as well. The new graphs replace the old
+    ones all at once at the end: graphs not written again are removed.
+
+    Args:
+        model: the model.
+        folder: its checkpoint folder.
+        precision: one of `PRECISIONS`.
+        traced: graphs from `trace_all`; by default the four parts.
+        calibration: frames that int8 needs for the ranges of activations.
+        scores: scores the masks.
 
     Raises:
-        ModelError: a graph's numbers differ from torch's, or the masks lose too much; the old graphs stay.
-        ConfigError: the precision is unknown, or int8 has no frames to calibrate with.
+        ModelError: a graph differs from torch, or the masks lose too much; the old graphs stay.
+        ConfigError: the precision is unknown, or int8 has no frames.
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
     if precision == "int8" and not calibration:
         raise ConfigError(
-            "int8 graphs are calibrated on frames of the camera's kind: name a data set, --data ROOT"
+            "int8 graphs need frames of the camera's kind: name a data set with --data ROOT"
         )
     traced = trace_all(model) if traced is None else traced
     folder.mkdir(parents=True, exist_ok=True)
     result = Exported(precision, folder / "onnx" / precision)
-    # a folder of its own beside the graphs that are there, in which the new ones run before they are kept
+    # the new graphs are checked in a folder beside the old ones
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as name:
         beside = Path(name)
         writer = _Writer(
@@ -122,7 +131,7 @@ class _Writer:
 
 
 def _take_place(new: Path, old: Path) -> None:
-    """Move a folder to where another may stand; whoever is cut off in between finds one of the two under its own name or beside it."""
+    """Move a folder over another; an interruption leaves one of the two, there or beside it."""
     before = new.with_name("before")
     old.parent.mkdir(parents=True, exist_ok=True)
     if old.exists():

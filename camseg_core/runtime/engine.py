@@ -20,8 +20,8 @@ class Engine(Protocol):
     | `decoder` | `latents` `(B, S, C, h, w)`, `sharpness` `()` | `mask`, `confidence` `(B, H, W)` |
     | a `Fused.name` | `image`, noise `start` `(B, N, C)`, `sharpness` `()` | `mask`, `confidence` |
 
-    Inputs come in this order. `mask` and `hidden` give the transformer the known part of the mask;
-    without them everything is hidden; `hidden` is bool. `sharpness` is the logit scale, S the samples that are
+    Inputs come in this order. `mask` and `hidden` (bool) give the transformer the known part of the
+    mask; without them everything is hidden. `sharpness` is the logit scale, S the samples that are
     averaged as probabilities. Floats are float32; `mask` of the last two holds uint8 train ids.
     What the first two graphs return may be the engine's own arrays; the rest is numpy.
 

@@ -87,8 +87,8 @@ def test_a_change_that_does_not_fit_says_what_does(change: str, message: str) ->
     [
         (["--against", "model=absent"], "no model 'absent'"),
         (["--against", "banana=1"], "--against banana=1: "),
-        (["--size", "480"], "'480' is not WIDTHxHEIGHT in pixels, such as 480x360"),
-        (["--size", "8x8"], "each must be at least 16"),
+        (["--size", "480"], "must be WIDTHxHEIGHT in pixels, such as 480x360, got '480'"),
+        (["--size", "8x8"], "height and width must be >= 16, got 8x8"),
         (["--source", "absent.mp4"], "absent.mp4 does not exist"),
         (["--source", "absent.mp4", "--size", "64x64"], "not allowed with argument"),
         (["--json", "/dev/null/file.json"], "--json /dev/null/file.json cannot be written"),

@@ -522,7 +522,7 @@ def test_without_page_locked_memory_frames_go_without() -> None:
         ),
         (
             ["build-engine", "--size", "480", "--engine-cache", "CACHE"],
-            "'480' is not a size as in 480x360",
+            "must be a size such as 480x360, got '480'",
         ),
         (["build-engine", "--engine-cache", "CACHE"], "--size"),
         (["export", "--fused", "ancestral:3"], "'ancestral' cannot be fused into one graph"),
