@@ -155,7 +155,8 @@ class _Reader:
         if image is None or raw is None:
             return None
         size = image.shape[:2]
-        self.sizes[size[1], size[0]] += 1
+        height, width = files.size_read(size)
+        self.sizes[width, height] += 1
         self._first = self._first or (pair.image, size)
         try:
             require_same_size(pair.label, raw.shape[:2], pair.image, size, SIZES_OF_A_PAIR)
@@ -166,8 +167,9 @@ class _Reader:
             return None
         if label is None:
             return None
-        counts = np.bincount(label.ravel(), minlength=256)
+        sample = files.sample(pair, image, label)
+        counts = np.bincount(sample.label.ravel(), minlength=256)
         self.pixels += counts
         self.frames_with += counts > 0
         self.read_frames += 1
-        return Sample(image, label, pair.name)
+        return sample

@@ -7,6 +7,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
+import numpy as np
+import numpy.typing as npt
+
 from camseg_core.data.image_file import read_rgb, read_unchanged
 from camseg_core.data.label_files import LabelDecoder
 from camseg_core.data.sample import Sample
@@ -14,6 +18,8 @@ from camseg_core.errors import DataError
 from camseg_core.labels import Label
 
 logger = logging.getLogger(__name__)
+
+Pixels = npt.NDArray[np.uint8]
 
 IMAGES = (".jpg", ".jpeg", ".png")
 
@@ -46,7 +52,8 @@ class FileSet:
     `pairs` have image and label; the images of `without_label` lack theirs, and the label files
     `without_image` belong to no image. `labels` are the classes that the set distinguishes and
     `decode` reads a label. `same_size` requires all frames to have one size. `rule` says what a
-    missing label violates, `withheld` the same where no image of the split has a label.
+    missing label violates, `withheld` the same where no image of the split has a label. Frames are
+    widened by the factor `stretch` when they are read.
     """
 
     pairs: tuple[Pair, ...]
@@ -58,6 +65,7 @@ class FileSet:
     rule: str = "every image needs a label of the same name"
     withheld: str = ""
     problems: tuple[str, ...] = ()
+    stretch: float = 1.0
 
     @staticmethod
     def of(
@@ -68,6 +76,7 @@ class FileSet:
         same_size: bool = False,
         rule: str = rule,
         withheld: str = "",
+        stretch: float = 1.0,
     ) -> "FileSet":
         """Sort what was found into pairs, images without label and labels without image."""
         known = {pair.label for pair in found.pairs}
@@ -75,8 +84,22 @@ class FileSet:
             tuple(pair for pair in found.pairs if pair.label.is_file()),
             tuple(pair for pair in found.pairs if not pair.label.is_file()),
             tuple(path for path in found.label_files if path not in known),
-            *(labels, decode, same_size, rule, withheld, found.problems),
+            *(labels, decode, same_size, rule, withheld, found.problems, stretch),
         )
+
+    def size_read(self, stored: tuple[int, ...]) -> tuple[int, int]:
+        """The size (height, width) of a sample whose files have the size `stored`."""
+        return stored[0], max(1, round(stored[1] * self.stretch))
+
+    def sample(self, pair: Pair, image: Pixels, label: Pixels) -> Sample:
+        """The sample of a pair from its image and decoded label, as stored in the files."""
+        if self.stretch != 1:
+            size = self.size_read(label.shape)[::-1]
+            smooth = cv2.INTER_LINEAR if self.stretch > 1 else cv2.INTER_AREA
+            image = np.asarray(cv2.resize(image, size, interpolation=smooth), np.uint8)
+            nearest = cv2.INTER_NEAREST_EXACT
+            label = np.asarray(cv2.resize(label, size, interpolation=nearest), np.uint8)
+        return Sample(image, label, pair.name)
 
     def missing(self) -> str:
         """A line on the images without label, of which there must be one."""
@@ -194,7 +217,7 @@ class PairedFiles:
         if files.same_size:
             first = self._first_read.setdefault(id(files), (pair.image, size))
             require_same_size(pair.image, size, *first, SIZES_OF_A_SPLIT)
-        return Sample(image, files.decode(raw, pair.label), pair.name)
+        return files.sample(pair, image, files.decode(raw, pair.label))
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))

@@ -1,9 +1,9 @@
-"""The mapping file of a set of your own: YAML with the ids or colours of each class."""
+"""The mapping file of a set of your own: what its labels hold, and how wide its pixels are."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from camseg_core.data.label_files import Color, ColorLabels, IdLabels, LabelDecoder
 from camseg_core.errors import ConfigError
@@ -29,14 +29,21 @@ class ClassMapping:
     """What label files hold: `ids` or `colors` (RGB) by Cityscapes class, or by `unlabelled`.
 
     `others` decides about values that are not listed: the file is an error (`refused`), or their
-    pixels have no class (`unlabelled`).
+    pixels have no class (`unlabelled`). `stretch` widens image and label when they are read: the
+    width of a pixel divided by its height, for frames that are stored squeezed. With `stretch`
+    alone, labels hold Cityscapes train ids.
     """
 
     ids: Mapping[str, tuple[int, ...]] | None = None
     colors: Mapping[str, tuple[Color, ...]] | None = None
     others: Literal["refused", "unlabelled"] = "refused"
+    stretch: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0 < self.stretch < float("inf"):
+            raise ConfigError(f"stretch must be above 0, got {self.stretch:g}")
+        if self._is_train_ids():
+            return
         if (self.ids is None) == (self.colors is None):
             raise ConfigError(
                 "a mapping must have either ids: or colors:, each a list by class, "
@@ -59,27 +66,40 @@ class ClassMapping:
                         "list each value once"
                     )
 
+    def _is_train_ids(self) -> bool:
+        return self.ids is None and self.colors is None and self.stretch != 1
+
     def _values(self) -> Mapping[str, tuple[int | Color, ...]]:
         return self.ids if self.ids is not None else self.colors or {}
 
     def labels(self) -> tuple[Label, ...]:
         """The classes in the mapping, by train id."""
+        if self._is_train_ids():
+            return CITYSCAPES
         names = (name for name in self._values() if name != UNLABELLED_NAME)
         return cityscapes_labels(sorted(TRAIN_ID[name] for name in names))
 
     def decoder(self, source: str) -> LabelDecoder:
         """A decoder of such labels; its errors name `source`."""
         others = UNLABELLED if self.others == "unlabelled" else None
+        if self._is_train_ids():
+            return _train_ids(source, others)
         if self.ids is not None:
             ids = _by_value(self.ids)
             return IdLabels(ids, source, ", ".join(map(str, sorted(ids))), others)
         return ColorLabels(_by_value(self.colors or {}), source, others)
 
 
-def labels_and_decoder(
-    mapping: Path | None, default: Path
-) -> tuple[tuple[Label, ...], LabelDecoder]:
-    """Classes and decoder from a mapping file: `mapping`, or `default` if that exists.
+class Meaning(NamedTuple):
+    """What the files of a set mean: classes, decoder of labels, and the factor of `FileSet`."""
+
+    labels: tuple[Label, ...]
+    decode: LabelDecoder
+    stretch: float = 1.0
+
+
+def meaning(mapping: Path | None, default: Path) -> Meaning:
+    """Read a mapping file: `mapping`, or `default` if that exists.
 
     Without a file, labels hold Cityscapes train ids.
 
@@ -88,15 +108,20 @@ def labels_and_decoder(
     """
     path = mapping if mapping is not None or not default.is_file() else default
     if path is None:
-        ids = f"0 to {len(CITYSCAPES) - 1}, and {UNLABELLED} for unlabelled"
-        hint = "; for other ids, or colours, give --mapping FILE"
-        source = "a set of Cityscapes train ids"
-        return CITYSCAPES, IdLabels(STORED_TRAIN_IDS, source, ids + hint)
+        return Meaning(CITYSCAPES, _train_ids("a set of Cityscapes train ids", None))
     # imported here because machines that only segment have no yaml package
     from camseg_core.config.yaml_file import load_yaml
 
     read = load_yaml(path, ClassMapping)
-    return read.labels(), read.decoder(str(path))
+    return Meaning(read.labels(), read.decoder(str(path)), read.stretch)
+
+
+def _train_ids(source: str, others: int | None) -> LabelDecoder:
+    ids = (
+        f"0 to {len(CITYSCAPES) - 1}, and {UNLABELLED} for unlabelled; "
+        "for other ids, or colours, give --mapping FILE"
+    )
+    return IdLabels(STORED_TRAIN_IDS, source, ids, others)
 
 
 def _by_value(values_of: Mapping[str, tuple[V, ...]]) -> dict[V, int]:

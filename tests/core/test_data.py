@@ -114,7 +114,7 @@ def test_a_progressive_image_that_is_cut_anywhere_is_refused(tmp_path: Path) -> 
 
 
 def test_no_frames_are_refused() -> None:
-    with pytest.raises(DataError, match="empty"):
+    with pytest.raises(DataError, match="must have frames to train on, got none"):
         Frames.load([], LABELS)
 
 

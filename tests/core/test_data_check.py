@@ -70,6 +70,16 @@ def test_sizes_and_shares_are_those_of_the_labels(
     assert text.endswith(f"contact sheet: {tmp_path / 'sheet.png'}\nnothing is wrong\n")
 
 
+def test_sizes_are_those_of_stretched_frames(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "images/a.png", photo(4))
+    write(tmp_path / "labels/a.png", columns([0, 0, 255, 13]))
+    (tmp_path / "mapping.yaml").write_text("stretch: 2\n")
+    code, found = checked(capsys, tmp_path, tmp_path)
+    assert (code, found["splits"][0]["sizes"]) == (0, {"8x6": 1})
+
+
 def test_all_problems_are_reported_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

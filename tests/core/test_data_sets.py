@@ -375,6 +375,8 @@ def test_a_mapping_of_colours_and_of_all_others(tmp_path: Path) -> None:
             "colors: {road: [[1, 2, 256]]}",
             r"the colour \(1, 2, 256\) of road is out of range: it must be 0 to 255",
         ),
+        ("ids: {road: [1]}\nstretch: 0", "stretch must be above 0, got 0"),
+        ("stretch: 1", "a mapping must have either ids: or colors:"),
         ("ids: {road: 1}", "ids.road is 1; it must be a list"),
         ("classes: {}", "unknown entries classes"),
         ("ids: [", "is not a configuration in YAML"),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from camseg_core.data.file_set import FileSet, find_files, no_split, subfolders
-from camseg_core.data.mapping import MAPPING, labels_and_decoder
+from camseg_core.data.mapping import MAPPING, meaning
 from camseg_core.data.sets.kind import ALL, OwnLabels, SetKind
 
 _SPLITS = ("train", "val", "test")
@@ -24,17 +24,18 @@ class Folder(SetKind):
     takes_own_labels = True
 
     def scan(self, root: Path, split: str, own: OwnLabels) -> FileSet:
-        images, labels = _places(root, split, own.root)
-        for folder in (images, labels):
+        images, label_files = _places(root, split, own.root)
+        for folder in (images, label_files):
             if not folder.is_dir():
                 raise no_split(split, root, f"{folder} is missing; {self.expected}")
         found = find_files(
-            [(images, labels)],
+            [(images, label_files)],
             self.expected,
             pattern="**/*",
             name=lambda stem: stem.relative_to(images).as_posix(),
         )
-        return FileSet.of(found, *labels_and_decoder(own.mapping, root / MAPPING))
+        labels, decode, stretch = meaning(own.mapping, root / MAPPING)
+        return FileSet.of(found, labels, decode, stretch=stretch)
 
     def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
         if own.root is not None:

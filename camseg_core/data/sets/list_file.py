@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from camseg_core.data.file_set import FileSet, Found, Pair, no_split
-from camseg_core.data.mapping import MAPPING, labels_and_decoder
+from camseg_core.data.mapping import MAPPING, meaning
 from camseg_core.data.sets.kind import ALL, OwnLabels, SetKind
 from camseg_core.errors import DataError
 
@@ -42,10 +42,9 @@ class ListFile(SetKind):
             for image, count in counts.items()
             if count > 1
         )
-        labels, decode = labels_and_decoder(own.mapping, path.parent / MAPPING)
-        return FileSet.of(
-            Found(pairs, problems=tuple(twice)), labels, decode, rule=f"{path} lists it"
-        )
+        labels, decode, stretch = meaning(own.mapping, path.parent / MAPPING)
+        found, rule = Found(pairs, problems=tuple(twice)), f"{path} lists it"
+        return FileSet.of(found, labels, decode, rule=rule, stretch=stretch)
 
     def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
         if not root.is_dir():
