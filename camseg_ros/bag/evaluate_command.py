@@ -24,7 +24,7 @@ from camseg_ros.bag.evaluation import (
     BagInfo,
     EvaluationOptions,
     EvaluationRun,
-    Stopped,
+    EvaluationStopped,
     evaluate_here,
     inspect_bag,
 )
@@ -236,7 +236,7 @@ def _evaluate(job: EvaluationRun, options: argparse.Namespace) -> None:
         try:
             for _ in shown_progress(frames, remaining, "evaluate"):
                 pass
-        except Stopped as stopped:
+        except EvaluationStopped as stopped:
             sys.stderr.write(f"camseg: {stopped}\n")
             sys.exit(EXIT_STOPPED)
 

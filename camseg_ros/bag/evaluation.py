@@ -16,7 +16,7 @@ from camseg_core.labels import Label
 from camseg_core.runtime.frame import Segmentation
 from camseg_ros.bag.frames import DecodedFrame, ReadOptions, read_frames
 from camseg_ros.bag.labels import Ids
-from camseg_ros.bag.parts import ModelInfo, Part, PartFolder, ScoredFrame
+from camseg_ros.bag.parts import BagPart, ModelInfo, PartFolder, ScoredFrame
 from camseg_ros.bag.read import BagDamaged
 
 PART_FRAMES = 200
@@ -29,7 +29,7 @@ The other names are stages of the model.
 """
 
 
-class Stopped(CamSegError):
+class EvaluationStopped(CamSegError):
     """The evaluation was asked to stop; what it has found so far is saved."""
 
 
@@ -151,7 +151,7 @@ def evaluate_here(run: EvaluationRun, stopping: Callable[[], str | None]) -> Ite
     `stopping` is called after every frame and returns a reason to stop, or None.
 
     Raises:
-        Stopped: there was a reason to stop.
+        EvaluationStopped: there was a reason to stop.
     """
     for number in run.bags:
         try:
@@ -170,7 +170,7 @@ def _evaluate_bag(
             return
         start = done.stop
     info = run.options.models().info
-    part = Part.empty(start, info)
+    part = BagPart.empty(start, info)
     try:
         for frame in score_frames(bag.path, run.options, start):
             part.add(frame)
@@ -178,9 +178,9 @@ def _evaluate_bag(
             reason = stopping()
             if reason is not None or part.stop - part.start >= PART_FRAMES:
                 run.parts.save(number, part)
-                part = Part.empty(part.stop, info)
+                part = BagPart.empty(part.stop, info)
             if reason is not None:
-                raise Stopped(
+                raise EvaluationStopped(
                     f"stopped after image {part.stop} of {bag.count} of {bag.path} ({reason}); "
                     "run the same command to continue"
                 )
@@ -190,13 +190,13 @@ def _evaluate_bag(
     run.parts.save(number, part)
 
 
-def evaluate_part(bag: Path, options: EvaluationOptions, start: int, stop: int | None) -> Part:
+def evaluate_part(bag: Path, options: EvaluationOptions, start: int, stop: int | None) -> BagPart:
     """Evaluate the images of the bag from number `start` to before `stop`, or to the end.
 
     Raises:
         DataError: they cannot be evaluated.
     """
-    part = Part.empty(start, options.models().info)
+    part = BagPart.empty(start, options.models().info)
     try:
         for frame in score_frames(bag, options, start):
             if stop is not None and frame.index >= stop:

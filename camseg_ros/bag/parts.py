@@ -46,7 +46,7 @@ class ScoredFrame:
 
 
 @dataclass
-class Part:
+class BagPart:
     """The evaluated images of a bag from number `start` to before `stop`.
 
     Attributes:
@@ -73,9 +73,9 @@ class Part:
     damage: str = ""
 
     @staticmethod
-    def empty(start: int, info: ModelInfo) -> "Part":
+    def empty(start: int, info: ModelInfo) -> "BagPart":
         """Return a part without images."""
-        return Part(start, start, info, Scorer(info.labels))
+        return BagPart(start, start, info, Scorer(info.labels))
 
     def add(self, frame: ScoredFrame) -> None:
         """Add the next image."""
@@ -98,7 +98,7 @@ class PartFolder:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def save(self, bag: int, part: Part) -> None:
+    def save(self, bag: int, part: BagPart) -> None:
         """Write a part atomically."""
         if part.masks:
             with (
@@ -114,7 +114,7 @@ class PartFolder:
         with atomic_write(self._path(bag, part.start, "json")) as path:
             path.write_text(json.dumps(content), encoding="utf-8")
 
-    def load(self, bag: int, start: int) -> Part | None:
+    def load(self, bag: int, start: int) -> BagPart | None:
         """Read the part that begins with image `start`, without its masks; None if there is none.
 
         Raises:
@@ -129,7 +129,7 @@ class PartFolder:
             labels = [Label(number, name, tuple(color)) for number, name, color in info["labels"]]
             content["info"] = ModelInfo(**{**info, "labels": tuple(labels)})
             content["scorer"] = Scorer.from_json(content["scorer"], labels)
-            return Part(**content)
+            return BagPart(**content)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{path} was written by another version of camseg, so this evaluation cannot be "
@@ -140,7 +140,7 @@ class PartFolder:
         """Return whether there is a part that begins with image `start`."""
         return self._path(bag, start, "json").is_file()
 
-    def in_order(self, bag: int) -> Iterator[Part]:
+    def in_order(self, bag: int) -> Iterator[BagPart]:
         """Yield the parts of a bag from its beginning up to the first gap or its end."""
         at = 0
         while (part := self.load(bag, at)) is not None:

@@ -15,10 +15,10 @@ from camseg_ros.bag.evaluation import (
     PART_FRAMES,
     EvaluationOptions,
     EvaluationRun,
-    Stopped,
+    EvaluationStopped,
     evaluate_part,
 )
-from camseg_ros.bag.parts import Part, PartFolder
+from camseg_ros.bag.parts import BagPart, PartFolder
 
 MIN_TASK_FRAMES, MAX_TASK_FRAMES = 50, 5 * PART_FRAMES
 """Images in a task; it reads all images before its own first, without decoding them."""
@@ -53,7 +53,7 @@ def evaluate_on_ray(
         task_frames: images in a task; by default from the number of images and cores.
 
     Raises:
-        Stopped: there was a reason to stop.
+        EvaluationStopped: there was a reason to stop.
         CamSegError: the cluster cannot be reached, or a worker cannot run the model.
     """
     connected_here = not ray.is_initialized()
@@ -131,7 +131,7 @@ def _run(
         if reason is not None:
             for reference in in_flight:
                 ray.cancel(reference, force=True)
-            raise Stopped(
+            raise EvaluationStopped(
                 f"stopped after {done} frames ({reason}); run the same command to continue"
             )
 
@@ -145,10 +145,10 @@ def _task_size(images: int) -> int:
     return min(max(MIN_TASK_FRAMES, -(-images // (TASKS_PER_CORE * _cores()))), MAX_TASK_FRAMES)
 
 
-def _result(reference: Any, bag: Path, start: int) -> Part | str:
+def _result(reference: Any, bag: Path, start: int) -> BagPart | str:
     """Return the part, or why the bag failed."""
     try:
-        result: Part | str = ray.get(reference)
+        result: BagPart | str = ray.get(reference)
     except RayTaskError as error:
         cause = error.cause
         if isinstance(cause, CamSegError):
@@ -162,7 +162,7 @@ def _result(reference: Any, bag: Path, start: int) -> Part | str:
     return result
 
 
-def _task(bag: Path, options: EvaluationOptions, start: int, stop: int | None) -> Part | str:
+def _task(bag: Path, options: EvaluationOptions, start: int, stop: int | None) -> BagPart | str:
     """Evaluate a part in a worker."""
     try:
         return evaluate_part(bag, options, start, stop)

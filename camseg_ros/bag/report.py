@@ -21,7 +21,7 @@ from camseg_core.evaluation.scorer import Scorer
 from camseg_ros.bag.evaluation import READ, WALL, EvaluationRun
 from camseg_ros.bag.frames import read_frames
 from camseg_ros.bag.labels import seconds
-from camseg_ros.bag.parts import ModelInfo, Part
+from camseg_ros.bag.parts import BagPart, ModelInfo
 from camseg_ros.bag.report_page import WorstFrame
 from camseg_ros.bag.scenario import DROPS, MIOU, P95_MS
 
@@ -102,7 +102,7 @@ def _merge(run: EvaluationRun, lines: IO[str], times: IO[str]) -> Merged:
 
 
 def _merge_frames(
-    merged: Merged, part: Part, number: int, bag: str, lines: IO[str], times: IO[str]
+    merged: Merged, part: BagPart, number: int, bag: str, lines: IO[str], times: IO[str]
 ) -> None:
     for line, time in zip(part.lines, part.times, strict=True):
         index, in_bag = len(merged.latency_ms), line.pop("index")

@@ -159,7 +159,7 @@ def _pixels(message: Any, kind: str, image: BagImage) -> tuple[Pixels | None, st
 
 
 @dataclass(frozen=True)
-class ShownFrame:
+class DemoFrame:
     """A frame for the page; the pictures are data URIs."""
 
     index: int
@@ -171,7 +171,7 @@ class ShownFrame:
 
 
 @dataclass(frozen=True)
-class ClassShare:
+class ClassCoverage:
     """A class: its share of all masks (0..1), and the number of frames that have it."""
 
     name: str
@@ -188,7 +188,7 @@ class DemoCounts:
     latencies_ms: list[float | None] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
-    shown: list[ShownFrame] = field(default_factory=list)
+    shown: list[DemoFrame] = field(default_factory=list)
     size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
@@ -228,20 +228,20 @@ class DemoCounts:
         self._frames += counts > 0
         if index in self.show and rgb is not None and answer.overlay is not None:
             pictures = (thumbnail(each, MAX_WIDTH) for each in (rgb, answer.mask, answer.overlay))
-            self.shown.append(ShownFrame(index, answer.image.stamp_ns / 1e9, latency_ms, *pictures))
+            self.shown.append(DemoFrame(index, answer.image.stamp_ns / 1e9, latency_ms, *pictures))
 
     def percentile_ms(self, percent: float) -> float | None:
         """Return a percentile of the latency in ms; None if no frame was answered."""
         answered = [latency for latency in self.latencies_ms if latency is not None]
         return float(np.percentile(answered, percent)) if answered else None
 
-    def classes(self) -> list[ClassShare]:
+    def classes(self) -> list[ClassCoverage]:
         """Return the classes that occur, the largest share first."""
         total = max(int(self._pixels.sum()), 1)
         known = [(label.id, label.name, label.color) for label in CITYSCAPES]
         known.append((UNLABELLED, "unlabelled", UNLABELLED_COLOR))
         found = [
-            ClassShare(name, color, self._pixels[i] / total, int(self._frames[i]))
+            ClassCoverage(name, color, self._pixels[i] / total, int(self._frames[i]))
             for i, name, color in known
             if self._pixels[i]
         ]

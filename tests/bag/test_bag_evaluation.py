@@ -42,7 +42,7 @@ from camseg_ros.bag.evaluation import (
     BagInfo,
     EvaluationOptions,
     EvaluationRun,
-    Stopped,
+    EvaluationStopped,
     evaluate_here,
     evaluate_part,
 )
@@ -213,7 +213,7 @@ def test_a_stopped_evaluation_resumes_with_the_same_result(tmp_path: Path) -> No
         return "enough" if asked == 4 else None
 
     with pytest.raises(
-        Stopped,
+        EvaluationStopped,
         match=r"stopped after image 4 of 0 of .*bag \(enough\); run the same command to continue",
     ):
         list(evaluate_here(run, stopping))

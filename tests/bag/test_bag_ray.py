@@ -14,7 +14,7 @@ from camseg_ros.bag.evaluation import (
     BagInfo,
     EvaluationOptions,
     EvaluationRun,
-    Stopped,
+    EvaluationStopped,
     evaluate_here,
     evaluate_part,
 )
@@ -131,7 +131,8 @@ def test_a_stopped_evaluation_resumes_in_this_process_with_the_same_result(
         EvaluationRun(options, bags, PartFolder(tmp_path / name)) for name in ("parts", "whole")
     )
     with pytest.raises(
-        Stopped, match=r"stopped after \d+ frames \(enough\); run the same command to continue"
+        EvaluationStopped,
+        match=r"stopped after \d+ frames \(enough\); run the same command to continue",
     ):
         list(evaluate_on_ray(resumed, lambda: "enough", 1, task_frames=2))
     for run in (resumed, whole):
