@@ -61,9 +61,8 @@ class Driver:
 
     def __init__(self, cameras: Sequence[str], reliable: bool) -> None:
         rclpy.init(args=[])
-        self._epoch = (
-            time.time_ns() - time.monotonic_ns()
-        )  # stamps rise whatever happens to the clock
+        # stamps increase even if the clock is set back
+        self._epoch = time.time_ns() - time.monotonic_ns()
         self._node = Node("benchmark")
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._node)
