@@ -272,7 +272,7 @@ def test_a_vq_autoencoder_learns_to_reconstruct_a_few_frames(
     )
     config = AutoencoderTraining(
         model,
-        LoopConfig(steps=200, lr=2e-3, warmup=20, ema_decay=0.9, weight_decay=1e-4),
+        LoopConfig(steps=100, lr=4e-3, warmup=10, ema_decay=0.9, weight_decay=1e-4),
         batch=4,
         crop=(64, 96),
     )
@@ -322,9 +322,9 @@ class Losses(Callback):
 def test_a_picture_autoencoder_learns_and_gives_latents_of_unit_deviation(
     tmp_path: Path, frames: Frames
 ) -> None:
-    loop = LoopConfig(steps=150, lr=4e-3, warmup=5, ema_decay=0.8, weight_decay=0.0)
+    loop = LoopConfig(steps=130, lr=4e-3, warmup=5, ema_decay=0.8, weight_decay=0.0)
     losses = Losses()
-    config = PictureAutoencoderTraining(TINY_PICTURES, loop, batch=4, crop=(32, 48))
+    config = PictureAutoencoderTraining(TINY_PICTURES, loop, batch=4, crop=(16, 24))
     model = train_picture_autoencoder(config, frames, LABELS, Run(tmp_path, (losses,)))
     assert sum(losses.all[-10:]) < 0.5 * sum(losses.all[:10])
     deviation = model.encode(frames.images.float() / 127.5 - 1).std()
