@@ -58,7 +58,7 @@ STORED_TRAIN_IDS: dict[int, int] = {
     **{label.id: label.id for label in CITYSCAPES},
     UNLABELLED: UNLABELLED,
 }
-"""By id in files that hold train ids as they are, such as KITTI-STEP's."""
+"""Train id by id, for files that store train ids, such as KITTI-STEP's."""
 
 
 @dataclass(frozen=True)

@@ -99,11 +99,10 @@ class MaskDecoder(nn.Module):
 
 
 class MaskAutoencoder(nn.Module):
-    """The encoder, the decoder, and the statistics that bring latents to zero mean and unit
-    deviation per channel.
+    """Encoder, decoder, and the statistics that standardise latents per channel.
 
-    A VQ one (`config.codebook_size`) quantises the mean that the encoder gives, leaves the
-    log-variance unused, and takes whatever it decodes to the nearest entries of its codebook first.
+    With a codebook (`config.codebook_size`, VQ) the encoder's mean is quantised, its log-variance is
+    not used, and latents are moved to the nearest entries before they are decoded.
     """
 
     latent_mean: Tensor
