@@ -1,7 +1,7 @@
-"""Training on several processes: who takes which samples, and how gradients and figures meet.
+"""Training in several processes, started by `torchrun`: shares of a batch, gradients, figures.
 
-The processes are started by `torchrun`, which tells each its place in the environment. Sharing is torch's own: gradients are averaged by
-`DistributedDataParallel`, or weights, gradients and optimiser are split by FSDP (`fully_shard`) for models too large for one device.
+`DistributedDataParallel` averages gradients; FSDP (`fully_shard`) also splits weights, gradients
+and optimiser, for models too large for one device.
 """
 
 import copy
@@ -32,7 +32,7 @@ Strategy = Literal["ddp", "fsdp"]
 
 @dataclass(frozen=True)
 class Processes:
-    """This process's place processes those that train together, the device it trains on, and how many workers prepare its samples."""
+    """This process's rank, the number of processes, its device, and its workers for samples."""
 
     rank: int = 0
     world_size: int = 1
@@ -45,44 +45,45 @@ class Processes:
         return self.rank == 0
 
     def samples(self, step: int, batch: int, part: int = 0, parts: int = 1) -> range:
-        """The numbers of this process's samples in a step whose whole batch has `batch` of them, taken in `parts` one after the other.
+        """Return the numbers of this process's samples in `part` of `parts` of a step.
+
+        `batch` is the number of samples in the whole step.
 
         Raises:
-            ConfigError: the batch cannot be shared out evenly.
+            ConfigError: the batch cannot be shared evenly.
         """
-        if batch % (self.world_size * parts):
-            processes = f"{self.world_size} processes" + (
-                f" in {parts} parts each" if parts > 1 else ""
-            )
+        shares = self.world_size * parts
+        if batch % shares:
+            each = f" in {parts} parts each" if parts > 1 else ""
             raise ConfigError(
-                f"a batch of {batch} cannot be shared by {processes}: make it a multiple of {self.world_size * parts}"
+                f"a batch of {batch} cannot be shared by {self.world_size} processes{each}: "
+                f"make it a multiple of {shares}"
             )
-        share = batch // (self.world_size * parts)
+        share = batch // shares
         start = step * batch + (part * self.world_size + self.rank) * share
         return range(start, start + share)
 
     def mean(self, figures: Mapping[str, float]) -> dict[str, float]:
-        """Figures averaged over all processes; a collective call."""
+        """Return figures averaged over all processes; a collective call."""
         if self.world_size == 1:
             return dict(figures)
-        values = torch.tensor(list(figures.values()), dtype=torch.float64).to(
-            self.device, torch.float32
-        )
+        values = torch.tensor(list(figures.values()), dtype=torch.float64)
+        values = values.to(self.device, torch.float32)
         dist.all_reduce(values)
         return dict(zip(figures, (values / self.world_size).tolist(), strict=True))
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait for all processes."""
         if self.world_size > 1:
             dist.barrier()
 
     def check_shared(self, folder: Path, patience_s: float = 60.0) -> None:
-        """That all processes see the same `folder`, which the one that leads writes to; a collective call.
+        """Check that all processes see the same `folder`; a collective call.
 
-        A file system over the network may show a new file late, so there is some patience.
+        A network file system may show a new file late, so this waits up to `patience_s` seconds.
 
         Raises:
-            ConfigError: this process, or another, does not find what the leading one wrote.
+            ConfigError: a process does not find what the main process wrote.
         """
         if self.world_size == 1:
             return
@@ -103,32 +104,32 @@ class Processes:
         if seen_by.item() < self.world_size:
             which = "another process" if seen else f"process {self.rank} on {platform.node()}"
             raise ConfigError(
-                f"{folder} is not one folder for all processes ({which} does not see what process 0 writes there): "
+                f"{folder} is not one folder for all processes "
+                f"({which} does not see what process 0 writes there): "
                 "put --run on a file system that all machines share"
             )
 
 
 @contextmanager
 def init_processes(device: str = "cpu", workers: int = 0) -> Iterator[Processes]:
-    """The processes that `torchrun` has started, connected inside; just this one without it.
+    """Connect the processes that `torchrun` has started; without it, this process is the only one.
 
-    `device` is `cpu` or `cuda`; with `cuda` each process takes the one of its local rank. `workers` is how many processes prepare samples
-    in the background for each of these.
+    `device` is `cpu` or `cuda`, where each process takes the device of its local rank. `workers`
+    background processes prepare samples for each.
 
     Raises:
-        ConfigError: the device is not there.
+        ConfigError: the device is unknown or not available.
     """
     if device not in ("cpu", "cuda"):
         raise ConfigError(f"unknown device {device!r}; choose cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            "device cuda: torch finds no CUDA device here; check the driver and that torch is a CUDA build, or choose cpu"
+            "device cuda: torch finds no CUDA device here; check the driver and that torch is a "
+            "CUDA build, or choose cpu"
         )
-    local = (
-        torch.device("cpu")
-        if device == "cpu"
-        else torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    )
+    local = torch.device("cpu")
+    if device == "cuda":
+        local = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Processes(device=local, workers=workers)
         return
@@ -143,9 +144,9 @@ def init_processes(device: str = "cpu", workers: int = 0) -> Iterator[Processes]
 
 
 class Objective(nn.Module):
-    """A module and its loss as one module, whose forward is what several processes share: step number to loss and figures.
+    """A module and its loss as one module, as DDP and FSDP need it.
 
-    Where a step is taken in several parts, `part` says which.
+    `forward` maps a step number, and a part of the step, to loss and figures.
     """
 
     def __init__(
@@ -162,7 +163,10 @@ class Objective(nn.Module):
 def wrap_distributed(
     objective: Objective, averaged: nn.Module, processes: Processes, strategy: Strategy
 ) -> nn.Module:
-    """What to call instead of `objective` so that gradients meet. FSDP also splits `averaged`, the running average, the same way."""
+    """Return what to call instead of `objective` so that gradients are reduced.
+
+    FSDP splits `objective`, and `averaged`, the running average, in place.
+    """
     if processes.world_size == 1:
         return objective
     if strategy == "fsdp":
@@ -173,31 +177,26 @@ def wrap_distributed(
         return objective
     if processes.device.type == "cuda":
         objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)
-    # parameters may join later, see `objectives.TaskLoss.decoder_joins`
+    # some parameters only learn later, see `objectives.TaskLoss.decoder_joins`
     devices = None if processes.device.type == "cpu" else [processes.device.index]
     return DistributedDataParallel(objective, device_ids=devices, find_unused_parameters=True)
 
 
 def sync_context(objective: nn.Module, last: bool) -> AbstractContextManager[object]:
-    """For one part of a step: gradients of several processes meet with the `last` one.
+    """Return the context of one part of a step: DDP reduces gradients with the `last` part only.
 
-    FSDP brings them together after every part instead, so that no process ever holds all of them.
+    FSDP reduces them after every part, so that no process ever holds all of them.
     """
-    return (
-        nullcontext()
-        if last or not isinstance(objective, DistributedDataParallel)
-        else objective.no_sync()
-    )
+    if last or not isinstance(objective, DistributedDataParallel):
+        return nullcontext()
+    return objective.no_sync()
 
 
 def repeated_blocks(root: nn.Module) -> Iterable[nn.Module]:
-    """The repeated blocks of transformers and denoisers: the unit in which FSDP gathers weights."""
+    """Yield the blocks of transformers and denoisers: the unit in which FSDP gathers weights."""
+    lists = ("encoder_blocks", "decoder_blocks", "res_blocks")
     for name, part in root.named_modules():
-        if isinstance(part, nn.ModuleList) and name.rsplit(".", 1)[-1] in (
-            "encoder_blocks",
-            "decoder_blocks",
-            "res_blocks",
-        ):
+        if isinstance(part, nn.ModuleList) and name.rsplit(".", 1)[-1] in lists:
             yield from part
 
 
@@ -210,9 +209,9 @@ def block_parameters(root: nn.Module) -> list[int]:
 
 
 def enable_gradient_checkpointing(root: nn.Module) -> None:
-    """Have the repeated blocks compute their insides again in the backward pass, instead of keeping them: only their inputs stay.
+    """Have the repeated blocks keep only their inputs and recompute in the backward pass.
 
-    Loss and gradients are the same, as is what dropout drops. arXiv 1604.06174.
+    Loss, gradients and dropout are unchanged. Source: arXiv 1604.06174.
     """
     for block in repeated_blocks(root):
         block.gradient_checkpointing = True  # type: ignore[assignment] # a flag, not a part
@@ -221,7 +220,7 @@ def enable_gradient_checkpointing(root: nn.Module) -> None:
 def running_average(
     decay: float,
 ) -> Callable[[Sequence[Tensor], Sequence[Tensor], int | Tensor], None]:
-    """torch's exponential average for `AveragedModel`, for lists in which FSDP has split some tensors and left others whole."""
+    """Return torch's exponential average for `AveragedModel` of both DTensors and tensors."""
     update = get_ema_multi_avg_fn(decay)
 
     def average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: int | Tensor) -> None:
@@ -238,12 +237,12 @@ def running_average(
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """A tensor that FSDP has split, gathered; a collective call. Others are returned as they are."""
+    """Gather a tensor that FSDP has split, a collective call; return others unchanged."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def split_like(tensor: Tensor, reference: Tensor) -> Tensor:
-    """A whole tensor split as FSDP has split `reference`, on its device."""
+    """Split a whole tensor as FSDP has split `reference`, on its device."""
     if isinstance(reference, DTensor):
         return distribute_tensor(
             tensor.to(reference.device), reference.device_mesh, reference.placements
@@ -252,15 +251,15 @@ def split_like(tensor: Tensor, reference: Tensor) -> Tensor:
 
 
 def unwrap_distributed(module: nn.Module, original: nn.Module, device: torch.device) -> nn.Module:
-    """An ordinary module on `device` with the weights of a split one; `original` is a copy made before it was split. A collective call."""
+    """Return a module on `device` with the full weights of `module`; a collective call.
+
+    `original` is a copy made before FSDP split it. A module that is not split is returned as it is.
+    """
     state = module.state_dict()
     if not any(isinstance(tensor, DTensor) for tensor in state.values()):
         return module
     plain = copy.deepcopy(original).to(device)
     with torch.no_grad():
-        for (
-            name,
-            tensor,
-        ) in plain.state_dict().items():  # one after the other: a split model may be large
+        for name, tensor in plain.state_dict().items():  # one by one: the model may be large
             tensor.copy_(full_tensor(state[name]))
     return plain

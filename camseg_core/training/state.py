@@ -1,6 +1,6 @@
-"""The file from which a training run goes on exactly where it was: tensors only, replaced in one move.
+"""The file from which a training run resumes exactly: tensors only, replaced atomically.
 
-Random numbers and the position in the data need no place in it: both follow from the seed and the step number (see `seeds.py`).
+Random numbers and the position in the data follow from seed and step number, see `loading.seed_of`.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from camseg_core.training.distributed import full_tensor, split_like
 
 
 class TrainingState:
-    """Weights, their running average, the optimiser's moments and the gradient scale of fp16, kept in one safetensors file."""
+    """One safetensors file: weights, their average, AdamW's moments, fp16's gradient scale."""
 
     def __init__(
         self,
@@ -34,16 +34,15 @@ class TrainingState:
         self._modules = {"module": module, "averaged": averaged}
         self._optimizer, self._scaler = optimizer, scaler
 
-    def save(self, step: int, leads: bool) -> None:
-        """Write the state after `step` steps. Gathering split tensors is collective; only the process that leads writes."""
+    def save(self, step: int, is_main_process: bool) -> None:
+        """Write the state after `step` steps, in the main process; a collective call."""
         contiguous: dict[str, Tensor] = {}
         for name, tensor in self._tensors():
-            gathered = full_tensor(
-                tensor
-            )  # one after the other: no device holds all that FSDP has split
-            if leads:  # contiguous clones: safetensors refuses tensors that share memory or are strided (channels_last)
+            gathered = full_tensor(tensor)  # one by one: no device holds all that FSDP has split
+            if is_main_process:
+                # safetensors refuses tensors that share memory or are strided (channels_last)
                 contiguous[name] = gathered.detach().cpu().clone().contiguous()
-        if leads:
+        if is_main_process:
             with atomic_write(self.path) as temporary:
                 save_file(contiguous, temporary, {"step": str(step)})
 
@@ -59,7 +58,7 @@ class TrainingState:
                 yield f"scaler.{name}", torch.tensor(float(self._scaler.state_dict()[name]))
 
     def load(self) -> int:
-        """Take the state over from the file; the number of steps done, 0 without a file.
+        """Load the state and return the number of steps done, 0 without a file.
 
         Raises:
             CamSegError: the file is damaged or belongs to another model.
@@ -69,23 +68,25 @@ class TrainingState:
         try:
             with safe_open(self.path, "pt") as file:
                 step = int(file.metadata()["step"])
-                self._take_over(file)
+                self._read(file)
         except Exception as error:  # safetensors raises its own type, which is not exported
             reason = str(error).strip().splitlines()[0]
             raise CamSegError(
-                f"cannot resume from {self.path}: {reason}; it is damaged or of another model: choose another --run"
+                f"cannot resume from {self.path}: {reason}; "
+                "it is damaged or of another model: choose another --run"
             ) from error
         return step
 
-    def _take_over(self, file: Any) -> None:
-        """From an open safetensors file, one tensor after the other: each process of a machine does this."""
+    def _read(self, file: Any) -> None:
+        """Copy from an open file tensor by tensor, since every process of a machine does this."""
         with torch.no_grad():
             for part, module in self._modules.items():
                 for name, tensor in module.state_dict().items():
                     saved = file.get_tensor(f"{part}.{name}")
                     if saved.shape != tensor.shape:
                         raise ValueError(
-                            f"{part}.{name} is {tuple(saved.shape)} in the file and {tuple(tensor.shape)} in the model"
+                            f"{part}.{name} must be {tuple(tensor.shape)}, as in the model, "
+                            f"got {tuple(saved.shape)}"
                         )
                     tensor.copy_(split_like(saved, tensor))
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]

@@ -1,4 +1,4 @@
-"""Training of image encoder, transformer and diffusion head together, against the latents of an autoencoder."""
+"""Training of image encoder, transformer and diffusion head, and their validation."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -25,23 +25,43 @@ from camseg_core.training.distributed import enable_gradient_checkpointing
 from camseg_core.training.draws import Cut
 from camseg_core.training.frames import Frames
 from camseg_core.training.latents import FreshLatents, KeptLatents
-from camseg_core.training.loading import Batch, FrameStream, prepared
+from camseg_core.training.loading import (
+    Batch,
+    FrameStream,
+    check_samples,
+    check_setting,
+    prepared,
+)
 from camseg_core.training.objectives import TaskLoss, published_objective, task_objective
 from camseg_core.training.trainer import LoopConfig, Loss, Run, Validation, train
 
 
 @dataclass(frozen=True)
 class TransformerTraining:
-    """How to train.
+    """How to train image encoder, transformer and diffusion head.
 
-    `augment` says how a sample comes out of a frame. `crop`: a random part is scaled to `crop` (height, width in pixels, multiples of 32),
-    mirrored, and changed in colour; `crop_area` is the smallest and largest share of the frame that the part takes. `vary`: the frame is
-    scaled to `crop` and changed as `variation` says. `flip`: the whole frame is scaled to `crop` and mirrored at random. `none`: only
-    scaled. The latents of `flip` and `none`, which the published layout allows, are computed once and kept. `backbone_lr` is the
-    share of the learning rate that an ImageNet-trained backbone gets, `decoder_lr` the mask decoder's, `all_hidden` the share of steps that
-    hide the whole mask, as inference does; the others hide a normal share that is brought to 0.7..1 by `hidden_cut`. `diffusion_batch_mul` is how many
-    noises each token is denoised from in a step, in the published layout. `gradient_checkpointing` keeps only the inputs of the transformer's and
-    the head's blocks for the backward pass, which computes the rest again. `task` is the loss of models with a mask autoencoder.
+    Attributes:
+        loop: how they are optimised.
+        batch: frames in a step, over all processes.
+        augment: how a frame becomes a sample. `crop`: a random part, scaled to `crop`, mirrored and
+            changed in colour; `vary`: scaled to `crop` and changed by `variation`; `flip`: scaled
+            and mirrored at random; `none`: only scaled. The published layout computes the latents
+            of `flip` and `none` once; other layouts cannot use them.
+        crop: height and width of samples in pixels, multiples of the model's size multiple.
+        crop_area: smallest and largest share of a frame that a crop takes.
+        backbone_lr: share of the learning rate for the ImageNet-trained backbone.
+        decoder_lr: share of the learning rate for the mask decoder.
+        all_hidden: share of steps that hide the whole mask, as inference does; the others hide a
+            normal share.
+        hidden_cut: how that share gets into 0.7..1, see `draws.Cut`.
+        diffusion_batch_mul: noises from which each token is denoised in a step (published layout).
+        gradient_checkpointing: blocks of transformer and head keep only their inputs and are
+            recomputed in the backward pass.
+        variation: ranges of `augment: vary`.
+        task: the loss of models with a mask autoencoder.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     loop: LoopConfig = field(
@@ -63,40 +83,38 @@ class TransformerTraining:
     task: TaskLoss = field(default_factory=TaskLoss)
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or min(self.crop) < 32:
-            raise ConfigError("batch is at least 1, and both sides of crop at least 32")
-        if self.diffusion_batch_mul < 1:
-            raise ConfigError(
-                f"diffusion_batch_mul is {self.diffusion_batch_mul}; it is at least 1"
-            )
-        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
-            raise ConfigError(
-                f"crop_area is {self.crop_area}; it is two rising shares above 0 and up to 1"
-            )
-        if not 0 <= self.all_hidden <= 1:
-            raise ConfigError(f"all_hidden is {self.all_hidden}; it is a share from 0 to 1")
+        check_samples(self.batch, self.crop, 1, self.crop_area)
+        check_setting("both sides of crop", list(self.crop), min(self.crop) >= 32, ">= 32")
+        repeats = self.diffusion_batch_mul
+        check_setting("diffusion_batch_mul", repeats, repeats >= 1, ">= 1")
+        check_setting("all_hidden", self.all_hidden, 0 <= self.all_hidden <= 1, "in [0, 1]")
 
     def check(self, model: CamSegConfig) -> None:
-        """Whether this can train `model`.
+        """Check that this can train `model`.
 
         Raises:
-            ConfigError: the crop does not fit the model, or the way of augmenting does not; or it has a part that is trained afterwards.
+            ConfigError: a setting does not fit the model, or the model has a light decoder, which
+                is trained afterwards.
         """
         if any(side % model.size_multiple for side in self.crop):
             raise ConfigError(
-                f"training.crop is {list(self.crop)}: {model.name} needs multiples of {model.size_multiple}"
+                f"both sides of training.crop must be multiples of {model.size_multiple} for "
+                f"{model.name}, got {list(self.crop)}"
             )
         if model.light_decoder is not None:
             raise ConfigError(
-                f"{model.name} has a light_decoder, which this does not train: leave it out, and add it with distill-decoder"
+                f"{model.name} has a light_decoder, which is trained afterwards: leave it out, and "
+                "add it with distill-decoder"
             )
         if model.mask_autoencoder is not None and self.augment not in ("crop", "vary"):
             raise ConfigError(
-                f"training.augment is {self.augment}: models with a mask autoencoder train on random crops or views (augment: crop or vary)"
+                f"training.augment must be crop or vary for a model with a mask autoencoder, "
+                f"got {self.augment}"
             )
         if model.mask_autoencoder is not None and self.diffusion_batch_mul > 1:
             raise ConfigError(
-                f"training.diffusion_batch_mul is {self.diffusion_batch_mul}: it is for the published layout; {model.name} takes 1"
+                f"training.diffusion_batch_mul must be 1 for {model.name}, got "
+                f"{self.diffusion_batch_mul}: more is for the published layout"
             )
 
 
@@ -110,34 +128,27 @@ def train_transformer(
     """Train `model` on `frames` and return the averaged model.
 
     Raises:
-        ConfigError: the crop does not fit the model, or the way of augmenting does not.
+        ConfigError: a setting does not fit the model.
+        CamSegError: see `train`.
     """
     config.check(model.config)
-    device, seed, loop = (
-        run.processes.device,
-        config.loop.seed,
-        config.loop.in_steps(len(frames), config.batch),
-    )
-    model.to(device, memory_format=loop.memory_format)  # type: ignore[call-overload]
+    loop = config.loop.in_steps(len(frames), config.batch)
+    model.to(run.processes.device, memory_format=loop.memory_format)  # type: ignore[call-overload]
     codec = model.mask_autoencoder or model.autoencoder
     assert codec is not None
     codec.eval().requires_grad_(False)
     if model.mask_autoencoder is not None:
-        model.mask_autoencoder.decoder.requires_grad_(
-            True
-        )  # known to the optimiser; the objective says when it learns
+        # part of the optimiser; the objective decides when it learns
+        model.mask_autoencoder.decoder.requires_grad_(True)
     if config.gradient_checkpointing:
         enable_gradient_checkpointing(model)
-    stream = FrameStream(frames, _augmentation(config), seed)
+    stream = FrameStream(frames, _augmentation(config), loop.seed)
 
     def rate(name: str) -> float:
         if name.startswith("mask_autoencoder."):
             return config.decoder_lr
-        return (
-            config.backbone_lr
-            if name.startswith(("image_encoder.stem", "image_encoder.blocks"))
-            else 1.0
-        )
+        is_backbone = name.startswith(("image_encoder.stem", "image_encoder.blocks"))
+        return config.backbone_lr if is_backbone else 1.0
 
     with prepared(stream.batch, run.processes, config.batch, loop.grad_accum_steps) as batch:
         loss = _objective(config, loop, model, frames, batch, run)
@@ -184,7 +195,7 @@ def _latents_file(config: TransformerTraining, folder: Path) -> Path:
 
 
 def seen_size(config: TransformerTraining, model: CamSeg) -> tuple[int, int] | None:
-    """What whole frames are scaled to for `class_indices`: as they are seen in training where that scales them whole, else None."""
+    """Return the size (height, width) of validation frames, if training scales whole frames."""
     return config.crop if model.autoencoder is not None and config.augment != "crop" else None
 
 
@@ -195,7 +206,7 @@ def confusion_of(
     steps: int = 10,
     size: tuple[int, int] | None = None,
 ) -> Confusion:
-    """Confusion over class indices on whole frames, see `class_indices`; `steps` is for the samplers that take several."""
+    """Compare predicted class indices of whole frames with the true ones, see `class_indices`."""
     confusion = Confusion(len(model.labels))
     for (_, indices), predicted in zip(
         frames, class_indices(model, frames, sampler, steps, size), strict=True
@@ -211,10 +222,10 @@ def class_indices(
     steps: int = 10,
     size: tuple[int, int] | None = None,
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield the predicted class indices `(H, W)` of whole frames; 255 for a class that the labels lack.
+    """Yield predicted class indices `(H, W)` of whole frames, 255 for classes outside the labels.
 
-    With `size` (height, width), frames are scaled to it and masks are scaled back by the nearest pixel. In
-    bf16, except for models that decode masks as pictures, whose colours need fp32.
+    With `size` (height, width), frames are scaled to it and masks are scaled back by the nearest
+    pixel. In bf16, except for models that decode masks as pictures, whose colours need fp32.
     """
     engine = TorchEngine(model, "bf16" if model.autoencoder is None else "fp32")
     sampling, index = Sampling(sampler, steps), index_table(model.labels)

@@ -301,7 +301,8 @@ def test_impossible_loops_are_refused(changes: dict[str, float], said: str) -> N
 
 def test_repeats_are_for_the_published_layout() -> None:
     with pytest.raises(
-        ConfigError, match="diffusion_batch_mul is 4: it is for the published layout"
+        ConfigError,
+        match="diffusion_batch_mul must be 1 for .*, got 4: more is for the published layout",
     ):
         TransformerTraining(diffusion_batch_mul=4).check(tiny_lite().config)
     TransformerTraining(augment="vary").check(tiny_lite().config)

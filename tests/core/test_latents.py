@@ -113,5 +113,7 @@ def test_a_model_with_a_mask_autoencoder_trains_on_crops_only(
     tmp_path: Path, frames: Frames
 ) -> None:
     config = TransformerTraining(LoopConfig(steps=1, lr=1e-3), augment="flip", crop=(64, 64))
-    with pytest.raises(ConfigError, match="train on random crops"):
+    with pytest.raises(
+        ConfigError, match="augment must be crop or vary for a model with a mask autoencoder"
+    ):
         train_transformer(config, tiny_lite(), frames, Run(tmp_path))

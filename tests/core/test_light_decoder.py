@@ -154,7 +154,7 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
 def test_a_training_of_the_whole_model_refuses_one() -> None:
     with pytest.raises(
         ConfigError,
-        match="tiny-published has a light_decoder, which this does not train: .* add it with distill-decoder",
+        match="tiny-published has a light_decoder, which is trained afterwards: .* add it with distill-decoder",
     ):
         TransformerTraining(crop=(64, 64)).check(published(LIGHT).config)
 

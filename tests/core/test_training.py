@@ -209,7 +209,7 @@ def test_a_state_of_another_model_is_refused_by_name(tmp_path: Path) -> None:
     loop.train(model, lambda step: line(step, model), plain(), Run(tmp_path), 16)
     with pytest.raises(
         CamSegError,
-        match=r"cannot resume from .*state\.safetensors: module\.weight is \(1, 1\) in the file and \(1, 2\)",
+        match=r"cannot resume from .*state\.safetensors: module\.weight must be \(1, 2\), as in the model, got \(1, 1\)",
     ):
         loop.train(other, lambda step: line(step, other), plain(), Run(tmp_path), 16)
 
