@@ -101,7 +101,7 @@ class MaskDecoder(nn.Module):
 class MaskAutoencoder(nn.Module):
     """Encoder, decoder, and the statistics that standardise latents per channel.
 
-    With a codebook (`config.codebook_size`, VQ) the encoder's mean is quantised, its log-variance is
+    With a codebook (`config.codebook_size`, VQ) the mean is quantised, the log-variance is
     not used, and latents are moved to the nearest entries before they are decoded.
     """
 
