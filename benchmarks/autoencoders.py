@@ -1,9 +1,9 @@
-"""Continuous latents (KL) against quantised ones (VQ): how well the same mask autoencoder reconstructs CamVid's validation masks.
+"""Compare continuous (KL) and quantised (VQ) latents by CamVid val masks reconstructed from them.
 
-python benchmarks/autoencoders.py --data <CamVid root> --run runs/autoencoders --write docs/results.md
+    python benchmarks/autoencoders.py --data <CamVid root> --run RUN --write docs/results.md
 
-Every autoencoder gets the same steps, batches, samples and first weights. Started again with the same `--run`, it goes on where it
-was, and what is finished is read back.
+All autoencoders share steps, batches, samples and initial weights. The same `--run` resumes, and
+reads finished results back.
 """
 
 import argparse
@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from document import Outcome, add_document_options, conclude, current_commit, machine, picture
+from document import (
+    Outcome,
+    add_document_options,
+    conclude,
+    current_commit,
+    machine,
+    markdown_table,
+    picture,
+    pyplot,
+)
 
 from camseg_core.config.model import MaskAutoencoderConfig
 from camseg_core.data.sets.registry import open_set
@@ -32,7 +41,7 @@ from camseg_core.training.trainer import LoopConfig, Run
 
 DISTURBANCE = 0.5  # in deviations of the latents
 
-# latents of 8×8 pixels: harder to decode than the 4×4 of camseg-lite, so that a loss by quantisation shows
+# latents of 8×8 pixels, harder to decode than camseg-lite's 4×4: a loss by quantisation shows
 NETWORK = MaskAutoencoderConfig(
     encoder_widths=(48, 96, 128), decoder_widths=(24, 48, 64), decoder_blocks=(1, 1, 2)
 )
@@ -93,30 +102,21 @@ def result_of(config: AutoencoderTraining, train: Frames, val: Frames, folder: P
 
 def table(results: list[Result]) -> str:
     """The results as a table in Markdown."""
-    rows = [
-        f"| latents | mIoU | pixel accuracy | mIoU, disturbed by {DISTURBANCE} | bits per cell | entries used | perplexity |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    heads = ["latents", "mIoU", "pixel accuracy", f"mIoU, disturbed by {DISTURBANCE}"]
+    rows = []
     for r in results:
-        name = "KL" if r["codebook"] is None else f"VQ, {r['codebook']} entries"
-        usage = (
-            "| – | –"
-            if r["codebook"] is None
-            else f"| {r['used_share']:.0%} | {r['perplexity']:.0f}"
-        )
-        scores = f"{r['mean_iou']:.3f} | {r['pixel_accuracy']:.3f} | {r['mean_iou_disturbed']:.3f}"
-        rows.append(f"| {name} | {scores} | {r['bits']:.1f} {usage} |")
-    return "\n".join(rows)
+        name, usage = "KL", ["–", "–"]
+        if r["codebook"] is not None:
+            name = f"VQ, {r['codebook']} entries"
+            usage = [f"{r['used_share']:.0%}", f"{r['perplexity']:.0f}"]
+        scores = (f"{r[n]:.3f}" for n in ("mean_iou", "pixel_accuracy", "mean_iou_disturbed"))
+        rows.append([name, *scores, f"{r['bits']:.1f}", *usage])
+    return markdown_table([*heads, "bits per cell", "entries used", "perplexity"], rows)
 
 
 def plot(results: list[Result], path: Path) -> None:
     """Mean IoU over codebook size as a PNG; KL is a horizontal line."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update({"font.size": 13, "axes.spines.top": False, "axes.spines.right": False})
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
     quantised = sorted((r["codebook"], r["mean_iou"]) for r in results if r["codebook"] is not None)
     sizes = [size for size, _ in quantised]
@@ -156,16 +156,15 @@ def measure(arguments: argparse.Namespace) -> Outcome:
         results.append(result_of(training(size, arguments.steps), train, val, arguments.run / name))
         print(table(results[-1:]).splitlines()[-1], flush=True)
     plot(results, arguments.plot)
-    options = f"--run {arguments.run} --steps {arguments.steps} --codebooks {' '.join(map(str, arguments.codebooks))}"
+    codebooks = " ".join(map(str, arguments.codebooks))
+    options = f"--run {arguments.run} --steps {arguments.steps} --codebooks {codebooks}"
     commits, machines = (
         ", ".join(sorted({r[name] for r in results})) for name in ("commit", "machine")
     )
     below = [
-        picture(
-            arguments,
-            "mIoU of reconstructed masks over the size of the codebook, and with continuous latents",
-        ),
-        f"    python benchmarks/autoencoders.py --data <CamVid root> {options} --write {arguments.write}",
+        picture(arguments, "mIoU of reconstructed masks over codebook size, and with KL latents"),
+        f"    python benchmarks/autoencoders.py --data <CamVid root> {options} "
+        f"--write {arguments.write}",
         f"{machines}; commit {commits}.",
     ]
     return Outcome(table(results), below, results)

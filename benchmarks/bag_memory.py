@@ -16,7 +16,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from document import Outcome, add_document_options, conclude, current_commit, machine
+from document import (
+    Outcome,
+    add_document_options,
+    conclude,
+    current_commit,
+    machine,
+    markdown_table,
+)
 
 from camseg_core.cli.options import at_least
 from camseg_core.data.frame_source import START_NS
@@ -99,13 +106,7 @@ def outcome(arguments: argparse.Namespace) -> Outcome:
             f"{1000 * figures['seconds'] / figures['frames']:.1f} ms a frame",
         ),
     )
-    table = "\n".join(
-        [
-            f"| {figures['frames']} frames of {WIDTH}×{HEIGHT} |  |",
-            "| --- | --- |",
-            *(f"| {a} | {b} |" for a, b in rows),
-        ]
-    )
+    table = markdown_table([f"{figures['frames']} frames of {WIDTH}×{HEIGHT}", ""], rows)
     return Outcome(
         table, [f"Commit {current_commit('camseg_core', 'camseg_ros')}, {machine()}."], figures
     )

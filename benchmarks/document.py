@@ -7,12 +7,13 @@ import platform
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from camseg_core.errors import CamSegError, ConfigError
+from camseg_core.weights import DEFAULT_MODEL
 
 COLUMNS = 120
 """Width of a document's lines."""
@@ -97,6 +98,43 @@ def _wrapped(line: str) -> str:
         line.strip(), COLUMNS - 10 * command, break_long_words=False, break_on_hyphens=False
     )
     return "    " + " \\\n        ".join(parts) if command else "\n".join(parts)
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Format a table in Markdown."""
+    lines: list[Sequence[object]] = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def provenance(
+    arguments: argparse.Namespace, script: str, options: str, paths: Sequence[str], note: str = ""
+) -> list[str]:
+    """The command that was run, and after `note` the machine and the commit of `paths`."""
+    command = f"    python benchmarks/{script}.py {options} --write {arguments.write}"
+    return [command, f"{note}{machine()}; commit {current_commit(*paths)}."]
+
+
+def camvid_parser(description: str, required: bool = True) -> argparse.ArgumentParser:
+    """A parser with `--data` for CamVid, `--model`, and those of `add_document_options`."""
+    parser = argparse.ArgumentParser(description=description)
+    help_text = "CamVid root with val/images and val/labels"
+    parser.add_argument("--data", type=Path, required=required, help=help_text)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    add_document_options(parser)
+    return parser
+
+
+def pyplot(font_size: int = 13) -> Any:
+    """Import matplotlib.pyplot without a display, in the documents' style."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update(
+        {"font.size": font_size, "axes.spines.top": False, "axes.spines.right": False}
+    )
+    return plt
 
 
 def picture(arguments: argparse.Namespace, text: str) -> str:

@@ -1,10 +1,11 @@
-"""Does a latent space make a model robust? camseg-lite beside a peer without one, through the robustness suite on CamVid val.
+"""Compare the robustness of camseg-lite and of a peer without a latent space, on CamVid val.
 
     python benchmarks/plain_head.py --data <CamVid root> --run runs/plain-head
-    python benchmarks/latents_against_pixels.py --data <CamVid root> --peer runs/plain-head --write docs/results.md
+    python benchmarks/latents_against_pixels.py --data <CamVid root> --peer runs/plain-head
 
-The peer has the same encoder and transformer, a plain pixel head and as many weights, and was trained in the same way, see
-`plain_head.py`. Both run in fp32. What is done is kept in `--out`: a run that is stopped goes on there, and a page is left beside it.
+The peer has the same encoder and transformer, a plain pixel head and as many weights, and is
+trained the same way, see `plain_head.py`. Both run in fp32. `--out` keeps partial results, with
+which an interrupted run resumes, and the page.
 """
 
 import argparse
@@ -16,7 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from document import Outcome, add_document_options, conclude, current_commit, machine, picture
+from document import (
+    Outcome,
+    add_document_options,
+    conclude,
+    current_commit,
+    machine,
+    picture,
+    pyplot,
+)
 from plain_head import PlainSegmenter
 
 from camseg_core.data.sets.registry import open_set
@@ -145,7 +154,7 @@ def family_table(content: Content) -> list[str]:
 
 
 def series_table(content: Content) -> list[str]:
-    """Mean IoU kept in every series, mean over its levels and at each, and the lead over the peer."""
+    """List the mean IoU kept in every series, in the mean and by level, and camseg-lite's lead."""
     names = content["contenders"]
     lines = [
         "| mean IoU kept, % | levels | " + " | ".join(names) + " | lead of camseg-lite |",
@@ -168,7 +177,7 @@ def series_table(content: Content) -> list[str]:
 
 
 def tally(content: Content) -> str:
-    """In how many conditions which of the two keeps more of its mean IoU, in words."""
+    """Count the conditions in which each of the two keeps more of its mean IoU, in words."""
     leads = [
         _kept(condition, ONE_STEP) - _kept(condition, PEER)
         for series in content["series"]
@@ -176,8 +185,9 @@ def tally(content: Content) -> str:
     ]
     more, less = sum(lead >= TIE for lead in leads), sum(lead <= -TIE for lead in leads)
     return (
-        f"Of {len(leads)} conditions, {ONE_STEP} keeps at least {100 * TIE:g} % more of its mean IoU than the peer in {more}, at least as "
-        f"much less in {less}, and about the same in {len(leads) - more - less}; its mean lead is {100 * mean(np.array(leads)):+.1f} %."
+        f"Of {len(leads)} conditions, {ONE_STEP} keeps at least {100 * TIE:g} % more of its mean "
+        f"IoU than the peer in {more}, at least as much less in {less}, and about the same in "
+        f"{len(leads) - more - less}; its mean lead is {100 * mean(np.array(leads)):+.1f} %."
     )
 
 
@@ -192,13 +202,8 @@ def _value(value: float | None) -> str:
 
 
 def plot(content: Content, families: Sequence[str], path: Path) -> None:
-    """What is kept over the levels, a chart for each series of the families: AP, mean IoU dashed, and the published AP."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
+    """Plot what is kept over the levels by series: AP, mean IoU dashed, and the published AP."""
+    plt = pyplot(10)
     drawn = [series for series in content["series"] if series["family"] in families]
     columns = min(4, len(drawn))
     rows = -(-len(drawn) // columns)
@@ -296,9 +301,12 @@ def measure(arguments: argparse.Namespace) -> Outcome:
         tally(content),
         *pictures,
         "    python benchmarks/plain_head.py --data <CamVid root> --run runs/plain-head\n"
-        f"    python benchmarks/latents_against_pixels.py {' '.join(options)} --write docs/results.md",
-        f"{content['frames']} frames, fp32; {machine()}; commit {current_commit('camseg_core', 'benchmarks')}. The peer: "
-        f"{trained['parameters'] / 1e6:.2f} million weights, commit {trained['commit']}, {trained['machine']}.",
+        f"    python benchmarks/latents_against_pixels.py {' '.join(options)} "
+        "--write docs/results.md",
+        f"{content['frames']} frames, fp32; {machine()}; "
+        f"commit {current_commit('camseg_core', 'benchmarks')}. "
+        f"The peer: {trained['parameters'] / 1e6:.2f} million weights, "
+        f"commit {trained['commit']}, {trained['machine']}.",
     ]
     return Outcome("\n".join(clean_table(content)), below, content)
 

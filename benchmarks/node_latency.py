@@ -12,15 +12,14 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from document import Outcome, add_document_options, conclude, current_commit, machine
+from document import Outcome, conclude, markdown_table, provenance
 from frame_driver import ONE, Driver, Size
 from node_under_test import (
     Launch,
-    add_model_options,
     model_parameters,
+    node_parser,
     percentile,
     resident_mb,
-    size_of,
     size_text,
     with_node,
 )
@@ -54,13 +53,11 @@ def latency(driver: Driver, size: Size, frames: int, warm_up: int) -> Row:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as a table in Markdown."""
-    lines = ["| size | answered | p50 ms | p95 ms |", "| --- | --- | --- | --- |"]
+    lines = []
     for row in rows:
-        lines.append(
-            f"| {row['size']} | {row['answered']} of {row['frames']} "
-            f"| {row.get('p50_ms', '–')} | {row.get('p95_ms', '–')} |"
-        )
-    return "\n".join(lines)
+        times = row.get("p50_ms", "–"), row.get("p95_ms", "–")
+        lines.append([row["size"], f"{row['answered']} of {row['frames']}", *times])
+    return markdown_table(["size", "answered", "p50 ms", "p95 ms"], lines)
 
 
 def measure(arguments: argparse.Namespace) -> Outcome:
@@ -76,11 +73,8 @@ def measure(arguments: argparse.Namespace) -> Outcome:
     options = " ".join(
         [f"--frames {arguments.frames}", *(f"--size {size_text(size)}" for size in sizes)]
     )
-    below = [
-        f"    python benchmarks/node_latency.py {options} --write {arguments.write}",
-        f"The node's memory: {memory:.0f} MB resident. {machine()}; "
-        f"commit {current_commit('camseg_core', 'camseg_ros', 'benchmarks')}.",
-    ]
+    paths, note = ["camseg_core", "camseg_ros", "benchmarks"], f"{memory:.0f} MB resident; "
+    below = provenance(arguments, "node_latency", options, paths, note)
     failures = [
         f"{row['size']}: {row['answered']} of {row['frames']} answered"
         for row in rows
@@ -99,27 +93,7 @@ def main() -> None:
 
     Exit code 1 if a frame was not answered.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--frames", type=int, default=50, help="frames of each size (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--warm-up",
-        type=int,
-        default=5,
-        help="frames of each size that are not counted (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--size",
-        type=size_of,
-        action="append",
-        metavar="WxH",
-        help="may be repeated (default: 480x360 and 640x480)",
-    )
-    add_model_options(parser)
-    add_document_options(parser)
+    parser = node_parser(__doc__, "480x360 and 640x480")
     conclude(parser.parse_args(), "node-latency", measure)
 
 

@@ -15,14 +15,13 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from document import Outcome, add_document_options, conclude, current_commit, machine
+from document import Outcome, conclude, markdown_table, provenance
 from frame_driver import ONE, Driver, Size
 from node_under_test import (
     Launch,
-    add_model_options,
     model_parameters,
+    node_parser,
     percentile,
-    size_of,
     size_text,
     with_node,
 )
@@ -131,7 +130,7 @@ def table(rows: Sequence[Row]) -> str:
         "answered",
         *(name.removesuffix("_ms").replace("_", " ") for name in COLUMNS),
     ]
-    lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
+    lines = []
     for row in rows:
         used = ["yes" if row[name] else "no" for name in ("profile", "allocator")]
         cells = [
@@ -140,8 +139,8 @@ def table(rows: Sequence[Row]) -> str:
             "reliable" if row["reliable"] else "best effort",
             f"{row['answered']} of {row['frames']}",
         ]
-        lines.append(f"| {' | '.join([*cells, *(str(row.get(name, '–')) for name in COLUMNS)])} |")
-    return "\n".join(lines)
+        lines.append([*cells, *(row.get(name, "–") for name in COLUMNS)])
+    return markdown_table(heads, lines)
 
 
 def measure(arguments: argparse.Namespace) -> Outcome:
@@ -171,11 +170,10 @@ def measure(arguments: argparse.Namespace) -> Outcome:
     options = " ".join(
         [f"--frames {arguments.frames}", *(f"--size {size_text(size)}" for size in sizes)]
     )
+    paths = ["camseg_core", "camseg_ros", "config", "benchmarks"]
     below = [
         f"Times in ms. With all that ships: {said}.",
-        f"    python benchmarks/node_overhead.py {options} --write {arguments.write}",
-        f"{machine()}; "
-        f"commit {current_commit('camseg_core', 'camseg_ros', 'config', 'benchmarks')}.",
+        *provenance(arguments, "node_overhead", options, paths),
     ]
     failures = [
         f"{size}: {row['answered']} of {row['frames']} answered"
@@ -192,25 +190,7 @@ def main() -> None:
 
     Exit code 1 if a frame was not answered with the settings that ship.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--frames", type=int, default=50, help="of each row (default: %(default)s)")
-    parser.add_argument(
-        "--warm-up",
-        type=int,
-        default=5,
-        help="frames of each row that are not counted (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--size",
-        type=size_of,
-        action="append",
-        metavar="WxH",
-        help="may be repeated (default: 640x480 and 1920x1080)",
-    )
-    add_model_options(parser)
-    add_document_options(parser)
+    parser = node_parser(__doc__, "640x480 and 1920x1080")
     conclude(parser.parse_args(), "node-overhead", measure)
 
 

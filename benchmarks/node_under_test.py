@@ -14,6 +14,7 @@ from unittest import mock
 
 import numpy as np
 import psutil
+from document import add_document_options
 from frame_driver import ONE, Driver, Size, camera_parameters
 
 from camseg_core.errors import CamSegError
@@ -144,6 +145,22 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="the node's parameter threads (default: 0 = all cores)",
     )
+
+
+def node_parser(description: str | None, sizes: str) -> argparse.ArgumentParser:
+    """A parser with `--frames`, `--warm-up`, `--size` (default in words), model and document."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=raw)
+    for name, default, text in (
+        ("--frames", 50, "frames of each row"),
+        ("--warm-up", 5, "frames of each row that are not counted"),
+    ):
+        parser.add_argument(name, type=int, default=default, help=f"{text} (default: {default})")
+    help_text = f"may be repeated (default: {sizes})"
+    parser.add_argument("--size", type=size_of, action="append", metavar="WxH", help=help_text)
+    add_model_options(parser)
+    add_document_options(parser)
+    return parser
 
 
 def model_parameters(arguments: argparse.Namespace) -> tuple[str, ...]:

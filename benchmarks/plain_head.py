@@ -1,11 +1,11 @@
-"""The peer of camseg-lite without a latent space: the same image encoder, transformer and refiner, and pixels right after them.
+"""Train the peer of camseg-lite without a latent space, and score it on CamVid val.
 
     python benchmarks/plain_head.py --data <CamVid root> --run runs/plain-head
 
-trains it as camseg-lite was trained, and ends with its mean IoU on CamVid val. What differs is what CAM-Seg (arXiv 2503.15617) is
-about: there is no mask autoencoder and no diffusion head; a convolutional head of the same size reads the conditions and writes class
-logits, judged by the same loss on pixels. Started again with the same `--run`, it goes on where it was. The result is
-`plain-head.safetensors` in that folder.
+It has camseg-lite's image encoder, transformer and refiner and is trained the same way. Instead of
+a mask autoencoder and a diffusion head, the subject of CAM-Seg (arXiv 2503.15617), a convolutional
+head of the same size reads the conditions and writes class logits, with the same loss on pixels.
+The same `--run` resumes. The result is `plain-head.safetensors` in that folder.
 """
 
 import argparse
@@ -47,11 +47,11 @@ from camseg_core.training.transformer import TransformerTraining
 
 CONFIG = Path(__file__).parents[1] / "config" / "train"
 CELL_WIDTH, CELL_CHANNELS = 128, 32
-"""Channels of the block at stride 8, where camseg-lite has its diffusion head of that width, and of what it hands on at stride 4."""
+"""Channels of the block at stride 8, the width of camseg-lite's diffusion head, and at stride 4."""
 
 
 class CellBlock(nn.Module):
-    """A residual block of two 3×3 convolutions, `(B, CELL_WIDTH, h, w)`: about the weights and the work of the diffusion head."""
+    """A residual block of two 3×3 convolutions, about as large as the diffusion head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class CellBlock(nn.Module):
 
 
 class PlainHead(nn.Module):
-    """Pixels RGB `(B, 3, H, W)` in 0..255, H and W multiples of 32, to class logits `(B, K, H, W)`."""
+    """RGB `(B, 3, H, W)` in 0..255, H and W multiples of 32, to class logits `(B, K, H, W)`."""
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -116,7 +116,7 @@ class PlainHead(nn.Module):
 
 
 class PlainSegmenter:
-    """The peer as what `camseg robustness` compares: RGB `(H, W, 3)` uint8 in, a `Segmentation` out, in fp32 by torch on the CPU."""
+    """The peer as `camseg robustness` takes it: segments RGB `(H, W, 3)` uint8 in torch, fp32."""
 
     def __init__(self, weights: Path) -> None:
         self.network = PlainHead()
@@ -143,7 +143,7 @@ class PlainSegmenter:
 def loss_of(
     network: PlainHead, batch: Batch, weights: Tensor, config: TransformerTraining
 ) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
-    """Cross-entropy and soft Jaccard as camseg-lite's decoded masks get them, the same frames and parts in the same order."""
+    """Cross-entropy and soft Jaccard as for camseg-lite's decoded masks, in the same order."""
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         network.train()
@@ -166,7 +166,7 @@ def trained(
     folder: Path,
     workers: int = 0,
 ) -> PlainHead:
-    """The averaged network after the training, which goes on where `folder` has it; `workers` prepare its samples in the background."""
+    """Train or resume in `folder`; returns the averaged network. `workers` prepare samples."""
     network.to(memory_format=config.loop.memory_format)  # type: ignore[call-overload]
     stream = FrameStream(
         frames,

@@ -1,16 +1,15 @@
-"""What the precision of the graphs costs and gives: mean IoU on CamVid val, and time per frame beside fp32 in the same run.
+"""Compare precisions: mean IoU on CamVid val, and time per frame against fp32 in the same run.
 
     python benchmarks/precisions.py --data <CamVid root> --write docs/results.md
 
-The frames are timed in turns, one with each precision, so that what changes on the machine meets all alike.
+Frames are timed by turns, each with every precision, so that drift of the machine affects all.
 """
 
 import argparse
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
-from document import Outcome, add_document_options, conclude, current_commit, machine
+from document import Outcome, camvid_parser, conclude, markdown_table, provenance
 
 from camseg_core.data.sets.registry import open_set
 from camseg_core.evaluation.benchmark import ratio_of_medians
@@ -19,7 +18,7 @@ from camseg_core.evaluation.timing import time_in_turns
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.graphs import PRECISIONS
-from camseg_core.weights import DEFAULT_MODEL, checkpoint_folder
+from camseg_core.weights import checkpoint_folder
 
 WARM_UP = 10
 
@@ -61,42 +60,28 @@ def measured_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows in Markdown."""
-    lines = [
-        f"| precision | p50 ms | p95 ms | time of {rows[0]['precision']}'s (95 % interval) | mean IoU | calibration error | graphs, MB |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    relative = f"time of {rows[0]['precision']}'s (95 % interval)"
+    heads = ["precision", "p50 ms", "p95 ms", relative, "mean IoU", "calibration error"]
+    lines = []
     for row in rows:
-        ratio = (
-            f"{row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
-            if row is not rows[0]
-            else "1"
-        )
-        scores = f"{row['mean_iou']:.3f} | {row['calibration_error']:.3f}"
-        lines.append(
-            f"| {row['precision']} | {row['p50_ms']} | {row['p95_ms']} | {ratio} | {scores} | {row['megabytes']} |"
-        )
-    return "\n".join(lines)
+        ratio = f"{row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
+        times = row["precision"], row["p50_ms"], row["p95_ms"], "1" if row is rows[0] else ratio
+        scores = f"{row['mean_iou']:.3f}", f"{row['calibration_error']:.3f}", row["megabytes"]
+        lines.append([*times, *scores])
+    return markdown_table([*heads, "graphs, MB"], lines)
 
 
 def measure(arguments: argparse.Namespace) -> Outcome:
     """The table of all precisions."""
     rows = measured_rows(arguments)
-    below = [
-        f"    python benchmarks/precisions.py --data <CamVid root> --precisions {' '.join(arguments.precisions)} --write {arguments.write}",
-        f"{machine()}; commit {current_commit('camseg_core')}.",
-    ]
+    options = f"--data <CamVid root> --precisions {' '.join(arguments.precisions)}"
+    below = provenance(arguments, "precisions", options, ["camseg_core"])
     return Outcome(table(rows), below, rows)
 
 
 def main() -> None:
     """Print the table; with `--json` the rows as the last line."""
-    parser = argparse.ArgumentParser(
-        description="Speed and mean IoU of a model's graphs in several precisions."
-    )
-    parser.add_argument(
-        "--data", type=Path, required=True, help="CamVid root with val/images and val/labels"
-    )
-    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser = camvid_parser("Speed and mean IoU of a model's graphs in several precisions.")
     parser.add_argument(
         "--precisions",
         nargs="+",
@@ -106,7 +91,6 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=0, help="0: one per core")
     parser.add_argument("--frames", type=int, default=90, help="frames to time")
-    add_document_options(parser)
     conclude(parser.parse_args(), "precisions", measure)
 
 

@@ -1,22 +1,20 @@
-"""What camseg-lite gives on CamVid val in each of its settings: precision, steps, passes, several masks of a frame, logit_scale.
+"""Score camseg-lite on CamVid val in each of its settings, from precision to logit scale.
 
     python benchmarks/settings.py --data <CamVid root> --write docs/results.md
 
-Through the runtime that ships, seed 0; each row is what `camseg evaluate` scores with the options named. Times are medians of a whole
-frame, one setting after the other.
+Runs the shipped runtime with seed 0; each row is what `camseg evaluate` scores with these options.
+Times are medians of a whole frame, one setting after the other.
 """
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from document import Outcome, add_document_options, conclude, current_commit, machine
+from document import Outcome, camvid_parser, conclude, markdown_table, provenance
 
 from camseg_core.data.sets.registry import open_set
 from camseg_core.evaluation.evaluate import evaluate
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.runtime import Segmenter
-from camseg_core.weights import DEFAULT_MODEL
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "one step": {},
@@ -72,30 +70,20 @@ def score(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
 def measure(arguments: argparse.Namespace) -> Outcome:
     """Score every setting."""
     rows = [score(arguments, name) for name in SETTINGS]
-    lines = [f"| | {' | '.join(COLUMNS)} | median ms |", "| --- |" + " --- |" * (len(COLUMNS) + 1)]
-    lines += [
-        f"| {row['setting']} | {' | '.join(f'{row[column]:.3f}' for column in COLUMNS)} | {row['median ms']:.0f} |"
+    lines = [
+        [row["setting"], *(f"{row[each]:.3f}" for each in COLUMNS), f"{row['median ms']:.0f}"]
         for row in rows
     ]
-    options = f" --frames {arguments.frames}" if arguments.frames else ""
-    below = [
-        f"    python benchmarks/settings.py --data <CamVid root>{options} --write docs/results.md",
-        f"{rows[0]['frames']} frames; {machine()}; commit {current_commit('camseg_core')}.",
-    ]
-    return Outcome("\n".join(lines), below, rows)
+    options = "--data <CamVid root>" + (f" --frames {arguments.frames}" if arguments.frames else "")
+    note = f"{rows[0]['frames']} frames; "
+    below = provenance(arguments, "settings", options, ["camseg_core"], note)
+    return Outcome(markdown_table(["", *COLUMNS, "median ms"], lines), below, rows)
 
 
 def main() -> None:
     """Print the table; with `--json` the rows as the last line."""
-    parser = argparse.ArgumentParser(
-        description="camseg-lite on CamVid val in each of its settings."
-    )
-    parser.add_argument(
-        "--data", type=Path, required=True, help="CamVid root with val/images and val/labels"
-    )
-    parser.add_argument("--model", default=DEFAULT_MODEL)
-    parser.add_argument("--frames", type=int, help="stop after so many frames (default: all)")
-    add_document_options(parser)
+    parser = camvid_parser("camseg-lite on CamVid val in each of its settings.")
+    parser.add_argument("--frames", type=int, help="stop after this many frames (default: all)")
     conclude(parser.parse_args(), "settings", measure)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from document import Outcome, add_document_options, conclude, current_commit, machine
+from document import Outcome, add_document_options, conclude, markdown_table, provenance
 from frame_driver import SEVERAL, Driver, Size, camera_names
 from frame_ledger import FrameLedger
 from node_under_test import (
@@ -203,7 +203,7 @@ def table(found: Mapping[str, Any]) -> str:
         ("the same, lowest and highest of all minutes", f"{min(medians)}, {max(medians)}"),
         ("latency, p95 of the whole run, ms", str(found["latency_p95_ms"])),
     ]
-    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
+    return markdown_table(["", ""], rows)
 
 
 def measure(arguments: argparse.Namespace) -> Outcome:
@@ -216,10 +216,7 @@ def measure(arguments: argparse.Namespace) -> Outcome:
         f"--minutes {arguments.minutes:g} --cameras {arguments.cameras} "
         f"--rate {arguments.rate:g} --size {size_text(arguments.size)}"
     )
-    below = [
-        f"    python benchmarks/soak.py {options} --write {arguments.write}",
-        f"{machine()}; commit {current_commit('camseg_core', 'camseg_ros', 'benchmarks')}.",
-    ]
+    below = provenance(arguments, "soak", options, ["camseg_core", "camseg_ros", "benchmarks"])
     return Outcome(
         table(found),
         below,

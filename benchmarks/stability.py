@@ -1,9 +1,9 @@
-"""What remembering the last frame gives a video: flicker and mean IoU, for streams and for the way that was left out for them.
+"""Measure flicker and mean IoU of videos, with streams and with the alternative they beat.
 
     python benchmarks/stability.py --data <CamVid root> --write docs/results.md
 
-On synthetic drives with a camera's noise added, and, with `--data`, on CamVid val, whose frames are a fifteenth of a second apart.
-Through the runtime that ships, seed 0. The settings take turns on every frame, so that what changes on the machine meets all alike.
+Uses synthetic drives with a camera's noise and, with `--data`, CamVid val at 15 Hz. Runs the
+shipped runtime with seed 0. Settings take turns on every frame, so that drift affects all.
 """
 
 import argparse
@@ -11,13 +11,12 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from document import Outcome, add_document_options, conclude, current_commit, machine
+from document import Outcome, camvid_parser, conclude, markdown_table, provenance
 
 from camseg_core.data.sample import Samples
 from camseg_core.data.sets.registry import open_set
@@ -35,7 +34,6 @@ from camseg_core.evaluation.metrics import Confusion, Flicker
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, UNLABELLED
 from camseg_core.runtime import Segmenter, Stream
 from camseg_core.runtime.stream import CARRY
-from camseg_core.weights import DEFAULT_MODEL
 
 NOISE_SIGMA = 10.0
 CAMVID_FPS = 15.0
@@ -43,9 +41,9 @@ SCORED = [*CAMVID_11_TRAIN_IDS]
 
 
 class PartWay:
-    """A sampler that starts from the last frame's cells, noised part-way (SDEdit, arXiv 2108.01073), and runs the steps that are left.
+    """A sampler that starts from the last frame's cells, partly noised (SDEdit, arXiv 2108.01073).
 
-    `skipped` is the share of the schedule that is left out, 0 to 1. The runtime has no such thing: it loses to streams, as the table says.
+    `skipped` is the share of the schedule left out, 0 to 1. The runtime lacks it: streams win.
     """
 
     def __init__(self, sampler: str, steps: int, skipped: float) -> None:
@@ -190,23 +188,16 @@ def run(video: Video, rows: Sequence[Setting]) -> None:
 def table(rows: Sequence[Setting]) -> str:
     """A row for each setting, flicker and mean IoU for each video, in Markdown."""
     videos = list(rows[0].videos)
-    lines = [
-        "| | "
-        + " | ".join(f"{name}: flicker | mean IoU" for name in videos)
-        + " | denoiser calls | ms |",
-        "| --- |" + " --- | --- |" * len(videos) + " --- | --- |",
-    ]
+    heads = [head for name in videos for head in (f"{name}: flicker", "mean IoU")]
+    lines = []
     for row in rows:
-        cells = (
-            f"{100 * found['flicker']:.2f} % | {found['mean_iou']:.3f}"
+        cells = [
+            cell
             for found in row.videos.values()
-        )
-        lines.append(
-            f"| {row.name} | "
-            + " | ".join(cells)
-            + f" | {row.calls} | {median(row.milliseconds):.0f} |"
-        )
-    return "\n".join(lines)
+            for cell in (f"{100 * found['flicker']:.2f} %", f"{found['mean_iou']:.3f}")
+        ]
+        lines.append([row.name, *cells, row.calls, f"{median(row.milliseconds):.0f}"])
+    return markdown_table(["", *heads, "denoiser calls", "ms"], lines)
 
 
 def measure(arguments: argparse.Namespace) -> Outcome:
@@ -232,22 +223,15 @@ def measure(arguments: argparse.Namespace) -> Outcome:
     for video in videos:
         run(video, rows)
     lengths = ", ".join(f"{video.name}: {len(video.samples)} frames" for video in videos)
-    below = [
-        f"    python benchmarks/stability.py {options} --write {arguments.write}",
-        f"{lengths}; {machine()}; commit {current_commit('camseg_core')}.",
-    ]
+    below = provenance(arguments, "stability", options, ["camseg_core"], f"{lengths}; ")
     return Outcome(table(rows), below, [row.figures() for row in rows])
 
 
 def main() -> None:
     """Print the table; with `--json` the results as the last line."""
-    parser = argparse.ArgumentParser(
-        description="Flicker and mean IoU of videos, with and without memory of the last frame."
+    parser = camvid_parser(
+        "Flicker and mean IoU of videos, with and without memory of the last frame.", required=False
     )
-    parser.add_argument(
-        "--data", type=Path, help="CamVid root with val/images and val/labels, for a real drive too"
-    )
-    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--frames", type=int, default=24, help="frames of each synthetic drive")
     parser.add_argument(
         "--height", type=int, default=360, help="of the synthetic frames, in pixels; they are 4:3"
@@ -266,7 +250,6 @@ def main() -> None:
         default=[0.2, 0.6],
         help="shares of the schedule that starting part-way skips",
     )
-    add_document_options(parser)
     conclude(parser.parse_args(), "stability", measure)
 
 

@@ -1,8 +1,9 @@
-"""What more denoising steps give: mean IoU on CamVid val over the number of steps, for each sampler and temperature.
+"""Plot mean IoU on CamVid val over the number of denoising steps, by sampler and temperature.
 
     python benchmarks/steps.py --data <CamVid root> --write docs/results.md
 
-Through the runtime that ships, seed 0. 100 steps take some two seconds a frame on two cores: `--every` leaves frames out.
+Runs the shipped runtime with seed 0. 100 steps take about two seconds a frame on two cores:
+`--every` leaves frames out.
 """
 
 import argparse
@@ -10,14 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from document import Outcome, add_document_options, conclude, current_commit, machine, picture
+from document import Outcome, camvid_parser, conclude, markdown_table, picture, provenance, pyplot
 
 from camseg_core.data.sample import Sample
 from camseg_core.data.sets.registry import open_set
 from camseg_core.evaluation.evaluate import evaluate
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.runtime import Segmenter
-from camseg_core.weights import DEFAULT_MODEL
 
 Result = dict[str, Any]
 SAMPLERS = ("ddim", "dpm_solver", "ancestral")
@@ -50,29 +50,17 @@ def table(results: list[Result], steps: Sequence[int]) -> str:
     rows: dict[tuple[str, float], dict[int, float]] = {}
     for r in results:
         rows.setdefault((r["sampler"], r["temperature"]), {})[r["steps"]] = r["mean_iou"]
+    heads = ["sampler", "temperature", *(f"{n} step{'s' if n > 1 else ''}" for n in steps)]
     lines = [
-        "| sampler | temperature | "
-        + " | ".join(f"{n} step{'s' if n > 1 else ''}" for n in steps)
-        + " |",
-        "| --- |" + " --- |" * (1 + len(steps)),
+        [sampler, f"{temperature:g}", *(f"{row[n]:.3f}" if n in row else "–" for n in steps)]
+        for (sampler, temperature), row in rows.items()
     ]
-    for (sampler, temperature), row in rows.items():
-        lines.append(
-            f"| {sampler} | {temperature:g} | "
-            + " | ".join(f"{row[n]:.3f}" if n in row else "–" for n in steps)
-            + " |"
-        )
-    return "\n".join(lines)
+    return markdown_table(heads, lines)
 
 
 def plot(results: list[Result], path: Path) -> None:
     """Mean IoU over the number of steps as a PNG, a line for each row of the table."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update({"font.size": 13, "axes.spines.top": False, "axes.spines.right": False})
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
     lines: dict[str, list[tuple[int, float]]] = {}
     for r in results:
@@ -107,6 +95,7 @@ def measure(arguments: argparse.Namespace) -> Outcome:
     ]
     plot(results, arguments.plot)
     options = [
+        "--data <CamVid root>",
         f"--samplers {' '.join(arguments.samplers)}",
         f"--steps {' '.join(map(str, arguments.steps))}",
     ]
@@ -116,34 +105,28 @@ def measure(arguments: argparse.Namespace) -> Outcome:
         options.append(f"--every {arguments.every}")
     below = [
         picture(arguments, "mIoU over the number of steps"),
-        f"    python benchmarks/steps.py --data <CamVid root> {' '.join(options)} --write {arguments.write}",
-        f"{len(samples)} frames; {machine()}; commit {current_commit('camseg_core')}.",
+        *provenance(
+            arguments, "steps", " ".join(options), ["camseg_core"], f"{len(samples)} frames; "
+        ),
     ]
     return Outcome(table(results, arguments.steps), below, results)
 
 
 def main() -> None:
     """Print the table; with `--json` the results as the last line."""
-    parser = argparse.ArgumentParser(
-        description="Mean IoU on CamVid val over the number of denoising steps."
-    )
-    parser.add_argument(
-        "--data", type=Path, required=True, help="CamVid root with val/images and val/labels"
-    )
-    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser = camvid_parser("Mean IoU on CamVid val over the number of denoising steps.")
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=SAMPLERS)
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 10, 25, 100])
     parser.add_argument(
         "--temperatures",
         type=float,
         nargs="+",
-        help="what the noise is scaled by; by default the model's own",
+        help="scales of the noise; the model's own by default",
     )
     parser.add_argument("--every", type=int, default=1, help="score every n-th frame")
     parser.add_argument(
         "--plot", type=Path, default=Path("docs/images/steps.png"), help="the picture to write"
     )
-    add_document_options(parser)
     conclude(parser.parse_args(), "steps", measure)
 
 
