@@ -84,7 +84,7 @@ def _check(options: argparse.Namespace) -> None:
         def progress(pairs: Iterable[Pair], count: int = count) -> Iterator[Pair]:
             return shown_progress(pairs, count, "check")
 
-        sheet.begin(split, files[0].labels, count)
+        sheet.begin(split, (*files[0].labels, *files[0].groups), count)
         checks.append(check_split(split, files, progress, sheet.add))
     written = _write(sheet, options.sheet)
     if options.json:

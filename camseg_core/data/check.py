@@ -45,7 +45,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class ClassShare:
-    """A class's share of the labelled pixels, 0..1, and the number of frames that show it."""
+    """Share of a class, or group, in the labelled pixels, 0..1; number of frames that show it."""
 
     label: Label
     share: float
@@ -57,7 +57,8 @@ class SplitCheck:
     """The result for one split.
 
     `frames` is the number of images and `read` that of frames without a problem. `sizes` counts
-    frames by (width, height). `labelled` is the share of pixels that have a class, 0..1.
+    frames by (width, height). `classes` has the groups last. `labelled` is the share of pixels with
+    a class or group, 0..1.
     """
 
     split: str
@@ -99,7 +100,7 @@ def check_split(
         sample = reader.read(owner, pair)
         if sample is not None:
             on_sample(number, sample)
-    labels = files[0].labels
+    labels = (*files[0].labels, *files[0].groups)
     known = reader.pixels[[label.id for label in labels]]
     if reader.read_frames and not known.any():
         text = (

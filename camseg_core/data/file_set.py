@@ -15,7 +15,7 @@ from camseg_core.data.image_file import read_rgb, read_unchanged
 from camseg_core.data.label_files import LabelDecoder
 from camseg_core.data.sample import Sample
 from camseg_core.errors import DataError
-from camseg_core.labels import Label
+from camseg_core.labels import Group, Label
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +50,11 @@ class FileSet:
     """The files of a split, not yet read.
 
     `pairs` have image and label; the images of `without_label` lack theirs, and the label files
-    `without_image` belong to no image. `labels` are the classes that the set distinguishes and
-    `decode` reads a label. `same_size` requires all frames to have one size. `rule` says what a
-    missing label violates, `withheld` the same where no image of the split has a label. Frames are
-    widened by the factor `stretch` when they are read.
+    `without_image` belong to no image. `labels` are the classes that the set distinguishes,
+    `groups` its labels for one of several classes, and `decode` reads a label. `same_size` requires
+    all frames to have one size. `rule` says what a missing label violates, `withheld` the same
+    where no image of the split has a label. Frames are widened by the factor `stretch` when they
+    are read.
     """
 
     pairs: tuple[Pair, ...]
@@ -66,6 +67,7 @@ class FileSet:
     withheld: str = ""
     problems: tuple[str, ...] = ()
     stretch: float = 1.0
+    groups: tuple[Group, ...] = ()
 
     @staticmethod
     def of(
@@ -77,6 +79,7 @@ class FileSet:
         rule: str = rule,
         withheld: str = "",
         stretch: float = 1.0,
+        groups: tuple[Group, ...] = (),
     ) -> "FileSet":
         """Sort what was found into pairs, images without label and labels without image."""
         known = {pair.label for pair in found.pairs}
@@ -84,7 +87,7 @@ class FileSet:
             tuple(pair for pair in found.pairs if pair.label.is_file()),
             tuple(pair for pair in found.pairs if not pair.label.is_file()),
             tuple(path for path in found.label_files if path not in known),
-            *(labels, decode, same_size, rule, withheld, found.problems, stretch),
+            *(labels, decode, same_size, rule, withheld, found.problems, stretch, groups),
         )
 
     def size_read(self, stored: tuple[int, ...]) -> tuple[int, int]:
@@ -99,7 +102,7 @@ class FileSet:
             image = np.asarray(cv2.resize(image, size, interpolation=smooth), np.uint8)
             nearest = cv2.INTER_NEAREST_EXACT
             label = np.asarray(cv2.resize(label, size, interpolation=nearest), np.uint8)
-        return Sample(image, label, pair.name)
+        return Sample(image, label, pair.name, self.groups)
 
     def missing(self) -> str:
         """A line on the images without label, of which there must be one."""

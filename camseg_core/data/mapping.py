@@ -3,15 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 from camseg_core.data.label_files import Color, ColorLabels, IdLabels, LabelDecoder
 from camseg_core.errors import ConfigError
 from camseg_core.labels import (
     CITYSCAPES,
+    FIRST_GROUP,
     STORED_TRAIN_IDS,
     TRAIN_ID,
     UNLABELLED,
+    Group,
     Label,
     cityscapes_labels,
 )
@@ -21,7 +23,19 @@ MAPPING = "mapping.yaml"
 
 UNLABELLED_NAME = "unlabelled"
 
-V = TypeVar("V")
+
+@dataclass(frozen=True)
+class GroupMapping:
+    """Values of label files, `ids` or `colors`, that stand for one of several `classes`."""
+
+    classes: tuple[str, ...]
+    ids: tuple[int, ...] = ()
+    colors: tuple[Color, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The group's name: its classes."""
+        return " or ".join(self.classes)
 
 
 @dataclass(frozen=True)
@@ -31,13 +45,15 @@ class ClassMapping:
     `others` decides about values that are not listed: the file is an error (`refused`), or their
     pixels have no class (`unlabelled`). `stretch` widens image and label when they are read: the
     width of a pixel divided by its height, for frames that are stored squeezed. With `stretch`
-    alone, labels hold Cityscapes train ids.
+    alone, labels hold Cityscapes train ids. `groups` are values that stand for one of several
+    classes; they are ids or colours, as the classes' are.
     """
 
     ids: Mapping[str, tuple[int, ...]] | None = None
     colors: Mapping[str, tuple[Color, ...]] | None = None
     others: Literal["refused", "unlabelled"] = "refused"
     stretch: float = 1.0
+    groups: tuple[GroupMapping, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.stretch < float("inf"):
@@ -50,10 +66,12 @@ class ClassMapping:
                 "as in ids: {road: [7], car: [26, 27]}"
             )
         owner: dict[object, str] = {}
-        for name, values in self._values().items():
+        for name in self._values():
             if name not in TRAIN_ID and name != UNLABELLED_NAME:
                 known = ", ".join([*TRAIN_ID, UNLABELLED_NAME])
                 raise ConfigError(f"unknown class {name!r}: choose from {known}")
+        self._check_groups()
+        for name, _, values in self._meanings():
             for value in values:
                 numbers, most = (value, 255) if isinstance(value, tuple) else ((value,), 65535)
                 if not all(0 <= number <= most for number in numbers):
@@ -67,7 +85,46 @@ class ClassMapping:
                     )
 
     def _is_train_ids(self) -> bool:
-        return self.ids is None and self.colors is None and self.stretch != 1
+        return self.ids is None and self.colors is None and not self.groups and self.stretch != 1
+
+    def _check_groups(self) -> None:
+        kind = "ids" if self.ids is not None else "colors"
+        if len(self.groups) > UNLABELLED - 1 - FIRST_GROUP:
+            raise ConfigError(f"groups must be at most {UNLABELLED - 1 - FIRST_GROUP}")
+        for group in self.groups:
+            unknown = [name for name in group.classes if name not in TRAIN_ID]
+            if unknown:
+                known = ", ".join(TRAIN_ID)
+                raise ConfigError(f"unknown class {unknown[0]!r} in a group: choose from {known}")
+            if len({*group.classes}) < 2:
+                raise ConfigError(
+                    f"a group must have at least two classes, got {list(group.classes)}"
+                )
+            if bool(group.ids) != (kind == "ids") or bool(group.colors) != (kind == "colors"):
+                raise ConfigError(f"the group {group.name} must have {kind}:, as the classes have")
+
+    def _meanings(self) -> list[tuple[str, int, tuple[int | Color, ...]]]:
+        """Name, id in labels, and values in files of all classes, `unlabelled` and groups."""
+        classes = self._values().items()
+        return [
+            *((name, TRAIN_ID.get(name, UNLABELLED), values) for name, values in classes),
+            *(
+                (group.name, FIRST_GROUP + i, group.ids or group.colors)
+                for i, group in enumerate(self.groups)
+            ),
+        ]
+
+    def group_labels(self) -> tuple[Group, ...]:
+        """The groups, each in the mean colour of its classes."""
+        found = []
+        for i, group in enumerate(self.groups):
+            train_ids = tuple(sorted({TRAIN_ID[name] for name in group.classes}))
+            red, green, blue = (
+                sum(CITYSCAPES[each].color[channel] for each in train_ids) // len(train_ids)
+                for channel in range(3)
+            )
+            found.append(Group(FIRST_GROUP + i, group.name, (red, green, blue), train_ids))
+        return tuple(found)
 
     def _values(self) -> Mapping[str, tuple[int | Color, ...]]:
         return self.ids if self.ids is not None else self.colors or {}
@@ -84,18 +141,26 @@ class ClassMapping:
         others = UNLABELLED if self.others == "unlabelled" else None
         if self._is_train_ids():
             return _train_ids(source, others)
+        ids: dict[int, int] = {}
+        colors: dict[Color, int] = {}
+        for _, train_id, values in self._meanings():
+            for value in values:
+                if isinstance(value, int):
+                    ids[value] = train_id
+                else:
+                    colors[value] = train_id
         if self.ids is not None:
-            ids = _by_value(self.ids)
             return IdLabels(ids, source, ", ".join(map(str, sorted(ids))), others)
-        return ColorLabels(_by_value(self.colors or {}), source, others)
+        return ColorLabels(colors, source, others)
 
 
 class Meaning(NamedTuple):
-    """What the files of a set mean: classes, decoder of labels, and the factor of `FileSet`."""
+    """What the files of a set mean: classes, decoder, factor and groups, see `FileSet`."""
 
     labels: tuple[Label, ...]
     decode: LabelDecoder
     stretch: float = 1.0
+    groups: tuple[Group, ...] = ()
 
 
 def meaning(mapping: Path | None, default: Path) -> Meaning:
@@ -113,7 +178,7 @@ def meaning(mapping: Path | None, default: Path) -> Meaning:
     from camseg_core.config.yaml_file import load_yaml
 
     read = load_yaml(path, ClassMapping)
-    return Meaning(read.labels(), read.decoder(str(path)), read.stretch)
+    return Meaning(read.labels(), read.decoder(str(path)), read.stretch, read.group_labels())
 
 
 def _train_ids(source: str, others: int | None) -> LabelDecoder:
@@ -122,15 +187,6 @@ def _train_ids(source: str, others: int | None) -> LabelDecoder:
         "for other ids, or colours, give --mapping FILE"
     )
     return IdLabels(STORED_TRAIN_IDS, source, ids, others)
-
-
-def _by_value(values_of: Mapping[str, tuple[V, ...]]) -> dict[V, int]:
-    """Train id by value."""
-    return {
-        value: TRAIN_ID.get(name, UNLABELLED)
-        for name, values in values_of.items()
-        for value in values
-    }
 
 
 def _text(value: int | Color) -> str:

@@ -7,18 +7,22 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.labels import Group
+
 
 @dataclass(frozen=True)
 class Sample:
     """One labelled frame.
 
     `image` is RGB `(H, W, 3)` uint8, `label` Cityscapes train ids `(H, W)` uint8 with 255 for
-    unlabelled, and `name` identifies the frame within its data set.
+    unlabelled, and `name` identifies the frame within its data set. Pixels that have one of several
+    classes hold the id of one of the `groups`; what knows no groups treats them as unlabelled.
     """
 
     image: npt.NDArray[np.uint8]
     label: npt.NDArray[np.uint8]
     name: str
+    groups: tuple[Group, ...] = ()
 
 
 class Samples(Protocol):

@@ -70,6 +70,23 @@ def test_sizes_and_shares_are_those_of_the_labels(
     assert text.endswith(f"contact sheet: {tmp_path / 'sheet.png'}\nnothing is wrong\n")
 
 
+def test_groups_are_counted_beside_the_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "images/a.png", photo(4))
+    write(tmp_path / "labels/a.png", columns([0, 5, 5, 255]))
+    (tmp_path / "mapping.yaml").write_text(
+        "ids: {road: [0], unlabelled: [255]}\ngroups: [{classes: [car, bus], ids: [5]}]\n"
+    )
+    code, found = checked(capsys, tmp_path, tmp_path)
+    (split,) = found["splits"]
+    assert (code, split["labelled"]) == (0, 0.75)
+    assert [(each["name"], each["share"]) for each in split["classes"]] == [
+        ("road", 0.333333),
+        ("car or bus", 0.666667),
+    ]
+
+
 def test_sizes_are_those_of_stretched_frames(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,14 @@ from data_trees import TREES, Tree, columns, photo, write
 from camseg_core.data.sets.kind import OwnLabels, SetKind
 from camseg_core.data.sets.registry import SETS, kind_of, open_set
 from camseg_core.errors import ConfigError, DataError
-from camseg_core.labels import CITYSCAPES, TRAIN_ID, cityscapes_labels
+from camseg_core.labels import (
+    CITYSCAPES,
+    FIRST_GROUP,
+    TRAIN_ID,
+    cityscapes_labels,
+    index_table,
+    possible_classes,
+)
 
 ALL = pytest.mark.parametrize(("kind", "make"), TREES.values(), ids=TREES)
 VARIED = ["camvid-32", "cityscapes", "acdc", "kitti-step", "cad-edgetune", "folder", "list"]
@@ -360,6 +367,58 @@ def test_a_mapping_of_colours_and_of_all_others(tmp_path: Path) -> None:
     assert found.samples[0].label[0].tolist() == [10, 6, 255]
 
 
+def test_labels_may_stand_for_one_of_several_classes(tmp_path: Path) -> None:
+    write(tmp_path / "images/a.png", photo(5))
+    write(tmp_path / "labels/a.png", columns([0, 1, 2, 6, 255]))
+    (tmp_path / "mapping.yaml").write_text(
+        "ids: {road: [0], sky: [6], unlabelled: [255]}\n"
+        "groups:\n- {classes: [rider, person], ids: [2]}\n- {classes: [car, bus], ids: [1, 3]}\n"
+    )
+    found = open_set("auto", tmp_path)
+    assert found.labels == cityscapes_labels([TRAIN_ID["road"], TRAIN_ID["sky"]])
+    person, car = found.groups
+    assert (person.name, person.train_ids) == ("rider or person", (11, 12))
+    assert (car.name, car.train_ids) == ("car or bus", (13, 15))
+    sample = found.samples[0]
+    assert sample.groups == found.groups
+    assert sample.label[0].tolist() == [0, car.id, person.id, 10, 255]
+    possible = possible_classes(CITYSCAPES, sample.groups)[sample.label[0]]
+    assert [np.flatnonzero(row).tolist() for row in possible] == [[0], [13, 15], [11, 12], [10], []]
+    unaware = index_table(CITYSCAPES)[sample.label[0]]
+    assert unaware.tolist() == [0, 255, 255, 10, 255]
+
+
+def test_groups_may_be_colours(tmp_path: Path) -> None:
+    write(tmp_path / "images/a.png", photo(2))
+    write(tmp_path / "labels/a.png", columns([(1, 2, 3), (4, 5, 6)]))
+    (tmp_path / "mapping.yaml").write_text(
+        "colors: {sky: [[1, 2, 3]]}\ngroups: [{classes: [car, bus], colors: [[4, 5, 6]]}]\n"
+    )
+    assert open_set("auto", tmp_path).samples[0].label[0].tolist() == [10, FIRST_GROUP]
+
+
+@pytest.mark.parametrize(("stretch", "width"), [(2, 40), (0.5, 10), (1.333, 27)])
+def test_frames_with_pixels_that_are_not_square_are_stretched(
+    tmp_path: Path, stretch: float, width: int
+) -> None:
+    image = photo(20)
+    image[:, 10:] = 0
+    write(tmp_path / "images/a.png", image)
+    write(tmp_path / "labels/a.png", columns([0] * 10 + [13] * 10))
+    (tmp_path / "mapping.yaml").write_text(f"stretch: {stretch}\n")
+    found = open_set("auto", tmp_path)
+    assert found.labels == CITYSCAPES
+    sample = found.samples[0]
+    assert sample.image.shape == (6, width, 3)
+    assert sample.label.shape == (6, width)
+    assert set(np.unique(sample.label)) == {0, 13}
+    half = width // 2
+    assert (sample.label[:, :half] == 0).all()
+    assert (sample.label[:, half + 1 :] == 13).all()
+    assert (sample.image[:, : half - 1, 0] > 150).all()
+    assert (sample.image[:, half + 2 :] < 50).all()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -374,6 +433,22 @@ def test_a_mapping_of_colours_and_of_all_others(tmp_path: Path) -> None:
         (
             "colors: {road: [[1, 2, 256]]}",
             r"the colour \(1, 2, 256\) of road is out of range: it must be 0 to 255",
+        ),
+        (
+            "ids: {road: [1]}\ngroups: [{classes: [car, bus], ids: [1]}]",
+            "1 is listed for road and for car or bus",
+        ),
+        (
+            "ids: {road: [1]}\ngroups: [{classes: [car, lorry], ids: [2]}]",
+            "unknown class 'lorry' in a group: choose from road",
+        ),
+        (
+            "ids: {road: [1]}\ngroups: [{classes: [car, car], ids: [2]}]",
+            r"a group must have at least two classes, got \['car', 'car'\]",
+        ),
+        (
+            "ids: {road: [1]}\ngroups: [{classes: [car, bus], colors: [[1, 2, 3]]}]",
+            "the group car or bus must have ids:, as the classes have",
         ),
         ("ids: {road: [1]}\nstretch: 0", "stretch must be above 0, got 0"),
         ("stretch: 1", "a mapping must have either ids: or colors:"),

@@ -34,8 +34,8 @@ class Folder(SetKind):
             pattern="**/*",
             name=lambda stem: stem.relative_to(images).as_posix(),
         )
-        labels, decode, stretch = meaning(own.mapping, root / MAPPING)
-        return FileSet.of(found, labels, decode, stretch=stretch)
+        labels, decode, stretch, groups = meaning(own.mapping, root / MAPPING)
+        return FileSet.of(found, labels, decode, stretch=stretch, groups=groups)
 
     def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
         if own.root is not None:

@@ -42,9 +42,9 @@ class ListFile(SetKind):
             for image, count in counts.items()
             if count > 1
         )
-        labels, decode, stretch = meaning(own.mapping, path.parent / MAPPING)
+        labels, decode, stretch, groups = meaning(own.mapping, path.parent / MAPPING)
         found, rule = Found(pairs, problems=tuple(twice)), f"{path} lists it"
-        return FileSet.of(found, labels, decode, rule=rule, stretch=stretch)
+        return FileSet.of(found, labels, decode, rule=rule, stretch=stretch, groups=groups)
 
     def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
         if not root.is_dir():

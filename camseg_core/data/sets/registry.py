@@ -16,7 +16,7 @@ from camseg_core.data.sets.kind import NONE, OwnLabels, SetKind
 from camseg_core.data.sets.kitti_step import KittiStep
 from camseg_core.data.sets.list_file import ListFile
 from camseg_core.errors import ConfigError, DataError
-from camseg_core.labels import Label
+from camseg_core.labels import Group, Label
 
 AUTO = "auto"
 
@@ -36,13 +36,14 @@ SETS: Mapping[str, SetKind] = {
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """An opened split: its samples, the classes to score, its kind and title, and its name."""
+    """An opened split: samples, classes to score, kind, title, name, and groups (see `Sample`)."""
 
     samples: Samples
     labels: tuple[Label, ...]
     kind: str
     title: str
     split: str
+    groups: tuple[Group, ...] = ()
 
 
 def kind_of(kind: str, root: Path, own: OwnLabels = NONE, split: str | None = None) -> str:
@@ -91,4 +92,5 @@ def open_set(kind: str, root: Path, split: str | None = None, own: OwnLabels = N
     opened = SETS[name]
     split = split or opened.default_split(root, own)
     files = opened.files(root, split, own)
-    return LabelledSet(PairedFiles(*files), files[0].labels, name, opened.title, split)
+    first = files[0]
+    return LabelledSet(PairedFiles(*files), first.labels, name, opened.title, split, first.groups)
