@@ -49,14 +49,7 @@ def commands(document: Path) -> Iterator[list[str]]:
             yield words[0].split()
 
 
-UNWRAPPED = ("node",)
-
-
-@pytest.mark.parametrize(
-    "document",
-    [each for each in DOCUMENTS if each.stem not in UNWRAPPED],
-    ids=names,
-)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=names)
 def test_lines_of_documents_are_at_most_120_columns(document: Path) -> None:
     lines = document.read_text(encoding="utf-8").splitlines()
     long = [
