@@ -163,8 +163,9 @@ def _text(
         lines.append(
             f"{check.split}: {_frames(check.frames)}{f', {sizes}' if sizes else ''}{labelled}"
         )
+        width = max([14, *(len(each.label.name) for each in check.classes if each.frames)])
         lines += [
-            f"  {each.label.name:<14} {100 * each.share:6.2f} %  in {_frames(each.frames)}"
+            f"  {each.label.name:<{width}} {100 * each.share:6.2f} %  in {_frames(each.frames)}"
             for each in check.classes
             if each.frames
         ]

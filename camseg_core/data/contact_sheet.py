@@ -14,7 +14,7 @@ Picture = npt.NDArray[np.uint8]
 _WIDTH = 320
 """Width in pixels of a picture; a frame takes two, side by side."""
 
-_GAP, _LINE, _COLUMNS, _LEGEND_CELL = 8, 18, 2, 260
+_GAP, _LINE, _COLUMNS = 8, 18, 2
 _INK, _PAPER, _OPACITY = (40, 40, 40), 255, 0.6
 _SHEET = _COLUMNS * (2 * _WIDTH + 2 * _GAP) + 2 * _GAP
 
@@ -77,11 +77,12 @@ def _row(tiles: Sequence[Picture]) -> Picture:
 
 
 def _legend(entries: Sequence[tuple[str, tuple[int, int, int]]]) -> Picture:
-    columns = _SHEET // _LEGEND_CELL
+    cell = min(_SHEET, max(260, 40 + 7 * max(len(text) for text, _ in entries)))
+    columns = _SHEET // cell
     lines = -(-len(entries) // columns)
     legend = np.full((2 * _GAP + lines * (_LINE + 4), _SHEET, 3), _PAPER, np.uint8)
     for i, (text, color) in enumerate(entries):
-        x, y = 2 * _GAP + (i % columns) * _LEGEND_CELL, _GAP + (i // columns) * (_LINE + 4)
+        x, y = 2 * _GAP + (i % columns) * cell, _GAP + (i // columns) * (_LINE + 4)
         legend[y : y + 14, x : x + 14] = color
         _write(legend, text, (x + 20, y + 12))
     return legend
