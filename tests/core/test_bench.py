@@ -64,7 +64,8 @@ def test_an_option_that_is_new_can_be_changed_without_being_named_here(
     [
         (
             "banana=1",
-            r"--against banana=1: must be KEY=VALUE, with KEY one of model, provider, precision, threads, sampler, .*steps, .*seed",
+            r"--against banana=1: must be KEY=VALUE, with KEY one of model, provider, precision, "
+            "threads, sampler, .*steps, .*seed",
         ),
         ("frames=1", "--against frames=1: must be KEY=VALUE, with KEY one of model, "),
         ("sampler", "--against sampler: must be KEY=VALUE, with KEY one of model, "),
@@ -219,7 +220,10 @@ def test_a_model_against_itself_agrees_on_real_frames_shown_again(
 
 @pytest.mark.slow
 def test_without_torch_the_times_remain_and_one_line_says_what_is_missing(tmp_path: Path) -> None:
-    program = "import sys; sys.modules['torch'] = None; sys.modules['rich'] = None; import camseg_core.cli.main; camseg_core.cli.main.main()"
+    program = (
+        "import sys; sys.modules['torch'] = None; sys.modules['rich'] = None; "
+        "import camseg_core.cli.main; camseg_core.cli.main.main()"
+    )
     arguments = [
         "bench",
         *QUICK,
@@ -238,8 +242,8 @@ def test_without_torch_the_times_remain_and_one_line_says_what_is_missing(tmp_pa
     )
     assert done.returncode == 0, done.stderr
     assert (
-        "parameters, GMAC and the roofline need torch, which is not installed: pip install '.[train]'"
-        in done.stdout
+        "parameters, GMAC and the roofline need torch, which is not installed: "
+        "pip install '.[train]'" in done.stdout
     )
     content = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     (model,) = content["models"]

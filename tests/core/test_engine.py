@@ -1,4 +1,4 @@
-"""Providers, precisions and fused graphs: which one runs, what it is told, and what is said where it cannot."""
+"""Providers, precisions and fused graphs: which one runs, its options, and its errors."""
 
 import json
 import logging
@@ -78,7 +78,7 @@ def test_every_provider_of_a_list_that_cannot_be_used_is_named() -> None:
 
 
 class Sessions:
-    """Stands in for `InferenceSession` on a machine whose ONNX Runtime has all providers; only those in `working` start."""
+    """Replaces `InferenceSession` by one with all providers, of which only `working` start."""
 
     def __init__(
         self, monkeypatch: pytest.MonkeyPatch, *working: str, raising: tuple[str, ...] = ()
@@ -128,7 +128,8 @@ def test_a_provider_whose_libraries_are_missing_gives_way(monkeypatch: pytest.Mo
     assert engine.provider == "cpu"
     assert (
         engine.fallback
-        == "CUDAExecutionProvider did not start: its libraries (CUDA, cuDNN, TensorRT) are missing or do not match it"
+        == "CUDAExecutionProvider did not start: its libraries (CUDA, cuDNN, TensorRT) "
+        "are missing or do not match it"
     )
     with pytest.raises(ConfigError, match="^CUDAExecutionProvider did not start"):
         OnnxEngine(FOLDER, "cuda")
@@ -193,13 +194,14 @@ def test_an_engine_cache_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 def test_a_precision_without_graphs_says_which_command_makes_them() -> None:
     with pytest.raises(
         ModelError,
-        match=r"missing .*/onnx/fp16/image_encoder\.onnx: .*camseg export --model \S+ --precision fp16 makes it",
+        match=r"missing .*/onnx/fp16/image_encoder\.onnx: "
+        r".*camseg export --model \S+ --precision fp16 makes it",
     ):
         Segmenter.from_pretrained(precision="fp16")
 
 
 def with_precisions(tmp_path: Path, *precisions: str) -> Path:
-    """A checkpoint folder with the parts of the bundled one under other names: nobody looks at what they compute in."""
+    """A checkpoint folder with the bundled fp32 parts in the place of these precisions."""
     folder = without_graphs(tmp_path)
     for precision in precisions:
         shutil.copytree(FOLDER / "onnx" / "fp32", folder / "onnx" / precision)
@@ -278,7 +280,8 @@ def test_one_step_is_one_step_whatever_the_steps_and_takes_its_noise_as_it_is(
     [
         (
             "ancestral:4",
-            "sampler 'ancestral' cannot be fused into one graph; choose one of one_step, ddim, dpm_solver",
+            "sampler 'ancestral' cannot be fused into one graph; "
+            "choose one of one_step, ddim, dpm_solver",
         ),
         ("ddim:four", "a fused graph must be SAMPLER:STEPS, as in ddim:4, got 'ddim:four'"),
         ("ddim:0", "steps of a fused graph must be >= 1, got 0"),

@@ -55,7 +55,7 @@ def block(geometry: FrameGeometry) -> npt.NDArray[np.float64]:
 
 
 def segmented(rgb: npt.NDArray[np.uint8], fit: Fit) -> Segmentation:
-    """What comes back where a network pixel is red if half a red pixel lies in it along each axis."""
+    """The result if a network pixel is red where half a red pixel lies in it along each axis."""
     share = np.minimum(1, 1 / block(geometry_of(rgb.shape[:2], fit)))
     return red_segmenter(RedEngine(threshold=255 * 0.24 * share.prod())).segment(rgb, fit)
 
@@ -279,7 +279,7 @@ def test_frames_of_one_size_at_the_network_share_a_batch_whatever_their_fit() ->
         ({"mode": "stretch", "roi": (0.0, 0.2, 1.0, 1.0)}, "roi needs mode crop, not stretch"),
         (
             {"mode": "crop", "roi": (0.5, 0.0, 0.5, 1.0)},
-            "roi must be left, top, right, bottom as shares of the frame, .*, got 0.5, 0.0, 0.5, 1.0$",
+            "roi must be left, top, right, bottom as shares .*, got 0.5, 0.0, 0.5, 1.0$",
         ),
         ({"mode": "crop", "roi": (0.0, 0.9, 1.0, 0.1)}, "roi must be .*, got 0.0, 0.9, 1.0, 0.1$"),
         ({"mode": "crop", "roi": (0.0, 0.0, 1.0, 1.5)}, "roi must be .*, got 0.0, 0.0, 1.0, 1.5$"),

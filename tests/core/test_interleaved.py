@@ -13,7 +13,7 @@ IMAGES = [np.full((2, 4, 3), i, np.uint8) for i in range(5)]
 
 
 class Recorder:
-    """Stands in for a model: says when it is called, takes `ms`, and answers with the first `right` pixels of class 1."""
+    """A model that logs its calls, takes `ms`, and returns the first `right` pixels as class 1."""
 
     def __init__(self, name: str, calls: list[str], ms: float, right: int = 8) -> None:
         self.name, self.calls, self.ms, self.right = name, calls, ms, right

@@ -1,4 +1,4 @@
-"""The peer without a latent space: it is as large as camseg-lite, trains with the same settings, and segments as a contender must."""
+"""The peer without a latent space: its size, its training, and its use as a contender."""
 
 import argparse
 from dataclasses import replace

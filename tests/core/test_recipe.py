@@ -193,8 +193,14 @@ def test_what_cannot_be_trained_is_said_before_anything_is_kept(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for change, message in (
-        ("training.crop=[64, 80]", "both sides of training.crop must be multiples of 32 for tiny-lite, got [64, 80]"),
-        ("training.augment=flip", "augment must be crop or vary for a model with a mask autoencoder, got flip"),
+        (
+            "training.crop=[64, 80]",
+            "both sides of training.crop must be multiples of 32 for tiny-lite, got [64, 80]",
+        ),
+        (
+            "training.augment=flip",
+            "augment must be crop or vary for a model with a mask autoencoder, got flip",
+        ),
         ("autoencoder.model.latent_channels=5", "give both the same sizes"),
     ):
         with pytest.raises(SystemExit):

@@ -161,7 +161,8 @@ def test_what_is_not_an_rgb_frame_is_refused(segmenter: Segmenter, array) -> Non
         ({"eta": 1.5}, "eta must be >= 0 and <= 1, got 1.5"),
         (
             {"provider": "cuda"},
-            "needs ONNX Runtime's CUDAExecutionProvider, but the installed one has only .*onnxruntime-gpu",
+            "needs ONNX Runtime's CUDAExecutionProvider, "
+            "but the installed one has only .*onnxruntime-gpu",
         ),
     ],
 )

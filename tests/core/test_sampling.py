@@ -1,4 +1,4 @@
-"""Sampling changed while a model is loaded: as if it had been loaded so, on the same engine wherever that runs the same graphs."""
+"""Sampling changed on a loaded model: masks as if loaded so, on the same engine if it can."""
 
 import argparse
 import shutil
@@ -30,7 +30,7 @@ def segmenter() -> Segmenter:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A checkpoint folder with the parts, and a graph of the whole network for ddim in 4 steps that sees class 13 everywhere."""
+    """A checkpoint folder with the parts, and a fused graph for ddim:4 that sees class 13 only."""
     folder = without_graphs(tmp_path)
     shutil.copytree(checkpoint_folder("camseg-lite") / "onnx" / "fp32", folder / "onnx" / "fp32")
     write_fused(folder, Fused("ddim", 4))
@@ -159,7 +159,8 @@ def test_passes_need_a_graph_that_takes_a_part_of_the_mask() -> None:
         for refused in (segmenter.check_sampling, segmenter.with_sampling):
             with pytest.raises(
                 ConfigError,
-                match="passes must be 1, got 2: camseg-lite has no graph that takes the known part of a mask",
+                match="passes must be 1, got 2: camseg-lite has no graph that takes "
+                "the known part of a mask",
             ):
                 refused(Sampling(passes=2))
 
