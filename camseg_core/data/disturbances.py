@@ -47,8 +47,8 @@ class Disturbance:
     def __call__(self, rgb: Pixels, level: float, *, seed: int, frame: str) -> Pixels:
         """The disturbed picture.
 
-        Seed, name of the disturbance, level and frame determine every byte, in whatever order
-        pictures are made. With other versions of NumPy or OpenCV, or another kind of processor,
+        Seed, name of the disturbance, level and frame determine every byte, in any order of
+        calls. With other versions of NumPy or OpenCV, or another kind of processor,
         single values may differ.
 
         Args:

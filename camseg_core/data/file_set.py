@@ -158,7 +158,7 @@ def find_files(
 
 
 def visible(paths: Iterable[Path], *endings: str) -> list[Path]:
-    """The files with one of these endings, in whatever case, that are not hidden; sorted."""
+    """The visible files with one of these endings, in any case, sorted."""
     lower = tuple(ending.lower() for ending in endings)
     found = [
         path

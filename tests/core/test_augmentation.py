@@ -63,7 +63,7 @@ def test_changes_of_place_move_the_label_with_the_image(changes: dict[str, Any])
         ).mean() > 0.93  # all but edges
         assert (
             (rgb[~known] < 60).mean() > 0.9 if (~known).any() else True
-        )  # black where nothing is, but for its edge
+        )  # black outside of the frame, except at its edge
 
 
 def test_flips_are_exact() -> None:
