@@ -57,7 +57,7 @@ class Camera:
         info_topic: resolved name of the calibration topic.
         outputs: the publishers.
         statistics: counts of the stream.
-        info_problem: why the calibration is not published; empty if it is, or if there is none.
+        info_problem: why the calibration is not published; empty if it is, or if none is known.
     """
 
     def __init__(self, node: Node, name: str, parameters: Parameters) -> None:
@@ -146,7 +146,7 @@ class Camera:
             if isinstance(message, CompressedImage):
                 return compressed_to_rgb(message, self._max_bytes)
             return image_to_rgb(message, converter, self._max_bytes)
-        except Exception as error:  # one bad frame must not affect the next, whatever the error
+        except Exception as error:  # one bad frame must not affect the next
             reason = error.reason if isinstance(error, BadImage) else "cannot convert"
             text = (
                 str(error) if isinstance(error, CamSegError) else f"{type(error).__name__}: {error}"

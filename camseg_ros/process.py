@@ -71,7 +71,7 @@ class Serving(threading.Thread):
         """Stop serving; False if unfinished work has to be abandoned.
 
         Raises:
-            Exception: the one that ended the serving before it was asked to stop.
+            Exception: an error ended the serving before it was asked to stop.
         """
         self._stopping.set()
         self._executor.create_task(lambda: None)  # makes `spin_once` return; `wake` alone does not

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs its arguments in the workspace. They take this process's place, so that the container's signals reach them.
+# Runs its arguments in the workspace; exec, so that they receive the container's signals.
 set -e
 source /opt/camseg/setup.bash
 exec "$@"

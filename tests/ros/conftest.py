@@ -10,6 +10,7 @@ import rclpy
 from rclpy.qos import QoSProfile
 from ros_harness import (
     BEST_EFFORT,
+    QUICK,
     Bench,
     Driver,
     NodeProcess,
@@ -78,7 +79,7 @@ def start_bench(driver: Driver, start_node: StartNode) -> StartBench:
         program: tuple[str, ...] = (),
         connected: bool = True,
     ) -> Bench:
-        arguments = [part for parameter in parameters for part in ("-p", parameter)]
+        arguments = [part for parameter in (*QUICK, *parameters) for part in ("-p", parameter)]
         node = start_node("--ros-args", *arguments, program=program)
         bench = Bench(driver, node, tuple(topics), image_type, image_topic, qos)
         if connected:

@@ -32,6 +32,11 @@ INLINED = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 """Comprehensions are frames of their own only up to Python 3.11."""
 
 
+def qualified_name(code: CodeType) -> str:
+    """Return a function's name with its class; without it before Python 3.11."""
+    return str(getattr(code, "co_qualname", code.co_name)).replace(".<locals>", "")
+
+
 class Recorder:
     """Collects the project's functions that are called, return, or are on the stack meanwhile."""
 
@@ -56,7 +61,7 @@ class Recorder:
         files: dict[str, list[str]] = {}
         for code in self.functions:
             name = str(Path(code.co_filename).relative_to(ROOT))
-            files.setdefault(name, []).append(code.co_qualname.replace(".<locals>", ""))
+            files.setdefault(name, []).append(qualified_name(code))
         return files
 
 

@@ -35,12 +35,15 @@ from camseg_ros.outputs import image_message
 TIMEOUT = 90.0
 """Seconds to wait for anything; long, since the machine may be busy."""
 
-RESENT_AFTER = 20.0
+RESENT_AFTER = 3.0
 """Seconds after which an unanswered request is sent again, if it may be repeated."""
 
 WARM_UP = "warm-up"
 SUBSTITUTE = (sys.executable, str(Path(__file__).with_name("substitute_node.py")))
 """For `program`: the node with the engine of `substitute_node.py`, whose options may follow."""
+
+QUICK = ("diagnostics_period:=0.1", "warm_up_sizes:=['64x48']")
+"""Parameters that shorten waits; later ones win over them."""
 
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -159,7 +162,7 @@ class Driver:
             )
             alive()
             send(WARM_UP)
-            self._serve_until(lambda: all(self._warm.values()), 1.0)
+            self._serve_until(lambda: all(self._warm.values()), 0.2)
 
     def serve(self, seconds: float) -> None:
         """Run callbacks for a while."""

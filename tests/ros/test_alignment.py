@@ -1,4 +1,4 @@
-"""Masks line up with the frames: a mark of one pixel comes back where it is, through the real node, in every resizing mode."""
+"""Masks align with frames: a one-pixel mark comes back in its place, in every resize mode."""
 
 from collections.abc import Sequence
 

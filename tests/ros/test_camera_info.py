@@ -1,4 +1,4 @@
-"""The mask's calibration: a point in space falls on the same spot of the scene in the image and in the mask."""
+"""The mask's calibration projects a point in space onto the same spot as the image's."""
 
 import copy
 
@@ -29,7 +29,7 @@ def calibration(**changes: object) -> CameraInfo:
 
 
 def raw_pixels(info: CameraInfo) -> np.ndarray:
-    """Where `POINTS` fall in the raw image, `(N, 2)`: the distortion's radial and tangential part, then K."""
+    """Project `POINTS` into the raw image, `(N, 2)`: radial and tangential distortion, then K."""
     x, y = (POINTS[:, :2] / POINTS[:, 2:]).T
     k1, k2, p1, p2, k3, k4, k5, k6 = info.d
     r2 = x * x + y * y
@@ -154,6 +154,8 @@ def test_an_uncalibrated_camera_stays_uncalibrated() -> None:
         ),
     ],
 )
-def test_what_does_not_belong_to_the_image_is_told(changes: dict, text: str) -> None:
+def test_a_calibration_of_another_image_is_rejected_with_the_reason(
+    changes: dict, text: str
+) -> None:
     found = check(calibration(**changes), 1920, 1080)
     assert found.startswith(text) if text else found == ""

@@ -1,4 +1,4 @@
-"""Several cameras in one process: each has its own topics, values and counts, and none waits for another."""
+"""Several cameras in one process: own topics, values and counts, and none waits for another."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +11,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
 from ros_harness import (
     BEST_EFFORT,
+    QUICK,
     RELIABLE,
     WARM_UP,
     Bench,
@@ -73,11 +74,11 @@ class Rig:
 
 @pytest.fixture
 def start_rig(driver: Driver, start_node: StartNode) -> Callable[..., Rig]:
-    """Starts the node with its parameters; `inputs` are the cameras' topics (and their types and QoS)."""
+    """Start the node; `inputs` are the cameras' topics with their types and QoS."""
 
     def start(inputs: dict[str, tuple[str, Any, Any]], *parameters: str) -> Rig:
         arguments = ["-p", f"cameras:=[{', '.join(inputs)}]"]
-        arguments += [part for parameter in parameters for part in ("-p", parameter)]
+        arguments += [part for parameter in (*QUICK, *parameters) for part in ("-p", parameter)]
         node = start_node("--ros-args", *arguments)
         publishers = {
             name: driver.node.create_publisher(kind, topic, qos)

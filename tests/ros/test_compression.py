@@ -16,7 +16,7 @@ EVERY_ID = np.arange(256, dtype=np.uint8).reshape(8, 32)
 
 
 def as_image_transport(message: CompressedImage) -> tuple[str, np.ndarray]:
-    """Encoding and pixels as `compressed_subscriber.cpp` makes them of a message, in its mode "unchanged"."""
+    """Decode a message like `compressed_subscriber.cpp` in its mode "unchanged"."""
     pixels = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED)
     encoding, _, rest = message.format.partition(";")
     if encoding == "rgb8" and "compressed bgr" in rest:
@@ -74,6 +74,6 @@ def test_another_kind_is_refused() -> None:
         compressed_message(EVERY_ID, "mono8", header(3), "tiff")  # type: ignore[arg-type]
 
 
-def test_what_does_not_fit_the_format_is_told() -> None:
+def test_an_image_too_large_for_the_format_is_an_error() -> None:
     with pytest.raises(ImageError, match="cannot compress pixels"):
         compressed_message(np.zeros((1, 70_000, 3), np.uint8), "rgb8", header(3), "jpeg")

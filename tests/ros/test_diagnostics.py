@@ -65,7 +65,7 @@ def test_silence_from_the_start_is_a_warning_that_says_what_to_check(
     assert all(each in text for each in texts)
 
 
-def test_a_publisher_that_can_never_be_heard_is_told_at_once() -> None:
+def test_a_publisher_that_cannot_connect_is_reported_at_once() -> None:
     stream = Stream()
     assert stream.health(MISMATCH) == (WARN, f"no images on /image for 0 s: {MISMATCH.problems[0]}")
     stream.answer()
@@ -83,7 +83,8 @@ def test_serving_and_then_silent() -> None:
     level, text = stream.health()
     assert level == WARN
     assert text.startswith(
-        f"{silent}matched with /camera_driver, but silent: either it has stopped sending, so check the camera, or "
+        f"{silent}matched with /camera_driver, but silent: either it has stopped sending, "
+        "so check the camera, or "
     )
     assert "FASTDDS_DEFAULT_PROFILES_FILE" in text
     assert stream.health(NOBODY) == (
@@ -92,7 +93,7 @@ def test_serving_and_then_silent() -> None:
     )
 
 
-def test_after_a_rest_the_silence_counts_from_when_images_are_taken_again() -> None:
+def test_after_a_pause_the_silence_counts_from_the_new_subscription() -> None:
     stream = Stream()
     stream.answer()
     stream.now += 100

@@ -1,4 +1,4 @@
-"""Who can never be heard, or never hears, is named with what does not match; everybody else matches."""
+"""Endpoints that cannot connect are named with the mismatch; all others match."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -58,7 +58,8 @@ def test_a_publisher_that_offers_too_little_is_named_with_both_sides() -> None:
     assert found.suitable == ("/other",)
     (problem,) = found.problems
     assert problem.startswith(
-        "/camera publishes /image but offers reliability best_effort where this node asks for reliable: "
+        "/camera publishes /image but offers reliability best_effort "
+        "where this node asks for reliable: "
     )
 
 
@@ -73,15 +74,16 @@ def test_a_listener_that_asks_for_too_much_is_named_with_every_policy() -> None:
     assert problem.startswith(f"/late subscribes to /mask but {reliability} and {durability}: ")
 
 
-def test_another_type_on_the_topic_is_told() -> None:
+def test_another_type_on_the_topic_is_reported() -> None:
     compressed = endpoint("camera", BEST_EFFORT, "sensor_msgs/msg/CompressedImage")
     (problem,) = publishers_of(node(compressed), "/image", Image, BEST_EFFORT).problems
     assert problem.startswith(
-        "/camera publishes /image as sensor_msgs/msg/CompressedImage, this node uses sensor_msgs/msg/Image: "
+        "/camera publishes /image as sensor_msgs/msg/CompressedImage, "
+        "this node uses sensor_msgs/msg/Image: "
     )
 
 
-def test_who_has_no_name_yet_is_a_node() -> None:
+def test_an_endpoint_without_a_name_is_an_unnamed_node() -> None:
     found = publishers_of(
         node(endpoint(UNKNOWN_NAME, RELIABLE, namespace="_NODE_NAMESPACE_UNKNOWN_")),
         "/image",

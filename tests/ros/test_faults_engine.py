@@ -1,4 +1,4 @@
-"""Inference that raises, hangs or is interrupted, and models that are gone, over the real middleware."""
+"""Inference that raises, hangs or is interrupted, and missing models, over the real middleware."""
 
 import shutil
 import signal
@@ -31,7 +31,7 @@ ERROR = DiagnosticStatus.ERROR
 
 
 def give(bench: Bench, colour: tuple[int, int, int], number: int = 500) -> None:
-    """Publish a frame that is an order, and wait until the engine follows it."""
+    """Publish a command frame, and wait until the engine obeys it."""
     before = bench.node.output.count("order ")
     bench.publisher.publish(rgb_image(order(colour), number))
     bench.driver.wait(
@@ -42,7 +42,7 @@ def give(bench: Bench, colour: tuple[int, int, int], number: int = 500) -> None:
 
 
 def model_message(bench: Bench, text: str) -> DiagnosticStatus:
-    """The model's first status from now on that says `text`."""
+    """Return the next status of the model that contains `text`."""
     found: list[DiagnosticStatus] = []
 
     def look() -> bool:
@@ -61,12 +61,12 @@ def model_message(bench: Bench, text: str) -> DiagnosticStatus:
 
 
 def state(bench: Bench) -> str:
-    """Of the life cycle, as a supervisor asks for it."""
+    """Return the lifecycle state, as a supervisor requests it."""
     return bench.call(GetState, "get_state", GetState.Request()).current_state.label
 
 
 def change(bench: Bench, transition: int) -> bool:
-    """Whether the node made the transition."""
+    """Request a transition; return whether it succeeded."""
     return bench.call(
         ChangeState, "change_state", ChangeState.Request(transition=Transition(id=transition))
     ).success
@@ -117,12 +117,12 @@ def test_an_engine_that_cannot_be_built_again_at_once_is_tried_until_it_can(
 
 
 def exhaust(bench: Bench) -> None:
-    """Order the engine to raise until the node gives it up."""
+    """Make the engine raise until the node gives it up."""
     for _ in range(3):
         give(bench, RAISE)
 
 
-def test_an_engine_that_fails_again_and_again_is_given_up_and_a_supervisor_sees_it_and_can_start_anew(
+def test_an_engine_that_keeps_failing_is_given_up_and_a_supervisor_can_configure_again(
     start_bench: StartBench,
 ) -> None:
     bench = start_bench(REPORTS, "max_rebuilds:=2", "rebuild_backoff:=0.0", program=SUBSTITUTE)
@@ -267,8 +267,8 @@ def test_a_publish_that_raises_is_counted_and_not_fatal(start_bench: StartBench)
             lambda values, n=number: values["publish failures"] == str(n), "the failure"
         )
         assert (
-            values["last error"]
-            == f"cannot publish on /segmentation/mask: {REFUSED}; a reliable subscriber may be too slow"
+            values["last error"] == f"cannot publish on /segmentation/mask: {REFUSED}; "
+            "a reliable subscriber may be too slow"
         )
         assert status.message == values["last error"]
         assert values["frames rejected"] == "0"

@@ -1,4 +1,4 @@
-"""Frames that are odd, wrong or hostile, over the real middleware: each costs nothing but itself, and the next good one is answered."""
+"""Odd, wrong and hostile frames over the real middleware: the next good one is answered."""
 
 from collections.abc import Callable
 
@@ -36,7 +36,7 @@ def count(bench: Bench, reason: str) -> int:
 
 
 def assert_counted(bench: Bench, message: object, reason: str) -> str:
-    """The frame is counted for this reason alone; the error told."""
+    """Check that the frame is counted for this reason only; return the error."""
     before = count(bench, reason)
     bench.publisher.publish(message)
     _, values = bench.status(lambda values: int(values.get(reason, 0)) == before + 1, reason)
@@ -44,7 +44,7 @@ def assert_counted(bench: Bench, message: object, reason: str) -> str:
 
 
 def filled(encoding: str, value: int, width: int = 64, height: int = 48) -> Image:
-    """A frame of one grey in any encoding; 16-bit ones have it in their upper byte, YUV in Y with neutral colour."""
+    """Return a uniform grey frame in any encoding; in the upper byte of 16 bits, in Y of YUV."""
     known = ENCODINGS[encoding]
     pixel = bytes([value]) * known.pixel_bytes
     data = pixel * (width * height)
@@ -339,7 +339,7 @@ def test_hostile_frames_do_not_fill_the_memory(start_bench: StartBench) -> None:
         return bench.node.resident_bytes
 
     first = attack(5)
-    # a message of 9 MB may still cost the allocator another block or two; these rounds bring more than 400 MB
+    # a message of 9 MB may still cost the allocator a block or two; these rounds send over 400 MB
     assert attack(25) - first < 16 * LIMIT, "it grows with every attack"
     status, _ = bench.status(
         lambda values: values["calibration"].startswith("its distortion_model"),

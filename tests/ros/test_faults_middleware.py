@@ -157,7 +157,10 @@ def test_a_publisher_whose_qos_does_not_match_is_named_with_both_sides_policies(
     bench = start_bench(
         *PARAMETERS, "image_reliability:=reliable", connected=False, program=SUBSTITUTE
     )
-    text = "/test_driver publishes /image but offers reliability best_effort where this node asks for reliable: they cannot connect"
+    text = (
+        "/test_driver publishes /image but offers reliability best_effort where this node asks for "
+        "reliable: they cannot connect"
+    )
     assert camera_warning(bench, "no images on /image for ", text)
     logged(bench, text)
     renew_publisher(bench, RELIABLE)
@@ -190,7 +193,10 @@ def test_a_listener_that_asks_for_more_than_the_mask_offers_is_named(
         depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
     )
     viewer.create_subscription(Image, "/segmentation/mask", print, qos)
-    text = "/late_viewer subscribes to /segmentation/mask but asks for durability transient_local where this node offers volatile: they cannot"
+    text = (
+        "/late_viewer subscribes to /segmentation/mask but asks for durability transient_local "
+        "where this node offers volatile: they cannot"
+    )
     assert camera_warning(bench, text)
     logged(bench, text)
     assert_served(bench, 1)
@@ -203,7 +209,10 @@ def test_a_publisher_of_another_type_is_named(start_bench: StartBench) -> None:
     context = Context()  # one participant cannot have two types on a topic
     rclpy.init(args=[], context=context)
     with closing(Talker(context)) as talker:
-        text = "/talker publishes /image as std_msgs/msg/String, this node uses sensor_msgs/msg/Image: they cannot connect"
+        text = (
+            "/talker publishes /image as std_msgs/msg/String, this node uses "
+            "sensor_msgs/msg/Image: they cannot connect"
+        )
         assert camera_warning(bench, "no images on /image for ", text)
         talker.publisher.publish(String(data="no image"))
         renew_publisher(bench, BEST_EFFORT)

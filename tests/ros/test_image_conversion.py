@@ -47,7 +47,7 @@ def test_both_paths_give_identical_arrays(encoding: str) -> None:
     cv_bridge, rosbags_image = convert_by("cv_bridge"), convert_by("rosbags-image")
     if not is_exact(cv_bridge, encoding):
         pytest.skip(
-            f"the cv_bridge here gives wrong pixels for {encoding}, so the node does not use it for that"
+            f"this cv_bridge returns wrong pixels for {encoding}, so the node does not use it"
         )
     step = known_image(encoding)[0].step // 4 * 38
     data = np.random.default_rng(1).integers(0, 256, 22 * step).astype(np.uint8)

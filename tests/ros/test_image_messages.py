@@ -29,7 +29,7 @@ def message(
     padding: int = 0,
     is_bigendian: int = 0,
 ) -> Image:
-    """A message of raw `rows` `(row count, bytes per row)`, with `padding` bytes of rubbish behind every row."""
+    """Return a message of `rows` `(row count, bytes per row)`, each with garbage as padding."""
     rows = np.pad(
         rows.reshape(len(rows), -1).view(np.uint8), ((0, 0), (0, padding)), constant_values=0xA5
     )
@@ -51,7 +51,7 @@ def bt601(y: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def demosaic(raw: np.ndarray, pattern: str) -> np.ndarray:
-    """Bilinear RGB of the inner pixels `(H - 2, W - 2, 3)`: each colour is the rounded mean of its nearest samples."""
+    """Demosaic the inner pixels `(H - 2, W - 2, 3)` by rounded means of the nearest samples."""
     height, width = raw.shape
     result = np.zeros((height - 2, width - 2, 3), np.uint8)
     colour = [

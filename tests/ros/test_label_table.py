@@ -1,4 +1,4 @@
-"""The label table in both forms; the latched topic gives it to who comes late."""
+"""The label table in both forms; late subscribers receive it from the latched topic."""
 
 import json
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class VisionClass:
 
 @dataclass
 class LabelInfo:
-    """The fields of `vision_msgs/LabelInfo`: std_msgs/Header header, VisionClass[] class_map, float32 threshold."""
+    """The fields of `vision_msgs/LabelInfo`."""
 
     header: Header = field(default_factory=Header)
     class_map: list[VisionClass] = field(default_factory=list)
@@ -80,7 +80,7 @@ def test_label_info_in_the_real_message() -> None:
     )
 
 
-def test_who_subscribes_after_it_was_published_gets_the_table(driver: Driver) -> None:
+def test_late_subscribers_receive_the_table(driver: Driver) -> None:
     publisher_node = Node("table_publisher")
     try:
         publisher_node.create_publisher(String, "late_labels", LATCHED).publish(

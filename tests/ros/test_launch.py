@@ -1,4 +1,4 @@
-"""The launch file, where `launch` is installed (a ROS install: it is not on PyPI), and its text everywhere."""
+"""The launch file, if `launch` is installed (it is not on PyPI), and its text in any case."""
 
 import ast
 import importlib.util
@@ -82,7 +82,7 @@ def test_only_what_was_given_overrides_the_parameter_file() -> None:
     assert node.node_executable == "segmentation_node"
 
 
-def test_a_failure_of_the_node_is_handed_on_unless_the_launch_is_ending_anyway() -> None:
+def test_a_failure_of_the_node_ends_the_launch_unless_it_is_ending_anyway() -> None:
     module = load()
     context = context_of(module)
     assert module.end_launch(SimpleNamespace(process_name="node-1", returncode=0), context) is None

@@ -1,4 +1,4 @@
-"""A heartbeat that goes on whatever one beat does, and ends when told to."""
+"""A heartbeat survives errors in its callback and ends when stopped."""
 
 import threading
 
@@ -26,23 +26,23 @@ def test_it_beats_until_it_is_stopped_and_asks_for_its_period_each_time() -> Non
     assert len(periods) >= count >= 3
 
 
-def test_a_beat_that_raises_is_told_and_does_not_end_the_others() -> None:
-    told: list[str] = []
+def test_a_beat_that_raises_is_reported_and_does_not_end_the_others() -> None:
+    errors: list[str] = []
     enough = threading.Event()
 
     def beat() -> None:
         raise ValueError("a beat failed")
 
     def tell(error: Exception) -> None:
-        told.append(str(error))
-        if len(told) == 2:
+        errors.append(str(error))
+        if len(errors) == 2:
             enough.set()
 
     monitor = Monitor(lambda: 0.001, beat, tell)
     monitor.start()
     assert enough.wait(60)
     monitor.stop(60)
-    assert set(told) == {"a beat failed"}
+    assert set(errors) == {"a beat failed"}
 
 
 def test_stopping_waits_for_the_beat_in_work_but_not_for_one_that_hangs() -> None:

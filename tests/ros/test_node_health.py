@@ -88,7 +88,7 @@ def test_the_same_trouble_again_and_again_is_counted_and_not_logged_each_time(
     start_bench: StartBench,
 ) -> None:
     bench = start_bench()
-    # alone, so that it is looked at: of those below, a good frame that follows at once may take the place
+    # alone, so that it is processed: those below may be replaced by the good frame that follows
     bench.publisher.publish(changed(encoding="yuv999"))
     bench.status(
         lambda values: int(values["frames rejected"]) > 0, "the first bad frame in the counts"

@@ -124,7 +124,8 @@ def test_the_shipped_file_is_taken_and_an_unknown_name_in_a_file_is_told(
 
     own = tmp_path / "own.yaml"
     own.write_text(
-        "/**:\n  ros__parameters:\n    overlay_opacit: 0.3\n    overlay_opacity: 1\n    use_sim_time: false\n"
+        "/**:\n  ros__parameters:\n    overlay_opacit: 0.3\n    overlay_opacity: 1\n"
+        "    use_sim_time: false\n"
     )
     node = start_node(
         "--ros-args",
@@ -203,7 +204,8 @@ def test_the_opacity_changes_at_run_time_and_the_model_does_not(start_bench: Sta
     done, reason = bench.set_parameter("model", "/other")
     assert not done
     assert reason.startswith(
-        "parameter 'model' cannot change while the node is configured: it is part of the loaded model; set it"
+        "parameter 'model' cannot change while the node is configured: "
+        "it is part of the loaded model; set it"
     )
     for name, value in (("overlay_opacity", 1.5), ("overlay_opacity", "strong"), ("threads", 3)):
         done, reason = bench.set_parameter(name, value)

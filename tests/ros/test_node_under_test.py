@@ -1,4 +1,4 @@
-"""How the benchmarks start the node: with what ships, without a part of it, and never by what the user's environment has."""
+"""Benchmarks start the node with the shipped settings, regardless of the user's environment."""
 
 from pathlib import Path
 

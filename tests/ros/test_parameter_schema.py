@@ -1,4 +1,4 @@
-"""The schema says what the declarations say: what `Spec.check` refuses it refuses, and nothing else."""
+"""The schema rejects exactly what `Spec.check` rejects."""
 
 import math
 import re
@@ -139,7 +139,7 @@ def test_a_value_is_refused_exactly_where_the_node_refuses_it(spec: Spec) -> Non
 
 
 def test_lists_and_truth_values_have_their_types() -> None:
-    region: Any = Spec("region", (0.0, 0.0, 1.0, 1.0), "Four.", limits=(0.0, 1.0))  # type: ignore[arg-type]
+    region = Spec("region", (0.0, 0.0, 1.0, 1.0), "Four.", limits=(0.0, 1.0))
     names: Any = Spec("names", ("",), "Some.")  # type: ignore[arg-type]
     properties = file_schema([region, names, Spec("on", True, "Whether.")])["$defs"]["parameters"][
         "properties"

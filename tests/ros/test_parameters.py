@@ -1,4 +1,4 @@
-"""The declarations, the file and the checks hold together; wrong values are told with what would be right."""
+"""Declarations, file and checks agree; errors name what a parameter accepts."""
 
 import array
 from collections.abc import Iterator
@@ -24,7 +24,8 @@ DEFAULTS = Parameters()
 def test_fields_and_declarations_agree() -> None:
     types = {field.name: field.type for field in fields(Parameters)}
     assert set(types) == {spec.name for spec in SPECS} | {"own"}
-    assert Parameters(**{spec.name: spec.check(spec.ros_default) for spec in SPECS}) == DEFAULTS  # type: ignore[arg-type]
+    values: dict[str, Any] = {spec.name: spec.check(spec.ros_default) for spec in SPECS}
+    assert Parameters(**values) == DEFAULTS
     for spec in SPECS:
         declared = types[spec.name]
         assert (get_origin(declared) or declared) is type(spec.default), spec.name
@@ -110,12 +111,14 @@ def test_every_declaration_is_complete_and_takes_its_default(spec: Spec) -> None
         (
             "provider",
             "gpu",
-            "parameter 'provider' must be one of cpu, cuda, tensorrt, or several separated by commas, got 'gpu'",
+            "parameter 'provider' must be one of cpu, cuda, tensorrt, "
+            "or several separated by commas, got 'gpu'",
         ),
         (
             "provider",
             "cuda,",
-            "parameter 'provider' must be one of cpu, cuda, tensorrt, or several separated by commas, got 'cuda,'",
+            "parameter 'provider' must be one of cpu, cuda, tensorrt, "
+            "or several separated by commas, got 'cuda,'",
         ),
         (
             "precision",
@@ -154,7 +157,8 @@ def test_every_declaration_is_complete_and_takes_its_default(spec: Spec) -> None
         (
             "roi",
             [0, 0, 1, True],
-            "parameter 'roi' must be a list of 4 numbers from 0.0 to 1.0, got [0, 0, 1, True] (a list)",
+            "parameter 'roi' must be a list of 4 numbers from 0.0 to 1.0, "
+            "got [0, 0, 1, True] (a list)",
         ),
         (
             "roi",
@@ -168,7 +172,7 @@ def test_every_declaration_is_complete_and_takes_its_default(spec: Spec) -> None
         ),
     ],
 )
-def test_a_wrong_value_is_told_with_what_would_be_right(
+def test_a_wrong_value_is_rejected_with_the_accepted_ones(
     name: str, value: object, text: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -176,18 +180,18 @@ def test_a_wrong_value_is_told_with_what_would_be_right(
     assert str(caught.value) == text
 
 
-def test_an_endless_value_is_not_repeated_whole() -> None:
+def test_the_error_for_a_long_value_is_short() -> None:
     with pytest.raises(ConfigError) as caught:
         BY_NAME["provider"].check("x" * 100_000)
     assert len(str(caught.value)) < 400
 
 
-def test_a_list_of_providers_will_do_for_one() -> None:
+def test_several_providers_are_accepted() -> None:
     for value in ("tensorrt,cuda,cpu", "cuda, cpu", "tensorrt"):
         assert BY_NAME["provider"].check(value) == value
 
 
-def test_an_integer_will_do_for_a_number_also_in_a_list() -> None:
+def test_an_integer_is_accepted_as_a_number_also_in_a_list() -> None:
     value = BY_NAME["overlay_opacity"].check(1)
     assert (value, type(value)) == (1.0, float)
     for given in ([0, 0, 1, 1], array.array("q", [0, 0, 1, 1]), (0.0, 0, 1, 1.0)):
@@ -241,7 +245,8 @@ def test_a_camera_goes_by_its_own_value_and_else_by_the_nodes() -> None:
     [
         (
             {"cameras": ("front left",)},
-            "'cameras' must hold names of letters, digits and _, starting with a letter, got 'front left'",
+            "'cameras' must hold names of letters, digits and _, starting with a letter, "
+            "got 'front left'",
         ),
         ({"cameras": ("1st",)}, "starting with a letter, got '1st'"),
         ({"cameras": ("a/b",)}, "starting with a letter, got 'a/b'"),
@@ -452,7 +457,7 @@ def test_what_was_given_is_taken_in_the_declared_type(ros: None) -> None:
         assert node.get_parameter("overlay_opacity").type_ == Parameter.Type.DOUBLE
 
 
-def test_a_wrong_value_is_told_by_the_name_that_was_given(ros: None) -> None:
+def test_an_error_names_the_parameter_as_given(ros: None) -> None:
     with (
         node_given({"cameras": ["left"], "left.image_transport": "theora"}) as node,
         pytest.raises(ConfigError) as caught,

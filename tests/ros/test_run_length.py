@@ -12,7 +12,7 @@ from camseg_ros.compression import run_length_message, run_lengths
 
 
 def autoware_bytes(mask: np.ndarray) -> bytes:
-    """The same, pixel by pixel: what the C++ encoder's loop leaves in memory on a little-endian machine."""
+    """Encode pixel by pixel, like the C++ encoder's loop on a little-endian machine."""
     runs: list[list[int]] = [[int(mask[0, 0]), 0]]
     for value in mask.reshape(-1).tolist():
         if value == runs[-1][0]:

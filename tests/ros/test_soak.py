@@ -1,4 +1,4 @@
-"""The soak benchmark, briefly: each mask is of a frame that was sent, once and in order; each camera is answered. No time is asserted."""
+"""The soak benchmark, briefly: masks belong to sent frames, once and in order; no time limits."""
 
 import json
 import subprocess
@@ -47,7 +47,7 @@ def soaked(
     counts: Mapping[str, int] | None = None,
     tracebacks: int = 0,
 ) -> soak.Soaked:
-    """Two minutes of a camera that is answered every second, from second 1000 on; memory and latency change for the last half."""
+    """Return two minutes of answers, one a second; memory and latency change after half."""
     ledger = FrameLedger("camera")
     for second in range(120):
         ledger.send(second, 1000 + second)

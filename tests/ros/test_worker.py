@@ -1,4 +1,4 @@
-"""What throws or hangs costs an engine and not the stream; after too many rebuilds in a row the worker gives up."""
+"""An engine that raises or hangs is rebuilt; after too many rebuilds the worker gives up."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ def raising(error: Exception) -> Act:
 
 
 class Bench:
-    """A worker whose messages are what happens when they are handled, and whose models are numbers, 0 being the first."""
+    """A worker whose messages are functions to call and whose models are numbers from 0."""
 
     def __init__(
         self,
