@@ -24,9 +24,9 @@ class Stage(NamedTuple):
 
 
 class Feature(NamedTuple):
-    """A feature map: what block number `block` puts out, with its channels and total stride."""
+    """A feature map: what stage number `stage` puts out, with its channels and total stride."""
 
-    block: int
+    stage: int
     channels: int
     stride: int
 
@@ -41,8 +41,8 @@ STAGES = (
     Stage(1, kernel=3, stride=1, expansion=6, channels=320),
 )
 
-FEATURES = (Feature(2, 24, 4), Feature(4, 40, 8), Feature(10, 112, 16), Feature(15, 320, 32))
-"""The last block at each stride from 4 on, fine to coarse."""
+FEATURES = (Feature(1, 24, 4), Feature(2, 40, 8), Feature(4, 112, 16), Feature(6, 320, 32))
+"""The last stage at each stride from 4 on, fine to coarse."""
 
 FINE_FEATURES = tuple(feature for feature in FEATURES if feature.stride < TOKEN_STRIDE)
 """The features finer than a token, which also go to the condition refiner."""

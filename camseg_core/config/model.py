@@ -90,9 +90,18 @@ class LightDecoderConfig:
 
 @dataclass(frozen=True)
 class ImageEncoderConfig:
-    """Size of an `ImageEncoder`: the backbone's features are fused to `width` channels a token."""
+    """Size of an `ImageEncoder`: the backbone's features are fused to `width` channels a token.
+
+    `depth` is the backbone's depth coefficient (arXiv 1905.11946): each stage has that share of
+    EfficientNet-Lite0's blocks, rounded up.
+    """
 
     width: int = 192
+    depth: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.depth <= 1:
+            raise ModelError(f"image_encoder.depth must be in (0, 1], got {self.depth}")
 
 
 @dataclass(frozen=True)

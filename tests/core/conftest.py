@@ -3,4 +3,17 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))  # the tests' helper modules, such as `reference`
+
+
+@pytest.fixture(scope="session")
+def traced_tiny_lite() -> list[object]:
+    """`tiny_lite`'s four graphs and the whole network with two DDIM steps; tracing takes seconds."""
+    from lite import tiny_lite
+
+    from camseg_core.diffusion.sampling import Fused
+    from camseg_core.export.trace import trace_all
+
+    return [*trace_all(tiny_lite(), [Fused("ddim", 2)])]

@@ -8,6 +8,7 @@ import torch
 from camseg_core.config.model import (
     ConditionRefinerConfig,
     DenoiserConfig,
+    ImageEncoderConfig,
     MaskAutoencoderConfig,
     TransformerConfig,
 )
@@ -22,7 +23,7 @@ LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)
 
 @functools.cache
 def tiny_lite() -> CamSeg:
-    """As camseg-lite, but narrow behind its image encoder."""
+    """As camseg-lite, but shallow and narrow."""
     config = replace(
         CAMSEG_LITE,
         name="tiny-lite",
@@ -39,13 +40,15 @@ def tiny_lite() -> CamSeg:
             width=32, depth=1, prediction_type="sample", learned_variance=False
         ),
         refiner=ConditionRefinerConfig(16, 8),
+        image_encoder=ImageEncoderConfig(width=32, depth=0.25),  # one block a stage
         mask_autoencoder=MaskAutoencoderConfig(len(LABELS), 4, (8, 8), (8, 8)),
     )
     torch.manual_seed(0)
     model = CamSeg(config, LABELS).eval()
+    generator = torch.Generator().manual_seed(4)
     with torch.no_grad():  # a fresh denoiser is the zero function; give it something to say
         for parameter in model.denoiser.parameters():
-            parameter.copy_(0.1 * torch.randn_like(parameter))
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
     return model
 
 

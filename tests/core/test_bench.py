@@ -16,6 +16,7 @@ from camseg_core.cli.options import add_model_options, model_options, with_chang
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError
 from camseg_core.export import export_onnx
+from camseg_core.export.trace import Traced
 
 STAGES = ["preprocess", "image_encoder", "transformer", "denoiser", "decoder", "postprocess"]
 QUICK = ["--threads", "1", "--size", "160x120", "--warm-up", "1"]
@@ -105,11 +106,11 @@ def test_what_cannot_be_measured_is_one_line(
 
 
 @pytest.fixture(scope="module")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory, traced_tiny_lite: list[Traced]) -> Path:
     """A checkpoint folder of the tiny model with its graphs."""
     folder = tmp_path_factory.mktemp("tiny")
     tiny_lite().save_pretrained(folder)
-    export_onnx(tiny_lite(), folder)
+    export_onnx(tiny_lite(), folder, traced=traced_tiny_lite[:4])
     return folder
 
 

@@ -16,9 +16,8 @@ from onnx import TensorProto
 
 from camseg_core.cli.main import main
 from camseg_core.data.sets.registry import open_set
-from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError, DataError, ModelError
-from camseg_core.export import Scores, export_onnx, trace_all
+from camseg_core.export import Scores, export_onnx
 from camseg_core.export import check as scoring
 from camseg_core.export.check import SIZES, Tolerance, check
 from camseg_core.export.parts import decoder_module, parts_of
@@ -34,17 +33,14 @@ SIZE = (64, 96)
 
 
 @pytest.fixture(scope="module")
-def traced() -> list[Traced]:
-    return trace_all(tiny_lite(), [Fused("ddim", 2)])
-
-
-@pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_camvid(tmp_path_factory.mktemp("data"), "train", "val", size=SIZE)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, traced: list[Traced], data: Path) -> Path:
+def folder(
+    tmp_path_factory: pytest.TempPathFactory, traced_tiny_lite: list[Traced], data: Path
+) -> Path:
     """A checkpoint folder with graphs in every precision."""
     folder = tmp_path_factory.mktemp("export") / "tiny"
     tiny_lite().save_pretrained(folder)
@@ -54,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, traced: list[Traced], data:
             tiny_lite(),
             folder,
             precision,
-            traced=traced,
+            traced=traced_tiny_lite,
             calibration=list(open_set("camvid", data, "train").samples),
             scores=Scores(tiny_lite(), val),
         )
@@ -147,7 +143,7 @@ def test_the_attention_stays_in_floats(folder: Path) -> None:
 
 
 def test_a_variant_that_loses_too_much_is_refused_and_the_old_one_stays(
-    folder: Path, traced: list[Traced], data: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, traced_tiny_lite: list[Traced], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     monkeypatch.setattr(scoring, "LARGEST_LOSS", -1.0)
@@ -160,7 +156,7 @@ def test_a_variant_that_loses_too_much_is_refused_and_the_old_one_stays(
             tiny_lite(),
             folder,
             "fp16",
-            traced=traced[:4],
+            traced=traced_tiny_lite[:4],
             scores=Scores(tiny_lite(), list(open_set("camvid", data, "val").samples)),
         )
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
@@ -168,38 +164,41 @@ def test_a_variant_that_loses_too_much_is_refused_and_the_old_one_stays(
 
 
 def test_graphs_that_are_not_written_again_are_gone(
-    folder: Path, traced: list[Traced], tmp_path: Path
+    folder: Path, traced_tiny_lite: list[Traced], tmp_path: Path
 ) -> None:
-    export_onnx(tiny_lite(), tmp_path, traced=traced)
+    export_onnx(tiny_lite(), tmp_path, traced=traced_tiny_lite)
     assert graph_path(tmp_path, "fp32", "fused_ddim_2").is_file()
-    export_onnx(tiny_lite(), tmp_path, traced=traced[:4])
+    export_onnx(tiny_lite(), tmp_path, traced=traced_tiny_lite[:4])
     assert sorted(path.stem for path in tmp_path.rglob("*.onnx")) == sorted(PARTS)
     assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
 
 
 def test_int8_needs_frames_and_scores_need_labels(
-    traced: list[Traced], tmp_path: Path, data: Path
+    traced_tiny_lite: list[Traced], tmp_path: Path, data: Path
 ) -> None:
     with pytest.raises(ConfigError, match="int8 graphs need frames of the camera's kind"):
-        export_onnx(tiny_lite(), tmp_path, "int8", traced=traced)
+        export_onnx(tiny_lite(), tmp_path, "int8", traced=traced_tiny_lite)
     with pytest.raises(ConfigError, match="unknown precision 'int4'"):
-        export_onnx(tiny_lite(), tmp_path, "int4", traced=traced)
+        export_onnx(tiny_lite(), tmp_path, "int4", traced=traced_tiny_lite)
     unlabelled = [
         type(sample)(sample.image, np.full_like(sample.label, 255), sample.name)
         for sample in open_set("camvid", data, "val").samples
     ]
     with pytest.raises(DataError, match="the 3 frames to score must show the model's classes"):
         export_onnx(
-            tiny_lite(), tmp_path, traced=traced[:4], scores=Scores(tiny_lite(), unlabelled)
+            tiny_lite(),
+            tmp_path,
+            traced=traced_tiny_lite[:4],
+            scores=Scores(tiny_lite(), unlabelled),
         )
     assert not list(tmp_path.rglob("*"))
 
 
 def test_a_graph_that_is_not_the_model_is_told_by_how_much(
-    traced: list[Traced], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    traced_tiny_lite: list[Traced], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    part, graph = traced[2].part, onnx.ModelProto()
-    graph.CopyFrom(traced[2].graph)
+    part, graph = traced_tiny_lite[2].part, onnx.ModelProto()
+    graph.CopyFrom(traced_tiny_lite[2].graph)
     for weight in graph.graph.initializer:
         if len(weight.dims) > 1:
             weight.CopyFrom(
@@ -221,10 +220,10 @@ def test_the_command_writes_a_folder_that_segments_and_tells_what_it_found(
     data: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    traced: list[Traced],
+    traced_tiny_lite: list[Traced],
 ) -> None:
     monkeypatch.setattr(
-        "camseg_core.export.trace_all", lambda model, fused: traced[: 4 + len(fused)]
+        "camseg_core.export.trace_all", lambda model, fused: traced_tiny_lite[: 4 + len(fused)]
     )
     source, out = tmp_path / "model", tmp_path / "out"
     tiny_lite().save_pretrained(source)

@@ -1,11 +1,16 @@
 """The image encoder equals the original EfficientNet-Lite0, in the shape that is configured."""
 
+from itertools import accumulate
+
 import numpy as np
+import pytest
 import torch
 
-from camseg_core.config.backbone import FEATURES, FINE_FEATURES, SIZE_MULTIPLE, STAGES, TOKEN_STRIDE
+from camseg_core.config.backbone import FEATURES, FINE_FEATURES, SIZE_MULTIPLE, TOKEN_STRIDE
 from camseg_core.config.model import ImageEncoderConfig
+from camseg_core.errors import ModelError
 from camseg_core.model.camseg import CamSeg
+from camseg_core.model.efficientnet_lite import stages
 from camseg_core.model.image_encoder import ImageEncoder
 from camseg_core.weights import checkpoint_folder
 
@@ -30,15 +35,20 @@ def test_the_bundled_checkpoint_gives_the_features_of_the_original_backbone() ->
             torch.testing.assert_close(cell, torch.tensor(expected), rtol=1e-5, atol=1e-5)
 
 
-def test_the_features_have_the_channels_and_strides_of_the_configuration() -> None:
-    encoder = ImageEncoder(ImageEncoderConfig(width=8)).eval()
+@pytest.mark.parametrize(("depth", "blocks"), [(1.0, (1, 2, 2, 3, 3, 4, 1)), (0.25, (1,) * 7)])
+def test_the_features_have_the_channels_and_strides_of_the_configuration(
+    depth: float, blocks: tuple[int, ...]
+) -> None:
+    assert tuple(len(stage) for stage in stages(depth)) == blocks
+    encoder = ImageEncoder(ImageEncoderConfig(width=8, depth=depth)).eval()
     x, found = encoder.stem(torch.zeros(1, 3, SIZE_MULTIPLE, 2 * SIZE_MULTIPLE)), []
+    ends = {end - 1: number for number, end in enumerate(accumulate(blocks))}
     for number, block in enumerate(encoder.blocks):
         x = block(x)
-        found.append((number, x.shape[1], SIZE_MULTIPLE // x.shape[2]))
+        if number in ends:
+            found.append((ends[number], x.shape[1], SIZE_MULTIPLE // x.shape[2]))
     last = {stride: (number, channels, stride) for number, channels, stride in found if stride > 2}
     assert tuple(last.values()) == FEATURES
-    assert len(found) == sum(stage.blocks for stage in STAGES)
     tokens, *fine = encoder(torch.zeros(1, 3, 64, 96))
     assert tokens.shape == (1, 8, 64 // TOKEN_STRIDE, 96 // TOKEN_STRIDE)
     assert [each.shape[1:] for each in fine] == [
@@ -46,9 +56,15 @@ def test_the_features_have_the_channels_and_strides_of_the_configuration() -> No
     ]
 
 
-def test_imagenet_weights_fill_the_backbone_and_nothing_else() -> None:
+def test_a_depth_that_is_no_share_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"image_encoder.depth must be in \(0, 1\], got 0"):
+        ImageEncoderConfig(depth=0)
+
+
+@pytest.mark.parametrize(("depth", "tensors"), [(1.0, 144), (0.5, 90)])
+def test_imagenet_weights_fill_the_backbone_and_nothing_else(depth: float, tensors: int) -> None:
     torch.manual_seed(0)
-    encoder = ImageEncoder(ImageEncoderConfig(width=8))
+    encoder = ImageEncoder(ImageEncoderConfig(width=8, depth=depth))
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     encoder.load_imagenet()
     changed = {
@@ -58,7 +74,7 @@ def test_imagenet_weights_fill_the_backbone_and_nothing_else() -> None:
     }
     backbone = {n for n, _ in encoder.named_parameters() if n.startswith(("stem.", "blocks."))}
     assert changed == backbone
-    assert len(backbone) == 144
+    assert len(backbone) == tensors
 
 
 def test_the_backbone_runs_in_bf16_with_its_depthwise_convolutions_in_fp32() -> None:
