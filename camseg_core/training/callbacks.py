@@ -1,23 +1,21 @@
-"""Callbacks that show a training: live display or log lines, TensorBoard, pictures, log file."""
+"""Callbacks that report a training: display or log lines, TensorBoard, pictures, log file."""
 
 import json
 import logging
 import math
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
 from camseg_core.atomic_write import atomic_write
 from camseg_core.errors import DataError
-from camseg_core.labels import Label, color_table
 from camseg_core.training.trainer import Callback, Picture
 
 logger = logging.getLogger(__name__)
@@ -26,23 +24,21 @@ Clock = Callable[[], float]
 
 
 class Means(Callback):
-    """Hands the means over every few steps to `report`; what is left over when the run ends, too."""
+    """Calls `report` with the means over every few steps, and with the rest at the end."""
 
     def __init__(self, every: int = 10, clock: Clock = time.monotonic) -> None:
         self._every, self._clock = every, clock
         self._done = self._steps = self._samples_per_step = 0
         self._gathered: dict[str, list[float]] = {}
         self._learning_rate = 0.0
-        self._first = self._last = (
-            0,
-            0.0,
-        )  # step and time in s: where the run began, and where the last report was
+        # step and time in s: of the start of the run, and of the last report
+        self._first = self._last = (0, 0.0)
         self._stepped = 0.0
 
     def report(
         self, done: int, figures: Mapping[str, float], learning_rate: float, samples_per_s: float
     ) -> None:
-        """The means of the last steps up to `done`; `learning_rate` is that of the last one."""
+        """The last steps up to `done` have these means; the last one has this `learning_rate`."""
 
     def on_train_begin(self, done: int, steps: int, samples_per_step: int) -> None:
         self._done, self._steps, self._samples_per_step = done, steps, samples_per_step
@@ -60,17 +56,15 @@ class Means(Callback):
         self, done: int, scores: Mapping[str, float], picture: Picture | None
     ) -> None:
         step, then = self._last
-        self._last = (
-            step,
-            then + self._clock() - self._stepped,
-        )  # samples per second are those of training
+        # samples per second exclude the validation
+        self._last = (step, then + self._clock() - self._stepped)
 
     def on_train_end(self, done: int, reason: str) -> None:
         if self._gathered:
             self._report()
 
     def seconds_left(self) -> float:
-        """How long the remaining steps take at the mean pace so far, validations included."""
+        """Return the time for the remaining steps at the mean pace so far, with validations."""
         done, began = self._first
         return (self._clock() - began) / max(1, self._done - done) * (self._steps - self._done)
 
@@ -84,7 +78,10 @@ class Means(Callback):
 
 
 class Display(Means):
-    """On a terminal a live line with a bar; elsewhere, and for validation scores anyway, log lines. `title` says what is trained."""
+    """Shows a bar on a terminal and log lines elsewhere; logs validation scores in both.
+
+    `title` names what is trained.
+    """
 
     def __init__(
         self,
@@ -116,16 +113,14 @@ class Display(Means):
                 self._title, total=steps, completed=done, loss="-", pace="-", scores=""
             )
             self._bar.start()
-            weakref.finalize(
-                self, self._bar.stop
-            )  # a run that ends by an error must not leave the terminal without a cursor
+            # a run that ends by an error must not leave the terminal without a cursor
+            weakref.finalize(self, self._bar.stop)
 
     def on_step_end(self, done: int, figures: Mapping[str, float], learning_rate: float) -> None:
         super().on_step_end(done, figures, learning_rate)
         self._seen += 1
-        self._loss += (figures["loss"] - self._loss) * max(
-            0.05, 1 / self._seen
-        )  # of about the last 20 steps
+        # of about the last 20 steps
+        self._loss += (figures["loss"] - self._loss) * max(0.05, 1 / self._seen)
         self._update(completed=done, loss=f"{self._loss:.4f}")
 
     def report(
@@ -163,8 +158,10 @@ class Display(Means):
 
 
 class TensorBoard(Means):
-    """Curves and validation pictures in `RUN/tensorboard`, for `tensorboard --logdir RUN`. On resume, what came after the resumed step is
-    hidden, so that no curve doubles back."""
+    """Writes curves and validation pictures to `RUN/tensorboard`.
+
+    On resume, what came after the resumed step is hidden, so that no curve doubles back.
+    """
 
     def __init__(self, run: Path, every: int = 10, clock: Clock = time.monotonic) -> None:
         super().__init__(every, clock)
@@ -201,10 +198,10 @@ class TensorBoard(Means):
 
 
 class Pictures(Callback):
-    """Validation pictures as `RUN/pictures/step-000300.jpg`.
+    """Writes validation pictures as `RUN/pictures/step-000300.jpg`.
 
     Raises:
-        DataError: (when validated) a picture cannot be written.
+        DataError: on validation, if a picture cannot be written.
     """
 
     def __init__(self, run: Path) -> None:
@@ -222,8 +219,12 @@ class Pictures(Callback):
 
 
 class JsonLines(Means):
-    """`RUN/log.jsonl`, one object per line: means over ten steps as `{"step", "training", "learning_rate", "samples_per_s"}`, and
-    validations as `{"step", "validation"}`. On resume, lines after the resumed step are cut off. A figure that is no number is null."""
+    """Writes `RUN/log.jsonl`, an object a line.
+
+    Means over ten steps are `{"step", "training", "learning_rate", "samples_per_s"}`, validations
+    `{"step", "validation"}`; NaN and infinity are null. On resume, lines after the resumed step are
+    removed.
+    """
 
     def __init__(self, run: Path, every: int = 10, clock: Clock = time.monotonic) -> None:
         super().__init__(every, clock)
@@ -233,22 +234,17 @@ class JsonLines(Means):
         super().on_train_begin(done, steps, samples_per_step)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._path.is_file():
-            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines(
-                keepends=True
-            )
+            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines(True)
+            kept = "".join(line for line in lines if _step_of(line) <= done)
             with atomic_write(self._path) as temporary:
-                temporary.write_text(
-                    "".join(line for line in lines if _step_of(line) <= done), encoding="utf-8"
-                )
+                temporary.write_text(kept, encoding="utf-8")
 
     def report(
         self, done: int, figures: Mapping[str, float], learning_rate: float, samples_per_s: float
     ) -> None:
-        pace = {
-            "learning_rate": float(f"{learning_rate:.6g}"),
-            "samples_per_s": round(samples_per_s, 2),
-        }
-        self._write({"step": done, "training": _rounded(figures), **pace})
+        rate, pace = float(f"{learning_rate:.6g}"), round(samples_per_s, 2)
+        means = {"training": _rounded(figures), "learning_rate": rate, "samples_per_s": pace}
+        self._write({"step": done, **means})
 
     def on_validation_end(
         self, done: int, scores: Mapping[str, float], picture: Picture | None
@@ -261,27 +257,9 @@ class JsonLines(Means):
             file.write(json.dumps(content, allow_nan=False) + "\n")
 
 
-def validation_picture(
-    images: Picture, truths: Picture, predictions: Picture, labels: Sequence[Label]
-) -> Picture:
-    """A row for each image: the image, the truth and the prediction in the colours of their classes.
-
-    Args:
-        images: RGB `(N, 3, H, W)` uint8.
-        truths: class indices `(N, H, W)` uint8, the place of the class in `labels`; 255, and any other without a class, is black.
-        predictions: the same.
-        labels: the classes.
-
-    Returns:
-        RGB `(N * H, 3 * W, 3)` uint8.
-    """
-    table = color_table(
-        [Label(index, label.name, label.color) for index, label in enumerate(labels)]
-    )
-    row = np.concatenate(
-        [images.transpose(0, 2, 3, 1), table[truths], table[predictions]], axis=2
-    )  # (N, H, 3W, 3)
-    return row.reshape(-1, *row.shape[2:])
+def default_callbacks(run: Path, title: str) -> tuple[Callback, ...]:
+    """Return the callbacks of every run, which write to its folder."""
+    return (Display(title), JsonLines(run), TensorBoard(run), Pictures(run))
 
 
 def _text(figures: Mapping[str, float]) -> str:
@@ -300,7 +278,7 @@ def _rounded(figures: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def _step_of(line: str) -> float:
-    """The step of a line of the log; infinite for one that was cut off while it was written."""
+    """Return the step of a line of the log; infinite for a line that was cut off."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

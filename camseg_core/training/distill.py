@@ -13,6 +13,7 @@ from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import scores
 from camseg_core.labels import match_by_name
 from camseg_core.model.camseg import CamSeg, stored_type
+from camseg_core.training.callbacks import default_callbacks
 from camseg_core.training.distributed import init_processes
 from camseg_core.training.finish import finish, how_it_was_made
 from camseg_core.training.light_decoder import (
@@ -22,16 +23,9 @@ from camseg_core.training.light_decoder import (
     with_light_decoder,
 )
 from camseg_core.training.objectives import TaskLoss
-from camseg_core.training.run import (
-    check_batch,
-    default_callbacks,
-    load_frames,
-    remember,
-    train_in,
-    training_facts,
-)
+from camseg_core.training.run import TrainingData, check_batch, keep_config
 from camseg_core.training.trainer import LoopConfig, Run
-from camseg_core.training.transformer import TransformerTraining
+from camseg_core.training.transformer import TransformerTraining, train_transformer, validation
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +103,8 @@ def run_distillation(
         recipe.training.check(model.config)
         check_batch(recipe.training, processes)
         _check_classes(model, start, recipe.data, data)
-        train, val, _ = load_frames(recipe.data, data, model.labels)
-        remember(recipe, run, processes)
+        found = TrainingData.load(recipe.data, data, model.labels)
+        keep_config(recipe, run, processes)
         card = start / "MODEL_CARD.md"
         history = {
             "command": "camseg distill --model <folder of the model below> "
@@ -120,19 +114,16 @@ def run_distillation(
             # read now: `out` may be `start`
             "before": how_it_was_made(card.read_text(encoding="utf-8")) if card.is_file() else "",
         }
-        trained = train_in(recipe.training, model, train, val, run, processes)
+        folder = run / "transformer"
+        trained = train_transformer(
+            recipe.training,
+            model,
+            found.train,
+            Run(folder, default_callbacks(folder, "transformer"), processes),
+            validation(recipe.training, found.val),
+        )
         if processes.is_main_process:
-            facts = history | training_facts(
-                recipe.data, recipe.training, trained, train, val, processes
-            )
-            finish(
-                trained,
-                open_set(recipe.data, data, "train").samples,
-                open_set(recipe.data, data, "val").samples,
-                run,
-                out,
-                facts,
-            )
+            finish(trained, recipe.training, found, run, out, processes, history)
 
 
 def run_light_decoder(
@@ -160,18 +151,20 @@ def run_light_decoder(
         model = with_light_decoder(CamSeg.from_pretrained(start), recipe.decoder.model)
         stored = stored_type(start)
         check_batch(recipe.decoder, processes)
-        train, val, _ = load_frames(recipe.data, data, model.labels)
-        counts = train.pixel_counts()
+        found = TrainingData.load(recipe.data, data, model.labels)
+        counts = found.train.pixel_counts()
         missing = [label.name for index, label in enumerate(model.labels) if not counts[index]]
         if missing and processes.is_main_process:
             logger.warning(
                 "no frame of train shows %s: the light decoder does not learn these classes",
                 ", ".join(missing),
             )
-        remember(recipe, run, processes)
-        comparison = DecoderComparison(model, val)
+        keep_config(recipe, run, processes)
+        comparison = DecoderComparison(model, found.val)
         place = Run(run, default_callbacks(run, "light decoder"), processes)
-        trained = train_light_decoder(recipe.decoder, model, train, place, comparison.validation)
+        trained = train_light_decoder(
+            recipe.decoder, model, found.train, place, comparison.validation
+        )
         if processes.is_main_process:
             assert trained.light_decoder is not None
             compared = comparison.scores(trained.light_decoder)

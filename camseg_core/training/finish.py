@@ -1,4 +1,4 @@
-"""The end of a training: the checkpoint folder is written, exported and scored as it ships, and gets its model card."""
+"""The end of a training: write, export and score the checkpoint folder, and its model card."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ import torch
 
 from camseg_core.atomic_write import atomic_write
 from camseg_core.config.model import save_config
-from camseg_core.data.sample import Sample, Samples, evenly_spread
+from camseg_core.data.sample import Sample, evenly_spread
 from camseg_core.errors import ModelError
 from camseg_core.evaluation.calibration import fit_logit_scale
 from camseg_core.evaluation.evaluate import Evaluation, evaluate
@@ -21,39 +21,49 @@ from camseg_core.evaluation.report.evaluation import write_report
 from camseg_core.export import Scores, export_onnx, trace_all
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.flops import mask_encoder_parameters, vehicle_parameters
+from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.runtime import Segmenter
+from camseg_core.training.distributed import Processes
+from camseg_core.training.mask_autoencoder import reconstruction_scores
+from camseg_core.training.run import TrainingData
+from camseg_core.training.transformer import TransformerTraining
 
 logger = logging.getLogger(__name__)
 
 _SEVERAL_STEPS = (2, 4, 10)
-"""Of DDIM, whose scores the card tells beside those of one step."""
+"""Of DDIM; the card lists their scores beside those of one step."""
 
 _CALIBRATION_FRAMES = 26
-"""Of `val`: the confidence is calibrated on them, which is one number and takes a dozen passes, and graphs are scored against torch."""
+"""Of `val`, for the calibration of the confidence and to compare graphs with torch."""
 
 _INT8_FRAMES = 64
-"""Of `train`, on which the ranges of int8 are measured."""
+"""Of `train`, to measure the ranges of int8."""
 
 
 def finish(
-    trained: CamSeg, train: Samples, val: Samples, run: Path, out: Path, facts: Mapping[str, Any]
+    trained: CamSeg,
+    config: TransformerTraining,
+    data: TrainingData,
+    run: Path,
+    out: Path,
+    processes: Processes,
+    history: Mapping[str, str],
 ) -> None:
-    """Write the checkpoint folder `out`; models with a mask autoencoder are exported, scored on `val` and described as well.
+    """Write the checkpoint folder `out`; export, score and describe models with a mask autoencoder.
 
-    int8 graphs are calibrated on frames of `train`; if they lose too much, the folder goes without.
-
-    `facts` are what the card tells of the training: `command`, `began` (what came before its steps), `steps`, `batch`, `device`, `data`,
-    `train_frames`, `val_frames`, `frame_size`, `before` (how the model it started from was made) and `reconstruction`, the scores of masks
-    that only pass the autoencoder. The full report goes to `run/val`, those of several steps to `run/val-N-steps`.
+    int8 graphs are calibrated on frames of `train`, and left out if they lose too much. The report
+    of one step goes to `run/val`, those of several steps to `run/val-N-steps`. `history` is for
+    the card: the `command`, what `began` the training, and how the model `before` it was made.
     """
     trained = trained.cpu()
     trained.save_pretrained(out, torch.float16)
     if trained.mask_autoencoder is None:
         logger.info("wrote %s; models that decode masks as pictures are not exported", out)
         return
-    stored = CamSeg.from_pretrained(out)  # what is exported and scored is what was stored
+    facts = _facts(trained, trained.mask_autoencoder, config, data, processes)
+    stored, val = CamSeg.from_pretrained(out), data.val_samples  # as stored, so as it ships
     some = evenly_spread(val, _CALIBRATION_FRAMES)
-    _export(stored, out, evenly_spread(train, _INT8_FRAMES), some)
+    _export(stored, out, evenly_spread(data.train_samples, _INT8_FRAMES), some)
     fit = fit_logit_scale(Segmenter.from_pretrained(out), some, stored.labels)
     save_config(replace(stored.config, logit_scale=fit.logit_scale), out / "config.json")
     logger.info(
@@ -85,9 +95,8 @@ def finish(
         write_report(several[steps], run / f"val-{steps}-steps")
     with atomic_write(out / "MODEL_CARD.md") as card:
         more = {"fp32_iou": f"{in_fp32:.3f}", "calibration_frames": len(some)}
-        card.write_text(
-            _model_card(stored, one_step, several, run, {**facts, **more}), encoding="utf-8"
-        )
+        text = _model_card(stored, one_step, several, run, {**history, **facts, **more})
+        card.write_text(text, encoding="utf-8")
     logger.info(
         "val: mIoU %.4f in one step, %s; wrote %s", one_step.mean_iou, _listed(several), out
     )
@@ -96,16 +105,38 @@ def finish(
 def _export(
     model: CamSeg, out: Path, calibration: Sequence[Sample], scored: Sequence[Sample]
 ) -> None:
-    """The graphs in fp32, and in int8 where they keep their worth."""
+    """Export graphs in fp32, and in int8 unless they lose too much."""
     traced, scores = trace_all(model), Scores(model, scored)
     export_onnx(model, out, traced=traced)
     try:
         export_onnx(model, out, "int8", traced=traced, calibration=calibration, scores=scores)
     except ModelError as error:
         logger.warning("no int8 graphs, fp32 will be used: %s", error)
-        shutil.rmtree(
-            out / "onnx" / "int8", ignore_errors=True
-        )  # of a model that was in this folder before
+        # of a model that was in this folder before
+        shutil.rmtree(out / "onnx" / "int8", ignore_errors=True)
+
+
+def _facts(
+    trained: CamSeg,
+    codec: MaskAutoencoder,
+    config: TransformerTraining,
+    data: TrainingData,
+    processes: Processes,
+) -> dict[str, Any]:
+    """Return what the model card says about the training."""
+    on_cpu, count = processes.device.type == "cpu", processes.world_size
+    processor = "CPU" if on_cpu else torch.cuda.get_device_name(processes.device)
+    counted = f"{count} process{'es' if count > 1 else ''}"
+    return {
+        "steps": config.loop.in_steps(len(data.train), config.batch).steps,
+        "batch": config.batch,
+        "device": f"{processor}, {config.loop.precision}, {counted}",
+        "data": data.kind,
+        "train_frames": len(data.train),
+        "val_frames": len(data.val),
+        "frame_size": "{1}×{0}".format(*data.val.size()),
+        "reconstruction": reconstruction_scores(codec, data.val, trained.labels),
+    }
 
 
 def _listed(several: Mapping[int, Evaluation]) -> str:
@@ -115,7 +146,7 @@ def _listed(several: Mapping[int, Evaluation]) -> str:
 
 
 def how_it_was_made(card: str) -> str:
-    """What a model card says on the making of its model, to be told again of one that was tuned from it; empty where it says nothing."""
+    """Return how a model card says its model was made, for a model tuned from it, or ""."""
     _, _, rest = card.partition("## How it was made\n")
     made, figures, _ = rest.partition("The figures: ")
     return f"### The model that it was tuned from\n{made}" if figures else ""
@@ -128,7 +159,7 @@ def _model_card(
     run: Path,
     facts: Mapping[str, Any],
 ) -> str:
-    """The template beside this file, filled with the figures of the run."""
+    """Fill in the template beside this file."""
     config, codec = model.config, model.mask_autoencoder
     assert codec is not None
     reconstruction = facts["reconstruction"]
@@ -162,7 +193,8 @@ def _model_card(
         else "stand in one sequence",
         condition="per token"
         if config.refiner is None
-        else f"refined by the image's features of strides 8 and 4 to one condition per {condition_stride}×{condition_stride} pixels",
+        else "refined by the image's features of strides 8 and 4 to one condition per "
+        f"{condition_stride}×{condition_stride} pixels",
         classes=", ".join(label.name for label in model.labels),
         vehicle_parameters=f"{vehicle_parameters(model) / 1e6:.1f}",
         encoder_parameters=f"{mask_encoder_parameters(model) / 1e6:.1f}",
@@ -181,7 +213,7 @@ def _model_card(
 
 
 def _curve(log: Path) -> list[str]:
-    """The rows of the validation curve, from a run's log."""
+    """Return the rows of the validation curve from a run's log."""
     entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     scored = [(entry["step"], entry["validation"]) for entry in entries if "validation" in entry]
     return [

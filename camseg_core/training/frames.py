@@ -6,6 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from camseg_core.data.sample import Sample, Samples
 from camseg_core.errors import DataError
-from camseg_core.labels import UNLABELLED, Label, index_table
+from camseg_core.labels import UNLABELLED, Label, color_table, index_table
 
 logger = logging.getLogger(__name__)
 
@@ -193,6 +194,30 @@ def _bytes_of(sample: Sample) -> int:
 def _tensors(sample: Sample, table: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
     image = torch.from_numpy(sample.image).permute(2, 0, 1).contiguous()
     return image, torch.from_numpy(table[sample.label])
+
+
+def validation_picture(
+    images: Sequence[Tensor],
+    truths: Sequence[Tensor],
+    predictions: Sequence[Tensor],
+    labels: Sequence[Label],
+) -> npt.NDArray[np.uint8]:
+    """Draw a row for each image: the image, the truth and the prediction in colours.
+
+    Args:
+        images: RGB `(3, H, W)` uint8; all take the size of the first, see `as_first`.
+        truths: class indices `(H, W)` uint8; those without a class in `labels` are black.
+        predictions: the same.
+        labels: the classes.
+
+    Returns:
+        RGB `(N * H, 3 * W, 3)` uint8.
+    """
+    table = color_table([replace(label, id=index) for index, label in enumerate(labels)])
+    colors = [table[as_first(indices).numpy()] for indices in (truths, predictions)]
+    rgb = as_first(images).permute(0, 2, 3, 1).numpy()
+    rows = np.concatenate([rgb, *colors], axis=2)  # (N, H, 3W, 3)
+    return rows.reshape(-1, *rows.shape[2:])
 
 
 def as_first(planes: Sequence[Tensor]) -> Tensor:

@@ -17,8 +17,7 @@ from camseg_core.evaluation.metrics import Confusion
 from camseg_core.labels import index_table, train_id_table
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.mask_autoencoder import MaskDecoder
-from camseg_core.training.callbacks import validation_picture
-from camseg_core.training.frames import Frames, as_first
+from camseg_core.training.frames import Frames, validation_picture
 from camseg_core.training.loading import (
     Batch,
     FrameStream,
@@ -224,12 +223,7 @@ class DecoderComparison:
         every = max(1, len(self._frames) // 3)
         images, truths = zip(*self._frames.every(every), strict=True)
         found = [torch.from_numpy(classes) for classes in self._light(decoder)[::every]]
-        return validation_picture(
-            as_first(images).numpy(),
-            as_first(truths).numpy(),
-            as_first(found).numpy(),
-            self._model.labels,
-        )
+        return validation_picture(images, truths, found, self._model.labels)
 
 
 def _cut(classes: Tensor, size: Sequence[int]) -> npt.NDArray[np.uint8]:

@@ -3,14 +3,15 @@
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from camseg_core.config.model import MaskAutoencoderConfig
 from camseg_core.data.augmentation import random_crops
-from camseg_core.evaluation.metrics import Confusion
+from camseg_core.evaluation.metrics import Confusion, scores
+from camseg_core.labels import Label
 from camseg_core.model.mask_autoencoder import MaskAutoencoder, kl_divergence
 from camseg_core.training.frames import Frames, fill_unlabelled
 from camseg_core.training.loading import (
@@ -125,6 +126,14 @@ def reconstruction_confusion(
         height, width = indices.shape
         confusion.add(indices.numpy(), predicted[0, :height, :width].cpu().numpy())
     return confusion
+
+
+def reconstruction_scores(
+    model: MaskAutoencoder, frames: Frames, labels: tuple[Label, ...]
+) -> dict[str, object]:
+    """Return `metrics.scores` of masks of `frames` that only pass through the autoencoder."""
+    by_index = tuple(replace(label, id=index) for index, label in enumerate(labels))
+    return scores(reconstruction_confusion(model, frames), by_index)
 
 
 def _whole_frames(model: MaskAutoencoder, frames: Frames) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""Whole trainings from a configuration file: `camseg train-autoencoder` and `camseg train`."""
+"""Trainings from a configuration file: `camseg train` and `camseg train-autoencoder`."""
 
 import json
 import logging
@@ -13,6 +13,8 @@ from camseg_core.data.sets.registry import SETS, open_set
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.roofline import DEVICES
 from camseg_core.model.camseg import CamSeg
+from camseg_core.model.mask_autoencoder import MaskAutoencoder
+from camseg_core.training.callbacks import default_callbacks
 from camseg_core.training.codec_folder import Codec, load_codec_into, save_codec
 from camseg_core.training.distributed import Processes, init_processes
 from camseg_core.training.estimate import TrainingEstimate, estimate, estimate_lines
@@ -22,18 +24,14 @@ from camseg_core.training.kl_autoencoder import (
     PictureAutoencoderTraining,
     train_picture_autoencoder,
 )
-from camseg_core.training.mask_autoencoder import AutoencoderTraining, train_autoencoder
-from camseg_core.training.run import (
-    check_batch,
-    default_callbacks,
-    load_frames,
-    reconstruction,
-    remember,
-    train_in,
-    training_facts,
+from camseg_core.training.mask_autoencoder import (
+    AutoencoderTraining,
+    reconstruction_scores,
+    train_autoencoder,
 )
+from camseg_core.training.run import TrainingData, check_batch, keep_config
 from camseg_core.training.trainer import Run
-from camseg_core.training.transformer import TransformerTraining
+from camseg_core.training.transformer import TransformerTraining, train_transformer, validation
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +40,7 @@ _MODELS = {model.name: model for model in (CAMSEG_LITE, CAM_SEG_BASE_768)}
 
 @dataclass(frozen=True)
 class AutoencoderRecipe:
-    """A configuration of `camseg train-autoencoder`: either `mask` (ids in, logits out) or `picture` (the published layout)."""
+    """A configuration of `camseg train-autoencoder`: `mask`, or `picture` (published layout)."""
 
     data: str = "camvid"
     mask: AutoencoderTraining | None = None
@@ -53,8 +51,8 @@ class AutoencoderRecipe:
 class Recipe:
     """A configuration of `camseg train`.
 
-    `model` is a name or the path of a `config.json`; `data` the kind of data set. `autoencoder` is used where no trained
-    autoencoder is given: a model with a mask autoencoder then begins by training one.
+    `model` is a name or the path of a `config.json`; `data` is the kind of data set. Unless a
+    trained autoencoder is given, a model with a mask autoencoder first trains `autoencoder`.
     """
 
     model: str = "camseg-lite"
@@ -66,8 +64,10 @@ class Recipe:
 def estimate_run(
     recipe: Recipe, processes: int, data: Path | None = None, frames: int | None = None
 ) -> TrainingEstimate:
-    """What `run` would take on so many devices, without the steps of a model's own autoencoder. `data` is read for the number of frames
-    and the classes alone; in its place, the number can be given, and the classes are then those of the data set's kind.
+    """Estimate `run` on `processes` devices, without the training of the autoencoder.
+
+    `data` is only read for the number of frames and the classes. With `frames` in its place, the
+    classes are those of the kind of data set.
 
     Raises:
         ConfigError: the configuration cannot be used.
@@ -80,7 +80,8 @@ def estimate_run(
         labels, frames = found.labels, frames or len(found.samples)
     elif frames is None:
         raise ConfigError(
-            "how long an epoch is follows from the frames: name the data set with --data, or their number with --frames"
+            "the length of an epoch depends on the frames: name the data set with --data, or their "
+            "number with --frames"
         )
     elif recipe.data not in SETS:
         raise ConfigError(f"unknown data set {recipe.data!r}; choose one of {', '.join(SETS)}")
@@ -97,30 +98,36 @@ def run_autoencoder(
     device: str = "cpu",
     workers: int = 0,
 ) -> None:
-    """Train an autoencoder and write its folder to `out`, with `val.json`; started again with the same `run`, it goes on.
+    """Train an autoencoder and write its folder, with `val.json`, to `out`; the same `run` resumes.
 
     Raises:
-        ConfigError: the configuration cannot be used, or differs from the one that `run` was started with.
+        ConfigError: the configuration cannot be used, or differs from the one that `run` was
+            started with.
         DataError: the data cannot be used; the message names the file.
         CamSegError: the loss became NaN, or the run was asked to stop.
     """
     if (recipe.mask is None) == (recipe.picture is None):
         raise ConfigError(
-            "the configuration describes either a mask autoencoder (mask:) or a picture autoencoder (picture:)"
+            "the configuration must describe either a mask autoencoder (mask:) or a picture "
+            "autoencoder (picture:)"
         )
+    training = recipe.mask or recipe.picture
+    assert training is not None
     with init_processes(device, workers) as processes:
-        check_batch(recipe.mask or recipe.picture, processes)
-        train, val, labels = load_frames(recipe.data, data)
-        remember(recipe, run, processes)
+        check_batch(training, processes)
+        found = TrainingData.load(recipe.data, data)
+        keep_config(recipe, run, processes)
         place = Run(run, default_callbacks(run, "autoencoder"), processes)
-        if recipe.mask is not None:
-            codec: Codec = train_autoencoder(recipe.mask, train, place)
+        codec: Codec
+        if isinstance(training, PictureAutoencoderTraining):
+            codec = train_picture_autoencoder(training, found.train, found.labels, place)
         else:
-            assert recipe.picture is not None
-            codec = train_picture_autoencoder(recipe.picture, train, labels, place)
+            codec = train_autoencoder(training, found.train, place)
         if processes.is_main_process:
             save_codec(codec, out)
-            result = reconstruction(codec, val, labels)
+            result: dict[str, object] = {}
+            if isinstance(codec, MaskAutoencoder):
+                result = reconstruction_scores(codec, found.val, found.labels)
             (out / "val.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
             logger.info(
                 "wrote %s; masks of val through it: mIoU %s",
@@ -138,60 +145,65 @@ def run(
     device: str = "cpu",
     workers: int = 0,
 ) -> None:
-    """Train a model, and write its checkpoint folder to `out`: exported, scored on `val`, with a model card.
+    """Train a model and write its checkpoint folder to `out`, see `finish`; `run` resumes.
 
-    `autoencoder` is the folder of a trained autoencoder. Started again with the same `run`, it goes on where it was. Under `torchrun`
-    the processes share each batch.
+    `autoencoder` is the folder of a trained autoencoder. Under `torchrun` the processes share each
+    batch.
 
     Raises:
-        ConfigError: the configuration cannot be used, or differs from the one that `run` was started with.
+        ConfigError: the configuration cannot be used, or differs from the one that `run` was
+            started with.
         DataError: the data cannot be used; the message names the file.
         ModelError: the autoencoder does not fit the model.
         CamSegError: the loss became NaN, or the run was asked to stop.
     """
     config = model_config(recipe.model)
     with init_processes(device, workers) as processes:
-        # everything that can be wrong is found before the first step, and before the configuration is kept
+        # find all errors before the configuration is kept and before the first step
         recipe.training.check(config)
         check_batch(recipe.training, processes)
         if autoencoder is None:
             _check_own_autoencoder(recipe, config, processes)
-        train, val, labels = load_frames(recipe.data, data)
+        found = TrainingData.load(recipe.data, data)
         if processes.is_main_process:
-            found = estimate(
-                config, labels, recipe.training, len(train), processes.world_size, compare=False
+            frames, count = len(found.train), processes.world_size
+            estimated = estimate(
+                config, found.labels, recipe.training, frames, count, compare=False
             )
-            logger.info("what this takes, by count:\n%s", "\n".join(estimate_lines(found, DEVICES)))
+            lines = "\n".join(estimate_lines(estimated, DEVICES))
+            logger.info("memory, operations and least time, counted:\n%s", lines)
         torch.manual_seed(recipe.training.loop.seed)
-        model = CamSeg(config, labels)
+        model = CamSeg(config, found.labels)
         codec = model.mask_autoencoder or model.autoencoder
         assert codec is not None
         if autoencoder is not None:
             load_codec_into(codec, autoencoder)
-        remember(recipe, run, processes)
+        keep_config(recipe, run, processes)
         if autoencoder is None:
-            load_codec_into(codec, _own_autoencoder(recipe.autoencoder, train, run, processes))
+            own = _own_autoencoder(recipe.autoencoder, found.train, run, processes)
+            load_codec_into(codec, own)
         if model.image_encoder is not None:
             model.image_encoder.load_imagenet()
-        trained = train_in(recipe.training, model, train, val, run, processes)
+        folder = run / "transformer"
+        trained = train_transformer(
+            recipe.training,
+            model,
+            found.train,
+            Run(folder, default_callbacks(folder, "transformer"), processes),
+            validation(recipe.training, found.val),
+        )
         if processes.is_main_process:
-            own = f"{recipe.autoencoder.loop.in_steps(len(train), recipe.autoencoder.batch).steps} steps of the autoencoder"
+            began = "An autoencoder trained before, then "
+            if autoencoder is None:
+                loop = recipe.autoencoder.loop.in_steps(len(found.train), recipe.autoencoder.batch)
+                began = f"{loop.steps} steps of the autoencoder, then "
             history = {
-                "command": "camseg train --config config/train/camseg-lite.yaml --data <CamVid root> --run runs/lite --out <folder>",
-                "began": f"{own if autoencoder is None else 'An autoencoder trained before'}, then ",
+                "command": "camseg train --config config/train/camseg-lite.yaml "
+                "--data <CamVid root> --run runs/lite --out <folder>",
+                "began": began,
                 "before": "",
             }
-            facts = history | training_facts(
-                recipe.data, recipe.training, trained, train, val, processes
-            )
-            finish(
-                trained,
-                open_set(recipe.data, data, "train").samples,
-                open_set(recipe.data, data, "val").samples,
-                run,
-                out,
-                facts,
-            )
+            finish(trained, recipe.training, found, run, out, processes, history)
 
 
 def _check_own_autoencoder(recipe: Recipe, config: CamSegConfig, processes: Processes) -> None:
@@ -202,7 +214,8 @@ def _check_own_autoencoder(recipe: Recipe, config: CamSegConfig, processes: Proc
     if recipe.autoencoder.model != config.mask_autoencoder:
         found, wanted = recipe.autoencoder.model, config.mask_autoencoder
         raise ConfigError(
-            f"autoencoder.model is {found}, but {config.name} has {wanted}: give both the same sizes"
+            f"autoencoder.model must be {wanted}, as in {config.name}, got {found}: "
+            "give both the same sizes"
         )
     check_batch(recipe.autoencoder, processes)
 
@@ -210,12 +223,11 @@ def _check_own_autoencoder(recipe: Recipe, config: CamSegConfig, processes: Proc
 def _own_autoencoder(
     config: AutoencoderTraining, train: Frames, run: Path, processes: Processes
 ) -> Path:
-    """The folder of the run's own autoencoder, trained if it is not there yet."""
+    """Return the folder of the run's own autoencoder; train it unless it exists."""
     folder = run / "autoencoder"
     if not (folder / "model.safetensors").is_file():
-        trained = train_autoencoder(
-            config, train, Run(folder, default_callbacks(folder, "autoencoder"), processes)
-        )
+        place = Run(folder, default_callbacks(folder, "autoencoder"), processes)
+        trained = train_autoencoder(config, train, place)
         if processes.is_main_process:
             save_codec(trained, folder)
         processes.wait()
@@ -223,10 +235,15 @@ def _own_autoencoder(
 
 
 def model_config(name: str) -> CamSegConfig:
+    """Return the configuration with this name, or in the `config.json` at this path.
+
+    Raises:
+        ConfigError: `name` is neither.
+    """
     if name in _MODELS:
         return _MODELS[name]
     if not Path(name).is_file():
         raise ConfigError(
-            f"model {name!r} is neither a config.json nor one of {', '.join(_MODELS)}"
+            f"model must be one of {', '.join(_MODELS)} or the path of a config.json, got {name!r}"
         )
     return load_config(Path(name))

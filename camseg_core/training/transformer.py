@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 
 from camseg_core.config.dataclass_reader import renamed_from
@@ -23,7 +24,7 @@ from camseg_core.runtime.geometry import scaled_ids, scaled_picture
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.training.distributed import enable_gradient_checkpointing
 from camseg_core.training.draws import Cut
-from camseg_core.training.frames import Frames
+from camseg_core.training.frames import Frames, validation_picture
 from camseg_core.training.latents import FreshLatents, KeptLatents
 from camseg_core.training.loading import (
     Batch,
@@ -194,9 +195,29 @@ def _latents_file(config: TransformerTraining, folder: Path) -> Path:
     return folder / f"latents-{height}x{width}-{config.augment}.safetensors"
 
 
-def seen_size(config: TransformerTraining, model: CamSeg) -> tuple[int, int] | None:
-    """Return the size (height, width) of validation frames, if training scales whole frames."""
-    return config.crop if model.autoencoder is not None and config.augment != "crop" else None
+def validation(config: TransformerTraining, val: Frames) -> Callable[[nn.Module], Validation]:
+    """Return what scores a model in one and in ten steps on every fifth frame of `val`.
+
+    Its picture shows three of the frames. Where training scales whole frames, the published layout
+    is validated on frames of that size.
+    """
+    some = val.every(5)
+    shown = some.every(max(1, len(some) // 3))
+
+    def validate(model: nn.Module) -> Validation:
+        assert isinstance(model, CamSeg)
+        model.eval()
+        whole = model.autoencoder is not None and config.augment != "crop"
+        size = config.crop if whole else None
+        figures = {
+            "mIoU": confusion_of(model, some, "one_step", size=size).mean_iou(),
+            "mIoU of 10 steps": confusion_of(model, some, "ddim", 10, size).mean_iou(),
+        }
+        images, truths = zip(*shown, strict=True)
+        found = [torch.from_numpy(each) for each in class_indices(model, shown, size=size)]
+        return figures, validation_picture(images, truths, found, model.labels)
+
+    return validate
 
 
 def confusion_of(

@@ -24,8 +24,8 @@ from camseg_core.training.callbacks import (
     JsonLines,
     Pictures,
     TensorBoard,
-    validation_picture,
 )
+from camseg_core.training.frames import validation_picture
 from camseg_core.training.trainer import Callback, LoopConfig, Run
 from camseg_core.training.trainer import train as training
 
@@ -230,11 +230,12 @@ def test_every_callback_of_a_run_hears_every_hook(tmp_path: Path) -> None:
 
 
 def test_a_validation_picture_has_a_row_per_image_with_truth_and_prediction_in_colours() -> None:
-    images = np.zeros((2, 3, 4, 5), np.uint8)
+    images = torch.zeros((2, 3, 4, 5), dtype=torch.uint8)
     images[1, 2] = 99
-    truths, predictions = np.zeros((2, 4, 5), np.uint8), np.full((2, 4, 5), 3, np.uint8)
+    truths = torch.zeros((2, 4, 5), dtype=torch.uint8)
+    predictions = torch.full_like(truths, 3)
     truths[0] = 255
-    picture = validation_picture(images, truths, predictions, LABELS)
+    picture = validation_picture([*images], [*truths], [*predictions], LABELS)
     assert picture.shape == (8, 15, 3)
     assert picture.dtype == np.uint8
     corners = picture[[0, 4]][:, [0, 5, 10]].tolist()  # of the six parts

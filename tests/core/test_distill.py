@@ -11,10 +11,11 @@ from data_trees import cityscapes
 from lite import tiny_lite
 
 from camseg_core.cli.main import main
-from camseg_core.data.sample import Samples
 from camseg_core.data.sets.registry import open_set
 from camseg_core.labels import CAMVID_11
 from camseg_core.model.camseg import CamSeg
+from camseg_core.training.run import TrainingData
+from camseg_core.training.transformer import TransformerTraining
 
 CONFIG = Path(__file__).parents[2] / "config" / "train" / "distill.yaml"
 SMALL = ("loop.steps=2", "loop.validate_every=2", "batch=2", "crop=[64, 64]")
@@ -38,7 +39,12 @@ def distill(root: Path, data: str, kind: str) -> None:
 
 
 def save(
-    trained: CamSeg, train: Samples, val: Samples, run: Path, out: Path, facts: object
+    trained: CamSeg,
+    config: TransformerTraining,
+    data: TrainingData,
+    run: Path,
+    out: Path,
+    *processes_and_history: object,
 ) -> None:
     trained.save_pretrained(out)
 

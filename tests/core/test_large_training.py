@@ -24,7 +24,7 @@ from camseg_core.training.frames import Frames
 from camseg_core.training.mask_autoencoder import AutoencoderTraining
 from camseg_core.training.objectives import published_objective
 from camseg_core.training.recipes import Recipe
-from camseg_core.training.run import remember
+from camseg_core.training.run import keep_config
 from camseg_core.training.trainer import Callback, LoopConfig, Run
 from camseg_core.training.transformer import TransformerTraining, train_transformer
 
@@ -310,7 +310,7 @@ def test_repeats_are_for_the_published_layout() -> None:
 
 def test_a_run_that_was_begun_before_there_was_a_setting_goes_on(tmp_path: Path) -> None:
     recipe = Recipe(autoencoder=AutoencoderTraining(tiny_lite().config.mask_autoencoder))
-    remember(recipe, tmp_path, Processes())
+    keep_config(recipe, tmp_path, Processes())
     path = tmp_path / "config.yaml"
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     older = [
@@ -320,9 +320,9 @@ def test_a_run_that_was_begun_before_there_was_a_setting_goes_on(tmp_path: Path)
     ]
     assert len(older) == len(lines) - 6
     path.write_text("".join(older), encoding="utf-8")
-    remember(recipe, tmp_path, Processes())
+    keep_config(recipe, tmp_path, Processes())
     with pytest.raises(ConfigError, match=r"config\.yaml differs from the configuration given"):
-        remember(
+        keep_config(
             replace(recipe, training=replace(recipe.training, diffusion_batch_mul=2)),
             tmp_path,
             Processes(),
