@@ -37,7 +37,8 @@ from camseg_core.training.mask_autoencoder import (
     reconstruction_confusion,
     train_autoencoder,
 )
-from camseg_core.training.trainer import LoopConfig, Run
+from camseg_core.training.settings import LoopConfig
+from camseg_core.training.trainer import Run
 
 DISTURBANCE = 0.5  # in deviations of the latents
 

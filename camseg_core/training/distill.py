@@ -24,7 +24,8 @@ from camseg_core.training.light_decoder import (
 )
 from camseg_core.training.objectives import TaskLoss
 from camseg_core.training.run import TrainingData, check_batch, keep_config
-from camseg_core.training.trainer import LoopConfig, Run
+from camseg_core.training.settings import LoopConfig
+from camseg_core.training.trainer import Run
 from camseg_core.training.transformer import TransformerTraining, train_transformer, validation
 
 logger = logging.getLogger(__name__)

@@ -15,15 +15,9 @@ from camseg_core.model.kl_autoencoder import KLAutoencoder
 from camseg_core.model.mask_autoencoder import kl_divergence
 from camseg_core.model.picture_codec import draw
 from camseg_core.training.frames import Frames
-from camseg_core.training.loading import (
-    Batch,
-    FrameStream,
-    check_samples,
-    check_setting,
-    posterior_noise,
-    prepared,
-)
-from camseg_core.training.trainer import LoopConfig, Run, train
+from camseg_core.training.loading import Batch, FrameStream, posterior_noise, prepared
+from camseg_core.training.settings import LoopConfig, check_samples, check_setting
+from camseg_core.training.trainer import Run, train
 
 _MEASURED = 64  # pictures on which the deviation of the latents is measured
 

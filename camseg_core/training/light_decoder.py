@@ -18,17 +18,11 @@ from camseg_core.labels import index_table, train_id_table
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.mask_autoencoder import MaskDecoder
 from camseg_core.training.frames import Frames, validation_picture
-from camseg_core.training.loading import (
-    Batch,
-    FrameStream,
-    check_samples,
-    check_setting,
-    generator,
-    prepared,
-)
+from camseg_core.training.loading import Batch, FrameStream, generator, prepared
 from camseg_core.training.losses import pixel_loss
 from camseg_core.training.mask_autoencoder import pad_to_multiple
-from camseg_core.training.trainer import LoopConfig, Run, Validation, train
+from camseg_core.training.settings import LoopConfig, check_samples, check_setting
+from camseg_core.training.trainer import Run, Validation, train
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from camseg_core.data.augmentation import Augmentation
-from camseg_core.errors import CamSegError, ConfigError
+from camseg_core.errors import CamSegError
 from camseg_core.training.distributed import Processes
 from camseg_core.training.frames import Frames
 
@@ -24,29 +24,6 @@ Batch = Callable[[range], tuple[Tensor, Tensor]]
 """Maps sample numbers to two tensors of that many rows, the same in every process and run."""
 
 _AHEAD = 2  # batches that each worker prepares
-
-
-def check_setting(name: str, found: object, holds: bool, wanted: str) -> None:
-    """Raise ConfigError "`name` must be `wanted`, got `found`" unless `holds`."""
-    if not holds:
-        raise ConfigError(f"{name} must be {wanted}, got {found}")
-
-
-def check_samples(
-    batch: int, crop: tuple[int, int], stride: int, crop_area: tuple[float, float] = (1.0, 1.0)
-) -> None:
-    """Check the settings of a stream of samples.
-
-    Raises:
-        ConfigError: `batch` is below 1, a side of `crop` (height, width in pixels) is no multiple
-            of `stride`, or `crop_area`, the share of a frame that a crop takes, is no range of
-            shares.
-    """
-    check_setting("batch", batch, batch >= 1, ">= 1")
-    fits = all(side > 0 and side % stride == 0 for side in crop)
-    check_setting("both sides of crop", list(crop), fits, f"multiples of {stride}")
-    rising = 0 < crop_area[0] <= crop_area[1] <= 1
-    check_setting("crop_area", list(crop_area), rising, "two rising shares in (0, 1]")
 
 
 @contextmanager

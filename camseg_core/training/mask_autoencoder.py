@@ -14,17 +14,10 @@ from camseg_core.evaluation.metrics import Confusion, scores
 from camseg_core.labels import Label
 from camseg_core.model.mask_autoencoder import MaskAutoencoder, kl_divergence
 from camseg_core.training.frames import Frames, fill_unlabelled
-from camseg_core.training.loading import (
-    Batch,
-    FrameStream,
-    check_samples,
-    check_setting,
-    generator,
-    posterior_noise,
-    prepared,
-)
+from camseg_core.training.loading import Batch, FrameStream, generator, posterior_noise, prepared
 from camseg_core.training.losses import pixel_loss
-from camseg_core.training.trainer import LoopConfig, Run, train
+from camseg_core.training.settings import LoopConfig, check_samples, check_setting
+from camseg_core.training.trainer import Run, train
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from camseg_core.model.camseg import CamSeg
 from camseg_core.training.distributed import Processes
 from camseg_core.training.draws import Cut, Draws
 from camseg_core.training.frames import fill_unlabelled
-from camseg_core.training.loading import Batch, check_setting
+from camseg_core.training.loading import Batch
 from camseg_core.training.losses import add_noise, pixel_loss, published_loss
-from camseg_core.training.trainer import LoopConfig, Loss
+from camseg_core.training.settings import LoopConfig, check_setting
+from camseg_core.training.trainer import Loss
 
 
 @dataclass(frozen=True)

@@ -26,15 +26,10 @@ from camseg_core.training.distributed import enable_gradient_checkpointing
 from camseg_core.training.draws import Cut
 from camseg_core.training.frames import Frames, validation_picture
 from camseg_core.training.latents import FreshLatents, KeptLatents
-from camseg_core.training.loading import (
-    Batch,
-    FrameStream,
-    check_samples,
-    check_setting,
-    prepared,
-)
+from camseg_core.training.loading import Batch, FrameStream, prepared
 from camseg_core.training.objectives import TaskLoss, published_objective, task_objective
-from camseg_core.training.trainer import LoopConfig, Loss, Run, Validation, train
+from camseg_core.training.settings import LoopConfig, check_samples, check_setting
+from camseg_core.training.trainer import Loss, Run, Validation, train
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.model.camseg import CamSeg
 from camseg_core.training.distributed import init_processes
 from camseg_core.training.frames import Frames
-from camseg_core.training.trainer import LoopConfig, Run
+from camseg_core.training.settings import LoopConfig
+from camseg_core.training.trainer import Run
 from camseg_core.training.transformer import TransformerTraining, train_transformer
 
 LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)

@@ -30,7 +30,8 @@ from camseg_core.training.mask_autoencoder import (
     reconstruction_confusion,
     train_autoencoder,
 )
-from camseg_core.training.trainer import Callback, LoopConfig, Run
+from camseg_core.training.settings import LoopConfig
+from camseg_core.training.trainer import Callback, Run
 from camseg_core.weights import DEFAULT_MODEL, checkpoint_folder
 
 

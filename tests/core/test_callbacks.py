@@ -26,7 +26,8 @@ from camseg_core.training.callbacks import (
     TensorBoard,
 )
 from camseg_core.training.frames import validation_picture
-from camseg_core.training.trainer import Callback, LoopConfig, Run
+from camseg_core.training.settings import LoopConfig
+from camseg_core.training.trainer import Callback, Run
 from camseg_core.training.trainer import train as training
 
 LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)

@@ -29,7 +29,7 @@ from camseg_core.training.draws import Cut, Draws
 from camseg_core.training.estimate import estimate, estimate_lines
 from camseg_core.training.objectives import published_objective
 from camseg_core.training.recipes import Recipe
-from camseg_core.training.trainer import LoopConfig
+from camseg_core.training.settings import LoopConfig
 from camseg_core.training.transformer import TransformerTraining
 
 CONFIGS = Path(__file__).parents[2] / "config" / "train"

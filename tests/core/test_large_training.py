@@ -25,7 +25,8 @@ from camseg_core.training.mask_autoencoder import AutoencoderTraining
 from camseg_core.training.objectives import published_objective
 from camseg_core.training.recipes import Recipe
 from camseg_core.training.run import keep_config
-from camseg_core.training.trainer import Callback, LoopConfig, Run
+from camseg_core.training.settings import LoopConfig
+from camseg_core.training.trainer import Callback, Run
 from camseg_core.training.transformer import TransformerTraining, train_transformer
 
 CONFIG, LABELS = distributed_training.CONFIG, distributed_training.LABELS

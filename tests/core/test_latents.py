@@ -15,7 +15,8 @@ from camseg_core.training.distributed import Processes
 from camseg_core.training.frames import Frames
 from camseg_core.training.latents import FreshLatents, KeptLatents, encode_pictures
 from camseg_core.training.loading import FrameStream
-from camseg_core.training.trainer import LoopConfig, Run
+from camseg_core.training.settings import LoopConfig
+from camseg_core.training.trainer import Run
 from camseg_core.training.transformer import TransformerTraining, train_transformer
 
 

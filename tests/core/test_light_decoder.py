@@ -42,7 +42,8 @@ from camseg_core.training.light_decoder import (
     train_light_decoder,
     with_light_decoder,
 )
-from camseg_core.training.trainer import Callback, LoopConfig, Run
+from camseg_core.training.settings import LoopConfig
+from camseg_core.training.trainer import Callback, Run
 from camseg_core.training.transformer import TransformerTraining
 
 

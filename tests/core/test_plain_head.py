@@ -16,7 +16,7 @@ from camseg_core.labels import CAMVID_11_TRAIN_IDS
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.flops import vehicle_parameters
 from camseg_core.training.frames import HeldFrames
-from camseg_core.training.trainer import LoopConfig
+from camseg_core.training.settings import LoopConfig
 from camseg_core.training.transformer import TransformerTraining
 from camseg_core.weights import DEFAULT_MODEL, checkpoint_folder
 

@@ -30,7 +30,8 @@ from camseg_core.training.mask_autoencoder import (
     reconstruction_confusion,
     train_autoencoder,
 )
-from camseg_core.training.trainer import LoopConfig, Run
+from camseg_core.training.settings import LoopConfig
+from camseg_core.training.trainer import Run
 from camseg_core.training.transformer import class_indices, confusion_of
 
 DRIVE = [*SyntheticDrive(frames=5, height=96, width=128, seed=1)]

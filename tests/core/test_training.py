@@ -29,7 +29,8 @@ from camseg_core.training.loading import FrameStream
 from camseg_core.training.losses import pixel_loss
 from camseg_core.training.mask_autoencoder import AutoencoderTraining, train_autoencoder
 from camseg_core.training.objectives import TaskLoss, ddim_input
-from camseg_core.training.trainer import Callback, LoopConfig, Loss, Run, Stopped
+from camseg_core.training.settings import LoopConfig
+from camseg_core.training.trainer import Callback, Loss, Run, Stopped
 from camseg_core.training.transformer import TransformerTraining, confusion_of, train_transformer
 
 
