@@ -26,7 +26,7 @@ from document import (
 )
 
 from camseg_core.config.model import MaskAutoencoderConfig
-from camseg_core.data.sets.registry import open_set
+from camseg_core.data.sets import open_set
 from camseg_core.errors import ConfigError
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.training.callbacks import Display

@@ -28,7 +28,7 @@ from document import (
 )
 from plain_head import PlainSegmenter
 
-from camseg_core.data.sets.registry import open_set
+from camseg_core.data.sets import open_set
 from camseg_core.evaluation.metrics import GROUPS, mean
 from camseg_core.evaluation.report.charts import MEASURES
 from camseg_core.evaluation.report.robustness import robustness_content, write_robustness

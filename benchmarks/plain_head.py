@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from camseg_core.config.named_models import CAMSEG_LITE
 from camseg_core.config.yaml_file import load_yaml
 from camseg_core.data.augmentation import random_crops
-from camseg_core.data.sets.registry import open_set
+from camseg_core.data.sets import open_set
 from camseg_core.evaluation.metrics import Confusion
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.model.condition_refiner import ConditionRefiner

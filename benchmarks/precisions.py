@@ -11,7 +11,7 @@ from typing import Any
 
 from document import Outcome, camvid_parser, conclude, markdown_table, provenance
 
-from camseg_core.data.sets.registry import open_set
+from camseg_core.data.sets import open_set
 from camseg_core.evaluation.benchmark import ratio_of_medians
 from camseg_core.evaluation.evaluate import evaluate
 from camseg_core.evaluation.timing import time_in_turns

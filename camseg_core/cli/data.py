@@ -11,8 +11,8 @@ from camseg_core.cli.options import add_dataset_options, at_least, own_labels_of
 from camseg_core.data.check import Finding, Problem, SplitCheck, check_split
 from camseg_core.data.contact_sheet import ContactSheet
 from camseg_core.data.file_set import Pair
+from camseg_core.data.sets import SETS, kind_of
 from camseg_core.data.sets.kind import SetKind
-from camseg_core.data.sets.registry import SETS, kind_of
 from camseg_core.errors import DataError
 
 FINDINGS_SHOWN = 20

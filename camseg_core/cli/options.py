@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from camseg_core.data.sets import AUTO as BY_LAYOUT
+from camseg_core.data.sets import SETS, LabelledSet, open_set
 from camseg_core.data.sets.kind import NONE, OwnLabels
-from camseg_core.data.sets.registry import AUTO as BY_LAYOUT
-from camseg_core.data.sets.registry import SETS, LabelledSet, open_set
 from camseg_core.diffusion.sampling import OPTIONS
 from camseg_core.errors import ConfigError
 from camseg_core.runtime.graphs import AUTO, PRECISIONS

@@ -86,7 +86,7 @@ def check_split(
     """
     reader = _Reader()
     for each in files:
-        for problem in each.problems:
+        for problem in each.found.problems:
             folder = (each.pairs or each.without_label)[0].image.parent
             reader.report(Problem.SPLIT, folder, problem)
         for pair in each.without_label:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -49,46 +50,36 @@ class Found(NamedTuple):
 class FileSet:
     """The files of a split, not yet read.
 
-    `pairs` have image and label; the images of `without_label` lack theirs, and the label files
-    `without_image` belong to no image. `labels` are the classes that the set distinguishes,
-    `groups` its labels for one of several classes, and `decode` reads a label. `same_size` requires
-    all frames to have one size. `rule` says what a missing label violates, `withheld` the same
-    where no image of the split has a label. Frames are widened by the factor `stretch` when they
-    are read.
+    `labels` are the classes that the set distinguishes, `groups` its labels for one of several
+    classes, and `decode` reads a label. `same_size` requires all frames to have one size. `rule`
+    says what a missing label violates, `withheld` the same where no image of the split has a label.
+    Frames are widened by the factor `stretch` when they are read.
     """
 
-    pairs: tuple[Pair, ...]
-    without_label: tuple[Pair, ...]
-    without_image: tuple[Path, ...]
+    found: Found
     labels: tuple[Label, ...]
     decode: LabelDecoder
+    stretch: float = 1.0
+    groups: tuple[Group, ...] = ()
     same_size: bool = False
     rule: str = "every image needs a label of the same name"
     withheld: str = ""
-    problems: tuple[str, ...] = ()
-    stretch: float = 1.0
-    groups: tuple[Group, ...] = ()
 
-    @staticmethod
-    def of(
-        found: Found,
-        labels: tuple[Label, ...],
-        decode: LabelDecoder,
-        *,
-        same_size: bool = False,
-        rule: str = rule,
-        withheld: str = "",
-        stretch: float = 1.0,
-        groups: tuple[Group, ...] = (),
-    ) -> "FileSet":
-        """Sort what was found into pairs, images without label and labels without image."""
-        known = {pair.label for pair in found.pairs}
-        return FileSet(
-            tuple(pair for pair in found.pairs if pair.label.is_file()),
-            tuple(pair for pair in found.pairs if not pair.label.is_file()),
-            tuple(path for path in found.label_files if path not in known),
-            *(labels, decode, same_size, rule, withheld, found.problems, stretch, groups),
-        )
+    @cached_property
+    def pairs(self) -> tuple[Pair, ...]:
+        """Images with their labels."""
+        return tuple(pair for pair in self.found.pairs if pair.label.is_file())
+
+    @cached_property
+    def without_label(self) -> tuple[Pair, ...]:
+        """Images whose labels are missing."""
+        return tuple(pair for pair in self.found.pairs if not pair.label.is_file())
+
+    @cached_property
+    def without_image(self) -> tuple[Path, ...]:
+        """Label files that belong to no image."""
+        known = {pair.label for pair in self.found.pairs}
+        return tuple(path for path in self.found.label_files if path not in known)
 
     def size_read(self, stored: tuple[int, ...]) -> tuple[int, int]:
         """The size (height, width) of a sample whose files have the size `stored`."""
@@ -199,7 +190,7 @@ class PairedFiles:
 
     def __init__(self, *sets: FileSet) -> None:
         for files in sets:
-            for problem in files.problems:
+            for problem in files.found.problems:
                 raise DataError(problem)
             if files.without_label:
                 raise DataError(files.missing())

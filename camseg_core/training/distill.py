@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from camseg_core.data.sets.registry import open_set
+from camseg_core.data.sets import open_set
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import scores
 from camseg_core.labels import match_by_name

@@ -9,7 +9,7 @@ import torch
 
 from camseg_core.config.model import CamSegConfig, load_config
 from camseg_core.config.named_models import CAM_SEG_BASE_768, CAMSEG_LITE
-from camseg_core.data.sets.registry import SETS, open_set
+from camseg_core.data.sets import SETS, open_set
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.roofline import DEVICES
 from camseg_core.model.camseg import CamSeg

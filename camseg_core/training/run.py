@@ -7,7 +7,7 @@ from typing import Any
 from camseg_core.atomic_write import atomic_write
 from camseg_core.config.yaml_file import load_yaml, to_yaml
 from camseg_core.data.sample import Samples
-from camseg_core.data.sets.registry import open_set
+from camseg_core.data.sets import open_set
 from camseg_core.errors import ConfigError
 from camseg_core.labels import Label
 from camseg_core.training.distributed import Processes

@@ -10,7 +10,7 @@ from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 from recorded import SECOND, Commands, camseg
 
-from camseg_core.data.sets.registry import open_set
+from camseg_core.data.sets import open_set
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_ros.bag.read import ImageBag
 

@@ -12,7 +12,7 @@ from camvid_folder import write_camvid
 from data_trees import TREES, columns, photo, write
 
 from camseg_core.cli.main import main
-from camseg_core.data.sets.registry import SETS
+from camseg_core.data.sets import SETS
 from camseg_core.labels import CITYSCAPES
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from data_trees import TREES, Tree, columns, photo, write
 
+from camseg_core.data.sets import SETS, kind_of, open_set
 from camseg_core.data.sets.kind import OwnLabels, SetKind
-from camseg_core.data.sets.registry import SETS, kind_of, open_set
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.labels import (
     CITYSCAPES,

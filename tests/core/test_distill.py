@@ -11,7 +11,7 @@ from data_trees import cityscapes
 from lite import tiny_lite
 
 from camseg_core.cli.main import main
-from camseg_core.data.sets.registry import open_set
+from camseg_core.data.sets import open_set
 from camseg_core.labels import CAMVID_11
 from camseg_core.model.camseg import CamSeg
 from camseg_core.training.run import TrainingData

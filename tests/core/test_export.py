@@ -15,7 +15,7 @@ from lite import tiny_lite
 from onnx import TensorProto
 
 from camseg_core.cli.main import main
-from camseg_core.data.sets.registry import open_set
+from camseg_core.data.sets import open_set
 from camseg_core.errors import ConfigError, DataError, ModelError
 from camseg_core.export import Scores, export_onnx
 from camseg_core.export import check as scoring

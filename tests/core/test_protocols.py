@@ -15,7 +15,7 @@ from data_trees import photo, write
 
 from camseg_core.cli import evaluate as command
 from camseg_core.data.sample import Sample
-from camseg_core.data.sets.registry import open_set
+from camseg_core.data.sets import open_set
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.evaluate import Evaluation, evaluate
 from camseg_core.evaluation.protocols import (

@@ -18,7 +18,7 @@ from resuming import KillAfter, Killed
 
 from camseg_core.data.augmentation import Variation, random_crops, varied_views
 from camseg_core.data.sample import Sample
-from camseg_core.data.sets.registry import open_set
+from camseg_core.data.sets import open_set
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import DataError
 from camseg_core.labels import CITYSCAPES, UNLABELLED

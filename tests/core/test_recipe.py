@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from camseg_core.cli.main import main
 from camseg_core.config.model import save_config
-from camseg_core.data.sets.registry import open_set
+from camseg_core.data.sets import open_set
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime import Segmenter
 from camseg_core.training.frames import Frames

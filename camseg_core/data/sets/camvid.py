@@ -1,17 +1,29 @@
-"""CamVid with 11 classes, as SegNet's authors prepared it."""
+"""CamVid (Brostow et al. 2009): 11 classes as SegNet's authors prepared it, and all 32 as colours.
 
+The 32 classes are those first published, with frames of 960×720.
+"""
+
+import re
 from pathlib import Path
 
-from camseg_core.data.file_set import FileSet, find_files, no_split, subfolders
-from camseg_core.data.label_files import IdLabels
-from camseg_core.data.sets.kind import OwnLabels, SetKind
-from camseg_core.labels import CAMVID_11_TRAIN_IDS, UNLABELLED, cityscapes_labels
+from camseg_core.data.file_set import FileSet, Found, find_files, no_split, subfolders
+from camseg_core.data.label_files import Color, ColorLabels, IdLabels
+from camseg_core.data.sets.kind import ALL, OwnLabels, SetKind
+from camseg_core.errors import DataError
+from camseg_core.labels import (
+    CAMVID_11_TRAIN_IDS,
+    CAMVID_32,
+    CAMVID_32_TRAIN_IDS,
+    TRAIN_ID,
+    UNLABELLED,
+    cityscapes_labels,
+)
 
 _VOID = len(CAMVID_11_TRAIN_IDS)
 
 
-class CamVid(SetKind):
-    """Frames in the order of their names, which is the order of time within a drive."""
+class CamVid11(SetKind):
+    """11 classes; frames in the order of their names, which is the order of time within a drive."""
 
     title = "CamVid with 11 classes"
     labels = cityscapes_labels(CAMVID_11_TRAIN_IDS)
@@ -31,7 +43,7 @@ class CamVid(SetKind):
         train_ids = {**dict(enumerate(CAMVID_11_TRAIN_IDS)), _VOID: UNLABELLED}
         decode = IdLabels(train_ids, self.title, f"0 to {_VOID - 1}, and {_VOID} for void")
         found = find_files([(images, labels)], self.expected)
-        return FileSet.of(found, self.labels, decode, same_size=True)
+        return FileSet(found, self.labels, decode, same_size=True)
 
     def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
         names = subfolders(root)
@@ -41,3 +53,99 @@ class CamVid(SetKind):
 
     def detect(self, root: Path) -> bool:
         return bool(self.splits(root, OwnLabels()))
+
+
+_IMAGES, _LABELS, _ENDING = "701_StillsRaw_full", "LabeledApproved_full", "_L.png"
+
+_TRAIN_ID = {
+    name: UNLABELLED if target is None else TRAIN_ID[target] for name, _, target in CAMVID_32
+}
+
+
+class CamVid32(SetKind):
+    """32 classes; folders by split, or the original two with a list of names for each split."""
+
+    title = "CamVid with 32 classes"
+    labels = cityscapes_labels(CAMVID_32_TRAIN_IDS)
+    layout = (
+        f"SPLIT/NAME.png, SPLIT_labels/NAME{_ENDING}",
+        f"or {_IMAGES}/NAME.png, {_LABELS}/NAME{_ENDING}, and SPLIT.txt with the names of each "
+        "split (without: all)",
+        "labels in CamVid's colours, or those of label_colors.txt or class_dict.csv",
+    )
+
+    def scan(self, root: Path, split: str, own: OwnLabels) -> FileSet:
+        images, labels = root / split, root / f"{split}_labels"
+        names: list[str] | None = None
+        if not labels.is_dir() and (root / _IMAGES).is_dir():
+            images, labels = root / _IMAGES, root / _LABELS
+            names = None if split == ALL else _listed(root / f"{split}.txt", split)
+        if not images.is_dir():
+            raise no_split(split, root, self.expected)
+        found = find_files([(images, labels)], self.expected, label_ending=_ENDING)
+        if names is not None:
+            by_name = {pair.name: pair for pair in found.pairs}
+            absent = [name for name in names if name not in by_name]
+            if absent:
+                raise DataError(
+                    f"{root / f'{split}.txt'} lists {absent[0]}, which has no image in {images}"
+                )
+            found = Found([by_name[name] for name in names])  # other labels are of other splits
+        rule = f"every image needs the label of its name with {_ENDING}"
+        return FileSet(found, self.labels, ColorLabels(_colors(root), self.title), rule=rule)
+
+    def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
+        there = subfolders(root)
+        if _IMAGES in there:
+            listed = (name for name in ("train", "val", "test") if (root / f"{name}.txt").is_file())
+            return tuple(listed) or (ALL,)
+        return tuple(name for name in there if f"{name}_labels" in there)
+
+    def detect(self, root: Path) -> bool:
+        there = subfolders(root)
+        return (root / _LABELS).is_dir() or any(f"{name}_labels" in there for name in there)
+
+
+def _listed(path: Path, split: str) -> list[str]:
+    """The names of a split's frames, one a line; folders and endings are dropped."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(
+            f"no split {split!r}: cannot read {path}: {error.strerror}; "
+            f"list the names of its frames there, one a line, or choose {ALL!r}"
+        ) from error
+    return [Path(line.strip()).stem for line in lines if line.strip()]
+
+
+def _colors(root: Path) -> dict[Color, int]:
+    """Train id by colour, from the root's own list of classes if it has one."""
+    for name in ("label_colors.txt", "class_dict.csv"):
+        if (root / name).is_file():
+            return _read_colors(root / name)
+    return {color: _TRAIN_ID[name] for name, color, _ in CAMVID_32}
+
+
+def _read_colors(path: Path) -> dict[Color, int]:
+    """Read `R G B name` a line (label_colors.txt) or `name,r,g,b` with a head (class_dict.csv)."""
+    train_ids = {name.casefold(): train_id for name, train_id in _TRAIN_ID.items()}
+    colors: dict[Color, int] = {}
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
+        words = [word for word in re.split(r"[\s,]+", line) if word]
+        values = [int(word) for word in words if word.isdecimal() and int(word) < 256]
+        names = [word for word in words if not word.isdecimal()]
+        if not words or (number == 1 and not values):
+            continue
+        if len(values) != 3 or len(names) != 1:
+            raise DataError(
+                f"{path}, line {number}: {line.strip()!r} must be a class and its red, green and "
+                "blue, 0 to 255"
+            )
+        if names[0].casefold() not in train_ids:
+            raise DataError(
+                f"{path}, line {number}: {names[0]!r} is not one of CamVid's 32 classes; "
+                "for other sets: --dataset folder"
+            )
+        colors[values[0], values[1], values[2]] = train_ids[names[0].casefold()]
+    return colors
