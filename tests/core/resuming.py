@@ -24,7 +24,7 @@ class KillAfter(Callback):
 
 
 def assert_resumes(train: Callable[[Run], nn.Module], folder: Path) -> None:
-    """A run killed after five of its steps and started again ends with the same weights as one that was not."""
+    """Check that a run killed after five steps and resumed ends with the same weights."""
     whole = train(Run(folder / "whole"))
     with pytest.raises(Killed):
         train(Run(folder / "killed", (KillAfter(5),)))

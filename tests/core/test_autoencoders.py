@@ -112,7 +112,7 @@ def test_dead_entries_are_revived_where_the_error_is_largest() -> None:
     assert quantizer(latents)[1] < 0.1
 
 
-def test_close_entries_are_told_apart_under_bf16_autocast() -> None:
+def test_close_entries_stay_distinct_under_bf16_autocast() -> None:
     quantizer = quantizer_of((100.0, 0.0), (100.1, 0.0))
     with torch.autocast("cpu", torch.bfloat16):
         quantised, _ = quantizer(as_map((100.08, 0.0)))
@@ -206,7 +206,7 @@ def test_gradients_reach_the_encoder_through_the_codebook() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 0, -4])
-def test_a_codebook_without_a_choice_is_refused(size: int) -> None:
+def test_a_codebook_of_one_entry_or_none_is_refused(size: int) -> None:
     with pytest.raises(ModelError, match=f"codebook_size must be >= 2, got {size}"):
         tiny(size)
 

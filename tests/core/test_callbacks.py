@@ -1,4 +1,4 @@
-"""What is seen of a training, and how it is asked to stop."""
+"""Callbacks that report a training, and the request to stop it."""
 
 import gc
 import io
@@ -44,7 +44,7 @@ class Seconds:
 
 
 def train(watch: Callback, clock: Seconds, steps: range, total: int = 100) -> None:
-    """Steps of 2 s with 6 samples each, whose loss is the step's number; validated at step 20, which takes 60 s."""
+    """Take steps of 2 s and 6 samples, whose loss is their number; step 20 is validated in 60 s."""
     watch.on_train_begin(steps.start, total, 6)
     for step in steps:
         clock.now += 2
@@ -66,19 +66,17 @@ def test_without_a_terminal_there_is_a_line_every_ten_steps(
         display = Display(console=plain(), clock=clock)
         train(display, clock, range(0, 30))
         display.on_train_end(30, "SIGTERM")
-    assert (
-        [record.message for record in caplog.records]
-        == [
-            "step 10/100 loss 5.5000 latents 0.5000  3.0 samples/s, 3 min left",
-            "step 20/100 loss 15.5000 latents 0.5000  3.0 samples/s, 3 min left",
-            "step 20/100 validation: mIoU 0.2500",
-            "step 30/100 loss 25.5000 latents 0.5000  3.0 samples/s, 5 min left",  # the pace is training's, the time left knows of validations
-            "step 30/100 ended: SIGTERM",
-        ]
-    )
+    assert [record.message for record in caplog.records] == [
+        "step 10/100 loss 5.5000 latents 0.5000  3.0 samples/s, 3 min left",
+        "step 20/100 loss 15.5000 latents 0.5000  3.0 samples/s, 3 min left",
+        "step 20/100 validation: mIoU 0.2500",
+        # the pace excludes validations, the time left includes them
+        "step 30/100 loss 25.5000 latents 0.5000  3.0 samples/s, 5 min left",
+        "step 30/100 ended: SIGTERM",
+    ]
 
 
-def test_the_time_left_of_a_resumed_run_is_judged_by_its_own_steps_and_given_in_hours_where_it_is_long(
+def test_the_time_left_of_a_resumed_run_follows_from_its_own_steps_and_is_in_hours_if_long(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = Seconds()
@@ -158,7 +156,7 @@ def test_the_log_file_has_means_and_validations(tmp_path: Path) -> None:
     ]
 
 
-def test_a_figure_that_is_no_number_is_null_in_the_log_file(tmp_path: Path) -> None:
+def test_nan_and_infinity_are_null_in_the_log_file(tmp_path: Path) -> None:
     log = JsonLines(tmp_path)
     log.on_train_begin(0, 10, 1)
     log.on_validation_end(0, {"mIoU": float("nan"), "accuracy": float("inf")}, None)
@@ -265,7 +263,7 @@ def test_the_first_signal_asks_to_stop_and_the_handlers_come_back(
         signal.raise_signal(number)
         assert stop.requested is not None
         assert stop.requested.startswith(number.name)
-    assert len(caplog.messages) == 1  # told once, however often it is asked
+    assert len(caplog.messages) == 1  # logged once, however often it is read
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
@@ -297,13 +295,13 @@ def test_a_file_named_stop_asks_to_stop_but_not_one_from_before(tmp_path: Path) 
         (tmp_path / "stop").touch()
         assert stop.requested == f"the file {tmp_path / 'stop'}"
         (tmp_path / "stop").unlink()
-        assert stop.requested  # once asked, it stays asked
+        assert stop.requested  # the first request stays
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_outside_the_main_thread_only_the_file_is_heard(tmp_path: Path) -> None:
+def test_outside_the_main_thread_only_the_file_works(tmp_path: Path) -> None:
     found: list[str | None] = []
 
     def run() -> None:

@@ -81,7 +81,7 @@ def test_a_folder_with_its_classes_in_another_order_trains_the_same_model(
     assert len({validation(path) for path in validations}) == 1
 
 
-def test_a_class_that_model_or_data_set_lacks_is_named(
+def test_a_class_that_the_model_or_the_data_set_lacks_is_named(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = tuple(name for _, name in CAMVID_11)

@@ -1,4 +1,4 @@
-"""Two real processes that train together over gloo get what one process gets with the whole batch."""
+"""Two real processes over gloo end with the weights of one process with the whole batch."""
 
 from pathlib import Path
 
@@ -49,8 +49,8 @@ def test_two_processes_get_the_weights_of_one_with_twice_the_batch(
 
 
 @pytest.mark.slow
-def test_a_split_run_goes_on_in_one_process(tmp_path: Path) -> None:
-    """The state is the same file whoever wrote it: half the run in two processes with FSDP, the rest in one."""
+def test_a_split_run_resumes_in_one_process(tmp_path: Path) -> None:
+    """Half the run in two processes with FSDP, the rest in one: the state is the same file."""
     train(1, "ddp", tmp_path / "one", 4)
     train(2, "fsdp", tmp_path / "both", 2)
     train(1, "ddp", tmp_path / "both", 4)
@@ -60,7 +60,7 @@ def test_a_split_run_goes_on_in_one_process(tmp_path: Path) -> None:
         )
 
 
-def test_samples_are_shared_out_without_gap_or_overlap() -> None:
+def test_samples_are_shared_without_gap_or_overlap() -> None:
     taken = [list(Processes(rank, 3).samples(step=2, batch=6)) for rank in range(3)]
     assert taken == [[12, 13], [14, 15], [16, 17]]
 

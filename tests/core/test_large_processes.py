@@ -1,4 +1,4 @@
-"""Real processes over gloo: the published recipe at reduced width through `camseg train`, and the folder that they share."""
+"""Real processes over gloo: the published recipe at reduced width, and their shared folder."""
 
 import json
 import math
@@ -33,7 +33,7 @@ STEPS = 20
 def test_the_published_recipe_is_split_stopped_resumed_and_ends_in_two_processes(
     tmp_path: Path,
 ) -> None:
-    """With FSDP, recomputed blocks, bf16, a step in two parts, augmentation in a worker, on a miniature Cityscapes of two frames."""
+    """With FSDP, gradient checkpointing, bf16, two parts a step, and augmentation in a worker."""
     root = data_trees.cityscapes(tmp_path / "data").root
     save_config(CONFIG, tmp_path / "tiny.json")
     torch.manual_seed(0)
@@ -119,8 +119,8 @@ def test_a_folder_that_is_not_the_same_for_all_processes_is_refused_by_each(tmp_
     said = found_by(tmp_path / "here", tmp_path / "there")
     message = "is not one folder for all processes"
     assert (
-        f"rank 0: {tmp_path / 'here'} {message} (another process does not see what process 0 writes there)"
-        in said
+        f"rank 0: {tmp_path / 'here'} {message} "
+        "(another process does not see what process 0 writes there)" in said
     )
     assert f"rank 1: {tmp_path / 'there'} {message} (process 1 on " in said
     assert "put --run on a file system that all machines share" in said

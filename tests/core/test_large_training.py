@@ -1,4 +1,4 @@
-"""Settings for large trainings: less memory for the same gradients, epochs, parts without decay, repeated tokens, one folder for all."""
+"""Settings for large trainings: memory, epochs, weight decay, repeated tokens, autoencoders."""
 
 import copy
 from collections.abc import Callable
@@ -68,7 +68,7 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-def test_recomputed_blocks_give_the_same_loss_and_gradients_with_dropout() -> None:
+def test_gradient_checkpointing_gives_the_same_loss_and_gradients_with_dropout() -> None:
     found = []
     for recompute in (False, True):
         model = network(DROPPING)
@@ -87,7 +87,7 @@ def test_recomputed_blocks_give_the_same_loss_and_gradients_with_dropout() -> No
     assert plain["transformer.encoder_blocks.0.mlp.fc1.weight"].abs().max() > 0
 
 
-def test_only_blocks_inputs_are_kept_where_blocks_are_recomputed() -> None:
+def test_gradient_checkpointing_keeps_only_the_inputs_of_blocks() -> None:
     def kept(recompute: bool) -> int:
         model, count = network(), 0
         if recompute:
@@ -106,7 +106,7 @@ def test_only_blocks_inputs_are_kept_where_blocks_are_recomputed() -> None:
 
 
 def test_attention_keeps_no_scores_between_tokens() -> None:
-    """With a fused kernel: its inputs, its result and a logarithm a row, none of which has as many numbers as pairs of tokens."""
+    """Fused kernels keep inputs, result and a logarithm a row: no tensor as large as the scores."""
     model, tokens = network(), 1024
     x = torch.randn(1, tokens, CONFIG.transformer.width)
     sizes = []
@@ -169,7 +169,8 @@ def test_parts_of_a_step_take_its_samples_without_gap_or_overlap() -> None:
     assert taken == [[8, 9], [10, 11], [12, 13], [14, 15]]
     with pytest.raises(
         ConfigError,
-        match="a batch of 6 cannot be shared by 2 processes in 2 parts each: make it a multiple of 4",
+        match="a batch of 6 cannot be shared by 2 processes in 2 parts each: "
+        "make it a multiple of 4",
     ):
         Processes(0, 2).samples(step=0, batch=6, parts=2)
 
@@ -200,7 +201,7 @@ def test_repeated_tokens_are_denoised_from_other_noises_and_steps_under_one_cond
     assert calls == ["transformer", 4 * 4 * 64]
 
 
-def test_a_truncated_share_is_spread_over_its_range_and_a_clamped_one_heaps_at_its_ends() -> None:
+def test_a_truncated_share_spreads_over_its_range_and_a_clamped_one_peaks_at_its_ends() -> None:
     def shares(cut: str) -> list[int]:
         return [
             int(Draws.of(range(1), step, 0, (1, 1), 100, 10, 0.0, cut).hidden.sum())
@@ -214,7 +215,7 @@ def test_a_truncated_share_is_spread_over_its_range_and_a_clamped_one_heaps_at_i
     assert truncated.count(70) + truncated.count(71) < 30 < clamped.count(70)
 
 
-def test_epochs_become_steps_of_the_frames_that_there_are() -> None:
+def test_epochs_are_converted_to_steps_by_the_number_of_frames() -> None:
     config = LoopConfig(steps=5, lr=1, epochs=10, warmup_epochs=0.5)
     assert (config.in_steps(100, 8).steps, config.in_steps(100, 8).warmup) == (125, 6)
     assert config.in_steps(100, 8).epochs is None
@@ -309,7 +310,7 @@ def test_repeats_are_for_the_published_layout() -> None:
     TransformerTraining(augment="vary").check(tiny_lite().config)
 
 
-def test_a_run_that_was_begun_before_there_was_a_setting_goes_on(tmp_path: Path) -> None:
+def test_a_run_from_before_a_setting_existed_resumes(tmp_path: Path) -> None:
     recipe = Recipe(autoencoder=AutoencoderTraining(tiny_lite().config.mask_autoencoder))
     keep_config(recipe, tmp_path, Processes())
     path = tmp_path / "config.yaml"

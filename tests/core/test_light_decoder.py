@@ -1,4 +1,4 @@
-"""The light decoder of the published layout: what it costs, what it may say, that it learns the exact decoder's masks and resumes."""
+"""The light decoder of the published layout: its cost, its classes, its training and command."""
 
 import copy
 import json
@@ -56,7 +56,7 @@ def published(light: LightDecoderConfig | None = None) -> CamSeg:
 
 
 def multiply_accumulates(exact: bool, pixels: int) -> int:
-    """Of decoding one mask at the published size, counted on the meta device: nothing is computed."""
+    """Count those of decoding one mask at the published size, on the meta device."""
     with torch.device("meta"):
         model = CamSeg(replace(CAM_SEG_BASE_768, light_decoder=LightDecoderConfig())).eval()
         latents = torch.zeros(1, 16, pixels // 16, pixels // 16)
@@ -93,7 +93,7 @@ def test_the_nearest_colour_is_found_without_a_distance_to_every_colour_at_once(
 # what it may say
 
 
-def test_masks_are_decoded_by_the_light_decoder_unless_the_exact_one_is_asked_for() -> None:
+def test_the_light_decoder_decodes_masks_unless_the_exact_one_is_requested() -> None:
     plain, light = published(), published(LIGHT)
     latents = torch.randn(2, 4, 12, 16)
     with torch.no_grad():
@@ -122,7 +122,7 @@ def test_its_last_class_is_unlabelled_and_the_others_are_the_labels() -> None:
             assert model.decode_mask(torch.zeros(1, 4, 2, 2)).unique().tolist() == [train_id]
 
 
-def test_a_checkpoint_keeps_it_and_one_from_before_still_loads(tmp_path: Path) -> None:
+def test_a_checkpoint_with_it_and_one_without_it_load(tmp_path: Path) -> None:
     model = published(LIGHT)
     model.save_pretrained(tmp_path)
     again = CamSeg.from_pretrained(tmp_path)
@@ -155,7 +155,8 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
 def test_a_training_of_the_whole_model_refuses_one() -> None:
     with pytest.raises(
         ConfigError,
-        match="tiny-published has a light_decoder, which is trained afterwards: .* add it with distill-decoder",
+        match="tiny-published has a light_decoder, which is trained afterwards: "
+        ".* add it with distill-decoder",
     ):
         TransformerTraining(crop=(64, 64)).check(published(LIGHT).config)
 
@@ -227,7 +228,7 @@ def test_a_killed_training_resumes_exactly(tmp_path: Path, frames: Frames) -> No
 
 
 @pytest.mark.slow
-def test_it_comes_to_say_what_the_exact_decoder_says(tmp_path: Path, frames: Frames) -> None:
+def test_it_learns_the_masks_of_the_exact_decoder(tmp_path: Path, frames: Frames) -> None:
     torch.manual_seed(0)
     base = CamSeg(TINY, LABELS).eval()
     loop = LoopConfig(steps=150, lr=4e-3, warmup=5, ema_decay=0.8, weight_decay=0.0)
@@ -311,8 +312,8 @@ def test_the_command_adds_a_light_decoder_to_a_checkpoint(
     main(command(tmp_path, tmp_path / "model"))
     said = capsys.readouterr().err
     assert (
-        "no frame of train shows wall, traffic light, terrain, truck, bus, train, motorcycle, bicycle"
-        in said
+        "no frame of train shows "
+        "wall, traffic light, terrain, truck, bus, train, motorcycle, bicycle" in said
     )
     before, after = (
         load_file(tmp_path / folder / "model.safetensors") for folder in ("model", "out")
@@ -340,7 +341,7 @@ def test_the_command_adds_a_light_decoder_to_a_checkpoint(
     assert all(torch.equal(again[name], tensor) for name, tensor in after.items())
 
 
-def test_what_the_command_cannot_use_is_one_line(
+def test_an_error_of_the_command_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_camvid(tmp_path / "data", "train", "val")

@@ -1,4 +1,4 @@
-"""Frames that are read as needed, by this process or by workers ahead of it, give what held ones give."""
+"""Frames read as needed, here or by workers ahead, give the same results as frames in memory."""
 
 import multiprocessing
 import subprocess
@@ -63,7 +63,7 @@ def test_frames_that_do_not_fit_are_read_and_give_the_same_samples_weights_and_s
     )
 
 
-def test_only_what_is_asked_for_is_read() -> None:
+def test_only_requested_frames_are_read() -> None:
     class Counting(list[Sample]):
         asked: list[int] = []  # noqa: RUF012
 
@@ -86,7 +86,7 @@ def sample(height: int, width: int) -> Sample:
     )
 
 
-def test_frames_that_differ_in_size_are_trained_on_and_scored_each_at_its_own() -> None:
+def test_frames_of_different_sizes_are_trained_on_and_scored_at_their_own_size() -> None:
     frames = Frames.load([sample(96, 128), sample(64, 160), sample(70, 90)], LABELS)
     assert isinstance(frames, ReadFrames)
     images, indices = FrameStream(frames, varied_views((32, 64), Variation()), 0).batch(range(6))
@@ -110,7 +110,7 @@ def test_scores_of_scaled_frames_are_at_the_frames_own_size() -> None:
     assert set(np.unique(found)) == set(np.unique(halves))
 
 
-def test_two_sets_that_are_read_are_told_apart() -> None:
+def test_two_sets_that_are_read_have_different_fingerprints() -> None:
     _, read = held_and_read()
     other = ReadFrames([*DRIVE[:4], replace(DRIVE[4], label=np.zeros_like(DRIVE[4].label))], LABELS)
     assert read.fingerprint() == ReadFrames(DRIVE, LABELS).fingerprint()
@@ -142,7 +142,7 @@ def test_workers_give_the_same_batches_in_the_order_of_the_steps(parts: int) -> 
                     assert torch.equal(one, other)
 
 
-def test_without_workers_nothing_stands_between() -> None:
+def test_without_workers_the_batch_function_is_used_directly() -> None:
     stream = FrameStream(held_and_read()[0], None, 0)
     with prepared(stream.batch, Processes(), 8) as batch:
         assert batch == stream.batch

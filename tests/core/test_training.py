@@ -1,4 +1,4 @@
-"""Training on a handful of frames: it learns, resumes exactly, stops on NaN, and what it exports is what torch computes."""
+"""Training on a few frames: it learns, resumes exactly, stops on NaN, and exports."""
 
 import copy
 import math
@@ -128,7 +128,7 @@ def test_the_whole_model_killed_and_resumed_ends_with_the_same_weights(
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
-def test_fp16_keeps_the_scale_of_its_gradients_over_a_kill(tmp_path: Path) -> None:
+def test_fp16_keeps_the_gradient_scale_when_resumed(tmp_path: Path) -> None:
     def loss_of(model: nn.Module) -> Loss:
         return lambda step: line(step, model)
 
@@ -151,7 +151,8 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_state(tmp_
     model = nn.Linear(1, 1)
     with pytest.raises(
         CamSegError,
-        match=r"the loss must be finite, got nan at step 5; the last good state is .*state\.safetensors",
+        match=r"the loss must be finite, got nan at step 5; "
+        r"the last good state is .*state\.safetensors",
     ):
         loop.train(
             model,
@@ -180,7 +181,8 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_spoils_the_weight
 
     with pytest.raises(
         CamSegError,
-        match=r"the gradient's norm must be finite, got (nan|inf) at step 5; the last good state is .*state\.safetensors",
+        match=r"the gradient's norm must be finite, got (nan|inf) at step 5; "
+        r"the last good state is .*state\.safetensors",
     ):
         loop.train(model, loss, plain(save_every=2), Run(tmp_path), 16)
     assert model.weight.isfinite().all()
@@ -189,7 +191,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_spoils_the_weight
     )
 
 
-def test_a_run_that_is_asked_to_stop_saves_and_goes_on_later(tmp_path: Path) -> None:
+def test_a_run_that_is_asked_to_stop_saves_its_state_and_resumes(tmp_path: Path) -> None:
     model = nn.Linear(1, 1)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -211,7 +213,8 @@ def test_a_state_of_another_model_is_refused_by_name(tmp_path: Path) -> None:
     loop.train(model, lambda step: line(step, model), plain(), Run(tmp_path), 16)
     with pytest.raises(
         CamSegError,
-        match=r"cannot resume from .*state\.safetensors: module\.weight must be \(1, 2\), as in the model, got \(1, 1\)",
+        match=r"cannot resume from .*state\.safetensors: "
+        r"module\.weight must be \(1, 2\), as in the model, got \(1, 1\)",
     ):
         loop.train(other, lambda step: line(step, other), plain(), Run(tmp_path), 16)
 
@@ -238,7 +241,7 @@ def test_warm_up_then_cosine_or_constant() -> None:
     assert constant == rates[:10] + [1.0] * 100
 
 
-def test_a_sample_is_the_same_whoever_asks_for_it(frames: Frames) -> None:
+def test_a_sample_depends_only_on_its_number(frames: Frames) -> None:
     augment = random_crops((64, 96), (0.25, 1.0), color=True)
     together = FrameStream(frames, augment, seed=3).batch(range(6, 10))
     stream = FrameStream(frames, augment, seed=3)
@@ -271,7 +274,7 @@ def test_the_pixel_loss_against_arithmetic_by_hand() -> None:
 
 
 def test_the_gradient_of_the_pixel_loss_is_its_derivative() -> None:
-    """The gradient is written by hand: hold it against what autograd makes of the same loss, written plainly."""
+    """Compare the hand-written gradient with that of autograd for the same loss."""
     generator = torch.Generator().manual_seed(0)
     logits = (3 * torch.randn(3, 4, 5, 6, generator=generator)).requires_grad_()
     indices = torch.randint(4, (3, 5, 6), generator=generator, dtype=torch.uint8)
@@ -304,7 +307,7 @@ def test_the_gradient_of_the_pixel_loss_is_its_derivative() -> None:
 def test_the_gradient_of_the_pixel_loss_survives_narrow_numbers(
     dtype: torch.dtype, tolerance: float
 ) -> None:
-    """Of a frame of usual size, scaled as the gradient scaler does for fp16: unscaled, fp16 would round it away."""
+    """For a usual frame, scaled as the gradient scaler does: unscaled, fp16 would round it to 0."""
     logits = (
         torch.randn(2, 11, 120, 160, generator=torch.Generator().manual_seed(0))
         .to(dtype)
@@ -337,19 +340,19 @@ def test_the_weights_of_rare_classes_fade() -> None:
     assert TaskLoss(balanced_until=0).class_weights(balanced, 0).tolist() == [1.0, 1.0]
 
 
-def test_chains_judge_each_later_call_in_turn() -> None:
+def test_chains_score_each_later_call_in_turn() -> None:
     task = TaskLoss(chains=(2, 4))
     assert [task.scored_call(step) for step in range(5)] == [(2, 1), (4, 1), (4, 2), (4, 3), (2, 1)]
     assert TaskLoss().scored_call(0) is None
 
 
 @torch.no_grad()
-def test_what_a_chain_judges_last_is_what_ddim_gives() -> None:
+def test_the_last_scored_call_of_a_chain_has_the_input_of_ddim() -> None:
     model, random = tiny_lite(), torch.Generator().manual_seed(0)
     condition = torch.randn(2, 6, model.config.condition_width, generator=random)
     start = torch.randn(2, 6, model.config.denoised_channels, generator=random)
     x, number = ddim_input(model, condition, start, steps=4, call=3)
-    judged = model.denoiser(x.flatten(0, 1), torch.full((12,), number), condition.flatten(0, 1))
+    scored = model.denoiser(x.flatten(0, 1), torch.full((12,), number), condition.flatten(0, 1))
     given = model.sample(
         condition,
         "ddim",
@@ -357,12 +360,12 @@ def test_what_a_chain_judges_last_is_what_ddim_gives() -> None:
         start.flatten(0, 1),
         lambda k: start.flatten(0, 1),
     )
-    torch.testing.assert_close(judged, given.flatten(0, 1))
+    torch.testing.assert_close(scored, given.flatten(0, 1))
 
 
 @pytest.mark.slow
 def test_the_whole_model_trains_exports_and_segments(tmp_path: Path, frames: Frames) -> None:
-    """From a fresh model through a few steps to a checkpoint folder that the runtime, without torch, reads and agrees on."""
+    """A few steps of training give a checkpoint folder whose masks the runtime computes alike."""
     codec = train_autoencoder(
         AutoencoderTraining(
             tiny_lite().config.mask_autoencoder,
@@ -409,7 +412,7 @@ def test_the_whole_model_trains_exports_and_segments(tmp_path: Path, frames: Fra
 
 @torch.no_grad()
 def one_step_with_the_runtimes_noise(model: CamSeg, image: Tensor) -> np.ndarray:
-    """The class ids `(H, W)` that torch gives for an image `(3, H, W)`, starting from the noise that the runtime draws."""
+    """Return torch's train ids `(H, W)` for an image `(3, H, W)`, from the runtime's noise."""
     features = model.image_features(image[None])
     grid = model.denoised_grid(features)
     start = np.random.default_rng(0).standard_normal(
