@@ -28,8 +28,7 @@ from camseg_ros.bag.evaluation import (
     evaluate_here,
     inspect_bag,
 )
-from camseg_ros.bag.frames import ReadOptions
-from camseg_ros.bag.labels import LabelSource
+from camseg_ros.bag.frames import LabelSource, ReadOptions
 from camseg_ros.bag.make import MASK_TOPIC, write_mask_bag
 from camseg_ros.bag.parts import PartFolder
 from camseg_ros.bag.report import (

@@ -14,8 +14,7 @@ from camseg_core.errors import CamSegError, DataError
 from camseg_core.evaluation.scorer import CONFIDENCE_STEPS, Scorer
 from camseg_core.labels import Label
 from camseg_core.runtime.frame import Segmentation
-from camseg_ros.bag.frames import DecodedFrame, ReadOptions, read_frames
-from camseg_ros.bag.labels import Ids
+from camseg_ros.bag.frames import DecodedFrame, Ids, ReadOptions, read_frames
 from camseg_ros.bag.parts import BagPart, ModelInfo, PartFolder, ScoredFrame
 from camseg_ros.bag.read import BagDamaged
 
@@ -136,7 +135,7 @@ def inspect_bag(bag: Path, options: EvaluationOptions) -> BagInfo:
     """
     with options.read.open(bag) as images:
         if options.read.labels is not None:
-            options.read.labels.open(bag, salvage=True).close()
+            options.read.labels.open(bag).close()
         if not images.count:
             raise DataError(
                 f"no images on {images.topic} of the bag {bag}; "

@@ -17,7 +17,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from camseg_core.errors import CamSegError
-from camseg_ros.bag.cdr import SECOND_NS
+from camseg_ros.bag.storage import SECOND_NS
 from camseg_ros.outputs import image_message
 
 CHECK_S = 0.2

@@ -26,8 +26,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from camseg_core.data.frame_source import Frame
 from camseg_core.errors import DataError
-from camseg_ros.bag.cdr import SECOND_NS
-from camseg_ros.bag.read import COMPRESSED, RAW, open_bag
+from camseg_ros.bag.read import COMPRESSED, RAW
+from camseg_ros.bag.storage import SECOND_NS, open_bag
 
 logger = logging.getLogger(__name__)
 

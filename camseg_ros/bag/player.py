@@ -9,9 +9,9 @@ from typing import Any
 
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
-from camseg_ros.bag.cdr import read_header, with_stamp
 from camseg_ros.bag.link import CHECK_S, MASK, Link, Topics
 from camseg_ros.bag.schedule import Pace, ScheduledImage
+from camseg_ros.bag.storage import read_header, with_stamp
 
 QUIET_S = 1.0
 QUIET_LATENCIES = 3

@@ -7,20 +7,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rosbags.highlevel import AnyReader
-from rosbags.typesys import Stores, get_typestore
-
-from camseg_core.data.frame_source import natural_key
 from camseg_core.errors import DataError
-from camseg_ros.bag.cdr import read_header, read_stamp
-from camseg_ros.bag.salvage import SalvageReader
+from camseg_ros.bag.storage import one_line, open_bag, read_header, read_stamp
 from camseg_ros.compressed_size import compressed_size
 
 RAW = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
-
-STORAGE_SUFFIXES = (".mcap", ".db3")
-METADATA = "metadata.yaml"
 
 
 class BagDamaged(DataError):
@@ -220,78 +212,5 @@ class ImageBag:
         total = "" if self.salvaged else f" of {self.count}"  # unknown for a salvaged bag
         return BagDamaged(
             f"the bag {self.path} is damaged after image {index}{total} on {self.topic}: "
-            f"{_one_line(error)}; record it again, or repair it with `mcap recover`"
+            f"{one_line(error)}; record it again, or repair it with `mcap recover`"
         )
-
-
-def is_bag(path: Path) -> bool:
-    """Return whether `path` looks like a bag folder or file; true for ROS 1 bags as well."""
-    if path.is_dir():
-        return (path / METADATA).is_file() or any(
-            p.suffix in STORAGE_SUFFIXES for p in path.iterdir()
-        )
-    return path.suffix in (*STORAGE_SUFFIXES, ".bag") or path.name == METADATA
-
-
-def open_bag(path: Path, salvage: bool) -> tuple[AnyReader | SalvageReader, bool]:
-    """Open the bag; return the reader and whether it is a `SalvageReader`.
-
-    Raises:
-        DataError: the bag cannot be read.
-    """
-    paths = _storage(path)
-    try:
-        # sqlite3 bags older than Iron hold no message definitions; images have not changed since.
-        reader = AnyReader(paths, default_typestore=get_typestore(Stores.ROS2_KILTED))
-        reader.open()
-        return reader, False
-    except Exception as error:  # a damaged file can raise anything
-        files = _files(paths) if salvage else []
-        try:
-            if files:
-                return SalvageReader(files), True
-        except Exception:  # nothing can be salvaged: report the first error
-            files = []
-        raise DataError(
-            f"cannot read the bag {path}: {_one_line(error)}; "
-            "record it again, or repair it with `mcap recover`"
-        ) from error
-
-
-def _storage(path: Path) -> list[Path]:
-    """Return what to open: the folder, the file, or the files of a folder without metadata."""
-    if not path.exists():
-        raise DataError(
-            f"the bag {path} does not exist; name a bag folder, or a .mcap or .db3 file"
-        )
-    if path.name == METADATA:
-        path = path.parent
-    if path.suffix == ".bag":
-        raise DataError(
-            f"{path} is a ROS 1 bag; convert it with "
-            f"`rosbags-convert --src {path} --dst {path.with_suffix('')}`"
-        )
-    if path.is_dir() and not (path / METADATA).is_file():
-        files = sorted(p for p in path.iterdir() if p.suffix in STORAGE_SUFFIXES)
-        if not files:
-            raise DataError(
-                f"{path} is not a bag: no {METADATA}, .mcap or .db3 in it; "
-                "name a bag folder or file"
-            )
-        return files
-    return [path]
-
-
-def _files(paths: list[Path]) -> list[Path]:
-    """Return a bag's files in natural order; none if only the metadata say how to decompress."""
-    if not paths[0].is_dir():
-        return paths
-    metadata = (paths[0] / METADATA).read_text(encoding="utf-8", errors="replace").lower()
-    if "compression_mode: message" in metadata or "compression_mode: file" in metadata:
-        return []
-    files = (p for p in paths[0].iterdir() if p.suffix in STORAGE_SUFFIXES)
-    return sorted(files, key=lambda p: natural_key(p.name))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

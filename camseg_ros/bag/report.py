@@ -19,8 +19,7 @@ from camseg_core.evaluation.machine import PACKAGES
 from camseg_core.evaluation.report.page import plain
 from camseg_core.evaluation.scorer import Scorer
 from camseg_ros.bag.evaluation import READ, WALL, EvaluationRun
-from camseg_ros.bag.frames import read_frames
-from camseg_ros.bag.labels import seconds
+from camseg_ros.bag.frames import read_frames, seconds
 from camseg_ros.bag.parts import BagPart, ModelInfo
 from camseg_ros.bag.report_page import WorstFrame
 from camseg_ros.bag.scenario import DROPS, MIOU, P95_MS
@@ -146,10 +145,10 @@ def _nothing_to_score(run: EvaluationRun, number: int) -> str:
         )
     if options.labels is None or labelled:
         return ""
-    labels = options.labels.open(bag.path, salvage=True)
+    labels = options.labels.open(bag.path)
     labels.at(first_ns)
-    found = labels.first_ns()
     labels.close()
+    found = labels.first_ns
     return (
         f"no label of {options.labels} is within {options.labels.tolerance_ns / 1e6:g} ms of an "
         f"image of the bag {bag.path}: images are stamped {seconds(first_ns)} to "

@@ -33,8 +33,9 @@ from camseg_ros.bag.node_process import (
     ros_environment,
     segmentation_command,
 )
-from camseg_ros.bag.read import BagImage, ImageBag, is_bag
+from camseg_ros.bag.read import BagImage, ImageBag
 from camseg_ros.bag.replay_report import describe_machine
+from camseg_ros.bag.storage import is_bag
 from camseg_ros.demo.output import DemoFolder, write_video
 from camseg_ros.demo.page import DemoReport
 from camseg_ros.demo.replay import DemoCounts, Pixels, Replay

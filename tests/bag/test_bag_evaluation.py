@@ -46,8 +46,7 @@ from camseg_ros.bag.evaluation import (
     evaluate_here,
     evaluate_part,
 )
-from camseg_ros.bag.frames import ReadOptions
-from camseg_ros.bag.labels import LabelSource, _stamp_of
+from camseg_ros.bag.frames import LabelSource, ReadOptions, _stamp_of
 from camseg_ros.bag.make import IMAGE_TOPIC, LABEL_TOPIC, BagTopics, LabelledFrame, write_bag
 from camseg_ros.bag.parts import PartFolder
 from camseg_ros.bag.read import COMPRESSED, RAW

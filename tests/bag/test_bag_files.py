@@ -15,7 +15,8 @@ from rosbags.typesys import Stores, get_typestore
 from camseg_core.data.frame_source import Frame
 from camseg_core.errors import DataError
 from camseg_ros.bag.make import IMAGE_TOPIC, BagTopics, write_bag
-from camseg_ros.bag.read import COMPRESSED, RAW, ImageBag, is_bag
+from camseg_ros.bag.read import COMPRESSED, RAW, ImageBag
+from camseg_ros.bag.storage import is_bag
 
 STORE = get_typestore(Stores.ROS2_KILTED)
 SECOND = 1_000_000_000

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from camseg_core.errors import DataError
-from camseg_ros.bag.labels import FolderLabels
+from camseg_ros.bag.frames import FolderLabels
 from camseg_ros.images import BadImage, compressed_to_ids, image_to_ids
 
 IDS = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -75,7 +75,7 @@ def test_a_folder_gives_the_nearest_label_within_the_tolerance(tmp_path: Path) -
     assert {stamp: None if each is None else int(each[0, 0]) for stamp, each in found.items()} == {
         250: None, 69: None, 70: 100, 100: 100, 130: 100, 131: None, 169: None, 180: 200, 230: 200
     }  # fmt: skip
-    assert labels.first_ns() == 100
+    assert labels.first_ns == 100
 
 
 def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:

@@ -18,8 +18,7 @@ from camseg_ros.bag.evaluation import (
     evaluate_here,
     evaluate_part,
 )
-from camseg_ros.bag.frames import ReadOptions
-from camseg_ros.bag.labels import LabelSource
+from camseg_ros.bag.frames import LabelSource, ReadOptions
 from camseg_ros.bag.make import IMAGE_TOPIC, LABEL_TOPIC
 from camseg_ros.bag.parts import PartFolder
 from camseg_ros.bag.report import merge

@@ -15,7 +15,6 @@ from rosbags.typesys import Stores, get_typestore
 
 from camseg_core.data.frame_source import Frame
 from camseg_core.errors import DataError
-from camseg_ros.bag.cdr import read_header, read_stamp, with_stamp
 from camseg_ros.bag.make import IMAGE_TOPIC, write_bag
 from camseg_ros.bag.max_rate import PRECISION, MaxRate, Verdict, find_max_rate, judge
 from camseg_ros.bag.player import Playback
@@ -38,6 +37,7 @@ from camseg_ros.bag.session import (
     counters_of,
     drops,
 )
+from camseg_ros.bag.storage import read_header, read_stamp, with_stamp
 
 SECOND = 1_000_000_000
 STORE = get_typestore(Stores.ROS2_KILTED)
