@@ -13,7 +13,7 @@ from torch import Tensor
 from camseg_core.diffusion.samplers import Noise, SamplerOptions, ancestral
 from camseg_core.errors import ConfigError
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.picture_codec import nearest_class
+from camseg_core.model.kl_autoencoder import nearest_class
 
 STEPS = 100
 """Respaced ancestral steps in the published inference."""

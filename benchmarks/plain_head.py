@@ -23,16 +23,14 @@ from document import current_commit, machine
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from camseg_core.config.named_models import CAMSEG_LITE
-from camseg_core.config.yaml_file import load_yaml
+from camseg_core.config.reader import load_yaml
 from camseg_core.data.augmentation import random_crops
 from camseg_core.data.sets import open_set
 from camseg_core.evaluation.metrics import Confusion
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
-from camseg_core.model.condition_refiner import ConditionRefiner
 from camseg_core.model.image_encoder import ImageEncoder
 from camseg_core.model.mask_autoencoder import MaskDecoder
-from camseg_core.model.transformer import MaskedTransformer
+from camseg_core.model.transformer import ConditionRefiner, MaskedTransformer
 from camseg_core.runtime.frame import Segmentation
 from camseg_core.training.callbacks import Display
 from camseg_core.training.distill import DistillationRecipe
@@ -44,6 +42,7 @@ from camseg_core.training.mask_autoencoder import pad_to_multiple
 from camseg_core.training.recipes import Recipe
 from camseg_core.training.trainer import Run, train
 from camseg_core.training.transformer import TransformerTraining
+from camseg_core.weights import CAMSEG_LITE
 
 CONFIG = Path(__file__).parents[1] / "config" / "train"
 CELL_WIDTH, CELL_CHANNELS = 128, 32

@@ -29,10 +29,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from camseg_core.config.model import CamSegConfig, LightDecoderConfig
-from camseg_core.config.named_models import CAM_SEG_BASE_768
 from camseg_core.diffusion.samplers import SamplerOptions
 from camseg_core.errors import ConfigError
 from camseg_core.model.camseg import CamSeg
+from camseg_core.weights import CAM_SEG_BASE_768
 
 PUBLISHED = replace(CAM_SEG_BASE_768, light_decoder=LightDecoderConfig())
 AS_PUBLISHED = "as_published"

@@ -12,11 +12,10 @@ from dataclasses import asdict, dataclass
 from document import Outcome, add_document_options, conclude, current_commit
 
 from camseg_core.config.model import CamSegConfig
-from camseg_core.config.named_models import CAM_SEG_BASE_768, CAMSEG_LITE
-from camseg_core.evaluation.roofline import CAVEAT, estimates, roofline_table
+from camseg_core.evaluation.flops import frame_work
+from camseg_core.evaluation.roofline import CAVEAT, Work, estimates, roofline_table
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, Label, cityscapes_labels
-from camseg_core.model.flops import frame_work
-from camseg_core.model.work import Work
+from camseg_core.weights import CAM_SEG_BASE_768, CAMSEG_LITE
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ from camseg_core.diffusion.samplers import (
     Denoise,
     Noise,
     SamplerOptions,
+    Schedule,
     start_scale,
 )
-from camseg_core.diffusion.schedule import Schedule
 from camseg_core.evaluation.metrics import Confusion, Flicker
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, UNLABELLED
 from camseg_core.runtime import Segmenter, Stream

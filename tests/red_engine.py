@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.config.model import CamSegConfig
-from camseg_core.config.named_models import CAMSEG_LITE
 from camseg_core.diffusion.sampling import Fused
 from camseg_core.labels import CITYSCAPES
 from camseg_core.runtime import Segmenter
+from camseg_core.weights import CAMSEG_LITE
 
 RED = 1
 """The class of pixels whose red exceeds the threshold; all others are class 0."""

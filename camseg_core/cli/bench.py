@@ -32,8 +32,7 @@ from camseg_core.evaluation.benchmark import (
     benchmark,
     benchmark_content,
 )
-from camseg_core.evaluation.roofline import CAVEAT, estimates, roofline_table
-from camseg_core.model.work import repeats_of
+from camseg_core.evaluation.roofline import CAVEAT, estimates, repeats_of, roofline_table
 
 SYNTHETIC_FRAMES = 20
 """Different frames of the synthetic drive, which repeat: drawing is slower than segmenting."""

@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def _distill(options: argparse.Namespace) -> None:
     with training_packages():
-        from camseg_core.config.yaml_file import load_yaml
+        from camseg_core.config.reader import load_yaml
         from camseg_core.training.distill import DistillationRecipe, run_distillation
     recipe = load_yaml(options.config, DistillationRecipe, options.set)
     with training_packages(), training_run(options):
@@ -63,7 +63,7 @@ def add_decoder(parser: argparse.ArgumentParser) -> None:
 
 def _distill_decoder(options: argparse.Namespace) -> None:
     with training_packages():
-        from camseg_core.config.yaml_file import load_yaml
+        from camseg_core.config.reader import load_yaml
         from camseg_core.training.distill import LightDecoderRecipe, run_light_decoder
     recipe = load_yaml(options.config, LightDecoderRecipe, options.set)
     with training_packages(), training_run(options):

@@ -223,7 +223,7 @@ def _above_zero(number: Callable[[str], float]) -> Callable[[str], float]:
 
 def _train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     with training_packages():
-        from camseg_core.config.yaml_file import load_yaml
+        from camseg_core.config.reader import load_yaml
         from camseg_core.training.recipes import Recipe, run
     recipe = load_yaml(options.config, Recipe, options.set)
     if options.dry_run:
@@ -275,7 +275,7 @@ def add_autoencoder(parser: argparse.ArgumentParser) -> None:
 
 def _train_autoencoder(options: argparse.Namespace) -> None:
     with training_packages():
-        from camseg_core.config.yaml_file import load_yaml
+        from camseg_core.config.reader import load_yaml
         from camseg_core.training.recipes import AutoencoderRecipe, run_autoencoder
     recipe = load_yaml(options.config, AutoencoderRecipe, options.set)
     with training_packages(), training_run(options):

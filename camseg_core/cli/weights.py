@@ -6,8 +6,7 @@ from pathlib import Path
 
 from camseg_core.cli.options import packages_for
 from camseg_core.config.model import CamSegConfig, load_config
-from camseg_core.weights import bundled_models, checkpoint_folder
-from camseg_core.weights.known import BUNDLED_TERMS, PUBLISHED
+from camseg_core.weights import BUNDLED_TERMS, PUBLISHED, bundled_models, checkpoint_folder
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,7 @@
 """The image backbone's shape: the one place that says what its stages, channels and strides are.
 
 It is EfficientNet-Lite0 (arXiv 1905.11946 without squeeze-and-excitation);
-`model/efficientnet_lite.py` builds it. No torch here: the runtime reads these numbers as well.
+`model/image_encoder.py` builds it. No torch here: the runtime reads these numbers as well.
 """
 
 from typing import NamedTuple

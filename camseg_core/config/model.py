@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from camseg_core.config.backbone import SIZE_MULTIPLE
-from camseg_core.config.dataclass_reader import build, renamed_from
+from camseg_core.config.reader import build, renamed_from
 from camseg_core.errors import ModelError
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from camseg_core.config.model import CamSegConfig
 from camseg_core.diffusion.passes import ORDERS, PassOptions
-from camseg_core.diffusion.samplers import FUSABLE, SAMPLERS, SamplerOptions
-from camseg_core.diffusion.schedule import Schedule
+from camseg_core.diffusion.samplers import FUSABLE, SAMPLERS, SamplerOptions, Schedule
 from camseg_core.errors import ConfigError
 
 
@@ -114,7 +113,8 @@ class Sampling:
 
     sampler: str = _option(
         "one_step",
-        "How the mask is denoised: one_step is the fastest, the others refine it over several steps.",
+        "How the mask is denoised: one_step is the fastest, "
+        "the others refine it over several steps.",
         choices=tuple(SAMPLERS),
     )
     steps: int = _option(

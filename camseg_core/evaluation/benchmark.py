@@ -9,9 +9,8 @@ import numpy.typing as npt
 
 from camseg_core.errors import DataError
 from camseg_core.evaluation.machine import describe_machine
-from camseg_core.evaluation.roofline import CAVEAT, estimates
+from camseg_core.evaluation.roofline import CAVEAT, FrameWork, Work, estimates
 from camseg_core.evaluation.timing import Footprint, Latency, footprint, time_in_turns
-from camseg_core.model.work import FrameWork, Work
 from camseg_core.runtime.geometry import FrameGeometry
 from camseg_core.runtime.segmenter import Segmenter
 
@@ -163,7 +162,7 @@ def _counted(
 ) -> tuple[list[FrameWork | None], str | None]:
     """Count each model's work on frames of its size; or None for each, and the missing package."""
     try:  # late: a vehicle has no torch, and it must not run beside what is timed
-        from camseg_core.model.flops import frame_work
+        from camseg_core.evaluation.flops import frame_work
 
         return [
             frame_work(each.config, each.labels, height, width)

@@ -73,7 +73,7 @@ def nearest_class(picture: Ids) -> Ids:
     """Return train ids `(H, W)` by the nearest colour of the published palette, 255 for unlabelled.
 
     Distances are L2 over colours in 0..1, the palette rounded to four decimals, and the first of
-    equally near colours wins: as published, and as `camseg_core.model.picture_codec` does in torch.
+    equally near colours wins: as published, and as `model.kl_autoencoder` does in torch.
 
     Args:
         picture: RGB `(H, W, 3)`.

@@ -1,1 +1,1 @@
-"""The networks (torch), and `CamSeg`, which joins them; `work` is free of torch."""
+"""The networks (torch), and `CamSeg`, which joins them."""

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from camseg_core.atomic_write import atomic_write
 from camseg_core.config.model import CamSegConfig, load_config, save_config
-from camseg_core.diffusion.samplers import Noise, SamplerOptions, sampler_named
-from camseg_core.diffusion.schedule import Schedule
+from camseg_core.diffusion.samplers import Noise, SamplerOptions, Schedule, sampler_named
 from camseg_core.errors import ModelError
 from camseg_core.labels import (
     CITYSCAPES,
@@ -27,13 +26,11 @@ from camseg_core.labels import (
     read_labels,
     write_labels,
 )
-from camseg_core.model.condition_refiner import ConditionRefiner
 from camseg_core.model.denoiser import Denoiser
 from camseg_core.model.image_encoder import ImageEncoder
-from camseg_core.model.kl_autoencoder import KLAutoencoder
+from camseg_core.model.kl_autoencoder import KLAutoencoder, draw, nearest_class
 from camseg_core.model.mask_autoencoder import MaskAutoencoder, MaskDecoder
-from camseg_core.model.picture_codec import draw, nearest_class
-from camseg_core.model.transformer import MaskedTransformer
+from camseg_core.model.transformer import ConditionRefiner, MaskedTransformer
 
 Grid = tuple[int, int]
 """Rows and columns."""

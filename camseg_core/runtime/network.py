@@ -8,9 +8,8 @@ import numpy.typing as npt
 
 from camseg_core.config.model import CamSegConfig
 from camseg_core.diffusion.passes import FrameInPasses, cells_of_tokens, sample_in_passes
-from camseg_core.diffusion.samplers import Noise, sampler_named, start_scale
+from camseg_core.diffusion.samplers import Noise, Schedule, sampler_named, start_scale
 from camseg_core.diffusion.sampling import Sampling
-from camseg_core.diffusion.schedule import Schedule
 from camseg_core.runtime.engine import Array, Engine
 from camseg_core.runtime.frame import Floats, Ids, StageTimer
 from camseg_core.runtime.stream import Stream

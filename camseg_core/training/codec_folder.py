@@ -7,8 +7,8 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from camseg_core.atomic_write import atomic_write
-from camseg_core.config.dataclass_reader import build
 from camseg_core.config.model import KLAutoencoderConfig, MaskAutoencoderConfig
+from camseg_core.config.reader import build
 from camseg_core.errors import ModelError
 from camseg_core.model.kl_autoencoder import KLAutoencoder
 from camseg_core.model.mask_autoencoder import MaskAutoencoder

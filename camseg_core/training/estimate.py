@@ -8,10 +8,10 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from camseg_core.config.model import CamSegConfig
+from camseg_core.evaluation.flops import work_by_stage
 from camseg_core.evaluation.roofline import Device
 from camseg_core.labels import Label
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.flops import work_by_stage
 from camseg_core.training.distributed import (
     Processes,
     block_parameters,

@@ -17,10 +17,10 @@ from camseg_core.data.sample import Sample, evenly_spread
 from camseg_core.errors import ModelError
 from camseg_core.evaluation.calibration import fit_logit_scale
 from camseg_core.evaluation.evaluate import Evaluation, evaluate
+from camseg_core.evaluation.flops import mask_encoder_parameters, vehicle_parameters
 from camseg_core.evaluation.report.evaluation import write_report
 from camseg_core.export import Scores, export_onnx, trace_all
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.flops import mask_encoder_parameters, vehicle_parameters
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.runtime import Segmenter
 from camseg_core.training.distributed import Processes

@@ -11,9 +11,8 @@ from torch import Tensor
 from camseg_core.config.model import KLAutoencoderConfig
 from camseg_core.data.augmentation import random_crops
 from camseg_core.labels import Label, train_id_table
-from camseg_core.model.kl_autoencoder import KLAutoencoder
+from camseg_core.model.kl_autoencoder import KLAutoencoder, draw
 from camseg_core.model.mask_autoencoder import kl_divergence
-from camseg_core.model.picture_codec import draw
 from camseg_core.training.frames import Frames
 from camseg_core.training.loading import Batch, FrameStream, posterior_noise, prepared
 from camseg_core.training.settings import LoopConfig, check_samples, check_setting

@@ -14,7 +14,7 @@ from camseg_core.atomic_write import atomic_write
 from camseg_core.errors import ConfigError
 from camseg_core.labels import train_id_table
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.picture_codec import draw
+from camseg_core.model.kl_autoencoder import draw
 from camseg_core.training.distributed import Processes
 from camseg_core.training.frames import Frames
 from camseg_core.training.loading import Batch, FrameStream, generator

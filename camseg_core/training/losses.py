@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from camseg_core.diffusion.schedule import Schedule
+from camseg_core.diffusion.samplers import Schedule
 from camseg_core.labels import UNLABELLED
 
 

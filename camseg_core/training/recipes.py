@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from camseg_core.config.model import CamSegConfig, load_config
-from camseg_core.config.named_models import CAM_SEG_BASE_768, CAMSEG_LITE
 from camseg_core.data.sets import SETS, open_set
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.roofline import DEVICES
@@ -32,6 +31,7 @@ from camseg_core.training.mask_autoencoder import (
 from camseg_core.training.run import TrainingData, check_batch, keep_config
 from camseg_core.training.trainer import Run
 from camseg_core.training.transformer import TransformerTraining, train_transformer, validation
+from camseg_core.weights import CAM_SEG_BASE_768, CAMSEG_LITE
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from camseg_core.config.dataclass_reader import renamed_from
+from camseg_core.config.reader import renamed_from
 from camseg_core.errors import ConfigError
 from camseg_core.training.distributed import Strategy
 

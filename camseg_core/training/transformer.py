@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from camseg_core.config.dataclass_reader import renamed_from
 from camseg_core.config.model import CamSegConfig
+from camseg_core.config.reader import renamed_from
 from camseg_core.data.augmentation import Augmentation, Variation, random_crops, varied_views
 from camseg_core.diffusion.sampling import Sampling
 from camseg_core.errors import ConfigError

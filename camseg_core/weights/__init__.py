@@ -1,11 +1,85 @@
-"""The checkpoints that the package carries, by name."""
+"""Named models: the published one, the project's own, and the checkpoints that the package carries.
 
+Imports neither torch nor the hub's client.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 
+from camseg_core.config.model import (
+    CamSegConfig,
+    ConditionRefinerConfig,
+    DenoiserConfig,
+    ImageEncoderConfig,
+    KLAutoencoderConfig,
+    MaskAutoencoderConfig,
+    TransformerConfig,
+)
 from camseg_core.errors import ModelError
+from camseg_core.labels import CAMVID_11_TRAIN_IDS
 
 DEFAULT_MODEL = "camseg-lite"
 _BUNDLED = Path(__file__).parent
+
+CAM_SEG_BASE_768 = CamSegConfig(
+    name="cam-seg-base-768",
+    network_pixels=768 * 768,
+    transformer=TransformerConfig(),
+    denoiser=DenoiserConfig(),
+    autoencoder=KLAutoencoderConfig(),
+)
+"""The published model, with 69.6 M parameters in the autoencoder and 217.1 M in the rest."""
+
+CAMSEG_LITE = CamSegConfig(
+    name="camseg-lite",
+    network_pixels=480 * 360,
+    transformer=TransformerConfig(
+        width=192,
+        encoder_depth=2,
+        decoder_depth=2,
+        heads=6,
+        grid=(24, 30),
+        fusion="grid",
+        dropout=0.0,
+    ),
+    denoiser=DenoiserConfig(width=128, depth=3, prediction_type="sample", learned_variance=False),
+    image_encoder=ImageEncoderConfig(width=192),
+    mask_autoencoder=MaskAutoencoderConfig(classes=len(CAMVID_11_TRAIN_IDS)),
+    refiner=ConditionRefinerConfig(),
+    patch_size=4,
+    pixel_mean=(123.675, 116.28, 103.53),
+    pixel_std=(58.395, 57.12, 57.375),
+    temperature=0.5,
+)
+"""The project's small model; its image encoder expects ImageNet's normalisation."""
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """A model that others publish: two files in a repository of the Hugging Face hub."""
+
+    config: CamSegConfig
+    repository: str
+    autoencoder: str
+    """The file with the picture autoencoder, a Lightning checkpoint."""
+    transformer: str
+    """The file with masked transformer and diffusion head."""
+    parameters: float
+    """In millions, of both files together."""
+    terms: str
+
+
+PUBLISHED = {
+    CAM_SEG_BASE_768.name: PublishedModel(
+        CAM_SEG_BASE_768,
+        repository="mahmed10/CAM-Seg",
+        autoencoder="pretrained_models/vae/modelf16.ckpt",
+        transformer="pretrained_models/mar/city768.16.pth",
+        parameters=69.6 + 217.1,
+        terms="not known here: see the repository's page on the hub; not part of this package",
+    )
+}
+BUNDLED_TERMS = {"camseg-lite": "trained on CamVid, for research use: see its MODEL_CARD.md"}
 
 
 def bundled_models() -> list[str]:

@@ -12,11 +12,11 @@ from camseg_core.config.model import (
     MaskAutoencoderConfig,
     TransformerConfig,
 )
-from camseg_core.config.named_models import CAMSEG_LITE
 from camseg_core.export.torch_engine import TorchEngine
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime import Sampling, Segmenter
+from camseg_core.weights import CAMSEG_LITE
 
 LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)
 

@@ -9,12 +9,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from camseg_core.config.named_models import CAM_SEG_BASE_768
 from camseg_core.diffusion.passes import PassOptions
+from camseg_core.evaluation.flops import frame_work, vehicle_parameters, work_by_stage
+from camseg_core.evaluation.roofline import Work, repeats_of
 from camseg_core.labels import CITYSCAPES
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.flops import frame_work, vehicle_parameters, work_by_stage
-from camseg_core.model.work import Work, repeats_of
+from camseg_core.weights import CAM_SEG_BASE_768
 
 TERA = 1e12
 

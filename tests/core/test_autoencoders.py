@@ -12,8 +12,8 @@ from resuming import assert_resumes
 from safetensors import safe_open
 from torch import Tensor
 
-from camseg_core.config.dataclass_reader import build
 from camseg_core.config.model import KLAutoencoderConfig, MaskAutoencoderConfig, load_config
+from camseg_core.config.reader import build
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.model.kl_autoencoder import KLAutoencoder

@@ -14,8 +14,7 @@ from document import Outcome, conclude, write_section
 from published import LIGHT, TINY
 from torch import nn
 
-from camseg_core.diffusion.samplers import SamplerOptions
-from camseg_core.diffusion.schedule import Schedule
+from camseg_core.diffusion.samplers import SamplerOptions, Schedule
 from camseg_core.errors import ConfigError
 from camseg_core.weights import DEFAULT_MODEL
 

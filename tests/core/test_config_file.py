@@ -10,12 +10,11 @@ from typing import Any, Literal, Optional
 import pytest
 import yaml
 
-from camseg_core.config.dataclass_reader import build, renamed_from
 from camseg_core.config.model import CamSegConfig
-from camseg_core.config.named_models import CAMSEG_LITE
-from camseg_core.config.yaml_file import load_yaml, to_yaml
+from camseg_core.config.reader import build, load_yaml, renamed_from, to_yaml
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.training.recipes import Recipe
+from camseg_core.weights import CAMSEG_LITE
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -18,8 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from camseg_core.cli.main import main
 from camseg_core.config.model import CamSegConfig
-from camseg_core.config.named_models import CAM_SEG_BASE_768
-from camseg_core.config.yaml_file import load_yaml
+from camseg_core.config.reader import load_yaml
 from camseg_core.evaluation.roofline import Device
 from camseg_core.labels import CITYSCAPES
 from camseg_core.model.camseg import CamSeg
@@ -31,6 +30,7 @@ from camseg_core.training.objectives import published_objective
 from camseg_core.training.recipes import Recipe
 from camseg_core.training.settings import LoopConfig
 from camseg_core.training.transformer import TransformerTraining
+from camseg_core.weights import CAM_SEG_BASE_768
 
 CONFIGS = Path(__file__).parents[2] / "config" / "train"
 CONFIG = replace(

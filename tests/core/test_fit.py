@@ -11,11 +11,11 @@ import numpy.typing as npt
 import pytest
 from red_engine import RED, RedEngine, red_segmenter
 
-from camseg_core.config.named_models import CAMSEG_LITE
 from camseg_core.errors import ConfigError
 from camseg_core.labels import UNLABELLED
 from camseg_core.runtime import Fit, Segmentation, View
 from camseg_core.runtime.geometry import FrameGeometry, scaled_ids
+from camseg_core.weights import CAMSEG_LITE
 
 AREA, MULTIPLE = CAMSEG_LITE.network_pixels, CAMSEG_LITE.size_multiple
 SIZES = [

@@ -10,8 +10,7 @@ from camseg_core.config.backbone import FEATURES, FINE_FEATURES, SIZE_MULTIPLE, 
 from camseg_core.config.model import ImageEncoderConfig
 from camseg_core.errors import ModelError
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.efficientnet_lite import stages
-from camseg_core.model.image_encoder import ImageEncoder
+from camseg_core.model.image_encoder import ImageEncoder, stages
 from camseg_core.weights import checkpoint_folder
 
 # by efficientnet-lite-pytorch 0.1.0 with the bundled checkpoint: mean, deviation, two columns

@@ -25,12 +25,11 @@ from camseg_core.config.model import (
     load_config,
     save_config,
 )
-from camseg_core.config.named_models import CAM_SEG_BASE_768
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.labels import CITYSCAPES, UNLABELLED
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.picture_codec import nearest_class
+from camseg_core.model.kl_autoencoder import nearest_class
 from camseg_core.training.frames import Frames
 from camseg_core.training.kl_autoencoder import (
     PictureAutoencoderTraining,
@@ -45,6 +44,7 @@ from camseg_core.training.light_decoder import (
 from camseg_core.training.settings import LoopConfig
 from camseg_core.training.trainer import Callback, Run
 from camseg_core.training.transformer import TransformerTraining
+from camseg_core.weights import CAM_SEG_BASE_768
 
 
 def published(light: LightDecoderConfig | None = None) -> CamSeg:

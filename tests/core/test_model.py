@@ -16,7 +16,7 @@ from camseg_core.diffusion.sampling import Sampling
 from camseg_core.errors import ModelError
 from camseg_core.labels import CITYSCAPES, UNLABELLED
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.picture_codec import draw, nearest_class
+from camseg_core.model.kl_autoencoder import draw, nearest_class
 from camseg_core.training.frames import fill_unlabelled
 
 Ids = npt.NDArray[np.uint8]

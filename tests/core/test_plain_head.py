@@ -12,9 +12,9 @@ import torch
 from camvid_folder import write_camvid
 from plain_head import PlainHead, PlainSegmenter
 
+from camseg_core.evaluation.flops import vehicle_parameters
 from camseg_core.labels import CAMVID_11_TRAIN_IDS
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.flops import vehicle_parameters
 from camseg_core.training.frames import HeldFrames
 from camseg_core.training.settings import LoopConfig
 from camseg_core.training.transformer import TransformerTraining

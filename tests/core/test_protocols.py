@@ -36,7 +36,7 @@ from camseg_core.labels import (
     PUBLISHED_PALETTE,
     cityscapes_labels,
 )
-from camseg_core.model import picture_codec
+from camseg_core.model import kl_autoencoder
 from camseg_core.runtime import Segmentation
 
 VOID = 255
@@ -176,7 +176,7 @@ def test_the_look_up_of_colours_is_the_models_own() -> None:
     palette = np.array([PUBLISHED_PALETTE] * 20, np.uint8)
     picture = np.concatenate([random.integers(0, 256, (400, 20, 3), np.uint8), palette])
     pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255 * 2 - 1
-    assert np.array_equal(nearest_class(picture), picture_codec.nearest_class(pixels)[0].numpy())
+    assert np.array_equal(nearest_class(picture), kl_autoencoder.nearest_class(pixels)[0].numpy())
 
 
 def test_a_frame_is_resized_as_published_the_label_as_colours() -> None:
@@ -192,7 +192,7 @@ def test_a_frame_is_resized_as_published_the_label_as_colours() -> None:
     step = SIDE // 12
     at = [frame.label[SIDE // 4, (2 * column + 1) * step // 2] for column in (0, 1, 4, 8, 11)]
     assert at == [ROAD, ROAD, VOID, SKY, SKY]
-    drawn = picture_codec.draw(torch.from_numpy(label)[None])
+    drawn = kl_autoencoder.draw(torch.from_numpy(label)[None])
     picture = cv2.resize(
         np.round((drawn[0].permute(1, 2, 0).numpy() + 1) * 127.5).astype(np.uint8), (SIDE, SIDE)
     )

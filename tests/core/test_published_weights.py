@@ -19,9 +19,9 @@ from torch import Tensor
 
 from camseg_core.cli.main import main
 from camseg_core.config.model import load_config
-from camseg_core.config.named_models import CAM_SEG_BASE_768
 from camseg_core.labels import UNLABELLED
 from camseg_core.model.camseg import CamSeg, stored_type
+from camseg_core.weights import CAM_SEG_BASE_768
 from camseg_core.weights.published import published_shapes
 
 T = reference.tensors()

@@ -5,11 +5,11 @@ import reference
 import torch
 from torch import Tensor
 
-from camseg_core.config.named_models import CAM_SEG_BASE_768
 from camseg_core.diffusion.samplers import SAMPLERS, SamplerOptions
 from camseg_core.labels import PUBLISHED_PALETTE, UNLABELLED
 from camseg_core.model.camseg import CamSeg
 from camseg_core.training.losses import add_noise, published_loss
+from camseg_core.weights import CAM_SEG_BASE_768
 
 T = reference.tensors()
 

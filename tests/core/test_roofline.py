@@ -7,11 +7,11 @@ from camseg_core.evaluation.roofline import (
     Bound,
     Device,
     Estimate,
+    Work,
     bound,
     estimates,
     roofline_table,
 )
-from camseg_core.model.work import Work
 
 DEVICE = Device(
     "toy", bandwidth=100e9, operations={"fp16": 10e12, "int8": 20e12}

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from camseg_core.diffusion.samplers import SAMPLERS, SamplerOptions, sampler_named
-from camseg_core.diffusion.schedule import Schedule
+from camseg_core.diffusion.samplers import SAMPLERS, SamplerOptions, Schedule, sampler_named
 from camseg_core.errors import ConfigError
 
 SCHEDULE = Schedule.cosine()

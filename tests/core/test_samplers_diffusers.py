@@ -13,8 +13,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
-from camseg_core.diffusion.samplers import SAMPLERS, SamplerOptions
-from camseg_core.diffusion.schedule import Schedule
+from camseg_core.diffusion.samplers import SAMPLERS, SamplerOptions, Schedule
 
 FULL = Schedule.cosine()
 NOISE = torch.from_numpy(np.random.default_rng(1).standard_normal((101, 6, 4)))

@@ -13,12 +13,11 @@ from fused_graph import without_graphs, write_fused
 from red_engine import RedEngine, red_segmenter
 
 from camseg_core.cli.options import add_sampling_options
-from camseg_core.config.named_models import CAMSEG_LITE
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.diffusion.sampling import OPTIONS, Fused, Option
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.runtime import Sampling, Segmenter
-from camseg_core.weights import checkpoint_folder
+from camseg_core.weights import CAMSEG_LITE, checkpoint_folder
 
 FRAME = SyntheticDrive(frames=1)[0].image[160:288, 100:260]
 

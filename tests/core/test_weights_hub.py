@@ -16,7 +16,7 @@ import torch
 from hub_server import COMMIT, Hub, running
 from safetensors.torch import load_file
 
-from camseg_core.weights.known import PUBLISHED
+from camseg_core.weights import PUBLISHED
 
 pytestmark = pytest.mark.slow  # processes that import torch
 

@@ -7,10 +7,10 @@ import pytest
 from red_engine import RED
 from ros_harness import SUBSTITUTE, StartBench, header, pixels_of, rgb_image
 
-from camseg_core.config.named_models import CAMSEG_LITE
 from camseg_core.labels import UNLABELLED
 from camseg_core.runtime import Fit
 from camseg_core.runtime.geometry import FrameGeometry
+from camseg_core.weights import CAMSEG_LITE
 
 SIZES = [(1, 1), (33, 71), (97, 1), (479, 641), (480, 640), (1080, 1920)]
 ROI = (0.1, 0.4, 0.9, 0.95)

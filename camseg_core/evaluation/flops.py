@@ -12,9 +12,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from camseg_core.config.model import CamSegConfig
+from camseg_core.evaluation.roofline import FrameWork, Work
 from camseg_core.labels import Label
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.work import FrameWork, Work
 
 STAGES = ("image_encoder", "transformer", "denoiser", "decoder")
 """A model's stages in order; `denoiser` is one step, `transformer` includes the refiner."""
