@@ -31,7 +31,7 @@ from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.model.image_encoder import ImageEncoder
 from camseg_core.model.mask_autoencoder import MaskDecoder
 from camseg_core.model.transformer import ConditionRefiner, MaskedTransformer
-from camseg_core.runtime.frame import Segmentation
+from camseg_core.runtime.segmenter import Segmentation
 from camseg_core.training.callbacks import Display
 from camseg_core.training.distill import DistillationRecipe
 from camseg_core.training.distributed import Processes

@@ -17,7 +17,7 @@ from camseg_core.evaluation.evaluate import evaluate
 from camseg_core.evaluation.timing import time_in_turns
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.runtime import Segmenter
-from camseg_core.runtime.graphs import PRECISIONS
+from camseg_core.runtime.engine import PRECISIONS
 from camseg_core.weights import checkpoint_folder
 
 WARM_UP = 10

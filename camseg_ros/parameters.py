@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Any
 
 from camseg_core.diffusion.sampling import OPTIONS, Sampling
+from camseg_core.runtime.engine import AUTO, PRECISIONS
 from camseg_core.runtime.geometry import MODES, OUTPUTS, Fit
-from camseg_core.runtime.graphs import AUTO, PRECISIONS
 from camseg_core.runtime.providers import PROVIDERS
 from camseg_ros.parameter_spec import NO_STRINGS, Spec, Value, file_schema
 

@@ -182,28 +182,26 @@ class InferenceWorker(Generic[Message, Model]):
             if model is None:
                 return
             frames = self._slots.take(self._max_batch, session.over)
-            if frames:
-                self._work(model, frames, session)
-
-    def _work(self, model: Model, frames: list[Frame[Message]], session: WorkerSession) -> None:
-        session.frames, session.busy_since = frames, time.monotonic()
-        used, failure, broken = None, "", False
-        try:
-            used = self._handle(model, frames, session)
-        except CamSegError as error:
-            failure = str(error)
-        except Exception as error:  # an engine may raise anything; the stream must go on
-            failure, broken = f"{type(error).__name__}: {error}", True
-        with self._lock:
-            session.busy_since, session.frames = None, []
-            if session.over.is_set():
+            if not frames:
                 return
-            if used is not None:
-                self._model, self._consecutive = used, 0
-            if broken:
-                self._model, self.trouble = None, failure
-        if failure:
-            self._on_failure("inference failed", failure, frames)
+            session.frames, session.busy_since = frames, time.monotonic()
+            used, failure, broken = None, "", False
+            try:
+                used = self._handle(model, frames, session)
+            except CamSegError as error:
+                failure = str(error)
+            except Exception as error:  # an engine may raise anything; the stream must go on
+                failure, broken = f"{type(error).__name__}: {error}", True
+            with self._lock:
+                session.busy_since, session.frames = None, []
+                if session.over.is_set():
+                    return
+                if used is not None:
+                    self._model, self._consecutive = used, 0
+                if broken:
+                    self._model, self.trouble = None, failure
+            if failure:
+                self._on_failure("inference failed", failure, frames)
 
     def _rebuild(self, session: WorkerSession) -> Model | None:
         """Load the model again, with backoff; None if the session ends or rebuilds run out."""

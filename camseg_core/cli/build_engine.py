@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from camseg_core.cli.options import add_model_option, add_sampling_options, at_least
-from camseg_core.runtime.graphs import AUTO, PRECISIONS
+from camseg_core.runtime.engine import AUTO, PRECISIONS
 from camseg_core.runtime.segmenter import Segmenter
 
 

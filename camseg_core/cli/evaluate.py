@@ -16,7 +16,7 @@ from camseg_core.cli.options import (
 from camseg_core.data.sample import Sample
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.protocols import OWN_SIZE, PROTOCOLS, PUBLISHED, write_mask
-from camseg_core.runtime.frame import Segmentation
+from camseg_core.runtime.segmenter import Segmentation
 
 
 def add(parser: argparse.ArgumentParser) -> None:

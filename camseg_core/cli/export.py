@@ -16,7 +16,7 @@ from camseg_core.cli.options import (
 from camseg_core.data.sample import evenly_spread
 from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError, ModelError
-from camseg_core.runtime.graphs import PRECISIONS
+from camseg_core.runtime.engine import PRECISIONS
 from camseg_core.weights import checkpoint_folder
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from camseg_core.data.sets import SETS, LabelledSet, open_set
 from camseg_core.data.sets.kind import NONE, OwnLabels
 from camseg_core.diffusion.sampling import OPTIONS
 from camseg_core.errors import ConfigError
-from camseg_core.runtime.graphs import AUTO, PRECISIONS
+from camseg_core.runtime.engine import AUTO, PRECISIONS
 from camseg_core.runtime.providers import PROVIDERS, provider_list
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.weights import DEFAULT_MODEL, bundled_models

@@ -258,9 +258,8 @@ def one_step(
     prediction_type: str,
 ) -> Array:
     """Return the clean estimate at the noisiest step; `options.steps` is not used."""
-    path = schedule.respaced(1)
-    output = denoise(start, int(path.timesteps[0]))
-    return read_output(output, start, float(path.alphas_cumprod[0]), prediction_type).clean
+    output = denoise(start, int(schedule.timesteps[-1]))
+    return read_output(output, start, float(schedule.alphas_cumprod[-1]), prediction_type).clean
 
 
 SAMPLERS: dict[str, Sampler] = {

@@ -22,8 +22,7 @@ from camseg_core.evaluation.protocols import OWN_SIZE, Protocol
 from camseg_core.evaluation.scorer import Scorer
 from camseg_core.evaluation.timing import Latency
 from camseg_core.labels import Label, index_table, train_id_table
-from camseg_core.runtime.frame import Segmentation
-from camseg_core.runtime.segmenter import Segmenter
+from camseg_core.runtime.segmenter import Segmentation, Segmenter
 
 Ids = npt.NDArray[np.uint8]
 

@@ -27,8 +27,7 @@ from camseg_core.evaluation.robustness_suite import (
 )
 from camseg_core.evaluation.scorer import Scorer
 from camseg_core.labels import Label
-from camseg_core.runtime.frame import Segmentation
-from camseg_core.runtime.segmenter import Segmenter
+from camseg_core.runtime.segmenter import Segmentation, Segmenter
 from camseg_core.weights import checkpoint_folder
 
 Pixels = npt.NDArray[np.uint8]

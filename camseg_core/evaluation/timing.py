@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.errors import DataError, ModelError
-from camseg_core.runtime.frame import Segmentation
+from camseg_core.runtime.segmenter import Segmentation
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from camseg_core.export.trace import (
     trace_all,
 )
 from camseg_core.model.camseg import CamSeg
-from camseg_core.runtime.graphs import PRECISIONS, graph_path
+from camseg_core.runtime.engine import PRECISIONS, graph_path
 from camseg_core.runtime.onnx_engine import OnnxEngine
 
 logger = logging.getLogger(__name__)

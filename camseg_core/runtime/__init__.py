@@ -1,9 +1,8 @@
 """What runs on the vehicle: numpy in, numpy out, on ONNX Runtime. Never imports torch."""
 
 from camseg_core.diffusion.sampling import Sampling
-from camseg_core.runtime.frame import Segmentation
 from camseg_core.runtime.geometry import Fit, View
-from camseg_core.runtime.segmenter import Segmenter
+from camseg_core.runtime.segmenter import Segmentation, Segmenter
 from camseg_core.runtime.stream import Stream
 
 __all__ = ["Fit", "Sampling", "Segmentation", "Segmenter", "Stream", "View"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # cv2.typing came with OpenCV 4.8; Ubuntu 24.04 has 4.6
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,9 @@ MODES = ("letterbox", "stretch", "crop")
 OUTPUTS = ("camera", "network")
 """The size of the returned masks, see `Fit`."""
 
+MAX_CACHED_SIZES = 64
+"""Frame sizes whose geometry stays cached."""
+
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 """The region of interest that is the whole frame."""
 
@@ -135,6 +139,7 @@ class FrameGeometry:
         scaled: its size at the network.
         padded: `scaled` with the padding at the right and bottom.
         output: as in `Fit`.
+        view: where the pixels of the returned mask lie in the camera's picture.
     """
 
     camera: Size
@@ -143,16 +148,21 @@ class FrameGeometry:
     scaled: Size
     padded: Size
     output: str
+    view: View
 
     @staticmethod
+    @functools.lru_cache(maxsize=MAX_CACHED_SIZES)
     def fit(height: int, width: int, area: int, multiple: int, fit: Fit = Fit()) -> FrameGeometry:
         """Fit a frame into about `area` pixels, padded to multiples of `multiple`.
 
         The padded area stays bounded for any aspect. Stretched frames have at most `area` pixels
         (at least one square of `multiple`), and the aspect nearest below in multiples.
         """
-        left, right = _pixels(fit.roi[0], fit.roi[2], width)
-        top, bottom = _pixels(fit.roi[1], fit.roi[3], height)
+        # the region in whole pixels, at least one each way, all of them inside
+        left = min(round(fit.roi[0] * width), width - 1)
+        top = min(round(fit.roi[1] * height), height - 1)
+        right = max(left + 1, round(fit.roi[2] * width))
+        bottom = max(top + 1, round(fit.roi[3] * height))
         region = bottom - top, right - left
         longest = area / multiple  # of a frame so narrow that padding makes it `multiple` wide
         scale = min(1.0, math.sqrt(area / (region[0] * region[1])), longest / max(region))
@@ -163,15 +173,11 @@ class FrameGeometry:
         else:
             scaled = max(1, round(region[0] * scale)), max(1, round(region[1] * scale))
             padded = -(-scaled[0] // multiple) * multiple, -(-scaled[1] // multiple) * multiple
-        return FrameGeometry((height, width), (top, left), region, scaled, padded, fit.output)
-
-    @property
-    def view(self) -> View:
-        """Where the pixels of the returned mask lie in the camera's picture."""
-        if self.output == "camera":
-            return View()
-        (top, left), (rows, columns) = self.corner, self.region
-        return View(left, top, self.scaled[1] / columns, self.scaled[0] / rows)
+        view = View()
+        if fit.output == "network":
+            view = View(left, top, scaled[1] / region[1], scaled[0] / region[0])
+        camera = height, width
+        return FrameGeometry(camera, (top, left), region, scaled, padded, fit.output, view)
 
     def to_network(self, rgb: Ids) -> Ids:
         """Bring the camera's RGB `(H, W, 3)` to the network's `(h, w, 3)`."""
@@ -202,9 +208,3 @@ class FrameGeometry:
                 mask[top : top + height, left : left + width] = region[0]
                 confidence[top : top + height, left : left + width] = region[1]
         return np.ascontiguousarray(mask), np.ascontiguousarray(confidence)
-
-
-def _pixels(start: float, end: float, length: int) -> tuple[int, int]:
-    """Turn shares of a side into pixels (first, last + 1): at least one, all of them inside."""
-    first = min(round(start * length), length - 1)
-    return first, max(first + 1, round(end * length))

@@ -1,6 +1,8 @@
 """From images at the network's size to masks: features, conditions, denoising, decoding."""
 
-from collections.abc import Mapping, Sequence
+import functools
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,11 +10,14 @@ import numpy.typing as npt
 
 from camseg_core.config.model import CamSegConfig
 from camseg_core.diffusion.passes import FrameInPasses, cells_of_tokens, sample_in_passes
-from camseg_core.diffusion.samplers import Noise, Schedule, sampler_named, start_scale
+from camseg_core.diffusion.samplers import Schedule, sampler_named, start_scale
 from camseg_core.diffusion.sampling import Sampling
 from camseg_core.runtime.engine import Array, Engine
-from camseg_core.runtime.frame import Floats, Ids, StageTimer
+from camseg_core.runtime.geometry import MAX_CACHED_SIZES, Floats, Ids
 from camseg_core.runtime.stream import Stream
+
+Laps = list[tuple[str, float]]
+"""Stages in order, and when each ended (`time.perf_counter`); the first entry is the start."""
 
 
 class Network:
@@ -27,34 +32,34 @@ class Network:
         self._stride = config.mask_codec.stride * self._patch
 
     def run(
-        self,
-        images: Ids,
-        memories: Sequence[tuple[Stream | None, float | None]],
-        timer: StageTimer,
+        self, images: Ids, memories: Sequence[tuple[Stream | None, float | None]], laps: Laps
     ) -> tuple[Ids, Floats]:
-        """Segment images `(B, H, W, 3)`, each with its stream and time; mask and confidence."""
+        """Segment images `(B, H, W, 3)`, each with its stream and time; mask and confidence.
+
+        Every stage adds its end to `laps`.
+        """
         batch, height, width, _ = images.shape
         grid = height // self._stride, width // self._stride
         shape = grid[0] * grid[1], self._channels
-        noise = batch_noise(self._sampling.seed, batch, shape)
+        noise = noise_draws(self._sampling.seed, batch, shape)
         scale = np.array(self._config.logit_scale, np.float32)
         if self._engine.fused is not None:
-            start = np.float32(start_scale(self._sampling.sampler, self._options)) * noise(-1)
+            start = np.float32(start_scale(self._sampling.sampler, self._options)) * next(noise)
             inputs = {"image": images, "start": start.reshape(batch, *shape), "sharpness": scale}
             mask, confidence = self._engine.run(self._engine.fused.name, inputs).values()
-            timer.lap("network")
+            laps.append(("network", time.perf_counter()))
             return mask, confidence
         features = self._engine.run("image_encoder", {"image": images})
-        timer.lap("image_encoder")
+        laps.append(("image_encoder", time.perf_counter()))
         if self._sampling.passes == 1:
             condition = self._engine.run("transformer", features)["condition"]
-            timer.lap("transformer")
+            laps.append(("transformer", time.perf_counter()))
             rows = condition.reshape(-1, condition.shape[-1])  # (B·N, D)
             drawn = [self._sample(rows, noise) for _ in range(self._sampling.samples)]
-            timer.lap("denoiser")
+            laps.append(("denoiser", time.perf_counter()))
         else:
             drawn = [
-                self._sample_in_passes(features, (height, width), number, noise, timer)
+                self._sample_in_passes(features, (height, width), number, noise, laps)
                 for number in range(self._sampling.samples)
             ]
         samples = [cells_to_latents(cells, batch, grid, self._patch) for cells in drawn]
@@ -62,13 +67,13 @@ class Network:
         for place, (stream, moment) in enumerate(memories):
             if stream is not None:
                 latents[place] = stream.steady(latents[place], images[place], moment)
-                timer.lap("stream")
+                laps.append(("stream", time.perf_counter()))
         decoded = self._engine.run("decoder", {"latents": latents, "sharpness": scale})
         mask, confidence = decoded.values()
-        timer.lap("decoder")
+        laps.append(("decoder", time.perf_counter()))
         return mask, confidence
 
-    def _sample(self, condition: Array, noise: Noise) -> Floats:
+    def _sample(self, condition: Array, noise: Iterator[Floats]) -> Floats:
         """Draw the clean cells `(M, C)` that the head denoises, given conditions `(M, D)`."""
 
         def denoise(cells: Floats, step: int) -> Floats:
@@ -77,8 +82,10 @@ class Network:
             output: Floats = self._engine.run("denoiser", inputs)["output"]
             return output
 
-        kind = self._config.denoiser.prediction_type
-        cells = self._sampler(denoise, noise(-1), self._schedule, self._options, noise, kind)
+        kind, start = self._config.denoiser.prediction_type, next(noise)
+        cells = self._sampler(
+            denoise, start, self._schedule, self._options, lambda _: next(noise), kind
+        )
         return np.asarray(cells, np.float32)
 
     def _sample_in_passes(
@@ -86,8 +93,8 @@ class Network:
         features: Mapping[str, Array],
         size: tuple[int, int],
         number: int,
-        noise: Noise,
-        timer: StageTimer,
+        noise: Iterator[Floats],
+        laps: Laps,
     ) -> Floats:
         """Draw the cells `(N, C)` of one frame, sample `number`, revealed in several passes."""
         stride = self._config.token_stride
@@ -99,19 +106,19 @@ class Network:
             known = latents_to_tokens(latents, self._config.patch_size)
             inputs = {**features, "mask": known, "hidden": hidden[None]}
             conditions = np.asarray(self._engine.run("transformer", inputs)["condition"])[0]
-            timer.lap("transformer")
+            laps.append(("transformer", time.perf_counter()))
             return conditions
 
         def sample(condition: Floats, index: npt.NDArray[np.int64]) -> Floats:
-            cells = self._sample(condition, lambda k: noise(k)[index])
-            timer.lap("denoiser")
+            cells = self._sample(condition, (draw[index] for draw in noise))
+            laps.append(("denoiser", time.perf_counter()))
             return cells
 
         def confidence(cells: Floats) -> Floats:
             latents = cells_to_latents(cells, 1, grid, self._patch)[:, None]
             scale = np.array(self._config.logit_scale, np.float32)
             decoded = self._engine.run("decoder", {"latents": latents, "sharpness": scale})
-            timer.lap("decoder")
+            laps.append(("decoder", time.perf_counter()))
             return mean_of_squares(decoded["confidence"][0], stride)
 
         cells_of = cells_of_tokens(tokens, times)
@@ -125,10 +132,21 @@ class Network:
         return cells
 
 
-def batch_noise(seed: int, batch: int, shape: tuple[int, int]) -> Noise:
-    """Return normal noise `(B·N, C)` for a batch; every frame gets what it would get alone."""
+@functools.lru_cache(maxsize=MAX_CACHED_SIZES)
+def first_noise(seed: int, shape: tuple[int, int]) -> Floats:
+    """Return a frame's first draw of normal noise `(N, C)`."""
+    noise = np.random.default_rng(seed).standard_normal(shape, np.float32)
+    noise.setflags(write=False)
+    return noise
+
+
+def noise_draws(seed: int, batch: int, shape: tuple[int, int]) -> Iterator[Floats]:
+    """Yield normal noise `(B·N, C)` for a batch; every frame gets what it would get alone."""
+    yield np.tile(first_noise(seed, shape), (batch, 1))
     random = np.random.default_rng(seed)
-    return lambda _: np.tile(random.standard_normal(shape, np.float32), (batch, 1))
+    random.standard_normal(shape, np.float32)  # the first draw
+    while True:
+        yield np.tile(random.standard_normal(shape, np.float32), (batch, 1))
 
 
 def cells_to_latents(cells: Floats, batch: int, grid: tuple[int, int], patch: int) -> Floats:

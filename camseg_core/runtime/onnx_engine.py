@@ -1,32 +1,36 @@
 """A model's graphs on ONNX Runtime, on the first execution provider of a list that starts."""
 
 import logging
+import math
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from camseg_core.diffusion.sampling import Fused
-from camseg_core.errors import ConfigError, ModelError
-from camseg_core.runtime.bound_graph import BoundGraph, HostBuffers
-from camseg_core.runtime.engine import Array
-from camseg_core.runtime.graphs import AUTO, Graphs, graphs_of
-from camseg_core.runtime.providers import (
-    REMEDY,
-    onnxruntime_module,
-    provider_list,
-    session_providers,
-    why_missing,
-    why_unsuited,
-)
+from camseg_core.errors import ConfigError
+from camseg_core.runtime.engine import AUTO, Array, graphs_of
+from camseg_core.runtime.providers import onnxruntime_module, provider_list, start_sessions
 
 logger = logging.getLogger(__name__)
 
+MAX_CACHED_BUFFERS = 64
+"""Page-locked buffers kept at a time: inputs and outputs of every graph for some frame sizes."""
+
+_NUMPY_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+}
+
 _KEPT_ON_DEVICE = ("image_encoder", "transformer")
-"""Graphs whose outputs only other graphs read."""
+"""Graphs whose outputs only other graphs read: on a GPU they stay there."""
 
 
 class OnnxEngine:
@@ -71,7 +75,9 @@ class OnnxEngine:
         options.log_severity_level = 3
         # threads that spin while they wait burn a core that the camera driver needs
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self.provider, self.fallback, sessions = _start(onnxruntime, graphs, options, engine_cache)
+        self.provider, self.fallback, sessions = start_sessions(
+            onnxruntime, graphs, options, engine_cache
+        )
         self._chosen = graphs[self.provider]
         self.precision, self.fused = self._chosen.precision, self._chosen.fused
         self._choose = partial(graphs_of, folder, self.provider, precision)
@@ -80,12 +86,12 @@ class OnnxEngine:
         )
         if self.fallback:
             logger.warning("the model runs on %s: %s", self.provider, self.fallback)
-        device, buffers = "cpu", None
-        if self.provider != "cpu":
-            device = "cuda"
+        on_gpu, buffers = self.provider != "cpu", None
+        if on_gpu:
             buffers = HostBuffers.of(onnxruntime, next(iter(sessions.values())).get_providers())
+        device = "cuda" if on_gpu else "cpu"
         self._graphs = {
-            name: BoundGraph(session, device, name in _KEPT_ON_DEVICE, buffers)
+            name: BoundGraph(session, device, on_gpu and name in _KEPT_ON_DEVICE, buffers)
             for name, session in sessions.items()
         }
         known = None if self.fused else self._graphs["transformer"].inputs.get("mask")
@@ -110,51 +116,123 @@ class OnnxEngine:
         return self._graphs[graph].run(inputs)
 
 
-def _start(
-    onnxruntime: ModuleType, graphs: Mapping[str, Graphs], options: Any, engine_cache: Path | None
-) -> tuple[str, str, dict[str, Any]]:
-    """Start the first provider that can; `graphs` are by provider.
+@dataclass(frozen=True, eq=False)
+class DeviceArray:
+    """An `onnxruntime.OrtValue` that one graph leaves for the next, in any shape of its size."""
 
-    Returns:
-        The provider, why those before it did not start, and its sessions by graph.
+    value: Any
+    shape: tuple[int, ...]
+
+    def reshape(self, *shape: int) -> "DeviceArray":
+        """Return the same memory in another shape; one side may be -1."""
+        rest = math.prod(self.shape) // math.prod(side for side in shape if side >= 0)
+        return DeviceArray(self.value, tuple(rest if side < 0 else side for side in shape))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """Copy the array to the host."""
+        return np.array(self.value.numpy(), dtype).reshape(self.shape)
+
+
+class BoundGraph:
+    """A session with IO binding.
+
+    Args:
+        session: an `onnxruntime.InferenceSession`.
+        device: where its provider computes, `cpu` or `cuda` (TensorRT uses CUDA's memory).
+        keep: leave the outputs on the device, as `DeviceArray`.
+        host_buffers: page-locked memory for what crosses the bus, if there is any.
     """
-    available = onnxruntime.get_available_providers()
-    wanted, reasons = tuple(graphs), list[str]()
-    for provider, each in graphs.items():
-        reason = why_missing(provider, available) or why_unsuited(provider, each.precision)
-        if not reason:
-            providers = session_providers(provider, available, each.precision, engine_cache)
-            try:
-                sessions = {
-                    graph: _load(onnxruntime, path, options, providers)
-                    for graph, path in each.paths.items()
-                }
-            except ModelError as error:
-                if provider == wanted[-1]:
-                    raise
-                reason = str(error)
+
+    def __init__(
+        self,
+        session: Any,
+        device: str,
+        keep: bool = False,
+        host_buffers: "HostBuffers | None" = None,
+    ) -> None:
+        self._session, self._device, self._keep = session, device, keep
+        self._host_buffers = host_buffers
+        self.inputs = {each.name: each for each in session.get_inputs()}
+        self._outputs = [each.name for each in session.get_outputs()]
+        self._known_outputs: dict[tuple[tuple[int, ...], ...], list[tuple[Any, Any]]] = {}
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the graph; outputs by name, on the host unless they are kept."""
+        binding, buffers = self._session.io_binding(), self._host_buffers
+        for name, given in inputs.items():
+            if isinstance(given, DeviceArray):
+                if given.shape == tuple(given.value.shape()):
+                    binding.bind_ortvalue_input(name, given.value)
+                else:  # an OrtValue cannot be reshaped, but its memory bound under another shape
+                    kind, pointer = _NUMPY_TYPES[given.value.data_type()], given.value.data_ptr()
+                    binding.bind_input(name, self._device, 0, kind, list(given.shape), pointer)
+            elif buffers is not None and given.ndim:
+                buffer = buffers.get(name, given.shape, given.dtype)
+                np.copyto(buffer.numpy(), given)  # a view of the page-locked memory
+                binding.bind_ortvalue_input(name, buffer)
             else:
-                # without its libraries, ONNX Runtime skips a provider and takes the next
-                name = providers[0][0]
-                if all(session.get_providers()[0] == name for session in sessions.values()):
-                    return provider, "; ".join(reasons), sessions
-                reason = (
-                    f"{name} did not start: its libraries (CUDA, cuDNN, TensorRT) "
-                    "are missing or do not match it"
-                )
-        reasons.append(reason)
-    absent = any(why_missing(provider, available) for provider in wanted)
-    raise ConfigError("; ".join([*reasons, REMEDY] if absent else reasons))
+                binding.bind_cpu_input(name, np.ascontiguousarray(given) if given.ndim else given)
+        shapes = tuple(tuple(given.shape) for given in inputs.values())
+        values = []
+        if buffers is not None and shapes in self._known_outputs:
+            known = zip(self._outputs, self._known_outputs[shapes], strict=True)
+            values = [buffers.get(name, *described) for name, described in known]
+            for name, value in zip(self._outputs, values, strict=True):
+                binding.bind_ortvalue_output(name, value)
+        else:
+            for name in self._outputs:
+                binding.bind_output(name, self._device if self._keep else "cpu")
+        binding.synchronize_inputs()  # copies to a GPU may be under way; nothing to do on the CPU
+        self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        values = values or binding.get_outputs()
+        if self._keep:
+            arrays = (DeviceArray(value, tuple(value.shape())) for value in values)
+            return dict(zip(self._outputs, arrays, strict=True))
+        found = {n: value.numpy() for n, value in zip(self._outputs, values, strict=True)}
+        if buffers is None:
+            return found
+        self._known_outputs[shapes] = [(array.shape, array.dtype) for array in found.values()]
+        # copies: the next frame is written to the same memory
+        return {name: np.array(array) for name, array in found.items()}
 
 
-def _load(
-    onnxruntime: ModuleType, path: Path, options: Any, providers: list[tuple[str, dict[str, str]]]
-) -> Any:
-    try:
-        # fallbacks are chosen by `_start`, not by ONNX Runtime
-        return onnxruntime.InferenceSession(path, options, providers=providers, enable_fallback=0)
-    except Exception as error:  # ONNX Runtime's error types share no base but Exception
-        first_line = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"cannot load {path}: {first_line}; the file is damaged, fetch or export it again"
-        ) from error
+class HostBuffers:
+    """Page-locked host memory, which a GPU reads and writes by itself: a buffer per name and shape.
+
+    ONNX Runtime offers it to Python since an OrtValue can be made in a device's `HOST_ACCESSIBLE`
+    memory (2026, pull request 28038). Not run on a GPU here; tests use the CPU's memory instead.
+    """
+
+    def __init__(self, memory_info: Any, make: Any) -> None:
+        self._memory_info, self._make = memory_info, make
+        self._buffers: OrderedDict[tuple[str, tuple[int, ...], str], Any] = OrderedDict()
+
+    @staticmethod
+    def of(onnxruntime: Any, providers: Sequence[str]) -> "HostBuffers | None":
+        """Return buffers of the first of these providers with such memory; None if none has."""
+        try:
+            devices = {device.ep_name: device for device in onnxruntime.get_ep_devices()}
+            kind = onnxruntime.OrtDeviceMemoryType.HOST_ACCESSIBLE
+            for name in providers:
+                info = devices[name].memory_info(kind) if name in devices else None
+                if info is not None:
+                    buffers = HostBuffers(info, onnxruntime.OrtValue.ortvalue_from_shape_and_type)
+                    probe = buffers.get("probe", (1,), np.dtype(np.uint8))
+                    probe.numpy()[:] = 7  # must be a view of the memory, not a copy
+                    return buffers if probe.numpy()[0] == 7 else None
+        except Exception:  # an older ONNX Runtime, or a provider without: one more copy per frame
+            return None
+        return None
+
+    def get(self, name: str, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Return the OrtValue for an input or output; the least recently used one is dropped."""
+        kind = np.dtype(dtype)
+        key = name, tuple(shape), kind.str
+        if key not in self._buffers:
+            made = self._make(list(shape), kind.type, memory_info=self._memory_info)
+            self._buffers[key] = made
+            if len(self._buffers) > MAX_CACHED_BUFFERS:
+                self._buffers.popitem(last=False)
+        self._buffers.move_to_end(key)
+        return self._buffers[key]

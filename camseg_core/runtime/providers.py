@@ -1,10 +1,12 @@
-"""ONNX Runtime's execution providers: parsing a list of them, availability, session options."""
+"""ONNX Runtime's execution providers: parsing a list of them, and starting the first that can."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from camseg_core.errors import ConfigError
+from camseg_core.errors import ConfigError, ModelError
+from camseg_core.runtime.engine import Graphs
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -105,3 +107,53 @@ def session_providers(
         for name in chosen[provider]
         if name == provider or PROVIDERS[name] in available
     ]
+
+
+def start_sessions(
+    onnxruntime: ModuleType, graphs: Mapping[str, Graphs], options: Any, engine_cache: Path | None
+) -> tuple[str, str, dict[str, Any]]:
+    """Start the first provider that can; `graphs` are by provider.
+
+    Returns:
+        The provider, why those before it did not start, and its sessions by graph.
+    """
+    available = onnxruntime.get_available_providers()
+    wanted, reasons = tuple(graphs), list[str]()
+    for provider, each in graphs.items():
+        reason = why_missing(provider, available) or why_unsuited(provider, each.precision)
+        if not reason:
+            providers = session_providers(provider, available, each.precision, engine_cache)
+            try:
+                sessions = {
+                    graph: _load(onnxruntime, path, options, providers)
+                    for graph, path in each.paths.items()
+                }
+            except ModelError as error:
+                if provider == wanted[-1]:
+                    raise
+                reason = str(error)
+            else:
+                # without its libraries, ONNX Runtime skips a provider and takes the next
+                name = providers[0][0]
+                if all(session.get_providers()[0] == name for session in sessions.values()):
+                    return provider, "; ".join(reasons), sessions
+                reason = (
+                    f"{name} did not start: its libraries (CUDA, cuDNN, TensorRT) "
+                    "are missing or do not match it"
+                )
+        reasons.append(reason)
+    absent = any(why_missing(provider, available) for provider in wanted)
+    raise ConfigError("; ".join([*reasons, REMEDY] if absent else reasons))
+
+
+def _load(
+    onnxruntime: ModuleType, path: Path, options: Any, providers: list[tuple[str, dict[str, str]]]
+) -> Any:
+    try:
+        # fallbacks are chosen by `start_sessions`, not by ONNX Runtime
+        return onnxruntime.InferenceSession(path, options, providers=providers, enable_fallback=0)
+    except Exception as error:  # ONNX Runtime's error types share no base but Exception
+        first_line = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"cannot load {path}: {first_line}; the file is damaged, fetch or export it again"
+        ) from error

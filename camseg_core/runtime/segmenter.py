@@ -3,7 +3,8 @@
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,30 @@ from camseg_core.config.model import CamSegConfig, load_config
 from camseg_core.diffusion.sampling import Sampling
 from camseg_core.errors import ConfigError, ImageError
 from camseg_core.labels import Label, read_labels
-from camseg_core.runtime.engine import Engine
-from camseg_core.runtime.frame import Ids, Segmentation, StageTimer
-from camseg_core.runtime.geometry import Fit, FrameGeometry
-from camseg_core.runtime.graphs import AUTO
-from camseg_core.runtime.network import Network
+from camseg_core.runtime.engine import AUTO, Engine
+from camseg_core.runtime.geometry import Fit, Floats, FrameGeometry, Ids, View
+from camseg_core.runtime.network import Laps, Network
 from camseg_core.runtime.onnx_engine import OnnxEngine
 from camseg_core.runtime.stream import Stream
 from camseg_core.weights import DEFAULT_MODEL, checkpoint_folder
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A segmented frame.
+
+    Attributes:
+        mask: train ids `(H, W)` uint8, 255 where unlabelled, at the size the `Fit` asks for.
+        confidence: of the chosen class, `(H, W)` float32 in 0..1.
+        timings: milliseconds per stage, in order. Frames that went through the network together all
+            have the time the batch took: each had to wait for it.
+        view: where the mask's pixels lie in the frame.
+    """
+
+    mask: Ids
+    confidence: Floats
+    timings: dict[str, float]
+    view: View = View()  # noqa: RUF009  # immutable
 
 
 class Segmenter:
@@ -44,6 +61,7 @@ class Segmenter:
             raise _no_passes(sampling, config)
         self.config, self.labels, self.sampling = config, labels, sampling
         self._engine, self._network = engine, Network(config, engine, sampling)
+        self._multiple = config.size_multiple
 
     @classmethod
     def from_pretrained(
@@ -205,24 +223,27 @@ class Segmenter:
         prepared = []
         groups: defaultdict[tuple[tuple[int, int], int], list[int]] = defaultdict(list)
         for index, (rgb, fit) in enumerate(zip(frames, fits, strict=True)):
-            timer, geometry = StageTimer(), self._geometry(rgb, fit)
-            prepared.append((geometry, geometry.to_network(rgb), timer))
-            timer.lap("preprocess")
+            began, geometry = time.perf_counter(), self._geometry(rgb, fit)
+            image = geometry.to_network(rgb)
+            prepared.append((geometry, image, (time.perf_counter() - began) * 1000))
             # in passes frames go one by one: they differ in which tokens are known
             alone = index if self.sampling.passes > 1 else 0
             groups[geometry.padded, alone].append(index)
         results: dict[int, Segmentation] = {}
         for members in groups.values():
-            network = StageTimer()
+            laps: Laps = [("", time.perf_counter())]
             images = np.stack([prepared[index][1] for index in members])
             memories = [(streams[index], times[index]) for index in members]
-            masks, confidences = self._network.run(images, memories, network)
+            masks, confidences = self._network.run(images, memories, laps)
+            network: defaultdict[str, float] = defaultdict(float)
+            for (_, began), (stage, ended) in pairwise(laps):  # a stage may come again
+                network[stage] += (ended - began) * 1000
             for index, mask, confidence in zip(members, masks, confidences, strict=True):
-                geometry, _, timer = prepared[index]
-                after = StageTimer()
+                geometry, _, preprocess = prepared[index]
+                began = time.perf_counter()
                 mask, confidence = geometry.from_network(mask, confidence)
-                after.lap("postprocess")
-                timings = timer.milliseconds | network.milliseconds | after.milliseconds
+                postprocess = (time.perf_counter() - began) * 1000
+                timings = {"preprocess": preprocess, **network, "postprocess": postprocess}
                 results[index] = Segmentation(mask, confidence, timings, geometry.view)
         return [results[index] for index in range(len(frames))]
 
@@ -233,8 +254,8 @@ class Segmenter:
             raise ImageError(
                 f"a frame must be an RGB array (H, W, 3) of uint8, at least 1×1, got {found}"
             )
-        area, multiple = self.config.network_pixels, self.config.size_multiple
-        return FrameGeometry.fit(rgb.shape[0], rgb.shape[1], area, multiple, fit)
+        height, width, _ = rgb.shape
+        return FrameGeometry.fit(height, width, self.config.network_pixels, self._multiple, fit)
 
 
 def _no_passes(sampling: Sampling, config: CamSegConfig) -> ConfigError:

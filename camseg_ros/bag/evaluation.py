@@ -13,7 +13,7 @@ import numpy as np
 from camseg_core.errors import CamSegError, DataError
 from camseg_core.evaluation.scorer import CONFIDENCE_STEPS, Scorer
 from camseg_core.labels import Label
-from camseg_core.runtime.frame import Segmentation
+from camseg_core.runtime.segmenter import Segmentation
 from camseg_ros.bag.frames import DecodedFrame, Ids, ReadOptions, read_frames
 from camseg_ros.bag.parts import BagPart, ModelInfo, PartFolder, ScoredFrame
 from camseg_ros.bag.read import BagDamaged

@@ -14,7 +14,7 @@ from camseg_core.cli import main as cli
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, Label, cityscapes_labels
 from camseg_core.runtime import Segmenter
-from camseg_core.runtime.frame import Segmentation
+from camseg_core.runtime.segmenter import Segmentation
 from camseg_ros.bag.make import BagTopics, LabelledFrame, write_bag
 
 LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)

@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from camseg_core.diffusion.sampling import Fused
-from camseg_core.runtime.graphs import graph_path
+from camseg_core.runtime.engine import graph_path
 from camseg_core.weights import checkpoint_folder
 
 

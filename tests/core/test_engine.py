@@ -20,9 +20,8 @@ from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.runtime import Segmenter
-from camseg_core.runtime.bound_graph import BoundGraph, DeviceArray, HostBuffers
-from camseg_core.runtime.graphs import PARTS, graph_path, graphs_of
-from camseg_core.runtime.onnx_engine import OnnxEngine
+from camseg_core.runtime.engine import PARTS, graph_path, graphs_of
+from camseg_core.runtime.onnx_engine import BoundGraph, DeviceArray, HostBuffers, OnnxEngine
 from camseg_core.runtime.providers import provider_list, session_providers
 from camseg_core.weights import checkpoint_folder
 
@@ -443,7 +442,7 @@ def test_what_a_graph_leaves_for_the_next_can_be_bound_in_another_shape() -> Non
     engine = OnnxEngine(FOLDER, threads=1)
     condition = np.random.default_rng(0).standard_normal((2, 6, 128), np.float32)
     tokens = np.random.default_rng(1).standard_normal((12, 32), np.float32)
-    kept = DeviceArray(onnxruntime.OrtValue.ortvalue_from_numpy(condition))
+    kept = DeviceArray(onnxruntime.OrtValue.ortvalue_from_numpy(condition), condition.shape)
     inputs = {"tokens": tokens, "step": np.array([999])}
     found, expected = (
         engine.run("denoiser", {**inputs, "condition": each.reshape(-1, 128)})["output"]
@@ -487,7 +486,7 @@ def test_the_buffers_least_recently_used_are_dropped(monkeypatch: pytest.MonkeyP
         made.append(shape)
         return shape
 
-    monkeypatch.setattr("camseg_core.runtime.bound_graph.MAX_CACHED_BUFFERS", 2)
+    monkeypatch.setattr("camseg_core.runtime.onnx_engine.MAX_CACHED_BUFFERS", 2)
     buffers = HostBuffers(None, make)
     sizes = (1, 2, 1, 3, 1, 2)
     assert [buffers.get("image", (size,), np.uint8) for size in sizes] == [[s] for s in sizes]

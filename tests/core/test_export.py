@@ -25,7 +25,7 @@ from camseg_core.export.torch_engine import TorchEngine
 from camseg_core.export.trace import Traced, trace
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime import Sampling, Segmenter
-from camseg_core.runtime.graphs import PARTS, graph_path
+from camseg_core.runtime.engine import PARTS, graph_path
 from camseg_core.runtime.onnx_engine import OnnxEngine
 
 pytestmark = pytest.mark.slow

@@ -42,7 +42,7 @@ from camseg_core.evaluation.robustness_suite import (
 )
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, TRAIN_ID, UNLABELLED, cityscapes_labels
 from camseg_core.runtime import Segmenter
-from camseg_core.runtime.frame import Segmentation
+from camseg_core.runtime.segmenter import Segmentation
 from camseg_core.weights import checkpoint_folder
 
 LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)
