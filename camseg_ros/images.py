@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.errors import ImageError
-from camseg_ros.compressed_size import compressed_size
-from camseg_ros.image_conversion import PLANAR, Converter, Pixels
+from camseg_ros.image_conversion import PLANAR, Converter, Pixels, compressed_size
 
 Reason = Literal["header", "encoding", "size", "step", "truncated", "too large", "corrupt"]
 

@@ -17,8 +17,8 @@ from camseg_core.class_table import ClassTable
 from camseg_core.runtime import Segmentation
 from camseg_core.runtime.overlay import colorize, overlay
 from camseg_ros.camera_info import scaled
-from camseg_ros.compression import compressed_message, run_length_message
 from camseg_ros.image_conversion import Pixels
+from camseg_ros.messages import compressed_message, run_length_message
 
 QUEUE_DEPTH = 5
 

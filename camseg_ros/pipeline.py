@@ -18,7 +18,7 @@ from camseg_core.runtime import Segmenter
 from camseg_core.runtime.stream import Stream
 from camseg_ros.camera import Camera, ImageMessage, Picture
 from camseg_ros.image_conversion import choose_converter
-from camseg_ros.label_topics import LabelTopics
+from camseg_ros.messages import LabelTopics
 from camseg_ros.outputs import DebugTopics
 from camseg_ros.parameters import Parameters
 from camseg_ros.process import warn_throttled

@@ -9,7 +9,7 @@ from typing import Any
 
 from camseg_core.errors import DataError
 from camseg_ros.bag.storage import one_line, open_bag, read_header, read_stamp
-from camseg_ros.compressed_size import compressed_size
+from camseg_ros.image_conversion import compressed_size
 
 RAW = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"

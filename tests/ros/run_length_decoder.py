@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.errors import ImageError
-from camseg_ros.compression import RUN
+from camseg_ros.messages import RUN
 
 MAX_PIXELS = 100_000_000
 """Default limit of the decoded mask: 5 bytes can claim 2 GB."""

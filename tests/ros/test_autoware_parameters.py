@@ -22,7 +22,7 @@ from std_msgs.msg import String
 
 from camseg_core.labels import UNLABELLED
 from camseg_core.runtime import Segmenter
-from camseg_ros.label_topics import LATCHED
+from camseg_ros.messages import LATCHED
 from camseg_ros.middleware import share_file
 from camseg_ros.parameter_spec import file_schema
 from camseg_ros.parameters import SPECS

@@ -8,8 +8,8 @@ from sensor_msgs.msg import CompressedImage
 
 from camseg_core.errors import ConfigError, ImageError
 from camseg_core.labels import color_table
-from camseg_ros.compression import compressed_message
 from camseg_ros.images import compressed_to_rgb
+from camseg_ros.messages import compressed_message
 
 RANDOM = np.random.default_rng(2)
 EVERY_ID = np.arange(256, dtype=np.uint8).reshape(8, 32)

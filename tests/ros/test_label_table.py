@@ -9,7 +9,7 @@ from ros_harness import Driver, header
 from std_msgs.msg import Header, String
 
 from camseg_core.labels import CITYSCAPES, Label
-from camseg_ros.label_topics import LATCHED, label_info, label_info_types, label_table
+from camseg_ros.messages import LATCHED, label_info, label_info_types, label_table
 
 
 @dataclass

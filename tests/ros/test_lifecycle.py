@@ -24,7 +24,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from camseg_core.weights import checkpoint_folder
-from camseg_ros.label_topics import LATCHED
+from camseg_ros.messages import LATCHED
 
 MANAGED = (
     "--ros-args",

@@ -8,7 +8,7 @@ from ros_harness import header
 from run_length_decoder import decode
 
 from camseg_core.errors import ImageError
-from camseg_ros.compression import run_length_message, run_lengths
+from camseg_ros.messages import run_length_message, run_lengths
 
 
 def autoware_bytes(mask: np.ndarray) -> bytes:

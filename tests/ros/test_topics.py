@@ -37,7 +37,7 @@ from camseg_core.runtime.geometry import Fit
 from camseg_core.runtime.overlay import colorize, overlay
 from camseg_core.weights import checkpoint_folder
 from camseg_ros.camera_info import scaled
-from camseg_ros.label_topics import LATCHED
+from camseg_ros.messages import LATCHED
 
 Pixels = npt.NDArray[np.uint8]
 MODEL = Segmenter.from_pretrained()

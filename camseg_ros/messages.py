@@ -1,4 +1,4 @@
-"""Compressed forms of the outputs: PNG and JPEG for image_transport, run lengths for Autoware.
+"""Messages beside the mask: labels of its ids, and compressed forms of the images.
 
 The `format` strings are those of `compressed_publisher.cpp` in image_transport_plugins: the pixel
 encoding, then `; png compressed ` or `; jpeg compressed `, then, for colour, the channel order in
@@ -11,15 +11,33 @@ data are runs. A run is one byte of id and an int32 length, and continues over r
 copies the int as it lies in memory, which is little-endian on the x86 and ARM machines it runs on.
 """
 
-from typing import Literal
+from __future__ import annotations  # rclpy's classes are generic only from Jazzy on
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar
 
 import cv2
 import numpy as np
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Header
+from std_msgs.msg import Header, String
 
 from camseg_core.errors import ConfigError, ImageError
+from camseg_core.labels import UNLABELLED, Label
 from camseg_ros.image_conversion import Pixels
+
+LATCHED = QoSProfile(
+    depth=1,
+    history=HistoryPolicy.KEEP_LAST,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+"""For topics published once: late subscribers with the same durability receive the last message."""
+
+Info = TypeVar("Info")
 
 JPEG_QUALITY = 90
 """Enough for viewing: 1 MB and 8 ms at 1080p; image_transport's 95 takes 1.4 MB and 10 ms."""
@@ -87,3 +105,70 @@ def run_length_message(mask: Pixels, header: Header) -> Image:
     message = Image(header=header, height=height, width=width, encoding="mono8", step=width)
     message.data.frombytes(run_lengths(mask).data)
     return message
+
+
+def label_table(model: str, labels: Sequence[Label]) -> String:
+    """Return the classes as JSON.
+
+    `{"model": name, "unlabelled": 255, "classes": [{"id": 0, "name": "road", "color": [r, g, b]},
+    ...]}`: `unlabelled` is the id of pixels without a class; it is not in `classes`.
+    """
+    classes = [{"id": label.id, "name": label.name, "color": list(label.color)} for label in labels]
+    table = {"model": model, "unlabelled": UNLABELLED, "classes": classes}
+    return String(data=json.dumps(table, ensure_ascii=False))
+
+
+def label_info_types() -> tuple[Any, Any] | None:
+    """Return LabelInfo and VisionClass of `vision_msgs`; None if it is missing or too old."""
+    try:
+        from vision_msgs.msg import LabelInfo, VisionClass
+    except ImportError:
+        return None
+    return LabelInfo, VisionClass
+
+
+def label_info(
+    make_info: Callable[..., Info],
+    make_class: Callable[..., object],
+    labels: Sequence[Label],
+    header: Header,
+    threshold: float = 0.0,
+) -> Info:
+    """Return the classes as `vision_msgs/LabelInfo`, which Nav2's semantic segmentation layer
+    reads.
+
+    Its definition reserves the largest uint8 id, 255, for unlabelled pixels; that id has no entry.
+
+    Args:
+        make_info: LabelInfo, with the fields header, class_map and threshold.
+        make_class: VisionClass, with the fields class_id and class_name.
+        labels: the classes that the mask can contain.
+        header: stamp and frame.
+        threshold: confidence, 0 to 1, below which pixels are unlabelled; 0 for none.
+    """
+    class_map = [make_class(class_id=label.id, class_name=label.name) for label in labels]
+    return make_info(header=header, class_map=class_map, threshold=float(threshold))
+
+
+class LabelTopics:
+    """The latched `segmentation/labels`, and with vision_msgs `segmentation/label_info`."""
+
+    def __init__(self, node: Node) -> None:
+        self._node, self._types = node, label_info_types()
+        self._table = node.create_publisher(String, "segmentation/labels", LATCHED)
+        self._info: Publisher[Any] | None = None
+        if self._types is not None:
+            self._info = node.create_publisher(self._types[0], "segmentation/label_info", LATCHED)
+
+    def publish(self, model: str, labels: Sequence[Label]) -> None:
+        """Publish the meaning of the ids from now on."""
+        self._table.publish(label_table(model, labels))
+        if self._info is not None and self._types is not None:
+            header = Header(stamp=self._node.get_clock().now().to_msg())
+            self._info.publish(label_info(*self._types, labels, header))
+
+    def destroy(self) -> None:
+        """Remove the publishers from the middleware."""
+        for publisher in (self._table, self._info):
+            if publisher is not None:
+                self._node.destroy_publisher(publisher)
