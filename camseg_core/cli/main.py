@@ -6,44 +6,36 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 
-from camseg_core.cli import (
-    bench,
-    build_engine,
-    calibrate,
-    data,
-    distill,
-    evaluate,
-    export,
-    robustness,
-    segment,
-    train,
-    weights,
-)
+from camseg_core.cli import data, graphs, inference, scoring, train, weights
 from camseg_core.errors import CamSegError, ConfigError
 
 _COMMANDS = (
-    ("segment", segment.add, "segment images, a video or a folder of images"),
-    ("evaluate", evaluate.add, "score a model on labelled frames"),
+    ("segment", inference.add_segment, "segment images, a video or a folder of images"),
+    ("evaluate", scoring.add_evaluate, "score a model on labelled frames"),
     (
         "robustness",
-        robustness.add,
+        scoring.add_robustness,
         "score a model on disturbed frames: noise, blur, colours, weather",
     ),
-    ("calibrate", calibrate.add, "fit a model's confidence to its accuracy"),
-    ("bench", bench.add, "time a model, alone or against another one"),
-    ("export", export.add, "write a model's ONNX graphs in fp32, fp16 or int8"),
-    ("build-engine", build_engine.add, "build TensorRT engines before a vehicle's first start"),
+    ("calibrate", scoring.add_calibrate, "fit a model's confidence to its accuracy"),
+    ("bench", inference.add_bench, "time a model, alone or against another one"),
+    ("export", graphs.add_export, "write a model's ONNX graphs in fp32, fp16 or int8"),
+    (
+        "build-engine",
+        graphs.add_build_engine,
+        "build TensorRT engines before a vehicle's first start",
+    ),
     ("data", data.add, "check a labelled data set, or list the supported kinds"),
-    ("train", train.add, "train a model on labelled frames"),
-    ("distill", distill.add, "tune a trained model for few denoising steps"),
+    ("train", train.add_train, "train a model on labelled frames"),
+    ("distill", train.add_distill, "tune a trained model for few denoising steps"),
     (
         "train-autoencoder",
-        train.add_autoencoder,
+        train.add_train_autoencoder,
         "train only a model's autoencoder",
     ),
     (
         "distill-decoder",
-        distill.add_decoder,
+        train.add_distill_decoder,
         "train a light mask decoder for a model with the published layout",
     ),
     ("weights", weights.add, "download or import published weights; list models"),
@@ -75,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _add_other(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", other: EntryPoint
 ) -> None:
-    """Add a command of another package: a function like `segment.add`, its docstring the help."""
+    """Add a command of another package: a function like `add_segment`, its docstring the help."""
     try:
         add = other.load()
     except Exception as error:  # the other commands must keep working

@@ -29,16 +29,21 @@ def at_least(least: int) -> Callable[[str], int]:
     return whole
 
 
-def number(least: float, most: float | None = None) -> Callable[[str], float]:
-    """An argparse type: a finite number >= `least`, and <= `most` if given."""
-    wanted = f">= {least:g}" if most is None else f"from {least:g} to {most:g}"
+def number(
+    least: float, most: float | None = None, *, above: bool = False
+) -> Callable[[str], float]:
+    """An argparse type: a finite number >= `least`, or > if `above`, and <= `most` if given."""
+    wanted = f"> {least:g}" if above else f">= {least:g}"
+    if most is not None:
+        wanted = f"{wanted} and <= {most:g}" if above else f"from {least:g} to {most:g}"
 
     def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not (math.isfinite(value) and least <= value <= (math.inf if most is None else most)):
+        inside = least < value if above else least <= value
+        if not (math.isfinite(value) and inside and (most is None or value <= most)):
             raise argparse.ArgumentTypeError(f"must be a number {wanted}, got {text!r}")
         return value
 

@@ -1,4 +1,4 @@
-"""`camseg train` and `camseg train-autoencoder`, and what all commands that train share."""
+"""Commands that train: train, train-autoencoder, distill (fewer steps) and distill-decoder."""
 
 import argparse
 import functools
@@ -7,15 +7,16 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from camseg_core.cli.options import at_least, not_negative, packages_for, share
+from camseg_core.cli.options import add_model_option, at_least, number, packages_for
 from camseg_core.errors import ConfigError
+from camseg_core.weights import checkpoint_folder
 
-if TYPE_CHECKING:
-    from camseg_core.training.recipes import Recipe
+Task = tuple[type[Any], Callable[..., None]]
+"""What `--config` describes, and the function that trains it."""
 
 _EPILOG = """\
 Started again with the same --run, it goes on where it was. Ctrl-C, SIGTERM or a file named "stop"
@@ -27,13 +28,12 @@ torchrun --nproc-per-node N -m camseg_core.cli -- {command} ...
 """
 
 
-def add_training_options(
+def _add_training_options(
     parser: argparse.ArgumentParser, command: str, config: str, entry: str, folders: bool = True
 ) -> None:
-    """Add the options of every command that trains.
+    """Add the options of every command that trains; `folders` requires --data, --run and --out.
 
-    `config` is an example for --config, and `entry` one of its entries, for --set. With `folders`,
-    argparse requires --data, --run and --out.
+    `config` and `entry` are examples for --config and --set.
     """
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG.format(command=command)
@@ -85,11 +85,6 @@ def add_training_options(
     )
 
 
-def training_packages() -> AbstractContextManager[None]:
-    """Return the context for imports that only training needs, see `packages_for`."""
-    return packages_for("training", "train")
-
-
 @contextmanager
 def training_run(options: argparse.Namespace) -> Iterator[None]:
     """Log to stderr and RUN/train.log inside; end a run that was asked to stop with exit code 130.
@@ -99,8 +94,13 @@ def training_run(options: argparse.Namespace) -> Iterator[None]:
     """
     from camseg_core.training.trainer import Stopped
 
-    _make_writable("--run", options.run_folder)  # now, not after hours of training
-    _make_writable("--out", options.out)
+    for option, folder in (("--run", options.run_folder), ("--out", options.out)):
+        try:  # now, not after hours of training
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{option} {folder} cannot be made: {error.strerror}") from error
+        if not os.access(folder, os.W_OK):
+            raise ConfigError(f"{option} {folder} cannot be written to: check its permissions")
     handlers = _log_to(options.run_folder)
     try:
         yield
@@ -111,15 +111,6 @@ def training_run(options: argparse.Namespace) -> Iterator[None]:
         for handler in handlers:
             logging.getLogger().removeHandler(handler)
             handler.close()
-
-
-def _make_writable(option: str, folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{option} {folder} cannot be made: {error.strerror}") from error
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"{option} {folder} cannot be written to: check its permissions")
 
 
 def _log_to(folder: Path) -> list[logging.Handler]:
@@ -147,14 +138,31 @@ class _StderrHandler(logging.Handler):
             self.handleError(record)
 
 
-def add(parser: argparse.ArgumentParser) -> None:
+def _run(task_of: Callable[[argparse.Namespace], Task], options: argparse.Namespace) -> None:
+    with packages_for("training", "train"):
+        from camseg_core.config.reader import load_yaml
+
+        kind, train = task_of(options)
+    recipe = load_yaml(options.config, kind, options.set)
+    with packages_for("training", "train"), training_run(options):
+        train(
+            recipe,
+            data=options.data,
+            run=options.run_folder,
+            out=options.out,
+            device=options.device,
+            workers=options.workers,
+        )
+
+
+def add_train(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `camseg train`."""
     parser.description = (
         "Train a model, and write its checkpoint folder: weights, ONNX graphs, model card and the\n"
         "scores on the validation frames (only weights for the published layout). Without\n"
         "--autoencoder, a model with a mask autoencoder starts by training one."
     )
-    add_training_options(
+    _add_training_options(
         parser, "train", "config/train/camseg-lite.yaml", "training.loop.steps", folders=False
     )
     parser.add_argument(
@@ -163,11 +171,6 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="a trained autoencoder, as camseg train-autoencoder writes it",
     )
-    _add_estimate_options(parser)
-    parser.set_defaults(run=functools.partial(_train, parser))
-
-
-def _add_estimate_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "estimate before the run", "counted, not measured; --data, --run and --out can be left out"
     )
@@ -176,109 +179,122 @@ def _add_estimate_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print the memory by its use, the operations and the least time, then exit",
     )
-    group.add_argument(
-        "--processes",
-        type=at_least(1),
-        metavar="N",
-        help="number of devices (default: torchrun's processes, or 1)",
-    )
-    group.add_argument(
-        "--frames",
-        type=at_least(1),
-        metavar="N",
-        help="number of training frames (default: those in --data)",
-    )
-    group.add_argument(
-        "--device-tflops",
-        type=_above_zero(not_negative),
-        metavar="X",
-        help="peak rate of another device, for dense bf16 matrices with sums in fp32",
-    )
-    group.add_argument(
-        "--device-memory",
-        type=_above_zero(not_negative),
-        metavar="GB",
-        help="memory of that device, in 1e9 bytes",
-    )
+    count, positive = at_least(1), number(0, above=True)
+    for option, kind, metavar, text in (
+        ("--processes", count, "N", "number of devices (default: torchrun's processes, or 1)"),
+        ("--frames", count, "N", "number of training frames (default: those in --data)"),
+        (
+            "--device-tflops",
+            positive,
+            "X",
+            "peak rate of another device, for dense bf16 matrices with sums in fp32",
+        ),
+        ("--device-memory", positive, "GB", "memory of that device, in 1e9 bytes"),
+    ):
+        group.add_argument(option, type=kind, metavar=metavar, help=text)
     group.add_argument(
         "--utilisation",
-        type=_above_zero(share),
+        type=number(0, 1, above=True),
         default=1.0,
         metavar="U",
         help="share of the peak rate that is reached (default: %(default)s)",
     )
-
-
-def _above_zero(number: Callable[[str], float]) -> Callable[[str], float]:
-    """Return the argparse type `number` without 0."""
-
-    def parse(text: str) -> float:
-        value = number(text)
-        if value == 0:
-            raise argparse.ArgumentTypeError(f"must be a number > 0, got {text!r}")
-        return value
-
-    return parse
+    parser.set_defaults(run=functools.partial(_train, parser))
 
 
 def _train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    with training_packages():
-        from camseg_core.config.reader import load_yaml
-        from camseg_core.training.recipes import Recipe, run
-    recipe = load_yaml(options.config, Recipe, options.set)
     if options.dry_run:
-        _estimate(recipe, options)
-        return
+        return _estimate(options)
     given = {"--data": options.data, "--run": options.run_folder, "--out": options.out}
     missing = [option for option, value in given.items() if value is None]
     if missing:
         parser.error(f"the following arguments are required: {', '.join(missing)}")
-    with training_packages(), training_run(options):
-        run(
-            recipe,
-            options.data,
-            options.run_folder,
-            options.out,
-            options.autoencoder,
-            options.device,
-            options.workers,
-        )
+    return _run(_model_task, options)
 
 
-def _estimate(recipe: "Recipe", options: argparse.Namespace) -> None:
-    with training_packages():
+def _model_task(options: argparse.Namespace) -> Task:
+    from camseg_core.training.recipes import Recipe, run
+
+    return Recipe, functools.partial(run, autoencoder=options.autoencoder)
+
+
+def _estimate(options: argparse.Namespace) -> None:
+    with packages_for("training", "train"):
+        from camseg_core.config.reader import load_yaml
         from camseg_core.evaluation.roofline import DEVICES, Device
         from camseg_core.training.estimate import CAVEAT, estimate_lines
-        from camseg_core.training.recipes import estimate_run
+        from camseg_core.training.recipes import Recipe, estimate_run
+
+        recipe = load_yaml(options.config, Recipe, options.set)
+        processes = options.processes or int(os.environ.get("WORLD_SIZE", "1"))
+        found = estimate_run(recipe, processes, options.data, options.frames)
     devices: tuple[Device, ...] = DEVICES
     if options.device_tflops is not None:
         memory = None if options.device_memory is None else 1e9 * options.device_memory
         devices = (Device("device", 0.0, {}, training=1e12 * options.device_tflops, memory=memory),)
-    processes = options.processes or int(os.environ.get("WORLD_SIZE", "1"))
-    with training_packages():
-        found = estimate_run(recipe, processes, options.data, options.frames)
     lines = [*estimate_lines(found, devices, options.utilisation), "", *textwrap.wrap(CAVEAT, 110)]
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def add_autoencoder(parser: argparse.ArgumentParser) -> None:
+def add_train_autoencoder(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `camseg train-autoencoder`."""
     parser.description = (
         "Train only an autoencoder, and write its folder, which camseg train takes as\n"
         "--autoencoder."
     )
-    add_training_options(
+    _add_training_options(
         parser, "train-autoencoder", "config/train/mask-autoencoder.yaml", "mask.loop.steps"
     )
-    parser.set_defaults(run=_train_autoencoder)
+    parser.set_defaults(run=functools.partial(_run, _autoencoder_task))
 
 
-def _train_autoencoder(options: argparse.Namespace) -> None:
-    with training_packages():
-        from camseg_core.config.reader import load_yaml
-        from camseg_core.training.recipes import AutoencoderRecipe, run_autoencoder
-    recipe = load_yaml(options.config, AutoencoderRecipe, options.set)
-    with training_packages(), training_run(options):
-        run_autoencoder(
-            recipe, options.data, options.run_folder, options.out, options.device, options.workers
-        )
+def _autoencoder_task(_: argparse.Namespace) -> Task:
+    from camseg_core.training.recipes import AutoencoderRecipe, run_autoencoder
+
+    return AutoencoderRecipe, run_autoencoder
+
+
+def add_distill(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `camseg distill`."""
+    parser.description = (
+        "Tune a trained model end to end for one, two or four denoising steps, and write its\n"
+        "checkpoint folder as camseg train does. The labels are the teacher: the estimates of one\n"
+        "step and of short chains of steps are decoded and compared with them."
+    )
+    _add_training_options(parser, "distill", "config/train/distill.yaml", "training.loop.steps")
+    add_model_option(parser)
+    parser.set_defaults(run=functools.partial(_run, _distillation_task))
+
+
+def _distillation_task(options: argparse.Namespace) -> Task:
+    from camseg_core.training.distill import DistillationRecipe, run_distillation
+
+    start = checkpoint_folder(options.model)
+    return DistillationRecipe, functools.partial(run_distillation, start=start)
+
+
+def add_distill_decoder(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `camseg distill-decoder`."""
+    parser.description = (
+        "Train a light decoder, latents straight to classes, for a model of the published layout,\n"
+        "which decodes masks as pictures. The exact decoder is the teacher. Write the model's\n"
+        "checkpoint folder with it, the other weights unchanged, and val.json: how well the two\n"
+        "decoders agree on the validation masks."
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        metavar="CHECKPOINT",
+        help="the checkpoint folder of the trained model",
+    )
+    _add_training_options(
+        parser, "distill-decoder", "config/train/light-decoder.yaml", "decoder.loop.steps"
+    )
+    parser.set_defaults(run=functools.partial(_run, _decoder_task))
+
+
+def _decoder_task(options: argparse.Namespace) -> Task:
+    from camseg_core.training.distill import LightDecoderRecipe, run_light_decoder
+
+    return LightDecoderRecipe, functools.partial(run_light_decoder, start=options.model)

@@ -1,50 +1,25 @@
 """Measure speed and memory of one model, or compare two in one run, on unlabelled frames."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.errors import DataError
-from camseg_core.evaluation.machine import describe_machine
-from camseg_core.evaluation.roofline import CAVEAT, FrameWork, Work, estimates
-from camseg_core.evaluation.timing import Footprint, Latency, footprint, time_in_turns
+from camseg_core.evaluation.roofline import CAVEAT, FrameWork, Work, estimates, roofline_table
+from camseg_core.evaluation.timing import (
+    Footprint,
+    Latency,
+    Ratio,
+    describe_machine,
+    footprint,
+    ratio_of_medians,
+    time_in_turns,
+)
 from camseg_core.runtime.geometry import FrameGeometry
 from camseg_core.runtime.segmenter import Segmenter
-
-RESAMPLES = 2000
-"""Bootstrap resamples for the interval."""
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A ratio of medians with the bounds of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def ratio_of_medians(times: Sequence[float], base: Sequence[float], seed: int = 0) -> Ratio:
-    """Divide the median of `times` by that of `base`, measured in pairs; bootstrap the interval.
-
-    Percentile method on whole pairs, so that what slowed both of a pair does not widen the
-    interval. It assumes independent pairs: drift over many makes the true interval wider.
-
-    Raises:
-        DataError: there are no pairs, or the numbers of times differ.
-    """
-    if len(times) != len(base) or not times:
-        raise DataError(
-            f"a ratio needs as many times of one as of the other, got {len(times)} and {len(base)}"
-        )
-    pairs = np.array([times, base])
-    draws = np.random.default_rng(seed).integers(0, len(times), (RESAMPLES, len(times)))
-    medians = np.median(pairs[:, draws], axis=2)  # (2, resamples)
-    low, high = np.percentile(medians[0] / medians[1], (2.5, 97.5))
-    return Ratio(float(np.median(pairs[0]) / np.median(pairs[1])), float(low), float(high))
 
 
 @dataclass(frozen=True)
@@ -222,3 +197,97 @@ def _model(each: Measured) -> dict[str, Any]:
         "parameters": None if each.work is None else each.work.parameters,
         "stages_work": {stage: asdict(work) for stage, work in each.stages().items()},
     }
+
+
+def benchmark_lines(found: Benchmark, roofline: bool) -> Iterator[str]:
+    """Yield each model's table, the comparison, the estimates if `roofline`, the machine."""
+    base = found.measured[0]
+    for each in found.measured:
+        yield from ("", _heading(each, base), *_table(each), _facts(each))
+    if found.ratio is not None and found.agreement is not None:
+        yield from (
+            "",
+            _comparison(found.ratio),
+            f"their masks agree on {100 * found.agreement:.2f} % of the pixels",
+        )
+    if found.missing is not None:
+        counts = "parameters, GMAC and the roofline" if roofline else "parameters and GMAC"
+        yield from (
+            "",
+            f"{counts} need {found.missing}, which is not installed: "
+            "pip install '.[train]' in the project's folder",
+        )
+    elif roofline:
+        for each in found.measured:
+            yield from (
+                "",
+                f"{each.variant.name} on other devices, estimated: "
+                "least ms of each stage (* set by the memory)",
+            )
+            yield from _aligned(roofline_table(estimates(each.stages())))
+        yield from ("", *textwrap.wrap(CAVEAT, 110))
+    yield ""
+    yield from (f"{name}: {value}" for name, value in found.machine.items())
+
+
+def _heading(each: Measured, base: Measured) -> str:
+    """List the options of a model, or those that differ from `base`."""
+    options = each.variant.options
+    if each is not base:
+        options = {
+            key: value for key, value in options.items() if value != base.variant.options[key]
+        }
+    said = ", ".join(
+        f"{key.replace('_', ' ')} {_option(value)}"
+        for key, value in options.items()
+        if value is not None
+    )
+    if each is base:
+        return f"{each.variant.name}: {said}"
+    return f"{each.variant.name}: as {base.variant.name}" + (f", but {said}" if said else "")
+
+
+def _option(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _table(each: Measured) -> Iterator[str]:
+    row = "{:<16} {:>8} {:>8} {:>8} {:>8}".format
+    gmac = {stage: work.multiply_accumulates / 1e9 for stage, work in each.stages().items()}
+    if gmac:
+        gmac["frame"] = sum(gmac.values())
+    yield row("stage", "p50 ms", "p95 ms", "p99 ms", "GMAC" if gmac else "").rstrip()
+    for stage, ms in (each.latency.stages() | {"frame": each.latency.total()}).items():
+        counted = f"{gmac[stage]:.2f}" if stage in gmac else ""
+        yield row(
+            stage.replace("_", " "), f"{ms.p50:.1f}", f"{ms.p95:.1f}", f"{ms.p99:.1f}", counted
+        ).rstrip()
+
+
+def _facts(each: Measured) -> str:
+    facts = [
+        f"on {each.engine}",
+        f"{each.frames_per_second:.1f} frames/s",
+        f"peak memory {each.footprint.peak_bytes / 1e6:.0f} MB",
+        f"loaded in {each.footprint.load_s:.1f} s",
+        f"network {each.network_size[0]}x{each.network_size[1]}",
+    ]
+    if each.work is not None:
+        facts.append(f"{each.work.parameters / 1e6:.2f} million parameters")
+    return ", ".join(facts)
+
+
+def _comparison(ratio: Ratio) -> str:
+    certain = "" if ratio.low > 1 or ratio.high < 1 else ": no difference is shown"
+    interval = f"95 % interval {ratio.low:.3f} to {ratio.high:.3f}{certain}"
+    return f"B takes {ratio.value:.3f} times as long as A (ratio of medians; {interval})"
+
+
+def _aligned(rows: list[list[str]]) -> Iterator[str]:
+    """Align columns, the first two to the left, the figures to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(
+            f"{text:<{width}}" if i < 2 else f"{text:>{width}}"
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        )

@@ -1,12 +1,15 @@
-"""Time several models on the same frames by turns, so that drift of the machine affects all."""
+"""Time and memory of models, several by turns so that drift affects all; and of which machine."""
 
 import multiprocessing
+import os
+import platform
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
 
@@ -94,6 +97,39 @@ def time_in_turns(
     return Timed(latencies, tuple(agreements))
 
 
+RESAMPLES = 2000
+"""Bootstrap resamples for the interval."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of medians with the bounds of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def ratio_of_medians(times: Sequence[float], base: Sequence[float], seed: int = 0) -> Ratio:
+    """Divide the median of `times` by that of `base`, measured in pairs; bootstrap the interval.
+
+    Percentile method on whole pairs, so that what slowed both of a pair does not widen the
+    interval. It assumes independent pairs: drift over many makes the true interval wider.
+
+    Raises:
+        DataError: there are no pairs, or the numbers of times differ.
+    """
+    if len(times) != len(base) or not times:
+        raise DataError(
+            f"a ratio needs as many times of one as of the other, got {len(times)} and {len(base)}"
+        )
+    pairs = np.array([times, base])
+    draws = np.random.default_rng(seed).integers(0, len(times), (RESAMPLES, len(times)))
+    medians = np.median(pairs[:, draws], axis=2)  # (2, resamples)
+    low, high = np.percentile(medians[0] / medians[1], (2.5, 97.5))
+    return Ratio(float(np.median(pairs[0]) / np.median(pairs[1])), float(low), float(high))
+
+
 FRAMES = 3
 """Frames to segment: ONNX Runtime plans its memory on the first."""
 
@@ -145,3 +181,39 @@ def _peak_bytes() -> int:
             "/proc/self/status has no peak memory (VmHWM); measuring memory needs Linux"
         )
     return int(found[1]) * 1024
+
+
+PACKAGES = ("camseg_ros", "onnxruntime", "onnxruntime-gpu", "numpy", "opencv-python-headless")
+
+
+def describe_machine(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Return processor, system and versions of the installed `packages`, by the name to show."""
+    described = {
+        "Processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores usable",
+        "System": f"{_system()}, {platform.machine()}",
+        "Python": platform.python_version(),
+    }
+    for name in packages:
+        try:
+            described[name] = version(name)
+        except PackageNotFoundError:  # only one of the two ONNX Runtimes is installed
+            continue
+    return described
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
+
+
+def _system() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
+    except OSError:
+        return platform.system()

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from camseg_core.errors import ConfigError
-from camseg_core.evaluation import machine
+from camseg_core.evaluation import timing
 from camseg_ros.bag.max_rate import ANSWERED_SHARE, judge
 from camseg_ros.bag.player import Playback
 from camseg_ros.bag.read import TimeRange
@@ -31,7 +31,7 @@ MACHINE = ("Processor", "Memory", "System")
 
 def describe_machine() -> dict[str, str]:
     """Return processor, memory, operating system and versions, by the name to show."""
-    described = machine.describe_machine(PACKAGES)
+    described = timing.describe_machine(PACKAGES)
     memory = f"{psutil.virtual_memory().total / 2**30:.1f} GiB"
     return {"Processor": described.pop("Processor"), "Memory": memory, **described}
 

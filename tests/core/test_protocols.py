@@ -13,7 +13,7 @@ import pytest
 import torch
 from data_trees import photo, write
 
-from camseg_core.cli import evaluate as command
+from camseg_core.cli import scoring
 from camseg_core.data.sample import Sample
 from camseg_core.data.sets import open_set
 from camseg_core.errors import ConfigError
@@ -261,7 +261,7 @@ def test_table_and_report_name_the_protocol(tmp_path: Path, protocol: Protocol) 
 
 def run(*arguments: str) -> None:
     parser = argparse.ArgumentParser()
-    command.add(parser)
+    scoring.add_evaluate(parser)
     options = parser.parse_args(arguments)
     options.run(options)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from browser import Browser
 
-from camseg_core.cli import evaluate as command
+from camseg_core.cli import scoring
 from camseg_core.data.sample import Sample
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import CamSegError, ConfigError, DataError, ModelError
@@ -309,7 +309,7 @@ def test_an_unwritable_folder_is_an_error(evaluation: Evaluation, tmp_path: Path
 def run(*arguments: str) -> None:
     """Run `camseg evaluate`, letting its errors through."""
     parser = argparse.ArgumentParser()
-    command.add(parser)
+    scoring.add_evaluate(parser)
     options = parser.parse_args(arguments)
     options.run(options)
 
@@ -420,7 +420,7 @@ def test_a_missing_package_is_an_error_before_any_work(
 
 
 def test_declaring_the_command_imports_nothing_heavy() -> None:
-    program = "import sys, camseg_core.cli.evaluate; sys.stdout.write(' '.join(sys.modules))"
+    program = "import sys, camseg_core.cli.scoring; sys.stdout.write(' '.join(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
     )

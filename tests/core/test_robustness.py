@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from browser import Browser
 
-from camseg_core.cli import robustness as command
+from camseg_core.cli import scoring
 from camseg_core.data.disturbances import PAPER
 from camseg_core.data.sample import Sample
 from camseg_core.data.synthetic.drive import SyntheticDrive
@@ -556,7 +556,7 @@ def test_an_unwritable_folder_is_an_error(
 def run(*arguments: str) -> None:
     """Run `camseg robustness`, letting its errors through."""
     parser = argparse.ArgumentParser()
-    command.add(parser)
+    scoring.add_robustness(parser)
     options = parser.parse_args(arguments)
     options.run(options)
 
@@ -692,7 +692,7 @@ def test_a_missing_package_is_an_error_before_any_work(
 
 def test_declaring_the_command_imports_nothing_heavy_and_the_suite_no_torch() -> None:
     for module, unwanted in (
-        ("camseg_core.cli.robustness", {"torch", "rich", "jinja2", "matplotlib", "yaml"}),
+        ("camseg_core.cli.scoring", {"torch", "rich", "jinja2", "matplotlib", "yaml"}),
         ("camseg_core.evaluation.report.robustness", {"torch", "matplotlib", "rclpy"}),
     ):
         program = f"import sys, {module}; sys.stdout.write(' '.join(sys.modules))"

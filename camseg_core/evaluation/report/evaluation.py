@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 
 from camseg_core.evaluation.evaluate import Evaluation, ShownFrame
-from camseg_core.evaluation.machine import describe_machine
 from camseg_core.evaluation.protocols import PUBLISHED
 from camseg_core.evaluation.report.charts import frame_scores_chart, reliability_chart
 from camseg_core.evaluation.report.page import (
@@ -25,6 +24,7 @@ from camseg_core.evaluation.report.page import (
     to_json,
     write_files,
 )
+from camseg_core.evaluation.timing import describe_machine
 from camseg_core.labels import CITYSCAPES, UNLABELLED, UNLABELLED_COLOR
 
 PICTURE_WIDTH = 640

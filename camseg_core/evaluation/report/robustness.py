@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from camseg_core.evaluation.machine import describe_machine
 from camseg_core.evaluation.metrics import GROUPS, mean
 from camseg_core.evaluation.report.charts import MEASURES, axis_top, diamond, kept_chart
 from camseg_core.evaluation.report.page import (
@@ -21,6 +20,7 @@ from camseg_core.evaluation.report.page import (
 )
 from camseg_core.evaluation.robustness import Example, Robustness, Scores
 from camseg_core.evaluation.robustness_suite import FAMILIES, REFERENCES, Condition, Series
+from camseg_core.evaluation.timing import describe_machine
 from camseg_core.labels import CITYSCAPES, color_table
 
 GROUP_MEASURES = {group: f"AP of {group} classes" for group in GROUPS}

@@ -1,10 +1,9 @@
-"""`camseg bench`: speed and memory of a model, alone or against another in the same run."""
+"""Commands that run a model on unlabelled frames: `camseg segment` and `camseg bench`."""
 
 import argparse
 import json
 import re
 import sys
-import textwrap
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
@@ -18,6 +17,7 @@ from camseg_core.cli.options import (
     at_least,
     model_options,
     segmenter_of,
+    share,
     with_changes,
 )
 from camseg_core.data.frame_source import START_NS, Frame, FrameSource, open_frames
@@ -25,14 +25,13 @@ from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.diffusion.passes import PassOptions
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.benchmark import (
-    Benchmark,
-    Measured,
-    Ratio,
     Variant,
     benchmark,
     benchmark_content,
+    benchmark_lines,
 )
-from camseg_core.evaluation.roofline import CAVEAT, estimates, repeats_of, roofline_table
+from camseg_core.evaluation.roofline import repeats_of
+from camseg_core.segment_files import segment_files
 
 SYNTHETIC_FRAMES = 20
 """Different frames of the synthetic drive, which repeat: drawing is slower than segmenting."""
@@ -40,8 +39,42 @@ SYNTHETIC_FRAMES = 20
 Images = Iterable[npt.NDArray[np.uint8]]
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's options."""
+def add_segment(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `camseg segment`."""
+    parser.description = (
+        "Write the class ids of every frame of SOURCE (mask/NAME.png, Cityscapes train ids, "
+        "255 = unlabelled), in colour (color/NAME.png) and over the picture (overlay/NAME.png)."
+    )
+    parser.add_argument(
+        "source", type=Path, metavar="SOURCE", help="an image, a video or a folder of images"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("out/segment"),
+        help="folder for the results (default: %(default)s)",
+    )
+    parser.add_argument("--frames", type=at_least(1), help="stop after this many frames")
+    parser.add_argument(
+        "--opacity",
+        type=share,
+        default=0.5,
+        help="of the colours in the overlay, 0 to 1 (default: %(default)s)",
+    )
+    add_model_options(parser)
+    parser.set_defaults(run=_segment)
+
+
+def _segment(options: argparse.Namespace) -> None:
+    for line in segment_files(
+        segmenter_of(options), options.source, options.out, options.opacity, options.frames
+    ):
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+def add_bench(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `camseg bench`."""
     parser.description = (
         "Time a model stage by stage on this machine, with its memory, parameters and "
         "multiply-accumulates. With --against, time a second one by turns and compare both."
@@ -171,97 +204,3 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--json {path} cannot be written: {error.strerror}") from error
-
-
-def benchmark_lines(found: Benchmark, roofline: bool) -> Iterator[str]:
-    """Yield each model's table, the comparison, the estimates if `roofline`, the machine."""
-    base = found.measured[0]
-    for each in found.measured:
-        yield from ("", _heading(each, base), *_table(each), _facts(each))
-    if found.ratio is not None and found.agreement is not None:
-        yield from (
-            "",
-            _comparison(found.ratio),
-            f"their masks agree on {100 * found.agreement:.2f} % of the pixels",
-        )
-    if found.missing is not None:
-        counts = "parameters, GMAC and the roofline" if roofline else "parameters and GMAC"
-        yield from (
-            "",
-            f"{counts} need {found.missing}, which is not installed: "
-            "pip install '.[train]' in the project's folder",
-        )
-    elif roofline:
-        for each in found.measured:
-            yield from (
-                "",
-                f"{each.variant.name} on other devices, estimated: "
-                "least ms of each stage (* set by the memory)",
-            )
-            yield from _aligned(roofline_table(estimates(each.stages())))
-        yield from ("", *textwrap.wrap(CAVEAT, 110))
-    yield ""
-    yield from (f"{name}: {value}" for name, value in found.machine.items())
-
-
-def _heading(each: Measured, base: Measured) -> str:
-    """List the options of a model, or those that differ from `base`."""
-    options = each.variant.options
-    if each is not base:
-        options = {
-            key: value for key, value in options.items() if value != base.variant.options[key]
-        }
-    said = ", ".join(
-        f"{key.replace('_', ' ')} {_option(value)}"
-        for key, value in options.items()
-        if value is not None
-    )
-    if each is base:
-        return f"{each.variant.name}: {said}"
-    return f"{each.variant.name}: as {base.variant.name}" + (f", but {said}" if said else "")
-
-
-def _option(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _table(each: Measured) -> Iterator[str]:
-    row = "{:<16} {:>8} {:>8} {:>8} {:>8}".format
-    gmac = {stage: work.multiply_accumulates / 1e9 for stage, work in each.stages().items()}
-    if gmac:
-        gmac["frame"] = sum(gmac.values())
-    yield row("stage", "p50 ms", "p95 ms", "p99 ms", "GMAC" if gmac else "").rstrip()
-    for stage, ms in (each.latency.stages() | {"frame": each.latency.total()}).items():
-        counted = f"{gmac[stage]:.2f}" if stage in gmac else ""
-        yield row(
-            stage.replace("_", " "), f"{ms.p50:.1f}", f"{ms.p95:.1f}", f"{ms.p99:.1f}", counted
-        ).rstrip()
-
-
-def _facts(each: Measured) -> str:
-    facts = [
-        f"on {each.engine}",
-        f"{each.frames_per_second:.1f} frames/s",
-        f"peak memory {each.footprint.peak_bytes / 1e6:.0f} MB",
-        f"loaded in {each.footprint.load_s:.1f} s",
-        f"network {each.network_size[0]}x{each.network_size[1]}",
-    ]
-    if each.work is not None:
-        facts.append(f"{each.work.parameters / 1e6:.2f} million parameters")
-    return ", ".join(facts)
-
-
-def _comparison(ratio: Ratio) -> str:
-    certain = "" if ratio.low > 1 or ratio.high < 1 else ": no difference is shown"
-    interval = f"95 % interval {ratio.low:.3f} to {ratio.high:.3f}{certain}"
-    return f"B takes {ratio.value:.3f} times as long as A (ratio of medians; {interval})"
-
-
-def _aligned(rows: list[list[str]]) -> Iterator[str]:
-    """Align columns, the first two to the left, the figures to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(
-            f"{text:<{width}}" if i < 2 else f"{text:>{width}}"
-            for i, (text, width) in enumerate(zip(row, widths, strict=True))
-        )

@@ -1,0 +1,248 @@
+"""Commands on labelled frames: `camseg evaluate`, `camseg robustness` and `camseg calibrate`."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from camseg_core.atomic_write import atomic_write
+from camseg_core.cli.options import (
+    add_data_options,
+    add_model_options,
+    at_least,
+    data_of,
+    model_options,
+    packages_for,
+    segmenter_of,
+)
+from camseg_core.config.model import load_config, save_config
+from camseg_core.data.sample import Sample, evenly_spread
+from camseg_core.data.sets import LabelledSet
+from camseg_core.errors import ConfigError
+from camseg_core.evaluation.protocols import OWN_SIZE, PROTOCOLS, PUBLISHED, write_mask
+from camseg_core.runtime.segmenter import Segmentation
+from camseg_core.weights import checkpoint_folder
+
+if TYPE_CHECKING:
+    from camseg_core.evaluation.robustness import Work
+
+
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `camseg evaluate`."""
+    parser.description = (
+        "Score a model on labelled frames, through the runtime that ships: IoU, precision, "
+        "boundaries, calibration and latency. Prints a table, writes report.html and report.json."
+    )
+    add_data_options(parser)
+    parser.add_argument(
+        "--protocol",
+        choices=list(PROTOCOLS),
+        default=OWN_SIZE.name,
+        help="own-size: frames at their own size, the data set's classes; cityscapes: Cityscapes' "
+        "official evaluation, 19 classes and 7 categories; camseg: as published, at 768x768 "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--write-masks",
+        type=Path,
+        metavar="FOLDER",
+        help="also write each mask as NAME_labelIds.png, with Cityscapes' label ids",
+    )
+    parser.add_argument("--frames", type=at_least(1), help="stop after this many frames")
+    _add_report_option(parser, "out/evaluate")
+    add_model_options(parser)
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    # imported here, since machines that only segment lack some packages, and before any work
+    with packages_for("evaluation", "evaluate"):
+        from camseg_core.evaluation.evaluate import evaluate
+        from camseg_core.evaluation.report.evaluation import score_table, write_report
+        from camseg_core.progress import shown_progress
+    protocol = PROTOCOLS[options.protocol]
+    if options.write_masks is not None and protocol is PUBLISHED:
+        raise ConfigError(
+            "--write-masks needs masks at the frames' own size: not with --protocol "
+            f"{protocol.name}"
+        )
+    data, segmenter = data_of(options), segmenter_of(options)
+    frames = min(len(data.samples), options.frames or len(data.samples))
+
+    def write(sample: Sample, result: Segmentation) -> None:
+        write_mask(options.write_masks, sample.name, result.mask)
+
+    evaluation = evaluate(
+        segmenter,
+        data.samples,
+        data.labels,
+        frames=options.frames,
+        progress=lambda samples: shown_progress(samples, frames),
+        about=_about(options, data, {"frames": frames}),
+        protocol=protocol,
+        seen=None if options.write_masks is None else write,
+    )
+    page = write_report(evaluation, options.out)
+    _print(score_table(evaluation), f"report: {page} and report.json beside it")
+
+
+def add_robustness(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `camseg robustness`."""
+    parser.description = (
+        "Score a model on labelled frames, undisturbed and disturbed: the paper's eight "
+        "disturbances, 19 common corruptions, and weather on the synthetic drive. Prints the share "
+        "of the clean performance that is kept and writes robustness.html and robustness.json. "
+        "After Ctrl-C, the same command resumes."
+    )
+    parser.add_argument(
+        "--list", action=_List, nargs=0, help="list all disturbances with their levels, and exit"
+    )
+    add_data_options(parser)
+    parser.add_argument(
+        "--frames", type=at_least(1), help="use this many frames, evenly spread (default: all)"
+    )
+    parser.add_argument(
+        "--only",
+        type=_names,
+        default=(),
+        metavar="NAMES",
+        help="families (paper, common, weather) or disturbances, separated by commas, such as "
+        "paper,weather/fog (default: all)",
+    )
+    parser.add_argument(
+        "--against",
+        metavar="MODEL",
+        help="a second checkpoint folder or bundled model to compare with",
+    )
+    parser.add_argument(
+        "--disturbance-seed",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="seed of the disturbances (default: %(default)s)",
+    )
+    _add_report_option(parser, "out/robustness")
+    add_model_options(parser)
+    parser.set_defaults(run=_robustness)
+
+
+class _List(argparse.Action):
+    """Lists the disturbances without requiring the options that a run needs."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from camseg_core.evaluation.robustness_suite import listing
+
+        _print(listing())
+        parser.exit()
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"must be names separated by commas, got {text!r}")
+    return names
+
+
+def _robustness(options: argparse.Namespace) -> None:
+    with packages_for("evaluation", "evaluate"):  # imported here, as in `_evaluate`
+        from camseg_core.evaluation.report.robustness import kept_table, write_robustness
+        from camseg_core.evaluation.robustness import identity, run_suite, titles
+        from camseg_core.evaluation.robustness_suite import SUITE, selected
+        from camseg_core.progress import shown_progress
+    suite = selected(options.only) if options.only else SUITE
+    data = data_of(options)
+    models = [options.model] if options.against is None else [options.model, options.against]
+    contenders, identities = {}, {}
+    for name, model in zip(titles(models), models, strict=True):
+        variant = argparse.Namespace(**vars(model_options(options)) | {"model": model})
+        contenders[name] = segmenter_of(variant)
+        identities[name] = identity(model, contenders[name], vars(variant))
+
+    def progress(work: "Work", total: int) -> "Work":
+        return shown_progress(work, total, "disturb and segment") if total else work
+
+    engines = {
+        name: f"{each.name}, {each.precision} on {each.provider}"
+        for name, each in contenders.items()
+    }
+    robustness = run_suite(
+        contenders,
+        data.samples,
+        data.labels,
+        suite,
+        frames=options.frames,
+        seed=options.disturbance_seed,
+        keep=options.out / "parts",
+        identities=identities,
+        progress=progress,
+        about=_about(options, data, engines),
+    )
+    page = write_robustness(robustness, options.out)
+    _print(kept_table(robustness), f"report: {page} and robustness.json beside it")
+
+
+def add_calibrate(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `camseg calibrate`."""
+    parser.description = (
+        "Calibrate a model's confidence: find the logit_scale with which its confidence best "
+        "predicts how often it is right, and write it into config.json of the checkpoint folder. "
+        "Masks do not change. camseg train and camseg distill do this at their end."
+    )
+    add_data_options(parser)
+    parser.add_argument("--frames", type=at_least(1), help="use this many frames, evenly spread")
+    parser.add_argument("--dry-run", action="store_true", help="print the result, write nothing")
+    add_model_options(parser)
+    parser.set_defaults(run=_calibrate)
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    with packages_for("calibration", "evaluate"):
+        from camseg_core.evaluation.calibration import PASSES, fit_logit_scale
+        from camseg_core.progress import shown_progress
+    data = data_of(options)
+    samples = evenly_spread(data.samples, options.frames)
+    fit = fit_logit_scale(
+        segmenter_of(options),
+        samples,
+        data.labels,
+        lambda frames: shown_progress(frames, len(samples) * PASSES, "calibrate"),
+    )
+    errors = f"expected calibration error {fit.error:.4f}, against {fit.error_at_one:.4f} at 1"
+    _print([f"logit_scale {fit.logit_scale}: {errors} ({len(samples)} frames)"])
+    if not options.dry_run:
+        path = checkpoint_folder(options.model) / "config.json"
+        try:
+            with atomic_write(path) as temporary:
+                save_config(replace(load_config(path), logit_scale=fit.logit_scale), temporary)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write {path}: {error.strerror}; --dry-run only prints the result"
+            ) from error
+        _print([f"written to {path}"])
+
+
+def _add_report_option(parser: argparse.ArgumentParser, folder: str) -> None:
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(folder),
+        help="folder for the report (default: %(default)s)",
+    )
+
+
+def _about(
+    options: argparse.Namespace, data: LabelledSet, more: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Facts about a run to keep with its scores: the data, `more`, and the sampling."""
+    shown = ("sampler", "steps", "samples", "passes", "seed", "threads")
+    return {
+        "data": f"{options.data.resolve().name}/{data.split}",
+        **more,
+        **{name: getattr(options, name) for name in shown},
+    }
+
+
+def _print(lines: Sequence[str], *more: str) -> None:
+    sys.stdout.write("\n".join([*lines, *more]) + "\n")
