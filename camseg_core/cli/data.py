@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from camseg_core.cli.options import add_dataset_options, at_least, own_labels_of, packages_for
-from camseg_core.data.check import Finding, Problem, SplitCheck, check_split
-from camseg_core.data.contact_sheet import ContactSheet
+from camseg_core.data.check import ContactSheet, Finding, Problem, SplitCheck, check_split
 from camseg_core.data.file_set import Pair
 from camseg_core.data.sets import SETS, kind_of
 from camseg_core.data.sets.kind import SetKind

@@ -20,7 +20,7 @@ from camseg_core.cli.options import (
     share,
     with_changes,
 )
-from camseg_core.data.frame_source import START_NS, Frame, FrameSource, open_frames
+from camseg_core.data.frame_source import START_NS, FrameSource, SourceFrame, open_frames
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.diffusion.passes import PassOptions
 from camseg_core.errors import ConfigError
@@ -172,7 +172,7 @@ def _source(options: argparse.Namespace) -> FrameSource:
     width, height = options.size
     drive = SyntheticDrive(min(SYNTHETIC_FRAMES, options.warm_up + options.frames), height, width)
     frames = [
-        Frame(START_NS + drive.stamp_ns(i), sample.image, sample.name)
+        SourceFrame(START_NS + drive.stamp_ns(i), sample.image, sample.name)
         for i, sample in enumerate(drive)
     ]
     return FrameSource("synthetic drive", len(frames), drive.fps, lambda: iter(frames))

@@ -1,4 +1,4 @@
-"""Check a labelled data set: read every file, report all problems at once, and count classes."""
+"""Check a labelled data set: report all problems, count classes, and draw a contact sheet."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -16,10 +17,19 @@ from camseg_core.data.file_set import (
     Pair,
     require_same_size,
 )
-from camseg_core.data.image_file import read_rgb, read_unchanged
+from camseg_core.data.image_files import read_rgb, read_unchanged
 from camseg_core.data.sample import Sample
 from camseg_core.errors import DataError
-from camseg_core.labels import Label
+from camseg_core.labels import UNLABELLED_COLOR, Label, color_table
+
+Picture = npt.NDArray[np.uint8]
+
+_WIDTH = 320
+"""Width in pixels of a picture; a frame takes two, side by side."""
+
+_GAP, _LINE, _COLUMNS = 8, 18, 2
+_INK, _PAPER, _OPACITY = (40, 40, 40), 255, 0.6
+_SHEET = _COLUMNS * (2 * _WIDTH + 2 * _GAP) + 2 * _GAP
 
 
 class Problem(Enum):
@@ -174,3 +184,76 @@ class _Reader:
         self.frames_with += counts > 0
         self.read_frames += 1
         return sample
+
+
+class ContactSheet:
+    """Collects frames that are evenly spread over each split, `per_split` of them."""
+
+    def __init__(self, per_split: int) -> None:
+        self._per_split = per_split
+        self._tiles: list[Picture] = []
+        self._labels: dict[Label, None] = {}
+        self._split, self._wanted = "", frozenset[int]()
+
+    def begin(self, split: str, labels: Sequence[Label], count: int) -> None:
+        """Start a split with `count` frames."""
+        wanted = min(self._per_split, count)
+        self._split, self._wanted = split, frozenset(i * count // wanted for i in range(wanted))
+        self._labels |= dict.fromkeys(labels)
+
+    def add(self, number: int, sample: Sample) -> None:
+        """Keep the frame if it is one of those to show."""
+        if number in self._wanted:
+            title = f"{self._split}: {sample.name}"
+            self._tiles.append(_tile(sample, title, tuple(self._labels)))
+
+    def picture(self) -> Picture | None:
+        """The sheet, RGB, or None without a frame."""
+        if not self._tiles:
+            return None
+        rows = [self._tiles[i : i + _COLUMNS] for i in range(0, len(self._tiles), _COLUMNS)]
+        legend = [(label.name, label.color) for label in self._labels]
+        return np.concatenate(
+            [*(_row(row) for row in rows), _legend([*legend, ("not labelled", UNLABELLED_COLOR)])]
+        )
+
+
+def _tile(sample: Sample, title: str, labels: Sequence[Label]) -> Picture:
+    """Image and labelled image with the title below; pixels without a class are darkened."""
+    height = max(1, round(sample.label.shape[0] * _WIDTH / sample.label.shape[1]))
+    size = (_WIDTH, height)
+    image = cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA)
+    ids = cv2.resize(sample.label, size, interpolation=cv2.INTER_NEAREST)
+    colors = color_table(labels)[ids]
+    tile = np.full((height + _LINE + _GAP, 2 * _WIDTH + 2 * _GAP, 3), _PAPER, np.uint8)
+    tile[:height, _GAP : _GAP + _WIDTH] = image
+    tile[:height, _GAP + _WIDTH : _GAP + 2 * _WIDTH] = cv2.addWeighted(
+        colors, _OPACITY, image, 1 - _OPACITY, 0
+    )
+    _write(tile, title, (_GAP, height + _LINE - 5))
+    return tile
+
+
+def _row(tiles: Sequence[Picture]) -> Picture:
+    row = np.full((_GAP + max(len(tile) for tile in tiles), _SHEET, 3), _PAPER, np.uint8)
+    x = _GAP
+    for tile in tiles:
+        row[_GAP : _GAP + len(tile), x : x + tile.shape[1]] = tile
+        x += tile.shape[1]
+    return row
+
+
+def _legend(entries: Sequence[tuple[str, tuple[int, int, int]]]) -> Picture:
+    cell = min(_SHEET, max(260, 40 + 7 * max(len(text) for text, _ in entries)))
+    columns = _SHEET // cell
+    lines = -(-len(entries) // columns)
+    legend = np.full((2 * _GAP + lines * (_LINE + 4), _SHEET, 3), _PAPER, np.uint8)
+    for i, (text, color) in enumerate(entries):
+        x, y = 2 * _GAP + (i % columns) * cell, _GAP + (i // columns) * (_LINE + 4)
+        legend[y : y + 14, x : x + 14] = color
+        _write(legend, text, (x + 20, y + 12))
+    return legend
+
+
+def _write(picture: Picture, text: str, at: tuple[int, int]) -> None:
+    cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, _INK, 1, cv2.LINE_AA)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.data.file_set import visible
-from camseg_core.data.image_file import read_rgb
+from camseg_core.data.image_files import read_rgb
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, DataError
 
@@ -24,7 +24,7 @@ DEFAULT_FPS = 10.0
 
 
 @dataclass(frozen=True)
-class Frame:
+class SourceFrame:
     """One camera frame: its time in ns, RGB `(H, W, 3)` uint8, and its name within the source."""
 
     stamp_ns: int
@@ -42,9 +42,9 @@ class FrameSource:
     title: str
     count: int
     fps: float
-    read: Callable[[], Iterator[Frame]]
+    read: Callable[[], Iterator[SourceFrame]]
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[SourceFrame]:
         return self.read()
 
     def first(self, limit: int) -> "FrameSource":
@@ -118,9 +118,9 @@ def image_frames(files: Sequence[Path], fps: float, title: str) -> FrameSource:
     if not fps > 0:
         raise ConfigError(f"the rate must be above 0 frames per second, got {fps:g}")
 
-    def read() -> Iterator[Frame]:
+    def read() -> Iterator[SourceFrame]:
         for i, path in enumerate(files):
-            yield Frame(_stamp(i, fps), read_rgb(path), path.name)
+            yield SourceFrame(_stamp(i, fps), read_rgb(path), path.name)
 
     return FrameSource(title, len(files), fps, read)
 
@@ -144,7 +144,7 @@ def video_frames(path: Path) -> FrameSource:
     if not fps > 0:  # some containers have no rate
         fps = DEFAULT_FPS
 
-    def read() -> Iterator[Frame]:
+    def read() -> Iterator[SourceFrame]:
         capture = cv2.VideoCapture(str(path))
         try:
             i = 0
@@ -152,7 +152,7 @@ def video_frames(path: Path) -> FrameSource:
                 more, image = capture.read()
                 if not more:
                     return
-                yield Frame(
+                yield SourceFrame(
                     _stamp(i, fps),
                     np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8),
                     f"{path.stem}:{i:06}",
@@ -168,10 +168,10 @@ def synthetic_frames(frames: int, fps: float = DEFAULT_FPS, seed: int = 0) -> Fr
     """The project's synthetic drive, 480 x 360."""
     drive = SyntheticDrive(frames=frames, seed=seed, fps=fps)
 
-    def read() -> Iterator[Frame]:
+    def read() -> Iterator[SourceFrame]:
         for i in range(len(drive)):
             sample = drive[i]
-            yield Frame(START_NS + drive.stamp_ns(i), sample.image, sample.name)
+            yield SourceFrame(START_NS + drive.stamp_ns(i), sample.image, sample.name)
 
     return FrameSource("synthetic drive", len(drive), fps, read)
 

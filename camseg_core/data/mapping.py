@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from camseg_core.data.label_files import Color, ColorLabels, IdLabels, LabelDecoder
+from camseg_core.data.image_files import Color, ColorLabels, IdLabels, LabelDecoder
 from camseg_core.errors import ConfigError
 from camseg_core.labels import (
     CITYSCAPES,

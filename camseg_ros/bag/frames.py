@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.data.image_file import read_unchanged
+from camseg_core.data.image_files import read_unchanged
 from camseg_core.errors import ConfigError, DataError, ImageError
 from camseg_ros.bag.read import WHOLE, BagDamaged, ImageBag, RawImage, TimeRange
 from camseg_ros.bag.storage import SECOND_NS

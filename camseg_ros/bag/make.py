@@ -24,7 +24,7 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from camseg_core.data.frame_source import Frame
+from camseg_core.data.frame_source import SourceFrame
 from camseg_core.errors import DataError
 from camseg_ros.bag.read import COMPRESSED, RAW
 from camseg_ros.bag.storage import SECOND_NS, open_bag
@@ -56,7 +56,7 @@ _JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
-class LabelledFrame(Frame):
+class LabelledFrame(SourceFrame):
     """A frame with its label `(H, W)` uint8, Cityscapes train ids, 255 for unlabelled pixels."""
 
     label: npt.NDArray[np.uint8]
@@ -95,7 +95,7 @@ class BagTopics:
 DEFAULT_TOPICS = BagTopics()
 
 
-def write_bag(frames: Iterable[Frame], path: Path, topics: BagTopics = DEFAULT_TOPICS) -> int:
+def write_bag(frames: Iterable[SourceFrame], path: Path, topics: BagTopics = DEFAULT_TOPICS) -> int:
     """Write frames into a new bag, one at a time; recording time and stamp are the frame's.
 
     Args:
@@ -148,7 +148,7 @@ def _new_bag(path: Path) -> Iterator[Writer]:
         raise
 
 
-def _messages(frame: Frame, topics: BagTopics) -> Iterator[tuple[str, Any]]:
+def _messages(frame: SourceFrame, topics: BagTopics) -> Iterator[tuple[str, Any]]:
     """Yield the messages of a frame with their topics."""
     stamp = STORE.types["builtin_interfaces/msg/Time"](*divmod(frame.stamp_ns, SECOND_NS))
     header = STORE.types["std_msgs/msg/Header"](stamp, topics.frame_id)

@@ -7,9 +7,9 @@ from itertools import islice
 from pathlib import Path
 
 from camseg_core.cli.options import add_dataset_options, add_split_option, at_least, data_of
-from camseg_core.data.frame_source import DEFAULT_FPS, START_NS, Frame, open_frames
+from camseg_core.data.frame_source import DEFAULT_FPS, START_NS, SourceFrame, open_frames
 from camseg_core.data.sample import Sample
-from camseg_core.data.synthetic.camera import Camera
+from camseg_core.data.synthetic.camera import PinholeCamera
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.progress import shown_progress
 from camseg_ros.bag.command import positive
@@ -87,12 +87,14 @@ def run(options: argparse.Namespace) -> None:
         CamSegError: there are no frames, or the bag cannot be written.
     """
     focal = options.focal or 0.0
-    frames: Iterable[Frame]
+    frames: Iterable[SourceFrame]
     if options.synthetic:
         drive = SyntheticDrive(
             frames=options.frames or SYNTHETIC_FRAMES, seed=options.seed, fps=options.fps
         )
-        focal = options.focal or float(Camera(drive.height, drive.width, 0, 0, 0, 0, 0).focal)
+        focal = options.focal or float(
+            PinholeCamera(drive.height, drive.width, 0, 0, 0, 0, 0).focal
+        )
         frames, count = _labelled(drive, options), len(drive)
     elif options.data is not None:
         data = data_of(options).samples
@@ -111,10 +113,10 @@ def run(options: argparse.Namespace) -> None:
     )
 
 
-def _labelled(samples: Iterable[Sample], options: argparse.Namespace) -> Iterator[Frame]:
+def _labelled(samples: Iterable[Sample], options: argparse.Namespace) -> Iterator[SourceFrame]:
     for index, sample in enumerate(samples):
         stamp_ns = START_NS + round(index * 1e9 / options.fps)
         if options.no_labels:
-            yield Frame(stamp_ns, sample.image, sample.name)
+            yield SourceFrame(stamp_ns, sample.image, sample.name)
         else:
             yield LabelledFrame(stamp_ns, sample.image, sample.name, sample.label)

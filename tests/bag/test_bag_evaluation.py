@@ -35,7 +35,7 @@ from recorded import (
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from camseg_core.data.frame_source import Frame
+from camseg_core.data.frame_source import SourceFrame
 from camseg_core.data.sample import Sample
 from camseg_core.evaluation.evaluate import evaluate
 from camseg_ros.bag.evaluation import (
@@ -351,7 +351,9 @@ def test_a_split_bag_is_one_bag(tmp_path: Path) -> None:
 
 def test_a_folder_of_labels(tmp_path: Path, camseg: Commands) -> None:
     frames = drive(4)
-    write_bag([Frame(each.stamp_ns, each.image, each.name) for each in frames], tmp_path / "bag")
+    write_bag(
+        [SourceFrame(each.stamp_ns, each.image, each.name) for each in frames], tmp_path / "bag"
+    )
     (tmp_path / "labels").mkdir()
     for each in frames[1:3]:  # not every image has one, and stamps are off by 3 ms
         cv2.imwrite(str(tmp_path / "labels" / f"left_{each.stamp_ns + 3_000_000}.png"), each.label)
@@ -402,7 +404,9 @@ def test_without_labels_the_report_has_confidence_change_and_agreement(
         )
         for i in range(3)
     ]
-    write_bag((Frame(each.stamp_ns, each.image, each.name) for each in frames), tmp_path / "bag")
+    write_bag(
+        (SourceFrame(each.stamp_ns, each.image, each.name) for each in frames), tmp_path / "bag"
+    )
     code, out, err = camseg(
         "evaluate", tmp_path / "bag", "--compare", "camseg-lite", "--out", tmp_path / "out"
     )
@@ -727,12 +731,12 @@ def zero_length(path: Path) -> None:
 
 
 def no_labels(path: Path) -> None:
-    write_bag([Frame(each.stamp_ns, each.image, each.name) for each in drive(2)], path)
+    write_bag([SourceFrame(each.stamp_ns, each.image, each.name) for each in drive(2)], path)
 
 
 def only_labels(path: Path) -> None:
     write_bag(
-        [Frame(each.stamp_ns, each.image, each.name) for each in drive(2)],
+        [SourceFrame(each.stamp_ns, each.image, each.name) for each in drive(2)],
         path,
         BagTopics(LABEL_TOPIC),
     )

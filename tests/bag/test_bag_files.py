@@ -12,7 +12,7 @@ from mcap_ros2.decoder import DecoderFactory
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from camseg_core.data.frame_source import Frame
+from camseg_core.data.frame_source import SourceFrame
 from camseg_core.errors import DataError
 from camseg_ros.bag.make import IMAGE_TOPIC, BagTopics, write_bag
 from camseg_ros.bag.read import COMPRESSED, RAW, ImageBag
@@ -22,13 +22,13 @@ STORE = get_typestore(Stores.ROS2_KILTED)
 SECOND = 1_000_000_000
 
 
-def frames(count: int = 4) -> list[Frame]:
+def frames(count: int = 4) -> list[SourceFrame]:
     """Return noise frames of different sizes."""
     generator = np.random.default_rng(7)
     sizes = [(20 + i, 30 + 2 * i) for i in range(count)]
     images = [generator.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
     return [
-        Frame(1_700_000_000 * SECOND + i * 100_000_003, image, f"{i}")
+        SourceFrame(1_700_000_000 * SECOND + i * 100_000_003, image, f"{i}")
         for i, image in enumerate(images)
     ]
 
@@ -219,7 +219,7 @@ def test_unreadable_bags_are_reported_in_one_line(tmp_path: Path, damaged: Path)
 def test_images_before_the_damage_are_read(tmp_path: Path) -> None:
     path = tmp_path / "bag"
     big = [
-        Frame(SECOND + i, np.full((700, 700, 3), i, np.uint8), "") for i in range(3)
+        SourceFrame(SECOND + i, np.full((700, 700, 3), i, np.uint8), "") for i in range(3)
     ]  # over 1 MiB: a chunk each
     write_bag(iter(big), path)
     file = path / "bag.mcap"
@@ -246,7 +246,7 @@ def test_a_bag_is_not_overwritten_and_an_unfinished_one_removed(tmp_path: Path) 
     ):
         write_bag(iter([]), tmp_path / "none")
 
-    def broken() -> Iterator[Frame]:
+    def broken() -> Iterator[SourceFrame]:
         yield frames()[0]
         raise DataError("2.png cannot be read")
 

@@ -20,7 +20,7 @@ from processes import kill
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from camseg_core.data.frame_source import Frame, synthetic_frames
+from camseg_core.data.frame_source import SourceFrame, synthetic_frames
 from camseg_core.errors import CamSegError, ConfigError, DataError
 from camseg_ros.bag import replay as replaying
 from camseg_ros.bag import replay_command, session
@@ -67,7 +67,7 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write the synthetic drive at half its size."""
     path = tmp_path_factory.mktemp("bags") / "drive"
     small = (
-        Frame(f.stamp_ns, np.ascontiguousarray(f.image[::2, ::2]), f.name)
+        SourceFrame(f.stamp_ns, np.ascontiguousarray(f.image[::2, ::2]), f.name)
         for f in synthetic_frames(FRAMES)
     )
     write_bag(small, path)
@@ -149,7 +149,7 @@ def test_more_than_the_node_can_do_is_dropped_by_reason(bag: Path, tmp_path: Pat
 
 
 def test_a_single_image(tmp_path: Path) -> None:
-    write_bag([Frame(SECOND, np.zeros((30, 40, 3), np.uint8), "")], tmp_path / "bag")
+    write_bag([SourceFrame(SECOND, np.zeros((30, 40, 3), np.uint8), "")], tmp_path / "bag")
     result = replayed(tmp_path, tmp_path / "bag")
     check_sums(result)
     assert result["frames"]["answered"] == 1
@@ -436,8 +436,8 @@ def test_contradicting_options(bag: Path, arguments: list[str], text: str) -> No
 
 def test_bags_that_cannot_be_replayed(tmp_path: Path) -> None:
     image = np.zeros((4, 6, 3), np.uint8)
-    write_bag((Frame(SECOND, image, "") for _ in range(2)), tmp_path / "same")
-    write_bag([Frame(SECOND, image, "")], tmp_path / "single")
+    write_bag((SourceFrame(SECOND, image, "") for _ in range(2)), tmp_path / "same")
+    write_bag([SourceFrame(SECOND, image, "")], tmp_path / "single")
     with Writer(tmp_path / "empty", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         writer.add_connection(
             "/t", "std_msgs/msg/Header", typestore=get_typestore(Stores.ROS2_KILTED)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rosbags.typesys import Stores, get_typestore
 
-from camseg_core.data.frame_source import Frame
+from camseg_core.data.frame_source import SourceFrame
 from camseg_core.errors import DataError
 from camseg_ros.bag.make import IMAGE_TOPIC, write_bag
 from camseg_ros.bag.max_rate import PRECISION, MaxRate, Verdict, find_max_rate, judge
@@ -47,7 +47,8 @@ def bag_of(path: Path, *seconds: float) -> Path:
     """Write a bag of small images, stamped and recorded at these times."""
     image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     write_bag(
-        (Frame(SECOND + round(s * SECOND), image + i, str(i)) for i, s in enumerate(seconds)), path
+        (SourceFrame(SECOND + round(s * SECOND), image + i, str(i)) for i, s in enumerate(seconds)),
+        path,
     )
     return path
 

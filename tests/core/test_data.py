@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from camvid_folder import DAMAGES, Damage, write_camvid
 
-from camseg_core.data.image_file import read_rgb
+from camseg_core.data.image_files import read_rgb
 from camseg_core.data.sets import open_set
 from camseg_core.errors import DataError, ModelError
 from camseg_core.evaluation.metrics import Confusion

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from camseg_core.data.sample import Sample
-from camseg_core.data.synthetic.camera import Camera
+from camseg_core.data.synthetic.camera import PinholeCamera
 from camseg_core.data.synthetic.canvas import Canvas
 from camseg_core.data.synthetic.drive import WEATHERS, SyntheticDrive
 from camseg_core.data.synthetic.textures import opaque
@@ -27,8 +27,8 @@ def assert_same(first: Sample, second: Sample) -> None:
     assert first.label.tobytes() == second.label.tobytes()
 
 
-def street_camera(height: int = 60, width: int = 80) -> Camera:
-    return Camera(height, width, across=0.0, along=200.0, up=1.4, yaw=0.0, pitch=0.0)
+def street_camera(height: int = 60, width: int = 80) -> PinholeCamera:
+    return PinholeCamera(height, width, across=0.0, along=200.0, up=1.4, yaw=0.0, pitch=0.0)
 
 
 @pytest.mark.parametrize("weather", WEATHERS)

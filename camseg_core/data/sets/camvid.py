@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from camseg_core.data.file_set import FileSet, Found, find_files, no_split, subfolders
-from camseg_core.data.label_files import Color, ColorLabels, IdLabels
+from camseg_core.data.image_files import Color, ColorLabels, IdLabels
 from camseg_core.data.sets.kind import ALL, OwnLabels, SetKind
 from camseg_core.errors import DataError
 from camseg_core.labels import (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from camseg_core.data.file_set import FileSet, Found, Pair, find_files, no_split, subfolders
 from camseg_core.data.frame_source import natural_key
-from camseg_core.data.label_files import IdLabels, RedIdLabels
+from camseg_core.data.image_files import IdLabels, RedIdLabels
 from camseg_core.data.sets.kind import ALL, OwnLabels, SetKind
 from camseg_core.labels import CITYSCAPES, STORED_TRAIN_IDS, TRAIN_ID_OF_LABEL_ID
 

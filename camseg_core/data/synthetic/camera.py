@@ -1,8 +1,8 @@
 """Camera of the synthetic drive and the bend of its street.
 
 Street coordinates are metres `(across, along, up)`: `across` is 0 on the centre line and grows to
-the right, `along` grows in the direction of travel, `up` is 0 on the road. `Camera` bends them
-along the street's curve.
+the right, `along` grows in the direction of travel, `up` is 0 on the road. `PinholeCamera` bends
+them along the street's curve.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ def bend_angle(along: float) -> float:
 
 
 @dataclass(frozen=True)
-class Camera:
+class PinholeCamera:
     """A pinhole camera: position in street coordinates, angles in radians (yaw right, pitch down).
 
     `height` and `width` are the picture's, in pixels.

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.data.synthetic.camera import Camera
+from camseg_core.data.synthetic.camera import PinholeCamera
 from camseg_core.data.synthetic.textures import Color, Floats, Image, Texture
 from camseg_core.labels import TRAIN_ID
 
@@ -35,7 +35,7 @@ class Canvas:
     emits. `lights_on` says whether lamps shine. Polygons must be drawn far to near.
     """
 
-    def __init__(self, camera: Camera, lights_on: bool) -> None:
+    def __init__(self, camera: PinholeCamera, lights_on: bool) -> None:
         self.camera = camera
         self.lights_on = lights_on
         self.image: Image = np.zeros((camera.height, camera.width, 3), np.uint8)

@@ -11,7 +11,7 @@ from itertools import compress
 import numpy as np
 
 from camseg_core.data.sample import Sample
-from camseg_core.data.synthetic.camera import Camera, bend_angle
+from camseg_core.data.synthetic.camera import PinholeCamera, bend_angle
 from camseg_core.data.synthetic.canvas import Canvas
 from camseg_core.data.synthetic.ground import paint_ground, paint_sky, paint_skyline
 from camseg_core.data.synthetic.scene import BLOCK_M, VIEW_M, block, moving_things
@@ -110,10 +110,10 @@ class SyntheticDrive:
             thing.draw(canvas)
         return canvas
 
-    def _camera(self, time: float) -> Camera:
+    def _camera(self, time: float) -> PinholeCamera:
         """The camera: in the left lane, following the street with a slight sway."""
         along = _START_M + _SPEED_M_S * time
-        return Camera(
+        return PinholeCamera(
             height=self.height,
             width=self.width,
             across=-1.75 + 0.15 * float(np.sin(0.4 * time)),

@@ -60,7 +60,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Stream:
+class TrafficStream:
     """Endless traffic at one speed.
 
     Member `k` starts at about `k * spacing` metres and moves `speed` m/s along the street.
@@ -104,7 +104,7 @@ def moving_things(seed: int, time: float, speed: float, near: float) -> list[Thi
     """
     far = near + VIEW_M
     things: list[Thing] = []
-    for along, rng in Stream(0, 34.0, speed, 5.0).members(seed, time, near, far):
+    for along, rng in TrafficStream(0, 34.0, speed, 5.0).members(seed, time, near, far):
         braking = bool(np.sin(time * 0.7 + along) > 0.6)
         things.append(
             Car(
@@ -116,11 +116,11 @@ def moving_things(seed: int, time: float, speed: float, near: float) -> list[Thi
                 braking,
             )
         )
-    for along, rng in Stream(1, 27.0, -9.0, 8.0).members(seed, time, near, far):
+    for along, rng in TrafficStream(1, 27.0, -9.0, 8.0).members(seed, time, near, far):
         things.append(
             Car(1.75 + rng.uniform(-0.15, 0.15), along, -1, choose(rng, _PAINTS), choose_body(rng))
         )
-    for along, rng in Stream(2, 45.0, 4.5, 12.0).members(seed, time, near, far):
+    for along, rng in TrafficStream(2, 45.0, 4.5, 12.0).members(seed, time, near, far):
         things.append(
             Rider(
                 -3.2 + rng.uniform(-0.15, 0.1),
@@ -131,7 +131,7 @@ def moving_things(seed: int, time: float, speed: float, near: float) -> list[Thi
             )
         )
     for tag, side, walk in ((3, -1, 1.3), (4, -1, -1.2), (5, 1, 1.2), (6, 1, -1.4)):
-        for along, rng in Stream(tag, 21.0, walk, 10.0).members(seed, time, near, far):
+        for along, rng in TrafficStream(tag, 21.0, walk, 10.0).members(seed, time, near, far):
             across = side * rng.uniform(6.2, 8.3)
             stride = rng.uniform(0, 6) + time * 6
             coat, trousers, skin = choose(rng, _COATS), choose(rng, _COATS[:4]), choose(rng, _SKINS)
