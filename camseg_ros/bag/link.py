@@ -23,6 +23,9 @@ from camseg_ros.outputs import image_message
 CHECK_S = 0.2
 """How long to wait for messages before checking that the node still runs."""
 
+MAX_GAP_S = 2.0
+"""Longer pauses of a recording are shortened to this when it is replayed."""
+
 GREETING_NS = 1
 """Stamp of the picture sent before those of the bag."""
 

@@ -1,4 +1,4 @@
-"""Runs a ROS node as a child process in a ROS domain of its own."""
+"""Runs a ROS node as a child process in a ROS domain of its own; measures CPU and memory."""
 
 import ctypes
 import os
@@ -7,7 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -176,3 +180,57 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 def die_with_parent() -> None:
     """Make the kernel kill this child process when its parent dies."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+SAMPLE_S = 0.1
+"""How often the memory is read."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """CPU in percent of one core, and resident memory in MB (10^6 bytes)."""
+
+    cpu_percent: float
+    rss_peak_mb: float
+    rss_mean_mb: float
+
+
+class UsageMonitor:
+    """Measures a process inside the `with` block.
+
+    Afterwards `usage` holds the result, or None if the process is unknown or has ended.
+    """
+
+    def __init__(self, pid: int | None) -> None:
+        self.usage: Usage | None = None
+        self._process: psutil.Process | None = None
+        with suppress(psutil.Error):
+            self._process = psutil.Process(pid) if pid is not None else None
+        self._stop = threading.Event()
+        self._rss: list[int] = []
+
+    def __enter__(self) -> "UsageMonitor":
+        self._began, self._cpu_began = time.monotonic(), self._cpu_seconds()
+        self._sampler = threading.Thread(target=self._sample, name="usage-monitor", daemon=True)
+        self._sampler.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        seconds, cpu = time.monotonic() - self._began, self._cpu_seconds()
+        self._stop.set()
+        self._sampler.join()
+        if self._rss and cpu is not None and self._cpu_began is not None:
+            percent, mean = 100 * (cpu - self._cpu_began) / seconds, sum(self._rss) / len(self._rss)
+            self.usage = Usage(percent, max(self._rss) / 1e6, mean / 1e6)
+
+    def _cpu_seconds(self) -> float | None:
+        with suppress(psutil.Error):  # it ended, which the player's check reports
+            return sum(self._process.cpu_times()[:2]) if self._process is not None else None
+        return None
+
+    def _sample(self) -> None:
+        with suppress(psutil.Error):
+            while self._process is not None:
+                self._rss.append(self._process.memory_info().rss)
+                if self._stop.wait(SAMPLE_S):
+                    return

@@ -10,7 +10,7 @@ from typing import Any
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from camseg_ros.bag.link import CHECK_S, MASK, Link, Topics
-from camseg_ros.bag.schedule import Pace, ScheduledImage
+from camseg_ros.bag.read import BagImage
 from camseg_ros.bag.storage import read_header, with_stamp
 
 QUIET_S = 1.0
@@ -21,8 +21,48 @@ times the longest latency so far."""
 KEPT_SHARE = 0.97
 """The player has kept the rate if it achieved this share of it."""
 
+MIN_GAP_SHARE = 0.9
+"""After a delay, the smallest gap between two images as a share of their planned gap."""
+
 FrameKey = tuple[int, str]
 """Stamp in ns and frame_id, which identify a frame."""
+
+
+@dataclass(frozen=True)
+class ScheduledImage:
+    """An image and when to send it, in s after the first one."""
+
+    due_s: float
+    image: BagImage
+
+
+class Pace:
+    """Decides when to send the next image. A delay longer than one gap is not made up for."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._start: float | None = None
+        self._due = self._sent = 0.0
+        self.worst_delay_s = 0.0
+        """How much too late an image was sent, at most."""
+
+    def moment(self, due: float) -> float:
+        """Return when to send the image due `due` seconds after the first, on the clock."""
+        now = self._clock()
+        if self._start is None:
+            self._start = now - due
+            return now
+        gap = due - self._due
+        if now > self._start + due + gap:
+            self.worst_delay_s = max(self.worst_delay_s, now - self._start - due)
+            self._start = now - due
+        return max(self._start + due, self._sent + MIN_GAP_SHARE * gap)
+
+    def sent(self, due: float, moment: float) -> None:
+        """Record when the image due at `due` was sent."""
+        if self._start is not None:
+            self.worst_delay_s = max(self.worst_delay_s, moment - self._start - due)
+        self._due, self._sent = due, moment
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Reads the camera images of a rosbag2 bag (MCAP or sqlite3), one at a time. Needs no ROS."""
 
+import hashlib
 import struct
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -214,3 +215,64 @@ class ImageBag:
             f"the bag {self.path} is damaged after image {index}{total} on {self.topic}: "
             f"{one_line(error)}; record it again, or repair it with `mcap recover`"
         )
+
+
+@dataclass(frozen=True)
+class BagInput:
+    """The images of one topic of a bag, within a time range.
+
+    Attributes:
+        path: the bag.
+        within: the time range.
+        topic: the image topic.
+        compressed: whether it holds `CompressedImage` messages.
+        frames: number of images.
+        sha256: hash of the serialized messages in recorded order.
+        size: width and height of the first image whose header is readable; None if no image's is.
+        largest_bytes: size of the largest message.
+        recorded_hz: mean recorded rate; None if all images were recorded at the same time.
+        repeated: index of the first image whose stamp and frame_id occurred before; None if unique.
+    """
+
+    path: Path
+    within: TimeRange
+    topic: str
+    compressed: bool
+    frames: int
+    sha256: str
+    size: tuple[int, int] | None
+    largest_bytes: int
+    recorded_hz: float | None
+    repeated: int | None
+
+
+def read_input(path: Path, topic: str | None = None, within: TimeRange = WHOLE) -> BagInput:
+    """Read all images once, one at a time.
+
+    Raises:
+        DataError: the bag is damaged, or has no images in the time range.
+    """
+    digest, size, largest, repeated, frames = hashlib.sha256(), None, 0, None, 0
+    seen: set[tuple[int, str]] = set()
+    first_ns = last_ns = 0
+    with ImageBag(path, topic) as bag:
+        for image in bag.images(within):
+            digest.update(image.cdr)
+            size = size or image.size
+            largest = max(largest, len(image.cdr))
+            key = image.stamp_ns, image.frame_id
+            if repeated is None and key in seen:
+                repeated = image.index
+            seen.add(key)
+            first_ns, last_ns = first_ns or image.recorded_ns, image.recorded_ns
+            frames += 1
+        if not frames:
+            where = f"the bag {path}" if within == WHOLE else f"this time range of the bag {path}"
+            raise DataError(
+                f"no images on {bag.topic} in {where}; record it again while the camera runs, "
+                "or choose another time range"
+            )
+        span_s = (last_ns - first_ns) / 1e9
+        recorded_hz = (frames - 1) / span_s if span_s > 0 else None
+        found = path, within, bag.topic, bag.compressed, frames, digest.hexdigest()
+        return BagInput(*found, size, largest, recorded_hz, repeated)

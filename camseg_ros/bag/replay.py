@@ -1,27 +1,20 @@
 """Runs a replay: starts or finds the node, searches the highest rate, measures. Needs rclpy."""
 
+import argparse
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import psutil
 from rclpy.qos import ReliabilityPolicy
 
 from camseg_core.errors import ConfigError, DataError
 from camseg_ros.bag.link import Topics
-from camseg_ros.bag.max_rate import (
-    HIGHEST_HZ,
-    VERDICTS,
-    MaxRate,
-    Verdict,
-    find_max_rate,
-    judge,
-)
 from camseg_ros.bag.node_process import (
     NodeProcess,
     free_domain,
@@ -29,10 +22,26 @@ from camseg_ros.bag.node_process import (
     segmentation_command,
 )
 from camseg_ros.bag.player import Player
-from camseg_ros.bag.read import WHOLE, TimeRange
-from camseg_ros.bag.schedule import BagInput, check_rate, read_input
-from camseg_ros.bag.session import Measurement, Session
+from camseg_ros.bag.read import WHOLE, BagInput, TimeRange, read_input
+from camseg_ros.bag.session import Measurement, Session, check_rate
 from camseg_ros.middleware import environment
+
+LOWEST_HZ, HIGHEST_HZ = 0.5, 1000.0
+"""Bounds of the search."""
+
+PRECISION = 1.05
+"""The search ends if the lowest failed rate is at most this many times the highest passed one."""
+
+ANSWERED_SHARE = 0.95
+"""A trial passes if this share of the images is answered."""
+
+Verdict = Literal["passed", "dropped", "player"]
+
+VERDICTS: Mapping[Verdict, str] = {
+    "passed": "kept up",
+    "dropped": "too fast for the node",
+    "player": "too fast for the player, so nothing is known about the node",
+}
 
 FINAL_TRIALS = 4
 """Length of the final measurement in trials, if `seconds` is not given."""
@@ -46,70 +55,62 @@ DEFAULT_RATE_HZ = 10.0
 
 
 @dataclass(frozen=True)
-class ReplayOptions:
-    """The options of a replay; times in s, rates in Hz.
+class MaxRate:
+    """The highest rate that passed in Hz, None if none did, and what limits it."""
 
-    Attributes:
-        rate_hz: images per second; None for the recorded times.
-        seconds: how long to play; None plays the bag once.
-        running: measure a running node in this process's domain, whose process is `pid`.
-        parameters, params_files: for the node that is started.
-        log: where that node logs; None for a temporary folder.
+    rate_hz: float | None
+    limited_by: Literal["the node", "the player", "the highest rate allowed"]
+
+
+def find_max_rate(
+    measure: Callable[[float], Verdict],
+    start: float,
+    low: float = LOWEST_HZ,
+    high: float = HIGHEST_HZ,
+) -> MaxRate:
+    """Search the highest rate that passes: double or halve from `start`, then bisect.
+
+    Args:
+        measure: measures a rate in Hz.
+        start: the first rate.
+        low: the lowest rate to try, in Hz.
+        high: the highest rate to try, in Hz.
     """
+    good: float | None = None
+    bad: tuple[float, Verdict] | None = None
+    rate = min(max(start, low), high)
+    while True:
+        verdict = measure(rate)
+        if verdict == "passed":
+            good = rate
+            if rate >= high:
+                return MaxRate(rate, "the highest rate allowed")
+        else:
+            bad = rate, verdict
+            if rate <= low:
+                return MaxRate(None, _limited_by(verdict))
+        if bad is None:
+            rate = min(2 * rate, high)
+        elif good is None:
+            rate = max(rate / 2, low)
+        elif bad[0] <= good * PRECISION:
+            return MaxRate(good, _limited_by(bad[1]))
+        else:
+            rate = math.sqrt(good * bad[0])
 
-    bag: Path
-    topic: str | None = None
-    within: TimeRange = WHOLE
-    rate_hz: float | None = None
-    seconds: float | None = None
-    warm_up_s: float = 1.0
-    restamp: bool = True
-    running: bool = False
-    pid: int | None = None
-    topics: Topics = field(default_factory=Topics)
-    mask_reliability: ReliabilityPolicy = ReliabilityPolicy.RELIABLE
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    params_files: Sequence[Path] = ()
-    find_max_rate: bool = False
-    max_rate_hz: float | None = None
-    trial_s: float = 5.0
-    timeout_s: float = 20.0
-    start_timeout_s: float = 90.0
-    log: Path | None = None
 
-    def check(self) -> None:
-        """Raise ConfigError if options contradict each other."""
-        for contradiction, text in (
-            (
-                self.running and (self.parameters or self.params_files),
-                "--param and --params-file are for a node that this command starts; "
-                "with --running, set them at the node",
-            ),
-            (self.pid is not None and not self.running, "--pid needs --running; add it"),
-            (
-                self.find_max_rate and self.rate_hz is not None,
-                "--find-max-rate searches the rate itself; leave out --rate, "
-                "or limit the search with --max-rate",
-            ),
-            (
-                self.find_max_rate and not self.restamp,
-                "--find-max-rate plays the bag repeatedly, so its stamps repeat; "
-                "leave out --no-restamp",
-            ),
-            (
-                self.max_rate_hz is not None and not self.find_max_rate,
-                "--max-rate limits the search of --find-max-rate; add that, or use --rate",
-            ),
-            (
-                self.pid is not None and not psutil.pid_exists(self.pid),
-                f"there is no process {self.pid}; set --pid to the node's process, or leave it out",
-            ),
-        ):
-            if contradiction:
-                raise ConfigError(text)
-        for path in self.params_files:
-            if not path.is_file():
-                raise ConfigError(f"the parameter file {path} does not exist")
+def _limited_by(verdict: Verdict) -> Literal["the node", "the player"]:
+    return "the player" if verdict == "player" else "the node"
+
+
+def judge(trial: Measurement) -> Verdict:
+    """Judge the rate of a trial.
+
+    It fails the node even at a lower rate than planned: the node dropped images all the same.
+    """
+    if trial.playback.answered_share < ANSWERED_SHARE:
+        return "dropped"
+    return "passed" if trial.playback.rate_kept else "player"
 
 
 @dataclass
@@ -124,33 +125,35 @@ class ReplayResult:
     interrupted: bool = False
 
 
-def measure(options: ReplayOptions, log: Callable[[str], None]) -> Iterator[ReplayResult]:
+def measure(
+    options: argparse.Namespace, log: Callable[[str], None], within: TimeRange = WHOLE
+) -> Iterator[ReplayResult]:
     """Run the replay; yield the same result whenever it holds more, so that a caller can stop.
 
     Args:
-        options: what to do.
+        options: the options of `camseg bag replay`.
         log: takes a line of progress, never during a measurement.
+        within: the part of the bag to play.
 
     Raises:
         DataError, ConfigError: the bag or an option is not usable.
         CamSegError: the node could not be reached, or ended.
     """
-    options.check()
-    bag = read_input(options.bag, options.topic, options.within)
+    bag = read_input(options.bag.expanduser(), options.topic, within)
     if not options.restamp:
         _check_stamps(bag, options)
     if not options.find_max_rate:
-        check_rate(bag, options.rate_hz, options.seconds)
+        check_rate(bag, options.rate, options.seconds)
     result = ReplayResult(bag)
     yield result
     with _session(options, bag, log) as session:
         result.parameters = session.parameters
-        rate, seconds = options.rate_hz, options.seconds
-        start = min(bag.recorded_hz or DEFAULT_RATE_HZ, options.max_rate_hz or HIGHEST_HZ)
-        if options.warm_up_s:
-            log(f"warming up for {options.warm_up_s:g} s")
+        rate, seconds = options.rate, options.seconds
+        start = min(bag.recorded_hz or DEFAULT_RATE_HZ, options.max_rate or HIGHEST_HZ)
+        if options.warm_up:
+            log(f"warming up for {options.warm_up:g} s")
             recorded = bag.recorded_hz is not None and not options.find_max_rate
-            session.warm_up(rate or (None if recorded else start), options.warm_up_s)
+            session.warm_up(rate or (None if recorded else start), options.warm_up)
         if options.find_max_rate:
             result.max_rate = _search(options, session, start, result, log)
             if result.max_rate is None or result.max_rate.rate_hz is None:
@@ -158,7 +161,7 @@ def measure(options: ReplayOptions, log: Callable[[str], None]) -> Iterator[Repl
                 yield result
                 return
             rate = result.max_rate.rate_hz
-            seconds = seconds or FINAL_TRIALS * options.trial_s
+            seconds = seconds or FINAL_TRIALS * options.trial_seconds
         for attempt in range(1, CONFIRMATIONS + 1):
             log(f"measuring {_at(rate)}")
             result.measurement = measured = session.measure(rate, seconds)
@@ -174,7 +177,7 @@ def measure(options: ReplayOptions, log: Callable[[str], None]) -> Iterator[Repl
             result.max_rate = replace(result.max_rate, rate_hz=rate)
 
 
-def _check_stamps(bag: BagInput, options: ReplayOptions) -> None:
+def _check_stamps(bag: BagInput, options: argparse.Namespace) -> None:
     """Raise if stamp and frame_id would not identify the masks."""
     if bag.repeated is not None:
         raise DataError(
@@ -196,7 +199,7 @@ def _answered(measured: Measurement) -> str:
 
 
 def _search(
-    options: ReplayOptions,
+    options: argparse.Namespace,
     session: Session,
     start: float,
     result: ReplayResult,
@@ -205,7 +208,7 @@ def _search(
     """Search the highest rate; return None if Ctrl-C ended the search."""
 
     def attempt(rate: float) -> Verdict:
-        trial = session.measure(rate, options.trial_s)
+        trial = session.measure(rate, options.trial_seconds)
         result.trials.append(trial)
         if trial.playback.interrupted:
             raise KeyboardInterrupt
@@ -214,7 +217,7 @@ def _search(
         return verdict
 
     try:
-        return find_max_rate(attempt, start, high=options.max_rate_hz or HIGHEST_HZ)
+        return find_max_rate(attempt, start, high=options.max_rate or HIGHEST_HZ)
     except KeyboardInterrupt:
         result.interrupted = True
         return None
@@ -222,23 +225,23 @@ def _search(
 
 @contextmanager
 def _session(
-    options: ReplayOptions, bag: BagInput, log: Callable[[str], None]
+    options: argparse.Namespace, bag: BagInput, log: Callable[[str], None]
 ) -> Iterator[Session]:
     """Connect to the node, which is started and stopped here unless it runs already."""
-    size, timeout_s = bag.size or DEFAULT_SIZE, options.start_timeout_s
+    size, timeout_s = bag.size or DEFAULT_SIZE, options.start_timeout
 
     def player(domain: int) -> Player:
-        return Player(
-            domain, bag.compressed, options.topics, options.mask_reliability, options.restamp
-        )
+        topics = Topics(image=options.image_topic, mask=options.mask_topic)
+        reliability = ReliabilityPolicy[options.mask_reliability.upper()]
+        return Player(domain, bag.compressed, topics, reliability, options.restamp)
 
     if options.running:
         # this process publishes the images and needs the settings for large ones
         os.environ.update(environment(os.environ))
-        log(f"looking for the node on {options.topics.image}")
+        log(f"looking for the node on {options.image_topic}")
         with player(_domain()) as camera:
             camera.wait_for_node(size, timeout_s, lambda: None)
-            yield Session(bag, camera, lambda: None, options.pid, options.timeout_s)
+            yield Session(bag, camera, lambda: None, options.pid, options.timeout)
         return
     domain = free_domain()
     folder = options.log or Path(tempfile.mkdtemp(prefix="camseg_replay_"))
@@ -246,11 +249,11 @@ def _session(
     os.environ.update(env)
     log(f"starting the node, which logs in {folder}")
     command = segmentation_command(
-        options.topics.image, bag.compressed, options.parameters, options.params_files
+        options.image_topic, bag.compressed, dict(options.param), options.params_file
     )
     with NodeProcess(command, env, folder / "node_output.log") as node, player(domain) as camera:
         camera.wait_for_node(size, timeout_s, node.check)
-        yield Session(bag, camera, node.check, node.pid, options.timeout_s)
+        yield Session(bag, camera, node.check, node.pid, options.timeout)
     if options.log is None:  # the log is kept after an error only
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,6 +1,7 @@
 """`camseg bag replay`: parses the options, measures, prints the result."""
 
 import argparse
+import functools
 import json
 import signal
 import sys
@@ -9,17 +10,16 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from rclpy.qos import ReliabilityPolicy
+import psutil
 from rich.console import Console
 
 from camseg_core.cli.options import at_least, not_negative
 from camseg_core.errors import CamSegError, ConfigError, DataError
 from camseg_ros.bag.command import positive
 from camseg_ros.bag.link import Topics
-from camseg_ros.bag.max_rate import HIGHEST_HZ, LOWEST_HZ
 from camseg_ros.bag.node_process import NodeDied
 from camseg_ros.bag.read import WHOLE, TimeRange
-from camseg_ros.bag.replay import FINAL_TRIALS, ReplayOptions, ReplayResult, measure
+from camseg_ros.bag.replay import FINAL_TRIALS, HIGHEST_HZ, LOWEST_HZ, ReplayResult, measure
 from camseg_ros.bag.replay_report import content, read_limits, show
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
@@ -161,11 +161,10 @@ def run(options: argparse.Namespace) -> None:
     """
     signal.signal(signal.SIGTERM, _interrupt)  # so that a started node is stopped too
     within, check = read_limits(options.scenario) if options.scenario else (WHOLE, None)
-    replay_options = _replay_options(options, within)
-    replay_options.check()
+    _check(options)
     if options.json not in (None, STDOUT):
         _write(options.json, "")  # fail now, not after minutes of measuring
-    result = _measure(replay_options)
+    result = _measure(options, within)
     if result is None:
         sys.exit(EXIT_INTERRUPTED)
     over, measured = None, result.measurement
@@ -174,7 +173,7 @@ def run(options: argparse.Namespace) -> None:
     failed = [*_failures(result), *(f"scenario: {line}" for line in over or [])]
     show(result, failed, Console(highlight=False))
     if options.json is not None:
-        document = content(result, replay_options, over)
+        document = content(result, options, over)
         if options.json == STDOUT:
             sys.stdout.write(json.dumps(document, default=str) + "\n")
         else:
@@ -185,14 +184,48 @@ def run(options: argparse.Namespace) -> None:
         sys.exit(EXIT_FAILED)
 
 
-def _measure(options: ReplayOptions) -> ReplayResult | None:
+def _check(options: argparse.Namespace) -> None:
+    """Raise ConfigError if options contradict each other."""
+    for contradiction, text in (
+        (
+            options.running and (options.param or options.params_file),
+            "--param and --params-file are for a node that this command starts; "
+            "with --running, set them at the node",
+        ),
+        (options.pid is not None and not options.running, "--pid needs --running; add it"),
+        (
+            options.find_max_rate and options.rate is not None,
+            "--find-max-rate searches the rate itself; leave out --rate, "
+            "or limit the search with --max-rate",
+        ),
+        (
+            options.find_max_rate and not options.restamp,
+            "--find-max-rate plays the bag repeatedly, so its stamps repeat; "
+            "leave out --no-restamp",
+        ),
+        (
+            options.max_rate is not None and not options.find_max_rate,
+            "--max-rate limits the search of --find-max-rate; add that, or use --rate",
+        ),
+        (
+            options.pid is not None and not psutil.pid_exists(options.pid),
+            f"there is no process {options.pid}; set --pid to the node's process, or leave it out",
+        ),
+    ):
+        if contradiction:
+            raise ConfigError(text)
+    for path in options.params_file:
+        if not path.is_file():
+            raise ConfigError(f"the parameter file {path} does not exist")
+
+
+def _measure(options: argparse.Namespace, within: TimeRange) -> ReplayResult | None:
     """Return the result; None if Ctrl-C came before anything was measured."""
     result = None
     console = Console(stderr=True, highlight=False)
     try:
-        for known in measure(
-            options, lambda line: console.print(line, markup=False, soft_wrap=True)
-        ):
+        log = functools.partial(console.print, markup=False, soft_wrap=True)
+        for known in measure(options, log, within):
             result = known
     except KeyboardInterrupt:
         if result is not None:
@@ -216,30 +249,6 @@ def _failures(result: ReplayResult) -> list[str]:
     if measured is not None and measured.playback.sent and not measured.playback.answered:
         return ["no image was answered; see the drops, and the node's log"]
     return []
-
-
-def _replay_options(given: argparse.Namespace, within: TimeRange) -> ReplayOptions:
-    return ReplayOptions(
-        bag=given.bag.expanduser(),
-        topic=given.topic,
-        within=within,
-        rate_hz=given.rate,
-        seconds=given.seconds,
-        warm_up_s=given.warm_up,
-        restamp=given.restamp,
-        running=given.running,
-        pid=given.pid,
-        topics=Topics(image=given.image_topic, mask=given.mask_topic),
-        mask_reliability=ReliabilityPolicy[given.mask_reliability.upper()],
-        parameters=dict(given.param),
-        params_files=given.params_file,
-        find_max_rate=given.find_max_rate,
-        max_rate_hz=given.max_rate,
-        trial_s=given.trial_seconds,
-        timeout_s=given.timeout,
-        start_timeout_s=given.start_timeout,
-        log=given.log,
-    )
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

@@ -1,5 +1,6 @@
 """Reports what a replay measured, as JSON and as a table."""
 
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,9 @@ from rich.table import Table
 
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation import timing
-from camseg_ros.bag.max_rate import ANSWERED_SHARE, judge
 from camseg_ros.bag.player import Playback
 from camseg_ros.bag.read import TimeRange
-from camseg_ros.bag.replay import ReplayOptions, ReplayResult
+from camseg_ros.bag.replay import ANSWERED_SHARE, ReplayResult, judge
 from camseg_ros.bag.scenario import DROPS, P95_MS, Scenario
 from camseg_ros.bag.session import Measurement
 
@@ -37,7 +37,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def content(
-    result: ReplayResult, options: ReplayOptions, failures: Sequence[str] | None
+    result: ReplayResult, options: argparse.Namespace, failures: Sequence[str] | None
 ) -> dict[str, Any]:
     """Return everything for JSON; None for what was not measured.
 
@@ -58,16 +58,16 @@ def content(
         },
         "machine": {name: described[name] for name in MACHINE if name in described},
         "versions": {name: value for name, value in described.items() if name not in MACHINE},
-        "parameters": parameters if parameters is not None else dict(options.parameters) or None,
+        "parameters": parameters if parameters is not None else dict(options.param) or None,
         "options": {
             "running": options.running,
             "restamp": options.restamp,
-            "warm_up_s": options.warm_up_s,
+            "warm_up_s": options.warm_up,
             "seconds": options.seconds,
-            "trial_s": options.trial_s if options.find_max_rate else None,
-            "image_topic": options.topics.image,
-            "mask_topic": options.topics.mask,
-            "mask_reliability": options.mask_reliability.name.lower(),
+            "trial_s": options.trial_seconds if options.find_max_rate else None,
+            "image_topic": options.image_topic,
+            "mask_topic": options.mask_topic,
+            "mask_reliability": options.mask_reliability,
         },
         **_measurement(result.measurement),
         "max_rate": _max_rate(result),

@@ -1,19 +1,21 @@
 """Measures a node repeatedly: latencies, drops by reason, CPU and memory. Needs rclpy."""
 
-import threading
-import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-import psutil
 from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
 
-from camseg_ros.bag.player import Playback, Player
-from camseg_ros.bag.schedule import BagInput, read_ahead, schedule
+from camseg_core.errors import DataError
+from camseg_ros.bag.link import MAX_GAP_S
+from camseg_ros.bag.node_process import Usage, UsageMonitor
+from camseg_ros.bag.player import Playback, Player, ScheduledImage
+from camseg_ros.bag.read import BagInput, ImageBag
 from camseg_ros.statistics import (
     DROPPED_PREFIX,
     FRAMES_PUBLISHED,
@@ -21,6 +23,8 @@ from camseg_ros.statistics import (
     INPUT_TOPIC,
     REJECTED_PREFIX,
 )
+
+T = TypeVar("T")
 
 SERVICE_S, SERVICE_TRIES = 2.0, 3
 """How long to wait for an answer about the node's parameters, and how often to ask."""
@@ -115,58 +119,73 @@ def drops(sent: int, answered: int, before: NodeCounters, after: NodeCounters) -
     return {reason: count for reason, count in counts.items() if count}
 
 
-SAMPLE_S = 0.1
-"""How often the memory is read."""
+def check_rate(bag: BagInput, rate_hz: float | None, seconds: float | None) -> None:
+    """Raise DataError if the recorded rate is needed but unknown."""
+    if rate_hz is None and bag.recorded_hz is None and (bag.frames > 1 or seconds is not None):
+        raise DataError(
+            f"the images of {bag.path} were all recorded at one time, so their rate is unknown; "
+            "give a rate"
+        )
 
 
-@dataclass(frozen=True)
-class Usage:
-    """CPU in percent of one core, and resident memory in MB (10^6 bytes)."""
+def schedule(
+    bag: BagInput, rate_hz: float | None, seconds: float | None
+) -> Iterator[ScheduledImage]:
+    """Yield the images of a bag and when they are due.
 
-    cpu_percent: float
-    rss_peak_mb: float
-    rss_mean_mb: float
+    Opens the bag in the thread that asks for the first image: SQLite ties a file to its thread.
 
+    Args:
+        bag: what to play.
+        rate_hz: images per second; None for the recorded times, with pauses cut to `MAX_GAP_S`.
+        seconds: stop after this time, repeating a shorter bag; None plays it once.
 
-class UsageMonitor:
-    """Measures a process inside the `with` block.
-
-    Afterwards `usage` holds the result, or None if the process is unknown or has ended.
+    Raises:
+        DataError: the bag is damaged, or its recorded rate is needed but unknown.
     """
-
-    def __init__(self, pid: int | None) -> None:
-        self.usage: Usage | None = None
-        self._process: psutil.Process | None = None
-        with suppress(psutil.Error):
-            self._process = psutil.Process(pid) if pid is not None else None
-        self._stop = threading.Event()
-        self._rss: list[int] = []
-
-    def __enter__(self) -> "UsageMonitor":
-        self._began, self._cpu_began = time.monotonic(), self._cpu_seconds()
-        self._sampler = threading.Thread(target=self._sample, name="usage-monitor", daemon=True)
-        self._sampler.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        seconds, cpu = time.monotonic() - self._began, self._cpu_seconds()
-        self._stop.set()
-        self._sampler.join()
-        if self._rss and cpu is not None and self._cpu_began is not None:
-            percent, mean = 100 * (cpu - self._cpu_began) / seconds, sum(self._rss) / len(self._rss)
-            self.usage = Usage(percent, max(self._rss) / 1e6, mean / 1e6)
-
-    def _cpu_seconds(self) -> float | None:
-        with suppress(psutil.Error):  # it ended, which the player's check reports
-            return sum(self._process.cpu_times()[:2]) if self._process is not None else None
-        return None
-
-    def _sample(self) -> None:
-        with suppress(psutil.Error):
-            while self._process is not None:
-                self._rss.append(self._process.memory_info().rss)
-                if self._stop.wait(SAMPLE_S):
+    check_rate(bag, rate_hz, seconds)
+    rate_at_end = rate_hz or bag.recorded_hz
+    with ImageBag(bag.path, bag.topic) as images:
+        due, number = 0.0, 0
+        while True:
+            recorded_ns = None
+            for image in images.images(bag.within):
+                if rate_hz is not None:
+                    due = number / rate_hz
+                elif recorded_ns is not None:
+                    due += min(max((image.recorded_ns - recorded_ns) / 1e9, 0.0), MAX_GAP_S)
+                elif number and rate_at_end is not None:
+                    due += min(1 / rate_at_end, MAX_GAP_S)
+                if seconds is not None and due >= seconds:
                     return
+                yield ScheduledImage(due, image)
+                recorded_ns, number = image.recorded_ns, number + 1
+            if seconds is None or not number:
+                return
+
+
+@contextmanager
+def read_ahead(items: Iterator[T], size: int) -> Iterator[Iterator[T]]:
+    """Give the items of an iterator, up to `size` of them read ahead in a thread of its own.
+
+    Enters when `size` items are read. Iterating raises what the iterator raised, in its place.
+    """
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
+        ahead = deque(reader.submit(next, items, end) for _ in range(size))
+
+        def read() -> Iterator[T]:
+            while (item := ahead.popleft().result()) is not end:
+                ahead.append(reader.submit(next, items, end))
+                yield item  # type: ignore[misc]
+
+        try:
+            wait(ahead)
+            yield read()
+        finally:
+            for future in ahead:
+                future.cancel()
+            reader.submit(getattr(items, "close", lambda: None)).result()
 
 
 READ_AHEAD_BYTES, MAX_READ_AHEAD, MIN_READ_AHEAD = 64_000_000, 64, 2

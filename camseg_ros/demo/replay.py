@@ -10,9 +10,8 @@ import numpy.typing as npt
 
 from camseg_core.evaluation.report.page import thumbnail
 from camseg_core.labels import CITYSCAPES, UNLABELLED, UNLABELLED_COLOR
-from camseg_ros.bag.link import MASK, OVERLAY, Link, Topics
+from camseg_ros.bag.link import MASK, MAX_GAP_S, OVERLAY, Link, Topics
 from camseg_ros.bag.read import BagImage
-from camseg_ros.bag.schedule import MAX_GAP_S
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -31,11 +31,9 @@ from camseg_ros.bag.node_process import (
     ros_environment,
     segmentation_command,
 )
-from camseg_ros.bag.player import Playback
-from camseg_ros.bag.read import COMPRESSED
-from camseg_ros.bag.replay import ReplayOptions
-from camseg_ros.bag.schedule import ScheduledImage, read_input, schedule
-from camseg_ros.bag.session import Measurement
+from camseg_ros.bag.player import Playback, ScheduledImage
+from camseg_ros.bag.read import COMPRESSED, read_input
+from camseg_ros.bag.session import Measurement, schedule
 
 pytestmark = pytest.mark.slow
 
@@ -74,10 +72,14 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def replay(*arguments: str | Path) -> None:
+def parsed(*arguments: str | Path) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     replay_command.add(parser)
-    replay_command.run(parser.parse_args([str(each) for each in arguments]))
+    return parser.parse_args([str(each) for each in arguments])
+
+
+def replay(*arguments: str | Path) -> None:
+    replay_command.run(parsed(*arguments))
 
 
 def replayed(tmp_path: Path, *arguments: str | Path) -> dict[str, Any]:
@@ -280,7 +282,8 @@ def test_the_highest_rate_has_to_hold_for_longer(
 ) -> None:
     fake = FakeSession()
     monkeypatch.setattr(replaying, "_session", lambda *_: nullcontext(fake))
-    *_, result = replaying.measure(ReplayOptions(bag, find_max_rate=True), lambda _: None)
+    options = parsed(bag, "--find-max-rate")
+    *_, result = replaying.measure(options, lambda _: None)
     assert result.max_rate is not None
     assert result.max_rate.rate_hz is not None
     assert result.measurement is not None

@@ -15,27 +15,22 @@ from rosbags.typesys import Stores, get_typestore
 
 from camseg_core.data.frame_source import SourceFrame
 from camseg_core.errors import DataError
+from camseg_ros.bag.link import MAX_GAP_S
 from camseg_ros.bag.make import IMAGE_TOPIC, write_bag
-from camseg_ros.bag.max_rate import PRECISION, MaxRate, Verdict, find_max_rate, judge
-from camseg_ros.bag.player import Playback
-from camseg_ros.bag.read import RAW, ImageBag, TimeRange
-from camseg_ros.bag.schedule import (
-    MAX_GAP_S,
-    MIN_GAP_SHARE,
-    Pace,
-    read_ahead,
-    read_input,
-    schedule,
-)
+from camseg_ros.bag.node_process import UsageMonitor
+from camseg_ros.bag.player import MIN_GAP_SHARE, Pace, Playback
+from camseg_ros.bag.read import RAW, ImageBag, TimeRange, read_input
+from camseg_ros.bag.replay import PRECISION, MaxRate, Verdict, find_max_rate, judge
 from camseg_ros.bag.session import (
     LOST_AFTER,
     LOST_BEFORE,
     UNEXPLAINED,
     Measurement,
     NodeCounters,
-    UsageMonitor,
     counters_of,
     drops,
+    read_ahead,
+    schedule,
 )
 from camseg_ros.bag.storage import read_header, read_stamp, with_stamp
 
