@@ -1,27 +1,61 @@
-"""The demo's command line: parses the options, runs the demo, prints the result."""
+"""Runs the demo: makes or opens the bag, starts the node, replays, saves and shows the answers."""
 
 import argparse
 import json
 import os
+import shlex
 import signal
 import sys
+import time
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+import cv2
+import numpy as np
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-from camseg_core.data.frame_source import DEFAULT_FPS
-from camseg_core.errors import CamSegError, ConfigError, DataError
-from camseg_ros.demo.output import DemoFolder
-from camseg_ros.demo.page import DemoReport, write_page
-from camseg_ros.demo.run import DEFAULT_OUT, MAX_FRAMES, SYNTHETIC_FRAMES, DemoOptions, run_demo
+from camseg_core.data.frame_source import DEFAULT_FPS, open_frames, synthetic_frames
+from camseg_core.errors import CamSegError, ConfigError, DataError, ImageError
+from camseg_ros.bag.frames import decode
+from camseg_ros.bag.link import Topics
+from camseg_ros.bag.make import write_bag
+from camseg_ros.bag.node_process import (
+    NodeDied,
+    NodeProcess,
+    free_domain,
+    ros_environment,
+    segmentation_command,
+)
+from camseg_ros.bag.read import BagImage, ImageBag
+from camseg_ros.bag.replay_report import describe_machine
+from camseg_ros.bag.storage import is_bag
+from camseg_ros.demo.output import DemoFolder, DemoReport, show, summary, write_page, write_video
+from camseg_ros.demo.replay import DemoCounts, Pixels, Replay
+from camseg_ros.image_conversion import Converter, choose_converter
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
-CLASSES_SHOWN = 8
+SYNTHETIC_FRAMES = 60
+DEFAULT_OUT = Path("out/demo")
+MAX_FRAMES = 300
+"""Frames replayed of the user's own source by default."""
+
+SHOWN_FRAMES = 6
+START_S, DIAGNOSTICS_S = 90.0, 2.5
+"""How long to wait for the node, and for its last diagnostics."""
+
+NODE_NAME = "segmentation"
+PROBLEMS_SHOWN = 5
 
 
 def main() -> int:
@@ -37,11 +71,10 @@ def main() -> int:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # this command reports errors itself
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     console = Console(highlight=False)
-    options = None
     try:
         options = parse_options()
-        report = run_demo(options, console)
         folder = DemoFolder(options.out)
+        report = run_demo(options, folder, console)
         write_page(report, folder.page)
         folder.summary.write_text(json.dumps(summary(report), indent=1) + "\n", encoding="utf-8")
         show(report, folder, console)
@@ -58,7 +91,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def parse_options() -> DemoOptions:
+def parse_options() -> argparse.Namespace:
     """Parse the command line.
 
     Raises:
@@ -90,61 +123,161 @@ def parse_options() -> DemoOptions:
         help="seconds after which a frame counts as lost (default: %(default)s)",
     )
     option("--out", type=Path, default=DEFAULT_OUT, help="output folder (default: %(default)s)")
-    given = parser.parse_args()
-    source = given.source.expanduser() if given.source is not None else None
-    return DemoOptions(
-        source, given.frames, given.topic, given.out.expanduser(), given.fps, given.timeout
+    options = parser.parse_args()
+    if options.frames is not None and options.frames < 1:
+        raise ConfigError(f"frames must be >= 1, got {options.frames}")
+    for name in ("fps", "timeout"):
+        value = getattr(options, name)
+        if not 0 < value < float("inf"):
+            raise ConfigError(f"{name} must be a number > 0, got {value}")
+    options.source = options.source and options.source.expanduser()
+    options.out = options.out.expanduser()
+    return options
+
+
+def run_demo(options: argparse.Namespace, folder: DemoFolder, console: Console) -> DemoReport:
+    """Run everything except writing the page.
+
+    Raises:
+        DataError, ConfigError: the source or an option is not usable.
+        CamSegError: the node could not be reached.
+    """
+    source, topic, frames = options.source, options.topic, None
+    if source is not None and not source.exists():
+        raise DataError(f"{source} does not exist; name a bag, a video or a folder of images")
+    own_bag = source if source is not None and is_bag(source) else None
+    if own_bag:
+        ImageBag(own_bag, topic).close()  # fail before the last results are removed
+    elif topic is not None:
+        raise ConfigError(
+            f"a topic ({topic}) needs a bag, got {source or 'the synthetic drive'}; leave it out"
+        )
+    elif source is None:
+        frames = synthetic_frames(options.frames or SYNTHETIC_FRAMES, options.fps)
+    else:
+        frames = open_frames(source, options.fps).first(options.frames or MAX_FRAMES)
+    folder.prepare(source)
+    columns = TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn()
+    times = TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()
+    with Progress(*columns, *times, console=console) as progress:
+        if frames is not None:
+            title = f"bag of {frames.title}"
+            write_bag(progress.track(frames, total=frames.count, description=title), folder.bag)
+        with ImageBag(own_bag or folder.bag, topic) as bag:
+            count = bag.count
+            if source is not None:
+                count = min(count, options.frames or MAX_FRAMES)
+            report = _empty_report(options, folder, bag, count)
+            _replay(report, options, folder, bag, count, progress)
+            overlays = sorted(folder.overlays.glob("frame_*.png"))
+            pictures = progress.track(overlays, description="video of the overlays")
+            fps = 1e3 / bag.interval_ms if bag.interval_ms else DEFAULT_FPS
+            if write_video(pictures, folder.video, fps):
+                report.video = folder.video.name
+            return report
+
+
+def _empty_report(
+    options: argparse.Namespace, folder: DemoFolder, bag: ImageBag, count: int
+) -> DemoReport:
+    """Return the report of a replay of `count` images that has not begun."""
+    source = "the synthetic drive"
+    if options.source is not None:
+        source = "/".join(options.source.resolve().parts[-2:])
+    if count < bag.count:
+        source += f" (the first {count} of {bag.count} images)"
+    settings = {
+        "SOURCE": options.source,
+        "TOPIC": options.topic,
+        "FRAMES": options.frames,
+        "OUT": options.out if options.out != DEFAULT_OUT else None,
+        "FPS": options.fps if options.fps != DEFAULT_FPS else None,
+    }
+    given = [f"{name}={value}" for name, value in settings.items() if value is not None]
+    return DemoReport(
+        source=source,
+        synthetic=options.source is None,
+        again=shlex.join(["make", "demo", *given]),
+        bag=folder.bag.name if folder.bag.is_dir() else str(options.source),
+        overlays=folder.overlays.name,
+        interval_ms=bag.interval_ms,
+        machine=describe_machine(),
+        tally=DemoCounts(show={round(i) for i in np.linspace(0, count - 1, SHOWN_FRAMES)}),
     )
 
 
-def summary(report: DemoReport) -> dict[str, object]:
-    """Return the numbers of a run, for programs."""
-    counts = report.tally
-    return {
-        "passed": report.passed,
-        "failures": list(report.failures),
-        "source": report.source,
-        "sent": counts.sent,
-        "answered": counts.answered,
-        "lost": counts.lost,
-        "unreadable": len(counts.unreadable),
-        "dropped_by_node": report.dropped,
-        "latency_ms": {f"p{percent}": counts.percentile_ms(percent) for percent in (50, 95, 100)},
-        "latencies_ms": counts.latencies_ms,
-        "rate_hz": counts.answered / report.seconds if report.seconds else None,
-        "node_peak_memory_mb": report.peak_memory_bytes / 2**20,
-        "classes": {each.name: each.share for each in counts.classes()},
-        "node": report.node,
-        "machine": report.machine,
-    }
+def _replay(
+    report: DemoReport,
+    options: argparse.Namespace,
+    folder: DemoFolder,
+    bag: ImageBag,
+    count: int,
+    progress: Progress,
+) -> None:
+    """Start the node, send it `count` images of the bag, and add what it did to the report."""
+    topics, domain, converter = Topics(), free_domain(), choose_converter()
+    env = ros_environment(domain, folder.log, os.environ)
+    os.environ.update(env)  # this process publishes the images and needs the same transport
+    starting = progress.add_task("start of the node", total=None)
+    command = segmentation_command(topics.image, bag.compressed)
+    with (
+        NodeProcess(command, env, folder.log / "node_output.log") as node,
+        Replay(domain, bag.compressed, topics) as replay,
+    ):
+        try:
+            replay.wait_for_node(_first_size(bag), START_S, node.check)
+            progress.update(starting, total=1, completed=1)
+            started = time.monotonic()
+            answers = replay.play(islice(bag, count), options.timeout, node.check)
+            for answer in progress.track(answers, total=count, description="replay over DDS"):
+                report.tally.add(answer, _rgb(answer.image, bag.compressed, converter))
+                if answer.overlay is not None:
+                    overlay = cv2.cvtColor(answer.overlay, cv2.COLOR_RGB2BGR)
+                    cv2.imwrite(str(folder.overlay(answer.image.index)), overlay)
+                report.seconds = time.monotonic() - started
+            replay.wait_for_diagnostics(DIAGNOSTICS_S, node.check)
+        except NodeDied as error:
+            report.failures.append(str(error))
+            report.last_lines = error.last_lines
+        except DataError as error:  # the bag is damaged from here on; the results so far count
+            report.failures.append(str(error))
+        report.peak_memory_bytes = node.peak_memory_bytes
+        report.node = {
+            name: values for name, values in replay.diagnostics.items() if NODE_NAME in name
+        }
+        _judge(report, replay, count, options.timeout)
 
 
-def show(report: DemoReport, folder: DemoFolder, console: Console) -> None:
-    """Print the result on one screen."""
-    counts = report.tally
-    table = Table.grid(padding=(0, 2))
-    unreadable = f", {len(counts.unreadable)} unreadable in the bag" if counts.unreadable else ""
-    frames = f"{counts.sent} sent, {counts.answered} answered, {counts.lost} lost{unreadable}"
-    table.add_row("frames", frames)
-    p50, p95, worst = (counts.percentile_ms(percent) for percent in (50, 95, 100))
-    if p50 is not None:
-        table.add_row("latency", f"p50 {p50:.0f} ms, p95 {p95:.0f} ms, max {worst:.0f} ms")
-        found = counts.classes()
-        more = f" and {len(found) - CLASSES_SHOWN} more" if len(found) > CLASSES_SHOWN else ""
-        shares = (f"{each.name} {100 * each.share:.1f} %" for each in found[:CLASSES_SHOWN])
-        table.add_row("classes", ", ".join(shares) + more)
-    dropped = "" if report.dropped is None else f", {report.dropped} frames dropped"
-    memory = f"{report.peak_memory_bytes / 2**20:.0f} MiB peak memory"
-    table.add_row("node", memory + dropped)
-    table.add_row("look at", str(folder.page) + (f" and {folder.video}" if report.video else ""))
-    console.print()
-    console.print(table, soft_wrap=True)
-    for failure in report.failures:
-        console.print(f"[bold red]failed[/]   {escape(failure)}", soft_wrap=True)
-    if report.last_lines:
-        console.print(f"\nThe node's last lines:\n{escape(report.last_lines)}", soft_wrap=True)
-    if report.passed:
-        console.print("[bold green]every frame came back[/]")
+def _judge(report: DemoReport, replay: Replay, count: int, timeout_s: float) -> None:
+    """Add what went wrong to the failures."""
+    tally, failures = report.tally, report.failures
+    if tally.sent < count:
+        failures.append(f"the replay ended after {tally.sent} of {count} frames")
+    if tally.lost:
+        late = f", {replay.late} of them came later" if replay.late else ""
+        lost = f"{tally.lost} of {tally.sent} frames"
+        failures.append(f"{lost} did not come back within {timeout_s:g} s{late}")
+    if not tally.answered and not failures:
+        failures.append("the source has no readable image")
+    if replay.strays:
+        failures.append(f"masks with a stamp that was never sent: {replay.strays}")
+    failures += tally.problems[:PROBLEMS_SHOWN]
+    more = len(tally.problems) - PROBLEMS_SHOWN
+    if more > 0:
+        failures.append(f"{more} more frames had problems like these")
+
+
+def _rgb(image: BagImage, compressed: bool, converter: Converter) -> Pixels | None:
+    """Return the pixels `(H, W, 3)`, or None if the message holds no readable image."""
+    try:
+        return decode(image.message, compressed, converter)
+    except ImageError:
+        return None
+
+
+def _first_size(bag: ImageBag) -> tuple[int, int]:
+    """Return width and height of the first image with a readable header."""
+    return next((size for image in bag if (size := image.size) and min(size) > 0), (64, 48))
 
 
 if __name__ == "__main__":

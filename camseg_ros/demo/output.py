@@ -1,14 +1,22 @@
-"""The demo's output folder and its video."""
+"""What the demo writes and prints: its folder, page, summary and video."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from camseg_core.errors import ConfigError
+from camseg_core.evaluation.report.charts import latency_chart
+from camseg_core.evaluation.report.page import Card, number, render
+from camseg_ros.demo.replay import DemoCounts
+from camseg_ros.statistics import FRAMES_DROPPED
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +26,9 @@ part 2, for builds of OpenCV without VP9, plays in video players only."""
 
 MAX_WIDTH = 960
 """A wider video is scaled down to this, in pixels."""
+
+CLASSES_SHOWN = 8
+"""Classes that are printed; the page has all."""
 
 MARKER = ".camseg-demo"
 MARKER_TEXT = "The camseg demo writes this folder and replaces its own files here.\n"
@@ -129,3 +140,130 @@ def _video_size(picture: npt.NDArray[np.generic]) -> tuple[int, int]:
     height, width = picture.shape[:2]
     scale = min(1.0, MAX_WIDTH / width)
     return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
+
+
+@dataclass
+class DemoReport:
+    """What the page and the summary show, also of an incomplete replay.
+
+    Attributes:
+        source: what was replayed; `synthetic` if it is the synthetic drive.
+        again: the command that repeats the run.
+        bag, overlays: as shown on the page, beside which they lie.
+        interval_ms: the recording's time between frames.
+        seconds: length of the replay.
+        node: the node's diagnostics, by component.
+        last_lines: the end of the node's output if it died.
+    """
+
+    source: str
+    synthetic: bool
+    again: str
+    bag: str
+    overlays: str
+    interval_ms: float | None
+    machine: Mapping[str, str]
+    tally: DemoCounts
+    failures: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    video: str | None = None
+    node: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    last_lines: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every readable frame came back as it should."""
+        return not self.failures
+
+    @property
+    def dropped(self) -> int | None:
+        """Frames that the node dropped for a newer one, by its count; None if not reported."""
+        counts = [int(v[FRAMES_DROPPED]) for v in self.node.values() if FRAMES_DROPPED in v]
+        return sum(counts) if counts else None
+
+
+def write_page(report: DemoReport, path: Path) -> None:
+    """Write the page; pictures are inside it, the video lies beside it."""
+    tally, p50, p95 = report.tally, *map(report.tally.percentile_ms, (50, 95))
+    chart = latency_chart(tally.latencies_ms, p50, p95) if tally.answered else None
+    html = render(
+        str(__package__),
+        "page.html.j2",
+        report=report,
+        tally=tally,
+        cards=_cards(report),
+        classes=tally.classes(),
+        chart=chart,
+    )
+    path.write_text(html, encoding="utf-8")
+
+
+def _cards(report: DemoReport) -> list[Card]:
+    tally = report.tally
+    rate = "rate reached"
+    if report.interval_ms:
+        rate += f", recorded {1000 / report.interval_ms:.3g}"
+    dropped = "–" if report.dropped is None else str(report.dropped)
+    latencies = {"p50": 50, "p95": 95, "max": 100}
+    return [
+        Card("frames answered", str(tally.answered), f"/ {tally.sent}", "answered"),
+        Card("frames lost", str(tally.lost), id="lost", css="bad" if tally.lost else ""),
+        Card("dropped by the node", dropped, id="dropped"),
+        *(
+            Card(f"latency {name}", number(tally.percentile_ms(percent), 0), "ms")
+            for name, percent in latencies.items()
+        ),
+        Card(rate, number(tally.answered / report.seconds if report.seconds else None, 1), "Hz"),
+        Card("node's memory, peak", number(report.peak_memory_bytes / 2**20, 0), "MiB"),
+    ]
+
+
+def summary(report: DemoReport) -> dict[str, object]:
+    """Return the numbers of a run, for programs."""
+    counts = report.tally
+    return {
+        "passed": report.passed,
+        "failures": list(report.failures),
+        "source": report.source,
+        "sent": counts.sent,
+        "answered": counts.answered,
+        "lost": counts.lost,
+        "unreadable": len(counts.unreadable),
+        "dropped_by_node": report.dropped,
+        "latency_ms": {f"p{percent}": counts.percentile_ms(percent) for percent in (50, 95, 100)},
+        "latencies_ms": counts.latencies_ms,
+        "rate_hz": counts.answered / report.seconds if report.seconds else None,
+        "node_peak_memory_mb": report.peak_memory_bytes / 2**20,
+        "classes": {each.name: each.share for each in counts.classes()},
+        "node": report.node,
+        "machine": report.machine,
+    }
+
+
+def show(report: DemoReport, folder: DemoFolder, console: Console) -> None:
+    """Print the result on one screen."""
+    counts = report.tally
+    table = Table.grid(padding=(0, 2))
+    unreadable = f", {len(counts.unreadable)} unreadable in the bag" if counts.unreadable else ""
+    frames = f"{counts.sent} sent, {counts.answered} answered, {counts.lost} lost{unreadable}"
+    table.add_row("frames", frames)
+    p50, p95, worst = (counts.percentile_ms(percent) for percent in (50, 95, 100))
+    if p50 is not None:
+        table.add_row("latency", f"p50 {p50:.0f} ms, p95 {p95:.0f} ms, max {worst:.0f} ms")
+        found = counts.classes()
+        more = f" and {len(found) - CLASSES_SHOWN} more" if len(found) > CLASSES_SHOWN else ""
+        shares = (f"{each.name} {100 * each.share:.1f} %" for each in found[:CLASSES_SHOWN])
+        table.add_row("classes", ", ".join(shares) + more)
+    dropped = "" if report.dropped is None else f", {report.dropped} frames dropped"
+    memory = f"{report.peak_memory_bytes / 2**20:.0f} MiB peak memory"
+    table.add_row("node", memory + dropped)
+    table.add_row("look at", str(folder.page) + (f" and {folder.video}" if report.video else ""))
+    console.print()
+    console.print(table, soft_wrap=True)
+    for failure in report.failures:
+        console.print(f"[bold red]failed[/]   {escape(failure)}", soft_wrap=True)
+    if report.last_lines:
+        console.print(f"\nThe node's last lines:\n{escape(report.last_lines)}", soft_wrap=True)
+    if report.passed:
+        console.print("[bold green]every frame came back[/]")

@@ -18,8 +18,7 @@ from browser import Browser
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.report.charts import latency_chart, tick_step
 from camseg_ros.bag.read import BagImage
-from camseg_ros.demo.output import DemoFolder, write_video
-from camseg_ros.demo.page import DemoReport, write_page
+from camseg_ros.demo.output import DemoFolder, DemoReport, write_page, write_video
 from camseg_ros.demo.replay import Answer, DemoCounts
 
 WIDTH, HEIGHT = 40, 30
