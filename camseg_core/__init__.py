@@ -1,3 +1,3 @@
-"""Semantic segmentation by generating continuous mask latents (CAM-Seg, arXiv 2503.15617), without ROS."""
+"""Semantic segmentation by generating mask latents (CAM-Seg, arXiv 2503.15617), without ROS."""
 
 __version__ = "0.2.0"

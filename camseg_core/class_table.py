@@ -1,4 +1,4 @@
-"""Which classes masks are published with: groups of classes, and those that are left out."""
+"""Which classes masks are published with: groups of classes, and classes left out."""
 
 import difflib
 from collections.abc import Collection, Mapping, Sequence

@@ -85,45 +85,21 @@ class LabelId:
     category: str
 
 
+_CATEGORIES = {
+    "void": "unlabeled, ego vehicle, rectification border, out of roi, static, dynamic, ground",
+    "flat": "road, sidewalk, parking, rail track",
+    "construction": "building, wall, fence, guard rail, bridge, tunnel",
+    "object": "pole, polegroup, traffic light, traffic sign",
+    "nature": "vegetation, terrain",
+    "sky": "sky",
+    "human": "person, rider",
+    "vehicle": "car, truck, bus, caravan, trailer, train, motorcycle, bicycle",
+}
+
 CITYSCAPES_LABEL_IDS: tuple[LabelId, ...] = tuple(
     LabelId(i, name, TRAIN_ID.get(name, UNLABELLED), category)
     for i, (name, category) in enumerate(
-        [
-            ("unlabeled", "void"),
-            ("ego vehicle", "void"),
-            ("rectification border", "void"),
-            ("out of roi", "void"),
-            ("static", "void"),
-            ("dynamic", "void"),
-            ("ground", "void"),
-            ("road", "flat"),
-            ("sidewalk", "flat"),
-            ("parking", "flat"),
-            ("rail track", "flat"),
-            ("building", "construction"),
-            ("wall", "construction"),
-            ("fence", "construction"),
-            ("guard rail", "construction"),
-            ("bridge", "construction"),
-            ("tunnel", "construction"),
-            ("pole", "object"),
-            ("polegroup", "object"),
-            ("traffic light", "object"),
-            ("traffic sign", "object"),
-            ("vegetation", "nature"),
-            ("terrain", "nature"),
-            ("sky", "sky"),
-            ("person", "human"),
-            ("rider", "human"),
-            ("car", "vehicle"),
-            ("truck", "vehicle"),
-            ("bus", "vehicle"),
-            ("caravan", "vehicle"),
-            ("trailer", "vehicle"),
-            ("train", "vehicle"),
-            ("motorcycle", "vehicle"),
-            ("bicycle", "vehicle"),
-        ]
+        (name, category) for category, names in _CATEGORIES.items() for name in names.split(", ")
     )
 )
 """Cityscapes' 34 labels by id (arXiv 1604.01685); ACDC and CAD-EdgeTune have the same.
@@ -138,14 +114,9 @@ LABEL_ID_OF_TRAIN_ID: dict[int, int] = {
 """The inverse for the 19 classes, as results are submitted; anything else is unlabeled, 0."""
 
 CITYSCAPES_CATEGORIES: dict[str, tuple[int, ...]] = {
-    category: tuple(
-        label.train_id
-        for label in CITYSCAPES_LABEL_IDS
-        if label.category == category and label.train_id != UNLABELLED
-    )
-    for category in dict.fromkeys(
-        label.category for label in CITYSCAPES_LABEL_IDS if label.train_id != UNLABELLED
-    )
+    category: tuple(TRAIN_ID[name] for name in names.split(", ") if name in TRAIN_ID)
+    for category, names in _CATEGORIES.items()
+    if category != "void"
 }
 """Train ids by category, without void."""
 

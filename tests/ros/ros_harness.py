@@ -145,9 +145,13 @@ class Driver:
         self.node.create_subscription(message_type, topic, store, qos)
         return messages
 
-    def wait(self, condition: Callable[[], Any], what: str, tell: Callable[[], str] = str) -> None:
-        """Run callbacks until `condition` holds; fail with the text of `tell` after a timeout."""
-        assert self._serve_until(condition, TIMEOUT), f"waited {TIMEOUT:.0f} s for {what}\n{tell()}"
+    def wait(
+        self, condition: Callable[[], Any], what: str, details: Callable[[], str] = str
+    ) -> None:
+        """Run callbacks until `condition` holds; fail with the text of `details` after a timeout."""
+        assert self._serve_until(condition, TIMEOUT), (
+            f"waited {TIMEOUT:.0f} s for {what}\n{details()}"
+        )
 
     def wait_ready(self, send: Callable[[str], None], alive: Callable[[], None]) -> None:
         """Send warm-up frames until every subscribed image topic has answered one.

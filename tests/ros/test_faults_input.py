@@ -203,7 +203,7 @@ WRONG: list[tuple[str, Callable[[], Image]]] = [
 ]
 
 
-def test_what_a_message_claims_is_checked_and_its_error_told(start_bench: StartBench) -> None:
+def test_the_fields_of_a_message_are_checked_and_errors_reported(start_bench: StartBench) -> None:
     bench = start_bench(REPORTS, f"max_image_bytes:={LIMIT}", program=SUBSTITUTE)
     for number, (reason, make) in enumerate(WRONG):
         text = assert_counted(bench, make(), f"rejected: {reason}")

@@ -193,7 +193,7 @@ def test_what_belongs_to_model_and_topics_changes_between_two_configurations(
         ("camera_info_topic", "no topic", "", "no topic"),
     ],
 )
-def test_a_configuration_that_fails_is_told_and_can_be_corrected(
+def test_a_failed_configuration_is_reported_and_can_be_corrected(
     bench: Bench, name: str, bad: object, good: object, reason: str
 ) -> None:
     driver = bench.driver
@@ -221,7 +221,7 @@ def test_a_configuration_that_fails_is_told_and_can_be_corrected(
     bench.connect(good_frame)
 
 
-def test_an_activation_that_fails_is_told_and_can_be_corrected(bench: Bench) -> None:
+def test_a_failed_activation_is_reported_and_can_be_corrected(bench: Bench) -> None:
     assert (
         set_parameters(bench, {"image_topic": "camera_info"}) == ""
     )  # one topic cannot have two types
@@ -263,6 +263,6 @@ def test_a_manager_is_not_waited_for_by_default(driver: Driver, start_node: Star
     assert (status.level, status.message, state(bench)) == (DiagnosticStatus.OK, "active", "active")
 
 
-def test_waiting_for_a_manager_is_told_and_ends_cleanly(bench: Bench) -> None:
+def test_waiting_for_a_manager_is_reported_and_ends_cleanly(bench: Bench) -> None:
     bench.driver.wait(lambda: "waiting for a lifecycle manager" in bench.node.output, "the log")
     bench.node.stop()

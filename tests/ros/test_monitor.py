@@ -33,12 +33,12 @@ def test_a_beat_that_raises_is_reported_and_does_not_end_the_others() -> None:
     def beat() -> None:
         raise ValueError("a beat failed")
 
-    def tell(error: Exception) -> None:
+    def on_error(error: Exception) -> None:
         errors.append(str(error))
         if len(errors) == 2:
             enough.set()
 
-    monitor = Monitor(lambda: 0.001, beat, tell)
+    monitor = Monitor(lambda: 0.001, beat, on_error)
     monitor.start()
     assert enough.wait(60)
     monitor.stop(60)

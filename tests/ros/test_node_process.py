@@ -57,7 +57,7 @@ def test_a_provider_that_is_not_there_ends_with_one_line(start_node: StartNode) 
     assert "tensorrt" in refusal(start_node, "-p", "provider:=tensorrt")
 
 
-def test_a_provider_that_gives_way_to_the_next_is_told_and_the_node_serves(
+def test_a_fallback_to_the_next_provider_is_reported_and_the_node_serves(
     start_node: StartNode, driver
 ) -> None:
     node = start_node("--ros-args", "-p", "provider:=cuda,cpu")
@@ -117,7 +117,7 @@ def test_an_unknown_argument_ends_with_one_line(start_node: StartNode) -> None:
     assert "unknown argument '--model'" in refusal(start_node, "--", "--model", "x")
 
 
-def test_the_shipped_file_is_taken_and_an_unknown_name_in_a_file_is_told(
+def test_the_shipped_file_is_accepted_and_an_unknown_name_is_reported(
     start_node: StartNode, driver, tmp_path: Path
 ) -> None:
     from camseg_ros.middleware import share_file

@@ -28,7 +28,7 @@ def test_then_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert share_file("config/fastdds.xml") == wanted
 
 
-def test_a_file_that_is_nowhere_is_told_with_where_it_was_looked_for(
+def test_a_missing_file_is_reported_with_the_places_searched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)

@@ -153,7 +153,9 @@ def test_the_calibration_is_that_of_the_mask(
     assert (list(found.k) == list(info.k)) == (fit.output == "camera")
 
 
-def test_a_calibration_of_another_size_is_not_passed_on_and_told(start_bench: StartBench) -> None:
+def test_a_calibration_of_another_size_is_reported_and_not_published(
+    start_bench: StartBench,
+) -> None:
     bench = start_bench("latency_budget_ms:=600000.0", "diagnostics_period:=0.2")
     with_calibration(bench, calibration(900, 300), WIDE)
     infos = bench.driver.listen(CameraInfo, "/segmentation/camera_info")
@@ -285,7 +287,7 @@ def test_the_output_may_be_best_effort(start_node: StartNode, driver: Driver) ->
     assert labels.qos_profile.reliability == ReliabilityPolicy.RELIABLE
 
 
-def test_a_listener_whose_qos_can_never_match_is_told(
+def test_a_subscriber_with_incompatible_qos_is_reported(
     start_node: StartNode, driver: Driver
 ) -> None:
     node = start_node(

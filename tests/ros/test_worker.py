@@ -171,7 +171,7 @@ def test_the_pause_before_a_rebuild_ends_when_the_worker_is_stopped() -> None:
     assert bench.load_attempts == 1
 
 
-def test_stop_waits_for_what_is_in_work_and_no_longer_than_told() -> None:
+def test_stop_waits_for_the_current_batch_up_to_its_timeout() -> None:
     bench, gate = Bench(PATIENT), threading.Event()
     bench.put(lambda: bool(gate.wait(TIMEOUT)))
     bench.wait(lambda: bench.worker._session.busy_since)
