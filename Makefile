@@ -12,6 +12,9 @@ METADATA := constraints.txt setup.py pyproject.toml
 # The folders of tests that hold helper modules; mypy checks each by itself, as there are several conftest.py.
 TEST_FOLDERS := tests $(wildcard tests/*/)
 
+# Two tests at a time, the tests of a file in one process. Each process computes in one thread; -n 0 in ARGS turns it off.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 # Options of `make demo`; passed in the environment, so that names with spaces stay whole.
 export SOURCE FRAMES TOPIC FPS OUT
 
@@ -29,11 +32,11 @@ demo: $(DEMO_READY) ## segment frames with the real node; SOURCE=bag|video|folde
 	@$(BIN)/python -m camseg_ros.demo $${SOURCE:+--source "$$SOURCE"} $${FRAMES:+--frames "$$FRAMES"} \
 		$${TOPIC:+--topic "$$TOPIC"} $${FPS:+--fps "$$FPS"} $${OUT:+--out "$$OUT"}
 
-test: $(TEST_READY) ## run all tests, the fast ones first; ARGS='-k bag' is passed to pytest
-	$(BIN)/python -m pytest $(ARGS)
+test: $(TEST_READY) ## run all tests, in under 15 minutes; ARGS='-k bag' is passed to pytest
+	$(PYTEST) $(ARGS)
 
 test-fast: $(TEST_READY) ## run the tests that take seconds, and a few with a ROS node: under 3 minutes
-	$(BIN)/python -m pytest -m 'not slow and (not ros or smoke)' $(ARGS)
+	$(PYTEST) -m 'not slow and (not ros or smoke)' $(ARGS)
 
 check: $(TEST_READY) ## check style (ruff) and types (mypy)
 	$(BIN)/ruff check .

@@ -98,6 +98,7 @@ setup(
             "pyquaternion",  # imported by cityscapesScripts, which the Makefile installs
             "pytest",
             "pytest-timeout",
+            "pytest-xdist",
             "mcap",
             "mcap-ros2-support",
             "selenium",

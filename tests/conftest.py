@@ -1,6 +1,7 @@
 """For all tests: the order, the marker `ros`, SIGINT as in a terminal, and a browser."""
 
 import signal
+from collections import Counter
 from collections.abc import Iterator
 
 import browser
@@ -17,12 +18,21 @@ def pytest_configure() -> None:
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` deselects by marker
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that use ROS nodes, and sort the slow ones to the end."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests that use ROS nodes, and sort the slow ones to the end.
+
+    A process of pytest-xdist is handed whole files. The slow files start first there, so that no
+    process waits for another at the end.
+    """
     for item in items:
         if "ros" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.ros)
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    slow = {item for item in items if item.get_closest_marker("slow")}
+    slow_of = Counter(item.path for item in slow)
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: -slow_of[item.path])
+    else:
+        items.sort(key=slow.__contains__)
 
 
 @pytest.fixture(scope="session")
