@@ -11,30 +11,33 @@ from importlib import import_module
 
 from camseg_core.cli.options import packages_for
 
-_MODULE = "camseg_ros.bag.{}_command"
 _COMMANDS = (
-    ("evaluate", "bag", "score a model on the images of bags"),
-    ("replay", "ros", "play a bag into the node over DDS; measure latency, drops, highest rate"),
-    ("make", "bag", "make a bag from images, a video, a data set or the synthetic drive"),
+    ("evaluate", "evaluate_command", "bag", "score a model on the images of bags"),
+    (
+        "replay",
+        "replay_command",
+        "ros",
+        "play a bag into the node over DDS; measure latency, drops, highest rate",
+    ),
+    ("make", "make", "bag", "make a bag from images, a video, a data set or the synthetic drive"),
 )
-"""Name of the command, the extra with its packages, and what it does."""
+"""Name of the command, its module, the extra with its packages, and what it does."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Work with rosbag2 bags of camera images."""
     parser.description = "Work with rosbag2 bags of camera images."
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, extra, summary in _COMMANDS:
+    for name, module, extra, summary in _COMMANDS:
         # without a prefix for options, all arguments, even --help, reach the command's own parser
         command = commands.add_parser(name, help=summary, add_help=False, prefix_chars="\0")
         command.add_argument("arguments", nargs=argparse.REMAINDER)
-        module = _MODULE.format(name)
         command.set_defaults(run=functools.partial(_run, command.prog, module, extra))
 
 
 def _run(program: str, module: str, extra: str, given: argparse.Namespace) -> None:
     with packages_for("this command", extra):
-        command = import_module(module)
+        command = import_module(f"{__package__}.{module}")
     parser = argparse.ArgumentParser(prog=program)
     command.add(parser)
     command.run(parser.parse_args(given.arguments))

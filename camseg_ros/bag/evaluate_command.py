@@ -29,8 +29,8 @@ from camseg_ros.bag.evaluation import (
     inspect_bag,
 )
 from camseg_ros.bag.frames import LabelSource, ReadOptions
-from camseg_ros.bag.make import MASK_TOPIC, write_mask_bag
-from camseg_ros.bag.parts import PartFolder
+from camseg_ros.bag.make import MASK_TOPIC
+from camseg_ros.bag.parts import PartFolder, write_mask_bag
 from camseg_ros.bag.report import (
     FRAMES,
     TIMINGS,

@@ -1,10 +1,12 @@
-"""Writes rosbag2 bags (MCAP): of frames, or a copy of a bag with masks. Needs no ROS."""
+"""Writes rosbag2 bags (MCAP), and is `camseg bag make`. Needs no ROS."""
 
-import logging
+import argparse
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +14,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from rosbags.interfaces import (
-    Connection,
-    ConnectionExtRosbag2,
     Qos,
     QosDurability,
     QosHistory,
@@ -24,12 +24,16 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from camseg_core.data.frame_source import SourceFrame
+from camseg_core.cli.options import add_dataset_options, add_split_option, at_least, data_of
+from camseg_core.data.frame_source import DEFAULT_FPS, START_NS, SourceFrame, open_frames
+from camseg_core.data.sample import Sample
+from camseg_core.data.synthetic.camera import PinholeCamera
+from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import DataError
+from camseg_core.progress import shown_progress
+from camseg_ros.bag.command import positive
 from camseg_ros.bag.read import COMPRESSED, RAW
-from camseg_ros.bag.storage import SECOND_NS, open_bag
-
-logger = logging.getLogger(__name__)
+from camseg_ros.bag.storage import SECOND_NS
 
 IMAGE_TOPIC = "/camera/image_raw"
 LABEL_TOPIC = "/camera/labels"
@@ -53,6 +57,8 @@ QOS = Qos(
     False,
 )
 _JPEG_QUALITY = 95
+
+SYNTHETIC_FRAMES = 60
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,7 @@ def write_bag(frames: Iterable[SourceFrame], path: Path, topics: BagTopics = DEF
     if path.exists():
         raise DataError(f"{path} exists already; remove it or name another folder for the bag")
     count = 0
-    with _new_bag(path) as writer:
+    with new_bag(path) as writer:
         connections: dict[str, Any] = {}
         for frame in frames:
             for topic, message in _messages(frame, topics):
@@ -130,7 +136,7 @@ def write_bag(frames: Iterable[SourceFrame], path: Path, topics: BagTopics = DEF
 
 
 @contextmanager
-def _new_bag(path: Path) -> Iterator[Writer]:
+def new_bag(path: Path) -> Iterator[Writer]:
     """Open a new bag for writing; remove it if anything fails, including Ctrl-C."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -189,79 +195,98 @@ def _camera_info(shape: tuple[int, ...], focal: float, header: Any) -> Any:
     return STORE.types[INFO_TYPE](header, height, width, "plumb_bob", *matrices, 0, 0, region)
 
 
-def write_mask_bag(
-    source: Path,
-    target: Path,
-    image_topic: str,
-    masks: Iterator[tuple[int, bytes]],
-    mask_topic: str = MASK_TOPIC,
-) -> None:
-    """Write a copy of a bag with masks, for `ros2 bag play` and Foxglove.
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.description = (
+        "Write a rosbag2 bag (MCAP) of images with camera_info and, if there are any, labels: "
+        "mono8 images of Cityscapes train ids, 255 for unlabelled pixels."
+    )
+    option = parser.add_argument
+    option("bag", type=Path, metavar="BAG", help="folder of the new bag")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--source", type=Path, metavar="PATH", help="folder of images, image or video"
+    )
+    source.add_argument("--data", type=Path, metavar="ROOT", help="root of a labelled data set")
+    source.add_argument("--synthetic", action="store_true", help="the synthetic drive, with labels")
+    add_split_option(parser)
+    add_dataset_options(parser)
+    option(
+        "--frames",
+        type=at_least(1),
+        help=f"stop after this many frames (default: all; synthetic: {SYNTHETIC_FRAMES})",
+    )
+    option(
+        "--fps",
+        type=positive,
+        default=DEFAULT_FPS,
+        help="frames per second; a video has its own (default: %(default)s)",
+    )
+    option(
+        "--seed",
+        type=at_least(0),
+        default=0,
+        help="seed of the synthetic drive (default: %(default)s)",
+    )
+    option(
+        "--topic",
+        default=IMAGE_TOPIC,
+        help="image topic (default: %(default)s); compressed images use its /compressed",
+    )
+    option("--label-topic", default=LABEL_TOPIC, help="default: %(default)s")
+    option("--no-labels", action="store_true", help="leave the labels out")
+    option(
+        "--format",
+        choices=["raw", "jpeg", "png"],
+        default="raw",
+        help="how images are stored (default: %(default)s)",
+    )
+    option("--frame-id", default=FRAME_ID, help="default: %(default)s")
+    option(
+        "--focal",
+        type=positive,
+        metavar="PIXELS",
+        help="focal length for camera_info (default: uncalibrated; the synthetic drive's own)",
+    )
 
-    A mask follows its image, as a mono8 image with the same stamp, frame_id and recording time.
-    Leaves out, with a warning, topics whose type neither the bag nor ROS defines, and copies only
-    the intact messages of a damaged bag.
 
-    Args:
-        source: a bag.
-        target: folder of the new bag, which must not exist yet.
-        image_topic: topic of the images that the masks belong to.
-        masks: number of an image on its topic and its mask as PNG, in order.
-        mask_topic: topic of the masks, which `source` must not have.
+def run(options: argparse.Namespace) -> None:
+    """Write the bag and print what it holds.
 
     Raises:
-        DataError: the bag cannot be written; the unfinished bag is removed.
+        CamSegError: there are no frames, or the bag cannot be written.
     """
-    reader, _ = open_bag(source, salvage=True)
-    with closing(reader), _new_bag(target) as writer:
-        if any(connection.topic == mask_topic for connection in reader.connections):
-            raise DataError(
-                f"the bag {source} has a topic {mask_topic} already; name another with --mask-topic"
-            )
-        copies = _copy_connections(reader, writer)
-        mask_connection = writer.add_connection(
-            mask_topic, RAW, typestore=STORE, offered_qos_profiles=[QOS]
+    focal = options.focal or 0.0
+    frames: Iterable[SourceFrame]
+    if options.synthetic:
+        drive = SyntheticDrive(
+            frames=options.frames or SYNTHETIC_FRAMES, seed=options.seed, fps=options.fps
         )
-        index, (next_index, png) = 0, next(masks, (-1, b""))
-        messages = reader.messages([each for each in reader.connections if _key(each) in copies])
-        while True:
-            try:
-                connection, recorded_ns, data = next(messages)
-            except StopIteration:
-                return
-            except Exception as error:  # a damaged file can raise anything
-                logger.warning("%s is copied up to its damage: %s", source, error)
-                return
-            writer.write(copies[_key(connection)], recorded_ns, data)
-            if connection.topic != image_topic:
-                continue
-            if index == next_index:
-                image: Any = reader.deserialize(data, connection.msgtype)
-                mask = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
-                message = image_message(np.asarray(mask, np.uint8), "mono8", image.header)
-                writer.write(mask_connection, recorded_ns, STORE.serialize_cdr(message, RAW))
-                next_index, png = next(masks, (-1, b""))
-            index += 1
+        focal = options.focal or float(
+            PinholeCamera(drive.height, drive.width, 0, 0, 0, 0, 0).focal
+        )
+        frames, count = _labelled(drive, options), len(drive)
+    elif options.data is not None:
+        data = data_of(options).samples
+        frames, count = _labelled(data, options), len(data)
+    else:
+        source = open_frames(options.source, options.fps)
+        frames, count = source, source.count
+    count = min(count, options.frames or count)
+    topics = BagTopics(options.topic, options.label_topic, options.format, focal, options.frame_id)
+    shown = shown_progress(islice(frames, count), count, "make")
+    written = write_bag(shown, options.bag, topics)
+    labels = "" if options.source or options.no_labels else f", labels on {topics.labels}"
+    sys.stdout.write(
+        f"{options.bag}: {written} images on {topics.image_topic}{labels}, "
+        f"camera_info on {topics.info_topic}\n"
+    )
 
 
-def _key(connection: Connection) -> tuple[str, str]:
-    return connection.topic, connection.msgtype
-
-
-def _copy_connections(reader: Any, writer: Writer) -> dict[tuple[str, str], Connection]:
-    """Add a connection to the new bag for each topic and type of the old one."""
-    copies: dict[tuple[str, str], Connection] = {}
-    for connection in reader.connections:
-        topic, kind = key = _key(connection)
-        if key in copies:
-            continue
-        recorded = isinstance(connection.ext, ConnectionExtRosbag2)
-        qos = connection.ext.offered_qos_profiles if recorded else []
-        store = reader.typestore if kind in reader.typestore.fielddefs else STORE
-        try:
-            copies[key] = writer.add_connection(
-                topic, kind, typestore=store, offered_qos_profiles=qos
-            )
-        except Exception as error:  # rosbags has no error of its own for this
-            logger.warning("topic %s is left out: type %s is unknown (%r)", topic, kind, error)
-    return copies
+def _labelled(samples: Iterable[Sample], options: argparse.Namespace) -> Iterator[SourceFrame]:
+    for index, sample in enumerate(samples):
+        stamp_ns = START_NS + round(index * 1e9 / options.fps)
+        if options.no_labels:
+            yield SourceFrame(stamp_ns, sample.image, sample.name)
+        else:
+            yield LabelledFrame(stamp_ns, sample.image, sample.name, sample.label)

@@ -813,7 +813,7 @@ def test_a_bad_bag_is_reported_in_one_line_and_the_others_are_evaluated(
 
 
 def test_neither_torch_nor_ros_is_imported() -> None:
-    modules = "import camseg_ros.bag.evaluate_command, camseg_ros.bag.make_command"
+    modules = "import camseg_ros.bag.evaluate_command, camseg_ros.bag.make"
     heavy = "{'torch', 'rclpy', 'sensor_msgs', 'ray'}"
     program = f"{modules}\nimport sys\nsys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=120).returncode == 0
