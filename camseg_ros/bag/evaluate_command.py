@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from camseg_core.atomic_write import atomic_write
-from camseg_core.cli.options import add_model_options, not_negative, packages_for
+from camseg_core.cli.options import (
+    add_model_options,
+    model_options,
+    not_negative,
+    packages_for,
+    segmenter_of,
+)
 from camseg_core.errors import ConfigError, DataError, ModelError
 from camseg_core.progress import shown_progress
 from camseg_core.runtime.segmenter import Segmenter
@@ -46,12 +52,6 @@ from camseg_ros.bag.scenario import Scenario
 logger = logging.getLogger(__name__)
 
 EXIT_FAILED, EXIT_STOPPED = 1, 130
-
-SEGMENTER_OPTIONS = (
-    *("provider", "precision", "threads", "sampler", "steps", "seed", "temperature", "eta"),
-    *("samples", "passes", "order", "engine_cache"),
-)
-"""Options of `add_model_options` that `Segmenter.from_pretrained` takes."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -137,15 +137,15 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _evaluation_options(options: argparse.Namespace, scenario: Scenario) -> EvaluationOptions:
-    settings = {name: getattr(options, name) for name in SEGMENTER_OPTIONS}
-    if options.ray:
-        settings["threads"] = settings["threads"] or 1  # a task has one core by default
-
     def loader(model: str) -> Callable[[], Segmenter]:
+        given = model_options(options)
         # bundled models are found by name, as their path differs between machines
-        bundled = model in bundled_models()
-        path = model if bundled else str(checkpoint_folder(model).resolve())
-        return functools.partial(Segmenter.from_pretrained, path, **settings)
+        given.model = (
+            model if model in bundled_models() else str(checkpoint_folder(model).resolve())
+        )
+        if options.ray:
+            given.threads = options.threads or 1  # a task has one core by default
+        return functools.partial(segmenter_of, given)
 
     labels = None
     if options.labels:

@@ -5,15 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
 
 from camseg_core.errors import CamSegError, DataError
 from camseg_core.evaluation.scorer import CONFIDENCE_STEPS, Scorer
-from camseg_core.labels import Label
-from camseg_core.runtime.segmenter import Segmentation
+from camseg_core.runtime.segmenter import Segmenter
 from camseg_ros.bag.frames import DecodedFrame, Ids, ReadOptions, read_frames
 from camseg_ros.bag.parts import BagPart, ModelInfo, PartFolder, ScoredFrame
 from camseg_ros.bag.read import BagDamaged
@@ -32,33 +31,12 @@ class EvaluationStopped(CamSegError):
     """The evaluation was asked to stop; what it has found so far is saved."""
 
 
-class Model(Protocol):
-    """The part of `Segmenter` used here."""
-
-    labels: tuple[Label, ...]
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-
-    @property
-    def provider(self) -> str:
-        """The execution provider in use."""
-
-    @property
-    def precision(self) -> str:
-        """The precision in use."""
-
-    def segment(self, rgb: Ids) -> Segmentation:
-        """Segment one frame."""
-
-
 @dataclass(frozen=True)
 class Models:
     """The loaded models; `compare` is the one to compare with, if any."""
 
-    model: Model
-    compare: Model | None
+    model: Segmenter
+    compare: Segmenter | None
 
     @property
     def info(self) -> ModelInfo:
@@ -79,8 +57,8 @@ class EvaluationOptions:
     """
 
     read: ReadOptions
-    load: Callable[[], Model]
-    compare: Callable[[], Model] | None = None
+    load: Callable[[], Segmenter]
+    compare: Callable[[], Segmenter] | None = None
     keep_masks: bool = False
 
     def models(self) -> Models:

@@ -72,10 +72,7 @@ def content(
         **_measurement(result.measurement),
         "max_rate": _max_rate(result),
         "trials": [
-            {
-                **_measurement(trial),
-                "verdict": None if trial.playback.interrupted else judge(trial),
-            }
+            {**_measurement(trial), "verdict": None if trial.playback.interrupted else judge(trial)}
             for trial in result.trials
         ],
         "scenario": None
