@@ -76,9 +76,8 @@ class TrafficStream:
     ) -> Iterator[tuple[float, np.random.Generator]]:
         """Places of the members between `near` and `far` at `time`, each with its own generator."""
         drift = self.speed * time
-        for k in range(
-            max(int((near - drift) / self.spacing) - 1, 0), int((far - drift) / self.spacing) + 1
-        ):
+        first, last = (int((end - drift) / self.spacing) for end in (near, far))
+        for k in range(max(first - 1, 0), last + 1):
             rng = np.random.default_rng([seed, 3, self.tag, k])
             along = (k + 0.5) * self.spacing + rng.uniform(-self.jitter, self.jitter) + drift
             if near < along < far:
@@ -92,9 +91,13 @@ def choose(rng: np.random.Generator, colors: tuple[Color, ...], spread: float = 
     return red * gain, green * gain, blue * gain
 
 
-def choose_body(rng: np.random.Generator) -> int:
-    """Choose the body of a car: mostly hatchbacks and estate cars, sometimes a van."""
-    return int(rng.choice(3, p=[0.5, 0.35, 0.15]))
+def _car(
+    rng: np.random.Generator, across: float, along: float, heading: int, braking: bool = False
+) -> Car:
+    """A car of random colour and body: mostly hatchbacks and estate cars, sometimes a van."""
+    color = choose(rng, _PAINTS)
+    body = int(rng.choice(3, p=[0.5, 0.35, 0.15]))
+    return Car(across, along, heading, color, body, braking)
 
 
 def moving_things(seed: int, time: float, speed: float, near: float) -> list[Thing]:
@@ -106,38 +109,20 @@ def moving_things(seed: int, time: float, speed: float, near: float) -> list[Thi
     things: list[Thing] = []
     for along, rng in TrafficStream(0, 34.0, speed, 5.0).members(seed, time, near, far):
         braking = bool(np.sin(time * 0.7 + along) > 0.6)
-        things.append(
-            Car(
-                -1.75 + rng.uniform(-0.15, 0.15),
-                along,
-                1,
-                choose(rng, _PAINTS),
-                choose_body(rng),
-                braking,
-            )
-        )
+        things.append(_car(rng, -1.75 + rng.uniform(-0.15, 0.15), along, 1, braking))
     for along, rng in TrafficStream(1, 27.0, -9.0, 8.0).members(seed, time, near, far):
-        things.append(
-            Car(1.75 + rng.uniform(-0.15, 0.15), along, -1, choose(rng, _PAINTS), choose_body(rng))
-        )
+        things.append(_car(rng, 1.75 + rng.uniform(-0.15, 0.15), along, -1))
     for along, rng in TrafficStream(2, 45.0, 4.5, 12.0).members(seed, time, near, far):
-        things.append(
-            Rider(
-                -3.2 + rng.uniform(-0.15, 0.1),
-                along,
-                time * 7 + along,
-                choose(rng, _COATS),
-                choose(rng, _SKINS),
-            )
-        )
+        across = -3.2 + rng.uniform(-0.15, 0.1)
+        coat, skin = choose(rng, _COATS), choose(rng, _SKINS)
+        things.append(Rider(across, along, time * 7 + along, coat, skin))
     for tag, side, walk in ((3, -1, 1.3), (4, -1, -1.2), (5, 1, 1.2), (6, 1, -1.4)):
         for along, rng in TrafficStream(tag, 21.0, walk, 10.0).members(seed, time, near, far):
             across = side * rng.uniform(6.2, 8.3)
             stride = rng.uniform(0, 6) + time * 6
-            coat, trousers, skin = choose(rng, _COATS), choose(rng, _COATS[:4]), choose(rng, _SKINS)
-            things.append(
-                Person(across, along, rng.uniform(1.55, 1.88), stride, coat, trousers, skin)
-            )
+            coat, trousers, skin = (choose(rng, each) for each in (_COATS, _COATS[:4], _SKINS))
+            height = rng.uniform(1.55, 1.88)
+            things.append(Person(across, along, height, stride, coat, trousers, skin))
     return things
 
 
@@ -149,10 +134,8 @@ def block(seed: int, index: int) -> Block:
     things: list[Thing] = []
     for side in (-1, 1):
         kind = rng.choice(["terrace", "terrace", "gardens", "park"])
-        if kind == "park":
-            things += _park(rng, side, start)
-        else:
-            things += _houses(rng, side, start, set_back=kind == "gardens")
+        park = kind == "park"
+        things += _park(rng, side, start) if park else _houses(rng, side, start, kind == "gardens")
         things += _pavement_furniture(rng, side, start)
         things += _parked_cars(rng, side, start)
     houses = [
@@ -174,18 +157,9 @@ def _houses(rng: np.random.Generator, side: int, start: float, set_back: bool) -
     for near, far in pairwise(cuts):
         gap = rng.uniform(0.5, 1.5) if set_back else 0.0
         storeys = int(rng.integers(2, 4 if set_back else 5))
-        hidden = not set_back and neighbour >= storeys
-        things.append(
-            _building(
-                rng,
-                across,
-                start + near,
-                start + far - gap,
-                storeys,
-                shop=not set_back,
-                gable=not hidden,
-            )
-        )
+        gable = set_back or neighbour < storeys
+        ends = (start + near, start + far - gap)
+        things.append(_building(rng, across, ends, storeys, shop=not set_back, gable=gable))
         neighbour = storeys
     if set_back:
         things.append(_boundary(rng, side, start))
@@ -195,47 +169,32 @@ def _houses(rng: np.random.Generator, side: int, start: float, set_back: bool) -
 def _building(
     rng: np.random.Generator,
     across: float,
-    near: float,
-    far: float,
+    ends: tuple[float, float],
     storeys: int,
     shop: bool,
     gable: bool,
 ) -> Building:
+    near, far = ends
     light = 0.62 if across < 0 else 1.0
     front = facade(rng, far - near, storeys, light, shop and rng.random() < 0.6)
-    end_wall = (
-        opaque(masonry(rng, 9.0, storeys * STOREY_M, np.array(front.wall) * 0.72))
-        if gable
-        else None
-    )
-    slate = opaque(
-        masonry(rng, far - near, 4.0, np.array([74, 74, 78]) * rng.uniform(0.8, 1.3)) * light
-    )
+    end_wall = None
+    if gable:
+        end_wall = opaque(masonry(rng, 9.0, storeys * STOREY_M, np.array(front.wall) * 0.72))
+    tint = np.array([74, 74, 78]) * rng.uniform(0.8, 1.3)
+    slate = opaque(masonry(rng, far - near, 4.0, tint) * light)
     lit = tuple(int(index) for index in np.flatnonzero(rng.random(len(front.windows)) < 0.4))
-    return Building(
-        across, near, far, storeys, front, end_wall, slate, float(rng.choice([0.2, 2.2, 3.0])), lit
-    )
+    roof_m = float(rng.choice([0.2, 2.2, 3.0]))
+    return Building(across, near, far, storeys, front, end_wall, slate, roof_m, lit)
 
 
 def _boundary(rng: np.random.Generator, side: int, start: float) -> Screen:
+    """A hedge or a fence."""
+    hedge = rng.random() < 0.5
+    height = rng.uniform(1.1, 1.7) if hedge else rng.uniform(1.0, 1.6)
+    texture = leaves(rng, (32, 640)) if hedge else boards(rng, (28, 800))
+    train_id = TRAIN_ID["vegetation" if hedge else "fence"]
     across = side * (PAVEMENT_M + 0.1)
-    if rng.random() < 0.5:
-        return Screen(
-            across,
-            start,
-            start + BLOCK_M,
-            rng.uniform(1.1, 1.7),
-            leaves(rng, (32, 640)),
-            TRAIN_ID["vegetation"],
-        )
-    return Screen(
-        across,
-        start,
-        start + BLOCK_M,
-        rng.uniform(1.0, 1.6),
-        boards(rng, (28, 800)),
-        TRAIN_ID["fence"],
-    )
+    return Screen(across, start, start + BLOCK_M, height, texture, train_id)
 
 
 def _park(rng: np.random.Generator, side: int, start: float) -> list[Thing]:
@@ -256,14 +215,9 @@ def _pavement_furniture(rng: np.random.Generator, side: int, start: float) -> li
     across = side * (ROAD_HALF_M + 0.5)
     grey = rng.uniform(60, 120)
     along = start + (8.0 if side < 0 else 26.0)
-    things: list[Thing] = [Lamp(across, along, rng.uniform(6.5, 8.5), (grey, grey, grey * 1.02))]
-    things.append(
-        Sign(
-            across,
-            start + rng.uniform(12, 22) + (14 if side > 0 else 0) * rng.integers(0, 2),
-            int(rng.choice([3, 4, 24])),
-        )
-    )
+    lamp = Lamp(across, along, rng.uniform(6.5, 8.5), (grey, grey, grey * 1.02))
+    place = start + rng.uniform(12, 22) + (14 if side > 0 else 0) * rng.integers(0, 2)
+    things: list[Thing] = [lamp, Sign(across, place, int(rng.choice([3, 4, 24])))]
     if rng.random() < 0.6:
         things.append(_tree(rng, side * (ROAD_HALF_M + 1.0), start + rng.uniform(28, 38)))
     return things
@@ -275,13 +229,6 @@ def _parked_cars(rng: np.random.Generator, side: int, start: float) -> list[Thin
         if rng.random() < 0.28:
             heading = 1 if rng.random() < (0.8 if side < 0 else 0.2) else -1
             across = side * (ROAD_HALF_M - 0.95) + rng.uniform(-0.05, 0.05)
-            things.append(
-                Car(
-                    across,
-                    float(along) + rng.uniform(-0.5, 0.5),
-                    heading,
-                    choose(rng, _PAINTS),
-                    choose_body(rng),
-                )
-            )
+            middle = float(along) + rng.uniform(-0.5, 0.5)
+            things.append(_car(rng, across, middle, heading))
     return things

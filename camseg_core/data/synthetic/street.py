@@ -51,6 +51,16 @@ def corner(*points: tuple[float, float, float]) -> Floats:
     return np.array(points, np.float32)
 
 
+def wall_along(across: float, start: float, end: float, top: float) -> Floats:
+    """Corners, for `Canvas.texture`, of a wall along the street, from `start` to `end`."""
+    return corner((across, start, top), (across, end, top), (across, start, 0))
+
+
+def wall_across(left: float, right: float, along: float, top: float, bottom: float = 0) -> Floats:
+    """Corners, for `Canvas.texture`, of a wall across the street."""
+    return corner((left, along, top), (right, along, top), (left, along, bottom))
+
+
 def foot(across: float, along: float, radius: float) -> Floats:
     """A disc on the ground `(8, 3)`, for a contact shadow."""
     ring = regular(8, radius, radius)
@@ -87,39 +97,18 @@ class Building:
         side = 1.0 if self.across > 0 else -1.0
         back, ridge, top = self.across + 9 * side, self.across + 4.5 * side, self.height
         building = TRAIN_ID["building"]
-        canvas.texture(
-            self.roof,
-            corner(
-                (ridge, self.near, top + self.roof_m),
-                (ridge, self.far, top + self.roof_m),
-                (self.across - 0.2 * side, self.near, top),
-            ),
-            building,
-        )
-        peak = corner(
-            (self.across, self.near, top),
-            (back, self.near, top),
-            (ridge, self.near, top + self.roof_m),
-        )
-        wall = self.front.wall
-        canvas.fill(peak, (wall[0] * 0.72, wall[1] * 0.72, wall[2] * 0.72), building)
+        ridge_m, x = top + self.roof_m, self.across
+        eaves = (x - 0.2 * side, self.near, top)
+        roof = corner((ridge, self.near, ridge_m), (ridge, self.far, ridge_m), eaves)
+        canvas.texture(self.roof, roof, building)
+        peak = corner((x, self.near, top), (back, self.near, top), (ridge, self.near, ridge_m))
+        red, green, blue = self.front.wall
+        canvas.fill(peak, (red * 0.72, green * 0.72, blue * 0.72), building)
         if self.gable:
-            canvas.texture(
-                self.gable,
-                corner(
-                    (self.across, self.near, top),
-                    (back, self.near, top),
-                    (self.across, self.near, 0),
-                ),
-                building,
-            )
+            canvas.texture(self.gable, wall_across(x, back, self.near, top), building)
         # the texture runs from left to right as seen from the street
         left, right = (self.near, self.far) if side < 0 else (self.far, self.near)
-        canvas.texture(
-            self.front.texture,
-            corner((self.across, left, top), (self.across, right, top), (self.across, left, 0)),
-            building,
-        )
+        canvas.texture(self.front.texture, wall_along(x, left, right, top), building)
         if canvas.lights_on and self.near < canvas.camera.along + _DETAIL_M:
             for index in self.lit:
                 x0, z0, x1, z1 = (float(value) for value in self.front.windows[index])
@@ -143,17 +132,10 @@ class Screen:
     def draw(self, canvas: Canvas) -> None:
         """Paint the near end and the front."""
         back = self.across + (0.5 if self.across > 0 else -0.5)
-        x, z = self.across, self.height
-        canvas.texture(
-            self.texture,
-            corner((x, self.near, z), (back, self.near, z), (x, self.near, 0)),
-            self.train_id,
-        )
-        canvas.texture(
-            self.texture,
-            corner((x, self.near, z), (x, self.far, z), (x, self.near, 0)),
-            self.train_id,
-        )
+        near_end = wall_across(self.across, back, self.near, self.height)
+        front = wall_along(self.across, self.near, self.far, self.height)
+        canvas.texture(self.texture, near_end, self.train_id)
+        canvas.texture(self.texture, front, self.train_id)
 
 
 @dataclass(frozen=True)
@@ -176,11 +158,7 @@ class Tree:
         canvas.fill(upright(self.across, self.far, trunk), (58, 50, 42), vegetation)
         left, right = self.across - self.spread / 2, self.across + self.spread / 2
         top, bottom = self.height, base if not self.bare else base + 0.5
-        canvas.texture(
-            self.crown,
-            corner((left, self.far, top), (right, self.far, top), (left, self.far, bottom)),
-            vegetation,
-        )
+        canvas.texture(self.crown, wall_across(left, right, self.far, top, bottom), vegetation)
 
 
 @dataclass(frozen=True)
@@ -196,21 +174,13 @@ class Lamp:
         """Paint mast, arm and head."""
         reach = -1.3 if self.across > 0 else 1.3
         pole = TRAIN_ID["pole"]
-        mast = np.array(
-            [[-0.1, 0], [0.1, 0], [0.06, self.height], [-0.06, self.height]], np.float32
-        )
-        arm = np.array(
-            [
-                [0, self.height - 0.1],
-                [reach, self.height + 0.12],
-                [reach, self.height + 0.2],
-                [0, self.height],
-            ],
-            np.float32,
-        )
+        top = self.height
+        mast = np.array([[-0.1, 0], [0.1, 0], [0.06, top], [-0.06, top]], np.float32)
+        lower, upper = [[0, top - 0.1], [reach, top + 0.12]], [[reach, top + 0.2], [0, top]]
+        arm = np.array(lower + upper, np.float32)
         canvas.fill(upright(self.across, self.far, mast), self.color, pole)
         canvas.fill(upright(self.across, self.far, arm), self.color, pole)
-        head = box(reach - 0.3, self.height + 0.06, reach + 0.3, self.height + 0.24)
+        head = box(reach - 0.3, top + 0.06, reach + 0.3, top + 0.24)
         color, glow = ((255, 214, 150), 1.0) if canvas.lights_on else (self.color, 0.0)
         canvas.fill(upright(self.across, self.far, head), color, pole, glow)
 
@@ -225,21 +195,13 @@ class Sign:
 
     def draw(self, canvas: Canvas) -> None:
         """Paint the pole, the rim, the face and its symbol."""
-        canvas.fill(
-            upright(self.across, self.far, box(-0.04, 0, 0.04, 2.2)),
-            (96, 98, 100),
-            TRAIN_ID["pole"],
-        )
-        turn = np.pi / 2 if self.sides == 3 else np.pi / 4
-        rim, face = (
-            ((30, 66, 130), (36, 78, 150)) if self.sides == 4 else ((168, 30, 34), (214, 214, 210))
-        )
+        mast = upright(self.across, self.far, box(-0.04, 0, 0.04, 2.2))
+        canvas.fill(mast, (96, 98, 100), TRAIN_ID["pole"])
+        sign, turn = TRAIN_ID["traffic sign"], np.pi / 2 if self.sides == 3 else np.pi / 4
+        rim, face, symbol = (168, 30, 34), (214, 214, 210), (30, 30, 32)
+        if self.sides == 4:
+            rim, face, symbol = (30, 66, 130), (36, 78, 150), (210, 212, 214)
         for radius, color in ((0.45, rim), (0.31, face)):
             outline = regular(self.sides, radius, radius, turn) + np.array([0, 2.45], np.float32)
-            canvas.fill(upright(self.across, self.far, outline), color, TRAIN_ID["traffic sign"])
-        symbol = (210, 212, 214) if self.sides == 4 else (30, 30, 32)
-        canvas.fill(
-            upright(self.across, self.far, box(-0.05, 2.32, 0.05, 2.58)),
-            symbol,
-            TRAIN_ID["traffic sign"],
-        )
+            canvas.fill(upright(self.across, self.far, outline), color, sign)
+        canvas.fill(upright(self.across, self.far, box(-0.05, 2.32, 0.05, 2.58)), symbol, sign)

@@ -1,12 +1,13 @@
 """Traffic of the synthetic street, moving or parked: cars, persons and riders."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from camseg_core.data.synthetic.canvas import Canvas
-from camseg_core.data.synthetic.street import box, corner, foot, regular, upright
+from camseg_core.data.synthetic.street import box, foot, regular, upright
 from camseg_core.data.synthetic.textures import Color, Floats
 from camseg_core.labels import TRAIN_ID
 
@@ -33,8 +34,12 @@ _BODIES = (
 _VAN = 2
 
 
-def _prism(profile: Floats, half_bottom: float, half_top: float) -> tuple[Floats, list[list[int]]]:
-    """Extrude a side view `(N, 2)` to both sides: vertices `(2N, 3)` and faces.
+Solid = tuple[Floats, list[list[int]]]
+"""Vertices `(N, 3)` in car coordinates (right, ahead, up), and faces as indices of them."""
+
+
+def _prism(profile: Floats, half_bottom: float, half_top: float) -> Solid:
+    """Extrude a side view `(N, 2)` to both sides.
 
     The half width goes from `half_bottom` to `half_top`.
     """
@@ -43,23 +48,17 @@ def _prism(profile: Floats, half_bottom: float, half_top: float) -> tuple[Floats
     half = half_bottom + (half_top - half_bottom) * rise
     left, right = np.column_stack([-half, profile]), np.column_stack([half, profile])
     around = [[i, (i + 1) % count, (i + 1) % count + count, i + count] for i in range(count)]
-    return np.vstack([left, right]).astype(np.float32), [
-        *around,
-        list(range(count)),
-        list(range(count, 2 * count)),
-    ]
+    ends = [list(range(count)), list(range(count, 2 * count))]
+    return np.vstack([left, right]).astype(np.float32), around + ends
 
 
 @dataclass(frozen=True)
 class _CarShape:
-    """The solids of a car in car coordinates (right, ahead, up), and the places of its ends."""
+    """The solids of a car, and where it ends along the street."""
 
-    body: Floats
-    body_faces: list[list[int]]
-    cabin: Floats
-    cabin_faces: list[list[int]]
-    panes: Floats
-    pane_faces: list[list[int]]
+    body: Solid
+    cabin: Solid
+    panes: Solid
     rear: float
     front: float
 
@@ -68,7 +67,6 @@ class _CarShape:
 def _car_shape(index: int) -> _CarShape:
     outline, (cabin_ends, roof) = _BODIES[index]
     profile = np.array(outline, np.float32).T
-    body, body_faces = _prism(profile, 0.84, 0.88)
     base = float(profile[:, 1].max()) - 0.04
     shell = np.array(list(zip(cabin_ends, (base, roof, roof, base), strict=True)), np.float32)
     cabin, cabin_faces = _prism(shell, 0.83, 0.64)
@@ -77,16 +75,9 @@ def _car_shape(index: int) -> _CarShape:
     faces = [cabin[cabin_faces[index]] for index in (0, 2, 4, 5)]
     panes = np.vstack([cabin, *[face + (face.mean(0) - face) * 0.15 for face in faces]])
     pane_faces = [list(range(start, start + 4)) for start in range(len(cabin), len(panes), 4)]
-    return _CarShape(
-        body,
-        body_faces,
-        cabin,
-        cabin_faces,
-        panes,
-        pane_faces,
-        float(profile[:, 0].min()),
-        float(profile[:, 0].max()),
-    )
+    body, ahead = _prism(profile, 0.84, 0.88), profile[:, 0]
+    solids = body, (cabin, cabin_faces), (panes, pane_faces)
+    return _CarShape(*solids, float(ahead.min()), float(ahead.max()))
 
 
 @dataclass(frozen=True)
@@ -113,27 +104,19 @@ class Car:
             canvas.shade(self._place(np.column_stack([shadow, np.zeros(4)])), 0.6)
         red, green, blue = self.color
         skirt = (red * 0.75, green * 0.75, blue * 0.75)
-        colors = [
-            skirt,
-            *[self.color] * (len(shape.body_faces) - 4),
-            _RUBBER,
-            self.color,
-            self.color,
-        ]
-        canvas.solid(self._place(shape.body), shape.body_faces, colors, TRAIN_ID["car"])
-        canvas.solid(self._place(shape.cabin), shape.cabin_faces, [self.color] * 6, TRAIN_ID["car"])
+        sides = [self.color] * (len(shape.body[1]) - 4)
+        self._solid(canvas, shape.body, [skirt, *sides, _RUBBER, self.color, self.color])
+        self._solid(canvas, shape.cabin, [self.color] * 6)
         distance = abs(self.along - canvas.camera.along)
         if distance < 2 * _DETAIL_M:
-            sides = self.color if self.body == _VAN else _GLASS
-            canvas.solid(
-                self._place(shape.panes),
-                shape.pane_faces,
-                [_GLASS, (58, 66, 74), sides, sides],
-                TRAIN_ID["car"],
-            )
+            side = self.color if self.body == _VAN else _GLASS
+            self._solid(canvas, shape.panes, [_GLASS, (58, 66, 74), side, side])
             self._draw_ends(canvas, shape)
         if distance < _DETAIL_M:
             self._draw_wheels(canvas)
+
+    def _solid(self, canvas: Canvas, solid: Solid, colors: Sequence[Color]) -> None:
+        canvas.solid(self._place(solid[0]), solid[1], colors, TRAIN_ID["car"])
 
     def _place(self, local: Floats) -> Floats:
         """Car coordinates (right, ahead, up) to street coordinates."""
@@ -147,10 +130,9 @@ class Car:
         for ahead in (-1.3, 1.3):
             for radius, color in ((0.37, (18, 18, 19)), (0.32, _RUBBER), (0.19, (112, 114, 116))):
                 ring = regular(12, radius, radius)
-                wheel = np.column_stack(
-                    [np.full(12, seen_side), ahead + ring[:, 0], 0.32 + ring[:, 1]]
-                )
-                canvas.fill(self._place(wheel.astype(np.float32)), color, TRAIN_ID["car"])
+                points = [np.full(12, seen_side), ahead + ring[:, 0], 0.32 + ring[:, 1]]
+                wheel = np.column_stack(points).astype(np.float32)
+                canvas.fill(self._place(wheel), color, TRAIN_ID["car"])
 
     def _draw_ends(self, canvas: Canvas, shape: _CarShape) -> None:
         """Paint lights, bumper and number plate of the end that faces the camera."""
@@ -167,12 +149,9 @@ class Car:
             (box(0.52, 0.58, 0.82, 0.76), color, glow),
         ]
         for outline, tint, shine in parts:
-            part = np.column_stack([outline[:, 0], np.full(4, ahead), outline[:, 1]]).astype(
-                np.float32
-            )
-            canvas.fill(
-                self._place(part), tint, TRAIN_ID["car"], shine if canvas.lights_on else 0.0
-            )
+            part = np.column_stack([outline[:, 0], np.full(4, ahead), outline[:, 1]])
+            shine = shine if canvas.lights_on else 0.0
+            canvas.fill(self._place(part.astype(np.float32)), tint, TRAIN_ID["car"], shine)
 
 
 @dataclass(frozen=True)
@@ -215,21 +194,14 @@ class Person:
         half: float,
         color: Color,
     ) -> None:
-        outline = [
-            (start[0] - half, start[1]),
-            (start[0] + half, start[1]),
-            (end[0] + half * 0.75, end[1]),
-            (end[0] - half * 0.75, end[1]),
-        ]
+        (x0, y0), (x1, y1), thin = start, end, half * 0.75
+        outline = [(x0 - half, y0), (x0 + half, y0), (x1 + thin, y1), (x1 - thin, y1)]
         self._part(canvas, np.array(outline, np.float32), color)
 
     def _part(self, canvas: Canvas, outline: Floats, color: Color) -> None:
         """Paint an outline whose heights are shares of the person's height."""
-        canvas.fill(
-            upright(self.across, self.far, outline * np.array([1, self.height], np.float32)),
-            color,
-            TRAIN_ID["person"],
-        )
+        scaled = outline * np.array([1, self.height], np.float32)
+        canvas.fill(upright(self.across, self.far, scaled), color, TRAIN_ID["person"])
 
 
 @dataclass(frozen=True)
@@ -245,17 +217,12 @@ class Rider:
     def draw(self, canvas: Canvas) -> None:
         """Paint the bicycle, then the rider."""
         x, s = self.across, self.far
-        canvas.shade(
-            corner(
-                (x - 0.3, s - 0.9, 0),
-                (x + 0.3, s - 0.9, 0),
-                (x + 0.3, s + 0.9, 0),
-                (x - 0.3, s + 0.9, 0),
-            ),
-            0.65,
-        )
+        shadow = box(x - 0.3, s - 0.9, x + 0.3, s + 0.9)
+        canvas.shade(np.column_stack([shadow, np.zeros(4, np.float32)]), 0.65)
         rear_wheel = regular(12, 0.05, 0.34) + np.array([0, 0.34], np.float32)
         lift = 0.12 * np.sin(self.stride)
+        left_arm = np.array([(-0.33, 1.0), (-0.25, 1.0), (-0.14, 1.42), (-0.22, 1.42)], np.float32)
+        back = [(-0.17, 0.9), (0.17, 0.9), (0.22, 1.4), (0.1, 1.5), (-0.1, 1.5), (-0.22, 1.4)]
         rider, bicycle = TRAIN_ID["rider"], TRAIN_ID["bicycle"]
         parts: list[tuple[Floats, Color, int]] = [
             (rear_wheel, _RUBBER, bicycle),
@@ -263,30 +230,14 @@ class Rider:
             (box(-0.3, 0.98, 0.3, 1.03), (50, 50, 52), bicycle),
             (box(-0.2, 0.28 + lift, -0.07, 1.0), (40, 42, 50), rider),
             (box(0.07, 0.28 - lift, 0.2, 1.0), (40, 42, 50), rider),
-            (
-                np.array([(-0.33, 1.0), (-0.25, 1.0), (-0.14, 1.42), (-0.22, 1.42)], np.float32),
-                self.coat,
-                rider,
-            ),
-            (
-                np.array([(0.33, 1.0), (0.25, 1.0), (0.14, 1.42), (0.22, 1.42)], np.float32),
-                self.coat,
-                rider,
-            ),
-            (
-                np.array(
-                    [(-0.17, 0.9), (0.17, 0.9), (0.22, 1.4), (0.1, 1.5), (-0.1, 1.5), (-0.22, 1.4)],
-                    np.float32,
-                ),
-                self.coat,
-                rider,
-            ),
+            (left_arm, self.coat, rider),
+            (left_arm * np.array([-1, 1], np.float32), self.coat, rider),
+            (np.array(back, np.float32), self.coat, rider),
             (regular(10, 0.09, 0.12) + np.array([0, 1.6], np.float32), self.skin, rider),
             (regular(10, 0.11, 0.09) + np.array([0, 1.68], np.float32), (60, 60, 64), rider),
         ]
         for outline, color, train_id in parts:
             canvas.fill(upright(x, s, outline), color, train_id)
         if canvas.lights_on:
-            canvas.fill(
-                upright(x, s, box(-0.04, 0.72, 0.04, 0.8)), (230, 40, 36), bicycle, glow=1.0
-            )
+            light = upright(x, s, box(-0.04, 0.72, 0.04, 0.8))
+            canvas.fill(light, (230, 40, 36), bicycle, glow=1.0)
