@@ -59,9 +59,7 @@ def segment_as_published(
             return model.denoiser(x, torch.full((len(x),), step, device=x.device), flat)
 
         options = SamplerOptions(steps, temperature=1.0)
-        clean: Tensor = ancestral(
-            denoise, start, model.schedule, options, noise, config.denoiser.prediction_type
-        )
+        clean: Tensor = ancestral(denoise, start, model.schedule, options, noise)
         of_mask = clean.unflatten(0, conditions.shape[:2])[:, tokens.shape[1] :]
         latents = model.to_latents(of_mask, grid)
         picture = model.autoencoder.decode(latents)

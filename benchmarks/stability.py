@@ -66,11 +66,14 @@ class PartWay:
         schedule: Schedule,
         options: SamplerOptions,
         noise: Noise,
-        prediction_type: str,
     ) -> Array:
         if self._last is not None:
             top = round((len(schedule.timesteps) - 1) * (1 - self._skipped))
-            schedule = Schedule(schedule.timesteps[: top + 1], schedule.alphas_cumprod[: top + 1])
+            schedule = replace(
+                schedule,
+                timesteps=schedule.timesteps[: top + 1],
+                alphas_cumprod=schedule.alphas_cumprod[: top + 1],
+            )
             alpha_prod = float(schedule.alphas_cumprod[top])
             noised = (
                 math.sqrt(alpha_prod) * self._last
@@ -78,9 +81,7 @@ class PartWay:
             )
             start = noised / start_scale(self._inner, options)  # which the sampler multiplies by
             options = replace(options, steps=self.calls)
-        self._last = SAMPLERS[self._inner](
-            denoise, start, schedule, options, noise, prediction_type
-        )
+        self._last = SAMPLERS[self._inner](denoise, start, schedule, options, noise)
         return self._last
 
 

@@ -32,20 +32,23 @@ class Schedule:
 
     `timesteps` `(n,)` are the network's step numbers, ascending. A token at step i is
     `sqrt(alphas_cumprod[i])·clean + sqrt(1 - alphas_cumprod[i])·noise`, `alphas_cumprod` `(n,)`.
+    `prediction_type` is what the network predicts: `epsilon` (the noise) or `sample` (the clean
+    token).
     """
 
     timesteps: npt.NDArray[np.int64]
     alphas_cumprod: Floats
+    prediction_type: str = "epsilon"
 
     @staticmethod
-    def cosine(steps: int = 1000) -> "Schedule":
+    def cosine(steps: int = 1000, prediction_type: str = "epsilon") -> "Schedule":
         """Return the published schedule: squared cosine, betas capped at 0.999."""
 
         def level(i: int) -> float:
             return math.cos((i / steps + 0.008) / 1.008 * math.pi / 2) ** 2
 
         betas = np.array([min(1 - level(i + 1) / level(i), 0.999) for i in range(steps)])
-        return Schedule(np.arange(steps), np.cumprod(1 - betas))
+        return Schedule(np.arange(steps), np.cumprod(1 - betas), prediction_type)
 
     def respaced(self, steps: int) -> "Schedule":
         """Keep `steps` evenly spaced steps with both ends; a single one is the noisiest.
@@ -61,7 +64,7 @@ class Schedule:
             if steps == 1
             else np.round(np.arange(steps) * (total - 1) / (steps - 1)).astype(np.int64)
         )
-        return Schedule(self.timesteps[kept], self.alphas_cumprod[kept])
+        return Schedule(self.timesteps[kept], self.alphas_cumprod[kept], self.prediction_type)
 
     @property
     def alphas_cumprod_prev(self) -> Floats:
@@ -144,12 +147,9 @@ def read_output(output: Array, x: Array, alpha_prod: float, prediction_type: str
 class _Walk:
     """A respaced schedule with the denoiser bound to it."""
 
-    def __init__(
-        self, denoise: Denoise, schedule: Schedule, steps: int, prediction_type: str
-    ) -> None:
+    def __init__(self, denoise: Denoise, schedule: Schedule, steps: int) -> None:
         self.path = schedule.respaced(steps)
         self._denoise = denoise
-        self._prediction_type = prediction_type
         self.indices = list(reversed(range(steps)))
 
     def estimate(self, x: Array, index: int) -> Estimate:
@@ -157,24 +157,19 @@ class _Walk:
             self._denoise(x, int(self.path.timesteps[index])),
             x,
             float(self.path.alphas_cumprod[index]),
-            self._prediction_type,
+            self.path.prediction_type,
         )
 
 
-Sampler = Callable[[Denoise, Array, Schedule, SamplerOptions, Noise, str], Array]
-"""(denoise, pure noise `(N, C)`, schedule, options, noise, prediction_type) to clean tokens."""
+Sampler = Callable[[Denoise, Array, Schedule, SamplerOptions, Noise], Array]
+"""(denoise, pure noise `(N, C)`, schedule, options, noise) to clean tokens."""
 
 
 def ancestral(
-    denoise: Denoise,
-    start: Array,
-    schedule: Schedule,
-    options: SamplerOptions,
-    noise: Noise,
-    prediction_type: str,
+    denoise: Denoise, start: Array, schedule: Schedule, options: SamplerOptions, noise: Noise
 ) -> Array:
     """Draw from the posterior at every step, as published (arXiv 2006.11239, arXiv 2102.09672)."""
-    walk, x = _Walk(denoise, schedule, options.steps, prediction_type), start
+    walk, x = _Walk(denoise, schedule, options.steps), start
     path = walk.path
     for k, i in enumerate(walk.indices):
         estimate = walk.estimate(x, i)
@@ -193,15 +188,10 @@ def ancestral(
 
 
 def ddim(
-    denoise: Denoise,
-    start: Array,
-    schedule: Schedule,
-    options: SamplerOptions,
-    noise: Noise,
-    prediction_type: str,
+    denoise: Denoise, start: Array, schedule: Schedule, options: SamplerOptions, noise: Noise
 ) -> Array:
     """DDIM (arXiv 2010.02502): deterministic at eta 0, ancestral-like noise at eta 1."""
-    walk, x = _Walk(denoise, schedule, options.steps, prediction_type), options.temperature * start
+    walk, x = _Walk(denoise, schedule, options.steps), options.temperature * start
     path = walk.path
     for k, i in enumerate(walk.indices):
         estimate = walk.estimate(x, i)
@@ -219,15 +209,10 @@ def ddim(
 
 
 def dpm_solver(
-    denoise: Denoise,
-    start: Array,
-    schedule: Schedule,
-    options: SamplerOptions,
-    noise: Noise,
-    prediction_type: str,
+    denoise: Denoise, start: Array, schedule: Schedule, options: SamplerOptions, noise: Noise
 ) -> Array:
     """DPM-Solver++(2M) (arXiv 2211.01095): deterministic, second order, the last step first."""
-    walk, x = _Walk(denoise, schedule, options.steps, prediction_type), options.temperature * start
+    walk, x = _Walk(denoise, schedule, options.steps), options.temperature * start
     path = walk.path
     log_snr = [0.5 * math.log(s / (1 - s)) for s in path.alphas_cumprod]
     # the last clean estimate, and the length of the step that followed it
@@ -250,16 +235,13 @@ def dpm_solver(
 
 
 def one_step(
-    denoise: Denoise,
-    start: Array,
-    schedule: Schedule,
-    options: SamplerOptions,
-    noise: Noise,
-    prediction_type: str,
+    denoise: Denoise, start: Array, schedule: Schedule, options: SamplerOptions, noise: Noise
 ) -> Array:
     """Return the clean estimate at the noisiest step; `options.steps` is not used."""
     output = denoise(start, int(schedule.timesteps[-1]))
-    return read_output(output, start, float(schedule.alphas_cumprod[-1]), prediction_type).clean
+    return read_output(
+        output, start, float(schedule.alphas_cumprod[-1]), schedule.prediction_type
+    ).clean
 
 
 SAMPLERS: dict[str, Sampler] = {

@@ -58,7 +58,7 @@ class CamSeg(nn.Module):
     def __init__(self, config: CamSegConfig, labels: tuple[Label, ...] = CITYSCAPES) -> None:
         super().__init__()
         self.config, self.labels = config, labels
-        self.schedule = Schedule.cosine(config.num_train_timesteps)
+        self.schedule = Schedule.cosine(config.num_train_timesteps, config.denoiser.prediction_type)
         self.autoencoder = self.image_encoder = self.mask_autoencoder = None
         self.refiner = self.light_decoder = None
         if config.autoencoder is not None:
@@ -132,10 +132,7 @@ class CamSeg(nn.Module):
             # the step's embedding is the same for all cells
             return self.denoiser(x, torch.tensor([step], device=x.device), flat)
 
-        prediction_type = self.config.denoiser.prediction_type
-        clean = sampler_named(sampler)(
-            denoise, start, self.schedule, options, noise, prediction_type
-        )
+        clean = sampler_named(sampler)(denoise, start, self.schedule, options, noise)
         return torch.as_tensor(clean).unflatten(0, condition.shape[:2])
 
     # latents <-> tokens of the transformer, cells of the head

@@ -26,7 +26,9 @@ class Network:
     def __init__(self, config: CamSegConfig, engine: Engine, sampling: Sampling) -> None:
         self._config, self._engine, self._sampling = config, engine, sampling
         self._sampler, self._options = sampler_named(sampling.sampler), sampling.options(config)
-        self._schedule = Schedule.cosine(config.num_train_timesteps)
+        self._schedule = Schedule.cosine(
+            config.num_train_timesteps, config.denoiser.prediction_type
+        )
         # the head denoises cells of `_patch`² latents, `_stride`² pixels of the mask
         self._patch, self._channels = config.denoised_patch, config.denoised_channels
         self._stride = config.mask_codec.stride * self._patch
@@ -82,9 +84,8 @@ class Network:
             output: Floats = self._engine.run("denoiser", inputs)["output"]
             return output
 
-        kind, start = self._config.denoiser.prediction_type, next(noise)
         cells = self._sampler(
-            denoise, start, self._schedule, self._options, lambda _: next(noise), kind
+            denoise, next(noise), self._schedule, self._options, lambda _: next(noise)
         )
         return np.asarray(cells, np.float32)
 

@@ -183,14 +183,7 @@ def ddim_input(
         return torch.zeros_like(start[0])
 
     options = SamplerOptions(steps, model.config.temperature)
-    ddim(
-        denoise,
-        start.flatten(0, 1),
-        model.schedule,
-        options,
-        no_noise,
-        model.config.denoiser.prediction_type,
-    )
+    ddim(denoise, start.flatten(0, 1), model.schedule, options, no_noise)
     x, number = seen[call]
     return x.view_as(start), number
 

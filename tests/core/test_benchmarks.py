@@ -152,11 +152,14 @@ def test_starting_part_way_runs_the_steps_that_are_left_from_the_last_result(
         noisy.append(cells)
         return clean
 
-    way, schedule = stability.PartWay(sampler, steps, 0.6), Schedule.cosine()
+    way, schedule = (
+        stability.PartWay(sampler, steps, 0.6),
+        Schedule.cosine(prediction_type="sample"),
+    )
     for _ in range(2):
         seen.clear()
         noisy.clear()
-        found = way(denoise, noise, schedule, SamplerOptions(steps, 0.5), lambda _: noise, "sample")
+        found = way(denoise, noise, schedule, SamplerOptions(steps, 0.5), lambda _: noise)
     assert seen == left
     alpha_prod = schedule.alphas_cumprod[400]
     np.testing.assert_allclose(

@@ -100,7 +100,6 @@ def test_ancestral_sampler_at_two_temperatures(name: str, temperature: float) ->
         reference.model().schedule,
         options,
         lambda k: noise[k],
-        "epsilon",
     )
     assert_sampled(found, T[f"{name}_out"])
 
@@ -112,7 +111,6 @@ def test_ddim_sampler_without_noise() -> None:
         reference.model().schedule,
         SamplerOptions(10),
         lambda k: torch.full((72, 16), torch.nan),
-        "epsilon",
     )
     assert_sampled(found, T["ddim_out"])
 

@@ -9,7 +9,7 @@ import torch
 from camseg_core.diffusion.samplers import SAMPLERS, SamplerOptions, Schedule, sampler_named
 from camseg_core.errors import ConfigError
 
-SCHEDULE = Schedule.cosine()
+SCHEDULE = Schedule.cosine(prediction_type="sample")
 CLEAN = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
 NOISE = np.random.default_rng(1).standard_normal((1001, 5, 3)).astype(np.float32)
 
@@ -34,7 +34,7 @@ def test_a_perfect_denoiser_gives_the_clean_sample_for_any_number_of_steps(
     name: str, steps: int
 ) -> None:
     found = SAMPLERS[name](
-        knows_the_answer, NOISE[-1], SCHEDULE, SamplerOptions(steps), lambda k: NOISE[k], "sample"
+        knows_the_answer, NOISE[-1], SCHEDULE, SamplerOptions(steps), lambda k: NOISE[k]
     )
     np.testing.assert_allclose(
         found, CLEAN, atol=0.02
@@ -44,11 +44,9 @@ def test_a_perfect_denoiser_gives_the_clean_sample_for_any_number_of_steps(
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_numpy_and_torch_give_the_same_samples(name: str) -> None:
     options = SamplerOptions(steps=7, temperature=0.8, eta=0.3)
-    arrays = SAMPLERS[name](contracting, NOISE[-1], SCHEDULE, options, lambda k: NOISE[k], "sample")
+    arrays = SAMPLERS[name](contracting, NOISE[-1], SCHEDULE, options, lambda k: NOISE[k])
     noise = torch.from_numpy(NOISE)
-    tensors = SAMPLERS[name](
-        contracting, noise[-1], SCHEDULE, options, lambda k: noise[k], "sample"
-    )
+    tensors = SAMPLERS[name](contracting, noise[-1], SCHEDULE, options, lambda k: noise[k])
     np.testing.assert_allclose(arrays, tensors.numpy(), rtol=1e-5, atol=1e-6)
 
 
@@ -60,9 +58,7 @@ def test_one_step_of_any_sampler_is_the_clean_estimate_at_the_noisiest_step(name
         seen.append(step)
         return CLEAN
 
-    found = SAMPLERS[name](
-        denoise, NOISE[-1], SCHEDULE, SamplerOptions(1), lambda k: NOISE[k], "sample"
-    )
+    found = SAMPLERS[name](denoise, NOISE[-1], SCHEDULE, SamplerOptions(1), lambda k: NOISE[k])
     assert seen == [999]
     np.testing.assert_allclose(found, CLEAN, atol=1e-6)
 
@@ -70,7 +66,7 @@ def test_one_step_of_any_sampler_is_the_clean_estimate_at_the_noisiest_step(name
 def test_second_order_solver_comes_nearer_to_the_exact_path_than_first_order() -> None:
     def end(name: str, steps: int):
         return SAMPLERS[name](
-            contracting, NOISE[-1], SCHEDULE, SamplerOptions(steps), lambda k: NOISE[k], "sample"
+            contracting, NOISE[-1], SCHEDULE, SamplerOptions(steps), lambda k: NOISE[k]
         )
 
     exact = end("ddim", 1000)
@@ -81,7 +77,7 @@ def test_second_order_solver_comes_nearer_to_the_exact_path_than_first_order() -
 def test_ddim_with_full_eta_draws_noise_and_without_does_not() -> None:
     def end(eta: float, noise):
         return SAMPLERS["ddim"](
-            contracting, NOISE[-1], SCHEDULE, SamplerOptions(10, eta=eta), noise, "sample"
+            contracting, NOISE[-1], SCHEDULE, SamplerOptions(10, eta=eta), noise
         )
 
     other = NOISE[::-1]
@@ -92,9 +88,7 @@ def test_ddim_with_full_eta_draws_noise_and_without_does_not() -> None:
 def test_temperature_zero_draws_no_noise() -> None:
     options = SamplerOptions(10, temperature=0.0)
     a, b = (
-        SAMPLERS["ancestral"](
-            contracting, NOISE[-1], SCHEDULE, options, lambda k, n=n: n[k], "sample"
-        )
+        SAMPLERS["ancestral"](contracting, NOISE[-1], SCHEDULE, options, lambda k, n=n: n[k])
         for n in (NOISE, NOISE[::-1])
     )
     assert np.array_equal(a, b)
@@ -104,9 +98,7 @@ def test_temperature_zero_draws_no_noise() -> None:
 def test_temperature_scales_the_noise_that_a_deterministic_sampler_starts_from(name: str) -> None:
     def end(temperature: float, scale: float):
         options = SamplerOptions(10, temperature=temperature)
-        return SAMPLERS[name](
-            contracting, scale * NOISE[-1], SCHEDULE, options, lambda k: NOISE[k], "sample"
-        )
+        return SAMPLERS[name](contracting, scale * NOISE[-1], SCHEDULE, options, lambda k: NOISE[k])
 
     assert np.array_equal(end(0.5, 1.0), end(1.0, 0.5))
     assert not np.allclose(end(0.5, 1.0), end(1.0, 1.0))

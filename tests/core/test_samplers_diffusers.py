@@ -53,7 +53,7 @@ def ours(
     name: str, denoise: Callable[[Tensor, int], Tensor], options: SamplerOptions, prediction: str
 ) -> Tensor:
     found: Tensor = SAMPLERS[name](
-        denoise, NOISE[-1], FULL, options, lambda k: NOISE[k], prediction
+        denoise, NOISE[-1], Schedule.cosine(prediction_type=prediction), options, lambda k: NOISE[k]
     )
     return found
 
