@@ -23,7 +23,7 @@ from document import current_commit, machine
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from camseg_core.config.reader import load_yaml
+from camseg_core.config.yaml_file import load_yaml
 from camseg_core.data.augmentation import random_crops
 from camseg_core.data.sets import open_set
 from camseg_core.evaluation.metrics import Confusion

@@ -140,7 +140,7 @@ class _StderrHandler(logging.Handler):
 
 def _run(task_of: Callable[[argparse.Namespace], Task], options: argparse.Namespace) -> None:
     with packages_for("training", "train"):
-        from camseg_core.config.reader import load_yaml
+        from camseg_core.config.yaml_file import load_yaml
 
         kind, train = task_of(options)
     recipe = load_yaml(options.config, kind, options.set)
@@ -220,7 +220,7 @@ def _model_task(options: argparse.Namespace) -> Task:
 
 def _estimate(options: argparse.Namespace) -> None:
     with packages_for("training", "train"):
-        from camseg_core.config.reader import load_yaml
+        from camseg_core.config.yaml_file import load_yaml
         from camseg_core.evaluation.roofline import DEVICES, Device
         from camseg_core.training.estimate import CAVEAT, estimate_lines
         from camseg_core.training.recipes import Recipe, estimate_run

@@ -1,20 +1,16 @@
-"""Parsed JSON and YAML files to dataclasses, every entry checked against the type of its field."""
+"""Parsed JSON or YAML to dataclasses, every entry checked against the type of its field."""
 
 import difflib
 import logging
-import re
 import reprlib
 import sys
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml  # type: ignore[import-untyped]
-
-from camseg_core.errors import CamSegError, ConfigError
+from camseg_core.errors import CamSegError
 
 _T = TypeVar("_T")
 
@@ -58,45 +54,6 @@ def build(
             dataclass. The message is one line and names the entry, such as `loop.steps`.
     """
     return _Reader(source, error).read(cls, content, "", MISSING if base is None else base)
-
-
-def load_yaml(path: Path, cls: type[_T], overrides: Sequence[str] = ()) -> _T:
-    """Read the dataclass `cls` from a YAML file, and apply `overrides` such as `loop.steps=100`.
-
-    Entries that the file leaves out keep their default, see `build`.
-
-    Raises:
-        ConfigError: the file cannot be read or is not YAML, or an entry of it or of an override is
-            missing, unknown, given twice, or of the wrong type; one line that names both.
-    """
-    try:
-        content = _parse(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is not a configuration in YAML: {error}") from error
-    # a file of nothing but comments is empty
-    config = build(cls, {} if content is None else content, str(path), ConfigError)
-    for override in overrides:
-        place, equals, text = override.partition("=")
-        names = place.strip().split(".")
-        if not equals or not all(names):
-            raise ConfigError(f"--set {override}: expected ENTRY=VALUE, such as loop.steps=100")
-        try:
-            content = _parse(text)
-        except ValueError as error:
-            raise ConfigError(f"--set {override}: {error}") from error
-        for name in reversed(names):
-            content = {name: content}
-        config = build(cls, content, f"--set {override}", ConfigError, base=config)
-    return config
-
-
-def to_yaml(instance: Any) -> str:
-    """Write the dataclass as YAML, in the order of its fields; `load_yaml` reads it back."""
-    return str(
-        yaml.dump(asdict(instance), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
-    )
 
 
 class _Reader:
@@ -250,50 +207,3 @@ def _join(place: str, name: str) -> str:
 def _show(value: object) -> str:
     """Return the value as one short line."""
     return "empty" if value is None else _shortener.repr(value)
-
-
-def _parse(text: str) -> Any:
-    """Parse YAML to plain values; a ValueError says in one line what is wrong and where."""
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.MarkedYAMLError as error:
-        where = f" (line {error.problem_mark.line + 1})" if error.problem_mark is not None else ""
-        raise ValueError(f"{error.problem or error.context}{where}") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(" ".join(str(error).split())) from error
-
-
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """PyYAML's safe loader, but entries given twice are refused instead of the last one winning."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        names = [str(key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(
-                f"{', '.join(twice)} is given twice "
-                f"(in what begins at line {node.start_mark.line + 1})"
-            )
-        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
-        return mapping
-
-
-class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
-    """PyYAML's safe dumper, with lists on one line."""
-
-
-def _list(dumper: _Dumper, items: Sequence[Any]) -> Any:
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
-
-
-_Dumper.add_representer(tuple, _list)
-_Dumper.add_representer(list, _list)
-_Dumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data(member.value))
-
-# in YAML 1.1, which PyYAML follows, 1e-3 is text because it has no dot; YAML 1.2 has it a number
-for _side in (_Loader, _Dumper):
-    _side.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-        list("-+0123456789"),
-    )

@@ -175,7 +175,7 @@ def meaning(mapping: Path | None, default: Path) -> Meaning:
     if path is None:
         return Meaning(CITYSCAPES, _train_ids("a set of Cityscapes train ids", None))
     # imported here because machines that only segment have no yaml package
-    from camseg_core.config.reader import load_yaml
+    from camseg_core.config.yaml_file import load_yaml
 
     read = load_yaml(path, ClassMapping)
     return Meaning(read.labels(), read.decoder(str(path)), read.stretch, read.group_labels())

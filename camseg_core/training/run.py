@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from camseg_core.atomic_write import atomic_write
-from camseg_core.config.reader import load_yaml, to_yaml
+from camseg_core.config.yaml_file import load_yaml, to_yaml
 from camseg_core.data.sample import Samples
 from camseg_core.data.sets import open_set
 from camseg_core.errors import ConfigError

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from camseg_core.config.reader import load_yaml
+from camseg_core.config.yaml_file import load_yaml
 from camseg_core.errors import ConfigError
 from camseg_ros.bag.read import TimeRange
 

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from camseg_core.config.model import CamSegConfig
-from camseg_core.config.reader import build, load_yaml, renamed_from, to_yaml
+from camseg_core.config.reader import build, renamed_from
+from camseg_core.config.yaml_file import load_yaml, to_yaml
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.training.recipes import Recipe
 from camseg_core.weights import CAMSEG_LITE

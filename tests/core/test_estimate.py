@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from camseg_core.cli.main import main
 from camseg_core.config.model import CamSegConfig
-from camseg_core.config.reader import load_yaml
+from camseg_core.config.yaml_file import load_yaml
 from camseg_core.evaluation.roofline import Device
 from camseg_core.labels import CITYSCAPES
 from camseg_core.model.camseg import CamSeg
