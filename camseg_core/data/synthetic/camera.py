@@ -62,12 +62,8 @@ class PinholeCamera:
 
     @cached_property
     def _rotation(self) -> Floats:
-        sin_yaw, cos_yaw, sin_pitch, cos_pitch = (
-            np.sin(self.yaw),
-            np.cos(self.yaw),
-            np.sin(self.pitch),
-            np.cos(self.pitch),
-        )
+        sin_yaw, cos_yaw = np.sin(self.yaw), np.cos(self.yaw)
+        sin_pitch, cos_pitch = np.sin(self.pitch), np.cos(self.pitch)
         right = [cos_yaw, -sin_yaw, 0.0]
         down = [-sin_yaw * sin_pitch, -cos_yaw * sin_pitch, -cos_pitch]
         forward = [sin_yaw * cos_pitch, cos_yaw * cos_pitch, -sin_pitch]
@@ -82,15 +78,13 @@ class PinholeCamera:
     def may_see(self, places: Floats, margin: float) -> npt.NDArray[np.bool_]:
         """Whether a thing within `margin` metres of each place `(N, 3)` may be seen, `(N,)`."""
         right, _, ahead = self.view(places).T
-        return np.asarray(
-            (ahead > 0) & (np.abs(right) - margin < ahead * self.width / 2 / self.focal), np.bool_
-        )
+        beside = np.abs(right) - margin < ahead * self.width / 2 / self.focal
+        return np.asarray((ahead > 0) & beside, np.bool_)
 
     def project(self, view: Floats) -> Floats:
         """Camera coordinates `(N, 3)` in front of the camera to pixels `(N, 2)`."""
-        return view[:, :2] / view[:, 2:] * np.float32(self.focal) + np.array(
-            self.centre, np.float32
-        )
+        centre = np.array(self.centre, np.float32)
+        return view[:, :2] / view[:, 2:] * np.float32(self.focal) + centre
 
     def ground(self, first_row: int) -> tuple[Floats, Floats, Floats]:
         """Points where the rays of the rows from `first_row` down meet the road.
@@ -98,16 +92,13 @@ class PinholeCamera:
         Returns:
             `across` and `along`, both `(rows, W)`, and the depth `(rows, 1)`, in metres.
         """
-        slope = (
-            np.arange(first_row, self.height, dtype=np.float32)[:, None] - self.centre[1]
-        ) / self.focal
+        (cx, cy), focal = self.centre, self.focal
+        slope = (np.arange(first_row, self.height, dtype=np.float32)[:, None] - cy) / focal
         depth = self.up / np.maximum(np.sin(self.pitch) + slope * np.cos(self.pitch), 1e-4)
         ahead = (np.cos(self.pitch) - slope * np.sin(self.pitch)) * depth
-        right = (
-            (np.arange(self.width, dtype=np.float32)[None] - self.centre[0]) / self.focal * depth
-        )
-        along = (self.along + ahead * np.cos(self.yaw) - right * np.sin(self.yaw)).astype(
-            np.float32
+        right = (np.arange(self.width, dtype=np.float32)[None] - cx) / focal * depth
+        along = np.asarray(
+            self.along + ahead * np.cos(self.yaw) - right * np.sin(self.yaw), np.float32
         )
         across = self._origin_x + ahead * np.sin(self.yaw) + right * np.cos(self.yaw) - bend(along)
         return across.astype(np.float32), along, depth.astype(np.float32)

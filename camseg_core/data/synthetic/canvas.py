@@ -11,6 +11,8 @@ from camseg_core.data.synthetic.textures import Color, Floats, Image, Texture
 from camseg_core.labels import TRAIN_ID
 
 Mask = npt.NDArray[np.bool_]
+Box = tuple[int, int, int, int]
+"""A part of an image in pixels: x0, y0, x1, y1."""
 
 SUN = np.array([-0.5, -0.4, 0.77], np.float32)
 """Unit vector to the sun, behind the camera on the left."""
@@ -87,12 +89,8 @@ class Canvas:
             faces, colors, lights.tolist(), towards.tolist(), strict=True
         ):
             if visible:
-                self._fill_view(
-                    view[list(face)],
-                    (color[0] * light, color[1] * light, color[2] * light),
-                    train_id,
-                    0.0,
-                )
+                lit = (color[0] * light, color[1] * light, color[2] * light)
+                self._fill_view(view[list(face)], lit, train_id, 0.0)
 
     def shade(self, polygon: Floats, factor: float) -> None:
         """Darken the picture under a convex polygon (a contact shadow); the label stays."""
@@ -102,10 +100,7 @@ class Canvas:
         pixels, _ = self._pixels(view)
         if box := self._box(pixels):
             x0, y0, x1, y1 = box
-            mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
-            cv2.fillConvexPoly(
-                mask, _fixed_point(pixels - (x0, y0)), 255, cv2.LINE_AA, _SUBPIXEL_BITS
-            )
+            mask = _polygon_mask(pixels, box, cv2.LINE_AA)
             shade = 255 - cv2.merge([cv2.convertScaleAbs(mask, alpha=1 - factor)] * 3)
             area = self.image[y0:y1, x0:x1]
             area[:] = cv2.multiply(area, shade, scale=1 / 255)
@@ -129,16 +124,12 @@ class Canvas:
         intrinsics = np.array([[focal, 0, cx - x0], [0, focal, cy - y0], [0, 0, 1]])
         # texel centres are half a texel inside the corners
         plane = np.stack([u / cols, v / rows, origin + 0.5 * (u / cols + v / rows)], axis=1)
-        size = (x1 - x0, y1 - y0)
         warped = cv2.warpPerspective(
-            texels,
-            intrinsics @ plane,
-            size,
+            *(texels, intrinsics @ plane, (x1 - x0, y1 - y0)),
             flags=cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
-        cv2.fillConvexPoly(mask, _fixed_point(pixels - (x0, y0)), 255, cv2.LINE_8, _SUBPIXEL_BITS)
+        mask = _polygon_mask(pixels, box, cv2.LINE_8)
         color, alpha = warped[..., :3], warped[..., 3]
         mask &= cv2.threshold(alpha, 127, 255, cv2.THRESH_BINARY)[1].astype(np.uint8)
         geometry = np.zeros((*mask.shape, 2), np.float32)
@@ -147,9 +138,7 @@ class Canvas:
         cv2.copyTo(np.full_like(mask, train_id), mask, self.label[y0:y1, x0:x1])
         cv2.copyTo(geometry, mask, self.geometry[y0:y1, x0:x1])
 
-    def _plane_inverse_depth(
-        self, point: Floats, normal: Floats, box: tuple[int, int, int, int]
-    ) -> Floats:
+    def _plane_inverse_depth(self, point: Floats, normal: Floats, box: Box) -> Floats:
         """Inverse depth is linear in the image for the points of a plane."""
         x0, y0, x1, y1 = box
         offset = float(normal @ point)
@@ -182,8 +171,8 @@ class Canvas:
                 return np.zeros((0, 2), np.float32), 0.0
         return self.camera.project(view), float((1 / view[:, 2]).sum()) / len(view)
 
-    def _box(self, pixels: Floats) -> tuple[int, int, int, int] | None:
-        """The part of the image `(x0, y0, x1, y1)` that a polygon can touch, or None."""
+    def _box(self, pixels: Floats) -> Box | None:
+        """The part of the image that a polygon can touch, or None."""
         if len(pixels) == 0:
             return None
         (left, top), (right, bottom) = pixels.min(0), pixels.max(0)
@@ -219,6 +208,14 @@ def _clip_near(view: Floats) -> Floats:
         if (start[2] >= NEAR) != (end[2] >= NEAR):
             kept.append(start + (end - start) * ((NEAR - start[2]) / (end[2] - start[2])))
     return np.array(kept, np.float32).reshape(-1, 3)
+
+
+def _polygon_mask(pixels: Floats, box: Box, line_type: int) -> Image:
+    """Coverage of a convex polygon within a box, 0 to 255."""
+    x0, y0, x1, y1 = box
+    mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
+    cv2.fillConvexPoly(mask, _fixed_point(pixels - (x0, y0)), 255, line_type, _SUBPIXEL_BITS)
+    return mask
 
 
 def _fixed_point(pixels: Floats) -> npt.NDArray[np.int32]:

@@ -5,6 +5,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from camseg_core.data.synthetic.camera import PinholeCamera
 from camseg_core.data.synthetic.canvas import SUN, Canvas
 from camseg_core.data.synthetic.textures import Floats, noise, rgb_of
 from camseg_core.labels import TRAIN_ID
@@ -33,18 +34,20 @@ def _tiles(seed: int) -> tuple[Floats, Floats, Floats]:
     """Tiling noise: fine grain and broad stains of the ground, and clouds."""
     rng = np.random.default_rng([seed, 1])
     shape = (_TILE, _TILE)
-    return (
-        noise(rng, shape, (1, 2, 4)),
-        noise(rng, shape, (32, 128)),
-        noise(rng, shape, (16, 32, 64, 128, 128)),
-    )
+    grain, stains = noise(rng, shape, (1, 2, 4)), noise(rng, shape, (32, 128))
+    return grain, stains, noise(rng, shape, (16, 32, 64, 128, 128))
 
 
 def _lookup(tile: Floats, x: Floats, y: Floats) -> Floats:
     x, y = np.asarray(x, np.float32), np.asarray(y, np.float32)
-    return np.asarray(
-        cv2.remap(tile, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), np.float32
-    )
+    found = cv2.remap(tile, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    return np.asarray(found, np.float32)
+
+
+def _bearing(camera: PinholeCamera) -> Floats:
+    """Bearing of each column `(W,)`, to the right of the street, in radians for small angles."""
+    columns = np.arange(camera.width, dtype=np.float32) - camera.centre[0]
+    return np.asarray(columns / camera.focal + camera.yaw)
 
 
 def paint_sky(canvas: Canvas, seed: int) -> None:
@@ -54,14 +57,11 @@ def paint_sky(canvas: Canvas, seed: int) -> None:
     if rows == 0:
         return
     rise = (camera.horizon - np.arange(rows, dtype=np.float32)[:, None]) / camera.focal
-    bearing = (
-        np.arange(camera.width, dtype=np.float32)[None] - camera.centre[0]
-    ) / camera.focal + camera.yaw
+    bearing = _bearing(camera)[None]
     # the clouds are a plane far above, which perspective compresses towards the horizon
     distance = 40 / (rise + 0.12)
-    clouds = _lookup(
-        _tiles(seed)[2], bearing * distance, np.broadcast_to(distance * 2, (rows, camera.width))
-    )
+    along = np.broadcast_to(distance * 2, (rows, camera.width))
+    clouds = _lookup(_tiles(seed)[2], bearing * distance, along)
     blue = np.clip(rise * 1.6, 0, 1)[..., None]
     clear = np.array([240, 246, 248], np.float32) + blue * np.array([-56, -18, -4], np.float32)
     cover = rgb_of(np.clip(0.35 + 0.3 * clouds, 0, 0.9))
@@ -72,27 +72,18 @@ def paint_sky(canvas: Canvas, seed: int) -> None:
 def paint_skyline(canvas: Canvas, seed: int) -> None:
     """Paint distant trees where the street ends."""
     camera = canvas.camera
-    bearing = (
-        np.arange(camera.width, dtype=np.float32) - camera.centre[0]
-    ) / camera.focal + camera.yaw
-    stains = _tiles(seed)[1][0]
-    grain = _tiles(seed)[0][7]
-    place = (bearing + np.pi) * 400
-    at = np.arange(_TILE)
-    height = (
-        9
-        + 2.5 * np.interp(place, at, stains, period=_TILE)
-        + 0.8 * np.interp(place * 2, at, grain, period=_TILE)
-    )
+    grain, stains, _ = _tiles(seed)
+    place, at = (_bearing(camera) + np.pi) * 400, np.arange(_TILE)
+    height = 9 + 2.5 * np.interp(place, at, stains[0], period=_TILE)
+    height = height + 0.8 * np.interp(place * 2, at, grain[7], period=_TILE)
     scale = camera.focal / _SKYLINE_M
     top, bottom = camera.horizon - scale * (height - camera.up), camera.horizon + scale * camera.up
     first = int(np.clip(top.min(), 0, camera.height - 1))
-    rows = np.arange(first, int(np.clip(bottom + 1, first + 1, camera.height)), dtype=np.float32)[
-        :, None
-    ]
+    end = int(np.clip(bottom + 1, first + 1, camera.height))
+    rows = np.arange(first, end, dtype=np.float32)[:, None]
     # the texture is in metres, independent of the size of the picture
     up, aside = np.broadcast_arrays((rows - camera.horizon) / scale * 12, place[None] * 4)
-    shade = 0.95 + 0.09 * _lookup(_tiles(seed)[0], aside, up)
+    shade = 0.95 + 0.09 * _lookup(grain, aside, up)
     rgb = rgb_of(shade) * np.array([84, 90, 74], np.float32)
     train_ids = np.full(shade.shape, TRAIN_ID["vegetation"], np.uint8)
     canvas.paint(first, rgb, train_ids, 1 / _SKYLINE_M, mask=rows >= top)
@@ -118,11 +109,8 @@ def paint_ground(canvas: Canvas, seed: int, shadows: Floats) -> None:
     x, y = across * (_TILE / _TILE_M), along * (_TILE / _TILE_M)
     # grain finer than a pixel would flicker: fade it to its mean
     fade = np.minimum(1.0, 0.05 / np.maximum(length, 1e-3))
-    gain = (
-        1
-        + _ZONE_GRAIN[zone] * fade * _lookup(grain, x, y)
-        + 0.035 * _lookup(stains, x * 0.3, y * 0.15)
-    )
+    gain = 1 + _ZONE_GRAIN[zone] * fade * _lookup(grain, x, y)
+    gain = gain + 0.035 * _lookup(stains, x * 0.3, y * 0.15)
     tracks = np.abs(distance - 1.75)
     gain -= 0.05 * (np.abs(tracks - 0.75) < 0.3)
     gain -= 0.14 * _slab_joints(across, along, length) * (zone == 2)
@@ -133,16 +121,14 @@ def paint_ground(canvas: Canvas, seed: int, shadows: Floats) -> None:
 
 def _phase(value: Floats, period: float) -> Floats:
     """`value % period`, but several times faster."""
-    return np.asarray(
-        value - np.float32(period) * np.floor(value * np.float32(1 / period)), np.float32
-    )
+    whole = np.floor(value * np.float32(1 / period))
+    return np.asarray(value - np.float32(period) * whole, np.float32)
 
 
 def _band(value: Floats, half: float, footprint: Floats) -> Floats:
     """Share of a pixel that a stripe around 0 covers."""
-    cover = np.clip((half - np.abs(value)) / footprint + 0.5, 0, 1) * np.minimum(
-        1, 2 * half / footprint
-    )
+    cover = np.clip((half - np.abs(value)) / footprint + 0.5, 0, 1)
+    cover = cover * np.minimum(1, 2 * half / footprint)
     return np.asarray(cover, np.float32)
 
 
@@ -152,16 +138,12 @@ def _paint_markings(
     dashes = _band(_phase(along, 6.0) - 2.0, 1.0, length)
     dashes = np.where(length > 3, 1 / 3, dashes)
     white = _band(across, 0.06, footprint) * dashes
-    zebra = (
-        _band(_phase(along, _ZEBRA_EVERY_M) - 60, _ZEBRA_M / 2, length)
-        * (_phase(across, 1.1) < 0.55)
-        * (np.abs(across) < ROAD_HALF_M - 0.3)
-    )
+    on_road = np.abs(across) < ROAD_HALF_M - 0.3
+    zebra = _band(_phase(along, _ZEBRA_EVERY_M) - 60, _ZEBRA_M / 2, length)
+    zebra = zebra * (_phase(across, 1.1) < 0.55) * on_road
     white = np.maximum(white, zebra)
-    kerbside = np.abs(across)
-    yellow = np.maximum(
-        _band(kerbside - 4.95, 0.045, footprint), _band(kerbside - 4.75, 0.045, footprint)
-    )
+    outer, inner = (_band(np.abs(across) - at, 0.045, footprint) for at in (4.95, 4.75))
+    yellow = np.maximum(outer, inner)
     for cover, paint in ((yellow, _PAINT_YELLOW), (white, _PAINT_WHITE)):
         painted = cover > 0
         color[painted] += (0.85 * cover[painted])[:, None] * (paint - color[painted])

@@ -107,7 +107,7 @@ def facade(
     wall_color = np.array(_BRICKS[rng.integers(len(_BRICKS))]) * rng.uniform(0.85, 1.1)
     height = storeys * STOREY_M
     rgb = masonry(rng, width, height, wall_color)
-    pane = _paint_pane(rng)
+    pane = np.array([206, 204, 198]) * rng.uniform(0.55, 1.05)
     columns = max(int(width / rng.uniform(2.0, 3.0)), 1)
     pitch, pane_width, pane_height = width / columns, rng.uniform(0.8, 1.3), rng.uniform(1.3, 1.7)
     windows = []
@@ -138,29 +138,11 @@ def masonry(
     return np.asarray((1 + stains + courses + grain)[..., None] * color, np.float32)
 
 
-def _rows(rgb: Floats, bottom: float, top: float) -> slice:
-    return slice(
-        max(rgb.shape[0] - int(top * FACADE_TEXELS_PER_M), 0),
-        max(rgb.shape[0] - int(bottom * FACADE_TEXELS_PER_M), 0),
-    )
-
-
-def _band(
-    rgb: Floats,
-    left: float,
-    right: float,
-    bottom: float,
-    top: float,
-    color: npt.NDArray[np.float64],
-) -> None:
-    rgb[
-        _rows(rgb, bottom, top),
-        max(int(left * FACADE_TEXELS_PER_M), 0) : max(int(right * FACADE_TEXELS_PER_M), 0),
-    ] = color
-
-
-def _paint_pane(rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    return np.array([206, 204, 198]) * rng.uniform(0.55, 1.05)
+def _band(rgb: Floats, x0: float, x1: float, y0: float, y1: float, color: Any) -> None:
+    """Paint a rectangle, in metres from the lower left."""
+    top, bottom = (max(rgb.shape[0] - int(y * FACADE_TEXELS_PER_M), 0) for y in (y1, y0))
+    left, right = (max(int(x * FACADE_TEXELS_PER_M), 0) for x in (x0, x1))
+    rgb[top:bottom, left:right] = color
 
 
 def _paint_window(
@@ -174,22 +156,13 @@ def _paint_window(
     _band(rgb, left - 0.12, right + 0.12, top, top + 0.18, frame * 0.75)
     _band(rgb, left, right, bottom, top, frame)
     if door:
-        _band(
-            rgb,
-            left + 0.1,
-            right - 0.1,
-            bottom,
-            top - 0.4,
-            np.array(_SHOPS[rng.integers(len(_SHOPS))]),
-        )
+        color = _SHOPS[rng.integers(len(_SHOPS))]
+        _band(rgb, left + 0.1, right - 0.1, bottom, top - 0.4, color)
         return
     glass = np.array([44, 50, 58]) * rng.uniform(0.6, 1.9)
     middle = (bottom + top) / 2
-    for low, high, tint in (
-        (bottom + 0.08, middle - 0.03, 0.85),
-        (middle + 0.03, top - 0.08, 1.15),
-    ):
-        _band(rgb, left + 0.08, right - 0.08, low, high, glass * tint)
+    _band(rgb, left + 0.08, right - 0.08, bottom + 0.08, middle - 0.03, glass * 0.85)
+    _band(rgb, left + 0.08, right - 0.08, middle + 0.03, top - 0.08, glass * 1.15)
     _band(rgb, left - 0.1, right + 0.1, bottom - 0.12, bottom, frame * 0.9)
 
 
@@ -202,7 +175,7 @@ def _paint_shop(
     _band(rgb, 0.15, width - 0.15, 2.4, 2.9, front * 1.2)
     start = rng.uniform(0.2, 0.35) * width
     for letter in np.arange(start, width - start, 0.34):
-        _band(rgb, letter, letter + rng.uniform(0.12, 0.26), 2.52, 2.78, np.array([205, 200, 180]))
+        _band(rgb, letter, letter + rng.uniform(0.12, 0.26), 2.52, 2.78, (205, 200, 180))
     panes = []
     count = max(int(width / 1.9), 1)
     for index in range(count):
@@ -211,14 +184,8 @@ def _paint_shop(
         _band(rgb, left, right, bottom, 2.3, np.array([40, 44, 48]) * rng.uniform(0.5, 1.7))
         for _ in range(5):  # goods on display
             x, y = rng.uniform(left, right - 0.3), rng.uniform(bottom, 1.4)
-            _band(
-                rgb,
-                x,
-                x + rng.uniform(0.1, 0.35),
-                y,
-                y + rng.uniform(0.1, 0.5),
-                rng.uniform(40, 170, 3),
-            )
+            right_x, top = x + rng.uniform(0.1, 0.35), y + rng.uniform(0.1, 0.5)
+            _band(rgb, x, right_x, y, top, rng.uniform(40, 170, 3))
         panes.append((left, bottom, right, 2.3))
     return panes
 
@@ -230,11 +197,8 @@ def crown(rng: np.random.Generator, texels: int = 160) -> Texture:
     relief = np.zeros_like(body)
     for _ in range(26):
         angle, reach = rng.uniform(0, 2 * np.pi), 0.3 * np.sqrt(rng.uniform(0, 1))
-        cx, cy, radius = (
-            0.5 + reach * np.cos(angle),
-            0.5 + reach * np.sin(angle),
-            rng.uniform(0.09, 0.19),
-        )
+        cx, cy = 0.5 + reach * np.cos(angle), 0.5 + reach * np.sin(angle)
+        radius = rng.uniform(0.09, 0.19)
         clump = 1 - np.hypot(x - cx, y - cy) / radius
         body = np.maximum(body, clump)
         lit = 0.5 + ((cx - x) + (cy - y)) / (3 * radius)
@@ -250,17 +214,14 @@ def bare_crown(rng: np.random.Generator, texels: int = 192) -> Texture:
     """A tree in winter: branches and a haze of twigs."""
     rgba = np.zeros((texels, texels, 4), np.uint8)
     color = np.array([58, 50, 44]) * rng.uniform(0.7, 1.2)
-    twigs: list[tuple[float, float, float, float]] = [
-        (texels / 2, texels - 1.0, -np.pi / 2, texels * 0.2)
-    ]
+    twigs = [(texels / 2, texels - 1.0, -np.pi / 2, texels * 0.2)]
     for depth in range(8):
         grown = []
         for x, y, angle, length in twigs:
             end_x, end_y = x + length * np.cos(angle), y + length * np.sin(angle)
             tint = color * rng.uniform(0.8, 1.25)
-            cv2.line(
-                rgba, (int(x), int(y)), (int(end_x), int(end_y)), (*tint, 255), max(5 - depth, 1)
-            )
+            start, end = (int(x), int(y)), (int(end_x), int(end_y))
+            cv2.line(rgba, start, end, (*tint, 255), max(5 - depth, 1))
             grown += [
                 (end_x, end_y, angle + turn, length * rng.uniform(0.7, 0.9))
                 for turn in rng.normal(0, 0.55, 2 if depth else 4)
@@ -271,10 +232,8 @@ def bare_crown(rng: np.random.Generator, texels: int = 192) -> Texture:
 
 def leaves(rng: np.random.Generator, texels: tuple[int, int]) -> Texture:
     """A clipped hedge."""
-    relief = (
-        noise(rng, texels, (16, 4, 2)) * 0.28
-        + np.linspace(0.25, -0.3, texels[0], dtype=np.float32)[:, None]
-    )
+    slope = np.linspace(0.25, -0.3, texels[0], dtype=np.float32)[:, None]
+    relief = noise(rng, texels, (16, 4, 2)) * 0.28 + slope
     return opaque(np.clip(1 + relief, 0.2, 1.8)[..., None] * np.array([52, 62, 36], np.float32))
 
 

@@ -69,15 +69,14 @@ def night(picture: Floats, canvas: Canvas, severity: float, rng: np.random.Gener
     beam = np.exp(-((x / 0.42) ** 2) - ((y - 0.09) / 0.17) ** 2) * np.minimum(1, near * 14)
     sky = canvas.geometry[..., :1] == 0
     ambient = np.where(sky, 0.06, 0.17)
-    light = ambient * np.array([0.92, 0.94, 1.1], np.float32) + 0.95 * beam[..., None] * np.array(
-        [1.05, 1.0, 0.86], np.float32
-    )
+    headlights = 0.95 * beam[..., None] * np.array([1.05, 1.0, 0.86], np.float32)
+    light = ambient * np.array([0.92, 0.94, 1.1], np.float32) + headlights
     light = 1 - severity**0.3 * (1 - light) * (1 - glow)
     dark = picture * light
     halo_size = max(camera.width // 40, 1)
-    halo = cv2.GaussianBlur(picture * glow, (0, 0), halo_size) + cv2.GaussianBlur(
-        picture * glow, (0, 0), halo_size / 4
-    )
+    shining = picture * glow
+    halo = cv2.GaussianBlur(shining, (0, 0), halo_size)
+    halo = halo + cv2.GaussianBlur(shining, (0, 0), halo_size / 4)
     return np.asarray(dark + 0.8 * severity * halo, np.float32)
 
 
@@ -104,10 +103,8 @@ def _expose(picture: Floats, grain: float, rng: np.random.Generator) -> npt.NDAr
     """Add lens blur, vignette and sensor noise."""
     height, width = picture.shape[:2]
     blurred = np.asarray(cv2.GaussianBlur(picture, (3, 3), 0.55), np.float32)
-    y, x = (
-        np.linspace(-1, 1, height, dtype=np.float32)[:, None],
-        np.linspace(-1, 1, width, dtype=np.float32)[None],
-    )
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    x = np.linspace(-1, 1, width, dtype=np.float32)[None]
     vignette = rgb_of(1 - 0.09 * (x * x + y * y))
     noise = rgb_of(np.float32(grain) * rng.standard_normal((height, width), np.float32))
     return np.clip(blurred * vignette + noise, 0, 255).astype(np.uint8)
@@ -129,17 +126,10 @@ def _particles(canvas: Canvas, rng: np.random.Generator, count: int, length: flo
     height, width = canvas.camera.height, canvas.camera.width
     cover = np.zeros((height, width), np.uint8)
     size = 0.005 * height * rng.uniform(0.2, 1, count) ** 3
-    for x, y, radius in zip(
-        rng.uniform(0, width, count), rng.uniform(0, height, count), size, strict=True
-    ):
+    across, down = rng.uniform(0, width, count), rng.uniform(0, height, count)
+    for x, y, radius in zip(across, down, size, strict=True):
         tail = length * height * (0.4 + radius / (0.005 * height))
         start, end = (int(x), int(y)), (int(x + 0.12 * tail), int(y + tail))
-        cv2.line(
-            cover,
-            start,
-            end,
-            160 if length else 255,
-            1 if length else max(round(2 * radius), 1),
-            cv2.LINE_AA,
-        )
+        color, thickness = (160, 1) if length else (255, max(round(2 * radius), 1))
+        cv2.line(cover, start, end, color, thickness, cv2.LINE_AA)
     return np.asarray(cv2.GaussianBlur(cover, (3, 3), 0.7), np.float32) / 255
