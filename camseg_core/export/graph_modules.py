@@ -24,7 +24,7 @@ class ImageEncoderGraph(nn.Module):
 
 
 class TransformerGraph(nn.Module):
-    """Feature maps to conditions `(B, N, D)` with the whole mask hidden: transformer and refiner."""
+    """Feature maps to conditions `(B, N, D)`, all of the mask hidden: transformer and refiner."""
 
     def __init__(self, model: CamSeg) -> None:
         super().__init__()

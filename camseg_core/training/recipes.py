@@ -14,7 +14,6 @@ from camseg_core.evaluation.roofline import DEVICES
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.training.callbacks import default_callbacks
-from camseg_core.training.codec_folder import Codec, load_codec_into, save_codec
 from camseg_core.training.distributed import Processes, init_processes
 from camseg_core.training.estimate import TrainingEstimate, estimate, estimate_lines
 from camseg_core.training.finish import finish
@@ -28,7 +27,14 @@ from camseg_core.training.mask_autoencoder import (
     reconstruction_scores,
     train_autoencoder,
 )
-from camseg_core.training.run import TrainingData, check_batch, keep_config
+from camseg_core.training.run import (
+    Codec,
+    TrainingData,
+    check_batch,
+    keep_config,
+    load_codec_into,
+    save_codec,
+)
 from camseg_core.training.trainer import Run
 from camseg_core.training.transformer import TransformerTraining, train_transformer, validation
 from camseg_core.weights import CAM_SEG_BASE_768, CAMSEG_LITE

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # the tests' helper modules, suc
 
 @pytest.fixture(scope="session")
 def traced_tiny_lite() -> list[object]:
-    """`tiny_lite`'s four graphs and the whole network with two DDIM steps; tracing takes seconds."""
+    """Trace `tiny_lite`'s four graphs and the whole network with two DDIM steps, once: slow."""
     from lite import tiny_lite
 
     from camseg_core.diffusion.sampling import Fused

@@ -148,7 +148,7 @@ class Driver:
     def wait(
         self, condition: Callable[[], Any], what: str, details: Callable[[], str] = str
     ) -> None:
-        """Run callbacks until `condition` holds; fail with the text of `details` after a timeout."""
+        """Run callbacks until `condition` holds; fail with `details` after a timeout."""
         assert self._serve_until(condition, TIMEOUT), (
             f"waited {TIMEOUT:.0f} s for {what}\n{details()}"
         )
