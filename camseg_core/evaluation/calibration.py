@@ -1,6 +1,6 @@
 """Calibration of confidences: how well they predict that a pixel is right, and how to fit them."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
 
@@ -118,20 +118,27 @@ def fit_logit_scale(
     """
     frames = iter(progress(chain.from_iterable(repeat(samples, PASSES))))
     known = [label.id for label in labels if label.id != UNLABELLED]
-    found: dict[float, _Judgement] = {}
+    found: dict[float, tuple[float, float]] = {}  # mean logarithmic score, calibration error
 
     def judge(logit_scale: float) -> None:
-        found[logit_scale] = _judge(
-            segmenter.with_logit_scale(logit_scale), islice(frames, len(samples)), known
-        )
-        if not found[logit_scale].pixels:
+        scaled, calibration, score = segmenter.with_logit_scale(logit_scale), Calibration(), 0.0
+        for sample in islice(frames, len(samples)):
+            result = scaled.segment(sample.image)
+            labelled = np.isin(sample.label, known)
+            confidence, right = result.confidence[labelled], (result.mask == sample.label)[labelled]
+            calibration.add(confidence, right)
+            likelihood = np.clip(np.where(right, confidence, 1 - confidence), 1e-6, 1)
+            score -= float(np.log(likelihood, dtype=np.float64).sum())
+        pixels = int(calibration.counts[0].sum())
+        if not pixels:
             raise DataError(
                 f"none of the {len(samples)} frames has a labelled pixel: there is nothing to "
                 "calibrate on"
             )
+        found[logit_scale] = score / pixels, calibration.error()
 
     def best() -> float:
-        return min(found, key=lambda logit_scale: found[logit_scale].score)
+        return min(found, key=lambda logit_scale: found[logit_scale][0])
 
     for logit_scale in COARSE:
         judge(logit_scale)
@@ -139,30 +146,4 @@ def fit_logit_scale(
         middle = best()
         judge(middle * 2**-step)
         judge(middle * 2**step)
-    return LogitScaleFit(round(best(), 4), found[1.0].error, found[best()].error)
-
-
-@dataclass(frozen=True)
-class _Judgement:
-    score: float
-    error: float
-    pixels: int
-
-
-def _judge(segmenter: Segmenter, frames: Iterator[Sample], known: Sequence[int]) -> _Judgement:
-    """Mean logarithmic score, calibration error and number of the pixels labelled as known."""
-    calibration, score, pixels = Calibration(), 0.0, 0
-    for sample in frames:
-        result = segmenter.segment(sample.image)
-        labelled = np.isin(sample.label, known)
-        confidence, right = result.confidence[labelled], (result.mask == sample.label)[labelled]
-        calibration.add(confidence, right)
-        score += _log_score(confidence, right)
-        pixels += right.size
-    return _Judgement(score / max(1, pixels), calibration.error(), pixels)
-
-
-def _log_score(confidence: npt.NDArray[np.float32], right: npt.NDArray[np.bool_]) -> float:
-    """Sum of negative log likelihoods: of the confidence if right, of its complement if wrong."""
-    likelihood = np.clip(np.where(right, confidence, 1 - confidence), 1e-6, 1)
-    return float(-np.log(likelihood, dtype=np.float64).sum())
+    return LogitScaleFit(round(best(), 4), found[1.0][1], found[best()][1])

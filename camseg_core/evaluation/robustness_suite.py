@@ -90,17 +90,8 @@ class Series:
 
 
 def _disturbing(family: str, each: Disturbance) -> Series:
-    return Series(
-        family,
-        each.name,
-        each.title,
-        each.unit,
-        each.does,
-        each.levels,
-        each.clean,
-        each.shown,
-        each,
-    )
+    described = {name: value for name, value in vars(each).items() if name != "apply"}
+    return Series(family, **described, disturbance=each)
 
 
 def _weather(name: str, does: str) -> Series:

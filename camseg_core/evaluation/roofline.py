@@ -153,7 +153,7 @@ def estimates(stages: Mapping[str, Work], devices: tuple[Device, ...] = DEVICES)
         Estimate(
             device.name,
             precision,
-            {stage: bound(work, device, precision) for stage, work in stages.items()},
+            {name: bound(work, device, precision) for name, work in stages.items()},
         )
         for device in devices
         for precision in device.operations
@@ -162,37 +162,20 @@ def estimates(stages: Mapping[str, Work], devices: tuple[Device, ...] = DEVICES)
 
 def roofline_table(found: list[Estimate]) -> list[list[str]]:
     """Return a heading and a row for each estimate: ms by stage (`*`: memory-bound), frames/s."""
-    heading = [
-        "device",
-        "numbers",
-        *(stage.replace("_", " ") for stage in found[0].stages),
-        "frame ms",
-        "frames/s",
-    ]
-    rows = [
-        [
-            each.device,
-            each.precision,
-            *(
-                f"{_number(stage.ms)}{'*' if stage.limit == 'memory' else ''}"
-                for stage in each.stages.values()
-            ),
-            _number(each.ms),
-            _number(1000 / each.ms),
-        ]
-        for each in found
-    ]
+    stages = (stage.replace("_", " ") for stage in found[0].stages)
+    heading = ["device", "numbers", *stages, "frame ms", "frames/s"]
+    rows = []
+    for each in found:
+        bounds = (
+            _number(stage.ms) + ("*" if stage.limit == "memory" else "")
+            for stage in each.stages.values()
+        )
+        figures = (_number(each.ms), _number(1000 / each.ms))
+        rows.append([each.device, each.precision, *bounds, *figures])
     return [heading, *rows]
 
 
 def _number(value: float) -> str:
     """Format with at most three significant digits below 100."""
-    return (
-        f"{value:.0f}"
-        if value >= 100
-        else f"{value:.1f}"
-        if value >= 10
-        else f"{value:.2f}"
-        if value >= 0.1
-        else f"{value:.3f}"
-    )
+    digits = sum(value < limit for limit in (100, 10, 0.1))
+    return f"{value:.{digits}f}"

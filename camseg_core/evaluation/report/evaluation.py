@@ -82,24 +82,13 @@ def report_content(evaluation: Evaluation) -> dict[str, Any]:
         },
         "boundary_tolerance": evaluation.boundary_tolerance,
         "classes": [
-            {
-                "id": each.label.id,
-                "name": each.label.name,
-                "group": each.group,
-                "share": each.share,
-                "iou": each.iou,
-                "precision": each.precision,
-                "recall": each.recall,
-                "boundary_f1": each.boundary_f1,
-            }
+            {"id": each.label.id, "name": each.label.name}
+            | {key: value for key, value in vars(each).items() if key != "label"}
             for each in evaluation.classes
         ],
         "categories": [
-            {
-                "name": each.name,
-                "classes": [CITYSCAPES[i].name for i in each.train_ids],
-                "iou": each.iou,
-            }
+            {"name": each.name, "iou": each.iou}
+            | {"classes": [CITYSCAPES[i].name for i in each.train_ids]}
             for each in evaluation.categories
         ],
         "confusion": {
@@ -266,10 +255,6 @@ def _pictures(frame: ShownFrame) -> list[tuple[str, str]]:
     differences = np.repeat(pale.astype(np.uint8)[..., None], 3, axis=2)
     differences[frame.label != frame.mask] = _WRONG
     differences[frame.label == UNLABELLED] = UNLABELLED_COLOR
-    pictures = {
-        "image": frame.image,
-        "label": frame.label,
-        "mask": frame.mask,
-        "differences": differences,
-    }
+    pictures = {"image": frame.image, "label": frame.label, "mask": frame.mask}
+    pictures["differences"] = differences
     return [(name, thumbnail(picture, PICTURE_WIDTH)) for name, picture in pictures.items()]

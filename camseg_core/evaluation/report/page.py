@@ -144,18 +144,11 @@ def shown_classes(
     return [(known[i].name, rgb(known[i].color)) for i in sorted(found & set(known))]
 
 
-@dataclass(frozen=True)
-class ConfusionCell:
-    """Pixels of a label that the mask gives a class, and their share of the label's pixels."""
-
-    column: str
-    right: bool
-    pixels: int
-    share: float | None
-
-
 def confusion_rows(names: Sequence[str], matrix: Any) -> dict[str, Any]:
     """Return columns and rows of a confusion table, without the classes that occur nowhere.
+
+    A row is a label, its pixels, and a cell for each column: the pixels that the mask gives that
+    class, and their share of the label's.
 
     Args:
         names: the classes.
@@ -170,9 +163,12 @@ def confusion_rows(names: Sequence[str], matrix: Any) -> dict[str, Any]:
     for i in rows:
         whole = int(pixels[i].sum())
         cells = [
-            ConfusionCell(
-                names[j], j == i, int(pixels[i, j]), pixels[i, j] / whole if whole else None
-            )
+            {
+                "column": names[j],
+                "right": j == i,
+                "pixels": int(pixels[i, j]),
+                "share": pixels[i, j] / whole if whole else None,
+            }
             for j in columns
         ]
         table.append((names[i], whole, cells))
