@@ -3,7 +3,7 @@
 import logging
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,6 @@ QUANTISED = ("Conv", "MatMul", "Gemm", "Relu", "Clip", "Add")
 FLOAT_RESULT = ("MatMul", "Gemm")
 """Operators from int8 to floats, at no cost: what follows them in a transformer is not int8."""
 
-
 _WARNINGS, _ERRORS = 2, 3
 """ONNX Runtime's severities; the former is its default."""
 
@@ -44,7 +43,8 @@ _WARNINGS, _ERRORS = 2, 3
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
     """Feeds recorded inputs to ONNX Runtime's calibration."""
 
-    def __init__(self, names: tuple[str, ...], inputs: Sequence[Arrays]) -> None:
+    def __init__(self, names: Iterable[str], inputs: Sequence[Arrays]) -> None:
+        names = list(names)
         self._inputs = iter([dict(zip(names, arrays, strict=True)) for arrays in inputs])
 
     def get_next(self) -> dict[str, np.ndarray[Any, Any]] | None:
@@ -60,12 +60,7 @@ def to_int8(graph: onnx.ModelProto, part: Part, inputs: Sequence[Arrays]) -> onn
     overflow. Percentiles as ranges gave the same masks.
     """
     with tempfile.TemporaryDirectory() as name, _quiet():
-        folder = Path(name)
-        plain, prepared, quantised = (
-            folder / "plain.onnx",
-            folder / "prepared.onnx",
-            folder / "quantised.onnx",
-        )
+        plain, prepared, quantised = (Path(name) / f"{step}.onnx" for step in range(3))
         onnx.save(graph, plain)
         quant_pre_process(plain, prepared, skip_symbolic_shape=True)
         quantize_static(
@@ -147,23 +142,17 @@ def record(model: CamSeg, samples: Sequence[Sample]) -> Recorded:
         if index % SEVERAL_STEPS_EVERY == 0:
             ten_steps.segment(sample.image)
         one_step.segment(sample.image)
-        geometry = FrameGeometry.fit(
-            sample.image.shape[0],
-            sample.image.shape[1],
-            config.network_pixels,
-            config.size_multiple,
-        )
+        height, width, _ = sample.image.shape
+        geometry = FrameGeometry.fit(height, width, config.network_pixels, config.size_multiple)
         (latents, _), (tokens, *_) = engine.calls["decoder"][-1], engine.calls["denoiser"][-1]
         start = random.standard_normal((1, *tokens.shape), np.float32)
-        engine.calls[FUSED].append(
-            (geometry.to_network(sample.image)[None], start, np.array(1.0, np.float32))
-        )
+        image = geometry.to_network(sample.image)[None]
+        engine.calls[FUSED].append((image, start, np.array(1.0, np.float32)))
         if config.transformer.fusion == "grid":
             known = model.to_tokens(torch.from_numpy(latents[:, 0]))[0].numpy()
             *features, _, _ = engine.calls["transformer"][-1]
-            engine.calls["transformer"].append(
-                (*features, known, random.random(known.shape[:2]) < 0.5)
-            )
+            hidden = random.random(known.shape[:2]) < 0.5
+            engine.calls["transformer"].append((*features, known, hidden))
     return dict(engine.calls)
 
 
@@ -173,14 +162,13 @@ class _Recorder(TorchEngine):
     def __init__(self, model: CamSeg) -> None:
         super().__init__(model)
         self.calls: dict[str, list[Arrays]] = defaultdict(list)
-        self.masked = model.config.transformer.fusion == "grid"
-        self._token_channels = model.config.token_channels
+        self._config = model.config
 
     def run(self, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         arrays = tuple(np.asarray(each) for each in inputs.values())
-        if graph == "transformer" and self.masked:
+        if graph == "transformer" and self._config.transformer.fusion == "grid":
             batch, _, height, width = arrays[0].shape
-            nothing = np.zeros((batch, height * width, self._token_channels), np.float32)
+            nothing = np.zeros((batch, height * width, self._config.token_channels), np.float32)
             arrays += nothing, np.ones((batch, height * width), np.bool_)
         self.calls[graph].append(arrays)
         return super().run(graph, inputs)

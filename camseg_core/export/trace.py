@@ -47,7 +47,7 @@ def trace(part: Part) -> onnx.ModelProto:
         program = torch.onnx.export(
             part.module,
             example,
-            input_names=part.inputs,
+            input_names=list(part.inputs),
             output_names=part.outputs,
             dynamic_shapes=part.sizes,  # type: ignore[arg-type]
             dynamo=True,
@@ -62,14 +62,9 @@ def trace(part: Part) -> onnx.ModelProto:
 
 def _strip_source_lines(graph: onnx.ModelProto) -> None:
     """Drop the exporter's notes on sources, which hold paths of the exporting machine."""
-    for described in (
-        graph,
-        graph.graph,
-        *graph.graph.node,
-        *graph.graph.value_info,
-        *graph.graph.input,
-        *graph.graph.output,
-    ):
+    inner = graph.graph
+    values = *inner.value_info, *inner.input, *inner.output
+    for described in (graph, inner, *inner.node, *values):
         del described.metadata_props[:]
 
 
@@ -78,43 +73,32 @@ def _normalise_in_one_pass(graph: onnx.ModelProto) -> None:
 
     Saves a sixth of camseg-lite's image encoder in int8; no number changes.
     """
+    nodes = graph.graph.node
     constants = {weight.name: numpy_helper.to_array(weight) for weight in graph.graph.initializer}
-    for node in graph.graph.node:
-        shift = constants.get(node.input[1]) if node.op_type == "Sub" else None
-        users = (
-            [user for user in graph.graph.node if node.output[0] in user.input]
-            if shift is not None
-            else []
-        )
-        divisor = (
-            constants.get(users[0].input[1])
-            if len(users) == 1 and users[0].op_type == "Div"
-            else None
-        )
-        if (
-            shift is None
-            or divisor is None
-            or shift.shape != divisor.shape
-            or shift.shape != (1, shift.size, 1, 1)
-        ):
+    for node in nodes:
+        if node.op_type != "Sub":
             continue
-        plain = (
-            np.ones(shift.size),
-            np.zeros(shift.size),
-            shift.ravel(),
-            divisor.ravel() ** 2,
-        )  # scale, bias, mean and variance
-        names = [f"{node.name}.{name}" for name in ("scale", "bias", "mean", "variance")]
-        for name, values in zip(names, plain, strict=True):
+        users = [user for user in nodes if node.output[0] in user.input]
+        if [user.op_type for user in users] != ["Div"]:
+            continue
+        shift, divisor = constants.get(node.input[1]), constants.get(users[0].input[1])
+        if shift is None or divisor is None:
+            continue
+        if not shift.shape == divisor.shape == (1, shift.size, 1, 1):
+            continue
+        parameters = {
+            f"{node.name}.scale": np.ones(shift.size),
+            f"{node.name}.bias": np.zeros(shift.size),
+            f"{node.name}.mean": shift.ravel(),
+            f"{node.name}.variance": divisor.ravel() ** 2,
+        }
+        for name, values in parameters.items():
             graph.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
+        inputs, outputs = [node.input[0], *parameters], [users[0].output[0]]
         both = onnx.helper.make_node(
-            "BatchNormalization",
-            [node.input[0], *names],
-            [users[0].output[0]],
-            name=node.name,
-            epsilon=0.0,
+            "BatchNormalization", inputs, outputs, name=node.name, epsilon=0.0
         )
-        graph.graph.node.remove(users[0])
+        nodes.remove(users[0])
         node.CopyFrom(both)
         return
 
@@ -125,11 +109,8 @@ def ask_for_the_least(graph: onnx.ModelProto) -> None:
     Tools declare their newest; ONNX Runtime 1.17, which setup.py allows, refuses formats above 9.
     """
     graph.ir_version = min(graph.ir_version, _IR_VERSION)
-    used = (
-        {node.domain for node in graph.graph.node}
-        | {node.domain for function in graph.functions for node in function.node}
-        | {""}
-    )
+    nodes = [*graph.graph.node, *(node for each in graph.functions for node in each.node)]
+    used = {"", *(node.domain for node in nodes)}
     kept = [opset for opset in graph.opset_import if opset.domain in used]
     del graph.opset_import[:]
     graph.opset_import.extend(kept)
@@ -137,11 +118,8 @@ def ask_for_the_least(graph: onnx.ModelProto) -> None:
 
 def holds_halves(model: CamSeg) -> bool:
     """Return whether the model's matrices and kernels are exact in fp16."""
-    return all(
-        torch.equal(weight, weight.half().float())
-        for weight in model.parameters()
-        if weight.ndim > 1
-    )
+    matrices = (weight for weight in model.parameters() if weight.ndim > 1)
+    return all(torch.equal(weight, weight.half().float()) for weight in matrices)
 
 
 def store_as_halves(graph: onnx.ModelProto) -> None:
@@ -152,17 +130,10 @@ def store_as_halves(graph: onnx.ModelProto) -> None:
     """
     casts = []
     for weight in graph.graph.initializer:
-        if (
-            weight.data_type == onnx.TensorProto.FLOAT
-            and len(weight.dims) > 1
-            and np.prod(weight.dims) >= 256
-        ):
-            name = weight.name
-            weight.CopyFrom(
-                numpy_helper.from_array(
-                    numpy_helper.to_array(weight).astype(np.float16), f"{name}.half"
-                )
-            )
+        large = len(weight.dims) > 1 and np.prod(weight.dims) >= 256
+        if large and weight.data_type == onnx.TensorProto.FLOAT:
+            name, halves = weight.name, numpy_helper.to_array(weight).astype(np.float16)
+            weight.CopyFrom(numpy_helper.from_array(halves, f"{name}.half"))
             casts.append(
                 onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT)
             )

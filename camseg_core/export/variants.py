@@ -78,12 +78,13 @@ def export_onnx(
     result = Exported(precision, folder / "onnx" / precision)
     # the new graphs are checked in a folder beside the old ones
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as name:
-        beside = Path(name)
-        writer = _Writer(
-            model, beside, result, record(model, calibration) if precision == "int8" else None
-        )
+        beside, halves = Path(name), holds_halves(model)
+        recorded = record(model, calibration) if precision == "int8" else None
+        graph_path(beside, precision, "any").parent.mkdir(parents=True)
         for each in traced:
-            writer.write(each)
+            path = graph_path(beside, precision, each.part.name)
+            result.differences[each.part.name] = _write(each, precision, path, recorded, halves)
+            result.sizes[each.part.name] = path.stat().st_size
         if scores is not None:
             engine = OnnxEngine(beside, precision=precision)
             for sampling in PARTS_SAMPLERS:
@@ -91,43 +92,31 @@ def export_onnx(
                 result.mean_iou[what] = scores.check(engine, sampling, f"{precision} with {what}")
             for fused in (each.part.fused for each in traced if each.part.fused is not None):
                 engine = OnnxEngine(beside, precision=precision, fused=fused)
-                result.mean_iou[fused.name] = scores.check(
-                    engine, fused, f"{precision} {fused.name}"
-                )
+                what = f"{precision} {fused.name}"
+                result.mean_iou[fused.name] = scores.check(engine, fused, what)
         _take_place(graph_path(beside, precision, "any").parent, result.folder)
     return result
 
 
-class _Writer:
-    """Converts, writes and checks one graph after another."""
-
-    def __init__(
-        self, model: CamSeg, folder: Path, result: Exported, recorded: Recorded | None
-    ) -> None:
-        self._folder, self._result, self._recorded = folder, result, recorded
-        self._halves = holds_halves(model)
-        graph_path(folder, result.precision, "any").parent.mkdir(parents=True)
-
-    def write(self, traced: Traced) -> None:
-        part, precision = traced.part, self._result.precision
-        path = graph_path(self._folder, precision, part.name)
-        graph, inputs = onnx.ModelProto(), None
-        graph.CopyFrom(traced.graph)
-        if precision == "int8":
-            assert self._recorded is not None
-            inputs = self._recorded[part.name if part.fused is None else FUSED]
-            graph = to_int8(graph, part, inputs)
-            inputs = inputs[:4]
-        elif precision == "fp16":
-            graph = to_half(graph)
-        if self._halves:
-            store_as_halves(graph)
-        ask_for_the_least(graph)
-        with atomic_write(path) as temporary:
-            onnx.save(graph, temporary)
-            self._result.differences[part.name] = check(part, temporary, precision, inputs)
-        self._result.sizes[part.name] = path.stat().st_size
-        logger.info("exported %s in %s: %.1f MB", part.name, precision, path.stat().st_size / 1e6)
+def _write(
+    traced: Traced, precision: str, path: Path, recorded: Recorded | None, halves: bool
+) -> Difference:
+    """Convert, check and write one graph; with `halves`, large weights are stored as fp16."""
+    part, graph, inputs = traced.part, onnx.ModelProto(), None
+    graph.CopyFrom(traced.graph)
+    if recorded is not None:
+        inputs = recorded[part.name if part.fused is None else FUSED]
+        graph, inputs = to_int8(graph, part, inputs), inputs[:4]
+    elif precision == "fp16":
+        graph = to_half(graph)
+    if halves:
+        store_as_halves(graph)
+    ask_for_the_least(graph)
+    with atomic_write(path) as temporary:
+        onnx.save(graph, temporary)
+        found = check(part, temporary, precision, inputs)
+    logger.info("exported %s in %s: %.1f MB", part.name, precision, path.stat().st_size / 1e6)
+    return found
 
 
 def _take_place(new: Path, old: Path) -> None:
