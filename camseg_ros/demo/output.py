@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
-import numpy as np
-import numpy.typing as npt
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -112,7 +110,10 @@ def write_video(pictures: Iterable[Path], path: Path, fps: float) -> bool:
         if picture is None:  # removed meanwhile
             continue
         if writer is None:
-            size = _video_size(picture)
+            height, width = picture.shape[:2]
+            scale = min(1.0, MAX_WIDTH / width) / 2
+            # both even, because codecs halve the resolution of colours
+            size = 2 * max(1, round(width * scale)), 2 * max(1, round(height * scale))
             writer = _open_video(path, fps, size)
             if writer is None:
                 return False
@@ -133,13 +134,6 @@ def _open_video(path: Path, fps: float, size: tuple[int, int]) -> cv2.VideoWrite
         path.unlink(missing_ok=True)
     logger.warning("no video: this OpenCV has no encoder for %s", ", ".join(CODECS))
     return None
-
-
-def _video_size(picture: npt.NDArray[np.generic]) -> tuple[int, int]:
-    """Return width and height, both even because codecs halve the resolution of colours."""
-    height, width = picture.shape[:2]
-    scale = min(1.0, MAX_WIDTH / width)
-    return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
 
 
 @dataclass
@@ -175,6 +169,11 @@ class DemoReport:
     def passed(self) -> bool:
         """Whether every readable frame came back as it should."""
         return not self.failures
+
+    @property
+    def rate_hz(self) -> float | None:
+        """The rate reached."""
+        return self.tally.answered / self.seconds if self.seconds else None
 
     @property
     def dropped(self) -> int | None:
@@ -214,7 +213,7 @@ def _cards(report: DemoReport) -> list[Card]:
             Card(f"latency {name}", number(tally.percentile_ms(percent), 0), "ms")
             for name, percent in latencies.items()
         ),
-        Card(rate, number(tally.answered / report.seconds if report.seconds else None, 1), "Hz"),
+        Card(rate, number(report.rate_hz, 1), "Hz"),
         Card("node's memory, peak", number(report.peak_memory_bytes / 2**20, 0), "MiB"),
     ]
 
@@ -233,7 +232,7 @@ def summary(report: DemoReport) -> dict[str, object]:
         "dropped_by_node": report.dropped,
         "latency_ms": {f"p{percent}": counts.percentile_ms(percent) for percent in (50, 95, 100)},
         "latencies_ms": counts.latencies_ms,
-        "rate_hz": counts.answered / report.seconds if report.seconds else None,
+        "rate_hz": report.rate_hz,
         "node_peak_memory_mb": report.peak_memory_bytes / 2**20,
         "classes": {each.name: each.share for each in counts.classes()},
         "node": report.node,

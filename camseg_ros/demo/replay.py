@@ -40,16 +40,6 @@ class Answer:
         return self.latency_s is None
 
 
-@dataclass
-class _Pending:
-    """A sent image: when it was sent (s, monotonic) and what has come back so far."""
-
-    sent: float
-    answered: float | None = None
-    mask: Any = None
-    overlay: Any = None
-
-
 class Replay(Link):
     """A camera that waits for the mask and the overlay of every image.
 
@@ -66,7 +56,7 @@ class Replay(Link):
         """
         super().__init__(domain, compressed, topics, (MASK, OVERLAY))
         self.strays = self.late = 0
-        self._pending: dict[int, _Pending] = {}
+        self._pending: dict[int, dict[str, tuple[float, Any]]] = {}
         self._given_up: set[int] = set()
 
     def __enter__(self) -> "Replay":
@@ -94,45 +84,33 @@ class Replay(Link):
             yield self._ask(image, timeout_s, check)
 
     def _ask(self, image: BagImage, timeout_s: float, check: Callable[[], None]) -> Answer:
-        pending = self._pending[image.stamp_ns] = _Pending(time.monotonic())
-
-        def complete() -> bool:
-            return pending.mask is not None and pending.overlay is not None
-
+        came = self._pending[image.stamp_ns] = {}
+        sent = time.monotonic()
         try:
             self._camera.publish(image.cdr)
-            done = self.spin_until(complete, timeout_s, check)
+            self.spin_until(lambda: len(came) == 2, timeout_s, check)
         except RuntimeError as error:  # rclpy's RCLError, if the writer is saturated
             return Answer(image, problem=f"could not be sent: {error}")
         finally:
             del self._pending[image.stamp_ns]
-        if pending.answered is None:
+        if MASK not in came:
             self._given_up.add(image.stamp_ns)
             return Answer(image, problem=f"no mask within {timeout_s:g} s")
-        return _answer(image, pending, None if done else f"no overlay within {timeout_s:g} s")
+        answered, message = came[MASK]
+        mask, problem = _pixels(message, MASK, image)
+        overlay: Pixels | None = None
+        wrong: str | None = f"no overlay within {timeout_s:g} s"
+        if OVERLAY in came:
+            overlay, wrong = _pixels(came[OVERLAY][1], OVERLAY, image)
+        return Answer(image, answered - sent, mask, overlay, problem or wrong)
 
     def _on_answer(self, message: Any, stamp_ns: int, frame_id: str, kind: str) -> None:
-        now = time.monotonic()
-        pending = self._pending.get(stamp_ns)
-        if pending is None:
-            if stamp_ns in self._given_up:
-                self.late += kind == MASK
-            else:
-                self.strays += kind == MASK
-            return
-        setattr(pending, kind, message)
-        if kind == MASK:
-            pending.answered = now
-
-
-def _answer(image: BagImage, pending: _Pending, problem: str | None) -> Answer:
-    """Return the answer as arrays, compared with what was sent."""
-    mask, wrong_mask = _pixels(pending.mask, MASK, image)
-    overlay, wrong_overlay = None, None
-    if pending.overlay is not None:
-        overlay, wrong_overlay = _pixels(pending.overlay, OVERLAY, image)
-    latency = (pending.answered or 0.0) - pending.sent
-    return Answer(image, latency, mask, overlay, wrong_mask or wrong_overlay or problem)
+        if stamp_ns in self._pending:
+            self._pending[stamp_ns][kind] = time.monotonic(), message
+        elif stamp_ns in self._given_up:
+            self.late += kind == MASK
+        else:
+            self.strays += kind == MASK
 
 
 def _pixels(message: Any, kind: str, image: BagImage) -> tuple[Pixels | None, str | None]:

@@ -330,7 +330,7 @@ def test_a_scenario_decides(
 
 def start(tmp_path: Path, *arguments: str | Path) -> tuple["subprocess.Popen[str]", psutil.Process]:
     """Start the command; return it and its node once it measures."""
-    command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
+    command = [sys.executable, "-c", COMMAND, *map(str, arguments), *FAST, "--warm-up", "0"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
     )
