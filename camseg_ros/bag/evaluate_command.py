@@ -41,8 +41,8 @@ from camseg_ros.bag.report import (
     FRAMES,
     TIMINGS,
     Merged,
+    broken_limits,
     build_report,
-    measured,
     merge,
     worst_frames,
 )
@@ -114,7 +114,7 @@ def run(options: argparse.Namespace) -> None:
     problems = [*failures.values(), *merged.damage]
     sampling = {name: getattr(options, name) for name in ("sampler", "steps", "seed")}
     report = build_report(merged, job, sampling, problems)
-    broken = [*_check(scenario, merged), *problems] if options.scenario else []
+    broken = [*broken_limits(merged, scenario), *problems] if options.scenario else []
     if options.scenario:
         report["scenario"] = {"passed": not broken, "failures": broken}
     text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -238,13 +238,6 @@ def _evaluate(job: EvaluationRun, options: argparse.Namespace) -> None:
         except EvaluationStopped as stopped:
             sys.stderr.write(f"camseg: {stopped}\n")
             sys.exit(EXIT_STOPPED)
-
-
-def _check(scenario: Scenario, merged: Merged) -> list[str]:
-    """Return a line for each limit that is not kept."""
-    names = [label.name for label in merged.info.labels]
-    iou = merged.scorer.confusion.iou().tolist()
-    return scenario.check(measured(merged), dict(zip(names, iou, strict=True)))
 
 
 def _write_page(out: Path, report: dict[str, Any], merged: Merged, job: EvaluationRun) -> None:

@@ -32,6 +32,9 @@ DOMAINS = range(1, 102)
 RELIABLE_INPUT: Mapping[str, str] = MappingProxyType({"image_reliability": "reliable"})
 """The node parameters with which the transport loses no image."""
 
+SAMPLE_S = 0.1
+"""How often the memory is read."""
+
 PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None)
@@ -180,10 +183,6 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 def die_with_parent() -> None:
     """Make the kernel kill this child process when its parent dies."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-SAMPLE_S = 0.1
-"""How often the memory is read."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from camseg_ros.bag.evaluation import READ, WALL, EvaluationRun
 from camseg_ros.bag.frames import read_frames, seconds
 from camseg_ros.bag.parts import BagPart, ModelInfo
 from camseg_ros.bag.report_page import WorstFrame
-from camseg_ros.bag.scenario import DROPS, MIOU, P95_MS
+from camseg_ros.bag.scenario import DROPS, MIOU, P95_MS, Scenario
 
 WORST_FRAMES = 8
 FRAMES, TIMINGS = "frames.jsonl", "timings.jsonl"
@@ -212,13 +212,13 @@ def build_report(
     return {name: plain(value) for name, value in report.items()}
 
 
-def measured(merged: Merged) -> dict[str, float]:
-    """Return the values that a scenario limits; NaN if not measured."""
-    return {
-        MIOU: merged.scorer.confusion.mean_iou(),
-        P95_MS: float(np.percentile(merged.latency_ms, 95)),
-        DROPS: merged.skipped,
-    }
+def broken_limits(merged: Merged, scenario: Scenario) -> list[str]:
+    """Return a line for each limit of the scenario that is not kept."""
+    confusion = merged.scorer.confusion
+    p95_ms = float(np.percentile(merged.latency_ms, 95))
+    measured = {MIOU: confusion.mean_iou(), P95_MS: p95_ms, DROPS: merged.skipped}
+    names = [label.name for label in merged.info.labels]
+    return scenario.check(measured, dict(zip(names, confusion.iou().tolist(), strict=True)))
 
 
 def worst_frames(merged: Merged, run: EvaluationRun) -> list[WorstFrame]:

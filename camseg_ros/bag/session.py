@@ -29,6 +29,18 @@ T = TypeVar("T")
 SERVICE_S, SERVICE_TRIES = 2.0, 3
 """How long to wait for an answer about the node's parameters, and how often to ask."""
 
+READ_AHEAD_BYTES, MAX_READ_AHEAD, MIN_READ_AHEAD = 64_000_000, 64, 2
+"""How much of the bag is read ahead: as many images as fit, between these numbers."""
+
+DEFAULT_PERIOD_S = 1.0
+
+LOST_BEFORE, LOST_AFTER, UNEXPLAINED = (
+    "lost on the way to the node",
+    "lost on the way back",
+    "not explained by the node's counts",
+)
+"""Reasons that the node does not report."""
+
 Wait = Callable[[Callable[[], bool]], bool]
 """Handles messages until a condition holds or a time limit passes; returns whether it holds."""
 
@@ -70,13 +82,6 @@ def node_parameters(node: Node, topic: str, wait: Wait) -> dict[str, Any] | None
 def _plain(value: Any) -> Any:
     """Return arrays as lists, for JSON."""
     return value.tolist() if hasattr(value, "tolist") else value
-
-
-LOST_BEFORE, LOST_AFTER, UNEXPLAINED = (
-    "lost on the way to the node",
-    "lost on the way back",
-    "not explained by the node's counts",
-)
 
 
 @dataclass(frozen=True)
@@ -186,12 +191,6 @@ def read_ahead(items: Iterator[T], size: int) -> Iterator[Iterator[T]]:
             for future in ahead:
                 future.cancel()
             reader.submit(getattr(items, "close", lambda: None)).result()
-
-
-READ_AHEAD_BYTES, MAX_READ_AHEAD, MIN_READ_AHEAD = 64_000_000, 64, 2
-"""How much of the bag is read ahead: as many images as fit, between these numbers."""
-
-DEFAULT_PERIOD_S = 1.0
 
 
 @dataclass(frozen=True)
