@@ -12,7 +12,7 @@ METADATA := constraints.txt setup.py pyproject.toml
 # The folders of tests that hold helper modules; mypy checks each by itself, as there are several conftest.py.
 TEST_FOLDERS := tests $(wildcard tests/*/)
 
-# Two tests at a time, the tests of a file in one process. Each process computes in one thread; -n 0 in ARGS turns it off.
+# Two tests at a time, those of a file in one process; each process computes in one thread. ARGS='-n 0': one at a time.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Options of `make demo`; passed in the environment, so that names with spaces stay whole.
