@@ -35,7 +35,7 @@ from camseg_core.evaluation.report.robustness import robustness_content, write_r
 from camseg_core.evaluation.robustness import Contender, Work, run_suite
 from camseg_core.evaluation.robustness_suite import FAMILIES, SUITE, selected
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
-from camseg_core.progress import shown_progress
+from camseg_core.long_runs import shown_progress
 from camseg_core.runtime import Segmenter
 from camseg_core.weights import DEFAULT_MODEL, checkpoint_folder
 

@@ -64,7 +64,7 @@ def _list(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     with packages_for("a data check", "evaluate"):
-        from camseg_core.progress import shown_progress
+        from camseg_core.long_runs import shown_progress
     own, root = own_labels_of(options), options.data
     splits: Sequence[str] = options.split or ()
     name = kind_of(options.dataset, root, own, splits[0] if splits else None)

@@ -192,7 +192,7 @@ def _repeated(source: FrameSource, count: int) -> Images:
 def _shown(images: Images, count: int) -> Images:
     """Show progress while the images are read, if rich is installed."""
     try:
-        from camseg_core.progress import shown_progress
+        from camseg_core.long_runs import shown_progress
     except ModuleNotFoundError:  # rich
         return images
     return shown_progress(images, count, "bench")

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from camseg_core.atomic_write import atomic_write
 from camseg_core.cli.options import (
     add_data_options,
     add_model_options,
@@ -22,6 +21,7 @@ from camseg_core.data.sample import Sample, evenly_spread
 from camseg_core.data.sets import LabelledSet
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.protocols import OWN_SIZE, PROTOCOLS, PUBLISHED, write_mask
+from camseg_core.long_runs import atomic_write
 from camseg_core.runtime.segmenter import Segmentation
 from camseg_core.weights import checkpoint_folder
 
@@ -61,7 +61,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     with packages_for("evaluation", "evaluate"):
         from camseg_core.evaluation.evaluate import evaluate
         from camseg_core.evaluation.report.evaluation import score_table, write_report
-        from camseg_core.progress import shown_progress
+        from camseg_core.long_runs import shown_progress
     protocol = PROTOCOLS[options.protocol]
     if options.write_masks is not None and protocol is PUBLISHED:
         raise ConfigError(
@@ -150,7 +150,7 @@ def _robustness(options: argparse.Namespace) -> None:
         from camseg_core.evaluation.report.robustness import kept_table, write_robustness
         from camseg_core.evaluation.robustness import identity, run_suite, titles
         from camseg_core.evaluation.robustness_suite import SUITE, selected
-        from camseg_core.progress import shown_progress
+        from camseg_core.long_runs import shown_progress
     suite = selected(options.only) if options.only else SUITE
     data = data_of(options)
     models = [options.model] if options.against is None else [options.model, options.against]
@@ -200,7 +200,7 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
 def _calibrate(options: argparse.Namespace) -> None:
     with packages_for("calibration", "evaluate"):
         from camseg_core.evaluation.calibration import PASSES, fit_logit_scale
-        from camseg_core.progress import shown_progress
+        from camseg_core.long_runs import shown_progress
     data = data_of(options)
     samples = evenly_spread(data.samples, options.frames)
     fit = fit_logit_scale(

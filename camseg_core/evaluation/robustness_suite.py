@@ -11,7 +11,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from camseg_core.atomic_write import atomic_write
 from camseg_core.data.corruptions import COMMON
 from camseg_core.data.disturbances import PAPER, Disturbance
 from camseg_core.data.sample import Sample, Samples
@@ -19,6 +18,7 @@ from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.evaluation.evaluate import check_sizes
 from camseg_core.labels import Label
+from camseg_core.long_runs import atomic_write
 
 FAMILIES: dict[str, str] = {
     "paper": "The paper's disturbances",

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import onnx
 
-from camseg_core.atomic_write import atomic_write
 from camseg_core.data.sample import Sample
 from camseg_core.errors import ConfigError
 from camseg_core.export.check import PARTS_SAMPLERS, Difference, Scores, check
@@ -22,6 +21,7 @@ from camseg_core.export.trace import (
     to_half,
     trace_all,
 )
+from camseg_core.long_runs import atomic_write
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime.engine import PRECISIONS, graph_path
 from camseg_core.runtime.onnx_engine import OnnxEngine

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from camseg_core.atomic_write import atomic_write
 from camseg_core.config.model import CamSegConfig, load_config, save_config
 from camseg_core.diffusion.samplers import Noise, SamplerOptions, Schedule, sampler_named
 from camseg_core.errors import ModelError
@@ -26,6 +25,7 @@ from camseg_core.labels import (
     read_labels,
     write_labels,
 )
+from camseg_core.long_runs import atomic_write
 from camseg_core.model.denoiser import Denoiser
 from camseg_core.model.image_encoder import ImageEncoder
 from camseg_core.model.kl_autoencoder import KLAutoencoder, draw, nearest_class

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from camseg_core.atomic_write import atomic_write
 from camseg_core.errors import DataError
+from camseg_core.long_runs import atomic_write
 from camseg_core.training.trainer import Callback, Picture
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from camseg_core.atomic_write import atomic_write
 from camseg_core.config.model import save_config
 from camseg_core.data.sample import Sample, evenly_spread
 from camseg_core.errors import ModelError
@@ -20,6 +19,7 @@ from camseg_core.evaluation.evaluate import Evaluation, evaluate
 from camseg_core.evaluation.flops import mask_encoder_parameters, vehicle_parameters
 from camseg_core.evaluation.report.evaluation import write_report
 from camseg_core.export import Scores, export_onnx, trace_all
+from camseg_core.long_runs import atomic_write
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.runtime import Segmenter

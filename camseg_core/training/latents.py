@@ -10,9 +10,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from camseg_core.atomic_write import atomic_write
 from camseg_core.errors import ConfigError
 from camseg_core.labels import train_id_table
+from camseg_core.long_runs import atomic_write
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.kl_autoencoder import draw
 from camseg_core.training.distributed import Processes

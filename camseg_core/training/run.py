@@ -7,7 +7,6 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from camseg_core.atomic_write import atomic_write
 from camseg_core.config.model import KLAutoencoderConfig, MaskAutoencoderConfig
 from camseg_core.config.reader import build
 from camseg_core.config.yaml_file import load_yaml, to_yaml
@@ -15,6 +14,7 @@ from camseg_core.data.sample import Samples
 from camseg_core.data.sets import open_set
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.labels import Label
+from camseg_core.long_runs import atomic_write
 from camseg_core.model.kl_autoencoder import KLAutoencoder
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.training.distributed import Processes

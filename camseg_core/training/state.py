@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.swa_utils import AveragedModel
 
-from camseg_core.atomic_write import atomic_write
 from camseg_core.errors import CamSegError
+from camseg_core.long_runs import atomic_write
 from camseg_core.training.distributed import full_tensor, split_like
 
 

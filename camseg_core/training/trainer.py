@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from camseg_core.errors import CamSegError, ConfigError
-from camseg_core.stop_request import StopRequest
+from camseg_core.long_runs import StopRequest
 from camseg_core.training.distributed import (
     Objective,
     Processes,

@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from camseg_core.atomic_write import atomic_write
 from camseg_core.cli.options import (
     add_model_options,
     model_options,
@@ -22,9 +21,8 @@ from camseg_core.cli.options import (
     segmenter_of,
 )
 from camseg_core.errors import ConfigError, DataError, ModelError
-from camseg_core.progress import shown_progress
+from camseg_core.long_runs import StopRequest, atomic_write, shown_progress
 from camseg_core.runtime.segmenter import Segmenter
-from camseg_core.stop_request import StopRequest
 from camseg_core.weights import bundled_models, checkpoint_folder
 from camseg_ros.bag.evaluation import (
     BagInfo,

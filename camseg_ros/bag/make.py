@@ -30,7 +30,7 @@ from camseg_core.data.sample import Sample
 from camseg_core.data.synthetic.camera import PinholeCamera
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import DataError
-from camseg_core.progress import shown_progress
+from camseg_core.long_runs import shown_progress
 from camseg_ros.bag.command import positive
 from camseg_ros.bag.read import COMPRESSED, RAW
 from camseg_ros.bag.storage import SECOND_NS

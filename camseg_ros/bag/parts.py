@@ -14,10 +14,10 @@ import numpy as np
 from rosbags.interfaces import Connection, ConnectionExtRosbag2
 from rosbags.rosbag2 import Writer
 
-from camseg_core.atomic_write import atomic_write
 from camseg_core.errors import DataError
 from camseg_core.evaluation.scorer import Scorer
 from camseg_core.labels import Label
+from camseg_core.long_runs import atomic_write
 from camseg_ros.bag.make import MASK_TOPIC, QOS, STORE, image_message, new_bag
 from camseg_ros.bag.read import RAW
 from camseg_ros.bag.storage import open_bag

@@ -13,11 +13,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from camseg_core.atomic_write import atomic_write
 from camseg_core.errors import DataError
 from camseg_core.evaluation.report.page import plain
 from camseg_core.evaluation.scorer import Scorer
 from camseg_core.evaluation.timing import PACKAGES
+from camseg_core.long_runs import atomic_write
 from camseg_ros.bag.evaluation import READ, WALL, EvaluationRun
 from camseg_ros.bag.frames import read_frames, seconds
 from camseg_ros.bag.parts import BagPart, ModelInfo

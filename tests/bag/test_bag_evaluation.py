@@ -602,7 +602,7 @@ def test_parts_of_another_version_are_refused_in_one_line(
 ) -> None:
     labelled_bag(tmp_path / "bag", drive(4))
     arguments = ("evaluate", tmp_path / "bag", "--labels", LABEL_TOPIC, "--out", tmp_path / "out")
-    monkeypatch.setattr("camseg_core.stop_request.StopRequest.requested", "enough")
+    monkeypatch.setattr("camseg_core.long_runs.StopRequest.requested", "enough")
     assert camseg(*arguments)[0] == 130
     monkeypatch.undo()
     (part,) = (tmp_path / "out" / "parts").glob("*/*.json")

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from camseg_core.errors import DataError
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
-from camseg_core.stop_request import StopRequest
+from camseg_core.long_runs import StopRequest
 from camseg_core.training.callbacks import (
     Display,
     JsonLines,

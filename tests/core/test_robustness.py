@@ -682,7 +682,7 @@ def test_a_missing_package_is_an_error_before_any_work(
         name
         for name in sys.modules
         if name.split(".")[0] == package
-        or name.startswith(("camseg_core.evaluation.", "camseg_core.progress"))
+        or name.startswith(("camseg_core.evaluation.", "camseg_core.long_runs"))
     ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)

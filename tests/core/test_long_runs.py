@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from camseg_core.atomic_write import atomic_write
+from camseg_core.long_runs import atomic_write
 
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:

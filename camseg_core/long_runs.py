@@ -1,0 +1,138 @@
+"""What long runs need: files that appear whole, a request to stop, and progress on stderr."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TypeVar
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_SIGNALS = {signal.SIGINT: "SIGINT, as from Ctrl-C", signal.SIGTERM: "SIGTERM"}
+
+PROGRESS_LINES = 10
+"""Number of progress lines if stderr is not a terminal."""
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; the file is renamed to `path` when the block ends.
+
+    The content is synced to disk before the rename, so neither a kill nor a power cut leaves a
+    broken file under that name. If the block raises, `path` stays as it was.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class StopRequest:
+    """Notices, inside `with`, SIGINT, SIGTERM or a file named `stop` in the run's folder.
+
+    After a request, SIGINT has its previous effect again. A signal that the process ignores (as
+    under nohup) stays ignored. Python handles signals in the main thread only; in other threads
+    only the file works. An old `stop` file is removed at the start.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._file = run / "stop"
+        self._reason: str | None = None
+        self._logged = False
+        self._previous: dict[signal.Signals, signal._HANDLER] = {}
+
+    def __enter__(self) -> "StopRequest":
+        self._file.unlink(missing_ok=True)
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                previous = signal.getsignal(number)
+                if previous is not signal.SIG_IGN:
+                    self._previous[number] = previous
+                    signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number in list(self._previous):
+            self._restore(number)
+
+    @property
+    def requested(self) -> str | None:
+        """The reason to stop, or None. The first reason stays."""
+        if self._reason is None and self._file.is_file():
+            self._reason = f"the file {self._file}"
+        if self._reason is not None and not self._logged:
+            # not in the signal handler, which may interrupt another log line
+            self._logged = True
+            self._restore(signal.SIGINT)
+            logger.info(
+                "asked to stop by %s: stopping after this step; Ctrl-C now stops at once, unsaved",
+                self._reason,
+            )
+        return self._reason
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._reason = self._reason or _SIGNALS[signal.Signals(number)]
+        self._restore(signal.SIGINT)
+
+    def _restore(self, number: signal.Signals) -> None:
+        if number in self._previous:
+            previous = self._previous.pop(number)
+            # None: the previous handler was installed by C code
+            signal.signal(number, signal.SIG_DFL if previous is None else previous)
+
+
+def shown_progress(frames: Iterable[T], total: int, task: str = "evaluate") -> Iterator[T]:
+    """Yield the `total` frames and show their consumer's progress; `task` labels the bar."""
+    if sys.stderr.isatty():
+        return _bar(frames, total, task)
+    return _lines(frames, total)
+
+
+def _bar(frames: Iterable[T], total: int, task: str) -> Iterator[T]:
+    # here, as not every install that writes a file has rich
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield from progress.track(frames, total=total, description=task)
+
+
+def _lines(frames: Iterable[T], total: int) -> Iterator[T]:
+    began, step = time.monotonic(), max(1, -(-total // PROGRESS_LINES))
+    for done, frame in enumerate(frames, start=1):
+        yield frame
+        if done % step == 0 or done == total:
+            left = (time.monotonic() - began) * (total - done) / done
+            sys.stderr.write(f"{done}/{total} frames, about {left:.0f} s left\n")
