@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from document import Outcome, camvid_parser, conclude, markdown_table, provenance
 
-from camseg_core.data.sample import Samples
+from camseg_core.data import Samples
 from camseg_core.data.sets import open_set
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.diffusion.samplers import (

@@ -13,7 +13,7 @@ from typing import Any
 
 from document import Outcome, camvid_parser, conclude, markdown_table, picture, provenance, pyplot
 
-from camseg_core.data.sample import Sample
+from camseg_core.data import Sample
 from camseg_core.data.sets import open_set
 from camseg_core.evaluation.evaluate import evaluate
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels

@@ -14,7 +14,7 @@ from camseg_core.cli.options import (
     data_of,
     packages_for,
 )
-from camseg_core.data.sample import evenly_spread
+from camseg_core.data import evenly_spread
 from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.runtime.engine import AUTO, PRECISIONS

@@ -17,7 +17,7 @@ from camseg_core.cli.options import (
     segmenter_of,
 )
 from camseg_core.config.model import load_config, save_config
-from camseg_core.data.sample import Sample, evenly_spread
+from camseg_core.data import Sample, evenly_spread
 from camseg_core.data.sets import LabelledSet
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.protocols import OWN_SIZE, PROTOCOLS, PUBLISHED, write_mask

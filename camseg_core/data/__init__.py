@@ -1,1 +1,39 @@
-"""Data sets, each yielding `Sample`s, and the synthetic drive."""
+"""Data sets, augmentation and corruptions; here, what every data set yields."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from camseg_core.labels import Group
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled frame.
+
+    `image` is RGB `(H, W, 3)` uint8, `label` Cityscapes train ids `(H, W)` uint8 with 255 for
+    unlabelled, and `name` identifies the frame within its data set. Pixels that have one of several
+    classes hold the id of one of the `groups`; what knows no groups treats them as unlabelled.
+    """
+
+    image: npt.NDArray[np.uint8]
+    label: npt.NDArray[np.uint8]
+    name: str
+    groups: tuple[Group, ...] = ()
+
+
+class Samples(Protocol):
+    """A data set, or a part of it: samples by number."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Sample: ...
+    def __iter__(self) -> Iterator[Sample]: ...
+
+
+def evenly_spread(samples: Samples, count: int | None) -> list[Sample]:
+    """`count` of the samples, evenly spread; all if there are fewer, or if it is None."""
+    count = min(count or len(samples), len(samples))
+    return [samples[index * len(samples) // count] for index in range(count)]

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.data import Sample
 from camseg_core.data.file_set import (
     SIZES_OF_A_PAIR,
     SIZES_OF_A_SPLIT,
@@ -18,7 +19,6 @@ from camseg_core.data.file_set import (
     require_same_size,
 )
 from camseg_core.data.image_files import read_rgb, read_unchanged
-from camseg_core.data.sample import Sample
 from camseg_core.errors import DataError
 from camseg_core.labels import UNLABELLED_COLOR, Label, color_table
 

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.data import Sample
 from camseg_core.data.image_files import LabelDecoder, read_rgb, read_unchanged
-from camseg_core.data.sample import Sample
 from camseg_core.errors import DataError
 from camseg_core.labels import Group, Label
 

@@ -7,7 +7,7 @@ from itertools import chain, islice, repeat
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.data.sample import Sample
+from camseg_core.data import Sample
 from camseg_core.errors import DataError
 from camseg_core.labels import UNLABELLED, Label
 from camseg_core.runtime.segmenter import Segmenter

@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.data.sample import Sample
+from camseg_core.data import Sample
 from camseg_core.errors import DataError
 from camseg_core.evaluation.calibration import Calibration
 from camseg_core.evaluation.metrics import (

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.data.sample import Sample, Samples
+from camseg_core.data import Sample, Samples
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.evaluation.evaluate import scored_label
 from camseg_core.evaluation.metrics import GROUPS, Confusion, frequency_groups, mean

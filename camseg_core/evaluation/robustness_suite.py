@@ -11,9 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from camseg_core.data import Sample, Samples
 from camseg_core.data.corruptions import COMMON
 from camseg_core.data.disturbances import PAPER, Disturbance
-from camseg_core.data.sample import Sample, Samples
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.evaluation.evaluate import check_sizes

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from camseg_core.data.sample import Sample
+from camseg_core.data import Sample
 from camseg_core.diffusion.sampling import Fused, Sampling
 from camseg_core.errors import DataError, ModelError
 from camseg_core.evaluation.scorer import Scorer

@@ -21,7 +21,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from camseg_core.data.sample import Sample
+from camseg_core.data import Sample
 from camseg_core.diffusion.sampling import Sampling
 from camseg_core.export.parts import Arrays, Part
 from camseg_core.export.torch_engine import TorchEngine

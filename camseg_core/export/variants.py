@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from camseg_core.data.sample import Sample
+from camseg_core.data import Sample
 from camseg_core.errors import ConfigError
 from camseg_core.export.check import PARTS_SAMPLERS, Difference, Scores, check
 from camseg_core.export.quantization import FUSED, Recorded, record, to_int8

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from camseg_core.config.model import save_config
-from camseg_core.data.sample import Sample, evenly_spread
+from camseg_core.data import Sample, evenly_spread
 from camseg_core.errors import ModelError
 from camseg_core.evaluation.calibration import fit_logit_scale
 from camseg_core.evaluation.evaluate import Evaluation, evaluate

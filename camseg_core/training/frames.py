@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from camseg_core.data.sample import Sample, Samples
+from camseg_core.data import Sample, Samples
 from camseg_core.errors import DataError
 from camseg_core.labels import UNLABELLED, Label, color_table, index_table
 

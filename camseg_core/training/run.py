@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from camseg_core.config.model import KLAutoencoderConfig, MaskAutoencoderConfig
 from camseg_core.config.reader import build
 from camseg_core.config.yaml_file import load_yaml, to_yaml
-from camseg_core.data.sample import Samples
+from camseg_core.data import Samples
 from camseg_core.data.sets import open_set
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.labels import Label

@@ -25,8 +25,8 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from camseg_core.cli.options import add_dataset_options, add_split_option, at_least, data_of
+from camseg_core.data import Sample
 from camseg_core.data.frame_source import DEFAULT_FPS, START_NS, SourceFrame, open_frames
-from camseg_core.data.sample import Sample
 from camseg_core.data.synthetic.camera import PinholeCamera
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import DataError

@@ -35,8 +35,8 @@ from recorded import (
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from camseg_core.data import Sample
 from camseg_core.data.frame_source import SourceFrame
-from camseg_core.data.sample import Sample
 from camseg_core.evaluation.evaluate import evaluate
 from camseg_ros.bag.evaluation import (
     BagInfo,

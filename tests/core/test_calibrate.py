@@ -10,7 +10,7 @@ from camvid_folder import write_camvid
 
 from camseg_core.cli.main import main
 from camseg_core.config.model import load_config
-from camseg_core.data.sample import Sample
+from camseg_core.data import Sample
 from camseg_core.errors import DataError
 from camseg_core.evaluation.calibration import PASSES, fit_logit_scale
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, UNLABELLED, cityscapes_labels

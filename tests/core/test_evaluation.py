@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from camseg_core.data.sample import Sample
+from camseg_core.data import Sample
 from camseg_core.errors import DataError
 from camseg_core.evaluation.calibration import Calibration
 from camseg_core.evaluation.evaluate import evaluate

@@ -14,7 +14,7 @@ import torch
 from data_trees import photo, write
 
 from camseg_core.cli import scoring
-from camseg_core.data.sample import Sample
+from camseg_core.data import Sample
 from camseg_core.data.sets import open_set
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.evaluate import Evaluation, evaluate

@@ -16,8 +16,8 @@ import torch
 from lite import LABELS, tiny_lite
 from resuming import KillAfter, Killed
 
+from camseg_core.data import Sample
 from camseg_core.data.augmentation import Variation, random_crops, varied_views
-from camseg_core.data.sample import Sample
 from camseg_core.data.sets import open_set
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import DataError

@@ -16,7 +16,7 @@ import pytest
 from browser import Browser
 
 from camseg_core.cli import scoring
-from camseg_core.data.sample import Sample
+from camseg_core.data import Sample
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import CamSegError, ConfigError, DataError, ModelError
 from camseg_core.evaluation.evaluate import Evaluation, evaluate

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from camseg_core.data.sample import Sample
+from camseg_core.data import Sample
 from camseg_core.data.synthetic.camera import PinholeCamera
 from camseg_core.data.synthetic.canvas import Canvas
 from camseg_core.data.synthetic.drive import WEATHERS, SyntheticDrive

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from camseg_core.data import Samples
 from camseg_core.data.file_set import PairedFiles, no_split
-from camseg_core.data.sample import Samples
 from camseg_core.data.sets.camvid import CamVid11, CamVid32
 from camseg_core.data.sets.cityscapes import CITYSCAPES_SETS
 from camseg_core.data.sets.kind import NONE, OwnLabels, SetKind

@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
+from camseg_core.data import Samples
 from camseg_core.data.file_set import FileSet, PairedFiles
-from camseg_core.data.sample import Samples
 from camseg_core.errors import ConfigError
 from camseg_core.labels import CITYSCAPES, Label
 

@@ -10,7 +10,7 @@ from itertools import compress
 
 import numpy as np
 
-from camseg_core.data.sample import Sample
+from camseg_core.data import Sample
 from camseg_core.data.synthetic.camera import PinholeCamera, bend_angle
 from camseg_core.data.synthetic.canvas import Canvas
 from camseg_core.data.synthetic.ground import paint_ground, paint_sky, paint_skyline
