@@ -23,20 +23,6 @@ class Label:
     color: tuple[int, int, int]
 
 
-FIRST_GROUP = 128
-"""The id of the first group of a data set, in its labels."""
-
-
-@dataclass(frozen=True)
-class Group(Label):
-    """A label that stands for one of several classes, such as "person or rider".
-
-    `id`, from `FIRST_GROUP` on, marks its pixels; `train_ids` are the classes that they may have.
-    """
-
-    train_ids: tuple[int, ...] = ()
-
-
 CITYSCAPES: tuple[Label, ...] = tuple(
     Label(i, name, color)
     for i, (name, color) in enumerate(
@@ -205,19 +191,6 @@ def train_id_table(labels: Sequence[Label]) -> npt.NDArray[np.uint8]:
     """Return the train id by index in `labels`, `(256,)` uint8; 255 for numbers beyond them."""
     table = np.full(256, UNLABELLED, np.uint8)
     table[: len(labels)] = [label.id for label in labels]
-    return table
-
-
-def possible_classes(
-    labels: Sequence[Label], groups: Sequence[Group] = ()
-) -> npt.NDArray[np.bool_]:
-    """Return which of `labels` a pixel may have, by its id in a data set's label: `(256, K)`.
-
-    A row has one class for a train id, several for a group, and none for other ids.
-    """
-    table = np.zeros((256, len(labels)), np.bool_)
-    for index, label in enumerate(labels):
-        table[[label.id, *(each.id for each in groups if label.id in each.train_ids)], index] = True
     return table
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.labels import Group
+from camseg_core.groups import Group
 
 
 @dataclass(frozen=True)

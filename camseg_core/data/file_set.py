@@ -15,7 +15,8 @@ import numpy.typing as npt
 from camseg_core.data import Sample
 from camseg_core.data.image_files import LabelDecoder, read_rgb, read_unchanged
 from camseg_core.errors import DataError
-from camseg_core.labels import Group, Label
+from camseg_core.groups import Group
+from camseg_core.labels import Label
 
 logger = logging.getLogger(__name__)
 

@@ -7,13 +7,12 @@ from typing import Literal, NamedTuple
 
 from camseg_core.data.image_files import Color, ColorLabels, IdLabels, LabelDecoder
 from camseg_core.errors import ConfigError
+from camseg_core.groups import FIRST_GROUP, Group
 from camseg_core.labels import (
     CITYSCAPES,
-    FIRST_GROUP,
     STORED_TRAIN_IDS,
     TRAIN_ID,
     UNLABELLED,
-    Group,
     Label,
     cityscapes_labels,
 )
@@ -116,15 +115,13 @@ class ClassMapping:
 
     def group_labels(self) -> tuple[Group, ...]:
         """The groups, each in the mean colour of its classes."""
-        found = []
-        for i, group in enumerate(self.groups):
-            train_ids = tuple(sorted({TRAIN_ID[name] for name in group.classes}))
-            red, green, blue = (
-                sum(CITYSCAPES[each].color[channel] for each in train_ids) // len(train_ids)
-                for channel in range(3)
+        return tuple(
+            Group.of(
+                FIRST_GROUP + i,
+                cityscapes_labels([TRAIN_ID[name] for name in dict.fromkeys(each.classes)]),
             )
-            found.append(Group(FIRST_GROUP + i, group.name, (red, green, blue), train_ids))
-        return tuple(found)
+            for i, each in enumerate(self.groups)
+        )
 
     def _values(self) -> Mapping[str, tuple[int | Color, ...]]:
         return self.ids if self.ids is not None else self.colors or {}

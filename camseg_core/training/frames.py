@@ -1,5 +1,6 @@
 """A labelled data set as class indices for training: held in memory if it fits, else read."""
 
+import functools
 import hashlib
 import logging
 import os
@@ -8,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from camseg_core.data import Sample, Samples
 from camseg_core.errors import DataError
-from camseg_core.labels import UNLABELLED, Label, color_table, index_table
+from camseg_core.groups import Group, frame_table, group_members
+from camseg_core.labels import Label, color_table
 
 logger = logging.getLogger(__name__)
 
@@ -30,17 +31,25 @@ _FINGERPRINT_FRAMES = 16  # whose labels are hashed, of a data set that is not h
 class Frames(ABC):
     """Labelled frames by number: image `(3, H, W)` and class indices `(H, W)`, both uint8.
 
-    A class index is a label's place in the model's labels; 255 is unlabelled.
+    A class index below K is a label's place in the model's K `labels`. Of the G `groups`, labels
+    for one of several classes, the first is K and the last K + G - 1. 255 is unlabelled.
     """
+
+    labels: tuple[Label, ...]
+    groups: tuple[Group, ...]
 
     @staticmethod
     def load(
-        samples: Samples | Sequence[Sample], labels: tuple[Label, ...], held_bytes: int = HELD_BYTES
+        samples: Samples | Sequence[Sample],
+        labels: tuple[Label, ...],
+        groups: tuple[Group, ...] = (),
+        held_bytes: int = HELD_BYTES,
     ) -> "Frames":
-        """Load all `samples`; pixels of classes that are not in `labels` become unlabelled.
+        """Load all `samples`.
 
-        Frames of one size that take at most `held_bytes` are held in memory; others are read each
-        time.
+        Pixels of classes that are not in `labels`, and of groups of samples that are not in
+        `groups` (see `joint_groups`), become unlabelled. Frames of one size that take at most
+        `held_bytes` are held in memory; others are read each time.
 
         Raises:
             DataError: there are no samples, or one cannot be read (if not held: when it is read).
@@ -48,7 +57,7 @@ class Frames(ABC):
         if len(samples) == 0:
             raise DataError("the data set must have frames to train on, got none")
         if len(samples) * _bytes_of(samples[0]) <= held_bytes:
-            held = HeldFrames.of(samples, labels)
+            held = HeldFrames.of(samples, labels, groups)
             if held is not None:
                 return held
         logger.info(
@@ -56,7 +65,7 @@ class Frames(ABC):
             len(samples),
             held_bytes / 1e9,
         )
-        return ReadFrames(samples, labels)
+        return ReadFrames(samples, labels, groups)
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -89,38 +98,58 @@ class Frames(ABC):
         height, width = self[0][1].shape
         return height, width
 
+    def members(self) -> Tensor:
+        """Return which classes belong to each group, `(G, K)` bool."""
+        return torch.from_numpy(group_members(self.labels, self.groups))
+
     def class_weights(self, classes: int) -> Tensor:
-        """Return weights `(classes,)` float32 that favour rare classes.
+        """Return weights `(classes + G,)` float32 that favour rare classes, then those of groups.
 
         They are the inverse square root of each class's share of the pixels, scaled to mean 1, at
-        most 4.
+        most 4. The pixels of a group count for its classes, in proportion to the pixels of each
+        that are labelled by themselves; the weight of a group is the mean of its pixels' weights.
         """
-        counts = torch.from_numpy(self.pixel_counts()[:classes]).double()
-        weights = (counts / counts.sum()).clamp_min(1e-4).rsqrt()
-        return (weights / weights.mean()).clamp_max(4.0).float()
+        counts = torch.from_numpy(self.pixel_counts()).double()
+        alone, grouped = counts[:classes], counts[classes : classes + len(self.groups)]
+        members = self.members().double().reshape(len(self.groups), classes)
+        shares = members * alone.clamp_min(1.0)
+        shares /= shares.sum(1, keepdim=True)
+        total = alone + grouped @ shares
+        weights = (total / total.sum()).clamp_min(1e-4).rsqrt()
+        weights = (weights / weights.mean()).clamp_max(4.0)
+        return torch.cat([weights, shares @ weights]).float()
 
 
 class HeldFrames(Frames):
     """Frames of one size in memory: `images` (N, 3, H, W), class `indices` (N, H, W), `names`."""
 
-    def __init__(self, images: Tensor, indices: Tensor, names: list[str]) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        indices: Tensor,
+        names: list[str],
+        labels: tuple[Label, ...] = (),
+        groups: tuple[Group, ...] = (),
+    ) -> None:
         self.images, self.indices, self.names = images, indices, names
+        self.labels, self.groups = labels, groups
 
     @staticmethod
-    def of(samples: Iterable[Sample], labels: tuple[Label, ...]) -> "HeldFrames | None":
+    def of(
+        samples: Iterable[Sample], labels: tuple[Label, ...], groups: tuple[Group, ...] = ()
+    ) -> "HeldFrames | None":
         """Load `samples`, at least one; None if two of them differ in size."""
-        table = index_table(labels)
         images: list[Tensor] = []
         indices: list[Tensor] = []
         names: list[str] = []
         for sample in samples:
-            image, index = _tensors(sample, table)
+            image, index = _tensors(sample, labels, groups)
             if images and images[0].shape != image.shape:
                 return None
             images.append(image)
             indices.append(index)
             names.append(sample.name)
-        return HeldFrames(torch.stack(images), torch.stack(indices), names)
+        return HeldFrames(torch.stack(images), torch.stack(indices), names, labels, groups)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -129,7 +158,8 @@ class HeldFrames(Frames):
         return self.images[index], self.indices[index]
 
     def every(self, n: int) -> "HeldFrames":
-        return HeldFrames(self.images[::n], self.indices[::n], self.names[::n])
+        kept = self.images[::n], self.indices[::n], self.names[::n]
+        return HeldFrames(*kept, self.labels, self.groups)
 
     def pixel_counts(self) -> npt.NDArray[np.int64]:
         return np.bincount(self.indices.numpy().ravel(), minlength=256)
@@ -147,9 +177,10 @@ class ReadFrames(Frames):
         self,
         samples: Samples | Sequence[Sample],
         labels: tuple[Label, ...],
+        groups: tuple[Group, ...] = (),
         numbers: Sequence[int] | None = None,
     ) -> None:
-        self._samples, self._labels, self._table = samples, labels, index_table(labels)
+        self._samples, self.labels, self.groups = samples, labels, groups
         self._numbers = range(len(samples)) if numbers is None else numbers
         self._counts: npt.NDArray[np.int64] | None = None
 
@@ -157,10 +188,10 @@ class ReadFrames(Frames):
         return len(self._numbers)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return _tensors(self._samples[self._numbers[index]], self._table)
+        return _tensors(self._samples[self._numbers[index]], self.labels, self.groups)
 
     def every(self, n: int) -> "ReadFrames":
-        return ReadFrames(self._samples, self._labels, self._numbers[::n])
+        return ReadFrames(self._samples, self.labels, self.groups, self._numbers[::n])
 
     def pixel_counts(self) -> npt.NDArray[np.int64]:
         if self._counts is None:
@@ -191,9 +222,14 @@ def _bytes_of(sample: Sample) -> int:
     return sample.image.nbytes + sample.label.nbytes
 
 
-def _tensors(sample: Sample, table: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+_table = functools.lru_cache(frame_table)
+
+
+def _tensors(
+    sample: Sample, labels: tuple[Label, ...], groups: tuple[Group, ...]
+) -> tuple[Tensor, Tensor]:
     image = torch.from_numpy(sample.image).permute(2, 0, 1).contiguous()
-    return image, torch.from_numpy(table[sample.label])
+    return image, torch.from_numpy(_table(labels, groups, sample.groups)[sample.label])
 
 
 def validation_picture(
@@ -238,25 +274,3 @@ def as_first(planes: Sequence[Tensor]) -> Tensor:
         )
 
     return torch.stack([scaled(plane) for plane in planes])
-
-
-def fill_unlabelled(indices: Tensor) -> Tensor:
-    """Replace every 255 in class indices `(B, H, W)` by the class of the nearest labelled pixel.
-
-    An encoder then only sees classes. A frame without any label becomes class 0 throughout.
-    """
-    filled = indices.clone()
-    for frame in filled:
-        array = frame.numpy()
-        unknown = (array == UNLABELLED).astype(np.uint8)
-        if unknown.all():
-            array[:] = 0
-        elif unknown.any():
-            _, nearest = cv2.distanceTransformWithLabels(
-                unknown, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-            )
-            table = np.zeros(int(nearest.max()) + 1, array.dtype)
-            known = unknown == 0
-            table[nearest[known]] = array[known]
-            array[:] = table[nearest]
-    return filled

@@ -13,7 +13,8 @@ from camseg_core.data.augmentation import random_crops
 from camseg_core.evaluation.metrics import Confusion, scores
 from camseg_core.labels import Label
 from camseg_core.model.mask_autoencoder import MaskAutoencoder, kl_divergence
-from camseg_core.training.frames import Frames, fill_unlabelled
+from camseg_core.training.completion import fill_unlabelled
+from camseg_core.training.frames import Frames
 from camseg_core.training.loading import Batch, FrameStream, generator, posterior_noise, prepared
 from camseg_core.training.losses import pixel_loss
 from camseg_core.training.settings import LoopConfig, check_samples, check_setting

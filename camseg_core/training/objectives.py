@@ -7,9 +7,9 @@ from torch import Tensor
 
 from camseg_core.diffusion.samplers import SamplerOptions, ddim
 from camseg_core.model.camseg import CamSeg
+from camseg_core.training.completion import fill_unlabelled
 from camseg_core.training.distributed import Processes
 from camseg_core.training.draws import Cut, Draws
-from camseg_core.training.frames import fill_unlabelled
 from camseg_core.training.loading import Batch
 from camseg_core.training.losses import add_noise, pixel_loss, published_loss
 from camseg_core.training.settings import LoopConfig, check_setting

@@ -13,13 +13,12 @@ from data_trees import TREES, Tree, columns, photo, write
 from camseg_core.data.sets import SETS, kind_of, open_set
 from camseg_core.data.sets.kind import OwnLabels, SetKind
 from camseg_core.errors import ConfigError, DataError
+from camseg_core.groups import FIRST_GROUP, possible_classes
 from camseg_core.labels import (
     CITYSCAPES,
-    FIRST_GROUP,
     TRAIN_ID,
     cityscapes_labels,
     index_table,
-    possible_classes,
 )
 
 ALL = pytest.mark.parametrize(("kind", "make"), TREES.values(), ids=TREES)

@@ -17,7 +17,7 @@ from camseg_core.errors import ModelError
 from camseg_core.labels import CITYSCAPES, UNLABELLED
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.kl_autoencoder import draw, nearest_class
-from camseg_core.training.frames import fill_unlabelled
+from camseg_core.training.completion import fill_unlabelled
 
 Ids = npt.NDArray[np.uint8]
 

@@ -11,7 +11,8 @@ from camseg_core.data.sets.cityscapes import CITYSCAPES_SETS
 from camseg_core.data.sets.kind import NONE, OwnLabels, SetKind
 from camseg_core.data.sets.own import Folder, ListFile
 from camseg_core.errors import ConfigError, DataError
-from camseg_core.labels import Group, Label
+from camseg_core.groups import Group
+from camseg_core.labels import Label
 
 AUTO = "auto"
 
