@@ -28,6 +28,9 @@ from camseg_ros.worker import Frame
 MAX_FRAME_ID = 256
 """Longest accepted frame_id; it is published again with every output."""
 
+OTHER_CLOCK_MS = 10_000.0
+"""Delay from which a stamp is taken to come from another clock."""
+
 ImageMessage: TypeAlias = Image | CompressedImage
 
 
@@ -136,8 +139,9 @@ class Camera:
             max_age_ms: age from which frames are dropped; 0 for no limit.
         """
         message = frame.message
-        if max_age_ms and self.age_ms(frame) > max_age_ms:
-            self.statistics.frame_dropped(TOO_OLD)
+        if max_age_ms and (age_ms := self.age_ms(frame)) > max_age_ms:
+            waited_ms = (time.monotonic() - frame.received) * 1e3
+            self.statistics.frame_dropped(TOO_OLD, why_too_old(age_ms, waited_ms, max_age_ms))
             return None
         try:
             if (length := len(message.header.frame_id)) > MAX_FRAME_ID:
@@ -211,6 +215,27 @@ class Camera:
 
     def _keep_info(self, info: CameraInfo) -> None:
         self._info = info
+
+
+def why_too_old(age_ms: float, waited_ms: float, max_age_ms: float) -> str:
+    """Return the likely cause why a frame is older than the limit, and what to do.
+
+    Args:
+        age_ms: since the frame's stamp, or its arrival if that is longer.
+        waited_ms: since its arrival.
+        max_age_ms: the limit.
+    """
+    limit = f"max_age_ms is {max_age_ms:g}"
+    if waited_ms > max_age_ms:
+        return f"{limit}, but they wait {waited_ms:.0f} ms for the model; raise max_age_ms"
+    if age_ms - waited_ms < OTHER_CLOCK_MS:
+        late = f"they arrive {age_ms - waited_ms:.0f} ms after their stamps"
+        return f"{limit}, but {late}; look for the delay in driver and network, or raise max_age_ms"
+    return (
+        f"{limit}, but their stamps are {age_ms / 1e3:.0f} s behind this node's clock: they come "
+        "from another one; for a bag or a simulation set use_sim_time: true and publish /clock "
+        "(ros2 bag play --clock), else synchronise the clocks, or set max_age_ms: 0.0"
+    )
 
 
 def camera_topic(camera: str, topic: str) -> str:

@@ -11,14 +11,22 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from std_msgs.msg import Header
 
+from camseg_core.runtime.engine import AUTO
 from camseg_ros.camera import Camera
 from camseg_ros.endpoints import Endpoints
 from camseg_ros.parameters import Parameters
 from camseg_ros.pipeline import Pipeline
-from camseg_ros.statistics import INPUT_TOPIC, Snapshot
+from camseg_ros.process import warn_throttled
+from camseg_ros.statistics import INPUT_TOPIC, REPLACED, Snapshot
 
 ERROR_SHOWN_S = 10.0
 """How long an error affects the level; its text and the counts stay."""
+
+LOSS_WARN, LOSS_ERROR = 0.5, 0.9
+"""Share of lost images above which it is a warning, and from which it is an error."""
+
+LOSS_LOG_PERIOD_S = 30.0
+"""Shortest time between two log lines about the same stream's loss."""
 
 Health = tuple[bytes, str]
 """A level of `DiagnosticStatus`, and one sentence."""
@@ -34,6 +42,8 @@ class Limits:
     """Seconds above the budget until the warning becomes an error."""
     silent_after: float
     """Seconds without an image until a warning."""
+    advice: str
+    """What would make inference faster."""
 
 
 class Overrun:
@@ -87,28 +97,52 @@ def camera_health(
         limits: for the stream.
         overrun: seconds above the latency budget, None if below.
     """
+    never, silence = snapshot.input_age is None, snapshot.running
+    if snapshot.input_age is not None:
+        silence = min(snapshot.input_age, silence)
+    silent = silence > limits.silent_after or (never and bool(endpoints.problems))
+    found: list[Health] = []
     if snapshot.error_age is not None and snapshot.error_age <= ERROR_SHOWN_S:
         answered_since = (
             snapshot.output_age is not None and snapshot.output_age <= snapshot.error_age
         )
         level = DiagnosticStatus.WARN if answered_since else DiagnosticStatus.ERROR
-        return level, snapshot.last_error
-    never, silence = snapshot.input_age is None, snapshot.running
-    if snapshot.input_age is not None:
-        silence = min(snapshot.input_age, silence)
-    if silence > limits.silent_after or (never and endpoints.problems):
+        found.append((level, snapshot.last_error))
+    if silent:
         why = _why_silent(never, endpoints)
-        return DiagnosticStatus.WARN, f"no images on {topic} for {silence:.0f} s: {why}"
+        found.append((DiagnosticStatus.WARN, f"no images on {topic} for {silence:.0f} s: {why}"))
+    elif (lossy := loss_health(snapshot, limits.advice)) is not None:
+        found.append(lossy)
     if overrun is not None and snapshot.latency_ms is not None:
         level = DiagnosticStatus.ERROR if overrun >= limits.error_after else DiagnosticStatus.WARN
         above = f"above the budget of {limits.budget_ms:g} ms for {overrun:.0f} s"
-        remedy = "use fewer steps, a smaller model or fewer cameras, or raise latency_budget_ms"
-        return level, f"p95 latency {snapshot.latency_ms[1]:.0f} ms is {above}; {remedy}"
-    if endpoints.problems:
-        return DiagnosticStatus.WARN, endpoints.problems[0]
+        remedy = f"{limits.advice}, or raise latency_budget_ms"
+        text = f"p95 latency {snapshot.latency_ms[1]:.0f} ms is {above}; {remedy}"
+        found.append((level, text))
+    found += [(DiagnosticStatus.WARN, problem) for problem in endpoints.problems]
+    if found:
+        return max(found, key=lambda health: health[0])  # the first of the worst
     if never:
         return DiagnosticStatus.OK, f"waiting for the first image on {topic}"
     return DiagnosticStatus.OK, "serving"
+
+
+def loss_health(snapshot: Snapshot, advice: str) -> Health | None:
+    """Return level and sentence if most of the last frames were lost for one reason.
+
+    Args:
+        snapshot: of the stream.
+        advice: what would make inference faster.
+    """
+    loss = snapshot.loss
+    if loss is None or loss.share <= LOSS_WARN:
+        return None
+    level = DiagnosticStatus.ERROR if loss.share >= LOSS_ERROR else DiagnosticStatus.WARN
+    why = loss.cause
+    if loss.reason == REPLACED:
+        rates = f"{snapshot.rate_in:.1f} images/s arrive, {snapshot.rate_out:.1f} are answered"
+        why = f"{rates}; lower the camera's rate, or {advice}"
+    return level, f"{loss.lost} of the last {loss.total} images lost: {loss.reason}; {why}"
 
 
 def _why_silent(never: bool, endpoints: Endpoints) -> str:
@@ -125,6 +159,23 @@ def _why_silent(never: bool, endpoints: Endpoints) -> str:
         "FASTDDS_DEFAULT_PROFILES_FILE=config/fastdds.xml of this package or "
         "FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA"
     )
+
+
+def faster(parameters: Parameters) -> str:
+    """Return what would make inference faster, given the settings in use."""
+    used, cores = parameters.sampling, os.cpu_count() or 1
+    found = [
+        f"lower {name} (now {getattr(used, name)})"
+        for name in ("steps", "samples", "passes")
+        if getattr(used, name) > 1 and name not in used.without_effect
+    ]
+    if 0 < parameters.threads < cores:
+        found.append(f"raise threads (now {parameters.threads}, of {cores} cores)")
+    if parameters.precision not in (AUTO, "int8"):
+        found.append(f"set precision: {AUTO} (now {parameters.precision})")
+    if len(parameters.camera_names) > 1:
+        found.append(f"use fewer cameras (now {len(parameters.camera_names)})")
+    return ", ".join([*found, "use a smaller model or a faster provider"])
 
 
 def status(
@@ -189,8 +240,12 @@ class HealthReport:
                 parameters.latency_budget_ms,
                 parameters.budget_error_after,
                 parameters.silent_after,
+                faster(parameters),
             )
             health = camera_health(snapshot, camera.topic, publishers, limits, overrun)
+            if (lossy := loss_health(snapshot, limits.advice)) is not None:
+                kind, text = f"loss.{camera.name}", f"{camera.topic}: {lossy[1]}"
+                warn_throttled(self._node, kind, text, LOSS_LOG_PERIOD_S)
         problem = next((each for each in (*listeners.problems, camera.info_problem) if each), "")
         if problem and health[0] == DiagnosticStatus.OK:
             health = DiagnosticStatus.WARN, problem

@@ -16,6 +16,8 @@ from camseg_ros.parameters import BY_NAME, SPECS, Parameters
 
 CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
+DEFAULTS = Parameters()
+
 Check = Callable[[Parameters], None]
 """Raises ConfigError if the values do not fit the loaded model."""
 
@@ -27,7 +29,7 @@ def declare(node: Node) -> tuple[Parameters, list[str]]:
     that values of the wrong type and unknown names are reported here, with a helpful message.
 
     Returns:
-        The values, and one warning for each unknown parameter.
+        The values, and one warning for each parameter that is unknown or has no effect.
 
     Raises:
         ConfigError: a value has the wrong type or is out of range, or values do not fit together.
@@ -51,7 +53,7 @@ def declare(node: Node) -> tuple[Parameters, list[str]]:
             warnings.append(f"unknown parameter '{name}' is ignored; {hint}")
     given = Parameters(**values, own=own)  # type: ignore[arg-type]  # `Spec.check` checked them
     check_together(given)
-    return given, warnings
+    return given, [*warnings, *without_effect(given)]
 
 
 def _hint(name: str, cameras: tuple[Any, ...], possible: Mapping[str, Spec]) -> str:
@@ -103,6 +105,31 @@ def check_together(parameters: Parameters) -> None:
             parameters.camera(name).fit  # noqa: B018  # it raises
         except ConfigError as error:
             raise ConfigError(f"camera '{name}': {error}" if name else str(error)) from error
+
+
+def without_effect(parameters: Parameters) -> list[str]:
+    """Return one sentence for each value that differs from its default but changes nothing."""
+    found = dict(parameters.sampling.without_effect)
+    cropped = [name for name, each in parameters.by_camera.items() if each.resize_mode == "crop"]
+    if not cropped:
+        found["roi"] = "it needs resize_mode: crop"
+    for name in set(parameters.camera_names) - set(cropped):
+        found[f"{name}.roi"] = f"it needs {name}.resize_mode: crop"
+    if parameters.temporal_carry == 0:
+        found["temporal_max_gap"] = "it needs temporal_carry above 0"
+    if "tensorrt" not in parameters.provider:
+        found["engine_cache"] = "only the provider tensorrt uses it"
+    if len(parameters.camera_names) == 1:
+        found["max_batch"] = "there is one camera"
+    if parameters.max_rebuilds < 2:
+        found["rebuild_backoff"] = "it needs max_rebuilds of 2 or more"
+    texts = []
+    for name, why in found.items():
+        default = getattr(DEFAULTS, name.rpartition(".")[2])
+        value = parameters.own.get(name, getattr(parameters, name, default))
+        if value != default:
+            texts.append(f"parameter '{name}' has no effect ({value}): {why}")
+    return texts
 
 
 def change(

@@ -195,6 +195,9 @@ _child = functools.lru_cache(maxsize=64)(RcutilsLogger.get_child)
 """The logger of one kind; rclpy throttles by logger and line of code."""
 
 
-def warn_throttled(node: Node, kind: str, text: str) -> None:
-    """Log a warning unless one of the same `kind` was logged within `LOG_PERIOD_S`. Thread-safe."""
-    _child(node.get_logger(), kind).warning(text, throttle_duration_sec=LOG_PERIOD_S)
+def warn_throttled(node: Node, kind: str, text: str, period_s: float = LOG_PERIOD_S) -> None:
+    """Log a warning unless one of the same `kind` was logged within `period_s`. Thread-safe.
+
+    A kind has one period.
+    """
+    _child(node.get_logger(), kind).warning(text, throttle_duration_sec=period_s)

@@ -197,13 +197,16 @@ class SegmentationNode(LifecycleNode):
         self,
         wanted: list[Parameter],  # type: ignore[type-arg]
     ) -> SetParametersResult:
-        pipeline = self._pipeline
+        pipeline, before = self._pipeline, parameter_updates.without_effect(self._parameters_now)
         check = pipeline.check if pipeline is not None else lambda _: None
         self._parameters_now, answer = parameter_updates.change(
             self._parameters_now, wanted, pipeline is not None, check
         )
         if pipeline is not None and answer.successful:
             pipeline.apply(self._parameters_now)
+        for text in parameter_updates.without_effect(self._parameters_now):
+            if text not in before:
+                self.get_logger().warning(text)
         return answer
 
 

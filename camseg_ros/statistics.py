@@ -22,6 +22,12 @@ REPLACED, TOO_OLD, PAUSED, STOPPED = (
 )
 """Why good frames are dropped."""
 
+DELIBERATE = (PAUSED, STOPPED)
+"""Reasons that are no loss."""
+
+LOSS_FRAMES = 5
+"""Fewest frames from which a loss is judged; of a slow camera the last so many, however old."""
+
 INPUT_TOPIC = "input topic"
 FRAMES_RECEIVED, FRAMES_PUBLISHED = "frames received", "frames published"
 FRAMES_DROPPED, FRAMES_REJECTED = "frames dropped", "frames rejected"
@@ -32,6 +38,22 @@ DROPPED_PREFIX, REJECTED_PREFIX = "dropped: ", "rejected: "
 def stage_key(stage: str) -> str:
     """Return the key on `/diagnostics` of a stage's median time."""
     return f"stage {stage} (ms)"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The commonest reason for which the last `total` frames were not answered."""
+
+    reason: str
+    lost: int
+    total: int
+    cause: str
+    """What was found at the last of them, and what to do; empty if `reason` says it all."""
+
+    @property
+    def share(self) -> float:
+        """The share of the frames lost for this reason, 0 to 1."""
+        return self.lost / self.total
 
 
 @dataclass(frozen=True)
@@ -59,6 +81,8 @@ class Snapshot:
     error_age: float | None
     running: float
     """Time since the subscription started."""
+    loss: Loss | None
+    """Of the last `WINDOW_S`; None if all frames were answered, or fewer than `LOSS_FRAMES`."""
 
     def values(self) -> dict[str, str]:
         """Return the numbers as `/diagnostics` shows them."""
@@ -100,6 +124,9 @@ class StreamStatistics:
         self._rejected: Counter[str] = Counter()
         self._arrivals: deque[float] = deque(maxlen=MAX_SAMPLES)
         self._samples: deque[_Sample] = deque(maxlen=MAX_SAMPLES)
+        # when each frame's work ended, and why without an answer; None if it was answered
+        self._outcomes: deque[tuple[float, str | None]] = deque(maxlen=MAX_SAMPLES)
+        self._causes: dict[str, str] = {}
         self._image_size: tuple[int, int] | None = None
         self._last_error = ""
         self._last_error_time: float | None = None
@@ -108,6 +135,7 @@ class StreamStatistics:
         """Start the time since which images are taken; the counts continue."""
         with self._lock:
             self._start = self._clock()
+            self._outcomes.clear()
 
     def frame_received(self) -> None:
         """Count a message from the camera."""
@@ -115,15 +143,21 @@ class StreamStatistics:
             self._received += 1
             self._arrivals.append(self._clock())
 
-    def frame_dropped(self, reason: str) -> None:
-        """Count a good frame that is not answered, by `reason` (a few words)."""
+    def frame_dropped(self, reason: str, cause: str = "") -> None:
+        """Count a good frame that is not answered, by `reason` (a few words).
+
+        `cause` is the likely one, and what to do.
+        """
         with self._lock:
             self._dropped[reason] += 1
+            if reason not in DELIBERATE:
+                self._ended(reason, cause)
 
     def frame_rejected(self, reason: str, text: str) -> None:
         """Count a frame that cannot be answered, by `reason` (a few words); `text` is the error."""
         with self._lock:
             self._rejected[reason] += 1
+            self._ended(f"rejected ({reason})", text)
             self._set_error(text)
 
     def publish_failed(self, text: str) -> None:
@@ -138,6 +172,7 @@ class StreamStatistics:
         """Count a published mask."""
         with self._lock:
             self._published += 1
+            self._ended(None)
             self._image_size = image_size
             now = self._clock()
             # outdated samples go at once: memory that grows for minutes would look like a leak
@@ -166,7 +201,24 @@ class StreamStatistics:
                 output_age=now - self._samples[-1].time if self._samples else None,
                 error_age=None if self._last_error_time is None else now - self._last_error_time,
                 running=now - self._start,
+                loss=self._loss(),
             )
+
+    def _ended(self, reason: str | None, cause: str = "") -> None:
+        self._outcomes.append((self._clock(), reason))
+        if reason is not None:
+            self._causes[reason] = cause
+
+    def _loss(self) -> Loss | None:
+        now, total = self._clock(), len(self._outcomes)
+        while total > LOSS_FRAMES and now - self._outcomes[0][0] > WINDOW_S:
+            self._outcomes.popleft()
+            total -= 1
+        lost = Counter(reason for _, reason in self._outcomes if reason is not None)
+        if total < LOSS_FRAMES or not lost:
+            return None
+        ((reason, count),) = lost.most_common(1)
+        return Loss(reason, count, total, self._causes[reason])
 
     def _set_error(self, text: str) -> None:
         self._last_error, self._last_error_time = text, self._clock()

@@ -1,6 +1,7 @@
 """Options that commands share: argument types, the data set, the model and its sampling."""
 
 import argparse
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,12 +11,14 @@ from typing import Any, NoReturn
 from camseg_core.data.sets import AUTO as BY_LAYOUT
 from camseg_core.data.sets import SETS, LabelledSet, open_set
 from camseg_core.data.sets.kind import NONE, OwnLabels
-from camseg_core.diffusion.sampling import OPTIONS
+from camseg_core.diffusion.sampling import OPTIONS, Sampling
 from camseg_core.errors import ConfigError
 from camseg_core.runtime.engine import AUTO, PRECISIONS
 from camseg_core.runtime.providers import PROVIDERS, provider_list
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.weights import DEFAULT_MODEL, bundled_models
+
+logger = logging.getLogger(__name__)
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -196,13 +199,18 @@ def segmenter_of(options: argparse.Namespace) -> Segmenter:
         ModelError: the folder is missing, incomplete or damaged, or lacks graphs in this precision.
         ConfigError: no listed provider can be used, or the steps do not fit the model's schedule.
     """
+    sampling = {option.name: getattr(options, option.name) for option in OPTIONS}
+    for name, why in Sampling(**sampling).without_effect.items():
+        logger.warning("--%s %s has no effect: %s", name, sampling[name], why)
+    if options.engine_cache is not None and "tensorrt" not in options.provider:
+        logger.warning("--engine-cache has no effect: only --provider tensorrt uses it")
     return Segmenter.from_pretrained(
         options.model,
         provider=options.provider,
         precision=options.precision,
         threads=options.threads,
         engine_cache=options.engine_cache,
-        **{option.name: getattr(options, option.name) for option in OPTIONS},
+        **sampling,
     )
 
 

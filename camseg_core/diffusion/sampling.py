@@ -165,6 +165,28 @@ class Sampling:
         """
         Schedule.cosine(config.num_train_timesteps).respaced(self.steps)
 
+    @property
+    def without_effect(self) -> dict[str, str]:
+        """Why an option that differs from its default changes no mask, by name."""
+        sampler, found = self.sampler, dict[str, str]()
+        if sampler == "one_step":
+            several = " or ".join(name for name in SAMPLERS if name != sampler)
+            for name in ("steps", "temperature"):
+                found[name] = f"{sampler} does not use it; set sampler to {several}"
+        if sampler == "ancestral" and self.steps == 1:
+            found["temperature"] = "one step of ancestral adds no noise; set steps to 2 or more"
+        if sampler != "ddim":
+            found["eta"] = f"{sampler} does not use it; set sampler to ddim"
+        if self.passes == 1:
+            found["order"] = "it needs passes of 2 or more"
+        if self.temperature == 0 and self.passes == 1 and sampler in ("ddim", "dpm_solver"):
+            found["samples"] = found["seed"] = "with temperature 0 all masks are the same"
+        return {
+            option.name: found[option.name]
+            for option in OPTIONS
+            if option.name in found and getattr(self, option.name) != option.default
+        }
+
     def options(self, config: CamSegConfig) -> SamplerOptions:
         """The sampler's options, for this model."""
         temperature = config.temperature if self.temperature is None else self.temperature

@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from camvid_folder import DAMAGES, Damage, write_camvid
 from processes import running
@@ -249,6 +251,19 @@ def test_a_missing_submodule_names_its_package_but_one_of_camseg_is_a_bug() -> N
         raise ModuleNotFoundError("No module named 'rich.console'", name="rich.console")
     with pytest.raises(ModuleNotFoundError), packages_for("training", "train"):
         raise ModuleNotFoundError("No module named 'camseg_core.gone'", name="camseg_core.gone")
+
+
+def test_options_without_effect_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    picture = tmp_path / "grey.png"
+    cv2.imwrite(str(picture), np.full((48, 64, 3), 128, np.uint8))
+    given = ["--steps", "8", "--eta", "0.5", "--engine-cache", str(tmp_path / "cache")]
+    main(["segment", str(picture), "--out", str(tmp_path / "out"), *given])
+    said = [record.getMessage() for record in caplog.records]
+    assert [text.partition(" has no effect: ")[0] for text in said] == [
+        "--steps 8",
+        "--eta 0.5",
+        "--engine-cache",
+    ]
 
 
 def test_segmenting_needs_no_torch(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from red_engine import RedEngine, red_segmenter
 
 from camseg_core.cli.options import add_sampling_options
 from camseg_core.data.synthetic.drive import SyntheticDrive
+from camseg_core.diffusion.samplers import SAMPLERS
 from camseg_core.diffusion.sampling import OPTIONS, Fused, Option
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.runtime import Sampling, Segmenter
@@ -189,3 +190,25 @@ def test_the_command_line_has_each_option_with_its_help_and_default(option: Opti
 def test_an_unknown_option_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'sampling_steps'"):
         Segmenter.from_pretrained(sampling_steps=4)
+
+
+def test_an_option_without_effect_changes_no_mask_and_the_others_do(
+    segmenter: Segmenter,
+) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    given = {"steps": 4, "temperature": 0.1, "eta": 1.0, "seed": 5}
+    for sampler in SAMPLERS:
+        for name, value in given.items():
+            before = Sampling(sampler=sampler, steps=1 if name == "steps" else 3)
+            after = replace(before, **{name: value})
+            results = [segmenter.with_sampling(each).segment(rgb) for each in (before, after)]
+            same = np.array_equal(*(each.confidence for each in results))
+            assert same == (name in after.without_effect), (sampler, name)
+
+
+def test_the_defaults_all_have_an_effect() -> None:
+    assert Sampling().without_effect == {}
+    assert set(Sampling(sampler="ancestral", temperature=0.5).without_effect) == {"temperature"}
+    assert set(Sampling(order="confident", eta=0.5).without_effect) == {"order", "eta"}
+    frozen = Sampling(sampler="ddim", temperature=0, samples=4, seed=9)
+    assert set(frozen.without_effect) == {"samples", "seed"}

@@ -11,7 +11,7 @@ from rclpy.node import Node
 from ros_harness import picture, rgb_image
 from std_msgs.msg import Header
 
-from camseg_ros.camera import Camera, Picture, camera_topic
+from camseg_ros.camera import Camera, Picture, camera_topic, why_too_old
 from camseg_ros.parameters import Parameters
 from camseg_ros.worker import Frame
 
@@ -120,3 +120,17 @@ def test_a_frames_time_is_its_stamp_or_its_arrival() -> None:
     stamped, unstamped = Header(stamp=Time(sec=3, nanosec=250_000_000)), Header()
     assert Picture(stamped, picture(4, 4), received=7.5, began=0, ended=0).time == 3.25
     assert Picture(unstamped, picture(4, 4), received=7.5, began=0, ended=0).time == 7.5
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "waited_ms", "text"),
+    [
+        (900.0, 900.0, "they wait 900 ms for the model"),
+        (3e11, 1.0, "they come from another one; for a bag or a simulation set use_sim_time"),
+        (800.0, 100.0, "they arrive 700 ms after their stamps"),
+    ],
+)
+def test_why_a_frame_is_too_old(age_ms: float, waited_ms: float, text: str) -> None:
+    found = why_too_old(age_ms, waited_ms, max_age_ms=500.0)
+    assert found.startswith("max_age_ms is 500, but ")
+    assert text in found

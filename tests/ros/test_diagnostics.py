@@ -1,5 +1,7 @@
 """The level and the sentence for every state of a stream, and the numbers behind it."""
 
+import os
+
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
@@ -9,13 +11,15 @@ from camseg_ros.diagnostics import (
     Limits,
     Overrun,
     camera_health,
+    faster,
     resident_megabytes,
     status,
 )
 from camseg_ros.endpoints import Endpoints
-from camseg_ros.statistics import PAUSED, REPLACED, StreamStatistics
+from camseg_ros.parameters import Parameters
+from camseg_ros.statistics import PAUSED, REPLACED, STOPPED, TOO_OLD, WINDOW_S, StreamStatistics
 
-LIMITS = Limits(budget_ms=100.0, error_after=10.0, silent_after=3.0)
+LIMITS = Limits(budget_ms=100.0, error_after=10.0, silent_after=3.0, advice="run faster")
 NOBODY, CAMERA = Endpoints((), ()), Endpoints(("/camera_driver",), ())
 MISMATCH = Endpoints((), ("/camera_driver publishes /image but offers durability volatile",))
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -124,8 +128,100 @@ def test_too_long_a_latency_is_a_warning_and_in_time_an_error() -> None:
         assert stream.health(overrun=overrun)[0] == level
     text = stream.health(overrun=4.0)[1]
     assert text.startswith(
-        "p95 latency 123 ms is above the budget of 100 ms for 4 s; use fewer steps, "
+        "p95 latency 123 ms is above the budget of 100 ms for 4 s; run faster, or "
     )
+
+
+@pytest.mark.parametrize(
+    ("lost", "answered", "level"),
+    [(4, 0, OK), (5, 0, ERROR), (9, 1, ERROR), (8, 2, WARN), (6, 5, WARN), (5, 5, OK)],
+)
+def test_a_stream_that_loses_most_frames_for_one_reason_says_so(
+    lost: int, answered: int, level: bytes
+) -> None:
+    stream = Stream()
+    for _ in range(answered):
+        stream.answer()
+    for _ in range(lost):
+        stream.frame_received()
+        stream.frame_dropped(TOO_OLD, "their clock is wrong")
+    total = lost + answered
+    text = f"{lost} of the last {total} images lost: too old; their clock is wrong"
+    assert stream.health() == (level, "serving" if level == OK else text)
+    stream.now += 2.9
+    assert stream.health()[0] == level
+    stream.begin()
+    stream.answer()
+    assert stream.health() == (OK, "serving"), "a new subscription starts anew"
+
+
+def test_a_slow_camera_is_judged_by_its_last_frames_and_a_loss_ends() -> None:
+    stream = Stream()
+    for _ in range(5):
+        stream.now += 0.8 * WINDOW_S
+        stream.frame_received()
+        stream.frame_dropped(TOO_OLD, "why")
+    assert stream.health()[0] == ERROR
+    for _ in range(4):
+        stream.now += 0.8 * WINDOW_S
+        stream.answer()
+    assert stream.health() == (OK, "serving")
+
+
+def test_frames_lost_for_several_reasons_or_on_purpose_are_no_loss_for_one_reason() -> None:
+    stream = Stream()
+    for _ in range(3):
+        for reason in (TOO_OLD, REPLACED, PAUSED, STOPPED):
+            stream.frame_dropped(reason, "why")
+        stream.answer()
+    assert stream.health() == (OK, "serving")
+
+
+def test_frames_that_are_replaced_name_both_rates_and_what_makes_it_faster() -> None:
+    stream = Stream()
+    for number in range(40):
+        stream.now += 0.1
+        stream.frame_received()
+        if number % 4:
+            stream.frame_dropped(REPLACED)
+        else:
+            stream.frame_published(5.0, {}, (4, 4))
+    rates = "10.0 images/s arrive, 2.5 are answered"
+    text = f"30 of the last 40 images lost: {REPLACED}; {rates}; lower the camera's rate, or run"
+    level, found = stream.health()
+    assert (level, found.startswith(text)) == (WARN, True), found
+
+
+def test_the_worst_of_several_problems_is_reported() -> None:
+    stream = Stream()
+    for _ in range(10):
+        stream.frame_dropped(TOO_OLD, "why")
+    stream.frame_rejected("step", "the step is wrong")
+    stream.answer()
+    assert stream.health(MISMATCH) == (WARN, "the step is wrong")
+    for _ in range(90):
+        stream.frame_dropped(TOO_OLD, "why")
+    assert stream.health(MISMATCH)[0] == ERROR
+    stream.now += 9
+    assert stream.health(MISMATCH, overrun=20.0)[0] == ERROR
+
+
+def test_advice_follows_from_the_settings_in_use() -> None:
+    assert faster(Parameters()) == "use a smaller model or a faster provider"
+    assert "steps" not in faster(Parameters(steps=4)), "one_step does not use it"
+    several = Parameters(
+        sampler="ddim",
+        steps=4,
+        samples=2,
+        threads=1,
+        precision="fp32",
+        cameras=("left", "right"),
+    )
+    text = faster(several)
+    for part in ("lower steps (now 4)", "lower samples (now 2)", "precision: auto (now fp32)"):
+        assert part in text
+    assert "use fewer cameras (now 2)" in text
+    assert ("raise threads (now 1, of " in text) == ((os.cpu_count() or 1) > 1)
 
 
 def test_an_overrun_counts_from_its_start_and_ends_below_the_budget() -> None:

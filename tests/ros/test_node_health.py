@@ -162,6 +162,24 @@ def test_silence_is_a_warning_that_names_the_topic(start_node, driver) -> None:
     assert status.message.endswith("no publisher; check the topic name and whether the camera runs")
 
 
+def test_frames_with_stamps_of_another_clock_are_an_error_that_is_logged(
+    start_bench: StartBench,
+) -> None:
+    bench = start_bench("max_age_ms:=500.0", connected=False)
+
+    def lost() -> bool:
+        bench.publisher.publish(rgb_image(picture(64, 48)))
+        return "images lost: too old" in bench.node.stderr
+
+    bench.driver.wait(lost, "the warning", lambda: bench.node.output)
+    status, values = bench.status(
+        lambda values: int(values["frames received"]) > 4, "the level", level=DiagnosticStatus.ERROR
+    )
+    assert values["frames published"] == "0"
+    assert "use_sim_time: true" in status.message
+    assert bench.node.stderr.count("images lost") == 1
+
+
 @pytest.mark.slow
 def test_a_flood_is_dropped_and_counted_and_the_last_frame_answered(
     start_bench: StartBench,

@@ -15,7 +15,7 @@ from rclpy.parameter import Parameter
 from camseg_core.errors import ConfigError
 from camseg_ros.middleware import share_file
 from camseg_ros.parameter_spec import Spec
-from camseg_ros.parameter_updates import change, check_together, declare
+from camseg_ros.parameter_updates import change, check_together, declare, without_effect
 from camseg_ros.parameters import BY_NAME, SPECS, CameraParameters, Parameters
 
 DEFAULTS = Parameters()
@@ -499,3 +499,43 @@ def test_the_file_is_where_the_launch_file_looks() -> None:
         == share_file("config/segment.param.yaml").parents[1]
     )
     assert isinstance(share_file("config/fastdds.xml"), Path)
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"steps": 4}, "steps"),
+        ({"temperature": 0.5}, "temperature"),
+        ({"sampler": "ancestral", "temperature": 0.5}, "temperature"),
+        ({"sampler": "ancestral", "temperature": 0.5, "steps": 4}, ""),
+        ({"sampler": "dpm_solver", "steps": 4, "eta": 1.0}, "eta"),
+        ({"sampler": "ddim", "steps": 4, "eta": 1.0}, ""),
+        ({"order": "confident"}, "order"),
+        ({"order": "confident", "passes": 2}, ""),
+        ({"roi": (0.0, 0.2, 1.0, 0.9)}, "roi"),
+        ({"roi": (0.0, 0.2, 1.0, 0.9), "resize_mode": "crop"}, ""),
+        ({"cameras": ("a", "b"), "own": {"b.roi": (0.0, 0.2, 1.0, 0.9)}}, "b.roi"),
+        (
+            {
+                "cameras": ("a", "b"),
+                "own": {"a.resize_mode": "crop"},
+                "roi": (0.0, 0.2, 1.0, 0.9),
+            },
+            "",
+        ),
+        ({"temporal_max_gap": 2.0}, "temporal_max_gap"),
+        ({"engine_cache": "/tmp/x"}, "engine_cache"),
+        ({"engine_cache": "/tmp/x", "provider": "tensorrt,cpu"}, ""),
+        ({"max_batch": 2}, "max_batch"),
+        ({"max_rebuilds": 0, "rebuild_backoff": 9.0}, "rebuild_backoff"),
+        ({"threads": 2, "seed": 7, "samples": 3}, ""),
+    ],
+)
+def test_a_value_that_changes_nothing_is_said(values: dict[str, Any], name: str) -> None:
+    texts = without_effect(replace(DEFAULTS, **values))
+    assert len(texts) == bool(name), texts
+    assert not name or texts[0].startswith(f"parameter '{name}' has no effect (")
+
+
+def test_the_shipped_defaults_all_have_an_effect() -> None:
+    assert without_effect(DEFAULTS) == []
