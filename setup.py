@@ -74,7 +74,15 @@ setup(
     install_requires=["numpy>=1.26", "opencv-python-headless>=4.9", "onnxruntime>=1.17"],
     extras_require={
         "ros": [*ROS_WHEELS, *IMAGE_CONVERSION],
-        "bag": ["rosbags>=0.10", "mcap>=1.1", "pyyaml", *IMAGE_CONVERSION, *EVALUATION, "psutil"],
+        "bag": [
+            "rosbags>=0.10",
+            "mcap>=1.1",
+            "apsw",
+            "pyyaml",
+            *IMAGE_CONVERSION,
+            *EVALUATION,
+            "psutil",
+        ],
         "ray": RAY,
         "evaluate": EVALUATION,
         "train": [

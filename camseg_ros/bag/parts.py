@@ -196,7 +196,10 @@ def write_mask_bag(
     Raises:
         DataError: the bag cannot be written; the unfinished bag is removed.
     """
-    reader, _ = open_bag(source, salvage=True)
+    opened = open_bag(source, salvage=True)
+    reader = opened.reader
+    if opened.files.lost:
+        logger.warning("the copy of %s is incomplete: %s", source, opened.files.lost)
     with closing(reader), new_bag(target) as writer:
         if any(connection.topic == mask_topic for connection in reader.connections):
             raise DataError(

@@ -4,12 +4,11 @@ import hashlib
 import struct
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from camseg_core.errors import DataError
-from camseg_ros.bag.storage import one_line, open_bag, read_header, read_stamp
+from camseg_ros.bag.storage import one_line, open_bag, read_header, read_stamp, repair_advice
 from camseg_ros.image_conversion import compressed_size
 
 RAW = "sensor_msgs/msg/Image"
@@ -86,9 +85,8 @@ class ImageBag:
     Attributes:
         topic: the image topic.
         compressed: whether it holds `CompressedImage` messages.
-        count: number of images.
+        count: number of images that the bag holds or, if that is more, that its metadata promise.
         start_ns: recording time of the bag's first message on any topic, in ns.
-        salvaged: whether the bag is damaged, so that only its intact messages are read.
         interval_ms: mean time between two images as recorded, in ms; None for fewer than two.
     """
 
@@ -106,22 +104,26 @@ class ImageBag:
             path: a bag folder, or one .mcap or .db3 file.
             topic: the image topic; may be None if the bag has only one.
             exclude: topics to ignore when `topic` is None.
-            salvage: also open a damaged bag; iterating it ends with `BagDamaged`.
+            salvage: also open a damaged bag, or one that lacks files; iterating it ends with
+                `BagDamaged`.
 
         Raises:
             DataError: the bag cannot be read, has no such topic or no image topic, or has several
                 and `topic` is None.
         """
         self.path = path
-        self._reader, self.salvaged = open_bag(path, salvage)
+        opened = open_bag(path, salvage)
+        self._reader, self._files, self._salvaged = opened.reader, opened.files, opened.salvaged
         try:
             self.topic, self.compressed = self._choose(topic, exclude)
         except DataError:
             self._reader.close()
             raise
         self._connections = [c for c in self._reader.connections if c.topic == self.topic]
-        self.count = sum(c.msgcount for c in self._connections)
-        self.start_ns = self._reader.start_time
+        held, promised = sum(c.msgcount for c in self._connections), self._files.counts
+        self.count = max(held, promised.get(self.topic, 0))
+        started_ns = self._files.start_ns
+        self.start_ns = self._reader.start_time if started_ns is None else started_ns
         span_ms = (self._reader.end_time - self.start_ns) / 1e6
         self.interval_ms = span_ms / (self.count - 1) if self.count > 1 and span_ms > 0 else None
 
@@ -178,23 +180,36 @@ class ImageBag:
         """Yield the serialized images from number `start` on that were recorded in a time range.
 
         Raises:
-            BagDamaged: the bag is damaged; every image before the damage has been yielded.
+            BagDamaged: the bag is damaged or lacks a part; every image that is there has been
+                yielded.
         """
-        index = start
-        messages = islice(self._reader.messages(self._connections), start, None)
+        index = 0
+        messages = self._reader.messages(self._connections)
         while True:
             try:
                 connection, recorded_ns, cdr = next(messages)
             except StopIteration:
+                self._check_complete(index)
                 return
             except Exception as error:  # a damaged file can raise anything
                 raise self._damaged(index, error) from error
             at_s = (recorded_ns - self.start_ns) / 1e9
             if within.end_s is not None and at_s >= within.end_s:
+                self._check_complete(self.count)
                 return
-            if within.start_s is None or at_s >= within.start_s:
+            if index >= start and (within.start_s is None or at_s >= within.start_s):
                 yield RawImage(index, recorded_ns, connection.msgtype, bytes(cdr))
             index += 1
+
+    def _check_complete(self, read: int) -> None:
+        """Raise BagDamaged if files are missing, or fewer images were there than promised."""
+        lost, images = self._files.lost, ""
+        if read < self.count:
+            images = f" ({read} of {self.count} images on {self.topic} are there)"
+            advice = repair_advice(self._files)
+            lost = lost or f"its files hold less than its metadata promise; {advice}"
+        if lost:
+            raise BagDamaged(f"the bag {self.path} is incomplete{images}: {lost}")
 
     def parse(self, raw: RawImage) -> BagImage:
         """Deserialize a message.
@@ -210,10 +225,11 @@ class ImageBag:
         return BagImage(raw.index, stamp_ns, raw.recorded_ns, frame_id, message, raw.cdr)
 
     def _damaged(self, index: int, error: Exception) -> BagDamaged:
-        total = "" if self.salvaged else f" of {self.count}"  # unknown for a salvaged bag
+        known = not self._salvaged or self.topic in self._files.counts
+        total = f" of {self.count}" if known else ""
         return BagDamaged(
             f"the bag {self.path} is damaged after image {index}{total} on {self.topic}: "
-            f"{one_line(error)}; record it again, or repair it with `mcap recover`"
+            f"{one_line(error)}; {repair_advice(self._files)}"
         )
 
 

@@ -1,32 +1,19 @@
-"""Opens rosbag2 bags (MCAP or sqlite3), damaged ones too, and reads headers. Needs no ROS.
+"""Opens rosbag2 bags (MCAP or sqlite3), damaged ones too, and reads headers. Needs no ROS."""
 
-A full disk or a killed recorder leaves bags that `rosbags` cannot open. Here an MCAP file is read
-as a stream, record by record, with the `mcap` library, and an sqlite3 file row by row, up to the
-first record that is damaged.
-"""
-
-import sqlite3
+import re
 import struct
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
 
-from mcap.exceptions import EndOfFile
-from mcap.records import Channel, Message, Schema
-from mcap.stream_reader import StreamReader
+import yaml  # type: ignore[import-untyped]
 from rosbags.highlevel import AnyReader
-from rosbags.interfaces import (
-    Connection,
-    ConnectionExtRosbag2,
-    MessageDefinition,
-    MessageDefinitionFormat,
-)
 from rosbags.typesys import Stores, get_typestore
 
 from camseg_core.data.frame_source import natural_key
 from camseg_core.errors import DataError
+from camseg_ros.bag.salvage import SalvageReader, leftover_of
 
 STORAGE_SUFFIXES = (".mcap", ".db3")
 METADATA = "metadata.yaml"
@@ -38,11 +25,6 @@ ENCAPSULATION = 4
 
 STAMP = slice(ENCAPSULATION, ENCAPSULATION + 8)
 
-_DEFINITIONS = {"ros2msg": MessageDefinitionFormat.MSG, "ros2idl": MessageDefinitionFormat.IDL}
-
-MAX_RECORD_BYTES = 1 << 30
-"""A record that claims to be larger is treated as damage."""
-
 
 def is_bag(path: Path) -> bool:
     """Return whether `path` looks like a bag folder or file; true for ROS 1 bags as well."""
@@ -53,33 +35,73 @@ def is_bag(path: Path) -> bool:
     return path.suffix in (*STORAGE_SUFFIXES, ".bag") or path.name == METADATA
 
 
-def open_bag(path: Path, salvage: bool) -> tuple["AnyReader | SalvageReader", bool]:
-    """Open the bag; return the reader and whether it is a `SalvageReader`.
+@dataclass(frozen=True)
+class BagFiles:
+    """The files of a bag, and what its metadata promise.
+
+    Attributes:
+        paths: what `rosbags` opens: a folder with metadata, or files.
+        files: the files that are there, in natural order.
+        counts: messages by topic as of the metadata; empty if there are none.
+        start_ns: recording time of the first message as of the metadata, in ns, or None.
+        missing: files that should be there.
+        lost: what the folder lacks or what is not read of it, in words; empty if nothing.
+        compressed: whether only `rosbags` can read the files, as messages or files are compressed.
+    """
+
+    paths: list[Path]
+    files: list[Path]
+    counts: Mapping[str, int] = field(default_factory=dict)
+    start_ns: int | None = None
+    missing: Sequence[str] = ()
+    lost: str = ""
+    compressed: bool = False
+
+
+@dataclass(frozen=True)
+class OpenBag:
+    """An open bag: its reader, its files, and whether the reader is a `SalvageReader`."""
+
+    reader: "AnyReader | SalvageReader"
+    files: BagFiles
+    salvaged: bool
+
+
+def open_bag(path: Path, salvage: bool) -> OpenBag:
+    """Open the bag; one that lacks files only if `salvage` is set.
 
     Raises:
         DataError: the bag cannot be read.
     """
-    paths = _storage(path)
-    try:
-        # sqlite3 bags older than Iron hold no message definitions; images have not changed since.
-        reader = AnyReader(paths, default_typestore=get_typestore(Stores.ROS2_KILTED))
-        reader.open()
-        return reader, False
-    except Exception as error:  # a damaged file can raise anything
-        files = _files(paths) if salvage else []
+    files = _find(path)
+    error: Exception | None = None
+    if not files.missing and not any(map(leftover_of, files.files)):
         try:
-            if files:
-                return SalvageReader(files), True
-        except Exception:  # nothing can be salvaged: report the first error
-            files = []
-        raise DataError(
-            f"cannot read the bag {path}: {one_line(error)}; "
-            "record it again, or repair it with `mcap recover`"
-        ) from error
+            # sqlite3 bags older than Iron hold no message definitions; images are as they were
+            reader = AnyReader(files.paths, default_typestore=get_typestore(Stores.ROS2_KILTED))
+            reader.open()
+            return OpenBag(reader, files, salvaged=False)
+        except Exception as problem:  # a damaged file can raise anything
+            error = problem
+    elif files.missing and (files.compressed or not salvage):
+        raise DataError(f"the bag {path} is incomplete: {files.lost}")
+    if files.files and not files.compressed and (salvage or error is None):
+        try:
+            return OpenBag(SalvageReader(files.files), files, salvaged=True)
+        except Exception as problem:  # nothing can be salvaged: report the first error
+            error = error or problem
+    reason = one_line(error) if error is not None else "it has no files"
+    raise DataError(f"cannot read the bag {path}: {reason}; {repair_advice(files)}") from error
 
 
-def _storage(path: Path) -> list[Path]:
-    """Return what to open: the folder, the file, or the files of a folder without metadata."""
+def repair_advice(files: BagFiles) -> str:
+    """Return what to do about a damaged bag."""
+    sqlite = next((file for file in files.files if file.suffix == ".db3"), None)
+    tool = f"sqlite3 {sqlite.name} .recover" if sqlite else "mcap recover"
+    return f"record it again, or repair it with `{tool}`"
+
+
+def _find(path: Path) -> BagFiles:
     if not path.exists():
         raise DataError(
             f"the bag {path} does not exist; name a bag folder, or a .mcap or .db3 file"
@@ -91,147 +113,78 @@ def _storage(path: Path) -> list[Path]:
             f"{path} is a ROS 1 bag; convert it with "
             f"`rosbags-convert --src {path} --dst {path.with_suffix('')}`"
         )
-    if path.is_dir() and not (path / METADATA).is_file():
-        files = sorted(p for p in path.iterdir() if p.suffix in STORAGE_SUFFIXES)
-        if not files:
-            raise DataError(
-                f"{path} is not a bag: no {METADATA}, .mcap or .db3 in it; "
-                "name a bag folder or file"
-            )
-        return files
-    return [path]
+    if not path.is_dir():
+        return BagFiles([path], [path])
+    files = (each for each in path.iterdir() if each.suffix in STORAGE_SUFFIXES)
+    found = sorted(files, key=lambda each: natural_key(each.name))
+    if (path / METADATA).is_file():
+        return _promised(path, found)
+    if not found:
+        raise DataError(
+            f"{path} is not a bag: no {METADATA}, .mcap or .db3 in it; name a bag folder or file"
+        )
+    missing = _gaps([each.name for each in found])
+    return BagFiles(found, found, missing=missing, lost=_lacks(missing, "as its numbers tell"))
 
 
-def _files(paths: list[Path]) -> list[Path]:
-    """Return a bag's files in natural order; none if only the metadata say how to decompress."""
-    if not paths[0].is_dir():
-        return paths
-    metadata = (paths[0] / METADATA).read_text(encoding="utf-8", errors="replace").lower()
-    if "compression_mode: message" in metadata or "compression_mode: file" in metadata:
-        return []
-    files = (p for p in paths[0].iterdir() if p.suffix in STORAGE_SUFFIXES)
-    return sorted(files, key=lambda p: natural_key(p.name))
+def _promised(folder: Path, found: list[Path]) -> BagFiles:
+    """Compare the files of a folder with its metadata."""
+    text = (folder / METADATA).read_text(encoding="utf-8", errors="replace")
+    try:
+        metadata = yaml.safe_load(text)["rosbag2_bagfile_information"]
+        names = [PurePath(each).name for each in metadata["relative_file_paths"]]
+        topics = metadata["topics_with_message_count"]
+        counts = Counter[str]()
+        for each in topics:  # one for each type, if a topic has several
+            counts[each["topic_metadata"]["name"]] += int(each["message_count"])
+        start_ns = int(metadata["starting_time"]["nanoseconds_since_epoch"])
+        compression = str(metadata.get("compression_mode") or "").lower()
+    except (yaml.YAMLError, RecursionError, AttributeError, LookupError, TypeError, ValueError):
+        lost = f"its {METADATA} cannot be read, so what the bag should hold is unknown"
+        lost += f"; write it anew with `ros2 bag reindex {folder}`"
+        return BagFiles([folder], found, lost=lost)
+    missing = [name for name in names if not (folder / name).exists()]
+    listed = {*names, *(PurePath(name).stem for name in names)}  # NAME.mcap of NAME.mcap.zstd
+    unlisted = [each.name for each in found if each.name not in listed]
+    lost = _lacks(missing, f"which its {METADATA} lists")
+    if unlisted and not lost:
+        lost = (
+            f"{_some(unlisted)} in its folder is not in its {METADATA}, so it was not read; "
+            f"move it away, or include it with `ros2 bag reindex {folder}`"
+        )
+    files = [each for each in found if each.name in names]
+    compressed = compression in ("file", "message")
+    if not compressed and not counts.total():  # a recorder that was killed may leave it so
+        return BagFiles(files, files, missing=missing, lost=lost)
+    return BagFiles([folder], files, counts, start_ns, missing, lost, compressed)
+
+
+def _gaps(names: Sequence[str]) -> list[str]:
+    """Return the files of a split bag, named STEM_NUMBER, that others of the bag enclose."""
+    numbers: dict[tuple[str, str], list[int]] = {}
+    for name in names:
+        if found := re.fullmatch(r"(.*_)(0|[1-9][0-9]{0,5})(\.[a-z0-9]+)", name):
+            numbers.setdefault((found[1], found[3]), []).append(int(found[2]))
+    return [
+        f"{stem}{number}{suffix}"
+        for (stem, suffix), some in numbers.items()
+        for number in range(min(some), max(some))
+        if number not in some
+    ]
+
+
+def _lacks(missing: Sequence[str], why: str) -> str:
+    return f"it lacks {_some(missing)}, {why}; copy it from the recorder" if missing else ""
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return up to three names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-@dataclass(frozen=True)
-class _Record:
-    """One message of a file."""
-
-    topic: str
-    kind: str
-    definition: MessageDefinition
-    recorded_ns: int
-    data: bytes
-
-
-class SalvageReader:
-    """The intact messages of damaged files, with the part of `rosbags`' `AnyReader` used here.
-
-    Opening reads the files once to learn what they hold; messages come in file order.
-
-    Attributes:
-        connections: one for each topic, with its number of intact messages.
-        start_time, end_time: recording time of the first message and just after the last, in ns.
-    """
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        """Read through the files.
-
-        Raises:
-            Exception: any error that the damage causes, if no message is intact.
-        """
-        self._paths = paths
-        self.typestore = get_typestore(Stores.ROS2_KILTED)
-        self.start_time, self.end_time = 2**63 - 1, 0
-        counts: dict[str, int] = {}
-        kinds: dict[str, tuple[str, MessageDefinition]] = {}
-        try:
-            for record in _records(paths):
-                kinds.setdefault(record.topic, (record.kind, record.definition))
-                counts[record.topic] = counts.get(record.topic, 0) + 1
-                self.start_time = min(self.start_time, record.recorded_ns)
-                self.end_time = max(self.end_time, record.recorded_ns + 1)
-        except Exception:  # a damaged file can raise anything
-            if not counts:
-                raise
-        qos = ConnectionExtRosbag2("cdr", [])
-        self.connections = [
-            Connection(number, topic, kind, definition, "", counts[topic], qos, self)
-            for number, (topic, (kind, definition)) in enumerate(kinds.items(), start=1)
-        ]
-
-    def messages(
-        self, connections: Collection[Connection]
-    ) -> Iterator[tuple[Connection, int, bytes]]:
-        """Yield connection, recording time in ns, and data of every intact message.
-
-        Raises:
-            Exception: any error that the damage causes, after the last intact message.
-        """
-        wanted = {connection.topic: connection for connection in connections}
-        for record in _records(self._paths):
-            if record.topic in wanted:
-                yield wanted[record.topic], record.recorded_ns, record.data
-
-    def deserialize(self, data: bytes, kind: str) -> object:
-        """Deserialize a message of type `kind`."""
-        return self.typestore.deserialize_cdr(data, kind)
-
-    def close(self) -> None:
-        """Do nothing: files are open only while they are read."""
-
-
-def _records(paths: Sequence[Path]) -> Iterator[_Record]:
-    """Yield the intact messages of all files, then raise the first error."""
-    damage: Exception | None = None
-    for path in paths:
-        try:
-            yield from _mcap(path) if path.suffix == ".mcap" else _sqlite(path)
-        except Exception as error:
-            damage = damage or error
-    if damage is not None:
-        raise damage
-
-
-def _mcap(path: Path) -> Iterator[_Record]:
-    schemas: dict[int, Schema] = {}
-    channels: dict[int, Channel] = {}
-    with path.open("rb") as file:
-        try:
-            for record in StreamReader(file, record_size_limit=MAX_RECORD_BYTES).records:
-                if isinstance(record, Schema):
-                    schemas[record.id] = record
-                elif isinstance(record, Channel):
-                    channels[record.id] = record
-                elif isinstance(record, Message):
-                    channel = channels[record.channel_id]
-                    schema = schemas[channel.schema_id]
-                    form = _DEFINITIONS.get(schema.encoding, MessageDefinitionFormat.NONE)
-                    definition = MessageDefinition(form, schema.data.decode())
-                    yield _Record(
-                        channel.topic, schema.name, definition, record.log_time, record.data
-                    )
-        except EndOfFile as error:
-            raise EOFError(
-                f"{path.name} ends in the middle, at byte {path.stat().st_size}"
-            ) from error
-
-
-def _sqlite(path: Path) -> Iterator[_Record]:
-    with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as file:
-        # without this SQLite refuses to read a file shorter than its header says
-        file.execute("PRAGMA writable_schema=1")
-        rows: Any = file.execute("SELECT id, name, type FROM topics")
-        topics: dict[int, tuple[str, str]] = {number: (name, kind) for number, name, kind in rows}
-        definition = MessageDefinition(MessageDefinitionFormat.NONE, "")
-        for number, recorded_ns, data in file.execute(
-            "SELECT topic_id, timestamp, data FROM messages NOT INDEXED ORDER BY id"
-        ):
-            yield _Record(*topics[number], definition, recorded_ns, data)
 
 
 def read_stamp(cdr: bytes) -> int:

@@ -349,6 +349,25 @@ def test_a_split_bag_is_one_bag(tmp_path: Path) -> None:
     assert merged.scorer.to_json() == expected.scorer.to_json()
 
 
+def test_a_split_bag_that_lacks_a_file_fails_its_scenario(tmp_path: Path, camseg: Commands) -> None:
+    frames = drive(6)
+    bag = labelled_bag(tmp_path / "bag", frames)
+    (bag / "bag.mcap").rename(bag / "bag_0.mcap")
+    metadata = bag / "metadata.yaml"
+    text = metadata.read_text().replace("  - bag.mcap\n", "  - bag_0.mcap\n  - bag_1.mcap\n")
+    metadata.write_text(text.replace("message_count: 6", "message_count: 9"))
+    (tmp_path / "scenario.yaml").write_text("min_miou: 0.1\n")
+    code, _, err = camseg(
+        "evaluate", bag, "--labels", LABEL_TOPIC, "--scenario", tmp_path / "scenario.yaml",
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    report = report_of(tmp_path / "out")
+    assert (code, report["bag"]["frames"], report["scenario"]["passed"]) == (1, 6, False)
+    lost = "is incomplete (6 of 9 images on /camera/image_raw are there): it lacks bag_1.mcap"
+    assert lost in report["bag"]["damage"]
+    assert lost in err
+
+
 def test_a_folder_of_labels(tmp_path: Path, camseg: Commands) -> None:
     frames = drive(4)
     write_bag(
@@ -583,7 +602,7 @@ def test_the_intact_part_of_a_truncated_bag_is_scored(
     assert code == 0, err
     assert 2 <= frames < 5
     assert report["bag"]["scored"] >= frames - 1  # a label is recorded after its image
-    assert f"is damaged after image {frames} on /cam: " in report["bag"]["damage"]
+    assert f"is damaged after image {frames} of 6 on /cam: " in report["bag"]["damage"]
     assert report["bag"]["damage"] in err
     intact = big(report["bag"]["scored"])
     less = record(tmp_path / "less", intact, storage, CompressionMode.NONE, compressed=False)

@@ -1,6 +1,9 @@
 """Bags are read back by this project and by another library; damage is reported in one line."""
 
+import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from rosbags.typesys import Stores, get_typestore
 from camseg_core.data.frame_source import SourceFrame
 from camseg_core.errors import DataError
 from camseg_ros.bag.make import IMAGE_TOPIC, BagTopics, write_bag
-from camseg_ros.bag.read import COMPRESSED, RAW, ImageBag
+from camseg_ros.bag.read import COMPRESSED, RAW, BagDamaged, ImageBag, read_input
 from camseg_ros.bag.storage import is_bag
 
 STORE = get_typestore(Stores.ROS2_KILTED)
@@ -267,3 +270,172 @@ def test_is_bag(tmp_path: Path) -> None:
     assert is_bag(tmp_path / "x.bag")
     (tmp_path / "metadata.yaml").touch()
     assert is_bag(tmp_path)
+
+
+def killed_recorder(path: Path, *statements: str) -> Path:
+    """Write an sqlite3 bag of three images as a recorder leaves it that is killed while it writes.
+
+    The first image is in the file itself; then `statements` are executed, and the rest is written.
+    """
+    folder = record(path.with_name("whole"), {"/camera": raw}, StoragePlugin.SQLITE3)
+    file = folder / "whole.db3"
+    (folder / "metadata.yaml").unlink()
+    with closing(sqlite3.connect(file)) as database:
+        rest = database.execute("SELECT topic_id, timestamp, data FROM messages WHERE id > 1")
+        rows = rest.fetchall()
+        database.execute("DELETE FROM messages WHERE id > 1")
+        database.commit()
+        for statement in statements:
+            database.execute(statement)
+        database.executemany(
+            "INSERT INTO messages (topic_id, timestamp, data) VALUES (?, ?, ?)", rows
+        )
+        if "journal" not in statements[-1]:
+            database.commit()
+        shutil.copytree(folder, path)  # closing tidies up
+    return path
+
+
+LOG = ("PRAGMA journal_mode=WAL", "PRAGMA wal_autocheckpoint=0")
+JOURNAL = ("PRAGMA cache_size=0", "PRAGMA journal_mode=DELETE")
+
+
+def test_a_write_ahead_log_is_read_and_left_as_it_is(tmp_path: Path) -> None:
+    path = killed_recorder(tmp_path / "killed #1", *LOG)
+    before = {each.name: each.read_bytes() for each in path.iterdir()}
+    assert len(before["whole.db3-wal"]) > 32
+    for source in (path, path / "whole.db3"):
+        with ImageBag(source) as bag:
+            assert bag.count == 3
+            assert [each.stamp_ns // SECOND for each in bag] == [100, 101, 102]
+    assert read_input(path).frames == 3  # nothing is damaged
+    after = {each.name: each.read_bytes() for each in path.iterdir()}
+    assert after == before
+
+
+def test_a_log_that_holds_everything_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "bag"
+    path.mkdir()
+    whole = record(tmp_path / "whole", {"/camera": raw}, StoragePlugin.SQLITE3) / "whole.db3"
+    with closing(sqlite3.connect(path / "bag.db3")) as database:
+        for statement in LOG:
+            database.execute(statement)
+        with closing(sqlite3.connect(whole)) as original:
+            database.executescript("\n".join(original.iterdump()))
+        shutil.copytree(path, tmp_path / "killed")
+    assert (tmp_path / "killed" / "bag.db3").stat().st_size == 4096
+    with ImageBag(tmp_path / "killed") as bag:
+        assert len(list(bag)) == 3
+
+
+@pytest.mark.parametrize(
+    ("statements", "suffix", "content"),
+    [(LOG, "-wal", b"\0" * 4000), (JOURNAL, "-journal", None)],
+)
+def test_a_log_that_cannot_be_read_is_damage(
+    tmp_path: Path, statements: tuple[str, ...], suffix: str, content: bytes | None
+) -> None:
+    path = killed_recorder(tmp_path / "killed", *statements)
+    left = path / f"whole.db3{suffix}"
+    if content is not None:
+        left.write_bytes(content)
+    with ImageBag(path, salvage=True) as bag:
+        images = iter(bag)
+        next(images)
+        with pytest.raises(
+            BagDamaged,
+            match=rf"damaged after image \d on /camera: whole\.db3{suffix} holds a part of "
+            r"whole\.db3 that cannot be read; .* repair it with `sqlite3 whole\.db3 \.recover`",
+        ):
+            list(images)
+    assert left.exists()
+    with pytest.raises(BagDamaged):  # a measurement needs all of the bag
+        read_input(path)
+
+
+def split_bag(path: Path, storage: StoragePlugin) -> Path:
+    """Write a bag in three files of three images each, with metadata."""
+    path.mkdir()
+    for number in range(3):
+        part = record(path.with_name(f"part{number}"), {"/camera": raw}, storage)
+        (file,) = (each for each in part.iterdir() if each.suffix != ".yaml")
+        file.rename(path / f"split_{number}{file.suffix}")
+    text = (part / "metadata.yaml").read_text()
+    names = "".join(f"  - split_{number}{file.suffix}\n" for number in range(3))
+    text = text.replace(f"  - {file.name}\n", names).replace("count: 3", "count: 9")
+    assert names in text
+    (path / "metadata.yaml").write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_split_bag_that_lacks_a_file_is_damaged(
+    tmp_path: Path, storage: StoragePlugin, number: int
+) -> None:
+    path = split_bag(tmp_path / "split", storage)
+    with ImageBag(path) as bag:
+        assert len(list(bag)) == 9
+    (file,) = path.glob(f"split_{number}.*")
+    file.unlink()
+    lacks = rf"it lacks {file.name}, which its metadata\.yaml lists; copy it from the recorder"
+    with ImageBag(path, salvage=True) as bag:
+        images = iter(bag)
+        assert [next(images).index for _ in range(6)] == [0, 1, 2, 3, 4, 5]
+        with pytest.raises(
+            BagDamaged,
+            match=rf"split is incomplete \(6 of 9 images on /camera are there\): {lacks}",
+        ):
+            next(images)
+    with pytest.raises(DataError, match=rf"the bag .*split is incomplete: {lacks}"):
+        read_input(path)
+    (path / "metadata.yaml").unlink()  # then only a gap in the numbers shows
+    with ImageBag(path, salvage=True) as bag:
+        if number == 1:
+            with pytest.raises(BagDamaged, match=rf"it lacks {file.name}, as its numbers tell"):
+                list(bag)
+        else:
+            assert len(list(bag)) == 6
+
+
+def test_a_file_with_less_than_its_metadata_promise_is_damaged(tmp_path: Path) -> None:
+    path = split_bag(tmp_path / "split", StoragePlugin.MCAP)
+    other = record(tmp_path / "other", {"/temperature": temperature}) / "other.mcap"
+    other.replace(path / "split_2.mcap")
+    with (
+        ImageBag(path, salvage=True) as bag,
+        pytest.raises(
+            BagDamaged,
+            match=r"\(6 of 9 images on /camera are there\): its files hold less than its",
+        ),
+    ):
+        list(bag)
+
+
+def test_a_file_that_its_metadata_lack_is_reported(tmp_path: Path) -> None:
+    path = split_bag(tmp_path / "split", StoragePlugin.MCAP)
+    shutil.copy(path / "split_2.mcap", path / "split_3.mcap")
+    with (
+        ImageBag(path, salvage=True) as bag,
+        pytest.raises(
+            BagDamaged,
+            match=r"split is incomplete: split_3\.mcap in its folder is not in its metadata",
+        ),
+    ):
+        list(bag)
+    (path / "metadata.yaml").write_text("rosbag2_bagfile_information: [")  # a full disk
+    with ImageBag(path, salvage=True) as bag:
+        assert bag.count == 12
+        with pytest.raises(
+            BagDamaged,
+            match=r"is incomplete: its metadata\.yaml cannot be read, .* `ros2 bag reindex",
+        ):
+            list(bag)
+
+
+def test_metadata_that_count_nothing_do_not_hide_messages(tmp_path: Path) -> None:
+    path = record(tmp_path / "bag", {"/camera": raw})
+    text = (path / "metadata.yaml").read_text()
+    (path / "metadata.yaml").write_text(text.replace("count: 3", "count: 0"))
+    with ImageBag(path) as bag:
+        assert (bag.count, len(list(bag))) == (3, 3)
