@@ -1,4 +1,4 @@
-"""Data sets, augmentation and corruptions; here, what every data set yields."""
+"""Data sets, augmentation and corruptions; `Sample` is what every data set yields."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -8,8 +8,7 @@ from camseg_core.data import Samples
 from camseg_core.data.file_set import PairedFiles, no_split
 from camseg_core.data.sets.camvid import CamVid11, CamVid32
 from camseg_core.data.sets.cityscapes import CITYSCAPES_SETS
-from camseg_core.data.sets.kind import NONE, OwnLabels, SetKind
-from camseg_core.data.sets.own import Folder, ListFile
+from camseg_core.data.sets.kind import NONE, Folder, ListFile, OwnLabels, SetKind
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.groups import Group
 from camseg_core.labels import Label

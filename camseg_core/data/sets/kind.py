@@ -1,12 +1,23 @@
-"""What a kind of data set declares: its classes, its layout, and how its files are found."""
+"""What a kind of data set declares, and the two kinds for sets of your own: folders and lists."""
 
+import shlex
 from abc import ABC, abstractmethod
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from camseg_core.data import Samples
-from camseg_core.data.file_set import FileSet, PairedFiles
-from camseg_core.errors import ConfigError
+from camseg_core.data.file_set import (
+    FileSet,
+    Found,
+    Pair,
+    PairedFiles,
+    find_files,
+    no_split,
+    subfolders,
+)
+from camseg_core.data.mapping import MAPPING, meaning
+from camseg_core.errors import ConfigError, DataError
 from camseg_core.labels import CITYSCAPES, Label
 
 ALL = "all"
@@ -92,3 +103,128 @@ class SetKind(ABC):
         """The split to evaluate a model on: `val` where there is one."""
         there = self.splits(root, own)
         return "val" if "val" in (*self.named_splits, *there) or not there else there[0]
+
+
+_SPLITS = ("train", "val", "test")
+
+
+class Folder(SetKind):
+    """Folders in which a label is a PNG with the name of its image.
+
+    They are `ROOT/images` and `ROOT/labels`, or two roots; folders below may group the frames.
+
+    Splits are folders above (`SPLIT/images`) or below (`images/SPLIT`); else the split is `all`.
+    """
+
+    title = "a folder of images and labels"
+    layout = (
+        "images/NAME.jpg (or .png), labels/NAME.png, with the split, if any, above or below these",
+        "or, with --labels FOLDER, images and labels in two roots, with the split in each",
+        f"labels hold Cityscapes train ids, or what {MAPPING} (or --mapping FILE) says",
+    )
+    takes_own_labels = True
+
+    def scan(self, root: Path, split: str, own: OwnLabels) -> FileSet:
+        images, label_files = _places(root, split, own.root)
+        for folder in (images, label_files):
+            if not folder.is_dir():
+                raise no_split(split, root, f"{folder} is missing; {self.expected}")
+        found = find_files(
+            [(images, label_files)],
+            self.expected,
+            pattern="**/*",
+            name=lambda stem: stem.relative_to(images).as_posix(),
+        )
+        return FileSet(found, *meaning(own.mapping, root / MAPPING))
+
+    def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
+        if own.root is not None:
+            in_both = {*subfolders(root)} & {*subfolders(own.root)}
+            return tuple(name for name in _SPLITS if name in in_both) or (ALL,)
+        above = [name for name in subfolders(root) if (root / name / "images").is_dir()]
+        below = [name for name in subfolders(root / "images") if name in _SPLITS]
+        return tuple(above or below) or (ALL,)
+
+    def detect(self, root: Path) -> bool:
+        """Only with a mapping: a wrong guess of what labels mean would give wrong scores."""
+        return (root / MAPPING).is_file()
+
+
+class ListFile(SetKind):
+    """A text file of `IMAGE LABEL` a line, as paths from the file's folder.
+
+    ROOT is the file, whose split is `all`, or a folder with a `SPLIT.txt` for every split. A path
+    with spaces is quoted; `#` starts a comment.
+    """
+
+    title = "a list of images and labels"
+    layout = (
+        "a text file (ROOT itself, or SPLIT.txt in it) with IMAGE LABEL a line, "
+        "paths from its folder",
+        f"labels hold Cityscapes train ids, or what {MAPPING} beside it (or --mapping FILE) says",
+    )
+    takes_own_labels = True
+
+    def scan(self, root: Path, split: str, own: OwnLabels) -> FileSet:
+        path = root / f"{split}.txt" if root.is_dir() else root
+        if not path.is_file():
+            raise no_split(split, root, f"{path} is missing; expected IMAGE LABEL a line in it")
+        if path == root and split != ALL:
+            raise DataError(
+                f"no split {split!r} in {root}: a list has one split, {ALL!r}; "
+                "for several, name a folder with a SPLIT.txt for each"
+            )
+        pairs = _read(path)
+        if not pairs:
+            raise DataError(f"{path} lists nothing: expected IMAGE LABEL a line")
+        counts = Counter(pair.image for pair in pairs)
+        twice = (
+            f"{path} lists {image} {count} times: list it once"
+            for image, count in counts.items()
+            if count > 1
+        )
+        found = Found(pairs, problems=tuple(twice))
+        meant = meaning(own.mapping, path.parent / MAPPING)
+        return FileSet(found, *meant, rule=f"{path} lists it")
+
+    def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
+        if not root.is_dir():
+            return (ALL,)
+        return tuple(name for name in _SPLITS if (root / f"{name}.txt").is_file())
+
+    def detect(self, root: Path) -> bool:
+        """Only a file: a folder may hold text files for another reason."""
+        return root.is_file() and root.suffix.lower() in (".txt", ".lst")
+
+
+def _places(root: Path, split: str, labels: Path | None) -> tuple[Path, Path]:
+    if labels is not None:
+        return (root, labels) if split == ALL else (root / split, labels / split)
+    if split == ALL:
+        return root / "images", root / "labels"
+    if (root / "images" / split).is_dir():
+        return root / "images" / split, root / "labels" / split
+    return root / split / "images", root / split / "labels"
+
+
+def _read(path: Path) -> list[Pair]:
+    pairs = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read the list {path}: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: {error}; expected IMAGE LABEL") from error
+        if not words:
+            continue
+        if len(words) != 2:
+            raise DataError(
+                f"{path}, line {number} has {len(words)} words: expected IMAGE LABEL; "
+                "quote a path with spaces"
+            )
+        image, label = (path.parent / word for word in words)
+        pairs.append(Pair(image, label, Path(words[0]).with_suffix("").as_posix().lstrip("./")))
+    return pairs
