@@ -14,6 +14,6 @@ def traced_tiny_lite() -> list[object]:
     from lite import tiny_lite
 
     from camseg_core.diffusion.sampling import Fused
-    from camseg_core.export.trace import trace_all
+    from camseg_core.export.graphs import trace_all
 
     return [*trace_all(tiny_lite(), [Fused("ddim", 2)])]

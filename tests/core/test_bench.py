@@ -16,7 +16,7 @@ from camseg_core.cli.options import add_model_options, model_options, with_chang
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError
 from camseg_core.export import export_onnx
-from camseg_core.export.trace import Traced
+from camseg_core.export.graphs import Traced
 
 STAGES = ["preprocess", "image_encoder", "transformer", "denoiser", "decoder", "postprocess"]
 QUICK = ["--threads", "1", "--size", "160x120", "--warm-up", "1"]

@@ -20,9 +20,9 @@ from camseg_core.errors import ConfigError, DataError, ModelError
 from camseg_core.export import Scores, export_onnx
 from camseg_core.export import check as scoring
 from camseg_core.export.check import SIZES, Tolerance, check
+from camseg_core.export.graphs import Traced, trace
 from camseg_core.export.parts import parts_of
 from camseg_core.export.torch_engine import TorchEngine, decoder_module
-from camseg_core.export.trace import Traced, trace
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime import Sampling, Segmenter
 from camseg_core.runtime.engine import PARTS, graph_path

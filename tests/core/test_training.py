@@ -20,7 +20,7 @@ from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.diffusion.samplers import SamplerOptions
 from camseg_core.errors import CamSegError, ModelError
 from camseg_core.export import export_onnx
-from camseg_core.export.trace import Traced
+from camseg_core.export.graphs import Traced
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime import Segmenter
 from camseg_core.training import trainer as loop
