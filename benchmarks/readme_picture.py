@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from camseg_core.data.synthetic.drive import SyntheticDrive
+from camseg_core.masks import colorize, overlay
 from camseg_core.runtime import Segmenter
-from camseg_core.runtime.overlay import colorize, overlay
 
 FRAME = 12
 

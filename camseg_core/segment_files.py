@@ -12,7 +12,7 @@ import numpy as np
 
 from camseg_core.data.frame_source import open_frames
 from camseg_core.errors import DataError
-from camseg_core.runtime.overlay import colorize, overlay
+from camseg_core.masks import colorize, overlay
 from camseg_core.runtime.segmenter import Segmenter
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from camseg_core.class_table import ClassTable
 from camseg_core.errors import CamSegError, ConfigError
+from camseg_core.masks import ClassTable
 from camseg_core.runtime import Segmentation
 from camseg_ros import camera_info
 from camseg_ros.endpoints import Endpoints, publishers_of, subscribers_of

@@ -1,6 +1,6 @@
 """The mask's calibration: the camera's `sensor_msgs/CameraInfo`, moved and scaled like the image.
 
-Calibration comes from outside: `check` validates a message; pass only valid ones to `scaled`.
+Calibration comes from outside: `check_camera_info` validates a message; pass only valid ones to `scaled_camera_info`.
 """
 
 import copy
@@ -13,11 +13,11 @@ from std_msgs.msg import Header
 MAX_COEFFICIENTS = 32
 """Most distortion coefficients accepted; OpenCV's largest model has 14."""
 
-MAX_NAME = 256
+MAX_INFO_NAME = 256
 """Longest name accepted of a frame or distortion model."""
 
 
-def check(info: CameraInfo, image_width: int, image_height: int) -> str:
+def check_camera_info(info: CameraInfo, image_width: int, image_height: int) -> str:
     """Return why `info` does not belong to an image of this size; empty if it does.
 
     The image size follows from the message as its definition says: of the full resolution `width` x
@@ -26,8 +26,8 @@ def check(info: CameraInfo, image_width: int, image_height: int) -> str:
     """
     names = (("frame_id", info.header.frame_id), ("distortion_model", info.distortion_model))
     for name, text in names:
-        if len(text) > MAX_NAME:
-            return f"its {name} must have at most {MAX_NAME} characters, has {len(text)}"
+        if len(text) > MAX_INFO_NAME:
+            return f"its {name} must have at most {MAX_INFO_NAME} characters, has {len(text)}"
     if len(info.d) > MAX_COEFFICIENTS:
         return f"it must have at most {MAX_COEFFICIENTS} distortion coefficients, has {len(info.d)}"
     for name, values in (("D", info.d), ("K", info.k), ("R", info.r), ("P", info.p)):
@@ -44,7 +44,7 @@ def check(info: CameraInfo, image_width: int, image_height: int) -> str:
     return ""
 
 
-def scaled(
+def scaled_camera_info(
     info: CameraInfo,
     header: Header,
     left: float,
@@ -66,7 +66,7 @@ def scaled(
     the message keeps everything except its header.
 
     Args:
-        info: the image's calibration, accepted by `check`.
+        info: the image's calibration, accepted by `check_camera_info`.
         header: of the mask.
         left: x of the region's left edge in the image, in pixels.
         top: y of its upper edge.

@@ -13,9 +13,8 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float64, Header
 
-from camseg_core.class_table import ClassTable
+from camseg_core.masks import ClassTable, colorize, overlay
 from camseg_core.runtime import Segmentation
-from camseg_core.runtime.overlay import colorize, overlay
 from camseg_ros.camera_info import scaled
 from camseg_ros.image_conversion import Pixels
 from camseg_ros.messages import compressed_message, run_length_message

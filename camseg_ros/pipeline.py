@@ -12,8 +12,8 @@ from functools import partial
 import numpy as np
 from rclpy.node import Node
 
-from camseg_core.class_table import ClassTable
 from camseg_core.errors import ConfigError
+from camseg_core.masks import ClassTable
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.stream import Stream
 from camseg_ros.camera import Camera, ImageMessage, Picture

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from camseg_core.class_table import ClassTable
 from camseg_core.errors import ConfigError
 from camseg_core.labels import (
     CAMVID_11_TRAIN_IDS,
@@ -18,7 +17,7 @@ from camseg_core.labels import (
     match_by_name,
     train_id_table,
 )
-from camseg_core.runtime.overlay import colorize, overlay
+from camseg_core.masks import ClassTable, colorize, overlay
 
 LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)
 MASK = np.array([[label.id for label in LABELS] + [UNLABELLED]], np.uint8)

@@ -5,7 +5,7 @@ import pytest
 
 from camseg_core.errors import ImageError
 from camseg_core.labels import CITYSCAPES, UNLABELLED
-from camseg_core.runtime.overlay import colorize, overlay
+from camseg_core.masks import colorize, overlay
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
 MASK = np.arange(35, dtype=np.uint8).reshape(5, 7) % 20

@@ -22,8 +22,8 @@ from camseg_core.errors import CamSegError, ConfigError, DataError, ModelError
 from camseg_core.evaluation.evaluate import Evaluation, evaluate
 from camseg_core.evaluation.report.evaluation import report_content, write_report
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, TRAIN_ID, cityscapes_labels
+from camseg_core.masks import colorize
 from camseg_core.runtime import Segmentation, Segmenter
-from camseg_core.runtime.overlay import colorize
 from camseg_core.weights import checkpoint_folder
 
 LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)

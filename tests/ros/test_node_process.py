@@ -9,7 +9,7 @@ import pytest
 from rcl_interfaces.srv import DescribeParameters
 from ros_harness import TIMEOUT, StartBench, StartNode, picture, pixels_of, rgb_image
 
-from camseg_core.runtime.overlay import overlay
+from camseg_core.masks import overlay
 from camseg_core.weights import checkpoint_folder
 
 

@@ -9,8 +9,8 @@ from rclpy.node import Node
 from ros_harness import Driver, header, picture, pixels_of
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from camseg_core.class_table import ClassTable
 from camseg_core.labels import CITYSCAPES
+from camseg_core.masks import ClassTable
 from camseg_core.runtime import Segmentation
 from camseg_ros import outputs as module
 from camseg_ros.outputs import CameraOutputs

@@ -7,8 +7,8 @@ from ros_harness import RELIABLE, StartBench, header, picture, pixels_of, rgb_im
 from sensor_msgs.msg import CompressedImage, Image
 
 from camseg_core.labels import UNLABELLED
+from camseg_core.masks import colorize, overlay
 from camseg_core.runtime import Segmenter
-from camseg_core.runtime.overlay import colorize, overlay
 from camseg_ros.outputs import image_message
 
 TRAIN_IDS = {*range(19), UNLABELLED}

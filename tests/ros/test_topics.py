@@ -30,11 +30,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float64, String
 from std_srvs.srv import SetBool
 
-from camseg_core.class_table import ClassTable
 from camseg_core.labels import UNLABELLED
+from camseg_core.masks import ClassTable, colorize, overlay
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.geometry import Fit
-from camseg_core.runtime.overlay import colorize, overlay
 from camseg_core.weights import checkpoint_folder
 from camseg_ros.camera_info import scaled
 from camseg_ros.messages import LATCHED

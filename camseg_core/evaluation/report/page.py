@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from camseg_core.errors import DataError
 from camseg_core.labels import CITYSCAPES, Label, color_table
-from camseg_core.runtime.overlay import colorize
+from camseg_core.masks import colorize
 
 JPEG_QUALITY = 88
 

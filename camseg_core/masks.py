@@ -1,4 +1,4 @@
-"""Which classes masks are published with: groups of classes, and classes left out."""
+"""Masks as they are published and shown: groups of classes, classes left out, colours."""
 
 import difflib
 from collections.abc import Collection, Mapping, Sequence
@@ -9,10 +9,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.errors import ConfigError
+from camseg_core.errors import ConfigError, ImageError
 from camseg_core.labels import UNLABELLED, Label, color_table
 
-Ids = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8]
+
+_CITYSCAPES = color_table()
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +26,7 @@ class ClassTable:
     """
 
     labels: tuple[Label, ...]
-    lookup: Ids
+    lookup: Pixels
 
     @staticmethod
     def of(
@@ -71,11 +73,11 @@ class ClassTable:
         return bool((self.lookup == np.arange(256)).all())
 
     @cached_property
-    def colors(self) -> Ids:
+    def colors(self) -> Pixels:
         """RGB by published id, `(256, 3)`, for `colorize` and `overlay`."""
         return color_table(self.labels)
 
-    def apply(self, mask: Ids) -> Ids:
+    def apply(self, mask: Pixels) -> Pixels:
         """Map the model's ids `(H, W)`; returns the same array if nothing changes."""
         return mask if self.is_identity else np.asarray(cv2.LUT(mask, self.lookup), np.uint8)
 
@@ -127,3 +129,32 @@ def _refuse_doubles(labels: Sequence[Label]) -> None:
                 f"two classes or groups are called {label.name!r}; give the group another name"
             )
         names.add(label.name)
+
+
+def colorize(mask: Pixels, colors: Pixels = _CITYSCAPES) -> Pixels:
+    """Colour the mask `(H, W)` by class, RGB `(H, W, 3)`; unlabelled pixels are black.
+
+    `colors` is RGB by id, `(256, 3)`, such as `color_table()`; Cityscapes' by default.
+    """
+    return np.asarray(cv2.LUT(cv2.cvtColor(mask, cv2.COLOR_GRAY2RGB), colors[None]), np.uint8)
+
+
+def overlay(rgb: Pixels, mask: Pixels, opacity: float, colors: Pixels = _CITYSCAPES) -> Pixels:
+    """Blend the colours of `mask` `(H, W)` over `rgb` `(H, W, 3)`, except where unlabelled.
+
+    Args:
+        rgb: the camera's picture, left unchanged; see `View.picture` for masks at network size.
+        mask: class ids, 255 where unlabelled.
+        opacity: from 0 (the camera's picture) to 1 (the colours alone).
+        colors: see `colorize`.
+
+    Raises:
+        ImageError: the sizes differ.
+    """
+    if rgb.shape[:2] != mask.shape:
+        raise ImageError(
+            f"mask and image must have the same size, got {mask.shape[1]}x{mask.shape[0]} "
+            f"and {rgb.shape[1]}x{rgb.shape[0]}"
+        )
+    blended = cv2.addWeighted(colorize(mask, colors), opacity, rgb, 1.0 - opacity, 0.0)
+    return np.asarray(cv2.copyTo(rgb, (mask == UNLABELLED).view(np.uint8), blended), np.uint8)
