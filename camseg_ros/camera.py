@@ -15,10 +15,10 @@ from std_msgs.msg import Header
 from camseg_core.errors import CamSegError, ConfigError
 from camseg_core.masks import ClassTable
 from camseg_core.runtime import Segmentation
-from camseg_ros import camera_info
 from camseg_ros.endpoints import Endpoints, publishers_of, subscribers_of
 from camseg_ros.image_conversion import Converter, Pixels
 from camseg_ros.images import BadImage, compressed_to_rgb, image_to_rgb
+from camseg_ros.messages import check_camera_info
 from camseg_ros.outputs import CameraOutputs, image_qos, stamp_seconds
 from camseg_ros.parameters import CameraParameters, Parameters
 from camseg_ros.process import warn_throttled
@@ -176,7 +176,7 @@ class Camera:
         """
         height, width = picture.rgb.shape[:2]
         info = self._info
-        self.info_problem = "" if info is None else camera_info.check(info, width, height)
+        self.info_problem = "" if info is None else check_camera_info(info, width, height)
         published, failures = self.outputs.publish(
             Header(
                 stamp=picture.header.stamp,

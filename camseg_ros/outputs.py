@@ -15,9 +15,8 @@ from std_msgs.msg import Float64, Header
 
 from camseg_core.masks import ClassTable, colorize, overlay
 from camseg_core.runtime import Segmentation
-from camseg_ros.camera_info import scaled
 from camseg_ros.image_conversion import Pixels
-from camseg_ros.messages import compressed_message, run_length_message
+from camseg_ros.messages import compressed_message, run_length_message, scaled_camera_info
 
 QUEUE_DEPTH = 5
 
@@ -141,7 +140,7 @@ class CameraOutputs:
         send(self._confidence, lambda: image_message(confidence(), "mono8", header))
         if info is not None:
             place = (view.left, view.top, view.scale_x, view.scale_y, width, height)
-            send(self._camera_info, scaled, info, header, *place)
+            send(self._camera_info, scaled_camera_info, info, header, *place)
         send(self._run_length, run_length_message, mask, header)
         send(self._mask_png, compressed_message, mask, "mono8", header, "png")
         send(self._confidence_png, lambda: compressed_message(confidence(), "mono8", header, "png"))

@@ -7,7 +7,12 @@ import pytest
 from ros_harness import header
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
 
-from camseg_ros.camera_info import MAX_COEFFICIENTS, MAX_NAME, check, scaled
+from camseg_ros.messages import (
+    MAX_COEFFICIENTS,
+    MAX_INFO_NAME,
+    check_camera_info,
+    scaled_camera_info,
+)
 
 POINTS = np.random.default_rng(3).uniform((-4, -3, 2), (4, 3, 40), (50, 3))
 TURN = np.array([[0.9998, -0.02, 0.001], [0.02, 0.9997, -0.01], [-0.0008, 0.0102, 0.9999]])
@@ -64,27 +69,27 @@ REGIONS = {
 def test_points_fall_on_the_mask_where_the_image_went(region: tuple, project) -> None:
     left, top, scale_x, scale_y, width, height = region
     info = calibration()
-    mask = scaled(info, header(7), *region)
+    mask = scaled_camera_info(info, header(7), *region)
     expected = (project(info) + 0.5 - (left, top)) * (scale_x, scale_y) - 0.5
     assert np.allclose(project(mask), expected, rtol=0, atol=1e-8)
     assert (mask.width, mask.height, mask.header) == (width, height, header(7))
     assert np.array_equal(mask.r, info.r)
     assert mask.d == info.d
     assert mask.distortion_model == info.distortion_model
-    assert check(mask, width, height) == ""
+    assert check_camera_info(mask, width, height) == ""
 
 
 @pytest.mark.parametrize("project", [raw_pixels, rectified_pixels])
 def test_the_cameras_own_region_and_binning_are_worked_in(project) -> None:
     roi = RegionOfInterest(x_offset=200, y_offset=100, width=1600, height=800, do_rectify=True)
     info = calibration(binning_x=2, binning_y=4, roi=roi)
-    assert check(info, 800, 200) == ""
-    mask = scaled(info, header(7), 40, 10, 0.5, 1.5, 380, 285)
+    assert check_camera_info(info, 800, 200) == ""
+    mask = scaled_camera_info(info, header(7), 40, 10, 0.5, 1.5, 380, 285)
     image = (project(info) + 0.5 - (200, 100)) / (2, 4) - 0.5
     expected = (image + 0.5 - (40, 10)) * (0.5, 1.5) - 0.5
     assert np.allclose(project(mask), expected, rtol=0, atol=1e-8)
     assert (mask.binning_x, mask.binning_y, mask.roi) == (0, 0, RegionOfInterest())
-    assert check(mask, 380, 285) == ""
+    assert check_camera_info(mask, 380, 285) == ""
 
 
 @pytest.mark.parametrize("binning", [0, 1, 2])
@@ -97,7 +102,7 @@ def test_without_a_change_every_byte_but_the_header_stays(binning: int) -> None:
     size = 1600 // max(binning, 1), 800 // max(binning, 1)
     expected = copy.deepcopy(info)
     expected.header = header(7)
-    mask = scaled(info, header(7), 0, 0, 1, 1, *size)
+    mask = scaled_camera_info(info, header(7), 0, 0, 1, 1, *size)
     assert mask == expected
     for name in ("d", "k", "r", "p"):
         assert getattr(mask, name).tobytes() == getattr(info, name).tobytes(), name
@@ -107,14 +112,16 @@ def test_the_original_is_left_alone() -> None:
     info = calibration()
     before = copy.deepcopy(info)
     for region in ((0, 0, 1, 1, 1920, 1080), (0, 0, 0.5, 0.5, 960, 540)):
-        mask = scaled(info, header(7), *region)
+        mask = scaled_camera_info(info, header(7), *region)
         mask.k[0], mask.r[0], mask.p[0] = 1.0, 2.0, 3.0
         mask.d[0] = 4.0
     assert info == before
 
 
 def test_an_uncalibrated_camera_stays_uncalibrated() -> None:
-    mask = scaled(CameraInfo(width=1920, height=1080), header(7), 0, 0, 0.5, 0.5, 960, 540)
+    mask = scaled_camera_info(
+        CameraInfo(width=1920, height=1080), header(7), 0, 0, 0.5, 0.5, 960, 540
+    )
     assert not np.any(mask.k)
     assert not np.any(mask.p)
 
@@ -145,7 +152,7 @@ def test_an_uncalibrated_camera_stays_uncalibrated() -> None:
         ({"r": [*[0.0] * 8, float("nan")]}, "its R contains a number that is not finite"),
         ({"p": [*[0.0] * 11, float("-inf")]}, "its P contains a number that is not finite"),
         (
-            {"distortion_model": "x" * (MAX_NAME + 1)},
+            {"distortion_model": "x" * (MAX_INFO_NAME + 1)},
             "its distortion_model must have at most 256 characters, has 257",
         ),
         (
@@ -157,5 +164,5 @@ def test_an_uncalibrated_camera_stays_uncalibrated() -> None:
 def test_a_calibration_of_another_image_is_rejected_with_the_reason(
     changes: dict, text: str
 ) -> None:
-    found = check(calibration(**changes), 1920, 1080)
+    found = check_camera_info(calibration(**changes), 1920, 1080)
     assert found.startswith(text) if text else found == ""

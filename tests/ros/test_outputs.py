@@ -24,7 +24,7 @@ MAKERS = (
     "run_length_message",
     "colorize",
     "overlay",
-    "scaled",
+    "scaled_camera_info",
 )
 EVERYTHING = {
     "mask": Image,
@@ -100,7 +100,7 @@ def test_without_listeners_only_the_mask_is_made(outputs: CameraOutputs, made: l
         ("color", {"image_message", "colorize"}),
         ("overlay", {"image_message", "overlay"}),
         ("mask_rle", {"image_message", "run_length_message"}),
-        ("camera_info", {"image_message", "scaled"}),
+        ("camera_info", {"image_message", "scaled_camera_info"}),
         ("mask/compressed", {"image_message", "compressed_message"}),
         ("color/compressed", {"image_message", "colorize", "compressed_message"}),
         ("overlay/compressed", {"image_message", "overlay", "compressed_message"}),

@@ -35,8 +35,7 @@ from camseg_core.masks import ClassTable, colorize, overlay
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.geometry import Fit
 from camseg_core.weights import checkpoint_folder
-from camseg_ros.camera_info import scaled
-from camseg_ros.messages import LATCHED
+from camseg_ros.messages import LATCHED, scaled_camera_info
 
 Pixels = npt.NDArray[np.uint8]
 MODEL = Segmenter.from_pretrained()
@@ -146,7 +145,7 @@ def test_the_calibration_is_that_of_the_mask(
     result = MODEL.segment(WIDE, fit)
     assert np.array_equal(pixels_of(mask), result.mask)
     view = result.view
-    assert found == scaled(
+    assert found == scaled_camera_info(
         info, header(8), view.left, view.top, view.scale_x, view.scale_y, mask.width, mask.height
     )
     assert (list(found.k) == list(info.k)) == (fit.output == "camera")
