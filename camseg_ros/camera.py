@@ -15,7 +15,14 @@ from std_msgs.msg import Header
 from camseg_core.errors import CamSegError, ConfigError
 from camseg_core.masks import ClassTable
 from camseg_core.runtime import Segmentation
-from camseg_ros.endpoints import Endpoints, publishers_of, subscribers_of
+from camseg_ros.endpoints import (
+    Endpoints,
+    image_topics,
+    publishers_of,
+    rivals_of,
+    subscribers_of,
+    topic_remedy,
+)
 from camseg_ros.image_conversion import Converter, Pixels
 from camseg_ros.images import BadImage, compressed_to_rgb, image_to_rgb
 from camseg_ros.messages import check_camera_info
@@ -71,6 +78,8 @@ class Camera:
         self._qos = image_qos(given.image_reliability)
         self._max_bytes = parameters.max_image_bytes
         image_topic = self._resolve("image_topic", camera_topic(name, given.image_topic))
+        if compressed:  # the parameter may name either topic
+            image_topic = image_topic.removesuffix("/compressed")
         # Like image_transport: the remapped raw topic plus the transport; camera_info in the same
         # namespace.
         self.topic: str = image_topic + ("/compressed" if compressed else "")
@@ -114,6 +123,15 @@ class Camera:
     def publishers(self) -> Endpoints:
         """Return the publishers discovered on the image topic."""
         return publishers_of(self._node, self.topic, self._type, self._qos)
+
+    def topic_remedy(self) -> str:
+        """Return what to do while nothing publishes the image topic."""
+        parameter = f"{self.name}.image_topic" if self.name else "image_topic"
+        return topic_remedy(self.topic, self._type, parameter, image_topics(self._node))
+
+    def rivals(self) -> str:
+        """Return which other node publishes the mask topic as well; empty if none does."""
+        return rivals_of(self._node, self._mask_topic)
 
     def listeners(self) -> Endpoints:
         """Return the subscribers discovered on the mask topic."""

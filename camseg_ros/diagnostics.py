@@ -3,64 +3,31 @@
 from __future__ import annotations  # rclpy's classes are generic only from Jazzy on
 
 import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from std_msgs.msg import Header
 
-from camseg_core.runtime.engine import AUTO
 from camseg_ros.camera import Camera
-from camseg_ros.endpoints import Endpoints
 from camseg_ros.parameters import Parameters
 from camseg_ros.pipeline import Pipeline
 from camseg_ros.process import warn_throttled
-from camseg_ros.statistics import INPUT_TOPIC, REPLACED, Snapshot
-
-ERROR_SHOWN_S = 10.0
-"""How long an error affects the level; its text and the counts stay."""
-
-LOSS_WARN, LOSS_ERROR = 0.5, 0.9
-"""Share of lost images above which it is a warning, and from which it is an error."""
+from camseg_ros.statistics import INPUT_TOPIC
+from camseg_ros.stream_health import (
+    Health,
+    Limits,
+    Overrun,
+    camera_health,
+    faster,
+    loss_health,
+    silence,
+    silence_text,
+)
 
 LOSS_LOG_PERIOD_S = 30.0
 """Shortest time between two log lines about the same stream's loss."""
-
-Health = tuple[bytes, str]
-"""A level of `DiagnosticStatus`, and one sentence."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits for a camera's stream."""
-
-    budget_ms: float
-    """Largest p95 latency in ms."""
-    error_after: float
-    """Seconds above the budget until the warning becomes an error."""
-    silent_after: float
-    """Seconds without an image until a warning."""
-    advice: str
-    """What would make inference faster."""
-
-
-class Overrun:
-    """Measures how long a latency has been above its budget."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._since: float | None = None
-
-    def seconds(self, latency_ms: float | None, budget_ms: float) -> float | None:
-        """Return the seconds since the latency exceeded the budget; None if it does not."""
-        if latency_ms is None or latency_ms <= budget_ms:
-            self._since = None
-            return None
-        now = self._clock()
-        self._since = now if self._since is None else self._since
-        return now - self._since
 
 
 class NewProblems:
@@ -83,99 +50,8 @@ class CameraHistory:
 
     overrun: Overrun = field(default_factory=Overrun)
     problems: NewProblems = field(default_factory=NewProblems)
-
-
-def camera_health(
-    snapshot: Snapshot, topic: str, endpoints: Endpoints, limits: Limits, overrun: float | None
-) -> Health:
-    """Return level and sentence of one camera's active stream.
-
-    Args:
-        snapshot: of the stream.
-        topic: the camera's image topic.
-        endpoints: publishers on it.
-        limits: for the stream.
-        overrun: seconds above the latency budget, None if below.
-    """
-    never, silence = snapshot.input_age is None, snapshot.running
-    if snapshot.input_age is not None:
-        silence = min(snapshot.input_age, silence)
-    silent = silence > limits.silent_after or (never and bool(endpoints.problems))
-    found: list[Health] = []
-    if snapshot.error_age is not None and snapshot.error_age <= ERROR_SHOWN_S:
-        answered_since = (
-            snapshot.output_age is not None and snapshot.output_age <= snapshot.error_age
-        )
-        level = DiagnosticStatus.WARN if answered_since else DiagnosticStatus.ERROR
-        found.append((level, snapshot.last_error))
-    if silent:
-        why = _why_silent(never, endpoints)
-        found.append((DiagnosticStatus.WARN, f"no images on {topic} for {silence:.0f} s: {why}"))
-    elif (lossy := loss_health(snapshot, limits.advice)) is not None:
-        found.append(lossy)
-    if overrun is not None and snapshot.latency_ms is not None:
-        level = DiagnosticStatus.ERROR if overrun >= limits.error_after else DiagnosticStatus.WARN
-        above = f"above the budget of {limits.budget_ms:g} ms for {overrun:.0f} s"
-        remedy = f"{limits.advice}, or raise latency_budget_ms"
-        text = f"p95 latency {snapshot.latency_ms[1]:.0f} ms is {above}; {remedy}"
-        found.append((level, text))
-    found += [(DiagnosticStatus.WARN, problem) for problem in endpoints.problems]
-    if found:
-        return max(found, key=lambda health: health[0])  # the first of the worst
-    if never:
-        return DiagnosticStatus.OK, f"waiting for the first image on {topic}"
-    return DiagnosticStatus.OK, "serving"
-
-
-def loss_health(snapshot: Snapshot, advice: str) -> Health | None:
-    """Return level and sentence if most of the last frames were lost for one reason.
-
-    Args:
-        snapshot: of the stream.
-        advice: what would make inference faster.
-    """
-    loss = snapshot.loss
-    if loss is None or loss.share <= LOSS_WARN:
-        return None
-    level = DiagnosticStatus.ERROR if loss.share >= LOSS_ERROR else DiagnosticStatus.WARN
-    why = loss.cause
-    if loss.reason == REPLACED:
-        rates = f"{snapshot.rate_in:.1f} images/s arrive, {snapshot.rate_out:.1f} are answered"
-        why = f"{rates}; lower the camera's rate, or {advice}"
-    return level, f"{loss.lost} of the last {loss.total} images lost: {loss.reason}; {why}"
-
-
-def _why_silent(never: bool, endpoints: Endpoints) -> str:
-    if endpoints.problems:
-        return "; ".join(endpoints.problems)
-    if not endpoints.suitable:
-        return "no publisher; check the topic name and whether the camera runs"
-    names = ", ".join(endpoints.suitable)
-    # too large frames may still arrive now and then, so earlier frames do not exclude that cause
-    sends = "it sends nothing" if never else "it has stopped sending, so check the camera"
-    return (
-        f"matched with {names}, but silent: either {sends}, or its frames exceed its Fast DDS "
-        "shared memory, as best-effort images do by default; start it with "
-        "FASTDDS_DEFAULT_PROFILES_FILE=config/fastdds.xml of this package or "
-        "FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA"
-    )
-
-
-def faster(parameters: Parameters) -> str:
-    """Return what would make inference faster, given the settings in use."""
-    used, cores = parameters.sampling, os.cpu_count() or 1
-    found = [
-        f"lower {name} (now {getattr(used, name)})"
-        for name in ("steps", "samples", "passes")
-        if getattr(used, name) > 1 and name not in used.without_effect
-    ]
-    if 0 < parameters.threads < cores:
-        found.append(f"raise threads (now {parameters.threads}, of {cores} cores)")
-    if parameters.precision not in (AUTO, "int8"):
-        found.append(f"set precision: {AUTO} (now {parameters.precision})")
-    if len(parameters.camera_names) > 1:
-        found.append(f"use fewer cameras (now {len(parameters.camera_names)})")
-    return ", ".join([*found, "use a smaller model or a faster provider"])
+    silence_logged: bool = False
+    """Whether the silence that lasts was logged."""
 
 
 def status(
@@ -232,7 +108,9 @@ class HealthReport:
         publishers, listeners = camera.publishers(), camera.listeners()
         p95_ms = snapshot.latency_ms[1] if snapshot.latency_ms else None
         overrun = history.overrun.seconds(p95_ms, parameters.latency_budget_ms)
-        for problem in history.problems.of({*publishers.problems, *listeners.problems}):
+        rivals = camera.rivals()
+        of_mask = [problem for problem in (rivals, *listeners.problems) if problem]
+        for problem in history.problems.of({*publishers.problems, *of_mask}):
             self._node.get_logger().warning(problem)
         health: Health = DiagnosticStatus.OK, idle or ""
         if idle is None:
@@ -242,11 +120,20 @@ class HealthReport:
                 parameters.silent_after,
                 faster(parameters),
             )
-            health = camera_health(snapshot, camera.topic, publishers, limits, overrun)
+            silent_s = silence(snapshot, publishers, limits)
+            remedy = "" if silent_s is None or publishers.suitable else camera.topic_remedy()
+            health = camera_health(snapshot, camera.topic, publishers, limits, overrun, remedy)
+            if silent_s is None or silent_s <= limits.silent_after:
+                history.silence_logged = False
+            elif not history.silence_logged:
+                history.silence_logged = True
+                never = snapshot.input_age is None
+                text = silence_text(camera.topic, silent_s, never, publishers, remedy)
+                self._node.get_logger().warning(text)
             if (lossy := loss_health(snapshot, limits.advice)) is not None:
                 kind, text = f"loss.{camera.name}", f"{camera.topic}: {lossy[1]}"
                 warn_throttled(self._node, kind, text, LOSS_LOG_PERIOD_S)
-        problem = next((each for each in (*listeners.problems, camera.info_problem) if each), "")
+        problem = next((each for each in (*of_mask, camera.info_problem) if each), "")
         if problem and health[0] == DiagnosticStatus.OK:
             health = DiagnosticStatus.WARN, problem
         count = len(publishers.suitable) + len(publishers.problems)
@@ -255,6 +142,7 @@ class HealthReport:
             "publishers on the input topic": str(count),
             "publishers that match": ", ".join(publishers.suitable) or "none",
             "publishers that do not": "; ".join(publishers.problems) or "none",
+            "other publishers of the mask": rivals or "none",
             "listeners to the mask that do not match": "; ".join(listeners.problems) or "none",
             "calibration": camera.info_problem or f"from {camera.info_topic}, if available",
             **snapshot.values(),

@@ -1,4 +1,5 @@
-"""The other nodes on a topic, and which of them cannot connect because of type or QoS, and why."""
+"""The other nodes on a topic, and which of them cannot connect because of type or QoS, and why; and
+the image topics there are."""
 
 from __future__ import annotations  # rclpy's classes are generic only from Jazzy on
 
@@ -12,6 +13,32 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 UNKNOWN_NAME = "_NODE_NAME_UNKNOWN_"
 """An endpoint's node name until the middleware discovers it; for good if it is not a ROS node."""
+
+PUBLISHES = "publishes"
+
+RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+
+VIDEO = {
+    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket": ("ffmpeg", "ffmpeg_image_transport"),
+    "foxglove_msgs/msg/CompressedVideo": ("foxglove", "foxglove_compressed_video_transport"),
+    "theora_image_transport/msg/Packet": ("theora", "theora_image_transport"),
+}
+"""Types of video, each with image_transport's name for it and the package that decodes it."""
+
+TOPICS_SHOWN = 6
+"""Most image topics that one message lists."""
+
+
+@dataclass(frozen=True)
+class ImageTopic:
+    """A topic with images or video, and the nodes that publish it."""
+
+    name: str
+    type: str
+    publishers: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.type} from {', '.join(self.publishers)})"
 
 
 @dataclass(frozen=True)
@@ -28,7 +55,7 @@ def publishers_of(node: Node, topic: str, message_type: Any, qos: QoSProfile) ->
     """Return the publishers on a topic that `node` subscribes to with this type and QoS."""
 
     def problem(endpoint: TopicEndpointInfo) -> str:
-        words = "publishes", "offers", "asks for"
+        words = PUBLISHES, "offers", "asks for"
         return _problem(endpoint, message_type, endpoint.qos_profile, qos, words)
 
     return _sorted(topic, node.get_publishers_info_by_topic(topic), problem)
@@ -42,6 +69,76 @@ def subscribers_of(node: Node, topic: str, message_type: Any, qos: QoSProfile) -
         return _problem(endpoint, message_type, qos, endpoint.qos_profile, words)
 
     return _sorted(topic, node.get_subscriptions_info_by_topic(topic), problem)
+
+
+def rivals_of(node: Node, topic: str) -> str:
+    """Return a sentence that names all publishers of a topic which only `node` should publish;
+    empty if it is alone."""
+    names = sorted(_name(endpoint) for endpoint in node.get_publishers_info_by_topic(topic))
+    if len(names) < 2:
+        return ""
+    who = " and ".join(names)
+    if len(set(names)) == 1:
+        who = f"{len(names)} nodes named {names[0]}"
+    return f"{who} publish {topic}, so masks mix; stop one or give it another namespace"
+
+
+def image_topics(node: Node) -> list[ImageTopic]:
+    """Return the topics with images or video that other nodes publish, by name."""
+    own = f"{node.get_namespace().rstrip('/')}/{node.get_name()}"
+    found = []
+    for name, types in node.get_topic_names_and_types():
+        for kind in set(types) & {RAW, COMPRESSED, *VIDEO}:
+            names = {
+                _name(endpoint)
+                for endpoint in node.get_publishers_info_by_topic(name)
+                if endpoint.topic_type == kind
+            }
+            if names - {own}:
+                found.append(ImageTopic(name, kind, tuple(sorted(names - {own}))))
+    return sorted(found, key=lambda topic: (topic.name, topic.type))
+
+
+def transport_remedy(topic: str, kind: str) -> str:
+    """Return the parameters, or the command, with which this node receives a topic of this type."""
+    if kind in VIDEO:
+        transport, package = VIDEO[kind]
+        decode = f"-p in_transport:={transport} -p out_transport:=raw"
+        names = f"-r in/{transport}:={topic} -r out:=/decoded/image"
+        return (
+            f"video is not supported; with {package} installed, decode it: ros2 run "
+            f"image_transport republish --ros-args {decode} {names}; then use /decoded/image"
+        )
+    return {RAW: "set image_transport: raw", COMPRESSED: "set image_transport: compressed"}.get(
+        kind, ""
+    )
+
+
+def topic_remedy(topic: str, message_type: Any, parameter: str, topics: list[ImageTopic]) -> str:
+    """Return what to do when `topic` has no publisher, given the image topics that exist.
+
+    Args:
+        topic: the camera's input topic, with its transport.
+        message_type: its type.
+        parameter: name of the parameter with the camera's topic.
+        topics: from `image_topics`.
+    """
+    if not topics:
+        return "check the topic name and whether the camera runs"
+    base = topic.removesuffix("/compressed")
+    for each in topics:  # the same camera with another transport
+        if each.name == base or each.name.rpartition("/")[0] == base:
+            return f"{each} exists: {transport_remedy(each.name, each.type)}"
+    kinds = [each for each in topics if each.type == type_name(message_type)]
+    if len(kinds) == 1:
+        name = kinds[0].name
+        if kinds[0].type == COMPRESSED:
+            name = name.removesuffix("/compressed")
+        return f"{kinds[0]} exists: set {parameter}: {name}"
+    listed = ", ".join(map(str, topics[:TOPICS_SHOWN]))
+    if len(topics) > TOPICS_SHOWN:
+        listed += f" and {len(topics) - TOPICS_SHOWN} more"
+    return f"set {parameter} (and image_transport) to one of {listed}"
 
 
 def _sorted(
@@ -72,7 +169,10 @@ def _problem(
     own_type = type_name(message_type)
     if endpoint.topic_type != own_type:
         types = f"as {endpoint.topic_type}, this node uses {own_type}"
-        return f"{does} {{topic}} {types}: they cannot connect; remap one of them"
+        remedy = "remap one of them"
+        if does == PUBLISHES:
+            remedy = transport_remedy("{topic}", endpoint.topic_type) or remedy
+        return f"{does} {{topic}} {types}: they cannot connect; {remedy}"
     mine = asked if offered is endpoint.qos_profile else offered
     texts = []
     for policy in ("reliability", "durability", "liveliness"):

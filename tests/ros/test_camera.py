@@ -57,6 +57,12 @@ def camera_of(node: Node, name: str = "", **values: Any) -> Camera:
             "/camera/image_raw/compressed",
             "/camera/camera_info",
         ),
+        (
+            "",
+            {"image_transport": "compressed", "image_topic": "/front/image_raw/compressed"},
+            "/front/image_raw/compressed",
+            "/front/camera_info",
+        ),
         ("left", {}, "/ns/left/image", "/ns/left/camera_info"),
         ("left", {"image_topic": "/image"}, "/image", "/camera_info"),
         (

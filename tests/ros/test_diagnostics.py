@@ -5,19 +5,18 @@ import os
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from camseg_ros.diagnostics import (
+from camseg_ros.diagnostics import resident_megabytes, status
+from camseg_ros.endpoints import Endpoints
+from camseg_ros.parameters import Parameters
+from camseg_ros.statistics import PAUSED, REPLACED, STOPPED, TOO_OLD, WINDOW_S, StreamStatistics
+from camseg_ros.stream_health import (
     ERROR_SHOWN_S,
     Health,
     Limits,
     Overrun,
     camera_health,
     faster,
-    resident_megabytes,
-    status,
 )
-from camseg_ros.endpoints import Endpoints
-from camseg_ros.parameters import Parameters
-from camseg_ros.statistics import PAUSED, REPLACED, STOPPED, TOO_OLD, WINDOW_S, StreamStatistics
 
 LIMITS = Limits(budget_ms=100.0, error_after=10.0, silent_after=3.0, advice="run faster")
 NOBODY, CAMERA = Endpoints((), ()), Endpoints(("/camera_driver",), ())

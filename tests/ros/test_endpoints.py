@@ -3,10 +3,25 @@
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from camseg_ros.endpoints import UNKNOWN_NAME, publishers_of, subscribers_of, type_name
+from camseg_ros.endpoints import (
+    COMPRESSED,
+    RAW,
+    TOPICS_SHOWN,
+    UNKNOWN_NAME,
+    VIDEO,
+    ImageTopic,
+    image_topics,
+    publishers_of,
+    rivals_of,
+    subscribers_of,
+    topic_remedy,
+    transport_remedy,
+    type_name,
+)
 
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
@@ -81,6 +96,85 @@ def test_another_type_on_the_topic_is_reported() -> None:
         "/camera publishes /image as sensor_msgs/msg/CompressedImage, "
         "this node uses sensor_msgs/msg/Image: "
     )
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "remedy"),
+    [
+        (Image, COMPRESSED, "set image_transport: compressed"),
+        (CompressedImage, RAW, "set image_transport: raw"),
+        *((Image, kind, f"-p in_transport:={name} ") for kind, (name, _) in VIDEO.items()),
+        (Image, "std_msgs/msg/String", "remap one of them"),
+    ],
+)
+def test_another_type_is_answered_with_the_transport_that_reads_it(
+    own: Any, other: str, remedy: str
+) -> None:
+    (problem,) = publishers_of(
+        node(endpoint("camera", RELIABLE, other)), "/a", own, BEST_EFFORT
+    ).problems
+    assert remedy in problem
+    assert "{topic}" not in problem
+
+
+def test_two_publishers_of_one_topic_are_both_named() -> None:
+    ours, other = endpoint("segmentation", RELIABLE), endpoint("second", RELIABLE, namespace="/ns")
+    assert rivals_of(node(ours), "/mask") == ""
+    text = rivals_of(node(ours, other), "/mask")
+    assert text.startswith("/ns/second and /segmentation publish /mask, so masks mix; ")
+    assert rivals_of(node(ours, ours), "/mask").startswith("2 nodes named /segmentation publish")
+
+
+def test_the_image_topics_are_those_that_others_publish() -> None:
+    topics = {
+        "/b/image": [("camera", RAW), ("segmentation", RAW)],
+        "/a/image/compressed": [("camera", COMPRESSED)],
+        "/a/video": [("camera", next(iter(VIDEO)))],
+        "/mask": [("segmentation", RAW)],
+        "/nobody": [],
+        "/text": [("camera", "std_msgs/msg/String")],
+    }
+    found = SimpleNamespace(
+        get_name=lambda: "segmentation",
+        get_namespace=lambda: "/",
+        get_topic_names_and_types=lambda: [
+            (name, [kind for _, kind in ends] or [RAW]) for name, ends in topics.items()
+        ],
+        get_publishers_info_by_topic=lambda name: [
+            endpoint(who, RELIABLE, kind) for who, kind in topics[name]
+        ],
+    )
+    found_topics = image_topics(found)
+    assert [topic.name for topic in found_topics] == ["/a/image/compressed", "/a/video", "/b/image"]
+    assert {topic.publishers for topic in found_topics} == {("/camera",)}
+
+
+def remedy(topic: str, *topics: tuple[str, str], own: Any = Image) -> str:
+    found = [ImageTopic(name, kind, ("/camera",)) for name, kind in topics]
+    return topic_remedy(topic, own, "image_topic", found)
+
+
+def test_a_topic_without_publisher_is_answered_with_the_topics_that_exist() -> None:
+    assert remedy("/image") == "check the topic name and whether the camera runs"
+    text = remedy("/image", ("/image/compressed", COMPRESSED), ("/other", RAW))
+    assert text.endswith("from /camera) exists: set image_transport: compressed")
+    text = remedy("/image/compressed", ("/image", RAW), own=CompressedImage)
+    assert text.endswith("set image_transport: raw")
+    text = remedy("/image", ("/image/ffmpeg", next(iter(VIDEO))))
+    assert "-r in/ffmpeg:=/image/ffmpeg -r out:=/decoded/image" in text
+    text = remedy("/image", ("/camera/image_raw", RAW))
+    kind = "sensor_msgs/msg/Image from /camera"
+    assert text == f"/camera/image_raw ({kind}) exists: set image_topic: /camera/image_raw"
+    packed = ("/cam/image/compressed", COMPRESSED)
+    assert remedy("/image/compressed", packed, own=CompressedImage).endswith(": /cam/image")
+    text = remedy("/image", ("/a", RAW), ("/b", RAW), packed)
+    assert text.startswith("set image_topic (and image_transport) to one of /a (")
+    many = [(f"/camera_{number}", RAW) for number in range(TOPICS_SHOWN + 3)]
+    assert remedy("/image", *many).endswith(" and 3 more")
+
+
+def test_a_type_that_holds_no_image_has_no_remedy() -> None:
+    assert transport_remedy("/text", "std_msgs/msg/String") == ""
 
 
 def test_an_endpoint_without_a_name_is_an_unnamed_node() -> None:

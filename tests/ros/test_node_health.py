@@ -5,7 +5,7 @@ from collections.abc import Callable
 import cv2
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from ros_harness import StartBench, header, picture, rgb_image
+from ros_harness import StartBench, StartNode, header, picture, rgb_image
 from sensor_msgs.msg import CompressedImage, Image
 
 
@@ -178,6 +178,45 @@ def test_frames_with_stamps_of_another_clock_are_an_error_that_is_logged(
     assert values["frames published"] == "0"
     assert "use_sim_time: true" in status.message
     assert bench.node.stderr.count("images lost") == 1
+
+
+def test_silence_is_logged_once_with_the_topics_that_exist_and_the_remedy(
+    start_bench: StartBench,
+) -> None:
+    bench = start_bench(
+        "silent_after:=1.0",
+        "image_topic:=/front/image_raw",
+        image_type=CompressedImage,
+        image_topic="/front/image_raw/compressed",
+        connected=False,
+    )
+    text = "[WARN] "
+    bench.driver.wait(
+        lambda: "no images on /front/image_raw for " in bench.node.stderr,
+        "the warning",
+        lambda: bench.node.output,
+    )
+    bench.driver.serve(1.0)
+    lines = [line for line in bench.node.stderr.splitlines() if "no images on" in line]
+    assert len(lines) == 1
+    assert text in lines[0]
+    found = "/front/image_raw/compressed (sensor_msgs/msg/CompressedImage from /test_driver)"
+    assert lines[0].endswith(f"no publisher; {found} exists: set image_transport: compressed")
+
+
+def test_a_second_node_on_the_same_mask_topic_is_named_with_the_first(
+    start_bench: StartBench, start_node: StartNode
+) -> None:
+    bench = start_bench(connected=False)
+    second = start_node("--ros-args", "-r", "__node:=second", "-p", "diagnostics_period:=0.1")
+    text = "/second and /segmentation publish /segmentation/mask"
+    status, _ = bench.status(
+        lambda values: values["other publishers of the mask"].startswith(text), "both nodes"
+    )
+    assert (status.level, status.message.startswith(text)) == (DiagnosticStatus.WARN, True)
+    bench.driver.wait(lambda: text in second.stderr, "the second node's log")
+    second.stop()
+    bench.status(lambda values: values["other publishers of the mask"] == "none", "only one node")
 
 
 @pytest.mark.slow
