@@ -32,7 +32,8 @@ from camseg_ros.bag.evaluation import (
     evaluate_here,
     inspect_bag,
 )
-from camseg_ros.bag.frames import LabelSource, ReadOptions
+from camseg_ros.bag.frames import ReadOptions
+from camseg_ros.bag.labels import LabelSource
 from camseg_ros.bag.make import MASK_TOPIC
 from camseg_ros.bag.parts import PartFolder, write_mask_bag
 from camseg_ros.bag.report import (
@@ -264,7 +265,9 @@ def _summary(report: dict[str, Any], out: Path) -> Iterator[str]:
         return "-" if value is None or math.isnan(value) else f"{value:.3f}"
 
     scores, timings = report["scores"], report["timings"]
-    yield f"{report['bag']['frames']} frames, {report['bag']['scored']} with labels"
+    by_order = report["bag"]["paired_by_order"]
+    order = f" (of {by_order} whose stamps repeat by their order)" if by_order else ""
+    yield f"{report['bag']['frames']} frames, {report['bag']['scored']} with labels{order}"
     if scores:
         row, columns = "{:<14} {:>7} {:>10} {:>7}".format, ("iou", "precision", "recall")
         yield row("class", "IoU", "precision", "recall")

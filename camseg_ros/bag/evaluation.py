@@ -13,7 +13,8 @@ import numpy as np
 from camseg_core.errors import CamSegError, DataError
 from camseg_core.evaluation.scorer import CONFIDENCE_STEPS, Scorer
 from camseg_core.runtime.segmenter import Segmenter
-from camseg_ros.bag.frames import DecodedFrame, Ids, ReadOptions, read_frames
+from camseg_ros.bag.frames import DecodedFrame, ReadOptions, read_frames
+from camseg_ros.bag.labels import Ids, Pairs
 from camseg_ros.bag.parts import BagPart, ModelInfo, PartFolder, ScoredFrame
 from camseg_ros.bag.read import BagDamaged
 
@@ -76,11 +77,19 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class BagInfo:
-    """A bag before its evaluation: its image topic, and how many images it claims to have."""
+    """A bag before its evaluation.
+
+    Attributes:
+        path: the bag.
+        topic: its image topic.
+        count: how many images it claims to have.
+        pairs: the labels of the images; None if there are none, or if they are not known yet.
+    """
 
     path: Path
     topic: str
     count: int
+    pairs: Pairs | None = None
 
 
 @dataclass
@@ -112,14 +121,16 @@ def inspect_bag(bag: Path, options: EvaluationOptions) -> BagInfo:
         DataError: there is nothing to evaluate.
     """
     with options.read.open(bag) as images:
-        if options.read.labels is not None:
-            options.read.labels.open(bag).close()
         if not images.count:
             raise DataError(
                 f"no images on {images.topic} of the bag {bag}; "
                 "was the camera running when it was recorded?"
             )
-        return BagInfo(bag, images.topic, images.count)
+        pairs = None
+        if options.read.labels is not None:
+            pairs = options.read.labels.pair(images)
+            options.read.labels.check(pairs, images, options.read.within)
+        return BagInfo(bag, images.topic, images.count, pairs)
 
 
 def evaluate_here(run: EvaluationRun, stopping: Callable[[], str | None]) -> Iterator[int]:
@@ -149,7 +160,7 @@ def _evaluate_bag(
     info = run.options.models().info
     part = BagPart.empty(start, info)
     try:
-        for frame in score_frames(bag.path, run.options, start):
+        for frame in score_frames(bag, run.options, start):
             part.add(frame)
             yield
             reason = stopping()
@@ -167,7 +178,9 @@ def _evaluate_bag(
     run.parts.save(number, part)
 
 
-def evaluate_part(bag: Path, options: EvaluationOptions, start: int, stop: int | None) -> BagPart:
+def evaluate_part(
+    bag: BagInfo, options: EvaluationOptions, start: int, stop: int | None
+) -> BagPart:
     """Evaluate the images of the bag from number `start` to before `stop`, or to the end.
 
     Raises:
@@ -188,7 +201,7 @@ def evaluate_part(bag: Path, options: EvaluationOptions, start: int, stop: int |
     return part
 
 
-def score_frames(bag: Path, options: EvaluationOptions, start: int = 0) -> Iterator[ScoredFrame]:
+def score_frames(bag: BagInfo, options: EvaluationOptions, start: int = 0) -> Iterator[ScoredFrame]:
     """Yield every image of the bag from number `start` on, segmented and scored.
 
     The image before `start` is segmented as well, to count what changes from frame to frame. The
@@ -200,8 +213,8 @@ def score_frames(bag: Path, options: EvaluationOptions, start: int = 0) -> Itera
     """
     models = options.models()
     before: tuple[Ids, Ids | None] | None = None
-    with closing(options.read.open(bag)) as images:
-        frames = read_frames(images, options.read, max(0, start - 1))
+    with closing(options.read.open(bag.path)) as images:
+        frames = read_frames(images, options.read, max(0, start - 1), pairs=bag.pairs)
         while True:
             began = time.perf_counter()
             frame = next(frames, None)

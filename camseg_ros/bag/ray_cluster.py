@@ -13,6 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 from camseg_core.errors import CamSegError, DataError
 from camseg_ros.bag.evaluation import (
     PART_FRAMES,
+    BagInfo,
     EvaluationOptions,
     EvaluationRun,
     EvaluationStopped,
@@ -106,6 +107,7 @@ def _run(
 ) -> Iterator[int]:
     """Keep two tasks for each core in flight, so that results never fill the cluster's memory."""
     options = ray.put(run.options)
+    bags = {number: ray.put(bag) for number, bag in run.bags.items()}
     limit = 2 * _cores()
     in_flight: dict[Any, tuple[int, int]] = {}
     done = 0
@@ -113,7 +115,7 @@ def _run(
         while len(in_flight) < limit and (job := next(jobs, None)) is not None:
             number, start, stop = job
             if number not in run.failures:
-                reference = task.remote(run.bags[number].path, options, start, stop)
+                reference = task.remote(bags[number], options, start, stop)
                 in_flight[reference] = number, start
         if not in_flight:
             return
@@ -162,7 +164,7 @@ def _result(reference: Any, bag: Path, start: int) -> BagPart | str:
     return result
 
 
-def _task(bag: Path, options: EvaluationOptions, start: int, stop: int | None) -> BagPart | str:
+def _task(bag: BagInfo, options: EvaluationOptions, start: int, stop: int | None) -> BagPart | str:
     """Evaluate a part in a worker."""
     try:
         return evaluate_part(bag, options, start, stop)

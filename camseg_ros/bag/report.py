@@ -19,7 +19,7 @@ from camseg_core.evaluation.scorer import Scorer
 from camseg_core.evaluation.timing import PACKAGES
 from camseg_core.long_runs import atomic_write
 from camseg_ros.bag.evaluation import READ, WALL, EvaluationRun
-from camseg_ros.bag.frames import read_frames, seconds
+from camseg_ros.bag.frames import read_frames
 from camseg_ros.bag.parts import BagPart, ModelInfo
 from camseg_ros.bag.report_page import WorstFrame
 from camseg_ros.bag.scenario import DROPS, MIOU, P95_MS, Scenario
@@ -51,6 +51,7 @@ class Merged:
     end_ns: int | None = None
     skipped: int = 0
     damage: list[str] = field(default_factory=list)
+    by_order: int = 0
     worst: list[RankedFrame] = field(default_factory=list)
     latency_ms: "array[float]" = field(default_factory=lambda: array("f"))
     stages_ms: "dict[str, array[float]]" = field(default_factory=dict)
@@ -95,6 +96,13 @@ def _merge(run: EvaluationRun, lines: IO[str], times: IO[str]) -> Merged:
         if skipped:
             images = f"{skipped} image{'s' if skipped > 1 else ''}"
             merged.damage.append(f"{images} of {bag.path} left out, the first: {problem}")
+        if bag.pairs is not None:
+            merged.by_order += bag.pairs.by_order
+            if bag.pairs.unclear:
+                merged.damage.append(
+                    f"{bag.pairs.unclear} images of {bag.path} left without a label, as "
+                    f"{bag.pairs.example}"
+                )
     labelled = [each for each in merged.worst if each.score < 2]
     merged.worst = labelled or merged.worst
     return merged
@@ -128,33 +136,16 @@ def _add_times(merged: Merged, time: dict[str, Any]) -> None:
 
 def _nothing_to_score(run: EvaluationRun, number: int) -> str:
     """Return why the bag's parts hold nothing to score, or an empty text."""
-    options, bag = run.options.read, run.bags[number]
-    labelled, first_ns, last_ns, reason = 0, None, None, ""
+    within, bag, reason = run.options.read.within, run.bags[number], ""
     for part in run.parts.in_order(number):
-        labelled += int(part.scorer.frames[1])
-        reason = reason or part.problem or part.damage
         if part.lines:
-            first_ns = part.lines[0]["stamp_ns"] if first_ns is None else first_ns
-            last_ns = part.lines[-1]["stamp_ns"]
-    if first_ns is None or last_ns is None:
-        start, end = options.within.start_s or 0, options.within.end_s
-        return reason or (
-            f"no images on {bag.topic} of the bag {bag.path} from {start:g} s to "
-            f"{'its end' if end is None else f'{end:g} s'} after its start; "
-            "choose another time range"
-        )
-    if options.labels is None or labelled:
-        return ""
-    labels = options.labels.open(bag.path)
-    labels.at(first_ns)
-    labels.close()
-    found = labels.first_ns
-    return (
-        f"no label of {options.labels} is within {options.labels.tolerance_ns / 1e6:g} ms of an "
-        f"image of the bag {bag.path}: images are stamped {seconds(first_ns)} to "
-        f"{seconds(last_ns)}, "
-        f"{'there are no labels' if found is None else f'the first label at {seconds(found)}'}; "
-        "were they stamped by two clocks? (--tolerance)"
+            return ""
+        reason = reason or part.problem or part.damage
+    start, end = within.start_s or 0, within.end_s
+    return reason or (
+        f"no images on {bag.topic} of the bag {bag.path} from {start:g} s to "
+        f"{'its end' if end is None else f'{end:g} s'} after its start; "
+        "choose another time range"
     )
 
 
@@ -183,6 +174,7 @@ def build_report(
             "labels": str(labels) if labels else None,
             "frames": int(scorer.frames[0]),
             "scored": int(scorer.frames[1]),
+            "paired_by_order": merged.by_order,
             "start_ns": merged.start_ns,
             "end_ns": merged.end_ns,
             "damage": "; ".join(problems),
@@ -227,8 +219,9 @@ def worst_frames(merged: Merged, run: EvaluationRun) -> list[WorstFrame]:
     found: dict[int, WorstFrame] = {}
     for number in {each.bag for each in merged.worst}:
         wanted = {each.index_in_bag: each.index for each in merged.worst if each.bag == number}
-        with closing(run.options.read.open(run.bags[number].path)) as images:
-            frames = read_frames(images, run.options.read, only=wanted)
+        bag = run.bags[number]
+        with closing(run.options.read.open(bag.path)) as images:
+            frames = read_frames(images, run.options.read, only=wanted, pairs=bag.pairs)
             # `wanted` first: then nothing is read after the last of them
             for _, frame in zip(wanted, frames, strict=False):
                 assert frame.image is not None

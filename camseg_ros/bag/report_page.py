@@ -164,10 +164,12 @@ def _cards(report: Mapping[str, Any]) -> list[Card]:
 def _run(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
     bag = report["bag"]
     model = {key.replace("_", " "): value for key, value in report["model"].items()}
+    by_order = bag.get("paired_by_order")
+    order = f" (of {by_order} images whose stamps repeat by their order)" if by_order else ""
     return [
         ("recording", ", ".join(bag["paths"])),
         ("images", bag["topic"]),
-        ("labels", bag["labels"] or "none"),
+        ("labels", (bag["labels"] or "none") + order),
         ("model", model.pop("name")),
         *model.items(),
         *report["versions"].items(),

@@ -154,14 +154,17 @@ def _sqlite(path: Path) -> Iterator[_Record]:
     # of the log in memory, and leave the log as it is at the end.
     mode = "vfs=unix-none" if leftover is not None and not problem else "immutable=1"
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    with closing(apsw.Connection(f"{path.absolute().as_uri()}?{mode}", flags)) as file:
+    with (
+        closing(apsw.Connection(f"{path.absolute().as_uri()}?{mode}", flags)) as file,
+        closing(file.cursor()) as cursor,
+    ):
         file.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         # without `writable_schema` SQLite refuses a file shorter than its header says
-        file.execute("PRAGMA writable_schema=1; PRAGMA locking_mode=EXCLUSIVE")
-        rows: Any = file.execute("SELECT id, name, type FROM topics")
+        cursor.execute("PRAGMA writable_schema=1; PRAGMA locking_mode=EXCLUSIVE")
+        rows: Any = cursor.execute("SELECT id, name, type FROM topics")
         topics: dict[int, tuple[str, str]] = {number: (name, kind) for number, name, kind in rows}
         definition = MessageDefinition(MessageDefinitionFormat.NONE, "")
-        messages: Any = file.execute(
+        messages: Any = cursor.execute(
             "SELECT topic_id, timestamp, data FROM messages NOT INDEXED ORDER BY id"
         )
         for number, recorded_ns, data in messages:

@@ -46,8 +46,16 @@ from camseg_ros.bag.evaluation import (
     evaluate_here,
     evaluate_part,
 )
-from camseg_ros.bag.frames import LabelSource, ReadOptions, _stamp_of
-from camseg_ros.bag.make import IMAGE_TOPIC, LABEL_TOPIC, BagTopics, LabelledFrame, write_bag
+from camseg_ros.bag.frames import ReadOptions
+from camseg_ros.bag.labels import LabelSource, _stamp_of
+from camseg_ros.bag.make import (
+    IMAGE_TOPIC,
+    LABEL_TOPIC,
+    BagTopics,
+    LabelledFrame,
+    image_message,
+    write_bag,
+)
 from camseg_ros.bag.parts import PartFolder
 from camseg_ros.bag.read import COMPRESSED, RAW
 from camseg_ros.bag.report import Merged, build_report, merge
@@ -173,7 +181,7 @@ def test_parts_add_up_to_exactly_the_result_of_one_pass(tmp_path: Path, size: in
     starts = list(range(0, 11, size))
     for start in reversed(starts):  # whichever is done first
         stop = start + size if start != starts[-1] else None
-        run.parts.save(0, evaluate_part(bag, options, start, stop))
+        run.parts.save(0, evaluate_part(run.bags[0], options, start, stop))
     merged = merge(run, tmp_path)
     assert (tmp_path / "frames.jsonl").read_bytes() == lines
     assert merged.scorer.to_json() == whole.scorer.to_json()
@@ -648,7 +656,7 @@ def test_parts_of_a_truncated_bag_add_up_too(tmp_path: Path, size: int) -> None:
     assert whole.scorer.frames[0] in (2, 3)
     run = run_of(bag, options, tmp_path / "in parts")
     for start in range(0, 6, size):  # as many as the bag had before
-        run.parts.save(0, evaluate_part(bag, options, start, start + size))
+        run.parts.save(0, evaluate_part(run.bags[0], options, start, start + size))
     merged = merge(run, tmp_path)
     assert (tmp_path / "frames.jsonl").read_bytes() == lines
     assert merged.scorer.to_json() == whole.scorer.to_json()
@@ -667,6 +675,88 @@ def test_a_label_too_short_for_a_header_is_reported(tmp_path: Path, camseg: Comm
     assert code == 2
     assert re.search(
         r"labels on /camera/labels of the bag .*: message \d has 2 bytes, too few for a header", err
+    )
+
+
+def stamped(path: Path, images_ns: list[int], labels_ns: list[int]) -> list[LabelledFrame]:
+    """Write a bag whose images and labels have these stamps, and were recorded one by one."""
+    frames = drive(max(len(images_ns), len(labels_ns)))
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        images, labels = (
+            writer.add_connection(topic, RAW, typestore=STORE)
+            for topic in (IMAGE_TOPIC, LABEL_TOPIC)
+        )
+        for number, each in enumerate(frames):
+            for connection, stamps, pixels, encoding in (
+                (images, images_ns, each.image, "rgb8"),
+                (labels, labels_ns, each.label, "mono8"),
+            ):
+                if number < len(stamps):
+                    time = STORE.types["builtin_interfaces/msg/Time"](
+                        *divmod(stamps[number], SECOND)
+                    )
+                    header = STORE.types["std_msgs/msg/Header"](time, "camera")
+                    message = image_message(pixels, encoding, header)
+                    writer.write(
+                        connection, START + number * STEP, STORE.serialize_cdr(message, RAW)
+                    )
+    return frames
+
+
+@pytest.mark.parametrize(
+    "stamps", [[0] * 6, [START + i // 2 * STEP for i in range(6)], [0, 0, 0, START, START, START]]
+)
+def test_labels_whose_stamps_repeat_are_paired_by_order(
+    tmp_path: Path, camseg: Commands, stamps: list[int]
+) -> None:
+    expected = merged_of(
+        tmp_path,
+        labelled_bag(tmp_path / "right", drive(6)),
+        EvaluationOptions(ReadOptions(labels=BY_TOPIC), painter),
+    )
+    stamped(tmp_path / "bag", stamps, stamps)
+    arguments = ("evaluate", tmp_path / "bag", "--topic", IMAGE_TOPIC, "--labels", LABEL_TOPIC)
+    code, out, err = camseg(*arguments, "--out", tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert "6 frames, 6 with labels (of 6 whose stamps repeat by their order)" in out
+    assert "of 6 images whose stamps repeat" in (tmp_path / "out" / "report.html").read_text()
+    report = report_of(tmp_path / "out")
+    assert report["bag"]["paired_by_order"] == 6
+    assert report["confusion"]["matrix"] == expected.scorer.confusion.matrix[:, :-1].tolist()
+    options = EvaluationOptions(ReadOptions(IMAGE_TOPIC, BY_TOPIC), painter)
+    run = run_of(tmp_path / "bag", options, tmp_path / "in parts")
+    for start in (4, 2, 0):  # in parts as at once
+        run.parts.save(
+            0, evaluate_part(run.bags[0], options, start, start + 2 if start < 4 else None)
+        )
+    assert merge(run, tmp_path).scorer.to_json() == expected.scorer.to_json()
+
+
+def test_labels_that_cannot_be_told_apart_are_left_out_and_reported(
+    tmp_path: Path, camseg: Commands
+) -> None:
+    twice = [START, START, START + STEP, START + 2 * STEP]
+    stamped(tmp_path / "bag", twice, twice[1:])
+    arguments = ("evaluate", tmp_path / "bag", "--topic", IMAGE_TOPIC, "--labels", LABEL_TOPIC)
+    code, _, err = camseg(*arguments, "--out", tmp_path / "out")
+    report = report_of(tmp_path / "out")
+    assert (code, report["bag"]["frames"], report["bag"]["scored"]) == (0, 4, 2)
+    left = "left without a label, as 2 images and 1 label are stamped 100.000 s"
+    assert re.search(rf"2 images of .*bag {left}", report["bag"]["damage"])
+    assert left in err
+
+
+def test_labels_whose_stamps_say_nothing_are_refused_before_the_work(
+    tmp_path: Path, camseg: Commands
+) -> None:
+    stamped(tmp_path / "bag", [0] * 5, [0] * 4)
+    arguments = ("evaluate", tmp_path / "bag", "--topic", IMAGE_TOPIC, "--labels", LABEL_TOPIC)
+    code, _, err = camseg(*arguments, "--out", tmp_path / "out")
+    assert (code, camseg.painters) == (2, [])
+    assert re.search(
+        r"no image of the bag .*bag has a label, as 5 images and 4 labels are stamped 0\.000 s: "
+        "record both with stamps that differ",
+        err,
     )
 
 

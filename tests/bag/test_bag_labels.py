@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from camseg_core.errors import DataError
-from camseg_ros.bag.frames import FolderLabels
+from camseg_ros.bag.labels import NO_LABEL, FolderLabels, pair
 from camseg_ros.images import BadImage, compressed_to_ids, image_to_ids
 
 IDS = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -65,17 +65,41 @@ def test_colour_images_are_refused_as_labels() -> None:
         image_to_ids(SimpleNamespace(**{**vars(raw("mono8")), "step": 2}), LIMIT)
 
 
-def test_a_folder_gives_the_nearest_label_within_the_tolerance(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("images", "labels", "found"),
+    [
+        ([100, 200, 300], [300, 200, 100], [2, 1, 0]),
+        ([69, 70, 169, 250], [100, 200], [NO_LABEL, 0, NO_LABEL, NO_LABEL]),
+        ([180, 230, 131], [100, 200], [1, NO_LABEL, NO_LABEL]),  # one image for each label
+        ([100, 103, 106], [104], [NO_LABEL, 0, NO_LABEL]),
+        ([100], [90, 110, 130], [0]),
+        ([7, 7, 9, 7], [7, 7, 9, 7], [0, 1, 2, 3]),  # as often on both sides: by order
+        ([7, 9, 7], [8, 8], [0, NO_LABEL, 1]),
+        ([7, 7, 9], [7, 9], [NO_LABEL, NO_LABEL, 1]),
+        ([7, 9], [7, 7, 9], [NO_LABEL, 2]),
+        ([], [1], []),
+        ([1], [], [NO_LABEL]),
+        ([1_700_000_000_123_456_789], [1_700_000_000_123_456_760], [0]),
+    ],
+)
+def test_an_image_has_the_label_that_is_nearest_and_no_other(
+    images: list[int], labels: list[int], found: list[int]
+) -> None:
+    assert pair(images, labels, 30).label.tolist() == found
+
+
+def test_what_cannot_be_paired_is_counted() -> None:
+    pairs = pair([7, 7, 9, 20, 20, 40, 40], [7, 7, 9, 20, 40, 40, 40], 0)
+    assert (pairs.by_order, pairs.unclear, pairs.first_ns) == (2, 4, 7)
+    assert pairs.example == "2 images and 1 label are stamped 0.000 s"
+
+
+def test_a_folder_gives_labels_by_the_stamps_in_their_names(tmp_path: Path) -> None:
     for stamp in (100, 200):
         cv2.imwrite(str(tmp_path / f"{stamp}.png"), np.full((2, 2), stamp, np.uint8))
-    labels = FolderLabels(tmp_path, 30)
-    found = {
-        stamp: labels.at(stamp) for stamp in (250, 69, 70, 100, 130, 131, 169, 180, 230)
-    }  # in any order
-    assert {stamp: None if each is None else int(each[0, 0]) for stamp, each in found.items()} == {
-        250: None, 69: None, 70: 100, 100: 100, 130: 100, 131: None, 169: None, 180: 200, 230: 200
-    }  # fmt: skip
-    assert labels.first_ns == 100
+    labels = FolderLabels(tmp_path)
+    assert labels.stamps() == [100, 200]
+    assert [int(labels.read(number)[0, 0]) for number in (1, 0)] == [200, 100]  # in any order
 
 
 def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:
@@ -83,16 +107,16 @@ def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:
         DataError,
         match=r"the folder of labels .*none does not exist; name a folder of PNG files, or a topic",
     ):
-        FolderLabels(tmp_path / "none", 0)
+        FolderLabels(tmp_path / "none")
     cv2.imwrite(str(tmp_path / "front.png"), IDS)
     with pytest.raises(
         DataError,
         match="no labels in .*: they must be PNG files of class ids named for their stamp in ns, ",
     ):
-        FolderLabels(tmp_path, 0)
+        FolderLabels(tmp_path)
     cv2.imwrite(str(tmp_path / "5.png"), np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(
         DataError,
         match=r"labels must be class ids in one 8-bit channel, got colours \(.*5\.png\)",
     ):
-        FolderLabels(tmp_path, 0).at(5)
+        FolderLabels(tmp_path).read(0)

@@ -18,7 +18,8 @@ from camseg_ros.bag.evaluation import (
     evaluate_here,
     evaluate_part,
 )
-from camseg_ros.bag.frames import LabelSource, ReadOptions
+from camseg_ros.bag.frames import ReadOptions
+from camseg_ros.bag.labels import LabelSource
 from camseg_ros.bag.make import IMAGE_TOPIC, LABEL_TOPIC
 from camseg_ros.bag.parts import PartFolder
 from camseg_ros.bag.report import merge
@@ -140,7 +141,7 @@ def test_a_stopped_evaluation_resumes_in_this_process_with_the_same_result(
 
 
 def test_only_missing_parts_become_tasks(tmp_path: Path) -> None:
-    bag = labelled_bag(tmp_path / "bag", drive(10))
+    bag = BagInfo(labelled_bag(tmp_path / "bag", drive(10)), IMAGE_TOPIC, 10)
     parts, options = PartFolder(tmp_path / "parts"), EvaluationOptions(READ, painter)
     assert list(missing(parts, 0, 10, 4)) == [(0, 4), (4, 8), (8, None)]
     assert list(missing(parts, 0, 8, 4)) == [(0, 4), (4, None)]
