@@ -10,11 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.errors import ConfigError, ImageError
-from camseg_core.labels import UNLABELLED, Label, color_table
+from camseg_core.labels import TRAIN_ID, UNLABELLED, Label, color_table
 
 Pixels = npt.NDArray[np.uint8]
 
 _CITYSCAPES = color_table()
+
+MISSPELT = 0.8
+"""Likeness to one of the model's classes from which an unknown name is a mistake, 0 to 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +25,13 @@ class ClassTable:
     """Maps the ids of a model's masks to the published ones.
 
     `labels` are the published classes, in the model's order; `lookup` `(256,)` is the published id
-    by the model's, `UNLABELLED` for a class that is left out. Other ids stay as they are.
+    by the model's, `UNLABELLED` for a class that is left out. Other ids stay as they are. `skipped`
+    has one sentence for each name that was asked for and that the model lacks.
     """
 
     labels: tuple[Label, ...]
     lookup: Pixels
+    skipped: tuple[str, ...] = ()
 
     @staticmethod
     def of(
@@ -37,17 +42,20 @@ class ClassTable:
         Args:
             labels: the model's classes.
             groups: `"NAME = class, class"` or `"NAME:ID = class, class"` each. A group has the
-                colour, the place and, if no ID is given, the id of the first class it lists.
-            enabled: names of classes and groups; empty means all.
+                colour, the place and, if no ID is given, the id of the first class it lists. Those
+                that the model lacks are skipped.
+            enabled: names of classes and groups; empty means all. Those that the model lacks are
+                skipped.
 
         Raises:
-            ConfigError: a group is not of that form, a name is unknown, a class is in two groups,
-                or two names or ids are equal.
+            ConfigError: a group is not of that form, a name is misspelt, the model has no class of
+                a group or of `enabled`, a class is in two groups, or two names or ids are equal.
         """
         by_name = {label.name: label for label in labels}
         group_of: dict[str, Label] = {}
+        skipped: list[str] = []
         for text in groups:
-            group, members = _read_group(text, by_name)
+            group, members = _read_group(text, by_name, skipped)
             for name in members:
                 if name in group_of:
                     raise ConfigError(
@@ -55,17 +63,17 @@ class ClassTable:
                     )
                 group_of[name] = group
         result = tuple(dict.fromkeys(group_of.get(label.name, label) for label in labels))
-        _refuse_doubles(result)
         kept = {label.name for label in result}
-        for name in enabled:
-            _known(name, kept, "enabled")
         if enabled:
-            kept &= set(enabled)
+            kept = set(_of_model(enabled, kept, "enabled", skipped))
+        shown = tuple(label for label in result if label.name in kept)
+        _refuse_equal_names(result)
+        _refuse_equal_ids(shown)
         lookup = np.arange(256, dtype=np.uint8)
         for label in labels:
             wanted = group_of.get(label.name, label)
             lookup[label.id] = wanted.id if wanted.name in kept else UNLABELLED
-        return ClassTable(tuple(label for label in result if label.name in kept), lookup)
+        return ClassTable(shown, lookup, tuple(skipped))
 
     @cached_property
     def is_identity(self) -> bool:
@@ -82,8 +90,10 @@ class ClassTable:
         return mask if self.is_identity else np.asarray(cv2.LUT(mask, self.lookup), np.uint8)
 
 
-def _read_group(text: str, by_name: Mapping[str, Label]) -> tuple[Label, list[str]]:
-    """Read a group and its classes' names from `NAME[:ID] = class, class`."""
+def _read_group(
+    text: str, by_name: Mapping[str, Label], skipped: list[str]
+) -> tuple[Label, list[str]]:
+    """Read a group and the names of its classes from `NAME[:ID] = class, class`."""
     head, equals, tail = text.partition("=")
     name, colon, number = (part.strip() for part in head.partition(":"))
     members = [member.strip() for member in tail.split(",")]
@@ -92,7 +102,8 @@ def _read_group(text: str, by_name: Mapping[str, Label]) -> tuple[Label, list[st
             f"group {text!r} must be NAME = CLASS, CLASS or NAME:ID = CLASS, CLASS, "
             "as in 'flat:100 = road, sidewalk'"
         )
-    first, *_ = (by_name[_known(member, by_name, f"group {text!r}")] for member in members)
+    members = _of_model(members, by_name, f"group {text!r}", skipped)
+    first = by_name[members[0]]
     if not colon:
         return replace(first, name=name), members
     if not (number.isascii() and number.isdecimal() and int(number) < UNLABELLED):
@@ -102,21 +113,39 @@ def _read_group(text: str, by_name: Mapping[str, Label]) -> tuple[Label, list[st
     return replace(first, name=name, id=int(number)), members
 
 
-def _known(name: str, names: Collection[str], place: str) -> str:
-    """Return the name if it is one of `names`."""
-    if name not in names:
-        known = sorted(names)
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ConfigError(
-            f"unknown class {name!r} in {place}: {hint}choose from {', '.join(known)}"
-        )
-    return name
+def _of_model(
+    wanted: Sequence[str], names: Collection[str], place: str, skipped: list[str]
+) -> list[str]:
+    """Return those of `wanted` that are in `names`; add a sentence to `skipped` for the others.
+
+    Raises:
+        ConfigError: none is, or one is misspelt.
+    """
+    lacking = [name for name in wanted if name not in names]
+    for name in lacking:
+        close = difflib.get_close_matches(name, sorted(names), n=1)
+        alike = difflib.SequenceMatcher(None, name, close[0]).ratio() if close else 0.0
+        misspelt = alike >= MISSPELT and name not in TRAIN_ID
+        if misspelt or len(lacking) == len(wanted):
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            known = ", ".join(sorted(names))
+            raise ConfigError(f"unknown class {name!r} in {place}: {hint}choose from {known}")
+        skipped.append(f"class {name!r} in {place} is skipped: the model has no such class")
+    return [name for name in wanted if name in names]
 
 
-def _refuse_doubles(labels: Sequence[Label]) -> None:
-    by_id: dict[int, Label] = {}
+def _refuse_equal_names(labels: Sequence[Label]) -> None:
     names: set[str] = set()
+    for label in labels:
+        if label.name in names:
+            raise ConfigError(
+                f"two classes or groups are called {label.name!r}; give the group another name"
+            )
+        names.add(label.name)
+
+
+def _refuse_equal_ids(labels: Sequence[Label]) -> None:
+    by_id: dict[int, Label] = {}
     for label in labels:
         other = by_id.setdefault(label.id, label)
         if other is not label:
@@ -124,11 +153,6 @@ def _refuse_doubles(labels: Sequence[Label]) -> None:
                 f"{other.name!r} and {label.name!r} both have the id {label.id}; "
                 "give the group another, as in NAME:ID = ..."
             )
-        if label.name in names:
-            raise ConfigError(
-                f"two classes or groups are called {label.name!r}; give the group another name"
-            )
-        names.add(label.name)
 
 
 def colorize(mask: Pixels, colors: Pixels = _CITYSCAPES) -> Pixels:

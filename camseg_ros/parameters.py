@@ -165,7 +165,7 @@ class Parameters(CameraParameters):
     class_groups: tuple[str, ...] = parameter(
         NO_STRINGS,
         "Classes to publish as one: 'drivable = road, terrain', or with its own id "
-        "'drivable:100 = road, terrain'.",
+        "'drivable:100 = road, terrain'. Those that the model lacks are skipped.",
     )
     enabled_classes: tuple[str, ...] = parameter(
         NO_STRINGS,

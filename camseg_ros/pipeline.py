@@ -5,7 +5,7 @@ from __future__ import annotations  # rclpy's classes are generic only from Jazz
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 
@@ -77,7 +77,7 @@ def class_table(segmenter: Segmenter, parameters: Parameters) -> ClassTable:
     """Return the ids with which the model's classes are published.
 
     Raises:
-        ConfigError: a class in `class_groups` or `enabled_classes` is unknown to the model.
+        ConfigError: the model has no class of a group or of `enabled_classes`; see `ClassTable.of`.
     """
     return ClassTable.of(segmenter.labels, parameters.class_groups, parameters.enabled_classes)
 
@@ -109,6 +109,7 @@ class Pipeline:
         self._node, self._parameters, self._on_give_up = node, parameters, on_give_up
         self._segmenter, self._left_behind = load_segmenter(parameters), False
         self._table = class_table(self._segmenter, parameters)
+        self._warn_of_skipped(self._table.skipped)
         self.converter = choose_converter()
         self.paused = False
         self.cameras: dict[str, Camera] = {}
@@ -189,7 +190,13 @@ class Pipeline:
         table = class_table(self.segmenter, parameters)
         if table.labels != self._table.labels:
             self._labels.publish(self.segmenter.name, table.labels)
+        if table.skipped != self._table.skipped:
+            self._warn_of_skipped(table.skipped)
         self._parameters, self._table = parameters, table
+
+    def _warn_of_skipped(self, skipped: Sequence[str]) -> None:
+        for text in skipped:
+            self._node.get_logger().warning(text)
 
     def receive(self, camera: Camera, message: ImageMessage) -> None:
         """Subscription callback: store the message and return, so that the next can arrive."""

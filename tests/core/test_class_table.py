@@ -144,6 +144,36 @@ def test_a_table_that_makes_no_sense_is_refused(
         ClassTable.of(LABELS, groups, enabled)
 
 
+def test_classes_that_the_model_lacks_are_skipped_and_said() -> None:
+    groups = ["drivable = terrain, road", "tall = zebra crossing, pole"]
+    table = ClassTable.of(LABELS, groups, ["drivable", "train", "tall"])
+    assert [label.name for label in table.labels] == ["tall", "drivable"]
+    ids = mapped(table)
+    assert (ids["road"], ids["pole"]) == (TRAIN_ID["road"], TRAIN_ID["pole"])
+    assert [text.split(" is skipped")[0] for text in table.skipped] == [
+        "class 'terrain' in group 'drivable = terrain, road'",
+        "class 'zebra crossing' in group 'tall = zebra crossing, pole'",
+        "class 'train' in enabled",
+    ]
+    assert ClassTable.of(LABELS, ["drivable = road"]).skipped == ()
+
+
+def test_a_class_of_cityscapes_is_never_taken_for_a_misspelt_one() -> None:
+    labels = cityscapes_labels((0, 16))  # road and train, which looks like terrain
+    table = ClassTable.of(labels, ["drivable = road, terrain"])
+    assert len(table.skipped) == 1
+    with pytest.raises(ConfigError, match="unknown class 'roads' in group .*: did you mean 'road'"):
+        ClassTable.of(labels, ["drivable = road, roads"])
+    with pytest.raises(ConfigError, match="unknown class 'terrain' in group 'g = terrain'"):
+        ClassTable.of(labels, ["g = terrain"])
+
+
+def test_ids_may_be_equal_where_only_one_is_published() -> None:
+    table = ClassTable.of(LABELS, ["flat:10 = road"], ["flat", "car"])
+    assert mapped(table)["sky"] == UNLABELLED
+    assert mapped(table)["road"] == 10
+
+
 def test_pictures_take_the_tables_colours() -> None:
     table = ClassTable.of(LABELS, ["flat:100 = sidewalk, road"], ["flat", "sky"])
     mask = table.apply(MASK)

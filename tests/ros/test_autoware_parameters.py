@@ -20,7 +20,14 @@ from run_length_decoder import decode
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from camseg_core.labels import UNLABELLED
+from camseg_core.labels import (
+    CAMVID_11_TRAIN_IDS,
+    CITYSCAPES,
+    UNLABELLED,
+    Label,
+    cityscapes_labels,
+)
+from camseg_core.masks import ClassTable
 from camseg_core.runtime import Segmenter
 from camseg_ros.messages import LATCHED
 from camseg_ros.middleware import share_file
@@ -69,6 +76,18 @@ def test_the_file_keeps_to_the_schema_and_says_what_the_ids_mean() -> None:
     assert text.startswith("# yaml-language-server: $schema=segment.schema.json\n")
     jsonschema.Draft202012Validator(file_schema(SPECS)).validate(yaml.safe_load(text))
     assert all(f"{number} {name}" in text for number, name in enumerate(AUTOWARE))
+
+
+@pytest.mark.parametrize("labels", [CITYSCAPES, cityscapes_labels(CAMVID_11_TRAIN_IDS)], ids=len)
+def test_every_class_that_it_publishes_has_autowares_id(labels: tuple[Label, ...]) -> None:
+    text = share_file("config/autoware.param.yaml").read_text(encoding="utf-8")
+    given = yaml.safe_load(text)["/**"]["ros__parameters"]
+    table = ClassTable.of(labels, given["class_groups"], given["enabled_classes"])
+    assert {label.name: label.id for label in table.labels} == {
+        name: AUTOWARE.index(name) for name in OURS.values()
+    }
+    ids = {label.name: int(table.lookup[label.id]) for label in labels}
+    assert {name for name, number in ids.items() if number == UNLABELLED} <= {"traffic light"}
 
 
 def test_it_is_installed_beside_the_nodes_file() -> None:

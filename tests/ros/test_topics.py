@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+import yaml
 from rclpy.qos import ReliabilityPolicy
 from ros_harness import (
     BEST_EFFORT,
@@ -30,12 +31,13 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float64, String
 from std_srvs.srv import SetBool
 
-from camseg_core.labels import UNLABELLED
+from camseg_core.labels import UNLABELLED, cityscapes_labels
 from camseg_core.masks import ClassTable, colorize, overlay
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.geometry import Fit
 from camseg_core.weights import checkpoint_folder
 from camseg_ros.messages import LATCHED, scaled_camera_info
+from camseg_ros.middleware import share_file
 
 Pixels = npt.NDArray[np.uint8]
 MODEL = Segmenter.from_pretrained()
@@ -224,6 +226,22 @@ def test_classes_that_the_model_does_not_have_are_refused_and_the_old_ones_stay(
     assert "must be NAME = CLASS" in set_parameters(bench, {"class_groups": ["x"]})
     (mask,) = bench.ask(rgb_image(WIDE))
     assert set(np.unique(pixels_of(mask))) <= {0, UNLABELLED}
+
+
+def test_the_documented_drivable_area_starts_a_model_that_lacks_a_class_of_it(
+    start_bench: StartBench,
+) -> None:
+    documented = share_file("config/segment.param.yaml").parents[1] / "docs" / "node.md"
+    if not documented.is_file():
+        pytest.skip("this is an installed package, without the documents")
+    block = documented.read_text(encoding="utf-8").split("### Only publish drivable area")[1]
+    values = yaml.safe_load(block.split("```yaml")[1].split("```")[0])
+    bench = start_bench(*(f"{name}:={value}" for name, value in values.items()))
+    (mask,) = bench.ask(rgb_image(picture(64, 48)))
+    road = next(label.id for label in cityscapes_labels((0,)))
+    assert set(np.unique(pixels_of(mask))) <= {road, UNLABELLED}
+    lacking = "class 'terrain' in group 'drivable = road, terrain' is skipped"
+    assert (lacking in bench.node.stderr) == all(label.name != "terrain" for label in MODEL.labels)
 
 
 def test_the_run_length_mask_is_the_mask(start_bench: StartBench) -> None:
