@@ -45,12 +45,12 @@ def killed() -> NoReturn:
 
 
 @pytest.mark.slow
-def test_a_models_peak_is_its_own_whatever_this_process_and_other_models_hold() -> None:
+def test_a_models_peak_leaves_out_what_this_process_and_other_models_hold() -> None:
     held = np.ones(300 * MEGABYTE, np.uint8)
     first = footprint(greedy, IMAGE)
     second = footprint(modest, IMAGE)
     assert 150 * MEGABYTE < first.peak_bytes - second.peak_bytes < 250 * MEGABYTE
-    assert second.load_s < 0.2 <= first.load_s < 2
+    assert first.load_s >= 0.2, "it sleeps so long"
     assert second.peak_bytes < held.nbytes
 
 

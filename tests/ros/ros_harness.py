@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParameters
 from rclpy.client import Client
@@ -219,10 +220,9 @@ class NodeProcess:
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
-    def stop(self, number: signal.Signals = signal.SIGINT) -> float:
-        """Stop the process by a signal, check that it exits cleanly, and return the seconds."""
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Stop the process by a signal, and check that it exits cleanly."""
         self.assert_alive()
-        started = time.monotonic()
         self.process.send_signal(number)
         try:
             code = self.process.wait(TIMEOUT)
@@ -230,7 +230,6 @@ class NodeProcess:
             self.kill()
         assert code == 0, f"exit code {code} after {number.name}:\n{self.output}"
         assert "Traceback" not in self.output, self.output
-        return time.monotonic() - started
 
     def kill(self) -> None:
         """Kill the process if it still runs."""
@@ -285,10 +284,11 @@ class Bench:
         what: str,
         part: str = "camera",
         level: bytes | None = None,
+        message: str | None = None,
     ) -> tuple[DiagnosticStatus, dict[str, str]]:
         """Return the next status of `part` that meets `condition`, and its values.
 
-        With `level`, it must have that level as well: an older report may still arrive.
+        With `level` or `message`, it must have these as well: an older report may still arrive.
         """
         self.diagnostics.clear()
         found: list[tuple[DiagnosticStatus, dict[str, str]]] = []
@@ -300,6 +300,7 @@ class Bench:
                     if (
                         status.name.endswith(f": {part}")
                         and level in (None, status.level)
+                        and message in (None, status.message)
                         and condition(values)
                     ):
                         found.append((status, values))
@@ -312,22 +313,30 @@ class Bench:
         """Call a service of the node.
 
         An answer is lost if the node has not discovered the client's reader yet, which a client
-        cannot see, so the request is repeated. A change of state is not: it would start from
-        another state.
+        cannot see, so the request is repeated. A change of state is not, as it would start from
+        another state: it follows an answered request for a transition that does not exist.
         """
         client: Client[Any, Any] = self.driver.node.create_client(
             service_type, f"/segmentation/{name}"
         )
         self.driver.wait(client.service_is_ready, f"the service {name}")
+        repeatable = service_type is not ChangeState
+        if not repeatable:
+            nothing = ChangeState.Request(transition=Transition(label="no transition"))
+            assert not self._answer(client, nothing, repeatable=True).success
+        answer = self._answer(client, request, repeatable)
+        self.driver.node.destroy_client(client)
+        return answer
+
+    def _answer(self, client: Client[Any, Any], request: Any, repeatable: bool) -> Any:
         futures = {time.monotonic(): client.call_async(request)}
 
         def answered() -> bool:
-            if service_type is not ChangeState and time.monotonic() - max(futures) > RESENT_AFTER:
+            if repeatable and time.monotonic() - max(futures) > RESENT_AFTER:
                 futures[time.monotonic()] = client.call_async(request)
             return any(future.done() for future in futures.values())
 
-        self.driver.wait(answered, f"the answer of {name}; the node printed {self.node.output}")
-        self.driver.node.destroy_client(client)
+        self.driver.wait(answered, f"an answer of {client.srv_name}", lambda: self.node.output)
         return next(future for future in futures.values() if future.done()).result()
 
     def set_parameter(self, name: str, value: Any) -> tuple[bool, str]:

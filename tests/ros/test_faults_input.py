@@ -214,7 +214,7 @@ def test_the_fields_of_a_message_are_checked_and_errors_reported(start_bench: St
 
 
 def malformed() -> list[bytes]:
-    """Serialized messages that are none: cut, of random bytes, and with lengths that are lies."""
+    """Damaged serialized messages: cut, of random bytes, and with false lengths."""
     whole = bytes(serialize_message(rgb_image(picture(64, 48))))
     generator = np.random.default_rng(0)
     data = len(whole) - 64 * 48 * 3 - 4  # where the length of `data` stands

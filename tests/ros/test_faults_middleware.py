@@ -282,7 +282,7 @@ def test_a_flood_never_leaves_the_node_behind(start_bench: StartBench) -> None:
         if each.name.endswith(": camera")
     ]
     assert len(waiting) > 3
-    assert max(waiting) <= 2, "one in work, one that waits"
+    assert max(waiting) <= 2, "one in work, one waiting"
     _, values = bench.status(lambda values: in_the_node(values) == 0, "every frame in the counts")
     assert int(values["frames dropped"]) > 0
     assert (values["frames rejected"], values["publish failures"]) == ("0", "0")

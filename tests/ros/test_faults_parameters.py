@@ -88,7 +88,7 @@ def names(r: random.Random) -> str:
 
 
 def sensible(r: random.Random) -> ParameterMessage:
-    """One that may well be taken."""
+    """A request that may well succeed."""
     spec = r.choice(FREE)
     value: object = r.choice([spec.ros_default, *spec.choices])
     if spec.name in PATIENT:

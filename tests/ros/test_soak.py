@@ -15,7 +15,7 @@ CAMERAS = 2
 
 @pytest.mark.slow
 def test_a_short_soak_loses_track_of_nothing() -> None:
-    """Memory still settles in so short a run, and so may grow by more than in the long one."""
+    """In a short run memory still grows, and so may grow by more than in the long run."""
     options = [
         "--minutes",
         "0.5",
