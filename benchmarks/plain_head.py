@@ -110,7 +110,7 @@ class PlainHead(nn.Module):
         )
 
     def save(self, path: Path) -> None:
-        """Write the weights as safetensors, in whatever layout they are in memory."""
+        """Write the weights as safetensors."""
         save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, path)
 
 

@@ -119,7 +119,7 @@ def own_labels_of(options: argparse.Namespace) -> OwnLabels:
 
 
 def data_of(options: argparse.Namespace, split: str | None = None) -> LabelledSet:
-    """Return the data set's split: `split`, or the one that the options name.
+    """Return the data set's split: `split`, or the one named by the options.
 
     Raises:
         ConfigError: the kind of data set is unknown, or its mapping cannot be used.

@@ -256,7 +256,7 @@ COMMON: tuple[Disturbance, ...] = (
     ),
     _corruption("Saturate", saturate, ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2))),
 )
-"""All 19; the last four are those that the publication keeps for validation."""
+"""All 19; the publication keeps the last four for validation."""
 
 DISTURBANCES: Mapping[str, tuple[Disturbance, ...]] = {"paper": PAPER, "common": COMMON}
 """All disturbances by family; a name may occur in both."""

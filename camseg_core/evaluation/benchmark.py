@@ -231,7 +231,7 @@ def benchmark_lines(found: Benchmark, roofline: bool) -> Iterator[str]:
 
 
 def _heading(each: Measured, base: Measured) -> str:
-    """List the options of a model, or those that differ from `base`."""
+    """List the options of a model, or only the differences from `base`."""
     options = each.variant.options
     if each is not base:
         options = {

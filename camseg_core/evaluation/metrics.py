@@ -217,7 +217,7 @@ def _near(pixels: Booleans, reach: float) -> Booleans:
 
 
 def _share(pixels: Booleans, within: Booleans) -> float:
-    """The share of `pixels` that lies in `within`; 1 if there are none."""
+    """The share of `pixels` that lies in `within`; 1 without pixels."""
     count = np.count_nonzero(pixels)
     return np.count_nonzero(pixels & within) / count if count else 1.0
 

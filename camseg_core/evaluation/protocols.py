@@ -91,7 +91,7 @@ def nearest_class(picture: Ids) -> Ids:
 
 OWN_SIZE = Protocol(
     "own-size",
-    "Every frame at its own size, on the classes that the data set tells apart; pixels of "
+    "Every frame at its own size, on the classes that the data set distinguishes; pixels of "
     "other classes are not counted, and a mask that gives none of these classes is wrong.",
 )
 

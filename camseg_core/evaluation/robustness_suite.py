@@ -237,7 +237,7 @@ class ConditionResults:
         self._folder = None if folder is None else folder / digest
 
     def load(self, condition: Condition, classes: int) -> ConditionResult | None:
-        """Return the result; None if there is none, or its file is damaged."""
+        """Return the stored result; None if its file is missing or damaged."""
         if self._folder is None or not (path := self._folder / f"{condition.key}.json").is_file():
             return None
         try:

@@ -198,7 +198,7 @@ class VectorQuantizer(nn.Module):
         The gradient of the first passes straight through to `latents`; that of the second pulls
         `latents` to the entries.
         """
-        # in fp32: bf16 cannot tell close entries apart
+        # in fp32: bf16 cannot separate close entries
         with torch.no_grad(), torch.autocast(latents.device.type, enabled=False):
             vectors = _vectors(latents)
             nearest = self._nearest(vectors)

@@ -89,7 +89,7 @@ def run_distillation(
 
     Raises:
         ConfigError: the configuration cannot be used, does not fit the model or the data set, or
-            differs from the one that `run` was started with.
+            differs from the one with which `run` was started.
         DataError: the data cannot be used; the message names the file.
         ModelError: the checkpoint cannot be read.
         CamSegError: the loss became NaN, or the run was asked to stop.
@@ -141,8 +141,8 @@ def run_light_decoder(
     The model's other weights and their dtype stay unchanged. The same `run` resumes.
 
     Raises:
-        ConfigError: the configuration cannot be used, or differs from the one that `run` was
-            started with; or the model needs no light decoder.
+        ConfigError: the configuration cannot be used, or differs from the one with which
+            `run` was started; or the model needs no light decoder.
         DataError: the data cannot be used; the message names the file.
         ModelError: the checkpoint cannot be read, or the decoder's sizes do not fit it.
         CamSegError: the loss became NaN, or the run was asked to stop.

@@ -204,7 +204,7 @@ def _matching(
         if not isinstance(found, StoredTensor):
             other.append((name, f"{_described(found)}, not a tensor"))
         elif found.shape != shape:
-            other.append((name, f"{list(found.shape)} where {list(shape)} is wanted"))
+            other.append((name, f"{list(found.shape)} where {list(shape)} is expected"))
         elif (dtype := file.dtype(found)) is None or not dtype.is_floating_point:
             other.append((name, f"numbers of {found.storage.kind}, not floating-point ones"))
         else:

@@ -127,7 +127,7 @@ class PartFolder:
             path.write_text(json.dumps(content), encoding="utf-8")
 
     def load(self, bag: int, start: int) -> BagPart | None:
-        """Read the part that begins with image `start`, without its masks; None if there is none.
+        """Read the part that begins with image `start`, without its masks; None if it is missing.
 
         Raises:
             DataError: another version of this program wrote it.

@@ -62,7 +62,7 @@ class Merged:
 def merge(run: EvaluationRun, out: Path) -> Merged:
     """Merge the parts of the bags in order; write `frames.jsonl` and `timings.jsonl` into `out`.
 
-    Leaves out the bags that failed, and those that turn out to have nothing to score, which are
+    Leaves out the bags that failed, and bags that turn out to have nothing to score, which are
     added to `run.failures`.
 
     Raises:

@@ -184,7 +184,7 @@ class DemoCounts:
 
     @property
     def lost(self) -> int:
-        """Unanswered frames, without those that hold no readable image."""
+        """Unanswered frames, except those without a readable image."""
         return self.sent - self.answered - len(self.unreadable)
 
     def add(self, answer: Answer, rgb: Pixels | None) -> None:

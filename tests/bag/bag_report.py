@@ -76,7 +76,7 @@ def evaluated(
 
 
 def ious(matrix: Any) -> Any:
-    """IoU by class; NaN for one that occurs nowhere."""
+    """IoU by class; NaN for a class that does not occur."""
     union = matrix.sum(0) + matrix.sum(1) - matrix.diagonal()
     return np.divide(matrix.diagonal(), union, out=np.full(len(matrix), np.nan), where=union > 0)
 

@@ -1,4 +1,4 @@
-"""A training that is killed and started again must end as one that was not."""
+"""A training that is killed and resumed must end like an uninterrupted one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +29,7 @@ def assert_resumes(train: Callable[[Run], nn.Module], folder: Path) -> None:
     with pytest.raises(Killed):
         train(Run(folder / "killed", (KillAfter(5),)))
     assert (folder / "killed" / "state.safetensors").is_file()
-    torch.manual_seed(99)  # whatever state the new process starts with
+    torch.manual_seed(99)  # a new process starts in another state
     resumed = train(Run(folder / "killed")).state_dict()
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed[name]), name

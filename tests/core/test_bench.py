@@ -23,7 +23,7 @@ QUICK = ["--threads", "1", "--size", "160x120", "--warm-up", "1"]
 
 
 def options(*arguments: str) -> argparse.Namespace:
-    """Model options as a command has them, beside one that is its own."""
+    """Model options as a command has them, beside one of its own."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--frames", type=int, default=5)
     add_model_options(parser)

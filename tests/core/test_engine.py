@@ -262,7 +262,7 @@ def test_a_fused_graph_is_used_where_the_checkpoint_has_it(tmp_path: Path) -> No
             Segmenter.from_pretrained(folder, **{"sampler": "ddim", "steps": 4} | other)
 
 
-def test_one_step_is_one_step_whatever_the_steps_and_takes_its_noise_as_it_is(
+def test_one_step_takes_one_step_for_any_number_of_steps_and_leaves_its_noise_unscaled(
     tmp_path: Path,
 ) -> None:
     folder = without_graphs(tmp_path)
@@ -376,9 +376,9 @@ def test_the_decoder_averages_probabilities_over_samples_and_sharpens_them() -> 
         assert once == pytest.approx(thrice, abs=1e-5)
     alone = np.stack([decode(latents[:, i : i + 1])[1] for i in range(3)])
     assert confidence.mean() < alone.mean()  # samples that disagree are less sure together
-    sharper, surer = decode(latents[:, :1], logit_scale=3.0)
+    sharper, confident = decode(latents[:, :1], logit_scale=3.0)
     assert np.array_equal(sharper, decode(latents[:, :1])[0])
-    assert (surer >= alone[0] - 1e-6).all()
+    assert (confident >= alone[0] - 1e-6).all()
 
 
 def test_the_logit_scale_changes_the_confidence_and_not_the_mask(segmenter: Segmenter) -> None:
@@ -545,7 +545,7 @@ def test_a_wrong_command_line_is_one_clear_line(
 def test_engines_are_built_for_every_size_and_counted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the CPU in TensorRT's place, as there is none here."""
+    """With the CPU in place of TensorRT, which is missing here."""
     sessions = Sessions(monkeypatch, *ALL)
     monkeypatch.setattr(
         "camseg_core.runtime.onnx_engine.BoundGraph",

@@ -259,7 +259,7 @@ def test_the_published_layouts_graphs_are_torchs_at_any_size(tmp_path: Path, par
     path = tmp_path / "graph.onnx"
     onnx.save(written.graph, path)
     check(written.part, path, "fp32")
-    if written.part.name == "transformer":  # image and mask in one sequence: nothing can be told
+    if written.part.name == "transformer":  # image and mask share one sequence
         assert [each.name for each in onnxruntime.InferenceSession(path).get_inputs()] == [
             "features"
         ]

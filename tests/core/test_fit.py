@@ -235,7 +235,7 @@ def test_ids_are_those_of_the_pixel_in_which_a_centre_lies_to_the_last(
         )
 
 
-def test_a_mask_at_the_cameras_size_is_in_its_pixels_whatever_the_region() -> None:
+def test_a_mask_at_the_cameras_size_is_in_its_pixels_for_every_region() -> None:
     for fit in FITS:
         assert segmented(np.zeros((479, 641, 3), np.uint8), fit).view == View()
 
@@ -253,7 +253,7 @@ def test_the_picture_under_a_mask_is_what_the_network_saw(fit: Fit) -> None:
         )
 
 
-def test_frames_of_one_size_at_the_network_share_a_batch_whatever_their_fit() -> None:
+def test_frames_of_one_size_at_the_network_share_a_batch_with_any_fit() -> None:
     frames = [np.full((480, 640, 3), value, np.uint8) for value in (0, 200, 90)] + [
         np.full((240, 640, 3), 220, np.uint8)
     ]

@@ -1,4 +1,4 @@
-"""Latents that are computed once are those that would be computed anew."""
+"""Latents computed once equal newly computed ones."""
 
 from pathlib import Path
 

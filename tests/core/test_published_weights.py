@@ -241,7 +241,7 @@ def test_all_differences_of_both_files_are_listed_at_once(
         f"  not as wanted: 4 of {len(published_files.transformer_state())}",
         "    mask_token: numbers of LongStorage, not floating-point ones",
         "    z_proj_ln.weight: an object of posix.system, not a tensor",
-        "    encoder_blocks.{0,1}.norm1.weight: [3] where [64] is wanted",
+        "    encoder_blocks.{0,1}.norm1.weight: [3] where [64] is expected",
     ]
 
 
@@ -256,7 +256,7 @@ def test_another_width_is_said_to_be_one(files: Files, capsys: pytest.CaptureFix
         "the file seems to be of a model of another size" in said
     )
     assert re.search(
-        r"encoder_blocks\.\{0,1\}\.norm1\.weight: \[64\] where \[128\] is wanted", said
+        r"encoder_blocks\.\{0,1\}\.norm1\.weight: \[64\] where \[128\] is expected", said
     )
 
 
@@ -277,7 +277,7 @@ def test_without_a_configuration_the_published_size_is_wanted(
             ]
         )
     assert (
-        "encoder_pos_embed_learned: [1, 72, 64] where [1, 4608, 768] is wanted"
+        "encoder_pos_embed_learned: [1, 72, 64] where [1, 4608, 768] is expected"
         in capsys.readouterr().err
     )
 

@@ -93,7 +93,7 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights(tmp_path: Path, ste
     killed = network()
     with pytest.raises(Killed):
         loop.train(killed, killed_at(step, loss_of(killed)), config, Run(tmp_path / "killed"), 4)
-    torch.manual_seed(99)  # whatever state the new process starts with
+    torch.manual_seed(99)  # a new process starts in another state
     resumed = network()
     resumed_average = loop.train(resumed, loss_of(resumed), config, Run(tmp_path / "killed"), 4)
     for one, other in ((whole, resumed), (averaged, resumed_average)):

@@ -143,7 +143,7 @@ def _definitions(evaluation: Evaluation) -> dict[str, str]:
         "groups": (
             "Frequent, common and rare are thirds of the classes that occur, ordered by their "
             "number of labelled pixels in these frames; what three does not divide goes to the "
-            "more frequent. The groups are made from the labels at hand, not the paper's."
+            "more frequent. The groups are made from the scored labels, not the paper's."
         ),
         "boundary F1": (
             f"BF score of Csurka et al. (BMVC 2013): boundaries match within {share:g} % of the "
