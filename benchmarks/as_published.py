@@ -5,6 +5,7 @@ then discarded; the step is embedded once for each token; and 100 ancestral step
 whose colours are looked up. Everything is fp32.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -64,3 +65,26 @@ def segment_as_published(
         latents = model.to_latents(of_mask, grid)
         picture = model.autoencoder.decode(latents)
         return PublishedMask(latents, picture, nearest_class(picture))
+
+
+def seeded_noise(numbers: int, channels: int) -> Callable[[int], Tensor]:
+    """A function that draws `(numbers, channels)` for each step, the same in every run."""
+    generator = torch.Generator().manual_seed(0)
+    return lambda _: torch.randn(numbers, channels, generator=generator)
+
+
+def seeded_pixels(size: int) -> Tensor:
+    """A random frame `(1, 3, size, size)` uint8, the same in every run."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (1, 3, size, size), generator=generator, dtype=torch.uint8)
+
+
+def frame_as_published(model: CamSeg, size: int, steps: int) -> Callable[[], PublishedMask]:
+    """A function that segments the random frame as published, in `steps` steps."""
+    pixels, cells = seeded_pixels(size), (size // model.config.token_stride) ** 2
+
+    def segment() -> PublishedMask:
+        noise = seeded_noise(2 * cells, model.config.denoised_channels)
+        return segment_as_published(model, pixels, noise(-1), noise, steps)
+
+    return segment

@@ -8,27 +8,26 @@ reads finished results back.
 
 import argparse
 import json
-import logging
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from document import (
     Outcome,
     add_document_options,
+    camvid_frames,
     conclude,
     current_commit,
-    machine,
+    log_training,
+    machine_and_torch,
     markdown_table,
     picture,
     pyplot,
+    training_parser,
 )
 
 from camseg_core.config.model import MaskAutoencoderConfig
-from camseg_core.data.sets import open_set
 from camseg_core.errors import ConfigError
-from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.training.callbacks import Display
 from camseg_core.training.frames import Frames
 from camseg_core.training.mask_autoencoder import (
@@ -95,7 +94,7 @@ def result_of(config: AutoencoderTraining, train: Frames, val: Frames, folder: P
             for name, value in asdict(latent_rate(model, val)).items()
         },
         "commit": commit,
-        "machine": f"{machine()}, torch {torch.__version__.partition('+')[0]}",
+        "machine": machine_and_torch(),
     }
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
@@ -146,11 +145,7 @@ def plot(results: list[Result], path: Path) -> None:
 
 def measure(arguments: argparse.Namespace) -> Outcome:
     """Train and score every autoencoder that is not finished yet, and plot the results."""
-    labels = cityscapes_labels(CAMVID_11_TRAIN_IDS)
-    train, val = (
-        Frames.load(open_set("camvid", arguments.data, split).samples, labels)
-        for split in ("train", "val")
-    )
+    train, val = camvid_frames(arguments.data)
     results = []
     for size in (None, *arguments.codebooks):
         name = "kl" if size is None else f"vq-{size}"
@@ -173,20 +168,8 @@ def measure(arguments: argparse.Namespace) -> Outcome:
 
 def main() -> None:
     """Print the table; with `--json` the results as the last line."""
-    parser = argparse.ArgumentParser(
-        description="Mask reconstruction on CamVid val with continuous and with quantised latents."
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        help="CamVid root with train/ and val/, each with images/ and labels/",
-    )
-    parser.add_argument(
-        "--run",
-        type=Path,
-        required=True,
-        help="folder for the training states and results; an existing one is resumed",
+    parser = training_parser(
+        "Mask reconstruction on CamVid val with continuous and with quantised latents."
     )
     parser.add_argument(
         "--steps", type=int, default=300, help="optimiser steps of each autoencoder"
@@ -202,8 +185,7 @@ def main() -> None:
     )
     add_document_options(parser)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-    logging.getLogger("camseg_core").setLevel(logging.INFO)
+    log_training()
     conclude(arguments, "autoencoders", measure)
 
 

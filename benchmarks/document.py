@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -10,10 +11,14 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from camseg_core.errors import CamSegError, ConfigError
+from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.weights import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from camseg_core.training.frames import Frames
 
 COLUMNS = 120
 """Width of a document's lines."""
@@ -124,6 +129,42 @@ def camvid_parser(description: str, required: bool = True) -> argparse.ArgumentP
     return parser
 
 
+def training_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with `--data` for CamVid and `--run`, for benchmarks that train."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="CamVid root with train/ and val/, each with images/ and labels/",
+    )
+    parser.add_argument(
+        "--run",
+        type=Path,
+        required=True,
+        help="folder for the training states and results; an existing one is resumed",
+    )
+    return parser
+
+
+def log_training() -> None:
+    """Show what a training logs."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    logging.getLogger("camseg_core").setLevel(logging.INFO)
+
+
+def camvid_frames(root: Path) -> tuple["Frames", "Frames"]:
+    """The frames of CamVid's `train` and `val`, with its 11 classes."""
+    from camseg_core.data.sets import open_set
+    from camseg_core.training.frames import Frames
+
+    labels = cityscapes_labels(CAMVID_11_TRAIN_IDS)
+    train, val = (
+        Frames.load(open_set("camvid", root, split).samples, labels) for split in ("train", "val")
+    )
+    return train, val
+
+
 def pyplot(font_size: int = 13) -> Any:
     """Import matplotlib.pyplot without a display, in the documents' style."""
     import matplotlib as mpl
@@ -146,6 +187,13 @@ def picture(arguments: argparse.Namespace, text: str) -> str:
 def machine() -> str:
     """The machine in words, such as "2 cores, x86_64"."""
     return f"{os.cpu_count()} cores, {platform.machine()}"
+
+
+def machine_and_torch() -> str:
+    """The machine in words, and torch's version."""
+    import torch
+
+    return f"{machine()}, torch {torch.__version__.partition('+')[0]}"
 
 
 def current_commit(*paths: str) -> str:

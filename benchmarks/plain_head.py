@@ -8,9 +8,7 @@ head of the same size reads the conditions and writes class logits, with the sam
 The same `--run` resumes. The result is `plain-head.safetensors` in that folder.
 """
 
-import argparse
 import json
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,15 +17,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from document import current_commit, machine
+from document import (
+    camvid_frames,
+    current_commit,
+    log_training,
+    machine_and_torch,
+    training_parser,
+)
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from camseg_core.config.yaml_file import load_yaml
 from camseg_core.data.augmentation import random_crops
-from camseg_core.data.sets import open_set
 from camseg_core.evaluation.metrics import Confusion
-from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
+from camseg_core.labels import CAMVID_11_TRAIN_IDS
 from camseg_core.model.image_encoder import ImageEncoder
 from camseg_core.model.mask_autoencoder import MaskDecoder
 from camseg_core.model.transformer import ConditionRefiner, MaskedTransformer
@@ -214,21 +217,7 @@ def mean_iou(network: nn.Module, frames: Frames) -> float:
 
 def main() -> None:
     """Train, tune and score."""
-    parser = argparse.ArgumentParser(
-        description="Train the peer of camseg-lite without a latent space."
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        help="CamVid root with train/ and val/, each with images/ and labels/",
-    )
-    parser.add_argument(
-        "--run",
-        type=Path,
-        required=True,
-        help="folder for the training states and the result; an existing one is resumed",
-    )
+    parser = training_parser("Train the peer of camseg-lite without a latent space.")
     parser.add_argument(
         "--workers",
         type=int,
@@ -236,13 +225,8 @@ def main() -> None:
         help="processes that prepare samples; they change nothing but the time",
     )
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-    logging.getLogger("camseg_core").setLevel(logging.INFO)
-    labels = cityscapes_labels(CAMVID_11_TRAIN_IDS)
-    frames, val = (
-        Frames.load(open_set("camvid", arguments.data, split).samples, labels)
-        for split in ("train", "val")
-    )
+    log_training()
+    frames, val = camvid_frames(arguments.data)
     recipe, tuning = (
         load_yaml(CONFIG / "camseg-lite.yaml", Recipe),
         load_yaml(CONFIG / "distill.yaml", DistillationRecipe),
@@ -263,7 +247,7 @@ def main() -> None:
         "mean_iou": round(mean_iou(network, val), 4),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "commit": commit,
-        "machine": f"{machine()}, torch {torch.__version__.partition('+')[0]}",
+        "machine": machine_and_torch(),
     }
     (arguments.run / "result.json").write_text(json.dumps(score, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(score))

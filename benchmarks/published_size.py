@@ -21,8 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from as_published import STEPS, PublishedMask, segment_as_published
-from document import Outcome, add_document_options, conclude, current_commit, machine
+from as_published import (
+    STEPS,
+    PublishedMask,
+    frame_as_published,
+    seeded_noise,
+    seeded_pixels,
+)
+from document import (
+    Outcome,
+    add_document_options,
+    conclude,
+    current_commit,
+    machine_and_torch,
+    markdown_table,
+)
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -71,10 +84,8 @@ def random_model(config: CamSegConfig) -> CamSeg:
     """A model with random weights, the same in every process."""
     torch.manual_seed(0)
     model = CamSeg(config).eval().requires_grad_(False)
-    for (
-        parameter
-    ) in model.denoiser.parameters():  # fresh, it is the zero function: give it something to say
-        parameter.normal_(std=0.02)
+    for parameter in model.denoiser.parameters():
+        parameter.normal_(std=0.02)  # a fresh one returns zeros
     return model
 
 
@@ -95,40 +106,18 @@ def model_in(precision: str, config: CamSegConfig) -> CamSeg:
     return store_in_bf16(model) if precision == "bf16" else model
 
 
-def _draw(numbers: int, channels: int) -> Callable[[int], Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return lambda _: torch.randn(numbers, channels, generator=generator)
-
-
-def _pixels(size: int) -> Tensor:
-    return torch.randint(
-        0, 256, (1, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
-    )
-
-
-def as_published(model: CamSeg, size: int, steps: int) -> Segment:
-    """A function that segments a frame of `size`×`size` pixels as published, in `steps` steps."""
-    pixels, cells = _pixels(size), (size // model.config.token_stride) ** 2
-
-    def segment() -> PublishedMask:
-        noise = _draw(2 * cells, model.config.denoised_channels)
-        return segment_as_published(model, pixels, noise(-1), noise, steps)
-
-    return segment
-
-
 def ours(model: CamSeg, setting: Setting, size: int) -> Segment:
     """Return a function that segments the frame in a setting, in the precision of the weights.
 
     It uses torch alone, not a `Segmenter`, so that nothing else is timed.
     """
-    pixels, cells = _pixels(size), (size // model.config.token_stride) ** 2
+    pixels, cells = seeded_pixels(size), (size // model.config.token_stride) ** 2
     options, bf16 = SamplerOptions(setting.steps), torch.bfloat16
     stored = model.transformer.z_proj1.weight.dtype
 
     @torch.no_grad()
     def segment() -> TorchMask:
-        noise = _draw(cells, model.config.denoised_channels)
+        noise = seeded_noise(cells, model.config.denoised_channels)
         with torch.autocast("cpu", bf16, enabled=stored == bf16):
             features = model.image_features(pixels)
             condition = model.conditions(features)
@@ -153,7 +142,7 @@ def multiply_accumulates(name: str, config: CamSegConfig, size: int, steps: int)
     with FakeTensorMode(), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model = random_model(config)
         if name == AS_PUBLISHED:
-            as_published(model, size, steps)()
+            frame_as_published(model, size, steps)()
         else:
             ours(model, setting_of(name), size)()
     return counter.get_total_flops() // 2
@@ -174,7 +163,7 @@ def peak_bytes(name: str, config: CamSegConfig, size: int) -> int:
 def _own_peak(name: str, config: CamSegConfig, size: int) -> int:
     # the published one needs as much for two steps as for a hundred
     segment = (
-        as_published(random_model(config), size, steps=2)
+        frame_as_published(random_model(config), size, steps=2)
         if name == AS_PUBLISHED
         else ours(model_in("bf16", config), setting_of(name), size)
     )
@@ -229,14 +218,15 @@ def measure_all(
         for precision, model in models.items()
     }
     published = random_model(config)
-    as_published(published, size, 2)()  # warms up what a hundred steps need as well
+    frame_as_published(published, size, 2)()  # warms up what a hundred steps need as well
     masks = {
         precision: {name: segment() for name, segment in segments.items()}
         for precision, segments in own.items()
     }
     in_fp32 = {f"{name} fp32": segment for name, segment in own["fp32"].items()}
     taken = seconds(
-        {AS_PUBLISHED: as_published(published, size, steps), **own["bf16"], **in_fp32}, repeats
+        {AS_PUBLISHED: frame_as_published(published, size, steps), **own["bf16"], **in_fp32},
+        repeats,
     )
     base = taken[AS_PUBLISHED]
     figures: dict[str, Any] = {
@@ -264,23 +254,17 @@ def _relative_error(found: Tensor, expected: Tensor) -> float:
 
 def table(figures: Mapping[str, Any]) -> str:
     """The figures as a table in Markdown."""
-    rows = [
-        "| setting | s a frame | times as fast | the same in fp32 | TMAC | peak MiB "
-        "| latents, bf16 to fp32 | same ids |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    heads = ["setting", "s a frame", "times as fast", "the same in fp32", "TMAC", "peak MiB"]
+    heads += ["latents, bf16 to fp32", "same ids"]
+    rows = []
     for name, taken in figures["seconds"].items():
         row = [name, f"{taken:.2f}"]
         own = name != AS_PUBLISHED
         row += [f"{figures[name]:.1f}", f"{figures['fp32_ratio'][name]:.1f}"] if own else ["1", "1"]
         row += [f"{figures['tmac'][name]:.3f}", f"{figures['peak_mib'][name]}"]
-        row += (
-            [f"{figures['bf16_latent_error'][name]:.1%}", f"{figures['bf16_same_ids'][name]:.1%}"]
-            if own
-            else ["–", "–"]
-        )
-        rows.append(f"| {' | '.join(row)} |")
-    return "\n".join(rows)
+        errors = (figures["bf16_latent_error"], figures["bf16_same_ids"])
+        rows.append(row + [f"{error[name]:.1%}" if own else "–" for error in errors])
+    return markdown_table(heads, rows)
 
 
 def measure(arguments: argparse.Namespace) -> Outcome:
@@ -289,8 +273,7 @@ def measure(arguments: argparse.Namespace) -> Outcome:
     options = f"--size {arguments.size} --repeats {arguments.repeats}"
     below = [
         f"    python benchmarks/published_size.py {options} --write {arguments.write}",
-        f"{machine()}, torch {torch.__version__.partition('+')[0]}, "
-        f"{torch.get_num_threads()} threads; "
+        f"{machine_and_torch()}, {torch.get_num_threads()} threads; "
         f"commit {current_commit('camseg_core', 'benchmarks/published_size.py')}.",
     ]
     return Outcome(table(figures), below, figures)
@@ -299,20 +282,11 @@ def measure(arguments: argparse.Namespace) -> Outcome:
 def main() -> None:
     """Print the table; with `--json` the figures as the last line."""
     parser = argparse.ArgumentParser(
-        description="Inference as published and this project's, at the published size, on the CPU."
+        description="Inference as published and this project's, at the published size, on the CPU.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument(
-        "--size",
-        type=int,
-        default=256,
-        help="height and width of the frame in pixels (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--repeats",
-        type=int,
-        default=3,
-        help="rounds; one takes a minute or more (default: %(default)s)",
-    )
+    parser.add_argument("--size", type=int, default=256, help="side of the frame in pixels")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds; one takes a minute or more")
     add_document_options(parser)
     conclude(parser.parse_args(), "published-size", measure)
 
