@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 _SIGNALS = {signal.SIGINT: "SIGINT, as from Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
+UNKNOWN_STEP = 100
+"""Frames from line to line if it is not known how many there are."""
+
 PROGRESS_LINES = 10
 """Number of progress lines if stderr is not a terminal."""
 
@@ -99,7 +102,10 @@ class StopRequest:
 
 
 def shown_progress(frames: Iterable[T], total: int, task: str = "evaluate") -> Iterator[T]:
-    """Yield the `total` frames and show their consumer's progress; `task` labels the bar."""
+    """Yield the frames and show their consumer's progress; `task` labels the bar.
+
+    `total` is how many are expected: 0 if that is unknown, and it may be wrong.
+    """
     if sys.stderr.isatty():
         return _bar(frames, total, task)
     return _lines(frames, total)
@@ -126,13 +132,16 @@ def _bar(frames: Iterable[T], total: int, task: str) -> Iterator[T]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield from progress.track(frames, total=total, description=task)
+        yield from progress.track(frames, total=total or None, description=task)
 
 
 def _lines(frames: Iterable[T], total: int) -> Iterator[T]:
-    began, step = time.monotonic(), max(1, -(-total // PROGRESS_LINES))
+    began, step = time.monotonic(), -(-total // PROGRESS_LINES) or UNKNOWN_STEP
     for done, frame in enumerate(frames, start=1):
         yield frame
-        if done % step == 0 or done == total:
+        if done > total:
+            if done % UNKNOWN_STEP == 0:
+                sys.stderr.write(f"{done} frames\n")
+        elif done % step == 0 or done == total:
             left = (time.monotonic() - began) * (total - done) / done
             sys.stderr.write(f"{done}/{total} frames, about {left:.0f} s left\n")

@@ -47,7 +47,7 @@ def segment_files(
             for i in np.argsort(-pixels)[:4]
         ]
         spent = f"{sum(result.timings.values()):.0f} ms"
-        yield f"{count}/{frames.count} {frame.name}: {', '.join(largest)}; {spent}"
+        yield f"{count}/{max(count, frames.count)} {frame.name}: {', '.join(largest)}; {spent}"
     seconds = f"{time.monotonic() - began:.1f} s"
     yield f"{count} frames in {seconds}; masks, colours and overlays are in {out}"
 

@@ -147,7 +147,7 @@ def _bench(options: argparse.Namespace) -> None:
             "frame_size": [width, height],
             "frames": options.frames,
             "warm_up": options.warm_up,
-            "different_frames": min(source.count, count),
+            "different_frames": min(source.count, count) or None,  # unknown of some videos
         }
         # what JSON has no type for, such as a path, is written as text
         _write(

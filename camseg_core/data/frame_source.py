@@ -1,5 +1,6 @@
 """Unlabelled frames from a folder of images, a video or the synthetic drive, one at a time."""
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from camseg_core.data.file_set import visible
 from camseg_core.data.image_files import read_rgb
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -36,7 +39,8 @@ class SourceFrame:
 class FrameSource:
     """Frames in time order, read anew by every iteration.
 
-    `count` is their number (of a video, what its header claims), `fps` frames per second.
+    `count` is their number; of a video, what its header claims, which may be wrong: 0 if it does
+    not say. `fps` is in frames per second.
     """
 
     title: str
@@ -50,7 +54,10 @@ class FrameSource:
     def first(self, limit: int) -> "FrameSource":
         """This source, ending after `limit` frames."""
         return FrameSource(
-            self.title, min(limit, self.count), self.fps, lambda: islice(self.read(), limit)
+            self.title,
+            min(limit, self.count or limit),
+            self.fps,
+            lambda: islice(self.read(), limit),
         )
 
 
@@ -126,14 +133,16 @@ def image_frames(files: Sequence[Path], fps: float, title: str) -> FrameSource:
 
 
 def video_frames(path: Path) -> FrameSource:
-    """The frames of a video file at its own rate.
+    """The frames of a video file at its own rate, up to its end.
+
+    Logs a warning at the end if they are not as many as its header claims.
 
     Raises:
         DataError: the file is not a video that OpenCV can read, or it has no frame.
     """
     capture = cv2.VideoCapture(str(path))
     fps = float(capture.get(cv2.CAP_PROP_FPS))
-    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
     readable = capture.isOpened() and capture.grab()
     capture.release()
     if not readable:
@@ -142,7 +151,9 @@ def video_frames(path: Path) -> FrameSource:
             "name a bag, a folder of images, or a video such as H.264 in .mp4"
         )
     if not fps > 0:  # some containers have no rate
+        logger.warning("%s has no frame rate: %g frames a second are assumed", path, DEFAULT_FPS)
         fps = DEFAULT_FPS
+    said = set[Path]()  # once, however often the video is read
 
     def read() -> Iterator[SourceFrame]:
         capture = cv2.VideoCapture(str(path))
@@ -151,7 +162,7 @@ def video_frames(path: Path) -> FrameSource:
             while True:
                 more, image = capture.read()
                 if not more:
-                    return
+                    break
                 yield SourceFrame(
                     _stamp(i, fps),
                     np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8),
@@ -160,8 +171,11 @@ def video_frames(path: Path) -> FrameSource:
                 i += 1
         finally:
             capture.release()
+        if count and i != count and not said:
+            said.add(path)
+            logger.warning("%s: its header claims %d frames, %d could be read", path, count, i)
 
-    return FrameSource(path.name, max(count, 1), fps, read)
+    return FrameSource(path.name, count, fps, read)
 
 
 def synthetic_frames(frames: int, fps: float = DEFAULT_FPS, seed: int = 0) -> FrameSource:

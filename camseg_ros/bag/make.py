@@ -272,10 +272,10 @@ def run(options: argparse.Namespace) -> None:
     else:
         source = open_frames(options.source, options.fps)
         frames, count = source, source.count
-    count = min(count, options.frames or count)
+    if options.frames:
+        frames, count = islice(frames, options.frames), min(count or options.frames, options.frames)
     topics = BagTopics(options.topic, options.label_topic, options.format, focal, options.frame_id)
-    shown = shown_progress(islice(frames, count), count, "make")
-    written = write_bag(shown, options.bag, topics)
+    written = write_bag(shown_progress(frames, count, "make"), options.bag, topics)
     labels = "" if options.source or options.no_labels else f", labels on {topics.labels}"
     sys.stdout.write(
         f"{options.bag}: {written} images on {topics.image_topic}{labels}, "

@@ -162,7 +162,8 @@ def run_demo(options: argparse.Namespace, folder: DemoFolder, console: Console) 
     with Progress(*columns, *times, console=console) as progress:
         if frames is not None:
             title = f"bag of {frames.title}"
-            write_bag(progress.track(frames, total=frames.count, description=title), folder.bag)
+            total = frames.count or None
+            write_bag(progress.track(frames, total=total, description=title), folder.bag)
         with ImageBag(own_bag or folder.bag, topic) as bag:
             count = bag.count
             if source is not None:

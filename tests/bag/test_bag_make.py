@@ -1,5 +1,6 @@
 """`camseg bag make`: every kind of source, read back by this project and by another library."""
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,23 @@ def test_labels_can_be_left_out(tmp_path: Path, camseg: Commands) -> None:
     assert camseg("make", tmp_path / "bag", "--synthetic", "--frames", 1, "--no-labels")[0] == 0
     with ImageBag(tmp_path / "bag") as bag:  # the only image topic
         assert bag.count == 1
+
+
+@pytest.mark.parametrize(("claimed", "wanted"), [(0, 6), (1, 6), (100, 6), (1, 3), (0, 3)])
+def test_a_video_with_a_wrong_frame_count_is_written_to_its_end(
+    tmp_path: Path, camseg: Commands, claimed: int, wanted: int
+) -> None:
+    video = tmp_path / "drive.avi"
+    code = cv2.VideoWriter.fourcc(*"MJPG")
+    writer = cv2.VideoWriter(str(video), cv2.CAP_FFMPEG, code, 25.0, (64, 48))
+    for i in range(6):
+        writer.write(np.full((48, 64, 3), 40 * i, np.uint8))
+    writer.release()
+    content = bytearray(video.read_bytes())
+    for chunk, field in ((b"avih", 16), (b"strh", 32)):  # dwTotalFrames, dwLength
+        struct.pack_into("<I", content, content.index(chunk) + 8 + field, claimed)
+    video.write_bytes(content)
+    limit = ("--frames", wanted) if wanted < 6 else ()
+    code, out, _ = camseg("make", tmp_path / "bag", "--source", video, *limit)
+    assert (code, out.split(": ")[1].split(" on")[0]) == (0, f"{wanted} images")
+    assert len(messages(tmp_path / "bag", "/camera/image_raw")) == wanted

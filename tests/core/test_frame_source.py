@@ -1,5 +1,7 @@
 """Frame sources: order, stamps, pixels, and the errors without frames."""
 
+import logging
+import struct
 from pathlib import Path
 
 import cv2
@@ -79,6 +81,36 @@ def test_a_video_gives_its_frames_at_its_own_rate(tmp_path: Path) -> None:
     assert [frame.stamp_ns for frame in source] == [frame.stamp_ns for frame in frames], (
         "a source can be read twice"
     )
+
+
+def video_that_claims(path: Path, frames: int, claimed: int) -> Path:
+    """Write an AVI file of `frames` frames whose header claims another number."""
+    code = cv2.VideoWriter.fourcc(*"MJPG")
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, code, 25.0, (64, 48))
+    for i in range(frames):
+        writer.write(np.full((48, 64, 3), 40 * i, np.uint8))
+    writer.release()
+    content = bytearray(path.read_bytes())
+    for chunk, field in ((b"avih", 16), (b"strh", 32)):  # dwTotalFrames, dwLength
+        struct.pack_into("<I", content, content.index(chunk) + 8 + field, claimed)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("claimed", [1, 0, 100])
+def test_a_video_is_read_to_its_end_whatever_its_header_claims(
+    tmp_path: Path, claimed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = open_frames(video_that_claims(tmp_path / "drive.avi", 6, claimed))
+    assert source.count == claimed
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert len(list(source)) == 6
+    expected = f"drive.avi: its header claims {claimed} frames, 6 could be read"
+    said = [each.getMessage() for each in caplog.records]
+    assert [expected in each for each in said] == ([True] if claimed else [])  # once
+    assert len(list(source.first(4))) == 4
+    assert source.first(4).count == min(claimed or 4, 4)
 
 
 def test_the_synthetic_drive_is_a_source() -> None:
