@@ -16,7 +16,7 @@ TEST_FOLDERS := tests $(wildcard tests/*/)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Options of `make demo`; passed in the environment, so that names with spaces stay whole.
-export SOURCE FRAMES TOPIC FPS OUT
+export SOURCE FRAMES TOPIC FPS OUT STRICT
 
 # The wheels in .venv contain ROS; a sourced ROS installation must not mix with them.
 ifdef ROS_DISTRO
@@ -28,9 +28,9 @@ endif
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(DEMO_READY) ## segment frames with the real node; SOURCE=bag|video|folder FRAMES=n TOPIC=/t FPS=n OUT=folder
+demo: $(DEMO_READY) ## segment frames with the real node; SOURCE=bag|video|folder FRAMES=n TOPIC=/t FPS=n OUT=folder STRICT=1
 	@$(BIN)/python -m camseg_ros.demo $${SOURCE:+--source "$$SOURCE"} $${FRAMES:+--frames "$$FRAMES"} \
-		$${TOPIC:+--topic "$$TOPIC"} $${FPS:+--fps "$$FPS"} $${OUT:+--out "$$OUT"}
+		$${TOPIC:+--topic "$$TOPIC"} $${FPS:+--fps "$$FPS"} $${OUT:+--out "$$OUT"} $${STRICT:+--strict}
 
 test: $(TEST_READY) ## run all tests, in under 15 minutes; ARGS='-k bag' is passed to pytest
 	$(PYTEST) $(ARGS)

@@ -9,6 +9,10 @@ class ModelError(CamSegError):
     """A checkpoint folder is missing, incomplete, damaged, or lacks what is asked for."""
 
 
+class ModelDifferences(ModelError):
+    """Files differ from what is wanted: a line for each difference. Other errors are one line."""
+
+
 class ImageError(CamSegError):
     """An image (array, file or message) cannot be read."""
 
@@ -19,3 +23,11 @@ class DataError(CamSegError):
 
 class ConfigError(CamSegError):
     """An option or parameter has a value that does not fit."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python, OpenCV or an engine says that memory does not suffice."""
+    if isinstance(error, MemoryError):
+        return True
+    texts = ("insufficient memory", "bad_alloc", "bad allocation", "failed to allocate memory")
+    return any(text in str(error).lower() for text in texts)

@@ -1,9 +1,10 @@
-"""What long runs need: files that appear whole, a request to stop, and progress on stderr."""
+"""What long runs need: outputs checked before, files that appear whole, a way to stop, progress."""
 
 import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TypeVar
+
+from camseg_core.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +43,45 @@ def atomic_write(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def writable_folder(folder: Path, option: str) -> Path:
+    """Make `folder` if it is missing, check that files can be made in it, and return it.
+
+    Raises:
+        ConfigError: they cannot; the message begins with `option`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ConfigError(
+            f"{option} {folder} must be a folder that can be written to: {error.strerror}; "
+            "name another"
+        ) from error
+
+
+def writable_file(path: Path, option: str) -> Path:
+    """Make the folder of `path`, check that the file can be written, and return `path`.
+
+    A file that exists keeps its content.
+
+    Raises:
+        ConfigError: it cannot be written; the message begins with `option`.
+    """
+    writable_folder(path.parent, option)
+    try:
+        there = path.exists()
+        with path.open("ab"):
+            pass
+        if not there:
+            path.unlink()
+        return path
+    except OSError as error:
+        raise ConfigError(
+            f"{option} {path} must be a file that can be written: {error.strerror}; name another"
+        ) from error
 
 
 class StopRequest:

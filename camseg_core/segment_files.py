@@ -1,46 +1,55 @@
 """Segment image files, a folder of them or a video into folders of PNGs."""
 
-from __future__ import annotations  # cv2.typing came with OpenCV 4.8; Ubuntu 24.04 has 4.6
-
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
-from camseg_core.data.frame_source import open_frames
-from camseg_core.errors import DataError
+from camseg_core.data.frame_source import LeaveOut, SourceFrame, open_frames
+from camseg_core.data.image_files import write_image
+from camseg_core.errors import DataError, is_out_of_memory
 from camseg_core.masks import colorize, overlay
-from camseg_core.runtime.segmenter import Segmenter
-
-if TYPE_CHECKING:
-    from cv2.typing import MatLike
+from camseg_core.runtime.segmenter import Segmentation, Segmenter
 
 
 def segment_files(
-    segmenter: Segmenter, source: Path, out: Path, opacity: float = 0.5, limit: int | None = None
+    segmenter: Segmenter,
+    source: Path,
+    out: Path,
+    opacity: float = 0.5,
+    limit: int | None = None,
+    leave_out: LeaveOut | None = None,
 ) -> Iterator[str]:
     """Segment every frame of `source`; yield a line of text for each, and a last one for all.
 
     Writes `mask/NAME.png` (class ids), `color/NAME.png` and `overlay/NAME.png` into `out`.
 
+    With `leave_out`, pictures that cannot be read, or are too large for the memory, are skipped; it
+    is called with the error of each. Without it, the first one raises its error.
+
     Raises:
         DataError: the source has no readable frames, or a result cannot be written.
     """
-    frames = open_frames(source)
+    frames = open_frames(source, leave_out=leave_out)
     frames = frames if limit is None else frames.first(limit)
     names = {label.id: label.name for label in segmenter.labels}
     taken: set[str] = set()
     began, count = time.monotonic(), 0
-    for count, frame in enumerate(frames, start=1):
-        result = segmenter.segment(frame.image)
+    for frame in frames:
+        try:
+            result = _segment(segmenter, frame)
+        except DataError as error:
+            if leave_out is None:
+                raise
+            leave_out(error)
+            continue
+        count += 1
         name = _file_name(frame.name, taken)
-        _write(out / "mask" / f"{name}.png", result.mask)
+        write_image(out / "mask" / f"{name}.png", result.mask)
+        write_image(out / "color" / f"{name}.png", colorize(result.mask))
         over = overlay(frame.image, result.mask, opacity)
-        for kind, rgb in (("color", colorize(result.mask)), ("overlay", over)):
-            _write(out / kind / f"{name}.png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+        write_image(out / "overlay" / f"{name}.png", over)
         ids, pixels = np.unique(result.mask, return_counts=True)
         largest = [
             f"{names.get(int(ids[i]), 'unlabelled')} {pixels[i] / result.mask.size:.0%}"
@@ -52,15 +61,27 @@ def segment_files(
     yield f"{count} frames in {seconds}; masks, colours and overlays are in {out}"
 
 
+def _segment(segmenter: Segmenter, frame: SourceFrame) -> Segmentation:
+    """Segment a frame.
+
+    Raises:
+        DataError: the memory does not suffice for it.
+    """
+    try:
+        return segmenter.segment(frame.image)
+    except Exception as error:  # an engine has its own types
+        if not is_out_of_memory(error):
+            raise
+        height, width = frame.image.shape[:2]
+        raise DataError(
+            f"the memory does not suffice to segment {frame.name} of {width}x{height} pixels: "
+            "scale it down, or free some memory"
+        ) from error
+
+
 def _file_name(frame: str, taken: set[str]) -> str:
     """Name a frame's files: without its suffix, unless an earlier frame took that name."""
     plain = frame.replace(":", "_")
     name = plain if Path(plain).stem in taken else Path(plain).stem
     taken.add(name)
     return name
-
-
-def _write(path: Path, image: MatLike) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), image):
-        raise DataError(f"cannot write {path}: is the disk full or the folder read-only?")

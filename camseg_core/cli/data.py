@@ -7,12 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from camseg_core.cli.console import printable
 from camseg_core.cli.options import add_dataset_options, at_least, own_labels_of, packages_for
 from camseg_core.data.check import ContactSheet, Finding, Problem, SplitCheck, check_split
 from camseg_core.data.file_set import Pair
+from camseg_core.data.image_files import write_image
 from camseg_core.data.sets import SETS, kind_of
 from camseg_core.data.sets.kind import SetKind
 from camseg_core.errors import DataError
+from camseg_core.long_runs import writable_file
 
 FINDINGS_SHOWN = 20
 """Findings of each kind in the text; `--json` has all."""
@@ -66,6 +69,7 @@ def _check(options: argparse.Namespace) -> None:
     with packages_for("a data check", "evaluate"):
         from camseg_core.long_runs import shown_progress
     own, root = own_labels_of(options), options.data
+    writable_file(options.sheet, "--sheet")
     splits: Sequence[str] = options.split or ()
     name = kind_of(options.dataset, root, own, splits[0] if splits else None)
     kind = SETS[name]
@@ -89,7 +93,8 @@ def _check(options: argparse.Namespace) -> None:
     if options.json:
         sys.stdout.write(json.dumps(_content(root, name, kind, checks, written), indent=1) + "\n")
     else:
-        sys.stdout.write("\n".join(_text(root, name, kind, checks, written)) + "\n")
+        lines = _text(root, name, kind, checks, written)
+        sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
     if any(check.findings for check in checks):
         sys.exit(1)
 
@@ -99,16 +104,7 @@ def _write(sheet: ContactSheet, path: Path) -> Path | None:
     picture = sheet.picture()
     if picture is None:
         return None
-    import cv2
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        png = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
-        path.write_bytes(png.tobytes())
-    except OSError as error:
-        raise DataError(
-            f"cannot write the contact sheet {path}: {error.strerror}; choose another with --sheet"
-        ) from error
+    write_image(path, picture)
     return path
 
 

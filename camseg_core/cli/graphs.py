@@ -17,6 +17,7 @@ from camseg_core.cli.options import (
 from camseg_core.data import evenly_spread
 from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError, ModelError
+from camseg_core.long_runs import writable_folder
 from camseg_core.runtime.engine import AUTO, PRECISIONS
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.weights import checkpoint_folder
@@ -106,6 +107,7 @@ def _export(options: argparse.Namespace) -> None:
     folder = checkpoint_folder(options.model)
     model = CamSeg.from_pretrained(folder)
     out = folder if options.out is None else options.out
+    writable_folder(out, "the model's folder" if options.out is None else "--out")
     _begin(folder, out)
     scores = Scores(model, scored) if scored else None
     if scores is None:
@@ -130,13 +132,9 @@ def _begin(folder: Path, out: Path) -> None:
         raise ModelError(
             f"{out} holds another model than {folder}: name an empty folder with --out"
         )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name in ("config.json", "labels.json", "model.safetensors", "MODEL_CARD.md"):
-            if (folder / name).is_file():
-                shutil.copyfile(folder / name, out / name)
-    except OSError as error:
-        raise ConfigError(f"--out {out} cannot be written to: {error.strerror}") from error
+    for name in ("config.json", "labels.json", "model.safetensors", "MODEL_CARD.md"):
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, out / name)
 
 
 def lines(exported: "Exported", frames: int) -> list[str]:
@@ -195,6 +193,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _build(options: argparse.Namespace) -> None:
+    writable_folder(options.engine_cache, "--engine-cache")
     # not run on a GPU here; a test puts the CPU in TensorRT's place
     segmenter = Segmenter.from_pretrained(
         options.model,

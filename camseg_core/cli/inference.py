@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.cli.console import Pictures, printable
 from camseg_core.cli.options import (
     add_model_options,
+    add_strict_option,
     at_least,
     model_options,
     segmenter_of,
@@ -31,6 +33,7 @@ from camseg_core.evaluation.benchmark import (
     benchmark_lines,
 )
 from camseg_core.evaluation.roofline import repeats_of
+from camseg_core.long_runs import writable_file, writable_folder
 from camseg_core.segment_files import segment_files
 
 SYNTHETIC_FRAMES = 20
@@ -61,16 +64,20 @@ def add_segment(parser: argparse.ArgumentParser) -> None:
         default=0.5,
         help="of the colours in the overlay, 0 to 1 (default: %(default)s)",
     )
+    add_strict_option(parser)
     add_model_options(parser)
-    parser.set_defaults(run=_segment)
+    parser.set_defaults(run=_segment, kept="the frames so far are in {out}")
 
 
 def _segment(options: argparse.Namespace) -> None:
-    for line in segment_files(
-        segmenter_of(options), options.source, options.out, options.opacity, options.frames
-    ):
-        sys.stdout.write(line + "\n")
+    pictures = Pictures(options.strict)
+    open_frames(options.source)  # refused before the model is loaded
+    writable_folder(options.out, "--out")
+    how = options.opacity, options.frames, pictures.leave_out
+    for line in segment_files(segmenter_of(options), options.source, options.out, *how):
+        sys.stdout.write(printable(line) + "\n")
         sys.stdout.flush()
+    pictures.exit_if_left_out()
 
 
 def add_bench(parser: argparse.ArgumentParser) -> None:
@@ -136,7 +143,7 @@ def _bench(options: argparse.Namespace) -> None:
     if options.against:
         variants.append(_variant("B", with_changes(options, options.against)))
     if options.json is not None:
-        _write(options.json, "")  # now, not after minutes of measuring
+        writable_file(options.json, "--json")  # now, not after minutes of measuring
     source, count = _source(options), options.warm_up + options.frames
     example = next(iter(source)).image
     found = benchmark(variants, example, _shown(_repeated(source, count), count), options.warm_up)
@@ -200,7 +207,6 @@ def _shown(images: Images, count: int) -> Images:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--json {path} cannot be written: {error.strerror}") from error

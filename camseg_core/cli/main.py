@@ -2,12 +2,12 @@
 
 import argparse
 import functools
-import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 
 from camseg_core.cli import data, graphs, inference, scoring, train, weights
-from camseg_core.errors import CamSegError, ConfigError
+from camseg_core.cli.console import command_line
+from camseg_core.errors import ConfigError
 
 _COMMANDS = (
     ("segment", inference.add_segment, "segment images, a video or a folder of images"),
@@ -55,13 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         add(commands.add_parser(name, help=summary))
     for other in entry_points(group=_OTHERS):
         _add_other(commands, other)
-    options = parser.parse_args(arguments)
-    try:
+    options = argparse.Namespace(kept="")
+    with command_line("camseg", lambda: options.kept.format(**vars(options))):
+        parser.parse_args(arguments, options)
         options.run(options)
-    except CamSegError as error:
-        sys.exit(_fail(str(error)))
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 def _add_other(
@@ -83,11 +80,6 @@ def _add_other(
 
 def _refuse(text: str, options: argparse.Namespace) -> None:
     raise ConfigError(text)
-
-
-def _fail(message: str) -> int:
-    sys.stderr.write(f"camseg: error: {message}\n")
-    return 2
 
 
 if __name__ == "__main__":

@@ -131,6 +131,16 @@ def data_of(options: argparse.Namespace, split: str | None = None) -> LabelledSe
         )
 
 
+def add_strict_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--strict`, for commands that otherwise leave out pictures they cannot read."""
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="stop at the first picture that cannot be read (default: leave it out, name it, and "
+        "exit with 1 at the end)",
+    )
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `segmenter_of` reads: the model, its provider and its sampling."""
     model = parser.add_argument_group("model")

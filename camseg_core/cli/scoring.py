@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from camseg_core.cli.console import printable
 from camseg_core.cli.options import (
     add_data_options,
     add_model_options,
@@ -21,7 +22,7 @@ from camseg_core.data import Sample, evenly_spread
 from camseg_core.data.sets import LabelledSet
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.protocols import OWN_SIZE, PROTOCOLS, PUBLISHED, write_mask
-from camseg_core.long_runs import atomic_write
+from camseg_core.long_runs import atomic_write, writable_file, writable_folder
 from camseg_core.runtime.segmenter import Segmentation
 from camseg_core.weights import checkpoint_folder
 
@@ -68,7 +69,11 @@ def _evaluate(options: argparse.Namespace) -> None:
             "--write-masks needs masks at the frames' own size: not with --protocol "
             f"{protocol.name}"
         )
-    data, segmenter = data_of(options), segmenter_of(options)
+    data = data_of(options)
+    writable_folder(options.out, "--out")
+    if options.write_masks is not None:
+        writable_folder(options.write_masks, "--write-masks")
+    segmenter = segmenter_of(options)
     frames = min(len(data.samples), options.frames or len(data.samples))
 
     def write(sample: Sample, result: Segmentation) -> None:
@@ -159,6 +164,7 @@ def _robustness(options: argparse.Namespace) -> None:
         variant = argparse.Namespace(**vars(model_options(options)) | {"model": model})
         contenders[name] = segmenter_of(variant)
         identities[name] = identity(model, contenders[name], vars(variant))
+    writable_folder(options.out, "--out")
 
     def progress(work: "Work", total: int) -> "Work":
         return shown_progress(work, total, "disturb and segment") if total else work
@@ -203,6 +209,9 @@ def _calibrate(options: argparse.Namespace) -> None:
         from camseg_core.long_runs import shown_progress
     data = data_of(options)
     samples = evenly_spread(data.samples, options.frames)
+    if not options.dry_run:
+        path = checkpoint_folder(options.model) / "config.json"
+        writable_file(path, "without --dry-run, the model's")
     fit = fit_logit_scale(
         segmenter_of(options),
         samples,
@@ -212,7 +221,6 @@ def _calibrate(options: argparse.Namespace) -> None:
     errors = f"expected calibration error {fit.error:.4f}, against {fit.error_at_one:.4f} at 1"
     _print([f"logit_scale {fit.logit_scale}: {errors} ({len(samples)} frames)"])
     if not options.dry_run:
-        path = checkpoint_folder(options.model) / "config.json"
         try:
             with atomic_write(path) as temporary:
                 save_config(replace(load_config(path), logit_scale=fit.logit_scale), temporary)
@@ -245,4 +253,4 @@ def _about(
 
 
 def _print(lines: Sequence[str], *more: str) -> None:
-    sys.stdout.write("\n".join([*lines, *more]) + "\n")
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in (*lines, *more)))

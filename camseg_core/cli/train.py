@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from camseg_core.cli.options import add_model_option, at_least, number, packages_for
-from camseg_core.errors import ConfigError
+from camseg_core.long_runs import writable_folder
 from camseg_core.weights import checkpoint_folder
 
 Task = tuple[type[Any], Callable[..., None]]
@@ -95,12 +95,7 @@ def training_run(options: argparse.Namespace) -> Iterator[None]:
     from camseg_core.training.trainer import Stopped
 
     for option, folder in (("--run", options.run_folder), ("--out", options.out)):
-        try:  # now, not after hours of training
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"{option} {folder} cannot be made: {error.strerror}") from error
-        if not os.access(folder, os.W_OK):
-            raise ConfigError(f"{option} {folder} cannot be written to: check its permissions")
+        writable_folder(folder, option)  # now, not after hours of training
     handlers = _log_to(options.run_folder)
     try:
         yield
@@ -119,7 +114,7 @@ def _log_to(folder: Path) -> list[logging.Handler]:
         return []
     handlers: list[logging.Handler] = [
         _StderrHandler(),
-        logging.FileHandler(folder / "train.log", encoding="utf-8"),
+        logging.FileHandler(folder / "train.log", encoding="utf-8", errors="backslashreplace"),
     ]
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))

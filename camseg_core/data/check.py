@@ -256,4 +256,5 @@ def _legend(entries: Sequence[tuple[str, tuple[int, int, int]]]) -> Picture:
 
 
 def _write(picture: Picture, text: str, at: tuple[int, int]) -> None:
-    cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, _INK, 1, cv2.LINE_AA)
+    ascii_text = text.encode("ascii", "backslashreplace").decode()  # all that the font has
+    cv2.putText(picture, ascii_text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, _INK, 1, cv2.LINE_AA)

@@ -82,7 +82,9 @@ class Disturbance:
 def generator(seed: int, *names: str) -> np.random.Generator:
     """A generator that is determined by a seed and names."""
     text = "\n".join([str(seed), *names])
-    return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest(), "big"))
+    return np.random.default_rng(
+        int.from_bytes(hashlib.sha256(text.encode(errors="surrogateescape")).digest(), "big")
+    )
 
 
 def _is_rgb(picture: object) -> bool:

@@ -1,8 +1,10 @@
 """Unlabelled frames from a folder of images, a video or the synthetic drive, one at a time."""
 
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -61,23 +63,30 @@ class FrameSource:
         )
 
 
-def open_frames(path: Path, fps: float = DEFAULT_FPS) -> FrameSource:
+LeaveOut = Callable[[DataError], None]
+"""Called with the error of an image that cannot be read and is therefore left out."""
+
+
+def open_frames(
+    path: Path, fps: float = DEFAULT_FPS, leave_out: LeaveOut | None = None
+) -> FrameSource:
     """The frames of a folder of images, a single image or a video file.
 
     Args:
         path: an existing folder or file.
         fps: frames per second of a folder of images; a video has its own.
+        leave_out: see `image_frames`.
 
     Raises:
         DataError: the path has neither images nor a video that can be read.
         ConfigError: `fps` is not positive.
     """
     if path.is_dir():
-        return image_frames(find_images(path), fps, title=path.name or str(path))
+        return image_frames(find_images(path), fps, path.name or str(path), leave_out)
     if not path.exists():
         raise DataError(f"{path} does not exist; name a bag, a video or a folder of images")
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        return image_frames([path], fps, title=path.name)
+        return image_frames([path], fps, path.name, leave_out)
     return video_frames(path)
 
 
@@ -115,8 +124,13 @@ def _images_in(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: natural_key(path.name))
 
 
-def image_frames(files: Sequence[Path], fps: float, title: str) -> FrameSource:
+def image_frames(
+    files: Sequence[Path], fps: float, title: str, leave_out: LeaveOut | None = None
+) -> FrameSource:
     """Image files as frames, `fps` of them per second.
+
+    With `leave_out`, files that cannot be read are skipped, and their stamps with them; it is
+    called with the error of each. Without it, the first one raises its error.
 
     Raises:
         ConfigError: `fps` is not positive.
@@ -127,7 +141,14 @@ def image_frames(files: Sequence[Path], fps: float, title: str) -> FrameSource:
 
     def read() -> Iterator[SourceFrame]:
         for i, path in enumerate(files):
-            yield SourceFrame(_stamp(i, fps), read_rgb(path), path.name)
+            try:
+                image = read_rgb(path)
+            except DataError as error:
+                if leave_out is None:
+                    raise
+                leave_out(error)
+                continue
+            yield SourceFrame(_stamp(i, fps), image, path.name)
 
     return FrameSource(title, len(files), fps, read)
 
@@ -140,7 +161,8 @@ def video_frames(path: Path) -> FrameSource:
     Raises:
         DataError: the file is not a video that OpenCV can read, or it has no frame.
     """
-    capture = cv2.VideoCapture(str(path))
+    with _name_for_opencv(path) as name:
+        capture = cv2.VideoCapture(name)
     fps = float(capture.get(cv2.CAP_PROP_FPS))
     count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
     readable = capture.isOpened() and capture.grab()
@@ -156,7 +178,8 @@ def video_frames(path: Path) -> FrameSource:
     said = set[Path]()  # once, however often the video is read
 
     def read() -> Iterator[SourceFrame]:
-        capture = cv2.VideoCapture(str(path))
+        with _name_for_opencv(path) as name:
+            capture = cv2.VideoCapture(name)
         try:
             i = 0
             while True:
@@ -176,6 +199,20 @@ def video_frames(path: Path) -> FrameSource:
             logger.warning("%s: its header claims %d frames, %d could be read", path, count, i)
 
     return FrameSource(path.name, count, fps, read)
+
+
+@contextmanager
+def _name_for_opencv(path: Path) -> Iterator[str]:
+    """Yield a name of the file that is UTF-8, as OpenCV needs; it is valid inside."""
+    try:
+        str(path).encode()
+        yield str(path)
+    except UnicodeEncodeError:
+        file = os.open(path, os.O_RDONLY)
+        try:
+            yield f"/proc/self/fd/{file}"
+        finally:
+            os.close(file)
 
 
 def synthetic_frames(frames: int, fps: float = DEFAULT_FPS, seed: int = 0) -> FrameSource:

@@ -1,4 +1,4 @@
-"""Read image files into arrays, and decode those that hold labels to Cityscapes train ids.
+"""Read and write image files, and decode those that hold labels to Cityscapes train ids.
 
 Damaged files are refused, because a decoder would fill their gaps silently.
 """
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.errors import DataError
+from camseg_core.errors import DataError, is_out_of_memory
 from camseg_core.labels import UNLABELLED
 
 Raw = npt.NDArray[np.uint8 | np.uint16]
@@ -60,7 +60,16 @@ def _decode(path: Path, flags: int) -> npt.NDArray[np.uint8 | np.uint16]:
         raise DataError(f"{path} is cut off: its end is missing; copy it again")
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    except cv2.error:  # for example a header with more pixels than OpenCV accepts
+    except (cv2.error, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise DataError(
+                f"the memory does not suffice for {path}: scale it down, or free some memory"
+            ) from error
+        if "CV_IO_MAX_IMAGE" in str(error):
+            raise DataError(
+                f"{path} has more pixels than OpenCV reads: scale it down, or set "
+                "OPENCV_IO_MAX_IMAGE_PIXELS"
+            ) from error
         image = None
     if image is None:
         raise DataError(
@@ -68,6 +77,23 @@ def _decode(path: Path, flags: int) -> npt.NDArray[np.uint8 | np.uint16]:
             "copy it again, or move it out of the folder"
         )
     return np.asarray(image)
+
+
+def write_image(path: Path, picture: npt.NDArray[np.uint8]) -> None:
+    """Write RGB `(H, W, 3)` or ids `(H, W)` in the format of the path's suffix; make its folder.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    stored = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
+    content = cv2.imencode(path.suffix, stored)[1].tobytes()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)  # OpenCV cannot write to names that are not UTF-8
+    except OSError as error:
+        raise DataError(
+            f"cannot write {path}: {error.strerror}; name a folder that can be written"
+        ) from error
 
 
 def _is_cut_off(content: bytes) -> bool:
@@ -112,6 +138,11 @@ class IdLabels:
             raise DataError(
                 f"{path} has {raw.shape[2]} channels, like a colour picture: "
                 f"expected one channel of class ids, {self._ids}"
+            )
+        if raw.dtype not in (np.uint8, np.uint16):
+            raise DataError(
+                f"{path} holds {raw.dtype} numbers: class ids must have 8 or 16 bits without sign; "
+                "store it as PNG"
             )
         return self._decode(raw, path)
 

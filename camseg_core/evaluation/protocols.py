@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.data import Sample
-from camseg_core.errors import DataError
+from camseg_core.data.image_files import write_image
 from camseg_core.labels import (
     CITYSCAPES,
     CITYSCAPES_CATEGORIES,
@@ -138,11 +138,5 @@ def write_mask(folder: Path, name: str, mask: npt.NDArray[np.uint8]) -> Path:
         DataError: the file cannot be written.
     """
     path = folder / f"{name}{ENDING}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(cv2.imencode(".png", _TO_LABEL_ID[mask])[1].tobytes())
-    except OSError as error:
-        raise DataError(
-            f"cannot write the mask {path}: {error.strerror}; choose a folder that can be written"
-        ) from error
+    write_image(path, _TO_LABEL_ID[mask])
     return path

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -210,7 +211,7 @@ def identity(model: str, segmenter: Segmenter, settings: Mapping[str, Any]) -> s
     folder, digest = checkpoint_folder(model), hashlib.sha256()
     graphs = (folder / "onnx" / segmenter.precision).glob("*")
     for path in sorted([folder / "config.json", folder / "labels.json", *graphs]):
-        digest.update(path.name.encode())
+        digest.update(os.fsencode(path.name))
         digest.update(path.read_bytes())
     used = {"provider": segmenter.provider, "precision": segmenter.precision}
     skipped = ("model", "provider", "precision", "engine_cache")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -203,7 +204,9 @@ class Pictures:
         digest = hashlib.sha256()
         for number in sorted({0, len(self) // 2, len(self) - 1}):
             sample = self.at(CLEAN, number)
-            digest.update(sample.name.encode() + sample.image.tobytes() + sample.label.tobytes())
+            digest.update(
+                os.fsencode(sample.name) + sample.image.tobytes() + sample.label.tobytes()
+            )
         return {
             "revision": REVISION,
             "frames": len(self),

@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from camseg_core.errors import DataError
+from camseg_core.data.image_files import write_image
 from camseg_core.long_runs import atomic_write
 from camseg_core.training.trainer import Callback, Picture
 
@@ -212,10 +211,7 @@ class Pictures(Callback):
     ) -> None:
         if picture is None:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"step-{done:06}.jpg"
-        if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-            raise DataError(f"cannot write {path}: is the disk full or the folder read-only?")
+        write_image(self._folder / f"step-{done:06}.jpg", picture)
 
 
 class JsonLines(Means):

@@ -165,7 +165,9 @@ class HeldFrames(Frames):
         return np.bincount(self.indices.numpy().ravel(), minlength=256)
 
     def fingerprint(self) -> bytes:
-        digest = hashlib.blake2b("\n".join(self.names).encode(), digest_size=16)
+        digest = hashlib.blake2b(
+            "\n".join(self.names).encode(errors="surrogateescape"), digest_size=16
+        )
         digest.update(self.images[0].numpy().tobytes() + self.indices.numpy().tobytes())
         return digest.digest()
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from camseg_core.config.model import CamSegConfig
-from camseg_core.errors import ConfigError, ModelError
+from camseg_core.errors import ConfigError, ModelDifferences, ModelError
+from camseg_core.long_runs import writable_folder
 from camseg_core.model.camseg import CamSeg
 from camseg_core.weights.pickle_reader import Inert, StoredTensor
 from camseg_core.weights.torch_file import TorchFile
@@ -68,15 +69,9 @@ def empty_folder(out: Path) -> None:
     Raises:
         ConfigError: it has files in it, or cannot be written to.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()):
-            raise ConfigError(f"--out {out} is not empty: name a new folder")
-        probe = out / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"--out {out} cannot be written to: {error.strerror}") from error
+    writable_folder(out, "--out")
+    if any(out.iterdir()):
+        raise ConfigError(f"--out {out} is not empty: name a new folder")
 
 
 def import_published(
@@ -108,7 +103,7 @@ def import_published(
     found = [_matching(file, part, entry, shapes) for file, part, entry, shapes in parts]
     differences = [text for _, text in found if text]
     if differences:
-        raise ModelError("\n".join(differences))
+        raise ModelDifferences("\n".join(differences))
     empty_folder(out)
     state: dict[str, Tensor] = {}
     for (file, part, _, _), (tensors, _) in zip(parts, found, strict=True):

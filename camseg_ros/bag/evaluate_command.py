@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from camseg_core.cli.console import printable, say
 from camseg_core.cli.options import (
     add_model_options,
     model_options,
@@ -21,7 +22,7 @@ from camseg_core.cli.options import (
     segmenter_of,
 )
 from camseg_core.errors import ConfigError, DataError, ModelError
-from camseg_core.long_runs import StopRequest, atomic_write, shown_progress
+from camseg_core.long_runs import StopRequest, atomic_write, shown_progress, writable_folder
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.weights import bundled_models, checkpoint_folder
 from camseg_ros.bag.evaluation import (
@@ -118,7 +119,8 @@ def run(options: argparse.Namespace) -> None:
         report["scenario"] = {"passed": not broken, "failures": broken}
     text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_write(options.out / "report.json") as path:
-        path.write_text(text, encoding="utf-8")
+        # bytes of names that are not UTF-8 become escapes, which JSON has as well
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
     _write_page(options.out, report, merged, job)
     for number, bag in job.good.items():
         if number in targets:
@@ -128,9 +130,9 @@ def run(options: argparse.Namespace) -> None:
     with suppress(OSError):  # another evaluation has its parts there
         job.parts.folder.parent.rmdir()
     lines = [*_summary(report, options.out), *(f"masks: {path}" for path in targets.values())]
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
     for line in [*problems, *(f"scenario: {line}" for line in broken)]:
-        sys.stderr.write(f"camseg: {line}\n")
+        say(f"camseg: {line}")
     if broken or failures:
         sys.exit(EXIT_FAILED)
 
@@ -182,6 +184,7 @@ def _mask_bags(options: argparse.Namespace, bags: dict[int, BagInfo]) -> dict[in
     several = len(options.bags) > 1
     targets = {n: folder / bag.path.stem if several else folder for n, bag in bags.items()}
     for target in targets.values():
+        writable_folder(target.parent, "--write-bag")
         if target.exists() or list(targets.values()).count(target) > 1:
             raise DataError(
                 f"{target} exists already, or two bags have its name; "
@@ -199,14 +202,7 @@ def _parts_folder(options: argparse.Namespace, scenario: Scenario) -> Path:
     models = [checkpoint_folder(each) for each in (options.model, options.compare) if each]
     key["files"] = str([_file_states(path) for path in (*options.bags, *models)])
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    folder = Path(options.out) / "parts" / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write into {options.out}: {error.strerror}; name another folder with --out"
-        ) from error
-    return folder
+    return writable_folder(options.out, "--out") / "parts" / name
 
 
 def _file_states(path: Path) -> list[tuple[str, int, int]]:

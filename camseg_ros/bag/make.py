@@ -24,7 +24,14 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from camseg_core.cli.options import add_dataset_options, add_split_option, at_least, data_of
+from camseg_core.cli.console import Pictures, printable
+from camseg_core.cli.options import (
+    add_dataset_options,
+    add_split_option,
+    add_strict_option,
+    at_least,
+    data_of,
+)
 from camseg_core.data import Sample
 from camseg_core.data.frame_source import DEFAULT_FPS, START_NS, SourceFrame, open_frames
 from camseg_core.data.synthetic.camera import PinholeCamera
@@ -241,6 +248,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         default="raw",
         help="how images are stored (default: %(default)s)",
     )
+    add_strict_option(parser)
     option("--frame-id", default=FRAME_ID, help="default: %(default)s")
     option(
         "--focal",
@@ -256,7 +264,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         CamSegError: there are no frames, or the bag cannot be written.
     """
-    focal = options.focal or 0.0
+    focal, pictures = options.focal or 0.0, Pictures(options.strict)
     frames: Iterable[SourceFrame]
     if options.synthetic:
         drive = SyntheticDrive(
@@ -270,17 +278,19 @@ def run(options: argparse.Namespace) -> None:
         data = data_of(options).samples
         frames, count = _labelled(data, options), len(data)
     else:
-        source = open_frames(options.source, options.fps)
+        source = open_frames(options.source, options.fps, pictures.leave_out)
         frames, count = source, source.count
     if options.frames:
         frames, count = islice(frames, options.frames), min(count or options.frames, options.frames)
     topics = BagTopics(options.topic, options.label_topic, options.format, focal, options.frame_id)
     written = write_bag(shown_progress(frames, count, "make"), options.bag, topics)
     labels = "" if options.source or options.no_labels else f", labels on {topics.labels}"
-    sys.stdout.write(
+    text = (
         f"{options.bag}: {written} images on {topics.image_topic}{labels}, "
-        f"camera_info on {topics.info_topic}\n"
+        f"camera_info on {topics.info_topic}"
     )
+    sys.stdout.write(printable(text) + "\n")
+    pictures.exit_if_left_out()
 
 
 def _labelled(samples: Iterable[Sample], options: argparse.Namespace) -> Iterator[SourceFrame]:

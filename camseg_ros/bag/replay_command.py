@@ -15,6 +15,7 @@ from rich.console import Console
 
 from camseg_core.cli.options import at_least, not_negative
 from camseg_core.errors import CamSegError, ConfigError, DataError
+from camseg_core.long_runs import writable_file, writable_folder
 from camseg_ros.bag.command import positive
 from camseg_ros.bag.link import Topics
 from camseg_ros.bag.node_process import NodeDied
@@ -163,7 +164,9 @@ def run(options: argparse.Namespace) -> None:
     within, check = read_limits(options.scenario) if options.scenario else (WHOLE, None)
     _check(options)
     if options.json not in (None, STDOUT):
-        _write(options.json, "")  # fail now, not after minutes of measuring
+        writable_file(options.json, "--json")  # now, not after minutes of measuring
+    if options.log is not None:
+        writable_folder(options.log, "--log")
     result = _measure(options, within)
     if result is None:
         sys.exit(EXIT_INTERRUPTED)
@@ -264,7 +267,6 @@ def _parameter(text: str) -> tuple[str, str]:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--json {path} cannot be written: {error.strerror}") from error

@@ -76,7 +76,10 @@ def merge(run: EvaluationRun, out: Path) -> Merged:
         raise DataError(run.failures[min(run.failures)])
     with ExitStack() as stack:
         paths = [stack.enter_context(atomic_write(out / name)) for name in (FRAMES, TIMINGS)]
-        lines, times = (stack.enter_context(path.open("w", encoding="utf-8")) for path in paths)
+        lines, times = (
+            stack.enter_context(path.open("w", encoding="utf-8", errors="backslashreplace"))
+            for path in paths
+        )
         return _merge(run, lines, times)
 
 

@@ -122,7 +122,7 @@ def write_page(
     )
     try:
         # names of files and topics may hold what is not text; that must not cost the report
-        path.write_text(html, encoding="utf-8", errors="replace")
+        path.write_text(html, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise DataError(
             f"cannot write {path}: {error.strerror}; choose a folder that can be written"

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-import cv2
 import numpy as np
 from rich.console import Console
 from rich.progress import (
@@ -24,7 +23,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from camseg_core.cli.console import EXIT_FAILED, command_line, say
+from camseg_core.cli.options import add_strict_option
 from camseg_core.data.frame_source import DEFAULT_FPS, open_frames, synthetic_frames
+from camseg_core.data.image_files import write_image
 from camseg_core.errors import CamSegError, ConfigError, DataError, ImageError
 from camseg_ros.bag.frames import decode
 from camseg_ros.bag.link import Topics
@@ -43,8 +45,6 @@ from camseg_ros.demo.output import DemoFolder, DemoReport, show, summary, write_
 from camseg_ros.demo.replay import DemoCounts, Pixels, Replay
 from camseg_ros.image_conversion import Converter, choose_converter
 
-EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
-
 SYNTHETIC_FRAMES = 60
 DEFAULT_OUT = Path("out/demo")
 MAX_FRAMES = 300
@@ -62,29 +62,33 @@ def main() -> int:
     """Run the demo.
 
     Returns:
-        0 if every frame came back correctly; 1 if one did not or the node failed; 2 if the source
-        or an option is not usable; 130 after Ctrl-C.
+        0 if every frame came back correctly; 1 if one did not, a picture was left out, or the node
+        failed.
+
+    Raises:
+        SystemExit: with 2 if the source or an option is not usable, with 130 after Ctrl-C.
     """
     # so that the node is stopped too
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # this command reports errors itself
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    console = Console(highlight=False)
-    try:
+    with command_line("demo", lambda: "the node is stopped"):
         options = parse_options()
         folder = DemoFolder(options.out)
-        report = run_demo(options, folder, console)
+        console = Console(highlight=False)
+        try:
+            report = run_demo(options, folder, console)
+        except (DataError, ConfigError):
+            raise
+        except CamSegError as error:
+            say(f"demo: error: {error}")
+            return EXIT_FAILED
         write_page(report, folder.page)
         folder.summary.write_text(json.dumps(summary(report), indent=1) + "\n", encoding="utf-8")
         show(report, folder, console)
-        return 0 if report.passed else EXIT_FAILED
-    except CamSegError as error:
-        sys.stderr.write(f"demo: {error}\n")
-        return EXIT_BAD_INPUT if isinstance(error, DataError | ConfigError) else EXIT_FAILED
-    except KeyboardInterrupt:
-        sys.stderr.write("demo: interrupted; the node is stopped\n")
-        return EXIT_INTERRUPTED
+        return 0 if report.passed and not report.left_out else EXIT_FAILED
+    raise AssertionError("command_line ends the process after an error")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -123,6 +127,7 @@ def parse_options() -> argparse.Namespace:
         help="seconds after which a frame counts as lost (default: %(default)s)",
     )
     option("--out", type=Path, default=DEFAULT_OUT, help="output folder (default: %(default)s)")
+    add_strict_option(parser)
     options = parser.parse_args()
     if options.frames is not None and options.frames < 1:
         raise ConfigError(f"frames must be >= 1, got {options.frames}")
@@ -143,6 +148,11 @@ def run_demo(options: argparse.Namespace, folder: DemoFolder, console: Console) 
         CamSegError: the node could not be reached.
     """
     source, topic, frames = options.source, options.topic, None
+    left_out: list[str] = []
+
+    def leave_out(error: DataError) -> None:
+        left_out.append(str(error))
+
     if source is not None and not source.exists():
         raise DataError(f"{source} does not exist; name a bag, a video or a folder of images")
     own_bag = source if source is not None and is_bag(source) else None
@@ -155,7 +165,8 @@ def run_demo(options: argparse.Namespace, folder: DemoFolder, console: Console) 
     elif source is None:
         frames = synthetic_frames(options.frames or SYNTHETIC_FRAMES, options.fps)
     else:
-        frames = open_frames(source, options.fps).first(options.frames or MAX_FRAMES)
+        frames = open_frames(source, options.fps, None if options.strict else leave_out)
+        frames = frames.first(options.frames or MAX_FRAMES)
     folder.prepare(source)
     columns = TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn()
     times = TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()
@@ -169,6 +180,7 @@ def run_demo(options: argparse.Namespace, folder: DemoFolder, console: Console) 
             if source is not None:
                 count = min(count, options.frames or MAX_FRAMES)
             report = _empty_report(options, folder, bag, count)
+            report.left_out = left_out
             _replay(report, options, folder, bag, count, progress)
             overlays = sorted(folder.overlays.glob("frame_*.png"))
             pictures = progress.track(overlays, description="video of the overlays")
@@ -233,8 +245,7 @@ def _replay(
             for answer in progress.track(answers, total=count, description="replay over DDS"):
                 report.tally.add(answer, _rgb(answer.image, bag.compressed, converter))
                 if answer.overlay is not None:
-                    overlay = cv2.cvtColor(answer.overlay, cv2.COLOR_RGB2BGR)
-                    cv2.imwrite(str(folder.overlay(answer.image.index)), overlay)
+                    write_image(folder.overlay(answer.image.index), answer.overlay)
                 report.seconds = time.monotonic() - started
             replay.wait_for_diagnostics(DIAGNOSTICS_S, node.check)
         except NodeDied as error:

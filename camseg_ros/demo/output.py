@@ -1,6 +1,8 @@
 """What the demo writes and prints: its folder, page, summary and video."""
 
 import logging
+import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from camseg_core.errors import ConfigError
+from camseg_core.cli.console import printable
+from camseg_core.data.image_files import read_rgb
+from camseg_core.errors import ConfigError, DataError
 from camseg_core.evaluation.report.charts import latency_chart
 from camseg_core.evaluation.report.page import Card, number, render
 from camseg_ros.demo.replay import DemoCounts
@@ -104,10 +108,20 @@ def write_video(pictures: Iterable[Path], path: Path, fps: float) -> bool:
     Returns:
         Whether there is a video: False if there are no pictures or OpenCV has no encoder.
     """
+    with tempfile.TemporaryDirectory() as folder:  # OpenCV needs a name that is UTF-8
+        video = Path(folder, "video.mp4")
+        if not _write_video(pictures, video, fps):
+            return False
+        shutil.move(video, path)
+        return True
+
+
+def _write_video(pictures: Iterable[Path], path: Path, fps: float) -> bool:
     writer, size = None, (0, 0)
     for file in pictures:
-        picture = cv2.imread(str(file), cv2.IMREAD_COLOR)
-        if picture is None:  # removed meanwhile
+        try:
+            picture = cv2.cvtColor(read_rgb(file), cv2.COLOR_RGB2BGR)
+        except DataError:  # removed meanwhile
             continue
         if writer is None:
             height, width = picture.shape[:2]
@@ -148,6 +162,7 @@ class DemoReport:
         seconds: length of the replay.
         node: the node's diagnostics, by component.
         last_lines: the end of the node's output if it died.
+        left_out: why pictures of the source could not be read.
     """
 
     source: str
@@ -159,6 +174,7 @@ class DemoReport:
     machine: Mapping[str, str]
     tally: DemoCounts
     failures: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     seconds: float = 0.0
     peak_memory_bytes: int = 0
     video: str | None = None
@@ -195,7 +211,7 @@ def write_page(report: DemoReport, path: Path) -> None:
         classes=tally.classes(),
         chart=chart,
     )
-    path.write_text(html, encoding="utf-8")
+    path.write_text(html, encoding="utf-8", errors="backslashreplace")
 
 
 def _cards(report: DemoReport) -> list[Card]:
@@ -229,6 +245,7 @@ def summary(report: DemoReport) -> dict[str, object]:
         "answered": counts.answered,
         "lost": counts.lost,
         "unreadable": len(counts.unreadable),
+        "left_out": report.left_out,
         "dropped_by_node": report.dropped,
         "latency_ms": {f"p{percent}": counts.percentile_ms(percent) for percent in (50, 95, 100)},
         "latencies_ms": counts.latencies_ms,
@@ -261,8 +278,10 @@ def show(report: DemoReport, folder: DemoFolder, console: Console) -> None:
     console.print()
     console.print(table, soft_wrap=True)
     for failure in report.failures:
-        console.print(f"[bold red]failed[/]   {escape(failure)}", soft_wrap=True)
+        console.print(f"[bold red]failed[/]   {escape(printable(failure))}", soft_wrap=True)
     if report.last_lines:
         console.print(f"\nThe node's last lines:\n{escape(report.last_lines)}", soft_wrap=True)
+    for problem in report.left_out:
+        console.print(f"[bold red]left out[/] {escape(printable(problem))}", soft_wrap=True)
     if report.passed:
         console.print("[bold green]every frame came back[/]")

@@ -220,7 +220,7 @@ def test_a_sheet_that_cannot_be_written_is_an_error(
     with pytest.raises(SystemExit) as caught:
         main(["data", "check", str(tree.root), "--sheet", str(tmp_path / "file/sheet.png")])
     assert caught.value.code == 2
-    assert "cannot write the contact sheet" in capsys.readouterr().err
+    assert "must be a folder that can be written to" in capsys.readouterr().err
 
 
 def test_all_kinds_are_listed_with_their_layout(capsys: pytest.CaptureFixture[str]) -> None:

@@ -375,7 +375,9 @@ def test_a_folder_that_cannot_be_written_to_is_named(
     files: Files, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files.out = files.transformer / "below-a-file"
-    assert "below-a-file cannot be written to: Not a directory" in refused_anywhere(capsys, files)
+    assert "below-a-file must be a folder that can be written to: Not a dir" in refused_anywhere(
+        capsys, files
+    )
 
 
 def test_a_folder_with_files_in_it_is_left_alone(

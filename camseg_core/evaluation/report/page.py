@@ -45,7 +45,7 @@ def render(package: str, template: str, **values: Any) -> str:
 def write_files(folder: Path, files: Mapping[str, str]) -> None:
     """Write texts by file name into `folder`, which is made if missing.
 
-    Characters that are not text, as in odd file names, become question marks.
+    Bytes of file names that are not UTF-8 become escapes.
 
     Raises:
         DataError: the folder cannot be written.
@@ -53,7 +53,7 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            (folder / name).write_text(text, encoding="utf-8", errors="replace")
+            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise DataError(
             f"cannot write the report into {folder}: {error.strerror}; choose a folder that can be "

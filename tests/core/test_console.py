@@ -1,0 +1,161 @@
+"""Names, folders, pipes and terminals that commands must get along with, in one line each."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_trees import MAPPING, OWN_IDS, columns, photo
+
+from camseg_core.cli.console import command_line, printable
+from camseg_core.cli.main import main
+from camseg_core.data.image_files import write_image
+
+ODD_NAMES = (os.fsdecode(b"b\xff"), "née", "two\nlines", "\x1b[31mred", "a b", "#?%41")
+
+
+def write_set(root: Path, names: tuple[str, ...] = ODD_NAMES) -> Path:
+    """Write a labelled set with a frame of each name."""
+    for name in names:
+        write_image(root / f"images/{name}.png", photo(32, height=24))
+        write_image(root / f"labels/{name}.png", columns(OWN_IDS * 8, height=24))
+    (root / "mapping.yaml").write_text(MAPPING)
+    return root
+
+
+def run(*arguments: object) -> int:
+    """Run a command in this process; return its exit code."""
+    try:
+        main([*map(str, arguments)])
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run `camseg COMMAND` in a shell in `folder`, with what follows it, such as a pipe."""
+    return subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {sys.executable} -m camseg_core.cli {command}"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_every_name_can_be_segmented(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = write_set(tmp_path / ODD_NAMES[0]) / "images"
+    out = tmp_path / "out" / ODD_NAMES[0]
+    assert run("segment", images, "--out", out, "--threads", 1) == 0
+    for kind in ("mask", "color", "overlay"):
+        assert {path.stem for path in (out / kind).iterdir()} == set(ODD_NAMES)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(ODD_NAMES) + 1
+    assert all(line.isprintable() for line in lines)
+
+
+def test_every_name_can_be_checked_and_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, sheet = write_set(tmp_path / ODD_NAMES[0]), tmp_path / f"{ODD_NAMES[0]}.png"
+    assert run("data", "check", root, "--sheet", sheet) == 0
+    assert sheet.is_file()
+    masks, out = tmp_path / "masks", tmp_path / ODD_NAMES[1]
+    arguments = ("--data", root, "--out", out, "--write-masks", masks, "--threads", 1)
+    assert run("evaluate", *arguments) == 0, capsys.readouterr().err
+    assert len(list(masks.iterdir())) == len(ODD_NAMES)
+    assert {"report.html", "report.json"} == {path.name for path in out.iterdir()}
+    assert run("robustness", *arguments[:4], "--threads", 1, "--only", "paper/motion_blur") == 0
+
+
+def test_a_video_may_have_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import cv2
+
+    writer = cv2.VideoWriter(
+        str(tmp_path / "drive.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48)
+    )
+    for _ in range(2):
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    video = (tmp_path / "drive.mp4").rename(tmp_path / f"{ODD_NAMES[0]}.mp4")
+    assert run("segment", video, "--out", tmp_path / "out", "--threads", 1) == 0
+    assert len(list((tmp_path / "out/mask").iterdir())) == 2
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_without_a_character_shows_an_escape(
+    tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", shown)
+    with command_line("camseg"):
+        sys.stdout.write("née 道 \udcff")
+    text = shown.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+    assert text.startswith("n")
+    assert text.endswith("\\udcff")
+
+
+def test_what_cannot_be_printed_is_escaped() -> None:
+    assert printable("a b/née") == "a b/née"
+    assert printable("a\nb\x1b[0m\udcff\u2028") == r"a\nb\x1b[0m\udcff\u2028"
+
+
+OUTPUTS = {
+    "segment": ("images", "--out"),
+    "evaluate": ("--data", ".", "--out"),
+    "robustness": ("--data", ".", "--out"),
+    "data check": (".", "--sheet"),
+    "bench": ("--json",),
+    "evaluate with masks": ("--data", ".", "--write-masks"),
+}
+
+
+@pytest.mark.parametrize("command", OUTPUTS)
+@pytest.mark.parametrize("place", ["file/below", "/proc/nowhere", "a" * 300, "/dev/full/x"])
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+    command: str,
+    place: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_set(tmp_path, ("a",))
+    (tmp_path / "file").write_text("content")
+    monkeypatch.chdir(tmp_path)
+    words = command.removesuffix(" with masks").split()
+    assert run(*words, *OUTPUTS[command], place) == 2
+    out, err = capsys.readouterr()
+    option = OUTPUTS[command][-1]
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"camseg: error: {option} ")
+    assert "that can be written" in err
+    assert (tmp_path / "file").read_text() == "content"
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("segment images --threads 1 | head -0", 141, "the reader of its output went away"),
+        ("segment images --threads 1 | true", 141, "the frames so far are in out/segment"),
+        ("segment images --threads 1 > /dev/full", 2, "No space left on device"),
+        ("segment images --threads 1 >&-", 0, ""),
+        ("segment nothing 2>&-", 2, ""),
+        ("segment nothing 2>/dev/full", 2, ""),
+        ("--help > /dev/full", 0, ""),
+        ("data check . | head -1", 0, ""),
+    ],
+)
+def test_a_stream_that_closes_ends_a_command_without_a_traceback(
+    command: str, code: int, said: str, tmp_path: Path
+) -> None:
+    write_set(tmp_path, tuple(f"frame {i}" for i in range(3)))
+    done = shell(command, tmp_path)
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert said in done.stderr
+    assert done.returncode in ((code, 0) if "|" in command else (code,))
