@@ -1,6 +1,7 @@
 """Finds the labels of a bag's images, on a topic or in a folder, by their stamps."""
 
 import re
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
@@ -27,20 +28,21 @@ NO_LABEL = -1
 _STAMP = re.compile(r"(\d+)(?:[._](\d{1,9}))?$")
 
 
-class Labels:
+class Labels(ABC):
     """The labels of a bag's images, numbered from 0."""
 
+    @abstractmethod
     def stamps(self) -> Sequence[int]:
         """Return the stamps of all labels in ns; raises DataError if they are not usable."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, number: int) -> Ids:
         """Return a label `(H, W)`, train ids; raises DataError if it holds none.
 
         Numbers must not go back from call to call.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Close the files."""
 
@@ -121,7 +123,7 @@ class Pairs:
         unclear: number of images left without a label, as other images share their stamp, and
             there are more labels or fewer.
         example: the first such stamp, and the numbers of images and labels that have it.
-        first_ns: the stamp of the first label, in ns; None if there is none.
+        first_ns: the stamp of the first label, in ns; None without labels.
     """
 
     label: "array[int]"
@@ -280,6 +282,9 @@ class FolderLabels(Labels):
                 f"got {'colours' if ids.ndim > 2 else ids.dtype} ({path})"
             )
         return np.asarray(ids, np.uint8)
+
+    def close(self) -> None:
+        """Do nothing: no file stays open."""
 
 
 def seconds(ns: int) -> str:

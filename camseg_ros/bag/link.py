@@ -1,6 +1,7 @@
 """Connects a replay to the node: a camera and a listener in one ROS domain. Needs rclpy."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,7 @@ class Topics:
     diagnostics: str = "/diagnostics"
 
 
-class Link:
+class Link(ABC):
     """A camera and a listener in one ROS domain; leaving the `with` block leaves the domain.
 
     Attributes:
@@ -182,9 +183,9 @@ class Link:
         stamp = message.header.stamp
         return stamp.sec * SECOND_NS + stamp.nanosec, message.header.frame_id
 
+    @abstractmethod
     def _on_answer(self, message: Any, stamp_ns: int, frame_id: str, kind: str) -> None:
         """Handle an answer to an image; `kind` is `MASK` or `OVERLAY`."""
-        raise NotImplementedError
 
     def _receiver(self, kind: str) -> Callable[[Any], None]:
         def receive(message: Any) -> None:
