@@ -143,7 +143,11 @@ class PlainSegmenter:
 
 
 def loss_of(
-    network: PlainHead, batch: Batch, weights: Tensor, config: TransformerTraining
+    network: PlainHead,
+    batch: Batch,
+    weights: Tensor,
+    config: TransformerTraining,
+    members: Tensor | None = None,
 ) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
     """Cross-entropy and soft Jaccard as for camseg-lite's decoded masks, in the same order."""
 
@@ -153,7 +157,11 @@ def loss_of(
         with config.loop.autocast(images.device):
             logits = network(images * 255)
         pixels = pixel_loss(
-            logits, indices, config.task.class_weights(weights, step), config.task.jaccard_weight
+            logits,
+            indices,
+            config.task.class_weights(weights, step),
+            config.task.jaccard_weight,
+            members,
         )
         return pixels.total, {"cross_entropy": pixels.cross_entropy, "jaccard": pixels.jaccard}
 
@@ -191,7 +199,7 @@ def trained(
     with prepared(stream.batch, run.processes, config.batch) as batch:
         averaged = train(
             network,
-            loss_of(network, batch, weights, config),
+            loss_of(network, batch, weights, config, frames.members()),
             config.loop,
             run,
             config.batch,

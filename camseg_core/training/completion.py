@@ -2,9 +2,53 @@
 
 import cv2
 import numpy as np
+import torch
 from torch import Tensor
 
 from camseg_core.labels import UNLABELLED
+from camseg_core.training.loading import seed_of
+
+
+def has_groups(indices: Tensor, classes: int) -> bool:
+    """Return whether class indices (see `Frames`) hold a group."""
+    return bool(((indices >= classes) & (indices != UNLABELLED)).any())
+
+
+def complete_at_random(indices: Tensor, members: Tensor, numbers: range, seed: int) -> Tensor:
+    """Give each connected region of a group one of its classes, drawn by the sample's number.
+
+    `indices` are class indices `(B, H, W)` on the CPU, and `members` the classes of each group,
+    `(G, K)`. 255 stays.
+    """
+    completed = indices.clone()
+    classes = members.shape[1]
+    for frame, number in zip(completed, numbers, strict=True):
+        array = frame.numpy()
+        drawn = np.random.default_rng(seed_of(seed, "completion", number))
+        for label in np.unique(array).tolist():
+            if classes <= label < UNLABELLED:
+                where = array == label
+                count, regions = cv2.connectedComponents(where.astype(np.uint8), connectivity=4)
+                choices = np.flatnonzero(members[label - classes].numpy())
+                array[where] = drawn.choice(choices, count)[regions[where]]
+    return completed
+
+
+def complete_by_model(indices: Tensor, logits: Tensor, members: Tensor) -> Tensor:
+    """Give each pixel of a group the likeliest of its classes.
+
+    `indices` are class indices `(B, H, W)`, `logits` the model's `(B, K, H, W)`, and `members` the
+    classes of each group, `(G, K)`. 255 stays.
+    """
+    classes = members.shape[1]
+    completed = indices.clone()
+    for frame, image in zip(completed, logits, strict=True):
+        for label in frame.unique().tolist():
+            if classes <= label < UNLABELLED:
+                choices = members[label - classes].nonzero().squeeze(1)
+                likeliest = choices[image[choices].argmax(0)].to(frame.dtype)
+                frame.copy_(torch.where(frame == label, likeliest, frame))
+    return completed
 
 
 def fill_unlabelled(indices: Tensor) -> Tensor:

@@ -128,7 +128,7 @@ class HeldFrames(Frames):
         images: Tensor,
         indices: Tensor,
         names: list[str],
-        labels: tuple[Label, ...] = (),
+        labels: tuple[Label, ...],
         groups: tuple[Group, ...] = (),
     ) -> None:
         self.images, self.indices, self.names = images, indices, names

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 from camseg_core.diffusion.samplers import Schedule
@@ -21,16 +21,30 @@ class PixelLoss:
 
 
 def pixel_loss(
-    logits: Tensor, indices: Tensor, weights: Tensor, jaccard_weight: float
+    logits: Tensor,
+    indices: Tensor,
+    weights: Tensor,
+    jaccard_weight: float,
+    members: Tensor | None = None,
 ) -> PixelLoss:
     """Return cross-entropy plus `jaccard_weight` × soft Jaccard loss, each a mean over images.
 
-    `logits` are `(B, K, H, W)`, `indices` `(B, H, W)` class indices, 255 where unlabelled.
-    `weights` `(K,)` weigh classes in the cross-entropy. The Jaccard loss of an image is 1 less the
-    intersection over union of probabilities and labels, averaged over the classes it shows: like
-    the mIoU, it weighs a thin pole as much as the road, whereas cross-entropy counts pixels.
+    The probability of a group is that of its classes together. The Jaccard loss of an image is 1
+    less the intersection over union of probabilities and labels, averaged over the classes and
+    groups it shows: like the mIoU, it weighs a thin pole as much as the road, whereas cross-entropy
+    counts pixels. For a class or group, only pixels count whose label lies inside or outside it: a
+    pixel that may be car or truck is neither right nor wrong for car.
+
+    Args:
+        logits: of K classes, `(B, K, H, W)`.
+        indices: class indices `(B, H, W)`, from K on groups, 255 where unlabelled.
+        weights: of classes and groups in the cross-entropy, `(K + G,)`.
+        jaccard_weight: of the Jaccard loss.
+        members: which classes belong to each group, `(G, K)`.
     """
-    total, entropy, jaccard = _PixelLoss.apply(logits, indices, weights, jaccard_weight)  # type: ignore[no-untyped-call]
+    classes = torch.eye(logits.shape[1], device=logits.device)
+    regions = classes if members is None else torch.cat([classes, members.to(classes)])
+    total, entropy, jaccard = _PixelLoss.apply(logits, indices, weights, jaccard_weight, regions)  # type: ignore[no-untyped-call]
     return PixelLoss(total, entropy.item(), jaccard.item())
 
 
@@ -43,7 +57,12 @@ class _PixelLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, logits: Tensor, indices: Tensor, weights: Tensor, jaccard_weight: float
+        ctx: FunctionCtx,
+        logits: Tensor,
+        indices: Tensor,
+        weights: Tensor,
+        jaccard_weight: float,
+        regions: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         # a pixel's share of the gradient underflows in fp16 until the gradient scaler is applied
         dtype = torch.float32 if logits.dtype == torch.float16 else logits.dtype
@@ -55,6 +74,7 @@ class _PixelLoss(torch.autograd.Function):
                 weights,
                 jaccard_weight / len(logits),
                 1 / len(logits),
+                regions,
                 out.flatten(1),
             )
             for image, truth, out in zip(logits, indices, gradient, strict=True)
@@ -65,9 +85,13 @@ class _PixelLoss(torch.autograd.Function):
         return entropy + jaccard_weight * jaccard, entropy, jaccard
 
     @staticmethod
-    def backward(ctx: FunctionCtx, *of_outputs: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: FunctionCtx, *of_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return (gradient * of_outputs[0]).to(ctx.logits_dtype), None, None, None  # type: ignore[attr-defined]
+        of_logits = (gradient * of_outputs[0]).to(ctx.logits_dtype)  # type: ignore[attr-defined]
+        return of_logits, None, None, None, None
+
+
+_UNDERFLOW = 1e-30  # a probability below this is computed from logarithms
 
 
 def _of_image(
@@ -76,39 +100,65 @@ def _of_image(
     weights: Tensor,
     jaccard_weight: float,
     entropy_weight: float,
+    regions: Tensor,
     gradient: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Return cross-entropy and Jaccard loss of logits `(K, N)` against `truth` `(N,)`.
 
-    Writes the gradient of their weighted sum to `gradient` `(K, N)`.
+    `regions` `(R, K)` are 1 for the classes of each label. Writes the gradient of the weighted sum
+    of both losses to `gradient` `(K, N)`.
     """
-    labelled = (truth != UNLABELLED).float()
-    index = torch.where(truth == UNLABELLED, 0, truth).long()
+    # tables by the labels that occur, in which the last column is for unlabelled pixels
+    pixels = torch.bincount(truth, minlength=256)
+    pixels[UNLABELLED] = 0
+    present = pixels.nonzero().squeeze(1)
+    column = torch.full_like(pixels, len(present))
+    column[present] = torch.arange(len(present), device=truth.device)
+    label = column.take(truth.long())
+    of_label = regions[present]  # (L, K)
+    pixels = pixels[present].float()
+
+    def by_pixel(table: Tensor) -> Tensor:
+        """Spread a table `(K, L)` over the pixels, `(K, N)`; 0 where unlabelled."""
+        return nn.functional.pad(table, (0, 1)).gather(1, label.expand(len(table), -1))
+
     log_share = logits.float().log_softmax(0)
     share = log_share.exp()
-    log_of_truth = log_share.gather(0, index.unsqueeze(0)).squeeze(0)
-    weight = weights[index] * labelled
+    allowed = by_pixel(of_label.T)
+    of_truth = (share * allowed).sum(0)
+    rare = ((of_truth < _UNDERFLOW) & (label < len(present))).nonzero().squeeze(1)
+    exact = log_share[:, rare].where(allowed[:, rare] > 0, -torch.inf)
+    weight = nn.functional.pad(weights[present], (0, 1)).take(label)
     weight /= weight.sum().clamp_min(1e-6)
+    log_of_truth = of_truth.clamp_min(_UNDERFLOW).log()
+    log_of_truth[rare] = exact.logsumexp(0)
     entropy = -(log_of_truth * weight).sum()
 
-    of_truth = log_of_truth.exp() * labelled
-    together = share.new_zeros(len(share)).scatter_add_(0, index, of_truth)
-    pixels = share.new_zeros(len(share)).scatter_add_(0, index, labelled)
-    union = share @ labelled + pixels - together + 1
+    # areas of the labels that occur (rows), among the pixels of each (columns)
+    common = of_label @ of_label.T
+    size = of_label.sum(1)
+    inside, outside = (common == size).float(), (common == 0).float()
+    one_hot = share.new_zeros(len(present) + 1, len(truth)).scatter_(0, label.unsqueeze(0), 1.0)
+    area = of_label @ (share @ one_hot[:-1].T)
+    together = (inside * area).sum(1)
+    predicted = ((inside + outside) * area).sum(1)
+    union = predicted + inside @ pixels - together + 1
     iou = (together + 1) / union
-    shown = (pixels > 0).float()
-    shown /= shown.sum().clamp_min(1)
-    jaccard = ((1 - iou) * shown).sum()
+    jaccard = (1 - iou).sum() / max(1, len(present))
 
-    # derivatives of the Jaccard loss by each class's predicted and common area, then through the
-    # softmax, whose derivative is p (δ - p)
-    by_predicted = jaccard_weight * shown * iou / union
-    by_together = -jaccard_weight * shown * (1 + iou) / union
-    of_truth *= by_together[index]
+    # derivatives of the Jaccard loss by predicted and common area, which a class has in the labels
+    # it belongs to; then through the softmax, whose derivative is p (δ - p)
+    scale = jaccard_weight / max(1, len(present))
+    by_predicted = (scale * iou / union).unsqueeze(1)
+    by_together = (-scale * (1 + iou) / union).unsqueeze(1)
+    by_share = by_pixel(of_label.T @ ((inside + outside) * by_predicted + inside * by_together))
     weight *= entropy_weight
-    inner = (by_predicted @ share) * labelled + of_truth
-    result = share * (by_predicted.unsqueeze(1) * labelled + (weight - inner))
-    gradient.copy_(result.scatter_add_(0, index.unsqueeze(0), (of_truth - weight).unsqueeze(0)))
+    inner = (share * by_share).sum(0)
+    pull = weight / of_truth.clamp_min(_UNDERFLOW)
+    pull[rare] = 0
+    by_share.addcmul_(allowed, pull, value=-1).add_(weight - inner).mul_(share)
+    gradient.copy_(by_share)
+    gradient[:, rare] -= (weight[rare] * exact.softmax(0)).to(gradient.dtype)
     return entropy, jaccard
 
 

@@ -13,7 +13,7 @@ from camseg_core.data.augmentation import random_crops
 from camseg_core.evaluation.metrics import Confusion, scores
 from camseg_core.labels import Label
 from camseg_core.model.mask_autoencoder import MaskAutoencoder, kl_divergence
-from camseg_core.training.completion import fill_unlabelled
+from camseg_core.training.completion import complete_at_random, fill_unlabelled
 from camseg_core.training.frames import Frames
 from camseg_core.training.loading import Batch, FrameStream, generator, posterior_noise, prepared
 from camseg_core.training.losses import pixel_loss
@@ -57,6 +57,8 @@ def train_autoencoder(config: AutoencoderTraining, frames: Frames, run: Run) -> 
     """Train on `frames` and return the averaged autoencoder with its latent statistics set.
 
     The loss is cross-entropy on the reconstructed classes plus the weighted KL or commitment loss.
+    Each connected region of a group gets one of its classes at random, so that all classes are
+    reconstructed.
 
     Raises:
         ConfigError: the batch cannot be shared by the processes.
@@ -68,6 +70,7 @@ def train_autoencoder(config: AutoencoderTraining, frames: Frames, run: Run) -> 
     model = MaskAutoencoder(config.model).to(device, memory_format=loop.memory_format)  # type: ignore[call-overload]
     stream = FrameStream(frames, random_crops(config.crop, (0.15, 1.0), color=False), seed)
     weights = frames.class_weights(config.model.classes).to(device)
+    members = frames.members()
     cells = (config.model.latent_channels, *(side // config.model.stride for side in config.crop))
     name, weight = (
         ("kl", config.kl_weight)
@@ -78,6 +81,7 @@ def train_autoencoder(config: AutoencoderTraining, frames: Frames, run: Run) -> 
     def loss(batch: Batch, step: int, part: int = 0) -> tuple[Tensor, dict[str, float]]:
         numbers = run.processes.samples(step, config.batch, part, loop.grad_accum_steps)
         _, indices = batch(numbers)
+        indices = complete_at_random(indices, members, numbers, seed)
         noise = posterior_noise(numbers, cells, seed)
         with loop.autocast(device):
             logits, penalty = model(fill_unlabelled(indices).to(device), noise.to(device))
@@ -113,7 +117,7 @@ def reconstruction_confusion(
     `disturbance` is the deviation of seeded normal noise added to the normalised latents.
     """
     confusion = Confusion(model.config.classes)
-    for i, (_, indices) in enumerate(frames):
+    for i, indices in enumerate(_completed(frames)):
         latents = model.encode(_whole(indices, model.latent_mean.device))
         noise = torch.randn(latents.shape, generator=generator("disturbance", i)).to(latents)
         predicted = model.decode(latents + disturbance * noise).argmax(1)
@@ -130,9 +134,16 @@ def reconstruction_scores(
     return scores(reconstruction_confusion(model, frames), by_index)
 
 
+def _completed(frames: Frames) -> Iterator[Tensor]:
+    """Yield class indices `(H, W)` of each frame, groups completed at random."""
+    members = frames.members()
+    for i, (_, indices) in enumerate(frames):
+        yield complete_at_random(indices.unsqueeze(0), members, range(i, i + 1), seed=0)[0]
+
+
 def _whole_frames(model: MaskAutoencoder, frames: Frames) -> Iterator[Tensor]:
     """Yield class indices `(1, H, W)` of each frame, filled and padded, on the model's device."""
-    return (_whole(indices, model.latent_mean.device) for _, indices in frames)
+    return (_whole(indices, model.latent_mean.device) for indices in _completed(frames))
 
 
 def _whole(indices: Tensor, device: torch.device) -> Tensor:

@@ -3,11 +3,17 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from camseg_core.diffusion.samplers import SamplerOptions, ddim
+from camseg_core.labels import UNLABELLED
 from camseg_core.model.camseg import CamSeg
-from camseg_core.training.completion import fill_unlabelled
+from camseg_core.training.completion import (
+    complete_by_model,
+    fill_unlabelled,
+    has_groups,
+)
 from camseg_core.training.distributed import Processes
 from camseg_core.training.draws import Cut, Draws
 from camseg_core.training.loading import Batch
@@ -22,7 +28,11 @@ class TaskLoss:
 
     It scores two estimates: from pure noise, as in inference in one step, and from a random step,
     as in sampling in several steps. The loss is `latent_weight` × the squared error of the latents,
-    plus cross-entropy and `jaccard_weight` × soft Jaccard of the decoded latents.
+    plus cross-entropy and `jaccard_weight` × soft Jaccard of the decoded latents. Latents of cells
+    count by the share of their pixels that is labelled.
+
+    Where the label is a group, the true latents are those of the model's own completion: each pixel
+    has the likeliest of the group's classes by the estimate from pure noise that sees no mask.
 
     Attributes:
         latent_weight: of the squared error of the latents.
@@ -88,11 +98,13 @@ def task_objective(
     loop: LoopConfig,
     processes: Processes,
     cut: Cut = "clamp",
+    members: Tensor | None = None,
 ) -> Loss:
     """Return the loss of a model with a mask autoencoder, see `TaskLoss`.
 
-    `batch` returns images `(B, 3, H, W)` in 0..1 and class indices `(B, H, W)`; `size` is the
-    number of samples in a whole batch. `weights` `(K,)` weigh the classes at the start.
+    `batch` returns images `(B, 3, H, W)` in 0..1 and class indices `(B, H, W)`, see `Frames`;
+    `size` is the number of samples in a whole batch. `weights` `(K + G,)` weigh classes and groups
+    at the start. `members` `(G, K)` are the classes of each group.
     """
     codec = model.mask_autoencoder
     assert codec is not None
@@ -106,33 +118,49 @@ def task_objective(
         codec.decoder.requires_grad_(joined)
         numbers = processes.samples(step, size, part, loop.grad_accum_steps)
         images, cpu_indices = batch(numbers)
-        filled, indices = fill_unlabelled(cpu_indices).to(device), cpu_indices.to(device)
-        with torch.no_grad(), loop.autocast(device):
-            latents = codec.encode(filled).float()
-        tokens, grid = model.to_tokens(latents)
-        clean, cells = model.to_denoised(latents)
+        indices = completed = cpu_indices.to(device)
+        shape = (side // codec.config.stride for side in indices.shape[1:])
+        blank = torch.zeros(len(numbers), codec.config.latent_channels, *shape, device=device)
+        (tokens, grid), (base, cells) = model.to_tokens(blank), model.to_denoised(blank)
         draws = Draws.of(
             numbers,
             step,
             loop.seed,
-            (clean.shape[1], clean.shape[2]),
+            (base.shape[1], base.shape[2]),
             tokens.shape[1],
             len(model.schedule.timesteps),
             all_hidden,
             cut,
-        ).to(device)
+        )
+        sees_mask = not bool(draws.hidden.all())
+        draws = draws.to(device)
         start, noise = draws.noises
         share = config.late_own_share if step >= config.late_from else config.own_share
         own = min(round(share * len(numbers)), len(numbers) - 1)  # at least one uses the truth
         with loop.autocast(device):
             features = model.image_features(images.to(device) * 255)
-            condition = model.conditions(features, tokens, draws.hidden).flatten(0, 1)
 
-            def estimate(x: Tensor, steps: Tensor) -> Tensor:
+            def estimate(x: Tensor, steps: Tensor, condition: Tensor) -> Tensor:
                 output = model.denoiser(x.flatten(0, 1), steps.flatten(), condition)
-                return output.float().view_as(clean)
+                return output.float().view_as(start)
 
-            first = estimate(start, torch.full_like(draws.steps, last))
+            def first_estimate(*mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+                """Return condition, cells and logits from noise; by default the mask is hidden."""
+                condition = model.conditions(features, *mask).flatten(0, 1)
+                found = estimate(start, torch.full_like(draws.steps, last), condition)
+                return condition, found, codec.decode(model.to_latents(found, cells))
+
+            grouped = members is not None and has_groups(cpu_indices, len(model.labels))
+            if grouped:
+                assert members is not None
+                with torch.set_grad_enabled(not sees_mask):
+                    condition, first, logits = first_estimate()
+                completed = complete_by_model(indices, logits.detach(), members.to(device))
+            with torch.no_grad():
+                latents = codec.encode(fill_unlabelled(completed.cpu()).to(device)).float()
+            (tokens, _), (clean, _) = model.to_tokens(latents), model.to_denoised(latents)
+            if sees_mask or not grouped:
+                condition, first, logits = first_estimate(tokens, draws.hidden)
             base = torch.cat([first[:own].detach(), clean[own:]])
             noisy = add_noise(
                 base.flatten(0, 1), noise.flatten(0, 1), draws.steps.flatten(), model.schedule
@@ -143,17 +171,18 @@ def task_objective(
                 met, number = ddim_input(model, own_condition, start[:own], *scored)
                 noisy = torch.cat([met, noisy[own:]])
                 steps = torch.cat([torch.full_like(steps[:own], number), steps[own:]])
-            later = estimate(noisy, steps)
+            later = estimate(noisy, steps, condition)
             true = slice(own, 2 * own) if joined else slice(0, 0)
-            decoded = torch.cat([first, later[:own], clean[true]])
-            logits = codec.decode(model.to_latents(decoded, cells))
-        chosen = _for_cells(draws.hidden, grid, cells)
-        of_first = (first - clean).square().mean(2)[chosen].mean()
-        of_later = (later - clean).square().mean(2)[own:][chosen[own:]].mean()
+            if own:
+                others = torch.cat([later[:own], clean[true]])
+                logits = torch.cat([logits, codec.decode(model.to_latents(others, cells))])
+        counted = _for_cells(draws.hidden, grid, cells) * _labelled_share(indices, cells)
+        of_first = _mean((first - clean).square().mean(2), counted)
+        of_later = _mean((later - clean).square().mean(2)[own:], counted[own:])
         squared = of_first + of_later
-        truth = torch.cat([indices, indices[:own], indices[true]])
+        truth = torch.cat([indices, indices[:own], completed[true]])
         class_weights = config.class_weights(weights, step).to(device)
-        pixels = pixel_loss(logits, truth, class_weights, config.jaccard_weight)
+        pixels = pixel_loss(logits, truth, class_weights, config.jaccard_weight, members)
         figures = {
             "latents": squared.item(),
             "cross_entropy": pixels.cross_entropy,
@@ -244,3 +273,14 @@ def _for_cells(hidden: Tensor, grid: tuple[int, int], cells: tuple[int, int]) ->
     times = cells[0] // grid[0]
     flags = hidden.unflatten(1, grid)
     return flags.repeat_interleave(times, 1).repeat_interleave(times, 2).flatten(1)
+
+
+def _labelled_share(indices: Tensor, cells: tuple[int, int]) -> Tensor:
+    """Return the share of each cell's pixels that is labelled, `(B, N)`."""
+    labelled = (indices != UNLABELLED).float()
+    return F.adaptive_avg_pool2d(labelled, cells).flatten(1)
+
+
+def _mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted mean; 0 if all weights are."""
+    return (values * weights).sum() / weights.sum().clamp_min(1e-6)

@@ -165,7 +165,14 @@ def _objective(
     if model.mask_autoencoder is not None:
         weights = frames.class_weights(len(model.labels))
         return task_objective(
-            model, batch, config.batch, weights, config.task, *shared, config.hidden_cut
+            model,
+            batch,
+            config.batch,
+            weights,
+            config.task,
+            *shared,
+            config.hidden_cut,
+            frames.members(),
         )
     if config.augment in ("crop", "vary"):
         latents: Batch = FreshLatents(model, batch, run.processes.device)

@@ -1,14 +1,31 @@
 """Labels that stand for one of several classes: as class indices, in losses, and in scores."""
 
+import copy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from lite import tiny_lite
 
+from camseg_core.config.model import MaskAutoencoderConfig
 from camseg_core.data import Sample
 from camseg_core.errors import ConfigError
 from camseg_core.groups import FIRST_GROUP, Group, frame_table, joint_groups
 from camseg_core.labels import CITYSCAPES, TRAIN_ID, UNLABELLED, cityscapes_labels
+from camseg_core.training import objectives
+from camseg_core.training.completion import complete_at_random, complete_by_model, has_groups
+from camseg_core.training.distributed import Processes
 from camseg_core.training.frames import Frames
+from camseg_core.training.losses import pixel_loss
+from camseg_core.training.mask_autoencoder import (
+    AutoencoderTraining,
+    reconstruction_confusion,
+    train_autoencoder,
+)
+from camseg_core.training.objectives import TaskLoss, task_objective
+from camseg_core.training.settings import LoopConfig
+from camseg_core.training.trainer import Run
 
 
 def group(*names: str, id: int = FIRST_GROUP) -> Group:
@@ -86,3 +103,189 @@ def test_a_group_s_pixels_weigh_as_the_classes_that_they_probably_have() -> None
     weights = some.class_weights(3)
     assert torch.allclose(weights[:3], alone)
     assert weights[3].item() == pytest.approx((0.75 * alone[1] + 0.25 * alone[2]).item())
+
+
+def brute_force_loss(
+    logits: torch.Tensor,
+    indices: torch.Tensor,
+    weights: torch.Tensor,
+    jaccard_weight: float,
+    members: torch.Tensor,
+) -> torch.Tensor:
+    """The loss as `pixel_loss` documents it, pixel by pixel, differentiated by autograd."""
+    classes = logits.shape[1]
+    sets = [{k} for k in range(classes)] + [
+        set(row.nonzero().flatten().tolist()) for row in members
+    ]
+    losses = []
+    for image, truth in zip(logits.double(), indices.tolist(), strict=True):
+        log_share = image.log_softmax(0)
+        pixels = [
+            (label, log_share[:, y, x])
+            for y, row in enumerate(truth)
+            for x, label in enumerate(row)
+            if label != UNLABELLED
+        ]
+        entropy = [-weights[t] * p[sorted(sets[t])].logsumexp(0) for t, p in pixels]
+        loss = torch.stack([*entropy, image.sum() * 0]).sum() / max(
+            1e-6, sum(float(weights[t]) for t, _ in pixels)
+        )
+        shown = sorted({t for t, _ in pixels})
+        for region in shown:
+            common = size = predicted = torch.zeros(())
+            for t, p in pixels:
+                probability = p.exp()[sorted(sets[region])].sum()
+                if sets[t] <= sets[region]:
+                    common, size = common + probability, size + 1
+                if sets[t] <= sets[region] or not sets[t] & sets[region]:
+                    predicted = predicted + probability
+            iou = (common + 1) / (predicted + size - common + 1)
+            loss = loss + jaccard_weight * (1 - iou) / len(shown)
+        losses.append(loss)
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("spread", [3.0, 300.0])
+def test_the_loss_with_groups_and_its_gradient_against_brute_force(spread: float) -> None:
+    """With a spread of 300 the probability of labels is below the smallest float."""
+    drawn = torch.Generator().manual_seed(0)
+    logits = (spread * torch.randn(5, 6, 5, 6, generator=drawn)).requires_grad_()
+    members = torch.tensor([[1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 1, 0], [0, 0, 0, 1, 1, 1]]).bool()
+    indices = torch.randint(9, (5, 5, 6), generator=drawn, dtype=torch.uint8)
+    indices[0, :2] = UNLABELLED
+    indices[1] = UNLABELLED  # an image without any label
+    indices[2] = torch.where(indices[2] < 6, 7, indices[2])  # groups only, which overlap
+    indices[3] %= 6  # classes only
+    weights = torch.rand(9, generator=drawn) + 0.5
+    expected = brute_force_loss(logits, indices, weights, 0.7, members)
+    (wanted,) = torch.autograd.grad(2 * expected, logits)
+    found = pixel_loss(logits, indices, weights, 0.7, members).total
+    (gradient,) = torch.autograd.grad(2 * found, logits)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-7)
+    assert not gradient[1].any()
+
+
+def test_a_pixel_of_a_group_does_not_count_for_its_classes_alone() -> None:
+    """Moving probability between the classes of a group changes nothing."""
+    members = torch.tensor([[True, True, False]])
+    indices = torch.tensor([[[3, 3, 0, 2]]], dtype=torch.uint8)
+    losses = []
+    for car in (0.1, 0.5, 0.7):
+        shares = torch.tensor(
+            [[car, car, 0.9, 0.1], [0.8 - car] * 2 + [0.05, 0.1], [0.2] * 2 + [0.05, 0.8]]
+        )
+        loss = pixel_loss(shares.log()[None, :, None], indices, torch.ones(4), 1.0, members)
+        losses.append((loss.cross_entropy, loss.jaccard))
+    assert losses[1] == pytest.approx(losses[0])
+    assert losses[2] == pytest.approx(losses[0])
+
+
+MEMBERS = torch.tensor([[True, True, False, False], [False, True, True, True]])  # of four classes
+
+
+def test_each_region_of_a_group_gets_one_of_its_classes_by_the_sample_s_number() -> None:
+    rows = ["44055", "44055", "00555", "44.3."]  # the fives touch; the two areas of fours do not
+    text = [[UNLABELLED if c == "." else int(c) for c in row] for row in rows]
+    indices = torch.tensor([text] * 40, dtype=torch.uint8)
+    completed = complete_at_random(indices, MEMBERS, range(40), seed=3)
+    assert torch.equal(completed[7:9], complete_at_random(indices[7:9], MEMBERS, range(7, 9), 3))
+    first, second, other = completed[:, 0, 0], completed[:, 3, 0], completed[:, 0, 3]
+    assert set(first.tolist()) == set(second.tolist()) == {0, 1}
+    assert set(other.tolist()) == {1, 2, 3}
+    assert (first != second).any()
+    for (y, x), value in (((1, 1), first), ((3, 1), second), ((2, 2), other)):
+        assert torch.equal(completed[:, y, x], value)
+    kept = (indices < 4) | (indices == UNLABELLED)
+    assert torch.equal(completed[kept], indices[kept])
+    assert not has_groups(completed, 4)
+    assert has_groups(indices, 4)
+
+
+def test_the_model_completes_each_pixel_within_its_group() -> None:
+    drawn = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 4, 6, 7, generator=drawn)
+    indices = torch.randint(7, (2, 6, 7), generator=drawn, dtype=torch.uint8)
+    indices[indices == 6] = UNLABELLED
+    completed = complete_by_model(indices, logits, MEMBERS)
+    for b, y, x in np.ndindex(2, 6, 7):
+        label = expected = int(indices[b, y, x])
+        if label in (4, 5):
+            expected = max(
+                MEMBERS[label - 4].nonzero().flatten().tolist(),
+                key=lambda k: float(logits[b, k, y, x]),
+            )
+        assert completed[b, y, x] == expected
+
+
+def figures(indices: torch.Tensor, all_hidden: float, own_share: float = 0.34) -> dict[str, float]:
+    """The figures of one step of a small model with 11 classes on frames with these indices."""
+    model = copy.deepcopy(tiny_lite())
+    images = torch.rand(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    members = torch.zeros(2, 11, dtype=torch.bool)
+    members[0, [1, 2, 3]] = members[1, [8, 9]] = True
+    loss = task_objective(
+        model,
+        lambda numbers: (images, indices),
+        3,
+        torch.ones(13),
+        TaskLoss(own_share=own_share, decoder_joins=0),
+        all_hidden,
+        LoopConfig(steps=1, lr=1e-3, precision="fp32"),
+        Processes(),
+        members=members,
+    )
+    total, found = loss(0)
+    total.backward()
+    gradient = model.denoiser.cond_embed.weight.grad
+    return {**found, "total": total.item(), "gradient": gradient.norm().item()}
+
+
+@pytest.mark.parametrize("all_hidden", [0.0, 1.0])
+def test_latents_of_groups_are_those_of_the_model_s_own_completion(
+    all_hidden: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = torch.randint(13, (3, 4, 6), generator=torch.Generator().manual_seed(1))
+    indices = blocks.repeat_interleave(16, 1).repeat_interleave(16, 2).to(torch.uint8)
+    seen = []
+
+    def spy(*arguments: torch.Tensor) -> torch.Tensor:
+        seen.append(complete_by_model(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(objectives, "complete_by_model", spy)
+    grouped = figures(indices, all_hidden)
+    (completed,) = seen
+    assert not has_groups(completed, 11)
+    assert torch.equal(completed[indices < 11], indices[indices < 11])
+    alone = figures(completed, all_hidden)
+    assert len(seen) == 1
+    assert grouped["latents"] == pytest.approx(alone["latents"], rel=1e-4)
+    assert grouped["cross_entropy"] < alone["cross_entropy"]
+    assert grouped["gradient"] > 0
+
+
+def test_pixels_without_label_ask_for_nothing() -> None:
+    blank = torch.full((3, 64, 96), UNLABELLED, dtype=torch.uint8)
+    nothing = figures(blank, 1.0)
+    assert nothing["total"] == nothing["gradient"] == 0
+
+
+def test_the_mask_autoencoder_learns_all_classes_of_a_group(tmp_path: Path) -> None:
+    label = np.full((64, 64), 128, np.uint8)
+    samples = [
+        Sample(np.zeros((64, 64, 3), np.uint8), label, str(i), (group("car", "bus"),))
+        for i in range(12)
+    ]
+    classes = cityscapes_labels([TRAIN_ID["car"], TRAIN_ID["bus"]])
+    some = Frames.load(samples, classes, joint_groups(classes, samples[0].groups))
+    config = AutoencoderTraining(
+        MaskAutoencoderConfig(2, 4, (8, 8), (8, 8)),
+        LoopConfig(steps=120, lr=5e-3, ema_decay=0.5, precision="fp32"),
+        batch=4,
+        crop=(32, 32),
+    )
+    trained = train_autoencoder(config, some, Run(tmp_path))
+    confusion = reconstruction_confusion(trained, some)
+    assert (confusion.labelled > 0).all()
+    assert confusion.mean_iou() > 0.9

@@ -13,7 +13,7 @@ from camvid_folder import write_camvid
 from plain_head import PlainHead, PlainSegmenter
 
 from camseg_core.evaluation.flops import vehicle_parameters
-from camseg_core.labels import CAMVID_11_TRAIN_IDS
+from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.model.camseg import CamSeg
 from camseg_core.training.frames import HeldFrames
 from camseg_core.training.settings import LoopConfig
@@ -89,7 +89,8 @@ def test_its_training_goes_on_where_it_was(tmp_path: Path) -> None:
         .repeat_interleave(32, 2)
         .to(torch.uint8)
     )
-    frames = HeldFrames((indices * 80).unsqueeze(1).repeat(1, 3, 1, 1), indices, ["a", "b"])
+    images = (indices * 80).unsqueeze(1).repeat(1, 3, 1, 1)
+    frames = HeldFrames(images, indices, ["a", "b"], cityscapes_labels(CAMVID_11_TRAIN_IDS))
     loop = LoopConfig(
         steps=3,
         lr=1e-3,
