@@ -20,6 +20,7 @@ WEIGHTS = ["huggingface_hub>=1.2", "torch>=2.6", "safetensors"]
 RAY = ["ray>=2.50,<3"]
 _RECIPES = (
     "camseg-lite",
+    "camseg-lite-camvid",
     "cam-seg-base-768",
     "cam-seg-base-768-corrected",
     "distill",
@@ -67,6 +68,10 @@ setup(
         (
             f"share/{PACKAGE}/config/train",
             [f"config/train/{name}.yaml" for name in _RECIPES],
+        ),
+        (
+            f"share/{PACKAGE}/config/data",
+            [f"config/data/{name}.yaml" for name in ("cityscapes-small", "idd-lite")],
         ),
     ],
     zip_safe=False,

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def _add_training_options(
         type=Path,
         required=folders,
         metavar="ROOT",
-        help="the data set: train/ and val/, each with images/ and labels/",
+        help="the data set: train/ and val/, each with images/ and labels/; "
+        "or the folder of several sets",
     )
     parser.add_argument(
         "--run",
@@ -138,7 +140,9 @@ def _run(task_of: Callable[[argparse.Namespace], Task], options: argparse.Namesp
         from camseg_core.config.yaml_file import load_yaml
 
         kind, train = task_of(options)
+        from camseg_core.training.joined import located
     recipe = load_yaml(options.config, kind, options.set)
+    recipe = replace(recipe, data=located(recipe.data, options.config.parent))
     with packages_for("training", "train"), training_run(options):
         train(
             recipe,
@@ -218,9 +222,11 @@ def _estimate(options: argparse.Namespace) -> None:
         from camseg_core.config.yaml_file import load_yaml
         from camseg_core.evaluation.roofline import DEVICES, Device
         from camseg_core.training.estimate import CAVEAT, estimate_lines
+        from camseg_core.training.joined import located
         from camseg_core.training.recipes import Recipe, estimate_run
 
         recipe = load_yaml(options.config, Recipe, options.set)
+        recipe = replace(recipe, data=located(recipe.data, options.config.parent))
         processes = options.processes or int(os.environ.get("WORLD_SIZE", "1"))
         found = estimate_run(recipe, processes, options.data, options.frames)
     devices: tuple[Device, ...] = DEVICES

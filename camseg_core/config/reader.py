@@ -39,7 +39,8 @@ def build(
     """Build the dataclass `cls` from what a JSON or YAML parser returned.
 
     Fields may be bool, int, float, str, `Literal`, enums (given by value), tuples, `Mapping[str,
-    ...]` of these, dataclasses, and any of these `| None`. Entries left out keep their default; in
+    ...]` of these, dataclasses, and any of these `| None`,
+    or a tuple `|` something else. Entries left out keep their default; in
     a nested dataclass that is the default that the outer one gives it.
 
     Args:
@@ -143,7 +144,11 @@ class _Reader:
         if origin in (Union, UnionType):
             if value is None and NoneType in options:
                 return None
-            (hint,) = (option for option in options if option is not NoneType)
+            hints = [option for option in options if option is not NoneType]
+            lists = [option for option in hints if get_origin(option) is tuple]
+            if len(hints) > 1:  # a list, or something else
+                hints = lists if isinstance(value, list | tuple) else [*({*hints} - {*lists})]
+            (hint,) = hints
             return self._convert(hint, value, place, MISSING if inherited is None else inherited)
         if is_dataclass(hint):
             assert isinstance(hint, type)

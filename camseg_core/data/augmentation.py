@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import cv2
@@ -12,14 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.data import disturbances
-from camseg_core.data.disturbances import Apply, Pixels, to_pixels
+from camseg_core.data.disturbances import Apply, Pixels
+from camseg_core.data.random_changes import COLOR_CHANGES, Change, Range, at_random, maybe
 from camseg_core.errors import ConfigError
 from camseg_core.labels import UNLABELLED
-
-Range = tuple[float, float]
-
-Change = Callable[[Pixels, np.random.Generator], Pixels]
-"""Changes an RGB picture `(H, W, 3)` at random, or returns it as it is."""
 
 Part = Callable[[tuple[int, int], np.random.Generator], tuple[float, float]]
 """Draws which part of a frame `(height, width)` is seen, as shares of its height and width."""
@@ -91,7 +87,8 @@ class Augmentation:
 
     `part` draws the part that a view shows. Flips, `rotation`, `shear`, `shift` and `cutout` are
     those of `Variation`, each with probability `chance`. `changes` are applied to the picture in
-    their order; each draws whether and how much.
+    their order; each draws whether and how much. With `beyond`, parts may reach beyond the frame:
+    the frame's mirror image, unlabelled, fills the rest, and of the moves only `flip` is made.
     """
 
     size: tuple[int, int]
@@ -104,6 +101,7 @@ class Augmentation:
     shift: float = 0.0
     changes: tuple[Change, ...] = ()
     cutout: Range = (0, 0)
+    beyond: bool = False
 
     def __call__(
         self, rgb: Pixels, label: Pixels, rng: np.random.Generator
@@ -112,7 +110,8 @@ class Augmentation:
 
         Indices are taken from the nearest pixel; outside of the frame they are 255.
         """
-        rgb, label = self._placed(rgb, label, rng)
+        place = self._cut if self.beyond else self._placed
+        rgb, label = place(rgb, label, rng)
         for change in self.changes:
             rgb = change(rgb, rng)
         if self.cutout[1] > 0 and rng.random() < self.chance:
@@ -146,6 +145,25 @@ class Augmentation:
         )
         return np.asarray(moved, np.uint8), np.asarray(ids, np.uint8)
 
+    def _cut(self, rgb: Pixels, label: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+        """Cut the part out, filled where it reaches beyond the frame, and scale it to the view."""
+        frame = (label.shape[0], label.shape[1])
+        inside, fill = [], []
+        for share, length in zip(self.part(frame, rng), frame, strict=True):
+            side = max(1, round(share * length))
+            # anywhere in the frame, or the frame anywhere in it
+            start = int(rng.integers(min(0, length - side), max(0, length - side) + 1))
+            inside.append(slice(max(0, start), min(length, start + side)))
+            fill += [max(0, -start), max(0, start + side - length)]
+        rgb, label = rgb[tuple(inside)], label[tuple(inside)]
+        if any(fill):
+            rgb = _bordered(rgb, fill, cv2.BORDER_REFLECT_101)
+            label = _bordered(label, fill, cv2.BORDER_CONSTANT)
+        rgb, label = _scaled(rgb, self.size), _scaled(label, self.size)
+        if self.flip and rng.random() < self.chance:
+            rgb, label = rgb[:, ::-1], label[:, ::-1]
+        return rgb.copy(), label.copy()
+
     def _draw_move(self, rng: np.random.Generator) -> npt.NDArray[np.float64] | None:
         """The affine map `(3, 3)` of the view's pixels, or None where they stay."""
         height, width = self.size
@@ -169,20 +187,20 @@ class Augmentation:
         return None if np.array_equal(move, np.eye(3)) else move
 
 
-def random_crops(size: tuple[int, int], area: Range, color: bool) -> Augmentation:
+def random_crops(
+    size: tuple[int, int],
+    area: Range,
+    color: bool,
+    aspect: Range = (1.1, 1.6),
+    beyond: bool = False,
+) -> Augmentation:
     """Random parts of a frame, mirrored at random and, with `color`, changed in colour.
 
-    A part takes a share of the frame's area from the range `area` and is scaled to `size`.
+    A part takes a share of the frame's area from the range `area`, is `aspect` times as wide as
+    high, and is scaled to `size`. With `beyond` it may exceed the frame, see `Augmentation`.
     """
-    changes: tuple[Change, ...] = ()
-    if color:
-        changes = (
-            maybe(0.8, _jiggle),
-            maybe(0.05, lambda rgb, rng: disturbances.saturation(rgb, 0, rng)),
-            maybe(0.15, _soften),
-            maybe(0.15, lambda rgb, rng: disturbances.gaussian_noise(rgb, 0.03 * 255, rng)),
-        )
-    return Augmentation(size, _by_area(area, aspect=(1.1, 1.6)), flip=True, changes=changes)
+    part = _of_any_size(area, aspect) if beyond else _by_area(area, aspect)
+    return Augmentation(size, part, 0.5, True, changes=COLOR_CHANGES * color, beyond=beyond)
 
 
 def varied_views(size: tuple[int, int], options: Variation) -> Augmentation:
@@ -218,16 +236,6 @@ def varied_views(size: tuple[int, int], options: Variation) -> Augmentation:
     )
 
 
-def maybe(chance: float, change: Change) -> Change:
-    """`change`, made with this probability."""
-    return lambda rgb, rng: change(rgb, rng) if rng.random() < chance else rgb
-
-
-def at_random(apply: Apply, levels: Range) -> Change:
-    """A disturbance, see `disturbances`, at a level drawn evenly from a range."""
-    return lambda rgb, rng: apply(rgb, float(rng.uniform(*levels)), rng)
-
-
 def _by_area(area: Range, aspect: Range) -> Part:
     """A part with a share of the frame's area, whose width is `aspect` times its height.
 
@@ -248,29 +256,18 @@ def _by_area(area: Range, aspect: Range) -> Part:
     return part
 
 
-def _jiggle(rgb: Pixels, rng: np.random.Generator) -> Pixels:
-    """Shift, scale, saturate and turn the hue, in random order; all amounts are ours."""
-    shift, hue = rng.uniform(-0.4, 0.4) * 255, rng.uniform(-0.08, 0.08)
-    gain, saturation = rng.uniform(0.6, 1.4, 2).astype(np.float32)
+def _of_any_size(area: Range, aspect: Range) -> Part:
+    """A part with a share of the frame's area and an aspect, both drawn evenly in their logarithm.
 
-    def saturate(picture: Pixels) -> Pixels:
-        hsv = cv2.cvtColor(picture.astype(np.float32), cv2.COLOR_RGB2HSV)
-        hsv[..., 1] = np.minimum(hsv[..., 1] * saturation, 1)
-        return to_pixels(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
+    It may be higher or wider than the frame.
+    """
 
-    steps: tuple[Callable[[Pixels], Pixels], ...] = (
-        lambda picture: to_pixels(picture + np.float32(shift)),
-        lambda picture: to_pixels(picture * gain),
-        saturate,
-        lambda picture: disturbances.hue(picture, hue, rng),
-    )
-    for step in rng.permutation(len(steps)):
-        rgb = steps[step](rgb)
-    return rgb
+    def part(frame: tuple[int, int], rng: np.random.Generator) -> tuple[float, float]:
+        share, ratio = (math.exp(rng.uniform(*np.log(ends))) for ends in (area, aspect))
+        height = math.sqrt(share * frame[0] * frame[1] / ratio)
+        return height / frame[0], height * ratio / frame[1]
 
-
-def _soften(rgb: Pixels, rng: np.random.Generator) -> Pixels:
-    return np.asarray(cv2.GaussianBlur(rgb, (3, 3), rng.uniform(0.1, 1.5)), np.uint8)
+    return part
 
 
 def _to_either_side(largest: float, chance: float, rng: np.random.Generator) -> float:
@@ -284,6 +281,13 @@ def _translation(right: float, down: float) -> npt.NDArray[np.float64]:
 
 def _odd(width: float) -> int:
     return 2 * int(width / 2) + 1
+
+
+def _bordered(picture: Pixels, widths: Sequence[int], kind: int) -> Pixels:
+    """The picture with borders at top, bottom, left and right; constant ones are unlabelled."""
+    top, bottom, left, right = widths
+    wider = cv2.copyMakeBorder(picture, top, bottom, left, right, kind, value=[UNLABELLED])
+    return np.asarray(wider, np.uint8)
 
 
 def _scaled(picture: Pixels, size: tuple[int, int]) -> Pixels:

@@ -26,6 +26,7 @@ from camseg_core.data.disturbances import (
     Pixels,
     blurred,
     description,
+    jpeg,
     line_kernel,
     to_pixels,
 )
@@ -143,11 +144,7 @@ def saturate(picture: Floats, constants: tuple[float, float], rng: np.random.Gen
 
 def jpeg_compression(picture: Floats, quality: int, rng: np.random.Generator) -> Floats:
     """Encoded as JPEG of low quality, and decoded."""
-    bgr = cv2.cvtColor(to_pixels(255 * picture), cv2.COLOR_RGB2BGR)
-    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-    assert decoded is not None  # it was just encoded
-    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.float32) / np.float32(255)
+    return jpeg(to_pixels(255 * picture), quality, rng).astype(np.float32) / np.float32(255)
 
 
 def pixelate(picture: Floats, factor: float, rng: np.random.Generator) -> Floats:

@@ -153,6 +153,15 @@ def hue(rgb: Pixels, level: float, rng: np.random.Generator) -> Pixels:
     return to_pixels(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
 
 
+def jpeg(rgb: Pixels, level: float, rng: np.random.Generator) -> Pixels:
+    """Encoded as JPEG with the level as quality, 1 to 100, and decoded."""
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, round(level)])
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    assert decoded is not None  # it was just encoded
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
+
+
 def _of_paper(
     title: str, unit: str, levels: tuple[float, ...], clean: float, shown: float, apply: Apply
 ) -> Disturbance:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from camseg_core.data.sets import open_set
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import scores
 from camseg_core.labels import match_by_name
@@ -16,6 +15,7 @@ from camseg_core.model.camseg import CamSeg, stored_type
 from camseg_core.training.callbacks import default_callbacks
 from camseg_core.training.distributed import init_processes
 from camseg_core.training.finish import finish, how_it_was_made
+from camseg_core.training.joined import Data, check_data, labels_of
 from camseg_core.training.light_decoder import (
     DecoderComparison,
     LightDecoderTraining,
@@ -62,16 +62,22 @@ class DistillationRecipe:
     needs no second model. arXiv 2409.11355 found the same for depth and normals.
     """
 
-    data: str = "camvid"
+    data: Data = "camvid"
     training: TransformerTraining = field(default_factory=_distillation)
+
+    def __post_init__(self) -> None:
+        check_data(self.data)
 
 
 @dataclass(frozen=True)
 class LightDecoderRecipe:
     """A configuration of `camseg distill-decoder`."""
 
-    data: str = "camvid"
+    data: Data = "camvid"
     decoder: LightDecoderTraining = field(default_factory=LightDecoderTraining)
+
+    def __post_init__(self) -> None:
+        check_data(self.data)
 
 
 def run_distillation(
@@ -109,7 +115,7 @@ def run_distillation(
         card = start / "MODEL_CARD.md"
         history = {
             "command": "camseg distill --model <folder of the model below> "
-            "--config config/train/distill.yaml --data <CamVid root> "
+            "--config config/train/distill.yaml --data <folder of the data> "
             "--run runs/distill --out <folder>",
             "began": "",
             # read now: `out` may be `start`
@@ -187,20 +193,20 @@ def run_light_decoder(
             )
 
 
-def _check_classes(model: CamSeg, start: Path, kind: str, data: Path) -> None:
-    """Check that the model and the data set have the same classes, in any order.
+def _check_classes(model: CamSeg, start: Path, data: Data, root: Path) -> None:
+    """Check that the model and the data have the same classes, in any order.
 
     Raises:
         ConfigError: one of them lacks a class of the other; the message names it.
     """
-    labels = open_set(kind, data, "train").labels
+    labels = labels_of(data, root)
     for name, wanted, available in (
-        (str(data), model.labels, labels),
+        (str(root), model.labels, labels),
         (str(start), labels, model.labels),
     ):
         try:
             match_by_name(wanted, available)
         except ConfigError as error:
             raise ConfigError(
-                f"{start} and {data} must have the same classes, but {name} has {error}"
+                f"{start} and {root} must have the same classes, but {name} has {error}"
             ) from error

@@ -131,7 +131,7 @@ def _facts(
         "steps": config.loop.in_steps(len(data.train), config.batch).steps,
         "batch": config.batch,
         "device": f"{processor}, {config.loop.precision}, {counted}",
-        "data": data.kind,
+        "data": data.title,
         "train_frames": len(data.train),
         "val_frames": len(data.val),
         "frame_size": "{1}×{0}".format(*data.val.size()),

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,14 @@ HELD_BYTES = 2 * 2**30
 """Frames that take more than this are read as needed: every process holds a copy of its own."""
 
 _FINGERPRINT_FRAMES = 16  # whose labels are hashed, of a data set that is not held
+
+
+class Part(NamedTuple):
+    """One of the sets in `frames`; its samples are drawn in proportion to `weight`."""
+
+    name: str
+    frames: "Frames"
+    weight: float = 1.0
 
 
 class Frames(ABC):
@@ -92,6 +101,10 @@ class Frames(ABC):
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return (self[index] for index in range(len(self)))
+
+    def parts(self) -> tuple[Part, ...]:
+        """Return the sets that these frames are from, in the order of their frames."""
+        return (Part("", self),)
 
     def size(self) -> tuple[int, int]:
         """Return height and width of the first frame."""

@@ -114,15 +114,23 @@ def _await_end(parent: int) -> None:
     os._exit(0)
 
 
+_BLOCK = 1000
+"""Samples in which every set has its share, rounded to whole samples; their order is random."""
+
+
 class FrameStream:
-    """Endless passes over `frames`, each shuffled anew.
+    """Endless passes over the sets in `frames`, each shuffled anew; sets alternate by weight.
 
     Sample n is the same in every process and run; without `augment` it is the frame unchanged.
     """
 
     def __init__(self, frames: Frames, augment: Augmentation | None, seed: int) -> None:
         self._frames, self._augment, self._seed = frames, augment, seed
-        self._order = functools.lru_cache(maxsize=4)(self._shuffled)
+        parts = frames.parts()
+        self._lengths = [len(part.frames) for part in parts]
+        self._counts = _shares([part.weight for part in parts], _BLOCK)
+        self._order = functools.lru_cache(maxsize=4 * len(parts))(self._shuffled)
+        self._sets = functools.lru_cache(maxsize=4)(self._drawn_sets)
 
     def batch(self, numbers: range) -> tuple[Tensor, Tensor]:
         """Return images `(B, 3, h, w)` in 0..1 and class indices `(B, h, w)`, 255 if unlabelled."""
@@ -131,8 +139,14 @@ class FrameStream:
 
     def frame(self, number: int) -> int:
         """Return the number of the frame that a sample is from."""
-        epoch, place = divmod(number, len(self._frames))
-        return int(self._order(epoch)[place])
+        part, rank = 0, number
+        if len(self._lengths) > 1:
+            block, place = divmod(number, _BLOCK)
+            drawn = self._sets(block)
+            part = int(drawn[place])
+            rank = block * self._counts[part] + int((drawn[:place] == part).sum())
+        epoch, place = divmod(rank, self._lengths[part])
+        return sum(self._lengths[:part]) + int(self._order(epoch, part)[place])
 
     def _sample(self, number: int) -> tuple[Tensor, Tensor]:
         frame = self.frame(number)
@@ -145,8 +159,21 @@ class FrameStream:
             indices = torch.from_numpy(label).long()
         return image.unsqueeze(0).float() / 255, indices.unsqueeze(0)
 
-    def _shuffled(self, epoch: int) -> Tensor:
-        return torch.randperm(len(self._frames), generator=generator(self._seed, "order", epoch))
+    def _shuffled(self, epoch: int, part: int) -> Tensor:
+        # of the first, or only, set as it was before there could be several
+        place = ("order", epoch, part) if part else ("order", epoch)
+        return torch.randperm(self._lengths[part], generator=generator(self._seed, *place))
+
+    def _drawn_sets(self, block: int) -> Tensor:
+        """Return the sets of the samples of a block, `(_BLOCK,)`."""
+        sets = torch.repeat_interleave(torch.tensor(self._counts))
+        return sets[torch.randperm(_BLOCK, generator=generator(self._seed, "sets", block))]
+
+
+def _shares(weights: Sequence[float], total: int) -> list[int]:
+    """Return whole numbers in proportion to `weights` with the sum `total`."""
+    ends = np.rint(np.cumsum(weights) / np.sum(weights) * total).astype(int)
+    return [int(count) for count in np.diff(ends, prepend=0)]
 
 
 def seed_of(*place: int | str) -> int:

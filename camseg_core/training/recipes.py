@@ -2,15 +2,16 @@
 
 import json
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from camseg_core.config.model import CamSegConfig, load_config
-from camseg_core.data.sets import SETS, open_set
+from camseg_core.data.sets import SETS
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.roofline import DEVICES
+from camseg_core.labels import Label
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.training.callbacks import default_callbacks
@@ -18,6 +19,7 @@ from camseg_core.training.distributed import Processes, init_processes
 from camseg_core.training.estimate import TrainingEstimate, estimate, estimate_lines
 from camseg_core.training.finish import finish
 from camseg_core.training.frames import Frames
+from camseg_core.training.joined import Data, check_data, labels_of, open_data
 from camseg_core.training.kl_autoencoder import (
     PictureAutoencoderTraining,
     train_picture_autoencoder,
@@ -48,23 +50,30 @@ _MODELS = {model.name: model for model in (CAMSEG_LITE, CAM_SEG_BASE_768)}
 class AutoencoderRecipe:
     """A configuration of `camseg train-autoencoder`: `mask`, or `picture` (published layout)."""
 
-    data: str = "camvid"
+    data: Data = "camvid"
     mask: AutoencoderTraining | None = None
     picture: PictureAutoencoderTraining | None = None
+
+    def __post_init__(self) -> None:
+        check_data(self.data)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A configuration of `camseg train`.
 
-    `model` is a name or the path of a `config.json`; `data` is the kind of data set. Unless a
-    trained autoencoder is given, a model with a mask autoencoder first trains `autoencoder`.
+    `model` is a name or the path of a `config.json`; a named model has the classes of `data`, which
+    is the kind of the data set, or several sets. Unless a trained autoencoder is given, a model
+    with a mask autoencoder first trains `autoencoder`.
     """
 
     model: str = "camseg-lite"
-    data: str = "camvid"
+    data: Data = "camvid"
     autoencoder: AutoencoderTraining = field(default_factory=AutoencoderTraining)
     training: TransformerTraining = field(default_factory=TransformerTraining)
+
+    def __post_init__(self) -> None:
+        check_data(self.data)
 
 
 def estimate_run(
@@ -82,17 +91,23 @@ def estimate_run(
     config = model_config(recipe.model)
     recipe.training.check(config)
     if data is not None:
-        found = open_set(recipe.data, data, "train")
-        labels, frames = found.labels, frames or len(found.samples)
+        labels = labels_of(recipe.data, data)
+        train = open_data(recipe.data, data, "train")
+        frames = frames or sum(len(each.found.samples) for each in train)
     elif frames is None:
         raise ConfigError(
             "the length of an epoch depends on the frames: name the data set with --data, or their "
             "number with --frames"
         )
+    elif not isinstance(recipe.data, str):
+        raise ConfigError(
+            "the classes of several data sets are known from their files: name them with --data"
+        )
     elif recipe.data not in SETS:
         raise ConfigError(f"unknown data set {recipe.data!r}; choose one of {', '.join(SETS)}")
     else:
         labels = SETS[recipe.data].labels
+    config = with_classes(config, recipe.model, labels)
     return estimate(config, labels, recipe.training, frames, processes)
 
 
@@ -168,6 +183,7 @@ def run(
         # find all errors before the configuration is kept and before the first step
         recipe.training.check(config)
         check_batch(recipe.training, processes)
+        config = with_classes(config, recipe.model, labels_of(recipe.data, data))
         if autoencoder is None:
             _check_own_autoencoder(recipe, config, processes)
         found = TrainingData.load(recipe.data, data)
@@ -205,7 +221,7 @@ def run(
                 began = f"{loop.steps} steps of the autoencoder, then "
             history = {
                 "command": "camseg train --config config/train/camseg-lite.yaml "
-                "--data <CamVid root> --run runs/lite --out <folder>",
+                "--data <folder of the data> --run runs/lite --out <folder>",
                 "began": began,
                 "before": "",
             }
@@ -217,8 +233,13 @@ def _check_own_autoencoder(recipe: Recipe, config: CamSegConfig, processes: Proc
         raise ConfigError(
             f"{config.name} needs a trained autoencoder: name its folder with --autoencoder"
         )
-    if recipe.autoencoder.model != config.mask_autoencoder:
-        found, wanted = recipe.autoencoder.model, config.mask_autoencoder
+    found, wanted = recipe.autoencoder.model, config.mask_autoencoder
+    if found != wanted and found == replace(wanted, classes=found.classes):
+        raise ConfigError(
+            f"autoencoder.model.classes must be {wanted.classes}, the classes of the data, "
+            f"got {found.classes}"
+        )
+    if found != wanted:
         raise ConfigError(
             f"autoencoder.model must be {wanted}, as in {config.name}, got {found}: "
             "give both the same sizes"
@@ -238,6 +259,17 @@ def _own_autoencoder(
             save_codec(trained, folder)
         processes.wait()
     return folder
+
+
+def with_classes(config: CamSegConfig, name: str, labels: tuple[Label, ...]) -> CamSegConfig:
+    """Return the configuration of the model `name` for the classes of the data.
+
+    A named model takes any number; a `config.json` keeps its own.
+    """
+    if name not in _MODELS or config.mask_autoencoder is None:
+        return config
+    codec = replace(config.mask_autoencoder, classes=len(labels))
+    return replace(config, mask_autoencoder=codec)
 
 
 def model_config(name: str) -> CamSegConfig:

@@ -11,14 +11,21 @@ from camseg_core.config.model import KLAutoencoderConfig, MaskAutoencoderConfig
 from camseg_core.config.reader import build
 from camseg_core.config.yaml_file import load_yaml, to_yaml
 from camseg_core.data import Samples
-from camseg_core.data.sets import open_set
 from camseg_core.errors import ConfigError, ModelError
+from camseg_core.groups import joint_groups
 from camseg_core.labels import Label
 from camseg_core.long_runs import atomic_write
 from camseg_core.model.kl_autoencoder import KLAutoencoder
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.training.distributed import Processes
 from camseg_core.training.frames import Frames
+from camseg_core.training.joined import (
+    Data,
+    joined_classes,
+    joined_samples,
+    load_frames,
+    open_data,
+)
 from camseg_core.training.kl_autoencoder import PictureAutoencoderTraining
 from camseg_core.training.light_decoder import LightDecoderTraining
 from camseg_core.training.mask_autoencoder import AutoencoderTraining
@@ -31,12 +38,12 @@ Training = (
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The splits `train` and `val` of a data set: as samples in train ids, and as frames.
+    """The splits `train` and `val` of one or several sets: as samples in train ids, and as frames.
 
-    `labels` are the classes of the frames' indices.
+    `labels` are the classes of the frames' indices. Sets of weight 0 are in `val` alone.
     """
 
-    kind: str
+    title: str
     train_samples: Samples
     val_samples: Samples
     train: Frames
@@ -44,19 +51,24 @@ class TrainingData:
     labels: tuple[Label, ...]
 
     @staticmethod
-    def load(kind: str, root: Path, labels: tuple[Label, ...] | None = None) -> "TrainingData":
-        """Open the data set `root`; `labels` are by default its own.
+    def load(data: Data, root: Path, labels: tuple[Label, ...] | None = None) -> "TrainingData":
+        """Open the sets of `data` in the folder `root`; `labels` are by default theirs.
 
         Raises:
-            ConfigError: there is no such kind of data set.
+            ConfigError: there is no such kind of data set, or a mapping cannot be used.
             DataError: a split is missing or empty, or a file cannot be read.
         """
-        train = open_set(kind, root, "train")
-        labels = labels or train.labels
-        train_frames = Frames.load(train.samples, labels)
-        val = open_set(kind, root, "val").samples
-        val_frames = Frames.load(val, labels)
-        return TrainingData(kind, train.samples, val, train_frames, val_frames, labels)
+        train, val = (open_data(data, root, split) for split in ("train", "val"))
+        labels = labels or joined_classes(data, [*train, *val])
+        groups = joint_groups(labels, *(each.found.groups for each in (*train, *val)))
+        return TrainingData(
+            " and ".join(each.name for each in train),
+            joined_samples(train),
+            joined_samples(val),
+            load_frames(train, labels, groups),
+            load_frames(val, labels, groups),
+            labels,
+        )
 
 
 def check_batch(training: Training, processes: Processes) -> None:

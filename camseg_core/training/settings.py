@@ -17,20 +17,24 @@ def check_setting(name: str, found: object, holds: bool, wanted: str) -> None:
 
 
 def check_samples(
-    batch: int, crop: tuple[int, int], stride: int, crop_area: tuple[float, float] = (1.0, 1.0)
+    batch: int,
+    crop: tuple[int, int],
+    stride: int,
+    crop_area: tuple[float, float] = (1.0, 1.0),
+    most: int = 1,
 ) -> None:
     """Check the settings of a stream of samples.
 
     Raises:
         ConfigError: `batch` is below 1, a side of `crop` (height, width in pixels) is no multiple
             of `stride`, or `crop_area`, the share of a frame that a crop takes, is no range of
-            shares.
+            numbers up to `most`.
     """
     check_setting("batch", batch, batch >= 1, ">= 1")
     fits = all(side > 0 and side % stride == 0 for side in crop)
     check_setting("both sides of crop", list(crop), fits, f"multiples of {stride}")
-    rising = 0 < crop_area[0] <= crop_area[1] <= 1
-    check_setting("crop_area", list(crop_area), rising, "two rising shares in (0, 1]")
+    rising = 0 < crop_area[0] <= crop_area[1] <= most
+    check_setting("crop_area", list(crop_area), rising, f"two rising shares in (0, {most}]")
 
 
 @dataclass(frozen=True)

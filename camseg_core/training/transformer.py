@@ -14,6 +14,7 @@ from torch import nn
 from camseg_core.config.model import CamSegConfig
 from camseg_core.config.reader import renamed_from
 from camseg_core.data.augmentation import Augmentation, Variation, random_crops, varied_views
+from camseg_core.data.random_changes import Disturb
 from camseg_core.diffusion.sampling import Sampling
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import Confusion
@@ -44,7 +45,10 @@ class TransformerTraining:
             and mirrored at random; `none`: only scaled. The published layout computes the latents
             of `flip` and `none` once; other layouts cannot use them.
         crop: height and width of samples in pixels, multiples of the model's size multiple.
-        crop_area: smallest and largest share of a frame that a crop takes.
+        crop_area: smallest and largest share of a frame's area that a crop takes.
+        crop_aspect: smallest and largest width of that part, divided by its height.
+        crop_beyond: whether parts may reach beyond the frame, whose mirror image, unlabelled, fills
+            the rest; `crop_area` may then be up to 4, and is drawn evenly in its logarithm.
         backbone_lr: share of the learning rate for the ImageNet-trained backbone.
         decoder_lr: share of the learning rate for the mask decoder.
         all_hidden: share of steps that hide the whole mask, as inference does; the others hide a
@@ -54,6 +58,7 @@ class TransformerTraining:
         gradient_checkpointing: blocks of transformer and head keep only their inputs and are
             recomputed in the backward pass.
         variation: ranges of `augment: vary`.
+        disturb: disturbances of a share of the samples, for `crop` and `vary`.
         task: the loss of models with a mask autoencoder.
 
     Raises:
@@ -69,6 +74,8 @@ class TransformerTraining:
     augment: Literal["crop", "vary", "flip", "none"] = "crop"
     crop: tuple[int, int] = (256, 352)
     crop_area: tuple[float, float] = (0.25, 1.0)
+    crop_aspect: tuple[float, float] = (1.1, 1.6)
+    crop_beyond: bool = False
     backbone_lr: float = 0.3
     decoder_lr: float = 0.5
     all_hidden: float = 0.8
@@ -76,10 +83,13 @@ class TransformerTraining:
     diffusion_batch_mul: int = field(default=1, metadata=renamed_from("repeats"))
     gradient_checkpointing: bool = field(default=False, metadata=renamed_from("recompute_blocks"))
     variation: Variation = field(default_factory=Variation)
+    disturb: Disturb = field(default_factory=Disturb)
     task: TaskLoss = field(default_factory=TaskLoss)
 
     def __post_init__(self) -> None:
-        check_samples(self.batch, self.crop, 1, self.crop_area)
+        check_samples(self.batch, self.crop, 1, self.crop_area, 4 if self.crop_beyond else 1)
+        aspect = self.crop_aspect
+        check_setting("crop_aspect", list(aspect), 0 < aspect[0] <= aspect[1], "two rising numbers")
         check_setting("both sides of crop", list(self.crop), min(self.crop) >= 32, ">= 32")
         repeats = self.diffusion_batch_mul
         check_setting("diffusion_batch_mul", repeats, repeats >= 1, ">= 1")
@@ -188,8 +198,12 @@ def _objective(
 
 def _augmentation(config: TransformerTraining) -> Augmentation:
     if config.augment == "vary":
-        return varied_views(config.crop, config.variation)
-    return random_crops(config.crop, config.crop_area, color=True)
+        views = varied_views(config.crop, config.variation)
+    else:
+        views = random_crops(
+            config.crop, config.crop_area, True, config.crop_aspect, config.crop_beyond
+        )
+    return replace(views, changes=(*views.changes, *config.disturb.changes()))
 
 
 def _latents_file(config: TransformerTraining, folder: Path) -> Path:
@@ -200,21 +214,28 @@ def _latents_file(config: TransformerTraining, folder: Path) -> Path:
 def validation(config: TransformerTraining, val: Frames) -> Callable[[nn.Module], Validation]:
     """Return what scores a model in one and in ten steps on every fifth frame of `val`.
 
-    Its picture shows three of the frames. Where training scales whole frames, the published layout
-    is validated on frames of that size.
+    Of several sets, the scores are means over the sets, followed by each set's own in one step. The
+    picture shows three of the frames, or one of each set. Where training scales whole frames, the
+    published layout is validated on frames of that size.
     """
     some = val.every(5)
     shown = some.every(max(1, len(some) // 3))
+    parts = some.parts()
 
     def validate(model: nn.Module) -> Validation:
         assert isinstance(model, CamSeg)
         model.eval()
         whole = model.autoencoder is not None and config.augment != "crop"
         size = config.crop if whole else None
-        figures = {
-            "mIoU": confusion_of(model, some, "one_step", size=size).mean_iou(),
-            "mIoU of 10 steps": confusion_of(model, some, "ddim", 10, size).mean_iou(),
-        }
+        one, ten = (
+            [confusion_of(model, part.frames, sampler, 10, size).mean_iou() for part in parts]
+            for sampler in ("one_step", "ddim")
+        )
+        figures = {"mIoU": float(np.mean(one)), "mIoU of 10 steps": float(np.mean(ten))}
+        if len(parts) > 1:
+            figures |= {
+                f"mIoU of {part.name}": score for part, score in zip(parts, one, strict=True)
+            }
         images, truths = zip(*shown, strict=True)
         found = [torch.from_numpy(each) for each in class_indices(model, shown, size=size)]
         return figures, validation_picture(images, truths, found, model.labels)

@@ -1,12 +1,15 @@
 """Crops and varied views: image and label move together, seeded; each change does as named."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from camseg_core.data.augmentation import Augmentation, Variation, random_crops, varied_views
+from camseg_core.data.corruptions import COMMON
+from camseg_core.data.random_changes import KINDS, Disturb
 from camseg_core.errors import ConfigError
 from camseg_core.labels import UNLABELLED
 
@@ -219,3 +222,79 @@ def test_colours_of_crops_change_without_the_label() -> None:
 def test_impossible_variations_are_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         Variation(**changes)
+
+
+def test_parts_may_reach_beyond_the_frame_where_nothing_is_labelled() -> None:
+    """The label is the place in the frame, so both can be compared wherever there is a label."""
+    rows, columns = np.mgrid[:60, :100].astype(np.uint8)
+    rgb, label = np.stack([2 * columns, 3 * rows, rows], 2), columns.copy()
+    augment = random_crops((48, 64), (0.2, 4.0), False, aspect=(0.8, 2.0), beyond=True)
+    unlabelled, scales = [], []
+    for seed in range(60):
+        view, ids = augment(rgb, label, np.random.default_rng(seed))
+        assert (view.shape, ids.shape) == ((48, 64, 3), (48, 64))
+        known = ids != UNLABELLED
+        unlabelled.append(1 - known.mean())
+        far = np.abs(view[..., 0].astype(int) - 2 * ids)[known]
+        assert np.quantile(far, 0.95) <= 8
+        assert not (view.max(2) == 0).all(0).any()  # mirrored, not black
+        first = next(row[row != UNLABELLED] for row in ids if (row != UNLABELLED).any())
+        scales.append(np.ptp(first.astype(int)) / max(1, len(first) - 1))
+    assert min(unlabelled) == 0
+    assert 0.5 < max(unlabelled) < 0.9
+    assert min(scales) < 0.9 < 2.0 < max(scales)
+
+
+def only_kinds(*kinds: str) -> dict[str, float]:
+    return {name: float(name in kinds) for name in KINDS}
+
+
+@pytest.mark.parametrize("kind", [*KINDS])
+def test_training_disturbs_by_every_kind_and_leaves_the_label(kind: str) -> None:
+    grey, label = scene()
+    rgb = grey - np.array([0, 20, 40], np.uint8)
+    changes = Disturb(1.0, 0.0, weights=only_kinds(kind)).changes()
+    augment = Augmentation(SIZE, lambda *_: (1.0, 1.0), changes=changes)
+    found = [augment(rgb, label, np.random.default_rng(seed)) for seed in (0, 0, 1, 2, 3)]
+    assert np.array_equal(found[0][0], found[1][0])
+    assert any(not np.array_equal(view, rgb) for view, _ in found)
+    assert all(np.array_equal(ids, label) for _, ids in found)
+    assert all(view.dtype == np.uint8 and view.shape == rgb.shape for view, _ in found)
+
+
+def test_the_stated_share_is_disturbed_some_of_it_twice() -> None:
+    rgb = np.full((8, 8, 3), 100, np.uint8)
+    options = Disturb(
+        0.4, 0.5, brightness=(0.5, 0.5), gamma=(2, 2), weights=only_kinds("brightness", "gamma")
+    )
+    (change,) = options.changes()
+    means = [int(change(rgb, np.random.default_rng(seed)).mean()) for seed in range(1000)]
+    once, twice = means.count(50) + means.count(39), means.count(10) + means.count(20)
+    assert means.count(100) + once + twice == 1000
+    assert means.count(100) / 1000 == pytest.approx(0.6, abs=0.05)
+    assert twice / (once + twice) == pytest.approx(0.5, abs=0.08)
+    assert Disturb().changes() == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"share": 1.5}, "share must be from 0 to 1, got 1.5"),
+        ({"jpeg": (0, 50)}, "jpeg must be two rising numbers from 1 to 100, got"),
+        ({"hue": (0.2, -0.2)}, "hue must be two rising numbers from -1 to 1"),
+        ({"weights": {"rain": 1.0}}, "weights must be of gaussian_noise, .*, got one of rain"),
+        ({"weights": {"hue": -1.0}}, "weights must be >= 0"),
+        ({"share": 0.5, "weights": dict.fromkeys(KINDS, 0.0)}, "needs a kind with a range and"),
+    ],
+)
+def test_impossible_disturbances_are_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Disturb(**changes)
+
+
+def test_what_robustness_is_measured_with_alone_is_not_trained() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "robustness.md").read_text(encoding="utf-8")
+    listed = text.partition("## Kept out of training")[2].partition("## ")[0]
+    kept = {name for name in (each.name for each in COMMON) if f"`{name}`" in listed}
+    assert {"glass_blur", "zoom_blur", "elastic_transform", "snow", "spatter"} <= kept
+    assert not kept & {*KINDS}

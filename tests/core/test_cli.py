@@ -57,7 +57,8 @@ def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 def training(command: str, root: Path, *changes: str) -> list[str]:
     """Return the arguments of a training in `root`, on the data in `root/data`."""
-    config = CONFIGS / ("camseg-lite.yaml" if command == "train" else "mask-autoencoder.yaml")
+    name = "camseg-lite-camvid" if command == "train" else "mask-autoencoder"
+    config = CONFIGS / f"{name}.yaml"
     folders = ["--data", str(root / "data"), "--run", str(root / "run"), "--out", str(root / "out")]
     return [
         command,

@@ -247,7 +247,8 @@ def test_an_entry_without_default_that_is_missing_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["camseg-lite.yaml", "distill.yaml", "light-decoder.yaml", "mask-autoencoder.yaml"]
+    "name",
+    ["camseg-lite-camvid.yaml", "distill.yaml", "light-decoder.yaml", "mask-autoencoder.yaml"],
 )
 def test_the_shipped_files_write_out_every_default(name: str) -> None:
     from camseg_core.training.distill import (  # slow to import
@@ -257,7 +258,7 @@ def test_the_shipped_files_write_out_every_default(name: str) -> None:
     from camseg_core.training.recipes import AutoencoderRecipe, Recipe
 
     defaults = {
-        "camseg-lite.yaml": Recipe(),
+        "camseg-lite-camvid.yaml": Recipe(),
         "distill.yaml": DistillationRecipe(),
         "light-decoder.yaml": LightDecoderRecipe(),
         "mask-autoencoder.yaml": AutoencoderRecipe(mask=Recipe().autoencoder),

@@ -32,7 +32,7 @@ SMALL = [
     "training.crop=[64, 64]",
     "training.task={decoder_joins: 2}",
 ]
-CONFIG = Path(__file__).parents[2] / "config" / "train" / "camseg-lite.yaml"
+CONFIG = Path(__file__).parents[2] / "config" / "train" / "camseg-lite-camvid.yaml"
 
 
 def command(root: Path, *extra: str) -> list[str]:

@@ -1,0 +1,241 @@
+"""Several labelled data sets as one to train on: their settings, classes, groups and frames."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from camseg_core.data import Sample, Samples
+from camseg_core.data.sets import AUTO, SETS, LabelledSet, open_set
+from camseg_core.data.sets.kind import NONE, OwnLabels
+from camseg_core.errors import ConfigError, DataError
+from camseg_core.groups import Group
+from camseg_core.labels import Label, cityscapes_labels
+from camseg_core.training.frames import HELD_BYTES, Frames, HeldFrames, Part
+from camseg_core.training.settings import check_setting
+
+LEAST_SHARE = 0.002
+"""Of the samples that a set must get, unless it gets none."""
+
+
+@dataclass(frozen=True)
+class SetConfig:
+    """One of the data sets of a training.
+
+    Attributes:
+        name: for logs and scores.
+        kind: of the data set, or `auto` to recognise its layout.
+        root: its folder, relative to `--data`.
+        weight: its share of the samples, relative to the other sets; with 0 it is only validated.
+        mapping: file with the classes of the label values, relative to the configuration.
+        train: split, or several joined with `+`, to train on.
+        val: the same to validate on.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    name: str
+    kind: str = AUTO
+    root: str = "."
+    weight: float = 1.0
+    mapping: str | None = None
+    train: str = "train"
+    val: str = "val"
+
+    def __post_init__(self) -> None:
+        check_setting("name", repr(self.name), bool(self.name.strip()), "a word")
+        check_setting("weight", self.weight, self.weight >= 0, ">= 0")
+        if self.kind != AUTO and self.kind not in SETS:
+            raise ConfigError(
+                f"unknown data set {self.kind!r}; choose one of {', '.join(SETS)}, or {AUTO}"
+            )
+
+    def open(self, data: Path, split: str) -> LabelledSet:
+        """Open a split of the set below the folder `data`; `root` may also be absolute.
+
+        Raises:
+            ConfigError: the mapping cannot be used.
+            DataError: see `open_set`.
+        """
+        own = NONE if self.mapping is None else OwnLabels(mapping=Path(self.mapping))
+        try:
+            return open_set(self.kind, data / self.root, split, own)
+        except (ConfigError, DataError) as error:
+            raise type(error)(f"data set {self.name}: {error}") from error
+
+
+Data = str | tuple[SetConfig, ...]
+"""The entry `data` of a configuration: the kind of the one set in `--data`, or several sets."""
+
+
+def check_data(data: Data) -> None:
+    """Check the entry `data` of a configuration.
+
+    Raises:
+        ConfigError: a list has no set to train on, a name twice, or a share that is too small.
+    """
+    if isinstance(data, str):
+        return
+    names = [each.name for each in data]
+    check_setting("the names in data", names, len({*names}) == len(names), "all different")
+    total = sum(each.weight for each in data)
+    check_setting("the sum of the weights in data", total, total > 0, "> 0")
+    for each in data:
+        share = each.weight / total
+        check_setting(
+            f"data: weight of {each.name}",
+            each.weight,
+            share == 0 or share >= LEAST_SHARE,
+            f"0, or at least {LEAST_SHARE:g} of the sum {total:g}",
+        )
+
+
+def located(data: Data, folder: Path) -> Data:
+    """Return `data` with mapping files that are relative to `folder` as absolute paths."""
+    if isinstance(data, str):
+        return data
+    return tuple(
+        each
+        if each.mapping is None
+        else replace(each, mapping=str((folder / each.mapping).resolve()))
+        for each in data
+    )
+
+
+class OpenedSet(NamedTuple):
+    """A split of one of the sets of a training."""
+
+    name: str
+    found: LabelledSet
+    weight: float = 1.0
+
+
+def open_data(data: Data, root: Path, split: str) -> list[OpenedSet]:
+    """Open the splits for `train` or `val` of `data`; for `train`, of the sets with a weight.
+
+    Raises:
+        ConfigError: there is no such kind of data set, or a mapping cannot be used.
+        DataError: a split is missing or cannot be used.
+    """
+    if isinstance(data, str):
+        return [OpenedSet(data, open_set(data, root, split))]
+    if split == "train":
+        return [
+            OpenedSet(each.name, each.open(root, each.train), each.weight)
+            for each in data
+            if each.weight
+        ]
+    return [OpenedSet(each.name, each.open(root, each.val), each.weight) for each in data]
+
+
+def joined_classes(data: Data, sets: Sequence[OpenedSet]) -> tuple[Label, ...]:
+    """Return the classes of a model that learns from `sets`: of a list, all, with their groups'.
+
+    They are in Cityscapes' order. The one set of a kind's name keeps its own classes and order,
+    unless they do not cover its groups.
+    """
+    train_ids = {label.id for each in sets for label in each.found.labels}
+    groups = [group for each in sets for group in each.found.groups]
+    if isinstance(data, str) and all(train_ids & {*group.train_ids} for group in groups):
+        return sets[0].found.labels
+    return cityscapes_labels(sorted(train_ids.union(*(group.train_ids for group in groups))))
+
+
+def labels_of(data: Data, root: Path) -> tuple[Label, ...]:
+    """Return the classes of the sets of `data`, see `joined_classes`; no frame is read."""
+    return joined_classes(
+        data, [each for s in ("train", "val") for each in open_data(data, root, s)]
+    )
+
+
+class JoinedFrames(Frames):
+    """The frames of several sets, one set after the other; all have the same labels and groups.
+
+    Samples are drawn from the sets in proportion to their weights.
+    """
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = tuple(parts)
+        self._ends = [*accumulate(len(part.frames) for part in parts)]
+        self.labels, self.groups = parts[0].frames.labels, parts[0].frames.groups
+
+    def parts(self) -> tuple[Part, ...]:
+        return self._parts
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        place = int(np.searchsorted(self._ends, index, side="right"))
+        frames = self._parts[place].frames
+        return frames[index - self._ends[place] + len(frames)]
+
+    def every(self, n: int) -> "JoinedFrames":
+        """Return every n-th frame of each set."""
+        return JoinedFrames([part._replace(frames=part.frames.every(n)) for part in self._parts])
+
+    def pixel_counts(self) -> npt.NDArray[np.int64]:
+        """Count pixels by class index, `(256,)` int64, each set's in proportion to its weight."""
+        total = sum(part.weight for part in self._parts)
+        counts = [
+            part.frames.pixel_counts() * (part.weight / total * len(self) / len(part.frames))
+            for part in self._parts
+        ]
+        return np.ceil(np.sum(counts, axis=0)).astype(np.int64)
+
+    def fingerprint(self) -> bytes:
+        digest = hashlib.blake2b(digest_size=16)
+        for part in self._parts:
+            digest.update(f"{part.name}\n".encode() + part.frames.fingerprint())
+        return digest.digest()
+
+
+class JoinedSamples(Samples):
+    """The samples of several sets, one set after the other."""
+
+    def __init__(self, sets: Sequence[Samples]) -> None:
+        self._sets = tuple(sets)
+        self._ends = [*accumulate(len(samples) for samples in sets)]
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Sample:
+        place = int(np.searchsorted(self._ends, index, side="right"))
+        return self._sets[place][index - self._ends[place] + len(self._sets[place])]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+
+def joined_samples(sets: Sequence[OpenedSet]) -> Samples:
+    """Return the samples of all `sets`, one set after the other."""
+    samples = [each.found.samples for each in sets]
+    return samples[0] if len(samples) == 1 else JoinedSamples(samples)
+
+
+def load_frames(
+    sets: Sequence[OpenedSet],
+    labels: tuple[Label, ...],
+    groups: tuple[Group, ...],
+    held_bytes: int = HELD_BYTES,
+) -> Frames:
+    """Load `sets` as one; `held_bytes` is for all together.
+
+    Raises:
+        DataError: see `Frames.load`.
+    """
+    parts = []
+    for name, found, weight in sets:
+        frames = Frames.load(found.samples, labels, groups, held_bytes)
+        if isinstance(frames, HeldFrames):
+            held_bytes -= frames.images.nbytes + frames.indices.nbytes
+        parts.append(Part(name, frames, weight))
+    return parts[0].frames if len(parts) == 1 else JoinedFrames(parts)

@@ -1,0 +1,232 @@
+"""Training on several data sets at once: their settings, classes, frames and samples."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from camvid_folder import write_camvid
+from lite import LABELS, tiny_lite
+
+from camseg_core.config.yaml_file import load_yaml, to_yaml
+from camseg_core.data.augmentation import random_crops
+from camseg_core.data.synthetic.drive import SyntheticDrive
+from camseg_core.errors import ConfigError, DataError
+from camseg_core.labels import CITYSCAPES, UNLABELLED
+from camseg_core.training.frames import Frames, Part
+from camseg_core.training.joined import JoinedFrames, SetConfig, labels_of, located
+from camseg_core.training.loading import FrameStream
+from camseg_core.training.recipes import Recipe
+from camseg_core.training.run import TrainingData
+from camseg_core.training.transformer import TransformerTraining, validation
+
+RECIPES = Path(__file__).parents[2] / "config" / "train"
+GROUPS = """
+ids: {road: [0], sky: [6], unlabelled: [255]}
+groups: [{classes: [person, rider], ids: [2]}, {classes: [sidewalk, terrain], ids: [1]}]
+"""
+
+
+def write_coarse(root: Path, size: tuple[int, int] = (40, 72), frames: int = 5) -> Path:
+    """Write a set of your own with groups, and its mapping."""
+    random = np.random.default_rng(1)
+    for split in ("train", "val"):
+        for part in ("images", "labels"):
+            (root / split / part).mkdir(parents=True)
+        for i in range(frames):
+            image = random.integers(0, 255, (*size, 3), np.uint8)
+            label = random.choice([0, 1, 2, 6, 255], size).astype(np.uint8)
+            cv2.imwrite(str(root / split / "images" / f"{i}.jpg"), image)
+            cv2.imwrite(str(root / split / "labels" / f"{i}.png"), label)
+    (root / "mapping.yaml").write_text(GROUPS, encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_camvid(tmp_path / "data" / "camvid", "train", "val", size=(64, 96))
+    write_coarse(tmp_path / "data" / "coarse")
+    return tmp_path / "data"
+
+
+BOTH = (SetConfig("camvid", root="camvid", weight=1), SetConfig("coarse", "folder", "coarse", 3))
+
+
+def read(text: str, folder: Path) -> Recipe:
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_yaml(path, Recipe)
+
+
+def test_data_is_a_kind_or_a_list_of_sets(tmp_path: Path) -> None:
+    assert read("data: cityscapes", tmp_path).data == "cityscapes"
+    listed = read(
+        "data: [{name: a, kind: camvid, root: x, weight: 2}, {name: b, mapping: m.yaml}]", tmp_path
+    )
+    assert listed.data == (
+        SetConfig("a", "camvid", "x", 2.0),
+        SetConfig("b", "auto", ".", 1.0, "m.yaml"),
+    )
+    (tmp_path / "kept.yaml").write_text(to_yaml(listed), encoding="utf-8")
+    assert load_yaml(tmp_path / "kept.yaml", Recipe) == listed
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("[]", r"sum of the weights in data must be > 0, got 0"),
+        ("[{name: a}, {name: a}]", r"names in data must be all different, got \['a', 'a'\]"),
+        ("[{name: a, weight: 0}]", r"sum of the weights in data must be > 0"),
+        ("[{name: a, weight: -1}]", r"data: weight must be >= 0, got -1"),
+        ("[{name: a, weight: 1}, {name: b, weight: 1e-4}]", r"weight of b must be 0, or at least"),
+        ("[{name: a, kind: camvit}]", r"unknown data set 'camvit'; choose one of camvid, "),
+        ("[{name: a, size: 3}]", r"unknown entries data\.size"),
+        ("[{root: a}]", r"data lacks one of its entries: data\.name"),
+        ("3", r"data is 3; it must be of type str"),
+    ],
+)
+def test_lists_of_sets_that_cannot_be_used_are_refused(
+    tmp_path: Path, data: str, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        read(f"data: {data}", tmp_path)
+
+
+def test_a_mapping_is_relative_to_the_recipe(tmp_path: Path) -> None:
+    data = (SetConfig("a", mapping="../data/a.yaml"), SetConfig("b"), SetConfig("c", mapping="/c"))
+    assert [each.mapping for each in located(data, tmp_path / "train")] == [
+        str(tmp_path / "data" / "a.yaml"),
+        None,
+        "/c",
+    ]
+    assert located("camvid", tmp_path) == "camvid"
+
+
+def test_several_sets_share_their_classes_and_groups(root: Path) -> None:
+    found = TrainingData.load(BOTH, root)
+    names = [label.name for label in found.labels]
+    assert names == [label.name for label in CITYSCAPES if label.name in names]
+    assert {"terrain", "rider", "pole"} <= {*names}
+    assert {"person or rider", "sidewalk or terrain"} <= {each.name for each in found.train.groups}
+    assert (len(found.train), len(found.val)) == (3 + 5, 3 + 5)
+    assert [part.name for part in found.train.parts()] == ["camvid", "coarse"]
+    for index, group in enumerate(found.train.groups, start=len(names)):
+        if group.name == "person or rider":
+            assert (found.train[3][1] == index).any()
+    assert [sample.name for sample in found.train_samples][2:4] == ["0001TP_000002", "0"]
+
+
+def test_a_set_of_weight_0_is_only_validated_and_keeps_its_classes(root: Path) -> None:
+    data = (BOTH[0], replace(BOTH[1], weight=0))
+    found = TrainingData.load(data, root)
+    assert (len(found.train), len(found.val)) == (3, 8)
+    assert found.labels == TrainingData.load(BOTH, root).labels == labels_of(data, root)
+    assert found.train.groups == found.val.groups
+
+
+def test_a_kind_keeps_its_own_classes_in_their_order(root: Path) -> None:
+    assert TrainingData.load("camvid", root / "camvid").labels == LABELS
+
+
+def test_a_broken_set_is_named(root: Path) -> None:
+    with pytest.raises(DataError, match=r"^data set c: no split 'train' in .*nowhere"):
+        TrainingData.load((*BOTH, SetConfig("c", "folder", "nowhere")), root)
+
+
+def joined(*weights: float) -> JoinedFrames:
+    drives = [
+        SyntheticDrive(frames=3 + 2 * place, height=32, width=64 + 16 * place, seed=place)
+        for place in range(len(weights))
+    ]
+    return JoinedFrames(
+        [
+            Part(f"set {place}", Frames.load(drive, LABELS), weight)
+            for place, (drive, weight) in enumerate(zip(drives, weights, strict=True))
+        ]
+    )
+
+
+def set_of(frames: Frames, index: int) -> int:
+    ends = np.cumsum([len(part.frames) for part in frames.parts()])
+    return int(np.searchsorted(ends, index, side="right"))
+
+
+def test_sets_are_drawn_by_weight_and_each_is_passed_through_whole() -> None:
+    frames = joined(1, 3, 0.5)
+    stream = FrameStream(frames, None, seed=5)
+    drawn = [stream.frame(number) for number in range(9000)]
+    shares = Counter(set_of(frames, index) for index in drawn)
+    assert [shares[place] / 9000 for place in range(3)] == pytest.approx(
+        [1 / 4.5, 3 / 4.5, 0.5 / 4.5], abs=1e-3
+    )
+    of_second = [index for index in drawn if set_of(frames, index) == 1]
+    passes = [of_second[start : start + 5] for start in range(0, 500, 5)]
+    assert all(sorted(each) == [3, 4, 5, 6, 7] for each in passes)
+    assert len({tuple(each) for each in passes}) > 20
+    for start in (0, 8, 1000):  # no long run of one set
+        assert len({set_of(frames, index) for index in drawn[start : start + 40]}) == 3
+
+
+def test_a_sample_of_several_sets_depends_only_on_its_number() -> None:
+    streams = [
+        FrameStream(joined(1, 2), random_crops((32, 48), (0.3, 1.5), True, (1, 2), True), seed=5)
+        for _ in range(2)
+    ]
+    for number in (0, 999, 1000, 2345):
+        streams[0].batch(range(number // 3, number // 3 + 2))
+        one, other = (stream.batch(range(number, number + 2)) for stream in streams)
+        assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+        assert one[0].shape == (2, 3, 32, 48)
+
+
+def test_a_list_of_one_set_gives_the_samples_of_its_kind(root: Path) -> None:
+    kind = TrainingData.load("camvid", root / "camvid").train
+    listed = TrainingData.load((BOTH[0],), root, LABELS).train
+    for number in range(7):
+        assert FrameStream(kind, None, 1).frame(number) == FrameStream(listed, None, 1).frame(
+            number
+        )
+    assert torch.equal(kind[1][1], listed[1][1])
+
+
+def test_pixels_count_by_the_weight_of_their_set() -> None:
+    frames = joined(1, 3)
+    counts = [part.frames.pixel_counts()[:UNLABELLED] for part in frames.parts()]
+    expected = counts[0] / counts[0].sum() / 4 * 32 * 64 + counts[1] / counts[1].sum() / 4 * 3 * (
+        32 * 80
+    )
+    found = frames.pixel_counts()[:UNLABELLED] / len(frames)
+    assert found == pytest.approx(expected, rel=0.05, abs=1)
+    assert joined(1, 2).fingerprint() != joined(1).fingerprint()
+
+
+def test_validation_scores_every_set_and_their_mean(root: Path) -> None:
+    found = TrainingData.load(BOTH, root, LABELS)
+    figures, picture = validation(TransformerTraining(), found.val)(tiny_lite())
+    assert [*figures] == ["mIoU", "mIoU of 10 steps", "mIoU of camvid", "mIoU of coarse"]
+    assert figures["mIoU"] == pytest.approx(
+        (figures["mIoU of camvid"] + figures["mIoU of coarse"]) / 2
+    )
+    assert picture is not None
+    assert picture.shape == (2 * 64, 3 * 96, 3)
+
+
+def test_the_recipe_of_the_bundled_model_opens_its_three_sets(tmp_path: Path) -> None:
+    write_camvid(tmp_path / "camvid", "train", "val")
+    for name, labels in (("cityscapes-small", [0, 18, 255]), ("idd-lite", [0, 5, 255])):
+        for split in ("train", "val"):
+            for part in ("images", "labels"):
+                (tmp_path / name / split / part).mkdir(parents=True)
+            label = np.random.default_rng(0).choice(labels, (32, 32)).astype(np.uint8)
+            cv2.imwrite(str(tmp_path / name / split / "labels" / "a.png"), label)
+            cv2.imwrite(str(tmp_path / name / split / "images" / "a.png"), label)
+    path = RECIPES / "camseg-lite.yaml"
+    recipe = load_yaml(path, Recipe)
+    found = TrainingData.load(located(recipe.data, path.parent), tmp_path)
+    assert found.labels == CITYSCAPES
+    assert recipe.autoencoder.model.classes == len(CITYSCAPES)
+    assert [part.frames.size() for part in found.val.parts()] == [(48, 64), (32, 64), (32, 32)]
+    assert recipe.training.disturb.share > 0
