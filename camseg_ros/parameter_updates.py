@@ -22,11 +22,8 @@ Check = Callable[[Parameters], None]
 """Raises ConfigError if the values do not fit the loaded model."""
 
 
-def declare(node: Node) -> tuple[Parameters, list[str]]:
-    """Declare every parameter on `node` and read the values the user gave.
-
-    `node` must have been created with `automatically_declare_parameters_from_overrides=True`, so
-    that values of the wrong type and unknown names are reported here, with a helpful message.
+def read(given: Mapping[str, Any]) -> tuple[Parameters, list[str]]:
+    """Check the values the user gave, by name; defaults fill in for the others.
 
     Returns:
         The values, and one warning for each parameter that is unknown or has no effect.
@@ -34,26 +31,48 @@ def declare(node: Node) -> tuple[Parameters, list[str]]:
     Raises:
         ConfigError: a value has the wrong type or is out of range, or values do not fit together.
     """
-    values = {spec.name: _declare(node, spec, spec.name) for spec in SPECS}
+    values = {spec.name: spec.check(given.get(spec.name, spec.ros_default)) for spec in SPECS}
     cameras = values["cameras"]
     assert isinstance(cameras, tuple)
     possible = {
-        f"{camera}.{spec.name}": spec for camera in cameras for spec in SPECS if spec.per_camera
+        f"{camera}.{spec.name}": _renamed(spec, f"{camera}.{spec.name}")
+        for camera in cameras
+        for spec in SPECS
+        if spec.per_camera
     }
-    own = {
-        name: _declare(node, spec, name)
-        for name, spec in possible.items()
-        if node.has_parameter(name)
-    }
-    warnings = []
-    for name in sorted(node.get_parameters_by_prefix("")):
-        if name not in values and name not in own and name.split(".")[0] not in MIDDLEWARE_OWN:
+    own = {name: spec.check(given[name]) for name, spec in possible.items() if name in given}
+    warnings = [
+        f"unknown parameter '{name}' is ignored; {_hint(name, cameras, possible)}"
+        for name in sorted(given)
+        if name not in values and name not in own and name.split(".")[0] not in MIDDLEWARE_OWN
+    ]
+    parameters = Parameters(**values, own=own)  # type: ignore[arg-type]  # `Spec.check` did
+    check_together(parameters)
+    return parameters, [*warnings, *without_effect(parameters)]
+
+
+def declare(node: Node) -> tuple[Parameters, list[str]]:
+    """Declare every parameter on `node` with the values the user gave.
+
+    `node` must have been created with `automatically_declare_parameters_from_overrides=True`, so
+    that values of the wrong type and unknown names are reported by `read`, with a helpful message.
+
+    Returns:
+        The values, and the warnings of `read`.
+
+    Raises:
+        ConfigError: see `read`.
+    """
+    given = {name: each.value for name, each in node.get_parameters_by_prefix("").items()}
+    parameters, warnings = read(given)
+    for spec in SPECS:
+        _declare(node, spec, getattr(parameters, spec.name))
+    for name, value in parameters.own.items():
+        _declare(node, _renamed(BY_NAME[name.rpartition(".")[2]], name), value)
+    for name in given.keys() - BY_NAME.keys() - parameters.own.keys():
+        if name.split(".")[0] not in MIDDLEWARE_OWN:
             node.undeclare_parameter(name)
-            hint = _hint(name, cameras, possible)
-            warnings.append(f"unknown parameter '{name}' is ignored; {hint}")
-    given = Parameters(**values, own=own)  # type: ignore[arg-type]  # `Spec.check` checked them
-    check_together(given)
-    return given, [*warnings, *without_effect(given)]
+    return parameters, warnings
 
 
 def _hint(name: str, cameras: tuple[Any, ...], possible: Mapping[str, Spec]) -> str:
@@ -65,17 +84,13 @@ def _hint(name: str, cameras: tuple[Any, ...], possible: Mapping[str, Spec]) -> 
     return f"did you mean '{close[0]}'?" if close else f"known are {', '.join(BY_NAME)}"
 
 
-def _declare(node: Node, spec: Spec, name: str) -> Value:
-    """Declare a parameter under `name` with the value the user gave, and return the value."""
-    spec = _renamed(spec, name)
-    given = node.has_parameter(name)
-    value = spec.check(node.get_parameter(name).value if given else spec.ros_default)
-    if given:  # without type and range, from the user's value
-        node.undeclare_parameter(name)
+def _declare(node: Node, spec: Spec, value: Value) -> None:
+    """Declare a parameter with type and range."""
+    if node.has_parameter(spec.name):  # from the user's value, without them
+        node.undeclare_parameter(spec.name)
     # an empty list has no type in ROS, so declare the default instead
     shown = (list(value) or spec.ros_default) if isinstance(value, tuple) else value
-    node.declare_parameter(name, shown, spec.descriptor(), ignore_override=True)
-    return value
+    node.declare_parameter(spec.name, shown, spec.descriptor(), ignore_override=True)
 
 
 def _renamed(spec: Spec, name: str) -> Spec:

@@ -12,10 +12,13 @@ from functools import partial
 import numpy as np
 from rclpy.node import Node
 
+from camseg_core.config.model import load_config
 from camseg_core.errors import ConfigError
+from camseg_core.labels import read_labels
 from camseg_core.masks import ClassTable
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.stream import Stream
+from camseg_core.weights import checkpoint_folder
 from camseg_ros.camera import Camera, ImageMessage, Picture
 from camseg_ros.image_conversion import choose_converter
 from camseg_ros.messages import LabelTopics
@@ -33,6 +36,20 @@ from camseg_ros.worker import (
 )
 
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
+
+
+def check_model(parameters: Parameters) -> None:
+    """Check the model without loading it.
+
+    Raises:
+        ModelError: the checkpoint folder is missing, or its configuration or labels are damaged.
+        ConfigError: the sampling does not fit the model, or a warm-up size is malformed.
+    """
+    for size in parameters.warm_up_sizes:
+        warm_up_size(size)
+    folder = checkpoint_folder(parameters.model)
+    read_labels(folder / "labels.json")
+    parameters.sampling.check(load_config(folder / "config.json"))
 
 
 def load_segmenter(parameters: Parameters) -> Segmenter:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations  # rclpy's classes are generic only from Jazzy on
 
+import contextlib
 import functools
 import logging
 import os
+import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NoReturn, Protocol
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -19,8 +21,9 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from camseg_core.errors import CamSegError, ConfigError
+from camseg_ros import shared_memory
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOP_TIMEOUT_S = 0.3
 """Time for a running callback to end."""
 
@@ -46,7 +49,8 @@ class Serving(threading.Thread):
         super().__init__(name="serving", daemon=True)
         self._node, self._executor, self._on_error = node, SingleThreadedExecutor(), on_error
         self._stopping = threading.Event()
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
+        """What ended the serving before it was asked to stop."""
 
     def run(self) -> None:
         try:
@@ -63,39 +67,37 @@ class Serving(threading.Thread):
                     warn_throttled(self._node, "callback", text)
                 if self._node.fatal is not None:
                     raise self._node.fatal
-        except BaseException as error:  # `stop` raises it in the main thread
-            self._error = error
+        except BaseException as error:  # reported by the main thread
+            self.error = error
             self._on_error()
 
     def stop(self) -> bool:
-        """Stop serving; False if unfinished work has to be abandoned.
-
-        Raises:
-            Exception: an error ended the serving before it was asked to stop.
-        """
+        """Stop serving; False if unfinished work has to be abandoned."""
         self._stopping.set()
         self._executor.create_task(lambda: None)  # makes `spin_once` return; `wake` alone does not
         self.join(STOP_TIMEOUT_S)
-        ended = self._node.shut_down() and not self.is_alive()
-        if self._error is not None:
-            raise self._error
-        return ended
+        return self._node.shut_down() and not self.is_alive()
 
 
 class StopSignal:
-    """Wakes the main thread at the first SIGINT, SIGTERM or request of another thread.
+    """Wakes the main thread at the first of `STOP_SIGNALS` or request of another thread.
 
     A pipe, not an Event: a signal may interrupt any thread, and setting an Event in a handler can
     deadlock.
     """
 
     def __init__(self) -> None:
-        """Install the handlers, even if a shell started the node with the signals ignored."""
+        """Install the handlers.
+
+        A shell may start the node with SIGINT ignored, which does not count; SIGHUP ignored means
+        nohup and stays so.
+        """
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         signal.set_wakeup_fd(self._writer)  # Python writes each signal's number into the pipe
         for number in STOP_SIGNALS:
-            signal.signal(number, lambda number, frame: None)
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda number, frame: None)
 
     def ask(self) -> None:
         """Ask to stop, from any thread."""
@@ -107,6 +109,11 @@ class StopSignal:
         for number in STOP_SIGNALS:
             # Python removes other handlers at exit, and a late signal would then kill the process
             signal.signal(number, signal.SIG_IGN)
+
+
+def rcl_text(error: Exception) -> str:
+    """Return what rclpy raised without the lines of rcl's source."""
+    return re.sub(r", at \S+:\d+", "", str(error))
 
 
 def start_middleware(arguments: list[str]) -> None:
@@ -122,15 +129,21 @@ def start_middleware(arguments: list[str]) -> None:
             rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # rclpy has several types for bad arguments, files and folders
         check = "check --ros-args, the parameter file, and that ROS_LOG_DIR is writable"
-        raise ConfigError(f"cannot start ROS: {error}; {check}") from error
+        raise ConfigError(f"cannot start ROS: {rcl_text(error)}; {check}") from error
     if unknown:
         example = "--ros-args -p model:=camseg-lite --params-file FILE -r image:=/camera/image"
         usage = f"this node takes only ROS arguments such as {example}"
         raise ConfigError(f"unknown argument {unknown[0]!r}; {usage}")
 
 
-def run(make_node: Callable[[], ServedNode]) -> int:
-    """Run a node until SIGINT or SIGTERM.
+def run(
+    make_node: Callable[[], ServedNode], check: Callable[[Sequence[str]], None] = lambda _: None
+) -> int:
+    """Run a node until one of `STOP_SIGNALS`, and take it down whatever ends it.
+
+    Args:
+        make_node: creates the node, and leaves none behind if it raises.
+        check: refuses a command line before the node exists.
 
     Returns:
         The exit code: 0, or 1 after one line on stderr with the error.
@@ -138,30 +151,60 @@ def run(make_node: Callable[[], ServedNode]) -> int:
     stop = StopSignal()
     # the node reports the core's warnings through its own logger
     logging.getLogger("camseg_core").addHandler(logging.NullHandler())
-    code = 0
+    serving: Serving | None = None
     try:
         start_middleware(sys.argv)
+        check(sys.argv)
+        problems = shared_memory.warnings(os.environ)
         node = make_node()
+        assert isinstance(node, Node)
+        for text in problems:
+            node.get_logger().warning(text)
         serving = Serving(node, stop.ask)
         serving.start()
         stop.wait()
-        finished = serving.stop()
-    except CamSegError as error:
-        sys.stderr.write(f"segmentation_node: {' '.join(str(error).split())}\n")
-        code, finished = 1, False
-    else:
-        if not finished:
-            sys.stderr.write("segmentation_node: abandoning unfinished work\n")
-    if finished:
-        assert isinstance(node, Node)
-        node.finalize()
-        node.destroy_node()
-        rclpy.shutdown()
-        return code
-    # Python would wait for the middleware, which waits for the abandoned threads; no message is
-    # half published.
-    sys.stderr.flush()
+    except BaseException as error:
+        return _end(error)
+    if not serving.stop():
+        _abandon(serving.error)
+    node.finalize()
+    node.destroy_node()
+    return _end(serving.error)
+
+
+def _end(error: BaseException | None) -> int:
+    """Leave the middleware, report the error, and return the exit code."""
+    rclpy.try_shutdown()
+    shared_memory.remove(shared_memory.held())  # none, unless an error kept a handle alive
+    return _report(error)
+
+
+def _abandon(error: BaseException | None) -> NoReturn:
+    """End the process at once.
+
+    Python would wait for the middleware, which waits for the abandoned threads; no message is half
+    published. As the participant stays, its shared memory is removed here.
+    """
+    code = _report(error)
+    if not code:
+        _say("abandoning unfinished work")
+    shared_memory.remove(shared_memory.held())
     os._exit(code)
+
+
+def _report(error: BaseException | None) -> int:
+    if error is None:
+        return 0
+    if not isinstance(error, CamSegError):
+        raise error
+    _say(" ".join(str(error).split()))
+    return 1
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # a terminal that is gone
+        sys.stderr.write(f"segmentation_node: {text}\n")
+        sys.stderr.flush()
 
 
 class Monitor(threading.Thread):

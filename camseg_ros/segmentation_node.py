@@ -2,7 +2,9 @@
 
 from __future__ import annotations  # rclpy's classes are generic only from Jazzy on
 
+import contextlib
 import sys
+from collections.abc import Sequence
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -10,10 +12,10 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool
 
 from camseg_core.errors import CamSegError, ConfigError, ModelError
-from camseg_ros import parameter_updates
+from camseg_ros import parameter_updates, ros_arguments
 from camseg_ros.diagnostics import HealthReport
-from camseg_ros.pipeline import Pipeline
-from camseg_ros.process import Monitor, run, warn_throttled
+from camseg_ros.pipeline import Pipeline, check_model
+from camseg_ros.process import Monitor, rcl_text, run, warn_throttled
 
 NODE_NAME = "segmentation"
 STOP_TIMEOUT_S = 0.5
@@ -45,10 +47,10 @@ class SegmentationNode(LifecycleNode):
         """
         try:
             super().__init__(NODE_NAME, automatically_declare_parameters_from_overrides=True)
-        except ValueError as error:  # in practice an empty list, which has no type
-            remedy = "write an empty list as [''], since ROS cannot infer the type of []"
-            raise ConfigError(f"cannot declare a parameter: {error}; {remedy}") from error
-        self._parameters_now, warnings = parameter_updates.declare(self)
+            self._parameters_now, warnings = parameter_updates.declare(self)
+        except Exception as error:
+            self._discard()
+            raise _refusal(error) from error
         for warning in warnings:
             self.get_logger().warning(warning)
         self.fatal: CamSegError | None = None
@@ -62,6 +64,13 @@ class SegmentationNode(LifecycleNode):
             lambda: self._parameters_now.diagnostics_period, self._beat, self._monitor_failed
         )
         self._monitor.start()
+
+    def _discard(self) -> None:
+        """Leave the middleware after a failed start; `Node.__init__` may not have ended."""
+        with contextlib.suppress(Exception):
+            self.destroy_node()
+        with contextlib.suppress(Exception):
+            self.handle.destroy_when_not_in_use()
 
     def autostart(self) -> None:
         """Configure and activate, if the parameter `autostart` is true.
@@ -210,9 +219,40 @@ class SegmentationNode(LifecycleNode):
         return answer
 
 
+def _refusal(error: Exception) -> CamSegError:
+    """Return the reason why rclpy did not create the node, on one line."""
+    if isinstance(error, CamSegError):
+        return error
+    text = rcl_text(error)
+    if isinstance(error, ValueError) and "type" in text:  # in practice an empty list
+        remedy = "write an empty list as [''], since ROS cannot infer the type of []"
+        return ConfigError(f"cannot declare a parameter: {text}; {remedy}")
+    return ConfigError(f"cannot create the node: {text}")
+
+
+def check(arguments: Sequence[str]) -> None:
+    """Refuse a command line before the node exists, if it is sure to fail.
+
+    Raises:
+        ConfigError: a parameter has the wrong type or is out of range, the sampling does not fit
+            the model, or the namespace ends with a slash.
+        ModelError: the checkpoint folder is missing or damaged.
+    """
+    try:
+        given = ros_arguments.parse(arguments, NODE_NAME)
+    except ros_arguments.NotUnderstood:
+        return  # the node itself will say
+    if given.namespace.endswith("/") and given.namespace != "/":
+        form = "must not end with '/'"
+        raise ConfigError(f"the namespace {form}, got {given.namespace!r}; leave out the last '/'")
+    parameters, _ = parameter_updates.read(given.values)
+    if parameters.autostart:
+        check_model(parameters)
+
+
 def main() -> int:
-    """Run the node until SIGINT or SIGTERM; returns 0, or 1 after one line on stderr."""
-    return run(SegmentationNode)
+    """Run the node until a stop signal; returns 0, or 1 after one line on stderr."""
+    return run(SegmentationNode, check)
 
 
 if __name__ == "__main__":

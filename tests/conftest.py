@@ -1,4 +1,4 @@
-"""For all tests: the order, the marker `ros`, SIGINT as in a terminal, and a browser."""
+"""For all tests: order, the marker `ros`, SIGINT as in a terminal, shared memory, a browser."""
 
 import signal
 from collections import Counter
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import browser
 import pytest
+
+from camseg_ros import shared_memory
 
 
 def pytest_configure() -> None:
@@ -33,6 +35,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: -slow_of[item.path])
     else:
         items.sort(key=slow.__contains__)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_shared_memory_is_left() -> Iterator[None]:
+    """Remove what processes leave that tests kill, 64 MB each, at the end of the session."""
+    before = shared_memory.dead_segments(0)
+    yield
+    shared_memory.remove([path for path in shared_memory.dead_segments(0) if path not in before])
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from camseg_core.errors import CamSegError
+from camseg_core.errors import CamSegError, ConfigError
 from camseg_ros.bag.storage import SECOND_NS
 from camseg_ros.outputs import image_message
 
@@ -80,6 +80,7 @@ class Link(ABC):
 
         Raises:
             CamSegError: the middleware cannot be started.
+            ConfigError: a topic is invalid.
         """
         self.topics, self.compressed = topics, compressed
         self.diagnostics: dict[str, dict[str, str]] = {}
@@ -95,9 +96,17 @@ class Link(ABC):
                 f"cannot join the ROS domain {domain}: {error}; is the log folder writable?"
             ) from error
         self._executor = SingleThreadedExecutor(context=self._context)
+        try:
+            self._connect(answers, answer_qos, raw)
+        except Exception as error:
+            self.__exit__()
+            raise ConfigError(f"cannot create a topic: {' '.join(str(error).split())}") from error
+
+    def _connect(self, answers: Sequence[str], answer_qos: QoSProfile, raw: bool) -> None:
+        topics = self.topics
         self._executor.add_node(self.node)
-        self.image_topic = f"{topics.image}/compressed" if compressed else topics.image
-        kind = CompressedImage if compressed else Image
+        self.image_topic = f"{topics.image}/compressed" if self.compressed else topics.image
+        kind = CompressedImage if self.compressed else Image
         self._camera = self.node.create_publisher(kind, self.image_topic, RELIABLE)
         names = {MASK: topics.mask, OVERLAY: topics.overlay}
         self._listeners = [

@@ -18,6 +18,7 @@ from types import MappingProxyType
 import psutil
 
 from camseg_core.errors import CamSegError
+from camseg_ros import shared_memory
 from camseg_ros.middleware import environment, share_file
 
 STOP_STEPS = ((signal.SIGTERM, 8.0), (signal.SIGKILL, 10.0))
@@ -165,11 +166,13 @@ class NodeProcess:
         for number, seconds in STOP_STEPS:
             if self._process.poll() is not None:
                 break
+            held = shared_memory.held(self.pid) if number == signal.SIGKILL else []
             _signal_group(self.pid, number)
             try:
                 self._process.wait(seconds)
             except subprocess.TimeoutExpired:
                 continue
+            shared_memory.remove(held)
         _signal_group(self.pid, signal.SIGKILL)  # children that outlived it
 
 
@@ -181,8 +184,11 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 
 
 def die_with_parent() -> None:
-    """Make the kernel kill this child process when its parent dies."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Make the kernel stop this child process when its parent dies.
+
+    Not by SIGKILL, after which a node would leave its shared memory.
+    """
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @dataclass(frozen=True)

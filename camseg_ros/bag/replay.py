@@ -14,6 +14,7 @@ from typing import Any, Literal
 from rclpy.qos import ReliabilityPolicy
 
 from camseg_core.errors import ConfigError, DataError
+from camseg_ros import shared_memory
 from camseg_ros.bag.link import Topics
 from camseg_ros.bag.node_process import (
     NodeProcess,
@@ -238,6 +239,7 @@ def _session(
     if options.running:
         # this process publishes the images and needs the settings for large ones
         os.environ.update(environment(os.environ))
+        _log_shared_memory(1, log)
         log(f"looking for the node on {options.image_topic}")
         with player(_domain()) as camera:
             camera.wait_for_node(size, timeout_s, lambda: None)
@@ -247,6 +249,7 @@ def _session(
     folder = options.log or Path(tempfile.mkdtemp(prefix="camseg_replay_"))
     env = ros_environment(domain, folder, os.environ)
     os.environ.update(env)
+    _log_shared_memory(2, log)
     log(f"starting the node, which logs in {folder}")
     command = segmentation_command(
         options.image_topic, bag.compressed, dict(options.param), options.params_file
@@ -256,6 +259,11 @@ def _session(
         yield Session(bag, camera, node.check, node.pid, options.timeout)
     if options.log is None:  # the log is kept after an error only
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _log_shared_memory(participants: int, log: Callable[[str], None]) -> None:
+    for text in shared_memory.warnings(os.environ, participants):
+        log(f"warning: {text}")
 
 
 def _domain() -> int:

@@ -160,7 +160,10 @@ def run(options: argparse.Namespace) -> None:
         DataError, ConfigError: the bag or an option is not usable.
         SystemExit: 1 if the node failed or a limit was not kept, 130 after Ctrl-C.
     """
-    signal.signal(signal.SIGTERM, _interrupt)  # so that a started node is stopped too
+    # so that a started node is stopped too, and its shared memory and this process's are removed
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
     within, check = read_limits(options.scenario) if options.scenario else (WHOLE, None)
     _check(options)
     if options.json not in (None, STDOUT):

@@ -70,7 +70,8 @@ def main() -> int:
     """
     # so that the node is stopped too
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # this command reports errors itself
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     with command_line("demo", lambda: "the node is stopped"):

@@ -31,6 +31,7 @@ from red_engine import RED
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from camseg_ros import shared_memory
 from camseg_ros.outputs import image_message
 
 TIMEOUT = 90.0
@@ -223,6 +224,7 @@ class NodeProcess:
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
         """Stop the process by a signal, and check that it exits cleanly."""
         self.assert_alive()
+        held = shared_memory.held(self.process.pid)
         self.process.send_signal(number)
         try:
             code = self.process.wait(TIMEOUT)
@@ -230,12 +232,15 @@ class NodeProcess:
             self.kill()
         assert code == 0, f"exit code {code} after {number.name}:\n{self.output}"
         assert "Traceback" not in self.output, self.output
+        assert not [path for path in held if path.exists()], "shared memory is left behind"
 
     def kill(self) -> None:
-        """Kill the process if it still runs."""
+        """Kill the process if it still runs, and remove its shared memory."""
         if self.process.poll() is None:
+            held = shared_memory.held(self.process.pid)
             self.process.kill()
             self.process.wait()
+            shared_memory.remove(held)
 
 
 class Bench:

@@ -1,0 +1,171 @@
+"""What `--ros-args` gives a node, read before the node exists.
+
+rclpy reads parameters only through a node, which is a participant in the middleware already. This
+follows rcl's rules, so that most mistakes are found first; the node then asks rcl all the same.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+PARAMETERS_KEY = "ros__parameters"
+EVERY_NODE = "/**"
+
+_TRUE = ("Y", "y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON")
+_FALSE = ("N", "n", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF")
+_INTEGER = re.compile(r"[+-]?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
+
+
+@dataclass
+class RosArguments:
+    """The arguments of one node.
+
+    Attributes:
+        node: the node's full name, such as `/front/segmentation`.
+        namespace: as given, which may end with a slash, although rcl refuses that.
+        values: the parameters given for it, by name; later arguments win.
+        entries: for each parameter file, the names of nodes that it has parameters for.
+    """
+
+    node: str
+    namespace: str = "/"
+    values: dict[str, Any] = field(default_factory=dict)
+    entries: dict[Path, list[str]] = field(default_factory=dict)
+
+
+class NotUnderstood(Exception):
+    """The arguments have a form that this module does not read."""
+
+
+def parse(arguments: Sequence[str], default_name: str) -> RosArguments:
+    """Read the arguments of a command line for the node with this default name.
+
+    Raises:
+        NotUnderstood: they are invalid, or have a form that only rcl reads.
+    """
+    name, namespace = "", ""
+    files: dict[Path, list[str]] = {}
+    given: dict[str, dict[str, Any]] = {}
+    for option, value in _options(arguments):
+        if option in ("-r", "--remap"):
+            rule, _, target = (part.strip() for part in value.partition(":="))
+            if rule.endswith((":__node", ":__name", ":__ns")):
+                raise NotUnderstood(f"a rule for one node only: {value}")
+            if rule in ("__node", "__name"):  # as in rcl, the first rule counts
+                name = name or target
+            elif rule == "__ns":
+                namespace = namespace or target
+        elif option in ("-p", "--param"):
+            left, assigned, text = value.partition(":=")
+            node, _, parameter = left.strip().rpartition(":")
+            if not assigned or not parameter:
+                raise NotUnderstood(value)
+            given.setdefault(node or EVERY_NODE, {})[parameter] = _value(_compose(text))
+        elif option == "--params-file":
+            path = Path(value)
+            try:
+                found = dict(_nodes(_compose(path.read_text(encoding="utf-8"))))
+            except (OSError, UnicodeDecodeError) as error:
+                raise NotUnderstood(str(error)) from error
+            files[path] = list(found)
+            for node, values in found.items():
+                given.setdefault(node, {}).update(values)
+    full_name = f"{namespace.rstrip('/')}/{name or default_name}"
+    result = RosArguments(full_name, namespace or "/", entries=files)
+    for node, values in given.items():
+        if matches(node, result.node):
+            result.values.update(values)
+    return result
+
+
+def matches(entry: str, node: str) -> bool:
+    """Return whether an entry of a parameter file, such as `/**`, is for the node of this name."""
+    rooted = entry if entry.startswith("/") else f"/{entry}"
+    pattern = "".join(
+        r"(/\w+)" if part == "/*" else part if part == "*" else re.escape(part)
+        for part in re.split(r"(/\*|\*)", rooted)
+    )
+    return re.fullmatch(pattern, node) is not None
+
+
+def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the options between `--ros-args` and `--` that take a value, with the value."""
+    inside, words = False, iter(arguments)
+    for word in words:
+        if word in ("--ros-args", "--"):
+            inside = word == "--ros-args"
+        elif inside and word in ("-r", "--remap", "-p", "--param", "--params-file"):
+            yield word, next(words, "")
+
+
+def _compose(text: str) -> yaml.Node:
+    if "!!" in text or "&" in text:  # rcl takes or refuses these in its own way
+        raise NotUnderstood(f"YAML with tags or anchors: {text[:40]}")
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise NotUnderstood(str(error)) from error
+    if node is None:
+        raise NotUnderstood("no value")
+    return node
+
+
+def _nodes(node: yaml.Node, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each node's name in a parameter file, with its parameters."""
+    for key, value in _entries(node):
+        if key == PARAMETERS_KEY:
+            yield path, dict(_parameters(value))
+        else:
+            yield from _nodes(value, f"{path}/{key.strip('/')}" if path else key)
+
+
+def _parameters(node: yaml.Node, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the parameters of a mapping, with the names of nested ones joined by dots."""
+    for key, value in _entries(node):
+        if isinstance(value, yaml.MappingNode):
+            yield from _parameters(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", _value(value)
+
+
+def _entries(node: yaml.Node) -> Iterator[tuple[str, yaml.Node]]:
+    if not isinstance(node, yaml.MappingNode):
+        raise NotUnderstood(f"no mapping at line {node.start_mark.line + 1}")
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise NotUnderstood(f"a key at line {key.start_mark.line + 1} is no name")
+        yield key.value, value
+
+
+def _value(node: yaml.Node) -> Any:
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(each) for each in node.value]
+    if not isinstance(node, yaml.ScalarNode):
+        raise NotUnderstood(f"a mapping at line {node.start_mark.line + 1}")
+    text = node.value
+    if node.style in ("'", '"'):
+        return text
+    if text in _TRUE or text in _FALSE:
+        return text in _TRUE
+    if _INTEGER.fullmatch(text):
+        octal = re.fullmatch(r"[+-]?0[0-7]+", text)
+        return int(text, 8 if octal else 0)
+    number = _number(text)
+    return text if number is None else number
+
+
+def _number(text: str) -> float | None:
+    """Return the number that C's `strtod` reads; None if it reads none, or one out of range."""
+    if re.fullmatch(r"[+-]?\.(nan|NaN|NAN|inf|Inf|INF)", text):
+        return float(text.replace(".", ""))
+    try:
+        hexadecimal = "x" in text.lower()
+        value = float.fromhex(text) if hexadecimal else float("" if "_" in text else text)
+    except (ValueError, OverflowError):
+        return None
+    return None if math.isinf(value) and "inf" not in text.lower() else value
