@@ -1,8 +1,11 @@
 """Containers and unit, without running them: they name existing files and match the package."""
 
+import os
 import re
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import jsonschema
@@ -85,7 +88,7 @@ def test_the_container_runs_the_launch_file_as_a_user_with_the_entrypoint(name: 
 def test_the_shell_parses_and_the_entrypoint_gives_its_place_away() -> None:
     entrypoint = DOCKER / "entrypoint.sh"
     assert entrypoint.stat().st_mode & 0o111
-    assert f"source {PREFIX}/setup.bash" in entrypoint.read_text(encoding="utf-8")
+    assert f":-{PREFIX}}}/setup.bash" in entrypoint.read_text(encoding="utf-8")
     assert entrypoint.read_text(encoding="utf-8").rstrip().endswith('exec "$@"')
     scripts = [entrypoint.read_text(encoding="utf-8")]
     scripts += [
@@ -101,6 +104,37 @@ def test_the_shell_parses_and_the_entrypoint_gives_its_place_away() -> None:
     ]
     for script in scripts:
         subprocess.run(["bash", "-n"], input=script.encode(), check=True, timeout=20)
+
+
+def start_container(folder: Path, command: str, *, last: str = "") -> subprocess.Popen[str]:
+    """Start the entrypoint, with its workspace and its record of the last start in a folder."""
+    (folder / "setup.bash").write_text("export SOURCED=yes\n", encoding="utf-8")
+    starts = folder / "starts"
+    if last:
+        starts.write_text(last, encoding="utf-8")
+    environment = {**os.environ, "CAMSEG_PREFIX": str(folder), "CAMSEG_STARTS": str(starts)}
+    arguments = [str(DOCKER / "entrypoint.sh"), "bash", "-c", command]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(arguments, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_the_first_start_of_a_container_does_not_wait(tmp_path: Path) -> None:
+    out, err = start_container(tmp_path, "echo $SOURCED").communicate(timeout=30)
+    assert (out, err) == ("yes\n", "")
+    assert (tmp_path / "starts").read_text(encoding="utf-8").split()[1] == "0"
+
+
+@pytest.mark.parametrize(
+    ("last", "waits"), [("now 0", "1"), ("now 8", "16"), ("now 64", "64"), ("0 64", "0")]
+)
+def test_starts_in_a_row_wait_longer_each_time(tmp_path: Path, last: str, waits: str) -> None:
+    starting = start_container(tmp_path, "true", last=last.replace("now", str(int(time.time()))))
+    assert starting.stderr is not None
+    if waits != "0":
+        assert f"waiting {waits} s before this start" in starting.stderr.readline()
+        starting.send_signal(signal.SIGINT)  # ends the wait as well
+    assert starting.wait(30) == 0
+    assert starting.stderr.read() == ""
 
 
 def test_compose_names_files_that_exist_and_shares_memory_network_and_gpu_with_the_host() -> None:
