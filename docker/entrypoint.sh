@@ -3,7 +3,7 @@
 # A container that starts again within a minute of its last start waits first, each time twice as long, from 1 s to 64 s:
 # Docker's own delay ends once a start has lasted 10 s, as one that loads a model can.
 set -e
-trap 'kill $(jobs -p) 2>/dev/null; exit 0' INT TERM # bash would finish the sleep first
+trap 'kill $(jobs -p) 2>/dev/null || true; exit 0' INT TERM # bash would finish the sleep first
 state=${CAMSEG_STARTS:-/tmp/camseg-starts} # kept while the same container restarts
 now=$(date +%s) last=0 delay=0
 [ -r "$state" ] && read -r last delay <"$state" || true
