@@ -9,9 +9,6 @@ from typing import NamedTuple
 STEM_CHANNELS = 32
 """Channels after the first convolution, at stride 2."""
 
-TOKEN_STRIDE = 16
-"""Pixels along each side of a token; coarser features are enlarged, finer ones folded."""
-
 
 class Stage(NamedTuple):
     """`blocks` inverted residual blocks, the first with `stride`."""
@@ -44,8 +41,10 @@ STAGES = (
 FEATURES = (Feature(1, 24, 4), Feature(2, 40, 8), Feature(4, 112, 16), Feature(6, 320, 32))
 """The last stage at each stride from 4 on, fine to coarse."""
 
-FINE_FEATURES = tuple(feature for feature in FEATURES if feature.stride < TOKEN_STRIDE)
-"""The features finer than a token, which also go to the condition refiner."""
-
 SIZE_MULTIPLE = FEATURES[-1].stride
 """Images are multiples of the coarsest stride."""
+
+
+def finer_features(stride: int) -> tuple[Feature, ...]:
+    """Return the features finer than a token of this stride, which a condition refiner reads."""
+    return tuple(feature for feature in FEATURES if feature.stride < stride)

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from camseg_core.config.backbone import SIZE_MULTIPLE
+from camseg_core.config.backbone import FEATURES, SIZE_MULTIPLE, finer_features
 from camseg_core.config.reader import build, renamed_from
 from camseg_core.errors import ModelError
 
@@ -36,6 +36,7 @@ class MaskAutoencoderConfig:
         decoder_widths: the same for the decoder.
         decoder_blocks: residual blocks of the decoder at each stride.
         codebook_size: entries that latents are quantised to; None leaves them continuous (KL).
+        separable: the decoder's blocks are depthwise-separable, and its last layer is pointwise.
     """
 
     classes: int = 11
@@ -44,6 +45,7 @@ class MaskAutoencoderConfig:
     decoder_widths: tuple[int, ...] = (24, 48)
     decoder_blocks: tuple[int, ...] = (0, 2)
     codebook_size: int | None = None
+    separable: bool = False
 
     def __post_init__(self) -> None:
         counts = len(self.encoder_widths), len(self.decoder_widths), len(self.decoder_blocks)
@@ -90,26 +92,52 @@ class LightDecoderConfig:
 
 @dataclass(frozen=True)
 class ImageEncoderConfig:
-    """Size of an `ImageEncoder`: the backbone's features are fused to `width` channels a token.
+    """Sizes of an `ImageEncoder`.
 
-    `depth` is the backbone's depth coefficient (arXiv 1905.11946): each stage has that share of
-    EfficientNet-Lite0's blocks, rounded up.
+    Attributes:
+        width: channels of a token, to which the backbone's features are fused.
+        depth: the backbone's depth coefficient (arXiv 1905.11946): each stage has that share of
+            EfficientNet-Lite0's blocks, rounded up.
+        stride: pixels along each side of a token.
+        finest: stride of the finest feature that tokens hold.
     """
 
     width: int = 192
     depth: float = 1.0
+    stride: int = 16
+    finest: int = 4
 
     def __post_init__(self) -> None:
+        strides = [feature.stride for feature in FEATURES]
+        for name in ("stride", "finest"):
+            if getattr(self, name) not in strides:
+                raise ModelError(
+                    f"image_encoder.{name} must be one of {strides}, got {getattr(self, name)}"
+                )
         if not 0 < self.depth <= 1:
             raise ModelError(f"image_encoder.depth must be in (0, 1], got {self.depth}")
 
 
 @dataclass(frozen=True)
 class ConditionRefinerConfig:
-    """Sizes of a `ConditionRefiner`: `width` numbers a cell, `detail` ones at twice the grid."""
+    """Sizes of a `ConditionRefiner`.
+
+    Attributes:
+        width: numbers of a cell's condition.
+        detail: channels at half of the cells' stride.
+        edge: channels at a quarter of the cells' stride; 0 leaves that level out.
+        separable: the block at half of the stride is depthwise-separable, not dense.
+    """
 
     width: int = 128
     detail: int = 48
+    edge: int = 0
+    separable: bool = False
+
+    @property
+    def levels(self) -> int:
+        """Features finer than a token that it reads."""
+        return 3 if self.edge else 2
 
 
 @dataclass(frozen=True)
@@ -200,6 +228,18 @@ class CamSegConfig:
             raise ModelError(
                 "a refiner needs an image_encoder for its fine features, and an even patch_size"
             )
+        if self.image_encoder is not None and self.image_encoder.stride != self.token_stride:
+            raise ModelError(
+                f"image_encoder.stride is {self.image_encoder.stride} pixels a token, but "
+                f"patch_size and the mask autoencoder make {self.token_stride}"
+            )
+        if self.refiner is not None and self.image_encoder is not None:
+            finer = len(finer_features(self.image_encoder.stride))
+            if self.refiner.levels != finer:
+                raise ModelError(
+                    f"tokens of stride {self.image_encoder.stride} have {finer} finer features, "
+                    f"but the refiner reads {self.refiner.levels}: see refiner.edge"
+                )
         if self.light_decoder is not None:
             if self.autoencoder is None:
                 raise ModelError(

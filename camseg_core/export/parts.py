@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from camseg_core.config.backbone import FINE_FEATURES, TOKEN_STRIDE
+from camseg_core.config.backbone import finer_features
 from camseg_core.diffusion.sampling import Fused
 from camseg_core.export.torch_engine import (
     OUTPUTS,
@@ -65,9 +65,10 @@ class _Sizes:
         # feature maps by name: channels, and cells per token along each side
         self.maps = {"features": (model.transformer.z_proj1.in_features, 1)}
         if model.refiner is not None:
+            token = config.token_stride
             self.maps |= {
-                f"features_{stride}": (channels, TOKEN_STRIDE // stride)
-                for _, channels, stride in FINE_FEATURES
+                f"features_{stride}": (channels, token // stride)
+                for _, channels, stride in finer_features(token)
             }
         self.image_axes = {
             0: self.batch,

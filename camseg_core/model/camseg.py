@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from camseg_core.config.backbone import finer_features
 from camseg_core.config.model import CamSegConfig, load_config, save_config
 from camseg_core.diffusion.samplers import Noise, SamplerOptions, Schedule, sampler_named
 from camseg_core.errors import ModelError
@@ -76,7 +77,11 @@ class CamSeg(nn.Module):
             self.mask_autoencoder = MaskAutoencoder(config.mask_autoencoder)
             image_channels = config.image_encoder.width
             if config.refiner is not None:
-                self.refiner = ConditionRefiner(config.refiner, config.transformer.width)
+                self.refiner = ConditionRefiner(
+                    config.refiner,
+                    config.transformer.width,
+                    finer_features(config.image_encoder.stride),
+                )
         self.transformer = MaskedTransformer(
             config.transformer, image_channels, config.token_channels
         )

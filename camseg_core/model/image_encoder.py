@@ -13,16 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from camseg_core.config.backbone import FEATURES, STAGES, STEM_CHANNELS, TOKEN_STRIDE
+from camseg_core.config.backbone import FEATURES, STAGES, STEM_CHANNELS, finer_features
 from camseg_core.config.model import ImageEncoderConfig
 
 
 class ImageEncoder(nn.Module):
-    """Normalised RGB `(B, 3, H, W)`, H and W multiples of 32, to three maps.
+    """Normalised RGB `(B, 3, H, W)`, H and W multiples of 32, to feature maps.
 
-    The first is `(B, width, H/16, W/16)`, one cell per token: finer scales are folded into its
-    channels rather than pooled, so that a token still knows where in its 16×16 pixels a pole
-    stands. The others are the backbone's own features at strides 4 and 8.
+    The first is `(B, width, H/s, W/s)`, s = `config.stride`, one cell per token: finer scales, down
+    to `config.finest`, are folded into its channels rather than pooled, so that a token still knows
+    where in its pixels a pole stands. The others are the backbone's own features finer than a
+    token, fine to coarse.
     """
 
     def __init__(self, config: ImageEncoderConfig) -> None:
@@ -33,9 +34,11 @@ class ImageEncoder(nn.Module):
         self.blocks = nn.ModuleList(block for stage in parts for block in stage)
         ends = list(accumulate(len(stage) for stage in parts))
         self._taps = tuple(ends[feature.stage] - 1 for feature in FEATURES)
+        self._finer = len(finer_features(config.stride))
+        fused = [feature for feature in FEATURES if feature.stride >= config.finest]
         self.lateral = nn.ModuleList()
-        for _, channels, stride in FEATURES:
-            folded = max(1, TOKEN_STRIDE // stride)
+        for _, channels, stride in fused:
+            folded = max(1, config.stride // stride)
             self.lateral.append(
                 nn.Sequential(
                     nn.PixelUnshuffle(folded) if folded > 1 else nn.Identity(),
@@ -56,19 +59,19 @@ class ImageEncoder(nn.Module):
         assert not missing, missing
         assert not found.unexpected_keys, found.unexpected_keys
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         x = self.stem(pixels)
         features: list[Tensor] = []
         for number, block in enumerate(self.blocks):
             x = block(x)
             if number in self._taps:
                 features.append(x)
-        fine, middle, *_ = features
-        tokens = [lateral(f) for lateral, f in zip(self.lateral, features, strict=True)]
-        size = tokens[0].shape[2:]
-        tokens[-1] = F.interpolate(tokens[-1], size=size, mode="bilinear")
+        coarse = features[-len(self.lateral) :]
+        tokens = [lateral(f) for lateral, f in zip(self.lateral, coarse, strict=True)]
+        if self.config.stride < FEATURES[-1].stride:
+            tokens[-1] = F.interpolate(tokens[-1], size=tokens[0].shape[2:], mode="bilinear")
         fused = F.relu(torch.stack(tokens).sum(0))
-        return fused + self.fuse(fused), fine, middle
+        return fused + self.fuse(fused), *features[: self._finer]
 
 
 class SameConv2d(nn.Conv2d):

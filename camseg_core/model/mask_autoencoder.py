@@ -37,6 +37,19 @@ class _ResidualBlock(nn.Module):
         return F.relu(x + self.norm2(self.conv2(self.conv1(x))))
 
 
+class _SeparableBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False), nn.BatchNorm2d(width)
+        )
+        self.pointwise = nn.Conv2d(width, width, 1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.norm(self.pointwise(self.depthwise(x))))
+
+
 class MaskEncoder(nn.Module):
     """Class indices `(B, H, W)` to the posterior's mean and log-variance, each `(B, C, h, w)`."""
 
@@ -69,26 +82,35 @@ class MaskDecoder(nn.Module):
     W)`.
 
     `widths` are its channels and `blocks` its residual blocks at strides 2, 4 and so on, up to the
-    latents'.
+    latents'. `separable` blocks are depthwise and pointwise, and the last layer is pointwise.
     """
 
     def __init__(
-        self, latent_channels: int, classes: int, widths: tuple[int, ...], blocks: tuple[int, ...]
+        self,
+        latent_channels: int,
+        classes: int,
+        widths: tuple[int, ...],
+        blocks: tuple[int, ...],
+        separable: bool = False,
     ) -> None:
         super().__init__()
         first, *_, last = widths
+        block = _SeparableBlock if separable else _ResidualBlock
         levels = list(zip(widths, blocks, strict=True))[::-1]  # coarse to fine
         layers: list[nn.Module] = [
             _conv_norm(latent_channels, last),
-            *(_ResidualBlock(last) for _ in range(levels[0][1])),
+            *(block(last) for _ in range(levels[0][1])),
         ]
         for (coarser, _), (finer, count) in pairwise(levels):
             layers += [
                 _conv_norm(coarser, 4 * finer, kernel=1),
                 nn.PixelShuffle(2),
-                *(_ResidualBlock(finer) for _ in range(count)),
+                *(block(finer) for _ in range(count)),
             ]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(first, 4 * classes, 3, padding=1))
+        kernel = 1 if separable else 3
+        self.layers = nn.Sequential(
+            *layers, nn.Conv2d(first, 4 * classes, kernel, padding=kernel // 2)
+        )
 
     def forward(self, latents: Tensor) -> Tensor:
         return F.pixel_shuffle(self.layers(latents), 2)
@@ -113,7 +135,11 @@ class MaskAutoencoder(nn.Module):
         self.config = config
         self.encoder = MaskEncoder(config)
         self.decoder = MaskDecoder(
-            config.latent_channels, config.classes, config.decoder_widths, config.decoder_blocks
+            config.latent_channels,
+            config.classes,
+            config.decoder_widths,
+            config.decoder_blocks,
+            config.separable,
         )
         # made last: KL and VQ start from the same weights for the same seed
         self.quantizer = (

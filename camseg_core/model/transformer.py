@@ -5,12 +5,14 @@ Parameter names follow the published checkpoint. Sources: arXiv 2503.15617, afte
 (MAR) and arXiv 2111.06377 (masked autoencoders).
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from camseg_core.config.backbone import FINE_FEATURES
+from camseg_core.config.backbone import Feature
 from camseg_core.config.model import ConditionRefinerConfig, TransformerConfig
 
 
@@ -222,34 +224,51 @@ class _Residual(nn.Module):
 class ConditionRefiner(nn.Module):
     """Token conditions `(B, h·w, D)` and finer features to cell conditions `(B, 2h·2w, width)`.
 
-    All are row-major; the features are those of `backbone.FINE_FEATURES`. A token of the small
-    model spans 16×16 pixels, but a pole is three pixels wide. A convolution over finer features
-    learns once for all places where in its token a pole stands; a token's vector would have to
-    learn it anew for each. The result is still a condition: only the diffusion head makes latents.
+    All are row-major; the features are those finer than a token, fine to coarse. A token of the
+    small model spans 32×32 pixels, but a pole is three pixels wide. A convolution over finer
+    features learns once for all places where in its token a pole stands; a token's vector would
+    have to learn it anew for each. The result is still a condition: only the diffusion head makes
+    latents.
     """
 
-    def __init__(self, config: ConditionRefinerConfig, token_width: int) -> None:
+    def __init__(
+        self, config: ConditionRefinerConfig, token_width: int, features: Sequence[Feature]
+    ) -> None:
         super().__init__()
-        fine, middle = (feature.channels for feature in FINE_FEATURES)
+        *edge, fine, middle = (feature.channels for feature in features)
         self.from_token = nn.Linear(token_width, config.width)
         self.from_middle = _norm_conv(middle, config.width)
         self.mix_middle = _Separable(config.width)
         self.to_fine = nn.Conv2d(config.width, config.detail, 1)
         self.from_fine = _norm_conv(fine, config.detail)
-        self.mix_fine = _Residual(config.detail)
-        self.fold = nn.Sequential(nn.PixelUnshuffle(2), _norm_conv(4 * config.detail, config.width))
+        self.mix_fine = (_Separable if config.separable else _Residual)(config.detail)
+        self.fold = _folded(config.detail, 2, config.width)
         self.mix_all = _Separable(config.width)
+        self.has_edge = bool(config.edge)
+        if self.has_edge:
+            self.to_edge = nn.Conv2d(config.detail, config.edge, 1)
+            self.from_edge = _norm_conv(edge[0], config.edge)
+            self.mix_edge = _Separable(config.edge)
+            self.fold_edge = _folded(config.edge, 4, config.width)
 
-    def forward(
-        self, conditions: Tensor, grid: tuple[int, int], fine: Tensor, middle: Tensor
-    ) -> Tensor:
+    def forward(self, conditions: Tensor, grid: tuple[int, int], *features: Tensor) -> Tensor:
+        *edge, fine, middle = features
         coarse = self.from_token(conditions).transpose(1, 2).unflatten(2, grid)
         # (B, width, 2h, 2w)
         x = self.mix_middle(F.relu(_double(coarse) + self.from_middle(middle)))
         # (B, detail, 4h, 4w)
         detail = self.mix_fine(F.relu(_double(self.to_fine(x)) + self.from_fine(fine)))
-        cells: Tensor = self.mix_all(F.relu(x + self.fold(detail)))
+        x = x + self.fold(detail)
+        if self.has_edge:
+            # (B, edge, 8h, 8w)
+            edges = self.mix_edge(F.relu(_double(self.to_edge(detail)) + self.from_edge(edge[0])))
+            x = x + self.fold_edge(edges)
+        cells: Tensor = self.mix_all(F.relu(x))
         return cells.flatten(2).transpose(1, 2)
+
+
+def _folded(inputs: int, patch: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.PixelUnshuffle(patch), _norm_conv(patch**2 * inputs, outputs))
 
 
 def _double(x: Tensor) -> Tensor:

@@ -22,8 +22,9 @@ LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)
 
 
 @functools.cache
-def tiny_lite() -> CamSeg:
-    """As camseg-lite, but shallow and narrow."""
+def tiny_lite(stride: int = 32) -> CamSeg:
+    """As camseg-lite, but shallow and narrow; with tokens of 16×16 pixels as the first one had."""
+    coarse = stride == 32
     config = replace(
         CAMSEG_LITE,
         name="tiny-lite",
@@ -32,16 +33,18 @@ def tiny_lite() -> CamSeg:
             encoder_depth=1,
             decoder_depth=1,
             heads=2,
-            grid=(4, 6),
+            grid=(2, 3) if coarse else (4, 6),
             fusion="grid",
             dropout=0.0,
         ),
         denoiser=DenoiserConfig(
             width=32, depth=1, prediction_type="sample", learned_variance=False
         ),
-        refiner=ConditionRefinerConfig(16, 8),
-        image_encoder=ImageEncoderConfig(width=32, depth=0.25),  # one block a stage
-        mask_autoencoder=MaskAutoencoderConfig(len(LABELS), 4, (8, 8), (8, 8)),
+        refiner=ConditionRefinerConfig(16, 8, 8 * coarse, coarse),
+        # one block a stage
+        image_encoder=ImageEncoderConfig(32, 0.25, stride, finest=16 if coarse else 4),
+        mask_autoencoder=MaskAutoencoderConfig(len(LABELS), 4, (8, 8), (8, 8), separable=coarse),
+        patch_size=stride // 4,
     )
     torch.manual_seed(0)
     model = CamSeg(config, LABELS).eval()

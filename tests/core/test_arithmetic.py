@@ -23,11 +23,11 @@ def test_the_denoisers_work_is_that_of_its_layers() -> None:
     model = tiny_lite()
     work = work_by_stage(model, 96, 128)["denoiser"]
     cells, width, channels, condition = (
-        12 * 16,
+        6 * 8,
         32,
-        4 * 2 * 2,
+        4 * 4 * 4,
         16,
-    )  # 2×2 latent cells of 4 numbers are denoised at once
+    )  # 4×4 latent cells of 4 numbers are denoised at once
     matrices = (
         channels * width + condition * width + (2 + 3) * width**2 + 2 * width**2 + width * channels
     )

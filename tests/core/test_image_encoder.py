@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from camseg_core.config.backbone import FEATURES, FINE_FEATURES, SIZE_MULTIPLE, TOKEN_STRIDE
+from camseg_core.config.backbone import FEATURES, SIZE_MULTIPLE, finer_features
 from camseg_core.config.model import ImageEncoderConfig
 from camseg_core.errors import ModelError
 from camseg_core.model.camseg import CamSeg
@@ -48,16 +48,30 @@ def test_the_features_have_the_channels_and_strides_of_the_configuration(
             found.append((ends[number], x.shape[1], SIZE_MULTIPLE // x.shape[2]))
     last = {stride: (number, channels, stride) for number, channels, stride in found if stride > 2}
     assert tuple(last.values()) == FEATURES
+
+
+@pytest.mark.parametrize(
+    ("stride", "finest", "finer"), [(16, 4, (4, 8)), (32, 16, (4, 8, 16)), (32, 4, (4, 8, 16))]
+)
+def test_tokens_and_finer_features_have_the_strides_of_the_configuration(
+    stride: int, finest: int, finer: tuple[int, ...]
+) -> None:
+    encoder = ImageEncoder(ImageEncoderConfig(8, depth=0.25, stride=stride, finest=finest)).eval()
     tokens, *fine = encoder(torch.zeros(1, 3, 64, 96))
-    assert tokens.shape == (1, 8, 64 // TOKEN_STRIDE, 96 // TOKEN_STRIDE)
+    assert tokens.shape == (1, 8, 64 // stride, 96 // stride)
+    assert tuple(feature.stride for feature in finer_features(stride)) == finer
     assert [each.shape[1:] for each in fine] == [
-        (channels, 64 // stride, 96 // stride) for _, channels, stride in FINE_FEATURES
+        (channels, 64 // stride, 96 // stride) for _, channels, stride in finer_features(stride)
     ]
 
 
-def test_a_depth_that_is_no_share_is_refused() -> None:
+def test_sizes_that_the_backbone_does_not_have_are_refused() -> None:
     with pytest.raises(ModelError, match=r"image_encoder.depth must be in \(0, 1\], got 0"):
         ImageEncoderConfig(depth=0)
+    with pytest.raises(
+        ModelError, match=r"image_encoder.stride must be one of \[4, 8, 16, 32\], got 24"
+    ):
+        ImageEncoderConfig(stride=24)
 
 
 @pytest.mark.parametrize(("depth", "tensors"), [(1.0, 144), (0.5, 90)])
