@@ -73,7 +73,7 @@ def test_masks_are_torchs(
     ).segment(image)
     assert ("network" in found.timings) == (sampler == "ddim")
     # with random weights, classes hardly differ in probability: many pixels are near a tie
-    assert (found.mask == expected.mask).mean() > {"fp32": 0.995, "fp16": 0.97, "int8": 0.7}[
+    assert (found.mask == expected.mask).mean() > {"fp32": 0.995, "fp16": 0.97, "int8": 0.5}[
         precision
     ]
     assert (
