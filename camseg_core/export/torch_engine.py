@@ -112,7 +112,10 @@ def _likeliest(logits: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
     for number, plane in enumerate(planes[1:], start=1):
         index = torch.where(plane > largest, float(number), index)
         largest = torch.maximum(largest, plane)
-    confidence = 1 / sum((logit_scale * (plane - largest)).exp() for plane in planes)
+    total = torch.zeros_like(largest)
+    for plane in planes:
+        total = total + (logit_scale * (plane - largest)).exp()
+    confidence = total.reciprocal()
     both = torch.cat([index, confidence], 1)  # (B, 8, h, w)
     product = torch.eye(both.shape[1], device=both.device) @ both.flatten(2)
     index, confidence = product.unflatten(2, both.shape[2:]).chunk(2, dim=1)
