@@ -35,6 +35,12 @@ class Group(Label):
         return Group(id, name, (red, green, blue), tuple(sorted(label.id for label in members)))
 
 
+def distinguished(labels: Sequence[Label], groups: Sequence[Group]) -> tuple[Label, ...]:
+    """Return what a data set tells apart: its classes, then groups not named after a class."""
+    names = {label.id for label in labels}
+    return (*labels, *(group for group in groups if group.id not in names))
+
+
 def possible_classes(labels: Sequence[Label], groups: Sequence[Group] = ()) -> Booleans:
     """Return which of `labels` a pixel may have, by its id in a data set's label: `(256, K)`.
 

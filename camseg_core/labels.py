@@ -121,6 +121,19 @@ CAMVID_11: tuple[tuple[str, str], ...] = (
 )
 """CamVid's 11 classes by id, each with the Cityscapes class that it maps to (id 11 is void)."""
 
+CAMVID_11_ALSO: dict[str, tuple[str, ...]] = {
+    "building": ("wall",),
+    "vegetation": ("terrain",),
+    "traffic sign": ("traffic light",),
+    "car": ("truck", "bus", "train"),
+    "rider": ("motorcycle", "bicycle"),
+}
+"""The other Cityscapes classes that CamVid's 11 classes include, by the one that they map to.
+
+This is the usual way from CamVid's 32 classes to 11: walls are buildings, grass and bushes trees,
+traffic lights signs, trucks, buses and trains cars, and what a cyclist rides is part of him.
+"""
+
 CAMVID_11_TRAIN_IDS: tuple[int, ...] = tuple(TRAIN_ID[target] for _, target in CAMVID_11)
 
 CAMVID_32: tuple[tuple[str, tuple[int, int, int], str | None], ...] = (

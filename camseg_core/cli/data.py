@@ -15,6 +15,7 @@ from camseg_core.data.image_files import write_image
 from camseg_core.data.sets import SETS, kind_of
 from camseg_core.data.sets.kind import SetKind
 from camseg_core.errors import DataError
+from camseg_core.groups import distinguished
 from camseg_core.long_runs import writable_file
 
 FINDINGS_SHOWN = 20
@@ -87,7 +88,7 @@ def _check(options: argparse.Namespace) -> None:
         def progress(pairs: Iterable[Pair], count: int = count) -> Iterator[Pair]:
             return shown_progress(pairs, count, "check")
 
-        sheet.begin(split, (*files[0].labels, *files[0].groups), count)
+        sheet.begin(split, distinguished(files[0].labels, files[0].groups), count)
         checks.append(check_split(split, files, progress, sheet.add))
     written = _write(sheet, options.sheet)
     if options.json:

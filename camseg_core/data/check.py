@@ -20,6 +20,7 @@ from camseg_core.data.file_set import (
 )
 from camseg_core.data.image_files import read_rgb, read_unchanged
 from camseg_core.errors import DataError
+from camseg_core.groups import distinguished
 from camseg_core.labels import UNLABELLED_COLOR, Label, color_table
 
 Picture = npt.NDArray[np.uint8]
@@ -110,7 +111,7 @@ def check_split(
         sample = reader.read(owner, pair)
         if sample is not None:
             on_sample(number, sample)
-    labels = (*files[0].labels, *files[0].groups)
+    labels = distinguished(files[0].labels, files[0].groups)
     known = reader.pixels[[label.id for label in labels]]
     if reader.read_frames and not known.any():
         text = (

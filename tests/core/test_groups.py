@@ -6,13 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from camvid_folder import write_camvid
 from lite import tiny_lite
 
 from camseg_core.config.model import MaskAutoencoderConfig
 from camseg_core.data import Sample
+from camseg_core.data.sets import open_set
 from camseg_core.errors import ConfigError
-from camseg_core.groups import FIRST_GROUP, Group, frame_table, joint_groups
-from camseg_core.labels import CITYSCAPES, TRAIN_ID, UNLABELLED, cityscapes_labels
+from camseg_core.groups import FIRST_GROUP, Group, distinguished, frame_table, joint_groups
+from camseg_core.labels import (
+    CAMVID_11_TRAIN_IDS,
+    CITYSCAPES,
+    TRAIN_ID,
+    UNLABELLED,
+    cityscapes_labels,
+)
 from camseg_core.training import objectives
 from camseg_core.training.completion import complete_at_random, complete_by_model, has_groups
 from camseg_core.training.distributed import Processes
@@ -289,3 +297,35 @@ def test_the_mask_autoencoder_learns_all_classes_of_a_group(tmp_path: Path) -> N
     confusion = reconstruction_confusion(trained, some)
     assert (confusion.labelled > 0).all()
     assert confusion.mean_iou() > 0.9
+
+
+def test_camvid_s_classes_stand_for_those_that_a_model_knows(tmp_path: Path) -> None:
+    found = open_set("camvid", write_camvid(tmp_path, "val", frames=1))
+    assert found.labels == cityscapes_labels(CAMVID_11_TRAIN_IDS)
+    assert distinguished(found.labels, found.groups) == found.labels
+    eleven = Frames.load(found.samples, found.labels, joint_groups(found.labels, found.groups))
+    assert eleven.groups == ()
+    assert set(eleven[0][1].unique().tolist()) <= {*range(11), UNLABELLED}
+    groups = joint_groups(CITYSCAPES, found.groups)
+    nineteen = Frames.load(found.samples, CITYSCAPES, groups)
+    assert [each.name for each in nineteen.groups] == [
+        "building or wall",
+        "vegetation or terrain",
+        "traffic light or traffic sign",
+        "car or truck or bus or train",
+        "rider or motorcycle or bicycle",
+    ]
+    possible = torch.cat([torch.eye(19).bool(), nineteen.members()])
+    for name, index in zip(found.labels, range(11), strict=True):
+        pixels = eleven[0][1] == index
+        for fine in nineteen[0][1][pixels].unique().tolist():
+            assert possible[fine, name.id]
+    told_apart = [int(i) for i in torch.arange(19) if not nineteen.members()[:, i].any()]
+    assert [CITYSCAPES[i].name for i in told_apart] == [
+        "road",
+        "sidewalk",
+        "fence",
+        "pole",
+        "sky",
+        "person",
+    ]

@@ -10,7 +10,9 @@ from camseg_core.data.file_set import FileSet, Found, find_files, no_split, subf
 from camseg_core.data.image_files import Color, ColorLabels, IdLabels
 from camseg_core.data.sets.kind import ALL, OwnLabels, SetKind
 from camseg_core.errors import DataError
+from camseg_core.groups import Group
 from camseg_core.labels import (
+    CAMVID_11_ALSO,
     CAMVID_11_TRAIN_IDS,
     CAMVID_32,
     CAMVID_32_TRAIN_IDS,
@@ -21,9 +23,18 @@ from camseg_core.labels import (
 
 _VOID = len(CAMVID_11_TRAIN_IDS)
 
+_GROUPS = tuple(
+    Group.of(TRAIN_ID[name], cityscapes_labels([TRAIN_ID[each] for each in (name, *others)]))
+    for name, others in CAMVID_11_ALSO.items()
+)
+
 
 class CamVid11(SetKind):
-    """11 classes; frames in the order of their names, which is the order of time within a drive."""
+    """11 classes; frames in the order of their names, which is the order of time within a drive.
+
+    Some stand for several of Cityscapes' classes, see `CAMVID_11_ALSO`; for models that do not know
+    the others, they are the classes that they are named after.
+    """
 
     title = "CamVid with 11 classes"
     labels = cityscapes_labels(CAMVID_11_TRAIN_IDS)
@@ -43,7 +54,7 @@ class CamVid11(SetKind):
         train_ids = {**dict(enumerate(CAMVID_11_TRAIN_IDS)), _VOID: UNLABELLED}
         decode = IdLabels(train_ids, self.title, f"0 to {_VOID - 1}, and {_VOID} for void")
         found = find_files([(images, labels)], self.expected)
-        return FileSet(found, self.labels, decode, same_size=True)
+        return FileSet(found, self.labels, decode, groups=_GROUPS, same_size=True)
 
     def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
         names = subfolders(root)
