@@ -76,7 +76,12 @@ setup(
     ],
     zip_safe=False,
     # An extra cannot remove a base requirement: see docs/installation.md for [gpu].
-    install_requires=["numpy>=1.26", "opencv-python-headless>=4.9", "onnxruntime>=1.17"],
+    install_requires=[
+        "numpy>=1.26",
+        "opencv-python-headless>=4.9",
+        "simplejpeg>=1.7",
+        "onnxruntime>=1.17",
+    ],
     extras_require={
         "ros": [*ROS_WHEELS, *IMAGE_CONVERSION],
         "bag": [

@@ -18,7 +18,7 @@ from camseg_core.data.file_set import (
     Pair,
     require_same_size,
 )
-from camseg_core.data.image_files import read_rgb, read_unchanged
+from camseg_core.data.image_files import IdLabels, read_label, read_rgb, turned
 from camseg_core.errors import DataError
 from camseg_core.groups import distinguished
 from camseg_core.labels import UNLABELLED_COLOR, Label, color_table
@@ -42,7 +42,9 @@ class Problem(Enum):
     UNREADABLE = "unreadable file"
     SIZE = "size"
     CONTENT = "content of a label"
+    ORIENTATION = "orientation tag"
     NOTHING_LABELLED = "nothing labelled"
+    MEANING = "meaning of the labels"
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ def check_split(
             "withheld may contain placeholders"
         )
         reader.report(Problem.NOTHING_LABELLED, files[0].pairs[0].label.parent, text)
+    elif reader.read_frames and (text := _doubtful(files, np.flatnonzero(reader.pixels).tolist())):
+        reader.report(Problem.MEANING, files[0].pairs[0].label.parent, text)
     total = max(1, int(known.sum()))
     return SplitCheck(
         split,
@@ -131,6 +135,19 @@ def check_split(
             for label, pixels in zip(labels, known, strict=True)
         ),
         labelled=float(known.sum() / max(1, reader.pixels.sum())),
+    )
+
+
+def _doubtful(files: Sequence[FileSet], ids: Sequence[int]) -> str:
+    """Return why labels with these train ids may mean something else; empty if nothing says so."""
+    assumed = (isinstance(each.decode, IdLabels) and each.decode.assumed for each in files)
+    if len(ids) > 2 or not all(assumed):
+        return ""  # who wrote a mapping knows
+    names = {label.id: label.name for label in files[0].labels}
+    read = " and ".join(f"{each} as {names.get(each, 'unlabelled')}" for each in ids)
+    return (
+        f"the labels hold only {' and '.join(map(str, ids))}, as masks of one object do, and are "
+        f"read as Cityscapes train ids: {read}; say in a mapping.yaml what they mean"
     )
 
 
@@ -156,7 +173,7 @@ class _Reader:
         except DataError as error:
             self.report(Problem.UNREADABLE, pair.image, error)
         try:
-            raw = read_unchanged(pair.label)
+            raw = read_label(pair.label)
         except DataError as error:
             self.report(Problem.UNREADABLE, pair.label, error)
         if raw is not None:
@@ -166,6 +183,9 @@ class _Reader:
                 self.report(Problem.CONTENT, pair.label, error)
         if image is None or raw is None:
             return None
+        for path in (pair.image, pair.label):
+            if note := turned(path):
+                self.report(Problem.ORIENTATION, path, note)
         size = image.shape[:2]
         height, width = files.size_read(size)
         self.sizes[width, height] += 1

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.data import Sample
-from camseg_core.data.image_files import LabelDecoder, read_rgb, read_unchanged
+from camseg_core.data.image_files import LabelDecoder, read_label, read_rgb, turned
 from camseg_core.errors import DataError
 from camseg_core.groups import Group
 from camseg_core.labels import Label
@@ -205,7 +205,7 @@ class PairedFiles:
 
     def __getitem__(self, index: int) -> Sample:
         files, pair = self._pairs[index]
-        image, raw = read_rgb(pair.image), read_unchanged(pair.label)
+        image, raw = read_rgb(pair.image), read_label(pair.label)
         size = image.shape[:2]
         require_same_size(pair.label, raw.shape[:2], pair.image, size, SIZES_OF_A_PAIR)
         if files.same_size:
@@ -227,12 +227,12 @@ def require_same_size(
     """Check that two sizes (height, width) agree.
 
     Raises:
-        DataError: they differ; the message names both files and the rule.
+        DataError: they differ; the message names both files, the rule, and orientation tags.
     """
     if size != other_size:
-        raise DataError(
-            f"{path} is {size[1]}x{size[0]}, but {other} is {other_size[1]}x{other_size[0]}: {rule}"
-        )
+        sizes = f"{path} is {size[1]}x{size[0]}, but {other} is {other_size[1]}x{other_size[0]}"
+        notes = (note for note in (turned(path), turned(other)) if note)
+        raise DataError("; ".join([f"{sizes}: {rule}", *notes]))
 
 
 def _more(things: Sequence[object]) -> str:

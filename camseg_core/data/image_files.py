@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.data.image_header import damage, has_palette, is_jpeg, orientation
 from camseg_core.errors import DataError, is_out_of_memory
 from camseg_core.labels import UNLABELLED
 
@@ -26,38 +27,58 @@ _SHOWN = 5
 _UNKNOWN = 254
 """Marks a colour without a meaning in the table; no train id is that high."""
 
-_JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
-_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-
 
 def read_rgb(path: Path) -> npt.NDArray[np.uint8]:
-    """Read a picture as RGB `(H, W, 3)`.
-
-    Raises:
-        DataError: see `read_unchanged`.
-    """
-    return np.asarray(cv2.cvtColor(_decode(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def read_unchanged(path: Path) -> npt.NDArray[np.uint8 | np.uint16]:
-    """Read a picture as stored: `(H, W)` for one channel, else `(H, W, C)`; bit depth of the file.
+    """Read a picture as RGB `(H, W, 3)`, turned as its orientation tag says.
 
     Raises:
         DataError: the file cannot be opened, is empty, cut off, damaged, or not an image; the
             message names it.
     """
-    return _decode(path, cv2.IMREAD_UNCHANGED)
+    bgr = _decode(path, _content(path), cv2.IMREAD_COLOR)
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def _decode(path: Path, flags: int) -> npt.NDArray[np.uint8 | np.uint16]:
+def read_label(path: Path) -> npt.NDArray[np.uint8 | np.uint16]:
+    """Read a label as stored: `(H, W)` for one channel, else `(H, W, C)`; bit depth of the file.
+
+    Raises:
+        DataError: see `read_rgb`; also a JPEG, whose compression changes class ids.
+    """
+    content = _content(path)
+    if is_jpeg(content):
+        raise DataError(f"{path} is a JPEG, which changes class ids: store labels as PNG")
+    return _decode(path, content, cv2.IMREAD_UNCHANGED)
+
+
+def turned(path: Path) -> str:
+    """Return a note on the orientation tag of a file, or an empty text if it is upright."""
+    try:
+        tag = orientation(_content(path))
+    except DataError:
+        tag = 1
+    if tag == 1:
+        return ""
+    return (
+        f"{path} has the EXIF orientation tag {tag}: images are turned when they are read, labels "
+        "are not; store both upright without the tag"
+    )
+
+
+def _content(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     if not content:
         raise DataError(f"{path} is empty (0 bytes): copy it again")
-    if _is_cut_off(content):
-        raise DataError(f"{path} is cut off: its end is missing; copy it again")
+    return content
+
+
+def _decode(path: Path, content: bytes, flags: int) -> npt.NDArray[np.uint8 | np.uint16]:
+    problem = damage(content)
+    if problem:
+        raise DataError(f"{path} {problem}; copy it again, or move it out of the folder")
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except (cv2.error, MemoryError) as error:
@@ -96,19 +117,8 @@ def write_image(path: Path, picture: npt.NDArray[np.uint8]) -> None:
         ) from error
 
 
-def _is_cut_off(content: bytes) -> bool:
-    """Whether the end is missing, which OpenCV does not report: libjpeg fills the rest with grey.
-
-    A JPEG is whole if the end marker follows its last scan: the marker cannot occur in a scan, and
-    a thumbnail in the header ends before it.
-    """
-    if content.startswith(_JPEG):
-        return content.rfind(_JPEG_END) < content.rfind(_JPEG_SCAN)
-    return content.startswith(_PNG) and _PNG_END not in content
-
-
 class LabelDecoder(Protocol):
-    """Turns the content of a label file, from `read_unchanged`, into train ids `(H, W)`.
+    """Turns the content of a label file, from `read_label`, into train ids `(H, W)`.
 
     Raises:
         DataError: the file is of another kind, or holds a value without a meaning; names `path`.
@@ -125,16 +135,28 @@ class IdLabels:
         source: whose ids they are, for errors.
         ids: which ids there are, for errors.
         others: train id of all ids that are not in `train_ids`; None refuses them.
+        assumed: whether this is what labels hold where nothing says what they hold.
     """
 
     def __init__(
-        self, train_ids: Mapping[int, int], source: str, ids: str, others: int | None = None
+        self,
+        train_ids: Mapping[int, int],
+        source: str,
+        ids: str,
+        others: int | None = None,
+        assumed: bool = False,
     ) -> None:
         self._train_ids, self._source, self._ids = dict(train_ids), source, ids
-        self._others = others
+        self._others, self.assumed = others, assumed
 
     def __call__(self, raw: Raw, path: Path) -> Ids:
         if raw.ndim != 2:
+            if has_palette(_content(path)):
+                raise DataError(
+                    f"{path} is a PNG with a palette, of which the colours are read, not the "
+                    f"indices: store the class ids in a grey PNG, or list the colours in a mapping "
+                    f"(expected {self._ids})"
+                )
             raise DataError(
                 f"{path} has {raw.shape[2]} channels, like a colour picture: "
                 f"expected one channel of class ids, {self._ids}"

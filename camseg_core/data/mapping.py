@@ -170,7 +170,7 @@ def meaning(mapping: Path | None, default: Path) -> Meaning:
     """
     path = mapping if mapping is not None or not default.is_file() else default
     if path is None:
-        return Meaning(CITYSCAPES, _train_ids("a set of Cityscapes train ids", None))
+        return Meaning(CITYSCAPES, _train_ids("a set of Cityscapes train ids", None, assumed=True))
     # imported here because machines that only segment have no yaml package
     from camseg_core.config.yaml_file import load_yaml
 
@@ -178,12 +178,12 @@ def meaning(mapping: Path | None, default: Path) -> Meaning:
     return Meaning(read.labels(), read.decoder(str(path)), read.stretch, read.group_labels())
 
 
-def _train_ids(source: str, others: int | None) -> LabelDecoder:
+def _train_ids(source: str, others: int | None, assumed: bool = False) -> LabelDecoder:
     ids = (
         f"0 to {len(CITYSCAPES) - 1}, and {UNLABELLED} for unlabelled; "
         "for other ids, or colours, give --mapping FILE"
     )
-    return IdLabels(STORED_TRAIN_IDS, source, ids, others)
+    return IdLabels(STORED_TRAIN_IDS, source, ids, others, assumed)
 
 
 def _text(value: int | Color) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from camseg_core.data.image_header import damage, orientation
 from camseg_core.errors import ConfigError, DataError
 from camseg_ros.bag.labels import MAX_BYTES, NO_LABEL, Ids, Labels, LabelSource, Pairs
 from camseg_ros.bag.read import WHOLE, ImageBag, TimeRange
@@ -84,7 +85,10 @@ def read_frames(
             except ConfigError as error:
                 raise DataError(f"{where}: {error}") from error
             number = pairs.of(raw.index) if pairs is not None else NO_LABEL
-            yield DecodedFrame(*header, image, _label(labels, number, image, where))
+            tag = orientation(bytes(message.message.data)) if bag.compressed else 1
+            note = f"; the EXIF orientation tag of an image ({tag}) is ignored in bags"
+            truth = _label(labels, number, image, where, note if tag > 1 else "")
+            yield DecodedFrame(*header, image, truth)
 
 
 def decode(message: Any, compressed: bool, converter: Converter) -> Ids:
@@ -95,16 +99,19 @@ def decode(message: Any, compressed: bool, converter: Converter) -> Ids:
         ConfigError: its encoding needs a package that is not installed.
     """
     if compressed:
-        return compressed_to_rgb(message, MAX_BYTES)
+        image = compressed_to_rgb(message, MAX_BYTES)
+        if problem := damage(bytes(message.data)):
+            raise BadImage("corrupt", f"compressed image {problem}")
+        return image
     return image_to_rgb(message, converter, MAX_BYTES)
 
 
-def _label(labels: Labels | None, number: int, image: Ids, where: str) -> Ids | None:
+def _label(labels: Labels | None, number: int, image: Ids, where: str, note: str) -> Ids | None:
     truth = labels.read(number) if labels is not None and number != NO_LABEL else None
     if truth is not None and truth.shape != image.shape[:2]:
         (label_height, label_width), (height, width) = truth.shape, image.shape[:2]
         raise DataError(
             f"{where}: the label is {label_width}x{label_height}, the image {width}x{height}; "
-            "they must have the same size"
+            f"they must have the same size{note}"
         )
     return truth

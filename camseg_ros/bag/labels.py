@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.data.image_files import read_unchanged
+from camseg_core.data.image_files import read_label
 from camseg_core.errors import DataError, ImageError
 from camseg_ros.bag.read import BagDamaged, ImageBag, RawImage, TimeRange
 from camseg_ros.bag.storage import SECOND_NS
@@ -275,7 +275,7 @@ class FolderLabels(Labels):
     def read(self, number: int) -> Ids:
         """Return a label; see `Labels.read`. Numbers may come in any order."""
         path = self._files[number][1]
-        ids = read_unchanged(path)
+        ids = read_label(path)
         if ids.ndim != 2 or ids.dtype != np.uint8:
             raise DataError(
                 f"labels must be class ids in one 8-bit channel, "

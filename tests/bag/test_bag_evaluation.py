@@ -760,21 +760,24 @@ def test_labels_whose_stamps_say_nothing_are_refused_before_the_work(
     )
 
 
+@pytest.mark.parametrize(("suffix", "cut"), [(".png", True), (".jpg", True), (".jpg", False)])
 def test_an_image_that_cannot_be_decoded_is_left_out_and_reported(
-    tmp_path: Path, camseg: Commands
+    tmp_path: Path, camseg: Commands, suffix: str, cut: bool
 ) -> None:
     frames = drive(5)
     bag = tmp_path / "bag"
     with Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         connection = writer.add_connection("/cam", COMPRESSED, typestore=STORE)
         for i, each in enumerate(frames):
-            data = np.asarray(cv2.imencode(".png", each.image)[1]).ravel()
+            data = np.asarray(cv2.imencode(suffix, each.image)[1]).ravel()
+            if i == 2:
+                middle = len(data) * 2 // 3
+                data = data[:middle] if cut else data
+                data[middle : middle + 100] = np.arange(100, 200)[: len(data) - middle]
             header = STORE.types["std_msgs/msg/Header"](
                 STORE.types["builtin_interfaces/msg/Time"](i, 0), "c"
             )
-            message = STORE.types[COMPRESSED](
-                header, "png", data[: len(data) // 2] if i == 2 else data
-            )
+            message = STORE.types[COMPRESSED](header, suffix[1:], data)
             writer.write(connection, i * SECOND, STORE.serialize_cdr(message, COMPRESSED))
     scenario = tmp_path / "scenario.yaml"
     scenario.write_text("max_drops: 1\n")

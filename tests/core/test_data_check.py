@@ -1,6 +1,8 @@
 """`camseg data`: all problems of a data set at once, its content, and a contact sheet."""
 
+import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,14 @@ import numpy as np
 import pytest
 from camvid_folder import write_camvid
 from data_trees import TREES, columns, photo, write
+from PIL import Image
 
 from camseg_core.cli.main import main
+from camseg_core.data.frame_source import open_frames
+from camseg_core.data.image_files import read_rgb
+from camseg_core.data.image_header import damage, orientation
 from camseg_core.data.sets import SETS
+from camseg_core.errors import DataError
 from camseg_core.labels import CITYSCAPES
 
 
@@ -229,3 +236,145 @@ def test_all_kinds_are_listed_with_their_layout(capsys: pytest.CaptureFixture[st
     for name, kind in SETS.items():
         assert f"\n{name}: {kind.title}" in f"\n{text}"
         assert all(line in text for line in kind.layout)
+
+
+def damaged_jpeg(path: Path) -> Path:
+    """Write a JPEG whose data are damaged in the middle; OpenCV reads it all the same."""
+    picture = np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8)
+    content = bytearray(cv2.imencode(".jpg", picture)[1].tobytes())
+    middle = len(content) * 2 // 3
+    content[middle : middle + 100] = bytes(range(100, 200))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    assert cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).shape == (48, 64, 3)
+    return path
+
+
+def test_an_image_damaged_in_the_middle_is_refused_wherever_files_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = damaged_jpeg(tmp_path / "images/a.jpg")
+    write(tmp_path / "labels/a.png", np.tile(np.arange(16, dtype=np.uint8), (48, 4)))
+    write(tmp_path / "images/b.jpg", photo(64, height=48))
+    write(tmp_path / "labels/b.png", np.tile(np.arange(16, dtype=np.uint8), (48, 4)))
+    code, found = checked(capsys, tmp_path, tmp_path, "--dataset", "folder")
+    ((finding,), read) = found["splits"][0]["findings"], found["splits"][0]["read"]
+    assert (code, read, finding["problem"]) == (1, 1, "unreadable file")
+    expected = rf"{re.escape(str(image))} is damaged \(Corrupt JPEG data: .*\); copy it again"
+    assert re.match(expected, finding["text"])
+    with pytest.raises(DataError, match=expected):
+        list(SETS["folder"].open(tmp_path, "all"))
+    with pytest.raises(DataError, match=expected):
+        list(open_frames(tmp_path / "images"))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_whole_images_have_no_damage(mode: str, progressive: bool) -> None:
+    picture = Image.fromarray(photo(64, height=48)).convert(mode)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", progressive=progressive, restart_marker_rows=1)
+    assert damage(file.getvalue()) == damage(file.getvalue() + b"more") == ""
+
+
+def turned_image(path: Path, tag: int) -> Path:
+    """Write an image of 12x8 pixels, as stored, with an orientation tag."""
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(photo(12, height=8)).save(path, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_the_orientation_is_the_one_that_opencv_follows(
+    tmp_path: Path, suffix: str, tag: int
+) -> None:
+    path = turned_image(tmp_path / f"a{suffix}", tag)
+    assert orientation(path.read_bytes()) == tag
+    assert read_rgb(path).shape == ((8, 12, 3) if tag < 5 else (12, 8, 3))
+    assert orientation(path.read_bytes()[:30]) == 1  # cut off
+
+
+def test_orientation_tags_are_reported_and_explain_sizes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, tag, size in (
+        ("a", 1, (8, 12)),
+        ("b", 6, (8, 12)),
+        ("c", 6, (12, 8)),
+        ("d", 3, (8, 12)),
+    ):
+        turned_image(tmp_path / f"images/{name}.jpg", tag)
+        label = np.resize(np.arange(9, dtype=np.uint8), size)
+        write(tmp_path / f"labels/{name}.png", label)
+    code, found = checked(capsys, tmp_path, tmp_path, "--dataset", "folder")
+    findings = found["splits"][0]["findings"]
+    tags = [each for each in findings if each["problem"] == "orientation tag"]
+    assert (code, [Path(each["path"]).name for each in tags]) == (1, ["b.jpg", "c.jpg", "d.jpg"])
+    assert tags[0]["text"] == (
+        f"{tmp_path}/images/b.jpg has the EXIF orientation tag 6: images are turned when they are "
+        "read, labels are not; store both upright without the tag"
+    )
+    (size,) = (each for each in findings if each["problem"] == "size")
+    expected = (
+        "b.png is 12x8, but .*b.jpg is 8x12: an image and its label must have the same size; "
+    )
+    expected += ".*b.jpg has the EXIF orientation tag 6"
+    assert re.search(expected, size["text"])
+    with pytest.raises(DataError, match=expected):
+        list(SETS["folder"].open(tmp_path, "all"))
+
+
+@pytest.mark.parametrize(
+    ("ids", "text"),
+    [
+        ([0, 0, 255], "only 0 and 255, .* 0 as road and 255 as unlabelled; say in a mapping.yaml"),
+        ([0, 1, 1], "only 0 and 1, .* 0 as road and 1 as sidewalk; say"),
+        ([13], "only 13, as masks of one object do, .* 13 as car; say"),
+        ([0, 1, 255], None),
+    ],
+)
+def test_labels_that_look_like_masks_of_one_object_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ids: list[int], text: str | None
+) -> None:
+    write(tmp_path / "images/a.png", photo(len(ids)))
+    write(tmp_path / "labels/a.png", columns(ids))
+    code, found = checked(capsys, tmp_path, tmp_path, "--dataset", "folder")
+    findings = found["splits"][0]["findings"]
+    if text is None:
+        assert (code, findings) == (0, [])
+    else:
+        assert (code, findings[0]["problem"]) == (1, "meaning of the labels")
+        assert re.search(text, findings[0]["text"])
+    (tmp_path / "mapping.yaml").write_text(
+        f"ids: {{road: {sorted({*ids} - {255})}, unlabelled: [255]}}\n"
+    )
+    assert checked(capsys, tmp_path, tmp_path)[0] == 0  # whoever wrote it knows
+
+
+def test_a_label_with_a_palette_or_as_jpeg_is_refused_with_its_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.png", photo(3))
+    label = Image.fromarray(columns([0, 1, 2]), "P")
+    label.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    label.save(tmp_path / "palette.png")
+    write(tmp_path / "label.jpg", columns([0, 1, 2]))
+    (tmp_path / "all.txt").write_text("a.png palette.png\nb.png label.jpg\n")
+    code, found = checked(capsys, tmp_path, tmp_path / "all.txt")
+    texts = [each["text"] for each in found["splits"][0]["findings"]]
+    assert code == 1
+    assert re.search(
+        r"palette\.png is a PNG with a palette, of which the colours are read, not the indices: "
+        "store the class ids in a grey PNG, or list the colours in a mapping",
+        "\n".join(texts),
+    )
+    assert f"{tmp_path}/label.jpg is a JPEG, which changes class ids: store labels as PNG" in texts
+    (tmp_path / "mapping.yaml").write_text(
+        "colors: {road: [[0, 0, 0]], car: [[128, 0, 0]], sky: [[0, 128, 0]]}\n"
+    )
+    (tmp_path / "all.txt").write_text("a.png palette.png\n")
+    assert checked(capsys, tmp_path, tmp_path / "all.txt")[0] == 0
