@@ -24,7 +24,13 @@ from camseg_ros.endpoints import (
     topic_remedy,
 )
 from camseg_ros.image_conversion import Converter, Pixels
-from camseg_ros.images import BadImage, compressed_to_rgb, image_to_rgb
+from camseg_ros.images import (
+    SIXTEEN_BIT,
+    BadImage,
+    compressed_to_rgb,
+    image_to_rgb,
+    range_problem,
+)
 from camseg_ros.messages import check_camera_info
 from camseg_ros.outputs import CameraOutputs, image_qos, stamp_seconds
 from camseg_ros.parameters import CameraParameters, Parameters
@@ -37,6 +43,9 @@ MAX_FRAME_ID = 256
 
 OTHER_CLOCK_MS = 10_000.0
 """Delay from which a stamp is taken to come from another clock."""
+
+HINT_PERIOD_S = 60.0
+"""Shortest time between two log lines about the range of the images."""
 
 ImageMessage: TypeAlias = Image | CompressedImage
 
@@ -68,6 +77,7 @@ class Camera:
         outputs: the publishers.
         statistics: counts of the stream.
         info_problem: why the calibration is not published; empty if it is, or if none is known.
+        range_problem: why images of 16 bits may be misread; empty if they are not.
     """
 
     def __init__(self, node: Node, name: str, parameters: Parameters) -> None:
@@ -93,7 +103,8 @@ class Camera:
         )
         self._mask_topic: str = self.outputs.mask.topic_name  # cached for the monitor's thread
         self.statistics = StreamStatistics()
-        self.info_problem = ""
+        self.info_problem = self.range_problem = ""
+        self._brightest = 0
         self._info: CameraInfo | None = None
         self._subscriptions: list[Subscription[Any]] = []
 
@@ -146,7 +157,7 @@ class Camera:
         return max(age, self._node.get_clock().now().nanoseconds / 1e6 - stamp * 1e3)
 
     def read(
-        self, frame: Frame[ImageMessage], converter: Converter, max_age_ms: float
+        self, frame: Frame[ImageMessage], converter: Converter, parameters: CameraParameters
     ) -> Pixels | None:
         """Decode a frame into RGB `(H, W, 3)`; None if it is too old or bad, which is counted and
         logged.
@@ -154,9 +165,9 @@ class Camera:
         Args:
             frame: of this camera.
             converter: from `choose_converter`.
-            max_age_ms: age from which frames are dropped; 0 for no limit.
+            parameters: of this camera.
         """
-        message = frame.message
+        message, white, max_age_ms = frame.message, parameters.input_range, parameters.max_age_ms
         if max_age_ms and (age_ms := self.age_ms(frame)) > max_age_ms:
             waited_ms = (time.monotonic() - frame.received) * 1e3
             self.statistics.frame_dropped(TOO_OLD, why_too_old(age_ms, waited_ms, max_age_ms))
@@ -166,8 +177,10 @@ class Camera:
                 limit = f"must have at most {MAX_FRAME_ID} characters"
                 raise BadImage("header", f"frame_id {limit}, has {length}")
             if isinstance(message, CompressedImage):
-                return compressed_to_rgb(message, self._max_bytes)
-            return image_to_rgb(message, converter, self._max_bytes)
+                return compressed_to_rgb(message, self._max_bytes, white)
+            if message.encoding in SIXTEEN_BIT or self.range_problem:
+                self._check_range(message, white)
+            return image_to_rgb(message, converter, self._max_bytes, white)
         except Exception as error:  # one bad frame must not affect the next
             reason = error.reason if isinstance(error, BadImage) else "cannot convert"
             text = (
@@ -177,6 +190,16 @@ class Camera:
             self.statistics.frame_rejected(reason, text)
             warn_throttled(self._node, reason, f"image rejected ({reason}): {text}")
             return None
+
+    def _check_range(self, message: Image, white: int) -> None:
+        """Warn of images of 16 bits that hold depth or do not fill the range."""
+        text = ""
+        if not white:
+            text, self._brightest = range_problem(message, self._max_bytes, self._brightest)
+        self.range_problem = f"{self.topic}: {text}" if text else ""
+        if text:
+            kind = f"range.{message.encoding}"
+            warn_throttled(self._node, kind, self.range_problem, HINT_PERIOD_S)
 
     def publish(
         self,

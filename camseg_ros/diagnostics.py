@@ -11,6 +11,7 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 
 from camseg_ros.camera import Camera
+from camseg_ros.endpoints import NO_IMAGE_TOPICS
 from camseg_ros.parameters import Parameters
 from camseg_ros.pipeline import Pipeline
 from camseg_ros.process import warn_throttled
@@ -25,6 +26,9 @@ from camseg_ros.stream_health import (
     silence,
     silence_text,
 )
+
+DISCOVERY_S = 5.0
+"""How long to wait for image topics before the log says that there are none."""
 
 LOSS_LOG_PERIOD_S = 30.0
 """Shortest time between two log lines about the same stream's loss."""
@@ -123,9 +127,10 @@ class HealthReport:
             silent_s = silence(snapshot, publishers, limits)
             remedy = "" if silent_s is None or publishers.suitable else camera.topic_remedy()
             health = camera_health(snapshot, camera.topic, publishers, limits, overrun, remedy)
+            discovered = remedy != NO_IMAGE_TOPICS or snapshot.running > DISCOVERY_S
             if silent_s is None or silent_s <= limits.silent_after:
                 history.silence_logged = False
-            elif not history.silence_logged:
+            elif discovered and not history.silence_logged:
                 history.silence_logged = True
                 never = snapshot.input_age is None
                 text = silence_text(camera.topic, silent_s, never, publishers, remedy)
@@ -133,7 +138,8 @@ class HealthReport:
             if (lossy := loss_health(snapshot, limits.advice)) is not None:
                 kind, text = f"loss.{camera.name}", f"{camera.topic}: {lossy[1]}"
                 warn_throttled(self._node, kind, text, LOSS_LOG_PERIOD_S)
-        problem = next((each for each in (*of_mask, camera.info_problem) if each), "")
+        others = (*of_mask, camera.info_problem, camera.range_problem)
+        problem = next((each for each in others if each), "")
         if problem and health[0] == DiagnosticStatus.OK:
             health = DiagnosticStatus.WARN, problem
         count = len(publishers.suitable) + len(publishers.problems)

@@ -25,6 +25,9 @@ VIDEO = {
 }
 """Types of video, each with image_transport's name for it and the package that decodes it."""
 
+NO_IMAGE_TOPICS = "check the topic name and whether the camera runs"
+"""What to do if nobody publishes images."""
+
 TOPICS_SHOWN = 6
 """Most image topics that one message lists."""
 
@@ -124,7 +127,7 @@ def topic_remedy(topic: str, message_type: Any, parameter: str, topics: list[Ima
         topics: from `image_topics`.
     """
     if not topics:
-        return "check the topic name and whether the camera runs"
+        return NO_IMAGE_TOPICS
     base = topic.removesuffix("/compressed")
     for each in topics:  # the same camera with another transport
         if each.name == base or each.name.rpartition("/")[0] == base:

@@ -195,7 +195,7 @@ def known_image(encoding: str) -> tuple[TightImage, Pixels]:
 
 
 def compressed_size(data: bytes) -> tuple[int, int, bool] | None:
-    """Return width and height in pixels of a JPEG or PNG, and whether the image's end is present.
+    """Return width and height in pixels of a JPEG, PNG or WebP, and whether its end is present.
 
     Reads only the header, so that a small message cannot cause a huge allocation. None if `data` is
     neither, or its header is damaged.
@@ -207,7 +207,27 @@ def compressed_size(data: bytes) -> tuple[int, int, bool] | None:
         return width, height, b"IEND" in data[-32:]
     if data.startswith(JPEG_START):
         return _jpeg_size(data)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return _webp_size(data)
     return None
+
+
+def _webp_size(data: bytes) -> tuple[int, int, bool] | None:
+    """Read the first chunk of a WebP: canvas (VP8X), lossless (VP8L) or lossy (VP8) image."""
+    if len(data) < 25:
+        return None
+    complete = int.from_bytes(data[4:8], "little") + 8 <= len(data)
+    kind = data[12:16]
+    if kind == b"VP8X" and len(data) >= 30:
+        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+    elif kind == b"VP8L" and data[20] == 0x2F:
+        bits = int.from_bytes(data[21:25], "little")
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    elif kind == b"VP8 " and len(data) >= 30 and data[23:26] == b"\x9d\x01\x2a":
+        width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    else:
+        return None
+    return width, height, complete
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int, bool] | None:

@@ -52,14 +52,24 @@ ENCODINGS: dict[str, Encoding] = {
     "8UC3": Encoding("bgr8", 3),
     "rgba8": Encoding("rgba8", 4),
     "bgra8": Encoding("bgra8", 4),
+    "8UC4": Encoding("bgra8", 4),
     "mono8": Encoding("mono8", 1),
     "8UC1": Encoding("mono8", 1),
+    "rgb16": Encoding("rgb8", 6, sixteen_bit=True),
+    "bgr16": Encoding("bgr8", 6, sixteen_bit=True),
+    "16UC3": Encoding("bgr8", 6, sixteen_bit=True),
+    "rgba16": Encoding("rgba8", 8, sixteen_bit=True),
+    "bgra16": Encoding("bgra8", 8, sixteen_bit=True),
+    "16UC4": Encoding("bgra8", 8, sixteen_bit=True),
     "mono16": Encoding("mono8", 2, sixteen_bit=True),
     "16UC1": Encoding("mono8", 2, sixteen_bit=True),
-    "bayer_rggb8": Encoding("bayer_rggb8", 1, min_side=3),
-    "bayer_bggr8": Encoding("bayer_bggr8", 1, min_side=3),
-    "bayer_gbrg8": Encoding("bayer_gbrg8", 1, min_side=3),
-    "bayer_grbg8": Encoding("bayer_grbg8", 1, min_side=3),
+    **{
+        f"bayer_{cell}{bits}": Encoding(
+            f"bayer_{cell}8", bits // 8, min_side=3, sixteen_bit=bits == 16
+        )
+        for bits in (8, 16)
+        for cell in ("rggb", "bggr", "gbrg", "grbg")
+    },
     "yuv422": Encoding("yuv422", 2, even_width=True),
     "uyvy": Encoding("yuv422", 2, even_width=True),
     "yuv422_yuy2": Encoding("yuv422_yuy2", 2, even_width=True),
@@ -67,8 +77,26 @@ ENCODINGS: dict[str, Encoding] = {
     "nv12": Encoding("nv12", 1, even_width=True, even_height=True),
     "nv21": Encoding("nv21", 1, even_width=True, even_height=True),
 }
-"""All supported encodings. 16-bit grey is scaled from its full range 0..65535, so images of a
-12-bit camera that does not fill the range look dark; let the driver scale them."""
+"""All supported encodings."""
+
+SIXTEEN_BIT = frozenset(name for name, each in ENCODINGS.items() if each.sixteen_bit)
+
+WHITE_16 = 65535
+"""White in images of 16 bits unless another value is given."""
+
+CAMERA_BITS = (10, 12, 14)
+"""Bits of cameras that send 16-bit images without filling their range."""
+
+DARK = 255
+"""Brightest value up to which a 16-bit image says nothing about the camera's bits."""
+
+DEPTH = "holds depth, not a picture; subscribe to the colour image"
+NO_VIDEO = (
+    "holds video, not an image; let the driver publish jpeg or png, or decode it with "
+    "image_transport's republish"
+)
+VIDEO_FORMATS = ("h264", "h265", "hevc", "av1", "vp8", "vp9", "mpeg4")
+VIDEO_STARTS = (b"\0\0\0\1", b"\0\0\1")  # H.264 and H.265, Annex B
 
 
 class ImageFields(Protocol):
@@ -89,7 +117,9 @@ class CompressedFields(Protocol):
     data: bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 
 
-def image_to_rgb(message: ImageFields, converter: Converter, max_bytes: int) -> Pixels:
+def image_to_rgb(
+    message: ImageFields, converter: Converter, max_bytes: int, white: int = 0
+) -> Pixels:
     """Return the image in `message` as RGB `(height, width, 3)` uint8; rgb8 may share memory with
     the message.
 
@@ -97,24 +127,54 @@ def image_to_rgb(message: ImageFields, converter: Converter, max_bytes: int) -> 
         message: a `sensor_msgs/Image`; rows may be padded.
         converter: from `choose_converter`.
         max_bytes: size limit of the message and of the RGB image.
+        white: value of white in an image of 16 bits, up to 65535, which 0 stands for.
 
     Raises:
-        BadImage: the message does not hold the image it claims to hold.
+        BadImage: the message does not hold the image it claims to hold, or holds depth.
         ConfigError: no installed converter supports this encoding.
     """
     encoding = ENCODINGS.get(message.encoding)
+    if message.encoding == "32FC1":  # REP 118
+        raise BadImage("encoding", f"an image in 32FC1 {DEPTH}")
     if encoding is None:
         found, known = message.encoding[:MAX_SHOWN], ", ".join(ENCODINGS)
         raise BadImage("encoding", f"unknown image encoding {found!r}; known are {known}")
     rows = _tight_rows(message, encoding, max_bytes)
+    if encoding.sixteen_bit:
+        rows = _to_eight_bits(_samples(rows, message), white)
     if encoding.converted_as == "rgb8":
         return rows.reshape(message.height, message.width, 3)
-    if encoding.sixteen_bit:
-        samples = rows.view(">u2" if message.is_bigendian else "<u2").astype(np.uint16, copy=False)
-        rows = np.asarray(
-            cv2.convertScaleAbs(samples, alpha=1 / 257), np.uint8
-        )  # 65535 / 257 = 255
     return converter.to_rgb(rows, encoding.converted_as, message.width, message.height)
+
+
+def range_problem(message: ImageFields, max_bytes: int, brightest: int) -> tuple[str, int]:
+    """Return why an image may be no picture with 65535 as white, or empty, and the largest value.
+
+    `brightest` is the largest value of earlier images. Raises BadImage as `image_to_rgb` does.
+    """
+    name = message.encoding
+    if name not in SIXTEEN_BIT:
+        return "", brightest
+    if name == "16UC1":
+        text = f"{name} is the encoding of depth images (REP 118), which are no pictures"
+        return f"{text}; subscribe to the colour image, or set input_range if these are", brightest
+    samples = _samples(_tight_rows(message, ENCODINGS[name], max_bytes), message)
+    brightest = max(brightest, int(samples.max()))
+    white = next((2**bits - 1 for bits in CAMERA_BITS if brightest < 2**bits), None)
+    if brightest <= DARK or white is None:
+        return "", brightest
+    text = f"no value of its {name} images is above {white}, so they look dark"
+    return f"{text}; set input_range: {white}, or 65535 if they are", brightest
+
+
+def _samples(rows: Pixels, message: ImageFields) -> npt.NDArray[np.uint16]:
+    order = ">u2" if message.is_bigendian else "<u2"
+    return rows.view(order).astype(np.uint16, copy=False)
+
+
+def _to_eight_bits(samples: npt.NDArray[np.uint16], white: int) -> Pixels:
+    """Scale from 0..white to 0..255; brighter samples become 255."""
+    return np.asarray(cv2.convertScaleAbs(samples, alpha=255 / (white or WHITE_16)), np.uint8)
 
 
 def _tight_rows(message: ImageFields, encoding: Encoding, max_bytes: int) -> Pixels:
@@ -148,11 +208,16 @@ def _tight_rows(message: ImageFields, encoding: Encoding, max_bytes: int) -> Pix
     return np.ascontiguousarray(rows)
 
 
-def compressed_to_rgb(message: CompressedFields, max_bytes: int) -> Pixels:
-    """Decode a JPEG or PNG message into RGB `(H, W, 3)` uint8; an orientation tag is ignored.
+def compressed_to_rgb(message: CompressedFields, max_bytes: int, white: int = 0) -> Pixels:
+    """Decode a JPEG, PNG or WebP message into RGB `(H, W, 3)` uint8; an orientation tag is ignored.
+
+    Args:
+        message: a `sensor_msgs/CompressedImage`.
+        max_bytes: size limit of the message and of the RGB image.
+        white: as for `image_to_rgb`, for a PNG of 16 bits.
 
     Raises:
-        BadImage: not JPEG or PNG, damaged, cut short, or larger than `max_bytes` when decoded.
+        BadImage: none of these, depth, damaged, cut short, or larger than `max_bytes` when decoded.
     """
     data = np.frombuffer(message.data, np.uint8)
     if data.size > max_bytes:
@@ -161,9 +226,14 @@ def compressed_to_rgb(message: CompressedFields, max_bytes: int) -> Pixels:
     what = (
         f"compressed image ({message.format[:MAX_SHOWN] or 'no format given'}, {data.size} bytes)"
     )
+    form, start = message.format.lower(), data[:4].tobytes()
+    if "compresseddepth" in form:
+        raise BadImage("encoding", f"{what} {DEPTH}")
+    if start.startswith(VIDEO_STARTS) or any(name in form for name in VIDEO_FORMATS):
+        raise BadImage("encoding", f"{what} {NO_VIDEO}")
     found = compressed_size(data.tobytes())
     if found is None:
-        problem = "is neither JPEG nor PNG, or its header is damaged"
+        problem = "is neither JPEG, PNG nor WebP, or its header is damaged"
         raise BadImage("corrupt", f"{what} {problem}; publish jpeg or png")
     width, height, complete = found
     decoded = width * height * BYTES_PER_RGB_PIXEL
@@ -175,13 +245,16 @@ def compressed_to_rgb(message: CompressedFields, max_bytes: int) -> Pixels:
     if not complete:
         problem = "ends before the end of the image; the message was cut short"
         raise BadImage("truncated", f"{what} {problem}")
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        bgr = cv2.imdecode(data, flags)
     except cv2.error as error:
         reason = " ".join(str(error).split())
         raise BadImage("corrupt", f"{what} cannot be decoded: {reason}") from error
     if bgr is None:
         raise BadImage("corrupt", f"{what} cannot be decoded; its data are damaged")
+    if bgr.dtype == np.uint16:
+        bgr = _to_eight_bits(np.asarray(bgr, np.uint16), white)
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 

@@ -1,11 +1,12 @@
 """The declaration of one parameter: checks values, describes itself to ROS and as JSON schema."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
+from camseg_core.diffusion.sampling import OPTIONS
 from camseg_core.errors import ConfigError
 
 Value = bool | str | int | float | tuple[str, ...] | tuple[float, ...]
@@ -157,6 +158,23 @@ class Spec:
             one = "|".join(self.choices)  # letters, digits and _ need no escape in a pattern
             return {"pattern": rf"^\s*({one})\s*(,\s*({one})\s*)*$"}
         return {"enum": list(self.choices)} if self.choices else {}
+
+
+def parameter(default: Value, description: str, **spec: Any) -> Any:
+    """Return the dataclass field of a parameter; see `Spec` for the keywords."""
+    value = () if default == NO_STRINGS else default
+    return field(default=value, metadata={"spec": Spec("", default, description, **spec)})
+
+
+def sampling_parameter(name: str) -> Any:
+    """Return the dataclass field of one of the sampling options, as `Sampling` declares it."""
+    option = next(each for each in OPTIONS if each.name == name)
+    default, text, least = option.default, option.help, option.minimum
+    if default is None:  # ROS has no None
+        default, text, least = -1.0, f"{text} Below 0: the model's own.", -1.0
+    most = option.maximum if option.node_maximum is None else option.node_maximum
+    limits = None if least is None or most is None else (option.kind(least), option.kind(most))
+    return parameter(default, text, choices=option.choices, limits=limits)
 
 
 def file_schema(specs: Iterable[Spec]) -> dict[str, Any]:

@@ -10,13 +10,19 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any
 
 from camseg_core.diffusion.sampling import OPTIONS, Sampling
 from camseg_core.runtime.engine import AUTO, PRECISIONS
 from camseg_core.runtime.geometry import MODES, OUTPUTS, Fit
 from camseg_core.runtime.providers import PROVIDERS
-from camseg_ros.parameter_spec import NO_STRINGS, Spec, Value, file_schema
+from camseg_ros.parameter_spec import (
+    NO_STRINGS,
+    Spec,
+    Value,
+    file_schema,
+    parameter,
+    sampling_parameter,
+)
 
 _UNCONFIGURED = "set it while the node is unconfigured, or restart the node with the new value"
 RELOAD = f"it is part of the loaded model; {_UNCONFIGURED}"
@@ -25,23 +31,6 @@ TOPICS = f"it is part of the published topics; {_UNCONFIGURED}"
 RESTART = "restart the node with the new value"
 AT_START = {"fixed_because": f"it is read when the node starts; {RESTART}", "fixed_for_good": True}
 GUARD = {"fixed_because": f"it guards against hostile input; {RESTART}", "fixed_for_good": True}
-
-
-def parameter(default: Value, description: str, **spec: Any) -> Any:
-    """Return the dataclass field of a parameter; see `Spec` for the keywords."""
-    value = () if default == NO_STRINGS else default
-    return field(default=value, metadata={"spec": Spec("", default, description, **spec)})
-
-
-def sampling_parameter(name: str) -> Any:
-    """Return the dataclass field of one of the sampling options, as `Sampling` declares it."""
-    option = next(each for each in OPTIONS if each.name == name)
-    default, text, least = option.default, option.help, option.minimum
-    if default is None:  # ROS has no None
-        default, text, least = -1.0, f"{text} Below 0: the model's own.", -1.0
-    most = option.maximum if option.node_maximum is None else option.node_maximum
-    limits = None if least is None or most is None else (option.kind(least), option.kind(most))
-    return parameter(default, text, choices=option.choices, limits=limits)
 
 
 @dataclass(frozen=True)
@@ -61,7 +50,7 @@ class CameraParameters:
     image_transport: str = parameter(
         "raw",
         "raw subscribes to sensor_msgs/Image on the image topic; compressed to "
-        "sensor_msgs/CompressedImage (JPEG or PNG) on its /compressed.",
+        "sensor_msgs/CompressedImage (JPEG, PNG or WebP) on its /compressed.",
         choices=("raw", "compressed"),
         fixed_because=RECONNECT,
     )
@@ -78,6 +67,12 @@ class CameraParameters:
         "Drop frames older than this when their turn comes. The age counts from the stamp, or from "
         "the arrival if the stamp is zero. 0: no limit.",
         limits=(0.0, 600_000.0),
+    )
+    input_range: int = parameter(
+        0,
+        "White in images of 16 bits, such as 4095 for a camera of 12 bits. 0: 65535, with a "
+        "warning if that looks wrong.",
+        limits=(0, 65535),
     )
     resize_mode: str = parameter(
         MODES[0],

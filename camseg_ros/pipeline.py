@@ -231,7 +231,7 @@ class Pipeline:
         batch: list[tuple[Camera, Picture]] = []
         for frame in frames:
             camera, began = self.cameras[frame.camera], time.monotonic()
-            rgb = camera.read(frame, self.converter, parameters.by_camera[camera.name].max_age_ms)
+            rgb = camera.read(frame, self.converter, parameters.by_camera[camera.name])
             if rgb is not None:
                 header, ended = frame.message.header, time.monotonic()
                 batch.append((camera, Picture(header, rgb, frame.received, began, ended)))

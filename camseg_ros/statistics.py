@@ -151,13 +151,13 @@ class StreamStatistics:
         with self._lock:
             self._dropped[reason] += 1
             if reason not in DELIBERATE:
-                self._ended(reason, cause)
+                self._lose(reason, cause)
 
     def frame_rejected(self, reason: str, text: str) -> None:
         """Count a frame that cannot be answered, by `reason` (a few words); `text` is the error."""
         with self._lock:
             self._rejected[reason] += 1
-            self._ended(f"rejected ({reason})", text)
+            self._lose(f"rejected ({reason})", text)
             self._set_error(text)
 
     def publish_failed(self, text: str) -> None:
@@ -172,9 +172,9 @@ class StreamStatistics:
         """Count a published mask."""
         with self._lock:
             self._published += 1
-            self._ended(None)
             self._image_size = image_size
             now = self._clock()
+            self._outcomes.append((now, None))
             # outdated samples go at once: memory that grows for minutes would look like a leak
             while len(self._samples) > 1 and now - self._samples[0].time > WINDOW_S:
                 self._samples.popleft()
@@ -204,10 +204,9 @@ class StreamStatistics:
                 loss=self._loss(),
             )
 
-    def _ended(self, reason: str | None, cause: str = "") -> None:
+    def _lose(self, reason: str, cause: str) -> None:
         self._outcomes.append((self._clock(), reason))
-        if reason is not None:
-            self._causes[reason] = cause
+        self._causes[reason] = cause
 
     def _loss(self) -> Loss | None:
         now, total = self._clock(), len(self._outcomes)

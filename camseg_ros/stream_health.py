@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from camseg_core.runtime.engine import AUTO
-from camseg_ros.endpoints import Endpoints
+from camseg_ros.endpoints import NO_IMAGE_TOPICS, Endpoints
 from camseg_ros.parameters import Parameters
 from camseg_ros.statistics import REPLACED, Snapshot
 
@@ -70,7 +70,7 @@ def camera_health(
     endpoints: Endpoints,
     limits: Limits,
     overrun: float | None,
-    remedy: str = "check the topic name and whether the camera runs",
+    remedy: str = NO_IMAGE_TOPICS,
 ) -> Health:
     """Return level and sentence of one camera's active stream.
 

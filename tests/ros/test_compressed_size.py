@@ -19,6 +19,8 @@ def encoded(extension: str, width: int, height: int, *options: int) -> bytes:
         (".jpg",),
         (".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
         (".jpg", cv2.IMWRITE_JPEG_RST_INTERVAL, 2),
+        (".webp",),
+        (".webp", cv2.IMWRITE_WEBP_QUALITY, 101),
     ],
 )
 def test_the_size_is_read_and_the_end_seen(options: tuple, width: int, height: int) -> None:
@@ -28,7 +30,12 @@ def test_the_size_is_read_and_the_end_seen(options: tuple, width: int, height: i
     assert compressed_size(data[:-13]) == (width, height, False)
 
 
-@pytest.mark.parametrize("extension", [".png", ".jpg"])
+def test_a_webp_with_transparency_or_metadata_gives_the_size_of_its_canvas() -> None:
+    clear = np.zeros((5, 9, 4), np.uint8)
+    assert compressed_size(bytes(cv2.imencode(".webp", clear)[1])) == (9, 5, True)
+
+
+@pytest.mark.parametrize("extension", [".png", ".jpg", ".webp"])
 def test_no_prefix_of_a_picture_is_trouble(extension: str) -> None:
     data = encoded(extension, 9, 5)
     for length in range(len(data)):

@@ -9,6 +9,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from camseg_ros.endpoints import (
     COMPRESSED,
+    NO_IMAGE_TOPICS,
     RAW,
     TOPICS_SHOWN,
     UNKNOWN_NAME,
@@ -155,7 +156,7 @@ def remedy(topic: str, *topics: tuple[str, str], own: Any = Image) -> str:
 
 
 def test_a_topic_without_publisher_is_answered_with_the_topics_that_exist() -> None:
-    assert remedy("/image") == "check the topic name and whether the camera runs"
+    assert remedy("/image") == NO_IMAGE_TOPICS
     text = remedy("/image", ("/image/compressed", COMPRESSED), ("/other", RAW))
     assert text.endswith("from /camera) exists: set image_transport: compressed")
     text = remedy("/image/compressed", ("/image", RAW), own=CompressedImage)

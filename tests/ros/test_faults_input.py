@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.serialization import serialize_message
 from red_engine import RED
 from ros_harness import (
@@ -97,6 +98,24 @@ def test_sixteen_bit_frames_are_scaled_from_their_whole_range(
         (mask,) = bench.ask(message)
         assert np.array_equal(pixels_of(mask), expected), encoding
     assert_served(bench, 2)
+
+
+def test_images_that_look_like_depth_or_do_not_fill_their_range_are_a_warning(
+    start_bench: StartBench,
+) -> None:
+    bench = start_bench(REPORTS, program=SUBSTITUTE)
+    for encoding, words in (("16UC1", "depth images"), ("mono16", "set input_range: 4095")):
+        message = filled(encoding, 0)
+        message.data[1::2] = type(message.data)("B", [12] * (64 * 48))  # 3072
+        (mask,) = bench.ask(message)
+        assert (pixels_of(mask) == 0).all()
+        status, _ = bench.status(lambda values: True, words, level=DiagnosticStatus.WARN)
+        assert words in status.message
+        assert words in bench.node.stderr
+    assert bench.set_parameter("input_range", 4095) == (True, "")
+    (mask,) = bench.ask(message)
+    assert (pixels_of(mask) == RED).all(), "3072 of 4095 is over half"
+    bench.status(lambda values: True, "no warning", level=DiagnosticStatus.OK)
 
 
 def test_one_pixel_and_odd_sizes_are_answered_pixel_by_pixel(start_bench: StartBench) -> None:

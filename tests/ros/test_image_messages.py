@@ -7,7 +7,13 @@ from ros_harness import header, picture
 from sensor_msgs.msg import CompressedImage, Image
 
 from camseg_ros.image_conversion import Converter, choose_converter
-from camseg_ros.images import ENCODINGS, BadImage, compressed_to_rgb, image_to_rgb
+from camseg_ros.images import (
+    ENCODINGS,
+    BadImage,
+    compressed_to_rgb,
+    image_to_rgb,
+    range_problem,
+)
 from camseg_ros.outputs import image_message
 
 LIMIT = 10_000_000
@@ -75,6 +81,7 @@ PACKED = {
     "8UC3": (RGB[..., ::-1], RGB),
     "rgba8": (np.concatenate([RGB, ALPHA], -1), RGB),
     "bgra8": (np.concatenate([RGB[..., ::-1], ALPHA], -1), RGB),
+    "8UC4": (np.concatenate([RGB[..., ::-1], ALPHA], -1), RGB),
     "mono8": (GREY, np.stack([GREY] * 3, -1)),
     "8UC1": (GREY, np.stack([GREY] * 3, -1)),
 }
@@ -145,8 +152,73 @@ def test_sixteen_bits_are_scaled_from_the_whole_range(
     assert np.array_equal(rgb, np.stack([expected] * 3, -1))
 
 
+WIDE = {
+    "rgb16": "rgb8",
+    "bgr16": "bgr8",
+    "16UC3": "bgr8",
+    "rgba16": "rgba8",
+    "bgra16": "bgra8",
+    "16UC4": "bgra8",
+    "mono16": "mono8",
+    "16UC1": "mono8",
+    **{f"bayer_{cell}16": f"bayer_{cell}8" for cell in ("rggb", "bggr", "gbrg", "grbg")},
+}
+"""Encodings of 16 bits, and those of 8 bits with the same layout."""
+
+
+@pytest.mark.parametrize("white", [0, 4095, 1023])
+@pytest.mark.parametrize("is_bigendian", [0, 1])
+@pytest.mark.parametrize("encoding", WIDE)
+def test_sixteen_bits_are_the_eight_bits_that_they_are_scaled_to(
+    converter: Converter, encoding: str, is_bigendian: int, white: int
+) -> None:
+    narrow = PACKED[WIDE[encoding]][0] if WIDE[encoding] in PACKED else GREY
+    scale = (white or 65535) / 255
+    stored = np.rint(narrow * scale).astype(">u2" if is_bigendian else "<u2")
+    wide = image_to_rgb(message(encoding, stored, 8, 6, 2, is_bigendian), converter, LIMIT, white)
+    eight = message(WIDE[encoding], np.ascontiguousarray(narrow), 8, 6)
+    assert np.array_equal(wide, image_to_rgb(eight, converter, LIMIT))
+
+
+def test_what_is_brighter_than_white_is_white(converter: Converter) -> None:
+    values = np.array([[0, 4095, 4096, 65535]], "<u2")
+    rgb = image_to_rgb(message("mono16", values, 4, 1), converter, LIMIT, white=4095)
+    assert rgb[0, :, 0].tolist() == [0, 255, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "values", "words"),
+    [
+        ("16UC1", [0, 65535], "16UC1 is the encoding of depth images (REP 118)"),
+        ("mono16", [0, 4000], "no value of its mono16 images is above 4095, so they look dark"),
+        ("mono16", [0, 900], "set input_range: 1023, or 65535 if they are"),
+        ("mono16", [0, 16000], "set input_range: 16383"),
+        ("mono16", [0, 17000], ""),
+        ("mono16", [0, 200], ""),
+        ("bayer_rggb16", [0, 4000], "no value of its bayer_rggb16 images is above 4095"),
+    ],
+)
+def test_sixteen_bits_that_may_be_misread_are_said(
+    encoding: str, values: list[int], words: str
+) -> None:
+    stored = np.resize(np.array(values, "<u2"), (4, 4))
+    text, _ = range_problem(message(encoding, stored, 4, 4), LIMIT, 0)
+    assert words in text
+    assert bool(words) == bool(text)
+
+
+def test_a_bright_image_ends_the_guess_about_the_range() -> None:
+    dark, bright = (message("mono16", np.full((2, 2), v, "<u2"), 2, 2) for v in (3000, 60000))
+    text, brightest = range_problem(dark, LIMIT, 0)
+    assert text
+    text, brightest = range_problem(bright, LIMIT, brightest)
+    assert (text, brightest) == ("", 60000)
+    assert range_problem(dark, LIMIT, brightest) == ("", 60000)
+    assert range_problem(message("rgb8", RGB, 8, 6), LIMIT, 0) == ("", 0)
+
+
 def test_every_encoding_has_a_test_above() -> None:
-    tested = {*PACKED, "mono16", "16UC1", "yuv422", "uyvy", "yuv422_yuy2", "yuyv", "nv12", "nv21"}
+    tested = {*PACKED, *WIDE, "yuv422", "uyvy", "yuv422_yuy2", "yuyv", "nv12", "nv21"}
     assert tested | {f"bayer_{p}8" for p in ("rggb", "bggr", "gbrg", "grbg")} == set(ENCODINGS)
 
 
@@ -163,6 +235,7 @@ def test_one_pixel_and_a_missing_last_padding_are_fine(converter: Converter) -> 
     ("changes", "reason", "words"),
     [
         ({"encoding": "yuv999"}, "encoding", ["yuv999", "known are rgb8", "nv12"]),
+        ({"encoding": "32FC1"}, "encoding", ["32FC1 holds depth", "the colour image"]),
         ({"width": 0}, "size", ["0x6 rgb8", "no pixels"]),
         ({"height": 0}, "size", ["8x0 rgb8", "no pixels"]),
         ({"step": 23}, "step", ["step 23", "8 x 3 = 24"]),
@@ -204,7 +277,40 @@ def test_compressed_images_are_decoded_as_stored() -> None:
     assert np.abs(compressed_to_rgb(compressed(".jpg", rgb), LIMIT).astype(int) - rgb).mean() < 4
 
 
-@pytest.mark.parametrize("extension", [".jpg", ".png"])
+def test_webp_is_decoded_as_stored() -> None:
+    rgb = picture(64, 48)
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    lossless = cv2.imencode(".webp", bgr, [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes()
+    assert np.array_equal(compressed_to_rgb(CompressedImage(data=lossless), LIMIT), rgb)
+    assert np.abs(compressed_to_rgb(compressed(".webp", rgb), LIMIT).astype(int) - rgb).mean() < 4
+
+
+@pytest.mark.parametrize("white", [0, 4095])
+def test_a_png_of_sixteen_bits_is_scaled_as_a_raw_image(white: int) -> None:
+    grey = np.rint(GREY * ((white or 65535) / 255)).astype(np.uint16)
+    data = cv2.imencode(".png", grey)[1].tobytes()
+    rgb = compressed_to_rgb(CompressedImage(format="mono16; png", data=data), LIMIT, white)
+    assert np.array_equal(rgb, np.stack([GREY] * 3, -1))
+
+
+@pytest.mark.parametrize(
+    ("form", "start", "words"),
+    [
+        ("16UC1; compressedDepth png", b"", "holds depth"),
+        ("32FC1; compressedDepth rvl", b"", "holds depth"),
+        ("h264", b"", "holds video"),
+        ("H265", b"", "holds video"),
+        ("", b"\0\0\0\1\x67", "image_transport's republish"),
+        ("", b"\0\0\1\x65", "holds video"),
+    ],
+)
+def test_depth_and_video_are_refused_with_what_to_do(form: str, start: bytes, words: str) -> None:
+    with pytest.raises(BadImage, match=words) as caught:
+        compressed_to_rgb(CompressedImage(format=form, data=start + bytes(100)), LIMIT)
+    assert caught.value.reason == "encoding"
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png", ".webp"])
 @pytest.mark.parametrize("keep", [0, 1, 10, 30, 200, -20])
 def test_damaged_compressed_images_are_refused(extension: str, keep: int) -> None:
     bad = compressed(extension, picture(64, 48))
