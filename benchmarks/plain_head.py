@@ -236,7 +236,7 @@ def main() -> None:
     log_training()
     frames, val = camvid_frames(arguments.data)
     recipe, tuning = (
-        load_yaml(CONFIG / "camseg-lite.yaml", Recipe),
+        load_yaml(CONFIG / "camseg-lite-camvid.yaml", Recipe),
         load_yaml(CONFIG / "distill.yaml", DistillationRecipe),
     )
     commit = current_commit("camseg_core", "benchmarks/plain_head.py")
