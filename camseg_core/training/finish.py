@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from camseg_core.config.model import save_config
-from camseg_core.data import Sample, evenly_spread
+from camseg_core.data import Sample
 from camseg_core.errors import ModelError
 from camseg_core.evaluation.calibration import fit_logit_scale
 from camseg_core.evaluation.evaluate import Evaluation, evaluate
@@ -24,6 +24,7 @@ from camseg_core.model.camseg import CamSeg
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.runtime import Segmenter
 from camseg_core.training.distributed import Processes
+from camseg_core.training.joined import JoinedSamples, OpenedSet, spread_samples
 from camseg_core.training.mask_autoencoder import reconstruction_scores
 from camseg_core.training.run import TrainingData
 from camseg_core.training.transformer import TransformerTraining
@@ -34,10 +35,10 @@ _SEVERAL_STEPS = (2, 4, 10)
 """Of DDIM; the card lists their scores beside those of one step."""
 
 _CALIBRATION_FRAMES = 26
-"""Of `val`, for the calibration of the confidence and to compare graphs with torch."""
+"""Of `val`, as many of each set: to calibrate the confidence, to compare graphs with torch."""
 
 _INT8_FRAMES = 64
-"""Of `train`, to measure the ranges of int8."""
+"""Of `train`, as many of each set, to measure the ranges of int8."""
 
 
 def finish(
@@ -52,7 +53,8 @@ def finish(
     """Write the checkpoint folder `out`; export, score and describe models with a mask autoencoder.
 
     int8 graphs are calibrated on frames of `train`, and left out if they lose too much. The report
-    of one step goes to `run/val`, those of several steps to `run/val-N-steps`. `history` is for
+    of one step goes to `run/val`, those of several steps to `run/val-N-steps`; of several sets, a
+    report of each goes to `run/val-NAME`. `history` is for
     the card: the `command`, what `began` the training, and how the model `before` it was made.
     """
     trained = trained.cpu()
@@ -61,9 +63,9 @@ def finish(
         logger.info("wrote %s; models that decode masks as pictures are not exported", out)
         return
     facts = _facts(trained, trained.mask_autoencoder, config, data, processes)
-    stored, val = CamSeg.from_pretrained(out), data.val_samples  # as stored, so as it ships
-    some = evenly_spread(val, _CALIBRATION_FRAMES)
-    _export(stored, out, evenly_spread(data.train_samples, _INT8_FRAMES), some)
+    stored, val = CamSeg.from_pretrained(out), JoinedSamples(data.val_sets)  # as it ships
+    some = spread_samples(data.val_sets, _CALIBRATION_FRAMES)
+    _export(stored, out, spread_samples(data.train_sets, _INT8_FRAMES), some)
     fit = fit_logit_scale(Segmenter.from_pretrained(out), some, stored.labels)
     save_config(replace(stored.config, logit_scale=fit.logit_scale), out / "config.json")
     logger.info(
@@ -93,13 +95,39 @@ def finish(
             about=about,
         )
         write_report(several[steps], run / f"val-{steps}-steps")
+    by_set = _by_set(out, data, stored, run) if len(data.val_sets) > 1 else {}
     with atomic_write(out / "MODEL_CARD.md") as card:
-        more = {"fp32_iou": f"{in_fp32:.3f}", "calibration_frames": len(some)}
+        more: dict[str, Any] = {"fp32_iou": f"{in_fp32:.3f}", "calibration_frames": len(some)}
+        more["by_set"] = _rows_by_set(by_set)
         text = _model_card(stored, one_step, several, run, {**history, **facts, **more})
         card.write_text(text, encoding="utf-8")
     logger.info(
         "val: mIoU %.4f in one step, %s; wrote %s", one_step.mean_iou, _listed(several), out
     )
+
+
+def _by_set(out: Path, data: TrainingData, model: CamSeg, run: Path) -> dict[str, Evaluation]:
+    """Score the checkpoint in one step on each set alone, in the set's own classes."""
+    found = {}
+    for name, opened, _ in data.val_sets:
+        about: dict[str, str | int] = {"data": f"val of {name}", "sampler": "one_step"}
+        segmenter = Segmenter.from_pretrained(out)
+        found[name] = evaluate(segmenter, opened.samples, opened.labels, about=about)
+        write_report(found[name], run / f"val-{name}")
+    return found
+
+
+def _rows_by_set(found: Mapping[str, Evaluation]) -> str:
+    """Return the card's table of scores by data set, or "" for a single set."""
+    if not found:
+        return ""
+    rows = [
+        f"| {name} | {len(each.frames)} | {len(each.classes)} | {each.mean_iou:.3f} | "
+        f"{each.average_precision:.3f} | {each.calibration.error():.3f} |"
+        for name, each in found.items()
+    ]
+    head = "| `val` of | frames | classes | mean IoU | mean precision | calibration error |"
+    return "\n".join(["", head, "| --- | --- | --- | --- | --- | --- |", *rows, ""])
 
 
 def _export(
@@ -131,10 +159,8 @@ def _facts(
         "steps": config.loop.in_steps(len(data.train), config.batch).steps,
         "batch": config.batch,
         "device": f"{processor}, {config.loop.precision}, {counted}",
-        "data": data.title,
-        "train_frames": len(data.train),
-        "val_frames": len(data.val),
-        "frame_size": "{1}×{0}".format(*data.val.size()),
+        "data": _listed_sets(data.train_sets),
+        "val_data": _listed_sets(data.val_sets),
         "reconstruction": reconstruction_scores(codec, data.val, trained.labels),
     }
 
@@ -142,6 +168,13 @@ def _facts(
 def _listed(several: Mapping[int, Evaluation]) -> str:
     return ", ".join(
         f"{evaluation.mean_iou:.3f} in {steps}" for steps, evaluation in several.items()
+    )
+
+
+def _listed_sets(sets: Sequence[OpenedSet]) -> str:
+    """Return for example "367 frames of `camvid` (CamVid with 11 classes) and …"."""
+    return " and ".join(
+        f"{len(found.samples)} frames of `{name}` ({found.title})" for name, found, _ in sets
     )
 
 
@@ -213,12 +246,17 @@ def _model_card(
 
 
 def _curve(log: Path) -> list[str]:
-    """Return the rows of the validation curve from a run's log."""
+    """Return the validation curve from a run's log as a table."""
     entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     scored = [(entry["step"], entry["validation"]) for entry in entries if "validation" in entry]
+    head = ["step", *(scored[0][1] if scored else ())]
     return [
-        f"| {step} | "
-        + " | ".join("-" if score is None else f"{score:.3f}" for score in scores.values())
-        + " |"
-        for step, scores in scored
+        f"| {' | '.join(head)} |",
+        "| --- " * len(head) + "|",
+        *(
+            f"| {step} | "
+            + " | ".join("-" if score is None else f"{score:.3f}" for score in scores.values())
+            + " |"
+            for step, scores in scored
+        ),
     ]

@@ -1,6 +1,8 @@
 """Several labelled data sets as one to train on: their settings, classes, groups and frames."""
 
 import hashlib
+import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -11,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from camseg_core.data import Sample, Samples
+from camseg_core.data import Sample, Samples, evenly_spread
 from camseg_core.data.sets import AUTO, SETS, LabelledSet, open_set
 from camseg_core.data.sets.kind import NONE, OwnLabels
 from camseg_core.errors import ConfigError, DataError
@@ -29,7 +31,7 @@ class SetConfig:
     """One of the data sets of a training.
 
     Attributes:
-        name: for logs and scores.
+        name: for logs, scores and reports.
         kind: of the data set, or `auto` to recognise its layout.
         root: its folder, relative to `--data`.
         weight: its share of the samples, relative to the other sets; with 0 it is only validated.
@@ -50,7 +52,8 @@ class SetConfig:
     val: str = "val"
 
     def __post_init__(self) -> None:
-        check_setting("name", repr(self.name), bool(self.name.strip()), "a word")
+        plain = re.fullmatch(r"\w[\w.-]*", self.name) is not None
+        check_setting("name", repr(self.name), plain, "letters, digits and ._-, to name files")
         check_setting("weight", self.weight, self.weight >= 0, ">= 0")
         if self.kind != AUTO and self.kind not in SETS:
             raise ConfigError(
@@ -200,9 +203,9 @@ class JoinedFrames(Frames):
 class JoinedSamples(Samples):
     """The samples of several sets, one set after the other."""
 
-    def __init__(self, sets: Sequence[Samples]) -> None:
-        self._sets = tuple(sets)
-        self._ends = [*accumulate(len(samples) for samples in sets)]
+    def __init__(self, sets: Sequence[OpenedSet]) -> None:
+        self._sets = tuple(each.found.samples for each in sets)
+        self._ends = [*accumulate(len(samples) for samples in self._sets)]
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -215,10 +218,10 @@ class JoinedSamples(Samples):
         return (self[index] for index in range(len(self)))
 
 
-def joined_samples(sets: Sequence[OpenedSet]) -> Samples:
-    """Return the samples of all `sets`, one set after the other."""
-    samples = [each.found.samples for each in sets]
-    return samples[0] if len(samples) == 1 else JoinedSamples(samples)
+def spread_samples(sets: Sequence[OpenedSet], count: int) -> list[Sample]:
+    """Return about `count` samples, as many of each set, evenly spread over it."""
+    each = math.ceil(count / len(sets))
+    return [sample for one in sets for sample in evenly_spread(one.found.samples, each)]
 
 
 def load_frames(

@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 from camseg_core.config.model import KLAutoencoderConfig, MaskAutoencoderConfig
 from camseg_core.config.reader import build
 from camseg_core.config.yaml_file import load_yaml, to_yaml
-from camseg_core.data import Samples
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.groups import joint_groups
 from camseg_core.labels import Label
@@ -21,8 +20,8 @@ from camseg_core.training.distributed import Processes
 from camseg_core.training.frames import Frames
 from camseg_core.training.joined import (
     Data,
+    OpenedSet,
     joined_classes,
-    joined_samples,
     load_frames,
     open_data,
 )
@@ -38,14 +37,13 @@ Training = (
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The splits `train` and `val` of one or several sets: as samples in train ids, and as frames.
+    """The splits `train` and `val` of one or several sets: as opened, and as frames.
 
     `labels` are the classes of the frames' indices. Sets of weight 0 are in `val` alone.
     """
 
-    title: str
-    train_samples: Samples
-    val_samples: Samples
+    train_sets: tuple[OpenedSet, ...]
+    val_sets: tuple[OpenedSet, ...]
     train: Frames
     val: Frames
     labels: tuple[Label, ...]
@@ -62,9 +60,8 @@ class TrainingData:
         labels = labels or joined_classes(data, [*train, *val])
         groups = joint_groups(labels, *(each.found.groups for each in (*train, *val)))
         return TrainingData(
-            " and ".join(each.name for each in train),
-            joined_samples(train),
-            joined_samples(val),
+            tuple(train),
+            tuple(val),
             load_frames(train, labels, groups),
             load_frames(val, labels, groups),
             labels,

@@ -1,7 +1,8 @@
 """Training on several data sets at once: their settings, classes, frames and samples."""
 
+import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -11,13 +12,22 @@ import torch
 from camvid_folder import write_camvid
 from lite import LABELS, tiny_lite
 
+from camseg_core.cli.main import main
+from camseg_core.config.model import save_config
 from camseg_core.config.yaml_file import load_yaml, to_yaml
 from camseg_core.data.augmentation import random_crops
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.labels import CITYSCAPES, UNLABELLED
 from camseg_core.training.frames import Frames, Part
-from camseg_core.training.joined import JoinedFrames, SetConfig, labels_of, located
+from camseg_core.training.joined import (
+    JoinedFrames,
+    JoinedSamples,
+    SetConfig,
+    labels_of,
+    located,
+    spread_samples,
+)
 from camseg_core.training.loading import FrameStream
 from camseg_core.training.recipes import Recipe
 from camseg_core.training.run import TrainingData
@@ -83,6 +93,7 @@ def test_data_is_a_kind_or_a_list_of_sets(tmp_path: Path) -> None:
         ("[{name: a, weight: -1}]", r"data: weight must be >= 0, got -1"),
         ("[{name: a, weight: 1}, {name: b, weight: 1e-4}]", r"weight of b must be 0, or at least"),
         ("[{name: a, kind: camvit}]", r"unknown data set 'camvit'; choose one of camvid, "),
+        ("[{name: a/b}]", r"data: name must be letters, digits and \._-, to name files, got 'a/b'"),
         ("[{name: a, size: 3}]", r"unknown entries data\.size"),
         ("[{root: a}]", r"data lacks one of its entries: data\.name"),
         ("3", r"data is 3; it must be of type str"),
@@ -116,7 +127,12 @@ def test_several_sets_share_their_classes_and_groups(root: Path) -> None:
     for index, group in enumerate(found.train.groups, start=len(names)):
         if group.name == "person or rider":
             assert (found.train[3][1] == index).any()
-    assert [sample.name for sample in found.train_samples][2:4] == ["0001TP_000002", "0"]
+    names = [sample.name for sample in JoinedSamples(found.train_sets)]
+    assert names[2:4] == ["0001TP_000002", "0"]
+    assert [sample.name for sample in spread_samples(found.val_sets, 3)] == [
+        *("0001TP_000000", "0001TP_000001"),
+        *("0", "2"),
+    ]
 
 
 def test_a_set_of_weight_0_is_only_validated_and_keeps_its_classes(root: Path) -> None:
@@ -230,3 +246,48 @@ def test_the_recipe_of_the_bundled_model_opens_its_three_sets(tmp_path: Path) ->
     assert recipe.autoencoder.model.classes == len(CITYSCAPES)
     assert [part.frames.size() for part in found.val.parts()] == [(48, 64), (32, 64), (32, 32)]
     assert recipe.training.disturb.share > 0
+
+
+@pytest.mark.slow
+def test_one_command_trains_on_several_sets(root: Path, tmp_path: Path) -> None:
+    classes = len(labels_of(BOTH, root))
+    tiny = tiny_lite().config
+    assert tiny.mask_autoencoder is not None
+    codec = replace(tiny.mask_autoencoder, classes=classes)
+    recipe = {
+        "model": str(tmp_path / "tiny.json"),
+        "data": [
+            {"name": "camvid", "root": "camvid"},
+            {"name": "coarse", "root": "coarse", "mapping": "own.yaml", "weight": 2},
+        ],
+        "autoencoder": {
+            "model": asdict(codec),
+            "loop": {"steps": 2},
+            "batch": 2,
+            "crop": [32, 32],
+        },
+        "training": {
+            "loop": {"steps": 2, "validate_every": 1},
+            "batch": 2,
+            "crop": [64, 64],
+            "crop_beyond": True,
+            "crop_area": [0.3, 2],
+            "disturb": {"share": 0.5},
+        },
+    }
+    (root / "coarse" / "mapping.yaml").rename(tmp_path / "own.yaml")
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe), encoding="utf-8")
+    save_config(replace(tiny, mask_autoencoder=codec), tmp_path / "tiny.json")
+    folders = [f"--{name}={tmp_path / name}" for name in ("run", "out")]
+    main(["train", f"--config={tmp_path / 'recipe.yaml'}", f"--data={root}", *folders])
+    log = (tmp_path / "run" / "transformer" / "log.jsonl").read_text(encoding="utf-8")
+    scored = [entry for line in log.splitlines() if "validation" in (entry := json.loads(line))]
+    assert [*scored[-1]["validation"]][2:] == ["mIoU of camvid", "mIoU of coarse"]
+    card = (tmp_path / "out" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "3 frames of `camvid` (CamVid with 11 classes) and 5 frames of `coarse`" in card
+    assert "| step | mIoU | mIoU of 10 steps | mIoU of camvid | mIoU of coarse |" in card
+    for name, frames in (("camvid", 3), ("coarse", 5)):
+        report = tmp_path / "run" / f"val-{name}" / "report.json"
+        scores = json.loads(report.read_text(encoding="utf-8"))["scores"]
+        assert f"| {name} | {frames} | " in card
+        assert f" | {scores['mean_iou']:.3f} | " in card
