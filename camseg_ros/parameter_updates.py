@@ -11,6 +11,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from camseg_core.errors import ConfigError
+from camseg_ros.camera import camera_topic
 from camseg_ros.parameter_spec import MIDDLEWARE_OWN, Spec, Value
 from camseg_ros.parameters import BY_NAME, SPECS, Parameters
 
@@ -144,6 +145,25 @@ def without_effect(parameters: Parameters) -> list[str]:
         value = parameters.own.get(name, getattr(parameters, name, default))
         if value != default:
             texts.append(f"parameter '{name}' has no effect ({value}): {why}")
+    return texts
+
+
+def unused_remappings(node: Node, parameters: Parameters) -> list[str]:
+    """Return one sentence for each remapping of an image topic that no camera uses.
+
+    `-r image:=TOPIC` has no effect where `image_topic` is set, or where cameras have names.
+    """
+    cameras = parameters.by_camera
+    used = {camera_topic(name, each.image_topic) for name, each in cameras.items()}
+    texts = []
+    for topic in sorted({"image", *(camera_topic(name, "image") for name in cameras)} - used):
+        target = node.resolve_topic_name(topic)
+        if target != f"{node.get_namespace().rstrip('/')}/{topic}":
+            named = ", ".join(sorted(used))
+            texts.append(
+                f"the remapping {topic}:={target} has no effect: the image topics are {named}; "
+                "remap those, or set image_topic"
+            )
     return texts
 
 

@@ -13,8 +13,14 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from camseg_core.errors import ConfigError
+
 PARAMETERS_KEY = "ros__parameters"
 EVERY_NODE = "/**"
+FORM = f"must hold parameters, as in {EVERY_NODE}: {{{PARAMETERS_KEY}: {{model: camseg-lite}}}}"
+
+_ONLY_RCL = re.compile(r"!!|(^|[\s:,\[{-])[&*][A-Za-z0-9_]", re.MULTILINE)
+"""YAML's tags and anchors, which rcl takes or refuses in its own way."""
 
 _TRUE = ("Y", "y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON")
 _FALSE = ("N", "n", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF")
@@ -42,10 +48,15 @@ class NotUnderstood(Exception):
     """The arguments have a form that this module does not read."""
 
 
+class _WrongForm(NotUnderstood):
+    """YAML that is no parameter file."""
+
+
 def parse(arguments: Sequence[str], default_name: str) -> RosArguments:
     """Read the arguments of a command line for the node with this default name.
 
     Raises:
+        ConfigError: see `read_file`.
         NotUnderstood: they are invalid, or have a form that only rcl reads.
     """
     name, namespace = "", ""
@@ -68,10 +79,7 @@ def parse(arguments: Sequence[str], default_name: str) -> RosArguments:
             given.setdefault(node or EVERY_NODE, {})[parameter] = _value(_compose(text))
         elif option == "--params-file":
             path = Path(value)
-            try:
-                found = dict(_nodes(_compose(path.read_text(encoding="utf-8"))))
-            except (OSError, UnicodeDecodeError) as error:
-                raise NotUnderstood(str(error)) from error
+            found = read_file(path)
             files[path] = list(found)
             for node, values in found.items():
                 given.setdefault(node, {}).update(values)
@@ -81,6 +89,51 @@ def parse(arguments: Sequence[str], default_name: str) -> RosArguments:
         if matches(node, result.node):
             result.values.update(values)
     return result
+
+
+def read_file(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the parameters in a parameter file, by the names of the nodes that they are for.
+
+    Raises:
+        ConfigError: the file cannot be read, is no YAML, or has no parameters. rcl would take an
+            empty file, or one with text, for a file without parameters.
+        NotUnderstood: it has tags or anchors, which rcl reads in its own way.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        text = path.read_text(encoding="utf-8")
+        if _ONLY_RCL.search(text):
+            raise NotUnderstood(f"{path} has tags or anchors")
+        for document in yaml.compose_all(text, Loader=yaml.SafeLoader):
+            found.update(_nodes(document))
+    except OSError as error:
+        raise ConfigError(f"parameter file {path} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"parameter file {path} must be YAML: {reason}") from error
+    except _WrongForm as error:
+        raise ConfigError(f"parameter file {path} {FORM}, but {error}") from error
+    if not found:
+        raise ConfigError(f"parameter file {path} {FORM}, but has none")
+    return found
+
+
+def unmatched(arguments: Sequence[str], node: str) -> list[str]:
+    """Return one sentence for each parameter file without an entry for the node of this name."""
+    texts = []
+    for option, value in _options(arguments):
+        if option != "--params-file":
+            continue
+        try:
+            entries = list(read_file(Path(value)))
+        except (ConfigError, NotUnderstood):  # reported elsewhere
+            continue
+        if not any(matches(entry, node) for entry in entries):
+            texts.append(
+                f"parameter file {value} has no effect: it has no entry for this node, {node}, "
+                f"but for {', '.join(entries)}; rename one to {node} or {EVERY_NODE}"
+            )
+    return texts
 
 
 def matches(entry: str, node: str) -> bool:
@@ -104,7 +157,7 @@ def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _compose(text: str) -> yaml.Node:
-    if "!!" in text or "&" in text:  # rcl takes or refuses these in its own way
+    if _ONLY_RCL.search(text):
         raise NotUnderstood(f"YAML with tags or anchors: {text[:40]}")
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -135,10 +188,10 @@ def _parameters(node: yaml.Node, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _entries(node: yaml.Node) -> Iterator[tuple[str, yaml.Node]]:
     if not isinstance(node, yaml.MappingNode):
-        raise NotUnderstood(f"no mapping at line {node.start_mark.line + 1}")
+        raise _WrongForm(f"has no mapping at line {node.start_mark.line + 1}")
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise NotUnderstood(f"a key at line {key.start_mark.line + 1} is no name")
+            raise _WrongForm(f"the key at line {key.start_mark.line + 1} is no name")
         yield key.value, value
 
 
@@ -146,7 +199,7 @@ def _value(node: yaml.Node) -> Any:
     if isinstance(node, yaml.SequenceNode):
         return [_value(each) for each in node.value]
     if not isinstance(node, yaml.ScalarNode):
-        raise NotUnderstood(f"a mapping at line {node.start_mark.line + 1}")
+        raise _WrongForm(f"has a mapping within a list at line {node.start_mark.line + 1}")
     text = node.value
     if node.style in ("'", '"'):
         return text

@@ -51,7 +51,9 @@ class SegmentationNode(LifecycleNode):
         except Exception as error:
             self._discard()
             raise _refusal(error) from error
-        for warning in warnings:
+        files = ros_arguments.unmatched(sys.argv, self.get_fully_qualified_name())
+        remappings = parameter_updates.unused_remappings(self, self._parameters_now)
+        for warning in (*files, *warnings, *remappings):
             self.get_logger().warning(warning)
         self.fatal: CamSegError | None = None
         self._failure, self._state, self._enabled = "", "unconfigured", True

@@ -12,6 +12,7 @@ from ros_harness import picture, rgb_image
 from std_msgs.msg import Header
 
 from camseg_ros.camera import Camera, Picture, camera_topic, why_too_old
+from camseg_ros.parameter_updates import unused_remappings
 from camseg_ros.parameters import Parameters
 from camseg_ros.worker import Frame
 
@@ -140,3 +141,22 @@ def test_why_a_frame_is_too_old(age_ms: float, waited_ms: float, text: str) -> N
     found = why_too_old(age_ms, waited_ms, max_age_ms=500.0)
     assert found.startswith("max_age_ms is 500, but ")
     assert text in found
+
+
+@pytest.mark.parametrize(
+    ("values", "unused"),
+    [
+        ({}, []),
+        ({"image_topic": "image"}, []),
+        ({"image_topic": "/other"}, ["image"]),
+        ({"cameras": ("left",)}, ["image"]),
+        ({"cameras": ("left",), "own": {"left.image_topic": "/image"}}, ["image"]),
+    ],
+)
+def test_a_remapping_that_no_camera_uses_is_said(
+    node: Node, values: dict[str, Any], unused: list[str]
+) -> None:
+    texts = unused_remappings(node, replace(DEFAULTS, **values))
+    assert [text.partition(":=/camera/image_raw has no effect")[0] for text in texts] == [
+        f"the remapping {name}" for name in unused
+    ]

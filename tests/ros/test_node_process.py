@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from rcl_interfaces.srv import DescribeParameters
-from ros_harness import TIMEOUT, StartBench, StartNode, picture, pixels_of, rgb_image
+from ros_harness import TIMEOUT, Driver, StartBench, StartNode, picture, pixels_of, rgb_image
 
 from camseg_core.masks import overlay
 from camseg_core.weights import checkpoint_folder
@@ -223,3 +223,17 @@ def test_parameters_describe_themselves(start_bench: StartBench) -> None:
     assert threads.additional_constraints.startswith(
         "an integer from 0 to 64; fixed while the node is configured: "
     )
+
+
+def test_a_parameter_file_and_a_remapping_without_effect_are_said(
+    start_node: StartNode, driver: Driver, tmp_path: Path
+) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text("segmentation_node: {ros__parameters: {steps: 4}}")
+    given = ["--params-file", str(path), "-r", "image:=/a", "-p", "image_topic:=/b"]
+    node = start_node("--ros-args", *given, "-p", "autostart:=false")
+    for text in (
+        "it has no entry for this node, /segmentation, but for segmentation_node",
+        "the remapping image:=/a has no effect: the image topics are /b",
+    ):
+        driver.wait(lambda text=text: text in node.stderr, text, lambda: node.output)

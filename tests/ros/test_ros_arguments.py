@@ -8,7 +8,8 @@ import rclpy
 from rclpy.context import Context
 from rclpy.node import Node
 
-from camseg_ros.ros_arguments import NotUnderstood, matches, parse
+from camseg_core.errors import ConfigError
+from camseg_ros.ros_arguments import NotUnderstood, matches, parse, read_file, unmatched
 
 FILE = """
 /**:
@@ -120,7 +121,6 @@ def test_the_entries_of_every_file_are_listed(tmp_path: Path) -> None:
         ["-p", "novalue"],
         ["-p", "x:="],
         ["-p", "x:=!!str 1"],
-        ["--params-file", "/none/there.yaml"],
     ],
 )
 def test_other_forms_are_left_to_rcl(arguments: list[str]) -> None:
@@ -133,3 +133,62 @@ def test_words_outside_of_the_ros_arguments_do_not_count() -> None:
         ["x", "-p", "a:=1", "--ros-args", "-p", "b:=2", "--", "-p", "c:=3"], "segmentation"
     )
     assert found.values == {"b": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "must hold parameters, as in .*, but has none"),
+        ("# only a comment\n", "but has none"),
+        ("<html>not found</html>", "but has no mapping at line 1"),
+        ("just text", "but has no mapping at line 1"),
+        ("- a\n- b\n", "but has no mapping at line 1"),
+        ("model: camseg-lite", "but has no mapping at line 1"),
+        ("/**:\n  ros_parameters:\n    model: x\n", "but has no mapping at line 3"),
+        ("/**:\n  ros__parameters:\n", "but has no mapping at line 2"),
+        ("/**: [\n", "must be YAML: .* line 2"),
+        ("\tx: 1\n", "must be YAML"),
+    ],
+)
+def test_a_file_without_parameters_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=f"parameter file {path} .*{words}") as caught:
+        read_file(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    for path, words in (
+        (tmp_path / "none", "No such file"),
+        (tmp_path, "Is a directory"),
+        (tmp_path / "binary", "must be YAML: 'utf-8'"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            read_file(path)
+        with pytest.raises(ConfigError, match=words):
+            parse(["--ros-args", "--params-file", str(path)], "segmentation")
+
+
+def test_tags_and_anchors_are_left_to_rcl_and_other_ampersands_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "file.yaml"
+    for value in ("&x y", "*x", "!!str 1"):
+        path.write_text(f"/**: {{ros__parameters: {{model: {value}}}}}")
+        with pytest.raises(NotUnderstood, match="tags or anchors"):
+            read_file(path)
+    path.write_text("/**: {ros__parameters: {model: a & b*c}}\n---\n/x: {ros__parameters: {y: 1}}")
+    assert read_file(path) == {"/**": {"model": "a & b*c"}, "/x": {"y": 1}}
+
+
+def test_a_file_without_an_entry_for_the_node_is_named_with_those_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "file.yaml"
+    arguments = ["node", "--ros-args", "--params-file", str(path)]
+    path.write_text("segmentation_node: {ros__parameters: {steps: 4}}\n/a: {ros__parameters: {}}")
+    (text,) = unmatched(arguments, "/front/segmentation")
+    assert text == (
+        f"parameter file {path} has no effect: it has no entry for this node, /front/segmentation, "
+        "but for segmentation_node, /a; rename one to /front/segmentation or /**"
+    )
+    path.write_text("/front/segmentation: {ros__parameters: {steps: 4}}")
+    assert unmatched(arguments, "/front/segmentation") == []
