@@ -76,7 +76,10 @@ class Serving(threading.Thread):
         self._stopping.set()
         self._executor.create_task(lambda: None)  # makes `spin_once` return; `wake` alone does not
         self.join(STOP_TIMEOUT_S)
-        return self._node.shut_down() and not self.is_alive()
+        ended = self._node.shut_down() and not self.is_alive()
+        if ended:
+            self._executor.shutdown()  # after rclpy's end, its destructor would print a traceback
+        return ended
 
 
 class StopSignal:
