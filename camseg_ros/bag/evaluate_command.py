@@ -107,6 +107,8 @@ def run(options: argparse.Namespace) -> None:
     bags, failures = _inspect_bags(options.bags, evaluation)
     if not bags:
         raise DataError(failures[0])
+    for note in (bag.note for bag in bags.values() if bag.note):
+        say(f"camseg: {note}")
     targets = _mask_bags(options, bags)
     job = EvaluationRun(evaluation, bags, PartFolder(_parts_folder(options, scenario)), failures)
     _evaluate(job, options)

@@ -84,12 +84,14 @@ class BagInfo:
         topic: its image topic.
         count: how many images it claims to have.
         pairs: the labels of the images; None if there are none, or if they are not known yet.
+        note: why its topic was chosen of several, empty if it was named or is the only one.
     """
 
     path: Path
     topic: str
     count: int
     pairs: Pairs | None = None
+    note: str = ""
 
 
 @dataclass
@@ -130,7 +132,7 @@ def inspect_bag(bag: Path, options: EvaluationOptions) -> BagInfo:
         if options.read.labels is not None:
             pairs = options.read.labels.pair(images)
             options.read.labels.check(pairs, images, options.read.within)
-        return BagInfo(bag, images.topic, images.count, pairs)
+        return BagInfo(bag, images.topic, images.count, pairs, images.note)
 
 
 def evaluate_here(run: EvaluationRun, stopping: Callable[[], str | None]) -> Iterator[int]:

@@ -39,8 +39,8 @@ from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import DataError
 from camseg_core.long_runs import shown_progress
 from camseg_ros.bag.command import positive
-from camseg_ros.bag.read import COMPRESSED, RAW
 from camseg_ros.bag.storage import SECOND_NS
+from camseg_ros.bag.topics import COMPRESSED, RAW
 
 IMAGE_TOPIC = "/camera/image_raw"
 LABEL_TOPIC = "/camera/labels"
@@ -63,6 +63,9 @@ QOS = Qos(
     _UNSET,
     False,
 )
+VERSION: Literal[8] = 8
+"""Of the metadata. In version 9 the QoS is a list, which Humble and Iron cannot read."""
+
 _JPEG_QUALITY = 95
 
 SYNTHETIC_FRAMES = 60
@@ -147,7 +150,7 @@ def new_bag(path: Path) -> Iterator[Writer]:
     """Open a new bag for writing; remove it if anything fails, including Ctrl-C."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        version, storage = Writer.VERSION_LATEST, StoragePlugin.MCAP
+        version, storage = VERSION, StoragePlugin.MCAP
         with Writer(path, version=version, storage_plugin=storage) as writer:
             yield writer
     except OSError as error:

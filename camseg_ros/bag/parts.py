@@ -19,8 +19,8 @@ from camseg_core.evaluation.scorer import Scorer
 from camseg_core.labels import Label
 from camseg_core.long_runs import atomic_write
 from camseg_ros.bag.make import MASK_TOPIC, QOS, STORE, image_message, new_bag
-from camseg_ros.bag.read import RAW
 from camseg_ros.bag.storage import open_bag
+from camseg_ros.bag.topics import RAW
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,8 @@ from typing import Any
 
 from camseg_core.errors import DataError
 from camseg_ros.bag.storage import one_line, open_bag, read_header, read_stamp, repair_advice
+from camseg_ros.bag.topics import choose_topic
 from camseg_ros.image_conversion import compressed_size
-
-RAW = "sensor_msgs/msg/Image"
-COMPRESSED = "sensor_msgs/msg/CompressedImage"
 
 
 class BagDamaged(DataError):
@@ -85,6 +83,7 @@ class ImageBag:
     Attributes:
         topic: the image topic.
         compressed: whether it holds `CompressedImage` messages.
+        note: why this topic was chosen of several, empty if it was named or is the only one.
         count: number of images that the bag holds or, if that is more, that its metadata promise.
         start_ns: recording time of the bag's first message on any topic, in ns.
         interval_ms: mean time between two images as recorded, in ms; None for fewer than two.
@@ -102,20 +101,21 @@ class ImageBag:
 
         Args:
             path: a bag folder, or one .mcap or .db3 file.
-            topic: the image topic; may be None if the bag has only one.
+            topic: the image topic; None to choose the only one, or the only one in colour.
             exclude: topics to ignore when `topic` is None.
             salvage: also open a damaged bag, or one that lacks files; iterating it ends with
                 `BagDamaged`.
 
         Raises:
-            DataError: the bag cannot be read, has no such topic or no image topic, or has several
-                and `topic` is None.
+            DataError: the bag cannot be read, or see `choose_topic`.
         """
         self.path = path
         opened = open_bag(path, salvage)
         self._reader, self._files, self._salvaged = opened.reader, opened.files, opened.salvaged
         try:
-            self.topic, self.compressed = self._choose(topic, exclude)
+            self.topic, self.compressed, self.note = choose_topic(
+                self._reader, path, topic, exclude
+            )
         except DataError:
             self._reader.close()
             raise
@@ -126,33 +126,6 @@ class ImageBag:
         self.start_ns = self._reader.start_time if started_ns is None else started_ns
         span_ms = (self._reader.end_time - self.start_ns) / 1e6
         self.interval_ms = span_ms / (self.count - 1) if self.count > 1 and span_ms > 0 else None
-
-    def _choose(self, topic: str | None, exclude: Collection[str]) -> tuple[str, bool]:
-        found = {c.topic: c.msgtype for c in self._reader.connections}
-        images = sorted(
-            name
-            for name, kind in found.items()
-            if kind in (RAW, COMPRESSED) and (topic or name not in exclude)
-        )
-        if topic is not None and topic not in images:
-            why = f"has type {found[topic]}, not an image's" if topic in found else "is not in it"
-            raise DataError(
-                f"the topic {topic} of the bag {self.path} {why}; "
-                f"its image topics: {', '.join(images) or 'none'}"
-            )
-        if not images:
-            others = f"only {', '.join(sorted(found))}" if found else "no topic at all"
-            raise DataError(
-                f"no image topic in the bag {self.path} ({others}); "
-                "record the camera's topic (sensor_msgs Image or CompressedImage)"
-            )
-        if topic is None and len(images) > 1:
-            raise DataError(
-                f"several image topics in the bag {self.path}: {', '.join(images)}; "
-                f"name one, for example --topic {images[0]}"
-            )
-        chosen = topic or images[0]
-        return chosen, found[chosen] == COMPRESSED
 
     def close(self) -> None:
         """Close the files."""
@@ -248,6 +221,7 @@ class BagInput:
         largest_bytes: size of the largest message.
         recorded_hz: mean recorded rate; None if all images were recorded at the same time.
         repeated: index of the first image whose stamp and frame_id occurred before; None if unique.
+        note: why the topic was chosen of several, empty if it was named or is the only one.
     """
 
     path: Path
@@ -260,6 +234,7 @@ class BagInput:
     largest_bytes: int
     recorded_hz: float | None
     repeated: int | None
+    note: str
 
 
 def read_input(path: Path, topic: str | None = None, within: TimeRange = WHOLE) -> BagInput:
@@ -291,4 +266,4 @@ def read_input(path: Path, topic: str | None = None, within: TimeRange = WHOLE) 
         span_s = (last_ns - first_ns) / 1e9
         recorded_hz = (frames - 1) / span_s if span_s > 0 else None
         found = path, within, bag.topic, bag.compressed, frames, digest.hexdigest()
-        return BagInput(*found, size, largest, recorded_hz, repeated)
+        return BagInput(*found, size, largest, recorded_hz, repeated, bag.note)

@@ -141,6 +141,8 @@ def measure(
         CamSegError: the node could not be reached, or ended.
     """
     bag = read_input(options.bag.expanduser(), options.topic, within)
+    if bag.note:
+        log(bag.note)
     if not options.restamp:
         _check_stamps(bag, options)
     if not options.find_max_rate:

@@ -5,6 +5,7 @@ something out. Here an MCAP file is read as a stream, with the `mcap` library, a
 row by row.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class _Record:
     definition: MessageDefinition
     recorded_ns: int
     data: bytes
+    encoding: str = "cdr"
 
 
 class SalvageReader:
@@ -50,7 +52,7 @@ class SalvageReader:
     Opening reads the files once to learn what they hold; messages come in file order.
 
     Attributes:
-        connections: one for each topic, with its number of intact messages.
+        connections: one for each topic and type, with its number of intact messages.
         start_time, end_time: recording time of the first message and just after the last, in ns.
     """
 
@@ -63,21 +65,22 @@ class SalvageReader:
         self._paths = paths
         self.typestore = get_typestore(Stores.ROS2_KILTED)
         self.start_time, self.end_time = 2**63 - 1, 0
-        counts: dict[str, int] = {}
-        kinds: dict[str, tuple[str, MessageDefinition]] = {}
+        counts = Counter[tuple[str, str]]()
+        formats: dict[tuple[str, str], tuple[MessageDefinition, ConnectionExtRosbag2]] = {}
         try:
             for record in _records(paths):
-                kinds.setdefault(record.topic, (record.kind, record.definition))
-                counts[record.topic] = counts.get(record.topic, 0) + 1
+                key = record.topic, record.kind
+                recorded = ConnectionExtRosbag2(record.encoding, [])
+                formats.setdefault(key, (record.definition, recorded))
+                counts[key] += 1
                 self.start_time = min(self.start_time, record.recorded_ns)
                 self.end_time = max(self.end_time, record.recorded_ns + 1)
         except Exception:  # a damaged file can raise anything
             if not counts:
                 raise
-        qos = ConnectionExtRosbag2("cdr", [])
         self.connections = [
-            Connection(number, topic, kind, definition, "", counts[topic], qos, self)
-            for number, (topic, (kind, definition)) in enumerate(kinds.items(), start=1)
+            Connection(number, *key, definition, "", counts[key], recorded, self)
+            for number, (key, (definition, recorded)) in enumerate(formats.items(), start=1)
         ]
 
     def messages(
@@ -88,10 +91,11 @@ class SalvageReader:
         Raises:
             Exception: any error that the damage causes, after the last intact message.
         """
-        wanted = {connection.topic: connection for connection in connections}
+        wanted = {(each.topic, each.msgtype): each for each in connections}
         for record in _records(self._paths):
-            if record.topic in wanted:
-                yield wanted[record.topic], record.recorded_ns, record.data
+            connection = wanted.get((record.topic, record.kind))
+            if connection is not None:
+                yield connection, record.recorded_ns, record.data
 
     def deserialize(self, data: bytes, kind: str) -> object:
         """Deserialize a message of type `kind`."""
@@ -129,7 +133,12 @@ def _mcap(path: Path) -> Iterator[_Record]:
                     form = _DEFINITIONS.get(schema.encoding, MessageDefinitionFormat.NONE)
                     definition = MessageDefinition(form, schema.data.decode())
                     yield _Record(
-                        channel.topic, schema.name, definition, record.log_time, record.data
+                        channel.topic,
+                        schema.name,
+                        definition,
+                        record.log_time,
+                        record.data,
+                        channel.message_encoding,
                     )
         except EndOfFile as error:
             raise EOFError(

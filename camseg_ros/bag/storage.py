@@ -1,6 +1,7 @@
 """Opens rosbag2 bags (MCAP or sqlite3), damaged ones too, and reads headers. Needs no ROS."""
 
 import re
+import shlex
 import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,16 @@ from camseg_ros.bag.salvage import SalvageReader, leftover_of
 STORAGE_SUFFIXES = (".mcap", ".db3")
 METADATA = "metadata.yaml"
 
+_UNPACK = {
+    ".zstd": "zstd -d {packed} -o {file}",
+    ".zst": "zstd -d {packed}",
+    ".gz": "gunzip -k {packed}",
+    ".lz4": "lz4 -d {packed}",
+}
+"""How to unpack a storage file, by what is added to its name."""
+
+_PACKED_MAGIC = {b"\x28\xb5\x2f\xfd": ".zst", b"\x1f\x8b": ".gz", b"\x04\x22\x4d\x18": ".lz4"}
+
 SECOND_NS = 1_000_000_000
 
 ENCAPSULATION = 4
@@ -27,12 +38,34 @@ STAMP = slice(ENCAPSULATION, ENCAPSULATION + 8)
 
 
 def is_bag(path: Path) -> bool:
-    """Return whether `path` looks like a bag folder or file; true for ROS 1 bags as well."""
+    """Return whether `path` looks like a bag folder or file; also if ROS 1's, or packed."""
     if path.is_dir():
-        return (path / METADATA).is_file() or any(
-            p.suffix in STORAGE_SUFFIXES for p in path.iterdir()
-        )
-    return path.suffix in (*STORAGE_SUFFIXES, ".bag") or path.name == METADATA
+        return (path / METADATA).is_file() or any(map(_is_storage, path.iterdir()))
+    return _is_storage(path) or path.suffix == ".bag" or path.name == METADATA
+
+
+def _is_storage(path: Path) -> bool:
+    """Return whether the name is that of a storage file, which may be packed."""
+    return path.suffix in STORAGE_SUFFIXES or (
+        path.suffix in _UNPACK and Path(path.stem).suffix in STORAGE_SUFFIXES
+    )
+
+
+def _refuse_packed(path: Path) -> None:
+    """Raise DataError if the storage file is packed as a whole, by its name or content."""
+    packed, file = path, path.with_suffix("")
+    ending = path.suffix if path.suffix in _UNPACK else None
+    if ending is None:
+        with path.open("rb") as content:
+            start = content.read(4)
+        found = (each for magic, each in _PACKED_MAGIC.items() if start.startswith(magic))
+        ending = next(found, None)
+        if ending is None:
+            return
+        packed, file = Path(f"{path}{ending}"), path
+    command = _UNPACK[ending].format(packed=shlex.quote(str(packed)), file=shlex.quote(str(file)))
+    rename = "" if packed == path else f"mv {shlex.quote(str(path))} {shlex.quote(str(packed))} && "
+    raise DataError(f"{path} is compressed as a whole; unpack it with `{rename}{command}`")
 
 
 @dataclass(frozen=True)
@@ -108,18 +141,23 @@ def _find(path: Path) -> BagFiles:
         )
     if path.name == METADATA:
         path = path.parent
-    if path.suffix == ".bag":
+    if path.suffix == ".bag" and not path.is_dir():
         raise DataError(
             f"{path} is a ROS 1 bag; convert it with "
             f"`rosbags-convert --src {path} --dst {path.with_suffix('')}`"
         )
     if not path.is_dir():
+        if not _is_storage(path):
+            raise DataError(f"{path} is not a bag; name a bag folder, or a .mcap or .db3 file")
+        _refuse_packed(path)
         return BagFiles([path], [path])
     files = (each for each in path.iterdir() if each.suffix in STORAGE_SUFFIXES)
     found = sorted(files, key=lambda each: natural_key(each.name))
     if (path / METADATA).is_file():
         return _promised(path, found)
     if not found:
+        for each in filter(_is_storage, sorted(path.iterdir())):
+            _refuse_packed(each)
         raise DataError(
             f"{path} is not a bag: no {METADATA}, .mcap or .db3 in it; name a bag folder or file"
         )
@@ -156,7 +194,9 @@ def _promised(folder: Path, found: list[Path]) -> BagFiles:
     compressed = compression in ("file", "message")
     if not compressed and not counts.total():  # a recorder that was killed may leave it so
         return BagFiles(files, files, missing=missing, lost=lost)
-    return BagFiles([folder], files, counts, start_ns, missing, lost, compressed)
+    # rosbags takes every folder named NAME.bag for ROS 1's
+    opened = files if folder.suffix == ".bag" and not compressed else [folder]
+    return BagFiles(opened, files, counts, start_ns, missing, lost, compressed)
 
 
 def _gaps(names: Sequence[str]) -> list[str]:

@@ -178,6 +178,8 @@ def run_demo(options: argparse.Namespace, folder: DemoFolder, console: Console) 
             write_bag(progress.track(frames, total=total, description=title), folder.bag)
         with ImageBag(own_bag or folder.bag, topic) as bag:
             count = bag.count
+            if bag.note:
+                say(f"demo: {bag.note}")
             if source is not None:
                 count = min(count, options.frames or MAX_FRAMES)
             report = _empty_report(options, folder, bag, count)

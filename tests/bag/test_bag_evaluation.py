@@ -54,11 +54,12 @@ from camseg_ros.bag.make import (
     BagTopics,
     LabelledFrame,
     image_message,
+    new_bag,
     write_bag,
 )
 from camseg_ros.bag.parts import PartFolder
-from camseg_ros.bag.read import COMPRESSED, RAW
 from camseg_ros.bag.report import Merged, build_report, merge
+from camseg_ros.bag.topics import COMPRESSED, RAW
 
 __all__ = ["camseg"]
 STORE = get_typestore(Stores.ROS2_KILTED)
@@ -692,11 +693,7 @@ def stamped(path: Path, images_ns: list[int], labels_ns: list[int]) -> list[Labe
                 (labels, labels_ns, each.label, "mono8"),
             ):
                 if number < len(stamps):
-                    time = STORE.types["builtin_interfaces/msg/Time"](
-                        *divmod(stamps[number], SECOND)
-                    )
-                    header = STORE.types["std_msgs/msg/Header"](time, "camera")
-                    message = image_message(pixels, encoding, header)
+                    message = image_message(pixels, encoding, header_at(stamps[number]))
                     writer.write(
                         connection, START + number * STEP, STORE.serialize_cdr(message, RAW)
                     )
@@ -943,3 +940,33 @@ def test_missing_packages_are_reported_in_one_line(
         "camseg: error: this command needs rosbags, which is not installed: "
         "pip install '.[bag]' in the project's folder\n",
     )
+
+
+def test_a_topic_with_two_types_costs_only_its_own_bag(tmp_path: Path, camseg: Commands) -> None:
+    labelled_bag(tmp_path / "good", drive(2))
+    kinds = {RAW: image_message(drive(1)[0].image, "rgb8", header_at(0))}
+    kinds[COMPRESSED] = STORE.types[COMPRESSED](header_at(0), "png", np.zeros(4, np.uint8))
+    with new_bag(tmp_path / "bad") as writer:
+        for kind, message in kinds.items():
+            connection = writer.add_connection("/camera/image_raw", kind, typestore=STORE)
+            writer.write(connection, START, STORE.serialize_cdr(message, kind))
+    code, out, err = camseg(
+        "evaluate", tmp_path / "bad", tmp_path / "good", "--out", tmp_path / "out"
+    )
+    assert code == 1
+    assert "2 frames, 0 with labels" in out
+    assert "camseg: the topic /camera/image_raw of the bag" in err
+    assert "reading /camera/image_raw (rgb8), the only topic in colour, not /camera/labels" in err
+
+
+def test_a_bag_with_masks_needs_no_topic(tmp_path: Path, camseg: Commands) -> None:
+    bag, masks = labelled_bag(tmp_path / "bag", drive(2)), tmp_path / "masks"
+    assert camseg("evaluate", bag, "--write-bag", masks, "--out", tmp_path / "out")[0] == 0
+    code, out, _ = camseg("evaluate", masks, "--labels", LABEL_TOPIC, "--out", tmp_path / "again")
+    assert (code, "2 frames, 2 with labels" in out) == (0, True)
+
+
+def header_at(stamp_ns: int) -> Any:
+    """Return a header with a stamp."""
+    time = STORE.types["builtin_interfaces/msg/Time"](*divmod(stamp_ns, SECOND))
+    return STORE.types["std_msgs/msg/Header"](time, "camera")

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from mcap.reader import make_reader
+from mcap.writer import Writer as McapWriter
 from mcap_ros2.decoder import DecoderFactory
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
@@ -18,8 +19,9 @@ from rosbags.typesys import Stores, get_typestore
 from camseg_core.data.frame_source import SourceFrame
 from camseg_core.errors import DataError
 from camseg_ros.bag.make import IMAGE_TOPIC, BagTopics, write_bag
-from camseg_ros.bag.read import COMPRESSED, RAW, BagDamaged, ImageBag, read_input
+from camseg_ros.bag.read import BagDamaged, ImageBag, read_input
 from camseg_ros.bag.storage import is_bag
+from camseg_ros.bag.topics import COMPRESSED, RAW
 
 STORE = get_typestore(Stores.ROS2_KILTED)
 SECOND = 1_000_000_000
@@ -159,11 +161,133 @@ def test_compressed_images(tmp_path: Path) -> None:
         assert [each.size for each in bag] == [(14, 10)] * 3
 
 
+def picture(encoding: str) -> Callable[[int], Any]:
+    """Return what makes a raw image of an encoding."""
+    size = {"rgb8": 3, "bayer_rggb8": 1, "mono8": 1, "16UC1": 2, "32FC1": 4}[encoding]
+
+    def make(stamp_ns: int) -> Any:
+        data = np.zeros(4 * 4 * size, np.uint8)
+        fields = {"height": 4, "width": 4, "is_bigendian": 0, "step": 4 * size, "data": data}
+        return message(RAW, stamp_ns, encoding=encoding, **fields)
+
+    return make
+
+
+def compressed(text: str, channels: int) -> Callable[[int], Any]:
+    """Return what makes a compressed image of a format."""
+    data = np.asarray(cv2.imencode(".png", np.zeros((4, 4, channels), np.uint8))[1]).reshape(-1)
+    return lambda stamp_ns: message(COMPRESSED, stamp_ns, format=text, data=data)
+
+
+@pytest.mark.parametrize(
+    ("others", "camera"),
+    [
+        ({"/camera/labels": picture("mono8")}, picture("rgb8")),
+        ({"/depth": picture("16UC1"), "/disparity": picture("32FC1")}, picture("bayer_rggb8")),
+        ({"/depth": compressed("16UC1; compressedDepth", 1)}, compressed("jpeg", 3)),
+        ({"/mask": compressed("png", 1)}, compressed("rgb8; jpeg compressed bgr8", 3)),
+    ],
+)
+def test_the_only_topic_in_colour_is_chosen_and_named(
+    tmp_path: Path, others: dict[str, Callable[[int], Any]], camera: Callable[[int], Any]
+) -> None:
+    path = record(tmp_path / "bag", {**others, "/z": camera})
+    with ImageBag(path) as bag:
+        assert bag.topic == "/z"
+        assert "reading /z (" in bag.note
+        assert all(f"{name} (" in bag.note for name in others)
+    with ImageBag(path, next(iter(others))) as bag:
+        assert (bag.topic, bag.note) == (next(iter(others)), "")
+
+
+def test_without_a_topic_in_colour_a_grey_camera_is_advised_and_not_depth(tmp_path: Path) -> None:
+    topics = {"/depth": picture("16UC1"), "/grey": picture("mono8"), "/mask": picture("mono8")}
+    advice = r"/depth \(16UC1\), /grey \(mono8\), /mask \(mono8\); .* --topic /grey"
+    with pytest.raises(DataError, match=advice):
+        ImageBag(record(tmp_path / "bag", topics))
+
+
+@pytest.mark.parametrize("salvage", [False, True])
+@pytest.mark.parametrize("other", [temperature, compressed("jpeg", 3)])
+def test_a_topic_with_two_types_is_refused(
+    tmp_path: Path, other: Callable[[int], Any], salvage: bool
+) -> None:
+    path, writer = tmp_path / "bag", Writer(tmp_path / "bag", version=9)
+    with writer:
+        for make in (raw, other):
+            kind = make(0).__msgtype__
+            connection = writer.add_connection("/camera", kind, typestore=STORE)
+            writer.write(connection, SECOND, STORE.serialize_cdr(make(0), kind))
+    if salvage:
+        (path / "metadata.yaml").write_text("rosbag2_bagfile_information: {")
+    for topic in (None, "/camera"):
+        with pytest.raises(DataError, match=r"/camera .* several types, sensor_msgs/.* and sensor"):
+            ImageBag(path, topic, salvage=salvage)
+
+
+@pytest.mark.parametrize("name", ["drive.bag", "drive.mcap", "drive.db3", "drive.zst"])
+def test_a_bag_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    write_bag(frames(2), path)
+    assert is_bag(path)
+    with ImageBag(path) as bag:
+        assert len(list(bag)) == 2
+
+
+@pytest.mark.parametrize(
+    ("encoding", "profile", "said"),
+    [
+        ("ros1", "ros1", "holds ROS 1 messages: convert the ROS 1 bag .* `rosbags-convert --src"),
+        ("json", "", "holds json messages, .* `camseg bag make BAG --source FOLDER`"),
+        ("protobuf", "ros2", "holds protobuf messages, which ROS 2 cannot read"),
+    ],
+)
+def test_messages_of_another_system_are_named(
+    tmp_path: Path, encoding: str, profile: str, said: str
+) -> None:
+    path = tmp_path / "drive.mcap"
+    with path.open("wb") as file:
+        writer = McapWriter(file)
+        writer.start(profile=profile)
+        schema = writer.register_schema("sensor_msgs/Image", "ros1msg", b"uint8 x")
+        channel = writer.register_channel("/camera", encoding, schema)
+        writer.add_message(channel, SECOND, b"{}", SECOND)
+        writer.finish()
+    with pytest.raises(DataError, match=rf"^/camera of the bag .*drive.mcap {said}"):
+        ImageBag(path, salvage=True)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize(
+    ("name", "start", "command"),
+    [
+        ("a.mcap.zstd", b"", "zstd -d {folder}/a.mcap.zstd -o {folder}/a.mcap"),
+        ("a.db3.gz", b"", "gunzip -k {folder}/a.db3.gz"),
+        ("a.mcap", b"\x28\xb5\x2f\xfd", "mv {folder}/a.mcap {folder}/a.mcap.zst && zstd -d"),
+    ],
+)
+def test_a_packed_file_without_metadata_says_how_to_unpack_it(
+    tmp_path: Path, name: str, start: bytes, command: str, inside: bool
+) -> None:
+    (tmp_path / name).write_bytes(start + b"content")
+    path = tmp_path if inside and not start else tmp_path / name
+    assert is_bag(path)
+    with pytest.raises(DataError, match="is compressed as a whole; unpack it with `") as caught:
+        ImageBag(path, salvage=True)
+    assert command.format(folder=tmp_path) in str(caught.value)
+
+
+def test_a_file_of_another_kind_is_not_a_damaged_bag(tmp_path: Path) -> None:
+    (tmp_path / "drive.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"drive\.zip is not a bag; name a bag folder, or a"):
+        ImageBag(tmp_path / "drive.zip")
+
+
 def test_one_of_several_topics_must_be_named(tmp_path: Path) -> None:
     path = record(tmp_path / "bag", {"/right": raw, "/left": raw, "/temperature": temperature})
     with pytest.raises(
         DataError,
-        match=r"several image topics in the bag .*bag: /left, /right; "
+        match=r"several image topics in the bag .*bag: /left \(rgb8\), /right \(rgb8\); "
         "name one, for example --topic /left",
     ):
         ImageBag(path)

@@ -32,8 +32,9 @@ from camseg_ros.bag.node_process import (
     segmentation_command,
 )
 from camseg_ros.bag.player import Playback, ScheduledImage
-from camseg_ros.bag.read import COMPRESSED, read_input
+from camseg_ros.bag.read import read_input
 from camseg_ros.bag.session import Measurement, schedule
+from camseg_ros.bag.topics import COMPRESSED
 
 pytestmark = pytest.mark.slow
 

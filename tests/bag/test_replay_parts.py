@@ -20,7 +20,7 @@ from camseg_ros.bag.link import MAX_GAP_S
 from camseg_ros.bag.make import IMAGE_TOPIC, write_bag
 from camseg_ros.bag.node_process import UsageMonitor
 from camseg_ros.bag.player import MIN_GAP_SHARE, Pace, Playback
-from camseg_ros.bag.read import RAW, ImageBag, TimeRange, read_input
+from camseg_ros.bag.read import ImageBag, TimeRange, read_input
 from camseg_ros.bag.replay import PRECISION, MaxRate, Verdict, find_max_rate, judge
 from camseg_ros.bag.session import (
     LOST_AFTER,
@@ -34,6 +34,7 @@ from camseg_ros.bag.session import (
     schedule,
 )
 from camseg_ros.bag.storage import read_header, read_stamp, with_stamp
+from camseg_ros.bag.topics import RAW
 
 SECOND = 1_000_000_000
 STORE = get_typestore(Stores.ROS2_KILTED)

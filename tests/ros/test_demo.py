@@ -19,7 +19,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from camseg_core.data.frame_source import synthetic_frames
 from camseg_ros.bag.make import write_bag
-from camseg_ros.bag.read import COMPRESSED
+from camseg_ros.bag.topics import COMPRESSED
 
 pytestmark = pytest.mark.slow
 
