@@ -23,7 +23,7 @@ from camseg_core.training.light_decoder import (
     with_light_decoder,
 )
 from camseg_core.training.objectives import TaskLoss
-from camseg_core.training.run import TrainingData, check_batch, keep_config
+from camseg_core.training.run import TrainingData, check_batch, keep_config, keep_data
 from camseg_core.training.settings import LoopConfig
 from camseg_core.training.trainer import Run
 from camseg_core.training.transformer import TransformerTraining, train_transformer, validation
@@ -112,6 +112,7 @@ def run_distillation(
         _check_classes(model, start, recipe.data, data)
         found = TrainingData.load(recipe.data, data, model.labels)
         keep_config(recipe, run, processes)
+        keep_data(found, run, processes)
         card = start / "MODEL_CARD.md"
         history = {
             "command": "camseg distill --model <folder of the model below> "
@@ -167,6 +168,7 @@ def run_light_decoder(
                 ", ".join(missing),
             )
         keep_config(recipe, run, processes)
+        keep_data(found, run, processes)
         comparison = DecoderComparison(model, found.val)
         place = Run(run, default_callbacks(run, "light decoder"), processes)
         trained = train_light_decoder(

@@ -26,8 +26,6 @@ logger = logging.getLogger(__name__)
 HELD_BYTES = 2 * 2**30
 """Frames that take more than this are read as needed: every process holds a copy of its own."""
 
-_FINGERPRINT_FRAMES = 16  # whose labels are hashed, of a data set that is not held
-
 
 class Part(NamedTuple):
     """One of the sets in `frames`; its samples are drawn in proportion to `weight`."""
@@ -97,7 +95,7 @@ class Frames(ABC):
 
     @abstractmethod
     def fingerprint(self) -> bytes:
-        """Return a hash of these frames; if they are not held, of a few of them."""
+        """Return a hash of names, images and labels; frames that are not held are all read."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return (self[index] for index in range(len(self)))
@@ -181,7 +179,8 @@ class HeldFrames(Frames):
         digest = hashlib.blake2b(
             "\n".join(self.names).encode(errors="surrogateescape"), digest_size=16
         )
-        digest.update(self.images[0].numpy().tobytes() + self.indices.numpy().tobytes())
+        for tensor in (self.images, self.indices):
+            digest.update(tensor.contiguous().numpy().data)
         return digest.digest()
 
 
@@ -197,7 +196,7 @@ class ReadFrames(Frames):
     ) -> None:
         self._samples, self.labels, self.groups = samples, labels, groups
         self._numbers = range(len(samples)) if numbers is None else numbers
-        self._counts: npt.NDArray[np.int64] | None = None
+        self._read: tuple[npt.NDArray[np.int64], bytes] | None = None
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -209,28 +208,29 @@ class ReadFrames(Frames):
         return ReadFrames(self._samples, self.labels, self.groups, self._numbers[::n])
 
     def pixel_counts(self) -> npt.NDArray[np.int64]:
-        if self._counts is None:
-            logger.info("reading %d frames once, to count the pixels of each class", len(self))
-            # decoding releases the GIL
-            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-                counts = threads.map(
-                    lambda index: np.bincount(self[index][1].numpy().ravel(), minlength=256),
-                    range(len(self)),
-                )
-                self._counts = np.sum(list(counts), axis=0)
-        return self._counts
+        return self._read_all()[0]
 
     def fingerprint(self) -> bytes:
-        digest = hashlib.blake2b(str(len(self)).encode(), digest_size=16)
-        hashed = min(_FINGERPRINT_FRAMES, len(self))
-        for place in range(hashed):
-            sample = self._samples[self._numbers[place * len(self) // hashed]]
-            digest.update(
-                sample.name.encode()
-                + sample.label.tobytes()
-                + (sample.image.tobytes() if place == 0 else b"")
-            )
-        return digest.digest()
+        return self._read_all()[1]
+
+    def _read_all(self) -> tuple[npt.NDArray[np.int64], bytes]:
+        """Return pixels by class index and the fingerprint; the first call reads every frame."""
+        if self._read is None:
+            logger.info("reading %d frames once, to count their pixels and to know them", len(self))
+            # decoding and hashing release the GIL
+            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+                counts, digests = zip(*threads.map(self._read_one, range(len(self))), strict=True)
+            digest = hashlib.blake2b(b"".join(digests), digest_size=16).digest()
+            self._read = np.sum(counts, axis=0), digest
+        return self._read
+
+    def _read_one(self, index: int) -> tuple[npt.NDArray[np.int64], bytes]:
+        sample = self._samples[self._numbers[index]]
+        image, indices = _tensors(sample, self.labels, self.groups)
+        digest = hashlib.blake2b(sample.name.encode(errors="surrogateescape"), digest_size=16)
+        for tensor in (image, indices):
+            digest.update(tensor.numpy().data)
+        return np.bincount(indices.numpy().ravel(), minlength=256), digest.digest()
 
 
 def _bytes_of(sample: Sample) -> int:

@@ -34,6 +34,7 @@ from camseg_core.training.run import (
     TrainingData,
     check_batch,
     keep_config,
+    keep_data,
     load_codec_into,
     save_codec,
 )
@@ -138,6 +139,7 @@ def run_autoencoder(
         check_batch(training, processes)
         found = TrainingData.load(recipe.data, data)
         keep_config(recipe, run, processes)
+        keep_data(found, run, processes)
         place = Run(run, default_callbacks(run, "autoencoder"), processes)
         codec: Codec
         if isinstance(training, PictureAutoencoderTraining):
@@ -201,6 +203,7 @@ def run(
         if autoencoder is not None:
             load_codec_into(codec, autoencoder)
         keep_config(recipe, run, processes)
+        keep_data(found, run, processes)
         if autoencoder is None:
             own = _own_autoencoder(recipe.autoencoder, found.train, run, processes)
             load_codec_into(codec, own)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from camseg_core.config.model import KLAutoencoderConfig, MaskAutoencoderConfig
 from camseg_core.config.reader import build
 from camseg_core.config.yaml_file import load_yaml, to_yaml
-from camseg_core.errors import ConfigError, ModelError
+from camseg_core.errors import ConfigError, DataError, ModelError
 from camseg_core.groups import joint_groups
 from camseg_core.labels import Label
 from camseg_core.long_runs import atomic_write
@@ -54,18 +54,22 @@ class TrainingData:
 
         Raises:
             ConfigError: there is no such kind of data set, or a mapping cannot be used.
-            DataError: a split is missing or empty, or a file cannot be read.
+            DataError: a split is missing or empty, a file cannot be read, or a set's split has no
+                pixel of one of the classes.
         """
         train, val = (open_data(data, root, split) for split in ("train", "val"))
         labels = labels or joined_classes(data, [*train, *val])
         groups = joint_groups(labels, *(each.found.groups for each in (*train, *val)))
-        return TrainingData(
+        found = TrainingData(
             tuple(train),
             tuple(val),
             load_frames(train, labels, groups),
             load_frames(val, labels, groups),
             labels,
         )
+        for split, frames in (("train", found.train), ("val", found.val)):
+            _require_labels(split, frames)
+        return found
 
 
 def check_batch(training: Training, processes: Processes) -> None:
@@ -99,6 +103,55 @@ def keep_config(recipe: Any, run: Path, processes: Processes) -> None:
         run.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary:
             temporary.write_text(to_yaml(recipe), encoding="utf-8")
+
+
+def keep_data(data: TrainingData, run: Path, processes: Processes) -> None:
+    """Write what the frames are to the run folder, or check that they are those already there.
+
+    A folder without the file, as older versions leave it, gets it.
+
+    Raises:
+        ConfigError: the run was started with other frames.
+    """
+    path = run / "data.json"
+    now = {
+        split: {
+            part.name: {"frames": len(part.frames), "fingerprint": part.frames.fingerprint().hex()}
+            for part in frames.parts()
+        }
+        for split, frames in (("train", data.train), ("val", data.val))
+    }
+    known = path.is_file()
+    if known:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        for split, parts in now.items():
+            for name, found in parts.items():
+                was = before.get(split, {}).get(name)
+                if was != found:
+                    of = f" of {name}" if name else ""
+                    then = "none" if was is None else was["frames"]
+                    raise ConfigError(
+                        f"the frames of {split}{of} must be those that {run} was started with: "
+                        f"{then} then, {found['frames']} now, of which names, pixels or labels "
+                        "differ; restore them, or choose another --run"
+                    )
+    processes.wait()  # no process writes while another reads
+    if processes.is_main_process and not known:
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+
+
+def _require_labels(split: str, frames: Frames) -> None:
+    """Raise DataError if one of the sets of a split has no pixel to learn from, or to score."""
+    classes = len(frames.labels) + len(frames.groups)
+    for part in frames.parts():
+        if not part.frames.pixel_counts()[:classes].any():
+            of = f" of {part.name}" if part.name else ""
+            names = ", ".join(label.name for label in frames.labels)
+            raise DataError(
+                f"no pixel of the {len(part.frames)} frames of {split}{of} has one of the model's "
+                f"classes ({names}): look at the labels with camseg data check"
+            )
 
 
 def _describes(path: Path, recipe: Any) -> bool:

@@ -1,6 +1,8 @@
 """`camseg train` on a miniature data set, from frames to a checkpoint folder with its card."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import borrowed_graphs
@@ -15,16 +17,21 @@ from safetensors.torch import load_file
 from camseg_core.cli.main import main
 from camseg_core.config.model import save_config
 from camseg_core.data.sets import open_set
+from camseg_core.errors import ConfigError
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime import Segmenter
-from camseg_core.training.frames import Frames
+from camseg_core.training import joined
+from camseg_core.training.distributed import Processes
+from camseg_core.training.frames import Frames, HeldFrames, ReadFrames
 from camseg_core.training.mask_autoencoder import reconstruction_confusion
+from camseg_core.training.run import TrainingData, keep_data
 
 SMALL = [
     "autoencoder.loop.steps=3",
     "autoencoder.batch=2",
     "autoencoder.crop=[32, 32]",
     "autoencoder.model={latent_channels: 4, encoder_widths: [8, 8], decoder_widths: [8, 8]}",
+    "autoencoder.model.separable=true",
     "training.loop.steps=4",
     "training.loop.validate_every=2",
     "training.loop.save_every=2",
@@ -226,6 +233,88 @@ def test_a_wrong_configuration_is_refused_before_anything_is_kept(
         assert message in capsys.readouterr().err
         assert not (root / "run" / "config.yaml").exists()
         assert not (root / "run" / "autoencoder").exists()
+
+
+def rewrite_image(root: Path) -> None:
+    path = root / "train/images/0001TP_000002.jpg"
+    cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
+
+
+def rewrite_label(root: Path) -> None:
+    path = root / "val/labels/0001TP_000002.png"
+    label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    label[0, 0] = (label[0, 0] + 1) % 11
+    cv2.imwrite(str(path), label)
+
+
+def remove_frame(root: Path) -> None:
+    for path in root.glob("train/*/0001TP_000000.*"):
+        path.unlink()
+
+
+def rename_frame(root: Path) -> None:
+    for path in root.glob("val/*/0001TP_000000.*"):
+        path.rename(path.with_stem("0001TP_000007"))
+
+
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (rewrite_image, "frames of train must .*: 3 then, 3 now, of which names, pixels or labels"),
+        (rewrite_label, "frames of val must be those that .*run was started with: 3 then, 3 now"),
+        (
+            remove_frame,
+            "frames of train must .*: 3 then, 2 now, .*; restore them, or choose another",
+        ),
+        (rename_frame, "frames of val must .*: 3 then, 3 now"),
+    ],
+)
+def test_a_run_is_not_resumed_with_other_frames(
+    root: Path,
+    held: bool,
+    change: Callable[[Path], None],
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not held:
+        monkeypatch.setattr(joined.load_frames, "__defaults__", (0,))
+    (root / "run").mkdir()
+    found = TrainingData.load("camvid", root / "data")
+    assert isinstance(found.train, HeldFrames if held else ReadFrames)
+    for _ in range(2):
+        keep_data(TrainingData.load("camvid", root / "data"), root / "run", Processes())
+    change(root / "data")
+    with pytest.raises(ConfigError, match=text):
+        keep_data(TrainingData.load("camvid", root / "data"), root / "run", Processes())
+
+
+@pytest.mark.slow
+def test_the_command_does_not_resume_with_other_frames(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained / "run", tmp_path / "run")
+    shutil.copytree(trained / "data", tmp_path / "data")
+    settings = [f"--set={setting}" for setting in (f"model={trained / 'tiny.json'}", *SMALL)]
+    folders = [f"--{name}={tmp_path / name}" for name in ("data", "run", "out")]
+    rewrite_image(tmp_path / "data")
+    with pytest.raises(SystemExit):
+        main(["train", f"--config={CONFIG}", *folders, *settings])
+    assert "3 then, 3 now, of which names, pixels or labels differ" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_a_labelled_pixel_is_refused_before_the_first_step(
+    root: Path, split: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (root / "data" / split / "labels").iterdir():
+        cv2.imwrite(str(path), np.full((64, 96), 11, np.uint8))  # void
+    with pytest.raises(SystemExit) as ended:
+        train(root)
+    assert ended.value.code == 2
+    expected = f"no pixel of the 3 frames of {split} has one of the model's classes (sky, building"
+    assert expected in capsys.readouterr().err
+    assert not (root / "run" / "config.yaml").exists()
 
 
 @pytest.mark.slow
