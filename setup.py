@@ -71,7 +71,7 @@ setup(
         ),
         (
             f"share/{PACKAGE}/config/data",
-            [f"config/data/{name}.yaml" for name in ("cityscapes-small", "idd-lite")],
+            [f"config/data/{name}.yaml" for name in ("camvid", "cityscapes-small", "idd-lite")],
         ),
     ],
     zip_safe=False,

@@ -1,18 +1,21 @@
-"""Labels that stand for one of several classes, such as "person or rider"."""
+"""Labels that stand for one of several classes, such as "person or rider", and their scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from camseg_core.errors import ConfigError
-from camseg_core.labels import UNLABELLED, Label
+from camseg_core.labels import CITYSCAPES, UNLABELLED, Label, index_table, train_id_table
 
 FIRST_GROUP = 128
 """The id of the first group of a mapping file, in labels."""
 
 Booleans = npt.NDArray[np.bool_]
+Ids = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,7 @@ def joint_groups(labels: Sequence[Label], *sets: Sequence[Group]) -> tuple[Group
     return tuple(Group.of(FIRST_GROUP + i, each) for i, each in enumerate(found))
 
 
-def frame_table(
-    labels: Sequence[Label], groups: Sequence[Group], own: Sequence[Group]
-) -> npt.NDArray[np.uint8]:
+def frame_table(labels: Sequence[Label], groups: Sequence[Group], own: Sequence[Group]) -> Ids:
     """Return the class index by id in the labels of a set whose groups are `own`, `(256,)` uint8.
 
     Index k < K is a class, its place in `labels`; K + g is `groups[g]`, see `joint_groups`. It is
@@ -97,3 +98,113 @@ def frame_table(
         elif row.tobytes() in number:
             table[id] = len(labels) + number[row.tobytes()]
     return table
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredLabels:
+    """What masks are scored against: C labels, each of which stands for one class or several.
+
+    A predicted class counts as the label that stands for it; where several do, as the one of the
+    pixel if it is among them, else as that of the fewest classes.
+
+    Attributes:
+        labels: the C labels.
+        classes: the train ids that each stands for.
+        truth: place among the labels by id in the data set's label, `(256,)`; C if not scored.
+        own: what the data set tells apart, by id.
+    """
+
+    labels: tuple[Label, ...]
+    classes: tuple[tuple[int, ...], ...]
+    truth: Ids
+    own: dict[int, Label]
+
+    @staticmethod
+    def of(labels: Sequence[Label], groups: Sequence[Group] = ()) -> "ScoredLabels":
+        """Return the labels of a data set with these classes and groups.
+
+        Pixels of other sets that have a class of a group count as the group.
+        """
+        found = distinguished(labels, groups)
+        members = {group.id: group.train_ids for group in groups}
+        classes = tuple(members.get(label.id, (label.id,)) for label in found)
+        truth = np.full(256, len(found), np.uint8)
+        for place in sorted(range(len(found)), key=lambda i: -len(classes[i])):
+            if found[place].id >= FIRST_GROUP:
+                truth[list(classes[place])] = place
+        truth[[label.id for label in found]] = range(len(found))
+        return ScoredLabels(found, classes, truth, {label.id: label for label in found})
+
+    def over(self, other: "ScoredLabels") -> "ScoredLabels":
+        """Return the labels of `other` for this data set.
+
+        A label of this set counts as the one of `other` that stands for all of its classes (the one
+        of the fewest, if several do). If none does, its pixels are not scored.
+        """
+        places = np.full(len(self.labels) + 1, len(other.labels), np.uint8)
+        for place, classes in enumerate(self.classes):
+            fitting = [i for i, each in enumerate(other.classes) if {*classes} <= {*each}]
+            if fitting:
+                places[place] = min(fitting, key=lambda i: len(other.classes[i]))
+        return ScoredLabels(other.labels, other.classes, places[self.truth], self.own)
+
+    @cached_property
+    def predicted(self) -> Ids:
+        """Place among the labels by predicted train id, `(256,)` uint8; C if none stands for it."""
+        table = np.full(256, len(self.labels), np.uint8)
+        for place in sorted(range(len(self.labels)), key=lambda i: (-len(self.classes[i]), -i)):
+            table[list(self.classes[place])] = place
+        return table
+
+    @cached_property
+    def _allowed(self) -> Booleans | None:
+        """Whether a label stands for a train id, `(256, C + 1)`; None if no two share a class."""
+        table = np.zeros((256, len(self.labels) + 1), np.bool_)
+        for place, classes in enumerate(self.classes):
+            table[list(classes), place] = True
+        return table if (table.sum(1) > 1).any() else None
+
+    def truth_of(self, label: Ids) -> Ids:
+        """Return the places of a data set's label `(H, W)`; C where it is not scored."""
+        return np.asarray(cv2.LUT(label, self.truth), np.uint8)
+
+    def predicted_of(self, mask: Ids, truth: Ids | None = None) -> Ids:
+        """Return the places of a mask of train ids `(H, W)`, given those of the label if known."""
+        found = np.asarray(cv2.LUT(mask, self.predicted), np.uint8)
+        if truth is None or self._allowed is None:
+            return found
+        return np.where(self._allowed[mask, truth], truth, found)
+
+    def shown(self, label: Ids, mask: Ids) -> tuple[Ids, Ids]:
+        """Return label and mask as ids of the labels that count, both `(H, W)`, to draw them.
+
+        The label is 255 where it is not scored. Classes that no label stands for stay in the mask.
+        """
+        ids = train_id_table(self.labels)
+        truth = self.truth_of(label)
+        found = self.predicted_of(mask, truth)
+        return ids[truth], np.where(found < len(self.labels), ids[found], mask)
+
+    def merged(self, known: Sequence[Label]) -> dict[str, list[str]]:
+        """Return the classes of a model with the classes `known` that count as one, by label."""
+        names = {label.id: label.name for label in known}
+        found = {
+            label.name: [names[i] for i in classes if i in names]
+            for label, classes in zip(self.labels, self.classes, strict=True)
+        }
+        return {name: members for name, members in found.items() if len(members) > 1}
+
+    def has_groups(self) -> bool:
+        """Return whether a label stands for several classes, or is of another set."""
+        plain = index_table(self.labels, other=len(self.labels))
+        return any(len(each) > 1 for each in self.classes) or bool((plain != self.truth).any())
+
+
+def as_scored(labels: "Sequence[Label] | ScoredLabels") -> ScoredLabels:
+    """Return classes as labels to score; each stands for itself."""
+    return labels if isinstance(labels, ScoredLabels) else ScoredLabels.of(labels)
+
+
+def class_name(train_id: int) -> str:
+    """Return the name of a Cityscapes class, or of an id without one."""
+    return CITYSCAPES[train_id].name if train_id < len(CITYSCAPES) else f"id {train_id}"

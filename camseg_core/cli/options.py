@@ -79,6 +79,13 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     )
     add_split_option(parser)
     add_dataset_options(parser)
+    parser.add_argument(
+        "--groups",
+        type=Path,
+        metavar="FILE",
+        help="score over the classes and groups of this mapping file, such as "
+        "config/data/camvid.yaml, instead of the data set's own",
+    )
 
 
 def add_split_option(parser: argparse.ArgumentParser) -> None:

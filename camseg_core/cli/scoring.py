@@ -22,6 +22,7 @@ from camseg_core.data import Sample, evenly_spread
 from camseg_core.data.sets import LabelledSet
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.protocols import OWN_SIZE, PROTOCOLS, PUBLISHED, write_mask
+from camseg_core.groups import ScoredLabels
 from camseg_core.long_runs import atomic_write, writable_file, writable_folder
 from camseg_core.runtime.segmenter import Segmentation
 from camseg_core.weights import checkpoint_folder
@@ -69,7 +70,12 @@ def _evaluate(options: argparse.Namespace) -> None:
             "--write-masks needs masks at the frames' own size: not with --protocol "
             f"{protocol.name}"
         )
+    if options.groups is not None and protocol.labels is not None:
+        raise ConfigError(
+            f"--protocol {protocol.name} has classes of its own: give --groups without it"
+        )
     data = data_of(options)
+    scored = _scored(options, data)
     writable_folder(options.out, "--out")
     if options.write_masks is not None:
         writable_folder(options.write_masks, "--write-masks")
@@ -82,7 +88,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     evaluation = evaluate(
         segmenter,
         data.samples,
-        data.labels,
+        scored,
         frames=options.frames,
         progress=lambda samples: shown_progress(samples, frames),
         about=_about(options, data, {"frames": frames}),
@@ -158,6 +164,7 @@ def _robustness(options: argparse.Namespace) -> None:
         from camseg_core.long_runs import shown_progress
     suite = selected(options.only) if options.only else SUITE
     data = data_of(options)
+    scored = _scored(options, data)
     models = [options.model] if options.against is None else [options.model, options.against]
     contenders, identities = {}, {}
     for name, model in zip(titles(models), models, strict=True):
@@ -176,7 +183,7 @@ def _robustness(options: argparse.Namespace) -> None:
     robustness = run_suite(
         contenders,
         data.samples,
-        data.labels,
+        scored,
         suite,
         frames=options.frames,
         seed=options.disturbance_seed,
@@ -208,6 +215,7 @@ def _calibrate(options: argparse.Namespace) -> None:
         from camseg_core.evaluation.calibration import PASSES, fit_logit_scale
         from camseg_core.long_runs import shown_progress
     data = data_of(options)
+    scored = _scored(options, data)
     samples = evenly_spread(data.samples, options.frames)
     if not options.dry_run:
         path = checkpoint_folder(options.model) / "config.json"
@@ -215,7 +223,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     fit = fit_logit_scale(
         segmenter_of(options),
         samples,
-        data.labels,
+        scored,
         lambda frames: shown_progress(frames, len(samples) * PASSES, "calibrate"),
     )
     errors = f"expected calibration error {fit.error:.4f}, against {fit.error_at_one:.4f} at 1"
@@ -229,6 +237,12 @@ def _calibrate(options: argparse.Namespace) -> None:
                 f"cannot write {path}: {error.strerror}; --dry-run only prints the result"
             ) from error
         _print([f"written to {path}"])
+
+
+def _scored(options: argparse.Namespace, data: LabelledSet) -> ScoredLabels:
+    """Return the labels to score `data` over: its own, or those of `--groups`."""
+    with packages_for("a mapping of labels", "evaluate"):
+        return data.scored(options.groups)
 
 
 def _add_report_option(parser: argparse.ArgumentParser, folder: str) -> None:

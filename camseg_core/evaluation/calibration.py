@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, islice, repeat
 
 import numpy as np
@@ -9,7 +10,8 @@ import numpy.typing as npt
 
 from camseg_core.data import Sample
 from camseg_core.errors import DataError
-from camseg_core.labels import UNLABELLED, Label
+from camseg_core.groups import ScoredLabels
+from camseg_core.labels import Label
 from camseg_core.runtime.segmenter import Segmenter
 
 CALIBRATION_BINS = 15
@@ -97,7 +99,7 @@ class LogitScaleFit:
 def fit_logit_scale(
     segmenter: Segmenter,
     samples: Sequence[Sample],
-    labels: Sequence[Label],
+    labels: Sequence[Label] | ScoredLabels,
     progress: Callable[[Iterable[Sample]], Iterable[Sample]] = lambda samples: samples,
 ) -> LogitScaleFit:
     """Find the logit scale whose confidences best predict whether a pixel is right.
@@ -110,22 +112,28 @@ def fit_logit_scale(
     Args:
         segmenter: the model.
         samples: the labelled frames.
-        labels: the classes to count.
+        labels: the classes to count, with the groups of each sample, or other labels. The class of
+            a pixel is right where its label stands for it.
         progress: called with the frames of all `PASSES`; yields them while it shows progress.
 
     Raises:
         DataError: no frame has a labelled pixel.
     """
     frames = iter(progress(chain.from_iterable(repeat(samples, PASSES))))
-    known = [label.id for label in labels if label.id != UNLABELLED]
+    of = lru_cache(ScoredLabels.of)
     found: dict[float, tuple[float, float]] = {}  # mean logarithmic score, calibration error
 
     def judge(logit_scale: float) -> None:
         scaled, calibration, score = segmenter.with_logit_scale(logit_scale), Calibration(), 0.0
         for sample in islice(frames, len(samples)):
             result = scaled.segment(sample.image)
-            labelled = np.isin(sample.label, known)
-            confidence, right = result.confidence[labelled], (result.mask == sample.label)[labelled]
+            scored = (
+                labels if isinstance(labels, ScoredLabels) else of(tuple(labels), sample.groups)
+            )
+            truth = scored.truth_of(sample.label)
+            labelled = truth < len(scored.labels)
+            confidence = result.confidence[labelled]
+            right = (scored.predicted_of(result.mask, truth) == truth)[labelled]
             calibration.add(confidence, right)
             likelihood = np.clip(np.where(right, confidence, 1 - confidence), 1e-6, 1)
             score -= float(np.log(likelihood, dtype=np.float64).sum())

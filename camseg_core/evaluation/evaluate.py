@@ -21,7 +21,8 @@ from camseg_core.evaluation.metrics import (
 from camseg_core.evaluation.protocols import OWN_SIZE, Protocol
 from camseg_core.evaluation.scorer import Scorer
 from camseg_core.evaluation.timing import Latency
-from camseg_core.labels import Label, index_table, train_id_table
+from camseg_core.groups import ScoredLabels, as_scored
+from camseg_core.labels import Label
 from camseg_core.runtime.segmenter import Segmentation, Segmenter
 
 Ids = npt.NDArray[np.uint8]
@@ -66,7 +67,8 @@ class FrameScore:
 class ShownFrame:
     """A frame to show: its rank (best, median or worst), RGB `(H, W, 3)`, label and mask `(H, W)`.
 
-    Label and mask are train ids; the label is 255 where a pixel is not scored. All are uint8.
+    Label and mask are ids of the scored labels; the label is 255 where a pixel is not scored. All
+    are uint8.
     """
 
     rank: str
@@ -77,13 +79,28 @@ class ShownFrame:
 
 
 @dataclass(frozen=True)
+class CountedAs:
+    """How a model's classes were counted on labels that stand for several classes.
+
+    Attributes:
+        merged: classes of the model that counted as one, by label.
+        predicted_outside: scored pixels by predicted class that counts as no label: they are wrong.
+        not_scored: pixels by label of the data set that counts as none of the scored ones.
+    """
+
+    merged: Mapping[str, Sequence[str]]
+    predicted_outside: Mapping[str, int]
+    not_scored: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The result of `evaluate`. Scores are 0..1, or NaN if the frames do not define them.
 
     `average_precision` is the paper's AP (arXiv 2503.15617), the mean over classes of pixel
     precision TP / (TP + FP); by group it is the mean over the group's classes. `confusion` counts
     indices of `classes`. `frame_size` is the first frame's (width, height) after the protocol's
-    preparation.
+    preparation. `counted_as` is None where each class of the model counts as itself.
     """
 
     model: str
@@ -105,6 +122,7 @@ class Evaluation:
     about: Mapping[str, str | int] = field(default_factory=dict)
     protocol: Protocol = OWN_SIZE
     categories: tuple[CategoryScore, ...] = ()
+    counted_as: CountedAs | None = None
 
     @property
     def mean_category_iou(self) -> float:
@@ -122,7 +140,7 @@ class Evaluation:
 def evaluate(
     segmenter: Segmenter,
     samples: Iterable[Sample],
-    labels: Sequence[Label],
+    labels: Sequence[Label] | ScoredLabels,
     *,
     frames: int | None = None,
     progress: Callable[[Iterable[Sample]], Iterable[Sample]] = lambda samples: samples,
@@ -140,8 +158,9 @@ def evaluate(
         segmenter: the model. The same model and samples give the same scores; latencies differ.
         samples: the labelled frames. An iterator, which can be read only once, gives no frames to
             show.
-        labels: the classes of the data set, in any order, unless the protocol has its own. Pixels
-            with another label are not scored; other predictions are wrong.
+        labels: the classes of the data set, in any order, or its labels with groups, unless the
+            protocol has its own. Pixels with another label are not scored; other predictions are
+            wrong.
         frames: stop after this many.
         progress: called with the frames; yields them while it shows progress.
         boundary_tolerance: share of the image's diagonal, see `BoundaryF1`.
@@ -154,8 +173,8 @@ def evaluate(
             image.
         ImageError: a sample's image is not RGB uint8.
     """
-    labels = protocol.classes(labels)
-    scorer = Scorer(labels, boundary_tolerance, protocol.drops_no_class)
+    scored = as_scored(labels if protocol.labels is None else protocol.labels)
+    scorer = Scorer(scored, boundary_tolerance, protocol.drops_no_class)
     scores: list[FrameScore] = []
     latency, frame_size = Latency(), (0, 0)
     for raw in progress(islice(samples, frames)):
@@ -176,7 +195,7 @@ def evaluate(
     if not scores:
         raise DataError("the data set has no frames: there is nothing to evaluate")
     if not scorer.confusion.matrix.any():
-        names = ", ".join(label.name for label in labels)
+        names = ", ".join(label.name for label in scored.labels)
         raise DataError(
             f"none of the {len(scores)} frames has a pixel labelled as one of the classes to score "
             f"({names})"
@@ -210,11 +229,12 @@ def evaluate(
         latency=latency,
         frames=tuple(scores),
         frame_size=frame_size,
-        shown=_shown(segmenter, samples, labels, protocol, scores) if again else (),
+        shown=_shown(segmenter, samples, scored, protocol, scores) if again else (),
         about=dict(about or {}),
         protocol=protocol,
+        counted_as=_counted_as(scorer, segmenter),
         categories=tuple(
-            CategoryScore(name, ids, confusion.group_iou(scorer.index[list(ids)].tolist()))
+            CategoryScore(name, ids, confusion.group_iou(scored.predicted[list(ids)].tolist()))
             for name, ids in protocol.categories
         ),
     )
@@ -234,15 +254,18 @@ def _frame_score(name: str, confusion: Confusion, latency_ms: float) -> FrameSco
     return FrameScore(name, confusion.labelled_mean_iou(), accuracy, latency_ms)
 
 
-def scored_label(label: Ids, labels: Sequence[Label]) -> Ids:
-    """Return the label `(H, W)` with `UNLABELLED` where it has none of the classes."""
-    return np.asarray(train_id_table(labels)[index_table(labels)][label], np.uint8)
+def _counted_as(scorer: Scorer, segmenter: Segmenter) -> CountedAs | None:
+    if not scorer.scored.has_groups():
+        return None
+    merged = scorer.scored.merged(segmenter.labels)
+    found = CountedAs(merged, scorer.predicted_outside(), scorer.not_scored())
+    return found if any(vars(found).values()) else None
 
 
 def _shown(
     segmenter: Segmenter,
     samples: Iterable[Sample],
-    labels: Sequence[Label],
+    scored: ScoredLabels,
     protocol: Protocol,
     scores: Sequence[FrameScore],
 ) -> tuple[ShownFrame, ...]:
@@ -258,7 +281,6 @@ def _shown(
     for index, raw in enumerate(islice(samples, max(ranks) + 1)):
         if index in ranks:
             sample = protocol.prepare(raw)
-            mask = segmenter.segment(sample.image).mask
-            label = scored_label(sample.label, labels)
+            label, mask = scored.shown(sample.label, segmenter.segment(sample.image).mask)
             found[index] = ShownFrame(ranks[index], scores[index], sample.image, label, mask)
     return tuple(found[index] for index in ordered if index in found)

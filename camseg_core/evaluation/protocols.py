@@ -1,6 +1,6 @@
 """Evaluation protocols: the size, the classes and the counts by which masks are scored."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +41,6 @@ class Protocol:
     prepare: Callable[[Sample], Sample] = lambda sample: sample
     categories: tuple[tuple[str, tuple[int, ...]], ...] = ()
     drops_no_class: bool = False
-
-    def classes(self, own: Sequence[Label]) -> tuple[Label, ...]:
-        """Return the classes to score on a data set whose own are these."""
-        return tuple(own) if self.labels is None else self.labels
 
 
 def as_published(sample: Sample) -> Sample:

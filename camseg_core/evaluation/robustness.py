@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from camseg_core.data import Sample, Samples
 from camseg_core.errors import ConfigError, DataError
-from camseg_core.evaluation.evaluate import scored_label
 from camseg_core.evaluation.metrics import GROUPS, Confusion, frequency_groups, mean
 from camseg_core.evaluation.robustness_suite import (
     SUITE,
@@ -27,6 +26,7 @@ from camseg_core.evaluation.robustness_suite import (
     references_of,
 )
 from camseg_core.evaluation.scorer import Scorer
+from camseg_core.groups import ScoredLabels, as_scored
 from camseg_core.labels import Label
 from camseg_core.runtime.segmenter import Segmentation, Segmenter
 from camseg_core.weights import checkpoint_folder
@@ -97,7 +97,7 @@ Work = Iterable[tuple[Condition, int]]
 def run_suite(
     contenders: Mapping[str, Contender],
     samples: Samples,
-    labels: Sequence[Label],
+    labels: Sequence[Label] | ScoredLabels,
     suite: Sequence[Series] = SUITE,
     *,
     frames: int | None = None,
@@ -133,8 +133,8 @@ def run_suite(
     """
     if not contenders or not suite:
         raise ConfigError("a robustness suite needs at least one contender and one disturbance")
-    pictures = Pictures(samples, frames, suite, seed)
-    key = pictures.key(labels) if keep is not None else {}
+    scored, pictures = as_scored(labels), Pictures(samples, frames, suite, seed)
+    key = pictures.key(scored) if keep is not None else {}
     folders = {
         name: ConditionResults(
             keep if name in (identities or {}) else None, {**key, "contender": text}
@@ -144,7 +144,7 @@ def run_suite(
     }
     done: dict[Condition, dict[str, ConditionResult]] = {}
     for condition in conditions_of(suite):
-        found = {name: folders[name].load(condition, len(labels)) for name in contenders}
+        found = {name: folders[name].load(condition, len(scored.labels)) for name in contenders}
         done[condition] = {name: result for name, result in found.items() if result is not None}
     missing = [condition for condition, found in done.items() if len(found) < len(contenders)]
 
@@ -155,7 +155,7 @@ def run_suite(
     for condition, number in progress(work, len(missing) * len(pictures)):
         if number == 0:
             names = [name for name in contenders if name not in done[condition]]
-            scorers = {name: Scorer(labels, boundary_tolerance=None) for name in names}
+            scorers = {name: Scorer(scored, boundary_tolerance=None) for name in names}
             segment_ms, picture_ms = dict.fromkeys(names, 0.0), 0.0
         start = time.perf_counter()
         sample = pictures.at(condition, number)
@@ -171,17 +171,18 @@ def run_suite(
                 done[condition][name] = ConditionResult(confusion, segment_ms[name], picture_ms)
                 folders[name].save(condition, done[condition][name])
 
-    groups, scores = _scores(done, suite, labels)
+    groups, scores = _scores(done, suite, scored.labels)
     shown = [*references_of(suite), *(Condition(series.key, series.shown) for series in suite)]
     examples = []
     for condition in shown:
         sample = pictures.at(condition, len(pictures) // 2)
-        masks = {name: _mask(contenders, name, sample) for name in contenders}
-        label = scored_label(sample.label, labels)
+        raw = {name: _mask(contenders, name, sample) for name in contenders}
+        masks = {name: scored.shown(sample.label, mask)[1] for name, mask in raw.items()}
+        label = scored.shown(sample.label, sample.label)[0]
         examples.append(Example(condition, sample.image, label, masks))
     return Robustness(
         contenders=tuple(contenders),
-        labels=tuple(labels),
+        labels=scored.labels,
         suite=tuple(suite),
         frames=len(pictures),
         seed=seed,

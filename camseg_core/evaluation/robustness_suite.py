@@ -18,7 +18,7 @@ from camseg_core.data.disturbances import PAPER, Disturbance
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.evaluation.evaluate import check_sizes
-from camseg_core.labels import Label
+from camseg_core.groups import ScoredLabels
 from camseg_core.long_runs import atomic_write
 
 FAMILIES: dict[str, str] = {
@@ -199,7 +199,7 @@ class Pictures:
         )
         return Sample(image, sample.label, sample.name)
 
-    def key(self, labels: Sequence[Label]) -> dict[str, Any]:
+    def key(self, scored: ScoredLabels) -> dict[str, Any]:
         """Return what decides the results; three frames stand for the data."""
         digest = hashlib.sha256()
         for number in sorted({0, len(self) // 2, len(self) - 1}):
@@ -211,7 +211,12 @@ class Pictures:
             "revision": REVISION,
             "frames": len(self),
             "data": digest.hexdigest(),
-            "labels": [label.id for label in labels],
+            "labels": [label.id for label in scored.labels],
+            **(
+                {"classes": [*map(list, scored.classes)], "truth": scored.truth.tolist()}
+                if scored.has_groups()
+                else {}
+            ),
             "seed": self._seed,
             "numpy": np.__version__,
             "opencv": cv2.__version__,

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from camseg_core.evaluation.calibration import Calibration
 from camseg_core.evaluation.metrics import BOUNDARY_TOLERANCE, BoundaryF1, Confusion, Flicker
-from camseg_core.labels import Label, index_table
+from camseg_core.groups import ScoredLabels, as_scored, class_name
+from camseg_core.labels import Label
 
 Ids = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
@@ -19,13 +19,13 @@ CONFIDENCE_STEPS = 3000
 
 
 class Scorer:
-    """Counts frames of C classes.
+    """Counts frames of C classes, or of other labels, see `ScoredLabels`.
 
     Everything is counted in int64, so the scorers of parts of a data set, counted anywhere and
     merged in any order, equal the scorer of one walk over all of it, to the bit.
 
     Args:
-        labels: the classes to score, their ids being train ids.
+        labels: the classes to score, their ids being train ids, or other labels.
         boundary_tolerance: share of the image diagonal, see `BoundaryF1`; None skips boundaries,
             which take most of the time.
         drop_no_class: leave out pixels whose mask has none of the classes, instead of counting
@@ -34,14 +34,14 @@ class Scorer:
 
     def __init__(
         self,
-        labels: Sequence[Label],
+        labels: Sequence[Label] | ScoredLabels,
         boundary_tolerance: float | None = BOUNDARY_TOLERANCE,
         drop_no_class: bool = False,
     ) -> None:
-        self.labels, self.drop_no_class = tuple(labels), drop_no_class
+        self.scored, self.drop_no_class = as_scored(labels), drop_no_class
+        self.labels = self.scored.labels
         self.boundary_tolerance = boundary_tolerance
         self.classes = classes = len(self.labels)
-        self.index = index_table(self.labels, other=classes)
         self.confusion = Confusion(classes)
         self.boundary = BoundaryF1(classes, boundary_tolerance or 0.0)
         self.calibration, self.flicker = Calibration(), Flicker()
@@ -53,10 +53,12 @@ class Scorer:
         """All pixels by the class of this model and of the one it is compared with."""
         self.frames = np.zeros(2, np.int64)
         """All frames, and those with a label."""
+        self.ids = np.zeros((2, 256), np.int64)
+        """All labelled pixels by id in the label; the scored ones by predicted train id."""
 
     def empty(self) -> "Scorer":
         """Return a scorer of the same kind with nothing counted."""
-        return Scorer(self.labels, self.boundary_tolerance, self.drop_no_class)
+        return Scorer(self.scored, self.boundary_tolerance, self.drop_no_class)
 
     def add(
         self,
@@ -77,8 +79,8 @@ class Scorer:
                 differs.
             other: the mask of the model to compare with.
         """
-        truth = None if label is None else self._indices(label)
-        found = self._indices(mask)
+        truth = None if label is None else self.scored.truth_of(label)
+        found = self.scored.predicted_of(mask, truth)
         self.frames += 1, truth is not None
         self.predicted += np.bincount(found.ravel(), minlength=self.classes + 1)
         if confidence is not None:
@@ -86,12 +88,15 @@ class Scorer:
             self.confidence += np.bincount(
                 steps.astype(np.uint16).ravel(), minlength=CONFIDENCE_STEPS + 1
             )
-        if truth is not None:
+        if label is not None and truth is not None:
+            self.ids[0] += np.bincount(label.ravel(), minlength=256)
+            self.ids[1] += np.bincount(mask[truth < self.classes], minlength=256)
             self._add_labelled(truth, found, confidence)
         if before is not None:
             self.flicker.add_pair(before, (mask, label))
         if other is not None:
-            pairs = found.astype(np.int64) * (self.classes + 1) + self._indices(other)
+            first, second = (self.scored.predicted_of(each) for each in (mask, other))
+            pairs = first.astype(np.int64) * (self.classes + 1) + second
             counted = np.bincount(pairs.ravel(), minlength=self.agreement.size)
             self.agreement += counted.reshape(self.agreement.shape)
 
@@ -109,9 +114,6 @@ class Scorer:
             known = truth < self.classes
             self.calibration.add(confidence[known], truth[known] == found[known])
 
-    def _indices(self, ids: Ids) -> Ids:
-        return np.asarray(cv2.LUT(ids, self.index), np.uint8)
-
     def merge(self, other: "Scorer") -> None:
         """Add the counts of another scorer of the same classes."""
         for mine, theirs in zip(self._counts().values(), other._counts().values(), strict=True):
@@ -122,7 +124,7 @@ class Scorer:
         return {name: counts.ravel().tolist() for name, counts in self._counts().items()}
 
     @staticmethod
-    def from_json(content: Mapping[str, Any], labels: Sequence[Label]) -> "Scorer":
+    def from_json(content: Mapping[str, Any], labels: Sequence[Label] | ScoredLabels) -> "Scorer":
         """Return the scorer whose counts `to_json` gave."""
         scorer = Scorer(labels)
         for name, counts in scorer._counts().items():
@@ -139,7 +141,19 @@ class Scorer:
             "confidence": self.confidence,
             "agreement": self.agreement,
             "frames": self.frames,
+            "ids": self.ids,
         }
+
+    def not_scored(self) -> dict[str, int]:
+        """Pixels of the data set's labels that count as none of the scored ones, by name."""
+        own = self.scored.own.values()
+        left_out = [each for each in own if self.scored.truth[each.id] == self.classes]
+        return {each.name: int(self.ids[0, each.id]) for each in left_out if self.ids[0, each.id]}
+
+    def predicted_outside(self) -> dict[str, int]:
+        """Scored pixels whose predicted class counts as none of the labels, by class."""
+        outside = np.flatnonzero((self.scored.predicted == self.classes) & (self.ids[1] > 0))
+        return {class_name(i): int(self.ids[1, i]) for i in outside.tolist()}
 
     def mean_confidence(self) -> float:
         """Mean confidence of all pixels, rounded ones; NaN before the first."""

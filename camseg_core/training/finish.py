@@ -112,7 +112,7 @@ def _by_set(out: Path, data: TrainingData, model: CamSeg, run: Path) -> dict[str
     for name, opened, _ in data.val_sets:
         about: dict[str, str | int] = {"data": f"val of {name}", "sampler": "one_step"}
         segmenter = Segmenter.from_pretrained(out)
-        found[name] = evaluate(segmenter, opened.samples, opened.labels, about=about)
+        found[name] = evaluate(segmenter, opened.samples, opened.scored(), about=about)
         write_report(found[name], run / f"val-{name}")
     return found
 

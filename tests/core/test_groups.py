@@ -12,8 +12,17 @@ from lite import tiny_lite
 from camseg_core.config.model import MaskAutoencoderConfig
 from camseg_core.data import Sample
 from camseg_core.data.sets import open_set
+from camseg_core.data.sets.kind import OwnLabels
 from camseg_core.errors import ConfigError
-from camseg_core.groups import FIRST_GROUP, Group, distinguished, frame_table, joint_groups
+from camseg_core.evaluation.scorer import Scorer
+from camseg_core.groups import (
+    FIRST_GROUP,
+    Group,
+    ScoredLabels,
+    distinguished,
+    frame_table,
+    joint_groups,
+)
 from camseg_core.labels import (
     CAMVID_11_TRAIN_IDS,
     CITYSCAPES,
@@ -329,3 +338,118 @@ def test_camvid_s_classes_stand_for_those_that_a_model_knows(tmp_path: Path) -> 
         "sky",
         "person",
     ]
+
+
+SETS = {
+    "disjoint": (("road",), (group("car", "bus"), group("person", "rider", id=129))),
+    "named after a class": (("road", "car"), (group("car", "bus", "truck", id=13),)),
+    "overlapping": (("car", "road"), (group("car", "bus"), group("bus", "truck", "car", id=129))),
+    "classes alone": (("road", "car", "person"), ()),
+}
+
+
+def stands_for(classes: tuple[str, ...], groups: tuple[Group, ...]) -> dict[int, set[int]]:
+    """The train ids that each id in a label stands for, in the order of the scores."""
+    found = {TRAIN_ID[name]: {TRAIN_ID[name]} for name in classes}
+    for each in groups:
+        found[each.id] = {*each.train_ids}
+    return found
+
+
+def counted(label: int, mask: int, meaning: dict[int, set[int]]) -> int | None:
+    """The id that a prediction counts as, by the rule that `ScoredLabels` documents."""
+    if label in meaning and mask in meaning[label]:
+        return label
+    fitting = [id for id, classes in meaning.items() if mask in classes]
+    return min(fitting, key=lambda id: len(meaning[id])) if fitting else None
+
+
+@pytest.mark.parametrize("kind", SETS)
+def test_scores_over_groups_against_brute_force(kind: str) -> None:
+    meaning = stands_for(*SETS[kind])
+    names, groups = SETS[kind]
+    scored = ScoredLabels.of(cityscapes_labels([TRAIN_ID[name] for name in names]), groups)
+    assert [label.id for label in scored.labels] == [*meaning]
+    drawn = np.random.default_rng(0)
+    label = drawn.choice(np.array([*meaning, 2, UNLABELLED], np.uint8), (30, 40))
+    mask = drawn.choice(np.array([0, 2, 11, 12, 13, 14, 15, UNLABELLED], np.uint8), (30, 40))
+    scorer = Scorer(scored)
+    scorer.add(label, mask, np.full(label.shape, 0.5, np.float32))
+    size, place = len(meaning), {id: i for i, id in enumerate(meaning)}
+    matrix = np.zeros((size, size + 1), np.int64)
+    outside: dict[str, int] = {}
+    for true, found in zip(label.flat, mask.flat, strict=True):
+        if true in meaning:
+            id = counted(int(true), int(found), meaning)
+            matrix[place[int(true)], size if id is None else place[id]] += 1
+            if id is None:
+                name = CITYSCAPES[found].name if found < 19 else f"id {found}"
+                outside[name] = outside.get(name, 0) + 1
+    assert np.array_equal(scorer.confusion.matrix, matrix)
+    assert scorer.predicted_outside() == outside
+    assert scorer.not_scored() == {}
+    assert scorer.calibration.counts.sum() > 0
+    again = Scorer.from_json(scorer.to_json(), scored)
+    again.merge(scorer)
+    assert np.array_equal(again.confusion.matrix, 2 * matrix)
+    assert again.predicted_outside() == {name: 2 * count for name, count in outside.items()}
+
+
+def test_a_fine_set_is_scored_over_another_s_groups() -> None:
+    coarse = ScoredLabels.of(
+        cityscapes_labels([TRAIN_ID["road"]]),
+        (group("car", "bus"), group("person", "rider", id=129)),
+    )
+    fine = ScoredLabels.of(cityscapes_labels([0, 2, 11, 12, 13, 15])).over(coarse)
+    scorer = Scorer(fine)
+    label = np.array([[0, 2, 11, 12, 13, 15, 255, 128]], np.uint8)
+    scorer.add(label, np.array([[0, 13, 12, 15, 15, 13, 0, 0]], np.uint8))
+    assert scorer.confusion.matrix.tolist() == [[1, 0, 0, 0], [0, 2, 0, 0], [0, 1, 1, 0]]
+    assert scorer.not_scored() == {"building": 1}
+    assert scorer.predicted_outside() == {}
+    assert fine.merged(CITYSCAPES) == {
+        "car or bus": ["car", "bus"],
+        "person or rider": ["person", "rider"],
+    }
+    vehicles = ScoredLabels.of((), (group("car", "bus"),)).over(
+        ScoredLabels.of((), (group("car", "bus", "truck"), group("bus", "train", id=129)))
+    )
+    assert vehicles.truth_of(np.array([[128, 13, 15]], np.uint8)).tolist() == [[0, 0, 0]]
+
+
+def test_camvid_scores_a_model_of_nineteen_classes_over_its_eleven(tmp_path: Path) -> None:
+    found = open_set("camvid", write_camvid(tmp_path, "val", frames=1))
+    scored = found.scored()
+    assert scored.labels == found.labels
+    label = np.array([[2, 2, 8, 7, 13, 13, 12, 5, 255]], np.uint8)
+    mask = np.array([[3, 2, 9, 6, 14, 17, 18, 4, 2]], np.uint8)
+    scorer = Scorer(scored)
+    scorer.add(label, mask)
+    right = [True, True, True, True, True, False, True, False]
+    assert scorer.confusion.hits.sum() == sum(right)
+    assert scorer.predicted_outside() == {}
+    assert scored.merged(CITYSCAPES) == {
+        "building": ["building", "wall"],
+        "vegetation": ["vegetation", "terrain"],
+        "traffic sign": ["traffic light", "traffic sign"],
+        "car": ["car", "truck", "bus", "train"],
+        "rider": ["rider", "motorcycle", "bicycle"],
+    }
+    assert scored.merged(found.labels) == {}
+
+
+def test_the_mapping_file_of_camvid_says_what_its_kind_knows(tmp_path: Path) -> None:
+    root = write_camvid(tmp_path, "val", frames=1)
+    known = open_set("camvid", root)
+    file = Path(__file__).parents[2] / "config/data/camvid.yaml"
+    listed = open_set("folder", root, "val", OwnLabels(mapping=file))
+    one, other = (
+        dict(zip(each.classes, each.labels, strict=True))
+        for each in (known.scored(), listed.scored())
+    )
+    assert set(one) == set(other)
+    first, second = (each.scored().truth_of(each.samples[0].label) for each in (known, listed))
+    for classes in one:
+        places = [[*each.scored().classes].index(classes) for each in (known, listed)]
+        assert np.array_equal(first == places[0], second == places[1])
+    assert np.array_equal(first == len(one), second == len(one))

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from camseg_core.data import Samples
 from camseg_core.data.file_set import PairedFiles, no_split
+from camseg_core.data.mapping import meaning
 from camseg_core.data.sets.camvid import CamVid11, CamVid32
 from camseg_core.data.sets.cityscapes import CITYSCAPES_SETS
 from camseg_core.data.sets.kind import NONE, Folder, ListFile, OwnLabels, SetKind
 from camseg_core.errors import ConfigError, DataError
-from camseg_core.groups import Group
+from camseg_core.groups import Group, ScoredLabels
 from camseg_core.labels import Label
 
 AUTO = "auto"
@@ -35,6 +36,18 @@ class LabelledSet:
     title: str
     split: str
     groups: tuple[Group, ...] = ()
+
+    def scored(self, over: Path | None = None) -> ScoredLabels:
+        """Return what to score: the set's own labels, or those of the mapping file `over`.
+
+        Raises:
+            ConfigError: the mapping cannot be used.
+        """
+        own = ScoredLabels.of(self.labels, self.groups)
+        if over is None:
+            return own
+        other = meaning(over, over)
+        return own.over(ScoredLabels.of(other.labels, other.groups))
 
 
 def kind_of(kind: str, root: Path, own: OwnLabels = NONE, split: str | None = None) -> str:

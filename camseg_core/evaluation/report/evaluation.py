@@ -1,7 +1,7 @@
 """An evaluation as files: `report.json` for programs, and the self-contained page `report.html`."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from camseg_core.evaluation.report.page import (
     write_files,
 )
 from camseg_core.evaluation.timing import describe_machine
-from camseg_core.labels import CITYSCAPES, UNLABELLED, UNLABELLED_COLOR
+from camseg_core.labels import CITYSCAPES, UNLABELLED, UNLABELLED_COLOR, Label, color_table
 
 PICTURE_WIDTH = 640
 """Largest width of the page's pictures, in pixels."""
@@ -102,6 +102,7 @@ def report_content(evaluation: Evaluation) -> dict[str, Any]:
             for each in evaluation.frames
         ],
         "shown": {each.rank: each.score.name for each in evaluation.shown},
+        **({} if evaluation.counted_as is None else {"counted_as": vars(evaluation.counted_as)}),
         "timings": {
             "latency_ms": asdict(evaluation.latency.total()),
             "stages_ms": {
@@ -169,7 +170,8 @@ def score_table(evaluation: Evaluation) -> list[str]:
     def text(value: float) -> str:
         return "-" if math.isnan(value) else f"{value:.3f}"
 
-    row = "{:<14} {:>7} {:>10} {:>12} {:>9}".format
+    longest = max(14, *(len(each.label.name) for each in evaluation.classes))
+    row = f"{{:<{longest}}} {{:>7}} {{:>10}} {{:>12}} {{:>9}}".format
     ap, latency = evaluation.average_precision, evaluation.latency.total()
     lines = [
         f"protocol {evaluation.protocol.name}",
@@ -193,10 +195,29 @@ def score_table(evaluation: Evaluation) -> list[str]:
     groups = ", ".join(f"{group} {text(score)}" for group, score in by_group)
     return [
         *lines,
+        *(f"{name}: {fact}" for name, fact in _counted_as(evaluation)),
         f"AP {text(ap)}: {groups}",
         f"latency p50 {latency.p50:.1f} ms, p95 {latency.p95:.1f} ms over "
         f"{len(evaluation.frames)} frames",
     ]
+
+
+def _counted_as(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """How classes were counted on labels that stand for several, as name and text of each fact."""
+    counted = evaluation.counted_as
+    if counted is None:
+        return []
+
+    def pixels(found: Mapping[str, int]) -> str:
+        return ", ".join(f"{name} ({count} pixels)" for name, count in found.items())
+
+    merged = ", ".join(f"{name} ({' + '.join(each)})" for name, each in counted.merged.items())
+    facts = {
+        "classes counted as one": merged,
+        "wrong, as no label stands for them": pixels(counted.predicted_outside),
+        "labels not scored": pixels(counted.not_scored),
+    }
+    return [(name, text) for name, text in facts.items() if text]
 
 
 def _page(evaluation: Evaluation, content: Mapping[str, Any]) -> str:
@@ -214,7 +235,10 @@ def _page(evaluation: Evaluation, content: Mapping[str, Any]) -> str:
             [(each.name, each.mean_iou, ranks.get(each, "")) for each in evaluation.frames]
         ),
         reliability=reliability_chart(evaluation.calibration.bins()),
-        shown=[(each, _pictures(each)) for each in evaluation.shown],
+        shown=[
+            (each, _pictures(each, [each.label for each in evaluation.classes]))
+            for each in evaluation.shown
+        ],
         legend=shown_classes(
             [each.label for each in evaluation.classes],
             [ids for each in evaluation.shown for ids in (each.label, each.mask)],
@@ -222,6 +246,7 @@ def _page(evaluation: Evaluation, content: Mapping[str, Any]) -> str:
         run=[
             *((key, content[key]) for key in ("model", "provider", "precision")),
             *content["about"].items(),
+            *_counted_as(evaluation),
             *timings["machine"].items(),
         ],
     )
@@ -246,8 +271,8 @@ def _cards(scores: Mapping[str, Any], latency_ms: Mapping[str, float]) -> list[C
     ]
 
 
-def _pictures(frame: ShownFrame) -> list[tuple[str, str]]:
-    """Name and data URI of the pictures of a frame.
+def _pictures(frame: ShownFrame, labels: Sequence[Label]) -> list[tuple[str, str]]:
+    """Name and data URI of the pictures of a frame, whose ids are those of Cityscapes and `labels`.
 
     In the last, the image is pale and grey, wrong pixels red, pixels without a label black.
     """
@@ -257,4 +282,5 @@ def _pictures(frame: ShownFrame) -> list[tuple[str, str]]:
     differences[frame.label == UNLABELLED] = UNLABELLED_COLOR
     pictures = {"image": frame.image, "label": frame.label, "mask": frame.mask}
     pictures["differences"] = differences
-    return [(name, thumbnail(picture, PICTURE_WIDTH)) for name, picture in pictures.items()]
+    colors = color_table((*CITYSCAPES, *labels))
+    return [(name, thumbnail(picture, PICTURE_WIDTH, colors)) for name, picture in pictures.items()]
