@@ -14,7 +14,7 @@ from camseg_core.labels import match_by_name
 from camseg_core.model.camseg import CamSeg, stored_type
 from camseg_core.training.callbacks import default_callbacks
 from camseg_core.training.distributed import init_processes
-from camseg_core.training.finish import finish, how_it_was_made
+from camseg_core.training.finish import finish, how_it_was_made, train_in
 from camseg_core.training.joined import Data, check_data, labels_of
 from camseg_core.training.light_decoder import (
     DecoderComparison,
@@ -26,7 +26,7 @@ from camseg_core.training.objectives import TaskLoss
 from camseg_core.training.run import TrainingData, check_batch, keep_config, keep_data
 from camseg_core.training.settings import LoopConfig
 from camseg_core.training.trainer import Run
-from camseg_core.training.transformer import TransformerTraining, train_transformer, validation
+from camseg_core.training.transformer import TransformerTraining
 
 logger = logging.getLogger(__name__)
 
@@ -122,14 +122,7 @@ def run_distillation(
             # read now: `out` may be `start`
             "before": how_it_was_made(card.read_text(encoding="utf-8")) if card.is_file() else "",
         }
-        folder = run / "transformer"
-        trained = train_transformer(
-            recipe.training,
-            model,
-            found.train,
-            Run(folder, default_callbacks(folder, "transformer"), processes),
-            validation(recipe.training, found.val),
-        )
+        trained = train_in(run, recipe.training, model, found, processes)
         if processes.is_main_process:
             finish(trained, recipe.training, found, run, out, processes, history)
 

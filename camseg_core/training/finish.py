@@ -1,4 +1,4 @@
-"""The end of a training: write, export and score the checkpoint folder, and its model card."""
+"""A run of the transformer; then its checkpoint folder is written, exported, scored, described."""
 
 import json
 import logging
@@ -23,11 +23,13 @@ from camseg_core.long_runs import atomic_write
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.runtime import Segmenter
+from camseg_core.training.callbacks import default_callbacks
 from camseg_core.training.distributed import Processes
 from camseg_core.training.joined import JoinedSamples, OpenedSet, spread_samples
 from camseg_core.training.mask_autoencoder import reconstruction_scores
 from camseg_core.training.run import TrainingData
-from camseg_core.training.transformer import TransformerTraining
+from camseg_core.training.trainer import Run
+from camseg_core.training.transformer import TransformerTraining, train_transformer, validation
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,23 @@ _CALIBRATION_FRAMES = 26
 
 _INT8_FRAMES = 64
 """Of `train`, as many of each set, to measure the ranges of int8."""
+
+
+def train_in(
+    run: Path,
+    config: TransformerTraining,
+    model: CamSeg,
+    data: TrainingData,
+    processes: Processes,
+) -> CamSeg:
+    """Train the transformer of `model` in the folder `run/transformer`, validated on `data.val`.
+
+    Raises:
+        CamSegError: the loss became NaN, or the run was asked to stop.
+    """
+    folder = run / "transformer"
+    place = Run(folder, default_callbacks(folder, "transformer"), processes)
+    return train_transformer(config, model, data.train, place, validation(config, data.val))
 
 
 def finish(

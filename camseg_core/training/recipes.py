@@ -17,7 +17,7 @@ from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.training.callbacks import default_callbacks
 from camseg_core.training.distributed import Processes, init_processes
 from camseg_core.training.estimate import TrainingEstimate, estimate, estimate_lines
-from camseg_core.training.finish import finish
+from camseg_core.training.finish import finish, train_in
 from camseg_core.training.frames import Frames
 from camseg_core.training.joined import Data, check_data, labels_of, open_data
 from camseg_core.training.kl_autoencoder import (
@@ -39,7 +39,7 @@ from camseg_core.training.run import (
     save_codec,
 )
 from camseg_core.training.trainer import Run
-from camseg_core.training.transformer import TransformerTraining, train_transformer, validation
+from camseg_core.training.transformer import TransformerTraining
 from camseg_core.weights import CAM_SEG_BASE_768, CAMSEG_LITE
 
 logger = logging.getLogger(__name__)
@@ -209,14 +209,7 @@ def run(
             load_codec_into(codec, own)
         if model.image_encoder is not None:
             model.image_encoder.load_imagenet()
-        folder = run / "transformer"
-        trained = train_transformer(
-            recipe.training,
-            model,
-            found.train,
-            Run(folder, default_callbacks(folder, "transformer"), processes),
-            validation(recipe.training, found.val),
-        )
+        trained = train_in(run, recipe.training, model, found, processes)
         if processes.is_main_process:
             began = "An autoencoder trained before, then "
             if autoencoder is None:
