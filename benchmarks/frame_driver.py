@@ -159,7 +159,7 @@ class Driver:
         """Wait for the next report of the node.
 
         Raises:
-            CamSegError: there is none in time.
+            CamSegError: none comes in time.
         """
         self.diagnostics.clear()
         if not self.serve(TIMEOUT_S, until=lambda: bool(self.diagnostics)):

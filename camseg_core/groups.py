@@ -39,7 +39,7 @@ class Group(Label):
 
 
 def distinguished(labels: Sequence[Label], groups: Sequence[Group]) -> tuple[Label, ...]:
-    """Return what a data set tells apart: its classes, then groups not named after a class."""
+    """Return what a data set distinguishes: its classes, then groups not named after a class."""
     names = {label.id for label in labels}
     return (*labels, *(group for group in groups if group.id not in names))
 
@@ -62,10 +62,10 @@ def group_members(labels: Sequence[Label], groups: Sequence[Group]) -> Booleans:
 
 
 def joint_groups(labels: Sequence[Label], *sets: Sequence[Group]) -> tuple[Group, ...]:
-    """Return the groups of several data sets as a model with `labels` can tell them apart.
+    """Return the groups of several data sets as a model with `labels` distinguishes them.
 
-    Only the classes in `labels` count. Equal groups become one, and one with fewer than two classes
-    is none. Ids count from `FIRST_GROUP`.
+    Only the classes in `labels` count. Equal groups become one; groups with fewer than two classes
+    are left out. Ids count from `FIRST_GROUP`.
 
     Raises:
         ConfigError: classes and groups are too many for one byte a pixel.
@@ -111,7 +111,7 @@ class ScoredLabels:
         labels: the C labels.
         classes: the train ids that each stands for.
         truth: place among the labels by id in the data set's label, `(256,)`; C if not scored.
-        own: what the data set tells apart, by id.
+        own: what the data set distinguishes, by id.
     """
 
     labels: tuple[Label, ...]

@@ -142,7 +142,7 @@ def start_middleware(arguments: list[str]) -> None:
 def run(
     make_node: Callable[[], ServedNode], check: Callable[[Sequence[str]], None] = lambda _: None
 ) -> int:
-    """Run a node until one of `STOP_SIGNALS`, and take it down whatever ends it.
+    """Run a node until one of `STOP_SIGNALS`, and take it down however it ends.
 
     Args:
         make_node: creates the node, and leaves none behind if it raises.

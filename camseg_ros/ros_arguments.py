@@ -131,7 +131,7 @@ def unmatched(arguments: Sequence[str], node: str) -> list[str]:
         if not any(matches(entry, node) for entry in entries):
             texts.append(
                 f"parameter file {value} has no effect: it has no entry for this node, {node}, "
-                f"but for {', '.join(entries)}; rename one to {node} or {EVERY_NODE}"
+                f"only for {', '.join(entries)}; rename one to {node} or {EVERY_NODE}"
             )
     return texts
 

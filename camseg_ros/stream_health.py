@@ -135,7 +135,7 @@ def silence_text(topic: str, seconds: float, never: bool, endpoints: Endpoints, 
         seconds: since the last image, or since the subscription.
         never: whether no image has ever come.
         endpoints: publishers on it.
-        remedy: what to do if there is none.
+        remedy: what to do without a publisher.
     """
     names = ", ".join(endpoints.suitable)
     # too large frames may still arrive now and then, so earlier frames do not exclude that cause

@@ -70,7 +70,11 @@ class _Reader:
                 f"{place or 'the file'} must be entries with values, not {_show(content)}"
             )
         hints = get_type_hints(cls)
-        known: dict[str, Field[Any]] = {field.name: field for field in fields(cls) if field.init}  # type: ignore[arg-type]
+        known: dict[str, Field[Any]] = {
+            field.name: field
+            for field in fields(cls)  # type: ignore[arg-type]
+            if field.init
+        }
         content = self._with_new_names(content, known, place)
         self._refuse_unknown(content, list(known), place)
         inherited = {

@@ -44,7 +44,9 @@ def pixel_loss(
     """
     classes = torch.eye(logits.shape[1], device=logits.device)
     regions = classes if members is None else torch.cat([classes, members.to(classes)])
-    total, entropy, jaccard = _PixelLoss.apply(logits, indices, weights, jaccard_weight, regions)  # type: ignore[no-untyped-call]
+    total, entropy, jaccard = _PixelLoss.apply(  # type: ignore[no-untyped-call]
+        logits, indices, weights, jaccard_weight, regions
+    )
     return PixelLoss(total, entropy.item(), jaccard.item())
 
 

@@ -136,7 +136,7 @@ def _latents_loss(
 ) -> Tensor:
     """The networks that `objectives.published_objective` calls, on zeros.
 
-    Which tokens the encoder sees depends on values, of which there are none: here the first
+    Which tokens the encoder sees depends on values, which zeros lack: here the first
     `visible` of each mask, which take the way of the image's tokens.
     """
     transformer, cells = network.transformer, grid[0] * grid[1]

@@ -83,7 +83,7 @@ class BagInfo:
         path: the bag.
         topic: its image topic.
         count: how many images it claims to have.
-        pairs: the labels of the images; None if there are none, or if they are not known yet.
+        pairs: the labels of the images; None without labels, or if they are not known yet.
         note: why its topic was chosen of several, empty if it was named or is the only one.
     """
 

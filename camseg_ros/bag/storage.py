@@ -75,7 +75,7 @@ class BagFiles:
     Attributes:
         paths: what `rosbags` opens: a folder with metadata, or files.
         files: the files that are there, in natural order.
-        counts: messages by topic as of the metadata; empty if there are none.
+        counts: messages by topic as of the metadata; empty without metadata.
         start_ns: recording time of the first message as of the metadata, in ns, or None.
         missing: files that should be there.
         lost: what the folder lacks or what is not read of it, in words; empty if nothing.
@@ -162,7 +162,9 @@ def _find(path: Path) -> BagFiles:
             f"{path} is not a bag: no {METADATA}, .mcap or .db3 in it; name a bag folder or file"
         )
     missing = _gaps([each.name for each in found])
-    return BagFiles(found, found, missing=missing, lost=_lacks(missing, "as its numbers tell"))
+    return BagFiles(
+        found, found, missing=missing, lost=_lacks(missing, "as the numbers of its files show")
+    )
 
 
 def _promised(folder: Path, found: list[Path]) -> BagFiles:

@@ -516,7 +516,9 @@ def test_a_split_bag_that_lacks_a_file_is_damaged(
     (path / "metadata.yaml").unlink()  # then only a gap in the numbers shows
     with ImageBag(path, salvage=True) as bag:
         if number == 1:
-            with pytest.raises(BagDamaged, match=rf"it lacks {file.name}, as its numbers tell"):
+            with pytest.raises(
+                BagDamaged, match=rf"it lacks {file.name}, as the numbers of its files show"
+            ):
                 list(bag)
         else:
             assert len(list(bag)) == 6

@@ -98,7 +98,7 @@ def video_that_claims(path: Path, frames: int, claimed: int) -> Path:
 
 
 @pytest.mark.parametrize("claimed", [1, 0, 100])
-def test_a_video_is_read_to_its_end_whatever_its_header_claims(
+def test_a_video_is_read_to_its_end_despite_what_its_header_claims(
     tmp_path: Path, claimed: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = open_frames(video_that_claims(tmp_path / "drive.avi", 6, claimed))

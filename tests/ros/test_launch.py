@@ -239,7 +239,7 @@ def test_a_parameter_file_for_another_node_is_named_in_the_output(
         deadline = time.monotonic() + TIMEOUT
         while "no entry for this node" not in output_of() and time.monotonic() < deadline:
             time.sleep(0.1)
-        text = "it has no entry for this node, /segmentation, but for segmentation_node"
+        text = "it has no entry for this node, /segmentation, only for segmentation_node"
         assert text in output_of()
 
 

@@ -233,7 +233,7 @@ def test_a_parameter_file_and_a_remapping_without_effect_are_said(
     given = ["--params-file", str(path), "-r", "image:=/a", "-p", "image_topic:=/b"]
     node = start_node("--ros-args", *given, "-p", "autostart:=false")
     for text in (
-        "it has no entry for this node, /segmentation, but for segmentation_node",
+        "it has no entry for this node, /segmentation, only for segmentation_node",
         "the remapping image:=/a has no effect: the image topics are /b",
     ):
         driver.wait(lambda text=text: text in node.stderr, text, lambda: node.output)

@@ -188,7 +188,7 @@ def test_a_file_without_an_entry_for_the_node_is_named_with_those_it_has(tmp_pat
     (text,) = unmatched(arguments, "/front/segmentation")
     assert text == (
         f"parameter file {path} has no effect: it has no entry for this node, /front/segmentation, "
-        "but for segmentation_node, /a; rename one to /front/segmentation or /**"
+        "only for segmentation_node, /a; rename one to /front/segmentation or /**"
     )
     path.write_text("/front/segmentation: {ros__parameters: {steps: 4}}")
     assert unmatched(arguments, "/front/segmentation") == []
