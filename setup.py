@@ -15,6 +15,8 @@ ROS_WHEELS = [
     "ros-kilted-std-srvs",
     "ros-kilted-rmw-fastrtps-cpp",
 ]
+# not a base requirement: 59 MB, and without it everything runs on ONNX Runtime
+CPU_ENGINE = ["openvino>=2026.0"]
 EVALUATION = ["rich", "jinja2", "pyyaml"]
 WEIGHTS = ["huggingface_hub>=1.2", "torch>=2.6", "safetensors"]
 RAY = ["ray>=2.50,<3"]
@@ -83,7 +85,7 @@ setup(
         "onnxruntime>=1.17",
     ],
     extras_require={
-        "ros": [*ROS_WHEELS, *IMAGE_CONVERSION],
+        "ros": [*ROS_WHEELS, *IMAGE_CONVERSION, *CPU_ENGINE],
         "bag": [
             "rosbags>=0.10",
             "mcap>=1.1",
@@ -91,8 +93,10 @@ setup(
             "pyyaml",
             *IMAGE_CONVERSION,
             *EVALUATION,
+            *CPU_ENGINE,
             "psutil",
         ],
+        "openvino": CPU_ENGINE,
         "ray": RAY,
         "evaluate": EVALUATION,
         "train": [

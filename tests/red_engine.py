@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from camseg_core.config.model import CamSegConfig
 from camseg_core.diffusion.sampling import Fused
 from camseg_core.labels import CITYSCAPES
 from camseg_core.runtime import Segmenter
+from camseg_core.runtime.engine import EngineOptions
 from camseg_core.weights import CAMSEG_LITE
 
 RED = 1
@@ -23,9 +25,9 @@ class RedEngine:
 
     threshold: float = 128
     seen: list[npt.NDArray[np.uint8]] = field(default_factory=list)
-    provider, fallback, precision = "cpu", "", "fp32"
+    options, name, precision = EngineOptions(Path()), "red", "fp32"
     fused = Fused("one_step", 1)
-    takes_mask = False
+    takes_mask, batches = False, True
 
     def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
         assert graph == self.fused.name

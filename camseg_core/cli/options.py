@@ -13,7 +13,7 @@ from camseg_core.data.sets import SETS, LabelledSet, open_set
 from camseg_core.data.sets.kind import NONE, OwnLabels
 from camseg_core.diffusion.sampling import OPTIONS, Sampling
 from camseg_core.errors import ConfigError
-from camseg_core.runtime.engine import AUTO, PRECISIONS
+from camseg_core.runtime.engine import ASKED_PRECISIONS, AUTO
 from camseg_core.runtime.providers import PROVIDERS, provider_list
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.weights import DEFAULT_MODEL, bundled_models
@@ -156,15 +156,15 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--provider",
         type=providers,
         metavar="LIST",
-        default="cpu",
-        help=f"execution provider: {', '.join(PROVIDERS)}, or several to try in turn, such as "
-        "tensorrt,cuda,cpu (default: %(default)s)",
+        default=AUTO,
+        help=f"where the model runs: {', '.join(PROVIDERS)}, or several to try in turn, such as "
+        "tensorrt,cuda,cpu; auto: the fastest that is installed (default: %(default)s)",
     )
     model.add_argument(
         "--precision",
-        choices=[AUTO, *PRECISIONS],
+        choices=list(ASKED_PRECISIONS),
         default=AUTO,
-        help="precision of the graphs; auto: the best for the provider (default: %(default)s)",
+        help="precision of the model; auto: the fastest for the provider (default: %(default)s)",
     )
     model.add_argument(
         "--threads",
@@ -177,7 +177,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--engine-cache",
         type=Path,
         metavar="FOLDER",
-        help="folder for the engines that TensorRT builds",
+        help="folder for what OpenVINO and TensorRT compile, so that the next start is quick",
     )
 
 

@@ -44,7 +44,7 @@ class Measured:
     """The measurements of a variant.
 
     Attributes:
-        engine: provider and precision it ran in.
+        engine: library, device and precision it ran in.
         network_size: (width, height) of a frame at the network.
         work: None where it could not be counted.
     """
@@ -107,7 +107,7 @@ def benchmark(
     timed = time_in_turns(segmenters, images, warm_up)
     sizes = [_network_size(segmenter, example) for segmenter in segmenters]
     works, missing = _counted(segmenters, sizes)
-    engines = [f"{segmenter.provider} in {segmenter.precision}" for segmenter in segmenters]
+    engines = [f"{segmenter.engine} in {segmenter.precision}" for segmenter in segmenters]
     measured = tuple(
         Measured(*each)
         for each in zip(variants, engines, sizes, footprints, timed.latencies, works, strict=True)

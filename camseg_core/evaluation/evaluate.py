@@ -105,6 +105,7 @@ class Evaluation:
 
     model: str
     provider: str
+    engine: str
     precision: str
     classes: tuple[ClassScore, ...]
     mean_iou: float
@@ -214,6 +215,7 @@ def evaluate(
     return Evaluation(
         model=segmenter.name,
         provider=segmenter.provider,
+        engine=segmenter.engine,
         precision=segmenter.precision,
         classes=tuple(ClassScore(label, group, *map(float, row)) for label, group, row in rows),
         mean_iou=confusion.mean_iou(),

@@ -210,11 +210,10 @@ def identity(model: str, segmenter: Segmenter, settings: Mapping[str, Any]) -> s
     It covers the settings and the files of the checkpoint folder that the segmenter uses.
     """
     folder, digest = checkpoint_folder(model), hashlib.sha256()
-    graphs = (folder / "onnx" / segmenter.precision).glob("*")
-    for path in sorted([folder / "config.json", folder / "labels.json", *graphs]):
+    for path in sorted([folder / "config.json", folder / "labels.json", *segmenter.graph_files]):
         digest.update(os.fsencode(path.name))
         digest.update(path.read_bytes())
-    used = {"provider": segmenter.provider, "precision": segmenter.precision}
+    used = {"engine": segmenter.engine, "precision": segmenter.precision}
     skipped = ("model", "provider", "precision", "engine_cache")
     chosen = {key: value for key, value in settings.items() if key not in skipped}
     content = chosen | used | {"files": digest.hexdigest()}

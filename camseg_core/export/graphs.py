@@ -22,7 +22,7 @@ from camseg_core.export.parts import Part, fused_part, parts_of
 from camseg_core.export.quantization import FUSED, Recorded, record, to_int8
 from camseg_core.long_runs import atomic_write
 from camseg_core.model.camseg import CamSeg
-from camseg_core.runtime.engine import PRECISIONS, graph_path
+from camseg_core.runtime.engine import PRECISIONS, EngineOptions, graph_path
 from camseg_core.runtime.onnx_engine import OnnxEngine
 
 _IR_VERSION = 9
@@ -223,12 +223,12 @@ def export_onnx(
             result.differences[each.part.name] = _write(each, precision, path, recorded, halves)
             result.sizes[each.part.name] = path.stat().st_size
         if scores is not None:
-            engine = OnnxEngine(beside, precision=precision)
+            engine = OnnxEngine(EngineOptions(beside, precision=precision))
             for sampling in PARTS_SAMPLERS:
                 what = f"{sampling.sampler}:{sampling.steps}"
                 result.mean_iou[what] = scores.check(engine, sampling, f"{precision} with {what}")
             for fused in (each.part.fused for each in traced if each.part.fused is not None):
-                engine = OnnxEngine(beside, precision=precision, fused=fused)
+                engine = OnnxEngine(EngineOptions(beside, precision=precision), fused)
                 what = f"{precision} {fused.name}"
                 result.mean_iou[fused.name] = scores.check(engine, fused, what)
         _take_place(graph_path(beside, precision, "any").parent, result.folder)

@@ -1,6 +1,7 @@
 """The graphs of a model as torch modules, which `torch.onnx.export` traces, and their engine."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,7 +13,7 @@ from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError
 from camseg_core.labels import PUBLISHED_PALETTE, UNLABELLED
 from camseg_core.model.camseg import CamSeg
-from camseg_core.runtime.engine import Array
+from camseg_core.runtime.engine import Array, EngineOptions
 
 PICTURE_LOGIT_SCALE = 100.0
 """Logit per squared distance (RGB in 0..1) from a pixel to a palette colour."""
@@ -209,9 +210,10 @@ class TorchEngine:
         ConfigError: the precision is neither fp32 nor bf16.
     """
 
-    provider, fallback = "cpu", ""
+    name = f"PyTorch {torch.__version__}"
+    options = EngineOptions(Path())
     fused: Fused | None = None
-    takes_mask = True
+    takes_mask = batches = True
 
     def __init__(self, model: CamSeg, precision: Precision = "fp32") -> None:
         if precision not in get_args(Precision):

@@ -4,10 +4,16 @@ Graphs are `onnx/<precision>/<part>.onnx` for the four parts, and
 `onnx/<precision>/fused_<sampler>_<steps>.onnx` for a whole network in one graph.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError, ModelError
@@ -33,23 +39,26 @@ class Engine(Protocol):
     What the first two graphs return may be the engine's own arrays; the rest is numpy.
 
     Attributes:
-        provider: where it computes.
-        fallback: why this is not the first provider asked for; empty if it is.
-        precision: what it computes in.
+        options: what it was loaded with.
+        name: library, version and device, as in "OpenVINO 2026.4.0 on CPU".
+        precision: what it computes in, see `precision_name`.
         fused: the graph of the whole network, if that runs in place of the parts.
         takes_mask: whether `run` takes `mask` and `hidden`.
+        batches: whether several frames are faster in one call than one by one.
     """
 
     @property
-    def provider(self) -> str: ...
+    def options(self) -> "EngineOptions": ...
     @property
-    def fallback(self) -> str: ...
+    def name(self) -> str: ...
     @property
     def precision(self) -> str: ...
     @property
     def fused(self) -> Fused | None: ...
     @property
     def takes_mask(self) -> bool: ...
+    @property
+    def batches(self) -> bool: ...
 
     def run(self, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run a graph; returns its outputs by name, in the graph's order."""
@@ -74,13 +83,122 @@ PARTS = ("image_encoder", "transformer", "denoiser", "decoder")
 """The graphs of a model, in the order in which a frame passes them."""
 
 PRECISIONS = ("fp32", "fp16", "int8")
-"""What graphs compute in; their inputs and outputs have the same types in all."""
+"""Of graphs; their inputs and outputs have the same types in all."""
+
+BF16 = "bf16"
+"""A precision of arithmetic alone, on fp32 graphs."""
 
 AUTO = "auto"
-"""Instead of a precision: the best of the checkpoint folder's for the provider."""
+"""Instead of a precision: the best of the checkpoint folder's for the provider. Instead of a
+provider: the fastest that is installed."""
 
-BEST_FIRST = {"cpu": ("int8", "fp32"), "cuda": ("fp16", "fp32"), "tensorrt": ("fp16", "fp32")}
+ASKED_PRECISIONS = (AUTO, "fp32", BF16, "fp16", "int8")
+"""What users may ask an engine for."""
+
+BEST_FIRST = {
+    "cpu": ("int8", "fp32"),
+    "openvino": ("int8", "fp32"),
+    "cuda": ("fp16", "fp32"),
+    "tensorrt": ("fp16", "fp32"),
+}
 """What `AUTO` tries, by provider: measured on the CPU (docs/results.md); on GPUs by design."""
+
+
+def precision_name(graphs: str, arithmetic: str) -> str:
+    """Name what is computed in: "int8+bf16" are int8 graphs with everything else in bf16; fp32
+    graphs are named by their arithmetic, "fp32" or "bf16"."""
+    return arithmetic if graphs in ("fp32", arithmetic) else f"{graphs}+{arithmetic}"
+
+
+class Compilations:
+    """What a model's engines compile: the graphs for a new frame size, counted and timed.
+
+    Other threads may read while one compiles.
+
+    Attributes:
+        count: compilations that ended.
+        last: what the last of them was, and its seconds; empty before the first.
+        running: what is being compiled; empty if nothing is.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._began = threading.Lock(), 0.0
+        self._ended: deque[tuple[float, float]] = deque(maxlen=64)
+        self.count, self.last, self.running = 0, "", ""
+
+    @contextmanager
+    def compiling(self, what: str) -> Iterator[None]:
+        """Count what is done within as a compilation."""
+        with self._lock:
+            self._began, self.running = time.monotonic(), what
+        try:
+            yield
+        finally:
+            with self._lock:
+                now = time.monotonic()
+                self._ended.append((self._began, now))
+                self.count, self.running = self.count + 1, ""
+                self.last = f"{what} in {now - self._began:.1f} s"
+
+    def seconds_since(self, moment: float) -> float:
+        """Return the seconds spent compiling since `moment` (`time.monotonic`)."""
+        with self._lock:
+            spans = list(self._ended)
+            if self.running:
+                spans.append((self._began, time.monotonic()))
+        return sum(max(0.0, ended - max(began, moment)) for began, ended in spans)
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What an engine is loaded with.
+
+    Attributes:
+        folder: a checkpoint folder with `onnx/<precision>/<graph>.onnx`.
+        provider: one of `PROVIDERS` other than `AUTO`.
+        threads: CPU threads; 0 lets the engine choose, about one a core.
+        precision: one of `ASKED_PRECISIONS`.
+        cache: folder in which what was compiled is kept.
+        fallback: why this is not the first provider asked for; empty if it is.
+        choice: why `AUTO` took this provider; empty if it was asked for by name.
+        compilations: of all engines of this model.
+    """
+
+    folder: Path
+    provider: str = "cpu"
+    threads: int = 0
+    precision: str = AUTO
+    cache: Path | None = None
+    fallback: str = ""
+    choice: str = ""
+    compilations: Compilations = field(default_factory=Compilations, compare=False)
+
+    def graphs(self, fused: Fused | None) -> "Graphs":
+        """Choose the graphs to run, see `graphs_of`."""
+        return graphs_of(self.folder, self.provider, self.precision, fused)
+
+
+def damaged(path: Path, error: Exception) -> ModelError:
+    """Return the error of a graph that an engine cannot load."""
+    first_line = str(error).strip().splitlines()[0]
+    return ModelError(
+        f"cannot load {path}: {first_line}; the file is damaged, fetch or export it again"
+    )
+
+
+def shape_text(inputs: Mapping[str, Array]) -> str:
+    """Describe the size for which a graph is compiled: the picture's, or its first input's."""
+    if "image" in inputs:
+        _, height, width, _ = inputs["image"].shape
+        return f"{width}x{height}"
+    return "x".join(map(str, next(iter(inputs.values())).shape))
+
+
+def all_hidden(inputs: Mapping[str, Array], channels: int) -> dict[str, Array]:
+    """Return the transformer's inputs with a mask of these channels of which nothing is known."""
+    batch, _, height, width = inputs["features"].shape
+    nothing = np.zeros((batch, height * width, channels), np.float32)
+    return {**inputs, "mask": nothing, "hidden": np.ones((batch, height * width), np.bool_)}
 
 
 def graph_path(folder: Path, precision: str, graph: str) -> Path:
@@ -104,10 +222,11 @@ def graphs_of(folder: Path, provider: str, precision: str, fused: Fused | None) 
         ConfigError: the precision is unknown.
         ModelError: the folder lacks the graphs; the message names the command that makes them.
     """
-    if precision not in (AUTO, *PRECISIONS):
-        choices = ", ".join((AUTO, *PRECISIONS))
+    if precision not in ASKED_PRECISIONS:
+        choices = ", ".join(ASKED_PRECISIONS)
         raise ConfigError(f"unknown precision {precision!r}; choose one of {choices}")
-    candidates = BEST_FIRST[provider] if precision == AUTO else (precision,)
+    given = "fp32" if precision == BF16 else precision
+    candidates = BEST_FIRST[provider.partition(":")[0]] if given == AUTO else (given,)
     for each in candidates:
         parts = {part: graph_path(folder, each, part) for part in PARTS}
         if fused is not None and (path := graph_path(folder, each, fused.name)).is_file():

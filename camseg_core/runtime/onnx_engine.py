@@ -1,33 +1,36 @@
-"""A model's graphs on ONNX Runtime, on the first execution provider of a list that starts."""
+"""A model's graphs on ONNX Runtime, on one of its execution providers."""
 
-import logging
-import math
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError
-from camseg_core.runtime.engine import AUTO, Array, graphs_of
-from camseg_core.runtime.providers import onnxruntime_module, provider_list, start_sessions
+from camseg_core.runtime.engine import (
+    BF16,
+    Array,
+    EngineOptions,
+    Graphs,
+    all_hidden,
+    damaged,
+    precision_name,
+    shape_text,
+)
+from camseg_core.runtime.onnx_graph import BoundGraph, HostBuffers
 
-logger = logging.getLogger(__name__)
-
-MAX_CACHED_BUFFERS = 64
-"""Page-locked buffers kept at a time: inputs and outputs of every graph for some frame sizes."""
-
-_NUMPY_TYPES = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(uint8)": np.uint8,
-    "tensor(bool)": np.bool_,
+EXECUTION_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
 }
+"""ONNX Runtime's providers by the name that options use."""
+
+REMEDY = (
+    "put onnxruntime-gpu in place of onnxruntime (pip uninstall onnxruntime onnxruntime-gpu, "
+    "then pip install onnxruntime-gpu), or choose provider auto"
+)
+"""What to do about a missing GPU provider."""
 
 _KEPT_ON_DEVICE = ("image_encoder", "transformer")
 """Graphs whose outputs only other graphs read: on a GPU they stay there."""
@@ -37,202 +40,164 @@ class OnnxEngine:
     """The graphs of a model on one execution provider; see `Engine` for its attributes.
 
     Args:
-        folder: a checkpoint folder with `onnx/<precision>/<graph>.onnx`.
-        provider: keys of `PROVIDERS` in the order to try them, a sequence or comma-separated.
-        threads: threads per operator; 0 lets ONNX Runtime choose (one per core).
-        precision: one of `PRECISIONS`, or `AUTO`, the best of the folder's for the provider.
+        options: of the engine; `cache` keeps the engines that TensorRT builds.
         fused: run this graph of the whole network in place of the parts, if the folder has it.
-        engine_cache: folder in which TensorRT keeps the engines it builds.
 
     Raises:
-        ConfigError: a provider or the precision is unknown, no provider of the list starts, or the
-            cache cannot be written.
+        ConfigError: the precision is unknown, or the provider does not start or not run it.
         ModelError: a graph is missing or damaged.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        provider: str | Sequence[str] = "cpu",
-        threads: int = 0,
-        *,
-        precision: str = AUTO,
-        fused: Fused | None = None,
-        engine_cache: Path | None = None,
-    ) -> None:
-        wanted = provider_list(provider)
-        graphs = {name: graphs_of(folder, name, precision, fused) for name in wanted}
-        if engine_cache is not None:
-            try:
-                engine_cache.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ConfigError(
-                    f"the engine cache {engine_cache} cannot be made: {error.strerror}"
-                ) from error
+    batches = True
+
+    def __init__(self, options: EngineOptions, fused: Fused | None = None) -> None:
+        self.options, provider = options, options.provider
+        self._chosen = options.graphs(fused)
+        self.fused = self._chosen.fused
         onnxruntime = onnxruntime_module()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        # threads that spin while they wait burn a core that the camera driver needs
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self.provider, self.fallback, sessions = start_sessions(
-            onnxruntime, graphs, options, engine_cache
-        )
-        self._chosen = graphs[self.provider]
-        self.precision, self.fused = self._chosen.precision, self._chosen.fused
-        self._choose = partial(graphs_of, folder, self.provider, precision)
-        self._load = partial(
-            OnnxEngine, folder, wanted, threads, precision=precision, engine_cache=engine_cache
-        )
-        if self.fallback:
-            logger.warning("the model runs on %s: %s", self.provider, self.fallback)
-        on_gpu, buffers = self.provider != "cpu", None
+        sessions = _start(onnxruntime, options, self._chosen)
+        device = "CPU" if provider == "cpu" else "CUDA" if provider == "cuda" else "TensorRT"
+        self.name = f"ONNX Runtime {onnxruntime.__version__} on {device}"
+        plain = "fp16" if self._chosen.precision == "fp16" else "fp32"
+        self.precision = precision_name(self._chosen.precision, plain)
+        on_gpu, buffers = provider != "cpu", None
         if on_gpu:
             buffers = HostBuffers.of(onnxruntime, next(iter(sessions.values())).get_providers())
-        device = "cuda" if on_gpu else "cpu"
+        memory = "cuda" if on_gpu else "cpu"
         self._graphs = {
-            name: BoundGraph(session, device, on_gpu and name in _KEPT_ON_DEVICE, buffers)
+            name: BoundGraph(session, memory, on_gpu and name in _KEPT_ON_DEVICE, buffers)
             for name, session in sessions.items()
         }
         known = None if self.fused else self._graphs["transformer"].inputs.get("mask")
         self.takes_mask = known is not None
         self._token_channels = 0 if known is None else known.shape[2]
+        self._built: set[tuple[object, ...]] = set()
 
     def check_graphs(self, fused: Fused | None) -> None:
         """See `Engine.check_graphs`."""
-        self._choose(fused)
+        self.options.graphs(fused)
 
     def with_fused(self, fused: Fused | None) -> "OnnxEngine":
         """See `Engine.with_fused`."""
-        return self if self._choose(fused) == self._chosen else self._load(fused=fused)
+        same = self.options.graphs(fused) == self._chosen
+        return self if same else OnnxEngine(self.options, fused)
 
     def run(self, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `Engine.run`."""
         if graph == "transformer" and self.takes_mask and "mask" not in inputs:
-            batch, _, height, width = inputs["features"].shape
-            nothing = np.zeros((batch, height * width, self._token_channels), np.float32)
-            hidden = np.ones((batch, height * width), np.bool_)
-            inputs = {**inputs, "mask": nothing, "hidden": hidden}
-        return self._graphs[graph].run(inputs)
+            inputs = all_hidden(inputs, self._token_channels)
+        if self.options.provider != "tensorrt":
+            return self._graphs[graph].run(inputs)
+        return self._run_or_build(graph, inputs)
+
+    def _run_or_build(self, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run a graph on TensorRT, which builds an engine at the first run of a size."""
+        key = graph, *(tuple(each.shape) for each in inputs.values())
+        if key in self._built:
+            return self._graphs[graph].run(inputs)
+        with self.options.compilations.compiling(f"{graph} for {shape_text(inputs)}"):
+            outputs = self._graphs[graph].run(inputs)
+        self._built.add(key)
+        return outputs
 
 
-@dataclass(frozen=True, eq=False)
-class DeviceArray:
-    """An `onnxruntime.OrtValue` that one graph leaves for the next, in any shape of its size."""
+def onnxruntime_module() -> ModuleType:
+    """Import ONNX Runtime.
 
-    value: Any
-    shape: tuple[int, ...]
-
-    def reshape(self, *shape: int) -> "DeviceArray":
-        """Return the same memory in another shape; one side may be -1."""
-        rest = math.prod(self.shape) // math.prod(side for side in shape if side >= 0)
-        return DeviceArray(self.value, tuple(rest if side < 0 else side for side in shape))
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        """Copy the array to the host."""
-        return np.array(self.value.numpy(), dtype).reshape(self.shape)
-
-
-class BoundGraph:
-    """A session with IO binding.
-
-    Args:
-        session: an `onnxruntime.InferenceSession`.
-        device: where its provider computes, `cpu` or `cuda` (TensorRT uses CUDA's memory).
-        keep: leave the outputs on the device, as `DeviceArray`.
-        host_buffers: page-locked memory for what crosses the bus, if there is any.
+    Raises:
+        ConfigError: it cannot be imported; the message says what to install.
     """
-
-    def __init__(
-        self,
-        session: Any,
-        device: str,
-        keep: bool = False,
-        host_buffers: "HostBuffers | None" = None,
-    ) -> None:
-        self._session, self._device, self._keep = session, device, keep
-        self._host_buffers = host_buffers
-        self.inputs = {each.name: each for each in session.get_inputs()}
-        self._outputs = [each.name for each in session.get_outputs()]
-        self._known_outputs: dict[tuple[tuple[int, ...], ...], list[tuple[Any, Any]]] = {}
-
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run the graph; outputs by name, on the host unless they are kept."""
-        binding, buffers = self._session.io_binding(), self._host_buffers
-        for name, given in inputs.items():
-            if isinstance(given, DeviceArray):
-                if given.shape == tuple(given.value.shape()):
-                    binding.bind_ortvalue_input(name, given.value)
-                else:  # an OrtValue cannot be reshaped, but its memory bound under another shape
-                    kind, pointer = _NUMPY_TYPES[given.value.data_type()], given.value.data_ptr()
-                    binding.bind_input(name, self._device, 0, kind, list(given.shape), pointer)
-            elif buffers is not None and given.ndim:
-                buffer = buffers.get(name, given.shape, given.dtype)
-                np.copyto(buffer.numpy(), given)  # a view of the page-locked memory
-                binding.bind_ortvalue_input(name, buffer)
-            else:
-                binding.bind_cpu_input(name, np.ascontiguousarray(given) if given.ndim else given)
-        shapes = tuple(tuple(given.shape) for given in inputs.values())
-        values = []
-        if buffers is not None and shapes in self._known_outputs:
-            known = zip(self._outputs, self._known_outputs[shapes], strict=True)
-            values = [buffers.get(name, *described) for name, described in known]
-            for name, value in zip(self._outputs, values, strict=True):
-                binding.bind_ortvalue_output(name, value)
-        else:
-            for name in self._outputs:
-                binding.bind_output(name, self._device if self._keep else "cpu")
-        binding.synchronize_inputs()  # copies to a GPU may be under way; nothing to do on the CPU
-        self._session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
-        values = values or binding.get_outputs()
-        if self._keep:
-            arrays = (DeviceArray(value, tuple(value.shape())) for value in values)
-            return dict(zip(self._outputs, arrays, strict=True))
-        found = {n: value.numpy() for n, value in zip(self._outputs, values, strict=True)}
-        if buffers is None:
-            return found
-        self._known_outputs[shapes] = [(array.shape, array.dtype) for array in found.values()]
-        # copies: the next frame is written to the same memory
-        return {name: np.array(array) for name, array in found.items()}
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ConfigError(
+            f"ONNX Runtime cannot be imported ({error}); "
+            "pip install onnxruntime, or onnxruntime-gpu"
+        ) from error
+    return onnxruntime
 
 
-class HostBuffers:
-    """Page-locked host memory, which a GPU reads and writes by itself: a buffer per name and shape.
+def why_missing(provider: str, available: Sequence[str]) -> str:
+    """Explain that the installed ONNX Runtime lacks a provider; empty if it has it."""
+    wanted = EXECUTION_PROVIDERS[provider]
+    if wanted in available:
+        return ""
+    return (
+        f"provider {provider!r} needs ONNX Runtime's {wanted}, "
+        f"but the installed one has only {', '.join(available)}"
+    )
 
-    ONNX Runtime offers it to Python since an OrtValue can be made in a device's `HOST_ACCESSIBLE`
-    memory (2026, pull request 28038). Not run on a GPU here; tests use the CPU's memory instead.
+
+def session_providers(
+    provider: str, available: Sequence[str], precision: str, engine_cache: Path | None
+) -> list[tuple[str, dict[str, str]]]:
+    """Return the `providers` of an `InferenceSession`: this one, then fallbacks for its operators.
+
+    The GPU options follow ONNX Runtime's documentation. Not run on a GPU here; to check one:
+    `camseg bench --provider tensorrt --against provider=cpu`.
     """
+    options: dict[str, dict[str, str]] = {"cpu": {}}
+    options["tensorrt"] = {"trt_fp16_enable": str(precision == "fp16")}
+    if engine_cache is not None:  # building an engine takes minutes, for each frame size
+        for kind in ("engine", "timing"):
+            options["tensorrt"][f"trt_{kind}_cache_enable"] = "True"
+            options["tensorrt"][f"trt_{kind}_cache_path"] = str(engine_cache)
+    options["cuda"] = {
+        # the default, EXHAUSTIVE, times kernels: another run may round differently
+        "cudnn_conv_algo_search": "HEURISTIC",
+        # a camera's frames keep their size: do not reserve more memory
+        "arena_extend_strategy": "kSameAsRequested",
+        "use_tf32": "0" if precision == "fp32" else "1",
+    }
+    chosen = {"cpu": ["cpu"], "cuda": ["cuda", "cpu"], "tensorrt": ["tensorrt", "cuda", "cpu"]}
+    return [
+        (EXECUTION_PROVIDERS[name], options[name])
+        for name in chosen[provider]
+        if name == provider or EXECUTION_PROVIDERS[name] in available
+    ]
 
-    def __init__(self, memory_info: Any, make: Any) -> None:
-        self._memory_info, self._make = memory_info, make
-        self._buffers: OrderedDict[tuple[str, tuple[int, ...], str], Any] = OrderedDict()
 
-    @staticmethod
-    def of(onnxruntime: Any, providers: Sequence[str]) -> "HostBuffers | None":
-        """Return buffers of the first of these providers with such memory; None if none has."""
-        try:
-            devices = {device.ep_name: device for device in onnxruntime.get_ep_devices()}
-            kind = onnxruntime.OrtDeviceMemoryType.HOST_ACCESSIBLE
-            for name in providers:
-                info = devices[name].memory_info(kind) if name in devices else None
-                if info is not None:
-                    buffers = HostBuffers(info, onnxruntime.OrtValue.ortvalue_from_shape_and_type)
-                    probe = buffers.get("probe", (1,), np.dtype(np.uint8))
-                    probe.numpy()[:] = 7  # must be a view of the memory, not a copy
-                    return buffers if probe.numpy()[0] == 7 else None
-        except Exception:  # an older ONNX Runtime, or a provider without: one more copy per frame
-            return None
-        return None
+def _start(onnxruntime: ModuleType, options: EngineOptions, graphs: Graphs) -> dict[str, Any]:
+    """Start a session for each graph.
 
-    def get(self, name: str, shape: tuple[int, ...], dtype: Any) -> Any:
-        """Return the OrtValue for an input or output; the least recently used one is dropped."""
-        kind = np.dtype(dtype)
-        key = name, tuple(shape), kind.str
-        if key not in self._buffers:
-            made = self._make(list(shape), kind.type, memory_info=self._memory_info)
-            self._buffers[key] = made
-            if len(self._buffers) > MAX_CACHED_BUFFERS:
-                self._buffers.popitem(last=False)
-        self._buffers.move_to_end(key)
-        return self._buffers[key]
+    Raises:
+        ConfigError: the provider is not there, does not start, or does not suit the precision.
+        ModelError: a graph cannot be loaded.
+    """
+    provider, available = options.provider, onnxruntime.get_available_providers()
+    if missing := why_missing(provider, available):
+        raise ConfigError(f"{missing}; {REMEDY}")
+    if options.precision == BF16:
+        raise ConfigError(f"precision bf16 needs provider openvino, got {provider}; choose auto")
+    if provider != "cpu" and graphs.precision == "int8":
+        raise ConfigError(
+            "int8 graphs are made for CPUs, with unsigned activations, "
+            f"which {provider} rejects or does not gain from: choose fp16"
+        )
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.log_severity_level = 3
+    # threads that spin while they wait burn a core that the camera driver needs
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = session_providers(provider, available, graphs.precision, options.cache)
+    sessions = {
+        graph: _load(onnxruntime, path, settings, providers) for graph, path in graphs.paths.items()
+    }
+    # without its libraries, ONNX Runtime skips a provider and takes the next
+    name = providers[0][0]
+    if any(session.get_providers()[0] != name for session in sessions.values()):
+        raise ConfigError(
+            f"{name} did not start: its libraries (CUDA, cuDNN, TensorRT) "
+            "are missing or do not match it"
+        )
+    return sessions
+
+
+def _load(
+    onnxruntime: ModuleType, path: Path, options: Any, providers: list[tuple[str, dict[str, str]]]
+) -> Any:
+    try:
+        # fallbacks are chosen by `load_engine`, not by ONNX Runtime
+        return onnxruntime.InferenceSession(path, options, providers=providers, enable_fallback=0)
+    except Exception as error:  # ONNX Runtime's error types share no base but Exception
+        raise damaged(path, error) from error

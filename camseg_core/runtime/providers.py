@@ -1,36 +1,48 @@
-"""ONNX Runtime's execution providers: parsing a list of them, and starting the first that can."""
+"""Where a model can run: names of providers, and loading the first engine of several that can."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import ModuleType
-from typing import Any
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 
+from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError, ModelError
-from camseg_core.runtime.engine import Graphs
-
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
-"""Execution providers by the name that options use."""
-
-REMEDY = (
-    "put onnxruntime-gpu in place of onnxruntime (pip uninstall onnxruntime onnxruntime-gpu, "
-    "then pip install onnxruntime-gpu), or choose provider cpu"
+from camseg_core.runtime.engine import AUTO, Engine, EngineOptions
+from camseg_core.runtime.onnx_engine import (
+    EXECUTION_PROVIDERS,
+    REMEDY,
+    OnnxEngine,
+    onnxruntime_module,
 )
-"""What to do about a missing GPU provider."""
+from camseg_core.runtime.openvino_engine import OpenVinoEngine
+
+logger = logging.getLogger(__name__)
+
+OPENVINO = ("openvino", "openvino:GPU", "openvino:NPU", "openvino:AUTO")
+"""OpenVINO's devices; the first is its CPU."""
+
+PROVIDERS = (AUTO, "cpu", *OPENVINO, "cuda", "tensorrt")
+"""Names that options use; cpu is ONNX Runtime's."""
+
+ALIASES = {"onnxruntime": "cpu", "openvino:CPU": "openvino"}
+
+FASTEST_FIRST = ("tensorrt", "cuda", "openvino", "cpu")
+"""What `AUTO` tries."""
+
+Trial = Callable[[Engine], object]
+"""Runs an engine once; raises an error of any type if it does not work."""
 
 
 def provider_list(given: str | Sequence[str]) -> tuple[str, ...]:
     """Parse the providers to try in order, from `"tensorrt,cuda,cpu"` or a sequence of names.
 
     Raises:
-        ConfigError: the list is empty or has an unknown name; the message lists the choices.
+        ConfigError: the list is empty, has an unknown name, or `AUTO` beside others; the message
+            lists the choices.
     """
     names = given.split(",") if isinstance(given, str) else list(given)
-    names = list(dict.fromkeys(name.strip() for name in names))
-    choices = ", ".join(PROVIDERS)
+    names = [ALIASES.get(name.strip(), name.strip()) for name in names]
+    names, choices = list(dict.fromkeys(names)), ", ".join(PROVIDERS)
     for name in names:
         if name not in PROVIDERS:
             raise ConfigError(
@@ -40,120 +52,89 @@ def provider_list(given: str | Sequence[str]) -> tuple[str, ...]:
         raise ConfigError(
             f"no provider is given; choose one of {choices}, or several in the order to try them"
         )
+    if AUTO in names and len(names) > 1:
+        raise ConfigError(f"provider auto must be given alone, got {','.join(names)}")
     return tuple(names)
 
 
-def onnxruntime_module() -> ModuleType:
-    """Import ONNX Runtime.
+def load_engine(
+    options: EngineOptions,
+    provider: str | Sequence[str],
+    fused: Fused | None = None,
+    trial: Trial | None = None,
+) -> Engine:
+    """Load the first engine of these providers that can run the model.
+
+    Args:
+        options: of the engine, except the provider.
+        provider: as `provider_list` takes it. `AUTO` takes the fastest of those installed.
+        fused: see `Engine`.
+        trial: runs each engine, except ONNX Runtime's CPU and TensorRT, whose engines take minutes;
+            one that fails is passed over like one that cannot be loaded.
 
     Raises:
-        ConfigError: it cannot be imported; the message says what to install.
+        ConfigError: no provider can be used, or the cache cannot be written.
+        ModelError: a graph is missing or damaged, or the last provider cannot run it.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ConfigError(
-            f"ONNX Runtime cannot be imported ({error}); "
-            "pip install onnxruntime, or onnxruntime-gpu"
-        ) from error
-    return onnxruntime
+    names, reasons, last = provider_list(provider), list[str](), None
+    if options.cache is not None:
+        try:
+            options.cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"the engine cache {options.cache} cannot be made: {error.strerror}"
+            ) from error
+    automatic = names == (AUTO,)
+    if automatic:
+        absent = {name: _why_absent(name) for name in FASTEST_FIRST}
+        names = tuple(name for name, why in absent.items() if not why)
+        reasons = [why for why in absent.values() if why]
+    for name in names:  # before any is loaded: what is missing here is missing for good
+        replace(options, provider=name).graphs(fused)
+    for name in names:
+        because = "; ".join(reasons)
+        choice = f"auto: {because}" if because else "auto"
+        fallback, choice = ("", choice) if automatic else (because, "")
+        each = replace(options, provider=name, fallback=fallback, choice=choice)
+        try:
+            engine = _load(each, fused, trial)
+        except (ConfigError, ModelError) as error:
+            last, reason = error, str(error).removesuffix(f"; {REMEDY}")
+            reasons.append(reason)
+            if automatic and name != names[-1]:
+                logger.warning("%s cannot run the model: %s", name, reason)
+            continue
+        if each.fallback:
+            logger.warning("the model runs on %s: %s", name, each.fallback)
+        return engine
+    assert last is not None
+    if len(names) == 1 or isinstance(last, ModelError):
+        raise last
+    remedy = [REMEDY] if any(name in ("cuda", "tensorrt") for name in names) else []
+    raise ConfigError("; ".join([*reasons, *remedy])) from last
 
 
-def why_missing(provider: str, available: Sequence[str]) -> str:
-    """Explain that the installed ONNX Runtime lacks a provider; empty if it has it."""
-    wanted = PROVIDERS[provider]
-    if wanted in available:
+def _load(options: EngineOptions, fused: Fused | None, trial: Trial | None) -> Engine:
+    kind = OpenVinoEngine if options.provider in OPENVINO else OnnxEngine
+    engine: Engine = kind(options, fused)
+    if trial is not None and options.provider not in ("cpu", "tensorrt"):
+        try:
+            trial(engine)
+        except (ConfigError, ModelError):
+            raise
+        except Exception as error:  # engines raise errors of any type
+            first_line = str(error).strip().splitlines()[0]
+            raise ModelError(f"{engine.name} cannot run the model: {first_line}") from error
+    return engine
+
+
+def _why_absent(provider: str) -> str:
+    """Explain that a provider of `FASTEST_FIRST` is not installed; empty if it is."""
+    if provider == "openvino":
+        return "" if find_spec("openvino") else "openvino is not installed"
+    if provider == "cpu":
         return ""
-    return (
-        f"provider {provider!r} needs ONNX Runtime's {wanted}, "
-        f"but the installed one has only {', '.join(available)}"
-    )
-
-
-def why_unsuited(provider: str, precision: str) -> str:
-    """Explain that a provider does not run graphs of this precision; empty if it does."""
-    if provider == "cpu" or precision != "int8":
-        return ""
-    return (
-        "int8 graphs are made for CPUs, with unsigned activations, "
-        f"which {provider} rejects or does not gain from: choose fp16"
-    )
-
-
-def session_providers(
-    provider: str, available: Sequence[str], precision: str, engine_cache: Path | None
-) -> list[tuple[str, dict[str, str]]]:
-    """Return the `providers` of an `InferenceSession`: this one, then fallbacks for its operators.
-
-    The GPU options follow ONNX Runtime's documentation. Not run on a GPU here; to check one:
-    `camseg bench --provider tensorrt --against provider=cpu`.
-    """
-    options: dict[str, dict[str, str]] = {"cpu": {}}
-    options["tensorrt"] = {"trt_fp16_enable": str(precision == "fp16")}
-    if engine_cache is not None:  # building an engine takes minutes, for each frame size
-        for kind in ("engine", "timing"):
-            options["tensorrt"][f"trt_{kind}_cache_enable"] = "True"
-            options["tensorrt"][f"trt_{kind}_cache_path"] = str(engine_cache)
-    options["cuda"] = {
-        # the default, EXHAUSTIVE, times kernels: another run may round differently
-        "cudnn_conv_algo_search": "HEURISTIC",
-        # a camera's frames keep their size: do not reserve more memory
-        "arena_extend_strategy": "kSameAsRequested",
-        "use_tf32": "0" if precision == "fp32" else "1",
-    }
-    chosen = {"cpu": ["cpu"], "cuda": ["cuda", "cpu"], "tensorrt": ["tensorrt", "cuda", "cpu"]}
-    return [
-        (PROVIDERS[name], options[name])
-        for name in chosen[provider]
-        if name == provider or PROVIDERS[name] in available
-    ]
-
-
-def start_sessions(
-    onnxruntime: ModuleType, graphs: Mapping[str, Graphs], options: Any, engine_cache: Path | None
-) -> tuple[str, str, dict[str, Any]]:
-    """Start the first provider that can; `graphs` are by provider.
-
-    Returns:
-        The provider, why those before it did not start, and its sessions by graph.
-    """
-    available = onnxruntime.get_available_providers()
-    wanted, reasons = tuple(graphs), list[str]()
-    for provider, each in graphs.items():
-        reason = why_missing(provider, available) or why_unsuited(provider, each.precision)
-        if not reason:
-            providers = session_providers(provider, available, each.precision, engine_cache)
-            try:
-                sessions = {
-                    graph: _load(onnxruntime, path, options, providers)
-                    for graph, path in each.paths.items()
-                }
-            except ModelError as error:
-                if provider == wanted[-1]:
-                    raise
-                reason = str(error)
-            else:
-                # without its libraries, ONNX Runtime skips a provider and takes the next
-                name = providers[0][0]
-                if all(session.get_providers()[0] == name for session in sessions.values()):
-                    return provider, "; ".join(reasons), sessions
-                reason = (
-                    f"{name} did not start: its libraries (CUDA, cuDNN, TensorRT) "
-                    "are missing or do not match it"
-                )
-        reasons.append(reason)
-    absent = any(why_missing(provider, available) for provider in wanted)
-    raise ConfigError("; ".join([*reasons, REMEDY] if absent else reasons))
-
-
-def _load(
-    onnxruntime: ModuleType, path: Path, options: Any, providers: list[tuple[str, dict[str, str]]]
-) -> Any:
-    try:
-        # fallbacks are chosen by `start_sessions`, not by ONNX Runtime
-        return onnxruntime.InferenceSession(path, options, providers=providers, enable_fallback=0)
-    except Exception as error:  # ONNX Runtime's error types share no base but Exception
-        first_line = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"cannot load {path}: {first_line}; the file is damaged, fetch or export it again"
-        ) from error
+    if find_spec("onnxruntime") is None:
+        return f"{provider} needs onnxruntime-gpu"
+    has = EXECUTION_PROVIDERS[provider] in onnxruntime_module().get_available_providers()
+    return "" if has else f"{provider} needs onnxruntime-gpu"

@@ -1,5 +1,6 @@
 """The public way to segment: a camera frame in, train ids out."""
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,10 +15,10 @@ from camseg_core.config.model import CamSegConfig, load_config
 from camseg_core.diffusion.sampling import Sampling
 from camseg_core.errors import ConfigError, ImageError
 from camseg_core.labels import Label, read_labels
-from camseg_core.runtime.engine import AUTO, Engine
+from camseg_core.runtime.engine import AUTO, Compilations, Engine, EngineOptions
 from camseg_core.runtime.geometry import Fit, Floats, FrameGeometry, Ids, View
 from camseg_core.runtime.network import Laps, Network
-from camseg_core.runtime.onnx_engine import OnnxEngine
+from camseg_core.runtime.providers import load_engine
 from camseg_core.runtime.stream import Stream
 from camseg_core.weights import DEFAULT_MODEL, checkpoint_folder
 
@@ -45,6 +46,9 @@ class Segmenter:
 
     The same frame always gives the same mask: noise is drawn from the seed anew for each frame.
 
+    Attributes:
+        compilations: of the model's graphs, including those of `with_sampling`.
+
     Raises:
         ConfigError: the sampling does not suit the model, see `check_sampling`.
     """
@@ -61,6 +65,7 @@ class Segmenter:
             raise _no_passes(sampling, config)
         self.config, self.labels, self.sampling = config, labels, sampling
         self._engine, self._network = engine, Network(config, engine, sampling)
+        self.compilations: Compilations = engine.options.compilations
         self._multiple = config.size_multiple
 
     @classmethod
@@ -68,10 +73,11 @@ class Segmenter:
         cls,
         model: str | Path = DEFAULT_MODEL,
         *,
-        provider: str | Sequence[str] = "cpu",
+        provider: str | Sequence[str] = AUTO,
         precision: str = AUTO,
         threads: int = 0,
         engine_cache: str | Path | None = None,
+        frame_size: tuple[int, int] | None = None,
         **sampling: Any,
     ) -> "Segmenter":
         """Load a bundled model by name or a checkpoint folder by path.
@@ -81,12 +87,14 @@ class Segmenter:
 
         Args:
             model: the name or the folder.
-            provider: cpu, cuda or tensorrt, or several in the order to try them, as in
-                `"tensorrt,cuda,cpu"` or a sequence.
-            precision: fp32, fp16, int8, or auto, the best of the folder's for the provider.
+            provider: one of `PROVIDERS`; or several in the order to try them, as in
+                `"tensorrt,cuda,cpu"` or a sequence; auto is the fastest that is installed.
+            precision: fp32, bf16, fp16, int8, or auto, the best of the folder's for the provider.
+                fp32 and cpu together give the same masks on any machine.
             threads: CPU threads; 0 means all cores.
-            engine_cache: folder for the engines TensorRT builds; without it they are built at
+            engine_cache: folder for what OpenVINO and TensorRT compile; without it they compile at
                 every start.
+            frame_size: height and width of expected frames, which OpenVINO and CUDA try here.
             **sampling: the fields of `Sampling`: sampler, steps, temperature, eta, samples, passes,
                 order, seed, streams. `with_sampling` changes them later.
 
@@ -99,10 +107,14 @@ class Segmenter:
         config, labels = load_config(folder / "config.json"), read_labels(folder / "labels.json")
         drawn.check(config)  # before anything is loaded for it
         cache = None if engine_cache is None else Path(engine_cache)
-        engine = OnnxEngine(
-            folder, provider, threads, precision=precision, fused=drawn.fused, engine_cache=cache
-        )
-        return cls(config, labels, engine, drawn)
+        side = math.sqrt(config.network_pixels / 12)
+        size = frame_size or (round(3 * side), round(4 * side))
+
+        def trial(engine: Engine) -> None:
+            cls(config, labels, engine, drawn).warm_up(*size)
+
+        options = EngineOptions(folder, threads=threads, precision=precision, cache=cache)
+        return cls(config, labels, load_engine(options, provider, drawn.fused, trial), drawn)
 
     def check_sampling(self, sampling: Sampling) -> None:
         """Refuse what `with_sampling` would, without loading anything; safe from any thread.
@@ -152,24 +164,39 @@ class Segmenter:
 
     @property
     def provider(self) -> str:
-        """The execution provider in use: cpu, cuda or tensorrt."""
-        return self._engine.provider
+        """The provider in use, one of `PROVIDERS`."""
+        return self._engine.options.provider
+
+    @property
+    def engine(self) -> str:
+        """The engine's library and version and its device, as in "OpenVINO 2026.4.0 on CPU"."""
+        return self._engine.name
+
+    @property
+    def choice(self) -> str:
+        """Why provider auto took the one in use; empty if it was asked for by name."""
+        return self._engine.options.choice
 
     @property
     def fallback(self) -> str:
         """Why the provider in use is not the first one asked for; empty if it is."""
-        return self._engine.fallback
+        return self._engine.options.fallback
 
     @property
     def precision(self) -> str:
-        """What the graphs compute in: fp32, fp16 or int8."""
+        """What is computed in: graphs and arithmetic, as in fp32, bf16 or int8+bf16."""
         return self._engine.precision
+
+    @property
+    def graph_files(self) -> tuple[Path, ...]:
+        """The graphs in use."""
+        return tuple(self._engine.options.graphs(self.sampling.fused).paths.values())
 
     def warm_up(self, height: int, width: int, fit: Fit = Fit()) -> float:  # noqa: B008
         """Segment a grey frame of the camera's size; returns the seconds it took.
 
-        ONNX Runtime plans its memory at the first frame of a size; TensorRT builds engines, which
-        takes minutes unless they are cached.
+        OpenVINO compiles its graphs at the first frame of a size, in about a second; TensorRT
+        builds engines, which takes minutes unless they are cached.
         """
         began = time.perf_counter()
         self.segment(np.full((height, width, 3), 128, np.uint8), fit)
@@ -227,7 +254,8 @@ class Segmenter:
             image = geometry.to_network(rgb)
             prepared.append((geometry, image, (time.perf_counter() - began) * 1000))
             # in passes frames go one by one: they differ in which tokens are known
-            alone = index if self.sampling.passes > 1 else 0
+            together = self._engine.batches and self.sampling.passes == 1
+            alone = 0 if together else index
             groups[geometry.padded, alone].append(index)
         results: dict[int, Segmentation] = {}
         for members in groups.values():

@@ -20,9 +20,16 @@ from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.runtime import Segmenter
-from camseg_core.runtime.engine import PARTS, graph_path, graphs_of
-from camseg_core.runtime.onnx_engine import BoundGraph, DeviceArray, HostBuffers, OnnxEngine
-from camseg_core.runtime.providers import provider_list, session_providers
+from camseg_core.runtime.engine import (
+    PARTS,
+    Engine,
+    EngineOptions,
+    graph_path,
+    graphs_of,
+)
+from camseg_core.runtime.onnx_engine import session_providers
+from camseg_core.runtime.onnx_graph import BoundGraph, DeviceArray, HostBuffers
+from camseg_core.runtime.providers import load_engine, provider_list
 from camseg_core.weights import checkpoint_folder
 
 FRAMES = [sample.image for sample in SyntheticDrive(frames=3)]
@@ -30,9 +37,19 @@ FOLDER = checkpoint_folder("camseg-lite")
 ALL = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
+@pytest.fixture(scope="module", params=["cpu", "openvino"])
+def provider(request: pytest.FixtureRequest) -> str:
+    """Each engine of the CPU."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def segmenter() -> Segmenter:
-    return Segmenter.from_pretrained(threads=1)
+def segmenter(provider: str) -> Segmenter:
+    return Segmenter.from_pretrained(provider=provider, threads=1)
+
+
+def engine_of(provider: str, folder: Path = FOLDER, **options: Any) -> Engine:
+    return load_engine(EngineOptions(folder, threads=1, **options), provider)
 
 
 # which provider
@@ -45,6 +62,9 @@ def segmenter() -> Segmenter:
         ("tensorrt,cuda,cpu", ("tensorrt", "cuda", "cpu")),
         ([" cuda", "cpu"], ("cuda", "cpu")),
         ("cpu,cpu", ("cpu",)),
+        ("auto", ("auto",)),
+        ("openvino:GPU,openvino:CPU", ("openvino:GPU", "openvino")),
+        ("onnxruntime", ("cpu",)),
     ],
 )
 def test_providers_come_as_a_list_with_commas_or_a_sequence(
@@ -64,8 +84,11 @@ def test_a_provider_that_is_missing_gives_way_to_the_next_and_that_is_told(
     assert caplog.messages == [f"the model runs on cpu: {segmenter.fallback}"]
 
 
-def test_nothing_is_said_of_a_fallback_where_there_is_none(segmenter: Segmenter) -> None:
-    assert (segmenter.provider, segmenter.fallback, segmenter.precision) == ("cpu", "", "int8")
+def test_nothing_is_said_of_a_fallback_where_there_is_none() -> None:
+    segmenter = Segmenter.from_pretrained(provider="cpu", threads=1)
+    found = segmenter.provider, segmenter.fallback, segmenter.choice, segmenter.precision
+    assert found == ("cpu", "", "", "int8+fp32")
+    assert segmenter.engine == f"ONNX Runtime {onnxruntime.__version__} on CPU"
 
 
 def test_every_provider_of_a_list_that_cannot_be_used_is_named() -> None:
@@ -110,7 +133,7 @@ def test_a_gpu_is_set_up_for_every_graph_with_its_options_and_the_cpu_behind_it(
 ) -> None:
     sessions = Sessions(monkeypatch, *ALL)
     cache = tmp_path / "cache" / "engines"
-    assert OnnxEngine(FOLDER, "tensorrt,cpu", engine_cache=cache).provider == "tensorrt"
+    assert engine_of("tensorrt,cpu", cache=cache).options.provider == "tensorrt"
     assert cache.is_dir()
     assert [made["graph"] for made in sessions.made] == list(PARTS)
     for made in sessions.made:
@@ -123,27 +146,27 @@ def test_a_gpu_is_set_up_for_every_graph_with_its_options_and_the_cpu_behind_it(
 
 def test_a_provider_whose_libraries_are_missing_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
     Sessions(monkeypatch, "CPUExecutionProvider")  # ONNX Runtime leaves out what does not start
-    engine = OnnxEngine(FOLDER, "cuda,cpu")
-    assert engine.provider == "cpu"
+    engine = engine_of("cuda,cpu")
+    assert engine.options.provider == "cpu"
     assert (
-        engine.fallback
+        engine.options.fallback
         == "CUDAExecutionProvider did not start: its libraries (CUDA, cuDNN, TensorRT) "
         "are missing or do not match it"
     )
     with pytest.raises(ConfigError, match="^CUDAExecutionProvider did not start"):
-        OnnxEngine(FOLDER, "cuda")
+        engine_of("cuda")
 
 
 def test_a_provider_that_cannot_load_a_graph_gives_way_and_the_last_one_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     Sessions(monkeypatch, *ALL, raising=("TensorrtExecutionProvider",))
-    engine = OnnxEngine(FOLDER, "tensorrt,cpu")
-    assert engine.provider == "cpu"
-    assert "no kernel image is available" in engine.fallback
-    assert "\n" not in engine.fallback
+    engine = engine_of("tensorrt,cpu")
+    assert engine.options.provider == "cpu"
+    assert "no kernel image is available" in engine.options.fallback
+    assert "\n" not in engine.options.fallback
     with pytest.raises(ModelError, match="no kernel image"):
-        OnnxEngine(FOLDER, "tensorrt")
+        engine_of("tensorrt")
 
 
 def test_tensorrt_computes_in_the_precision_and_keeps_engines_and_timings_only_where_asked(
@@ -212,6 +235,7 @@ def with_precisions(tmp_path: Path, *precisions: str) -> Path:
     [
         (("fp32", "fp16", "int8"), "cpu", "int8"),
         (("fp32", "fp16"), "cpu", "fp32"),
+        (("fp32", "int8"), "openvino:GPU", "int8"),
         (("fp32", "fp16", "int8"), "cuda", "fp16"),
         (("fp32", "int8"), "tensorrt", "fp32"),
     ],
@@ -226,7 +250,7 @@ def test_a_fallback_takes_the_graphs_that_suit_the_provider_that_starts(tmp_path
     segmenter = Segmenter.from_pretrained(
         with_precisions(tmp_path, "fp16", "int8"), provider="cuda,cpu"
     )
-    assert (segmenter.provider, segmenter.precision) == ("cpu", "int8")
+    assert (segmenter.provider, segmenter.precision) == ("cpu", "int8+fp32")
 
 
 def test_int8_on_a_gpu_is_told_what_to_choose(
@@ -243,35 +267,38 @@ def first_number(seed: int) -> np.float32:
     return np.random.default_rng(seed).standard_normal((2880, 32), np.float32)[0, 0]
 
 
-def test_a_fused_graph_is_used_where_the_checkpoint_has_it(tmp_path: Path) -> None:
+def test_a_fused_graph_is_used_where_the_checkpoint_has_it(tmp_path: Path, provider: str) -> None:
     folder = without_graphs(tmp_path)
     write_fused(folder, Fused("ddim", 4))
     result = Segmenter.from_pretrained(
-        folder, sampler="ddim", steps=4, seed=3, temperature=0.5
+        folder, provider=provider, sampler="ddim", steps=4, seed=3, temperature=0.5
     ).segment(FRAMES[0])
     assert list(result.timings) == ["preprocess", "network", "postprocess"]
     assert (result.mask == 13).all()
     logit_scale = load_config(folder / "config.json").logit_scale
-    assert result.confidence == pytest.approx(
-        0.5 * logit_scale * first_number(3)
-    )  # ddim scales the noise that it starts from
+    # ddim scales the noise that it starts from; OpenVINO may compute in bf16, of eight bits
+    assert result.confidence == pytest.approx(0.5 * logit_scale * first_number(3), rel=2**-7)
     for other in ({"steps": 5}, {"eta": 0.5}, {"sampler": "dpm_solver"}, {"sampler": "ancestral"}):
         with pytest.raises(
             ModelError, match=r"missing .*image_encoder\.onnx"
         ):  # so the parts are what would run
-            Segmenter.from_pretrained(folder, **{"sampler": "ddim", "steps": 4} | other)
+            Segmenter.from_pretrained(
+                folder, provider=provider, **{"sampler": "ddim", "steps": 4} | other
+            )
 
 
 def test_one_step_takes_one_step_for_any_number_of_steps_and_leaves_its_noise_unscaled(
-    tmp_path: Path,
+    tmp_path: Path, provider: str
 ) -> None:
     folder = without_graphs(tmp_path)
     write_fused(folder, Fused("one_step", 1))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"logit_scale": 2.5}))
     for steps in (1, 7):
-        result = Segmenter.from_pretrained(folder, steps=steps).segment(FRAMES[0])
-        assert result.confidence == pytest.approx(2.5 * first_number(0))
+        segmenter = Segmenter.from_pretrained(
+            folder, provider=provider, precision="fp32", steps=steps
+        )
+        assert segmenter.segment(FRAMES[0]).confidence == pytest.approx(2.5 * first_number(0))
 
 
 @pytest.mark.parametrize(
@@ -342,14 +369,16 @@ def test_the_graphs_take_and_give_what_their_users_rely_on() -> None:
     assert ends("decoder") == (given, {"mask": ("tensor(uint8)", 3), "confidence": (floats, 3)})
 
 
-def test_the_transformer_hears_what_is_known_and_hiding_everything_is_the_default() -> None:
-    engine = OnnxEngine(FOLDER, threads=1)
+def test_the_transformer_hears_what_is_known_and_hiding_everything_is_the_default(
+    provider: str,
+) -> None:
+    engine = engine_of(provider)
     features = engine.run("image_encoder", {"image": FRAMES[0][None, :64, :96]})
     assert engine.takes_mask
     tokens = features["features"].shape[2] * features["features"].shape[3]
     mask = np.random.default_rng(0).standard_normal((1, tokens, 128), np.float32)
     nothing, everything_hidden, half_known = (
-        np.asarray(engine.run("transformer", {**features, **known})["condition"])
+        np.array(engine.run("transformer", {**features, **known})["condition"])
         for known in (
             {},
             {"mask": mask, "hidden": np.ones((1, tokens), np.bool_)},
@@ -360,8 +389,8 @@ def test_the_transformer_hears_what_is_known_and_hiding_everything_is_the_defaul
     assert not np.allclose(nothing, half_known, atol=0.1)
 
 
-def test_the_decoder_averages_probabilities_over_samples_and_sharpens_them() -> None:
-    engine = OnnxEngine(FOLDER, threads=1)
+def test_the_decoder_averages_probabilities_over_samples_and_sharpens_them(provider: str) -> None:
+    engine = engine_of(provider, precision="fp32")
 
     def decode(latents: np.ndarray, logit_scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
         inputs = {"latents": latents, "sharpness": np.array(logit_scale, np.float32)}
@@ -384,7 +413,7 @@ def test_the_decoder_averages_probabilities_over_samples_and_sharpens_them() -> 
 def test_the_logit_scale_changes_the_confidence_and_not_the_mask(segmenter: Segmenter) -> None:
     plain = segmenter.segment(FRAMES[0])
     config = replace(segmenter.config, logit_scale=0.3)
-    softer = Segmenter(config, segmenter.labels, OnnxEngine(FOLDER)).segment(FRAMES[0])
+    softer = Segmenter(config, segmenter.labels, engine_of(segmenter.provider)).segment(FRAMES[0])
     assert np.array_equal(softer.mask, plain.mask)
     assert (softer.confidence <= plain.confidence + 1e-6).all()
     assert softer.confidence.mean() < plain.confidence.mean() - 0.05
@@ -407,8 +436,12 @@ def test_a_configuration_from_before_the_logit_scale_loads_and_one_that_makes_no
 
 
 @pytest.mark.parametrize(("sampler", "steps", "eta"), [("one_step", 1, 0.0), ("ddim", 2, 1.0)])
-def test_frames_in_a_batch_get_what_they_get_alone(sampler: str, steps: int, eta: float) -> None:
-    segmenter = Segmenter.from_pretrained(sampler=sampler, steps=steps, eta=eta, threads=1)
+def test_frames_in_a_batch_get_what_they_get_alone(
+    provider: str, sampler: str, steps: int, eta: float
+) -> None:
+    segmenter = Segmenter.from_pretrained(
+        provider=provider, sampler=sampler, steps=steps, eta=eta, threads=1
+    )
     frames = [
         FRAMES[0][:128, :160],
         FRAMES[1][:96, :64],
@@ -424,9 +457,9 @@ def test_frames_in_a_batch_get_what_they_get_alone(sampler: str, steps: int, eta
     assert segmenter.segment_batch([]) == []
 
 
-def test_ddims_share_of_noise_is_passed_on() -> None:
+def test_ddims_share_of_noise_is_passed_on(provider: str) -> None:
     masks = [
-        Segmenter.from_pretrained(sampler="ddim", steps=3, eta=eta, threads=1)
+        Segmenter.from_pretrained(provider=provider, sampler="ddim", steps=3, eta=eta, threads=1)
         .segment(FRAMES[0])
         .confidence
         for eta in (0.0, 1.0)
@@ -439,7 +472,7 @@ def test_warming_up_takes_a_frame_of_the_cameras_size(segmenter: Segmenter) -> N
 
 
 def test_what_a_graph_leaves_for_the_next_can_be_bound_in_another_shape() -> None:
-    engine = OnnxEngine(FOLDER, threads=1)
+    engine = engine_of("cpu")
     condition = np.random.default_rng(0).standard_normal((2, 6, 128), np.float32)
     tokens = np.random.default_rng(1).standard_normal((12, 32), np.float32)
     kept = DeviceArray(onnxruntime.OrtValue.ortvalue_from_numpy(condition), condition.shape)
@@ -486,7 +519,7 @@ def test_the_buffers_least_recently_used_are_dropped(monkeypatch: pytest.MonkeyP
         made.append(shape)
         return shape
 
-    monkeypatch.setattr("camseg_core.runtime.onnx_engine.MAX_CACHED_BUFFERS", 2)
+    monkeypatch.setattr("camseg_core.runtime.onnx_graph.MAX_CACHED_BUFFERS", 2)
     buffers = HostBuffers(None, make)
     sizes = (1, 2, 1, 3, 1, 2)
     assert [buffers.get("image", (size,), np.uint8) for size in sizes] == [[s] for s in sizes]
@@ -508,14 +541,14 @@ def test_without_page_locked_memory_frames_go_without() -> None:
     [
         (
             ["segment", ".", "--provider", "cuda,npu"],
-            "unknown provider 'npu'; choose one of cpu, cuda, tensorrt",
+            "unknown provider 'npu'; choose one of auto, cpu, openvino, ",
         ),
         (
-            ["segment", ".", "--provider", "cuda"],
+            ["bench", "--provider", "cuda"],
             "provider 'cuda' needs ONNX Runtime's CUDAExecutionProvider",
         ),
         (["segment", ".", "--precision", "int4"], "invalid choice: 'int4'"),
-        (["segment", ".", "--precision", "fp16"], "camseg export --model"),
+        (["bench", "--precision", "fp16"], "camseg export --model"),
         (["segment", ".", "--temperature", "-1"], "must be a number >= 0, got '-1'"),
         (["segment", ".", "--eta", "2"], "must be a number from 0 to 1, got '2'"),
         (

@@ -211,7 +211,7 @@ def test_latency_is_the_sum_of_the_stages() -> None:
 class Painter:
     """Stands in for a model: its mask is the red channel, its confidence the green one in %."""
 
-    name, provider, precision = "painter", "cpu", "fp32"
+    name, provider, engine, precision = "painter", "cpu", "a painter", "fp32"
 
     def segment(self, rgb: npt.NDArray[np.uint8]) -> Segmentation:
         return Segmentation(

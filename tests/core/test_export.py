@@ -25,7 +25,7 @@ from camseg_core.export.parts import parts_of
 from camseg_core.export.torch_engine import TorchEngine, decoder_module
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime import Sampling, Segmenter
-from camseg_core.runtime.engine import PARTS, graph_path
+from camseg_core.runtime.engine import PARTS, EngineOptions, graph_path
 from camseg_core.runtime.onnx_engine import OnnxEngine
 
 pytestmark = pytest.mark.slow
@@ -87,7 +87,7 @@ def test_a_fused_graph_gives_what_the_parts_give(folder: Path, data: Path) -> No
     parts = Segmenter(
         model.config,
         model.labels,
-        OnnxEngine(folder, precision="fp32"),
+        OnnxEngine(EngineOptions(folder, precision="fp32")),
         Sampling("ddim", 2, 0.7, seed=5),
     ).segment(image)
     fused = Segmenter.from_pretrained(

@@ -50,7 +50,7 @@ Ids = npt.NDArray[np.uint8]
 class Painter:
     """Stands in for a model: its mask is the red channel of the image."""
 
-    name, provider, precision = "painter", "cpu", "fp32"
+    name, provider, engine, precision = "painter", "cpu", "a painter", "fp32"
 
     def segment(self, rgb: Ids) -> Segmentation:
         return Segmentation(

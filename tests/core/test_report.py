@@ -273,7 +273,7 @@ def test_the_pictures_are_those_of_the_frames(evaluation: Evaluation, folder: Pa
 class Painter:
     """Stands in for a model: its mask is one class, which the data set does not have."""
 
-    name, provider, precision = "painter", "cpu", "fp32"
+    name, provider, engine, precision = "painter", "cpu", "a painter", "fp32"
 
     def segment(self, rgb: np.ndarray) -> Segmentation:
         mask = np.full(rgb.shape[:2], TRAIN_ID["truck"], np.uint8)

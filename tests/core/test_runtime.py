@@ -153,11 +153,14 @@ def test_what_is_not_an_rgb_frame_is_refused(segmenter: Segmenter, array) -> Non
     [
         ({"sampler": "euler"}, "unknown sampler 'euler'; choose one of one_step"),
         ({"steps": 0}, "steps must be between 1 and 1000, got 0"),
-        ({"provider": "npu"}, "unknown provider 'npu'; choose one of cpu, cuda, tensorrt"),
-        ({"provider": "cuda,npu"}, "unknown provider 'npu'; choose one of cpu, cuda, tensorrt"),
-        ({"provider": ""}, "unknown provider ''; choose one of cpu, cuda, tensorrt"),
-        ({"provider": []}, "no provider is given; choose one of cpu, cuda, tensorrt"),
-        ({"precision": "int4"}, "unknown precision 'int4'; choose one of auto, fp32, fp16, int8"),
+        ({"provider": "npu"}, "unknown provider 'npu'; choose one of auto, cpu, openvino, "),
+        ({"provider": "cuda,npu"}, "unknown provider 'npu'; choose one of auto, cpu, openvino, "),
+        ({"provider": ""}, "unknown provider ''; choose one of auto, cpu, openvino, "),
+        ({"provider": []}, "no provider is given; choose one of auto, cpu, openvino, "),
+        (
+            {"precision": "int4"},
+            "unknown precision 'int4'; choose one of auto, fp32, bf16, fp16, int8",
+        ),
         ({"eta": 1.5}, "eta must be >= 0 and <= 1, got 1.5"),
         (
             {"provider": "cuda"},

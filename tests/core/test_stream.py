@@ -1,6 +1,5 @@
 """Streams: masks of a video that flicker less, and a memory that ends where the video does."""
 
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,6 +12,7 @@ from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import Flicker
 from camseg_core.labels import UNLABELLED
 from camseg_core.runtime import Segmentation, Segmenter, Stream
+from camseg_core.runtime.engine import EngineOptions
 from camseg_core.runtime.onnx_engine import OnnxEngine
 from camseg_core.runtime.stream import Motion, thumbnail
 
@@ -201,13 +201,13 @@ def test_the_parts_are_loaded_for_streams(monkeypatch: pytest.MonkeyPatch) -> No
     asked = []
 
     class Recording(OnnxEngine):
-        def __init__(self, folder: Path, *rest: Any, fused: Fused | None, **options: Any) -> None:
+        def __init__(self, options: EngineOptions, fused: Fused | None) -> None:
             asked.append(fused)
-            super().__init__(folder, *rest, fused=fused, **options)
+            super().__init__(options, fused)
 
-    monkeypatch.setattr("camseg_core.runtime.segmenter.OnnxEngine", Recording)
+    monkeypatch.setattr("camseg_core.runtime.providers.OnnxEngine", Recording)
     for streams in (False, True):
-        Segmenter.from_pretrained(streams=streams)
+        Segmenter.from_pretrained(provider="cpu", streams=streams)
     assert asked == [Fused("one_step", 1), None]
 
 

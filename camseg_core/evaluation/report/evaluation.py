@@ -61,6 +61,7 @@ def report_content(evaluation: Evaluation) -> dict[str, Any]:
     content = {
         "model": evaluation.model,
         "provider": evaluation.provider,
+        "engine": evaluation.engine,
         "precision": evaluation.precision,
         "protocol": evaluation.protocol.name,
         "about": dict(evaluation.about),
@@ -244,7 +245,7 @@ def _page(evaluation: Evaluation, content: Mapping[str, Any]) -> str:
             [ids for each in evaluation.shown for ids in (each.label, each.mask)],
         ),
         run=[
-            *((key, content[key]) for key in ("model", "provider", "precision")),
+            *((key, content[key]) for key in ("model", "engine", "precision")),
             *content["about"].items(),
             *_counted_as(evaluation),
             *timings["machine"].items(),
