@@ -163,17 +163,24 @@ class HealthReport:
         health: Health = DiagnosticStatus.OK, state
         if pipeline is not None:
             segmenter, worker, steps = pipeline.segmenter, pipeline.worker, parameters.steps
+            compilations = segmenter.compilations
             values |= {
                 "model": segmenter.name,
                 "provider": segmenter.provider,
+                "provider choice": segmenter.choice or "given",
                 "provider fallback": segmenter.fallback or "none",
+                "engine": segmenter.engine,
                 "precision": segmenter.precision,
+                "compilations": str(compilations.count),
+                "last compilation": compilations.last or "none",
                 "sampler": f"{parameters.sampler}, {steps} step{'s' * (steps != 1)}",
                 "converter": pipeline.converter.name,
                 "engine rebuilds": str(worker.rebuilds if worker else 0),
             }
             if worker is not None and worker.trouble:
                 health = DiagnosticStatus.ERROR, f"rebuilding the engine: {worker.trouble}"
+            elif compilations.running:
+                health = DiagnosticStatus.WARN, f"compiling {compilations.running}"
             elif segmenter.fallback:
                 text = f"runs on {segmenter.provider}: {segmenter.fallback}"
                 health = DiagnosticStatus.WARN, text

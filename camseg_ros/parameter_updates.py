@@ -133,8 +133,9 @@ def without_effect(parameters: Parameters) -> list[str]:
         found[f"{name}.roi"] = f"it needs {name}.resize_mode: crop"
     if parameters.temporal_carry == 0:
         found["temporal_max_gap"] = "it needs temporal_carry above 0"
-    if "tensorrt" not in parameters.provider:
-        found["engine_cache"] = "only the provider tensorrt uses it"
+    compiling = ("auto", "openvino", "tensorrt")
+    if not any(name in parameters.provider for name in compiling):
+        found["engine_cache"] = "only the providers openvino and tensorrt use it"
     if len(parameters.camera_names) == 1:
         found["max_batch"] = "there is one camera"
     if parameters.max_rebuilds < 2:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
 from camseg_core.diffusion.sampling import OPTIONS, Sampling
-from camseg_core.runtime.engine import AUTO, PRECISIONS
+from camseg_core.runtime.engine import ASKED_PRECISIONS, AUTO
 from camseg_core.runtime.geometry import MODES, OUTPUTS, Fit
 from camseg_core.runtime.providers import PROVIDERS
 from camseg_ros.parameter_spec import (
@@ -112,22 +112,24 @@ class Parameters(CameraParameters):
         fixed_because=RELOAD,
     )
     provider: str = parameter(
-        "cpu",
-        "Where the model runs: the first of the listed providers that starts. cuda and tensorrt "
-        "need onnxruntime-gpu.",
+        AUTO,
+        "Where the model runs: the first of the listed providers that starts; auto is the fastest "
+        "that is installed. cpu is ONNX Runtime's; cuda and tensorrt need onnxruntime-gpu.",
         choices=tuple(PROVIDERS),
         several=True,
         fixed_because=RELOAD,
     )
     precision: str = parameter(
         AUTO,
-        "Precision of the model; auto chooses the best for the provider among those in the "
-        "checkpoint folder (camseg export adds others).",
-        choices=(AUTO, *PRECISIONS),
+        "Precision of the model; auto chooses the fastest for the provider among those in the "
+        "checkpoint folder (camseg export adds others). bf16 needs openvino.",
+        choices=ASKED_PRECISIONS,
         fixed_because=RELOAD,
     )
     engine_cache: str = parameter(
-        "", "TensorRT's engine cache; empty: rebuild engines at every start.", fixed_because=RELOAD
+        "",
+        "Folder for what OpenVINO and TensorRT compile; empty: compile at every start.",
+        fixed_because=RELOAD,
     )
     warm_up_sizes: tuple[str, ...] = parameter(
         ("640x480",),

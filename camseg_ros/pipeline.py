@@ -68,11 +68,12 @@ def load_segmenter(parameters: Parameters) -> Segmenter:
         precision=parameters.precision,
         threads=parameters.threads,
         engine_cache=parameters.engine_cache or None,
+        frame_size=sizes[0][::-1] if sizes else None,
         **asdict(parameters.sampling),
     )
     for width, height in sizes:
         for batch in range(1, min(len(parameters.camera_names), parameters.max_batch) + 1):
-            # TensorRT builds its engines here, which takes minutes unless they are cached
+            # OpenVINO compiles here, TensorRT builds engines, which takes minutes if not cached
             segmenter.segment_batch([np.full((height, width, 3), 128, np.uint8)] * batch)
     return segmenter
 
@@ -167,6 +168,7 @@ class Pipeline:
                 self._parameters.max_rebuilds,
                 self._parameters.rebuild_backoff,
             ),
+            compiling_s=lambda model, since: model.compilations.seconds_since(since),
         )
         self.worker.start()
         for camera in self.cameras.values():
@@ -240,6 +242,7 @@ class Pipeline:
         if segmenter.sampling != parameters.sampling:
             segmenter = segmenter.with_sampling(parameters.sampling)
         video = parameters.temporal_carry > 0
+        compilations = segmenter.compilations.count
         results = segmenter.segment_batch(
             [picture.rgb for _, picture in batch],
             [parameters.by_camera[camera.name].fit for camera, _ in batch],
@@ -247,6 +250,8 @@ class Pipeline:
             times=[picture.time for _, picture in batch] if video else None,
         )
         segmented = time.monotonic()
+        if segmenter.compilations.count > compilations:
+            self._node.get_logger().info(f"compiled {segmenter.compilations.last}")
         for (camera, picture), result in zip(batch, results, strict=True):
             own, opacity = parameters.by_camera[camera.name], parameters.overlay_opacity
             with self._publishing:

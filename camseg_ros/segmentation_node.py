@@ -128,7 +128,9 @@ class SegmentationNode(LifecycleNode):
         if model.fallback:
             self.get_logger().warning(f"the model runs on {model.provider}: {model.fallback}")
         topics = ", ".join(camera.topic for camera in pipeline.cameras.values())
-        runs = f"model {model.name} on {model.provider} in {model.precision}"
+        runs = f"model {model.name} on {model.engine} in {model.precision}"
+        if model.choice:
+            runs += f" (provider {model.choice})"
         text = f"ready: {runs}, images from {topics}, converted by {pipeline.converter.name}"
         self.get_logger().info(text)
         return SUCCESS

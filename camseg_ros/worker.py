@@ -74,7 +74,7 @@ class Recovery:
     """How to handle an engine that fails; times in seconds."""
 
     timeout: float
-    """Longest time for one batch; inference that takes longer counts as hung."""
+    """Longest time for one batch, without compiling; inference that takes longer counts as hung."""
     rebuilds: int
     """Consecutive rebuilds without an answered frame after which the worker gives up."""
     backoff: float
@@ -112,6 +112,8 @@ class InferenceWorker(Generic[Message, Model]):
         on_give_up: receives the text of the last failure, once; the worker has then ended.
         max_batch: most frames in a batch.
         recovery: returns the current settings; called each time, so they may change.
+        compiling_s: returns the seconds that a model spent compiling since a moment
+            (`time.monotonic`); they do not count as hanging.
 
     Attributes:
         rebuilds: number of successful rebuilds.
@@ -128,8 +130,9 @@ class InferenceWorker(Generic[Message, Model]):
         on_give_up: Callable[[str], None],
         max_batch: int,
         recovery: Callable[[], Recovery],
+        compiling_s: Callable[[Model, float], float] = lambda *_: 0.0,
     ) -> None:
-        self._slots, self._max_batch = slots, max_batch
+        self._slots, self._max_batch, self._compiling_s = slots, max_batch, compiling_s
         self._load, self._handle, self._recovery = load, handle, recovery
         self._on_failure, self._on_give_up = on_failure, on_give_up
         self._model: Model | None = model
@@ -151,8 +154,10 @@ class InferenceWorker(Generic[Message, Model]):
         """Watchdog: abandon a hung thread and start another. Call it regularly."""
         with self._lock:
             session, timeout = self._session, self._recovery().timeout
-            since = session.busy_since
-            if session.over.is_set() or since is None or time.monotonic() - since <= timeout:
+            since, model = session.busy_since, self._model
+            if session.over.is_set() or since is None or model is None:
+                return
+            if time.monotonic() - since - self._compiling_s(model, since) <= timeout:
                 return
             session.over.set()
             self._model, self.trouble = None, f"inference did not return for {timeout:g} s"

@@ -225,7 +225,7 @@ def _evaluate(job: EvaluationRun, options: argparse.Namespace) -> None:
         if options.ray:
             with packages_for("--ray", "ray"):
                 from camseg_ros.bag.ray_cluster import evaluate_on_ray
-            cores, gpu = options.threads or 1, options.provider != ("cpu",)
+            cores, gpu = options.threads or 1, not {"cuda", "tensorrt"}.isdisjoint(options.provider)
             frames = evaluate_on_ray(job, lambda: stop.requested, cores, gpu)
         else:
             frames = evaluate_here(job, lambda: stop.requested)

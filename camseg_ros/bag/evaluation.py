@@ -43,7 +43,7 @@ class Models:
     def info(self) -> ModelInfo:
         """What the report says about them."""
         model, compared = self.model, self.compare.name if self.compare is not None else None
-        return ModelInfo(model.name, model.provider, model.precision, tuple(model.labels), compared)
+        return ModelInfo(model.name, model.engine, model.precision, tuple(model.labels), compared)
 
 
 _loaded: dict[str, tuple["EvaluationOptions", Models]] = {}

@@ -30,7 +30,7 @@ class ModelInfo:
     """What the report says about the model; `compared` is the name of the other one, if any."""
 
     name: str
-    provider: str
+    engine: str
     precision: str
     labels: tuple[Label, ...]
     compared: str | None

@@ -185,7 +185,7 @@ def build_report(
         "model": {
             "name": info.name,
             "precision": info.precision,
-            "provider": info.provider,
+            "engine": info.engine,
             **sampling,
         },
         "versions": _versions(),

@@ -124,7 +124,7 @@ def _report(
         "model": {
             "name": "camseg-lite",
             "precision": "fp32",
-            "provider": "CPU",
+            "engine": "ONNX Runtime 1.32.0 on CPU",
             "sampler": "one_step",
             "steps": 1,
             "seed": 0,

@@ -27,7 +27,7 @@ STEP = SECOND // 10
 class Painter:
     """A model whose mask is the image's red channel, with the green one as confidence in %."""
 
-    provider, precision = "cpu", "fp32"
+    provider, engine, precision = "cpu", "a painter", "fp32"
 
     def __init__(self, name: str = "painter") -> None:
         self.name = name

@@ -120,7 +120,7 @@ def test_scores_by_hand(tmp_path: Path, camseg: Commands) -> None:
     assert report["model"] == {
         "name": "painter 1",
         "precision": "fp32",
-        "provider": "cpu",
+        "engine": "a painter",
         "sampler": "one_step",
         "steps": 1,
         "seed": 0,

@@ -111,19 +111,19 @@ def test_every_declaration_is_complete_and_takes_its_default(spec: Spec) -> None
         (
             "provider",
             "gpu",
-            "parameter 'provider' must be one of cpu, cuda, tensorrt, "
-            "or several separated by commas, got 'gpu'",
+            "parameter 'provider' must be one of auto, cpu, openvino, openvino:GPU, openvino:NPU, "
+            "openvino:AUTO, cuda, tensorrt, or several separated by commas, got 'gpu'",
         ),
         (
             "provider",
             "cuda,",
-            "parameter 'provider' must be one of cpu, cuda, tensorrt, "
-            "or several separated by commas, got 'cuda,'",
+            "parameter 'provider' must be one of auto, cpu, openvino, openvino:GPU, openvino:NPU, "
+            "openvino:AUTO, cuda, tensorrt, or several separated by commas, got 'cuda,'",
         ),
         (
             "precision",
             "int4",
-            "parameter 'precision' must be one of auto, fp32, fp16, int8, got 'int4'",
+            "parameter 'precision' must be one of auto, fp32, bf16, fp16, int8, got 'int4'",
         ),
         (
             "temperature",
@@ -187,7 +187,7 @@ def test_the_error_for_a_long_value_is_short() -> None:
 
 
 def test_several_providers_are_accepted() -> None:
-    for value in ("tensorrt,cuda,cpu", "cuda, cpu", "tensorrt"):
+    for value in ("tensorrt,cuda,cpu", "cuda, cpu", "tensorrt", "openvino:GPU,openvino"):
         assert BY_NAME["provider"].check(value) == value
 
 
@@ -524,7 +524,9 @@ def test_the_file_is_where_the_launch_file_looks() -> None:
             "",
         ),
         ({"temporal_max_gap": 2.0}, "temporal_max_gap"),
-        ({"engine_cache": "/tmp/x"}, "engine_cache"),
+        ({"engine_cache": "/tmp/x"}, ""),
+        ({"engine_cache": "/tmp/x", "provider": "cuda,cpu"}, "engine_cache"),
+        ({"engine_cache": "/tmp/x", "provider": "openvino:GPU,cpu"}, ""),
         ({"engine_cache": "/tmp/x", "provider": "tensorrt,cpu"}, ""),
         ({"max_batch": 2}, "max_batch"),
         ({"max_rebuilds": 0, "rebuild_backoff": 9.0}, "rebuild_backoff"),

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from camseg_core.errors import ImageError
+from camseg_core.runtime.engine import Compilations
 from camseg_ros.worker import Frame, FrameSlots, InferenceWorker, Recovery, WorkerSession
 
 TIMEOUT = 30.0
@@ -26,6 +27,7 @@ class Bench:
         recovery: Recovery,
         load: Callable[[int], None] = lambda number: None,
         cameras: str = "a",
+        compiling_s: Callable[[int, float], float] = lambda model, since: 0.0,
     ) -> None:
         self.handled: list[tuple[int, list[str]]] = []
         self.failures: list[tuple[str, str, list[str]]] = []
@@ -44,6 +46,7 @@ class Bench:
             on_give_up=self.given_up.append,
             max_batch=8,
             recovery=lambda: recovery,
+            compiling_s=compiling_s,
         )
         self.worker.start()
 
@@ -122,6 +125,33 @@ def test_a_model_that_hangs_is_left_behind_and_what_it_brings_later_is_not_wante
     bench.ask()
     assert bench.handled == [(1, ["a"]), (1, ["a"])]
     assert bench.worker.rebuilds == 1
+    assert bench.worker.stop(TIMEOUT)
+
+
+def test_the_time_of_a_compilation_does_not_count_as_hanging() -> None:
+    asked, compilations, gate = list[int](), Compilations(), threading.Event()
+
+    def compiling_s(model: int, since: float) -> float:
+        asked.append(model)
+        return compilations.seconds_since(since)
+
+    recovery = Recovery(timeout=0.05, rebuilds=3, backoff=0.0)
+    bench = Bench(recovery, compiling_s=compiling_s)
+
+    def compile_then_hang() -> None:
+        with compilations.compiling("a graph"):
+            time.sleep(0.2)
+        gate.wait(TIMEOUT)
+
+    bench.put(compile_then_hang)
+    bench.wait(lambda: compilations.running)
+    while compilations.running:
+        bench.worker.check()
+    assert set(asked) == {0}
+    assert bench.failures == []
+    bench.wait(lambda: bench.worker.check() or bench.failures)  # it hangs after the compilation
+    assert [kind for kind, *_ in bench.failures] == ["inference hung"]
+    gate.set()
     assert bench.worker.stop(TIMEOUT)
 
 
