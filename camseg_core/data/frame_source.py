@@ -103,14 +103,20 @@ def find_images(folder: Path) -> list[Path]:
     """The image files directly in `folder`, in natural order; hidden files are left out.
 
     Raises:
-        DataError: there are none; the message names a sub-folder that has some.
+        DataError: there are none, or a sub-folder has more; the message names it.
     """
-
     found = _images_in(folder)
+    counts = {sub: len(_images_in(sub)) for sub in sorted(folder.iterdir())}
+    inside = max(counts, key=lambda sub: counts[sub], default=folder)
+    most = counts.get(inside, 0)
+    if found and (most > len(found) or most == len(found) == 1):
+        raise DataError(
+            f"{folder} has {len(found)} image(s), its folder {inside} has {most}: "
+            "name the folder that you mean, or move the others away"
+        )
     if not found:
-        inside = next((sub for sub in sorted(folder.iterdir()) if _images_in(sub)), None)
         remedy = "name a folder with images, a bag or a video"
-        if inside:
+        if most:
             remedy = f"its folder {inside} has some: name that one"
         kinds = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
         raise DataError(f"no images ({kinds}) in {folder}; {remedy}")

@@ -27,8 +27,7 @@ from camseg_core.cli.console import EXIT_FAILED, command_line, say
 from camseg_core.cli.options import add_strict_option
 from camseg_core.data.frame_source import DEFAULT_FPS, open_frames, synthetic_frames
 from camseg_core.data.image_files import write_image
-from camseg_core.errors import CamSegError, ConfigError, DataError, ImageError
-from camseg_ros.bag.frames import decode
+from camseg_core.errors import CamSegError, ConfigError, DataError
 from camseg_ros.bag.link import Topics
 from camseg_ros.bag.make import write_bag
 from camseg_ros.bag.node_process import (
@@ -38,12 +37,11 @@ from camseg_ros.bag.node_process import (
     ros_environment,
     segmentation_command,
 )
-from camseg_ros.bag.read import BagImage, ImageBag
+from camseg_ros.bag.read import ImageBag
 from camseg_ros.bag.replay_report import describe_machine
 from camseg_ros.bag.storage import is_bag
 from camseg_ros.demo.output import DemoFolder, DemoReport, show, summary, write_page, write_video
-from camseg_ros.demo.replay import DemoCounts, Pixels, Replay
-from camseg_ros.image_conversion import Converter, choose_converter
+from camseg_ros.demo.replay import DemoCounts, Replay, first_size, reader
 
 SYNTHETIC_FRAMES = 60
 DEFAULT_OUT = Path("out/demo")
@@ -158,7 +156,8 @@ def run_demo(options: argparse.Namespace, folder: DemoFolder, console: Console) 
         raise DataError(f"{source} does not exist; name a bag, a video or a folder of images")
     own_bag = source if source is not None and is_bag(source) else None
     if own_bag:
-        ImageBag(own_bag, topic).close()  # fail before the last results are removed
+        with ImageBag(own_bag, topic) as bag:  # fail before the last results are removed
+            first_size(bag, min(bag.count, options.frames or MAX_FRAMES))
     elif topic is not None:
         raise ConfigError(
             f"a topic ({topic}) needs a bag, got {source or 'the synthetic drive'}; leave it out"
@@ -231,7 +230,7 @@ def _replay(
     progress: Progress,
 ) -> None:
     """Start the node, send it `count` images of the bag, and add what it did to the report."""
-    topics, domain, converter = Topics(), free_domain(), choose_converter()
+    topics, domain, read = Topics(), free_domain(), reader(bag)
     env = ros_environment(domain, folder.log, os.environ)
     os.environ.update(env)  # this process publishes the images and needs the same transport
     starting = progress.add_task("start of the node", total=None)
@@ -241,12 +240,12 @@ def _replay(
         Replay(domain, bag.compressed, topics) as replay,
     ):
         try:
-            replay.wait_for_node(_first_size(bag), START_S, node.check)
+            replay.wait_for_node(first_size(bag, count), START_S, node.check)
             progress.update(starting, total=1, completed=1)
             started = time.monotonic()
-            answers = replay.play(islice(bag, count), options.timeout, node.check)
+            answers = replay.play(islice(bag, count), read, options.timeout, node.check)
             for answer in progress.track(answers, total=count, description="replay over DDS"):
-                report.tally.add(answer, _rgb(answer.image, bag.compressed, converter))
+                report.tally.add(answer)
                 if answer.overlay is not None:
                     write_image(folder.overlay(answer.image.index), answer.overlay)
                 report.seconds = time.monotonic() - started
@@ -280,19 +279,6 @@ def _judge(report: DemoReport, replay: Replay, count: int, timeout_s: float) -> 
     more = len(tally.problems) - PROBLEMS_SHOWN
     if more > 0:
         failures.append(f"{more} more frames had problems like these")
-
-
-def _rgb(image: BagImage, compressed: bool, converter: Converter) -> Pixels | None:
-    """Return the pixels `(H, W, 3)`, or None if the message holds no readable image."""
-    try:
-        return decode(image.message, compressed, converter)
-    except ImageError:
-        return None
-
-
-def _first_size(bag: ImageBag) -> tuple[int, int]:
-    """Return width and height of the first image with a readable header."""
-    return next((size for image in bag if (size := image.size) and min(size) > 0), (64, 48))
 
 
 if __name__ == "__main__":

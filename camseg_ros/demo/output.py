@@ -32,6 +32,9 @@ MAX_WIDTH = 960
 CLASSES_SHOWN = 8
 """Classes that are printed; the page has all."""
 
+UNREADABLE_SHOWN = 3
+"""Unreadable frames whose reason is printed; the page has all."""
+
 MARKER = ".camseg-demo"
 MARKER_TEXT = "The camseg demo writes this folder and replaces its own files here.\n"
 
@@ -284,4 +287,8 @@ def show(report: DemoReport, folder: DemoFolder, console: Console) -> None:
     for problem in report.left_out:
         console.print(f"[bold red]left out[/] {escape(printable(problem))}", soft_wrap=True)
     if report.passed:
-        console.print("[bold green]every frame came back[/]")
+        every = "every frame came back"
+        if count := len(counts.unreadable):
+            every = f"every readable frame came back; {count} could not be read"
+            console.print(escape("; ".join(counts.unreadable[:UNREADABLE_SHOWN])), soft_wrap=True)
+        console.print(f"[bold green]{every}[/]")

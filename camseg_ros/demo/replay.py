@@ -3,15 +3,19 @@
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.errors import DataError, ImageError
 from camseg_core.evaluation.report.page import thumbnail
 from camseg_core.labels import CITYSCAPES, UNLABELLED, UNLABELLED_COLOR
+from camseg_ros.bag.frames import decode
 from camseg_ros.bag.link import MASK, MAX_GAP_S, OVERLAY, Link, Topics
-from camseg_ros.bag.read import BagImage
+from camseg_ros.bag.read import BagImage, ImageBag
+from camseg_ros.image_conversion import choose_converter
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -23,9 +27,10 @@ MAX_WIDTH = 640
 class Answer:
     """The answer to one image.
 
-    `latency_s` is the time from sending the image to receiving its mask, None if the frame was
-    lost. `mask` is `(H, W)` uint8, `overlay` RGB `(H, W, 3)` uint8. `problem` is what is wrong with
-    the answer, or why it is missing.
+    `rgb` is the image's pixels `(H, W, 3)` uint8, None if it cannot be read. `latency_s` is the
+    time from sending it to receiving its mask, None if the frame was lost. `mask` is `(H, W)`
+    uint8, `overlay` RGB `(H, W, 3)` uint8. `problem` is what is wrong with the answer, or why it is
+    missing.
     """
 
     image: BagImage
@@ -33,6 +38,7 @@ class Answer:
     mask: Pixels | None = None
     overlay: Pixels | None = None
     problem: str | None = None
+    rgb: Pixels | None = None
 
     @property
     def lost(self) -> bool:
@@ -63,12 +69,19 @@ class Replay(Link):
         return self
 
     def play(
-        self, images: Iterable[BagImage], timeout_s: float, check: Callable[[], None]
+        self,
+        images: Iterable[BagImage],
+        read: Callable[[BagImage], Pixels],
+        timeout_s: float,
+        check: Callable[[], None],
     ) -> Iterator[Answer]:
         """Send each image after the answer to the last, never faster than they were recorded.
 
+        An image that cannot be read is sent as well, but the node cannot answer it.
+
         Args:
             images: images in recorded order.
+            read: returns an image's pixels `(H, W, 3)`, or raises ImageError.
             timeout_s: how long an answer may take before its frame counts as lost.
             check: called regularly; raises to end the replay.
 
@@ -81,28 +94,36 @@ class Replay(Link):
                 gap = min((image.recorded_ns - recorded_ns) / 1e9, MAX_GAP_S)
                 self.spin_until(lambda: False, sent + gap - time.monotonic(), check)
             recorded_ns, sent = image.recorded_ns, time.monotonic()
-            yield self._ask(image, timeout_s, check)
+            try:
+                rgb = read(image)
+            except ImageError as error:
+                self._camera.publish(image.cdr)
+                yield Answer(image, problem=str(error))
+                continue
+            yield self._ask(image, rgb, timeout_s, check)
 
-    def _ask(self, image: BagImage, timeout_s: float, check: Callable[[], None]) -> Answer:
+    def _ask(
+        self, image: BagImage, rgb: Pixels, timeout_s: float, check: Callable[[], None]
+    ) -> Answer:
         came = self._pending[image.stamp_ns] = {}
         sent = time.monotonic()
         try:
             self._camera.publish(image.cdr)
             self.spin_until(lambda: len(came) == 2, timeout_s, check)
         except RuntimeError as error:  # rclpy's RCLError, if the writer is saturated
-            return Answer(image, problem=f"could not be sent: {error}")
+            return Answer(image, problem=f"could not be sent: {error}", rgb=rgb)
         finally:
             del self._pending[image.stamp_ns]
         if MASK not in came:
             self._given_up.add(image.stamp_ns)
-            return Answer(image, problem=f"no mask within {timeout_s:g} s")
+            return Answer(image, problem=f"no mask within {timeout_s:g} s", rgb=rgb)
         answered, message = came[MASK]
         mask, problem = _pixels(message, MASK, image)
         overlay: Pixels | None = None
         wrong: str | None = f"no overlay within {timeout_s:g} s"
         if OVERLAY in came:
             overlay, wrong = _pixels(came[OVERLAY][1], OVERLAY, image)
-        return Answer(image, answered - sent, mask, overlay, problem or wrong)
+        return Answer(image, answered - sent, mask, overlay, problem or wrong, rgb)
 
     def _on_answer(self, message: Any, stamp_ns: int, frame_id: str, kind: str) -> None:
         if stamp_ns in self._pending:
@@ -111,6 +132,29 @@ class Replay(Link):
             self.late += kind == MASK
         else:
             self.strays += kind == MASK
+
+
+def reader(bag: ImageBag) -> Callable[[BagImage], Pixels]:
+    """Return a function that decodes an image of the bag, and raises ImageError if it cannot."""
+    converter = choose_converter()
+    return lambda image: decode(image.message, bag.compressed, converter)
+
+
+def first_size(bag: ImageBag, count: int) -> tuple[int, int]:
+    """Return width and height of the first readable image among the first `count`.
+
+    Raises:
+        DataError: there is none.
+    """
+    read, reason = reader(bag), "it is empty"
+    for number, image in enumerate(islice(bag, count)):
+        try:
+            height, width, _ = read(image).shape
+        except ImageError as error:
+            reason = reason if number else str(error)
+            continue
+        return width, height
+    raise DataError(f"none of the first {count} images on {bag.topic} can be read: {reason}")
 
 
 def _pixels(message: Any, kind: str, image: BagImage) -> tuple[Pixels | None, str | None]:
@@ -187,13 +231,13 @@ class DemoCounts:
         """Unanswered frames, except those without a readable image."""
         return self.sent - self.answered - len(self.unreadable)
 
-    def add(self, answer: Answer, rgb: Pixels | None) -> None:
-        """Count one frame; `rgb` is its image, None if its message is unreadable."""
-        index = answer.image.index
+    def add(self, answer: Answer) -> None:
+        """Count one frame."""
+        index, rgb = answer.image.index, answer.rgb
         latency_ms = None if answer.latency_s is None else answer.latency_s * 1e3
         self.latencies_ms.append(latency_ms)
         if answer.lost and rgb is None:
-            self.unreadable.append(f"frame {index}: not a readable image in the bag")
+            self.unreadable.append(f"frame {index}: {answer.problem}")
         elif answer.problem:
             self.problems.append(f"frame {index}: {answer.problem}")
         if answer.mask is None or latency_ms is None:

@@ -26,23 +26,27 @@ RGB = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
 
 
 def result(
-    index: int, mask_id: int | None = 0, latency_s: float = 0.05, problem: str | None = None
+    index: int,
+    mask_id: int | None = 0,
+    latency_s: float = 0.05,
+    problem: str | None = None,
+    rgb: npt.NDArray[np.uint8] | None = RGB,
 ) -> Answer:
     """Return an answer whose mask is half road, half `mask_id`; a lost frame if that is None."""
     image = BagImage(
         index, index, index, "camera", SimpleNamespace(width=WIDTH, height=HEIGHT), b""
     )
     if mask_id is None:
-        return Answer(image, problem=problem or "no mask within 2 s")
+        return Answer(image, problem=problem or "no mask within 2 s", rgb=rgb)
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     mask[:, WIDTH // 2 :] = mask_id
-    return Answer(image, latency_s, mask, RGB, problem)
+    return Answer(image, latency_s, mask, RGB, problem, rgb)
 
 
-def tally_of(*results: tuple[Answer, npt.NDArray[np.uint8] | None]) -> DemoCounts:
+def tally_of(*results: Answer) -> DemoCounts:
     tally = DemoCounts(show={0, 1})
-    for each, rgb in results:
-        tally.add(each, rgb)
+    for each in results:
+        tally.add(each)
     return tally
 
 
@@ -83,13 +87,14 @@ class Links(HTMLParser):
 
 def test_counts_shares_and_percentiles() -> None:
     tally = tally_of(
-        (result(0, 10, 0.010), RGB),
-        (result(1, 10, 0.020), RGB),
-        (result(2, 13, 0.030), RGB),
-        (result(3, None), RGB),
-        (result(4, None), None),
+        result(0, 10, 0.010),
+        result(1, 10, 0.020),
+        result(2, 13, 0.030),
+        result(3, None),
+        result(4, None, problem="the message is cut short", rgb=None),
     )
     assert (tally.sent, tally.answered, tally.lost, len(tally.unreadable)) == (5, 3, 1, 1)
+    assert tally.unreadable == ["frame 4: the message is cut short"]
     assert tally.percentile_ms(50) == pytest.approx(20)
     assert tally.problems == ["frame 3: no mask within 2 s"]
     assert {each.name: (round(each.share, 4), each.frames) for each in tally.classes()} == {
@@ -106,9 +111,9 @@ def test_counts_shares_and_percentiles() -> None:
 
 def test_the_page_holds_everything_and_requests_nothing(tmp_path: Path) -> None:
     tally = tally_of(
-        (result(0, 10), RGB),
-        (result(1, None), RGB),
-        (result(2, 255, problem="the mask is 1x1"), RGB),
+        result(0, 10),
+        result(1, None),
+        result(2, 255, problem="the mask is 1x1"),
     )
     page = tmp_path / "index.html"
     write_page(report(tally, ["frame 1: <lost>"], "last words"), page)
@@ -139,9 +144,7 @@ def test_a_browser_shows_the_page_and_requests_only_the_video_beside_it(
 ) -> None:
     cv2.imwrite(str(tmp_path / "overlay.png"), RGB)
     assert write_video([tmp_path / "overlay.png"] * 4, tmp_path / "overlay.mp4", 10.0)
-    write_page(
-        report(tally_of((result(0, 10), RGB), (result(1, 13), RGB)), []), tmp_path / "index.html"
-    )
+    write_page(report(tally_of(result(0, 10), result(1, 13)), []), tmp_path / "index.html")
     page = chromium.open(tmp_path / "index.html")
     assert page.run("return document.getElementById('verdict').innerText") == "all frames answered"
     assert page.run("return Array.from(document.images, e => e.naturalWidth)") == [WIDTH] * 6

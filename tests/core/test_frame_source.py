@@ -163,3 +163,17 @@ def test_a_rate_must_be_positive(tmp_path: Path, fps: float) -> None:
     write_image(tmp_path / "1.png", (0, 0, 0))
     with pytest.raises(ConfigError, match="the rate must be above 0 frames per second, got"):
         open_frames(tmp_path, fps)
+
+
+def test_a_stray_picture_beside_folders_of_pictures_is_not_taken_for_the_source(
+    tmp_path: Path,
+) -> None:
+    write_image(tmp_path / "stray.png", (0, 0, 0))
+    for number in range(2):
+        write_image(tmp_path / "left" / f"{number}.png", (0, 0, 0))
+    write_image(tmp_path / "right" / "0.png", (0, 0, 0))
+    with pytest.raises(DataError, match=r"has 1 image\(s\), its folder .*left has 2: name the"):
+        open_frames(tmp_path)
+    write_image(tmp_path / "second.png", (0, 0, 0))
+    assert open_frames(tmp_path).count == 2, "as many as in any of its folders"
+    assert open_frames(tmp_path / "right").count == 1

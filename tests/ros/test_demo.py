@@ -105,10 +105,26 @@ def test_a_bag_of_the_users_own_with_a_damaged_frame(tmp_path: Path) -> None:
     at = content.index(b"rgb8")
     content[at : at + 4] = b"xyz8"  # an unknown encoding
     file.write_bytes(content)
-    code, printed = finish(start_demo(tmp_path / "out", "--source", "drive", "--timeout", "2"))
+    code, printed = finish(start_demo(tmp_path / "out", "--source", "drive", "--timeout", "60"))
     assert code == 0, printed
     assert "3 sent, 2 answered, 0 lost, 1 unreadable in the bag" in printed
+    assert "every readable frame came back; 1 could not be read" in printed
+    assert "every frame came back" not in printed
+    assert "unknown image encoding 'xyz8'" in printed
+    log = (tmp_path / "out" / "log" / "node_output.log").read_text()
+    assert "unknown image encoding 'xyz8'" in log, "the node has rejected it as well"
     assert not (tmp_path / "out" / "bag").exists(), "the user's bag is not copied"
+
+
+def test_a_bag_that_the_node_cannot_read_is_refused_before_the_node_starts(tmp_path: Path) -> None:
+    write_bag(synthetic_frames(3), tmp_path / "drive")
+    file = tmp_path / "drive" / "drive.mcap"
+    file.write_bytes(file.read_bytes().replace(b"rgb8", b"xyz8"))
+    code, printed = finish(start_demo(tmp_path / "out", "--source", "drive"))
+    assert code == 2, printed
+    (line,) = printed.splitlines()
+    assert "none of the first 3 images on /camera/image_raw can be read: unknown image" in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_bag_of_compressed_images(tmp_path: Path) -> None:
