@@ -174,8 +174,9 @@ class _Reader:
         if len(value) != len(hints):
             raise self._wrong(f"{place} is {_show(value)}; it must be a list of {len(hints)}")
         return tuple(
-            self._convert(hint, item, place, MISSING)
-            for hint, item in zip(hints, value, strict=True)
+            # one of several instances is named by its number, from 1
+            self._convert(hint, item, f"{place}[{i}]" if is_dataclass(hint) else place, MISSING)
+            for i, (hint, item) in enumerate(zip(hints, value, strict=True), start=1)
         )
 
     def _mapping(self, hint: Any, value: Any, place: str) -> dict[str, Any]:

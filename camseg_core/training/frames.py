@@ -5,7 +5,7 @@ import hashlib
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
@@ -147,20 +147,23 @@ class HeldFrames(Frames):
 
     @staticmethod
     def of(
-        samples: Iterable[Sample], labels: tuple[Label, ...], groups: tuple[Group, ...] = ()
+        samples: Samples | Sequence[Sample],
+        labels: tuple[Label, ...],
+        groups: tuple[Group, ...] = (),
     ) -> "HeldFrames | None":
         """Load `samples`, at least one; None if two of them differ in size."""
-        images: list[Tensor] = []
-        indices: list[Tensor] = []
+        images, indices = (
+            torch.empty((len(samples), *plane.shape), dtype=torch.uint8)
+            for plane in _tensors(samples[0], labels, groups)
+        )
         names: list[str] = []
-        for sample in samples:
+        for place, sample in enumerate(samples):
             image, index = _tensors(sample, labels, groups)
-            if images and images[0].shape != image.shape:
+            if image.shape != images.shape[1:]:
                 return None
-            images.append(image)
-            indices.append(index)
+            images[place], indices[place] = image, index
             names.append(sample.name)
-        return HeldFrames(torch.stack(images), torch.stack(indices), names, labels, groups)
+        return HeldFrames(images, indices, names, labels, groups)
 
     def __len__(self) -> int:
         return len(self.names)

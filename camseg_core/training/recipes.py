@@ -137,6 +137,9 @@ def run_autoencoder(
     assert training is not None
     with init_processes(device, workers) as processes:
         check_batch(training, processes)
+        classes = len(labels_of(recipe.data, data))
+        if recipe.mask is not None and recipe.mask.model.classes != classes:
+            raise _other_classes("mask.model.classes", classes, recipe.mask.model.classes)
         found = TrainingData.load(recipe.data, data)
         keep_config(recipe, run, processes)
         keep_data(found, run, processes)
@@ -231,16 +234,17 @@ def _check_own_autoencoder(recipe: Recipe, config: CamSegConfig, processes: Proc
         )
     found, wanted = recipe.autoencoder.model, config.mask_autoencoder
     if found != wanted and found == replace(wanted, classes=found.classes):
-        raise ConfigError(
-            f"autoencoder.model.classes must be {wanted.classes}, the classes of the data, "
-            f"got {found.classes}"
-        )
+        raise _other_classes("autoencoder.model.classes", wanted.classes, found.classes)
     if found != wanted:
         raise ConfigError(
             f"autoencoder.model must be {wanted}, as in {config.name}, got {found}: "
             "give both the same sizes"
         )
     check_batch(recipe.autoencoder, processes)
+
+
+def _other_classes(entry: str, wanted: int, found: int) -> ConfigError:
+    return ConfigError(f"{entry} must be {wanted}, the number of classes of the data, got {found}")
 
 
 def _own_autoencoder(

@@ -59,6 +59,8 @@ def training(command: str, root: Path, *changes: str) -> list[str]:
     """Return the arguments of a training in `root`, on the data in `root/data`."""
     name = "camseg-lite-camvid" if command == "train" else "mask-autoencoder"
     config = CONFIGS / f"{name}.yaml"
+    if command == "train-autoencoder":
+        changes = ("data=camvid", "mask.model.classes=11", *changes)
     folders = ["--data", str(root / "data"), "--run", str(root / "run"), "--out", str(root / "out")]
     return [
         command,

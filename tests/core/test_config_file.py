@@ -3,7 +3,7 @@
 import enum
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Optional
 
@@ -257,13 +257,15 @@ def test_the_shipped_files_write_out_every_default(name: str) -> None:
     )
     from camseg_core.training.recipes import AutoencoderRecipe, Recipe
 
+    path = REPOSITORY / "config" / "train" / name
+    sets = load_yaml(REPOSITORY / "config" / "train" / "camseg-lite.yaml", Recipe)
+    codec = replace(Recipe().autoencoder, model=sets.autoencoder.model)
     defaults = {
         "camseg-lite-camvid.yaml": Recipe(),
-        "distill.yaml": DistillationRecipe(),
+        "distill.yaml": DistillationRecipe(sets.data),
         "light-decoder.yaml": LightDecoderRecipe(),
-        "mask-autoencoder.yaml": AutoencoderRecipe(mask=Recipe().autoencoder),
+        "mask-autoencoder.yaml": AutoencoderRecipe(sets.data, codec),
     }[name]
-    path = REPOSITORY / "config" / "train" / name
     assert load_yaml(path, type(defaults)) == defaults
     written = yaml.safe_load(path.read_text(encoding="utf-8"))
     left_out = [place for place in places(defaults) if not has(written, place.split("."))]

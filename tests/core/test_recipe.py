@@ -130,6 +130,7 @@ def test_a_trained_model_is_distilled_into_a_folder_whose_card_describes_both_tr
         f"--model={root / 'out'}",
         f"--config={config}",
         *folders,
+        "--set=data=camvid",
         *[f"--set={setting}" for setting in small],
     ]
     main(arguments)
@@ -174,6 +175,8 @@ def test_an_autoencoder_trained_alone_serves_a_training(
             "--config",
             str(config),
             *arguments,
+            "--set=data=camvid",
+            "--set=mask.model.classes=11",
             *[f"--set={setting}" for setting in small],
         ]
     )
