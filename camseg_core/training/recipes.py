@@ -40,11 +40,11 @@ from camseg_core.training.run import (
 )
 from camseg_core.training.trainer import Run
 from camseg_core.training.transformer import TransformerTraining
-from camseg_core.weights import CAM_SEG_BASE_768, CAMSEG_LITE
+from camseg_core.weights import CAM_SEG_BASE_768, CAMSEG_LITE, CAMSEG_LITE_CAMVID
 
 logger = logging.getLogger(__name__)
 
-_MODELS = {model.name: model for model in (CAMSEG_LITE, CAM_SEG_BASE_768)}
+_MODELS = {model.name: model for model in (CAMSEG_LITE, CAMSEG_LITE_CAMVID, CAM_SEG_BASE_768)}
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Recipe:
     with a mask autoencoder first trains `autoencoder`.
     """
 
-    model: str = "camseg-lite"
+    model: str = CAMSEG_LITE_CAMVID.name
     data: Data = "camvid"
     autoencoder: AutoencoderTraining = field(default_factory=AutoencoderTraining)
     training: TransformerTraining = field(default_factory=TransformerTraining)

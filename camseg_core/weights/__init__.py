@@ -3,7 +3,7 @@
 Imports neither torch nor the hub's client.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from camseg_core.config.model import (
@@ -16,7 +16,7 @@ from camseg_core.config.model import (
     TransformerConfig,
 )
 from camseg_core.errors import ModelError
-from camseg_core.labels import CAMVID_11_TRAIN_IDS
+from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES
 
 DEFAULT_MODEL = "camseg-lite"
 _BUNDLED = Path(__file__).parent
@@ -38,20 +38,32 @@ CAMSEG_LITE = CamSegConfig(
         encoder_depth=2,
         decoder_depth=2,
         heads=6,
-        grid=(24, 30),
+        grid=(12, 15),
         fusion="grid",
         dropout=0.0,
     ),
-    denoiser=DenoiserConfig(width=128, depth=3, prediction_type="sample", learned_variance=False),
-    image_encoder=ImageEncoderConfig(width=192),
-    mask_autoencoder=MaskAutoencoderConfig(classes=len(CAMVID_11_TRAIN_IDS)),
-    refiner=ConditionRefinerConfig(),
-    patch_size=4,
+    denoiser=DenoiserConfig(width=192, depth=2, prediction_type="sample", learned_variance=False),
+    image_encoder=ImageEncoderConfig(width=192, stride=32, finest=16),
+    mask_autoencoder=MaskAutoencoderConfig(classes=len(CITYSCAPES), separable=True),
+    refiner=ConditionRefinerConfig(width=160, detail=64, edge=24, separable=True),
+    patch_size=8,
     pixel_mean=(123.675, 116.28, 103.53),
     pixel_std=(58.395, 57.12, 57.375),
     temperature=0.5,
 )
 """The project's small model; its image encoder expects ImageNet's normalisation."""
+
+CAMSEG_LITE_CAMVID = replace(
+    CAMSEG_LITE,
+    name="camseg-lite-camvid",
+    transformer=replace(CAMSEG_LITE.transformer, grid=(24, 30)),
+    denoiser=replace(CAMSEG_LITE.denoiser, width=128, depth=3),
+    image_encoder=ImageEncoderConfig(width=192),
+    mask_autoencoder=MaskAutoencoderConfig(classes=len(CAMVID_11_TRAIN_IDS)),
+    refiner=ConditionRefinerConfig(),
+    patch_size=4,
+)
+"""The first small model: four times as many tokens, for the eleven classes of CamVid."""
 
 
 @dataclass(frozen=True)
