@@ -21,6 +21,7 @@ from camseg_ros.stream_health import (
     Limits,
     Overrun,
     camera_health,
+    core_count,
     faster,
     loss_health,
     silence,
@@ -162,15 +163,18 @@ class HealthReport:
         values = {"state": state, "memory (MB)": memory, "model": parameters.model}
         health: Health = DiagnosticStatus.OK, state
         if pipeline is not None:
-            segmenter, worker, steps = pipeline.segmenter, pipeline.worker, parameters.steps
+            segmenter, worker, sampling = pipeline.segmenter, pipeline.worker, parameters.sampling
+            steps = 1 if "steps" in sampling.without_effect else sampling.steps
             compilations = segmenter.compilations
             values |= {
                 "model": segmenter.name,
+                "checkpoint folder": str(segmenter.folder),
                 "provider": segmenter.provider,
                 "provider choice": segmenter.choice or "given",
                 "provider fallback": segmenter.fallback or "none",
                 "engine": segmenter.engine,
                 "precision": segmenter.precision,
+                "threads": f"{segmenter.threads or 'all'} of {core_count()} cores",
                 "compilations": str(compilations.count),
                 "last compilation": compilations.last or "none",
                 "sampler": f"{parameters.sampler}, {steps} step{'s' * (steps != 1)}",

@@ -11,6 +11,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from camseg_core.errors import ConfigError
+from camseg_core.runtime.providers import compiles, provider_list
 from camseg_ros.camera import camera_topic
 from camseg_ros.parameter_spec import MIDDLEWARE_OWN, Spec, Value
 from camseg_ros.parameters import BY_NAME, SPECS, Parameters
@@ -103,9 +104,10 @@ def check_together(parameters: Parameters) -> None:
     """Check what involves more than one value.
 
     Raises:
-        ConfigError: a camera's name is invalid or used twice, or resize mode and region do not fit
-            together.
+        ConfigError: a camera's name is invalid or used twice, resize mode and region do not fit
+            together, or neither do providers.
     """
+    provider_list(parameters.provider)
     for name in parameters.cameras:
         problem = ""
         if not CAMERA_NAME.fullmatch(name):
@@ -133,8 +135,7 @@ def without_effect(parameters: Parameters) -> list[str]:
         found[f"{name}.roi"] = f"it needs {name}.resize_mode: crop"
     if parameters.temporal_carry == 0:
         found["temporal_max_gap"] = "it needs temporal_carry above 0"
-    compiling = ("auto", "openvino", "tensorrt")
-    if not any(name in parameters.provider for name in compiling):
+    if not compiles(provider_list(parameters.provider)):
         found["engine_cache"] = "only the providers openvino and tensorrt use it"
     if len(parameters.camera_names) == 1:
         found["max_batch"] = "there is one camera"

@@ -155,7 +155,7 @@ def silence_text(topic: str, seconds: float, never: bool, endpoints: Endpoints, 
 
 def faster(parameters: Parameters) -> str:
     """Return what would make inference faster, given the settings in use."""
-    used, cores = parameters.sampling, os.cpu_count() or 1
+    used, cores = parameters.sampling, core_count()
     found = [
         f"lower {name} (now {getattr(used, name)})"
         for name in ("steps", "samples", "passes")
@@ -167,4 +167,11 @@ def faster(parameters: Parameters) -> str:
         found.append(f"set precision: {AUTO} (now {parameters.precision})")
     if len(parameters.camera_names) > 1:
         found.append(f"use fewer cameras (now {len(parameters.camera_names)})")
-    return ", ".join([*found, "use a smaller model or a faster provider"])
+    if parameters.provider != AUTO:
+        found.append(f"set provider: {AUTO} (now {parameters.provider})")
+    return ", ".join([*found, "use a smaller model"])
+
+
+def core_count() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -28,10 +28,10 @@ ARGUMENTS = {
     ),
     "provider": (
         "",
-        "cpu, cuda, tensorrt, or several to try in turn, as in tensorrt,cuda,cpu; empty: from the "
-        "parameter file.",
+        "auto, cpu, openvino, cuda, tensorrt, or several to try in turn, as in tensorrt,cuda,cpu; "
+        "empty: from the parameter file.",
     ),
-    "precision": ("", "fp32, fp16 or int8; empty: from the parameter file."),
+    "precision": ("", "auto, fp32, bf16, fp16 or int8; empty: from the parameter file."),
     "params_file": (
         str(Path(__file__).resolve().parents[1] / "config" / "segment.param.yaml"),
         "Parameter file; arguments of the launch command override it.",

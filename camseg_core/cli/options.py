@@ -14,7 +14,7 @@ from camseg_core.data.sets.kind import NONE, OwnLabels
 from camseg_core.diffusion.sampling import OPTIONS, Sampling
 from camseg_core.errors import ConfigError
 from camseg_core.runtime.engine import ASKED_PRECISIONS, AUTO
-from camseg_core.runtime.providers import PROVIDERS, provider_list
+from camseg_core.runtime.providers import PROVIDERS, compiles, provider_list
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.weights import DEFAULT_MODEL, bundled_models
 
@@ -219,8 +219,8 @@ def segmenter_of(options: argparse.Namespace) -> Segmenter:
     sampling = {option.name: getattr(options, option.name) for option in OPTIONS}
     for name, why in Sampling(**sampling).without_effect.items():
         logger.warning("--%s %s has no effect: %s", name, sampling[name], why)
-    if options.engine_cache is not None and "tensorrt" not in options.provider:
-        logger.warning("--engine-cache has no effect: only --provider tensorrt uses it")
+    if options.engine_cache is not None and not compiles(options.provider):
+        logger.warning("--engine-cache has no effect: only openvino and tensorrt compile")
     return Segmenter.from_pretrained(
         options.model,
         provider=options.provider,

@@ -29,6 +29,12 @@ ALIASES = {"onnxruntime": "cpu", "openvino:CPU": "openvino"}
 FASTEST_FIRST = ("tensorrt", "cuda", "openvino", "cpu")
 """What `AUTO` tries."""
 
+
+def compiles(providers: Sequence[str]) -> bool:
+    """Return whether one of these providers compiles graphs, so that an engine cache helps."""
+    return any(name.partition(":")[0] in (AUTO, "openvino", "tensorrt") for name in providers)
+
+
 Trial = Callable[[Engine], object]
 """Runs an engine once; raises an error of any type if it does not work."""
 

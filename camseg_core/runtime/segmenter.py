@@ -158,6 +158,16 @@ class Segmenter:
         return self.config.name
 
     @property
+    def folder(self) -> Path:
+        """The checkpoint folder."""
+        return self._engine.options.folder
+
+    @property
+    def threads(self) -> int:
+        """CPU threads; 0 means all cores."""
+        return self._engine.options.threads
+
+    @property
     def temperature(self) -> float:
         """The scale of the noise."""
         return self.sampling.options(self.config).temperature

@@ -261,7 +261,8 @@ def test_options_without_effect_are_said(tmp_path: Path, caplog: pytest.LogCaptu
     picture = tmp_path / "grey.png"
     cv2.imwrite(str(picture), np.full((48, 64, 3), 128, np.uint8))
     given = ["--steps", "8", "--eta", "0.5", "--engine-cache", str(tmp_path / "cache")]
-    main(["segment", str(picture), "--out", str(tmp_path / "out"), *given])
+    given += ["--provider", "cpu", "--out", str(tmp_path / "out")]
+    main(["segment", str(picture), *given])
     said = [record.getMessage() for record in caplog.records]
     assert [text.partition(" has no effect: ")[0] for text in said] == [
         "--steps 8",

@@ -1,7 +1,5 @@
 """The level and the sentence for every state of a stream, and the numbers behind it."""
 
-import os
-
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
@@ -15,6 +13,7 @@ from camseg_ros.stream_health import (
     Limits,
     Overrun,
     camera_health,
+    core_count,
     faster,
 )
 
@@ -206,7 +205,7 @@ def test_the_worst_of_several_problems_is_reported() -> None:
 
 
 def test_advice_follows_from_the_settings_in_use() -> None:
-    assert faster(Parameters()) == "use a smaller model or a faster provider"
+    assert faster(Parameters()) == "use a smaller model"
     assert "steps" not in faster(Parameters(steps=4)), "one_step does not use it"
     several = Parameters(
         sampler="ddim",
@@ -214,13 +213,19 @@ def test_advice_follows_from_the_settings_in_use() -> None:
         samples=2,
         threads=1,
         precision="fp32",
+        provider="cpu",
         cameras=("left", "right"),
     )
     text = faster(several)
-    for part in ("lower steps (now 4)", "lower samples (now 2)", "precision: auto (now fp32)"):
+    for part in (
+        "lower steps (now 4)",
+        "lower samples (now 2)",
+        "precision: auto (now fp32)",
+        "set provider: auto (now cpu)",
+    ):
         assert part in text
     assert "use fewer cameras (now 2)" in text
-    assert ("raise threads (now 1, of " in text) == ((os.cpu_count() or 1) > 1)
+    assert ("raise threads (now 1, of " in text) == (core_count() > 1)
 
 
 def test_an_overrun_counts_from_its_start_and_ends_below_the_budget() -> None:

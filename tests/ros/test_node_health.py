@@ -8,6 +8,8 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from ros_harness import StartBench, StartNode, header, picture, rgb_image
 from sensor_msgs.msg import CompressedImage, Image
 
+from camseg_core.weights import checkpoint_folder
+
 
 def changed(**fields: object) -> Image:
     """A good frame with some fields set wrong."""
@@ -105,7 +107,8 @@ def test_the_same_trouble_again_and_again_is_counted_and_not_logged_each_time(
 
 
 def test_a_healthy_node_says_so_with_its_numbers(start_bench: StartBench) -> None:
-    bench = start_bench("latency_budget_ms:=600000.0")  # the machine may be busy
+    given = ("steps:=4", "threads:=1")
+    bench = start_bench("latency_budget_ms:=600000.0", *given)  # the machine may be busy
     bench.ask(*(rgb_image(picture(80, 60), number) for number in range(5)))
     status, values = bench.status(lambda values: int(values["frames published"]) >= 5, "the counts")
     assert (status.message, status.level, status.name) == (
@@ -123,6 +126,9 @@ def test_a_healthy_node_says_so_with_its_numbers(start_bench: StartBench) -> Non
         "one_step, 1 step",
     )
     assert (model["provider fallback"], model["engine rebuilds"]) == ("none", "0")
+    assert model["checkpoint folder"] == str(checkpoint_folder("camseg-lite"))
+    assert model["threads"].startswith("1 of ")
+    assert "parameter 'steps' has no effect (4): one_step does not use it" in bench.node.stderr
     assert model["provider choice"].startswith("auto: tensorrt needs onnxruntime-gpu")
     assert model["engine"].startswith("OpenVINO ")
     assert model["engine"].endswith(" on CPU")
