@@ -1,5 +1,8 @@
 """The project's own errors. Each says what must hold, what was found, where, and what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class CamSegError(Exception):
     """Base of the errors that the project raises on purpose; the text can be shown to a user."""
@@ -31,3 +34,20 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     texts = ("insufficient memory", "bad_alloc", "bad allocation", "failed to allocate memory")
     return any(text in str(error).lower() for text in texts)
+
+
+@contextmanager
+def memory_for(picture: object) -> Iterator[None]:
+    """Turn the error inside, if memory does not suffice, into one that names the picture.
+
+    Raises:
+        DataError: memory does not suffice.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DataError(
+            f"the memory does not suffice for {picture}: scale it down, or free some memory"
+        ) from error

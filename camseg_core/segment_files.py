@@ -8,9 +8,9 @@ import numpy as np
 
 from camseg_core.data.frame_source import LeaveOut, SourceFrame, open_frames
 from camseg_core.data.image_files import write_image
-from camseg_core.errors import DataError, is_out_of_memory
+from camseg_core.errors import DataError, memory_for
 from camseg_core.masks import colorize, overlay
-from camseg_core.runtime.segmenter import Segmentation, Segmenter
+from camseg_core.runtime.segmenter import Segmenter
 
 
 def segment_files(
@@ -38,7 +38,8 @@ def segment_files(
     began, count = time.monotonic(), 0
     for frame in frames:
         try:
-            result = _segment(segmenter, frame)
+            with memory_for(_named(frame)):
+                result = segmenter.segment(frame.image)
         except DataError as error:
             if leave_out is None:
                 raise
@@ -61,22 +62,9 @@ def segment_files(
     yield f"{count} frames in {seconds}; masks, colours and overlays are in {out}"
 
 
-def _segment(segmenter: Segmenter, frame: SourceFrame) -> Segmentation:
-    """Segment a frame.
-
-    Raises:
-        DataError: the memory does not suffice for it.
-    """
-    try:
-        return segmenter.segment(frame.image)
-    except Exception as error:  # an engine has its own types
-        if not is_out_of_memory(error):
-            raise
-        height, width = frame.image.shape[:2]
-        raise DataError(
-            f"the memory does not suffice to segment {frame.name} of {width}x{height} pixels: "
-            "scale it down, or free some memory"
-        ) from error
+def _named(frame: SourceFrame) -> str:
+    height, width = frame.image.shape[:2]
+    return f"{frame.name} of {width}x{height} pixels"
 
 
 def _file_name(frame: str, taken: set[str]) -> str:

@@ -3,6 +3,7 @@
 Damaged files are refused, because a decoder would fill their gaps silently.
 """
 
+import stat
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.data.image_header import damage, has_palette, is_jpeg, orientation
-from camseg_core.errors import DataError, is_out_of_memory
+from camseg_core.errors import DataError, memory_for
 from camseg_core.labels import UNLABELLED
 
 Raw = npt.NDArray[np.uint8 | np.uint16]
@@ -67,7 +68,10 @@ def turned(path: Path) -> str:
 
 def _content(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block
+            raise DataError(f"cannot read {path}: it must be a regular file")
+        with memory_for(path):
+            content = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     if not content:
@@ -80,12 +84,9 @@ def _decode(path: Path, content: bytes, flags: int) -> npt.NDArray[np.uint8 | np
     if problem:
         raise DataError(f"{path} {problem}; copy it again, or move it out of the folder")
     try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    except (cv2.error, MemoryError) as error:
-        if is_out_of_memory(error):
-            raise DataError(
-                f"the memory does not suffice for {path}: scale it down, or free some memory"
-            ) from error
+        with memory_for(path):
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error as error:
         if "CV_IO_MAX_IMAGE" in str(error):
             raise DataError(
                 f"{path} has more pixels than OpenCV reads: scale it down, or set "

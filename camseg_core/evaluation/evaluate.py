@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.data import Sample
-from camseg_core.errors import DataError
+from camseg_core.errors import DataError, memory_for
 from camseg_core.evaluation.calibration import Calibration
 from camseg_core.evaluation.metrics import (
     BOUNDARY_TOLERANCE,
@@ -181,10 +181,12 @@ def evaluate(
     for raw in progress(islice(samples, frames)):
         check_sizes(raw)
         sample = protocol.prepare(raw)
-        if not scores:
-            segmenter.segment(sample.image)  # ONNX Runtime plans its memory on the first frame
-            frame_size = (sample.image.shape[1], sample.image.shape[0])
-        result = segmenter.segment(sample.image)
+        height, width = sample.image.shape[:2]
+        with memory_for(f"{sample.name} of {width}x{height} pixels"):
+            if not scores:
+                segmenter.segment(sample.image)  # ONNX Runtime plans its memory on the first frame
+                frame_size = width, height
+            result = segmenter.segment(sample.image)
         latency.add(result.timings)
         frame = scorer.empty()
         frame.add(sample.label, result.mask, result.confidence)

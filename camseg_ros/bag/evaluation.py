@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from camseg_core.errors import CamSegError, DataError
+from camseg_core.errors import CamSegError, DataError, memory_for
 from camseg_core.evaluation.scorer import CONFIDENCE_STEPS, Scorer
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_ros.bag.frames import DecodedFrame, ReadOptions, read_frames
@@ -228,7 +228,9 @@ def score_frames(bag: BagInfo, options: EvaluationOptions, start: int = 0) -> It
                 if frame.index >= start:
                     yield ScoredFrame(frame.index, problem=frame.problem)
                 continue
-            result = models.model.segment(frame.image)
+            height, width = frame.image.shape[:2]
+            with memory_for(f"image {frame.index} of {bag}, {width}x{height} pixels"):
+                result = models.model.segment(frame.image)
             if frame.index >= start:
                 other = models.compare.segment(frame.image).mask if models.compare else None
                 scorer = Scorer(models.model.labels)

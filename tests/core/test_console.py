@@ -5,14 +5,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 from data_trees import MAPPING, OWN_IDS, columns, photo
 
+from camseg_core.cli import options
 from camseg_core.cli.console import command_line, printable
 from camseg_core.cli.main import main
 from camseg_core.data.image_files import write_image
+from camseg_core.runtime.segmenter import Segmentation, Segmenter
 
 ODD_NAMES = (os.fsdecode(b"b\xff"), "née", "two\nlines", "\x1b[31mred", "a b", "#?%41")
 
@@ -35,10 +40,10 @@ def run(*arguments: object) -> int:
     return 0
 
 
-def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run `camseg COMMAND` in a shell in `folder`, with what follows it, such as a pipe."""
+def process(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program in `folder`."""
     return subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {sys.executable} -m camseg_core.cli {command}"],
+        arguments,
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
@@ -46,6 +51,17 @@ def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
         timeout=120,
         check=False,
     )
+
+
+def python(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a Python program in `folder`."""
+    return process([sys.executable, "-c", program], folder)
+
+
+def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run `camseg COMMAND` in a shell in `folder`, with what follows it, such as a pipe."""
+    text = f"set -o pipefail; {sys.executable} -m camseg_core.cli {command}"
+    return process(["bash", "-c", text], folder)
 
 
 def test_every_name_can_be_segmented(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,8 +90,6 @@ def test_every_name_can_be_checked_and_scored(
 
 
 def test_a_video_may_have_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import cv2
-
     writer = cv2.VideoWriter(
         str(tmp_path / "drive.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48)
     )
@@ -159,3 +173,83 @@ def test_a_stream_that_closes_ends_a_command_without_a_traceback(
     assert "Exception ignored" not in done.stderr
     assert said in done.stderr
     assert done.returncode in ((code, 0) if "|" in command else (code,))
+
+
+class Exhausted(Segmenter):
+    """A model whose engine has no memory for pictures of 64 pixels' width."""
+
+    def segment(self, rgb: npt.NDArray[np.uint8]) -> Segmentation:
+        if rgb.shape[1] == 64:
+            raise RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : std::bad_alloc")
+        return super().segment(rgb)
+
+
+def test_a_picture_too_large_for_the_memory_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_set(tmp_path, ("a", "c"))
+    write_image(root / "images/b.png", photo(64, height=24))
+    write_image(root / "labels/b.png", columns(OWN_IDS * 16, height=24))
+    monkeypatch.setattr(options, "Segmenter", Exhausted)
+    assert run("segment", root / "images", "--out", tmp_path / "out") == 1
+    said = "the memory does not suffice for {} of 64x24 pixels: scale it down"
+    out, err = capsys.readouterr()
+    assert f"left out: {said.format('b.png')}" in err
+    assert out.splitlines()[-1].startswith("2 frames in ")
+    assert run("evaluate", "--data", root, "--out", tmp_path / "out") == 2
+    assert f"camseg: error: {said.format('b')}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["std::bad_alloc", "Failed to allocate memory for requested"])
+def test_memory_that_does_not_suffice_is_one_line(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for error in (RuntimeError(text), MemoryError()):
+        with pytest.raises(SystemExit), command_line("camseg"):
+            raise error
+        assert capsys.readouterr().err.startswith("camseg: error: the memory does not suffice; ")
+    with pytest.raises(RuntimeError, match="a bug"), command_line("camseg"):
+        raise RuntimeError("a bug")
+
+
+def test_a_picture_that_cannot_be_decoded_in_memory_is_named(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", np.zeros((8000, 16000), np.uint8))
+    program = (
+        "import resource; from pathlib import Path; from camseg_core.data.image_files import *\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29))\n"
+        "from camseg_core.cli.console import command_line\n"
+        "with command_line('camseg'): read_rgb(Path('a.png'))"
+    )
+    done = python(program, tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("camseg: error: the memory does not suffice for a.png: ")
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.uint16])
+def test_labels_of_other_number_types_are_one_line(
+    kind: type[np.integer[Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_set(tmp_path, ("a",))
+    label = columns(OWN_IDS * 8, height=24).astype(kind)
+    (tmp_path / "label.tiff").write_bytes(cv2.imencode(".tiff", label)[1].tobytes())
+    (tmp_path / "list.txt").write_text("images/a.png label.tiff")
+    code = run("evaluate", "--data", tmp_path / "list.txt", "--out", tmp_path / "out")
+    err = capsys.readouterr().err
+    if kind is np.uint16:
+        assert code == 0, err
+    else:
+        assert (code, err.count("\n")) == (2, 1)
+        assert f"label.tiff holds {np.dtype(kind)} numbers: class ids must have" in err
+
+
+def test_what_is_not_a_file_is_no_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    (tmp_path / "folder.png").mkdir()
+    assert run("segment", tmp_path, "--out", tmp_path / "out") == 1
+    err = capsys.readouterr().err
+    assert f"cannot read {tmp_path}/pipe.png: it must be a regular file" in err
+    assert f"cannot read {tmp_path}/gone.png: No such file" in err
+    assert "camseg: 2 pictures were left out" in err
