@@ -18,7 +18,7 @@ from camseg_core.errors import DataError
 from camseg_core.groups import distinguished
 from camseg_core.long_runs import writable_file
 
-FINDINGS_SHOWN = 20
+FINDINGS_SHOWN = 3
 """Findings of each kind in the text; `--json` has all."""
 
 
@@ -72,7 +72,8 @@ def _check(options: argparse.Namespace) -> None:
     own, root = own_labels_of(options), options.data
     writable_file(options.sheet, "--sheet")
     splits: Sequence[str] = options.split or ()
-    name = kind_of(options.dataset, root, own, splits[0] if splits else None)
+    with packages_for("a mapping of labels", "evaluate"):
+        name = kind_of(options.dataset, root, own, splits[0] if splits else None)
     kind = SETS[name]
     splits = splits or kind.splits(root, own) or (kind.default_split(root, own),)
     sheet, checks = ContactSheet(options.sheet_frames), []

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from camseg_core.data.file_set import FileSet, Found
 from camseg_core.data.image_files import Color, ColorLabels, IdLabels, LabelDecoder
 from camseg_core.errors import ConfigError
 from camseg_core.groups import FIRST_GROUP, Group
@@ -45,7 +46,9 @@ class ClassMapping:
     pixels have no class (`unlabelled`). `stretch` widens image and label when they are read: the
     width of a pixel divided by its height, for frames that are stored squeezed. With `stretch`
     alone, labels hold Cityscapes train ids. `groups` are values that stand for one of several
-    classes; they are ids or colours, as the classes' are.
+    classes; they are ids or colours, as the classes' are. `image_suffix` and `label_suffix` end the
+    names of images and labels before the dot, such as `_image` and `_label`; they alone are enough
+    too.
     """
 
     ids: Mapping[str, tuple[int, ...]] | None = None
@@ -53,6 +56,8 @@ class ClassMapping:
     others: Literal["refused", "unlabelled"] = "refused"
     stretch: float = 1.0
     groups: tuple[GroupMapping, ...] = ()
+    image_suffix: str = ""
+    label_suffix: str = ""
 
     def __post_init__(self) -> None:
         if not 0 < self.stretch < float("inf"):
@@ -84,7 +89,8 @@ class ClassMapping:
                     )
 
     def _is_train_ids(self) -> bool:
-        return self.ids is None and self.colors is None and not self.groups and self.stretch != 1
+        others = self.stretch != 1 or bool(self.image_suffix or self.label_suffix)
+        return self.ids is None and self.colors is None and not self.groups and others
 
     def _check_groups(self) -> None:
         kind = "ids" if self.ids is not None else "colors"
@@ -152,12 +158,21 @@ class ClassMapping:
 
 
 class Meaning(NamedTuple):
-    """What the files of a set mean: classes, decoder, factor and groups, see `FileSet`."""
+    """What the files of a set mean: classes, decoder, factor and groups, see `FileSet`.
+
+    The names of images and labels end with the suffixes, before the dot.
+    """
 
     labels: tuple[Label, ...]
     decode: LabelDecoder
     stretch: float = 1.0
     groups: tuple[Group, ...] = ()
+    image_suffix: str = ""
+    label_suffix: str = ""
+
+    def files(self, found: Found, **more: Any) -> FileSet:
+        """The found files with this meaning; `more` are further fields of the set."""
+        return FileSet(found, self.labels, self.decode, self.stretch, self.groups, **more)
 
 
 def meaning(mapping: Path | None, default: Path) -> Meaning:
@@ -175,7 +190,14 @@ def meaning(mapping: Path | None, default: Path) -> Meaning:
     from camseg_core.config.yaml_file import load_yaml
 
     read = load_yaml(path, ClassMapping)
-    return Meaning(read.labels(), read.decoder(str(path)), read.stretch, read.group_labels())
+    return Meaning(
+        read.labels(),
+        read.decoder(str(path)),
+        read.stretch,
+        read.group_labels(),
+        read.image_suffix,
+        read.label_suffix,
+    )
 
 
 def _train_ids(source: str, others: int | None, assumed: bool = False) -> LabelDecoder:

@@ -229,7 +229,7 @@ def test_a_picture_that_cannot_be_decoded_in_memory_is_named(tmp_path: Path) -> 
 def test_labels_of_other_number_types_are_one_line(
     kind: type[np.integer[Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = write_set(tmp_path, ("a",))
+    write_set(tmp_path, ("a",))
     label = columns(OWN_IDS * 8, height=24).astype(kind)
     (tmp_path / "label.tiff").write_bytes(cv2.imencode(".tiff", label)[1].tobytes())
     (tmp_path / "list.txt").write_text("images/a.png label.tiff")

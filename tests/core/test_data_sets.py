@@ -1,6 +1,7 @@
 """Every kind of data set on miniatures in the true layouts: content, errors, detection."""
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import cv2
 import data_trees
 import numpy as np
 import pytest
-from data_trees import TREES, Tree, columns, photo, write
+from data_trees import MAPPING, OWN_IDS, TREES, Tree, columns, photo, write
 
 from camseg_core.data.sets import SETS, kind_of, open_set
 from camseg_core.data.sets.kind import OwnLabels, SetKind
@@ -544,3 +545,72 @@ def test_unknown_kinds_and_meanings_where_none_are_needed_are_refused(tmp_path: 
         open_set("kitti", tmp_path)
     with pytest.raises(ConfigError, match="the labels of Cityscapes are known: --mapping"):
         open_set("cityscapes", tmp_path, own=OwnLabels(mapping=tmp_path / "mapping.yaml"))
+
+
+@pytest.mark.parametrize("mapping", [MAPPING, None])
+def test_a_list_beside_a_mapping_is_recognised(tmp_path: Path, mapping: str | None) -> None:
+    tree = data_trees.list_file(tmp_path)
+    tree.root.rename(tmp_path / "val.txt")
+    if mapping is None:
+        (tmp_path / "mapping.yaml").unlink()
+    assert kind_of("auto", tmp_path) == "list"
+    own = OwnLabels(mapping=tmp_path / "other.yaml")
+    own.mapping.write_text(MAPPING)  # type: ignore[union-attr]
+    opened = open_set("auto", tmp_path, own=own)
+    assert (opened.kind, opened.split, len(opened.samples)) == ("list", "val", 2)
+
+
+def test_a_folder_with_lists_of_names_stays_a_folder(tmp_path: Path) -> None:
+    data_trees.folder(tmp_path)
+    (tmp_path / "val.txt").write_text("a\ndrive/b\n")
+    assert kind_of("auto", tmp_path) == "folder"
+    (tmp_path / "val.txt").write_text("images/a.jpg labels/a.png\n")
+    with pytest.raises(DataError, match="has the layouts of folder and list: choose one with --d"):
+        kind_of("auto", tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["images", "val/images", "frames.txt", "val.txt", "nothing"])
+@pytest.mark.parametrize("kind", ["auto", "folder", "list"])
+def test_an_error_in_a_mapping_is_reported_before_any_about_the_layout(
+    tmp_path: Path, layout: str, kind: str
+) -> None:
+    (tmp_path / "mapping.yaml").write_text("ids: {rod: [1]}")
+    path = tmp_path / layout
+    if path.suffix:
+        path.write_text("a.png b.png")
+    else:
+        path.mkdir(parents=True)
+    root = path if layout == "frames.txt" and kind != "folder" else tmp_path
+    with pytest.raises(ConfigError, match=r"mapping\.yaml.*unknown class 'rod'"):
+        open_set(kind, root)
+
+
+@pytest.mark.parametrize(
+    ("image", "label"), [("_image", "_label"), ("", "_label"), ("-rgb", ""), (".left", ".gt")]
+)
+def test_names_may_have_suffixes_that_the_mapping_states(
+    tmp_path: Path, image: str, label: str
+) -> None:
+    for name in ("0001", "0002", "drive/0003"):
+        write(tmp_path / f"images/{name}{image}.jpg", photo(4))
+        write(tmp_path / f"labels/{name}{label}.png", columns(OWN_IDS))
+    (tmp_path / "mapping.yaml").write_text(MAPPING)
+    stated = f"image_suffix: '{image}' and label_suffix: '{label}'"
+    with pytest.raises(DataError, match=re.escape(f"state {stated} in mapping.yaml")):
+        open_set("auto", tmp_path)
+    (tmp_path / "mapping.yaml").write_text(MAPPING + stated.replace(" and ", "\n"))
+    assert [each.name for each in open_set("auto", tmp_path).samples] == [
+        "0001",
+        "0002",
+        "drive/0003",
+    ]
+    (tmp_path / "mapping.yaml").write_text(stated.replace(" and ", "\n"))  # ids of Cityscapes
+    assert len(open_set("auto", tmp_path).samples) == 3
+
+
+def test_labels_that_belong_to_other_images_are_no_suffix(tmp_path: Path) -> None:
+    write(tmp_path / "images/0001.jpg", photo(4))
+    write(tmp_path / "labels/0002.png", columns(OWN_IDS))
+    (tmp_path / "mapping.yaml").write_text(MAPPING)
+    with pytest.raises(DataError, match=r"^missing label .*0001\.png"):
+        open_set("auto", tmp_path)

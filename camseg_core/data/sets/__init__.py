@@ -6,7 +6,7 @@ from pathlib import Path
 
 from camseg_core.data import Samples
 from camseg_core.data.file_set import PairedFiles, no_split
-from camseg_core.data.mapping import meaning
+from camseg_core.data.mapping import MAPPING, meaning
 from camseg_core.data.sets.camvid import CamVid11, CamVid32
 from camseg_core.data.sets.cityscapes import CITYSCAPES_SETS
 from camseg_core.data.sets.kind import NONE, Folder, ListFile, OwnLabels, SetKind
@@ -61,6 +61,8 @@ def kind_of(kind: str, root: Path, own: OwnLabels = NONE, split: str | None = No
         if kind not in SETS:
             raise ConfigError(f"unknown data set {kind!r}; choose one of {', '.join(SETS)}")
         return kind
+    # an error in the mapping is reported before any about the layout
+    meaning(own.mapping, (root if root.is_dir() else root.parent) / MAPPING)
     if own.root is not None:
         return "folder"
     candidates = {name: each for name, each in SETS.items() if each.detectable}

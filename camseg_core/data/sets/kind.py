@@ -8,6 +8,7 @@ from pathlib import Path
 
 from camseg_core.data import Samples
 from camseg_core.data.file_set import (
+    IMAGES,
     FileSet,
     Found,
     Pair,
@@ -125,6 +126,7 @@ class Folder(SetKind):
     takes_own_labels = True
 
     def scan(self, root: Path, split: str, own: OwnLabels) -> FileSet:
+        meant = meaning(own.mapping, root / MAPPING)
         images, label_files = _places(root, split, own.root)
         for folder in (images, label_files):
             if not folder.is_dir():
@@ -132,10 +134,13 @@ class Folder(SetKind):
         found = find_files(
             [(images, label_files)],
             self.expected,
+            endings=[f"{meant.image_suffix}{ending}" for ending in IMAGES],
+            label_ending=f"{meant.label_suffix}.png",
             pattern="**/*",
             name=lambda stem: stem.relative_to(images).as_posix(),
         )
-        return FileSet(found, *meaning(own.mapping, root / MAPPING))
+        naming = () if meant.image_suffix or meant.label_suffix else suffixes_stated(found)
+        return meant.files(found._replace(problems=(*found.problems, *naming)))
 
     def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
         if own.root is not None:
@@ -147,7 +152,8 @@ class Folder(SetKind):
 
     def detect(self, root: Path) -> bool:
         """Only with a mapping: a wrong guess of what labels mean would give wrong scores."""
-        return (root / MAPPING).is_file()
+        places = (root, *(root / name for name in subfolders(root)))
+        return (root / MAPPING).is_file() and any((each / "images").is_dir() for each in places)
 
 
 class ListFile(SetKind):
@@ -167,6 +173,7 @@ class ListFile(SetKind):
 
     def scan(self, root: Path, split: str, own: OwnLabels) -> FileSet:
         path = root / f"{split}.txt" if root.is_dir() else root
+        meant = meaning(own.mapping, path.parent / MAPPING)
         if not path.is_file():
             raise no_split(split, root, f"{path} is missing; expected IMAGE LABEL a line in it")
         if path == root and split != ALL:
@@ -184,8 +191,7 @@ class ListFile(SetKind):
             if count > 1
         )
         found = Found(pairs, problems=tuple(twice))
-        meant = meaning(own.mapping, path.parent / MAPPING)
-        return FileSet(found, *meant, rule=f"{path} lists it")
+        return meant.files(found, rule=f"{path} lists it")
 
     def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
         if not root.is_dir():
@@ -193,8 +199,10 @@ class ListFile(SetKind):
         return tuple(name for name in _SPLITS if (root / f"{name}.txt").is_file())
 
     def detect(self, root: Path) -> bool:
-        """Only a file: a folder may hold text files for another reason."""
-        return root.is_file() and root.suffix.lower() in (".txt", ".lst")
+        """A text file, or a folder with one for a split that lists files which exist."""
+        if root.is_file():
+            return root.suffix.lower() in (".txt", ".lst") or _lists_files(root)
+        return any(_lists_files(root / f"{name}.txt") for name in self.splits(root, NONE))
 
 
 def _places(root: Path, split: str, labels: Path | None) -> tuple[Path, Path]:
@@ -205,6 +213,43 @@ def _places(root: Path, split: str, labels: Path | None) -> tuple[Path, Path]:
     if (root / "images" / split).is_dir():
         return root / "images" / split, root / "labels" / split
     return root / split / "images", root / split / "labels"
+
+
+def _lists_files(path: Path) -> bool:
+    """Whether the text file begins with an image and a label that exist."""
+    try:
+        first = next(iter(_read(path)), None)
+    except DataError:
+        return False
+    return first is not None and first.image.is_file() and first.label.is_file()
+
+
+def suffixes_stated(found: Found) -> tuple[str, ...]:
+    """Return a line on how names end, if no image has a label, but all would without the ends."""
+    labels = {path.with_suffix("") for path in found.label_files}
+    if not labels or any(pair.label.is_file() for pair in found.pairs):
+        return ()
+    first = found.pairs[0].label.with_suffix("")
+    near = max(labels, key=lambda path: len(_shared(str(path), str(first))))
+    shared = _shared(near.name, first.name).rstrip("_-.")
+    image, label = (path.name[len(shared) :] for path in (first, near))
+    wanted = [pair.label.with_suffix("") for pair in found.pairs]
+    words = image == image.lstrip("0123456789") and label == label.lstrip("0123456789")
+    if not words or not all(path.name.endswith(image) for path in wanted):
+        return ()
+    named = (path.with_name(path.name.removesuffix(image) + label) for path in wanted)
+    if not any(path in labels for path in named):
+        return ()
+    return (
+        f"names of images end with {image!r} and of labels with {label!r} before the dot: "
+        f"state image_suffix: {image!r} and label_suffix: {label!r} in {MAPPING}",
+    )
+
+
+def _shared(one: str, other: str) -> str:
+    """Return the longest text that both begin with."""
+    ends = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return one[: next(ends, min(len(one), len(other)))]
 
 
 def _read(path: Path) -> list[Pair]:
