@@ -14,6 +14,7 @@ from camseg_core.errors import DataError, ModelError
 from camseg_core.evaluation.scorer import Scorer
 from camseg_core.export.parts import Arrays, Part
 from camseg_core.export.torch_engine import TorchEngine
+from camseg_core.groups import ScoredLabels
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime.engine import Engine
 from camseg_core.runtime.segmenter import Segmenter
@@ -157,7 +158,8 @@ class Scores:
         segmenter = Segmenter(
             self.model.config, labels, engine, Sampling(sampling.sampler, sampling.steps)
         )
-        scorer = Scorer(labels, boundary_tolerance=None)
+        scored = ScoredLabels.of(labels, self.samples[0].groups if self.samples else ())
+        scorer = Scorer(scored, boundary_tolerance=None)
         for sample in self.samples:
             scorer.add(sample.label, segmenter.segment(sample.image).mask)
         if not scorer.confusion.matrix.any():

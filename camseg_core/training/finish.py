@@ -18,6 +18,7 @@ from camseg_core.evaluation.calibration import fit_logit_scale
 from camseg_core.evaluation.evaluate import Evaluation, evaluate
 from camseg_core.evaluation.flops import mask_encoder_parameters, vehicle_parameters
 from camseg_core.evaluation.report.evaluation import write_report
+from camseg_core.evaluation.report.page import number
 from camseg_core.export import Scores, export_onnx, trace_all
 from camseg_core.long_runs import atomic_write
 from camseg_core.model.camseg import CamSeg
@@ -25,7 +26,7 @@ from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.runtime import Segmenter
 from camseg_core.training.callbacks import default_callbacks
 from camseg_core.training.distributed import Processes
-from camseg_core.training.joined import JoinedSamples, OpenedSet, spread_samples
+from camseg_core.training.joined import JoinedSamples, OpenedSet
 from camseg_core.training.mask_autoencoder import reconstruction_scores
 from camseg_core.training.run import TrainingData
 from camseg_core.training.trainer import Run
@@ -82,9 +83,10 @@ def finish(
         logger.info("wrote %s; models that decode masks as pictures are not exported", out)
         return
     facts = _facts(trained, trained.mask_autoencoder, config, data, processes)
-    stored, val = CamSeg.from_pretrained(out), JoinedSamples(data.val_sets)  # as it ships
-    some = spread_samples(data.val_sets, _CALIBRATION_FRAMES)
-    _export(stored, out, spread_samples(data.train_sets, _INT8_FRAMES), some)
+    stored, val = CamSeg.from_pretrained(out), JoinedSamples(data.val_sets, trained.labels)
+    some = val.spread(_CALIBRATION_FRAMES)
+    calibration = JoinedSamples(data.train_sets, trained.labels).spread(_INT8_FRAMES)
+    _export(stored, out, calibration, some)
     fit = fit_logit_scale(Segmenter.from_pretrained(out), some, stored.labels)
     save_config(replace(stored.config, logit_scale=fit.logit_scale), out / "config.json")
     logger.info(
@@ -97,12 +99,10 @@ def finish(
     one_step = evaluate(
         Segmenter.from_pretrained(out),
         val,
-        stored.labels,
+        val.scored(),
         about={"data": "val", "sampler": "one_step"},
     )
-    in_fp32 = evaluate(
-        Segmenter.from_pretrained(out, precision="fp32"), val, stored.labels
-    ).mean_iou
+    in_fp32 = evaluate(Segmenter.from_pretrained(out, precision="fp32"), val, val.scored()).mean_iou
     write_report(one_step, run / "val")
     several = {}
     for steps in _SEVERAL_STEPS:
@@ -110,7 +110,7 @@ def finish(
         several[steps] = evaluate(
             Segmenter.from_pretrained(out, sampler="ddim", steps=steps),
             val,
-            stored.labels,
+            val.scored(),
             about=about,
         )
         write_report(several[steps], run / f"val-{steps}-steps")
@@ -225,7 +225,8 @@ def _model_card(
                 *(f"{score:.3f}" for score in (each.iou, each.precision, each.boundary_f1)),
             ]
         )
-        + f" | {reconstruction['iou'][each.label.name]:.3f} |"
+        # a group is completed before it passes through the autoencoder
+        + f" | {number(reconstruction['iou'].get(each.label.name))} |"
         for each in one_step.classes
     ]
     template = Template(Path(__file__).with_name("model_card.md").read_text(encoding="utf-8"))

@@ -17,8 +17,8 @@ from camseg_core.data import Sample, Samples, evenly_spread
 from camseg_core.data.sets import AUTO, SETS, LabelledSet, open_set
 from camseg_core.data.sets.kind import NONE, OwnLabels
 from camseg_core.errors import ConfigError, DataError
-from camseg_core.groups import Group
-from camseg_core.labels import Label, cityscapes_labels
+from camseg_core.groups import Group, ScoredLabels, frame_table, joint_groups
+from camseg_core.labels import Label, cityscapes_labels, train_id_table
 from camseg_core.training.frames import HELD_BYTES, Frames, HeldFrames, Part
 from camseg_core.training.settings import check_setting
 
@@ -201,27 +201,48 @@ class JoinedFrames(Frames):
 
 
 class JoinedSamples(Samples):
-    """The samples of several sets, one set after the other."""
+    """The samples of several sets, one set after the other, for a model with `labels`.
 
-    def __init__(self, sets: Sequence[OpenedSet]) -> None:
-        self._sets = tuple(each.found.samples for each in sets)
-        self._ends = [*accumulate(len(samples) for samples in self._sets)]
+    Of more than one set, labels have the groups of all, see `joint_groups`.
+    """
+
+    def __init__(self, sets: Sequence[OpenedSet], labels: tuple[Label, ...]) -> None:
+        self._found, self._labels = [each.found for each in sets], labels
+        self._ends = [*accumulate(len(each.samples) for each in self._found)]
+        self._groups = joint_groups(labels, *(each.groups for each in self._found))
+
+    def scored(self) -> ScoredLabels:
+        """Return what to score: the labels of the one set, or classes and groups of all."""
+        if len(self._found) == 1:
+            return self._found[0].scored()
+        return ScoredLabels.of(self._labels, self._groups)
 
     def __len__(self) -> int:
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> Sample:
         place = int(np.searchsorted(self._ends, index, side="right"))
-        return self._sets[place][index - self._ends[place] + len(self._sets[place])]
+        samples = self._found[place].samples
+        return self._joined(samples[index - self._ends[place] + len(samples)])
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
 
+    def spread(self, count: int) -> list[Sample]:
+        """Return about `count` samples, as many of each set, evenly spread over it."""
+        each = math.ceil(count / len(self._found))
+        return [
+            self._joined(sample)
+            for one in self._found
+            for sample in evenly_spread(one.samples, each)
+        ]
 
-def spread_samples(sets: Sequence[OpenedSet], count: int) -> list[Sample]:
-    """Return about `count` samples, as many of each set, evenly spread over it."""
-    each = math.ceil(count / len(sets))
-    return [sample for one in sets for sample in evenly_spread(one.found.samples, each)]
+    def _joined(self, sample: Sample) -> Sample:
+        if len(self._found) == 1:
+            return sample
+        table = frame_table(self._labels, self._groups, sample.groups)
+        ids = train_id_table((*self._labels, *self._groups))[table]
+        return replace(sample, label=ids[sample.label], groups=self._groups)
 
 
 def load_frames(

@@ -18,8 +18,10 @@ from camseg_core.data.random_changes import Disturb
 from camseg_core.diffusion.sampling import Sampling
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import Confusion
+from camseg_core.evaluation.scorer import Scorer
 from camseg_core.export.torch_engine import TorchEngine
-from camseg_core.labels import index_table
+from camseg_core.groups import ScoredLabels
+from camseg_core.labels import index_table, train_id_table
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime.geometry import scaled_ids, scaled_picture
 from camseg_core.runtime.segmenter import Segmenter
@@ -238,7 +240,7 @@ def validation(config: TransformerTraining, val: Frames) -> Callable[[nn.Module]
             }
         images, truths = zip(*shown, strict=True)
         found = [torch.from_numpy(each) for each in class_indices(model, shown, size=size)]
-        return figures, validation_picture(images, truths, found, model.labels)
+        return figures, validation_picture(images, truths, found, (*val.labels, *val.groups))
 
     return validate
 
@@ -250,13 +252,22 @@ def confusion_of(
     steps: int = 10,
     size: tuple[int, int] | None = None,
 ) -> Confusion:
-    """Compare predicted class indices of whole frames with the true ones, see `class_indices`."""
-    confusion = Confusion(len(model.labels))
+    """Compare predicted class indices of whole frames with the true ones, see `class_indices`.
+
+    With groups, the scored labels are the classes and groups that the frames show.
+    """
+    labels, groups = tuple(model.labels), frames.groups
+    if groups:
+        shown = frames.pixel_counts() > 0
+        labels = tuple(label for i, label in enumerate(labels) if shown[i])
+        groups = tuple(group for i, group in enumerate(groups, len(model.labels)) if shown[i])
+    scorer = Scorer(ScoredLabels.of(labels, groups), boundary_tolerance=None)
+    ids = train_id_table((*model.labels, *frames.groups))
     for (_, indices), predicted in zip(
         frames, class_indices(model, frames, sampler, steps, size), strict=True
     ):
-        confusion.add(indices.numpy(), predicted)
-    return confusion
+        scorer.add(ids[indices.numpy()], ids[predicted])
+    return scorer.confusion
 
 
 def class_indices(

@@ -13,12 +13,13 @@ from camvid_folder import write_camvid
 from lite import LABELS, tiny_lite
 
 from camseg_core.cli.main import main
-from camseg_core.config.model import save_config
+from camseg_core.config.model import CamSegConfig, save_config
 from camseg_core.config.yaml_file import load_yaml, to_yaml
 from camseg_core.data.augmentation import random_crops
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.labels import CITYSCAPES, UNLABELLED
+from camseg_core.model.camseg import CamSeg
 from camseg_core.training.frames import Frames, Part
 from camseg_core.training.joined import (
     JoinedFrames,
@@ -26,12 +27,16 @@ from camseg_core.training.joined import (
     SetConfig,
     labels_of,
     located,
-    spread_samples,
 )
 from camseg_core.training.loading import FrameStream
 from camseg_core.training.recipes import Recipe
 from camseg_core.training.run import TrainingData
-from camseg_core.training.transformer import TransformerTraining, validation
+from camseg_core.training.transformer import (
+    TransformerTraining,
+    class_indices,
+    confusion_of,
+    validation,
+)
 
 RECIPES = Path(__file__).parents[2] / "config" / "train"
 GROUPS = """
@@ -130,12 +135,53 @@ def test_several_sets_share_their_classes_and_groups(root: Path) -> None:
     for index, group in enumerate(found.train.groups, start=len(names)):
         if group.name == "person or rider":
             assert (found.train[3][1] == index).any()
-    names = [sample.name for sample in JoinedSamples(found.train_sets)]
+    names = [sample.name for sample in JoinedSamples(found.train_sets, found.labels)]
     assert names[2:4] == ["0001TP_000002", "0"]
-    assert [sample.name for sample in spread_samples(found.val_sets, 3)] == [
+    val = JoinedSamples(found.val_sets, found.labels)
+    assert [sample.name for sample in val.spread(3)] == [
         *("0001TP_000000", "0001TP_000001"),
         *("0", "2"),
     ]
+
+
+def test_samples_of_several_sets_share_the_ids_of_groups(root: Path) -> None:
+    found = TrainingData.load(BOTH, root)
+    joined = JoinedSamples(found.train_sets, found.labels)
+    scored = joined.scored()
+    places = [label.name for label in scored.labels]
+    assert places == [label.name for label in (*found.labels, *found.train.groups)]
+    for sample, (_, indices) in zip(joined, found.train, strict=True):
+        truth, expected = scored.truth_of(sample.label), indices.numpy()
+        assert np.array_equal(truth, np.where(expected == UNLABELLED, len(places), expected))
+    alone = JoinedSamples(found.train_sets[:1], found.labels)
+    assert alone.scored().labels == LABELS
+    assert np.array_equal(alone[0].label, found.train_sets[0].found.samples[0].label)
+
+
+def test_a_set_with_groups_is_validated_over_the_labels_that_it_shows(root: Path) -> None:
+    found = TrainingData.load(BOTH, root)
+    coarse = found.val.parts()[1].frames
+    model = CamSeg(replace_classes(len(found.labels)), found.labels).eval()
+    confusion = confusion_of(model, coarse)
+    names = ["road", "sky", "sidewalk or terrain", "person or rider"]
+    counts = coarse.pixel_counts()
+    everything = [label.name for label in (*found.labels, *coarse.groups)]
+    assert sorted(everything[i] for i in np.flatnonzero(counts[:255])) == sorted(names)
+    assert confusion.classes == 4
+    assert sorted(confusion.labelled) == sorted(counts[:255][counts[:255] > 0])
+    predicted = np.concatenate([each.ravel() for each in class_indices(model, coarse)])
+    truth = np.concatenate([indices.numpy().ravel() for _, indices in coarse])
+    possible = torch.cat([torch.eye(len(found.labels)).bool(), coarse.members()]).numpy()
+    known = truth != UNLABELLED
+    assert confusion.hits.sum() == possible[truth[known], predicted[known]].sum()
+
+
+def replace_classes(classes: int) -> CamSegConfig:
+    """The configuration of the tiny model, for another number of classes."""
+    config = tiny_lite().config
+    assert config.mask_autoencoder is not None
+    codec = replace(config.mask_autoencoder, classes=classes)
+    return replace(config, mask_autoencoder=codec)
 
 
 def test_a_set_of_weight_0_is_only_validated_and_keeps_its_classes(root: Path) -> None:
