@@ -63,6 +63,9 @@ setup(
             [
                 "config/segment.param.yaml",
                 "config/autoware.param.yaml",
+                "config/nav2.param.yaml",
+                "config/camseg.rviz",
+                "config/foxglove.json",
                 "config/segment.schema.json",
                 "config/fastdds.xml",
             ],

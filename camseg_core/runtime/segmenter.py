@@ -66,6 +66,7 @@ class Segmenter:
         self.config, self.labels, self.sampling = config, labels, sampling
         self._engine, self._network = engine, Network(config, engine, sampling)
         self.compilations: Compilations = engine.options.compilations
+        self.folder, self.threads = engine.options.folder, engine.options.threads
         self._multiple = config.size_multiple
 
     @classmethod
@@ -156,16 +157,6 @@ class Segmenter:
     def name(self) -> str:
         """The model's name."""
         return self.config.name
-
-    @property
-    def folder(self) -> Path:
-        """The checkpoint folder."""
-        return self._engine.options.folder
-
-    @property
-    def threads(self) -> int:
-        """CPU threads; 0 means all cores."""
-        return self._engine.options.threads
 
     @property
     def temperature(self) -> float:
