@@ -1,6 +1,7 @@
 """Labels that stand for one of several classes: as class indices, in losses, and in scores."""
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from camvid_folder import write_camvid
 from lite import tiny_lite
 
+from camseg_core.cli.main import main
 from camseg_core.config.model import MaskAutoencoderConfig
 from camseg_core.data import Sample
 from camseg_core.data.sets import open_set
@@ -453,3 +455,31 @@ def test_the_mapping_file_of_camvid_says_what_its_kind_knows(tmp_path: Path) -> 
         places = [[*each.scored().classes].index(classes) for each in (known, listed)]
         assert np.array_equal(first == places[0], second == places[1])
     assert np.array_equal(first == len(one), second == len(one))
+
+
+def test_the_reports_say_which_classes_counted_as_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_camvid(tmp_path / "data", "val", frames=1, size=(64, 96))
+    folder = Path(__file__).parents[2] / "config" / "data"
+    command = ["evaluate", f"--data={root}", f"--groups={folder / 'idd-lite.yaml'}"]
+    main([*command, f"--out={tmp_path / 'out'}"])
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    counted = report["counted_as"]
+    assert counted["merged"]["person or rider"] == ["person", "rider"]
+    assert "building" in counted["not_scored"]  # or wall, which is in another group than building
+    assert [each["name"] for each in report["classes"]][:3] == [
+        "road",
+        "sky",
+        "sidewalk or terrain",
+    ]
+    text = "person or rider (person + rider)"
+    assert text in capsys.readouterr().out
+    assert text in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    main(["evaluate", f"--data={root}", f"--out={tmp_path / 'own'}"])
+    own = json.loads((tmp_path / "own" / "report.json").read_text(encoding="utf-8"))
+    assert "counted_as" not in own
+    assert len(own["classes"]) == 11
+    with pytest.raises(SystemExit):
+        main([*command, "--protocol=cityscapes"])
+    assert "give --groups without it" in capsys.readouterr().err
