@@ -40,8 +40,6 @@ class Spec:
     choices: tuple[str, ...] = ()
     several: bool = False
     """Whether a value may be several choices, separated by commas."""
-    remedy: str = ""
-    """What to do about a value that is not among the choices."""
     limits: tuple[float, float] | None = None
     per_camera: bool = False
     """Whether it may also be given for one camera, as `<camera>.<name>`."""
@@ -121,9 +119,7 @@ class Spec:
         shown = repr(value)
         shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}…"
         kind = f" ({TYPE_NAMES.get(type(value), 'a list')})" if with_type else ""
-        remedy = f"; {self.remedy}" if self.remedy else ""
-        text = f"parameter '{self.name}' must be {self.takes}, got {shown}{kind}{remedy}"
-        return ConfigError(text)
+        return ConfigError(f"parameter '{self.name}' must be {self.takes}, got {shown}{kind}")
 
     def descriptor(self) -> ParameterDescriptor:
         """Return what `ros2 param describe` shows; rclpy enforces the range on later changes."""

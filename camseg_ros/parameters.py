@@ -52,7 +52,6 @@ class CameraParameters:
         "raw subscribes to sensor_msgs/Image on the image topic; compressed to "
         "sensor_msgs/CompressedImage (JPEG, PNG or WebP) on its /compressed.",
         choices=("raw", "compressed"),
-        remedy="decode others, such as ffmpeg, with image_transport's republish",
         fixed_because=RECONNECT,
     )
     image_reliability: str = parameter(

@@ -99,12 +99,6 @@ def test_every_declaration_is_complete_and_takes_its_default(spec: Spec) -> None
             "parameter 'threads' must be an integer from 0 to 64, got True (true/false)",
         ),
         (
-            "image_transport",
-            "ffmpeg",
-            "parameter 'image_transport' must be one of raw, compressed, got 'ffmpeg'; decode "
-            "others, such as ffmpeg, with image_transport's republish",
-        ),
-        (
             "overlay_opacity",
             1.5,
             "parameter 'overlay_opacity' must be a number from 0.0 to 1.0, got 1.5",
