@@ -77,6 +77,45 @@ def printable(text: str) -> str:
     return "".join(c if isinstance(c, str) else c.decode() for c in shown)
 
 
+ROS_PACKAGES = ("rclpy", "ament_index_python", "rpyutils", "rosidl_runtime_py")
+"""Python packages of a ROS installation, besides those of messages and services."""
+
+
+def how_to_install(task: str, error: ImportError, extra: str) -> str:
+    """Return an error that says how to install what could not be imported.
+
+    Where a ROS installation is sourced, it names that installation's packages, never wheels of ROS:
+    those would be a second ROS of another version in the same process.
+
+    Args:
+        task: what needs the import.
+        error: why it failed.
+        extra: the project's extra that installs it.
+    """
+    name = error.name or ""
+    package = name.partition(".")[0]
+    in_ros = package in ROS_PACKAGES or package.endswith(("_msgs", "_interfaces", "_srvs"))
+    distribution = os.environ.get("ROS_DISTRO", "")
+    sourced = bool(distribution or os.environ.get("AMENT_PREFIX_PATH"))
+    if not isinstance(error, ModuleNotFoundError) or (in_ros and name != package):
+        problem = f"{task} cannot use {package or 'a package'}: {' '.join(str(error).split())}"
+    else:
+        problem = f"{task} needs {package}, which is not installed"
+    if not in_ros:
+        chosen = "bag" if sourced and extra == "ros" else extra
+        return f"{problem}: pip install '.[{chosen}]' in the project's folder"
+    if sourced:
+        apt = f"ros-{distribution or 'DISTRO'}-{package.replace('_', '-')}"
+        return (
+            f"{problem}: install {apt} with apt, and use the Python that this ROS was built for, "
+            f"not {sys.executable} {'.'.join(map(str, sys.version_info[:2]))} if that differs"
+        )
+    return (
+        f"{problem}: source a ROS 2 installation (source /opt/ros/DISTRO/setup.bash) or, without "
+        f"one, pip install '.[{extra}]' in the project's folder"
+    )
+
+
 class Pictures:
     """Reports the pictures that a command leaves out; with `strict`, it leaves none out."""
 

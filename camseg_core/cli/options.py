@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from camseg_core.cli.console import how_to_install
 from camseg_core.data.sets import AUTO as BY_LAYOUT
 from camseg_core.data.sets import SETS, LabelledSet, open_set
 from camseg_core.data.sets.kind import NONE, OwnLabels
@@ -290,11 +291,7 @@ def packages_for(task: str, extra: str) -> Iterator[None]:
     """
     try:
         yield
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package in ("", "camseg_core"):
+    except ImportError as error:
+        if (error.name or "camseg_core").partition(".")[0] in ("camseg_core", "camseg_ros"):
             raise
-        raise ConfigError(
-            f"{task} needs {package}, which is not installed: pip install '.[{extra}]' in the "
-            "project's folder"
-        ) from error
+        raise ConfigError(how_to_install(task, error, extra)) from error

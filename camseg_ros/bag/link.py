@@ -1,9 +1,12 @@
 """Connects a replay to the node: a camera and a listener in one ROS domain. Needs rclpy."""
 
+from __future__ import annotations  # rclpy's classes are generic only from Jazzy on
+
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -12,8 +15,11 @@ import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
+from rclpy.validate_topic_name import validate_topic_name
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -46,6 +52,17 @@ class Topics:
     mask: str = "/segmentation/mask"
     overlay: str = "/segmentation/overlay"
     diagnostics: str = "/diagnostics"
+
+    def check(self) -> None:
+        """Raise ConfigError if a name is not valid for a topic."""
+        for name in vars(self).values():
+            try:
+                validate_topic_name(name)
+            except InvalidTopicNameException as error:
+                reason = str(error).partition("\n")[0].rstrip(":")
+                raise ConfigError(
+                    f"a topic must have a valid name, got {name!r}: {reason}"
+                ) from error
 
 
 class Link(ABC):
@@ -143,7 +160,7 @@ class Link(ABC):
         end = time.monotonic() + timeout_s
         endpoints = [("subscriber", self._camera.topic_name, self._camera.get_subscription_count)]
         endpoints += [
-            ("publisher", each.topic_name, each.get_publisher_count) for each in self._listeners
+            ("publisher", each.topic_name, self._publisher_count(each)) for each in self._listeners
         ]
 
         def missing() -> list[str]:
@@ -165,6 +182,11 @@ class Link(ABC):
             raise CamSegError(
                 f"the node did not answer on {topics} within {timeout_s:.0f} s; see its log"
             )
+
+    def _publisher_count(self, listener: Subscription[Image]) -> Callable[[], int]:
+        """Return what counts a subscription's publishers: the matched ones, from Jazzy on."""
+        matched: Callable[[], int] | None = getattr(listener, "get_publisher_count", None)
+        return matched or partial(self.node.count_publishers, listener.topic_name)
 
     def wait_for_diagnostics(self, seconds: float, check: Callable[[], None]) -> None:
         """Receive messages until the next diagnostics, for at most `seconds`."""

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from rcl_interfaces.srv import GetParameters, ListParameters
 from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
-from rclpy.parameter_client import AsyncParameterClient
 
 from camseg_core.errors import DataError
 from camseg_ros.bag.link import MAX_GAP_S
@@ -57,26 +57,34 @@ def node_parameters(node: Node, topic: str, wait: Wait) -> dict[str, Any] | None
     if not publishers:
         return None
     name = f"{publishers[0].node_namespace.rstrip('/')}/{publishers[0].node_name}"
-    client: Any = AsyncParameterClient(node, name)
-    if not wait(client.services_are_ready):
-        return None
-
-    def ask(request: Callable[[], Any]) -> Any:
-        for _ in range(SERVICE_TRIES):  # DDS can lose the first answer while discovery goes on
-            answer = request()
-            if wait(answer.done):
-                return answer.result()
-        return None
-
-    listed = ask(client.list_parameters)
+    listed = _ask(node, ListParameters, f"{name}/list_parameters", ListParameters.Request(), wait)
     if listed is None:
         return None
     names = sorted(listed.result.names)
-    values = ask(lambda: client.get_parameters(names))
+    request = GetParameters.Request(names=names)
+    values = _ask(node, GetParameters, f"{name}/get_parameters", request, wait)
     if values is None:
         return None
     found = map(parameter_value_to_python, values.values)
     return {name: _plain(value) for name, value in zip(names, found, strict=True)}
+
+
+def _ask(node: Node, service: Any, name: str, request: Any, wait: Wait) -> Any:
+    """Return the answer of a service; None if it does not answer.
+
+    Without `rclpy.parameter_client`, which Humble does not have.
+    """
+    client: Any = node.create_client(service, name)
+    try:
+        if not wait(client.service_is_ready):
+            return None
+        for _ in range(SERVICE_TRIES):  # DDS can lose the first answer while discovery goes on
+            answer = client.call_async(request)
+            if wait(answer.done):
+                return answer.result()
+        return None
+    finally:
+        node.destroy_client(client)
 
 
 def _plain(value: Any) -> Any:
