@@ -26,6 +26,7 @@ from camseg_ros.bag.player import Player
 from camseg_ros.bag.read import WHOLE, BagInput, TimeRange, read_input
 from camseg_ros.bag.session import Measurement, Session, check_rate
 from camseg_ros.middleware import environment
+from camseg_ros.segmentation_node import check as check_arguments
 
 LOWEST_HZ, HIGHEST_HZ = 0.5, 1000.0
 """Bounds of the search."""
@@ -140,6 +141,9 @@ def measure(
         DataError, ConfigError: the bag or an option is not usable.
         CamSegError: the node could not be reached, or ended.
     """
+    _topics(options).check()
+    if not options.running:
+        check_arguments(_command(options, compressed=False))  # before the bag is read
     bag = read_input(options.bag.expanduser(), options.topic, within)
     if bag.note:
         log(bag.note)
@@ -234,9 +238,8 @@ def _session(
     size, timeout_s = bag.size or DEFAULT_SIZE, options.start_timeout
 
     def player(domain: int) -> Player:
-        topics = Topics(image=options.image_topic, mask=options.mask_topic)
         reliability = ReliabilityPolicy[options.mask_reliability.upper()]
-        return Player(domain, bag.compressed, topics, reliability, options.restamp)
+        return Player(domain, bag.compressed, _topics(options), reliability, options.restamp)
 
     if options.running:
         # this process publishes the images and needs the settings for large ones
@@ -253,14 +256,22 @@ def _session(
     os.environ.update(env)
     _log_shared_memory(2, log)
     log(f"starting the node, which logs in {folder}")
-    command = segmentation_command(
-        options.image_topic, bag.compressed, dict(options.param), options.params_file
-    )
+    command = _command(options, bag.compressed)
     with NodeProcess(command, env, folder / "node_output.log") as node, player(domain) as camera:
         camera.wait_for_node(size, timeout_s, node.check)
         yield Session(bag, camera, node.check, node.pid, options.timeout)
     if options.log is None:  # the log is kept after an error only
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _topics(options: argparse.Namespace) -> Topics:
+    return Topics(image=options.image_topic, mask=options.mask_topic)
+
+
+def _command(options: argparse.Namespace, compressed: bool) -> list[str]:
+    return segmentation_command(
+        options.image_topic, compressed, dict(options.param), options.params_file
+    )
 
 
 def _log_shared_memory(participants: int, log: Callable[[str], None]) -> None:

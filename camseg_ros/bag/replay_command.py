@@ -14,7 +14,7 @@ import psutil
 from rich.console import Console
 
 from camseg_core.cli.options import at_least, not_negative
-from camseg_core.errors import CamSegError, ConfigError, DataError
+from camseg_core.errors import CamSegError, ConfigError, DataError, ModelError
 from camseg_core.long_runs import writable_file, writable_folder
 from camseg_ros.bag.command import positive
 from camseg_ros.bag.link import Topics
@@ -157,7 +157,7 @@ def run(options: argparse.Namespace) -> None:
     """Measure and print.
 
     Raises:
-        DataError, ConfigError: the bag or an option is not usable.
+        DataError, ConfigError, ModelError: the bag, an option or the model is not usable.
         SystemExit: 1 if the node failed or a limit was not kept, 130 after Ctrl-C.
     """
     # so that a started node is stopped too, and its shared memory and this process's are removed
@@ -236,7 +236,7 @@ def _measure(options: argparse.Namespace, within: TimeRange) -> ReplayResult | N
     except KeyboardInterrupt:
         if result is not None:
             result.interrupted = True
-    except (DataError, ConfigError):
+    except (DataError, ConfigError, ModelError):
         raise
     except CamSegError as error:
         last = error.last_lines.strip().rpartition("\n")[2] if isinstance(error, NodeDied) else ""

@@ -400,12 +400,28 @@ def test_a_node_that_does_not_start_says_why(
     bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        replay(bag, "--param", "model:=/nowhere", "--log", tmp_path)
+        replay(bag, "--param", "provider:=tensorrt", "--log", tmp_path)
     assert ended.value.code == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("camseg: error: the node ended (exit status 1); see its output in ")
-    assert "its last line: segmentation_node: " in last
-    assert "/nowhere" in last
+    assert "its last line: segmentation_node: provider 'tensorrt' needs" in last
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--param", "steps:=many"], "parameter 'steps' must be an integer"),
+        (["--param", "model:=/nowhere"], "no model '/nowhere'"),
+        (["--image-topic", "/no topic"], "a topic must have a valid name, got '/no topic'"),
+        (["--mask-topic", "/1st"], "a topic must have a valid name, got '/1st'"),
+    ],
+)
+def test_what_the_node_would_refuse_is_refused_before_the_bag_is_read(
+    tmp_path: Path, arguments: list[str], text: str
+) -> None:
+    with pytest.raises(CamSegError, match=text) as caught:
+        replay(tmp_path / "no bag", *arguments)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_node_is_reported_in_one_line(
@@ -429,7 +445,7 @@ def test_a_missing_node_is_reported_in_one_line(
         (["--max-rate", "3"], "limits the search of --find-max-rate"),
         (["--params-file", "/nowhere.yaml"], "the parameter file /nowhere.yaml does not exist"),
         (["--no-restamp", "--seconds", "3"], "so its stamps repeat"),
-        (["--json", "/proc/x.json"], "--json /proc/x.json cannot be written"),
+        (["--json", "/proc/x.json"], "--json /proc must be a folder that can be written to"),
     ],
 )
 def test_contradicting_options(bag: Path, arguments: list[str], text: str) -> None:

@@ -165,6 +165,50 @@ def test_no_signal_that_can_be_handled_leaves_shared_memory(ros: None) -> None:
     assert done.stdout == "[]\n", done
 
 
+REPLAYS = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+
+from camseg_core.data.frame_source import synthetic_frames
+from camseg_ros.bag.make import write_bag
+
+bag = Path(sys.argv[1])
+write_bag(synthetic_frames(20), bag)
+camseg = [sys.executable, "-m", "camseg_core.cli", "bag", "replay", str(bag), "--seconds", "60"]
+
+def left():
+    names = os.listdir("/dev/shm")
+    return sorted(name for name in names if name.startswith("fast") and "port" not in name)
+
+def start():
+    running = subprocess.Popen(camseg, stderr=subprocess.PIPE, text=True)
+    while "measuring" not in running.stderr.readline():
+        pass
+    assert len(left()) == 4, left()
+    return running
+
+done = subprocess.run([*camseg, "--param", "provider:=tensorrt"], stderr=subprocess.PIPE)
+assert (done.returncode, left()) == (1, []), (done, left())
+running = start()
+running.send_signal(signal.SIGHUP)
+assert (running.wait(60), left()) == (130, []), left()
+running = start()
+running.kill()
+running.wait()
+deadline = time.monotonic() + 60
+while len(left()) > 2:
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
+print("only its own segment is left")
+"""
+
+
+@pytest.mark.slow
+def test_a_replay_leaves_nothing_and_when_killed_only_its_own(ros: None, tmp_path: Path) -> None:
+    done = own_memory("1g", REPLAYS, tmp_path / "bag")
+    assert done.stdout.endswith("only its own segment is left\n"), done
+
+
 TOO_SMALL = """
 import subprocess, sys
 running = subprocess.Popen(
