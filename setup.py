@@ -136,7 +136,7 @@ setup(
     entry_points={
         "console_scripts": [
             "camseg = camseg_core.cli.main:main",
-            "segmentation_node = camseg_ros.segmentation_node:main",
+            "segmentation_node = camseg_ros.__main__:main",
         ],
         "camseg.commands": ["bag = camseg_ros.bag.command:add"],
     },

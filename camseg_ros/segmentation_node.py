@@ -4,8 +4,10 @@ from __future__ import annotations  # rclpy's classes are generic only from Jazz
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -55,6 +57,8 @@ class SegmentationNode(LifecycleNode):
         remappings = parameter_updates.unused_remappings(self, self._parameters_now)
         for warning in (*files, *warnings, *remappings):
             self.get_logger().warning(warning)
+        change = self._service_change_state
+        change.callback = partial(self._answer_transition, change.callback)
         self.fatal: CamSegError | None = None
         self._failure, self._state, self._enabled = "", "unconfigured", True
         self._starting = False
@@ -73,6 +77,22 @@ class SegmentationNode(LifecycleNode):
             self.destroy_node()
         with contextlib.suppress(Exception):
             self.handle.destroy_when_not_in_use()
+
+    def _answer_transition(
+        self,
+        answer: Callable[[ChangeState.Request, ChangeState.Response], ChangeState.Response],
+        request: ChangeState.Request,
+        response: ChangeState.Response,
+    ) -> ChangeState.Response:
+        """Answer a request to change the state; before Kilted, rclpy leaves invalid ones open."""
+        try:
+            return answer(request, response)
+        except Exception as error:  # RCLError, which has no public name
+            asked = request.transition.label or request.transition.id
+            text = f"cannot start transition {asked} from {self._state}: {rcl_text(error)}"
+            self.get_logger().error(text)
+            response.success = False
+            return response
 
     def autostart(self) -> None:
         """Configure and activate, if the parameter `autostart` is true.

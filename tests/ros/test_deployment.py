@@ -194,9 +194,9 @@ def test_the_unit_stops_and_restarts_the_node_as_the_node_ends() -> None:
         "exec",
     )
     assert f"exec {PREFIX}/lib/camseg_ros/segmentation_node --ros-args" in values["ExecStart"]
-    assert '"segmentation_node = camseg_ros.segmentation_node:main"' in (
-        ROOT / "setup.py"
-    ).read_text(encoding="utf-8")
+    assert '"segmentation_node = camseg_ros.__main__:main"' in (ROOT / "setup.py").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:

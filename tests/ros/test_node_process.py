@@ -113,6 +113,22 @@ def test_a_parameter_file_that_cannot_be_read_ends_with_one_line(
     assert str(path) in refusal(start_node, "--params-file", str(path))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["-r", "__ns:=/front/"], "the namespace must not end with '/', got '/front/'"),
+        (["-r", "__node:=front/camera"], "cannot start ROS: "),
+        (["-p", "class_groups:=[]"], "write an empty list as ['']"),
+    ],
+)
+def test_a_name_or_list_that_ros_refuses_ends_with_one_line(
+    start_node: StartNode, arguments: list[str], text: str
+) -> None:
+    line = refusal(start_node, *arguments)
+    assert text in line
+    assert "/src/" not in line, "rcl's source is named"
+
+
 def test_an_unknown_argument_ends_with_one_line(start_node: StartNode) -> None:
     assert "unknown argument '--model'" in refusal(start_node, "--", "--model", "x")
 
