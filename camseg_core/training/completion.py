@@ -2,7 +2,6 @@
 
 import cv2
 import numpy as np
-import torch
 from torch import Tensor
 
 from camseg_core.labels import UNLABELLED
@@ -42,12 +41,14 @@ def complete_by_model(indices: Tensor, logits: Tensor, members: Tensor) -> Tenso
     """
     classes = members.shape[1]
     completed = indices.clone()
-    for frame, image in zip(completed, logits, strict=True):
+    for frame, image in zip(completed.flatten(1), logits.flatten(2), strict=True):
         for label in frame.unique().tolist():
             if classes <= label < UNLABELLED:
                 choices = members[label - classes].nonzero().squeeze(1)
-                likeliest = choices[image[choices].argmax(0)].to(frame.dtype)
-                frame.copy_(torch.where(frame == label, likeliest, frame))
+                pixels = (frame == label).nonzero().squeeze(1)
+                # a row a pixel: an argmax over the first axis takes thirty times as long
+                rows = image[choices].index_select(1, pixels).T.contiguous()  # (N, choices)
+                frame[pixels] = choices[rows.argmax(1)].to(frame.dtype)
     return completed
 
 
