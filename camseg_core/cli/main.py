@@ -2,10 +2,11 @@
 
 import argparse
 import functools
+import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 
-from camseg_core.cli import data, graphs, inference, scoring, train, weights
+from camseg_core.cli import data, distill, graphs, inference, scoring, train, weights
 from camseg_core.cli.console import command_line
 from camseg_core.errors import ConfigError
 
@@ -27,7 +28,7 @@ _COMMANDS = (
     ),
     ("data", data.add, "check a labelled data set, or list the supported kinds"),
     ("train", train.add_train, "train a model on labelled frames"),
-    ("distill", train.add_distill, "tune a trained model for few denoising steps"),
+    ("distill", distill.add_distill, "tune a trained model for few denoising steps"),
     (
         "train-autoencoder",
         train.add_train_autoencoder,
@@ -35,7 +36,7 @@ _COMMANDS = (
     ),
     (
         "distill-decoder",
-        train.add_distill_decoder,
+        distill.add_distill_decoder,
         "train a light mask decoder for a model with the published layout",
     ),
     ("weights", weights.add, "download or import published weights; list models"),
@@ -55,9 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         add(commands.add_parser(name, help=summary))
     for other in entry_points(group=_OTHERS):
         _add_other(commands, other)
-    options = argparse.Namespace(kept="")
+    typed = sys.argv[1:] if arguments is None else arguments
+    options = argparse.Namespace(kept="", typed=typed)
     with command_line("camseg", lambda: options.kept.format(**vars(options))):
-        parser.parse_args(arguments, options)
+        parser.parse_args(typed, options)
         options.run(options)
 
 

@@ -1,9 +1,10 @@
-"""Commands that train: train, train-autoencoder, distill (fewer steps) and distill-decoder."""
+"""Commands that train a model from the start: train and train-autoencoder; what all share."""
 
 import argparse
 import functools
 import logging
 import os
+import shlex
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -12,9 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from camseg_core.cli.options import add_model_option, at_least, number, packages_for
+from camseg_core.cli.options import at_least, number, packages_for
 from camseg_core.long_runs import writable_folder
-from camseg_core.weights import checkpoint_folder
 
 Task = tuple[type[Any], Callable[..., None]]
 """What `--config` describes, and the function that trains it."""
@@ -29,7 +29,7 @@ torchrun --nproc-per-node N -m camseg_core.cli -- {command} ...
 """
 
 
-def _add_training_options(
+def add_training_options(
     parser: argparse.ArgumentParser, command: str, config: str, entry: str, folders: bool = True
 ) -> None:
     """Add the options of every command that trains; `folders` requires --data, --run and --out.
@@ -135,7 +135,42 @@ class _StderrHandler(logging.Handler):
             self.handleError(record)
 
 
-def _run(task_of: Callable[[argparse.Namespace], Task], options: argparse.Namespace) -> None:
+def add_card_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of commands that write a model with its card."""
+    parser.add_argument(
+        "--name",
+        default="",
+        help="name of the model, for diagnostics and reports (default: the name of RUN)",
+    )
+    parser.add_argument(
+        "--license",
+        default="",
+        metavar="TEXT",
+        help="licence of the weights, for the model card (default: not stated)",
+    )
+    parser.add_argument(
+        "--no-export",
+        dest="export",
+        action="store_false",
+        help="only write the weights: leave out the ONNX graphs and the scores",
+    )
+
+
+def described(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what is the same in all functions that write a model with its card."""
+    from camseg_core.training.card import About
+
+    program = (
+        "torchrun … -m camseg_core.cli --" if "TORCHELASTIC_RUN_ID" in os.environ else "camseg"
+    )
+    command = f"{program} {shlex.join(options.typed)}"
+    about = About(options.name, " ".join(options.license.split()), command)
+    return {"about": about, "export": options.export}
+
+
+def run_training(
+    task_of: Callable[[argparse.Namespace], Task], options: argparse.Namespace
+) -> None:
     with packages_for("training", "train"):
         from camseg_core.config.yaml_file import load_yaml
 
@@ -161,7 +196,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         "scores on the validation frames (only weights for the published layout). Without\n"
         "--autoencoder, a model with a mask autoencoder starts by training one."
     )
-    _add_training_options(
+    add_training_options(
         parser, "train", "config/train/camseg-lite.yaml", "training.loop.steps", folders=False
     )
     parser.add_argument(
@@ -170,6 +205,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="a trained autoencoder, as camseg train-autoencoder writes it",
     )
+    add_card_options(parser)
     group = parser.add_argument_group(
         "estimate before the run", "counted, not measured; --data, --run and --out can be left out"
     )
@@ -208,13 +244,13 @@ def _train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     missing = [option for option, value in given.items() if value is None]
     if missing:
         parser.error(f"the following arguments are required: {', '.join(missing)}")
-    return _run(_model_task, options)
+    return run_training(_model_task, options)
 
 
 def _model_task(options: argparse.Namespace) -> Task:
     from camseg_core.training.recipes import Recipe, run
 
-    return Recipe, functools.partial(run, autoencoder=options.autoencoder)
+    return Recipe, functools.partial(run, autoencoder=options.autoencoder, **described(options))
 
 
 def _estimate(options: argparse.Namespace) -> None:
@@ -243,59 +279,13 @@ def add_train_autoencoder(parser: argparse.ArgumentParser) -> None:
         "Train only an autoencoder, and write its folder, which camseg train takes as\n"
         "--autoencoder."
     )
-    _add_training_options(
+    add_training_options(
         parser, "train-autoencoder", "config/train/mask-autoencoder.yaml", "mask.loop.steps"
     )
-    parser.set_defaults(run=functools.partial(_run, _autoencoder_task))
+    parser.set_defaults(run=functools.partial(run_training, _autoencoder_task))
 
 
 def _autoencoder_task(_: argparse.Namespace) -> Task:
     from camseg_core.training.recipes import AutoencoderRecipe, run_autoencoder
 
     return AutoencoderRecipe, run_autoencoder
-
-
-def add_distill(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `camseg distill`."""
-    parser.description = (
-        "Tune a trained model end to end for one, two or four denoising steps, and write its\n"
-        "checkpoint folder as camseg train does. The labels are the teacher: the estimates of one\n"
-        "step and of short chains of steps are decoded and compared with them."
-    )
-    _add_training_options(parser, "distill", "config/train/distill.yaml", "training.loop.steps")
-    add_model_option(parser)
-    parser.set_defaults(run=functools.partial(_run, _distillation_task))
-
-
-def _distillation_task(options: argparse.Namespace) -> Task:
-    from camseg_core.training.distill import DistillationRecipe, run_distillation
-
-    start = checkpoint_folder(options.model)
-    return DistillationRecipe, functools.partial(run_distillation, start=start)
-
-
-def add_distill_decoder(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `camseg distill-decoder`."""
-    parser.description = (
-        "Train a light decoder, latents straight to classes, for a model of the published layout,\n"
-        "which decodes masks as pictures. The exact decoder is the teacher. Write the model's\n"
-        "checkpoint folder with it, the other weights unchanged, and val.json: how well the two\n"
-        "decoders agree on the validation masks."
-    )
-    parser.add_argument(
-        "--model",
-        type=Path,
-        required=True,
-        metavar="CHECKPOINT",
-        help="the checkpoint folder of the trained model",
-    )
-    _add_training_options(
-        parser, "distill-decoder", "config/train/light-decoder.yaml", "decoder.loop.steps"
-    )
-    parser.set_defaults(run=functools.partial(_run, _decoder_task))
-
-
-def _decoder_task(options: argparse.Namespace) -> Task:
-    from camseg_core.training.distill import LightDecoderRecipe, run_light_decoder
-
-    return LightDecoderRecipe, functools.partial(run_light_decoder, start=options.model)

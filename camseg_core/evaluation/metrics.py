@@ -109,15 +109,20 @@ def _ratio(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> npt.NDA
 
 
 def scores(confusion: Confusion, labels: tuple[Label, ...]) -> dict[str, object]:
-    """Return mean IoU, pixel accuracy and IoU by class name, with four decimals.
+    """Return mean IoU, pixel accuracy and IoU by class name, with four decimals, for JSON.
 
-    The ids of `labels` are indices into the confusion.
+    The ids of `labels` are indices into the confusion. None stands for a score that the labels do
+    not define.
     """
+
+    def rounded(score: float) -> float | None:
+        return None if math.isnan(score) else round(score, 4)
+
     iou = confusion.iou()
     return {
-        "mean_iou": round(confusion.mean_iou(), 4),
-        "pixel_accuracy": round(confusion.accuracy(), 4),
-        "iou": {label.name: round(float(iou[label.id]), 4) for label in labels},
+        "mean_iou": rounded(confusion.mean_iou()),
+        "pixel_accuracy": rounded(confusion.accuracy()),
+        "iou": {label.name: rounded(float(iou[label.id])) for label in labels},
     }
 
 

@@ -13,8 +13,9 @@ from camseg_core.evaluation.metrics import scores
 from camseg_core.labels import match_by_name
 from camseg_core.model.camseg import CamSeg, stored_type
 from camseg_core.training.callbacks import default_callbacks
+from camseg_core.training.card import ABOUT_NOTHING, About, History, how_it_was_made
 from camseg_core.training.distributed import init_processes
-from camseg_core.training.finish import finish, how_it_was_made, train_in
+from camseg_core.training.finish import finish, train_in
 from camseg_core.training.joined import Data, check_data, labels_of
 from camseg_core.training.light_decoder import (
     DecoderComparison,
@@ -88,10 +89,13 @@ def run_distillation(
     out: Path,
     device: str = "cpu",
     workers: int = 0,
+    about: About = ABOUT_NOTHING,
+    export: bool = True,
 ) -> None:
     """Tune the model of the checkpoint folder `start` for few steps, and write it to `out`.
 
-    The folder `out` is as `recipes.run` writes it. The same `run` resumes.
+    The folder `out` is as `recipes.run` writes it, with the same `about` and `export`. The same
+    `run` resumes.
 
     Raises:
         ConfigError: the configuration cannot be used, does not fit the model or the data set, or
@@ -114,17 +118,14 @@ def run_distillation(
         keep_config(recipe, run, processes)
         keep_data(found, run, processes)
         card = start / "MODEL_CARD.md"
-        history = {
-            "command": "camseg distill --model <folder of the model below> "
-            "--config config/train/distill.yaml --data <folder of the data> "
-            "--run runs/distill --out <folder>",
-            "began": "",
-            # read now: `out` may be `start`
-            "before": how_it_was_made(card.read_text(encoding="utf-8")) if card.is_file() else "",
-        }
+        # read now: `out` may be `start`
+        before = how_it_was_made(card.read_text(encoding="utf-8")) if card.is_file() else ""
+        began = f"`{model.config.name}`, tuned in "
+        model.config = replace(model.config, name=about.name_for(run))
         trained = train_in(run, recipe.training, model, found, processes)
         if processes.is_main_process:
-            finish(trained, recipe.training, found, run, out, processes, history)
+            history = History(about, recipe, recipe.training, processes, began, before)
+            finish(trained, found, run, out, history, export)
 
 
 def run_light_decoder(

@@ -97,6 +97,10 @@ class Frames(ABC):
     def fingerprint(self) -> bytes:
         """Return a hash of names, images and labels; frames that are not held are all read."""
 
+    @abstractmethod
+    def sizes(self) -> set[tuple[int, int]]:
+        """Return the sizes (height, width) that occur; frames that are not held are all read."""
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return (self[index] for index in range(len(self)))
 
@@ -188,6 +192,9 @@ class HeldFrames(Frames):
             digest.update(tensor.contiguous().numpy().data)
         return digest.digest()
 
+    def sizes(self) -> set[tuple[int, int]]:
+        return {self.size()}
+
 
 class ReadFrames(Frames):
     """Frames of any size, read from `samples` each time; `numbers` selects some of them."""
@@ -201,7 +208,7 @@ class ReadFrames(Frames):
     ) -> None:
         self._samples, self.labels, self.groups = samples, labels, groups
         self._numbers = range(len(samples)) if numbers is None else numbers
-        self._read: tuple[npt.NDArray[np.int64], bytes] | None = None
+        self._read: tuple[npt.NDArray[np.int64], bytes, set[tuple[int, int]]] | None = None
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -218,24 +225,29 @@ class ReadFrames(Frames):
     def fingerprint(self) -> bytes:
         return self._read_all()[1]
 
-    def _read_all(self) -> tuple[npt.NDArray[np.int64], bytes]:
-        """Return pixels by class index and the fingerprint; the first call reads every frame."""
+    def sizes(self) -> set[tuple[int, int]]:
+        return self._read_all()[2]
+
+    def _read_all(self) -> tuple[npt.NDArray[np.int64], bytes, set[tuple[int, int]]]:
+        """Return pixels by class index, fingerprint and sizes; the first call reads every frame."""
         if self._read is None:
             logger.info("reading %d frames once, to count their pixels and to know them", len(self))
             # decoding and hashing release the GIL
             with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-                counts, digests = zip(*threads.map(self._read_one, range(len(self))), strict=True)
+                found = list(threads.map(self._read_one, range(len(self))))
+            counts, digests, sizes = zip(*found, strict=True)
             digest = hashlib.blake2b(b"".join(digests), digest_size=16).digest()
-            self._read = np.sum(counts, axis=0), digest
+            self._read = np.sum(counts, axis=0), digest, {*sizes}
         return self._read
 
-    def _read_one(self, index: int) -> tuple[npt.NDArray[np.int64], bytes]:
+    def _read_one(self, index: int) -> tuple[npt.NDArray[np.int64], bytes, tuple[int, int]]:
         sample = self._samples[self._numbers[index]]
         image, indices = _tensors(sample, self.labels, self.groups)
         digest = hashlib.blake2b(sample.name.encode(errors="surrogateescape"), digest_size=16)
         for tensor in (image, indices):
             digest.update(tensor.numpy().data)
-        return np.bincount(indices.numpy().ravel(), minlength=256), digest.digest()
+        counts = np.bincount(indices.numpy().ravel(), minlength=256)
+        return counts, digest.digest(), (indices.shape[0], indices.shape[1])
 
 
 def _bytes_of(sample: Sample) -> int:
@@ -260,14 +272,8 @@ def validation_picture(
 ) -> npt.NDArray[np.uint8]:
     """Draw a row for each image: the image, the truth and the prediction in colours.
 
-    Args:
-        images: RGB `(3, H, W)` uint8; all take the size of the first, see `as_first`.
-        truths: class indices `(H, W)` uint8; those without a class in `labels` are black.
-        predictions: the same.
-        labels: the classes.
-
-    Returns:
-        RGB `(N * H, 3 * W, 3)` uint8.
+    Images are RGB `(3, H, W)` and the others class indices `(H, W)`, all uint8; those without a
+    class in `labels` are black. Returns RGB `(N * H, 3 * W, 3)` of the first's size.
     """
     table = color_table([replace(label, id=index) for index, label in enumerate(labels)])
     colors = [table[as_first(indices).numpy()] for indices in (truths, predictions)]
@@ -277,10 +283,7 @@ def validation_picture(
 
 
 def as_first(planes: Sequence[Tensor]) -> Tensor:
-    """Stack `(…, H, W)` uint8 tensors of different sizes as `(N, …, h, w)`, for display.
-
-    They take the size of the first, by the nearest pixel.
-    """
+    """Stack `(…, H, W)` uint8 tensors as `(N, …, h, w)` of the first's size, by nearest pixels."""
     size = planes[0].shape[-2:]
 
     def scaled(plane: Tensor) -> Tensor:

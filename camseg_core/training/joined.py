@@ -193,6 +193,9 @@ class JoinedFrames(Frames):
         ]
         return np.ceil(np.sum(counts, axis=0)).astype(np.int64)
 
+    def sizes(self) -> set[tuple[int, int]]:
+        return {size for part in self._parts for size in part.frames.sizes()}
+
     def fingerprint(self) -> bytes:
         digest = hashlib.blake2b(digest_size=16)
         for part in self._parts:

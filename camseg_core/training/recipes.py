@@ -15,6 +15,7 @@ from camseg_core.labels import Label
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.training.callbacks import default_callbacks
+from camseg_core.training.card import ABOUT_NOTHING, About, History
 from camseg_core.training.distributed import Processes, init_processes
 from camseg_core.training.estimate import TrainingEstimate, estimate, estimate_lines
 from camseg_core.training.finish import finish, train_in
@@ -170,11 +171,13 @@ def run(
     autoencoder: Path | None = None,
     device: str = "cpu",
     workers: int = 0,
+    about: About = ABOUT_NOTHING,
+    export: bool = True,
 ) -> None:
     """Train a model and write its checkpoint folder to `out`, see `finish`; `run` resumes.
 
-    `autoencoder` is the folder of a trained autoencoder. Under `torchrun` the processes share each
-    batch.
+    `autoencoder` is the folder of a trained autoencoder. `about` has the model's name and what its
+    card says. Under `torchrun` the processes share each batch.
 
     Raises:
         ConfigError: the configuration cannot be used, or differs from the one that `run` was
@@ -200,7 +203,7 @@ def run(
             lines = "\n".join(estimate_lines(estimated, DEVICES))
             logger.info("memory, operations and least time, counted:\n%s", lines)
         torch.manual_seed(recipe.training.loop.seed)
-        model = CamSeg(config, found.labels)
+        model = CamSeg(replace(config, name=about.name_for(run)), found.labels)
         codec = model.mask_autoencoder or model.autoencoder
         assert codec is not None
         if autoencoder is not None:
@@ -218,13 +221,8 @@ def run(
             if autoencoder is None:
                 loop = recipe.autoencoder.loop.in_steps(len(found.train), recipe.autoencoder.batch)
                 began = f"{loop.steps} steps of the autoencoder, then "
-            history = {
-                "command": "camseg train --config config/train/camseg-lite.yaml "
-                "--data <folder of the data> --run runs/lite --out <folder>",
-                "began": began,
-                "before": "",
-            }
-            finish(trained, recipe.training, found, run, out, processes, history)
+            history = History(about, recipe, recipe.training, processes, began)
+            finish(trained, found, run, out, history, export)
 
 
 def _check_own_autoencoder(recipe: Recipe, config: CamSegConfig, processes: Processes) -> None:

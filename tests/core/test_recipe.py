@@ -1,6 +1,8 @@
 """`camseg train` on a miniature data set, from frames to a checkpoint folder with its card."""
 
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,7 @@ from camseg_core.errors import ConfigError
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime import Segmenter
 from camseg_core.training import joined
+from camseg_core.training.card import About
 from camseg_core.training.distributed import Processes
 from camseg_core.training.frames import Frames, HeldFrames, ReadFrames
 from camseg_core.training.mask_autoencoder import reconstruction_confusion
@@ -94,6 +97,14 @@ def test_one_command_goes_from_frames_to_a_checkpoint_with_its_card(
         one, ten = entry["validation"]["mIoU"], entry["validation"]["mIoU of 10 steps"]
         assert f"| {entry['step']} | {one:.3f} | {ten:.3f} |" in card
     assert "$" not in card
+    assert card.startswith("# run\n")  # the folder's name, not the configuration's
+    assert Segmenter.from_pretrained(out).name == "run"
+    assert f"    camseg {shlex.join(command(root))}\n" in card
+    assert "      crop: [64, 64]\n" in card  # as --set has it
+    assert "| `camvid`: CamVid with 11 classes | 3 | 3 | 96×64 | 100 % | 11 classes" in card
+    assert "Licence of these weights: **not stated** (`--license`)." in card
+    assert "Every class occurs in the training frames." in card
+    assert not {"Cambridge", "camseg-lite", "research"} & {*re.findall(r"[\w-]+", card)}
     picture = cv2.imread(str(folder / "transformer" / "pictures" / "step-000004.jpg"))
     assert picture.shape == (64, 3 * 96, 3)  # every fifth of three frames is one
     segmentation = Segmenter.from_pretrained(out).segment(np.zeros((64, 96, 3), np.uint8))
@@ -135,9 +146,13 @@ def test_a_trained_model_is_distilled_into_a_folder_whose_card_describes_both_tr
     ]
     main(arguments)
     card = (root / "distilled" / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert "camseg distill --model <folder of the model below>" in card
+    assert card.startswith("# run-distill\n")
+    assert CamSeg.from_pretrained(root / "distilled").config.name == "run-distill"
+    assert f"    camseg distill --model={root / 'out'}" in card
+    assert "`run`, tuned in 4 steps with batches of 2" in card
     assert "### The model that it was tuned from" in card
     assert card.index("camseg distill --model") < card.index("camseg train --config")
+    assert card.count("## Limits") == card.count("## Figures") == 1
     assert all(
         (root / "run-distill" / f"val-{steps}-steps" / "report.json").is_file()
         for steps in (2, 4, 10)
@@ -318,6 +333,43 @@ def test_a_split_without_a_labelled_pixel_is_refused_before_the_first_step(
     expected = f"no pixel of the 3 frames of {split} has one of the model's classes (sky, building"
     assert expected in capsys.readouterr().err
     assert not (root / "run" / "config.yaml").exists()
+
+
+@pytest.mark.slow
+def test_the_card_of_weights_alone_says_what_is_known(root: Path) -> None:
+    """A class that no frame shows, frames of several sizes, a licence, a name; no graphs."""
+    for split in ("train", "val"):
+        for path in (root / "data" / split / "labels").iterdir():
+            label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            label[label == 8] = 3  # no car
+            cv2.imwrite(str(path), label)
+    for path in (root / "data" / "train").glob("*/*"):
+        picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), cv2.resize(picture, (80, 70), interpolation=cv2.INTER_NEAREST))
+    (root / "out" / "onnx" / "fp32").mkdir(parents=True)  # of another model
+    train(root, "--name=town", "--license=CC-BY-4.0, Town", "--no-export")
+    assert not (root / "out" / "onnx").exists()
+    assert CamSeg.from_pretrained(root / "out").config.name == "town"
+    card = (root / "out" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert card.startswith("# town\n")
+    assert "Licence of these weights: CC-BY-4.0, Town." in card
+    assert "| 3 | 3 | 80×70 to 96×64 (2 sizes) | 100 % | 11 classes" in card
+    assert "No training frame shows car: the model has not learnt these." in card
+    assert "Nothing was measured" in card
+    assert not {"nan", "None"} & {*re.findall(r"\w+", card)}
+
+
+def test_a_name_that_is_no_word_is_refused_before_the_work(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        train(root, "--name=my model")
+    expected = "--name must be letters, digits and ._+-, at most 64, got 'my model'"
+    assert expected in capsys.readouterr().err
+    assert not (root / "run").exists()
+    assert About().name_for(Path("/runs/my town!")) == "my-town"
+    assert About().name_for(Path("/")) == "model"
+    assert About("town").name_for(Path("/runs/other")) == "town"
 
 
 @pytest.mark.slow

@@ -333,7 +333,11 @@ def test_one_command_trains_on_several_sets(root: Path, tmp_path: Path) -> None:
     scored = [entry for line in log.splitlines() if "validation" in (entry := json.loads(line))]
     assert [*scored[-1]["validation"]][2:] == ["mIoU of camvid", "mIoU of coarse"]
     card = (tmp_path / "out" / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert "3 frames of `camvid` (CamVid with 11 classes) and 5 frames of `coarse`" in card
+    assert "| `camvid`: CamVid with 11 classes | 3 | 3 | 96×64 | 33 % | 11 classes and 5 gr" in card
+    assert (
+        "| `coarse`: a folder of images and labels | 5 | 5 | 72×40 | 67 % | 2 classes and" in card
+    )
+    assert "Only labels for one of several classes show building, wall, " in card
     assert "| step | mIoU | mIoU of 10 steps | mIoU of camvid | mIoU of coarse |" in card
     for name, frames in (("camvid", 3), ("coarse", 5)):
         report = tmp_path / "run" / f"val-{name}" / "report.json"

