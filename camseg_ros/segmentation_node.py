@@ -129,7 +129,7 @@ class SegmentationNode(LifecycleNode):
         try:
             self._pipeline = Pipeline(self, self._parameters_now, self._give_up)
         except Exception as error:  # rclpy would not report it
-            return self._failed("configured", error, "unconfigured")
+            return self._failed("cannot be configured", error, "unconfigured")
         self._pipeline.paused = not self._enabled
         self._state = "inactive"
         return SUCCESS
@@ -142,7 +142,7 @@ class SegmentationNode(LifecycleNode):
             pipeline.start()
         except Exception as error:
             pipeline.stop(STOP_TIMEOUT_S)
-            return self._failed("activated", error, "inactive")
+            return self._failed("cannot be activated", error, "inactive")
         self._state = "active"
         model = pipeline.segmenter
         if model.fallback:
@@ -180,12 +180,12 @@ class SegmentationNode(LifecycleNode):
         return SUCCESS
 
     def _failed(self, what: str, error: Exception, state: str) -> TransitionCallbackReturn:
-        """Stay in `state` and report why the node cannot be `what`."""
+        """Stay in `state` and report `what` went wrong, and why."""
         known = isinstance(error, CamSegError)
         self._failure = str(error) if known else f"{type(error).__name__}: {error}"
         self._state = state
         if not self._starting:
-            self.get_logger().error(f"cannot be {what}: {self._failure}")
+            self.get_logger().error(f"{what}: {self._failure}")
         return FAILURE
 
     def _release(self) -> None:
