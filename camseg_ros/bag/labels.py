@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.data.image_files import read_label
+from camseg_core.data.image_header import has_palette
 from camseg_core.errors import DataError, ImageError
 from camseg_ros.bag.read import BagDamaged, ImageBag, RawImage, TimeRange
 from camseg_ros.bag.storage import SECOND_NS
@@ -20,10 +21,8 @@ from camseg_ros.images import compressed_to_ids, image_to_ids
 
 Ids = npt.NDArray[np.uint8]
 
-MAX_BYTES = 1 << 30
-"""A message that claims a larger image is treated as damage."""
-
-NO_LABEL = -1
+NO_LABEL, MAX_BYTES = -1, 1 << 30
+"""A message that claims an image larger than `MAX_BYTES` is treated as damage."""
 
 _STAMP = re.compile(r"(\d+)(?:[._](\d{1,9}))?$")
 
@@ -59,11 +58,7 @@ class LabelSource:
     tolerance_ns: int
 
     def open(self, bag: Path) -> Labels:
-        """Open the labels of the images of `bag`.
-
-        Raises:
-            DataError: the bag has no such topic, or the folder no labels.
-        """
+        """Open the labels of `bag`; raises DataError if topic or folder have none."""
         if self.folder is not None:
             return FolderLabels(self.folder)
         return TopicLabels(ImageBag(bag, self.topic, salvage=True))
@@ -250,11 +245,7 @@ class FolderLabels(Labels):
     """
 
     def __init__(self, folder: Path) -> None:
-        """List the files.
-
-        Raises:
-            DataError: there are none.
-        """
+        """List the files; raises DataError if there are none."""
         if not folder.is_dir():
             raise DataError(
                 f"the folder of labels {folder} does not exist; "
@@ -277,10 +268,10 @@ class FolderLabels(Labels):
         path = self._files[number][1]
         ids = read_label(path)
         if ids.ndim != 2 or ids.dtype != np.uint8:
-            raise DataError(
-                f"labels must be class ids in one 8-bit channel, "
-                f"got {'colours' if ids.ndim > 2 else ids.dtype} ({path})"
-            )
+            found = "colours" if ids.ndim > 2 else str(ids.dtype)
+            if has_palette(path.read_bytes()):
+                found = "the colours of a palette"
+            raise DataError(f"labels must be class ids in one 8-bit channel, got {found} ({path})")
         return np.asarray(ids, np.uint8)
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 
 from camseg_core.errors import DataError
 from camseg_ros.bag.labels import NO_LABEL, FolderLabels, pair
@@ -119,4 +120,9 @@ def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:
         DataError,
         match=r"labels must be class ids in one 8-bit channel, got colours \(.*5\.png\)",
     ):
+        FolderLabels(tmp_path).read(0)
+    palette = Image.fromarray(np.eye(2, dtype=np.uint8), "P")
+    palette.putpalette([0, 0, 0, 128, 0, 0])
+    palette.save(tmp_path / "5.png")
+    with pytest.raises(DataError, match="got the colours of a palette"):
         FolderLabels(tmp_path).read(0)
