@@ -202,16 +202,20 @@ def _parts_folder(options: argparse.Namespace, scenario: Scenario) -> Path:
     key["write_bag"] = str(options.write_bag is not None)
     key["stretch"] = str((scenario.start_s, scenario.end_s))
     models = [checkpoint_folder(each) for each in (options.model, options.compare) if each]
-    key["files"] = str([_file_states(path) for path in (*options.bags, *models)])
+    labels = [Path(options.labels)] if options.labels else []  # a folder, or the name of a topic
+    key["files"] = str([_file_states(path) for path in (*options.bags, *labels, *models)])
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     return writable_folder(options.out, "--out") / "parts" / name
 
 
 def _file_states(path: Path) -> list[tuple[str, int, int]]:
-    """Return the files at `path` with size and modification time."""
-    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    """Return the files at `path`, or the file and its log, with size and modification time."""
+    log = path.with_name(f"{path.name}-wal")  # of an sqlite3 bag
+    files = sorted(path.rglob("*")) if path.is_dir() else [path, log]
     return [
-        (str(each), each.stat().st_size, each.stat().st_mtime_ns) for each in files if each.exists()
+        (str(each), each.stat().st_size, each.stat().st_mtime_ns)
+        for each in files
+        if each.is_file()
     ]
 
 

@@ -268,6 +268,29 @@ def test_ctrl_c_stops_the_command_which_then_resumes(
     assert messages_of(tmp_path / "new") == messages_of(tmp_path / "again")
 
 
+def test_an_evaluation_does_not_resume_with_other_labels(
+    tmp_path: Path, camseg: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = drive(4)
+    write_bag(
+        [SourceFrame(each.stamp_ns, each.image, each.name) for each in frames], tmp_path / "bag"
+    )
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    for each in frames:
+        cv2.imwrite(str(labels / f"{each.stamp_ns}.png"), each.label)
+    arguments = ("evaluate", tmp_path / "bag", "--labels", labels, "--out", tmp_path / "out")
+    monkeypatch.setattr("camseg_core.long_runs.StopRequest.requested", "enough")
+    assert camseg(*arguments)[0] == 130  # one frame is done
+    monkeypatch.undo()
+    for each in frames:
+        cv2.imwrite(str(labels / f"{each.stamp_ns}.png"), np.full_like(each.label, ROAD))
+    assert camseg(*arguments)[0] == 0
+    names = {each["name"] for each in report_of(tmp_path / "out")["classes"] if each["iou"]}
+    assert names == {"road"}
+    assert sum(report_of(tmp_path / "out")["confusion"]["matrix"][3]) == 4 * 36 * 48
+
+
 def messages_of(bag: Path) -> list[tuple[str, int, bytes]]:
     """Return everything in a bag, read with another library."""
     with (bag / f"{bag.name}.mcap").open("rb") as file:

@@ -283,8 +283,9 @@ def test_what_is_done_serves_a_run_with_more_and_no_run_with_something_else(
     assert seen(small, None) == hue
     assert seen(small, "a", seed=1) == hue
     assert seen(small, "a", frames=2) == hue // 3 * 2
-    changed = [Sample(each.image ^ 1, each.label, each.name) for each in samples]
-    assert seen(small, "a", changed) == hue
+    for number, each in enumerate(samples):  # a change of any frame counts
+        changed = Sample(each.image ^ 1, each.label, each.name)
+        assert seen(small, "a", [*samples[:number], changed, *samples[number + 1 :]]) == hue
     for part in tmp_path.rglob("paper-hue-0.1.json"):
         part.write_text("{", encoding="utf-8")
     assert seen(small, "a") == 3, "a damaged part is made anew"
