@@ -31,8 +31,13 @@ from camseg_ros.stream_health import (
 DISCOVERY_S = 5.0
 """How long to wait for image topics before the log says that there are none."""
 
-LOSS_LOG_PERIOD_S = 30.0
-"""Shortest time between two log lines about the same stream's loss."""
+LOG_PERIOD_S = 30.0
+"""Shortest time between two log lines about the same stream's loss, or about the clock."""
+
+NO_CLOCK = (
+    "use_sim_time is true, but nothing publishes /clock; play the bag with --clock, start the "
+    "simulation, or set use_sim_time: false"
+)
 
 
 class NewProblems:
@@ -138,7 +143,7 @@ class HealthReport:
                 self._node.get_logger().warning(text)
             if (lossy := loss_health(snapshot, limits.advice)) is not None:
                 kind, text = f"loss.{camera.name}", f"{camera.topic}: {lossy[1]}"
-                warn_throttled(self._node, kind, text, LOSS_LOG_PERIOD_S)
+                warn_throttled(self._node, kind, text, LOG_PERIOD_S)
         others = (*of_mask, camera.info_problem, camera.range_problem)
         problem = next((each for each in others if each), "")
         if problem and health[0] == DiagnosticStatus.OK:
@@ -162,6 +167,9 @@ class HealthReport:
         memory = f"{resident_megabytes():.0f}"
         values = {"state": state, "memory (MB)": memory, "model": parameters.model}
         health: Health = DiagnosticStatus.OK, state
+        if self._node.get_parameter("use_sim_time").value and not self._now():
+            health = DiagnosticStatus.WARN, NO_CLOCK
+            warn_throttled(self._node, "clock", NO_CLOCK, LOG_PERIOD_S)
         if pipeline is not None:
             segmenter, worker, sampling = pipeline.segmenter, pipeline.worker, parameters.sampling
             steps = 1 if "steps" in sampling.without_effect else sampling.steps
@@ -191,6 +199,10 @@ class HealthReport:
         if failure:
             health = DiagnosticStatus.ERROR, failure
         return status(self._name("model"), values.get("provider", ""), health, values)
+
+    def _now(self) -> int:
+        """Return the node's time in ns; 0 with `use_sim_time` until /clock comes."""
+        return int(self._node.get_clock().now().nanoseconds)
 
     def _name(self, part: str) -> str:
         return f"{self._node.get_fully_qualified_name()}: {part}"

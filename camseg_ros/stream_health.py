@@ -124,6 +124,8 @@ def loss_health(snapshot: Snapshot, advice: str) -> Health | None:
     if loss.reason == REPLACED:
         rates = f"{snapshot.rate_in:.1f} images/s arrive, {snapshot.rate_out:.1f} are answered"
         why = f"{rates}; lower the camera's rate, or {advice}"
+        if snapshot.latency_ms is None:
+            why = "none is answered: see the entry of the model, which is busy or being rebuilt"
     return level, f"{loss.lost} of the last {loss.total} images lost: {loss.reason}; {why}"
 
 

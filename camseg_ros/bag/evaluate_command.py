@@ -16,6 +16,7 @@ from typing import Any
 from camseg_core.cli.console import printable, say
 from camseg_core.cli.options import (
     add_model_options,
+    at_least,
     model_options,
     not_negative,
     packages_for,
@@ -65,6 +66,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("bags", nargs="+", type=Path, metavar="BAG", help="bag folder, or .mcap or .db3 file")
     option("--topic", help="image topic, if a bag has several")
+    option(
+        "--input-range",
+        type=at_least(0),
+        metavar="WHITE",
+        default=0,
+        help="white in images of 16 bits, such as 4095 for a camera of 12 bits (default: 65535)",
+    )
     option(
         "--labels",
         metavar="TOPIC|FOLDER",
@@ -158,7 +166,7 @@ def _evaluation_options(options: argparse.Namespace, scenario: Scenario) -> Eval
         else:
             labels = LabelSource(None, Path(options.labels).resolve(), tolerance_ns)
     return EvaluationOptions(
-        ReadOptions(options.topic, labels, scenario.within),
+        ReadOptions(options.topic, labels, scenario.within, options.input_range),
         loader(options.model),
         loader(options.compare) if options.compare else None,
         options.write_bag is not None,

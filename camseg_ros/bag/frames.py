@@ -1,5 +1,6 @@
 """Reads the images of a bag as pixels, each with its label."""
 
+import logging
 from collections.abc import Collection, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -11,16 +12,22 @@ from camseg_core.errors import ConfigError, DataError
 from camseg_ros.bag.labels import MAX_BYTES, NO_LABEL, Ids, Labels, LabelSource, Pairs
 from camseg_ros.bag.read import WHOLE, ImageBag, TimeRange
 from camseg_ros.image_conversion import Converter, choose_converter
-from camseg_ros.images import BadImage, compressed_to_rgb, image_to_rgb
+from camseg_ros.images import BadImage, compressed_to_rgb, image_to_rgb, range_problem
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What to read of a bag: the image topic (None: the only one), its labels, a time range."""
+    """What to read of a bag: the image topic (None: the only one), its labels, a time range.
+
+    `input_range` is white in images of 16 bits; 0 for 65535.
+    """
 
     topic: str | None = None
     labels: LabelSource | None = None
     within: TimeRange = WHOLE
+    input_range: int = 0
 
     def open(self, bag: Path) -> ImageBag:
         """Open the images of a bag, which may be damaged.
@@ -64,8 +71,8 @@ def read_frames(
         DataError: an image has an unknown encoding or another size than its label, or a label does
             not hold class ids.
     """
-    converter = choose_converter()
-    labels = None
+    converter, white, brightest = choose_converter(), options.input_range, 0
+    labels, doubt = None, ""
     if options.labels is not None:
         labels, pairs = options.labels.open(bag.path), pairs or options.labels.pair(bag)
     with closing(labels) if labels is not None else nullcontext():
@@ -76,7 +83,9 @@ def read_frames(
             header = raw.index, message.stamp_ns, message.frame_id
             where = f"image {raw.index} on {bag.topic} of the bag {bag.path}"
             try:
-                image = decode(message.message, bag.compressed, converter)
+                image = decode(message.message, bag.compressed, converter, white)
+                if not (white or bag.compressed):
+                    doubt, brightest = range_problem(message.message, MAX_BYTES, brightest)
             except BadImage as error:
                 if error.reason == "encoding":
                     raise DataError(f"{where}: {error}") from error
@@ -89,21 +98,25 @@ def read_frames(
             note = f"; the EXIF orientation tag of an image ({tag}) is ignored in bags"
             truth = _label(labels, number, image, where, note if tag > 1 else "")
             yield DecodedFrame(*header, image, truth)
+        if doubt:
+            logger.warning("%s of the bag %s: %s", bag.topic, bag.path, doubt)
 
 
-def decode(message: Any, compressed: bool, converter: Converter) -> Ids:
+def decode(message: Any, compressed: bool, converter: Converter, white: int = 0) -> Ids:
     """Convert an `Image` or, if `compressed`, a `CompressedImage` to RGB `(H, W, 3)`.
+
+    `white` is its value in images of 16 bits; 0 for 65535.
 
     Raises:
         ImageError: the message cannot be decoded.
         ConfigError: its encoding needs a package that is not installed.
     """
     if compressed:
-        image = compressed_to_rgb(message, MAX_BYTES)
+        image = compressed_to_rgb(message, MAX_BYTES, white)
         if problem := damage(bytes(message.data)):
             raise BadImage("corrupt", f"compressed image {problem}")
         return image
-    return image_to_rgb(message, converter, MAX_BYTES)
+    return image_to_rgb(message, converter, MAX_BYTES, white)
 
 
 def _label(labels: Labels | None, number: int, image: Ids, where: str, note: str) -> Ids | None:

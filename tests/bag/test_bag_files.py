@@ -18,6 +18,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from camseg_core.data.frame_source import SourceFrame
 from camseg_core.errors import DataError
+from camseg_ros.bag.frames import ReadOptions, read_frames
 from camseg_ros.bag.make import IMAGE_TOPIC, BagTopics, write_bag
 from camseg_ros.bag.read import BagDamaged, ImageBag, read_input
 from camseg_ros.bag.storage import is_bag
@@ -565,3 +566,22 @@ def test_metadata_that_count_nothing_do_not_hide_messages(tmp_path: Path) -> Non
     (path / "metadata.yaml").write_text(text.replace("count: 3", "count: 0"))
     with ImageBag(path) as bag:
         assert (bag.count, len(list(bag))) == (3, 3)
+
+
+@pytest.mark.parametrize("white", [0, 4095])
+def test_images_of_twelve_bits_are_scaled_as_asked_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, white: int
+) -> None:
+    def make(stamp_ns: int) -> Any:
+        data = np.full((4, 4), 4095, "<u2").view(np.uint8).reshape(-1)
+        fields = {"height": 4, "width": 4, "is_bigendian": 0, "step": 8, "data": data}
+        return message(RAW, stamp_ns, encoding="mono16", **fields)
+
+    options = ReadOptions(input_range=white)
+    with options.open(record(tmp_path / "bag", {"/camera": make})) as bag:
+        (first, *_) = list(read_frames(bag, options))
+    assert first.image is not None
+    assert first.image[0, 0, 0] == (255 if white else 16)
+    said = [each.getMessage() for each in caplog.records]
+    assert len(said) == (not white)
+    assert all("/camera of the bag" in each and "set input_range: 4095" in each for each in said)

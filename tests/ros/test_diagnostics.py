@@ -190,6 +190,18 @@ def test_frames_that_are_replaced_name_both_rates_and_what_makes_it_faster() -> 
     assert (level, found.startswith(text)) == (WARN, True), found
 
 
+def test_frames_that_wait_for_an_engine_are_not_blamed_on_the_camera() -> None:
+    stream = Stream()
+    for _ in range(10):
+        stream.frame_received()
+        stream.frame_dropped(REPLACED)
+    level, found = stream.health()
+    assert level == ERROR
+    assert found.endswith(
+        "none is answered: see the entry of the model, which is busy or being rebuilt"
+    )
+
+
 def test_the_worst_of_several_problems_is_reported() -> None:
     stream = Stream()
     for _ in range(10):

@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 import cv2
 import pytest
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from ros_harness import StartBench, StartNode, header, picture, rgb_image
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
 from camseg_core.weights import checkpoint_folder
@@ -210,6 +212,18 @@ def test_silence_is_logged_once_with_the_topics_that_exist_and_the_remedy(
     assert text in lines[0]
     found = "/front/image_raw/compressed (sensor_msgs/msg/CompressedImage from /test_driver)"
     assert lines[0].endswith(f"no publisher; {found} exists: set image_transport: compressed")
+
+
+def test_simulated_time_without_a_clock_is_a_warning(start_bench: StartBench) -> None:
+    bench = start_bench("use_sim_time:=true")
+    bench.ask(rgb_image(picture(64, 48)))
+    text = "use_sim_time is true, but nothing publishes /clock"
+    bench.status(lambda values: True, text, part="model", level=DiagnosticStatus.WARN)
+    assert bench.node.stderr.count(text) == 1
+    clock = bench.driver.node.create_publisher(Clock, "/clock", 10)
+    timer = bench.driver.node.create_timer(0.1, lambda: clock.publish(Clock(clock=Time(sec=5))))
+    bench.status(lambda values: True, "no warning", part="model", level=DiagnosticStatus.OK)
+    bench.driver.node.destroy_timer(timer)
 
 
 def test_a_second_node_on_the_same_mask_topic_is_named_with_the_first(
