@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.errors import ConfigError
-from camseg_core.labels import CITYSCAPES, UNLABELLED, Label, index_table, train_id_table
+from camseg_core.labels import UNLABELLED, Label, index_table, train_id_table
 
 FIRST_GROUP = 128
 """The id of the first group of a mapping file, in labels."""
@@ -203,8 +203,3 @@ class ScoredLabels:
 def as_scored(labels: "Sequence[Label] | ScoredLabels") -> ScoredLabels:
     """Return classes as labels to score; each stands for itself."""
     return labels if isinstance(labels, ScoredLabels) else ScoredLabels.of(labels)
-
-
-def class_name(train_id: int) -> str:
-    """Return the name of a Cityscapes class, or of an id without one."""
-    return CITYSCAPES[train_id].name if train_id < len(CITYSCAPES) else f"id {train_id}"

@@ -19,6 +19,7 @@ from camseg_core.cli.options import (
 )
 from camseg_core.config.model import load_config, save_config
 from camseg_core.data import Sample, evenly_spread
+from camseg_core.data.label_table import is_cityscapes, same_ids
 from camseg_core.data.sets import LabelledSet
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.protocols import OWN_SIZE, PROTOCOLS, PUBLISHED, write_mask
@@ -75,11 +76,21 @@ def _evaluate(options: argparse.Namespace) -> None:
             f"--protocol {protocol.name} has classes of its own: give --groups without it"
         )
     data = data_of(options)
-    scored = _scored(options, data)
     writable_folder(options.out, "--out")
     if options.write_masks is not None:
         writable_folder(options.write_masks, "--write-masks")
     segmenter = segmenter_of(options)
+    for option, needed in (
+        (f"--protocol {protocol.name}", protocol.labels is not None),
+        ("--write-masks", options.write_masks is not None),
+    ):
+        if needed and not (data.table is None and is_cityscapes(segmenter.labels)):
+            raise ConfigError(
+                f"{option} needs Cityscapes' classes and ids: model and data set must have no "
+                "class table of their own"
+            )
+    data = data.for_model(segmenter.labels)
+    scored = _scored(options, data)
     frames = min(len(data.samples), options.frames or len(data.samples))
 
     def write(sample: Sample, result: Segmentation) -> None:
@@ -164,13 +175,20 @@ def _robustness(options: argparse.Namespace) -> None:
         from camseg_core.long_runs import shown_progress
     suite = selected(options.only) if options.only else SUITE
     data = data_of(options)
-    scored = _scored(options, data)
     models = [options.model] if options.against is None else [options.model, options.against]
     contenders, identities = {}, {}
     for name, model in zip(titles(models), models, strict=True):
         variant = argparse.Namespace(**vars(model_options(options)) | {"model": model})
         contenders[name] = segmenter_of(variant)
         identities[name] = identity(model, contenders[name], vars(variant))
+    first, *others = (each.labels for each in contenders.values())
+    if not all(same_ids(first, labels) for labels in others):
+        raise ConfigError(
+            f"{options.model} and {options.against} must have the same id for the same class: "
+            "compare models of one class table"
+        )
+    data = data.for_model(first)
+    scored = _scored(options, data)
     writable_folder(options.out, "--out")
 
     def progress(work: "Work", total: int) -> "Work":
@@ -213,14 +231,15 @@ def _calibrate(options: argparse.Namespace) -> None:
     with packages_for("calibration", "evaluate"):
         from camseg_core.evaluation.calibration import PASSES, fit_logit_scale
         from camseg_core.long_runs import shown_progress
-    data = data_of(options)
+    segmenter = segmenter_of(options)
+    data = data_of(options).for_model(segmenter.labels)
     scored = _scored(options, data)
     samples = evenly_spread(data.samples, options.frames)
     if not options.dry_run:
         path = checkpoint_folder(options.model) / "config.json"
         writable_file(path, "without --dry-run, the model's")
     fit = fit_logit_scale(
-        segmenter_of(options),
+        segmenter,
         samples,
         scored,
         lambda frames: shown_progress(frames, len(samples) * PASSES, "calibrate"),

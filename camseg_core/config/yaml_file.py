@@ -15,10 +15,13 @@ from camseg_core.errors import ConfigError
 _T = TypeVar("_T")
 
 
-def load_yaml(path: Path, cls: type[_T], overrides: Sequence[str] = ()) -> _T:
+def load_yaml(
+    path: Path, cls: type[_T], overrides: Sequence[str] = (), of_list: str | None = None
+) -> _T:
     """Read the dataclass `cls` from a YAML file, and apply `overrides` such as `loop.steps=100`.
 
-    Entries that the file leaves out keep their default, see `build`.
+    Entries that the file leaves out keep their default, see `build`. A file that is a list is read
+    as the entry `of_list`.
 
     Raises:
         ConfigError: the file cannot be read or is not YAML, or an entry of it or of an override is
@@ -30,6 +33,8 @@ def load_yaml(path: Path, cls: type[_T], overrides: Sequence[str] = ()) -> _T:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(f"{path} is not a configuration in YAML: {error}") from error
+    if of_list is not None and isinstance(content, list):
+        content = {of_list: content}
     # a file of nothing but comments is empty
     config = build(cls, {} if content is None else content, str(path), ConfigError)
     for override in overrides:

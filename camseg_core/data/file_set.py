@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from camseg_core.data import Sample
 from camseg_core.data.image_files import LabelDecoder, read_label, read_rgb, turned
+from camseg_core.data.label_table import LabelTable
 from camseg_core.errors import DataError
 from camseg_core.groups import Group
 from camseg_core.labels import Label
@@ -53,7 +54,8 @@ class FileSet:
     `labels` are the classes that the set distinguishes, `groups` its labels for one of several
     classes, and `decode` reads a label. `same_size` requires all frames to have one size. `rule`
     says what a missing label violates, `withheld` the same where no image of the split has a label.
-    Frames are widened by the factor `stretch` when they are read.
+    Frames are widened by the factor `stretch` when they are read. `table` is the set's own class
+    table, None for Cityscapes'.
     """
 
     found: Found
@@ -64,6 +66,7 @@ class FileSet:
     same_size: bool = False
     rule: str = "every image needs a label of the same name"
     withheld: str = ""
+    table: LabelTable | None = None
 
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:

@@ -1,22 +1,16 @@
 """The mapping file of a set of your own: what its labels hold, and how wide its pixels are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from camseg_core.data.file_set import FileSet, Found
 from camseg_core.data.image_files import Color, ColorLabels, IdLabels, LabelDecoder
+from camseg_core.data.label_table import LABEL_TABLE, LabelTable, read_label_table
 from camseg_core.errors import ConfigError
 from camseg_core.groups import FIRST_GROUP, Group
-from camseg_core.labels import (
-    CITYSCAPES,
-    STORED_TRAIN_IDS,
-    TRAIN_ID,
-    UNLABELLED,
-    Label,
-    cityscapes_labels,
-)
+from camseg_core.labels import CITYSCAPES, UNLABELLED, Label
 
 MAPPING = "mapping.yaml"
 """Name of the mapping file that is read without being named, in the set's root."""
@@ -40,12 +34,15 @@ class GroupMapping:
 
 @dataclass(frozen=True)
 class ClassMapping:
-    """What label files hold: `ids` or `colors` (RGB) by Cityscapes class, or by `unlabelled`.
+    """What label files hold: `ids` or `colors` (RGB) by class name, or by `unlabelled`.
+
+    The classes are those of the class table `table` (a file, relative to this one), or
+    Cityscapes'.
 
     `others` decides about values that are not listed: the file is an error (`refused`), or their
     pixels have no class (`unlabelled`). `stretch` widens image and label when they are read: the
     width of a pixel divided by its height, for frames that are stored squeezed. With `stretch`
-    alone, labels hold Cityscapes train ids. `groups` are values that stand for one of several
+    alone, labels hold the ids of the table. `groups` are values that stand for one of several
     classes; they are ids or colours, as the classes' are. `image_suffix` and `label_suffix` end the
     names of images and labels before the dot, such as `_image` and `_label`; they alone are enough
     too.
@@ -58,11 +55,12 @@ class ClassMapping:
     groups: tuple[GroupMapping, ...] = ()
     image_suffix: str = ""
     label_suffix: str = ""
+    table: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.stretch < float("inf"):
             raise ConfigError(f"stretch must be above 0, got {self.stretch:g}")
-        if self._is_train_ids():
+        if self._holds_ids():
             return
         if (self.ids is None) == (self.colors is None):
             raise ConfigError(
@@ -70,12 +68,11 @@ class ClassMapping:
                 "as in ids: {road: [7], car: [26, 27]}"
             )
         owner: dict[object, str] = {}
-        for name in self._values():
-            if name not in TRAIN_ID and name != UNLABELLED_NAME:
-                known = ", ".join([*TRAIN_ID, UNLABELLED_NAME])
-                raise ConfigError(f"unknown class {name!r}: choose from {known}")
         self._check_groups()
-        for name, _, values in self._meanings():
+        for name, values in (
+            *self._values().items(),
+            *((group.name, group.ids or group.colors) for group in self.groups),
+        ):
             for value in values:
                 numbers, most = (value, 255) if isinstance(value, tuple) else ((value,), 65535)
                 if not all(0 <= number <= most for number in numbers):
@@ -88,8 +85,24 @@ class ClassMapping:
                         "list each value once"
                     )
 
-    def _is_train_ids(self) -> bool:
-        others = self.stretch != 1 or bool(self.image_suffix or self.label_suffix)
+    def check_names(self, vocabulary: Sequence[Label]) -> None:
+        """Check that all names are classes in `vocabulary`.
+
+        Raises:
+            ConfigError: one is not; the message names it.
+        """
+        known = [label.name for label in vocabulary]
+        for name in self._values():
+            if name not in known and name != UNLABELLED_NAME:
+                choice = ", ".join([*known, UNLABELLED_NAME])
+                raise ConfigError(f"unknown class {name!r}: choose from {choice}")
+        for name in (name for group in self.groups for name in group.classes):
+            if name not in known:
+                choice = ", ".join(known)
+                raise ConfigError(f"unknown class {name!r} in a group: choose from {choice}")
+
+    def _holds_ids(self) -> bool:
+        others = self.stretch != 1 or bool(self.image_suffix or self.label_suffix or self.table)
         return self.ids is None and self.colors is None and not self.groups and others
 
     def _check_groups(self) -> None:
@@ -97,10 +110,6 @@ class ClassMapping:
         if len(self.groups) > UNLABELLED - 1 - FIRST_GROUP:
             raise ConfigError(f"groups must be at most {UNLABELLED - 1 - FIRST_GROUP}")
         for group in self.groups:
-            unknown = [name for name in group.classes if name not in TRAIN_ID]
-            if unknown:
-                known = ", ".join(TRAIN_ID)
-                raise ConfigError(f"unknown class {unknown[0]!r} in a group: choose from {known}")
             if len({*group.classes}) < 2:
                 raise ConfigError(
                     f"a group must have at least two classes, got {list(group.classes)}"
@@ -108,50 +117,40 @@ class ClassMapping:
             if bool(group.ids) != (kind == "ids") or bool(group.colors) != (kind == "colors"):
                 raise ConfigError(f"the group {group.name} must have {kind}:, as the classes have")
 
-    def _meanings(self) -> list[tuple[str, int, tuple[int | Color, ...]]]:
-        """Name, id in labels, and values in files of all classes, `unlabelled` and groups."""
-        classes = self._values().items()
-        return [
-            *((name, TRAIN_ID.get(name, UNLABELLED), values) for name, values in classes),
-            *(
-                (group.name, FIRST_GROUP + i, group.ids or group.colors)
-                for i, group in enumerate(self.groups)
-            ),
-        ]
-
-    def group_labels(self) -> tuple[Group, ...]:
-        """The groups, each in the mean colour of its classes."""
-        return tuple(
-            Group.of(
-                FIRST_GROUP + i,
-                cityscapes_labels([TRAIN_ID[name] for name in dict.fromkeys(each.classes)]),
-            )
-            for i, each in enumerate(self.groups)
-        )
-
     def _values(self) -> Mapping[str, tuple[int | Color, ...]]:
         return self.ids if self.ids is not None else self.colors or {}
 
-    def labels(self) -> tuple[Label, ...]:
-        """The classes in the mapping, by train id."""
-        if self._is_train_ids():
-            return CITYSCAPES
-        names = (name for name in self._values() if name != UNLABELLED_NAME)
-        return cityscapes_labels(sorted(TRAIN_ID[name] for name in names))
+    def group_labels(self, vocabulary: Sequence[Label]) -> tuple[Group, ...]:
+        """The groups, each in the mean colour of its classes."""
+        by_name = {label.name: label for label in vocabulary}
+        return tuple(
+            Group.of(FIRST_GROUP + i, [by_name[name] for name in dict.fromkeys(each.classes)])
+            for i, each in enumerate(self.groups)
+        )
 
-    def decoder(self, source: str) -> LabelDecoder:
+    def labels(self, vocabulary: Sequence[Label]) -> tuple[Label, ...]:
+        """The classes in the mapping, in the order of `vocabulary`."""
+        if self._holds_ids():
+            return tuple(vocabulary)
+        return tuple(label for label in vocabulary if label.name in self._values())
+
+    def decoder(self, source: str, vocabulary: Sequence[Label]) -> LabelDecoder:
         """A decoder of such labels; its errors name `source`."""
         others = UNLABELLED if self.others == "unlabelled" else None
-        if self._is_train_ids():
-            return _train_ids(source, others)
+        if self._holds_ids():
+            return _table_ids(source, vocabulary, others)
+        known = {label.name: label.id for label in vocabulary}
         ids: dict[int, int] = {}
         colors: dict[Color, int] = {}
-        for _, train_id, values in self._meanings():
+        for id, values in (
+            *((known.get(name, UNLABELLED), values) for name, values in self._values().items()),
+            *((FIRST_GROUP + i, each.ids or each.colors) for i, each in enumerate(self.groups)),
+        ):
             for value in values:
                 if isinstance(value, int):
-                    ids[value] = train_id
+                    ids[value] = id
                 else:
-                    colors[value] = train_id
+                    colors[value] = id
         if self.ids is not None:
             return IdLabels(ids, source, ", ".join(map(str, sorted(ids))), others)
         return ColorLabels(colors, source, others)
@@ -160,7 +159,8 @@ class ClassMapping:
 class Meaning(NamedTuple):
     """What the files of a set mean: classes, decoder, factor and groups, see `FileSet`.
 
-    The names of images and labels end with the suffixes, before the dot.
+    The names of images and labels end with the suffixes, before the dot. `table` is the set's own
+    class table, None for Cityscapes'.
     """
 
     labels: tuple[Label, ...]
@@ -169,43 +169,71 @@ class Meaning(NamedTuple):
     groups: tuple[Group, ...] = ()
     image_suffix: str = ""
     label_suffix: str = ""
+    table: LabelTable | None = None
 
     def files(self, found: Found, **more: Any) -> FileSet:
         """The found files with this meaning; `more` are further fields of the set."""
+        more["table"] = self.table
         return FileSet(found, self.labels, self.decode, self.stretch, self.groups, **more)
 
 
 def meaning(mapping: Path | None, default: Path) -> Meaning:
-    """Read a mapping file: `mapping`, or `default` if that exists.
+    """Read a mapping file: `mapping`, or `default` if that exists; and its class table.
 
-    Without a file, labels hold Cityscapes train ids.
+    Without an entry `table`, the table is `labels.yaml` beside `mapping` or `default` if that
+    exists, else Cityscapes'. Without a mapping file, labels hold the ids of the table.
 
     Raises:
-        ConfigError: the file cannot be read, or is not a mapping.
+        ConfigError: a file cannot be read, or is not a mapping or a class table.
     """
     path = mapping if mapping is not None or not default.is_file() else default
+    places = dict.fromkeys(((path or default).parent, default.parent))
+    beside = next(
+        (place / LABEL_TABLE for place in places if (place / LABEL_TABLE).is_file()), None
+    )
     if path is None:
-        return Meaning(CITYSCAPES, _train_ids("a set of Cityscapes train ids", None, assumed=True))
+        if beside is not None:
+            table = read_label_table(beside)
+            decode = _table_ids(f"a set with the class table {beside}", table.labels, None)
+            return Meaning(table.labels, decode, table=table)
+        return Meaning(CITYSCAPES, _train_ids)
     # imported here because machines that only segment have no yaml package
     from camseg_core.config.yaml_file import load_yaml
 
     read = load_yaml(path, ClassMapping)
+    if read.table is not None:
+        beside = path.parent / read.table
+    own = None if beside is None else read_label_table(beside)
+    vocabulary = CITYSCAPES if own is None else own.labels
+    try:
+        read.check_names(vocabulary)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     return Meaning(
-        read.labels(),
-        read.decoder(str(path)),
+        read.labels(vocabulary),
+        read.decoder(str(path), vocabulary),
         read.stretch,
-        read.group_labels(),
+        read.group_labels(vocabulary),
         read.image_suffix,
         read.label_suffix,
+        own,
     )
 
 
-def _train_ids(source: str, others: int | None, assumed: bool = False) -> LabelDecoder:
+def _table_ids(
+    source: str, labels: Sequence[Label], others: int | None, assumed: bool = False
+) -> LabelDecoder:
+    numbers = sorted(label.id for label in labels)
+    rising = numbers == [*range(len(numbers))]
+    listed = f"0 to {numbers[-1]}" if rising else ", ".join(map(str, numbers))
     ids = (
-        f"0 to {len(CITYSCAPES) - 1}, and {UNLABELLED} for unlabelled; "
-        "for other ids, or colours, give --mapping FILE"
+        f"{listed}, and {UNLABELLED} for unlabelled; for other ids, or colours, give --mapping FILE"
     )
-    return IdLabels(STORED_TRAIN_IDS, source, ids, others, assumed)
+    stored = {**{i: i for i in numbers}, UNLABELLED: UNLABELLED}
+    return IdLabels(stored, source, ids, others, assumed)
+
+
+_train_ids = _table_ids("a set of Cityscapes train ids", CITYSCAPES, None, assumed=True)
 
 
 def _text(value: int | Color) -> str:

@@ -101,6 +101,7 @@ class Evaluation:
     precision TP / (TP + FP); by group it is the mean over the group's classes. `confusion` counts
     indices of `classes`. `frame_size` is the first frame's (width, height) after the protocol's
     preparation. `counted_as` is None where each class of the model counts as itself.
+    `model_classes` are those that its masks may hold.
     """
 
     model: str
@@ -124,6 +125,7 @@ class Evaluation:
     protocol: Protocol = OWN_SIZE
     categories: tuple[CategoryScore, ...] = ()
     counted_as: CountedAs | None = None
+    model_classes: tuple[Label, ...] = ()
 
     @property
     def mean_category_iou(self) -> float:
@@ -237,6 +239,7 @@ def evaluate(
         about=dict(about or {}),
         protocol=protocol,
         counted_as=_counted_as(scorer, segmenter),
+        model_classes=tuple(segmenter.labels),
         categories=tuple(
             CategoryScore(name, ids, confusion.group_iou(scored.predicted[list(ids)].tolist()))
             for name, ids in protocol.categories
@@ -262,7 +265,8 @@ def _counted_as(scorer: Scorer, segmenter: Segmenter) -> CountedAs | None:
     if not scorer.scored.has_groups():
         return None
     merged = scorer.scored.merged(segmenter.labels)
-    found = CountedAs(merged, scorer.predicted_outside(), scorer.not_scored())
+    outside = scorer.predicted_outside(segmenter.labels)
+    found = CountedAs(merged, outside, scorer.not_scored())
     return found if any(vars(found).values()) else None
 
 

@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from camseg_core.evaluation.calibration import Calibration
 from camseg_core.evaluation.metrics import BOUNDARY_TOLERANCE, BoundaryF1, Confusion, Flicker
-from camseg_core.groups import ScoredLabels, as_scored, class_name
-from camseg_core.labels import Label
+from camseg_core.groups import ScoredLabels, as_scored
+from camseg_core.labels import CITYSCAPES, Label
 
 Ids = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
@@ -150,10 +150,11 @@ class Scorer:
         left_out = [each for each in own if self.scored.truth[each.id] == self.classes]
         return {each.name: int(self.ids[0, each.id]) for each in left_out if self.ids[0, each.id]}
 
-    def predicted_outside(self) -> dict[str, int]:
-        """Scored pixels whose predicted class counts as none of the labels, by class."""
+    def predicted_outside(self, known: Sequence[Label] = CITYSCAPES) -> dict[str, int]:
+        """Scored pixels whose predicted class, one of `known`, counts as none of the labels."""
+        names = {label.id: label.name for label in known}
         outside = np.flatnonzero((self.scored.predicted == self.classes) & (self.ids[1] > 0))
-        return {class_name(i): int(self.ids[1, i]) for i in outside.tolist()}
+        return {names.get(i, f"id {i}"): int(self.ids[1, i]) for i in outside.tolist()}
 
     def mean_confidence(self) -> float:
         """Mean confidence of all pixels, rounded ones; NaN before the first."""

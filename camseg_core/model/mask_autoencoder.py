@@ -150,6 +150,14 @@ class MaskAutoencoder(nn.Module):
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
 
+    def class_tensors(self) -> dict[str, int]:
+        """Return the axis of the classes by name of the tensors that have one.
+
+        Along it there are four numbers for each class, those of 2×2 pixels.
+        """
+        last = f"decoder.layers.{len(self.decoder.layers) - 1}"
+        return {"encoder.layers.1.0.weight": 1, f"{last}.weight": 0, f"{last}.bias": 0}
+
     def forward(self, indices: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruct class indices `(B, H, W)` as logits; also a penalty on the latents (scalar).
 

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 from camseg_core.data import Sample, Samples, evenly_spread
+from camseg_core.data.label_table import LabelTable
 from camseg_core.data.sets import AUTO, SETS, LabelledSet, open_set
-from camseg_core.data.sets.kind import NONE, OwnLabels
+from camseg_core.data.sets.kind import OwnLabels
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.groups import Group, ScoredLabels, frame_table, joint_groups
 from camseg_core.labels import Label, cityscapes_labels, train_id_table
@@ -36,6 +37,7 @@ class SetConfig:
         root: its folder, relative to `--data`.
         weight: its share of the samples, relative to the other sets; with 0 it is only validated.
         mapping: file with the classes of the label values, relative to the configuration.
+        labels: folder of the labels, relative to `--data`; by default within `root`.
         train: split, or several joined with `+`, to train on.
         val: the same to validate on.
 
@@ -48,6 +50,7 @@ class SetConfig:
     root: str = "."
     weight: float = 1.0
     mapping: str | None = None
+    labels: str | None = None
     train: str = "train"
     val: str = "val"
 
@@ -67,7 +70,10 @@ class SetConfig:
             ConfigError: the mapping cannot be used.
             DataError: see `open_set`.
         """
-        own = NONE if self.mapping is None else OwnLabels(mapping=Path(self.mapping))
+        own = OwnLabels(
+            None if self.labels is None else data / self.labels,
+            None if self.mapping is None else Path(self.mapping),
+        )
         try:
             return open_set(self.kind, data / self.root, split, own)
         except (ConfigError, DataError) as error:
@@ -128,7 +134,8 @@ def open_data(data: Data, root: Path, split: str) -> list[OpenedSet]:
         DataError: a split is missing or cannot be used.
     """
     if isinstance(data, str):
-        return [OpenedSet(data, open_set(data, root, split))]
+        found = open_set(data, root, split)
+        return [OpenedSet(found.kind, found)]
     if split == "train":
         return [
             OpenedSet(each.name, each.open(root, each.train), each.weight)
@@ -138,24 +145,55 @@ def open_data(data: Data, root: Path, split: str) -> list[OpenedSet]:
     return [OpenedSet(each.name, each.open(root, each.val), each.weight) for each in data]
 
 
-def joined_classes(data: Data, sets: Sequence[OpenedSet]) -> tuple[Label, ...]:
+def table_of(data: Data, sets: Sequence[OpenedSet]) -> LabelTable:
     """Return the classes of a model that learns from `sets`: of a list, all, with their groups'.
 
     They are in Cityscapes' order. The one set of a kind's name keeps its own classes and order,
-    unless they do not cover its groups.
+    unless they do not cover its groups. If a set has a class table of its own, it is that.
+
+    Raises:
+        ConfigError: sets have different tables.
     """
+    own = [each for each in sets if each.found.table is not None]
+    for each in own:
+        if each.found.table != own[0].found.table:
+            raise ConfigError(
+                f"the data sets {own[0].name} and {each.name} must have the same class table "
+                "(labels.yaml): give both one file with table: in their mappings"
+            )
+    if own:
+        assert own[0].found.table is not None
+        return own[0].found.table
     train_ids = {label.id for each in sets for label in each.found.labels}
     groups = [group for each in sets for group in each.found.groups]
     if isinstance(data, str) and all(train_ids & {*group.train_ids} for group in groups):
-        return sets[0].found.labels
-    return cityscapes_labels(sorted(train_ids.union(*(group.train_ids for group in groups))))
+        return LabelTable.of(sets[0].found.labels)
+    members = train_ids.union(*(group.train_ids for group in groups))
+    return LabelTable.of(cityscapes_labels(sorted(members)))
+
+
+def in_table(sets: Sequence[OpenedSet], table: LabelTable) -> tuple[OpenedSet, ...]:
+    """Return the sets with the ids of `table`, see `LabelledSet.in_table`.
+
+    Raises:
+        ConfigError: a set has no class of the table.
+    """
+    found = tuple(each._replace(found=each.found.in_table(table)) for each in sets)
+    for before, each in zip(sets, found, strict=True):
+        if not each.found.labels and not each.found.groups:
+            names = ", ".join(label.name for label in before.found.labels)
+            wanted = ", ".join(label.name for label in table.labels)
+            raise ConfigError(
+                f"data set {each.name} must have one of the model's classes ({wanted}), got "
+                f"{names}: say in labels.yaml what each class was"
+            )
+    return found
 
 
 def labels_of(data: Data, root: Path) -> tuple[Label, ...]:
-    """Return the classes of the sets of `data`, see `joined_classes`; no frame is read."""
-    return joined_classes(
-        data, [each for s in ("train", "val") for each in open_data(data, root, s)]
-    )
+    """Return the classes of the sets of `data`, see `table_of`; no frame is read."""
+    sets = [each for split in ("train", "val") for each in open_data(data, root, split)]
+    return table_of(data, sets).labels
 
 
 class JoinedFrames(Frames):

@@ -1,8 +1,9 @@
 """Training of the mask autoencoder, KL or VQ, and measures of what its latents keep."""
 
+import copy
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -53,8 +54,17 @@ class AutoencoderTraining:
             check_setting(name, getattr(self, name), getattr(self, name) >= 0, ">= 0")
 
 
-def train_autoencoder(config: AutoencoderTraining, frames: Frames, run: Run) -> MaskAutoencoder:
+def train_autoencoder(
+    config: AutoencoderTraining,
+    frames: Frames,
+    run: Run,
+    start: MaskAutoencoder | None = None,
+    kept: Sequence[int] = (),
+) -> MaskAutoencoder:
     """Train on `frames` and return the averaged autoencoder with its latent statistics set.
+
+    From `start`, only the decoder and what the encoder reads of other classes than the indices
+    `kept` are trained: the latents of these classes, and their statistics, keep their meaning.
 
     The loss is cross-entropy on the reconstructed classes plus the weighted KL or commitment loss.
     Each connected region of a group gets one of its classes at random, so that all classes are
@@ -67,7 +77,10 @@ def train_autoencoder(config: AutoencoderTraining, frames: Frames, run: Run) -> 
     loop = config.loop.in_steps(len(frames), config.batch)
     device, seed = run.processes.device, loop.seed
     torch.manual_seed(seed)
-    model = MaskAutoencoder(config.model).to(device, memory_format=loop.memory_format)  # type: ignore[call-overload]
+    model = copy.deepcopy(start) if start is not None else MaskAutoencoder(config.model)
+    model.to(device, memory_format=loop.memory_format)  # type: ignore[call-overload]
+    if start is not None:
+        _train_only_new_classes(model, kept)
     stream = FrameStream(frames, random_crops(config.crop, (0.15, 1.0), color=False), seed)
     weights = frames.class_weights(config.model.classes).to(device)
     members = frames.members()
@@ -92,8 +105,22 @@ def train_autoencoder(config: AutoencoderTraining, frames: Frames, run: Run) -> 
     with prepared(stream.batch, run.processes, config.batch, loop.grad_accum_steps) as batch:
         averaged = train(model, functools.partial(loss, batch), loop, run, config.batch)
     assert isinstance(averaged, MaskAutoencoder)
-    set_latent_statistics(averaged.eval(), frames)
+    averaged.eval()
+    if start is None:
+        set_latent_statistics(averaged, frames)
     return averaged
+
+
+def _train_only_new_classes(model: MaskAutoencoder, kept: Sequence[int]) -> None:
+    """Freeze the encoder, except what it reads of classes that are not `kept`."""
+    model.train()
+    model.encoder.eval().requires_grad_(False)
+    name = next(name for name in model.class_tensors() if name.startswith("encoder."))
+    weight = model.get_parameter(name).requires_grad_(True)
+    learns = torch.ones(model.config.classes, device=weight.device)
+    learns[list(kept)] = 0.0
+    mask = learns.repeat_interleave(4).view(1, -1, 1, 1)
+    weight.register_hook(lambda gradient: gradient * mask)
 
 
 @torch.no_grad()

@@ -138,9 +138,6 @@ def run_autoencoder(
     assert training is not None
     with init_processes(device, workers) as processes:
         check_batch(training, processes)
-        classes = len(labels_of(recipe.data, data))
-        if recipe.mask is not None and recipe.mask.model.classes != classes:
-            raise _other_classes("mask.model.classes", classes, recipe.mask.model.classes)
         found = TrainingData.load(recipe.data, data)
         keep_config(recipe, run, processes)
         keep_data(found, run, processes)
@@ -149,7 +146,7 @@ def run_autoencoder(
         if isinstance(training, PictureAutoencoderTraining):
             codec = train_picture_autoencoder(training, found.train, found.labels, place)
         else:
-            codec = train_autoencoder(training, found.train, place)
+            codec = train_autoencoder(for_classes(training, len(found.labels)), found.train, place)
         if processes.is_main_process:
             save_codec(codec, out)
             result: dict[str, object] = {}
@@ -211,7 +208,8 @@ def run(
         keep_config(recipe, run, processes)
         keep_data(found, run, processes)
         if autoencoder is None:
-            own = _own_autoencoder(recipe.autoencoder, found.train, run, processes)
+            codec_config = for_classes(recipe.autoencoder, len(found.labels))
+            own = _own_autoencoder(codec_config, found.train, run, processes)
             load_codec_into(codec, own)
         if model.image_encoder is not None:
             model.image_encoder.load_imagenet()
@@ -230,9 +228,8 @@ def _check_own_autoencoder(recipe: Recipe, config: CamSegConfig, processes: Proc
         raise ConfigError(
             f"{config.name} needs a trained autoencoder: name its folder with --autoencoder"
         )
-    found, wanted = recipe.autoencoder.model, config.mask_autoencoder
-    if found != wanted and found == replace(wanted, classes=found.classes):
-        raise _other_classes("autoencoder.model.classes", wanted.classes, found.classes)
+    wanted = config.mask_autoencoder
+    found = replace(recipe.autoencoder.model, classes=wanted.classes)
     if found != wanted:
         raise ConfigError(
             f"autoencoder.model must be {wanted}, as in {config.name}, got {found}: "
@@ -241,8 +238,9 @@ def _check_own_autoencoder(recipe: Recipe, config: CamSegConfig, processes: Proc
     check_batch(recipe.autoencoder, processes)
 
 
-def _other_classes(entry: str, wanted: int, found: int) -> ConfigError:
-    return ConfigError(f"{entry} must be {wanted}, the number of classes of the data, got {found}")
+def for_classes(config: AutoencoderTraining, classes: int) -> AutoencoderTraining:
+    """Return the same for this number of classes, whatever the configuration says."""
+    return replace(config, model=replace(config.model, classes=classes))
 
 
 def _own_autoencoder(

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from camseg_core.config.model import KLAutoencoderConfig, MaskAutoencoderConfig
 from camseg_core.config.reader import build
 from camseg_core.config.yaml_file import load_yaml, to_yaml
+from camseg_core.data.label_table import LabelTable, is_cityscapes
 from camseg_core.errors import ConfigError, DataError, ModelError
 from camseg_core.groups import joint_groups
 from camseg_core.labels import Label
@@ -21,9 +22,10 @@ from camseg_core.training.frames import Frames
 from camseg_core.training.joined import (
     Data,
     OpenedSet,
-    joined_classes,
+    in_table,
     load_frames,
     open_data,
+    table_of,
 )
 from camseg_core.training.kl_autoencoder import PictureAutoencoderTraining
 from camseg_core.training.light_decoder import LightDecoderTraining
@@ -49,20 +51,33 @@ class TrainingData:
     labels: tuple[Label, ...]
 
     @staticmethod
-    def load(data: Data, root: Path, labels: tuple[Label, ...] | None = None) -> "TrainingData":
-        """Open the sets of `data` in the folder `root`; `labels` are by default theirs.
+    def load(
+        data: Data,
+        root: Path,
+        labels: tuple[Label, ...] | None = None,
+        table: LabelTable | None = None,
+    ) -> "TrainingData":
+        """Open the sets of `data` in the folder `root` for a model with the classes `labels`.
+
+        By default these are `table`'s, to which the sets are renumbered, or else the data's.
 
         Raises:
             ConfigError: there is no such kind of data set, or a mapping cannot be used.
             DataError: a split is missing or empty, a file cannot be read, or a set's split has no
                 pixel of one of the classes.
         """
-        train, val = (open_data(data, root, split) for split in ("train", "val"))
-        labels = labels or joined_classes(data, [*train, *val])
+        train, val = (tuple(open_data(data, root, split)) for split in ("train", "val"))
+        own = any(each.found.table is not None for each in (*train, *val))
+        if table is None and (own or not is_cityscapes(labels or ())):
+            table = LabelTable.of(labels) if labels else table_of(data, [*train, *val])
+        if table is not None:
+            train, val = in_table(train, table), in_table(val, table)
+            labels = labels or table.labels
+        labels = labels or table_of(data, [*train, *val]).labels
         groups = joint_groups(labels, *(each.found.groups for each in (*train, *val)))
         found = TrainingData(
-            tuple(train),
-            tuple(val),
+            train,
+            val,
             load_frames(train, labels, groups),
             load_frames(val, labels, groups),
             labels,

@@ -1,18 +1,26 @@
 """The kinds of labelled data sets by name, and `open_set`, which opens a split of any of them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from camseg_core.data import Samples
 from camseg_core.data.file_set import PairedFiles, no_split
+from camseg_core.data.label_table import (
+    LABEL_TABLE,
+    LabelTable,
+    Renumbered,
+    is_cityscapes,
+    joined_table,
+    translation,
+)
 from camseg_core.data.mapping import MAPPING, meaning
 from camseg_core.data.sets.camvid import CamVid11, CamVid32
 from camseg_core.data.sets.cityscapes import CITYSCAPES_SETS
 from camseg_core.data.sets.kind import NONE, Folder, ListFile, OwnLabels, SetKind
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.groups import Group, ScoredLabels
-from camseg_core.labels import Label
+from camseg_core.labels import CITYSCAPES, Label
 
 AUTO = "auto"
 
@@ -28,7 +36,10 @@ SETS: Mapping[str, SetKind] = {
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """An opened split: samples, classes to score, kind, title, name, and groups (see `Sample`)."""
+    """An opened split: samples, classes to score, kind, title, name, and groups (see `Sample`).
+
+    Ids are those of `table`, the set's own class table; None is Cityscapes'.
+    """
 
     samples: Samples
     labels: tuple[Label, ...]
@@ -36,6 +47,43 @@ class LabelledSet:
     title: str
     split: str
     groups: tuple[Group, ...] = ()
+    table: LabelTable | None = None
+
+    @property
+    def vocabulary(self) -> tuple[Label, ...]:
+        """All classes of the set's table."""
+        return CITYSCAPES if self.table is None else self.table.labels
+
+    def in_table(self, table: LabelTable) -> "LabelledSet":
+        """Return the set with the ids of another class table, matched by name.
+
+        Classes that were split become groups, and those that the table lacks are unlabelled.
+
+        Raises:
+            ConfigError: there would be too many groups.
+        """
+        if table == self.table:
+            return self
+        found = translation(self.labels, self.groups, self.vocabulary, table)
+        return replace(
+            self,
+            samples=Renumbered(self.samples, found),
+            labels=found.labels,
+            groups=found.groups,
+            table=table,
+        )
+
+    def for_model(self, labels: Sequence[Label]) -> "LabelledSet":
+        """Return the set with the ids of a model's classes `labels`, matched by name.
+
+        Classes that the model lacks keep their ids, or get free ones.
+
+        Raises:
+            ConfigError: the classes are too many.
+        """
+        if self.table is None and is_cityscapes(labels):
+            return self
+        return self.in_table(joined_table(labels, self.vocabulary))
 
     def scored(self, over: Path | None = None) -> ScoredLabels:
         """Return what to score: the set's own labels, or those of the mapping file `over`.
@@ -47,7 +95,13 @@ class LabelledSet:
         if over is None:
             return own
         other = meaning(over, over)
-        return own.over(ScoredLabels.of(other.labels, other.groups))
+        labels, groups = other.labels, other.groups
+        if other.table != self.table:
+            vocabulary = CITYSCAPES if other.table is None else other.table.labels
+            table = self.table or LabelTable.of(CITYSCAPES)
+            found = translation(labels, groups, vocabulary, table)
+            labels, groups = found.labels, found.groups
+        return own.over(ScoredLabels.of(labels, groups))
 
 
 def kind_of(kind: str, root: Path, own: OwnLabels = NONE, split: str | None = None) -> str:
@@ -62,14 +116,17 @@ def kind_of(kind: str, root: Path, own: OwnLabels = NONE, split: str | None = No
             raise ConfigError(f"unknown data set {kind!r}; choose one of {', '.join(SETS)}")
         return kind
     # an error in the mapping is reported before any about the layout
-    meaning(own.mapping, (root if root.is_dir() else root.parent) / MAPPING)
+    place = root if root.is_dir() else root.parent
+    meaning(own.mapping, place / MAPPING)
     if own.root is not None:
         return "folder"
+    # what says what labels mean, named or in the root, leaves the kinds that take it
+    stated = own != NONE or any((place / name).is_file() for name in (MAPPING, LABEL_TABLE))
     candidates = {name: each for name, each in SETS.items() if each.detectable}
     matching = [
         name
         for name, each in candidates.items()
-        if each.detect(root) and (own == NONE or each.takes_own_labels)
+        if each.detect(root) and (each.takes_own_labels or not stated)
     ]
     if own != NONE and not matching:
         return "folder"
@@ -99,4 +156,6 @@ def open_set(kind: str, root: Path, split: str | None = None, own: OwnLabels = N
     split = split or opened.default_split(root, own)
     files = opened.files(root, split, own)
     first = files[0]
-    return LabelledSet(PairedFiles(*files), first.labels, name, opened.title, split, first.groups)
+    return LabelledSet(
+        PairedFiles(*files), first.labels, name, opened.title, split, first.groups, first.table
+    )

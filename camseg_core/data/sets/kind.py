@@ -17,6 +17,7 @@ from camseg_core.data.file_set import (
     no_split,
     subfolders,
 )
+from camseg_core.data.label_table import LABEL_TABLE
 from camseg_core.data.mapping import MAPPING, meaning
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.labels import CITYSCAPES, Label
@@ -121,7 +122,8 @@ class Folder(SetKind):
     layout = (
         "images/NAME.jpg (or .png), labels/NAME.png, with the split, if any, above or below these",
         "or, with --labels FOLDER, images and labels in two roots, with the split in each",
-        f"labels hold Cityscapes train ids, or what {MAPPING} (or --mapping FILE) says",
+        f"labels hold Cityscapes train ids, the ids of {LABEL_TABLE}, or what {MAPPING} (or "
+        "--mapping FILE) says",
     )
     takes_own_labels = True
 
@@ -151,9 +153,10 @@ class Folder(SetKind):
         return tuple(above or below) or (ALL,)
 
     def detect(self, root: Path) -> bool:
-        """Only with a mapping: a wrong guess of what labels mean would give wrong scores."""
+        """Only with a mapping or a class table: a wrong guess would give wrong scores."""
         places = (root, *(root / name for name in subfolders(root)))
-        return (root / MAPPING).is_file() and any((each / "images").is_dir() for each in places)
+        stated = any((root / name).is_file() for name in (MAPPING, LABEL_TABLE))
+        return stated and any((each / "images").is_dir() for each in places)
 
 
 class ListFile(SetKind):
@@ -167,7 +170,8 @@ class ListFile(SetKind):
     layout = (
         "a text file (ROOT itself, or SPLIT.txt in it) with IMAGE LABEL a line, "
         "paths from its folder",
-        f"labels hold Cityscapes train ids, or what {MAPPING} beside it (or --mapping FILE) says",
+        f"labels hold Cityscapes train ids, the ids of {LABEL_TABLE} beside it, or what {MAPPING} "
+        "(or --mapping FILE) says",
     )
     takes_own_labels = True
 

@@ -15,6 +15,7 @@ from camseg_core.evaluation.report.charts import frame_scores_chart, reliability
 from camseg_core.evaluation.report.page import (
     Card,
     confusion_rows,
+    drawn_labels,
     number,
     plain,
     render,
@@ -224,6 +225,7 @@ def _counted_as(evaluation: Evaluation) -> list[tuple[str, str]]:
 def _page(evaluation: Evaluation, content: Mapping[str, Any]) -> str:
     ranks = {each.score: each.rank for each in evaluation.shown}
     scores, timings = content["scores"], content["timings"]
+    labels = [*evaluation.model_classes, *(each.label for each in evaluation.classes)]
     return render(
         __package__,
         "evaluation.html.j2",
@@ -236,12 +238,9 @@ def _page(evaluation: Evaluation, content: Mapping[str, Any]) -> str:
             [(each.name, each.mean_iou, ranks.get(each, "")) for each in evaluation.frames]
         ),
         reliability=reliability_chart(evaluation.calibration.bins()),
-        shown=[
-            (each, _pictures(each, [each.label for each in evaluation.classes]))
-            for each in evaluation.shown
-        ],
+        shown=[(each, _pictures(each, labels)) for each in evaluation.shown],
         legend=shown_classes(
-            [each.label for each in evaluation.classes],
+            labels,
             [ids for each in evaluation.shown for ids in (each.label, each.mask)],
         ),
         run=[
@@ -273,7 +272,7 @@ def _cards(scores: Mapping[str, Any], latency_ms: Mapping[str, float]) -> list[C
 
 
 def _pictures(frame: ShownFrame, labels: Sequence[Label]) -> list[tuple[str, str]]:
-    """Name and data URI of the pictures of a frame, whose ids are those of Cityscapes and `labels`.
+    """Name and data URI of the pictures of a frame, whose ids are those of `labels`.
 
     In the last, the image is pale and grey, wrong pixels red, pixels without a label black.
     """
@@ -283,5 +282,5 @@ def _pictures(frame: ShownFrame, labels: Sequence[Label]) -> list[tuple[str, str
     differences[frame.label == UNLABELLED] = UNLABELLED_COLOR
     pictures = {"image": frame.image, "label": frame.label, "mask": frame.mask}
     pictures["differences"] = differences
-    colors = color_table((*CITYSCAPES, *labels))
+    colors = color_table(drawn_labels(labels))
     return [(name, thumbnail(picture, PICTURE_WIDTH, colors)) for name, picture in pictures.items()]

@@ -14,6 +14,7 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.data.label_table import is_cityscapes
 from camseg_core.errors import DataError
 from camseg_core.labels import CITYSCAPES, Label, color_table
 from camseg_core.masks import colorize
@@ -135,12 +136,17 @@ def thumbnail(
     return f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}"
 
 
+def drawn_labels(labels: Sequence[Label]) -> tuple[Label, ...]:
+    """Return `labels`, with Cityscapes' other classes if they are of that table."""
+    return (*CITYSCAPES, *labels) if is_cityscapes(labels) else tuple(labels)
+
+
 def shown_classes(
     labels: Sequence[Label], masks: Iterable[npt.NDArray[np.uint8]]
 ) -> list[tuple[str, str]]:
     """Return name and CSS colour of every class in the masks, by id: the legend of thumbnails."""
     found = {int(i) for mask in masks for i in np.unique(mask)}
-    known = {label.id: label for label in (*CITYSCAPES, *labels)}
+    known = {label.id: label for label in drawn_labels(labels)}
     return [(known[i].name, rgb(known[i].color)) for i in sorted(found & set(known))]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from camseg_core.evaluation.metrics import GROUPS, mean
 from camseg_core.evaluation.report.charts import MEASURES, axis_top, diamond, kept_chart
 from camseg_core.evaluation.report.page import (
+    drawn_labels,
     number,
     plain,
     render,
@@ -21,7 +22,7 @@ from camseg_core.evaluation.report.page import (
 from camseg_core.evaluation.robustness import Example, Robustness, Scores
 from camseg_core.evaluation.robustness_suite import FAMILIES, REFERENCES, Condition, Series
 from camseg_core.evaluation.timing import describe_machine
-from camseg_core.labels import CITYSCAPES, color_table
+from camseg_core.labels import color_table
 
 GROUP_MEASURES = {group: f"AP of {group} classes" for group in GROUPS}
 """The measures of the second set of charts."""
@@ -286,7 +287,7 @@ def _at(series: Series) -> str:
 
 def _pictures(robustness: Robustness, example: Example) -> list[tuple[str, str]]:
     """Name and data URI of an example's pictures; references come with their label."""
-    colors = color_table((*CITYSCAPES, *robustness.labels))
+    colors = color_table(drawn_labels(robustness.labels))
     pictures = {"picture": example.image}
     if example.condition in REFERENCES:
         pictures["label"] = example.label
