@@ -34,7 +34,7 @@ from camseg_ros.images import (
 from camseg_ros.messages import check_camera_info
 from camseg_ros.outputs import CameraOutputs, image_qos, stamp_seconds
 from camseg_ros.parameters import CameraParameters, Parameters
-from camseg_ros.process import warn_throttled
+from camseg_ros.process import rcl_text, warn_throttled
 from camseg_ros.statistics import TOO_OLD, StreamStatistics
 from camseg_ros.worker import Frame
 
@@ -116,9 +116,13 @@ class Camera:
             (self._type, self.topic, on_message, self._qos),
             (CameraInfo, self.info_topic, self._keep_info, image_qos("best_effort")),
         ):
-            self._subscriptions.append(
-                self._node.create_subscription(message_type, topic, callback, qos)
-            )
+            try:
+                subscription = self._node.create_subscription(message_type, topic, callback, qos)
+            except Exception as error:  # RCLError, which before Kilted does not name the topic
+                kind = message_type.__name__
+                text = f"cannot subscribe to {topic} as {kind}: {rcl_text(error)}"
+                raise ConfigError(f"{text}; does this node use it with another type?") from error
+            self._subscriptions.append(subscription)
 
     def unsubscribe(self) -> None:
         """Stop receiving images."""

@@ -40,7 +40,8 @@ PLANAR = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
 """Encodings that neither cv_bridge nor rosbags-image supports."""
 
 HOW_TO_INSTALL = (
-    "install ros-$ROS_DISTRO-cv-bridge with apt or, anywhere, pip install rosbags-image"
+    "install rosbags-image (pip install rosbags-image) or, on a ROS machine, "
+    "ros-$ROS_DISTRO-cv-bridge"
 )
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -7,6 +7,9 @@ between messages. Needs no ROS.
 
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from importlib import metadata
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 from camseg_core.errors import ConfigError
@@ -44,9 +47,19 @@ def environment(current: Mapping[str, str], profile: bool = True) -> dict[str, s
     """
     added = {name: value for name, value in ALLOCATOR.items() if name not in current}
     if profile and not any(current.get(name) for name in TRANSPORT_CHOICES):
-        variable = OLD_PROFILE if current.get("ROS_DISTRO") in FAST_DDS_2 else PROFILE
-        added[variable] = str(share_file("config/fastdds.xml"))
+        added[OLD_PROFILE if _is_fast_dds_2(current) else PROFILE] = str(
+            share_file("config/fastdds.xml")
+        )
     return added
+
+
+def _is_fast_dds_2(current: Mapping[str, str]) -> bool:
+    distribution = current.get("ROS_DISTRO")
+    if distribution:
+        return distribution in FAST_DDS_2
+    with suppress(PackageNotFoundError):  # wheels, whose Fast DDS 3 has another name
+        return bool(metadata.distribution("ros-fastrtps"))
+    return False
 
 
 def share_file(name: str) -> Path:

@@ -1,5 +1,7 @@
 """Shared by the node's tests: an isolated domain, a driver, and the node as a process."""
 
+from __future__ import annotations  # rclpy's classes are generic only from Kilted on
+
 import fcntl
 import os
 import shutil

@@ -1,6 +1,7 @@
 """The environment for processes that handle images."""
 
 import xml.etree.ElementTree as ElementTree
+from importlib import metadata
 
 import pytest
 
@@ -16,9 +17,20 @@ from camseg_ros.middleware import (
 XML = "{http://www.eprosima.com}"
 
 
-def test_the_profile_and_the_allocator_are_set() -> None:
+@pytest.mark.parametrize(
+    ("wheel", "variable"), [("ros-fastdds", PROFILE), ("ros-fastrtps", OLD_PROFILE)]
+)
+def test_the_profile_and_the_allocator_are_set(
+    monkeypatch: pytest.MonkeyPatch, wheel: str, variable: str
+) -> None:
+    def distribution(name: str) -> object:
+        if name != wheel:
+            raise metadata.PackageNotFoundError(name)
+        return object()
+
+    monkeypatch.setattr(metadata, "distribution", distribution)
     path = str(share_file("config/fastdds.xml"))
-    assert environment({"PATH": "/bin"}) == {**ALLOCATOR, PROFILE: path}
+    assert environment({"PATH": "/bin"}) == {**ALLOCATOR, variable: path}
     assert environment({"ROS_DISTRO": "kilted"}) == {**ALLOCATOR, PROFILE: path}
     assert environment({"ROS_DISTRO": "jazzy"}) == {**ALLOCATOR, OLD_PROFILE: path}
 
@@ -33,7 +45,7 @@ def test_what_the_user_set_is_never_replaced() -> None:
 
 
 def test_an_empty_variable_is_not_a_choice() -> None:
-    assert PROFILE in environment({PROFILE: ""})
+    assert environment({PROFILE: "", "ROS_DISTRO": "kilted"})[PROFILE]
 
 
 def test_the_profile_can_be_left_out() -> None:
