@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from camseg_core.config.backbone import FEATURES, SIZE_MULTIPLE, finer_features
 from camseg_core.config.reader import build, renamed_from
@@ -70,8 +71,7 @@ class MaskAutoencoderConfig:
 class LightDecoderConfig:
     """Sizes of a light decoder: latents straight to class logits, for models with picture masks.
 
-    `widths` are channels and `blocks` residual blocks at strides 2, 4 and so on; the last stride is
-    the latents'.
+    `widths` are channels and `blocks` residual blocks at strides 2, 4 … up to the latents'.
     """
 
     widths: tuple[int, ...] = (32, 64, 128, 256)
@@ -144,9 +144,9 @@ class ConditionRefinerConfig:
 class TransformerConfig:
     """Sizes of a `MaskedTransformer`; the defaults are the published ones.
 
-    `grid` is the (rows, columns) that learned positions are stored for; other grids interpolate
-    them. `fusion` says how image and mask meet: `sequence` (published) appends the mask's tokens to
-    the image's, 2L in all; `grid` adds the two tokens of each cell, L in all.
+    `grid`: (rows, columns) that learned positions are stored for; other grids interpolate them.
+    `fusion`: how image and mask meet; `sequence` (published) appends the mask's tokens to the
+    image's, 2L in all; `grid` adds the two tokens of each cell, L in all.
     """
 
     width: int = 768
@@ -155,7 +155,7 @@ class TransformerConfig:
     heads: int = 12
     mlp_ratio: int = 4
     grid: tuple[int, ...] = (48, 48)
-    fusion: str = "sequence"
+    fusion: Literal["sequence", "grid"] = "sequence"
     dropout: float = 0.1
 
 
@@ -170,7 +170,7 @@ class DenoiserConfig:
 
     width: int = 1024
     depth: int = 6
-    prediction_type: str = field(
+    prediction_type: Literal["epsilon", "sample"] = field(
         default="epsilon", metadata=renamed_from("prediction", {"noise": "epsilon"})
     )
     learned_variance: bool = True
@@ -210,35 +210,24 @@ class CamSegConfig:
     light_decoder: LightDecoderConfig | None = None
 
     def __post_init__(self) -> None:
-        published = (
-            self.autoencoder is not None
-            and self.image_encoder is None
-            and self.mask_autoencoder is None
-        )
-        own = (
-            self.autoencoder is None
-            and self.image_encoder is not None
-            and self.mask_autoencoder is not None
-        )
-        if not (published or own):
+        own = (self.image_encoder is not None, self.mask_autoencoder is not None)
+        if own != (self.autoencoder is None,) * 2:
             raise ModelError(
                 "a model has either an autoencoder, or an image_encoder and a mask_autoencoder"
             )
         if self.refiner is not None and (self.image_encoder is None or self.patch_size % 2):
-            raise ModelError(
-                "a refiner needs an image_encoder for its fine features, and an even patch_size"
-            )
-        if self.image_encoder is not None and self.image_encoder.stride != self.token_stride:
-            raise ModelError(
-                f"image_encoder.stride is {self.image_encoder.stride} pixels a token, but "
-                f"patch_size and the mask autoencoder make {self.token_stride}"
-            )
-        if self.refiner is not None and self.image_encoder is not None:
-            finer = len(finer_features(self.image_encoder.stride))
-            if self.refiner.levels != finer:
+            raise ModelError("a refiner needs an image_encoder and an even patch_size")
+        if self.image_encoder is not None:
+            token, finer = self.image_encoder.stride, len(finer_features(self.image_encoder.stride))
+            if token != self.token_stride:
                 raise ModelError(
-                    f"tokens of stride {self.image_encoder.stride} have {finer} finer features, "
-                    f"but the refiner reads {self.refiner.levels}: see refiner.edge"
+                    f"image_encoder.stride is {token} pixels a token, but patch_size and the mask "
+                    f"autoencoder make {self.token_stride}"
+                )
+            if self.refiner is not None and self.refiner.levels != finer:
+                raise ModelError(
+                    f"tokens of stride {token} have {finer} finer features, but the refiner reads "
+                    f"{self.refiner.levels}: see refiner.edge"
                 )
         if self.light_decoder is not None:
             if self.autoencoder is None:
@@ -246,21 +235,12 @@ class CamSegConfig:
                     "a light_decoder needs an autoencoder of pictures to stand in for; "
                     "a mask_autoencoder's own decoder is light"
                 )
-            if self.light_decoder.stride != self.autoencoder.stride:
-                found, wanted = self.light_decoder.stride, self.autoencoder.stride
+            found, wanted = self.light_decoder.stride, self.autoencoder.stride
+            if found != wanted:
                 raise ModelError(
                     f"light_decoder lists strides up to {found}, "
                     f"but the autoencoder's latents have stride {wanted}"
                 )
-        if self.transformer.fusion not in ("sequence", "grid"):
-            raise ModelError(
-                f"transformer.fusion must be sequence or grid, got {self.transformer.fusion!r}"
-            )
-        if self.denoiser.prediction_type not in ("epsilon", "sample"):
-            raise ModelError(
-                "denoiser.prediction_type must be epsilon or sample, "
-                f"got {self.denoiser.prediction_type!r}"
-            )
         if not self.logit_scale > 0:
             raise ModelError(f"logit_scale must be > 0, got {self.logit_scale}")
 

@@ -150,8 +150,8 @@ def test_weights_stored_in_halves_keep_their_vectors_exact(tmp_path: Path) -> No
             lambda c: c["transformer"].update(width="wide"),
             "transformer.width is 'wide'; it must be of type int",
         ),
-        (lambda c: c["transformer"].update(fusion="soup"), "sequence or grid"),
-        (lambda c: c["denoiser"].update(prediction_type="x"), "epsilon or sample"),
+        (lambda c: c["transformer"].update(fusion="soup"), "sequence, grid"),
+        (lambda c: c["denoiser"].update(prediction_type="x"), "epsilon, sample"),
         (lambda c: c.update(transformer=[]), "transformer must be entries with values"),
         (
             lambda c: c.update(mask_autoencoder=None),
