@@ -67,7 +67,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         type=at_least(1),
         default=64,
         metavar="N",
-        help="(default: %(default)s)",
+        help="of train, to measure the ranges of int8",
     )
     parser.add_argument(
         "--frames",
@@ -75,7 +75,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="score this many, evenly spread (default: all)",
     )
-    parser.set_defaults(run=_export)
+    parser.set_defaults(run=_export, kept="no precision is half replaced")
 
 
 def _fused(text: str) -> Fused:
@@ -171,16 +171,16 @@ def add_build_engine(parser: argparse.ArgumentParser) -> None:
         help="of the camera's frames; repeatable",
     )
     parser.add_argument(
-        "--precision", choices=[AUTO, *PRECISIONS], default=AUTO, help="(default: %(default)s)"
+        "--precision", choices=[AUTO, *PRECISIONS], default=AUTO, help="of the engines"
     )
     parser.add_argument(
         "--engine-cache", type=Path, required=True, metavar="FOLDER", help="where the engines go"
     )
     parser.add_argument(
-        "--provider", choices=["tensorrt"], default="tensorrt", help="(default: %(default)s)"
+        "--provider", choices=["tensorrt"], default="tensorrt", help="for which they are"
     )
     add_sampling_options(parser, ("sampler", "steps"))
-    parser.set_defaults(run=_build)
+    parser.set_defaults(run=_build, kept="the engines so far are in {engine_cache}")
 
 
 def _size(text: str) -> tuple[int, int]:

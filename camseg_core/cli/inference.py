@@ -55,14 +55,14 @@ def add_segment(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         default=Path("out/segment"),
-        help="folder for the results (default: %(default)s)",
+        help="folder for the results",
     )
     parser.add_argument("--frames", type=at_least(1), help="stop after this many frames")
     parser.add_argument(
         "--opacity",
         type=share,
         default=0.5,
-        help="of the colours in the overlay, 0 to 1 (default: %(default)s)",
+        help="of the colours in the overlay, 0 to 1",
     )
     add_strict_option(parser)
     add_model_options(parser)
@@ -92,7 +92,7 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
         type=_size,
         default="480x360",
         metavar="WIDTHxHEIGHT",
-        help="of the synthetic drive's frames (default: %(default)s)",
+        help="of the synthetic drive's frames",
     )
     frames.add_argument(
         "--source",
@@ -104,13 +104,13 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
         "--frames",
         type=at_least(1),
         default=100,
-        help="frames to time; a shorter source is repeated (default: %(default)s)",
+        help="frames to time; a shorter source is repeated",
     )
     parser.add_argument(
         "--warm-up",
         type=at_least(0),
         default=10,
-        help="frames before those, not counted (default: %(default)s)",
+        help="frames before those, not counted",
     )
     parser.add_argument(
         "--against",
@@ -126,7 +126,7 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to this file")
     add_model_options(parser)
-    parser.set_defaults(run=_bench)
+    parser.set_defaults(run=_bench, kept="nothing was written")
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -3,44 +3,67 @@
 import argparse
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
+from typing import TypeAlias
 
+from camseg_core import __version__
 from camseg_core.cli import data, distill, graphs, inference, scoring, train, weights
 from camseg_core.cli.console import command_line
+from camseg_core.cli.parser import LayoutHelp, Parser
 from camseg_core.errors import ConfigError
 
-_COMMANDS = (
-    ("segment", inference.add_segment, "segment images, a video or a folder of images"),
-    ("evaluate", scoring.add_evaluate, "score a model on labelled frames"),
+Command = tuple[str, Callable[[argparse.ArgumentParser], None], str]
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+_COMMANDS: tuple[tuple[str, tuple[Command, ...]], ...] = (
     (
-        "robustness",
-        scoring.add_robustness,
-        "score a model on disturbed frames: noise, blur, colours, weather",
-    ),
-    ("calibrate", scoring.add_calibrate, "fit a model's confidence to its accuracy"),
-    ("bench", inference.add_bench, "time a model, alone or against another one"),
-    ("export", graphs.add_export, "write a model's ONNX graphs in fp32, fp16 or int8"),
-    (
-        "build-engine",
-        graphs.add_build_engine,
-        "build TensorRT engines before a vehicle's first start",
-    ),
-    ("data", data.add, "check a labelled data set, or list the supported kinds"),
-    ("train", train.add_train, "train a model on labelled frames"),
-    ("distill", distill.add_distill, "tune a trained model for few denoising steps"),
-    (
-        "train-autoencoder",
-        train.add_train_autoencoder,
-        "train only a model's autoencoder",
+        "run a model",
+        (
+            ("segment", inference.add_segment, "segment images, a video or a folder of images"),
+            ("bench", inference.add_bench, "time a model, alone or against another one"),
+        ),
     ),
     (
-        "distill-decoder",
-        distill.add_distill_decoder,
-        "train a light mask decoder for a model with the published layout",
+        "score a model",
+        (
+            ("evaluate", scoring.add_evaluate, "score a model on labelled frames"),
+            (
+                "robustness",
+                scoring.add_robustness,
+                "score a model on disturbed frames: noise, blur, colours, weather",
+            ),
+            ("calibrate", scoring.add_calibrate, "fit a model's confidence to its accuracy"),
+        ),
     ),
-    ("weights", weights.add, "download or import published weights; list models"),
+    (
+        "prepare a model for a vehicle",
+        (
+            ("weights", weights.add, "download or import published weights; list models"),
+            ("export", graphs.add_export, "write a model's ONNX graphs in fp32, fp16 or int8"),
+            (
+                "build-engine",
+                graphs.add_build_engine,
+                "build TensorRT engines before a vehicle's first start",
+            ),
+        ),
+    ),
+    (
+        "train",
+        (
+            ("data", data.add, "check a labelled data set, or list the supported kinds"),
+            ("train", train.add_train, "train a model on labelled frames"),
+            ("distill", distill.add_distill, "tune a trained model for few denoising steps"),
+            ("train-autoencoder", train.add_train_autoencoder, "train only its autoencoder"),
+            (
+                "distill-decoder",
+                distill.add_distill_decoder,
+                "train a light mask decoder for a model with the published layout",
+            ),
+        ),
+    ),
 )
+"""Commands by task: the name, what declares the options, and what it does."""
 
 _OTHERS = "camseg.commands"
 """The group of entry points with which other packages, such as the ROS one, add commands."""
@@ -48,14 +71,24 @@ _OTHERS = "camseg.commands"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a `CamSegError` ends it with one line on stderr and exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="camseg", description="Semantic segmentation for driving."
+    parser = Parser(
+        prog="camseg",
+        usage="%(prog)s [-h] [--version] COMMAND ...",
+        description="Semantic segmentation for driving.",
+        formatter_class=LayoutHelp,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, add, summary in _COMMANDS:
-        add(commands.add_parser(name, help=summary))
-    for other in entry_points(group=_OTHERS):
-        _add_other(commands, other)
+    parser.add_argument("--version", action="version", version=f"camseg {__version__}")
+    commands = parser.add_subparsers(
+        prog="camseg",
+        required=True,
+        metavar="COMMAND",
+        help="one of those below",
+    )
+    tasks = {task: [_add(commands, *command) for command in group] for task, group in _COMMANDS}
+    tasks["more"] = [_add_other(commands, other) for other in entry_points(group=_OTHERS)]
+    parser.epilog = "\n\n".join(
+        "\n".join([f"{task}:", *lines]) for task, lines in tasks.items() if lines
+    )
     typed = sys.argv[1:] if arguments is None else arguments
     options = argparse.Namespace(kept="", typed=typed)
     with command_line("camseg", lambda: options.kept.format(**vars(options))):
@@ -63,9 +96,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.run(options)
 
 
-def _add_other(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", other: EntryPoint
-) -> None:
+def _add(commands: Commands, name: str, add: Callable[[Parser], None], summary: str) -> str:
+    """Add a command; return its line in the list of commands."""
+    add(commands.add_parser(name))
+    return f"  {name:<18} {summary}"
+
+
+def _add_other(commands: Commands, other: EntryPoint) -> str:
     """Add a command of another package: a function like `add_segment`, its docstring the help."""
     try:
         add = other.load()
@@ -75,9 +112,9 @@ def _add_other(
             f"{' '.join(str(error).split())}; install that package again"
         )
         commands.add_parser(other.name).set_defaults(run=functools.partial(_refuse, text))
-        return
+        return f"  {other.name:<18} (cannot be loaded)"
     summary, _, _ = (add.__doc__ or "").partition("\n")
-    add(commands.add_parser(other.name, help=summary[:1].lower() + summary[1:].rstrip(".")))
+    return _add(commands, other.name, add, summary[:1].lower() + summary[1:].rstrip("."))
 
 
 def _refuse(text: str, options: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from camseg_core.cli.console import how_to_install
+from camseg_core.cli.parser import Parser
 from camseg_core.data.sets import AUTO as BY_LAYOUT
 from camseg_core.data.sets import SETS, LabelledSet, open_set
 from camseg_core.data.sets.kind import NONE, OwnLabels
@@ -104,8 +105,7 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
         "--dataset",
         metavar="KIND",
         default=BY_LAYOUT,
-        help=f"{', '.join(SETS)}, or {BY_LAYOUT} to recognise the layout; see camseg data list "
-        "(default: %(default)s)",
+        help=f"{', '.join(SETS)}, or {BY_LAYOUT} to recognise the layout; see camseg data list",
     )
     parser.add_argument(
         "--labels",
@@ -159,20 +159,15 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         default=AUTO,
         help=f"where the model runs: {', '.join(PROVIDERS)}, or several to try in turn, such as "
-        "tensorrt,cuda,cpu; auto: the fastest that is installed (default: %(default)s)",
+        "tensorrt,cuda,cpu; auto: the fastest that is installed",
     )
     model.add_argument(
         "--precision",
         choices=list(ASKED_PRECISIONS),
         default=AUTO,
-        help="precision of the model; auto: the fastest for the provider (default: %(default)s)",
+        help="precision of the model; auto: the fastest for the provider",
     )
-    model.add_argument(
-        "--threads",
-        type=at_least(0),
-        default=0,
-        help="CPU threads; 0 = all cores (default: %(default)s)",
-    )
+    model.add_argument("--threads", type=at_least(0), default=0, help="CPU threads; 0 = all cores")
     add_sampling_options(model)
     model.add_argument(
         "--engine-cache",
@@ -206,7 +201,7 @@ def add_model_option(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--model",
         default=DEFAULT_MODEL,
-        help=f"a checkpoint folder or one of {', '.join(bundled_models())} (default: %(default)s)",
+        help=f"a checkpoint folder or one of {', '.join(bundled_models())}",
     )
 
 
@@ -271,8 +266,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(Parser):
     """Raises `ConfigError` where argparse would exit."""
+
+    once = False
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message.partition(": ")[2] or message)  # without "argument --KEY: "

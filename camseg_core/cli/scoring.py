@@ -44,8 +44,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         choices=list(PROTOCOLS),
         default=OWN_SIZE.name,
         help="own-size: frames at their own size, the data set's classes; cityscapes: Cityscapes' "
-        "official evaluation, 19 classes and 7 categories; camseg: as published, at 768x768 "
-        "(default: %(default)s)",
+        "official evaluation, 19 classes and 7 categories; camseg: as published, at 768x768",
     )
     parser.add_argument(
         "--write-masks",
@@ -56,7 +55,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=at_least(1), help="stop after this many frames")
     _add_report_option(parser, "out/evaluate")
     add_model_options(parser)
-    parser.set_defaults(run=_evaluate)
+    parser.set_defaults(run=_evaluate, kept="no report was written")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -143,11 +142,14 @@ def add_robustness(parser: argparse.ArgumentParser) -> None:
         type=at_least(0),
         default=0,
         metavar="N",
-        help="seed of the disturbances (default: %(default)s)",
+        help="seed of the disturbances",
     )
     _add_report_option(parser, "out/robustness")
     add_model_options(parser)
-    parser.set_defaults(run=_robustness)
+    parser.set_defaults(
+        run=_robustness,
+        kept="what is done is in {out}/parts, and the same command continues",
+    )
 
 
 class _List(argparse.Action):
@@ -224,7 +226,7 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=at_least(1), help="use this many frames, evenly spread")
     parser.add_argument("--dry-run", action="store_true", help="print the result, write nothing")
     add_model_options(parser)
-    parser.set_defaults(run=_calibrate)
+    parser.set_defaults(run=_calibrate, kept="the model is unchanged")
 
 
 def _calibrate(options: argparse.Namespace) -> None:
@@ -268,7 +270,7 @@ def _add_report_option(parser: argparse.ArgumentParser, folder: str) -> None:
         "--out",
         type=Path,
         default=Path(folder),
-        help="folder for the report (default: %(default)s)",
+        help="folder for the report",
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from camseg_core.cli.options import at_least, number, packages_for
+from camseg_core.cli.parser import LayoutHelp
 from camseg_core.long_runs import writable_folder
 
 Task = tuple[type[Any], Callable[..., None]]
@@ -36,7 +37,7 @@ def add_training_options(
 
     `config` and `entry` are examples for --config and --set.
     """
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.formatter_class = LayoutHelp
     parser.epilog = _EPILOG.format(command=command)
     parser.add_argument(
         "--config",
@@ -70,13 +71,10 @@ def add_training_options(
         default=0,
         metavar="N",
         help="background processes that read and augment frames, for each process that trains; "
-        "0: read between the steps (default: %(default)s)",
+        "0: read between the steps",
     )
     parser.add_argument(
-        "--device",
-        choices=["cpu", "cuda"],
-        default="cpu",
-        help="device to train on (default: %(default)s)",
+        "--device", choices=["cpu", "cuda"], default="cpu", help="device to train on"
     )
     parser.add_argument(
         "--set",
@@ -85,6 +83,7 @@ def add_training_options(
         metavar="ENTRY=VALUE",
         help=f"change an entry of FILE, as in --set {entry}=100; repeatable",
     )
+    parser.set_defaults(kept="the state saved last is in {run_folder}; the same command continues")
 
 
 @contextmanager
@@ -232,7 +231,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         type=number(0, 1, above=True),
         default=1.0,
         metavar="U",
-        help="share of the peak rate that is reached (default: %(default)s)",
+        help="share of the peak rate that is reached",
     )
     parser.set_defaults(run=functools.partial(_train, parser))
 

@@ -63,7 +63,7 @@ def _add_import_options(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         choices=["fp32", "fp16", "bf16"],  # published.DTYPES, which needs torch
         default="fp32",
-        help="type that stores matrices and kernels; vectors stay fp32 (default: %(default)s)",
+        help="type that stores matrices and kernels; vectors stay fp32",
     )
     parser.add_argument(
         "--config",

@@ -10,6 +10,7 @@ import math
 from importlib import import_module
 
 from camseg_core.cli.options import packages_for
+from camseg_core.cli.parser import Parser
 
 _COMMANDS = (
     ("evaluate", "evaluate_command", "bag", "score a model on the images of bags"),
@@ -38,9 +39,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 def _run(program: str, module: str, extra: str, given: argparse.Namespace) -> None:
     with packages_for("this command", extra):
         command = import_module(f"{__package__}.{module}")
-    parser = argparse.ArgumentParser(prog=program)
+    parser = Parser(prog=program)
     command.add(parser)
-    command.run(parser.parse_args(given.arguments))
+    options = parser.parse_args(given.arguments)
+    given.kept = getattr(options, "kept", "").format(**vars(options))
+    command.run(options)
 
 
 def positive(text: str) -> float:

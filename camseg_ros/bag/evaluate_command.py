@@ -89,12 +89,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--scenario", type=Path, metavar="FILE", help="limits to keep, YAML; see docs/bags.md")
     option("--compare", metavar="MODEL", help="report how far another checkpoint agrees")
     option("--write-bag", type=Path, metavar="FOLDER", help="write a copy of the bag with masks")
-    option("--mask-topic", metavar="TOPIC", default=MASK_TOPIC, help="default: %(default)s")
+    option("--mask-topic", metavar="TOPIC", default=MASK_TOPIC, help="of the masks in that bag")
     option(
         "--out",
         type=Path,
         default=Path("out/bag"),
-        help="folder for the report (default: %(default)s)",
+        help="folder for the report",
     )
     option(
         "--ray",

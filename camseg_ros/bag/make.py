@@ -227,38 +227,24 @@ def add(parser: argparse.ArgumentParser) -> None:
         help=f"stop after this many frames (default: all; synthetic: {SYNTHETIC_FRAMES})",
     )
     option(
-        "--fps",
-        type=positive,
-        default=DEFAULT_FPS,
-        help="frames per second; a video has its own (default: %(default)s)",
+        "--fps", type=positive, default=DEFAULT_FPS, help="frames per second; a video has its own"
     )
+    option("--seed", type=at_least(0), default=0, help="seed of the synthetic drive")
     option(
-        "--seed",
-        type=at_least(0),
-        default=0,
-        help="seed of the synthetic drive (default: %(default)s)",
+        "--topic", default=IMAGE_TOPIC, help="image topic; compressed images use its /compressed"
     )
-    option(
-        "--topic",
-        default=IMAGE_TOPIC,
-        help="image topic (default: %(default)s); compressed images use its /compressed",
-    )
-    option("--label-topic", default=LABEL_TOPIC, help="default: %(default)s")
+    option("--label-topic", default=LABEL_TOPIC, help="topic of the labels")
     option("--no-labels", action="store_true", help="leave the labels out")
-    option(
-        "--format",
-        choices=["raw", "jpeg", "png"],
-        default="raw",
-        help="how images are stored (default: %(default)s)",
-    )
+    option("--format", choices=["raw", "jpeg", "png"], default="raw", help="how images are stored")
     add_strict_option(parser)
-    option("--frame-id", default=FRAME_ID, help="default: %(default)s")
+    option("--frame-id", default=FRAME_ID, help="of all messages")
     option(
         "--focal",
         type=positive,
         metavar="PIXELS",
         help="focal length for camera_info (default: uncalibrated; the synthetic drive's own)",
     )
+    parser.set_defaults(kept="the unfinished bag was removed")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -50,7 +50,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=not_negative,
         default=1.0,
         metavar="S",
-        help="play this long before, not counted (default: %(default)s)",
+        help="play this long before, not counted",
     )
     option(
         "--restamp",
@@ -64,7 +64,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=20.0,
         metavar="S",
-        help="how long to wait for late masks (default: %(default)s)",
+        help="how long to wait for late masks",
     )
     option(
         "--json",
@@ -113,14 +113,14 @@ def _add_node_options(option: Callable[..., object]) -> None:
         "--image-topic",
         default=topics.image,
         metavar="TOPIC",
-        help="without /compressed (default: %(default)s)",
+        help="without /compressed",
     )
-    option("--mask-topic", default=topics.mask, metavar="TOPIC", help="default: %(default)s")
+    option("--mask-topic", default=topics.mask, metavar="TOPIC", help="of its masks")
     option(
         "--mask-reliability",
         choices=("reliable", "best_effort"),
         default="reliable",
-        help="QoS of the subscription to the masks (default: %(default)s)",
+        help="QoS of the subscription to the masks",
     )
     option(
         "--param",
@@ -143,7 +143,7 @@ def _add_node_options(option: Callable[..., object]) -> None:
         type=positive,
         default=90.0,
         metavar="S",
-        help="how long to wait for the node (default: %(default)s)",
+        help="how long to wait for the node",
     )
     option(
         "--log",

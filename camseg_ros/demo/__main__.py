@@ -25,6 +25,7 @@ from rich.progress import (
 
 from camseg_core.cli.console import EXIT_FAILED, command_line, say
 from camseg_core.cli.options import add_strict_option
+from camseg_core.cli.parser import Parser
 from camseg_core.data.frame_source import DEFAULT_FPS, open_frames, synthetic_frames
 from camseg_core.data.image_files import write_image
 from camseg_core.errors import CamSegError, ConfigError, DataError
@@ -100,7 +101,7 @@ def parse_options() -> argparse.Namespace:
     Raises:
         ConfigError: a value is out of range.
     """
-    parser = argparse.ArgumentParser(prog="python -m camseg_ros.demo", description=__doc__)
+    parser = Parser(prog="python -m camseg_ros.demo", description=__doc__)
     option = parser.add_argument
     option(
         "--source",
@@ -117,15 +118,15 @@ def parse_options() -> argparse.Namespace:
         "--fps",
         type=float,
         default=DEFAULT_FPS,
-        help="frames per second of a folder of images (default: %(default)s)",
+        help="frames per second of a folder of images",
     )
     option(
         "--timeout",
         type=float,
         default=20.0,
-        help="seconds after which a frame counts as lost (default: %(default)s)",
+        help="seconds after which a frame counts as lost",
     )
-    option("--out", type=Path, default=DEFAULT_OUT, help="output folder (default: %(default)s)")
+    option("--out", type=Path, default=DEFAULT_OUT, help="output folder")
     add_strict_option(parser)
     options = parser.parse_args()
     if options.frames is not None and options.frames < 1:

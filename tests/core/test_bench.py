@@ -93,7 +93,10 @@ def test_a_change_that_does_not_fit_says_what_does(change: str, message: str) ->
         (["--size", "8x8"], "height and width must be >= 16, got 8x8"),
         (["--source", "absent.mp4"], "absent.mp4 does not exist"),
         (["--source", "absent.mp4", "--size", "64x64"], "not allowed with argument"),
-        (["--json", "/dev/null/file.json"], "--json /dev/null/file.json cannot be written"),
+        (
+            ["--json", "/dev/null/file.json"],
+            "--json /dev/null must be a folder that can be written to",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(

@@ -67,7 +67,7 @@ def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_every_name_can_be_segmented(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = write_set(tmp_path / ODD_NAMES[0]) / "images"
     out = tmp_path / "out" / ODD_NAMES[0]
-    assert run("segment", images, "--out", out, "--threads", 1) == 0
+    assert run("segment", images, "--out", out, "--provider", "cpu") == 0
     for kind in ("mask", "color", "overlay"):
         assert {path.stem for path in (out / kind).iterdir()} == set(ODD_NAMES)
     lines = capsys.readouterr().out.splitlines()
@@ -82,11 +82,13 @@ def test_every_name_can_be_checked_and_scored(
     assert run("data", "check", root, "--sheet", sheet) == 0
     assert sheet.is_file()
     masks, out = tmp_path / "masks", tmp_path / ODD_NAMES[1]
-    arguments = ("--data", root, "--out", out, "--write-masks", masks, "--threads", 1)
+    arguments = ("--data", root, "--out", out, "--write-masks", masks, "--provider", "cpu")
     assert run("evaluate", *arguments) == 0, capsys.readouterr().err
     assert len(list(masks.iterdir())) == len(ODD_NAMES)
     assert {"report.html", "report.json"} == {path.name for path in out.iterdir()}
-    assert run("robustness", *arguments[:4], "--threads", 1, "--only", "paper/motion_blur") == 0
+    assert (
+        run("robustness", *arguments[:4], "--provider", "cpu", "--only", "paper/motion_blur") == 0
+    )
 
 
 def test_a_video_may_have_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,7 +99,7 @@ def test_a_video_may_have_any_name(tmp_path: Path, capsys: pytest.CaptureFixture
         writer.write(np.zeros((48, 64, 3), np.uint8))
     writer.release()
     video = (tmp_path / "drive.mp4").rename(tmp_path / f"{ODD_NAMES[0]}.mp4")
-    assert run("segment", video, "--out", tmp_path / "out", "--threads", 1) == 0
+    assert run("segment", video, "--out", tmp_path / "out", "--provider", "cpu") == 0
     assert len(list((tmp_path / "out/mask").iterdir())) == 2
 
 
@@ -154,10 +156,10 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(
 @pytest.mark.parametrize(
     ("command", "code", "said"),
     [
-        ("segment images --threads 1 | head -0", 141, "the reader of its output went away"),
-        ("segment images --threads 1 | true", 141, "the frames so far are in out/segment"),
-        ("segment images --threads 1 > /dev/full", 2, "No space left on device"),
-        ("segment images --threads 1 >&-", 0, ""),
+        ("segment images --provider cpu | head -0", 141, "the reader of its output went away"),
+        ("segment images --provider cpu | true", 141, "the frames so far are in out/segment"),
+        ("segment images --provider cpu > /dev/full", 2, "No space left on device"),
+        ("segment images --provider cpu >&-", 0, ""),
         ("segment nothing 2>&-", 2, ""),
         ("segment nothing 2>/dev/full", 2, ""),
         ("--help > /dev/full", 0, ""),
@@ -191,12 +193,12 @@ def test_a_picture_too_large_for_the_memory_is_named(
     write_image(root / "images/b.png", photo(64, height=24))
     write_image(root / "labels/b.png", columns(OWN_IDS * 16, height=24))
     monkeypatch.setattr(options, "Segmenter", Exhausted)
-    assert run("segment", root / "images", "--out", tmp_path / "out") == 1
+    assert run("segment", root / "images", "--out", tmp_path / "out", "--provider", "cpu") == 1
     said = "the memory does not suffice for {} of 64x24 pixels: scale it down"
     out, err = capsys.readouterr()
     assert f"left out: {said.format('b.png')}" in err
     assert out.splitlines()[-1].startswith("2 frames in ")
-    assert run("evaluate", "--data", root, "--out", tmp_path / "out") == 2
+    assert run("evaluate", "--data", root, "--out", tmp_path / "out", "--provider", "cpu") == 2
     assert f"camseg: error: {said.format('b')}" in capsys.readouterr().err
 
 
@@ -233,7 +235,9 @@ def test_labels_of_other_number_types_are_one_line(
     label = columns(OWN_IDS * 8, height=24).astype(kind)
     (tmp_path / "label.tiff").write_bytes(cv2.imencode(".tiff", label)[1].tobytes())
     (tmp_path / "list.txt").write_text("images/a.png label.tiff")
-    code = run("evaluate", "--data", tmp_path / "list.txt", "--out", tmp_path / "out")
+    code = run(
+        "evaluate", "--data", tmp_path / "list.txt", "--out", tmp_path / "out", "--provider", "cpu"
+    )
     err = capsys.readouterr().err
     if kind is np.uint16:
         assert code == 0, err
@@ -248,7 +252,7 @@ def test_what_is_not_a_file_is_no_picture(
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "gone.png").symlink_to("nowhere")
     (tmp_path / "folder.png").mkdir()
-    assert run("segment", tmp_path, "--out", tmp_path / "out") == 1
+    assert run("segment", tmp_path, "--out", tmp_path / "out", "--provider", "cpu") == 1
     err = capsys.readouterr().err
     assert f"cannot read {tmp_path}/pipe.png: it must be a regular file" in err
     assert f"cannot read {tmp_path}/gone.png: No such file" in err
