@@ -3,3 +3,9 @@
 What only training needs (torch, yaml, rich, ...) is imported inside `run`, so that commands work
 on a vehicle without it.
 """
+
+import os
+
+# commands report what is wrong with pictures and videos themselves, in one line
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

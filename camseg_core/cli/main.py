@@ -71,6 +71,15 @@ _OTHERS = "camseg.commands"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a `CamSegError` ends it with one line on stderr and exit code 2."""
+    typed = sys.argv[1:] if arguments is None else arguments
+    parser, options = command_parser(), argparse.Namespace(kept="", typed=typed)
+    with command_line("camseg", lambda: options.kept.format(**vars(options))):
+        parser.parse_args(typed, options)
+        options.run(options)
+
+
+def command_parser() -> Parser:
+    """Return the parser of all commands; what it parses has `run`."""
     parser = Parser(
         prog="camseg",
         usage="%(prog)s [-h] [--version] COMMAND ...",
@@ -89,11 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.epilog = "\n\n".join(
         "\n".join([f"{task}:", *lines]) for task, lines in tasks.items() if lines
     )
-    typed = sys.argv[1:] if arguments is None else arguments
-    options = argparse.Namespace(kept="", typed=typed)
-    with command_line("camseg", lambda: options.kept.format(**vars(options))):
-        parser.parse_args(typed, options)
-        options.run(options)
+    return parser
 
 
 def _add(commands: Commands, name: str, add: Callable[[Parser], None], summary: str) -> str:

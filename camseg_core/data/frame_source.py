@@ -85,6 +85,8 @@ def open_frames(
         return image_frames(find_images(path), fps, path.name or str(path), leave_out)
     if not path.exists():
         raise DataError(f"{path} does not exist; name a bag, a video or a folder of images")
+    if not path.is_file():  # a pipe would block
+        raise DataError(f"{path} must be a regular file or a folder")
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return image_frames([path], fps, path.name, leave_out)
     return video_frames(path)

@@ -118,7 +118,8 @@ def open_bag(path: Path, salvage: bool) -> OpenBag:
             error = problem
     elif files.missing and (files.compressed or not salvage):
         raise DataError(f"the bag {path} is incomplete: {files.lost}")
-    if files.files and not files.compressed and (salvage or error is None):
+    whole = error is None or "Profile is not ros2" in str(error)  # as other writers leave it
+    if files.files and not files.compressed and (salvage or whole):
         try:
             return OpenBag(SalvageReader(files.files), files, salvaged=True)
         except Exception as problem:  # nothing can be salvaged: report the first error
@@ -147,7 +148,7 @@ def _find(path: Path) -> BagFiles:
             f"`rosbags-convert --src {path} --dst {path.with_suffix('')}`"
         )
     if not path.is_dir():
-        if not _is_storage(path):
+        if not _is_storage(path) or not path.is_file():
             raise DataError(f"{path} is not a bag; name a bag folder, or a .mcap or .db3 file")
         _refuse_packed(path)
         return BagFiles([path], [path])

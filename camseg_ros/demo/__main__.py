@@ -71,8 +71,6 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, _interrupt)
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # this command reports errors itself
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     with command_line("demo", lambda: "the node is stopped"):
         options = parse_options()
         folder = DemoFolder(options.out)

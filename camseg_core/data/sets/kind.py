@@ -259,7 +259,10 @@ def _shared(one: str, other: str) -> str:
 def _read(path: Path) -> list[Pair]:
     pairs = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
+        if "\0" in text:  # UTF-16, or no text at all
+            raise ValueError("it is not text in UTF-8")
+        lines = text.splitlines()
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read the list {path}: {error}") from error
     for number, line in enumerate(lines, start=1):
