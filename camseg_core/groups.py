@@ -1,8 +1,9 @@
 """Labels that stand for one of several classes, such as "person or rider", and their scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
@@ -163,6 +164,23 @@ class ScoredLabels:
         for place, classes in enumerate(self.classes):
             table[list(classes), place] = True
         return table if (table.sum(1) > 1).any() else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content for `from_json`."""
+        rows = [
+            [label.id, label.name, label.color, classes]
+            for label, classes in zip(self.labels, self.classes, strict=True)
+        ]
+        own = [[label.id, label.name, label.color] for label in self.own.values()]
+        return {"labels": rows, "truth": self.truth.tolist(), "own": own}
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> "ScoredLabels":
+        """Return the labels whose content `to_json` gave."""
+        labels = tuple(Label(id, name, tuple(color)) for id, name, color, _ in content["labels"])
+        classes = tuple(tuple(each[3]) for each in content["labels"])
+        own = {id: Label(id, name, tuple(color)) for id, name, color in content["own"]}
+        return ScoredLabels(labels, classes, np.array(content["truth"], np.uint8), own)
 
     def truth_of(self, label: Ids) -> Ids:
         """Return the places of a data set's label `(H, W)`; C where it is not scored."""

@@ -172,7 +172,7 @@ def _names(text: str) -> tuple[str, ...]:
 def _robustness(options: argparse.Namespace) -> None:
     with packages_for("evaluation", "evaluate"):  # imported here, as in `_evaluate`
         from camseg_core.evaluation.report.robustness import kept_table, write_robustness
-        from camseg_core.evaluation.robustness import identity, run_suite, titles
+        from camseg_core.evaluation.robustness import identity, run_suite
         from camseg_core.evaluation.robustness_suite import SUITE, selected
         from camseg_core.long_runs import shown_progress
     suite = selected(options.only) if options.only else SUITE
@@ -213,6 +213,16 @@ def _robustness(options: argparse.Namespace) -> None:
     )
     page = write_robustness(robustness, options.out)
     _print(kept_table(robustness), f"report: {page} and robustness.json beside it")
+
+
+def titles(models: Sequence[str]) -> list[str]:
+    """Return distinct names for models: the shortest ends of their paths that differ."""
+    paths = [Path(model).parts for model in models]
+    for count in range(1, max(map(len, paths)) + 1):
+        names = ["/".join(parts[-count:]) for parts in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{model} ({number})" for number, model in enumerate(models, start=1)]
 
 
 def add_calibrate(parser: argparse.ArgumentParser) -> None:

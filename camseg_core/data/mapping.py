@@ -9,7 +9,7 @@ from camseg_core.data.file_set import FileSet, Found
 from camseg_core.data.image_files import Color, ColorLabels, IdLabels, LabelDecoder
 from camseg_core.data.label_table import LABEL_TABLE, LabelTable, read_label_table
 from camseg_core.errors import ConfigError
-from camseg_core.groups import FIRST_GROUP, Group
+from camseg_core.groups import FIRST_GROUP, Group, ScoredLabels
 from camseg_core.labels import CITYSCAPES, UNLABELLED, Label
 
 MAPPING = "mapping.yaml"
@@ -218,6 +218,20 @@ def meaning(mapping: Path | None, default: Path) -> Meaning:
         read.label_suffix,
         own,
     )
+
+
+def scored_over(mapping: Path) -> ScoredLabels:
+    """Return the classes and groups of a mapping file, to score labels of its table over.
+
+    Ids from `FIRST_GROUP` on are the file's groups, in its order.
+
+    Raises:
+        ConfigError: see `meaning`.
+    """
+    read = meaning(mapping, mapping)
+    vocabulary = CITYSCAPES if read.table is None else read.table.labels
+    own = ScoredLabels.of(vocabulary, read.groups)
+    return own.over(ScoredLabels.of(read.labels, read.groups))
 
 
 def _table_ids(

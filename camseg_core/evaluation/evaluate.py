@@ -19,7 +19,7 @@ from camseg_core.evaluation.metrics import (
     mean,
 )
 from camseg_core.evaluation.protocols import OWN_SIZE, Protocol
-from camseg_core.evaluation.scorer import Scorer
+from camseg_core.evaluation.scorer import CountedAs, Scorer
 from camseg_core.evaluation.timing import Latency
 from camseg_core.groups import ScoredLabels, as_scored
 from camseg_core.labels import Label
@@ -76,21 +76,6 @@ class ShownFrame:
     image: npt.NDArray[np.uint8]
     label: npt.NDArray[np.uint8]
     mask: npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class CountedAs:
-    """How a model's classes were counted on labels that stand for several classes.
-
-    Attributes:
-        merged: classes of the model that counted as one, by label.
-        predicted_outside: scored pixels by predicted class that counts as no label: they are wrong.
-        not_scored: pixels by label of the data set that counts as none of the scored ones.
-    """
-
-    merged: Mapping[str, Sequence[str]]
-    predicted_outside: Mapping[str, int]
-    not_scored: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -264,9 +249,7 @@ def _frame_score(name: str, confusion: Confusion, latency_ms: float) -> FrameSco
 def _counted_as(scorer: Scorer, segmenter: Segmenter) -> CountedAs | None:
     if not scorer.scored.has_groups():
         return None
-    merged = scorer.scored.merged(segmenter.labels)
-    outside = scorer.predicted_outside(segmenter.labels)
-    found = CountedAs(merged, outside, scorer.not_scored())
+    found = scorer.counted_as(segmenter.labels)
     return found if any(vars(found).values()) else None
 
 

@@ -27,7 +27,7 @@ from camseg_core.evaluation.robustness_suite import (
 )
 from camseg_core.evaluation.scorer import Scorer
 from camseg_core.groups import ScoredLabels, as_scored
-from camseg_core.labels import Label
+from camseg_core.labels import CITYSCAPES, Label
 from camseg_core.runtime.segmenter import Segmentation, Segmenter
 from camseg_core.weights import checkpoint_folder
 
@@ -75,7 +75,8 @@ class Robustness:
     """The result of `run_suite`.
 
     `groups` has, by reference, the group of each of the `labels`: frequent, common, rare, or None
-    for a class without labelled pixels. `timings` are ms per frame, and the only thing that differs
+    for a class without labelled pixels. `merged` are the classes of the contenders that count as
+    one, by label. `timings` are ms per frame, and the only thing that differs
     from run to run.
     """
 
@@ -88,6 +89,7 @@ class Robustness:
     scores: Mapping[Condition, Mapping[str, Scores]]
     examples: tuple[Example, ...]
     timings: Mapping[str, float]
+    merged: Mapping[str, Sequence[str]] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -190,18 +192,15 @@ def run_suite(
         scores=scores,
         examples=tuple(examples),
         timings=_timings(done, contenders),
+        merged=scored.merged(_classes(contenders.values())),
         about=dict(about or {}),
     )
 
 
-def titles(models: Sequence[str]) -> list[str]:
-    """Return distinct names for models: the shortest ends of their paths that differ."""
-    paths = [Path(model).parts for model in models]
-    for count in range(1, max(map(len, paths)) + 1):
-        names = ["/".join(parts[-count:]) for parts in paths]
-        if len(set(names)) == len(names):
-            return names
-    return [f"{model} ({number})" for number, model in enumerate(models, start=1)]
+def _classes(contenders: Iterable[Contender]) -> tuple[Label, ...]:
+    """The classes of all contenders; those that do not list theirs may have any."""
+    listed = [getattr(each, "labels", CITYSCAPES) for each in contenders]
+    return tuple({label.id: label for labels in listed for label in labels}.values())
 
 
 def identity(model: str, segmenter: Segmenter, settings: Mapping[str, Any]) -> str:

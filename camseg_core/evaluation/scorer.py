@@ -1,6 +1,7 @@
 """The scorer: counts masks, labels and confidences of frames, and gives their scores."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,46 @@ import numpy.typing as npt
 from camseg_core.evaluation.calibration import Calibration
 from camseg_core.evaluation.metrics import BOUNDARY_TOLERANCE, BoundaryF1, Confusion, Flicker
 from camseg_core.groups import ScoredLabels, as_scored
-from camseg_core.labels import CITYSCAPES, Label
+from camseg_core.labels import CITYSCAPES, UNLABELLED, Label
 
 Ids = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
 
 CONFIDENCE_STEPS = 3000
 """Confidences are counted rounded to 1 / `CONFIDENCE_STEPS`."""
+
+
+@dataclass(frozen=True)
+class CountedAs:
+    """How a model's classes were counted on labels that stand for several classes.
+
+    Attributes:
+        merged: classes of the model that counted as one, by label.
+        predicted_outside: scored pixels by predicted class that counts as no label: they are wrong.
+        not_scored: pixels by label of the data that counts as none of the scored ones.
+    """
+
+    merged: Mapping[str, Sequence[str]]
+    predicted_outside: Mapping[str, int]
+    not_scored: Mapping[str, int]
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return name and text of what there is to say."""
+
+        def pixels(found: Mapping[str, int]) -> str:
+            return ", ".join(f"{name} ({count} pixels)" for name, count in found.items())
+
+        facts = {
+            "classes counted as one": merged_text(self.merged),
+            "wrong, as no label stands for them": pixels(self.predicted_outside),
+            "labels not scored": pixels(self.not_scored),
+        }
+        return [(name, text) for name, text in facts.items() if text]
+
+
+def merged_text(merged: Mapping[str, Sequence[str]]) -> str:
+    """Return classes that count as one, by label, as text."""
+    return ", ".join(f"{name} ({' + '.join(each)})" for name, each in merged.items())
 
 
 class Scorer:
@@ -93,7 +127,8 @@ class Scorer:
             self.ids[1] += np.bincount(mask[truth < self.classes], minlength=256)
             self._add_labelled(truth, found, confidence)
         if before is not None:
-            self.flicker.add_pair(before, (mask, label))
+            old = self.scored.predicted_of(before[0])
+            self.flicker.add_pair((old, before[1]), (self.scored.predicted_of(mask), label))
         if other is not None:
             first, second = (self.scored.predicted_of(each) for each in (mask, other))
             pairs = first.astype(np.int64) * (self.classes + 1) + second
@@ -144,11 +179,21 @@ class Scorer:
             "ids": self.ids,
         }
 
+    def counted_as(self, known: Sequence[Label]) -> CountedAs:
+        """Return how the classes of a model, `known`, and the labels of the data were counted."""
+        return CountedAs(
+            self.scored.merged(known), self.predicted_outside(known), self.not_scored()
+        )
+
     def not_scored(self) -> dict[str, int]:
-        """Pixels of the data set's labels that count as none of the scored ones, by name."""
-        own = self.scored.own.values()
-        left_out = [each for each in own if self.scored.truth[each.id] == self.classes]
-        return {each.name: int(self.ids[0, each.id]) for each in left_out if self.ids[0, each.id]}
+        """Pixels of the data's labels that count as none of the scored ones, by name."""
+        names = {label.id: label.name for label in (*CITYSCAPES, *self.scored.own.values())}
+        left_out = np.flatnonzero((self.scored.truth == self.classes) & (self.ids[0] > 0))
+        return {
+            names.get(i, f"id {i}"): int(self.ids[0, i])
+            for i in left_out.tolist()
+            if i != UNLABELLED
+        }
 
     def predicted_outside(self, known: Sequence[Label] = CITYSCAPES) -> dict[str, int]:
         """Scored pixels whose predicted class, one of `known`, counts as none of the labels."""

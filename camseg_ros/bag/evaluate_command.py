@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-import hashlib
 import json
 import logging
 import math
@@ -22,7 +21,9 @@ from camseg_core.cli.options import (
     packages_for,
     segmenter_of,
 )
+from camseg_core.data.mapping import scored_over
 from camseg_core.errors import ConfigError, DataError, ModelError
+from camseg_core.evaluation.scorer import CountedAs
 from camseg_core.long_runs import StopRequest, atomic_write, shown_progress, writable_folder
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.weights import bundled_models, checkpoint_folder
@@ -37,7 +38,7 @@ from camseg_ros.bag.evaluation import (
 from camseg_ros.bag.frames import ReadOptions
 from camseg_ros.bag.labels import LabelSource
 from camseg_ros.bag.make import MASK_TOPIC
-from camseg_ros.bag.parts import PartFolder, write_mask_bag
+from camseg_ros.bag.parts import PartFolder, parts_name, write_mask_bag
 from camseg_ros.bag.report import (
     FRAMES,
     TIMINGS,
@@ -85,6 +86,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="MS",
         default=5.0,
         help="largest difference between the stamps of image and label (default: 5)",
+    )
+    option(
+        "--groups",
+        type=Path,
+        metavar="FILE",
+        help="score over the classes and groups of this mapping file, such as "
+        "config/data/camvid.yaml, instead of the model's classes",
     )
     option("--scenario", type=Path, metavar="FILE", help="limits to keep, YAML; see docs/bags.md")
     option("--compare", metavar="MODEL", help="report how far another checkpoint agrees")
@@ -170,6 +178,7 @@ def _evaluation_options(options: argparse.Namespace, scenario: Scenario) -> Eval
         loader(options.model),
         loader(options.compare) if options.compare else None,
         options.write_bag is not None,
+        None if options.groups is None else scored_over(options.groups),
     )
 
 
@@ -205,26 +214,14 @@ def _mask_bags(options: argparse.Namespace, bags: dict[int, BagInfo]) -> dict[in
 
 def _parts_folder(options: argparse.Namespace, scenario: Scenario) -> Path:
     """Return a folder for the parts that no command with other options shares."""
-    ignored = ("out", "scenario", "mask_topic", "run", "ray")
+    ignored = ("out", "scenario", "mask_topic", "run", "ray", "groups")
     key = {name: str(value) for name, value in vars(options).items() if name not in ignored}
     key["write_bag"] = str(options.write_bag is not None)
     key["stretch"] = str((scenario.start_s, scenario.end_s))
     models = [checkpoint_folder(each) for each in (options.model, options.compare) if each]
     labels = [Path(options.labels)] if options.labels else []  # a folder, or the name of a topic
-    key["files"] = str([_file_states(path) for path in (*options.bags, *labels, *models)])
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    return writable_folder(options.out, "--out") / "parts" / name
-
-
-def _file_states(path: Path) -> list[tuple[str, int, int]]:
-    """Return the files at `path`, or the file and its log, with size and modification time."""
-    log = path.with_name(f"{path.name}-wal")  # of an sqlite3 bag
-    files = sorted(path.rglob("*")) if path.is_dir() else [path, log]
-    return [
-        (str(each), each.stat().st_size, each.stat().st_mtime_ns)
-        for each in files
-        if each.is_file()
-    ]
+    used = [*options.bags, *labels, *([options.groups] if options.groups else []), *models]
+    return writable_folder(options.out, "--out") / "parts" / parts_name(key, used)
 
 
 def _evaluate(job: EvaluationRun, options: argparse.Namespace) -> None:
@@ -279,13 +276,17 @@ def _summary(report: dict[str, Any], out: Path) -> Iterator[str]:
     order = f" (of {by_order} whose stamps repeat by their order)" if by_order else ""
     yield f"{report['bag']['frames']} frames, {report['bag']['scored']} with labels{order}"
     if scores:
-        row, columns = "{:<14} {:>7} {:>10} {:>7}".format, ("iou", "precision", "recall")
+        longest = max(14, *(len(each["name"]) for each in report["classes"]))
+        row = f"{{:<{longest}}} {{:>7}} {{:>10}} {{:>7}}".format
+        columns = ("iou", "precision", "recall")
         yield row("class", "IoU", "precision", "recall")
         for each in report["classes"]:
             if each["iou"] is not None:
                 yield row(each["name"], *(number(each[column]) for column in columns))
         accuracy, ece = number(scores["pixel_accuracy"]), number(scores["ece"])
         yield f"mean IoU {number(scores['miou'])}, pixel accuracy {accuracy}, ECE {ece}"
+    for name, fact in CountedAs(**report["counted_as"]).facts():
+        yield f"{name}: {fact}"
     mean, changed = report["confidence"]["mean"], report["flicker"]["change_rate"]
     yield f"confidence {number(mean)}, changed from frame to frame {number(changed)}"
     if report["compare"]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from camseg_core.errors import CamSegError, DataError, memory_for
 from camseg_core.evaluation.scorer import CONFIDENCE_STEPS, Scorer
+from camseg_core.groups import ScoredLabels, as_scored
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_ros.bag.frames import DecodedFrame, ReadOptions, read_frames
 from camseg_ros.bag.labels import Ids, Pairs
@@ -39,12 +40,6 @@ class Models:
     model: Segmenter
     compare: Segmenter | None
 
-    @property
-    def info(self) -> ModelInfo:
-        """What the report says about them."""
-        model, compared = self.model, self.compare.name if self.compare is not None else None
-        return ModelInfo(model.name, model.engine, model.precision, tuple(model.labels), compared)
-
 
 _loaded: dict[str, tuple["EvaluationOptions", Models]] = {}
 
@@ -54,13 +49,26 @@ class EvaluationOptions:
     """What to do with every frame.
 
     Sent to other processes, so `load` and `compare` must be functions of a module, or a
-    `functools.partial` of one. `keep_masks` stores the masks, to write them into a bag.
+    `functools.partial` of one. `keep_masks` stores the masks, to write them into a bag. `over` is
+    what to score the masks over, the model's classes if None.
     """
 
     read: ReadOptions
     load: Callable[[], Segmenter]
     compare: Callable[[], Segmenter] | None = None
     keep_masks: bool = False
+    over: ScoredLabels | None = None
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the report says about the models."""
+        models = self.models()
+        model, compare = models.model, models.compare
+        scored = as_scored(model.labels) if self.over is None else self.over
+        compared = None if compare is None else compare.name
+        return ModelInfo(
+            model.name, model.engine, model.precision, tuple(model.labels), scored, compared
+        )
 
     def models(self) -> Models:
         """Return the models, loaded and warmed up once in a process."""
@@ -159,7 +167,7 @@ def _evaluate_bag(
         if done.ended:
             return
         start = done.stop
-    info = run.options.models().info
+    info = run.options.info
     part = BagPart.empty(start, info)
     try:
         for frame in score_frames(bag, run.options, start):
@@ -188,7 +196,7 @@ def evaluate_part(
     Raises:
         DataError: they cannot be evaluated.
     """
-    part = BagPart.empty(start, options.models().info)
+    part = BagPart.empty(start, options.info)
     try:
         for frame in score_frames(bag, options, start):
             if stop is not None and frame.index >= stop:
@@ -213,7 +221,7 @@ def score_frames(bag: BagInfo, options: EvaluationOptions, start: int = 0) -> It
         BagDamaged: the bag is damaged; every image before the damage has been yielded.
         DataError: see `read_frames` and `ImageBag`.
     """
-    models = options.models()
+    models, scored = options.models(), options.info.scored
     before: tuple[Ids, Ids | None] | None = None
     with closing(options.read.open(bag.path)) as images:
         frames = read_frames(images, options.read, max(0, start - 1), pairs=bag.pairs)
@@ -233,7 +241,7 @@ def score_frames(bag: BagInfo, options: EvaluationOptions, start: int = 0) -> It
                 result = models.model.segment(frame.image)
             if frame.index >= start:
                 other = models.compare.segment(frame.image).mask if models.compare else None
-                scorer = Scorer(models.model.labels)
+                scorer = Scorer(scored)
                 scorer.add(frame.truth, result.mask, result.confidence, before=before, other=other)
                 line = _line(frame, scorer)
                 mask = _png(result.mask) if options.keep_masks else None

@@ -1,9 +1,10 @@
 """Stores what an evaluation has found so far, so that it can be stopped, resumed and spread."""
 
+import hashlib
 import json
 import logging
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from rosbags.rosbag2 import Writer
 
 from camseg_core.errors import DataError
 from camseg_core.evaluation.scorer import Scorer
+from camseg_core.groups import ScoredLabels
 from camseg_core.labels import Label
 from camseg_core.long_runs import atomic_write
 from camseg_ros.bag.make import MASK_TOPIC, QOS, STORE, image_message, new_bag
@@ -27,12 +29,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What the report says about the model; `compared` is the name of the other one, if any."""
+    """What the report says about the model; `compared` is the name of the other one, if any.
+
+    `labels` are the model's classes, `scored` what its masks are scored over.
+    """
 
     name: str
     engine: str
     precision: str
     labels: tuple[Label, ...]
+    scored: ScoredLabels
     compared: str | None
 
 
@@ -87,7 +93,7 @@ class BagPart:
     @staticmethod
     def empty(start: int, info: ModelInfo) -> "BagPart":
         """Return a part without images."""
-        return BagPart(start, start, info, Scorer(info.labels))
+        return BagPart(start, start, info, Scorer(info.scored))
 
     def add(self, frame: ScoredFrame) -> None:
         """Add the next image."""
@@ -120,7 +126,8 @@ class PartFolder:
                 for line, mask in zip(part.lines, part.masks, strict=True):
                     file.writestr(str(line["index"]), mask)
         labels = [[label.id, label.name, list(label.color)] for label in part.info.labels]
-        content = {**vars(part), "info": {**vars(part.info), "labels": labels}}
+        info = {**vars(part.info), "labels": labels, "scored": part.info.scored.to_json()}
+        content = {**vars(part), "info": info}
         content["scorer"] = part.scorer.to_json()
         del content["masks"]
         with atomic_write(self._path(bag, part.start, "json")) as path:
@@ -138,9 +145,10 @@ class PartFolder:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             info = content["info"]
-            labels = [Label(number, name, tuple(color)) for number, name, color in info["labels"]]
-            content["info"] = ModelInfo(**{**info, "labels": tuple(labels)})
-            content["scorer"] = Scorer.from_json(content["scorer"], labels)
+            labels = tuple(Label(id, name, tuple(color)) for id, name, color in info["labels"])
+            scored = ScoredLabels.from_json(info["scored"])
+            content["info"] = ModelInfo(**{**info, "labels": labels, "scored": scored})
+            content["scorer"] = Scorer.from_json(content["scorer"], scored)
             return BagPart(**content)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
@@ -171,6 +179,21 @@ class PartFolder:
 
     def _path(self, bag: int, start: int, suffix: str) -> Path:
         return self.folder / f"{bag:04}-{start:09}.{suffix}"
+
+
+def parts_name(options: Mapping[str, str], used: Iterable[Path]) -> str:
+    """Return the name of a folder for the parts of these options and files as they are now."""
+    files = str([_file_states(path) for path in used])
+    key = json.dumps({**options, "files": files}, sort_keys=True)
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def _file_states(path: Path) -> list[tuple[str, int, int]]:
+    """Return the files at `path` with size and modification time."""
+    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    return [
+        (str(each), each.stat().st_size, each.stat().st_mtime_ns) for each in files if each.exists()
+    ]
 
 
 def write_mask_bag(

@@ -17,6 +17,7 @@ from camseg_core.errors import DataError
 from camseg_core.evaluation.report.page import plain
 from camseg_core.evaluation.scorer import Scorer
 from camseg_core.evaluation.timing import PACKAGES
+from camseg_core.labels import UNLABELLED
 from camseg_core.long_runs import atomic_write
 from camseg_ros.bag.evaluation import READ, WALL, EvaluationRun
 from camseg_ros.bag.frames import read_frames
@@ -86,7 +87,7 @@ def merge(run: EvaluationRun, out: Path) -> Merged:
 def _merge(run: EvaluationRun, lines: IO[str], times: IO[str]) -> Merged:
     first = run.parts.load(min(run.good), 0)
     assert first is not None
-    merged = Merged(first.info, Scorer(first.info.labels))
+    merged = Merged(first.info, Scorer(first.info.scored))
     for number, bag in run.good.items():
         skipped, problem = 0, ""
         for part in run.parts.in_order(number):
@@ -167,7 +168,7 @@ def build_report(
         problems: a line for each failure and each damage.
     """
     scorer, info, labels = merged.scorer, merged.info, run.options.read.labels
-    matrix, names = scorer.confusion.matrix, [label.name for label in info.labels]
+    matrix, names = scorer.confusion.matrix, [label.name for label in info.scored.labels]
     scored = bool(matrix.any())
     good = list(run.good.values())
     report = {
@@ -194,6 +195,7 @@ def build_report(
         "confusion": {"names": names, "matrix": matrix[:, : len(names)].tolist()}
         if scored
         else None,
+        "counted_as": vars(scorer.counted_as(info.labels)),
         "confidence": {"mean": scorer.mean_confidence(), "p05": scorer.confidence_quantile(0.05)},
         "flicker": {
             "with_truth": scorer.flicker.flicker,
@@ -212,13 +214,13 @@ def broken_limits(merged: Merged, scenario: Scenario) -> list[str]:
     confusion = merged.scorer.confusion
     p95_ms = float(np.percentile(merged.latency_ms, 95))
     measured = {MIOU: confusion.mean_iou(), P95_MS: p95_ms, DROPS: merged.skipped}
-    names = [label.name for label in merged.info.labels]
+    names = [label.name for label in merged.info.scored.labels]
     return scenario.check(measured, dict(zip(names, confusion.iou().tolist(), strict=True)))
 
 
 def worst_frames(merged: Merged, run: EvaluationRun) -> list[WorstFrame]:
     """Read and segment the worst frames again; return them, the worst first."""
-    model = run.options.models().model
+    model, scored = run.options.models().model, merged.info.scored
     found: dict[int, WorstFrame] = {}
     for number in {each.bag for each in merged.worst}:
         wanted = {each.index_in_bag: each.index for each in merged.worst if each.bag == number}
@@ -229,9 +231,10 @@ def worst_frames(merged: Merged, run: EvaluationRun) -> list[WorstFrame]:
             for _, frame in zip(wanted, frames, strict=False):
                 assert frame.image is not None
                 result, index = model.segment(frame.image), wanted[frame.index]
-                found[index] = WorstFrame(
-                    index, frame.image, frame.truth, result.mask, result.confidence
-                )
+                label = np.full_like(result.mask, UNLABELLED)
+                shown = scored.shown(label if frame.truth is None else frame.truth, result.mask)
+                truth = None if frame.truth is None else shown[0]
+                found[index] = WorstFrame(index, frame.image, truth, shown[1], result.confidence)
     return [found[each.index] for each in merged.worst]
 
 
@@ -260,7 +263,7 @@ def _classes(merged: Merged, scored: bool) -> list[dict[str, Any]]:
             "truth_share": int(confusion.labelled[i]) / labelled if scored else None,
             "predicted_share": int(counts[i]) / predicted,
         }
-        for i, label in enumerate(merged.info.labels)
+        for i, label in enumerate(merged.info.scored.labels)
     ]
 
 
@@ -271,7 +274,7 @@ def _compare(merged: Merged) -> dict[str, Any]:
         "agreement": merged.scorer.agreement_share(),
         "classes": [
             {"name": label.name, "agreement": share}
-            for label, share in zip(merged.info.labels, shares, strict=True)
+            for label, share in zip(merged.info.scored.labels, shares, strict=True)
         ],
     }
 

@@ -35,6 +35,7 @@ from camseg_core.evaluation.report.timeline import (
     presence,
     spark,
 )
+from camseg_core.evaluation.scorer import CountedAs
 from camseg_core.labels import Label, color_table
 
 PICTURE_WIDTH = 560
@@ -172,6 +173,7 @@ def _run(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("labels", (bag["labels"] or "none") + order),
         ("model", model.pop("name")),
         *model.items(),
+        *CountedAs(**report["counted_as"]).facts(),
         *report["versions"].items(),
     ]
 

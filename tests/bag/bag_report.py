@@ -161,6 +161,11 @@ def _report(
             if rows[1:]
             else None,
         },
+        "counted_as": {
+            "merged": {"car": ["car", "truck"]},
+            "predicted_outside": {"sky": 12},
+            "not_scored": {},
+        },
         "compare": {
             "model": "camseg-published",
             "agreement": 0.9312,

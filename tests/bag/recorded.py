@@ -15,10 +15,11 @@ from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, Label, cityscapes_labels
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.segmenter import Segmentation
+from camseg_ros.bag import evaluation
 from camseg_ros.bag.make import BagTopics, LabelledFrame, write_bag
 
 LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)
-ROAD, SKY, CAR, VOID = 0, 10, 13, 255
+ROAD, WALL, TREE, SKY, PERSON, RIDER, CAR, TRUCK, VOID = 0, 3, 8, 10, 11, 12, 13, 14, 255
 SECOND = 1_000_000_000
 START = 100 * SECOND
 STEP = SECOND // 10
@@ -28,17 +29,17 @@ class Painter:
     """A model whose mask is the image's red channel, with the green one as confidence in %."""
 
     provider, engine, precision = "cpu", "a painter", "fp32"
+    classes: tuple[Label, ...] = LABELS
 
     def __init__(self, name: str = "painter") -> None:
         self.name = name
-        self.labels: tuple[Label, ...] = LABELS
+        self.labels = self.classes
         self.segmented = 0
 
     def segment(self, rgb: npt.NDArray[np.uint8]) -> Segmentation:
         self.segmented += 1
-        mask = np.where(np.isin(rgb[..., 0], CAMVID_11_TRAIN_IDS), rgb[..., 0], ROAD).astype(
-            np.uint8
-        )
+        known = [label.id for label in self.labels]
+        mask = np.where(np.isin(rgb[..., 0], known), rgb[..., 0], ROAD).astype(np.uint8)
         return Segmentation(
             mask, (rgb[..., 1].clip(0, 100) / 100).astype(np.float32), {"paint": 2.0, "dry": 1.0}
         )
@@ -112,4 +113,5 @@ def camseg(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     found = importlib.metadata.EntryPoint("bag", "camseg_ros.bag.command:add", "camseg.commands")
     monkeypatch.setattr(cli, "entry_points", lambda group: [found])  # as an install registers it
     monkeypatch.setattr(Segmenter, "from_pretrained", load)
+    monkeypatch.setattr(evaluation, "_loaded", {})  # no model of another test
     return Commands(capsys, painters)

@@ -18,12 +18,17 @@ from mcap_ros2.decoder import DecoderFactory
 from recorded import (
     CAR,
     LABELS,
+    PERSON,
+    RIDER,
     ROAD,
     SECOND,
     SKY,
     START,
     STEP,
+    TREE,
+    TRUCK,
     VOID,
+    WALL,
     Commands,
     Painter,
     camseg,
@@ -37,7 +42,10 @@ from rosbags.typesys import Stores, get_typestore
 
 from camseg_core.data import Sample
 from camseg_core.data.frame_source import SourceFrame
+from camseg_core.data.mapping import scored_over
 from camseg_core.evaluation.evaluate import evaluate
+from camseg_core.groups import FIRST_GROUP
+from camseg_core.labels import CITYSCAPES
 from camseg_ros.bag.evaluation import (
     BagInfo,
     EvaluationOptions,
@@ -667,6 +675,97 @@ def test_parts_of_another_version_are_refused_in_one_line(
         rf"cannot be resumed; remove {part.parent} to start again\n",
         err,
     )
+
+
+MAPPING = """
+ids: {road: [0], sky: [10], building: [2]}
+groups:
+  - {classes: [car, truck], ids: [20]}
+  - {classes: [person, rider], ids: [21]}
+"""
+
+
+def grouped(folder: Path) -> Path:
+    """Write a bag whose labels say "car or truck" with its group's id, or as one of the two."""
+    (folder / "groups.yaml").write_text(MAPPING, encoding="utf-8")
+    frames = [
+        frame(0, rows(ROAD, CAR, TRUCK, SKY), rows(ROAD, TRUCK, FIRST_GROUP, SKY)),
+        frame(1, rows(PERSON, TRUCK, CAR, TREE), rows(FIRST_GROUP + 1, RIDER, CAR, SKY)),
+        frame(2, rows(ROAD, TRUCK, CAR, SKY), rows(WALL, CAR, FIRST_GROUP, WALL)),
+    ]
+    return labelled_bag(folder / "bag", frames)
+
+
+def test_labels_of_several_classes_are_scored_as_groups(
+    tmp_path: Path, camseg: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Painter, "classes", CITYSCAPES)
+    bag, groups = grouped(tmp_path), tmp_path / "groups.yaml"
+    limits = tmp_path / "limits.yaml"
+    limits.write_text("min_iou: {car or truck: 0.75, person or rider: 0.6}", encoding="utf-8")
+    code, out, err = camseg(
+        *("evaluate", bag, "--labels", LABEL_TOPIC, "--groups", groups, "--out", tmp_path / "out"),
+        *("--scenario", limits),
+    )
+    assert code == 1
+    assert err.splitlines() == [
+        "camseg: scenario: min_iou of person or rider: 0.5 is below the limit of 0.6"
+    ]
+    report = report_of(tmp_path / "out")
+    iou = {each["name"]: each["iou"] for each in report["classes"]}
+    # of the six rows that are or should be a car or truck, five are; the rider is taken for one
+    expected = {"road": 1.0, "building": None, "sky": 0.5}
+    assert iou == expected | {"car or truck": round(5 / 6, 6), "person or rider": 0.5}
+    assert report["counted_as"] == {
+        "merged": {"car or truck": ["car", "truck"], "person or rider": ["person", "rider"]},
+        "predicted_outside": {"vegetation": 4},
+        "not_scored": {"wall": 8},
+    }
+    assert "car or truck (car + truck), person or rider (person + rider)" in out
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "car or truck (car + truck)" in page
+    assert "wall (8 pixels)" in page
+    # a car that becomes a truck, which are one, is no change: only the first and last row change
+    assert [each["changed"] for each in lines_of(tmp_path / "out")] == [None, 0.5, 0.5]
+    assert lines_of(tmp_path / "out")[0]["share"]["car or truck"] == 0.5
+
+
+def test_labels_that_count_as_no_class_are_named(tmp_path: Path, camseg: Commands) -> None:
+    bag = grouped(tmp_path)
+    code, out, _ = camseg("evaluate", bag, "--labels", LABEL_TOPIC, "--out", tmp_path / "out")
+    left_out = {"wall": 8, "truck": 4, "id 128": 8, "id 129": 4}
+    assert code == 0
+    assert report_of(tmp_path / "out")["counted_as"] == {
+        "merged": {},
+        "predicted_outside": {},
+        "not_scored": left_out,
+    }
+    assert "labels not scored: wall (8 pixels)" in out
+
+
+def test_parts_over_groups_resume_with_the_same_result(tmp_path: Path) -> None:
+    bag = grouped(tmp_path)
+    over = scored_over(tmp_path / "groups.yaml")
+    options = EvaluationOptions(ReadOptions(labels=BY_TOPIC), painter, painter, over=over)
+    info = {0: BagInfo(bag, IMAGE_TOPIC, 3)}
+    whole = EvaluationRun(options, info, PartFolder(tmp_path / "whole"))
+    parts = EvaluationRun(options, info, PartFolder(tmp_path / "parts"))
+    assert len(list(evaluate_here(whole, lambda: None))) == 3
+    while True:
+        try:
+            list(evaluate_here(parts, lambda: "now"))
+            break
+        except EvaluationStopped:
+            continue
+    assert len(list(parts.parts.in_order(0))) > 2
+    reports = []
+    for run in (whole, parts):
+        report = build_report(merge(run, tmp_path / run.parts.folder.name), run, {}, [])
+        del report["timings"]
+        reports.append(report)
+    assert reports[0] == reports[1]
+    assert reports[0]["compare"]["agreement"] == 1
+    assert reports[0]["classes"][3]["name"] == "car or truck"
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])

@@ -389,7 +389,7 @@ def test_scores_over_groups_against_brute_force(kind: str) -> None:
                 outside[name] = outside.get(name, 0) + 1
     assert np.array_equal(scorer.confusion.matrix, matrix)
     assert scorer.predicted_outside() == outside
-    assert scorer.not_scored() == {}
+    assert scorer.not_scored() == {"building": np.count_nonzero(label == TRAIN_ID["building"])}
     assert scorer.calibration.counts.sum() > 0
     again = Scorer.from_json(scorer.to_json(), scored)
     again.merge(scorer)
@@ -407,7 +407,7 @@ def test_a_fine_set_is_scored_over_another_s_groups() -> None:
     label = np.array([[0, 2, 11, 12, 13, 15, 255, 128]], np.uint8)
     scorer.add(label, np.array([[0, 13, 12, 15, 15, 13, 0, 0]], np.uint8))
     assert scorer.confusion.matrix.tolist() == [[1, 0, 0, 0], [0, 2, 0, 0], [0, 1, 1, 0]]
-    assert scorer.not_scored() == {"building": 1}
+    assert scorer.not_scored() == {"building": 1, "id 128": 1}
     assert scorer.predicted_outside() == {}
     assert fine.merged(CITYSCAPES) == {
         "car or bus": ["car", "bus"],
@@ -483,3 +483,17 @@ def test_the_reports_say_which_classes_counted_as_one(
     with pytest.raises(SystemExit):
         main([*command, "--protocol=cityscapes"])
     assert "give --groups without it" in capsys.readouterr().err
+
+
+def test_the_robustness_report_says_which_classes_counted_as_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_camvid(tmp_path / "data", "val", frames=1, size=(64, 96))
+    groups = Path(__file__).parents[2] / "config" / "data" / "idd-lite.yaml"
+    command = ["robustness", f"--data={root}", "--only=paper/contrast", f"--groups={groups}"]
+    main([*command, f"--out={tmp_path / 'out'}"])
+    report = json.loads((tmp_path / "out" / "robustness.json").read_text(encoding="utf-8"))
+    assert report["merged"]["person or rider"] == ["person", "rider"]
+    text = "person or rider (person + rider)"
+    assert text in capsys.readouterr().out
+    assert text in (tmp_path / "out" / "robustness.html").read_text(encoding="utf-8")

@@ -31,7 +31,7 @@ from camseg_core.evaluation.report.robustness import (
     robustness_content,
     write_robustness,
 )
-from camseg_core.evaluation.robustness import Contender, Robustness, run_suite, titles
+from camseg_core.evaluation.robustness import Contender, Robustness, run_suite
 from camseg_core.evaluation.robustness_suite import (
     CLEAN,
     CLEAR,
@@ -669,12 +669,12 @@ def test_the_commands_errors_are_one_clear_line(camvid: Path, tmp_path: Path) ->
 
 
 def test_models_of_one_name_are_distinguished_by_their_folders() -> None:
-    assert titles(["camseg-lite"]) == ["camseg-lite"]
-    assert titles(["runs/a/checkpoint", "runs/b/checkpoint"]) == [
+    assert scoring.titles(["camseg-lite"]) == ["camseg-lite"]
+    assert scoring.titles(["runs/a/checkpoint", "runs/b/checkpoint"]) == [
         "a/checkpoint",
         "b/checkpoint",
     ]
-    assert titles(["same", "same"]) == ["same (1)", "same (2)"]
+    assert scoring.titles(["same", "same"]) == ["same (1)", "same (2)"]
 
 
 @pytest.mark.parametrize("package", ["rich", "jinja2"])

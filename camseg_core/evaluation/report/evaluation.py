@@ -206,20 +206,7 @@ def score_table(evaluation: Evaluation) -> list[str]:
 
 def _counted_as(evaluation: Evaluation) -> list[tuple[str, str]]:
     """How classes were counted on labels that stand for several, as name and text of each fact."""
-    counted = evaluation.counted_as
-    if counted is None:
-        return []
-
-    def pixels(found: Mapping[str, int]) -> str:
-        return ", ".join(f"{name} ({count} pixels)" for name, count in found.items())
-
-    merged = ", ".join(f"{name} ({' + '.join(each)})" for name, each in counted.merged.items())
-    facts = {
-        "classes counted as one": merged,
-        "wrong, as no label stands for them": pixels(counted.predicted_outside),
-        "labels not scored": pixels(counted.not_scored),
-    }
-    return [(name, text) for name, text in facts.items() if text]
+    return [] if evaluation.counted_as is None else evaluation.counted_as.facts()
 
 
 def _page(evaluation: Evaluation, content: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from camseg_core.evaluation.report.page import (
 )
 from camseg_core.evaluation.robustness import Example, Robustness, Scores
 from camseg_core.evaluation.robustness_suite import FAMILIES, REFERENCES, Condition, Series
+from camseg_core.evaluation.scorer import CountedAs
 from camseg_core.evaluation.timing import describe_machine
 from camseg_core.labels import color_table
 
@@ -89,6 +90,7 @@ def robustness_content(robustness: Robustness) -> dict[str, Any]:
         "frames": robustness.frames,
         "seed": robustness.seed,
         "classes": [label.name for label in robustness.labels],
+        "merged": {name: list(classes) for name, classes in robustness.merged.items()},
         "definitions": _DEFINITIONS,
         "groups": {
             reference.series: _members(robustness, reference) for reference in robustness.groups
@@ -147,6 +149,7 @@ def kept_table(robustness: Robustness) -> list[str]:
             for series, scores in references.items()
         )
         lines.append(f"{name}: {', '.join(clean)}")
+    lines += [f"{name}: {text}" for name, text in _merged(robustness)]
     lines += ["", "kept of the clean performance in %: AP/mean IoU by level"]
     width = max(len(series.key) for series in robustness.suite)
     name_width = max(map(len, robustness.contenders))
@@ -160,6 +163,11 @@ def kept_table(robustness: Robustness) -> list[str]:
                 kept += f"  {condition.level:g}: {shares}"
             lines.append(f"{series.key if index == 0 else '':<{width}}{of}{kept}")
     return lines
+
+
+def _merged(robustness: Robustness) -> list[tuple[str, str]]:
+    """Which classes count as one, as name and text; empty if none do."""
+    return CountedAs(robustness.merged, {}, {}).facts()
 
 
 def _members(robustness: Robustness, reference: Condition) -> dict[str, list[str]]:
@@ -264,6 +272,7 @@ def _page(robustness: Robustness, content: Mapping[str, Any]) -> str:
         ),
         run=[
             *content["about"].items(),
+            *_merged(robustness),
             ("frames", content["frames"]),
             ("seed of the disturbances", content["seed"]),
             *((key, f"{number(ms, 1)} ms a frame") for key, ms in timings["ms_per_frame"].items()),
