@@ -25,6 +25,9 @@ VIDEO = {
 }
 """Types of video, each with image_transport's name for it and the package that decodes it."""
 
+UNREADABLE = ("/compressedDepth", "/zstd")
+"""Endings of topics whose CompressedImage holds no JPEG, PNG or WebP."""
+
 NO_IMAGE_TOPICS = "check the topic name and whether the camera runs"
 """What to do if nobody publishes images."""
 
@@ -87,10 +90,15 @@ def rivals_of(node: Node, topic: str) -> str:
 
 
 def image_topics(node: Node) -> list[ImageTopic]:
-    """Return the topics with images or video that other nodes publish, by name."""
+    """Return the topics with images or video that other nodes publish, by name.
+
+    Leaves out those of image_transport that neither this node nor a decoder of video reads.
+    """
     own = f"{node.get_namespace().rstrip('/')}/{node.get_name()}"
     found = []
     for name, types in node.get_topic_names_and_types():
+        if name.endswith(UNREADABLE):
+            continue
         for kind in set(types) & {RAW, COMPRESSED, *VIDEO}:
             names = {
                 _name(endpoint)

@@ -131,6 +131,7 @@ def test_the_image_topics_are_those_that_others_publish() -> None:
         "/b/image": [("camera", RAW), ("segmentation", RAW)],
         "/a/image/compressed": [("camera", COMPRESSED)],
         "/a/video": [("camera", next(iter(VIDEO)))],
+        "/b/image/compressedDepth": [("camera", COMPRESSED)],
         "/mask": [("segmentation", RAW)],
         "/nobody": [],
         "/text": [("camera", "std_msgs/msg/String")],
