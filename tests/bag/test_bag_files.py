@@ -569,7 +569,7 @@ def test_metadata_that_count_nothing_do_not_hide_messages(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("white", [0, 4095])
-def test_images_of_twelve_bits_are_scaled_as_asked_and_said(
+def test_images_of_twelve_bits_are_scaled_as_asked_and_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, white: int
 ) -> None:
     def make(stamp_ns: int) -> Any:

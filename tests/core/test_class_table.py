@@ -144,7 +144,7 @@ def test_a_table_that_makes_no_sense_is_refused(
         ClassTable.of(LABELS, groups, enabled)
 
 
-def test_classes_that_the_model_lacks_are_skipped_and_said() -> None:
+def test_classes_that_the_model_lacks_are_skipped_and_reported() -> None:
     groups = ["drivable = terrain, road", "tall = zebra crossing, pole"]
     table = ClassTable.of(LABELS, groups, ["drivable", "train", "tall"])
     assert [label.name for label in table.labels] == ["tall", "drivable"]

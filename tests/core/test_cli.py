@@ -257,7 +257,9 @@ def test_a_missing_submodule_names_its_package_but_one_of_camseg_is_a_bug() -> N
         raise ModuleNotFoundError("No module named 'camseg_core.gone'", name="camseg_core.gone")
 
 
-def test_options_without_effect_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_options_without_effect_are_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     picture = tmp_path / "grey.png"
     cv2.imwrite(str(picture), np.full((48, 64, 3), 128, np.uint8))
     given = ["--steps", "8", "--eta", "0.5", "--engine-cache", str(tmp_path / "cache")]

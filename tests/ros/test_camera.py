@@ -153,7 +153,7 @@ def test_why_a_frame_is_too_old(age_ms: float, waited_ms: float, text: str) -> N
         ({"cameras": ("left",), "own": {"left.image_topic": "/image"}}, ["image"]),
     ],
 )
-def test_a_remapping_that_no_camera_uses_is_said(
+def test_a_remapping_that_no_camera_uses_is_reported(
     node: Node, values: dict[str, Any], unused: list[str]
 ) -> None:
     texts = unused_remappings(node, replace(DEFAULTS, **values))

@@ -198,7 +198,7 @@ def test_what_is_brighter_than_white_is_white(converter: Converter) -> None:
         ("bayer_rggb16", [0, 4000], "no value of its bayer_rggb16 images is above 4095"),
     ],
 )
-def test_sixteen_bits_that_may_be_misread_are_said(
+def test_sixteen_bits_that_may_be_misread_are_reported(
     encoding: str, values: list[int], words: str
 ) -> None:
     stored = np.resize(np.array(values, "<u2"), (4, 4))

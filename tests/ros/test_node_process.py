@@ -241,7 +241,7 @@ def test_parameters_describe_themselves(start_bench: StartBench) -> None:
     )
 
 
-def test_a_parameter_file_and_a_remapping_without_effect_are_said(
+def test_a_parameter_file_and_a_remapping_without_effect_are_reported(
     start_node: StartNode, driver: Driver, tmp_path: Path
 ) -> None:
     path = tmp_path / "file.yaml"

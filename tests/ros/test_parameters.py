@@ -533,7 +533,7 @@ def test_the_file_is_where_the_launch_file_looks() -> None:
         ({"threads": 2, "seed": 7, "samples": 3}, ""),
     ],
 )
-def test_a_value_that_changes_nothing_is_said(values: dict[str, Any], name: str) -> None:
+def test_a_value_that_changes_nothing_is_reported(values: dict[str, Any], name: str) -> None:
     texts = without_effect(replace(DEFAULTS, **values))
     assert len(texts) == bool(name), texts
     assert not name or texts[0].startswith(f"parameter '{name}' has no effect (")
