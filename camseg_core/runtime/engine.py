@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from camseg_core.diffusion.sampling import Fused
-from camseg_core.errors import ConfigError, ModelError
+from camseg_core.errors import ConfigError, ModelError, camseg_command
 
 Array = Any
 """A numpy array, or an engine's own with `shape`, `reshape` and support for `numpy.asarray`."""
@@ -238,6 +238,6 @@ def graphs_of(folder: Path, provider: str, precision: str, fused: Fused | None) 
         if len(missing) < len(parts) or each == candidates[-1]:
             raise ModelError(
                 f"missing {missing[0]}: the checkpoint folder is incomplete, or not exported in "
-                f"{each}; camseg export --model {folder} --precision {each} makes it"
+                f"{each}; {camseg_command()} export --model {folder} --precision {each} makes it"
             )
     raise AssertionError("there is a candidate")

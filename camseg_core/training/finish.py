@@ -10,7 +10,7 @@ import torch
 
 from camseg_core.config.model import save_config
 from camseg_core.data import Sample
-from camseg_core.errors import ModelError
+from camseg_core.errors import ModelError, camseg_command
 from camseg_core.evaluation.calibration import fit_logit_scale
 from camseg_core.evaluation.evaluate import Evaluation, evaluate
 from camseg_core.evaluation.report.evaluation import write_report
@@ -74,7 +74,9 @@ def finish(
         figures = _export_and_score(trained, trained.mask_autoencoder, data, run, out)
     else:  # graphs that an earlier model left there are not this one's
         shutil.rmtree(out / "onnx", ignore_errors=True)
-        logger.info("not exported and not scored; to do so: camseg export --model %s", out)
+        logger.info(
+            "not exported, not scored; to do so: %s export --model %s", camseg_command(), out
+        )
     with atomic_write(out / "MODEL_CARD.md") as card:
         stored = CamSeg.from_pretrained(out)
         text = model_card(stored, data, run, history, figures)

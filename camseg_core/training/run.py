@@ -11,7 +11,7 @@ from camseg_core.config.model import KLAutoencoderConfig, MaskAutoencoderConfig
 from camseg_core.config.reader import build
 from camseg_core.config.yaml_file import load_yaml, to_yaml
 from camseg_core.data.label_table import LabelTable, is_cityscapes
-from camseg_core.errors import ConfigError, DataError, ModelError
+from camseg_core.errors import ConfigError, DataError, ModelError, camseg_command
 from camseg_core.groups import joint_groups
 from camseg_core.labels import Label
 from camseg_core.long_runs import atomic_write
@@ -165,7 +165,7 @@ def _require_labels(split: str, frames: Frames) -> None:
             names = ", ".join(label.name for label in frames.labels)
             raise DataError(
                 f"no pixel of the {len(part.frames)} frames of {split}{of} has one of the model's "
-                f"classes ({names}): look at the labels with camseg data check"
+                f"classes ({names}): look at the labels with {camseg_command()} data check"
             )
 
 

@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.file_download import DryRunFileInfo
 
-from camseg_core.errors import ModelError
+from camseg_core.errors import ModelError, camseg_command
 
 
 def download(
@@ -67,7 +67,7 @@ def _reason(error: Exception, revision: str | None) -> str:
         return (
             "the hub cannot be reached (or HF_HUB_OFFLINE is set) and the file is not in the "
             "cache: try again with a network, or fetch the files by other means and use "
-            "`camseg weights import`"
+            f"`{camseg_command()} weights import`"
         )
     if isinstance(error, GatedRepoError):
         return "its authors want a login for it: accept their terms on its page and set HF_TOKEN"

@@ -22,7 +22,7 @@ from camseg_core.cli.options import (
     segmenter_of,
 )
 from camseg_core.data.mapping import scored_over
-from camseg_core.errors import ConfigError, DataError, ModelError
+from camseg_core.errors import ConfigError, DataError, ModelError, camseg_command
 from camseg_core.evaluation.scorer import CountedAs
 from camseg_core.long_runs import StopRequest, atomic_write, shown_progress, writable_folder
 from camseg_core.runtime.segmenter import Segmenter
@@ -124,7 +124,7 @@ def run(options: argparse.Namespace) -> None:
     if not bags:
         raise DataError(failures[0])
     for note in (bag.note for bag in bags.values() if bag.note):
-        say(f"camseg: {note}")
+        say(f"{camseg_command()}: {note}")
     targets = _mask_bags(options, bags)
     job = EvaluationRun(evaluation, bags, PartFolder(_parts_folder(options, scenario)), failures)
     _evaluate(job, options)
@@ -150,7 +150,7 @@ def run(options: argparse.Namespace) -> None:
     lines = [*_summary(report, options.out), *(f"masks: {path}" for path in targets.values())]
     sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
     for line in [*problems, *(f"scenario: {line}" for line in broken)]:
-        say(f"camseg: {line}")
+        say(f"{camseg_command()}: {line}")
     if broken or failures:
         sys.exit(EXIT_FAILED)
 
@@ -242,7 +242,7 @@ def _evaluate(job: EvaluationRun, options: argparse.Namespace) -> None:
             for _ in shown_progress(frames, remaining, "evaluate"):
                 pass
         except EvaluationStopped as stopped:
-            sys.stderr.write(f"camseg: {stopped}\n")
+            sys.stderr.write(f"{camseg_command()}: {stopped}\n")
             sys.exit(EXIT_STOPPED)
 
 

@@ -14,7 +14,7 @@ import psutil
 from rich.console import Console
 
 from camseg_core.cli.options import at_least, not_negative
-from camseg_core.errors import CamSegError, ConfigError, DataError, ModelError
+from camseg_core.errors import CamSegError, ConfigError, DataError, ModelError, camseg_command
 from camseg_core.long_runs import writable_file, writable_folder
 from camseg_ros.bag.command import positive
 from camseg_ros.bag.link import Topics
@@ -240,7 +240,9 @@ def _measure(options: argparse.Namespace, within: TimeRange) -> ReplayResult | N
         raise
     except CamSegError as error:
         last = error.last_lines.strip().rpartition("\n")[2] if isinstance(error, NodeDied) else ""
-        sys.stderr.write(f"camseg: error: {error}{f'; its last line: {last}' if last else ''}\n")
+        sys.stderr.write(
+            f"{camseg_command()}: error: {error}{f'; its last line: {last}' if last else ''}\n"
+        )
         sys.exit(EXIT_FAILED)
     return result
 

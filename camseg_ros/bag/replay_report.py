@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from camseg_core.errors import ConfigError
+from camseg_core.errors import ConfigError, camseg_command
 from camseg_core.evaluation import timing
 from camseg_ros.bag.player import Playback
 from camseg_ros.bag.read import TimeRange
@@ -229,7 +229,7 @@ def read_limits(path: Path) -> tuple[TimeRange, Callable[[Measurement], list[str
     if scenario.max_p95_ms is None and scenario.max_drops is None:
         raise ConfigError(
             f"{path} has no limit that applies to a replay; set max_p95_ms or max_drops, "
-            "or use `camseg bag evaluate`"
+            f"or use `{camseg_command()} bag evaluate`"
         )
 
     def check(measured: Measurement) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 
-from camseg_core.errors import DataError
+from camseg_core.errors import DataError, camseg_command
 from camseg_ros.bag.salvage import SalvageReader
 from camseg_ros.images import ENCODINGS
 
@@ -95,7 +95,7 @@ def _no_images(connections: Sequence[Connection], bag: Path) -> DataError:
             what = _FOREIGN.get(
                 kind,
                 f"{kind} messages, which ROS 2 cannot read: export the pictures into a folder, and "
-                "make a bag of them with `camseg bag make BAG --source FOLDER`",
+                f"make a bag of them with `{camseg_command()} bag make BAG --source FOLDER`",
             )
             return DataError(f"{each.topic} of the bag {bag} holds {what}")
     names = ", ".join(sorted({each.topic for each in connections}))

@@ -364,3 +364,30 @@ def test_a_command_that_cannot_be_loaded_costs_only_itself(
         error_of(["other"], capsys),
     )
     assert "does not exist" in error_of(["segment", "none"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("started", "name"),
+    [
+        ("/ws/install/camseg_ros/lib/camseg_ros/camseg", "ros2 run camseg_ros camseg"),
+        ("/opt/camseg/lib/camseg_ros/segmentation_node", "ros2 run camseg_ros camseg"),
+        ("/home/me/.venv/bin/camseg", "camseg"),
+        ("-c", "camseg"),
+    ],
+)
+def test_messages_name_the_command_as_it_was_started(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    started: str,
+    name: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", [started])
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--dataset", "camvid", "--data", str(tmp_path)])
+    err = capsys.readouterr().err
+    assert err.startswith(f"{name}: error: ")
+    assert f"; {name} data list has all layouts" in err
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert f"usage: {name} " in capsys.readouterr().out

@@ -182,3 +182,42 @@ def test_the_help_lists_every_parameter(ros: None) -> None:
     for spec in SPECS:
         assert f"\n  {spec.name} (" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+HIDING = """
+import sys
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "mcap", "psutil"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Hidden())
+import pytest
+sys.exit(pytest.main(["-q", "-n", "0", "-p", "no:cacheprovider", *sys.argv[1:]]))
+"""
+
+
+def test_where_packages_are_missing_their_tests_are_skipped_by_name(tmp_path: Path) -> None:
+    (tmp_path / "test_all.py").write_text("import torch\ndef test_one(): pass\n")
+    (tmp_path / "test_some.py").write_text(
+        "from camseg_core.cli.options import packages_for\n"
+        "def test_runs(): pass\n"
+        "def test_imports(): import psutil\n"
+        "def test_runs_what_imports():\n"
+        "    with packages_for('this', 'train'): import mcap.reader\n"
+        "def test_fails(): import camseg_core.none\n"
+    )
+    paths = os.pathsep.join(map(str, (ROOT / "tests", ROOT)))
+    done = subprocess.run(
+        [sys.executable, "-c", HIDING, "-p", "conftest", "-rs", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert "1 failed, 1 passed, 3 skipped" in done.stdout, done
+    assert "No module named 'camseg_core.none'" in done.stdout
+    for skipped in ("test_all.py: needs torch", "needs psutil", "needs mcap"):
+        assert skipped in done.stdout, done

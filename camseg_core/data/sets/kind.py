@@ -19,7 +19,7 @@ from camseg_core.data.file_set import (
 )
 from camseg_core.data.label_table import LABEL_TABLE
 from camseg_core.data.mapping import MAPPING, meaning
-from camseg_core.errors import ConfigError, DataError
+from camseg_core.errors import ConfigError, DataError, camseg_command
 from camseg_core.labels import CITYSCAPES, Label
 
 ALL = "all"
@@ -76,7 +76,7 @@ class SetKind(ABC):
     @property
     def expected(self) -> str:
         """For errors: what was looked for."""
-        return f"expected in ROOT {self.layout[0]}; camseg data list has all layouts"
+        return f"expected in ROOT {self.layout[0]}; {camseg_command()} data list has all layouts"
 
     def files(self, root: Path, split: str, own: OwnLabels = NONE) -> list[FileSet]:
         """Find the files of a split, or of several with `+` between.
