@@ -7,13 +7,17 @@ INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-
 DEMO_READY := $(VENV)/.demo-installed
 TEST_READY := $(VENV)/.test-installed
 DOCS_READY := $(VENV)/.docs-installed
+JAZZY := .venv-jazzy
+JAZZY_READY := $(JAZZY)/.test-installed
+JAZZY_PYTHON ?= python3.12
 METADATA := constraints.txt setup.py pyproject.toml
 
 # The folders of tests that hold helper modules; mypy checks each by itself, as there are several conftest.py.
 TEST_FOLDERS := tests $(wildcard tests/*/)
 
 # Two tests at a time, those of a file in one process; each process computes in one thread. ARGS='-n 0': one at a time.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST_OPTIONS := -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 # Options of `make demo`; passed in the environment, so that names with spaces stay whole.
 export SOURCE FRAMES TOPIC FPS OUT STRICT
@@ -23,10 +27,10 @@ ifdef ROS_DISTRO
 unexport PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH RMW_IMPLEMENTATION
 endif
 
-.PHONY: help demo test test-fast check docs clean distclean
+.PHONY: help demo test test-fast test-jazzy check docs clean distclean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(DEMO_READY) ## segment frames with the real node; SOURCE=bag|video|folder FRAMES=n TOPIC=/t FPS=n OUT=folder STRICT=1
 	@$(BIN)/python -m camseg_ros.demo $${SOURCE:+--source "$$SOURCE"} $${FRAMES:+--frames "$$FRAMES"} \
@@ -37,6 +41,9 @@ test: $(TEST_READY) ## run all tests, in under 15 minutes; ARGS='-k bag' is pass
 
 test-fast: $(TEST_READY) ## run the tests that take seconds, and a few with a ROS node: under 3 minutes
 	$(PYTEST) -m 'not slow and (not ros or smoke)' $(ARGS)
+
+test-jazzy: $(JAZZY_READY) ## run the tests of the node and the bags on ROS 2 Jazzy (needs Python 3.12)
+	OMP_NUM_THREADS=1 $(JAZZY)/bin/python -m pytest $(PYTEST_OPTIONS) tests/ros tests/bag $(ARGS)
 
 check: $(TEST_READY) ## check style (ruff) and types (mypy)
 	$(BIN)/ruff check .
@@ -56,7 +63,7 @@ clean: ## remove build products, caches and the output of demo and docs
 	rm -rf out/demo out/docs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 distclean: clean ## also remove the virtual environment
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(JAZZY)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import platform as p, sys; v = sys.version_info[:2]; \
@@ -77,6 +84,16 @@ $(TEST_READY): $(METADATA) | $(BIN)/python
 # `typing`, is a Python 2 copy of the standard module and breaks programs that import it.
 	@$(INSTALL) --no-deps cityscapesScripts
 	@touch $(DEMO_READY) $@
+
+# Without PyTorch, as on a vehicle.
+$(JAZZY_READY): $(METADATA) constraints-jazzy.txt
+	@echo "installing into $(JAZZY); the first download takes some minutes"
+	@$(JAZZY_PYTHON) -m venv $(JAZZY) || { rm -rf $(JAZZY); echo >&2 \
+		"no $(JAZZY_PYTHON), the Python of Jazzy's wheels; choose one: make test-jazzy JAZZY_PYTHON=/path/to/python3.12"; exit 2; }
+	@grep -v '^ros-' constraints.txt | cat - constraints-jazzy.txt >$(JAZZY)/constraints.txt
+	@PYTHONWARNINGS=ignore $(JAZZY)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c $(JAZZY)/constraints.txt -e '.[ros-jazzy,bag,test-node]'
+	@touch $@
 
 $(DOCS_READY): $(METADATA) | $(BIN)/python
 	@$(INSTALL) -e '.[docs]'

