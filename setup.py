@@ -135,7 +135,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "camseg = camseg_core.cli.main:main",
+            "camseg = camseg_core.cli:start",
             "segmentation_node = camseg_ros.__main__:main",
         ],
         "camseg.commands": ["bag = camseg_ros.bag.command:add"],

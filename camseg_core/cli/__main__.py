@@ -1,5 +1,5 @@
 """`python -m camseg_core.cli`: the `camseg` command, such as for `torchrun -m`."""
 
-from camseg_core.cli.main import main
+from camseg_core.cli import start
 
-main()
+start()

@@ -13,6 +13,7 @@ from typing import NoReturn
 import psutil
 from rich.console import Console
 
+from camseg_core.cli.console import say
 from camseg_core.cli.options import at_least, not_negative
 from camseg_core.errors import CamSegError, ConfigError, DataError, ModelError, camseg_command
 from camseg_core.long_runs import writable_file, writable_folder
@@ -21,7 +22,8 @@ from camseg_ros.bag.link import Topics
 from camseg_ros.bag.node_process import NodeDied
 from camseg_ros.bag.read import WHOLE, TimeRange
 from camseg_ros.bag.replay import FINAL_TRIALS, HIGHEST_HZ, LOWEST_HZ, ReplayResult, measure
-from camseg_ros.bag.replay_report import content, read_limits, show
+from camseg_ros.bag.replay_page import write_replay_page
+from camseg_ros.bag.replay_report import content, read_limits, show, warnings_of
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
@@ -74,6 +76,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write all results to a file, or to stdout as the last line",
     )
+    option("--page", type=Path, metavar="FILE", help="also write the result as an HTML page")
     option("--scenario", type=Path, metavar="FILE", help="limits, YAML; exit 1 if one is not kept")
     _add_search_options(parser.add_argument_group("highest rate").add_argument)
     _add_node_options(parser.add_argument_group("node").add_argument)
@@ -168,18 +171,24 @@ def run(options: argparse.Namespace) -> None:
     _check(options)
     if options.json not in (None, STDOUT):
         writable_file(options.json, "--json")  # now, not after minutes of measuring
+    if options.page is not None:
+        writable_file(options.page, "--page")
     if options.log is not None:
         writable_folder(options.log, "--log")
     result = _measure(options, within)
     if result is None:
+        say("camseg: interrupted; nothing was measured")
         sys.exit(EXIT_INTERRUPTED)
     over, measured = None, result.measurement
     if check is not None and measured is not None and not result.interrupted:
         over = check(measured)
     failed = [*_failures(result), *(f"scenario: {line}" for line in over or [])]
     show(result, failed, Console(highlight=False))
+    document = content(result, options, over)
+    if options.page is not None:
+        latencies = result.measurement.playback.latencies_s if result.measurement else []
+        write_replay_page(options.page, document, latencies, failed, warnings_of(result))
     if options.json is not None:
-        document = content(result, options, over)
         if options.json == STDOUT:
             sys.stdout.write(json.dumps(document, default=str) + "\n")
         else:

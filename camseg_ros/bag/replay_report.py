@@ -155,7 +155,7 @@ def show(result: ReplayResult, failed: Sequence[str], console: Console) -> None:
     if result.measurement is not None:
         _add_rows(table, result.measurement)
     console.print(table, soft_wrap=True)
-    for warning in _warnings(result):
+    for warning in warnings_of(result):
         console.print(f"[bold yellow]warning[/]  {escape(warning)}", soft_wrap=True)
     for line in failed:
         console.print(f"[bold red]failed[/]   {escape(line)}", soft_wrap=True)
@@ -181,7 +181,8 @@ def _add_rows(table: Table, measured: Measurement) -> None:
         table.add_row("node", f"CPU {usage.cpu_percent:.0f} % of a core, {memory}")
 
 
-def _warnings(result: ReplayResult) -> list[str]:
+def warnings_of(result: ReplayResult) -> list[str]:
+    """Return what to know about the measurement, a line each."""
     warnings, measured, found = [], result.measurement, result.max_rate
     if measured is not None:
         played = measured.playback

@@ -197,7 +197,7 @@ def _empty_report(
     """Return the report of a replay of `count` images that has not begun."""
     source = "the synthetic drive"
     if options.source is not None:
-        source = "/".join(options.source.resolve().parts[-2:])
+        source = str(options.source)
     if count < bag.count:
         source += f" (the first {count} of {bag.count} images)"
     settings = {

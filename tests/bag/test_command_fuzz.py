@@ -3,6 +3,7 @@
 `CAMSEG_FUZZ=1000` tries more than the test's own number of inputs, `CAMSEG_FUZZ_SEED` others.
 """
 
+import io
 import os
 import random
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 import cv2
 import odd_files
 import pytest
+import torch
 from recorded import drive, labelled_bag, painter
 
 from camseg_core.cli import main as cli
@@ -152,6 +154,16 @@ def recipe(folder: Path, chance: random.Random) -> Arguments:
     return ["train-autoencoder", "--config", path, *folders]
 
 
+def weights(folder: Path, chance: random.Random) -> Arguments:
+    """Damaged files of published weights."""
+    content = io.BytesIO()
+    torch.save({"model": {"a": torch.zeros(3)}, "args": {"x": 1}}, content)
+    for file in ("a.ckpt", "b.pth"):
+        (folder / file).write_bytes(damaged(content.getvalue(), chance))
+    files = ["--autoencoder", folder / "a.ckpt", "--transformer", folder / "b.pth"]
+    return ["weights", "import", *files, "--out", folder / "out"]
+
+
 def name(folder: Path, chance: random.Random) -> Arguments:
     """Odd names of inputs and outputs."""
     root = write_set(folder / odd_name(chance))
@@ -169,6 +181,18 @@ def name(folder: Path, chance: random.Random) -> Arguments:
             ["segment", root, "--out", out],
         ]
     )
+
+
+def bag_name(folder: Path, chance: random.Random) -> Arguments:
+    """Odd names of bags, topics and frames."""
+    bag, topic = folder / odd_name(chance), chance.choice(["/a", "/ü", "/a\nb", "/[red]", "x"])
+    labelled_bag(bag, drive(2), images=topic, frame_id=chance.choice(["", "ü", "\n", "<b>"]))
+    if chance.random() < 0.3:
+        (bag / "metadata.yaml").unlink()
+    masks = ["--write-bag", folder / odd_name(chance), "--mask-topic", "/m"]
+    command = ["bag", "evaluate", bag, "--out", folder / odd_name(chance)]
+    labels = chance.choice([[], ["--labels", "/camera/labels"]])
+    return [*command, *labels, *chance.choice([[], masks])]
 
 
 def option(folder: Path, chance: random.Random) -> Arguments:
@@ -212,7 +236,9 @@ KINDS: tuple[Callable[[Path, random.Random], Arguments], ...] = (
     recorded,
     scenario,
     recipe,
+    weights,
     name,
+    bag_name,
     option,
     model,
 )

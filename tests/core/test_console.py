@@ -15,7 +15,8 @@ from data_trees import MAPPING, OWN_IDS, columns, photo
 
 from camseg_core.cli import options
 from camseg_core.cli.console import command_line, printable
-from camseg_core.cli.main import main
+from camseg_core.cli.main import command_parser, main
+from camseg_core.data import frame_source
 from camseg_core.data.image_files import write_image
 from camseg_core.runtime.segmenter import Segmentation, Segmenter
 
@@ -257,3 +258,75 @@ def test_what_is_not_a_file_is_no_picture(
     assert f"cannot read {tmp_path}/pipe.png: it must be a regular file" in err
     assert f"cannot read {tmp_path}/gone.png: No such file" in err
     assert "camseg: 2 pictures were left out" in err
+
+
+class Interrupted(Segmenter):
+    """A model during whose first frame Ctrl-C is pressed."""
+
+    def segment(self, rgb: npt.NDArray[np.uint8]) -> Segmentation:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("command", "kept"),
+    [
+        ("segment images --out out", "the frames so far are in out"),
+        ("evaluate --data . --out out", "no report was written"),
+        ("calibrate --data . --dry-run", "the model is unchanged"),
+        ("bag make new --source images", "the unfinished bag was removed"),
+    ],
+)
+def test_ctrl_c_says_what_is_kept(
+    command: str,
+    kept: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_set(tmp_path, ("a",))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(options, "Segmenter", Interrupted)
+    if command.startswith("bag"):
+        monkeypatch.setattr(frame_source, "read_rgb", interrupt)
+    else:
+        command += " --provider cpu"
+    assert run(*command.split()) == 130
+    assert capsys.readouterr().err == f"camseg: interrupted; {kept}\n"
+    assert not (tmp_path / "new").exists()
+
+
+def interrupt(path: Path) -> None:
+    """Press Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "robustness --data x",
+        "bench",
+        "export",
+        "build-engine --size 64x48 --engine-cache x",
+        "data check x",
+        "train --config x",
+        "train-autoencoder --config x --data x --run x --out x",
+        "distill --config x --data x --run x --out x",
+    ],
+)
+def test_every_long_command_says_what_an_interruption_keeps(command: str) -> None:
+    parsed = command_parser().parse_args(command.split())
+    assert parsed.kept.format(**vars(parsed))
+
+
+def test_ctrl_c_while_the_command_is_loaded_is_one_line(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "class Loading:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'camseg_core.cli.main': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Loading())\n"
+        "from camseg_core.cli import start\n"
+        "start()"
+    )
+    done = python(program, tmp_path)
+    assert (done.returncode, done.stderr) == (130, "camseg: interrupted\n")

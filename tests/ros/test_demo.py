@@ -98,6 +98,24 @@ def test_the_whole_demo(tmp_path: Path) -> None:
     assert frames == 5
 
 
+@pytest.mark.slow
+def test_pictures_that_cannot_be_read_are_left_out_named_and_counted(tmp_path: Path) -> None:
+    pictures = tmp_path / os.fsdecode(b"pictures\xff")
+    pictures.mkdir()
+    content = cv2.imencode(".png", np.full((48, 64, 3), 99, np.uint8))[1].tobytes()
+    for name, part in {"a": content, "b": b"", "c": content, "d": content[:-9]}.items():
+        (pictures / f"{name}.png").write_bytes(part)
+    out = tmp_path / os.fsdecode(b"out\xff")
+    code, printed = finish(start_demo(out, "--source", str(pictures), "--timeout", "60"))
+    assert code == 1, printed
+    assert "2 sent, 2 answered, 0 lost" in printed
+    assert printed.count("left out ") == 2
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["left_out"][0].endswith("b.png is empty (0 bytes): copy it again")
+    assert "Pictures of the source that cannot be read" in (out / "index.html").read_text()
+    assert (out / "overlay.mp4").is_file()
+
+
 def test_a_bag_of_the_users_own_with_a_damaged_frame(tmp_path: Path) -> None:
     write_bag(synthetic_frames(3), tmp_path / "drive")
     file = tmp_path / "drive" / "drive.mcap"
