@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 from odd_files import PICTURE, encoded
-from recorded import Commands
+from recorded import Commands, camseg
 
 from camseg_core.cli.main import command_parser, main
 from camseg_ros.bag import evaluate_command, make, replay_command
+
+__all__ = ["camseg"]
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))

@@ -272,7 +272,6 @@ class Interrupted(Segmenter):
     [
         ("segment images --out out", "the frames so far are in out"),
         ("evaluate --data . --out out", "no report was written"),
-        ("calibrate --data . --dry-run", "the model is unchanged"),
         ("bag make new --source images", "the unfinished bag was removed"),
     ],
 )
