@@ -16,7 +16,7 @@ UNLABELLED = 255
 
 @dataclass(frozen=True)
 class Label:
-    """One class: `id` is the Cityscapes train id, `color` its RGB."""
+    """One class: `id` is the Cityscapes train id or that of another table, `color` its RGB."""
 
     id: int
     name: str
@@ -231,8 +231,9 @@ def color_table(labels: Sequence[Label] = CITYSCAPES) -> npt.NDArray[np.uint8]:
 
 def write_labels(path: Path, labels: Sequence[Label]) -> None:
     """Write `labels.json`: the classes of a model in the order of its outputs."""
+    cityscapes = all(TRAIN_ID.get(label.name) == label.id for label in labels)
     content = {
-        "label_set": "cityscapes-train-ids",
+        "label_set": "cityscapes-train-ids" if cityscapes else "own",
         "unlabelled": UNLABELLED,
         "classes": [asdict(label) for label in labels],
     }

@@ -99,12 +99,14 @@ def add_split_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_dataset_options(parser: argparse.ArgumentParser) -> None:
+def add_dataset_options(
+    parser: argparse._ActionsContainer, default: str | None = BY_LAYOUT
+) -> None:
     """Add the options on the kind of a data set and its labels."""
     parser.add_argument(
         "--dataset",
         metavar="KIND",
-        default=BY_LAYOUT,
+        default=default,
         help=f"{', '.join(SETS)}, or {BY_LAYOUT} to recognise the layout; see camseg data list",
     )
     parser.add_argument(

@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,9 @@ from typing import Any
 
 from camseg_core.cli.options import at_least, number, packages_for
 from camseg_core.cli.parser import LayoutHelp
+from camseg_core.cli.tuning import add_set_options, add_start_option, data_for, finetuning
 from camseg_core.long_runs import writable_folder
+from camseg_core.weights import checkpoint_folder
 
 Task = tuple[type[Any], Callable[..., None]]
 """What `--config` describes, and the function that trains it."""
@@ -42,7 +45,7 @@ def add_training_options(
     parser.add_argument(
         "--config",
         type=Path,
-        required=True,
+        required=folders,
         metavar="FILE",
         help=f"what to train and how, such as {config}",
     )
@@ -54,6 +57,7 @@ def add_training_options(
         help="the data set: train/ and val/, each with images/ and labels/; "
         "or the folder of several sets",
     )
+    add_set_options(parser)
     parser.add_argument(
         "--run",
         type=Path,
@@ -174,9 +178,9 @@ def run_training(
         from camseg_core.config.yaml_file import load_yaml
 
         kind, train = task_of(options)
-        from camseg_core.training.joined import located
-    recipe = load_yaml(options.config, kind, options.set)
-    recipe = replace(recipe, data=located(recipe.data, options.config.parent))
+        recipe = load_yaml(options.config, kind, options.set)
+        folder = options.config.parent if options.config is not None else Path()
+        recipe = replace(recipe, data=data_for(options, recipe.data, folder))
     with packages_for("training", "train"), training_run(options):
         train(
             recipe,
@@ -193,7 +197,8 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Train a model, and write its checkpoint folder: weights, ONNX graphs, model card and the\n"
         "scores on the validation frames (only weights for the published layout). Without\n"
-        "--autoencoder, a model with a mask autoencoder starts by training one."
+        "--autoencoder, a model with a mask autoencoder starts by training one. With --from, a\n"
+        "trained model is tuned to the data, whatever its classes, and compared with the result."
     )
     add_training_options(
         parser, "train", "config/train/camseg-lite.yaml", "training.loop.steps", folders=False
@@ -204,6 +209,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="a trained autoencoder, as camseg train-autoencoder writes it",
     )
+    add_start_option(parser)
     add_card_options(parser)
     group = parser.add_argument_group(
         "estimate before the run", "counted, not measured; --data, --run and --out can be left out"
@@ -211,18 +217,14 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--dry-run",
         action="store_true",
-        help="print the memory by its use, the operations and the least time, then exit",
+        help="print the memory by its use, the operations and the least time, then exit; with "
+        "--from, what is kept and new, and the time, measured over a few steps",
     )
     count, positive = at_least(1), number(0, above=True)
     for option, kind, metavar, text in (
         ("--processes", count, "N", "number of devices (default: torchrun's processes, or 1)"),
         ("--frames", count, "N", "number of training frames (default: those in --data)"),
-        (
-            "--device-tflops",
-            positive,
-            "X",
-            "peak rate of another device, for dense bf16 matrices with sums in fp32",
-        ),
+        ("--device-tflops", positive, "X", "peak rate of another device, for dense bf16 matrices"),
         ("--device-memory", positive, "GB", "memory of that device, in 1e9 bytes"),
     ):
         group.add_argument(option, type=kind, metavar=metavar, help=text)
@@ -237,19 +239,29 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    if options.dry_run:
-        return _estimate(options)
-    given = {"--data": options.data, "--run": options.run_folder, "--out": options.out}
-    missing = [option for option, value in given.items() if value is None]
+    needed = {"--config": options.config} if options.start is None else {"--data": options.data}
+    if not options.dry_run:
+        needed |= {"--data": options.data, "--run": options.run_folder, "--out": options.out}
+    missing = [option for option, value in needed.items() if value is None]
     if missing:
         parser.error(f"the following arguments are required: {', '.join(missing)}")
-    return run_training(_model_task, options)
+    if not options.dry_run:
+        return run_training(_model_task, options)
+    if options.start is None:
+        return _estimate(options)
+    with tempfile.TemporaryDirectory() as folder:
+        options.run_folder, options.out = Path(folder, "run"), Path(folder, "out")
+        return run_training(_model_task, options)
 
 
 def _model_task(options: argparse.Namespace) -> Task:
+    if options.start is not None:
+        return finetuning(options, described(options))
     from camseg_core.training.recipes import Recipe, run
 
-    return Recipe, functools.partial(run, autoencoder=options.autoencoder, **described(options))
+    given = options.autoencoder
+    autoencoder = None if given is None else checkpoint_folder(given)
+    return Recipe, functools.partial(run, autoencoder=autoencoder, **described(options))
 
 
 def _estimate(options: argparse.Namespace) -> None:
@@ -257,11 +269,10 @@ def _estimate(options: argparse.Namespace) -> None:
         from camseg_core.config.yaml_file import load_yaml
         from camseg_core.evaluation.roofline import DEVICES, Device
         from camseg_core.training.estimate import CAVEAT, estimate_lines
-        from camseg_core.training.joined import located
         from camseg_core.training.recipes import Recipe, estimate_run
 
         recipe = load_yaml(options.config, Recipe, options.set)
-        recipe = replace(recipe, data=located(recipe.data, options.config.parent))
+        recipe = replace(recipe, data=data_for(options, recipe.data, options.config.parent))
         processes = options.processes or int(os.environ.get("WORLD_SIZE", "1"))
         found = estimate_run(recipe, processes, options.data, options.frames)
     devices: tuple[Device, ...] = DEVICES

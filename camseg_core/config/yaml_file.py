@@ -16,19 +16,19 @@ _T = TypeVar("_T")
 
 
 def load_yaml(
-    path: Path, cls: type[_T], overrides: Sequence[str] = (), of_list: str | None = None
+    path: Path | None, cls: type[_T], overrides: Sequence[str] = (), of_list: str | None = None
 ) -> _T:
     """Read the dataclass `cls` from a YAML file, and apply `overrides` such as `loop.steps=100`.
 
-    Entries that the file leaves out keep their default, see `build`. A file that is a list is read
-    as the entry `of_list`.
+    Without a file, all entries have their default. Entries that the file leaves out keep theirs,
+    see `build`. A file that is a list is read as the entry `of_list`.
 
     Raises:
         ConfigError: the file cannot be read or is not YAML, or an entry of it or of an override is
             missing, unknown, given twice, or of the wrong type; one line that names both.
     """
     try:
-        content = _parse(path.read_text(encoding="utf-8"))
+        content = None if path is None else _parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
     except ValueError as error:

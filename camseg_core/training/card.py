@@ -13,6 +13,7 @@ import torch
 
 from camseg_core.config.backbone import FEATURES, finer_features
 from camseg_core.config.yaml_file import to_yaml
+from camseg_core.data.label_table import is_cityscapes
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.evaluate import Evaluation
 from camseg_core.evaluation.flops import mask_encoder_parameters, vehicle_parameters
@@ -148,7 +149,8 @@ def _architecture(model: CamSeg) -> Iterable[tuple[str, str]]:
     grid = config.transformer.fusion == "grid"
     yield "Task", "semantic segmentation of forward-looking camera images"
     classes = ", ".join(label.name for label in model.labels)
-    yield "Output", f"Cityscapes train ids of these classes: {classes}; every pixel gets one"
+    ids = "Cityscapes train ids" if is_cityscapes(model.labels) else "the ids in `labels.json`"
+    yield "Output", f"{ids} of these classes: {classes}; every pixel gets one"
     vehicle, encoder = vehicle_parameters(model), mask_encoder_parameters(model)
     yield (
         "Parameters",
@@ -229,11 +231,9 @@ def _seen(model: CamSeg, train: Frames) -> str:
         if not alone:
             missing[among > 0].append(label.name)
     lines = []
-    if missing[False]:
-        names = ", ".join(missing[False])
+    if names := ", ".join(missing[False]):
         lines.append(f"No training frame shows {names}: the model has not learnt these.")
-    if missing[True]:
-        names = ", ".join(missing[True])
+    if names := ", ".join(missing[True]):
         lines.append(f"Only labels for one of several classes show {names} in training frames.")
     return "\n".join(lines) or "Every class occurs in the training frames."
 

@@ -204,5 +204,6 @@ def _check_classes(model: CamSeg, start: Path, data: Data, root: Path) -> None:
             match_by_name(wanted, available)
         except ConfigError as error:
             raise ConfigError(
-                f"{start} and {root} must have the same classes, but {name} has {error}"
+                f"{start} and {root} must have the same classes, but {name} has {error}; tune the "
+                "model to other classes first, with camseg train --from"
             ) from error

@@ -1,7 +1,10 @@
-"""Estimate a training before it runs: memory by purpose, operations, least time on devices."""
+"""Estimate a training before it runs: memory by purpose, operations, least time; or time steps."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -16,7 +19,9 @@ from camseg_core.training.distributed import (
     Processes,
     block_parameters,
 )
+from camseg_core.training.settings import LoopConfig
 from camseg_core.training.step_cost import count_step
+from camseg_core.training.trainer import Callback, Run
 from camseg_core.training.transformer import TransformerTraining
 
 CAVEAT = (
@@ -227,3 +232,32 @@ def _span(seconds: float) -> str:
         if hours < 72
         else f"{hours / 24:.1f} days"
     )
+
+
+_TIMED_STEPS = 3
+"""The first of them is not counted."""
+
+
+class _Clock(Callback):
+    """Notes when each step ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_step_end(self, done: int, figures: Mapping[str, float], learning_rate: float) -> None:
+        self.ends.append(time.perf_counter())
+
+
+def seconds_per_step(train: Callable[[Run], object], processes: Processes) -> float:
+    """Time a training with a `timed_loop`, in s a step; 0 except in the main process."""
+    clock = _Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        train(Run(Path(folder), (clock,), processes))
+    if len(clock.ends) < 2:
+        return 0.0
+    return (clock.ends[-1] - clock.ends[0]) / (len(clock.ends) - 1)
+
+
+def timed_loop(loop: LoopConfig) -> LoopConfig:
+    """Return the loop with as few steps as `seconds_per_step` needs."""
+    return replace(loop, steps=_TIMED_STEPS, epochs=None, warmup=0, warmup_epochs=None)

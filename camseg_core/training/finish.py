@@ -13,18 +13,21 @@ from camseg_core.data import Sample
 from camseg_core.errors import ModelError, camseg_command
 from camseg_core.evaluation.calibration import fit_logit_scale
 from camseg_core.evaluation.evaluate import Evaluation, evaluate
+from camseg_core.evaluation.report.comparison import Contender, compare, comparison_table
 from camseg_core.evaluation.report.evaluation import write_report
 from camseg_core.export import Scores, export_onnx, trace_all
+from camseg_core.export.torch_engine import TorchEngine
 from camseg_core.long_runs import atomic_write
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
-from camseg_core.runtime import Segmenter
+from camseg_core.runtime import Sampling, Segmenter
 from camseg_core.training.callbacks import default_callbacks
 from camseg_core.training.card import Figures, History, model_card
 from camseg_core.training.distributed import Processes
 from camseg_core.training.joined import JoinedSamples
 from camseg_core.training.mask_autoencoder import reconstruction_scores
 from camseg_core.training.run import TrainingData
+from camseg_core.training.start import ClassChanges
 from camseg_core.training.trainer import Run
 from camseg_core.training.transformer import TransformerTraining, train_transformer, validation
 
@@ -149,3 +152,57 @@ def _export(
         logger.warning("no int8 graphs, fp32 will be used: %s", error)
         # of a model that was in this folder before
         shutil.rmtree(out / "onnx" / "int8", ignore_errors=True)
+
+
+def compare_with(
+    start: Path, out: Path, changes: ClassChanges, data: TrainingData, run: Path
+) -> None:
+    """Score the models of both folders on `val`, in the classes of the new one.
+
+    The page goes to `run/comparison`; of several sets, one of each to `run/comparison-NAME`.
+    """
+    new = JoinedSamples(data.val_sets, changes.new)
+    old_segmenter, new_segmenter = _segmenters(start, out)
+    names = ("before", "after")
+    about = {
+        "classes": changes.lines(),
+        "split": "A class that was split counts as right before wherever a pixel has one of its "
+        "parts."
+        if any(len(parts) > 1 for parts in changes.parts.values())
+        else "",
+    }
+    scored = new.scored()
+    before, after = compare(
+        Contender(names[0], old_segmenter, changes.scored(scored)),
+        Contender(names[1], new_segmenter, scored),
+        new,
+        run / "comparison",
+        about,
+    )
+    table = "\n".join(comparison_table(before, after, names))
+    logger.info(
+        "%s before and %s after, on val:\n%s", old_segmenter.name, new_segmenter.name, table
+    )
+    if len(data.val_sets) > 1:
+        for name, opened, _ in data.val_sets:
+            labels = opened.scored()
+            compare(
+                Contender(names[0], old_segmenter, changes.scored(labels)),
+                Contender(names[1], new_segmenter, labels),
+                opened.samples,
+                run / f"comparison-{name}",
+                about,
+            )
+    logger.info("pictures and scores side by side: %s", run / "comparison" / "comparison.html")
+
+
+def _segmenters(*folders: Path) -> list[Segmenter]:
+    """Return the models as they ship or, if one has no graphs, all in torch."""
+    try:
+        return [Segmenter.from_pretrained(folder) for folder in folders]
+    except ModelError:
+        models = [CamSeg.from_pretrained(folder) for folder in folders]
+        return [
+            Segmenter(model.config, model.labels, TorchEngine(model), Sampling())
+            for model in models
+        ]

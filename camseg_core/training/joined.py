@@ -172,24 +172,6 @@ def table_of(data: Data, sets: Sequence[OpenedSet]) -> LabelTable:
     return LabelTable.of(cityscapes_labels(sorted(members)))
 
 
-def in_table(sets: Sequence[OpenedSet], table: LabelTable) -> tuple[OpenedSet, ...]:
-    """Return the sets with the ids of `table`, see `LabelledSet.in_table`.
-
-    Raises:
-        ConfigError: a set has no class of the table.
-    """
-    found = tuple(each._replace(found=each.found.in_table(table)) for each in sets)
-    for before, each in zip(sets, found, strict=True):
-        if not each.found.labels and not each.found.groups:
-            names = ", ".join(label.name for label in before.found.labels)
-            wanted = ", ".join(label.name for label in table.labels)
-            raise ConfigError(
-                f"data set {each.name} must have one of the model's classes ({wanted}), got "
-                f"{names}: say in labels.yaml what each class was"
-            )
-    return found
-
-
 def labels_of(data: Data, root: Path) -> tuple[Label, ...]:
     """Return the classes of the sets of `data`, see `table_of`; no frame is read."""
     sets = [each for split in ("train", "val") for each in open_data(data, root, split)]

@@ -108,6 +108,10 @@ def train_autoencoder(
     averaged.eval()
     if start is None:
         set_latent_statistics(averaged, frames)
+    else:  # weight decay moved them
+        tuned, learns = _read_by_encoder(averaged, kept)
+        before, _ = _read_by_encoder(start, kept)
+        tuned.data = torch.where(learns, tuned, before.to(device))
     return averaged
 
 
@@ -115,12 +119,18 @@ def _train_only_new_classes(model: MaskAutoencoder, kept: Sequence[int]) -> None
     """Freeze the encoder, except what it reads of classes that are not `kept`."""
     model.train()
     model.encoder.eval().requires_grad_(False)
-    name = next(name for name in model.class_tensors() if name.startswith("encoder."))
-    weight = model.get_parameter(name).requires_grad_(True)
-    learns = torch.ones(model.config.classes, device=weight.device)
-    learns[list(kept)] = 0.0
-    mask = learns.repeat_interleave(4).view(1, -1, 1, 1)
-    weight.register_hook(lambda gradient: gradient * mask)
+    weight, learns = _read_by_encoder(model, kept)
+    weight.requires_grad_(True).register_hook(lambda gradient: gradient * learns)
+
+
+def _read_by_encoder(model: MaskAutoencoder, kept: Sequence[int]) -> tuple[nn.Parameter, Tensor]:
+    """Return what the encoder reads of the classes, and where they are not `kept` (bool)."""
+    name, axis = next(each for each in model.class_tensors().items() if each[0].startswith("enc"))
+    weight = model.get_parameter(name)
+    learns = torch.ones(model.config.classes, dtype=torch.bool, device=weight.device)
+    learns[list(kept)] = False
+    shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
+    return weight, learns.repeat_interleave(4).view(shape)
 
 
 @torch.no_grad()

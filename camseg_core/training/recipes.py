@@ -276,6 +276,11 @@ def model_config(name: str) -> CamSegConfig:
     """
     if name in _MODELS:
         return _MODELS[name]
+    if Path(name).is_dir():
+        raise ConfigError(
+            f"model must be a name or a config.json, got the folder {name}: to start from a "
+            "trained model, use --from"
+        )
     if not Path(name).is_file():
         raise ConfigError(
             f"model must be one of {', '.join(_MODELS)} or the path of a config.json, got {name!r}"

@@ -1,6 +1,7 @@
 """What a run reads and keeps: its data, its configuration, a trained autoencoder's folder."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from camseg_core.training.frames import Frames
 from camseg_core.training.joined import (
     Data,
     OpenedSet,
-    in_table,
     load_frames,
     open_data,
     table_of,
@@ -71,7 +71,7 @@ class TrainingData:
         if table is None and (own or not is_cityscapes(labels or ())):
             table = LabelTable.of(labels) if labels else table_of(data, [*train, *val])
         if table is not None:
-            train, val = in_table(train, table), in_table(val, table)
+            train, val = _in_table(train, table), _in_table(val, table)
             labels = labels or table.labels
         labels = labels or table_of(data, [*train, *val]).labels
         groups = joint_groups(labels, *(each.found.groups for each in (*train, *val)))
@@ -85,6 +85,26 @@ class TrainingData:
         for split, frames in (("train", found.train), ("val", found.val)):
             _require_labels(split, frames)
         return found
+
+
+def _in_table(sets: Sequence[OpenedSet], table: LabelTable) -> tuple[OpenedSet, ...]:
+    """Return the sets with the ids of `table`, see `LabelledSet.in_table`.
+
+    Raises:
+        ConfigError: a set has no class of the table.
+    """
+    found = tuple(each._replace(found=each.found.in_table(table)) for each in sets)
+    for before, each in zip(sets, found, strict=True):
+        if not each.found.labels and not each.found.groups:
+            names, wanted = (
+                ", ".join(label.name for label in labels)
+                for labels in (before.found.labels, table.labels)
+            )
+            raise ConfigError(
+                f"data set {each.name} must have one of the model's classes ({wanted}), got "
+                f"{names}: say in labels.yaml what each class was"
+            )
+    return found
 
 
 def check_batch(training: Training, processes: Processes) -> None:

@@ -248,13 +248,17 @@ def test_an_entry_without_default_that_is_missing_is_named() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["camseg-lite-camvid.yaml", "distill.yaml", "light-decoder.yaml", "mask-autoencoder.yaml"],
+    [
+        *("camseg-lite-camvid.yaml", "distill.yaml", "finetune.yaml", "light-decoder.yaml"),
+        "mask-autoencoder.yaml",
+    ],
 )
 def test_the_shipped_files_write_out_every_default(name: str) -> None:
     from camseg_core.training.distill import (  # slow to import
         DistillationRecipe,
         LightDecoderRecipe,
     )
+    from camseg_core.training.finetune import FinetuneRecipe
     from camseg_core.training.recipes import AutoencoderRecipe, Recipe
 
     path = REPOSITORY / "config" / "train" / name
@@ -263,6 +267,7 @@ def test_the_shipped_files_write_out_every_default(name: str) -> None:
     defaults = {
         "camseg-lite-camvid.yaml": Recipe(),
         "distill.yaml": DistillationRecipe(sets.data),
+        "finetune.yaml": FinetuneRecipe(),
         "light-decoder.yaml": LightDecoderRecipe(),
         "mask-autoencoder.yaml": AutoencoderRecipe(sets.data, codec),
     }[name]

@@ -1,0 +1,271 @@
+"""`camseg train --from`: a trained model tuned to other data and other classes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lite import tiny_lite
+from test_label_table import write_frames
+
+from camseg_core.cli.main import main
+from camseg_core.config.yaml_file import load_yaml
+from camseg_core.data.label_table import LabelTable, OwnClass
+from camseg_core.errors import ConfigError
+from camseg_core.groups import ScoredLabels
+from camseg_core.labels import Label
+from camseg_core.model.camseg import CamSeg
+from camseg_core.runtime import Segmenter
+from camseg_core.training.finetune import FinetuneRecipe
+from camseg_core.training.frames import HeldFrames
+from camseg_core.training.mask_autoencoder import AutoencoderTraining, train_autoencoder
+from camseg_core.training.settings import LoopConfig
+from camseg_core.training.start import ClassChanges, adapted
+from camseg_core.training.trainer import Run
+
+SMALL = [
+    "autoencoder.loop.steps=2",
+    "autoencoder.batch=2",
+    "autoencoder.crop=[32, 32]",
+    "training.loop.steps=2",
+    "training.loop.validate_every=2",
+    "training.batch=2",
+    "training.crop=[64, 64]",
+]
+TABLE = """
+- {id: 9, name: road, color: [128, 64, 128]}
+- {id: 0, name: green, color: [0, 142, 0], was: [vegetation]}
+- {id: 1, name: hedge, color: [0, 92, 0], was: [vegetation]}
+- {id: 2, name: vehicle, color: [0, 0, 142], was: [car, rider]}
+- {id: 3, name: cone, color: [250, 120, 0]}
+"""
+IDS = [9, 0, 1, 2, 3, 255]
+
+
+def table(*classes: OwnClass) -> LabelTable:
+    return LabelTable(classes)
+
+
+def own(id: int, name: str, was: tuple[str, ...] | None = None) -> OwnClass:
+    return OwnClass(id, name, (id, id, id), was)
+
+
+def decoded(model: CamSeg, mask: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model.decode_mask(model.encode_mask(mask))
+
+
+def test_classes_in_another_order_give_the_same_model() -> None:
+    start = tiny_lite()
+    order = tuple(reversed(start.labels))
+    model = adapted(start, LabelTable.of(order))
+    assert model.labels == order
+    assert ClassChanges.of(start.labels, LabelTable.of(order)).kept == (*range(len(order)),)
+    mask = torch.from_numpy(
+        np.random.default_rng(0).choice([each.id for each in order], (2, 64, 96)).astype(np.uint8)
+    )
+    torch.testing.assert_close(model.encode_mask(mask), start.encode_mask(mask))
+    assert decoded(model, mask).equal(decoded(start, mask))
+
+
+def test_what_becomes_of_the_classes_is_named() -> None:
+    old = [Label(i, name, (0, 0, 0)) for i, name in enumerate(["road", "car", "truck", "person"])]
+    changes = ClassChanges.of(
+        old,
+        table(
+            own(5, "road"),
+            own(1, "vehicle", ("car", "truck")),
+            own(2, "adult", ("person",)),
+            own(3, "child", ("person",)),
+            own(4, "cone"),
+        ),
+    )
+    assert changes.lines() == [
+        "kept (1): road",
+        "new (1): cone",
+        "merged (1): vehicle from car and truck",
+        "split (1): person into adult and child",
+    ]
+    assert changes.kept == (0, 1)
+    assert ClassChanges.of(old, table(own(0, "car"))).lines()[1] == (
+        "dropped (3): road, truck, person"
+    )
+
+
+def test_masks_of_the_old_model_are_scored_in_the_new_classes() -> None:
+    old = [Label(i, name, (0, 0, 0)) for i, name in enumerate(["road", "car", "truck", "person"])]
+    new = table(
+        own(7, "road"),
+        own(1, "vehicle", ("car", "truck")),
+        own(2, "adult", ("person",)),
+        own(3, "child", ("person",)),
+        own(4, "cone"),
+    )
+    scored = ClassChanges.of(old, new).scored(ScoredLabels.of(new.labels))
+    truth = scored.truth_of(np.array([[7, 1, 1, 2, 3, 4, 255]], np.uint8))
+    found = scored.predicted_of(np.array([[0, 1, 2, 3, 3, 3, 0]], np.uint8), truth)
+    # a person is right for both parts, and neither for a cone
+    assert found.tolist() == [[0, 1, 1, 2, 3, 2, 0]]
+
+
+def test_a_new_class_leaves_the_latents_of_the_others_and_is_learnt(tmp_path: Path) -> None:
+    start = tiny_lite()
+    new = LabelTable.of((*start.labels, Label(40, "cone", (250, 120, 0))))
+    changes = ClassChanges.of(start.labels, new)
+    assert len(changes.kept) == len(start.labels)
+    torch.manual_seed(0)
+    model = adapted(start, new)
+    codec = model.mask_autoencoder
+    assert codec is not None
+    indices = torch.zeros((4, 32, 32), dtype=torch.uint8)
+    indices[:, :, 16:] = len(start.labels)
+    frames = HeldFrames(
+        torch.zeros((4, 3, 32, 32), dtype=torch.uint8), indices, ("a",) * 4, new.labels
+    )
+    config = AutoencoderTraining(
+        codec.config, LoopConfig(steps=100, lr=1e-2, warmup=1, ema_decay=0.5), 2, (32, 32)
+    )
+    tuned = train_autoencoder(config, frames, Run(tmp_path), codec, changes.kept)
+    plain = torch.randint(0, len(start.labels), (2, 32, 32))
+    with torch.no_grad():
+        torch.testing.assert_close(tuned.encode(plain), codec.encode(plain))
+        mask = indices[:1].long()
+        before = (codec.decode(codec.encode(mask)).argmax(1) == mask).float().mean()
+        after = (tuned.decode(tuned.encode(mask)).argmax(1) == mask).float().mean()
+    assert after > max(0.8, before)
+
+
+def test_a_model_without_a_common_class_is_refused() -> None:
+    with pytest.raises(ConfigError, match="say in labels.yaml what each class was"):
+        adapted(tiny_lite(), table(own(0, "cone")))
+
+
+def test_sets_to_replay_get_their_share() -> None:
+    text = {"replay": [{"name": "a", "weight": 3}, {"name": "b", "weight": 1}]}
+    from camseg_core.config.reader import build
+
+    recipe = build(FinetuneRecipe, text, "x", ConfigError)
+    sets = recipe.sets()
+    assert not isinstance(sets, str)
+    assert {each.name: round(each.weight, 3) for each in sets} == {"own": 0.8, "a": 0.15, "b": 0.05}
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of a finished tuning to five classes of its own, with a set to replay."""
+    root = tmp_path_factory.mktemp("tuned")
+    random = np.random.default_rng(0)
+    for split in ("train", "val"):
+        label = random.choice(IDS, (64, 96)).astype(np.uint8)
+        write_frames(root / "data", label, split, count=3)
+        write_frames(
+            root / "other", random.choice([0, 8, 13, 255], (64, 96)).astype(np.uint8), split
+        )
+    (root / "data" / "labels.yaml").write_text(TABLE)
+    tiny_lite().save_pretrained(root / "start")
+    (root / "start" / "MODEL_CARD.md").write_text("## How it was made\nby hand\n")
+    (root / "tune.yaml").write_text("replay: [{name: other, kind: folder, root: ../other}]")
+    main(command(root))
+    return root
+
+
+def command(root: Path, *extra: str) -> list[str]:
+    folders = [f"--{name}={root / name}" for name in ("data", "run", "out")]
+    settings = [f"--set={setting}" for setting in SMALL]
+    config = ["--from", str(root / "start"), "--config", str(root / "tune.yaml")]
+    return ["train", *config, *folders, *settings, *extra]
+
+
+@pytest.mark.slow
+def test_tuning_gives_a_checkpoint_of_the_new_classes_and_a_comparison(tuned: Path) -> None:
+    model = CamSeg.from_pretrained(tuned / "out")
+    assert [(each.id, each.name) for each in model.labels] == [
+        *((9, "road"), (0, "green"), (1, "hedge"), (2, "vehicle"), (3, "cone"))
+    ]
+    mask = Segmenter.from_pretrained(tuned / "out").segment(np.zeros((64, 96, 3), np.uint8)).mask
+    assert {*np.unique(mask).tolist()} <= {9, 0, 1, 2, 3}
+    log = (tuned / "run" / "train.log").read_text()
+    for line in (
+        "classes kept (1): road",
+        "classes new (1): cone",
+        "classes merged (1): vehicle from car and rider",
+        "classes split (1): vegetation into green and hedge",
+        "weights kept: ",
+        "the mask autoencoder learns",
+        "2 steps of the mask autoencoder at ",
+        "pictures and scores side by side: ",
+    ):
+        assert line in log
+    found = json.loads((tuned / "run" / "comparison" / "comparison.json").read_text())
+    assert [each["name"] for each in found["classes"]][:5] == [each.name for each in model.labels]
+    assert found["classes"][4]["iou"][0] == 0  # the start knows no cone
+    assert len(found["scores"]["mean_iou"]) == 2
+    page = (tuned / "run" / "comparison" / "comparison.html").read_text()
+    assert "data:image/png" in page
+    assert (tuned / "run" / "comparison-other" / "comparison.html").is_file()
+    card = (tuned / "out" / "MODEL_CARD.md").read_text()
+    assert "by hand" in card
+    assert "`tiny-lite`, tuned in" in card
+    assert "--from" in card
+
+
+@pytest.mark.slow
+def test_a_tuned_model_resumes_from_the_same_start_only(
+    tuned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = tuned / "start" / "model.safetensors"
+    kept = start.read_bytes()
+    other = CamSeg(tiny_lite().config, tiny_lite().labels)
+    other.save_pretrained(tuned / "start")
+    with pytest.raises(SystemExit):
+        main(command(tuned))
+    assert "--from must be the model that" in capsys.readouterr().err
+    start.write_bytes(kept)
+
+
+def test_a_dry_run_says_what_is_kept_and_how_long_it_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "val"):
+        write_frames(tmp_path / "data", np.full((64, 96), 13, np.uint8), split)
+    (tmp_path / "data" / "mapping.yaml").write_text("ids: {car: [13], bus: [15]}")
+    tiny_lite().save_pretrained(tmp_path / "start")
+    main(
+        [
+            *("train", "--from", str(tmp_path / "start"), "--data", str(tmp_path / "data")),
+            *(f"--set={setting}" for setting in SMALL),
+            "--dry-run",
+        ]
+    )
+    err = capsys.readouterr().err
+    assert "classes kept (1): car" in err
+    assert "classes new (1): bus" in err
+    assert "no frame of train shows bus alone" in err
+    assert "measured now" in err
+    assert not (tmp_path / "data" / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--autoencoder", "x", "--out", "OTHER"], "--from has its own autoencoder"),
+        (["--out", "START"], "--out must be another folder than that of --from"),
+    ],
+)
+def test_options_that_do_not_go_with_a_start_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
+    start = tmp_path / "start"
+    tiny_lite().save_pretrained(start)
+    base = ["train", "--from", str(start), "--data", str(tmp_path), "--run", str(tmp_path / "run")]
+    places = {"START": str(start), "OTHER": str(tmp_path / "out")}
+    with pytest.raises(SystemExit):
+        main([*base, *(places.get(each, each) for each in more)])
+    assert message in capsys.readouterr().err
+
+
+def test_the_table_of_the_configuration_is_relative_to_it(tmp_path: Path) -> None:
+    (tmp_path / "tune.yaml").write_text("classes: tables/mine.yaml")
+    recipe = load_yaml(tmp_path / "tune.yaml", FinetuneRecipe).located(tmp_path)
+    assert recipe.classes == str((tmp_path / "tables" / "mine.yaml").resolve())
