@@ -1,6 +1,6 @@
 """Data sets, augmentation and corruptions; `Sample` is what every data set yields."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,6 +31,22 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Sample: ...
     def __iter__(self) -> Iterator[Sample]: ...
+
+
+class SamplesOf(Samples):
+    """Some of the samples of another data set, by number."""
+
+    def __init__(self, samples: Samples, numbers: Sequence[int]) -> None:
+        self._samples, self._numbers = samples, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._samples[self._numbers[index]]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self._samples[number] for number in self._numbers)
 
 
 def evenly_spread(samples: Samples, count: int | None) -> list[Sample]:

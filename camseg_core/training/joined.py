@@ -15,7 +15,7 @@ from torch import Tensor
 
 from camseg_core.data import Sample, Samples, evenly_spread
 from camseg_core.data.label_table import LabelTable
-from camseg_core.data.sets import AUTO, SETS, LabelledSet, open_set
+from camseg_core.data.sets import AUTO, SETS, LabelledSet, open_for_training
 from camseg_core.data.sets.kind import OwnLabels
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.groups import Group, ScoredLabels, frame_table, joint_groups
@@ -68,14 +68,14 @@ class SetConfig:
 
         Raises:
             ConfigError: the mapping cannot be used.
-            DataError: see `open_set`.
+            DataError: see `open_for_training`.
         """
         own = OwnLabels(
             None if self.labels is None else data / self.labels,
             None if self.mapping is None else Path(self.mapping),
         )
         try:
-            return open_set(self.kind, data / self.root, split, own)
+            return open_for_training(self.kind, data / self.root, split, own)
         except (ConfigError, DataError) as error:
             raise type(error)(f"data set {self.name}: {error}") from error
 
@@ -134,7 +134,7 @@ def open_data(data: Data, root: Path, split: str) -> list[OpenedSet]:
         DataError: a split is missing or cannot be used.
     """
     if isinstance(data, str):
-        found = open_set(data, root, split)
+        found = open_for_training(data, root, split)
         return [OpenedSet(found.kind, found)]
     if split == "train":
         return [

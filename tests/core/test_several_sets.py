@@ -27,6 +27,7 @@ from camseg_core.training.joined import (
     SetConfig,
     labels_of,
     located,
+    open_data,
 )
 from camseg_core.training.loading import FrameStream
 from camseg_core.training.recipes import Recipe
@@ -344,3 +345,59 @@ def test_one_command_trains_on_several_sets(root: Path, tmp_path: Path) -> None:
         scores = json.loads(report.read_text(encoding="utf-8"))["scores"]
         assert f"| {name} | {frames} | " in card
         assert f" | {scores['mean_iou']:.3f} | " in card
+
+
+def test_of_a_set_without_splits_the_last_fifth_is_held_out(tmp_path: Path) -> None:
+    coarse = write_coarse(tmp_path / "coarse", frames=11)
+    root = tmp_path / "plain"
+    root.mkdir()
+    for part in ("images", "labels"):
+        (coarse / "train" / part).rename(root / part)
+    (root / "mapping.yaml").write_text(GROUPS, encoding="utf-8")
+    names = sorted(path.stem for path in (root / "images").iterdir())
+    train, val = (open_data("auto", root, split)[0].found.samples for split in ("train", "val"))
+    assert [sample.name for sample in train] == names[:9]
+    assert [sample.name for sample in val] == names[9:]
+    assert val[1].name == names[10]
+    for path in (root / "images").iterdir():
+        if path.stem != names[0]:
+            path.unlink()
+            (root / "labels" / f"{path.stem}.png").unlink()
+    with pytest.raises(DataError, match="must have at least two frames"):
+        open_data("auto", root, "train")
+    with pytest.raises(DataError, match="no split 'train' in"):
+        open_data("folder", tmp_path / "gone", "train")
+
+
+def test_labels_may_lie_in_another_root(tmp_path: Path) -> None:
+    write_coarse(tmp_path / "coarse")
+    for split in ("train", "val"):
+        for part in ("images", "labels"):
+            (tmp_path / part).mkdir(exist_ok=True)
+            (tmp_path / "coarse" / split / part).rename(tmp_path / part / split)
+    mapping = str(tmp_path / "coarse" / "mapping.yaml")
+    own = SetConfig("own", root="images", labels="labels", mapping=mapping)
+    assert len(open_data((own,), tmp_path, "train")[0].found.samples) == 5
+
+
+def test_sets_with_different_class_tables_are_refused(root: Path) -> None:
+    for name in ("camvid", "coarse"):
+        (root / name / "labels.yaml").write_text(f"[{{id: 0, name: {name}, color: [1, 2, 3]}}]")
+        (root / name / "mapping.yaml").unlink(missing_ok=True)
+    sets = (SetConfig("one", "folder", "camvid"), SetConfig("two", "folder", "coarse"))
+    with pytest.raises(ConfigError, match="one and two must have the same class table"):
+        labels_of(sets, root)
+
+
+def test_a_set_with_a_table_gives_the_classes_and_others_are_renumbered_to_it(root: Path) -> None:
+    table = """
+    - {id: 3, name: street, color: [1, 2, 3], was: [road]}
+    - {id: 0, name: sky, color: [4, 5, 6]}
+    """
+    (root / "coarse" / "mapping.yaml").write_text("ids: {street: [0, 1, 2], sky: [6, 255]}")
+    (root / "coarse" / "labels.yaml").write_text(table)
+    found = TrainingData.load(BOTH, root)
+    assert [(label.id, label.name) for label in found.labels] == [(3, "street"), (0, "sky")]
+    camvid = found.train_sets[0].found.samples[0].label
+    assert {*np.unique(camvid).tolist()} == {0, 3, UNLABELLED}
+    assert {*np.unique(found.train[0][1]).tolist()} == {0, 1, UNLABELLED}

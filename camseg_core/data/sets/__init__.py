@@ -1,10 +1,11 @@
 """The kinds of labelled data sets by name, and `open_set`, which opens a split of any of them."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from camseg_core.data import Samples
+from camseg_core.data import Samples, SamplesOf
 from camseg_core.data.file_set import PairedFiles, no_split
 from camseg_core.data.label_table import (
     LABEL_TABLE,
@@ -17,10 +18,12 @@ from camseg_core.data.label_table import (
 from camseg_core.data.mapping import MAPPING, meaning
 from camseg_core.data.sets.camvid import CamVid11, CamVid32
 from camseg_core.data.sets.cityscapes import CITYSCAPES_SETS
-from camseg_core.data.sets.kind import NONE, Folder, ListFile, OwnLabels, SetKind
+from camseg_core.data.sets.kind import ALL, NONE, Folder, ListFile, OwnLabels, SetKind
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.groups import Group, ScoredLabels
 from camseg_core.labels import CITYSCAPES, Label
+
+logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 
@@ -141,6 +144,34 @@ def kind_of(kind: str, root: Path, own: OwnLabels = NONE, split: str | None = No
         layouts = "; ".join(f"{name}: {each.layout[0]}" for name, each in candidates.items())
         raise no_split(split or "val", root, f"{hint}looked for {layouts}")
     return matching[0]
+
+
+HELD_OUT = 5
+"""One frame in so many is held out for `val` where a set has no splits."""
+
+
+def open_for_training(kind: str, root: Path, split: str, own: OwnLabels = NONE) -> LabelledSet:
+    """Open a split; of a set without splits, `train` are the first four fifths and `val` the rest.
+
+    Neighbours in a drive look alike, so the frames held out are its last, by name.
+
+    Raises:
+        ConfigError: see `open_set`.
+        DataError: see `open_set`; or the set has no splits and a single frame.
+    """
+    name = kind_of(kind, root, own, split)
+    if split not in ("train", "val") or SETS[name].splits(root, own) != (ALL,):
+        return open_set(name, root, split, own)
+    found = open_set(name, root, ALL, own)
+    frames = len(found.samples)
+    if frames < 2:
+        raise DataError(f"{root} must have at least two frames, to train on and to validate, got 1")
+    first = frames - max(1, frames // HELD_OUT)
+    numbers = range(first) if split == "train" else range(first, frames)
+    if split == "val":
+        counts = len(numbers), frames
+        logger.info("%s has no splits: its last %d of %d frames are val", root, *counts)
+    return replace(found, samples=SamplesOf(found.samples, numbers), split=split)
 
 
 def open_set(kind: str, root: Path, split: str | None = None, own: OwnLabels = NONE) -> LabelledSet:

@@ -150,7 +150,7 @@ class Folder(SetKind):
             return tuple(name for name in _SPLITS if name in in_both) or (ALL,)
         above = [name for name in subfolders(root) if (root / name / "images").is_dir()]
         below = [name for name in subfolders(root / "images") if name in _SPLITS]
-        return tuple(above or below) or (ALL,)
+        return tuple(above or below) or ((ALL,) if (root / "images").is_dir() else ())
 
     def detect(self, root: Path) -> bool:
         """Only with a mapping or a class table: a wrong guess would give wrong scores."""
