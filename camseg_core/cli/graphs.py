@@ -150,6 +150,10 @@ def lines(exported: "Exported", frames: int) -> list[str]:
             f"  {what:<{widest}}  mIoU {found:.4f} on {frames} frames, {expected:.4f} in torch"
             for what, (found, expected) in exported.mean_iou.items()
         ),
+        *(
+            f"  removed {graph}, as it was not asked for: --fused keeps it"
+            for graph in exported.removed
+        ),
     ]
 
 

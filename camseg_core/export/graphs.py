@@ -168,13 +168,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Exported:
-    """Result of an export: bytes and differences by graph, mIoU (ours, torch's) by sampling."""
+    """Result of an export: bytes and differences by graph, mIoU (ours, torch's) by sampling, and
+    the graphs that were there before and are no more."""
 
     precision: str
     folder: Path
     sizes: dict[str, int] = field(default_factory=dict)
     differences: dict[str, Difference] = field(default_factory=dict)
     mean_iou: dict[str, tuple[float, float]] = field(default_factory=dict)
+    removed: list[str] = field(default_factory=list)
 
 
 def export_onnx(
@@ -231,6 +233,8 @@ def export_onnx(
                 engine = OnnxEngine(EngineOptions(beside, precision=precision), fused)
                 what = f"{precision} {fused.name}"
                 result.mean_iou[fused.name] = scores.check(engine, fused, what)
+        before = {path.stem for path in result.folder.glob("*.onnx")}
+        result.removed.extend(sorted(before - set(result.sizes)))
         _take_place(graph_path(beside, precision, "any").parent, result.folder)
     return result
 

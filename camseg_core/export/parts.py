@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from camseg_core.config.backbone import finer_features
+from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.diffusion.sampling import Fused
 from camseg_core.export.torch_engine import (
     OUTPUTS,
@@ -21,6 +22,7 @@ from camseg_core.export.torch_engine import (
     decoder_module,
 )
 from camseg_core.model.camseg import CamSeg
+from camseg_core.runtime.geometry import scaled_picture
 
 Arrays = tuple[npt.NDArray[np.generic], ...]
 
@@ -78,6 +80,11 @@ class _Sizes:
 
     def image(self, b: int, h: int, w: int) -> npt.NDArray[np.uint8]:
         return self.random.integers(0, 256, (b, h * self.multiple, w * self.multiple, 3), np.uint8)
+
+    def picture(self, b: int, h: int, w: int) -> npt.NDArray[np.uint8]:
+        """Draw a street: on noise, which no camera sends, a whole network is less exact."""
+        size = h * self.multiple, w * self.multiple
+        return np.stack([scaled_picture(each.image, size) for each in SyntheticDrive(b)])
 
     def normal(self, *shape: int) -> npt.NDArray[np.float32]:
         return self.random.standard_normal(shape, np.float32)
@@ -156,7 +163,7 @@ def fused_part(model: CamSeg, fused: Fused) -> Part:
     """Return the whole network with a sampler: image, noise, logit_scale to mask, confidence."""
     sizes, channels = _Sizes(model), model.config.denoised_channels
     inputs: dict[str, Draw] = {
-        "image": sizes.image,
+        "image": sizes.picture,
         "start": lambda b, h, w: sizes.normal(b, sizes.denoised(h, w), channels),
         "sharpness": lambda *_: np.array(1.0, np.float32),
     }

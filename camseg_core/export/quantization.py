@@ -83,19 +83,20 @@ def to_int8(graph: onnx.ModelProto, part: Part, inputs: Sequence[Arrays]) -> onn
 def _kept_in_floats(graph: onnx.ModelProto) -> list[str]:
     """Return the operators of a quantised kind that int8 makes less exact and no faster.
 
-    These are matrix products without weights, such as attention's, and sums without a convolution
-    before them: the residual sums of transformer and denoiser, whose errors add up over steps.
+    These are matrix products without weights on their right, such as attention's or the decoder's
+    with the identity, and sums without a convolution before them: the residual sums of transformer
+    and denoiser, whose errors add up over steps.
     """
     nodes = graph.graph.node
     constants = {weight.name for weight in graph.graph.initializer} | {
         node.output[0] for node in nodes if node.op_type == "Constant"
     }
     convolved = {node.output[0] for node in nodes if node.op_type == "Conv"}
-    fed_by = {"MatMul": constants, "Add": convolved}
     return [
         node.name
         for node in nodes
-        if node.op_type in fed_by and not fed_by[node.op_type] & set(node.input)
+        if (node.op_type == "MatMul" and node.input[1] not in constants)
+        or (node.op_type == "Add" and convolved.isdisjoint(node.input))
     ]
 
 

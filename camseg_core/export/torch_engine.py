@@ -116,7 +116,8 @@ def _likeliest(logits: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
     total = torch.zeros_like(largest)
     for plane in planes:
         total = total + (logit_scale * (plane - largest)).exp()
-    confidence = total.reciprocal()
+    # in bf16 the sum may fall below 1, which is one of its terms
+    confidence = torch.minimum(total.reciprocal(), torch.ones_like(total))
     both = torch.cat([index, confidence], 1)  # (B, 8, h, w)
     product = torch.eye(both.shape[1], device=both.device) @ both.flatten(2)
     index, confidence = product.unflatten(2, both.shape[2:]).chunk(2, dim=1)

@@ -14,14 +14,16 @@ from camvid_folder import write_camvid
 from lite import tiny_lite
 from onnx import TensorProto
 
+from camseg_core.cli.graphs import lines
 from camseg_core.cli.main import main
 from camseg_core.data.sets import open_set
+from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError, DataError, ModelError
 from camseg_core.export import Scores, export_onnx
 from camseg_core.export import check as scoring
 from camseg_core.export.check import SIZES, Tolerance, check
 from camseg_core.export.graphs import Traced, trace
-from camseg_core.export.parts import parts_of
+from camseg_core.export.parts import fused_part, parts_of
 from camseg_core.export.torch_engine import TorchEngine, decoder_module
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime import Sampling, Segmenter
@@ -142,6 +144,33 @@ def test_the_attention_stays_in_floats(folder: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("graph", [*PARTS, "fused_ddim_2"])
+def test_products_are_in_int8_only_with_weights_on_their_right(folder: Path, graph: str) -> None:
+    """The decoder's product with the identity moves class numbers, which must stay exact."""
+    content = onnx.load(graph_path(folder, "int8", graph)).graph
+    made_by = {output: node for node in content.node for output in node.output}
+    constants = {weight.name for weight in content.initializer}
+
+    def in_int8(name: str) -> bool:
+        return name in made_by and made_by[name].op_type == "DequantizeLinear"
+
+    for node in content.node:
+        if node.op_type == "MatMul" and any(map(in_int8, node.input)):
+            assert in_int8(node.input[1])
+            assert made_by[node.input[1]].input[0] in constants, node.name
+
+
+def test_a_whole_network_is_compared_on_street_pictures() -> None:
+    part = fused_part(tiny_lite(), Fused("one_step", 1))
+    image, start, _ = part.make(2, 3, 4)
+    side = tiny_lite().config.size_multiple
+    assert image.shape == (2, 3 * side, 4 * side, 3)
+    assert start.shape[0] == 2
+    assert not np.array_equal(image[0], image[1])  # the drive goes on
+    neighbours = np.abs(np.diff(image.astype(int), axis=2)).mean()
+    assert neighbours < 40  # of noise: 85
+
+
 def test_a_variant_that_loses_too_much_is_refused_and_the_old_one_stays(
     folder: Path, traced_tiny_lite: list[Traced], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,8 +197,12 @@ def test_graphs_that_are_not_written_again_are_gone(
 ) -> None:
     export_onnx(tiny_lite(), tmp_path, traced=traced_tiny_lite)
     assert graph_path(tmp_path, "fp32", "fused_ddim_2").is_file()
-    export_onnx(tiny_lite(), tmp_path, traced=traced_tiny_lite[:4])
+    again = export_onnx(tiny_lite(), tmp_path, traced=traced_tiny_lite[:4])
     assert sorted(path.stem for path in tmp_path.rglob("*.onnx")) == sorted(PARTS)
+    assert again.removed == ["fused_ddim_2"]
+    assert (
+        lines(again, 0)[-1] == "  removed fused_ddim_2, as it was not asked for: --fused keeps it"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
 
 
@@ -228,16 +261,16 @@ def test_the_command_writes_a_folder_that_segments_and_tells_what_it_found(
     source, out = tmp_path / "model", tmp_path / "out"
     tiny_lite().save_pretrained(source)
     main(["export", "--model", str(source), "--out", str(out), "--fused", "ddim:2"])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith(
         "without --data, graphs are compared with torch on random numbers; no mask is scored"
     )
-    assert [line.split()[0] for line in lines[2:]] == [*PARTS, "fused_ddim_2"]
+    assert [line.split()[0] for line in printed[2:]] == [*PARTS, "fused_ddim_2"]
     frames = ["--data", str(data), "--calibration-frames", "2", "--frames", "2"]
     main(["export", "--model", str(source), "--out", str(out), "--precision", "int8", *frames])
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == [*PARTS, "one_step:1", "ddim:10"]
-    assert "on 2 frames" in lines[-1]
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed[1:]] == [*PARTS, "one_step:1", "ddim:10"]
+    assert "on 2 frames" in printed[-1]
     for precision in ("fp32", "int8"):
         assert (
             Segmenter.from_pretrained(out, precision=precision)
