@@ -200,8 +200,9 @@ class Sampling:
     @property
     def fused(self) -> Fused | None:
         """The fused graph that gives the same masks as the parts; None if there cannot be one."""
-        one_draw = self.samples == 1 and self.passes == 1 and self.eta == 0
-        if self.streams or not one_draw or self.sampler not in FUSABLE:
+        one_draw = self.samples == 1 and self.passes == 1
+        added_noise = self.sampler == "ddim" and self.eta > 0
+        if self.streams or not one_draw or added_noise or self.sampler not in FUSABLE:
             return None
         return Fused(self.sampler, 1 if self.sampler == "one_step" else self.steps)
 

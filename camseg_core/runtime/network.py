@@ -32,6 +32,8 @@ class Network:
         # the head denoises cells of `_patch`² latents, `_stride`² pixels of the mask
         self._patch, self._channels = config.denoised_patch, config.denoised_channels
         self._stride = config.mask_codec.stride * self._patch
+        self._fused = None if engine.fused is None else engine.fused.name
+        self._start_scale = np.float32(start_scale(sampling.sampler, self._options))
 
     def run(
         self, images: Ids, memories: Sequence[tuple[Stream | None, float | None]], laps: Laps
@@ -45,10 +47,10 @@ class Network:
         shape = grid[0] * grid[1], self._channels
         noise = noise_draws(self._sampling.seed, batch, shape)
         scale = np.array(self._config.logit_scale, np.float32)
-        if self._engine.fused is not None:
-            start = np.float32(start_scale(self._sampling.sampler, self._options)) * next(noise)
-            inputs = {"image": images, "start": start.reshape(batch, *shape), "sharpness": scale}
-            mask, confidence = self._engine.run(self._engine.fused.name, inputs).values()
+        if self._fused is not None:
+            start = (self._start_scale * next(noise)).reshape(batch, *shape)
+            inputs = {"image": images, "start": start, "sharpness": scale}
+            mask, confidence = self._engine.run(self._fused, inputs).values()
             laps.append(("network", time.perf_counter()))
             return mask, confidence
         features = self._engine.run("image_encoder", {"image": images})

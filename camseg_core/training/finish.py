@@ -10,6 +10,7 @@ import torch
 
 from camseg_core.config.model import save_config
 from camseg_core.data import Sample
+from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ModelError, camseg_command
 from camseg_core.evaluation.calibration import fit_logit_scale
 from camseg_core.evaluation.evaluate import Evaluation, evaluate
@@ -35,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 _SEVERAL_STEPS = (2, 4, 10)
 """Of DDIM; the card lists their scores beside those of one step."""
+
+_DEFAULT_GRAPH = Fused("one_step", 1)
+"""What the default sampling runs; the other settings run the parts."""
 
 _CALIBRATION_FRAMES = 26
 """Of `val`, as many of each set: to calibrate the confidence, to compare graphs with torch."""
@@ -143,15 +147,17 @@ def _by_set(out: Path, data: TrainingData, run: Path) -> dict[str, Evaluation]:
 def _export(
     model: CamSeg, out: Path, calibration: Sequence[Sample], scored: Sequence[Sample]
 ) -> None:
-    """Export graphs in fp32, and in int8 unless they lose too much."""
-    traced, scores = trace_all(model), Scores(model, scored)
-    export_onnx(model, out, traced=traced)
+    """Export graphs in fp32, and in int8 unless they lose too much; what runs by default fused."""
+    traced, scores = trace_all(model, [_DEFAULT_GRAPH]), Scores(model, scored)
+    parts = traced[:-1]
     try:
         export_onnx(model, out, "int8", traced=traced, calibration=calibration, scores=scores)
     except ModelError as error:
         logger.warning("no int8 graphs, fp32 will be used: %s", error)
         # of a model that was in this folder before
         shutil.rmtree(out / "onnx" / "int8", ignore_errors=True)
+        parts = traced
+    export_onnx(model, out, traced=parts)
 
 
 def compare_with(

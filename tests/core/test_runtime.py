@@ -120,16 +120,16 @@ def test_impossible_draws_are_refused(options: dict[str, Any], said: str) -> Non
         Segmenter.from_pretrained(**options)
 
 
-def test_stages_are_timed_in_order(segmenter: Segmenter) -> None:
-    timings = segmenter.segment(FRAME).timings
-    assert list(timings) == [
-        "preprocess",
-        "image_encoder",
-        "transformer",
-        "denoiser",
-        "decoder",
-        "postprocess",
-    ]
+@pytest.mark.parametrize(
+    ("options", "stages"),
+    [
+        ({}, ["network"]),
+        ({"streams": True}, ["image_encoder", "transformer", "denoiser", "decoder"]),
+    ],
+)
+def test_stages_are_timed_in_order(options: dict[str, Any], stages: list[str]) -> None:
+    timings = Segmenter.from_pretrained(**options).segment(FRAME).timings
+    assert list(timings) == ["preprocess", *stages, "postprocess"]
     assert all(milliseconds >= 0 for milliseconds in timings.values())
 
 

@@ -25,7 +25,8 @@ FRAME = SyntheticDrive(frames=1)[0].image[160:288, 100:260]
 
 @pytest.fixture(scope="module")
 def segmenter() -> Segmenter:
-    return Segmenter.from_pretrained(threads=1)
+    """The bundled model in its parts, which any sampling can share."""
+    return Segmenter.from_pretrained(provider="cpu", precision="fp32", threads=1)
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_a_changed_model_gives_what_one_that_is_loaded_so_gives(
 ) -> None:
     changed, loaded = (
         segmenter.with_sampling(sampling),
-        Segmenter.from_pretrained(threads=1, **asdict(sampling)),
+        Segmenter.from_pretrained(provider="cpu", precision="fp32", threads=1, **asdict(sampling)),
     )
     assert changed._engine is segmenter._engine
     assert changed.sampling == loaded.sampling == sampling

@@ -24,7 +24,7 @@ LATENTS = np.random.default_rng(0).standard_normal((1, 8, 48, 60)).astype(np.flo
 
 @pytest.fixture(scope="module")
 def segmenter() -> Segmenter:
-    return Segmenter.from_pretrained()
+    return Segmenter.from_pretrained(streams=True)
 
 
 def drive(segmenter: Segmenter, stream: Stream | None) -> list[Segmentation]:
