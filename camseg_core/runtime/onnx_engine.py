@@ -197,7 +197,10 @@ def _load(
     onnxruntime: ModuleType, path: Path, options: Any, providers: list[tuple[str, dict[str, str]]]
 ) -> Any:
     try:
+        # ONNX Runtime takes names only in UTF-8
+        text = str(path).encode(errors="replace").decode()
+        model = path if text == str(path) else path.read_bytes()
         # fallbacks are chosen by `load_engine`, not by ONNX Runtime
-        return onnxruntime.InferenceSession(path, options, providers=providers, enable_fallback=0)
+        return onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's error types share no base but Exception
         raise damaged(path, error) from error

@@ -1,7 +1,9 @@
 """Names, folders, pipes and terminals that commands must get along with, in one line each."""
 
+import importlib.util
 import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ from camseg_core.cli.main import command_parser, main
 from camseg_core.data import frame_source
 from camseg_core.data.image_files import write_image
 from camseg_core.runtime.segmenter import Segmentation, Segmenter
+from camseg_core.weights import checkpoint_folder
 
 ODD_NAMES = (os.fsdecode(b"b\xff"), "née", "two\nlines", "\x1b[31mred", "a b", "#?%41")
 
@@ -74,6 +77,19 @@ def test_every_name_can_be_segmented(tmp_path: Path, capsys: pytest.CaptureFixtu
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(ODD_NAMES) + 1
     assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_a_model_s_folder_may_have_any_name(
+    provider: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if provider == "openvino" and importlib.util.find_spec("openvino") is None:
+        pytest.skip("OpenVINO is not installed")
+    model = tmp_path / ODD_NAMES[0]
+    shutil.copytree(checkpoint_folder("camseg-lite"), model)
+    images = write_set(tmp_path / "set", ("a",)) / "images"
+    arguments = ("--model", model, "--provider", provider, "--precision", "fp32")
+    assert run("segment", images, "--out", tmp_path / "out", *arguments) == 0, capsys.readouterr()
 
 
 def test_every_name_can_be_checked_and_scored(
