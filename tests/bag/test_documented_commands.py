@@ -89,8 +89,9 @@ def test_documented_commands_on_files_run_in_order(
 
 
 def write_files(folder: Path) -> None:
-    """Write what the commands name: a picture, pictures, CamVid's layout, a scenario."""
+    """Write what the commands name: pictures, CamVid's layout, a scenario, the configurations."""
     (folder / "limits.yaml").write_text(limits())
+    (folder / "config").symlink_to(ROOT / "config")
     label = encoded(".png", PICTURE[..., 0] % 11)
     for place, content in (
         ("photo.jpg", encoded(".jpg")),
