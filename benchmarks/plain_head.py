@@ -27,6 +27,7 @@ from document import (
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from camseg_core.config.backbone import finer_features
 from camseg_core.config.yaml_file import load_yaml
 from camseg_core.data.augmentation import random_crops
 from camseg_core.evaluation.metrics import Confusion
@@ -45,11 +46,11 @@ from camseg_core.training.mask_autoencoder import pad_to_multiple
 from camseg_core.training.recipes import Recipe
 from camseg_core.training.trainer import Run, train
 from camseg_core.training.transformer import TransformerTraining
-from camseg_core.weights import CAMSEG_LITE
+from camseg_core.weights import CAMSEG_LITE_CAMVID
 
 CONFIG = Path(__file__).parents[1] / "config" / "train"
 CELL_WIDTH, CELL_CHANNELS = 128, 32
-"""Channels of the block at stride 8, the width of camseg-lite's diffusion head, and at stride 4."""
+"""Channels of the block at stride 8, the width of the diffusion head, and at stride 4."""
 
 
 class CellBlock(nn.Module):
@@ -74,14 +75,16 @@ class PlainHead(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        config = CAMSEG_LITE
+        config = CAMSEG_LITE_CAMVID
         assert config.image_encoder is not None
         assert config.refiner is not None
         self.image_encoder = ImageEncoder(config.image_encoder)
         self.transformer = MaskedTransformer(
             config.transformer, config.image_encoder.width, config.token_channels
         )
-        self.refiner = ConditionRefiner(config.refiner, config.transformer.width)
+        self.refiner = ConditionRefiner(
+            config.refiner, config.transformer.width, finer_features(config.image_encoder.stride)
+        )
         assert config.mask_autoencoder is not None
         self.cells = nn.Sequential(
             nn.Conv2d(config.condition_width, CELL_WIDTH, 1),
@@ -132,7 +135,7 @@ class PlainSegmenter:
         began = time.perf_counter()
         height, width = rgb.shape[:2]
         pixels = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1).unsqueeze(0).float()
-        logits = self.network(pad_to_multiple(pixels, CAMSEG_LITE.size_multiple))[
+        logits = self.network(pad_to_multiple(pixels, CAMSEG_LITE_CAMVID.size_multiple))[
             0, :, :height, :width
         ]
         confidence, index = logits.softmax(0).max(0)
@@ -216,7 +219,9 @@ def mean_iou(network: nn.Module, frames: Frames) -> float:
     confusion = Confusion(len(CAMVID_11_TRAIN_IDS))
     for image, indices in frames:
         with torch.autocast("cpu", torch.bfloat16):
-            logits = network(pad_to_multiple(image.unsqueeze(0).float(), CAMSEG_LITE.size_multiple))
+            logits = network(
+                pad_to_multiple(image.unsqueeze(0).float(), CAMSEG_LITE_CAMVID.size_multiple)
+            )
         confusion.add(
             indices.numpy(), logits[0, :, : indices.shape[0], : indices.shape[1]].argmax(0).numpy()
         )

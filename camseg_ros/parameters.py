@@ -161,8 +161,8 @@ class Parameters(CameraParameters):
     )
     class_groups: tuple[str, ...] = parameter(
         NO_STRINGS,
-        "Classes to publish as one: 'drivable = road, terrain', or with its own id "
-        "'drivable:100 = road, terrain'. Those that the model lacks are skipped.",
+        "Classes to publish as one: 'people = person, rider', or with its own id "
+        "'people:100 = person, rider'. Those that the model lacks are skipped.",
     )
     enabled_classes: tuple[str, ...] = parameter(
         NO_STRINGS,

@@ -17,6 +17,7 @@ from browser import Browser
 
 from camseg_core.cli import scoring
 from camseg_core.data import Sample
+from camseg_core.data.sets import open_set
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import CamSegError, ConfigError, DataError, ModelError
 from camseg_core.evaluation.evaluate import Evaluation, evaluate
@@ -274,6 +275,7 @@ class Painter:
     """Stands in for a model: its mask is one class, which the data set does not have."""
 
     name, provider, engine, precision = "painter", "cpu", "a painter", "fp32"
+    labels = CITYSCAPES
 
     def segment(self, rgb: np.ndarray) -> Segmentation:
         mask = np.full(rgb.shape[:2], TRAIN_ID["truck"], np.uint8)
@@ -331,8 +333,10 @@ def camvid(tmp_path: Path, drive: list[Sample]) -> Path:
 
 
 def test_the_command_prints_the_scores_and_where_the_report_is(
-    camvid: Path, evaluation: Evaluation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    camvid: Path, segmenter: Segmenter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    found = open_set("camvid", camvid)
+    evaluation = evaluate(segmenter, found.samples, found.scored())
     run("--data", str(camvid), "--out", str(tmp_path / "out"))
     printed = capsys.readouterr()
     lines = printed.out.splitlines()

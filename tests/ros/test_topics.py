@@ -228,9 +228,7 @@ def test_classes_that_the_model_does_not_have_are_refused_and_the_old_ones_stay(
     assert set(np.unique(pixels_of(mask))) <= {0, UNLABELLED}
 
 
-def test_the_documented_drivable_area_starts_a_model_that_lacks_a_class_of_it(
-    start_bench: StartBench,
-) -> None:
+def test_the_documented_drivable_area_is_all_that_is_published(start_bench: StartBench) -> None:
     documented = share_file("config/segment.param.yaml").parents[1] / "docs" / "node.md"
     if not documented.is_file():
         pytest.skip("this is an installed package, without the documents")
@@ -239,6 +237,10 @@ def test_the_documented_drivable_area_starts_a_model_that_lacks_a_class_of_it(
     bench = start_bench(*(f"{name}:={value}" for name, value in values.items()))
     (mask,) = bench.ask(rgb_image(picture(64, 48)))
     road = next(label.id for label in cityscapes_labels((0,)))
+    assert set(np.unique(pixels_of(mask))) <= {road, UNLABELLED}
+    assert "is skipped" not in bench.node.stderr
+    assert not set_parameters(bench, {"class_groups": ["drivable = road, terrain"]})
+    (mask,) = bench.ask(rgb_image(picture(64, 48), 2))
     assert set(np.unique(pixels_of(mask))) <= {road, UNLABELLED}
     lacking = "class 'terrain' in group 'drivable = road, terrain' is skipped"
     assert (lacking in bench.node.stderr) == all(label.name != "terrain" for label in MODEL.labels)
