@@ -64,8 +64,8 @@ class AutoencoderRecipe:
 class Recipe:
     """A configuration of `camseg train`.
 
-    `model` is a name or the path of a `config.json`; a named model has the classes of `data`, which
-    is the kind of the data set, or several sets. Unless a trained autoencoder is given, a model
+    `model` is a name or the path of a `config.json`, with the classes of `data`, which is the kind
+    of the data set, or several sets. Unless a trained autoencoder is given, a model
     with a mask autoencoder first trains `autoencoder`.
     """
 
@@ -109,7 +109,7 @@ def estimate_run(
         raise ConfigError(f"unknown data set {recipe.data!r}; choose one of {', '.join(SETS)}")
     else:
         labels = SETS[recipe.data].labels
-    config = with_classes(config, recipe.model, labels)
+    config = with_classes(config, labels)
     return estimate(config, labels, recipe.training, frames, processes)
 
 
@@ -188,7 +188,7 @@ def run(
         # find all errors before the configuration is kept and before the first step
         recipe.training.check(config)
         check_batch(recipe.training, processes)
-        config = with_classes(config, recipe.model, labels_of(recipe.data, data))
+        config = with_classes(config, labels_of(recipe.data, data))
         if autoencoder is None:
             _check_own_autoencoder(recipe, config, processes)
         found = TrainingData.load(recipe.data, data)
@@ -257,12 +257,9 @@ def _own_autoencoder(
     return folder
 
 
-def with_classes(config: CamSegConfig, name: str, labels: tuple[Label, ...]) -> CamSegConfig:
-    """Return the configuration of the model `name` for the classes of the data.
-
-    A named model takes any number; a `config.json` keeps its own.
-    """
-    if name not in _MODELS or config.mask_autoencoder is None:
+def with_classes(config: CamSegConfig, labels: tuple[Label, ...]) -> CamSegConfig:
+    """Return the configuration of a model for the classes of the data."""
+    if config.mask_autoencoder is None:
         return config
     codec = replace(config.mask_autoencoder, classes=len(labels))
     return replace(config, mask_autoencoder=codec)

@@ -8,8 +8,11 @@ import pytest
 import torch
 from lite import tiny_lite
 from test_label_table import write_frames
+from test_recipe import CONFIG
+from test_recipe import SMALL as FROM_SCRATCH
 
 from camseg_core.cli.main import main
+from camseg_core.config.model import save_config
 from camseg_core.config.yaml_file import load_yaml
 from camseg_core.data.label_table import LabelTable, OwnClass
 from camseg_core.errors import ConfigError
@@ -20,6 +23,7 @@ from camseg_core.runtime import Segmenter
 from camseg_core.training.finetune import FinetuneRecipe
 from camseg_core.training.frames import HeldFrames
 from camseg_core.training.mask_autoencoder import AutoencoderTraining, train_autoencoder
+from camseg_core.training.recipes import model_config
 from camseg_core.training.settings import LoopConfig
 from camseg_core.training.start import ClassChanges, adapted
 from camseg_core.training.trainer import Run
@@ -263,6 +267,26 @@ def test_options_that_do_not_go_with_a_start_are_refused(
     with pytest.raises(SystemExit):
         main([*base, *(places.get(each, each) for each in more)])
     assert message in capsys.readouterr().err
+
+
+def test_a_training_from_scratch_has_the_classes_of_the_data(tmp_path: Path) -> None:
+    label = np.random.default_rng(0).choice(IDS, (64, 96)).astype(np.uint8)
+    write_frames(tmp_path / "data", label, "train", count=2)
+    write_frames(tmp_path / "data", label, "val")
+    (tmp_path / "data" / "labels.yaml").write_text(TABLE)
+    save_config(tiny_lite().config, tmp_path / "tiny.json")  # of 11 classes
+    folders = [f"--{name}={tmp_path / name}" for name in ("data", "run", "out")]
+    changes = [f"--set={each}" for each in (f"model={tmp_path / 'tiny.json'}", *FROM_SCRATCH)]
+    main(["train", "--config", str(CONFIG), *folders, "--dataset=auto", *changes, "--no-export"])
+    model = CamSeg.from_pretrained(tmp_path / "out")
+    assert [each.id for each in model.labels] == [9, 0, 1, 2, 3]
+    assert json.loads((tmp_path / "out" / "labels.json").read_text())["label_set"] == "own"
+    assert "the ids in `labels.json`" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
+
+
+def test_a_folder_as_the_model_of_a_configuration_names_the_option(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="use --from"):
+        model_config(str(tmp_path))
 
 
 def test_the_table_of_the_configuration_is_relative_to_it(tmp_path: Path) -> None:

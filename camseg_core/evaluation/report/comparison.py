@@ -118,8 +118,7 @@ def _content(
     return dict(
         plain(
             {
-                "old": old.name,
-                "new": new.name,
+                "models": [old.segmenter.name, new.segmenter.name],
                 "about": {
                     **about,
                     "frames": len(first.frames),
