@@ -6,6 +6,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
+from camseg_core.config.model import load_config
 from camseg_core.diffusion.sampling import Fused
 from camseg_core.runtime.engine import graph_path
 from camseg_core.weights import checkpoint_folder
@@ -25,7 +26,8 @@ def without_graphs(tmp_path: Path) -> Path:
 def write_fused(folder: Path, fused: Fused) -> None:
     """A network that sees class 13 everywhere, as surely as its noise's first number says."""
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["b", "h", "w", 3])
-    start = helper.make_tensor_value_info("start", TensorProto.FLOAT, ["b", "n", 32])
+    channels = load_config(folder / "config.json").denoised_channels
+    start = helper.make_tensor_value_info("start", TensorProto.FLOAT, ["b", "n", channels])
     sharpness = helper.make_tensor_value_info("sharpness", TensorProto.FLOAT, [])
     outputs = [
         helper.make_tensor_value_info(name, kind, ["b", "h", "w"])

@@ -15,6 +15,7 @@ from fused_graph import without_graphs, write_fused
 from onnx import TensorProto
 
 from camseg_core.cli.main import main
+from camseg_core.config.backbone import finer_features
 from camseg_core.config.model import load_config
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.diffusion.sampling import Fused
@@ -34,6 +35,7 @@ from camseg_core.weights import checkpoint_folder
 
 FRAMES = [sample.image for sample in SyntheticDrive(frames=3)]
 FOLDER = checkpoint_folder("camseg-lite")
+CONFIG = load_config(FOLDER / "config.json")
 ALL = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
@@ -264,7 +266,7 @@ def test_int8_on_a_gpu_is_told_what_to_choose(
 
 
 def first_number(seed: int) -> np.float32:
-    return np.random.default_rng(seed).standard_normal((2880, 32), np.float32)[0, 0]
+    return np.random.default_rng(seed).standard_normal(1, np.float32)[0]
 
 
 def test_a_fused_graph_is_used_where_the_checkpoint_has_it(tmp_path: Path, provider: str) -> None:
@@ -355,7 +357,9 @@ def test_the_graphs_take_and_give_what_their_users_rely_on() -> None:
         return given, got
 
     floats = "tensor(float)"
-    maps = {"features": (floats, 4), "features_4": (floats, 4), "features_8": (floats, 4)}
+    assert CONFIG.image_encoder is not None
+    finer = [f"features_{each.stride}" for each in finer_features(CONFIG.image_encoder.stride)]
+    maps = dict.fromkeys(("features", *finer), (floats, 4))
     assert ends("image_encoder") == ({"image": ("tensor(uint8)", 4)}, maps)
     assert ends("transformer") == (
         maps | {"mask": (floats, 3), "hidden": ("tensor(bool)", 2)},
@@ -376,7 +380,8 @@ def test_the_transformer_hears_what_is_known_and_hiding_everything_is_the_defaul
     features = engine.run("image_encoder", {"image": FRAMES[0][None, :64, :96]})
     assert engine.takes_mask
     tokens = features["features"].shape[2] * features["features"].shape[3]
-    mask = np.random.default_rng(0).standard_normal((1, tokens, 128), np.float32)
+    size = 1, tokens, CONFIG.token_channels
+    mask = np.random.default_rng(0).standard_normal(size, np.float32)
     nothing, everything_hidden, half_known = (
         np.array(engine.run("transformer", {**features, **known})["condition"])
         for known in (
@@ -473,17 +478,18 @@ def test_warming_up_takes_a_frame_of_the_cameras_size(segmenter: Segmenter) -> N
 
 def test_what_a_graph_leaves_for_the_next_can_be_bound_in_another_shape() -> None:
     engine = engine_of("cpu")
-    condition = np.random.default_rng(0).standard_normal((2, 6, 128), np.float32)
-    tokens = np.random.default_rng(1).standard_normal((12, 32), np.float32)
+    width, channels = CONFIG.condition_width, CONFIG.denoised_channels
+    condition = np.random.default_rng(0).standard_normal((2, 6, width), np.float32)
+    tokens = np.random.default_rng(1).standard_normal((12, channels), np.float32)
     kept = DeviceArray(onnxruntime.OrtValue.ortvalue_from_numpy(condition), condition.shape)
     inputs = {"tokens": tokens, "step": np.array([999])}
     found, expected = (
-        engine.run("denoiser", {**inputs, "condition": each.reshape(-1, 128)})["output"]
+        engine.run("denoiser", {**inputs, "condition": each.reshape(-1, width)})["output"]
         for each in (kept, condition)
     )
     assert np.array_equal(found, expected)
-    assert kept.reshape(-1, 128).shape == (12, 128)
-    assert np.array_equal(np.asarray(kept.reshape(12, 128)), condition.reshape(12, 128))
+    assert kept.reshape(-1, width).shape == (12, width)
+    assert np.array_equal(np.asarray(kept.reshape(12, width)), condition.reshape(12, width))
 
 
 def test_page_locked_buffers_are_used_again_and_results_are_copies() -> None:
