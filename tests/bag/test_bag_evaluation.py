@@ -288,9 +288,9 @@ def test_an_evaluation_does_not_resume_with_other_labels(
     for each in frames:
         cv2.imwrite(str(labels / f"{each.stamp_ns}.png"), each.label)
     arguments = ("evaluate", tmp_path / "bag", "--labels", labels, "--out", tmp_path / "out")
-    monkeypatch.setattr("camseg_core.long_runs.StopRequest.requested", "enough")
-    assert camseg(*arguments)[0] == 130  # one frame is done
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr("camseg_core.long_runs.StopRequest.requested", "enough")
+        assert camseg(*arguments)[0] == 130  # one frame is done
     for each in frames:
         cv2.imwrite(str(labels / f"{each.stamp_ns}.png"), np.full_like(each.label, ROAD))
     assert camseg(*arguments)[0] == 0

@@ -126,7 +126,8 @@ def test_the_environment_sets_domain_and_logs_and_keeps_the_rest(tmp_path: Path)
     assert env["HOME"] == "/home/me"
     assert (env["ROS_DOMAIN_ID"], env["ROS_LOG_DIR"]) == ("42", str(tmp_path))
     assert "FASTDDS_DEFAULT_PROFILES_FILE" not in env, "the user's own choice of transports stays"
-    assert Path(ros_environment(42, tmp_path, {})["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
+    kilted = ros_environment(42, tmp_path, {"ROS_DISTRO": "kilted"})
+    assert Path(kilted["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
 
 
 def test_a_free_domain_and_the_command() -> None:
