@@ -10,6 +10,7 @@ import torch
 
 from camseg_core.data.label_table import LabelTable, read_label_table
 from camseg_core.data.sets import AUTO
+from camseg_core.labels import CITYSCAPES
 from camseg_core.model.camseg import CamSeg
 from camseg_core.training.callbacks import default_callbacks
 from camseg_core.training.card import ABOUT_NOTHING, About, History, how_it_was_made
@@ -35,7 +36,13 @@ from camseg_core.training.run import (
     save_codec,
 )
 from camseg_core.training.settings import LoopConfig, check_setting
-from camseg_core.training.start import ClassChanges, adapted, check_start, keep_start
+from camseg_core.training.start import (
+    ClassChanges,
+    adapted,
+    check_origins,
+    check_start,
+    keep_start,
+)
 from camseg_core.training.trainer import Run
 from camseg_core.training.transformer import TransformerTraining, train_transformer
 
@@ -68,6 +75,12 @@ class AutoencoderTuning:
     )
     batch: int = 12
     crop: tuple[int, int] = (224, 304)
+
+    def for_model(self, model: CamSeg) -> AutoencoderTraining | None:
+        """Return the training of the model's mask autoencoder; None if it has none."""
+        if (codec := model.mask_autoencoder) is None:
+            return None
+        return AutoencoderTraining(codec.config, self.loop, self.batch, self.crop)
 
 
 @dataclass(frozen=True)
@@ -169,11 +182,13 @@ def run_finetuning(
         recipe.training.check(old.config)
         check_batch(recipe.training, processes)
         table = recipe.table(old, data)
+        sets = [each.found.vocabulary for each in open_data(recipe.sets(), data, "val")]
+        check_origins(table, old.labels, CITYSCAPES, *sets)
         changes = ClassChanges.of(old.labels, table)
         torch.manual_seed(recipe.training.loop.seed)
         model = adapted(old, table)
         model.config = replace(model.config, name=about.name_for(run))
-        codec = _codec_training(recipe, model)
+        codec = recipe.autoencoder.for_model(model)
         if codec is not None:
             check_batch(codec, processes)
         found = TrainingData.load(recipe.sets(), data, table=table)
@@ -199,15 +214,6 @@ def run_finetuning(
             history = History(about, recipe, recipe.training, processes, began, before)
             finish(trained, found, run, out, history, export)
             compare_with(start, out, changes, found, run)
-
-
-def _codec_training(recipe: FinetuneRecipe, model: CamSeg) -> AutoencoderTraining | None:
-    """Return how the mask autoencoder of `model` is trained; None if it has none."""
-    if model.mask_autoencoder is None:
-        return None
-    tuning = recipe.autoencoder
-    sizes = model.mask_autoencoder.config
-    return AutoencoderTraining(sizes, tuning.loop, tuning.batch, tuning.crop)
 
 
 def _log_start(

@@ -1,5 +1,6 @@
 """A trained model as the start of another training: its weights for other classes."""
 
+import difflib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -152,6 +153,23 @@ def _for_classes(
             own = 0.0 if k in changes.kept else _OF_ITS_OWN
             after[k] = torch.lerp(before[origin[0]], after[k], own)
     return after.movedim(0, axis).flatten(axis, axis + 1).contiguous()
+
+
+def check_origins(table: LabelTable, *known: Sequence[Label]) -> None:
+    """Check that the classes of `table` come from classes that a model or a data set has.
+
+    Raises:
+        ConfigError: `was` names another; the message suggests the one it may be.
+    """
+    names = [*dict.fromkeys(label.name for labels in known for label in labels)]
+    for name in (name for each in table.classes for name in each.was or ()):
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "correct it"
+            raise ConfigError(
+                "was in labels.yaml must name classes of the model, of a data set or of "
+                f"Cityscapes, got {name!r}: {hint}"
+            )
 
 
 def check_start(start: Path, out: Path) -> None:

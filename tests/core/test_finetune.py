@@ -25,7 +25,7 @@ from camseg_core.training.frames import HeldFrames
 from camseg_core.training.mask_autoencoder import AutoencoderTraining, train_autoencoder
 from camseg_core.training.recipes import model_config
 from camseg_core.training.settings import LoopConfig
-from camseg_core.training.start import ClassChanges, adapted
+from camseg_core.training.start import ClassChanges, adapted, check_origins
 from camseg_core.training.trainer import Run
 
 SMALL = [
@@ -143,6 +143,13 @@ def test_a_new_class_leaves_the_latents_of_the_others_and_is_learnt(tmp_path: Pa
 def test_a_model_without_a_common_class_is_refused() -> None:
     with pytest.raises(ConfigError, match="say in labels.yaml what each class was"):
         adapted(tiny_lite(), table(own(0, "cone")))
+
+
+def test_an_origin_that_nothing_has_is_refused() -> None:
+    known = tiny_lite().labels
+    check_origins(table(own(0, "x", ("road",)), own(1, "y")), known)
+    with pytest.raises(ConfigError, match="got 'roat': did you mean 'road'"):
+        check_origins(table(own(0, "x", ("car", "roat"))), known)
 
 
 def test_sets_to_replay_get_their_share() -> None:
