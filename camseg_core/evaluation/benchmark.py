@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.evaluation.peak import measured_peaks, rate_text
 from camseg_core.evaluation.roofline import CAVEAT, FrameWork, Work, estimates, roofline_table
 from camseg_core.evaluation.timing import (
     Footprint,
@@ -61,6 +62,12 @@ class Measured:
         """Rate of one frame after the other, without pause."""
         return 1000 * len(self.latency.frames_ms) / sum(self.latency.frames_ms)
 
+    @property
+    def rate(self) -> float | None:
+        """Multiply-accumulates/s of the median frame; None if work was not counted."""
+        work = sum(each.multiply_accumulates for each in self.stages().values())
+        return 1000 * work / self.latency.total().p50 if work else None
+
     def stages(self) -> dict[str, Work]:
         """Return the work of a frame by stage, with repeats; empty if it was not counted."""
         return {} if self.work is None else self.work.repeated(self.variant.repeats)
@@ -74,6 +81,7 @@ class Benchmark:
         ratio: time per frame of the second variant over the first, if there are two.
         agreement: mean share of pixels (0..1) with the same class in both masks.
         missing: the package that counting work needs, if it is not installed.
+        peaks: see `measured_peaks`.
     """
 
     measured: tuple[Measured, ...]
@@ -81,6 +89,7 @@ class Benchmark:
     agreement: float | None
     missing: str | None
     machine: Mapping[str, str]
+    peaks: Mapping[str, float]
 
 
 def benchmark(
@@ -108,20 +117,14 @@ def benchmark(
     sizes = [_network_size(segmenter, example) for segmenter in segmenters]
     works, missing = _counted(segmenters, sizes)
     engines = [f"{segmenter.engine} in {segmenter.precision}" for segmenter in segmenters]
-    measured = tuple(
-        Measured(*each)
-        for each in zip(variants, engines, sizes, footprints, timed.latencies, works, strict=True)
-    )
-    compared = len(measured) == 2
-    return Benchmark(
-        measured,
-        ratio_of_medians(timed.latencies[1].frames_ms, timed.latencies[0].frames_ms)
-        if compared
-        else None,
-        float(np.mean(timed.agreements)) if compared else None,
-        missing,
-        describe_machine(),
-    )
+    facts = zip(variants, engines, sizes, footprints, timed.latencies, works, strict=True)
+    measured = tuple(Measured(*each) for each in facts)
+    ratio, agreement = None, None
+    if len(measured) == 2:
+        ratio = ratio_of_medians(timed.latencies[1].frames_ms, timed.latencies[0].frames_ms)
+        agreement = float(np.mean(timed.agreements))
+    peaks = {} if missing else measured_peaks()
+    return Benchmark(measured, ratio, agreement, missing, describe_machine(), peaks)
 
 
 def _network_size(segmenter: Segmenter, image: npt.NDArray[np.uint8]) -> tuple[int, int]:
@@ -164,6 +167,7 @@ def benchmark_content(
         "about": dict(about),
         "machine": dict(found.machine),
         "models": [_model(each) for each in found.measured],
+        "peak_multiply_accumulates_per_s": dict(found.peaks),
         "comparison": None
         if found.ratio is None
         else {"ratio_of_medians": asdict(found.ratio), "agreement": found.agreement},
@@ -189,6 +193,7 @@ def _model(each: Measured) -> dict[str, Any]:
         "repeats": dict(each.variant.repeats),
         "network_size": list(each.network_size),
         "frames_per_second": each.frames_per_second,
+        "multiply_accumulates_per_s": each.rate,
         "latency_ms": asdict(each.latency.total()),
         "stages_ms": {stage: asdict(ms) for stage, ms in each.latency.stages().items()},
         "frames_ms": list(each.latency.frames_ms),
@@ -203,7 +208,7 @@ def benchmark_lines(found: Benchmark, roofline: bool) -> Iterator[str]:
     """Yield each model's table, the comparison, the estimates if `roofline`, the machine."""
     base = found.measured[0]
     for each in found.measured:
-        yield from ("", _heading(each, base), *_table(each), _facts(each))
+        yield from ("", _heading(each, base), *_table(each), _facts(each, found.peaks))
     if found.ratio is not None and found.agreement is not None:
         yield from (
             "",
@@ -238,7 +243,7 @@ def _heading(each: Measured, base: Measured) -> str:
             key: value for key, value in options.items() if value != base.variant.options[key]
         }
     said = ", ".join(
-        f"{key.replace('_', ' ')} {_option(value)}"
+        f"{key.replace('_', ' ')} {','.join(value) if isinstance(value, tuple) else value}"
         for key, value in options.items()
         if value is not None
     )
@@ -247,15 +252,11 @@ def _heading(each: Measured, base: Measured) -> str:
     return f"{each.variant.name}: as {base.variant.name}" + (f", but {said}" if said else "")
 
 
-def _option(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
 def _table(each: Measured) -> Iterator[str]:
     row = "{:<16} {:>8} {:>8} {:>8} {:>8}".format
     gmac = {stage: work.multiply_accumulates / 1e9 for stage, work in each.stages().items()}
     if gmac:
-        gmac["frame"] = sum(gmac.values())
+        gmac["frame"] = gmac["network"] = sum(gmac.values())
     yield row("stage", "p50 ms", "p95 ms", "p99 ms", "GMAC" if gmac else "").rstrip()
     for stage, ms in (each.latency.stages() | {"frame": each.latency.total()}).items():
         counted = f"{gmac[stage]:.2f}" if stage in gmac else ""
@@ -264,7 +265,7 @@ def _table(each: Measured) -> Iterator[str]:
         ).rstrip()
 
 
-def _facts(each: Measured) -> str:
+def _facts(each: Measured, peaks: Mapping[str, float]) -> str:
     facts = [
         f"on {each.engine}",
         f"{each.frames_per_second:.1f} frames/s",
@@ -274,12 +275,13 @@ def _facts(each: Measured) -> str:
     ]
     if each.work is not None:
         facts.append(f"{each.work.parameters / 1e6:.2f} million parameters")
+        facts.append(rate_text(each.rate or 0.0, each.engine.rpartition(" in ")[2], peaks))
     return ", ".join(facts)
 
 
 def _comparison(ratio: Ratio) -> str:
-    certain = "" if ratio.low > 1 or ratio.high < 1 else ": no difference is shown"
-    interval = f"95 % interval {ratio.low:.3f} to {ratio.high:.3f}{certain}"
+    interval = f"95 % interval {ratio.low:.3f} to {ratio.high:.3f}"
+    interval += "" if ratio.low > 1 or ratio.high < 1 else ": no difference is shown"
     return f"B takes {ratio.value:.3f} times as long as A (ratio of medians; {interval})"
 
 

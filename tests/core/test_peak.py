@@ -1,0 +1,37 @@
+"""The processor's measured peak, and a model's share of it."""
+
+import sys
+
+import pytest
+
+from camseg_core.evaluation import peak
+from camseg_core.evaluation.peak import measured_peaks, rate_text
+
+
+def test_the_peak_is_measured_in_int8_and_fp32_and_where_there_is_bf16(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(peak, "SIDES", (64,))
+    monkeypatch.setattr(peak, "RUNS", 2)
+    found = measured_peaks(threads=1)
+    assert {"int8", "fp32"} <= set(found) <= {"int8", "fp32", "bf16"}
+    assert all(rate > 0 for rate in found.values())
+
+
+def test_without_openvino_no_peak_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert measured_peaks() == {}
+
+
+@pytest.mark.parametrize(
+    ("precision", "text"),
+    [
+        ("int8+bf16", "100 GMAC/s, 25 % of the measured 400 in int8"),
+        ("bf16", "100 GMAC/s, 50 % of the measured 200 in bf16"),
+        ("fp32", "100 GMAC/s, 100 % of the measured 100 in fp32"),
+        ("fp16", "100 GMAC/s"),
+    ],
+)
+def test_a_rate_is_compared_with_the_peak_of_its_precision(precision: str, text: str) -> None:
+    peaks = {"int8": 400e9, "bf16": 200e9, "fp32": 100e9}
+    assert rate_text(100e9, precision, peaks) == text
