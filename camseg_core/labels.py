@@ -207,6 +207,11 @@ def train_id_table(labels: Sequence[Label]) -> npt.NDArray[np.uint8]:
     return table
 
 
+def plain_name(name: str) -> str:
+    """Return a tool's class name as names are compared: small letters, `_` and `-` as spaces."""
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
 def match_by_name(wanted: Sequence[Label], available: Sequence[Label]) -> tuple[int, ...]:
     """Return the place in `available` of each class of `wanted`, matched by name.
 

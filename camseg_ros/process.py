@@ -178,7 +178,9 @@ def run(
 def _end(error: BaseException | None) -> int:
     """Leave the middleware, report the error, and return the exit code."""
     rclpy.try_shutdown()
-    shared_memory.remove(shared_memory.held())  # none, unless an error kept a handle alive
+    shared_memory.remove(
+        shared_memory.held(ports=True)
+    )  # none, unless an error kept a handle alive
     return _report(error)
 
 
@@ -191,7 +193,7 @@ def _abandon(error: BaseException | None) -> NoReturn:
     code = _report(error)
     if not code:
         _say("abandoning unfinished work")
-    shared_memory.remove(shared_memory.held())
+    shared_memory.remove(shared_memory.held(ports=True))
     os._exit(code)
 
 

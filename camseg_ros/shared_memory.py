@@ -116,24 +116,24 @@ def _is_dead(segment: Path, min_age_s: float) -> bool:
     return True
 
 
-def held(pid: int | str = "self") -> list[Path]:
-    """Return the segments and ports that a process holds."""
+def held(pid: int | str = "self", ports: bool = False) -> list[Path]:
+    """Return the segments that a process holds, and with `ports` its ports, which are small.
+
+    Others take over the ports of an ended process, so remove those only while it holds them.
+    """
     found = []
     with suppress(OSError):  # the process has ended, or belongs to another user
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):  # closed meanwhile
                 target = Path(os.readlink(entry))
                 owner = target.with_name(target.name.removesuffix(LOCK_SUFFIX))
-                if target.parent != FOLDER or target == owner or not _is_fast_dds(owner.name):
+                known = _SEGMENT.fullmatch(owner.name) or (ports and _PORT.fullmatch(owner.name))
+                if target.parent != FOLDER or target == owner or not known:
                     continue
                 # Fast DDS also opens other processes' lock files for a moment
                 if "FLOCK" in Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text():
                     found.append(owner)
     return found
-
-
-def _is_fast_dds(name: str) -> bool:
-    return bool(_SEGMENT.fullmatch(name) or _PORT.fullmatch(name))
 
 
 def remove(owners: list[Path]) -> None:

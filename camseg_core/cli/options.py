@@ -113,13 +113,13 @@ def add_dataset_options(
         "--labels",
         type=Path,
         metavar="FOLDER",
-        help="for --dataset folder: the folder of labels (default: ROOT/labels)",
+        help="for sets of your own: the folder of labels or annotations (default: ROOT/labels)",
     )
     parser.add_argument(
         "--mapping",
         type=Path,
         metavar="FILE",
-        help="for --dataset folder and list: YAML file with the classes of the label values",
+        help="for sets of your own: YAML file with the classes of the label values or names",
     )
 
 

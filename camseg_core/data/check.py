@@ -18,7 +18,7 @@ from camseg_core.data.file_set import (
     Pair,
     require_same_size,
 )
-from camseg_core.data.image_files import IdLabels, read_label, read_rgb, turned
+from camseg_core.data.image_files import IdLabels, read_rgb, turned
 from camseg_core.errors import DataError
 from camseg_core.groups import distinguished
 from camseg_core.labels import UNLABELLED_COLOR, Label, color_table
@@ -45,6 +45,7 @@ class Problem(Enum):
     ORIENTATION = "orientation tag"
     NOTHING_LABELLED = "nothing labelled"
     MEANING = "meaning of the labels"
+    LEFT_OUT = "left out"
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ def check_split(
         for problem in each.found.problems:
             folder = (each.pairs or each.without_label)[0].image.parent
             reader.report(Problem.SPLIT, folder, problem)
+        for text in each.found.left_out:
+            reader.report(Problem.LEFT_OUT, each.pairs[0].image.parent, text)
         for pair in each.without_label:
             text = f"missing label {pair.label} of image {pair.image}"
             reader.report(Problem.IMAGE_WITHOUT_LABEL, pair.image, text)
@@ -173,17 +176,17 @@ class _Reader:
         except DataError as error:
             self.report(Problem.UNREADABLE, pair.image, error)
         try:
-            raw = read_label(pair.label)
+            raw = files.read_label(pair)
         except DataError as error:
             self.report(Problem.UNREADABLE, pair.label, error)
         if raw is not None:
             try:
-                label = files.decode(raw, pair.label)
+                label = files.train_ids(raw, pair)
             except DataError as error:
                 self.report(Problem.CONTENT, pair.label, error)
         if image is None or raw is None:
             return None
-        for path in (pair.image, pair.label):
+        for path in (pair.image, pair.label) if pair.drawing is None else (pair.image,):
             if note := turned(path):
                 self.report(Problem.ORIENTATION, path, note)
         size = image.shape[:2]

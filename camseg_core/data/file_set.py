@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.data import Sample
-from camseg_core.data.image_files import LabelDecoder, read_label, read_rgb, turned
+from camseg_core.data.drawing import Drawing
+from camseg_core.data.image_files import LabelDecoder, Raw, read_label, read_rgb, turned
 from camseg_core.data.label_table import LabelTable
 from camseg_core.errors import DataError
 from camseg_core.groups import Group
@@ -28,23 +29,28 @@ IMAGES = (".jpg", ".jpeg", ".png")
 
 @dataclass(frozen=True)
 class Pair:
-    """An image, its label (which may be missing) and the frame's name within its set."""
+    """An image, its label (which may be missing) and the frame's name within its set.
+
+    The label is a picture, or the file of which `drawing` was read.
+    """
 
     image: Path
     label: Path
     name: str
+    drawing: Drawing | None = None
 
 
 class Found(NamedTuple):
     """What a search for a split's files found.
 
     `label_files` are all labels in the searched folders. Each of the `problems` is one line on
-    why the split cannot be used.
+    why the split cannot be used, each of `left_out` one on frames that are not used.
     """
 
     pairs: Sequence[Pair]
     label_files: Sequence[Path] = ()
     problems: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,15 +58,15 @@ class FileSet:
     """The files of a split, not yet read.
 
     `labels` are the classes that the set distinguishes, `groups` its labels for one of several
-    classes, and `decode` reads a label. `same_size` requires all frames to have one size. `rule`
-    says what a missing label violates, `withheld` the same where no image of the split has a label.
-    Frames are widened by the factor `stretch` when they are read. `table` is the set's own class
-    table, None for Cityscapes'.
+    classes, and `decode` reads a label picture. `same_size` requires all frames to have one size.
+    `rule` says what a missing label violates, `withheld` the same where no image of the split has a
+    label. Frames are widened by the factor `stretch` when they are read. `table` is the set's own
+    class table, None for Cityscapes'.
     """
 
     found: Found
     labels: tuple[Label, ...]
-    decode: LabelDecoder
+    decode: LabelDecoder | None
     stretch: float = 1.0
     groups: tuple[Group, ...] = ()
     same_size: bool = False
@@ -84,6 +90,25 @@ class FileSet:
         known = {pair.label for pair in self.found.pairs}
         return tuple(path for path in self.found.label_files if path not in known)
 
+    def read_label(self, pair: Pair) -> Raw | Drawing:
+        """Return a pair's label as stored; its `shape` begins with height and width.
+
+        Raises:
+            DataError: see `image_files.read_label`.
+        """
+        return read_label(pair.label) if pair.drawing is None else pair.drawing
+
+    def train_ids(self, raw: Raw | Drawing, pair: Pair) -> Pixels:
+        """Return train ids and ids of groups `(H, W)` of a label from `read_label`.
+
+        Raises:
+            DataError: it holds a value without a meaning.
+        """
+        if isinstance(raw, Drawing):
+            return raw.label(pair.label)
+        assert self.decode is not None  # only sets of drawings have none
+        return self.decode(raw, pair.label)
+
     def size_read(self, stored: tuple[int, ...]) -> tuple[int, int]:
         """The size (height, width) of a sample whose files have the size `stored`."""
         return stored[0], max(1, round(stored[1] * self.stretch))
@@ -102,8 +127,8 @@ class FileSet:
         """A line on the images without label, of which there must be one."""
         first = self.without_label[0]
         rule = self.withheld if self.withheld and not self.pairs else self.rule
-        more = _more(self.without_label)
-        return f"missing label {first.label} of image {first.image}{more}: {rule}"
+        others = more(self.without_label)
+        return f"missing label {first.label} of image {first.image}{others}: {rule}"
 
 
 def find_files(
@@ -197,9 +222,11 @@ class PairedFiles:
                 raise DataError(problem)
             if files.without_label:
                 raise DataError(files.missing())
+            for note in files.found.left_out:
+                logger.warning("%s", note)
             if files.without_image:
-                first, more = files.without_image[0], _more(files.without_image)
-                logger.warning("label without an image, left out: %s%s", first, more)
+                first, others = files.without_image[0], more(files.without_image)
+                logger.warning("label without an image, left out: %s%s", first, others)
         self._pairs = [(files, pair) for files in sets for pair in files.pairs]
         self._first_read: dict[int, tuple[Path, tuple[int, ...]]] = {}
 
@@ -208,13 +235,13 @@ class PairedFiles:
 
     def __getitem__(self, index: int) -> Sample:
         files, pair = self._pairs[index]
-        image, raw = read_rgb(pair.image), read_label(pair.label)
+        image, raw = read_rgb(pair.image), files.read_label(pair)
         size = image.shape[:2]
         require_same_size(pair.label, raw.shape[:2], pair.image, size, SIZES_OF_A_PAIR)
         if files.same_size:
             first = self._first_read.setdefault(id(files), (pair.image, size))
             require_same_size(pair.image, size, *first, SIZES_OF_A_SPLIT)
-        return files.sample(pair, image, files.decode(raw, pair.label))
+        return files.sample(pair, image, files.train_ids(raw, pair))
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
@@ -238,5 +265,6 @@ def require_same_size(
         raise DataError("; ".join([f"{sizes}: {rule}", *notes]))
 
 
-def _more(things: Sequence[object]) -> str:
+def more(things: Sequence[object]) -> str:
+    """Return how many there are beside the first, for a line that names it."""
     return f" (and {len(things) - 1} more)" if len(things) > 1 else ""

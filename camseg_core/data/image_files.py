@@ -4,7 +4,7 @@ Damaged files are refused, because a decoder would fill their gaps silently.
 """
 
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from camseg_core.data.image_header import damage, has_palette, is_jpeg, orientation
 from camseg_core.errors import DataError, memory_for
-from camseg_core.labels import UNLABELLED
+from camseg_core.labels import UNLABELLED, Label
 
 Raw = npt.NDArray[np.uint8 | np.uint16]
 Ids = npt.NDArray[np.uint8]
@@ -158,8 +158,9 @@ class IdLabels:
                     f"indices: store the class ids in a grey PNG, or list the colours in a mapping "
                     f"(expected {self._ids})"
                 )
+            alpha = " (with alpha)" if raw.shape[2] == 4 else ""
             raise DataError(
-                f"{path} has {raw.shape[2]} channels, like a colour picture: "
+                f"{path} has {raw.shape[2]} channels{alpha}, like a colour picture: "
                 f"expected one channel of class ids, {self._ids}"
             )
         if raw.dtype not in (np.uint8, np.uint16):
@@ -187,6 +188,20 @@ class IdLabels:
         return table
 
 
+def table_ids(
+    source: str, labels: Sequence[Label], others: int | None, assumed: bool = False
+) -> IdLabels:
+    """Return a decoder of files that hold the ids of these classes; see `IdLabels`."""
+    numbers = sorted(label.id for label in labels)
+    rising = numbers == [*range(len(numbers))]
+    listed = f"0 to {numbers[-1]}" if rising else ", ".join(map(str, numbers))
+    ids = (
+        f"{listed}, and {UNLABELLED} for unlabelled; for other ids, or colours, give --mapping FILE"
+    )
+    stored = {**{i: i for i in numbers}, UNLABELLED: UNLABELLED}
+    return IdLabels(stored, source, ids, others, assumed)
+
+
 class RedIdLabels(IdLabels):
     """Decodes class ids in the red channel of a colour PNG and ignores the other channels."""
 
@@ -202,6 +217,8 @@ class ColorLabels:
         train_ids: train id by RGB.
         source: whose colours they are, for errors.
         others: train id of all colours that are not in `train_ids`; None refuses them.
+
+    Transparent pixels, of pictures with an alpha channel, are unlabelled.
     """
 
     def __init__(
@@ -214,6 +231,8 @@ class ColorLabels:
         blue, green, red = (raw[..., i].astype(np.uint32) for i in range(3))
         packed = (red << 16) | (green << 8) | blue
         label: Ids = self._table[packed]
+        if raw.shape[2] == 4:
+            label[_transparent(raw[..., 3], path)] = UNLABELLED
         unknown = label == _UNKNOWN
         if unknown.any():
             colors, counts = np.unique(packed[unknown], return_counts=True)
@@ -238,7 +257,26 @@ class ColorLabels:
 
 def _require_colors(raw: Raw, path: Path, expected: str) -> None:
     if raw.ndim != 3 or raw.dtype != np.uint8:
-        raise DataError(f"{path} is not an 8-bit colour picture: expected {expected}")
+        kind = "one channel" if raw.ndim != 3 else f"{8 * raw.itemsize} bits a channel"
+        raise DataError(
+            f"{path} is not an 8-bit colour picture: expected {expected}, got {kind}; "
+            "store it as a PNG in 8-bit RGB"
+        )
+
+
+def _transparent(alpha: Raw, path: Path) -> npt.NDArray[np.bool_]:
+    """Return where a label is transparent.
+
+    Raises:
+        DataError: a pixel is neither transparent nor opaque.
+    """
+    partly = (alpha > 0) & (alpha < 255)
+    if partly.any():
+        raise DataError(
+            f"{path} is half transparent in {partly.sum()} pixels: a label must be opaque, or "
+            "transparent where it has no class; draw it without smoothed borders"
+        )
+    return alpha == 0
 
 
 def _few(values: list[str]) -> str:

@@ -6,30 +6,39 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from camseg_core.data.file_set import FileSet, Found
-from camseg_core.data.image_files import Color, ColorLabels, IdLabels, LabelDecoder
+from camseg_core.data.image_files import Color, ColorLabels, IdLabels, LabelDecoder, table_ids
 from camseg_core.data.label_table import LABEL_TABLE, LabelTable, read_label_table
 from camseg_core.errors import ConfigError
 from camseg_core.groups import FIRST_GROUP, Group, ScoredLabels
-from camseg_core.labels import CITYSCAPES, UNLABELLED, Label
+from camseg_core.labels import CITYSCAPES, UNLABELLED, Label, plain_name
 
 MAPPING = "mapping.yaml"
 """Name of the mapping file that is read without being named, in the set's root."""
 
 UNLABELLED_NAME = "unlabelled"
 
+Value = int | Color | str
+"""What stands for a class in a file: an id, a colour, or a name."""
+
 
 @dataclass(frozen=True)
 class GroupMapping:
-    """Values of label files, `ids` or `colors`, that stand for one of several `classes`."""
+    """Values of label files, or names of a tool, that stand for one of several `classes`."""
 
     classes: tuple[str, ...]
     ids: tuple[int, ...] = ()
     colors: tuple[Color, ...] = ()
+    names: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """The group's name: its classes."""
         return " or ".join(self.classes)
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """What stands for the group in files; names as `plain_name` writes them."""
+        return self.ids or self.colors or tuple(map(plain_name, self.names))
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,7 @@ class ClassMapping:
     """What label files hold: `ids` or `colors` (RGB) by class name, or by `unlabelled`.
 
     The classes are those of the class table `table` (a file, relative to this one), or
-    Cityscapes'.
+    Cityscapes'. Exports of annotation tools have `names` instead, see `ClassNames`.
 
     `others` decides about values that are not listed: the file is an error (`refused`), or their
     pixels have no class (`unlabelled`). `stretch` widens image and label when they are read: the
@@ -56,29 +65,26 @@ class ClassMapping:
     image_suffix: str = ""
     label_suffix: str = ""
     table: str | None = None
+    names: Mapping[str, tuple[str, ...]] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.stretch < float("inf"):
             raise ConfigError(f"stretch must be above 0, got {self.stretch:g}")
         if self._holds_ids():
             return
-        if (self.ids is None) == (self.colors is None):
+        if sum(each is not None for each in (self.ids, self.colors, self.names)) != 1:
             raise ConfigError(
-                "a mapping must have either ids: or colors:, each a list by class, "
-                "as in ids: {road: [7], car: [26, 27]}"
+                "a mapping must have either ids: or colors: or, for exports of annotation tools, "
+                "names:, each a list by class, as in ids: {road: [7], car: [26, 27]}"
             )
         owner: dict[object, str] = {}
         self._check_groups()
         for name, values in (
             *self._values().items(),
-            *((group.name, group.ids or group.colors) for group in self.groups),
+            *((group.name, group.values) for group in self.groups),
         ):
             for value in values:
-                numbers, most = (value, 255) if isinstance(value, tuple) else ((value,), 65535)
-                if not all(0 <= number <= most for number in numbers):
-                    raise ConfigError(
-                        f"{_text(value)} of {name} is out of range: it must be 0 to {most}"
-                    )
+                _check_range(value, name)
                 if owner.setdefault(value, name) != name:
                     raise ConfigError(
                         f"{_text(value)} is listed for {owner[value]} and for {name}: "
@@ -103,10 +109,12 @@ class ClassMapping:
 
     def _holds_ids(self) -> bool:
         others = self.stretch != 1 or bool(self.image_suffix or self.label_suffix or self.table)
-        return self.ids is None and self.colors is None and not self.groups and others
+        listed = self.ids is None and self.colors is None and self.names is None
+        return listed and not self.groups and others
 
     def _check_groups(self) -> None:
-        kind = "ids" if self.ids is not None else "colors"
+        kinds = ("ids", "colors", "names")
+        kind = next(each for each in kinds if getattr(self, each) is not None)
         if len(self.groups) > UNLABELLED - 1 - FIRST_GROUP:
             raise ConfigError(f"groups must be at most {UNLABELLED - 1 - FIRST_GROUP}")
         for group in self.groups:
@@ -114,10 +122,13 @@ class ClassMapping:
                 raise ConfigError(
                     f"a group must have at least two classes, got {list(group.classes)}"
                 )
-            if bool(group.ids) != (kind == "ids") or bool(group.colors) != (kind == "colors"):
+            if any(bool(getattr(group, each)) != (each == kind) for each in kinds):
                 raise ConfigError(f"the group {group.name} must have {kind}:, as the classes have")
 
-    def _values(self) -> Mapping[str, tuple[int | Color, ...]]:
+    def _values(self) -> Mapping[str, tuple[Value, ...]]:
+        """Values in files by class; names as `plain_name` writes them."""
+        if self.names is not None:
+            return {name: tuple(map(plain_name, values)) for name, values in self.names.items()}
         return self.ids if self.ids is not None else self.colors or {}
 
     def group_labels(self, vocabulary: Sequence[Label]) -> tuple[Group, ...]:
@@ -134,37 +145,39 @@ class ClassMapping:
             return tuple(vocabulary)
         return tuple(label for label in vocabulary if label.name in self._values())
 
-    def decoder(self, source: str, vocabulary: Sequence[Label]) -> LabelDecoder:
-        """A decoder of such labels; its errors name `source`."""
+    def id_of(self, vocabulary: Sequence[Label]) -> dict[Value, int]:
+        """Id in labels by value in files."""
+        known = {label.name: label.id for label in vocabulary}
+        meant = [
+            *((known.get(name, UNLABELLED), values) for name, values in self._values().items()),
+            *((FIRST_GROUP + i, each.values) for i, each in enumerate(self.groups)),
+        ]
+        return {value: id for id, values in meant for value in values}
+
+    def decoder(self, source: str, vocabulary: Sequence[Label]) -> LabelDecoder | None:
+        """A decoder of such labels, None for names; its errors name `source`."""
         others = UNLABELLED if self.others == "unlabelled" else None
         if self._holds_ids():
-            return _table_ids(source, vocabulary, others)
-        known = {label.name: label.id for label in vocabulary}
-        ids: dict[int, int] = {}
-        colors: dict[Color, int] = {}
-        for id, values in (
-            *((known.get(name, UNLABELLED), values) for name, values in self._values().items()),
-            *((FIRST_GROUP + i, each.ids or each.colors) for i, each in enumerate(self.groups)),
-        ):
-            for value in values:
-                if isinstance(value, int):
-                    ids[value] = id
-                else:
-                    colors[value] = id
-        if self.ids is not None:
-            return IdLabels(ids, source, ", ".join(map(str, sorted(ids))), others)
-        return ColorLabels(colors, source, others)
+            return table_ids(source, vocabulary, others)
+        if self.names is not None:
+            return None
+        meant = self.id_of(vocabulary)
+        if self.colors is not None:
+            colors = {value: id for value, id in meant.items() if isinstance(value, tuple)}
+            return ColorLabels(colors, source, others)
+        ids = {value: id for value, id in meant.items() if isinstance(value, int)}
+        return IdLabels(ids, source, ", ".join(map(str, sorted(ids))), others)
 
 
 class Meaning(NamedTuple):
     """What the files of a set mean: classes, decoder, factor and groups, see `FileSet`.
 
-    The names of images and labels end with the suffixes, before the dot. `table` is the set's own
-    class table, None for Cityscapes'.
+    `decode` is None if a mapping lists names. The names of images and labels end with the suffixes,
+    before the dot. `table` is the set's own class table, None for Cityscapes'.
     """
 
     labels: tuple[Label, ...]
-    decode: LabelDecoder
+    decode: LabelDecoder | None
     stretch: float = 1.0
     groups: tuple[Group, ...] = ()
     image_suffix: str = ""
@@ -172,16 +185,39 @@ class Meaning(NamedTuple):
     table: LabelTable | None = None
 
     def files(self, found: Found, **more: Any) -> FileSet:
-        """The found files with this meaning; `more` are further fields of the set."""
+        """The found label pictures with this meaning; `more` are further fields of the set.
+
+        Raises:
+            ConfigError: the mapping lists names.
+        """
+        if self.decode is None:
+            raise ConfigError(
+                "a mapping with names: is for exports of annotation tools (--dataset voc, coco or "
+                "labelme): labels in pictures need ids: or colors:"
+            )
         more["table"] = self.table
         return FileSet(found, self.labels, self.decode, self.stretch, self.groups, **more)
 
 
-def meaning(mapping: Path | None, default: Path) -> Meaning:
+class ReadMapping(NamedTuple):
+    """A mapping file and the set's own class table, either None without one; their paths."""
+
+    mapping: ClassMapping | None
+    table: LabelTable | None
+    path: Path
+    table_path: Path | None
+
+    @property
+    def vocabulary(self) -> tuple[Label, ...]:
+        """The classes that may have values."""
+        return CITYSCAPES if self.table is None else self.table.labels
+
+
+def read_mapping(mapping: Path | None, default: Path) -> ReadMapping:
     """Read a mapping file: `mapping`, or `default` if that exists; and its class table.
 
     Without an entry `table`, the table is `labels.yaml` beside `mapping` or `default` if that
-    exists, else Cityscapes'. Without a mapping file, labels hold the ids of the table.
+    exists, else Cityscapes'.
 
     Raises:
         ConfigError: a file cannot be read, or is not a mapping or a class table.
@@ -192,31 +228,44 @@ def meaning(mapping: Path | None, default: Path) -> Meaning:
         (place / LABEL_TABLE for place in places if (place / LABEL_TABLE).is_file()), None
     )
     if path is None:
-        if beside is not None:
-            table = read_label_table(beside)
-            decode = _table_ids(f"a set with the class table {beside}", table.labels, None)
-            return Meaning(table.labels, decode, table=table)
-        return Meaning(CITYSCAPES, _train_ids)
+        return ReadMapping(None, read_label_table(beside) if beside else None, default, beside)
     # imported here because machines that only segment have no yaml package
     from camseg_core.config.yaml_file import load_yaml
 
     read = load_yaml(path, ClassMapping)
     if read.table is not None:
         beside = path.parent / read.table
-    own = None if beside is None else read_label_table(beside)
-    vocabulary = CITYSCAPES if own is None else own.labels
+    found = ReadMapping(read, read_label_table(beside) if beside else None, path, beside)
     try:
-        read.check_names(vocabulary)
+        read.check_names(found.vocabulary)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    return found
+
+
+def meaning(mapping: Path | None, default: Path) -> Meaning:
+    """Return what labels mean by a mapping file and class table, see `read_mapping`.
+
+    Without a mapping file, labels hold the ids of the table.
+
+    Raises:
+        ConfigError: see `read_mapping`.
+    """
+    read, table, path, table_path = found = read_mapping(mapping, default)
+    if read is None and table is None:
+        return Meaning(CITYSCAPES, _train_ids)
+    if read is None:
+        source = f"a set with the class table {table_path}"
+        decode = table_ids(source, found.vocabulary, None)
+        return Meaning(found.vocabulary, decode, table=table)
     return Meaning(
-        read.labels(vocabulary),
-        read.decoder(str(path), vocabulary),
+        read.labels(found.vocabulary),
+        read.decoder(str(path), found.vocabulary),
         read.stretch,
-        read.group_labels(vocabulary),
+        read.group_labels(found.vocabulary),
         read.image_suffix,
         read.label_suffix,
-        own,
+        table,
     )
 
 
@@ -234,21 +283,16 @@ def scored_over(mapping: Path) -> ScoredLabels:
     return own.over(ScoredLabels.of(read.labels, read.groups))
 
 
-def _table_ids(
-    source: str, labels: Sequence[Label], others: int | None, assumed: bool = False
-) -> LabelDecoder:
-    numbers = sorted(label.id for label in labels)
-    rising = numbers == [*range(len(numbers))]
-    listed = f"0 to {numbers[-1]}" if rising else ", ".join(map(str, numbers))
-    ids = (
-        f"{listed}, and {UNLABELLED} for unlabelled; for other ids, or colours, give --mapping FILE"
-    )
-    stored = {**{i: i for i in numbers}, UNLABELLED: UNLABELLED}
-    return IdLabels(stored, source, ids, others, assumed)
+_train_ids = table_ids("a set of Cityscapes train ids", CITYSCAPES, None, assumed=True)
 
 
-_train_ids = _table_ids("a set of Cityscapes train ids", CITYSCAPES, None, assumed=True)
+def _check_range(value: Value, name: str) -> None:
+    if isinstance(value, str):
+        return
+    numbers, most = (value, 255) if isinstance(value, tuple) else ((value,), 65535)
+    if not all(0 <= number <= most for number in numbers):
+        raise ConfigError(f"{_text(value)} of {name} is out of range: it must be 0 to {most}")
 
 
-def _text(value: int | Color) -> str:
-    return str(value) if isinstance(value, int) else f"the colour {value}"
+def _text(value: Value) -> str:
+    return f"the colour {value}" if isinstance(value, tuple) else str(value)

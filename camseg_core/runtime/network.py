@@ -12,6 +12,7 @@ from camseg_core.config.model import CamSegConfig
 from camseg_core.diffusion.passes import FrameInPasses, cells_of_tokens, sample_in_passes
 from camseg_core.diffusion.samplers import Schedule, sampler_named, start_scale
 from camseg_core.diffusion.sampling import Sampling
+from camseg_core.errors import ConfigError
 from camseg_core.runtime.engine import Array, Engine
 from camseg_core.runtime.geometry import MAX_CACHED_SIZES, Floats, Ids
 from camseg_core.runtime.stream import Stream
@@ -76,6 +77,18 @@ class Network:
         mask, confidence = decoded.values()
         laps.append(("decoder", time.perf_counter()))
         return mask, confidence
+
+    def features(self, image: Ids) -> Floats:
+        """Return the image encoder's features of an image `(H, W, 3)`, averaged over it, `(D,)`.
+
+        Raises:
+            ConfigError: the whole network runs as one graph.
+        """
+        if self._engine.fused is not None:
+            raise ConfigError("features need the model in parts: load with streams=True")
+        found = np.asarray(self._engine.run("image_encoder", {"image": image[None]})["features"])
+        grid = (1,) if found.ndim == 3 else (2, 3)  # tokens (1, N, D), or a map (1, D, h, w)
+        return np.asarray(found.mean(grid)[0], np.float32)
 
     def _sample(self, condition: Array, noise: Iterator[Floats]) -> Floats:
         """Draw the clean cells `(M, C)` that the head denoises, given conditions `(M, D)`."""

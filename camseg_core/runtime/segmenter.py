@@ -88,8 +88,8 @@ class Segmenter:
 
         Args:
             model: the name or the folder.
-            provider: one of `PROVIDERS`; or several in the order to try them, as in
-                `"tensorrt,cuda,cpu"` or a sequence; auto is the fastest that is installed.
+            provider: one of `PROVIDERS`; or several to try in turn, as in `"tensorrt,cuda,cpu"` or
+                a sequence; auto is the fastest that is installed.
             precision: fp32, bf16, fp16, int8, or auto, the best of the folder's for the provider.
                 fp32 and cpu together give the same masks on any machine.
             threads: CPU threads; 0 means all cores.
@@ -136,9 +136,8 @@ class Segmenter:
     def with_sampling(self, sampling: Sampling) -> "Segmenter":
         """Return the same model with other sampling, exactly as if it had been loaded so.
 
-        Both share an engine and must not segment at the same time, unless other graphs must run:
-        where a fused graph is loaded, or the folder has one for the new sampling, a new engine is
-        loaded.
+        Both share an engine and must not segment at the same time, unless other graphs must run,
+        fused ones or parts, for which a new engine is loaded.
 
         Raises:
             ConfigError: as `check_sampling`, or no provider can run the other graphs.
@@ -202,6 +201,13 @@ class Segmenter:
         began = time.perf_counter()
         self.segment(np.full((height, width, 3), 128, np.uint8), fit)
         return time.perf_counter() - began
+
+    def features(self, rgb: Ids, fit: Fit = Fit()) -> Floats:  # noqa: B008
+        """Return the image encoder's features of a frame, averaged over it, `(D,)`.
+
+        Raises ConfigError and ImageError, see `Network.features` and `segment`.
+        """
+        return self._network.features(self._geometry(rgb, fit).to_network(rgb))
 
     def segment(self, rgb: Ids, fit: Fit = Fit()) -> Segmentation:  # noqa: B008
         """Segment one RGB frame `(H, W, 3)` uint8 of any size from 1×1 up.

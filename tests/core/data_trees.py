@@ -3,13 +3,18 @@
 A label has one column for each value that it can hold, in the order of the table.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_masks
 
+from camseg_core.data.sets.voc import voc_color
 from camseg_core.labels import CAMVID_32, CITYSCAPES_LABEL_IDS, TRAIN_ID
 
 HEIGHT = 6
@@ -222,6 +227,127 @@ def list_file(root: Path) -> Tree:
     return Tree(root / "frames.txt", frames, "all", OWN_ROW)
 
 
+TOOL_CLASSES = (None, "road", "Traffic_Light", "tarmac")
+"""By column: without annotation, Cityscapes classes, and one that the mapping lists."""
+
+TOOL_MAPPING = "names: {road: [tarmac]}\n"
+TOOL_ROW = (VOID, 0, 6, 0)
+TOOL_COLORS = ((0, 0, 0), (128, 64, 128), (250, 170, 30), (51, 221, 255))
+
+
+def voc(root: Path) -> Tree:
+    """CVAT's "Segmentation mask 1.1" with images."""
+    frames = {}
+    for name in ("frame_000000", "drive/frame_000001"):
+        image = write(root / "JPEGImages" / f"{name}.jpg", photo(4))
+        label = write(root / "SegmentationClass" / f"{name}.png", columns(TOOL_COLORS))
+        write(root / "SegmentationObject" / f"{name}.png", columns(TOOL_COLORS))
+        frames[name] = (image, label)
+    lists = root / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "default.txt").write_text("".join(f"{name}\n" for name in frames))
+    names = ("background", *TOOL_CLASSES[1:])
+    lines = [f"{n}:{r},{g},{b}::" for n, (r, g, b) in zip(names, TOOL_COLORS, strict=True)]
+    head = "# label:color_rgb:parts:actions"
+    (root / "labelmap.txt").write_text("\n".join([head, *lines]) + "\n")
+    (root / "mapping.yaml").write_text(TOOL_MAPPING)
+    return Tree(root, frames, "all", TOOL_ROW)
+
+
+def voc_labelme(root: Path) -> Tree:
+    """What labelme2voc writes: palette PNGs, and the names of the classes in order."""
+    frames = {}
+    for name in ("2011_000003", "2011_000006"):
+        image = write(root / "JPEGImages" / f"{name}.jpg", photo(4))
+        label = root / "SegmentationClass" / f"{name}.png"
+        label.parent.mkdir(exist_ok=True)
+        write_palette(label, columns((0, 1, 2, 255)))
+        frames[name] = (image, label)
+    (root / "class_names.txt").write_text("_background_\nroad\ntraffic light")
+    return Tree(root, frames, "all", (VOID, 0, 6, VOID))
+
+
+def write_palette(path: Path, ids: np.ndarray) -> None:
+    """Write a PNG of indices with Pascal VOC's palette."""
+    picture = Image.fromarray(ids, "P")
+    picture.putpalette([value for i in range(256) for value in voc_color(i)])
+    picture.save(path)
+
+
+def box(x: int, width: int = 1) -> list[float]:
+    """A polygon in COCO's form around columns of pixels."""
+    return [x, 0, x + width, 0, x + width, HEIGHT, x, HEIGHT]
+
+
+def coco_content(names: Sequence[str]) -> dict[str, Any]:
+    """The annotations of these images: polygons, and run-length masks in both forms."""
+    categories = [
+        {"id": number, "name": name, "supercategory": ""}
+        for number, name in enumerate(TOOL_CLASSES[1:], start=1)
+    ]
+    runs = {"counts": [2 * HEIGHT, HEIGHT, HEIGHT], "size": [HEIGHT, 4]}
+    mask = np.zeros((HEIGHT, 4), np.uint8, order="F")
+    mask[:, 3] = 1
+    packed = {"counts": coco_masks.encode(mask)["counts"].decode(), "size": [HEIGHT, 4]}
+    annotations = [
+        {
+            **{"id": 3 * image + number, "image_id": image, "category_id": number, "area": HEIGHT},
+            **{"segmentation": stored, "bbox": [number, 0, 1, HEIGHT]},
+            **{"iscrowd": int(number > 1), "attributes": {"occluded": False}},
+        }
+        for image in range(1, len(names) + 1)
+        for number, stored in enumerate(([box(1)], runs, packed), start=1)
+    ]
+    images = [
+        {"id": i, "width": 4, "height": HEIGHT, "file_name": name, "license": 0, "flickr_url": ""}
+        for i, name in enumerate(names, start=1)
+    ]
+    head = {"licenses": [{"name": "", "id": 0, "url": ""}], "info": {"contributor": ""}}
+    return {**head, "categories": categories, "images": images, "annotations": annotations}
+
+
+def coco(root: Path) -> Tree:
+    """CVAT's "COCO 1.0" of a project with subsets."""
+    frames = {}
+    (root / "annotations").mkdir(parents=True)
+    for subset in ("Train", "Validation"):
+        names = [f"frame_{number:06}.png" for number in (0, 5)]
+        path = root / "annotations" / f"instances_{subset}.json"
+        path.write_text(json.dumps(coco_content(names)))
+        for name in names:
+            image = write(root / "images" / subset / name, photo(4))
+            if subset == "Validation":
+                frames[image.stem] = (image, path)
+    (root / "mapping.yaml").write_text(TOOL_MAPPING)
+    return Tree(root, frames, "val", TOOL_ROW)
+
+
+def labelme_content(image: str) -> dict[str, Any]:
+    """The file that labelme writes for an image."""
+    shapes = [
+        {
+            **{"label": name, "points": [[x, 0], [x, HEIGHT - 1]], "group_id": None},
+            **{"description": "", "shape_type": "rectangle", "flags": {}, "mask": None},
+        }
+        for x, name in enumerate(TOOL_CLASSES)
+        if name is not None
+    ]
+    size = {"imageHeight": HEIGHT, "imageWidth": 4}
+    head = {"version": "5.5.0", "flags": {}, "shapes": shapes}
+    return {**head, "imagePath": image, "imageData": None, **size}
+
+
+def labelme(root: Path) -> Tree:
+    frames = {}
+    for name in ("0003", "drive/0007"):
+        image = write(root / f"{name}.jpg", photo(4))
+        label = root / f"{name}.json"
+        label.write_text(json.dumps(labelme_content(image.name), indent=2))
+        frames[name] = (image, label)
+    (root / "mapping.yaml").write_text(TOOL_MAPPING)
+    return Tree(root, frames, "all", TOOL_ROW)
+
+
 TREES: dict[str, tuple[str, Callable[[Path], Tree]]] = {
     "camvid": ("camvid", camvid),
     "camvid as SegNet has it": ("camvid", camvid_segnet),
@@ -231,6 +357,10 @@ TREES: dict[str, tuple[str, Callable[[Path], Tree]]] = {
     "acdc": ("acdc", acdc),
     "kitti-step": ("kitti-step", kitti_step),
     "cad-edgetune": ("cad-edgetune", cad_edgetune),
+    "voc": ("voc", voc),
+    "voc of labelme": ("voc", voc_labelme),
+    "coco": ("coco", coco),
+    "labelme": ("labelme", labelme),
     "folder": ("folder", folder),
     "list": ("list", list_file),
 }

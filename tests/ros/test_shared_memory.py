@@ -100,6 +100,10 @@ def test_segments_in_use_and_other_files_are_left_alone(folder: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert shared_memory.dead_segments() == []
         assert shared_memory.held() == [used]
+    port = segment(folder, "fastdds_port7000")
+    with (folder / f"{port.name}_el").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert (shared_memory.held(), shared_memory.held(ports=True)) == ([], [port])
     assert shared_memory.held() == []
     with (folder / f"{used.name}_el").open():  # open, as Fast DDS checks others', but not held
         assert shared_memory.held() == []

@@ -18,7 +18,10 @@ from camseg_core.data.label_table import (
 from camseg_core.data.mapping import MAPPING, meaning
 from camseg_core.data.sets.camvid import CamVid11, CamVid32
 from camseg_core.data.sets.cityscapes import CITYSCAPES_SETS
+from camseg_core.data.sets.coco import Coco
 from camseg_core.data.sets.kind import ALL, NONE, Folder, ListFile, OwnLabels, SetKind
+from camseg_core.data.sets.labelme import LabelMe
+from camseg_core.data.sets.voc import VocMasks
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.groups import Group, ScoredLabels
 from camseg_core.labels import CITYSCAPES, Label
@@ -31,6 +34,9 @@ SETS: Mapping[str, SetKind] = {
     "camvid": CamVid11(),
     "camvid-32": CamVid32(),
     **CITYSCAPES_SETS,
+    "voc": VocMasks(),
+    "coco": Coco(),
+    "labelme": LabelMe(),
     "folder": Folder(),
     "list": ListFile(),
 }
@@ -122,7 +128,8 @@ def kind_of(kind: str, root: Path, own: OwnLabels = NONE, split: str | None = No
     place = root if root.is_dir() else root.parent
     meaning(own.mapping, place / MAPPING)
     if own.root is not None:
-        return "folder"
+        tools = (name for name in ("voc", "coco", "labelme") if SETS[name].detect(own.root))
+        return next(tools, "folder")
     # what says what labels mean, named or in the root, leaves the kinds that take it
     stated = own != NONE or any((place / name).is_file() for name in (MAPPING, LABEL_TABLE))
     candidates = {name: each for name, each in SETS.items() if each.detectable}

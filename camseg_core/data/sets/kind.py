@@ -3,6 +3,7 @@
 import shlex
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from camseg_core.data.file_set import (
     subfolders,
 )
 from camseg_core.data.label_table import LABEL_TABLE
-from camseg_core.data.mapping import MAPPING, meaning
+from camseg_core.data.mapping import MAPPING, meaning, read_mapping
 from camseg_core.errors import ConfigError, DataError, camseg_command
 from camseg_core.labels import CITYSCAPES, Label
 
@@ -88,7 +89,7 @@ class SetKind(ABC):
         if own != NONE and not self.takes_own_labels:
             raise ConfigError(
                 f"the labels of {self.title} are known: --mapping and --labels are for sets of "
-                "your own (--dataset folder or list)"
+                "your own (--dataset folder, list, voc, coco or labelme)"
             )
         return [self.scan(root, each, own) for each in split.split(JOIN)]
 
@@ -107,7 +108,21 @@ class SetKind(ABC):
         return "val" if "val" in (*self.named_splits, *there) or not there else there[0]
 
 
-_SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
+"""Names of splits that folders and lists may have."""
+
+
+def split_of(name: str) -> str:
+    """Return the split that a tool's name means: `Train` is `train`, `Validation` is `val`."""
+    plain = name.casefold()
+    known = {"validation": "val", "valid": "val", "training": "train"}.get(plain, plain)
+    return known if known in SPLITS else name
+
+
+def by_split(files: Mapping[str, Path]) -> dict[str, Path]:
+    """Return a tool's files by split; a single one of another name, as `default`, is `all`."""
+    found = {split_of(name): path for name, path in files.items()}
+    return found if len(found) != 1 or {*found} & {*SPLITS} else {ALL: next(iter(found.values()))}
 
 
 class Folder(SetKind):
@@ -147,16 +162,19 @@ class Folder(SetKind):
     def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
         if own.root is not None:
             in_both = {*subfolders(root)} & {*subfolders(own.root)}
-            return tuple(name for name in _SPLITS if name in in_both) or (ALL,)
+            return tuple(name for name in SPLITS if name in in_both) or (ALL,)
         above = [name for name in subfolders(root) if (root / name / "images").is_dir()]
-        below = [name for name in subfolders(root / "images") if name in _SPLITS]
+        below = [name for name in subfolders(root / "images") if name in SPLITS]
         return tuple(above or below) or ((ALL,) if (root / "images").is_dir() else ())
 
     def detect(self, root: Path) -> bool:
-        """Only with a mapping or a class table: a wrong guess would give wrong scores."""
+        """Only with a mapping of values or a class table: a wrong guess gives wrong scores."""
         places = (root, *(root / name for name in subfolders(root)))
-        stated = any((root / name).is_file() for name in (MAPPING, LABEL_TABLE))
-        return stated and any((each / "images").is_dir() for each in places)
+        if not any((root / name).is_file() for name in (MAPPING, LABEL_TABLE)):
+            return False
+        mapping = read_mapping(None, root / MAPPING).mapping
+        named = mapping is not None and mapping.names is not None
+        return not named and any((each / "images").is_dir() for each in places)
 
 
 class ListFile(SetKind):
@@ -200,7 +218,7 @@ class ListFile(SetKind):
     def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
         if not root.is_dir():
             return (ALL,)
-        return tuple(name for name in _SPLITS if (root / f"{name}.txt").is_file())
+        return tuple(name for name in SPLITS if (root / f"{name}.txt").is_file())
 
     def detect(self, root: Path) -> bool:
         """A text file, or a folder with one for a split that lists files which exist."""

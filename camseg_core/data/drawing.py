@@ -1,0 +1,170 @@
+"""Labels that annotation tools store as areas instead of pictures, and the JSON files with them."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from camseg_core.errors import DataError, memory_for
+from camseg_core.labels import UNLABELLED
+
+Ids = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+Size = tuple[int, int]
+Point = tuple[float, float]
+
+_MARGIN = 1.0
+"""Pixels that a point may lie outside of the image: tools round differently."""
+
+
+class Area(Protocol):
+    """Pixels of one class."""
+
+    def mask(self, size: Size) -> Mask:
+        """Return the mask `(H, W)` in an image of this size.
+
+        Raises:
+            DataError: the data are damaged.
+        """
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A label as areas, each with its id in labels; `shape` is the image's height and width."""
+
+    shape: Size
+    areas: tuple[tuple[int, Area], ...]
+
+    def label(self, path: Path) -> Ids:
+        """Draw the areas in their order, later ones on top; pixels outside of all are unlabelled.
+
+        Raises:
+            DataError: an area of the file `path` is damaged.
+        """
+        with memory_for(path):
+            label = np.full(self.shape, UNLABELLED, np.uint8)
+            for id, area in self.areas:
+                try:
+                    label[area.mask(self.shape)] = id
+                except DataError as error:
+                    raise DataError(f"{path}: {error}") from error
+        return label
+
+
+@dataclass(frozen=True)
+class Polygon:
+    """A polygon of (x, y), with its border."""
+
+    points: tuple[Point, ...]
+
+    def mask(self, size: Size) -> Mask:
+        found = np.zeros(size, np.uint8)
+        corners = np.floor(self.points).astype(np.int32)  # the pixels in which they lie
+        cv2.fillPoly(found, [corners], 1)
+        return found.astype(np.bool_)
+
+
+@dataclass(frozen=True)
+class Circle:
+    """A disc; center is (x, y)."""
+
+    center: Point
+    radius: float
+
+    def mask(self, size: Size) -> Mask:
+        y, x = np.ogrid[: size[0], : size[1]]
+        square = (x - self.center[0]) ** 2 + (y - self.center[1]) ** 2
+        return np.asarray(square <= self.radius**2)
+
+
+def outside(points: Sequence[Point], size: Size) -> str:
+    """Return how far a polygon reaches beyond an image of (height, width); empty if it does not."""
+    xs, ys = zip(*points, strict=True)
+    low, high = min(*xs, *ys), max(max(xs) - size[1], max(ys) - size[0])
+    if low >= -_MARGIN and high <= _MARGIN:
+        return ""
+    return (
+        f"lies outside the image: x {min(xs):g} to {max(xs):g}, y {min(ys):g} to {max(ys):g} in "
+        f"{size[1]}x{size[0]}; was the image resized after it was annotated?"
+    )
+
+
+def points_of(value: Any) -> tuple[Point, ...]:
+    """Return the (x, y) of a JSON list of pairs.
+
+    Raises:
+        ValueError: it is something else, or a number is not finite.
+    """
+    if not isinstance(value, list):
+        raise ValueError(f"{_short(value)} must be a list of points")
+    for pair in value:
+        if not isinstance(pair, list) or len(pair) != 2 or not all(map(is_number, pair)):
+            raise ValueError(f"{_short(pair)} must be a point [x, y]")
+    return tuple((float(x), float(y)) for x, y in value)
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a JSON value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def size_of(entry: dict[str, Any], height: str, width: str) -> Size:
+    """Return height and width from these fields.
+
+    Raises:
+        ValueError: a field is missing or not a positive integer.
+    """
+    for name in (height, width):
+        value = entry.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 16:
+            raise ValueError(f"{name} must be the image's {name} in pixels, got {_short(value)}")
+    return entry[height], entry[width]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        DataError: it cannot be read, is empty, damaged, or holds something else.
+    """
+    try:
+        with memory_for(path):
+            content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"cannot read {path} as JSON: {error}; export it again") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} must hold a JSON object, got {_short(content)}; export it again")
+    return content
+
+
+def tool_of(content: dict[str, Any]) -> str:
+    """Return whose annotations a JSON file holds: `coco`, `labelme`, or another tool by name."""
+    if isinstance(content.get("shapes"), list):
+        return "labelme"
+    if isinstance(content.get("images"), list) and isinstance(content.get("annotations"), list):
+        return "coco"
+    if isinstance(content.get("items"), list):
+        return "Datumaro"
+    if "_via_img_metadata" in content:
+        return "VGG Image Annotator"
+    return "an unknown tool"
+
+
+def not_of(tool: str, path: Path, content: dict[str, Any]) -> str:
+    """Return the line on a JSON file that must be of `tool` but is not."""
+    found = tool_of(content)
+    remedy = f"use --dataset {found}" if found in ("coco", "labelme") else f"export it as {tool}"
+    return f"{path} must be an export of {tool}, got one of {found}: {remedy}, or move it away"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

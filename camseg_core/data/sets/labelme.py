@@ -1,0 +1,248 @@
+"""Sets annotated with labelme: a JSON file of polygons for each image."""
+
+import base64
+import binascii
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from camseg_core.data.class_names import ClassNames
+from camseg_core.data.drawing import (
+    Area,
+    Circle,
+    Drawing,
+    Mask,
+    Point,
+    Polygon,
+    Size,
+    not_of,
+    outside,
+    points_of,
+    read_json,
+    size_of,
+    tool_of,
+)
+from camseg_core.data.file_set import (
+    IMAGES,
+    FileSet,
+    Found,
+    Pair,
+    more,
+    no_split,
+    subfolders,
+    visible,
+)
+from camseg_core.data.mapping import MAPPING
+from camseg_core.data.sets.kind import ALL, SPLITS, OwnLabels, SetKind, split_of
+from camseg_core.errors import DataError
+
+_CLASSES = "labels.txt"
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A mask whose upper left corner is at (x, y)."""
+
+    corner: tuple[int, int]
+    pixels: bytes
+    size: Size
+
+    def mask(self, size: Size) -> Mask:
+        found = np.zeros(size, np.bool_)
+        patch = np.frombuffer(self.pixels, np.bool_).reshape(self.size)
+        x, y = self.corner
+        found[y : y + self.size[0], x : x + self.size[1]] = patch[: size[0] - y, : size[1] - x]
+        return found
+
+
+class LabelMe(SetKind):
+    """labelme: `NAME.json` beside its image, or in a folder of its own.
+
+    A split is a folder. Later shapes lie on top of earlier ones; pixels without a shape have no
+    class.
+    """
+
+    title = "annotations of labelme"
+    layout = (
+        "NAME.json with NAME.jpg (or .png) beside it or where imagePath says; folders by split",
+        f"classes by name: Cityscapes', or what names: in {MAPPING} (or --mapping FILE) says; "
+        f"{_CLASSES}, if there is one, lists them",
+    )
+    takes_own_labels = True
+
+    def scan(self, root: Path, split: str, own: OwnLabels) -> FileSet:
+        names = ClassNames.read(own.mapping, root / MAPPING)
+        base = own.root or root
+        folder = base if split == ALL else base / _named(base, split)
+        files = visible(folder.glob("**/*"), ".json") if folder.is_dir() else []
+        if not files:
+            raise no_split(split, root, f"no JSON files in {folder}; {self.expected}")
+        images = folder if own.root is None else root / folder.relative_to(base)
+        reader = _Reader(folder, images, names)
+        found = reader.found(files)
+        listed = _listed(base / _CLASSES)
+        # without a list, classes that occur in other splits only would be missing
+        used = {*reader.used, *listed} if listed or names.listed else ()
+        rule = "annotate it with labelme, or move it out of the folder"
+        return names.files(found, used, rule=rule)
+
+    def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
+        there = subfolders(own.root or root)
+        return tuple(split_of(name) for name in there if split_of(name) in SPLITS) or (ALL,)
+
+    def detect(self, root: Path) -> bool:
+        """Whether the first JSON file, at most two folders deep, holds labelme's shapes."""
+        for pattern in ("*", "*/*", "*/*/*"):
+            files = visible(root.glob(pattern), ".json") if root.is_dir() else []
+            if files:
+                try:
+                    return tool_of(read_json(files[0])) == "labelme"
+                except DataError:
+                    return False
+        return False
+
+
+class _Reader:
+    """Reads JSON files in a folder; keeps class names and one line for each problem."""
+
+    def __init__(self, folder: Path, images: Path, names: ClassNames) -> None:
+        self._folder, self._images, self._names = folder, images, names
+        self.used: set[str] = set()
+        self._problems: list[str] = []
+        self._empty: set[Path] = set()
+
+    def found(self, files: Sequence[Path]) -> Found:
+        pairs: list[Pair] = []
+        empty: list[Path] = []
+        for path in files:
+            try:
+                self._read(path, pairs, empty)
+            except DataError as error:
+                self._problems.append(str(error))
+        known = {pair.image for pair in pairs} | self._empty
+        for path in visible(self._images.glob("**/*"), *IMAGES):
+            if path not in known:
+                name = path.relative_to(self._images).with_suffix("")
+                label = (self._folder / name).with_suffix(".json")
+                pairs.append(Pair(path, label, name.as_posix()))
+        if not pairs:
+            raise DataError(
+                next(iter(self._problems), None)
+                or f"no annotated image in {self._images}: {len(empty)} of {len(files)} JSON files "
+                "have no shapes, and the others no image where imagePath says"
+            )
+        left_out = [
+            f"left out: {path}{more(empty)} has no shapes: annotate the image" for path in empty[:1]
+        ]
+        pairs.sort(key=lambda pair: (pair.image.parent, pair.image.name))
+        annotated = [path for path in files if path not in empty]
+        return Found(pairs, annotated, tuple(self._problems), tuple(left_out))
+
+    def _read(self, path: Path, pairs: list[Pair], empty: list[Path]) -> None:
+        content = read_json(path)
+        if tool_of(content) != "labelme":
+            raise DataError(not_of("labelme", path, content))
+        image = self._image(path, content)
+        if image is None:
+            return
+        if not content["shapes"]:
+            empty.append(path)
+            self._empty.add(image)
+            return
+        try:
+            size = size_of(content, "imageHeight", "imageWidth")
+        except ValueError as error:
+            raise DataError(f"{path}: {error}") from error
+        areas = []
+        for number, shape in enumerate(content["shapes"], start=1):
+            try:
+                label, area = _area(shape, size)
+            except ValueError as error:
+                self._problems.append(f"{path}: shape {number} {error}")
+                continue
+            self.used.add(label)
+            id = self._names.id_of(label)
+            if id is None:
+                self._problems.append(self._names.unknown(label, str(path)))
+            else:
+                areas.append((id, area))
+        name = path.relative_to(self._folder).with_suffix("").as_posix()
+        pairs.append(Pair(image, path, name, Drawing(size, tuple(areas))))
+
+    def _image(self, path: Path, content: dict[str, Any]) -> Path | None:
+        """The image of a JSON file, where it says or of the same name beside it."""
+        stated = Path(str(content.get("imagePath") or path.stem).replace("\\", "/"))
+        place = self._images / path.parent.relative_to(self._folder)
+        candidates = [
+            path.parent / stated,
+            place / stated.name,
+            *(place / f"{path.stem}{ending}" for ending in IMAGES),
+        ]
+        return next((Path(each) for each in candidates if each.is_file()), None)
+
+
+def _area(shape: Any, size: Size) -> tuple[str, Area]:
+    """Class name and area of a shape.
+
+    Raises:
+        ValueError: it has no area, lies outside of the image, or is damaged.
+    """
+    label = shape.get("label") if isinstance(shape, dict) else None
+    if not isinstance(label, str):
+        raise ValueError("has no label: give it one")
+    points = points_of(shape.get("points"))
+    kind = shape.get("shape_type") or "polygon"
+    needed = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2}.get(kind)
+    if needed is None:
+        raise ValueError(f"({label}) is a {kind}, which has no area: draw a polygon, or delete it")
+    if len(points) < needed:
+        raise ValueError(f"({label}) must have {needed} points, got {len(points)}: draw it again")
+    beyond = outside(points, size)
+    if beyond:
+        raise ValueError(f"({label}) {beyond}")
+    if kind == "circle":
+        return label, Circle(points[0], math.dist(points[0], points[1]))
+    if kind == "mask":
+        return label, _patch(shape.get("mask"), points)
+    if kind == "rectangle" and len(points) == 2:
+        (x0, y0), (x1, y1) = points
+        points = ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
+    return label, Polygon(points)
+
+
+def _patch(stored: Any, points: Sequence[Point]) -> Patch:
+    try:
+        content = base64.b64decode(str(stored), validate=True)
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
+    except (binascii.Error, cv2.error):
+        picture = None
+    if picture is None:
+        raise ValueError("has a mask that is not a PNG in base64: draw it again")
+    (x0, y0), (x1, y1) = ((max(0, round(x)), max(0, round(y))) for x, y in points[:2])
+    height, width = picture.shape[:2]
+    if (abs(y1 - y0) + 1, abs(x1 - x0) + 1) != (height, width):
+        raise ValueError(
+            f"has a mask of {width}x{height} between ({x0}, {y0}) and ({x1}, {y1}): draw it again"
+        )
+    return Patch((min(x0, x1), min(y0, y1)), (picture > 0).tobytes(), (height, width))
+
+
+def _named(root: Path, split: str) -> str:
+    """The folder of a split."""
+    return next((name for name in subfolders(root) if split_of(name) == split_of(split)), split)
+
+
+def _listed(path: Path) -> list[str]:
+    """The class names that labelme was started with, one a line."""
+    if not path.is_file():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+    return [line.strip() for line in lines if line.strip()]

@@ -1,0 +1,290 @@
+"""`camseg bag mine`: finds the frames of bags that are worth labelling."""
+
+import argparse
+import csv
+import io
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from camseg_core.cli.console import printable, say
+from camseg_core.cli.options import add_model_options, at_least, model_options, segmenter_of
+from camseg_core.data.image_files import write_image
+from camseg_core.data.sets.voc import write_voc_zip
+from camseg_core.errors import ConfigError, DataError
+from camseg_core.evaluation.report.page import render, write_files
+from camseg_core.evaluation.report.page import thumbnail as page_picture
+from camseg_core.evaluation.selection import (
+    MEASURES,
+    Candidate,
+    Chosen,
+    Pool,
+    changed,
+    choose,
+    entropy,
+    sparse,
+    thumbnail,
+)
+from camseg_core.labels import Label, color_table
+from camseg_core.long_runs import shown_progress, writable_folder
+from camseg_core.runtime.segmenter import Segmenter
+from camseg_ros.bag.frames import DecodedFrame, ReadOptions, read_frames
+
+_SAMPLES = 3
+"""Masks to sample of a frame; each takes as long as segmenting it."""
+
+_WIDTH = 320
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.description = (
+        "Find the frames of bags that are worth labelling: those whose masks are uncertain, "
+        "flicker or show rare classes, spread over the drives and over how frames look, without "
+        "near-duplicates. Writes images, masks to start from, a zip of these for CVAT, "
+        "selection.csv with the reasons, and a page. The same command chooses the same frames."
+    )
+    option = parser.add_argument
+    option("bags", nargs="+", type=Path, metavar="BAG", help="bag folder, or .mcap or .db3 file")
+    option("--topic", help="image topic, if a bag has several")
+    option(
+        "--input-range",
+        type=at_least(0),
+        metavar="WHITE",
+        default=0,
+        help="white in images of 16 bits, such as 4095 for a camera of 12 bits (0: 65535)",
+    )
+    option("--frames", type=at_least(1), default=50, metavar="N", help="frames to choose")
+    option("--compare", metavar="MODEL", help="prefer frames in which this checkpoint differs")
+    option(
+        "--out",
+        type=Path,
+        default=Path("out/to_label"),
+        metavar="FOLDER",
+        help="new folder for what is found",
+    )
+    option("--json", action="store_true", help="print the result as JSON")
+    add_model_options(parser)
+    parser.set_defaults(kept="nothing was written")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Choose frames and write them; `--out` appears when all is there.
+
+    Raises:
+        CamSegError: a bag or model cannot be used, or `--out` is not a new folder.
+    """
+    out = options.out.resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(
+            f"--out {options.out} must be new or empty: name another folder, or remove it"
+        )
+    reading = ReadOptions(options.topic, None, input_range=options.input_range)
+    counts = [_count(bag, reading) for bag in options.bags]
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    writable_folder(partial, "--out")
+    try:
+        result = _mine(options, reading, counts, partial)
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    chosen, problems = len(result["chosen"]), result["left_out"]
+    if options.json:
+        sys.stdout.write(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    else:
+        lines = [
+            f"{chosen} of {result['frames_read']} frames chosen: {options.out}",
+            f"images to upload: {options.out / 'images'}",
+            f"masks to start from, for CVAT (Segmentation mask 1.1): {options.out / 'cvat.zip'}",
+            f"why: {options.out / 'selection.csv'}, {options.out / 'index.html'}",
+        ]
+        sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
+    for problem in problems:
+        say(f"camseg: {problem}")
+
+
+def _mine(
+    options: argparse.Namespace, reading: ReadOptions, counts: Sequence[int], folder: Path
+) -> dict[str, Any]:
+    """Choose frames and write them to `folder`; return the content of `selection.json`."""
+    sampled = _sampled(segmenter_of(options))
+    other = None
+    if options.compare:
+        given = model_options(options)
+        given.model = options.compare
+        other = segmenter_of(given)
+    pool, problems = Pool(sum(counts), options.frames), list[str]()
+    frames = _frames(options.bags, reading, problems)
+    previous: dict[int, Any] = {}
+    for bag, frame in shown_progress(frames, sum(counts), "mine"):
+        pool.add(_candidate(bag, frame, sampled, other, previous))
+    chosen = choose(pool, options.frames)
+    if not chosen:
+        why = problems[0] if problems else "they hold none"
+        raise DataError(f"no image of the bags can be read: {why}")
+    if len(chosen) < options.frames:
+        problems.append(
+            f"only {len(chosen)} of {options.frames} frames: the others are near-duplicates of "
+            "these, or of no interest beside them"
+        )
+    rows = _write(folder, options.bags, reading, chosen, sampled[0])
+    result = {
+        "model": sampled[0].name,
+        "compared_with": options.compare,
+        "engine": sampled[0].engine,
+        "bags": {str(bag): count for bag, count in zip(options.bags, counts, strict=True)},
+        "frames_read": pool.seen,
+        "asked": options.frames,
+        "left_out": problems,
+        "chosen": [{key: row[key] for key in row if key != "pictures"} for row in rows],
+    }
+    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+    write_files(folder, {"selection.json": text})
+    _write_page(folder, result, rows, sampled[0].labels)
+    return result
+
+
+def _count(bag: Path, reading: ReadOptions) -> int:
+    with reading.open(bag) as images:
+        if not images.count:
+            raise DataError(f"no images on {images.topic} of the bag {bag}")
+        return images.count
+
+
+def _sampled(segmenter: Segmenter) -> list[Segmenter]:
+    """The model with several seeds, in parts, as the image encoder's features are needed."""
+    seed = segmenter.sampling.seed
+    settings = [replace(segmenter.sampling, streams=True, seed=seed + i) for i in range(_SAMPLES)]
+    first = segmenter.with_sampling(settings[0])
+    return [first, *(first.with_sampling(each) for each in settings[1:])]
+
+
+def _frames(
+    bags: Sequence[Path], reading: ReadOptions, problems: list[str]
+) -> Iterator[tuple[int, DecodedFrame]]:
+    """The images of all bags that can be decoded; `problems` gets a line for each that cannot."""
+    for number_of_bag, bag in enumerate(bags):
+        with reading.open(bag) as images:
+            try:
+                for frame in read_frames(images, reading):
+                    if frame.image is None:
+                        problems.append(frame.problem)
+                    else:
+                        yield number_of_bag, frame
+            except DataError as error:
+                problems.append(str(error))
+
+
+def _candidate(
+    bag: int,
+    frame: DecodedFrame,
+    sampled: Sequence[Segmenter],
+    other: Segmenter | None,
+    previous: dict[int, Any],
+) -> Candidate:
+    assert frame.image is not None  # of _frames
+    found = [each.segment(frame.image) for each in sampled]
+    mask = sparse(found[0].mask)
+    measures = {"uncertainty": entropy(found), "flicker": changed(mask, previous.get(bag, mask))}
+    if other is not None:
+        measures["disagreement"] = changed(mask, sparse(other.segment(frame.image).mask))
+    previous.clear()
+    previous[bag] = mask
+    return Candidate(
+        (bag, frame.index),
+        frame.stamp_ns,
+        measures,
+        np.bincount(mask.ravel(), minlength=256),
+        sampled[0].features(frame.image),
+        thumbnail(frame.image),
+    )
+
+
+def _write(
+    folder: Path,
+    bags: Sequence[Path],
+    reading: ReadOptions,
+    chosen: Sequence[Chosen],
+    segmenter: Segmenter,
+) -> list[dict[str, Any]]:
+    """Write images and masks of the chosen frames; return their rows, the best first."""
+    pictures: dict[tuple[int, int], tuple[str, str]] = {}
+    names = {each.candidate.place: _name(bags, each.candidate) for each in chosen}
+    for bag, path in enumerate(bags):
+        wanted = [index for place, index in names if place == bag]
+        if not wanted:
+            continue
+        with reading.open(path) as images:
+            for frame in _only(images, reading, wanted):
+                name, image = names[bag, frame.index], frame.image
+                assert image is not None  # it could be read before
+                mask = segmenter.segment(image).mask
+                write_image(folder / "images" / f"{name}.png", image)
+                write_image(folder / "masks" / f"{name}.png", mask)
+                colors = color_table(segmenter.labels)
+                blended = cv2.addWeighted(image, 0.5, colors[mask], 0.5, 0)
+                pictures[bag, frame.index] = (
+                    page_picture(image, _WIDTH),
+                    page_picture(np.asarray(blended, np.uint8), _WIDTH),
+                )
+    rows = [
+        {
+            "name": names[each.candidate.place],
+            "bag": str(bags[each.candidate.place[0]]),
+            "index": each.candidate.place[1],
+            "stamp_ns": each.candidate.stamp_ns,
+            **{name: round(rank, 4) for name, rank in each.ranks.items()},
+            "reason": each.reason,
+        }
+        for each in chosen
+    ]
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_files(folder, {"selection.csv": table.getvalue()})
+    write_voc_zip(folder / "cvat.zip", folder / "masks", list(names.values()), segmenter.labels)
+    for row, each in zip(rows, chosen, strict=True):
+        row["pictures"] = pictures[each.candidate.place]
+    return rows
+
+
+def _only(images: Any, reading: ReadOptions, wanted: Sequence[int]) -> Iterator[DecodedFrame]:
+    """The wanted frames; damage behind them was reported before."""
+    left = {*wanted}
+    for frame in read_frames(images, reading, only=left.copy()):
+        yield frame
+        left.discard(frame.index)
+        if not left:
+            return
+
+
+def _name(bags: Sequence[Path], candidate: Candidate) -> str:
+    """A file name that tells bag, frame and stamp."""
+    bag, index = candidate.place
+    stem = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in bags[bag].stem)
+    return f"{bag:02}_{stem}_{index:06}_{candidate.stamp_ns}"
+
+
+def _write_page(
+    folder: Path, result: dict[str, Any], rows: Sequence[dict[str, Any]], labels: Sequence[Label]
+) -> None:
+    page = render(
+        "camseg_ros.bag",
+        "mine.html.j2",
+        result=result,
+        rows=rows,
+        measures={name: text for name, text in MEASURES.items() if name in rows[0]},
+        legend=[(label.name, f"rgb{label.color}") for label in labels],
+    )
+    write_files(folder, {"index.html": page})

@@ -1,0 +1,108 @@
+"""`camseg bag mine` with the bundled model on the synthetic drive."""
+
+import argparse
+import csv
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from camseg_core.cli.console import command_line
+from camseg_core.data.frame_source import SourceFrame
+from camseg_core.data.sets import open_set
+from camseg_core.data.synthetic.drive import SyntheticDrive
+from camseg_ros.bag import mine
+from camseg_ros.bag.make import BagTopics, LabelledFrame, write_bag
+
+FRAMES = 6
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("mine") / "drive"
+    samples = enumerate(SyntheticDrive(frames=FRAMES, height=96, width=128))
+    frames = [
+        LabelledFrame(10**9 + 10**8 * i, each.image, str(i), each.label) for i, each in samples
+    ]
+    write_bag(frames, path, topics=BagTopics(focal=0.0))
+    return path
+
+
+def mined(*arguments: object) -> None:
+    parser = argparse.ArgumentParser()
+    mine.add(parser)
+    mine.run(parser.parse_args([*map(str, arguments), "--threads", "1"]))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".html")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+@pytest.mark.slow
+def test_frames_masks_and_reasons_are_written_and_come_back_from_cvat(
+    tmp_path: Path, drive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "to_label"
+    mined(drive, "--frames", 3, "--out", out, "--json", "--compare", "camseg-lite")
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert result == json.loads((out / "selection.json").read_text())
+    names = [each["name"] for each in result["chosen"]]
+    assert (len(names), result["frames_read"], result["left_out"]) == (3, FRAMES, [])
+    rows = list(csv.DictReader((out / "selection.csv").open()))
+    assert [row["name"] for row in rows] == names
+    assert all(row["reason"] for row in rows)
+    assert {"uncertainty", "flicker", "rarity", "disagreement"} <= {*rows[0]}
+    page = (out / "index.html").read_text()
+    assert all(f'data-frame="{name}"' in page for name in names)
+    export = tmp_path / "export"
+    with zipfile.ZipFile(out / "cvat.zip") as archive:
+        archive.extractall(export)
+    (out / "images").rename(export / "JPEGImages")
+    samples = {each.name: each for each in open_set("auto", export).samples}
+    assert {*samples} == {*names}
+    for name in names:
+        mask = cv2.imread(str(out / "masks" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
+        assert (samples[name].label == mask).all()
+        assert mask.shape == (96, 128)
+    truth = list(SyntheticDrive(frames=FRAMES, height=96, width=128))
+    chosen = result["chosen"][0]
+    assert np.array_equal(samples[chosen["name"]].image, truth[chosen["index"]].image)
+
+
+@pytest.mark.slow
+def test_the_same_command_chooses_the_same_frames(tmp_path: Path, drive: Path) -> None:
+    for name in ("one", "two"):
+        mined(drive, "--frames", 2, "--out", tmp_path / name)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_near_duplicates_are_named_when_frames_are_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = SyntheticDrive(frames=1, height=96, width=128)[0].image
+    frames = [SourceFrame(10**9 + 10**8 * i, image, str(i)) for i in range(3)]
+    write_bag(frames, tmp_path / "parked", topics=BagTopics(focal=0.0))
+    mined(tmp_path / "parked", "--frames", 2, "--out", tmp_path / "out")
+    assert len(list((tmp_path / "out/images").iterdir())) == 1
+    assert "only 1 of 2 frames: the others are near-duplicates" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("there", ["file", "folder"])
+def test_a_folder_with_files_is_refused_before_the_work(
+    tmp_path: Path, drive: Path, there: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    if there == "file":
+        out.write_text("mine")
+    else:
+        (out / "x").mkdir(parents=True)
+    with pytest.raises(SystemExit), command_line("camseg"):
+        mined(drive, "--out", out)
+    assert "must be new or empty: name another folder, or remove it" in capsys.readouterr().err
+    assert not (tmp_path / "out.partial").exists()

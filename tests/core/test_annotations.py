@@ -1,0 +1,464 @@
+"""Exports of annotation tools: what they hold is drawn as the tools do, or refused in one line."""
+
+import base64
+import io
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import data_trees
+import numpy as np
+import pytest
+from data_trees import HEIGHT, TREES, box, columns, photo, write
+from PIL import Image, ImageDraw
+
+from camseg_core.cli.main import main
+from camseg_core.data.drawing import Polygon
+from camseg_core.data.sets import kind_of, open_for_training, open_set
+from camseg_core.data.sets.kind import OwnLabels
+from camseg_core.errors import ConfigError, DataError
+from camseg_core.groups import FIRST_GROUP
+
+TOOLS = pytest.mark.parametrize("title", ["voc", "coco", "labelme"])
+SQUARE = [[1, 1], [3, 1], [3, 4], [1, 4]]
+
+
+def labels_of(root: Path, **own: Path) -> list[np.ndarray]:
+    return [sample.label for sample in open_set("auto", root, own=OwnLabels(**own)).samples]
+
+
+def refused(root: Path, kind: str = "auto", split: str | None = None) -> str:
+    with pytest.raises((DataError, ConfigError)) as caught:
+        list(open_set(kind, root, split).samples)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def edit(path: Path, change: Callable[[Any], object]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def rename_class(root: Path, title: str, old: str, new: str) -> Path:
+    files = {"voc": "labelmap.txt", "coco": "annotations/instances_Validation.json"}
+    path = root / files.get(title, "0003.json")
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    return path
+
+
+@TOOLS
+def test_a_class_that_nothing_explains_is_named_with_the_file(tmp_path: Path, title: str) -> None:
+    TREES[title][1](tmp_path)
+    path = rename_class(tmp_path, title, "tarmac", "carpet")
+    text = refused(tmp_path)
+    assert path.name in text
+    assert "has the class 'carpet', which is not one of Cityscapes: list it in mapping.yaml" in text
+    (tmp_path / "mapping.yaml").write_text("names: {road: [tarmac]}\nothers: unlabelled\n")
+    assert labels_of(tmp_path)[0][0].tolist() == [255, 0, 6, 255]
+
+
+@TOOLS
+def test_names_may_stand_for_groups_or_for_nothing(tmp_path: Path, title: str) -> None:
+    TREES[title][1](tmp_path)
+    (tmp_path / "mapping.yaml").write_text(
+        "names: {unlabelled: [ROAD]}\ngroups: [{classes: [road, sidewalk], names: [Tarmac]}]\n"
+    )
+    found = open_set("auto", tmp_path)
+    assert [label.name for label in found.labels] == ["traffic light"]
+    assert [group.name for group in found.groups] == ["road or sidewalk"]
+    assert found.samples[0].label[0].tolist() == [255, 255, 6, FIRST_GROUP]
+
+
+@TOOLS
+def test_annotations_may_lie_beside_their_images(tmp_path: Path, title: str) -> None:
+    kind, make = TREES[title]
+    tree = make(tmp_path / "export")
+    images = tmp_path / "pictures"
+    for name, (image, _) in tree.frames.items():
+        path = images / f"{name}{image.suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.rename(path)
+    own = OwnLabels(tree.root, tree.root / "mapping.yaml")
+    samples = list(open_set(kind, images, tree.split, own).samples)
+    assert [sample.name for sample in samples] == list(tree.frames)
+    assert samples[1].label[0].tolist() == list(tree.expected)
+
+
+@pytest.mark.parametrize("title", ["coco", "labelme"])
+def test_ids_in_a_mapping_are_refused_where_there_are_names(tmp_path: Path, title: str) -> None:
+    kind, make = TREES[title]
+    make(tmp_path)
+    (tmp_path / "mapping.yaml").write_text("ids: {road: [1]}\n")
+    assert "lists ids or colours, but this export has class names" in refused(tmp_path, kind)
+
+
+def test_colours_in_a_mapping_replace_the_label_map(tmp_path: Path) -> None:
+    data_trees.voc(tmp_path)
+    (tmp_path / "labelmap.txt").unlink()
+    (tmp_path / "mapping.yaml").write_text("colors: {car: [[51, 221, 255]]}\nothers: unlabelled\n")
+    assert labels_of(tmp_path)[0][0].tolist() == [255, 255, 255, 13]
+
+
+def test_names_in_a_mapping_are_refused_for_pictures(tmp_path: Path) -> None:
+    data_trees.folder(tmp_path)
+    (tmp_path / "mapping.yaml").write_text("names: {road: [lane]}\n")
+    assert "labels in pictures need ids: or colors:" in refused(tmp_path, "folder")
+
+
+@pytest.mark.parametrize("pair", [("voc", "coco"), ("coco", "labelme"), ("voc", "labelme")])
+def test_mixed_exports_are_refused(tmp_path: Path, pair: tuple[str, str]) -> None:
+    for title in pair:
+        TREES[title][1](tmp_path)
+    text = refused(tmp_path)
+    assert text == (
+        f"{tmp_path} has the layouts of {pair[0]} and {pair[1]}: choose one with --dataset"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (data_trees.coco_content(["0003.jpg"]), "coco: use --dataset coco"),
+        ({"items": [], "categories": {}}, "Datumaro: export it as labelme"),
+        ({"name": "x"}, "an unknown tool: export it as labelme"),
+    ],
+)
+def test_a_file_of_another_tool_among_those_of_labelme_is_named(
+    tmp_path: Path, content: dict[str, Any], found: str
+) -> None:
+    data_trees.labelme(tmp_path)
+    (tmp_path / "drive" / "x.json").write_text(json.dumps(content))
+    assert refused(tmp_path) == (
+        f"{tmp_path}/drive/x.json must be an export of labelme, got one of {found}, or move it away"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "as JSON"),
+        (b"{", "as JSON"),
+        (b"\xff\xfe\x00", "as JSON"),
+        (b"[" * 100_000, "as JSON"),
+        (b"[]", "must hold a JSON object"),
+        (b'{"images": [], "annotations": []}', "no list 'categories'"),
+        (b'{"images": [], "annotations": [], "categories": []}', "has no annotated image"),
+        (b'{"items": [], "categories": {}}', "one of Datumaro: export it as coco"),
+        (b'{"shapes": []}', "one of labelme: use --dataset labelme"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    data_trees.coco(tmp_path)
+    path = tmp_path / "annotations/instances_Validation.json"
+    path.write_bytes(content)
+    text = refused(tmp_path, "coco")
+    assert str(path) in text
+    assert message in text
+
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+def taller(content: dict[str, Any]) -> None:
+    content["images"][0]["height"] = 7
+    content["annotations"] = content["annotations"][:1]
+
+
+def first(kind: str, **fields: Any) -> Edit:
+    return lambda content: content[kind][0].update(fields)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            first("annotations", segmentation=[[1, 0, 9, 0, 9, 5]]),
+            r"annotation 4 of frame_000000.png \(road\) has a polygon that lies outside the image: "
+            r"x 1 to 9, y 0 to 5 in 4x6; was the image resized",
+        ),
+        (first("annotations", segmentation=[[1, 0, 2, 2]]), "at least three x, y"),
+        (first("annotations", segmentation=[[1, 0, 2, 2, 3]]), "at least three x, y"),
+        (first("annotations", segmentation=[[1, 0, 2, 2, 3, float("nan")]]), "at least three x, y"),
+        (first("annotations", segmentation=[]), "has no segmentation, as boxes and points"),
+        (first("annotations", segmentation="x"), "neither polygons nor"),
+        (
+            first("annotations", segmentation={"counts": [24], "size": [4, 6]}),
+            r"has a mask of size \[4, 6\] \(height, width\) in an image of \[6, 4\]",
+        ),
+        (
+            first("annotations", segmentation={"counts": [5, 99], "size": [6, 4]}),
+            "mask of 104 pixels in an image of 24",
+        ),
+        (
+            first("annotations", segmentation={"counts": "zzzz", "size": [6, 4]}),
+            "instances_Validation.json: a run-length mask is damaged",
+        ),
+        (first("annotations", image_id=77), "is of image 77, which the file does not list"),
+        (first("annotations", category_id=77), "has the category 77, which is not in the file"),
+        (lambda content: content["images"][0].pop("width"), "image .*png: width must be the image"),
+        (lambda content: content["images"][0].pop("file_name"), r"images\[0\] has no 'file_name'"),
+        (
+            taller,
+            "Validation.json is 4x7, but .* is 4x6: an image and",
+        ),
+    ],
+)
+def test_annotations_that_cannot_be_drawn_are_named(
+    tmp_path: Path, change: Edit, message: str
+) -> None:
+    data_trees.coco(tmp_path)
+    path = tmp_path / "annotations/instances_Validation.json"
+    edit(path, change)
+    text = refused(tmp_path)
+    assert str(path) in text
+    assert re.search(message, text), text
+
+
+def shape(**fields: Any) -> Edit:
+    return lambda content: content["shapes"].insert(
+        0, {"label": "car", "points": SQUARE, "shape_type": "polygon", **fields}
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (shape(points=[[1, 1], [99, 1], [99, 3]]), r"shape 1 \(car\) lies outside the image: x 1"),
+        (shape(points=SQUARE[:2]), r"shape 1 \(car\) must have 3 points, got 2"),
+        (shape(points=[[1, "a"]] * 3), r"must be a point \[x, y\]"),
+        (shape(points=None), "null must be a list of points"),
+        (shape(label=None), "shape 1 has no label"),
+        (shape(shape_type="linestrip"), r"\(car\) is a linestrip, which has no area"),
+        (shape(shape_type="mask", mask="?"), "mask that is not a PNG in base64"),
+        (lambda content: content.pop("imageHeight"), "imageHeight must be the image's imageHeight"),
+        (lambda content: content.update(imageWidth=8), "is 8x6, but .* is 4x6"),
+    ],
+)
+def test_shapes_that_cannot_be_drawn_are_named(tmp_path: Path, change: Edit, message: str) -> None:
+    data_trees.labelme(tmp_path)
+    edit(tmp_path / "0003.json", change)
+    text = refused(tmp_path)
+    assert str(tmp_path / "0003.json") in text
+    assert re.search(message, text), text
+
+
+@TOOLS
+def test_an_image_that_nobody_annotated_is_named(
+    tmp_path: Path, title: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the tool lists it, it is left out; else it has no label."""
+    tree = TREES[title][1](tmp_path)
+    if title == "voc":
+        extra = write(tmp_path / "JPEGImages/extra.jpg", photo(4))
+        left_out = f"left out: {extra}, which no list names"
+    elif title == "coco":
+        edit(tree.label(), lambda content: content.update(annotations=content["annotations"][3:]))
+        left_out = f"left out: {tree.label()} has no annotation for {tree.image(0)}: annotate it"
+    else:
+        edit(tree.label(), lambda content: content.update(shapes=[]))
+        left_out = f"left out: {tree.label()} has no shapes: annotate the image"
+    with caplog.at_level(logging.WARNING):
+        assert len(open_set("auto", tmp_path).samples) == (2 if title == "voc" else 1)
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith(left_out)
+    with pytest.raises(SystemExit, match="1"):
+        main(["data", "check", str(tmp_path), "--sheet", str(tmp_path / "sheet.png")])
+
+
+def test_an_image_that_the_only_file_does_not_list_is_refused(tmp_path: Path) -> None:
+    data_trees.coco(tmp_path)
+    (tmp_path / "annotations/instances_Train.json").unlink()
+    extra = write(tmp_path / "images/Validation/extra.png", photo(4))
+    assert refused(tmp_path).startswith(f"missing label of image {extra}: ")
+
+
+@TOOLS
+def test_a_set_without_annotations_is_refused(tmp_path: Path, title: str) -> None:
+    tree = TREES[title][1](tmp_path)
+    if title == "coco":
+        edit(tree.label(), lambda content: content.update(annotations=[]))
+        message = "2 have no annotation"
+    elif title == "labelme":
+        for i in range(2):
+            edit(tree.label(i), lambda content: content.update(shapes=[]))
+        message = "2 of 2 JSON files have no shapes"
+    else:
+        (tmp_path / "ImageSets/Segmentation/default.txt").write_text("")
+        message = "default.txt lists nothing"
+    assert message in refused(tmp_path)
+
+
+def test_later_annotations_lie_on_top(tmp_path: Path) -> None:
+    tree = data_trees.coco(tmp_path)
+    edit(
+        tree.label(),
+        lambda content: content["annotations"].append(
+            {"id": 99, "image_id": 1, "category_id": 2, "segmentation": [box(0, 2), box(3)]}
+        ),
+    )
+    assert labels_of(tmp_path)[0][0].tolist() == [6, 6, 6, 6]
+
+
+def test_roboflow_and_label_studio_lay_files_out_in_their_own_ways(tmp_path: Path) -> None:
+    content = data_trees.coco_content(["a.jpg"])
+    for root, path, image in (
+        (tmp_path / "roboflow", "valid/_annotations.coco.json", "valid/a.jpg"),
+        (tmp_path / "studio", "result.json", "images/a.jpg"),
+    ):
+        write(root / image, photo(4))
+        (root / path).write_text(json.dumps(content))
+        (root / "mapping.yaml").write_text(data_trees.TOOL_MAPPING)
+        assert labels_of(root)[0][0].tolist() == list(data_trees.TOOL_ROW)
+
+
+def test_polygons_are_drawn_as_labelme_draws_them() -> None:
+    generator = np.random.default_rng(3)
+    for _ in range(20):
+        angles = np.sort(generator.uniform(0, 2 * np.pi, 7))
+        radii = generator.uniform(20, 49, 7)
+        points = [
+            (float(50 + r * np.cos(a)), float(50 + r * np.sin(a)))
+            for a, r in zip(angles, radii, strict=True)
+        ]
+        picture = Image.new("L", (100, 100))
+        ImageDraw.Draw(picture).polygon(points, outline=1, fill=1)
+        expected = np.array(picture, bool)
+        ours = Polygon(tuple(points)).mask((100, 100))
+        differ = expected ^ ours
+        border = cv2.morphologyEx(
+            expected.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)
+        )
+        assert not (differ & ~border.astype(bool)).any()
+
+
+def test_masks_and_circles_of_labelme_are_drawn(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", photo(9, height=9))
+    stream = io.BytesIO()
+    Image.fromarray(np.array([[True, False], [True, True]])).save(stream, "png")
+    mask = base64.b64encode(stream.getvalue()).decode()
+    shapes = [
+        {"label": "car", "points": [[4, 4], [4, 6]], "shape_type": "circle"},
+        {"label": "sky", "points": [[0, 1], [1, 2]], "shape_type": "mask", "mask": mask},
+    ]
+    content = {"shapes": shapes, "imagePath": "..\\a.png", "imageHeight": 9, "imageWidth": 9}
+    (tmp_path / "a.json").write_text(json.dumps({"version": "5.5.0", **content, "imageData": None}))
+    label = labels_of(tmp_path)[0]
+    assert label[1:3, :2].tolist() == [[10, 255], [10, 10]]
+    assert (label == 13).sum() == 13  # a disc of radius 2
+
+
+def test_labels_txt_says_which_classes_labelme_was_started_with(tmp_path: Path) -> None:
+    data_trees.labelme(tmp_path)
+    (tmp_path / "labels.txt").write_text("__ignore__\n_background_\nroad\nTraffic_Light\nsky\n")
+    names = [label.name for label in open_set("auto", tmp_path).labels]
+    assert names == ["road", "traffic light", "sky"]
+
+
+@pytest.mark.parametrize("title", ["voc", "coco"])
+def test_a_task_of_cvat_has_no_splits(tmp_path: Path, title: str) -> None:
+    TREES[title][1](tmp_path)
+    if title == "coco":
+        (tmp_path / "annotations/instances_Train.json").unlink()
+        path = tmp_path / "annotations/instances_Validation.json"
+        path.rename(path.with_name("instances_default.json"))
+        (tmp_path / "images/Validation").rename(tmp_path / "images/default")
+    found = open_set("auto", tmp_path)
+    assert (found.split, len(found.samples)) == ("all", 2)
+    train, val = (open_for_training("auto", tmp_path, split) for split in ("train", "val"))
+    assert (len(train.samples), len(val.samples)) == (1, 1)
+
+
+def test_splits_of_labelme_are_folders(tmp_path: Path) -> None:
+    data_trees.labelme(tmp_path / "train")
+    data_trees.labelme(tmp_path / "val")
+    (tmp_path / "val/mapping.yaml").rename(tmp_path / "mapping.yaml")
+    found = open_set("auto", tmp_path)
+    assert (found.kind, found.split) == ("labelme", "val")
+    assert [sample.name for sample in found.samples] == ["0003", "drive/0007"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "labelmap.txt is missing, which says what the colours mean"),
+        ("road:128,64::", "'road:128,64::' must be a class and its red, green and blue"),
+        ("road:128,64,300::", "must be a class and its red, green and blue, 0 to 255"),
+        ("# nothing", "lists no class"),
+        ("road:1,2,3::\nsky:1,2,3::", r"gives road and sky the colour \(1, 2, 3\)"),
+        ("road:128,64,128::", r"holds the colours .*labelmap.txt has no such class"),
+    ],
+)
+def test_a_label_map_that_cannot_be_used_is_named(
+    tmp_path: Path, text: str | None, message: str
+) -> None:
+    data_trees.voc(tmp_path)
+    path = tmp_path / "labelmap.txt"
+    path.unlink() if text is None else path.write_text(text)
+    assert re.search(message, refused(tmp_path))
+
+
+def test_a_mask_without_images_says_how_to_export(tmp_path: Path) -> None:
+    data_trees.voc(tmp_path)
+    (tmp_path / "JPEGImages").rename(tmp_path / "elsewhere")
+    assert "export with images ('Save images' in CVAT), or copy them to" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["grey", "palette", "rgb", "rgba"])
+def test_masks_may_be_stored_in_several_ways(tmp_path: Path, form: str) -> None:
+    tree = data_trees.voc(tmp_path)
+    ids, colors = columns((0, 1, 2, 3)), columns(data_trees.TOOL_COLORS)
+    if form == "grey":
+        write(tree.label(), ids)
+    elif form == "palette":
+        picture = Image.fromarray(ids, "P")
+        picture.putpalette([value for color in data_trees.TOOL_COLORS for value in color])
+        picture.save(tree.label())
+    else:
+        Image.fromarray(colors).convert(form.upper()).save(tree.label())
+    assert labels_of(tmp_path)[0][0].tolist() == list(tree.expected)
+
+
+def test_transparent_pixels_have_no_class_and_half_transparent_ones_are_refused(
+    tmp_path: Path,
+) -> None:
+    tree = data_trees.voc(tmp_path)
+    colors = columns(data_trees.TOOL_COLORS)
+    alpha = columns((255, 0, 255, 255))
+    Image.fromarray(np.dstack([colors, alpha])).save(tree.label())
+    assert labels_of(tmp_path)[0][0].tolist() == [255, 255, 6, 0]
+    Image.fromarray(np.dstack([colors, alpha // 2])).save(tree.label())
+    assert f"is half transparent in {3 * HEIGHT} pixels" in refused(tmp_path)
+
+
+def test_masks_of_16_bits_are_refused_by_name(tmp_path: Path) -> None:
+    tree = data_trees.voc(tmp_path)
+    deep = columns(data_trees.TOOL_COLORS).astype(np.uint16) * 257
+    cv2.imwrite(str(tree.label()), deep[..., ::-1])
+    assert "got 16 bits a channel; store it as a PNG in 8-bit RGB" in refused(tmp_path)
+
+
+def test_a_missing_package_is_named_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools.mask", None)
+    data_trees.coco(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["data", "check", str(tmp_path), "--sheet", str(tmp_path / "sheet.png")])
+    assert "pycocotools" in capsys.readouterr().err
+
+
+def test_kinds_are_told_apart_by_their_files(tmp_path: Path) -> None:
+    for title in ("voc", "voc of labelme", "coco", "labelme"):
+        kind, make = TREES[title]
+        root = tmp_path / title
+        make(root)
+        (root / "mapping.yaml").unlink(missing_ok=True)
+        assert kind_of("auto", root) == kind
