@@ -178,9 +178,8 @@ def run(
 def _end(error: BaseException | None) -> int:
     """Leave the middleware, report the error, and return the exit code."""
     rclpy.try_shutdown()
-    shared_memory.remove(
-        shared_memory.held(ports=True)
-    )  # none, unless an error kept a handle alive
+    left = shared_memory.held(ports=True)  # nothing, unless an error kept a handle alive
+    shared_memory.remove(left)
     return _report(error)
 
 
