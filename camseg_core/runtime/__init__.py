@@ -1,4 +1,4 @@
-"""What runs on the vehicle: numpy in, numpy out, on ONNX Runtime. Never imports torch."""
+"""What runs on the vehicle: numpy in, numpy out, on ONNX Runtime or OpenVINO. Never torch."""
 
 from camseg_core.diffusion.sampling import Sampling
 from camseg_core.runtime.geometry import Fit, View
