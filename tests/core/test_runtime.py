@@ -18,6 +18,7 @@ from camseg_core.runtime.geometry import FrameGeometry
 from camseg_core.weights import checkpoint_folder
 
 FRAME = SyntheticDrive(frames=1)[0].image
+PICTURES = str(Path(__file__).parents[2] / "docs" / "images")
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +249,7 @@ def test_the_command_segments_a_video_up_to_a_number_of_frames(
     ("arguments", "message"),
     [
         (["segment", "nowhere"], "nowhere does not exist"),
-        (["segment", ".", "--model", "nothing"], "no model 'nothing'"),
+        (["segment", PICTURES, "--model", "nothing"], "no model 'nothing'"),
         (["segment", ".", "--steps", "0"], "must be a whole number >= 1, got '0'"),
         (["segment", ".", "--sampler", "euler"], "invalid choice: 'euler'"),
         (["segment", ".", "--opacity", "2"], "must be a number from 0 to 1, got '2'"),
