@@ -1,6 +1,7 @@
 """Options that commands share: argument types, the data set, the model and its sampling."""
 
 import argparse
+import importlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -278,17 +279,20 @@ class _Parser(Parser):
 
 
 @contextmanager
-def packages_for(task: str, extra: str) -> Iterator[None]:
+def packages_for(task: str, extra: str, *modules: str) -> Iterator[None]:
     """Turn a failed import into an error that says how to install the package.
 
     Args:
         task: what needs the imports, for the message.
         extra: the project's extra that installs them.
+        modules: imported here already, as the work imports them only when it needs them.
 
     Raises:
         ConfigError: a package is not installed.
     """
     try:
+        for module in modules:
+            importlib.import_module(module)
         yield
     except ImportError as error:
         if (error.name or "camseg_core").partition(".")[0] in ("camseg_core", "camseg_ros"):

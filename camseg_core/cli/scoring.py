@@ -60,7 +60,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     # imported here, since machines that only segment lack some packages, and before any work
-    with packages_for("evaluation", "evaluate"):
+    with packages_for("evaluation", "evaluate", "rich.progress"):
         from camseg_core.evaluation.evaluate import evaluate
         from camseg_core.evaluation.report.evaluation import score_table, write_report
         from camseg_core.long_runs import shown_progress
@@ -170,7 +170,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _robustness(options: argparse.Namespace) -> None:
-    with packages_for("evaluation", "evaluate"):  # imported here, as in `_evaluate`
+    with packages_for("evaluation", "evaluate", "rich.progress"):
         from camseg_core.evaluation.report.robustness import kept_table, write_robustness
         from camseg_core.evaluation.robustness import identity, run_suite
         from camseg_core.evaluation.robustness_suite import SUITE, selected
@@ -240,7 +240,7 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
-    with packages_for("calibration", "evaluate"):
+    with packages_for("calibration", "evaluate", "rich.progress"):
         from camseg_core.evaluation.calibration import PASSES, fit_logit_scale
         from camseg_core.long_runs import shown_progress
     segmenter = segmenter_of(options)
