@@ -155,7 +155,10 @@ def run_light_decoder(
         check_batch(recipe.decoder, processes)
         found = TrainingData.load(recipe.data, data, model.labels)
         counts = found.train.pixel_counts()
-        missing = [label.name for index, label in enumerate(model.labels) if not counts[index]]
+        shown = {label.id for index, label in enumerate(model.labels) if counts[index]}
+        for index, group in enumerate(found.train.groups, start=len(model.labels)):
+            shown |= set(group.train_ids) if counts[index] else set()
+        missing = [label.name for label in model.labels if label.id not in shown]
         if missing and processes.is_main_process:
             logger.warning(
                 "no frame of train shows %s: the light decoder does not learn these classes",

@@ -9,7 +9,7 @@ from odd_files import PICTURE, encoded
 from recorded import Commands, camseg
 
 from camseg_core.cli.main import command_parser, main
-from camseg_ros.bag import evaluate_command, make, replay_command
+from camseg_ros.bag import evaluate_command, make, mine, replay_command
 
 __all__ = ["camseg"]
 
@@ -37,7 +37,7 @@ def documented(path: Path) -> list[list[str]]:
 def test_every_documented_command_is_parsed(
     document: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for module in (evaluate_command, make, replay_command):
+    for module in (evaluate_command, make, mine, replay_command):
         monkeypatch.setattr(module, "run", lambda options: None)
     for words in documented(document):
         code: object = 0
@@ -67,7 +67,7 @@ def test_documented_commands_on_files_run_in_order(
     ran = 0
     for document in DOCUMENTS:
         for words in documented(document):
-            if words[0] not in RUN or "replay" in words or "--dataset" in words:
+            if words[0] not in RUN or {"replay", "mine", "--dataset"} & set(words):
                 continue
             words = ["camvid" if word == "ROOT" else word for word in words]
             words = [f"bag {ran}" if word == "BAG" else word for word in words]

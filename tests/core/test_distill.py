@@ -15,7 +15,6 @@ from camseg_core.data.sets import open_set
 from camseg_core.labels import CAMVID_11
 from camseg_core.model.camseg import CamSeg
 from camseg_core.training.run import TrainingData
-from camseg_core.training.transformer import TransformerTraining
 
 CONFIG = Path(__file__).parents[2] / "config" / "train" / "distill.yaml"
 SMALL = ("loop.steps=2", "loop.validate_every=2", "batch=2", "crop=[64, 64]")
@@ -39,12 +38,7 @@ def distill(root: Path, data: str, kind: str) -> None:
 
 
 def save(
-    trained: CamSeg,
-    config: TransformerTraining,
-    data: TrainingData,
-    run: Path,
-    out: Path,
-    *processes_and_history: object,
+    trained: CamSeg, data: TrainingData, run: Path, out: Path, history: object, export: bool
 ) -> None:
     trained.save_pretrained(out)
 

@@ -17,7 +17,7 @@ from camseg_core.evaluation.evaluate import evaluate
 from camseg_core.evaluation.metrics import BoundaryF1, Confusion, frequency_groups, scores
 from camseg_core.evaluation.scorer import Scorer
 from camseg_core.evaluation.timing import Latency
-from camseg_core.labels import UNLABELLED, cityscapes_labels
+from camseg_core.labels import CITYSCAPES, UNLABELLED, cityscapes_labels
 from camseg_core.runtime import Segmentation
 
 VOID = UNLABELLED
@@ -212,6 +212,7 @@ class Painter:
     """Stands in for a model: its mask is the red channel, its confidence the green one in %."""
 
     name, provider, engine, precision = "painter", "cpu", "a painter", "fp32"
+    labels = CITYSCAPES
 
     def segment(self, rgb: npt.NDArray[np.uint8]) -> Segmentation:
         return Segmentation(

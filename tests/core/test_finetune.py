@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from lite import tiny_lite
-from test_label_table import write_frames
+from test_own_classes import write_frames
 from test_recipe import CONFIG
 from test_recipe import SMALL as FROM_SCRATCH
 

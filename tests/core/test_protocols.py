@@ -51,6 +51,7 @@ class Painter:
     """Stands in for a model: its mask is the red channel of the image."""
 
     name, provider, engine, precision = "painter", "cpu", "a painter", "fp32"
+    labels = CITYSCAPES
 
     def segment(self, rgb: Ids) -> Segmentation:
         return Segmentation(

@@ -104,7 +104,7 @@ def test_the_logit_scale_changes_the_confidence_alone(segmenter: Segmenter) -> N
         segmenter.with_logit_scale(logit_scale).segment(FRAME) for logit_scale in (0.5, 2.0)
     )
     assert np.array_equal(blunt.mask, sharp.mask)
-    assert (blunt.confidence <= sharp.confidence + 1e-6).all()
+    assert (blunt.confidence <= sharp.confidence + 1 / 128).all()  # a step of bf16 near 1
     assert blunt.confidence.mean() < sharp.confidence.mean() - 0.01
 
 
