@@ -324,7 +324,7 @@ def coco(root: Path) -> Tree:
 
 def labelme_content(image: str) -> dict[str, Any]:
     """The file that labelme writes for an image."""
-    shapes = [
+    shapes: list[dict[str, Any]] = [
         {
             **{"label": name, "points": [[x, 0], [x, HEIGHT - 1]], "group_id": None},
             **{"description": "", "shape_type": "rectangle", "flags": {}, "mask": None},
