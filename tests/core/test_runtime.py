@@ -99,12 +99,13 @@ def test_the_average_of_samples_is_surest_where_they_agree() -> None:
     assert four.confidence[agreed].mean() > four.confidence[~agreed].mean()
 
 
-def test_the_logit_scale_changes_the_confidence_alone(segmenter: Segmenter) -> None:
+def test_the_logit_scale_changes_the_confidence_alone() -> None:
+    segmenter = Segmenter.from_pretrained(provider="cpu")  # bf16 rounds logits by up to 0.06
     blunt, sharp = (
         segmenter.with_logit_scale(logit_scale).segment(FRAME) for logit_scale in (0.5, 2.0)
     )
     assert np.array_equal(blunt.mask, sharp.mask)
-    assert (blunt.confidence <= sharp.confidence + 1 / 128).all()  # a step of bf16 near 1
+    assert (blunt.confidence <= sharp.confidence + 1e-6).all()
     assert blunt.confidence.mean() < sharp.confidence.mean() - 0.01
 
 
