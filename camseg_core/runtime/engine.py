@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -81,6 +81,9 @@ class Engine(Protocol):
 
 PARTS = ("image_encoder", "transformer", "denoiser", "decoder")
 """The graphs of a model, in the order in which a frame passes them."""
+
+READ_BY_GRAPHS = ("image_encoder", "transformer")
+"""Graphs whose outputs only other graphs read, before the next run."""
 
 PRECISIONS = ("fp32", "fp16", "int8")
 """Of graphs; their inputs and outputs have the same types in all."""
@@ -176,6 +179,30 @@ class EngineOptions:
     def graphs(self, fused: Fused | None) -> "Graphs":
         """Choose the graphs to run, see `graphs_of`."""
         return graphs_of(self.folder, self.provider, self.precision, fused)
+
+
+Loaded = TypeVar("Loaded", bound="FolderEngine")
+
+
+class FolderEngine:
+    """What engines share that load the graphs of a checkpoint folder; see `Engine`.
+
+    Raises:
+        ModelError: a graph is missing.
+    """
+
+    def __init__(self, options: EngineOptions, fused: Fused | None) -> None:
+        self.options, self._chosen = options, options.graphs(fused)
+        self.fused = self._chosen.fused
+
+    def check_graphs(self, fused: Fused | None) -> None:
+        """See `Engine.check_graphs`."""
+        self.options.graphs(fused)
+
+    def with_fused(self: Loaded, fused: Fused | None) -> Loaded:
+        """See `Engine.with_fused`."""
+        same = self.options.graphs(fused) == self._chosen
+        return self if same else type(self)(self.options, fused)
 
 
 def damaged(path: Path, error: Exception) -> ModelError:

@@ -9,8 +9,10 @@ from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError
 from camseg_core.runtime.engine import (
     BF16,
+    READ_BY_GRAPHS,
     Array,
     EngineOptions,
+    FolderEngine,
     Graphs,
     all_hidden,
     damaged,
@@ -32,11 +34,8 @@ REMEDY = (
 )
 """What to do about a missing GPU provider."""
 
-_KEPT_ON_DEVICE = ("image_encoder", "transformer")
-"""Graphs whose outputs only other graphs read: on a GPU they stay there."""
 
-
-class OnnxEngine:
+class OnnxEngine(FolderEngine):
     """The graphs of a model on one execution provider; see `Engine` for its attributes.
 
     Args:
@@ -51,9 +50,8 @@ class OnnxEngine:
     batches = True
 
     def __init__(self, options: EngineOptions, fused: Fused | None = None) -> None:
-        self.options, provider = options, options.provider
-        self._chosen = options.graphs(fused)
-        self.fused = self._chosen.fused
+        super().__init__(options, fused)
+        provider = options.provider
         onnxruntime = onnxruntime_module()
         sessions = _start(onnxruntime, options, self._chosen)
         device = "CPU" if provider == "cpu" else "CUDA" if provider == "cuda" else "TensorRT"
@@ -65,22 +63,13 @@ class OnnxEngine:
             buffers = HostBuffers.of(onnxruntime, next(iter(sessions.values())).get_providers())
         memory = "cuda" if on_gpu else "cpu"
         self._graphs = {
-            name: BoundGraph(session, memory, on_gpu and name in _KEPT_ON_DEVICE, buffers)
+            name: BoundGraph(session, memory, on_gpu and name in READ_BY_GRAPHS, buffers)
             for name, session in sessions.items()
         }
         known = None if self.fused else self._graphs["transformer"].inputs.get("mask")
         self.takes_mask = known is not None
         self._token_channels = 0 if known is None else known.shape[2]
         self._built: set[tuple[object, ...]] = set()
-
-    def check_graphs(self, fused: Fused | None) -> None:
-        """See `Engine.check_graphs`."""
-        self.options.graphs(fused)
-
-    def with_fused(self, fused: Fused | None) -> "OnnxEngine":
-        """See `Engine.with_fused`."""
-        same = self.options.graphs(fused) == self._chosen
-        return self if same else OnnxEngine(self.options, fused)
 
     def run(self, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `Engine.run`."""

@@ -13,8 +13,10 @@ from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.runtime.engine import (
     BF16,
+    READ_BY_GRAPHS,
     Array,
     EngineOptions,
+    FolderEngine,
     all_hidden,
     damaged,
     precision_name,
@@ -30,11 +32,8 @@ _HINTS = {"fp32": "f32", BF16: "bf16", "fp16": "f16"}
 _ARITHMETIC = {"float32": "fp32", "f32": "fp32", "bfloat16": BF16, "float16": "fp16", "f16": "fp16"}
 """Names of OpenVINO's types."""
 
-_READ_BY_GRAPHS = ("image_encoder", "transformer")
-"""Graphs whose outputs only other graphs read, before the next run: they are not copied."""
 
-
-class OpenVinoEngine:
+class OpenVinoEngine(FolderEngine):
     """The graphs of a model on an OpenVINO device; see `Engine` for its attributes.
 
     A graph is compiled for each frame size, in about a second, or in a fifth from the cache.
@@ -50,8 +49,7 @@ class OpenVinoEngine:
 
     def __init__(self, options: EngineOptions, fused: Fused | None = None) -> None:
         openvino = openvino_module()
-        self.options, self._chosen = options, options.graphs(fused)
-        self.fused = self._chosen.fused
+        super().__init__(options, fused)
         self._device = options.provider.partition(":")[2] or "CPU"
         self._core = openvino.Core()
         self._check_device()
@@ -68,22 +66,13 @@ class OpenVinoEngine:
         self.takes_mask = "mask" in known
         self._token_channels = known["mask"].partial_shape[2].get_length() if self.takes_mask else 0
 
-    def check_graphs(self, fused: Fused | None) -> None:
-        """See `Engine.check_graphs`."""
-        self.options.graphs(fused)
-
-    def with_fused(self, fused: Fused | None) -> "OpenVinoEngine":
-        """See `Engine.with_fused`."""
-        same = self.options.graphs(fused) == self._chosen
-        return self if same else OpenVinoEngine(self.options, fused)
-
     def run(self, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `Engine.run`."""
         if graph == "transformer" and self.takes_mask and "mask" not in inputs:
             inputs = all_hidden(inputs, self._token_channels)
         arrays = {name: np.asarray(given) for name, given in inputs.items()}
         request = self._request(graph, arrays)
-        kept = graph in _READ_BY_GRAPHS
+        kept = graph in READ_BY_GRAPHS  # not copied
         outputs = request.infer(arrays, share_inputs=True, share_outputs=kept)
         return {port.any_name: array for port, array in outputs.items()}
 
