@@ -86,9 +86,9 @@ class DecoderGraph(_Decoder):
         if isinstance(samples, int) and samples == 1:  # not in a graph that leaves it open
             index, confidence = _likeliest(logits, logit_scale)
             mask = self.train_ids_of(index)
-            return _into_place(mask), _into_place(confidence)
-        scores = (logit_scale * (logits - logits.amax(1, keepdim=True))).exp()
-        mask, confidence = self.choose(scores, latents.shape[1])  # (B, 4, H/2, W/2)
+        else:
+            scores = (logit_scale * (logits - logits.amax(1, keepdim=True))).exp()
+            mask, confidence = self.choose(scores, samples)  # (B, 4, H/2, W/2)
         return _into_place(mask), _into_place(confidence)
 
 
