@@ -62,6 +62,23 @@ def group_members(labels: Sequence[Label], groups: Sequence[Group]) -> Booleans:
     return np.array(rows, np.bool_).reshape(len(groups), len(labels))
 
 
+def missing_classes(
+    counts: npt.NDArray[np.int64], labels: Sequence[Label], groups: Sequence[Group]
+) -> tuple[list[str], list[str]]:
+    """Return the names of classes that no pixel has, and of those that only groups may be.
+
+    `counts` are the pixels of each class and, from there on, of each group, as frames number them.
+    """
+    classes = len(labels)
+    grouped = counts[classes : classes + len(groups)] @ group_members(labels, groups)
+    absent = [
+        (label.name, among)
+        for label, among, n in zip(labels, grouped, counts, strict=False)
+        if not n
+    ]
+    return [name for name, among in absent if not among], [name for name, among in absent if among]
+
+
 def joint_groups(labels: Sequence[Label], *sets: Sequence[Group]) -> tuple[Group, ...]:
     """Return the groups of several data sets as a model with `labels` distinguishes them.
 

@@ -17,6 +17,7 @@ from camseg_core.data.label_table import is_cityscapes
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.evaluate import Evaluation
 from camseg_core.evaluation.flops import mask_encoder_parameters, vehicle_parameters
+from camseg_core.groups import missing_classes
 from camseg_core.model.camseg import CamSeg
 from camseg_core.training.distributed import Processes
 from camseg_core.training.frames import Frames
@@ -101,9 +102,11 @@ class Figures:
     reconstruction: Mapping[str, Any]
 
 
-def how_it_was_made(card: str) -> str:
-    """Return how a model card says its model was made, for a model tuned from it, or ""."""
-    _, _, rest = card.partition("## How it was made\n")
+def how_it_was_made(start: Path) -> str:
+    """Return what a checkpoint folder's card says of that, for a model tuned from it, or ""."""
+    card = start / "MODEL_CARD.md"
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    _, _, rest = text.partition("## How it was made\n")
     made = re.split(r"^(?:## |The figures: )", rest, maxsplit=1, flags=re.MULTILINE)[0].strip()
     return f"### The model that it was tuned from\n\n{made}\n" if made else ""
 
@@ -224,16 +227,11 @@ def _sizes(sizes: set[tuple[int, int]]) -> str:
 
 def _seen(model: CamSeg, train: Frames) -> str:
     """Return which classes the training frames show, as sentences."""
-    counts, classes = torch.from_numpy(train.pixel_counts()), len(model.labels)
-    grouped = counts[classes : classes + len(train.groups)] @ train.members().long()
-    missing: dict[bool, list[str]] = {False: [], True: []}  # by whether a group has the class
-    for label, alone, among in zip(model.labels, counts, grouped.tolist(), strict=False):
-        if not alone:
-            missing[among > 0].append(label.name)
+    absent, grouped = missing_classes(train.pixel_counts(), model.labels, train.groups)
     lines = []
-    if names := ", ".join(missing[False]):
+    if names := ", ".join(absent):
         lines.append(f"No training frame shows {names}: the model has not learnt these.")
-    if names := ", ".join(missing[True]):
+    if names := ", ".join(grouped):
         lines.append(f"Only labels for one of several classes show {names} in training frames.")
     return "\n".join(lines) or "Every class occurs in the training frames."
 

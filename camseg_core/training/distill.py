@@ -10,6 +10,7 @@ import torch
 
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import scores
+from camseg_core.groups import missing_classes
 from camseg_core.labels import match_by_name
 from camseg_core.model.camseg import CamSeg, stored_type
 from camseg_core.training.callbacks import default_callbacks
@@ -117,9 +118,8 @@ def run_distillation(
         found = TrainingData.load(recipe.data, data, model.labels)
         keep_config(recipe, run, processes)
         keep_data(found, run, processes)
-        card = start / "MODEL_CARD.md"
         # read now: `out` may be `start`
-        before = how_it_was_made(card.read_text(encoding="utf-8")) if card.is_file() else ""
+        before = how_it_was_made(start)
         began = f"`{model.config.name}`, tuned in "
         model.config = replace(model.config, name=about.name_for(run))
         trained = train_in(run, recipe.training, model, found, processes)
@@ -154,11 +154,8 @@ def run_light_decoder(
         stored = stored_type(start)
         check_batch(recipe.decoder, processes)
         found = TrainingData.load(recipe.data, data, model.labels)
-        counts = found.train.pixel_counts()
-        shown = {label.id for index, label in enumerate(model.labels) if counts[index]}
-        for index, group in enumerate(found.train.groups, start=len(model.labels)):
-            shown |= set(group.train_ids) if counts[index] else set()
-        missing = [label.name for label in model.labels if label.id not in shown]
+        train = found.train
+        missing, _ = missing_classes(train.pixel_counts(), model.labels, train.groups)
         if missing and processes.is_main_process:
             logger.warning(
                 "no frame of train shows %s: the light decoder does not learn these classes",

@@ -203,8 +203,7 @@ def run_finetuning(
             _log_time(recipe, model, found, codec if learns_masks else None, changes, processes)
         if dry_run:
             return
-        card = start / "MODEL_CARD.md"
-        before = how_it_was_made(card.read_text(encoding="utf-8")) if card.is_file() else ""
+        before = how_it_was_made(start)
         if learns_masks:
             assert codec is not None
             _learn_masks(codec, model, changes, found, run, processes)
