@@ -8,8 +8,9 @@ import argparse
 import functools
 import math
 from importlib import import_module
+from pathlib import Path
 
-from camseg_core.cli.options import packages_for
+from camseg_core.cli.options import at_least, packages_for
 from camseg_core.cli.parser import Parser
 
 _COMMANDS = (
@@ -45,6 +46,20 @@ def _run(program: str, module: str, extra: str, given: argparse.Namespace) -> No
     options = parser.parse_args(given.arguments)
     given.kept = getattr(options, "kept", "").format(**vars(options))
     command.run(options)
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """Declare the bags whose images a command segments, and how these are read."""
+    option = parser.add_argument
+    option("bags", nargs="+", type=Path, metavar="BAG", help="bag folder, or .mcap or .db3 file")
+    option("--topic", help="image topic, if a bag has several")
+    option(
+        "--input-range",
+        type=at_least(0),
+        metavar="WHITE",
+        default=0,
+        help="white in images of 16 bits, such as 4095 for a camera of 12 bits (default: 65535)",
+    )
 
 
 def positive(text: str) -> float:

@@ -15,7 +15,6 @@ from typing import Any
 from camseg_core.cli.console import printable, say
 from camseg_core.cli.options import (
     add_model_options,
-    at_least,
     model_options,
     not_negative,
     packages_for,
@@ -27,6 +26,7 @@ from camseg_core.evaluation.scorer import CountedAs
 from camseg_core.long_runs import StopRequest, atomic_write, shown_progress, writable_folder
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.weights import bundled_models, checkpoint_folder
+from camseg_ros.bag.command import add_images
 from camseg_ros.bag.evaluation import (
     BagInfo,
     EvaluationOptions,
@@ -65,15 +65,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "not kept or a bag cannot be evaluated."
     )
     option = parser.add_argument
-    option("bags", nargs="+", type=Path, metavar="BAG", help="bag folder, or .mcap or .db3 file")
-    option("--topic", help="image topic, if a bag has several")
-    option(
-        "--input-range",
-        type=at_least(0),
-        metavar="WHITE",
-        default=0,
-        help="white in images of 16 bits, such as 4095 for a camera of 12 bits (default: 65535)",
-    )
+    add_images(parser)
     option(
         "--labels",
         metavar="TOPIC|FOLDER",

@@ -35,6 +35,7 @@ from camseg_core.evaluation.selection import (
 from camseg_core.labels import Label, color_table
 from camseg_core.long_runs import shown_progress, writable_folder
 from camseg_core.runtime.segmenter import Segmenter
+from camseg_ros.bag.command import add_images
 from camseg_ros.bag.frames import DecodedFrame, ReadOptions, read_frames
 
 _SAMPLES = 3
@@ -52,15 +53,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "selection.csv with the reasons, and a page. The same command chooses the same frames."
     )
     option = parser.add_argument
-    option("bags", nargs="+", type=Path, metavar="BAG", help="bag folder, or .mcap or .db3 file")
-    option("--topic", help="image topic, if a bag has several")
-    option(
-        "--input-range",
-        type=at_least(0),
-        metavar="WHITE",
-        default=0,
-        help="white in images of 16 bits, such as 4095 for a camera of 12 bits (0: 65535)",
-    )
+    add_images(parser)
     option("--frames", type=at_least(1), default=50, metavar="N", help="frames to choose")
     option("--compare", metavar="MODEL", help="prefer frames in which this checkpoint differs")
     option(
@@ -270,7 +263,7 @@ def _only(images: Any, reading: ReadOptions, wanted: Sequence[int]) -> Iterator[
 
 
 def _name(bags: Sequence[Path], candidate: Candidate) -> str:
-    """A file name that tells bag, frame and stamp."""
+    """Return a file name with bag, frame and stamp."""
     bag, index = candidate.place
     stem = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in bags[bag].stem)
     return f"{bag:02}_{stem}_{index:06}_{candidate.stamp_ns}"
