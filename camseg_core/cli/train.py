@@ -198,7 +198,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         "Train a model, and write its checkpoint folder: weights, ONNX graphs, model card and the\n"
         "scores on the validation frames (only weights for the published layout). Without\n"
         "--autoencoder, a model with a mask autoencoder starts by training one. With --from, a\n"
-        "trained model is tuned to the data, whatever its classes, and compared with the result."
+        "trained model is tuned to the data, of any classes, and compared with the result."
     )
     add_training_options(
         parser, "train", "config/train/camseg-lite.yaml", "training.loop.steps", folders=False

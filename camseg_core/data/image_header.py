@@ -77,7 +77,7 @@ def _simplejpeg() -> ModuleType | None:
 def orientation(content: bytes) -> int:
     """Return the orientation tag of a JPEG, PNG, WebP or TIFF file: 1 to 8, as in EXIF 2.3.
 
-    1, also without a tag, is upright; `cv2.imdecode` turns other images unless told not to.
+    1, also without a tag, is upright; `cv2.imdecode` turns other images by default.
     """
     at = _tags(content)
     order = _TIFF.get(content[at : at + 4]) if at is not None else None

@@ -62,7 +62,7 @@ class Chosen:
 
 
 def thumbnail(image: Ids) -> Floats:
-    """Return a small grey picture of RGB `(H, W, 3)` to tell near-duplicates."""
+    """Return a small grey picture of RGB `(H, W, 3)`, to recognise near-duplicates."""
     small = cv2.resize(image, _THUMBNAIL, interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.float32)
 

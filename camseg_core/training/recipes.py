@@ -239,7 +239,7 @@ def _check_own_autoencoder(recipe: Recipe, config: CamSegConfig, processes: Proc
 
 
 def for_classes(config: AutoencoderTraining, classes: int) -> AutoencoderTraining:
-    """Return the same for this number of classes, whatever the configuration says."""
+    """Return the same for this number of classes, in place of its own."""
     return replace(config, model=replace(config.model, classes=classes))
 
 
