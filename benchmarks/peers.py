@@ -23,7 +23,7 @@ from torch import nn
 
 from camseg_core.evaluation.timing import describe_machine
 from camseg_core.runtime import Segmenter
-from camseg_core.runtime.openvino_engine import openvino_module
+from camseg_core.runtime.openvino_engine import openvino_core
 
 HEIGHT, WIDTH = 384, 480
 """The frame at the network: 480×360 padded to multiples of 32."""
@@ -71,7 +71,7 @@ def peer_runs(path: Path) -> dict[str, Run]:
     runs: dict[str, Run] = {
         "SegFormer-B0, ONNX Runtime, fp32": lambda: session.run(None, {"picture": picture})
     }
-    core = openvino_module().Core()
+    core = openvino_core()
     able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     for name, hint in (("fp32", "f32"), ("bf16", "bf16")):
         if name == "bf16" and "BF16" not in able:

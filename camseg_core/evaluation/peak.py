@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from camseg_core.errors import ConfigError
-from camseg_core.runtime.openvino_engine import openvino_module
+from camseg_core.runtime.openvino_engine import openvino_core
 
 SIDES = (1024, 2048)
 """Rows and columns of the square matrices; a processor may be faster with either."""
@@ -24,10 +24,9 @@ def measured_peaks(threads: int = 0) -> dict[str, float]:
         threads: CPU threads; 0 lets OpenVINO choose.
     """
     try:
-        openvino = openvino_module()
+        core = openvino_core()
     except ConfigError:
         return {}
-    core = openvino.Core()
     able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     hints = {"int8": "f32", "fp32": "f32"} | ({"bf16": "bf16"} if "BF16" in able else {})
     settings = {"PERFORMANCE_HINT": "LATENCY"}

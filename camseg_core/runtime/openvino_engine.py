@@ -1,5 +1,6 @@
 """A model's graphs on OpenVINO: Intel and AMD CPUs, Arm, Intel graphics and NPUs."""
 
+import functools
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -48,13 +49,12 @@ class OpenVinoEngine(FolderEngine):
     """
 
     def __init__(self, options: EngineOptions, fused: Fused | None = None) -> None:
-        openvino = openvino_module()
+        self._core = openvino_core()
         super().__init__(options, fused)
         self._device = options.provider.partition(":")[2] or "CPU"
-        self._core = openvino.Core()
         self._check_device()
         self._settings = self._settings_of(options)
-        version = openvino.__version__.partition("-")[0]
+        version = openvino_module().__version__.partition("-")[0]
         self.name = f"OpenVINO {version} on {self._device}"
         self.precision = precision_name(self._chosen.precision, self._arithmetic())
         # on a CPU a batch takes as long as its frames one by one, and would be compiled again
@@ -142,6 +142,24 @@ class OpenVinoEngine(FolderEngine):
             device = self._core.available_devices[0] if self._device == "AUTO" else self._device
             hint = self._core.get_property(device, "INFERENCE_PRECISION_HINT").get_type_name()
         return _ARITHMETIC.get(str(hint), str(hint))
+
+
+def openvino_core() -> Any:
+    """Return the `openvino.Core` of this process, which has only one and keeps it to its end.
+
+    Each sets the stack on which signal handlers run, and puts back the one before when it is
+    deleted. Of several, that may be the freed stack of another: the next signal then kills the
+    process.
+
+    Raises:
+        ConfigError: as `openvino_module` does.
+    """
+    return _core_of(openvino_module())
+
+
+@functools.cache
+def _core_of(openvino: ModuleType) -> Any:
+    return openvino.Core()
 
 
 def openvino_module() -> ModuleType:

@@ -22,7 +22,7 @@ from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.runtime import Segmenter, openvino_engine
 from camseg_core.runtime.engine import Compilations, EngineOptions, graph_path, precision_name
-from camseg_core.runtime.openvino_engine import OpenVinoEngine, openvino_module
+from camseg_core.runtime.openvino_engine import OpenVinoEngine, openvino_core
 from camseg_core.runtime.providers import load_engine
 from camseg_core.weights import checkpoint_folder
 
@@ -32,7 +32,16 @@ CPU_ONLY = "tensorrt needs onnxruntime-gpu; cuda needs onnxruntime-gpu"
 
 
 def has_bf16() -> bool:
-    return "BF16" in openvino_module().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class SharedCore:
+    """The core of this process, for tests that change what it answers."""
+
+    shared = openvino_core()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.shared, name)
 
 
 def without_package(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -217,15 +226,13 @@ def test_bf16_is_refused_by_onnx_runtime(provider: str) -> None:
 
 
 def test_a_processor_without_bf16_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    openvino = openvino_module()
-
-    class Older(openvino.Core):  # type: ignore[misc]
+    class Older(SharedCore):
         def get_property(self, device: str, name: str, *rest: Any) -> Any:
             if name == "OPTIMIZATION_CAPABILITIES":
                 return ["FP32", "INT8"]
-            return super().get_property(device, name, *rest)
+            return self.shared.get_property(device, name, *rest)
 
-    monkeypatch.setattr(openvino, "Core", Older)
+    monkeypatch.setattr(openvino_engine, "openvino_core", Older)
     with pytest.raises(ConfigError, match="bf16 needs a processor with bf16 .* only FP32, INT8"):
         load_engine(EngineOptions(FOLDER, precision="bf16"), "openvino")
 
@@ -359,6 +366,24 @@ def test_other_threads_run_while_a_graph_is_compiled() -> None:
     assert len(beats) > 10
 
 
+def test_a_signal_reaches_its_handler_after_engines_have_gone() -> None:
+    """OpenVINO sets the stack of signal handlers: one that was freed would end the process."""
+    code = """
+import os, signal
+from camseg_core.runtime.engine import EngineOptions
+from camseg_core.runtime.providers import load_engine
+from camseg_core.weights import checkpoint_folder
+signal.signal(signal.SIGCHLD, lambda *_: print("handled"))
+options = EngineOptions(checkpoint_folder("camseg-lite"))
+engines = [load_engine(options, "openvino") for _ in range(3)]
+while engines:
+    engines.pop(0)  # in the order in which they came
+    os.kill(os.getpid(), signal.SIGCHLD)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (found.returncode, found.stdout.split()) == (0, ["handled"] * 3), found.stderr
+
+
 def test_nothing_is_reported_over_the_network_when_openvino_is_imported() -> None:
     code = """
 import sys
@@ -375,9 +400,8 @@ def test_every_device_is_compiled_for_with_a_latency_hint_and_no_pinned_threads(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     seen: list[tuple[str, dict[str, object]]] = []
-    openvino = openvino_module()
 
-    class Intel(openvino.Core):  # type: ignore[misc]
+    class Intel(SharedCore):
         """A machine with Intel graphics; what would run there runs on the CPU."""
 
         available_devices: Sequence[str] = ("CPU", "GPU.0", "GPU.1", "NPU")
@@ -385,13 +409,13 @@ def test_every_device_is_compiled_for_with_a_latency_hint_and_no_pinned_threads(
         def get_property(self, device: str, name: str, *rest: Any) -> Any:
             if device != "CPU" and name == "OPTIMIZATION_CAPABILITIES":
                 return ["FP32", "FP16", "INT8"]
-            return super().get_property("CPU", name, *rest)
+            return self.shared.get_property("CPU", name, *rest)
 
         def compile_model(self, model: Any, device: str, settings: dict[str, object]) -> Any:
             seen.append((device, settings))
-            return super().compile_model(model, "CPU")
+            return self.shared.compile_model(model, "CPU")
 
-    monkeypatch.setattr(openvino, "Core", Intel)
+    monkeypatch.setattr(openvino_engine, "openvino_core", Intel)
     folder = without_graphs(tmp_path)
     write_fused(folder, Fused("one_step", 1))
     for device in ("GPU", "NPU", "AUTO"):
