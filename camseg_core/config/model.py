@@ -36,7 +36,8 @@ class MaskAutoencoderConfig:
         encoder_widths: channels at strides 2, 4 and so on; the last stride is the latents'.
         decoder_widths: the same for the decoder.
         decoder_blocks: residual blocks of the decoder at each stride.
-        codebook_size: entries that latents are quantised to; None leaves them continuous (KL).
+        codebook_size: entries that latents are quantised to (VQ), or the levels of each of the
+            `latent_channels` (FSQ); None leaves them continuous (KL).
         separable: the decoder's blocks are depthwise-separable, and its last layer is pointwise.
     """
 
@@ -45,7 +46,7 @@ class MaskAutoencoderConfig:
     encoder_widths: tuple[int, ...] = (48, 96)
     decoder_widths: tuple[int, ...] = (24, 48)
     decoder_blocks: tuple[int, ...] = (0, 2)
-    codebook_size: int | None = None
+    codebook_size: int | tuple[int, ...] | None = None
     separable: bool = False
 
     def __post_init__(self) -> None:
@@ -55,7 +56,19 @@ class MaskAutoencoderConfig:
                 "encoder_widths, decoder_widths and decoder_blocks must list the same strides, at "
                 f"least two, got {counts[0]}, {counts[1]} and {counts[2]}"
             )
-        if self.codebook_size is not None and self.codebook_size < 2:
+        if isinstance(self.codebook_size, tuple):
+            if min(self.codebook_size, default=0) < 2:
+                raise ModelError(
+                    "codebook_size must list levels >= 2 (FSQ), got "
+                    f"{list(self.codebook_size)}; leave it out for continuous latents"
+                )
+            if len(self.codebook_size) != self.latent_channels:
+                raise ModelError(
+                    "codebook_size must list the levels of each latent channel (FSQ), got "
+                    f"{len(self.codebook_size)} for {self.latent_channels}: give latent_channels "
+                    "the same number"
+                )
+        elif self.codebook_size is not None and self.codebook_size < 2:
             raise ModelError(
                 f"codebook_size must be >= 2, got {self.codebook_size}; leave it out for "
                 "continuous latents"

@@ -5,17 +5,18 @@ This one reads indices and writes logits: its decoder is about a hundred times c
 nearest-colour search. Batch norm and ReLU fold into the convolutions at export.
 
 Without a codebook it is a KL autoencoder (arXiv 1312.6114). With one it is that network's VQ twin
-(arXiv 1711.00937), for comparison, as CAM-Seg (arXiv 2503.15617) argues for continuous latents.
+(arXiv 1711.00937) or its FSQ twin (arXiv 2309.15505), for comparison, as CAM-Seg (arXiv 2503.15617)
+argues for continuous latents.
 """
 
 from itertools import pairwise
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camseg_core.config.model import MaskAutoencoderConfig
+from camseg_core.model.quantizers import FiniteScalarQuantizer, VectorQuantizer
 
 
 def _conv_norm(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -123,7 +124,7 @@ class MaskDecoder(nn.Module):
 class MaskAutoencoder(nn.Module):
     """Encoder, decoder, and the statistics that standardise latents per channel.
 
-    With a codebook (`config.codebook_size`, VQ) the mean is quantised, the log-variance is
+    With a codebook (`config.codebook_size`, VQ or FSQ) the mean is quantised, the log-variance is
     not used, and latents are moved to the nearest entries before they are decoded.
     """
 
@@ -142,11 +143,11 @@ class MaskAutoencoder(nn.Module):
             config.separable,
         )
         # made last: KL and VQ start from the same weights for the same seed
-        self.quantizer = (
-            VectorQuantizer(config.codebook_size, config.latent_channels)
-            if config.codebook_size is not None
-            else None
-        )
+        self.quantizer: VectorQuantizer | FiniteScalarQuantizer | None = None
+        if isinstance(config.codebook_size, tuple):
+            self.quantizer = FiniteScalarQuantizer(config.codebook_size)
+        elif config.codebook_size is not None:
+            self.quantizer = VectorQuantizer(config.codebook_size, config.latent_channels)
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
 
@@ -163,7 +164,8 @@ class MaskAutoencoder(nn.Module):
 
         H and W are multiples of the stride. KL: the latent is the mean plus `noise` `(B, C, h, w)`
         times the deviation; the penalty is `kl_divergence`. VQ: `noise` is not used; the penalty is
-        the squared distance to the codebook, which learns in training mode.
+        the squared distance to the codebook, which learns in training mode. FSQ: neither noise nor
+        penalty, which is 0.
         """
         mean, log_variance = self.encoder(indices)
         if self.quantizer is None:
@@ -189,88 +191,9 @@ class MaskAutoencoder(nn.Module):
     def denormalised(self, latents: Tensor) -> Tensor:
         """Return normalised latents `(B, C, h, w)` as the decoder reads them, see `latents`."""
         scaled = latents * self.latent_std.view(1, -1, 1, 1) + self.latent_mean.view(1, -1, 1, 1)
-        return scaled if self.quantizer is None else self.quantizer(scaled)[0]
+        return scaled if self.quantizer is None else self.quantizer.nearest(scaled)
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     """Return the KL of the posterior to a standard normal, in nats, as a mean over all elements."""
     return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean()
-
-
-class VectorQuantizer(nn.Module):
-    """A codebook of `size` entries of `channels` numbers.
-
-    Calls in training mode train it: an entry is the moving average of the vectors it stood for. All
-    state is in buffers, and random numbers come from torch's global generator. Processes that train
-    together learn from the vectors of all, so that their codebooks agree; their generators must
-    agree too, and their batches be of one size.
-    """
-
-    codebook: Tensor  # (size, channels)
-    uses: Tensor  # (size,): moving average of the vectors per call that an entry stands for
-
-    decay = 0.95  # of both moving averages
-    dead_below = 0.05  # uses per call, so low that a rare entry keeps its place
-    revived_at = 1.0  # uses per call that a moved entry starts with: few, so that it moves fast
-
-    def __init__(self, size: int, channels: int) -> None:
-        super().__init__()
-        self.register_buffer("codebook", torch.randn(size, channels))
-        self.register_buffer("uses", torch.zeros(size))  # all dead: the first batch places them
-
-    def entries(self, latents: Tensor) -> Tensor:
-        """Return the numbers `(B, h, w)` int64 of the entries nearest to latents `(B, C, h, w)`."""
-        return self._nearest(_vectors(latents)).view(latents.shape[0], *latents.shape[2:])
-
-    def look_up(self, entries: Tensor) -> Tensor:
-        """Return the latents `(B, C, h, w)` of entries by number `(B, h, w)`."""
-        return F.embedding(entries, self.codebook).permute(0, 3, 1, 2)
-
-    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the entries nearest to latents `(B, C, h, w)`, and the mean squared distance.
-
-        The gradient of the first passes straight through to `latents`; that of the second pulls
-        `latents` to the entries.
-        """
-        # in fp32: bf16 cannot separate close entries
-        with torch.no_grad(), torch.autocast(latents.device.type, enabled=False):
-            vectors = _vectors(latents)
-            nearest = self._nearest(vectors)
-            quantised = self.look_up(nearest.view(latents.shape[0], *latents.shape[2:]))
-            if self.training:
-                self._learn(_of_all_processes(vectors), _of_all_processes(nearest))
-        # what is added is zero, but has a gradient
-        return quantised + (latents - latents.detach()), F.mse_loss(latents, quantised)
-
-    def _nearest(self, vectors: Tensor) -> Tensor:
-        # the squared distance less the vector's own square, which is the same for all entries
-        return torch.addmm(
-            self.codebook.square().sum(1), vectors, self.codebook.T, alpha=-2
-        ).argmin(1)
-
-    def _learn(self, vectors: Tensor, entries: Tensor) -> None:
-        error = (vectors - self.codebook[entries]).square().sum(1)
-        counts = torch.zeros_like(self.uses).index_add_(0, entries, torch.ones_like(error))
-        sums = torch.zeros_like(self.codebook).index_add_(0, entries, vectors)
-        self.uses.lerp_(counts, 1 - self.decay)
-        step = (1 - self.decay) / self.uses.clamp_min(1e-9)
-        self.codebook.add_(step.unsqueeze(1) * (sums - counts.unsqueeze(1) * self.codebook))
-
-        dead = (self.uses < self.dead_below).nonzero().squeeze(1)[: len(vectors)]
-        if len(dead):
-            # a network that has diverged is for the training loop to report
-            chosen = torch.multinomial(error.nan_to_num(posinf=0.0) + 1e-9, len(dead))
-            self.codebook[dead] = vectors[chosen]
-            self.uses[dead] = self.revived_at
-
-
-def _vectors(latents: Tensor) -> Tensor:
-    return latents.permute(0, 2, 3, 1).flatten(0, 2).float()
-
-
-def _of_all_processes(rows: Tensor) -> Tensor:
-    if not (dist.is_available() and dist.is_initialized()):
-        return rows
-    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, rows)
-    return torch.cat(parts)

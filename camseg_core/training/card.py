@@ -192,8 +192,11 @@ def _architecture(model: CamSeg) -> Iterable[tuple[str, str]]:
     if codec is None:
         yield "Mask autoencoder", "that of pictures: masks are drawn in the classes' colours"
     else:
-        entries = f"VQ, {codec.codebook_size} entries of {codec.latent_channels} numbers"
-        kind = f"KL, {codec.latent_channels} channels" if codec.codebook_size is None else entries
+        size, kind = codec.codebook_size, f"KL, {codec.latent_channels} channels"
+        if isinstance(size, tuple):
+            kind = f"FSQ, {'×'.join(map(str, size))} levels"
+        elif size is not None:
+            kind = f"VQ, {size} entries of {codec.latent_channels} numbers"
         yield "Mask autoencoder", f"{kind} at stride {codec.stride}"
 
 

@@ -1,4 +1,4 @@
-"""Training of the mask autoencoder, KL or VQ, and measures of what its latents keep."""
+"""Training of the mask autoencoder, KL, VQ or FSQ, and measures of what its latents keep."""
 
 import copy
 import functools
@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -66,7 +68,8 @@ def train_autoencoder(
     From `start`, only the decoder and what the encoder reads of other classes than the indices
     `kept` are trained: the latents of these classes, and their statistics, keep their meaning.
 
-    The loss is cross-entropy on the reconstructed classes plus the weighted KL or commitment loss.
+    The loss is cross-entropy on the reconstructed classes plus the weighted KL or commitment loss;
+    with FSQ it is cross-entropy alone.
     Each connected region of a group gets one of its classes at random, so that all classes are
     reconstructed.
 
@@ -146,20 +149,28 @@ def set_latent_statistics(model: MaskAutoencoder, frames: Frames) -> None:
 
 
 @torch.no_grad()
-def reconstruction_confusion(
+def reconstructions(
     model: MaskAutoencoder, frames: Frames, disturbance: float = 0.0
-) -> Confusion:
-    """Compare the class indices of whole `frames` with what encoding and decoding makes of them.
+) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]:
+    """Yield class indices of whole `frames` and what encoding and decoding makes of them, `(H, W)`.
 
     `disturbance` is the deviation of seeded normal noise added to the normalised latents.
     """
-    confusion = Confusion(model.config.classes)
     for i, indices in enumerate(_completed(frames)):
         latents = model.encode(_whole(indices, model.latent_mean.device))
         noise = torch.randn(latents.shape, generator=generator("disturbance", i)).to(latents)
         predicted = model.decode(latents + disturbance * noise).argmax(1)
         height, width = indices.shape
-        confusion.add(indices.numpy(), predicted[0, :height, :width].cpu().numpy())
+        yield indices.numpy(), predicted[0, :height, :width].cpu().numpy()
+
+
+def reconstruction_confusion(
+    model: MaskAutoencoder, frames: Frames, disturbance: float = 0.0
+) -> Confusion:
+    """Count the pairs of `reconstructions`."""
+    confusion = Confusion(model.config.classes)
+    for indices, predicted in reconstructions(model, frames, disturbance):
+        confusion.add(indices, predicted)
     return confusion
 
 
@@ -200,10 +211,10 @@ class LatentRate:
     """The information in the latents of a data set.
 
     Attributes:
-        bits: in a latent cell. For VQ the logarithm of the codebook's size; for KL the mean
+        bits: in a latent cell. With a codebook the logarithm of its size; for KL the mean
             divergence of the posterior from the standard normal (arXiv 1312.6114).
-        used_share: for VQ, the share of the codebook's entries that occur.
-        perplexity: for VQ, the number of entries that, used evenly, carry as much.
+        used_share: with a codebook, the share of its entries that occur.
+        perplexity: with a codebook, the number of entries that, used evenly, carry as much.
     """
 
     bits: float
@@ -218,7 +229,7 @@ def latent_rate(model: MaskAutoencoder, frames: Frames) -> LatentRate:
     if model.quantizer is None:
         nats = [kl_divergence(mean, log_variance).item() for mean, log_variance in moments]
         return LatentRate(sum(nats) / len(nats) * model.config.latent_channels / math.log(2))
-    size = len(model.quantizer.codebook)
+    size = model.quantizer.size
     entries = torch.cat([model.quantizer.entries(mean).flatten() for mean, _ in moments])
     share = torch.bincount(entries, minlength=size) / len(entries)
     return LatentRate(

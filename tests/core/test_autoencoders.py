@@ -1,9 +1,11 @@
-"""The autoencoders of masks (KL and VQ) and of pictures: quantising, learning, exact resuming."""
+"""The autoencoders of masks (KL, VQ, FSQ) and of pictures: quantising, learning, exact resuming."""
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 import torch.distributed as dist
@@ -17,7 +19,8 @@ from camseg_core.config.reader import build
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.model.kl_autoencoder import KLAutoencoder
-from camseg_core.model.mask_autoencoder import MaskAutoencoder, VectorQuantizer
+from camseg_core.model.mask_autoencoder import MaskAutoencoder
+from camseg_core.model.quantizers import FiniteScalarQuantizer, VectorQuantizer
 from camseg_core.training.frames import Frames
 from camseg_core.training.kl_autoencoder import (
     PictureAutoencoderTraining,
@@ -40,7 +43,11 @@ def frames() -> Frames:
     return Frames.load(SyntheticDrive(frames=4, height=96, width=128, seed=1), LABELS)
 
 
-def tiny(codebook_size: int | None) -> MaskAutoencoderConfig:
+LEVELS = (8, 5, 3, 2)
+CODEBOOKS = [None, 16, LEVELS]
+
+
+def tiny(codebook_size: int | tuple[int, ...] | None) -> MaskAutoencoderConfig:
     return MaskAutoencoderConfig(len(LABELS), 4, (8, 8, 8), (8, 8, 8), (1, 1, 2), codebook_size)
 
 
@@ -146,7 +153,46 @@ def test_two_processes_learn_the_codebook_of_one_with_the_whole_batch(tmp_path: 
         torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt", weights_only=True), alone)
 
 
-# KL and VQ masks
+@pytest.mark.parametrize("levels", [(8, 8), (8, 6, 5), (8, 5, 5, 5), (7, 5, 5, 5, 5), (2, 3)])
+def test_fsq_has_every_combination_of_levels_as_an_entry(levels: tuple[int, ...]) -> None:
+    quantizer = FiniteScalarQuantizer(levels)
+    size = math.prod(levels)
+    assert quantizer.size == size
+    everywhere = torch.linspace(-9, 9, 400)
+    for channel, count in enumerate(levels):
+        latents = torch.zeros(1, len(levels), 1, 400)
+        latents[0, channel, 0] = everywhere
+        assert len(quantizer.entries(latents).unique()) == count
+    numbers = torch.arange(size).view(1, 1, -1)
+    grid = quantizer.look_up(numbers)
+    assert len(grid[0, :, 0].T.unique(dim=0)) == size
+    assert (grid.min(), quantizer.look_up(torch.full((1, 1, 1), 0)).max()) == (-1, -1)
+    torch.testing.assert_close(quantizer.nearest(grid), grid)
+
+
+def test_fsq_entries_are_the_latents_that_it_returns() -> None:
+    quantizer = FiniteScalarQuantizer(LEVELS)
+    latents = 3 * torch.randn((2, 4, 5, 6), generator=torch.Generator().manual_seed(0))
+    quantised, penalty = quantizer(latents)
+    torch.testing.assert_close(quantised, quantizer.look_up(quantizer.entries(latents)))
+    torch.testing.assert_close(quantizer.nearest(quantised), quantised)
+    torch.testing.assert_close(quantizer.nearest(quantised + 0.1), quantised)
+    torch.testing.assert_close(quantizer.nearest(quantised * 99), quantizer.nearest(quantised * 9))
+    assert penalty == 0
+    zero = quantizer(torch.zeros(1, 4, 1, 1))[0]
+    assert not zero.any()
+
+
+def test_the_gradient_of_fsq_is_that_of_the_bounds_without_the_rounding() -> None:
+    """For an odd number of levels the bounded latent is tanh, scaled to the outer levels."""
+    latents = torch.linspace(-2, 2, 9).view(1, 1, 1, 9).requires_grad_()
+    quantised, _ = FiniteScalarQuantizer((5,))(latents)
+    quantised.sum().backward()
+    assert len(quantised.unique()) == 5
+    torch.testing.assert_close(latents.grad, 1.001 * (1 - latents.tanh().square()))
+
+
+# masks
 
 
 def test_a_stored_kl_autoencoder_still_fits() -> None:
@@ -205,14 +251,40 @@ def test_gradients_reach_the_encoder_through_the_codebook() -> None:
         assert parameter.grad.abs().sum() > 0, name
 
 
+@pytest.mark.parametrize("size", CODEBOOKS, ids=str)
+def test_an_exported_decoder_decodes_as_the_model_does(
+    tmp_path: Path, size: int | tuple[int, ...] | None
+) -> None:
+    torch.manual_seed(0)
+    model = MaskAutoencoder(tiny(size)).eval()
+    model.forward = model.decode  # type: ignore[method-assign]
+    latents = torch.randn(1, 4, 4, 6)
+    program = torch.onnx.export(model, (latents,), dynamo=True, verbose=False)
+    program.save(tmp_path / "decoder.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "decoder.onnx")
+    (found,) = session.run(None, {session.get_inputs()[0].name: latents.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), model.decode(latents), atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("size", [1, 0, -4])
 def test_a_codebook_of_one_entry_or_none_is_refused(size: int) -> None:
     with pytest.raises(ModelError, match=f"codebook_size must be >= 2, got {size}"):
         tiny(size)
 
 
+@pytest.mark.parametrize("levels", [(8, 1, 5, 5), (8, 0), ()])
+def test_fsq_with_less_than_two_levels_is_refused(levels: tuple[int, ...]) -> None:
+    with pytest.raises(ModelError, match=r"codebook_size must list levels >= 2 \(FSQ\), got \["):
+        tiny(levels)
+
+
+def test_fsq_without_levels_for_each_channel_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"levels of each latent channel \(FSQ\), got 3 for 4"):
+        tiny((8, 6, 5))
+
+
 def test_a_configuration_with_a_codebook_reads_back() -> None:
-    for config in (tiny(16), tiny(None)):
+    for config in map(tiny, CODEBOOKS):
         as_json = json.loads(json.dumps(asdict(config)))
         assert build(MaskAutoencoderConfig, as_json, "x", ModelError) == config
 
@@ -251,25 +323,28 @@ def test_rates_of_continuous_and_of_quantised_latents(frames: Frames) -> None:
     )
     rate = latent_rate(vq, frames)  # all vectors alike: one entry of 16
     assert (rate.bits, rate.used_share, rate.perplexity) == (4.0, 1 / 16, 1.0)
+    fsq = MaskAutoencoder(tiny(LEVELS)).eval()
+    assert latent_rate(fsq, frames).bits == pytest.approx(math.log2(8 * 5 * 3 * 2))
 
 
 SHORT = LoopConfig(steps=7, lr=2e-3, warmup=2, ema_decay=0.5, save_every=2)
 
 
-@pytest.mark.parametrize("size", [None, 16])
+@pytest.mark.parametrize("size", CODEBOOKS, ids=str)
 def test_a_killed_mask_autoencoder_resumes_exactly(
-    tmp_path: Path, frames: Frames, size: int | None
+    tmp_path: Path, frames: Frames, size: int | tuple[int, ...] | None
 ) -> None:
     config = AutoencoderTraining(tiny(size), SHORT, batch=2, crop=(32, 64))
     assert_resumes(lambda run: train_autoencoder(config, frames, run), tmp_path)
 
 
 @pytest.mark.slow
-def test_a_vq_autoencoder_learns_to_reconstruct_a_few_frames(
-    tmp_path: Path, frames: Frames
+@pytest.mark.parametrize(("size", "channels"), [(64, 8), ((8, 6, 5), 3)])
+def test_a_quantised_autoencoder_learns_to_reconstruct_a_few_frames(
+    tmp_path: Path, frames: Frames, size: int | tuple[int, ...], channels: int
 ) -> None:
     model = MaskAutoencoderConfig(
-        len(LABELS), 8, (16, 24, 32), (16, 24, 32), (1, 1, 2), codebook_size=64
+        len(LABELS), channels, (16, 24, 32), (16, 24, 32), (1, 1, 2), codebook_size=size
     )
     config = AutoencoderTraining(
         model,
@@ -280,7 +355,7 @@ def test_a_vq_autoencoder_learns_to_reconstruct_a_few_frames(
     trained = train_autoencoder(config, frames, Run(tmp_path))
     assert reconstruction_confusion(trained, frames).accuracy() > 0.8
     rate = latent_rate(trained, frames)
-    assert rate.used_share > 0.5
+    assert rate.used_share * trained.quantizer.size > 30
     assert rate.perplexity > 4
 
 
