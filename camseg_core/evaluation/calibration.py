@@ -1,4 +1,4 @@
-"""Calibration of confidences: how well they predict that a pixel is right, and how to fit them."""
+"""Confidences: how well they predict that a pixel is right, calibration, error detection."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -75,6 +75,58 @@ class Calibration:
             return float("nan")
         gaps = np.abs(CONFIDENCE_UNIT * correct - summed)
         return int(gaps.sum()) / (CONFIDENCE_UNIT * int(pixels.sum()))
+
+
+STEPS_AN_OCTAVE = 128
+OCTAVES = 24  # float32 has no confidence between 1 - 2^-24 and 1
+
+
+class ErrorDetection:
+    """How well confidences rank wrong pixels below right ones, whatever their scale.
+
+    Uncertainties, 1 - confidence, are counted on a logarithmic scale in steps of half a percent,
+    down to 2^-24; pixels of one step count as equally confident.
+    """
+
+    def __init__(self) -> None:
+        self.counts = np.zeros((2, STEPS_AN_OCTAVE * OCTAVES + 1), np.int64)
+        """By falling uncertainty: right pixels, wrong pixels."""
+
+    def add(self, confidence: npt.NDArray[np.floating], correct: npt.NDArray[np.bool_]) -> None:
+        """Count labelled pixels: the predicted class's confidence and if it is right, `(N,)`."""
+        uncertainty = (1 - confidence.astype(np.float64)).clip(2.0**-OCTAVES, 1)
+        index = np.rint(-STEPS_AN_OCTAVE * np.log2(uncertainty)).astype(np.intp)
+        for counts, pixels in zip(self.counts, (index[correct], index[~correct]), strict=True):
+            counts += np.bincount(pixels, minlength=counts.size)
+
+    def auroc(self) -> float:
+        """Return the chance that a wrong pixel is less confident than a right one, ties half.
+
+        This is the area under the ROC curve of detecting errors (Hendrycks and Gimpel, arXiv
+        1610.02136): 0.5 for confidences that say nothing, NaN unless some pixels are right and
+        some wrong.
+        """
+        right, wrong = self.counts.astype(np.float64)
+        pairs = right.sum() * wrong.sum()
+        below = np.cumsum(wrong) - wrong / 2
+        return float(right @ below / pairs) if pairs else float("nan")
+
+    def area_under_risk_coverage(self) -> float:
+        """Return the share of wrong pixels among the most confident ones, mean over all coverages.
+
+        Lower is better (Geifman et al., arXiv 1805.08206). Pixels that are equally confident are
+        taken in random order. NaN before the first pixel.
+        """
+        taken = errors = area = 0.0
+        for right, wrong in self.counts[:, ::-1].T[self.counts[:, ::-1].any(0)].tolist():
+            pixels = right + wrong
+            rate = wrong / pixels
+            # the integral of (errors + rate * t) / (taken + t) over t from 0 to `pixels`
+            area += rate * pixels
+            if taken:
+                area += (errors - rate * taken) * np.log1p(pixels / taken)
+            taken, errors = taken + pixels, errors + wrong
+        return area / taken if taken else float("nan")
 
 
 COARSE = tuple(2.0 ** (exponent / 3) for exponent in range(-4, 5))

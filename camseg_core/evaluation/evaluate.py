@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from camseg_core.data import Sample
 from camseg_core.errors import DataError, memory_for
-from camseg_core.evaluation.calibration import Calibration
+from camseg_core.evaluation.calibration import Calibration, ErrorDetection
 from camseg_core.evaluation.metrics import (
     BOUNDARY_TOLERANCE,
     GROUPS,
@@ -101,6 +101,7 @@ class Evaluation:
     boundary_f1: float
     boundary_tolerance: float
     calibration: Calibration
+    error_detection: ErrorDetection
     confusion: Confusion
     latency: Latency
     frames: tuple[FrameScore, ...]
@@ -216,6 +217,7 @@ def evaluate(
         boundary_f1=scorer.boundary.mean(),
         boundary_tolerance=boundary_tolerance,
         calibration=scorer.calibration,
+        error_detection=scorer.error_detection,
         confusion=confusion,
         latency=latency,
         frames=tuple(scores),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.evaluation.calibration import Calibration
+from camseg_core.evaluation.calibration import Calibration, ErrorDetection
 from camseg_core.evaluation.metrics import BOUNDARY_TOLERANCE, BoundaryF1, Confusion, Flicker
 from camseg_core.groups import ScoredLabels, as_scored
 from camseg_core.labels import CITYSCAPES, UNLABELLED, Label
@@ -78,7 +78,8 @@ class Scorer:
         self.classes = classes = len(self.labels)
         self.confusion = Confusion(classes)
         self.boundary = BoundaryF1(classes, boundary_tolerance or 0.0)
-        self.calibration, self.flicker = Calibration(), Flicker()
+        self.calibration, self.error_detection = Calibration(), ErrorDetection()
+        self.flicker = Flicker()
         self.predicted = np.zeros(classes + 1, np.int64)
         """All pixels by predicted class; the last entry counts those with none of the classes."""
         self.confidence = np.zeros(CONFIDENCE_STEPS + 1, np.int64)
@@ -147,7 +148,9 @@ class Scorer:
             self.boundary.add(truth, found)
         if confidence is not None:
             known = truth < self.classes
-            self.calibration.add(confidence[known], truth[known] == found[known])
+            right = truth[known] == found[known]
+            self.calibration.add(confidence[known], right)
+            self.error_detection.add(confidence[known], right)
 
     def merge(self, other: "Scorer") -> None:
         """Add the counts of another scorer of the same classes."""
@@ -171,6 +174,7 @@ class Scorer:
             "confusion": self.confusion.matrix,
             "boundary": self.boundary.counts,
             "calibration": self.calibration.counts,
+            "error_detection": self.error_detection.counts,
             "changes": self.flicker.counts,
             "predicted": self.predicted,
             "confidence": self.confidence,

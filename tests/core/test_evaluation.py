@@ -12,9 +12,15 @@ import pytest
 
 from camseg_core.data import Sample
 from camseg_core.errors import DataError
-from camseg_core.evaluation.calibration import Calibration
+from camseg_core.evaluation.calibration import Calibration, ErrorDetection
 from camseg_core.evaluation.evaluate import evaluate
-from camseg_core.evaluation.metrics import BoundaryF1, Confusion, frequency_groups, scores
+from camseg_core.evaluation.metrics import (
+    BoundaryF1,
+    Confusion,
+    frequency_groups,
+    scores,
+    thin_mean_iou,
+)
 from camseg_core.evaluation.scorer import Scorer
 from camseg_core.evaluation.timing import Latency
 from camseg_core.labels import CITYSCAPES, UNLABELLED, cityscapes_labels
@@ -194,6 +200,57 @@ def test_confidences_of_nought_and_one_have_bins() -> None:
     assert (len(bins), bins[0].pixels, bins[-1].pixels, calibration.error()) == (15, 1, 1, 0)
     assert math.isnan(bins[7].accuracy)
     assert math.isnan(Calibration().error())
+
+
+def errors_of(confidence: list[float], correct: list[bool]) -> ErrorDetection:
+    detection = ErrorDetection()
+    detection.add(np.array(confidence, np.float32), np.array(correct))
+    return detection
+
+
+def test_error_detection_by_hand() -> None:
+    """Two sure pixels are right, of two unsure ones one is: risk 0, then t / 2 of 2 + t."""
+    detection = errors_of([0.9, 0.9, 0.5, 0.5], [True, True, True, False])
+    assert detection.auroc() == pytest.approx((2 + 1 / 2) / 3)
+    assert detection.area_under_risk_coverage() == pytest.approx((1 - math.log(2)) / 4)
+
+
+def test_confidences_that_rank_errors_last_or_first_are_the_best_and_the_worst() -> None:
+    right = [True] * 6 + [False] * 2
+    best, worst, none = (
+        errors_of(confidence, right)
+        for confidence in ([0.9] * 6 + [0.2] * 2, [0.2] * 6 + [0.9] * 2, [0.7] * 8)
+    )
+    assert [each.auroc() for each in (best, worst, none)] == [1, 0, 0.5]
+    assert none.area_under_risk_coverage() == pytest.approx(1 / 4)
+    areas = [each.area_under_risk_coverage() for each in (best, none, worst)]
+    assert areas == sorted(areas)
+
+
+def test_error_detection_equals_the_definition_over_single_pixels() -> None:
+    random = np.random.default_rng(0)
+    confidence = (1 - 10.0 ** -random.uniform(0, 6, 4000)).astype(np.float32)
+    right = random.random(4000) < confidence
+    detection = errors_of(confidence.tolist(), right.tolist())
+    pairs = np.sign(confidence[right][:, None] - confidence[~right][None])
+    assert detection.auroc() == pytest.approx((1 + pairs.mean()) / 2, abs=1e-3)
+    wrong = ~right[np.argsort(-confidence, kind="stable")]
+    risks = np.cumsum(wrong) / np.arange(1, 4001)
+    assert detection.area_under_risk_coverage() == pytest.approx(risks.mean(), abs=1e-3)
+
+
+def test_certain_and_impossible_confidences_are_counted() -> None:
+    detection = errors_of([0.0, 1.0], [False, True])
+    assert (detection.auroc(), int(detection.counts.sum())) == (1, 2)
+    assert math.isnan(errors_of([0.5], [True]).auroc())
+    assert math.isnan(ErrorDetection().area_under_risk_coverage())
+
+
+def test_the_iou_of_thin_classes_leaves_others_out() -> None:
+    labels = [CITYSCAPES[i] for i in (5, 0, 7, 6)]  # pole, road, traffic sign, traffic light
+    confusion = confusion_of([0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 2, 2], 4)
+    assert thin_mean_iou(confusion, labels) == (1 / 2 + 1) / 2
+    assert math.isnan(thin_mean_iou(confusion_of([1], [1], 4), labels))
 
 
 def test_latency_is_the_sum_of_the_stages() -> None:

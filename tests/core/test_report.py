@@ -172,6 +172,7 @@ def test_the_page_shows_the_figures_of_the_json(evaluation: Evaluation, folder: 
         "average_precision",
         "boundary_f1",
         "expected_calibration_error",
+        "error_detection_auroc",
     ):
         assert page.texts[name] == f"{content['scores'][name]:.3f}", name
     for name in ("p50", "p95"):

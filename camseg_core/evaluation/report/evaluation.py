@@ -74,6 +74,8 @@ def report_content(evaluation: Evaluation) -> dict[str, Any]:
             "average_precision_by_group": dict(groups),
             "boundary_f1": evaluation.boundary_f1,
             "expected_calibration_error": evaluation.calibration.error(),
+            "error_detection_auroc": evaluation.error_detection.auroc(),
+            "area_under_risk_coverage": evaluation.error_detection.area_under_risk_coverage(),
             **(
                 {"mean_category_iou": evaluation.mean_category_iou} if evaluation.categories else {}
             ),
@@ -159,6 +161,14 @@ def _definitions(evaluation: Evaluation) -> dict[str, str]:
             f"and accuracy over {len(evaluation.calibration.bins())} bins of equal width, mean "
             "over labelled pixels."
         ),
+        "error detection AUROC": (
+            "Chance that a wrong pixel is less confident than a right one (Hendrycks and Gimpel, "
+            "arXiv 1610.02136), over labelled pixels."
+        ),
+        "area under risk-coverage": (
+            "Share of wrong pixels among the most confident ones, mean over all coverages "
+            "(Geifman et al., arXiv 1805.08206)."
+        ),
         "latency": (
             "From the frame in memory to the mask in memory, one frame at a time, after one "
             "untimed frame."
@@ -189,6 +199,8 @@ def score_table(evaluation: Evaluation) -> list[str]:
         "",
         f"pixel accuracy {text(evaluation.pixel_accuracy)}, expected calibration error "
         f"{text(evaluation.calibration.error())}",
+        f"error detection AUROC {text(evaluation.error_detection.auroc())}, area under "
+        f"risk-coverage {text(evaluation.error_detection.area_under_risk_coverage())}",
     ]
     if evaluation.categories:
         categories = ", ".join(f"{each.name} {text(each.iou)}" for each in evaluation.categories)
@@ -247,6 +259,7 @@ def _cards(scores: Mapping[str, Any], latency_ms: Mapping[str, float]) -> list[C
         "average_precision": "AP, mean precision",
         "boundary_f1": "boundary F1",
         "expected_calibration_error": "calibration error",
+        "error_detection_auroc": "error detection AUROC",
     }
     cards = [
         Card(label, number(scores[key]), id=key, css="first" if key == "mean_iou" else "")
