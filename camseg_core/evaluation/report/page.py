@@ -17,6 +17,7 @@ import numpy.typing as npt
 from camseg_core.data.label_table import is_cityscapes
 from camseg_core.errors import DataError
 from camseg_core.labels import CITYSCAPES, Label, color_table
+from camseg_core.long_runs import atomic_write
 from camseg_core.masks import colorize
 
 JPEG_QUALITY = 88
@@ -44,7 +45,7 @@ def render(package: str, template: str, **values: Any) -> str:
 
 
 def write_files(folder: Path, files: Mapping[str, str]) -> None:
-    """Write texts by file name into `folder`, which is made if missing.
+    """Write texts by file name into `folder`, which is made if missing; each file appears whole.
 
     Bytes of file names that are not UTF-8 become escapes.
 
@@ -54,7 +55,8 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+            with atomic_write(folder / name) as path:
+                path.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise DataError(
             f"cannot write the report into {folder}: {error.strerror}; choose a folder that can be "
