@@ -140,6 +140,9 @@ setup(
             "camseg = camseg_core.cli:start",
             "segmentation_node = camseg_ros.__main__:main",
         ],
-        "camseg.commands": ["bag = camseg_ros.bag.command:add"],
+        "camseg.commands": [
+            "bag = camseg_ros.bag.command:add",
+            "compare = camseg_ros.bag.command:add_compare",
+        ],
     },
 )

@@ -13,7 +13,8 @@ from document import Outcome, camvid_parser, conclude, markdown_table, provenanc
 
 from camseg_core.data.sets import open_set
 from camseg_core.evaluation.evaluate import evaluate
-from camseg_core.evaluation.timing import ratio_of_medians, time_in_turns
+from camseg_core.evaluation.intervals import ratio_of_medians
+from camseg_core.evaluation.timing import time_in_turns
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.engine import PRECISIONS

@@ -71,12 +71,12 @@ def providers(text: str) -> tuple[str, ...]:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
+def add_data_options(parser: argparse._ActionsContainer, required: bool = True) -> None:
     """Add the options of the labelled frames to score a model on; `data_of` reads them."""
     parser.add_argument(
         "--data",
         type=Path,
-        required=True,
+        required=required,
         metavar="ROOT",
         help="root of a labelled data set, such as CamVid or Cityscapes",
     )
@@ -91,12 +91,11 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_split_option(parser: argparse.ArgumentParser) -> None:
+def add_split_option(parser: argparse._ActionsContainer) -> None:
     """Add `--split`; the data set chooses if it is not given."""
     parser.add_argument(
         "--split",
-        help="split of the data set, or several joined with + (default: val, or all frames if the "
-        "data set has no splits)",
+        help="split, or several joined with + (default: val, or all frames if there are no splits)",
     )
 
 
@@ -152,15 +151,16 @@ def add_strict_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `segmenter_of` reads: the model, its provider and its sampling."""
+def add_model_options(parser: argparse.ArgumentParser, choose: bool = True) -> None:
+    """Add the options that `segmenter_of` reads: the model if `choose`, its provider, sampling."""
     model = parser.add_argument_group("model")
-    add_model_option(model)
+    if choose:
+        add_model_option(model)
     model.add_argument(
         "--provider",
         type=providers,
-        metavar="LIST",
         default=AUTO,
+        metavar="LIST",
         help=f"where the model runs: {', '.join(PROVIDERS)}, or several to try in turn, such as "
         "tensorrt,cuda,cpu; auto: the fastest that is installed",
     )

@@ -1,6 +1,6 @@
 """Class tables of your own (`labels.yaml`), and data sets renumbered to another table by name."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from camseg_core.data import Sample, Samples
 from camseg_core.errors import ConfigError
-from camseg_core.groups import FIRST_GROUP, Group
+from camseg_core.groups import FIRST_GROUP, Group, ScoredLabels
 from camseg_core.labels import TRAIN_ID, UNLABELLED, Label
 
 LABEL_TABLE = "labels.yaml"
@@ -197,3 +197,92 @@ def same_ids(one: Sequence[Label], other: Sequence[Label]) -> bool:
         names.get(each.name, each.id) == each.id and ids.get(each.id, each.name) == each.name
         for each in other
     )
+
+
+def shared_labels(
+    own: ScoredLabels, table: LabelTable, models: Mapping[str, Sequence[Label]]
+) -> tuple[list[ScoredLabels], list[str]]:
+    """Return the labels that all models can tell apart, for the masks of each, and what is missing.
+
+    Classes are matched by name, and by what they were in another table. A label that a model has no
+    class for is left out. Labels that a model has one class for become a group.
+
+    Args:
+        own: the labels of a data set.
+        table: the set's class table, whose ids they hold.
+        models: the classes of each model by the name to use in messages.
+
+    Returns:
+        The same labels for each model, with the ids that stand for each, and a line for each label
+        that is left out or became part of a group.
+
+    Raises:
+        ConfigError: no label is left.
+    """
+    names = {label.id: label.name for label in table.labels}
+    members = [{names[id] for id in classes} for classes in own.classes]
+    kept, missing = list[int](), dict[str, list[str]]()
+    meant = {model: _meant(labels, table) for model, labels in models.items()}
+    for place, label in enumerate(own.labels):
+        lacking = [
+            model
+            for model, classes in meant.items()
+            if not any(each & members[place] for each in classes.values())
+        ]
+        if lacking:
+            missing.setdefault(" and ".join(lacking), []).append(label.name)
+        else:
+            kept.append(place)
+    if not kept:
+        known = ", ".join(label.name for label in own.labels)
+        raise ConfigError(
+            f"{' and '.join(models)} must share a class with the labels ({known}): list in "
+            "labels.yaml what each class was, or choose other models"
+        )
+    lines = [f"not scored, as {of} cannot tell: {', '.join(left)}" for of, left in missing.items()]
+    joined = _joined(kept, members, [each for one in meant.values() for each in one.values()])
+    truth = np.full(256, len(joined), np.uint8)
+    labels: list[Label] = []
+    for number, places in enumerate(joined):
+        truth[np.isin(own.truth, places)] = number
+        first = own.labels[places[0]]
+        if len(places) > 1:
+            parts = [own.labels[place] for place in places]
+            lines.append(f"{' and '.join(each.name for each in parts)} count as one class")
+            first = Group.of(first.id, parts)
+        labels.append(first)
+    wanted = [{name for place in places for name in members[place]} for places in joined]
+    return [
+        ScoredLabels(
+            tuple(labels),
+            tuple(tuple(id for id, each in classes.items() if each & names) for names in wanted),
+            truth,
+            own.own,
+        )
+        for classes in meant.values()
+    ], lines
+
+
+def _meant(labels: Sequence[Label], table: LabelTable) -> dict[int, set[str]]:
+    """Return the classes of `table` that each class of a model stands for, by its id."""
+    if {(each.id, each.name) for each in labels} <= {(each.id, each.name) for each in table.labels}:
+        return {each.id: {each.name} for each in labels}
+    found: dict[int, set[str]] = {each.id: set() for each in labels}
+    for each in labels:
+        for own in table.classes:
+            if each.name in table.origins[own.name] or (each.name == own.name and own.was != ()):
+                found[each.id].add(own.name)
+    return found
+
+
+def _joined(
+    kept: Sequence[int], members: Sequence[set[str]], meant: Sequence[set[str]]
+) -> list[list[int]]:
+    """Return the places `kept`, together where a model has one class for all that they hold."""
+    groups = [[place] for place in kept]
+    for classes in meant:
+        alike = [group for group in groups if all(members[place] <= classes for place in group)]
+        if len(classes) > 1 and len(alike) > 1:
+            groups = [each for each in groups if each not in alike]
+            groups.append(sorted(place for group in alike for place in group))
+    return sorted(groups)

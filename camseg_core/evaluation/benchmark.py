@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.evaluation.intervals import Ratio, ratio_of_medians
 from camseg_core.evaluation.peak import measured_peaks, rate_text
 from camseg_core.evaluation.roofline import CAVEAT, FrameWork, Work, estimates, roofline_table
 from camseg_core.evaluation.timing import (
     Footprint,
     Latency,
-    Ratio,
     describe_machine,
     footprint,
-    ratio_of_medians,
     time_in_turns,
 )
 from camseg_core.runtime.geometry import FrameGeometry

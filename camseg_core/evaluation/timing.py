@@ -71,6 +71,15 @@ class Timed:
     agreements: tuple[float, ...]
 
 
+def in_turns(
+    models: Sequence[Segments], image: npt.NDArray[np.uint8], number: int
+) -> list[Segmentation]:
+    """Return what each model makes of frame `number`; in odd ones the last model begins."""
+    order = range(len(models)) if number % 2 == 0 else reversed(range(len(models)))
+    results = {index: models[index].segment(image) for index in order}
+    return [results[index] for index in range(len(models))]
+
+
 def time_in_turns(
     models: Sequence[Segments], images: Iterable[npt.NDArray[np.uint8]], warm_up: int = 0
 ) -> Timed:
@@ -84,50 +93,16 @@ def time_in_turns(
     latencies = tuple(Latency() for _ in models)
     agreements: list[float] = []
     for number, image in enumerate(images):
-        order = range(len(models)) if number % 2 == 0 else reversed(range(len(models)))
-        results = {index: models[index].segment(image) for index in order}
+        results = in_turns(models, image, number)
         if number < warm_up:
             continue
-        for index, latency in enumerate(latencies):
-            latency.add(results[index].timings)
-        alike = [each.mask == results[0].mask for each in results.values()]
+        for result, latency in zip(results, latencies, strict=True):
+            latency.add(result.timings)
+        alike = [each.mask == results[0].mask for each in results]
         agreements.append(float(np.logical_and.reduce(alike).mean()))
     if not agreements:
         raise DataError(f"there must be frames to time after the {warm_up} to warm up, got none")
     return Timed(latencies, tuple(agreements))
-
-
-RESAMPLES = 2000
-"""Bootstrap resamples for the interval."""
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A ratio of medians with the bounds of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def ratio_of_medians(times: Sequence[float], base: Sequence[float], seed: int = 0) -> Ratio:
-    """Divide the median of `times` by that of `base`, measured in pairs; bootstrap the interval.
-
-    Percentile method on whole pairs, so that what slowed both of a pair does not widen the
-    interval. It assumes independent pairs: drift over many makes the true interval wider.
-
-    Raises:
-        DataError: there are no pairs, or the numbers of times differ.
-    """
-    if len(times) != len(base) or not times:
-        raise DataError(
-            f"a ratio needs as many times of one as of the other, got {len(times)} and {len(base)}"
-        )
-    pairs = np.array([times, base])
-    draws = np.random.default_rng(seed).integers(0, len(times), (RESAMPLES, len(times)))
-    medians = np.median(pairs[:, draws], axis=2)  # (2, resamples)
-    low, high = np.percentile(medians[0] / medians[1], (2.5, 97.5))
-    return Ratio(float(np.median(pairs[0]) / np.median(pairs[1])), float(low), float(high))
 
 
 FRAMES = 3

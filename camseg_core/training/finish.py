@@ -5,19 +5,22 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from camseg_core.config.model import save_config
-from camseg_core.data import Sample
+from camseg_core.data import Sample, Samples
 from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ModelError, camseg_command
 from camseg_core.evaluation.calibration import fit_logit_scale
+from camseg_core.evaluation.comparison import Contender, Footage, compare
 from camseg_core.evaluation.evaluate import Evaluation, evaluate
-from camseg_core.evaluation.report.comparison import Contender, compare, comparison_table
+from camseg_core.evaluation.report.comparison import comparison_lines, write_comparison
 from camseg_core.evaluation.report.evaluation import write_report
 from camseg_core.export import Scores, export_onnx, trace_all
 from camseg_core.export.torch_engine import TorchEngine
+from camseg_core.groups import ScoredLabels
 from camseg_core.long_runs import atomic_write
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
@@ -169,36 +172,24 @@ def compare_with(
     """
     new = JoinedSamples(data.val_sets, changes.new)
     old_segmenter, new_segmenter = _segmenters(start, out)
-    names = ("before", "after")
-    about = {
-        "classes": changes.lines(),
-        "split": "A class that was split counts as right before wherever a pixel has one of its "
-        "parts."
-        if any(len(parts) > 1 for parts in changes.parts.values())
-        else "",
-    }
-    scored = new.scored()
-    before, after = compare(
-        Contender(names[0], old_segmenter, changes.scored(scored)),
-        Contender(names[1], new_segmenter, scored),
-        new,
-        run / "comparison",
-        about,
-    )
-    table = "\n".join(comparison_table(before, after, names))
-    logger.info(
-        "%s before and %s after, on val:\n%s", old_segmenter.name, new_segmenter.name, table
-    )
+    notes = [f"classes {line}" for line in changes.lines()]
+    if any(len(parts) > 1 for parts in changes.parts.values()):
+        notes.append("a class that was split counts as right before wherever a pixel has a part")
+
+    def comparison(title: str, samples: Samples, scored: ScoredLabels) -> dict[str, Any]:
+        found = compare(
+            Contender("before", old_segmenter, changes.scored(scored)),
+            Contender("after", new_segmenter, scored),
+            Footage.of(title, samples, notes),
+        )
+        return write_comparison([found], run / f"comparison{title.removeprefix('val')}", {})
+
+    content = comparison("val", new, new.scored())
+    table = "\n".join(comparison_lines(content))
+    logger.info("%s before and %s after:\n%s", old_segmenter.name, new_segmenter.name, table)
     if len(data.val_sets) > 1:
         for name, opened, _ in data.val_sets:
-            labels = opened.scored()
-            compare(
-                Contender(names[0], old_segmenter, changes.scored(labels)),
-                Contender(names[1], new_segmenter, labels),
-                opened.samples,
-                run / f"comparison-{name}",
-                about,
-            )
+            comparison(f"val-{name}", opened.samples, opened.scored())
     logger.info("pictures and scores side by side: %s", run / "comparison" / "comparison.html")
 
 

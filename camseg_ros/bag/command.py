@@ -1,4 +1,4 @@
-"""`camseg bag`: makes, evaluates and replays bags of camera images.
+"""`camseg bag` and `camseg compare`: what they take, and the modules that do it.
 
 Every `camseg` command loads this module through its entry point, so it imports nothing that is slow
 or may not be installed.
@@ -10,7 +10,15 @@ import math
 from importlib import import_module
 from pathlib import Path
 
-from camseg_core.cli.options import at_least, packages_for
+from camseg_core.cli.options import (
+    add_data_options,
+    add_model_options,
+    at_least,
+    not_negative,
+    number,
+    packages_for,
+    share,
+)
 from camseg_core.cli.parser import Parser
 
 _COMMANDS = (
@@ -50,8 +58,14 @@ def _run(program: str, module: str, extra: str, given: argparse.Namespace) -> No
 
 def add_images(parser: argparse.ArgumentParser) -> None:
     """Declare the bags whose images a command segments, and how these are read."""
+    help_text = "bag folder, or .mcap or .db3 file"
+    parser.add_argument("bags", nargs="+", type=Path, metavar="BAG", help=help_text)
+    add_reading(parser)
+
+
+def add_reading(parser: argparse._ActionsContainer) -> None:
+    """Declare how the images of bags are read."""
     option = parser.add_argument
-    option("bags", nargs="+", type=Path, metavar="BAG", help="bag folder, or .mcap or .db3 file")
     option("--topic", help="image topic, if a bag has several")
     option(
         "--input-range",
@@ -60,6 +74,64 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="white in images of 16 bits, such as 4095 for a camera of 12 bits (default: 65535)",
     )
+
+
+def add_tolerance(parser: argparse._ActionsContainer) -> None:
+    """Declare how far apart an image of a bag and its label may be."""
+    parser.add_argument(
+        "--tolerance",
+        type=not_negative,
+        metavar="MS",
+        default=5.0,
+        help="largest difference between the stamps of image and label (default: 5)",
+    )
+
+
+def add_compare(parser: argparse.ArgumentParser) -> None:
+    """Compare two models on labelled frames, on bags, or on both."""
+    parser.description = (
+        "Compare two models on the same frames: IoU by class with 95 % intervals, calibration, "
+        "flicker, latency by turns, and the frames that got better and worse. Models of different "
+        "classes are compared over those that both can tell. Prints a table, writes "
+        "comparison.html and comparison.json. Exits 1 if a limit is not kept."
+    )
+    option = parser.add_argument
+    option("old", metavar="OLD", help="the model to compare with: a checkpoint folder or a name")
+    option("new", metavar="NEW", help="the model that may replace it")
+    add_data_options(parser.add_argument_group("labelled frames"), required=False)
+    bags = parser.add_argument_group("bags")
+    bags.add_argument("--bag", nargs="+", type=Path, metavar="BAG", help="bags of camera images")
+    bags.add_argument(
+        "--bag-labels",
+        metavar="TOPIC|FOLDER",
+        help="their labels, in ids of NEW's classes or of --groups; see camseg bag evaluate",
+    )
+    add_tolerance(bags)
+    add_reading(bags)
+    limits = parser.add_argument_group("limits, on what was measured")
+    for name, kind, metavar, text in (
+        ("drop", share, "X", "the mean IoU may fall by this"),
+        ("class-drop", share, "X", "the IoU of each class may fall by this"),
+        ("slowdown", number(0, above=True), "FACTOR", "the median latency may be this many times"),
+        ("flicker-rise", share, "X", "the share of pixels that flicker may rise by this"),
+        ("calibration-rise", share, "X", "the expected calibration error may rise by this"),
+    ):
+        limits.add_argument(f"--max-{name}", type=kind, metavar=metavar, help=text)
+    option(
+        "--frames",
+        type=at_least(1),
+        help="compare on this many frames: evenly spread over --data, the first of each bag",
+    )
+    option("--out", type=Path, default=Path("out/compare"), help="folder for the report")
+    option("--json", action="store_true", help="print comparison.json instead of the table")
+    add_model_options(parser, choose=False)
+    parser.set_defaults(run=_compare, kept="no comparison was written")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    with packages_for("compare", "evaluate", "rich.progress"):
+        from camseg_ros.bag.compare import run
+    run(options)
 
 
 def positive(text: str) -> float:

@@ -16,7 +16,6 @@ from camseg_core.cli.console import printable, say
 from camseg_core.cli.options import (
     add_model_options,
     model_options,
-    not_negative,
     packages_for,
     segmenter_of,
 )
@@ -26,7 +25,7 @@ from camseg_core.evaluation.scorer import CountedAs
 from camseg_core.long_runs import StopRequest, atomic_write, shown_progress, writable_folder
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.weights import bundled_models, checkpoint_folder
-from camseg_ros.bag.command import add_images
+from camseg_ros.bag.command import add_images, add_tolerance
 from camseg_ros.bag.evaluation import (
     BagInfo,
     EvaluationOptions,
@@ -35,8 +34,7 @@ from camseg_ros.bag.evaluation import (
     evaluate_here,
     inspect_bag,
 )
-from camseg_ros.bag.frames import ReadOptions
-from camseg_ros.bag.labels import LabelSource
+from camseg_ros.bag.frames import ReadOptions, label_source
 from camseg_ros.bag.make import MASK_TOPIC
 from camseg_ros.bag.parts import PartFolder, parts_name, write_mask_bag
 from camseg_ros.bag.report import (
@@ -72,13 +70,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="labels as Cityscapes train ids (255: unlabelled): a topic of mono8 images or PNG, "
         "which begins with /, or ./FOLDER of PNG files named for their stamp in ns",
     )
-    option(
-        "--tolerance",
-        type=not_negative,
-        metavar="MS",
-        default=5.0,
-        help="largest difference between the stamps of image and label (default: 5)",
-    )
+    add_tolerance(parser)
     option(
         "--groups",
         type=Path,
@@ -158,13 +150,7 @@ def _evaluation_options(options: argparse.Namespace, scenario: Scenario) -> Eval
             given.threads = options.threads or 1  # a task has one core by default
         return functools.partial(segmenter_of, given)
 
-    labels = None
-    if options.labels:
-        tolerance_ns = round(1e6 * options.tolerance)
-        if options.labels.startswith("/") and not Path(options.labels).is_dir():
-            labels = LabelSource(options.labels, None, tolerance_ns)
-        else:
-            labels = LabelSource(None, Path(options.labels).resolve(), tolerance_ns)
+    labels = label_source(options.labels, options.tolerance) if options.labels else None
     return EvaluationOptions(
         ReadOptions(options.topic, labels, scenario.within, options.input_range),
         loader(options.model),
@@ -181,7 +167,7 @@ def _inspect_bags(
     bags, failures = dict[int, BagInfo](), dict[int, str]()
     for number, path in enumerate(paths):
         try:
-            bags[number] = inspect_bag(path.resolve() if path.exists() else path, options)
+            bags[number] = inspect_bag(path.resolve() if path.exists() else path, options.read)
         except DataError as error:
             failures[number] = str(error)
     return bags, failures

@@ -124,22 +124,22 @@ class EvaluationRun:
         return {number: bag for number, bag in self.bags.items() if number not in self.failures}
 
 
-def inspect_bag(bag: Path, options: EvaluationOptions) -> BagInfo:
+def inspect_bag(bag: Path, read: ReadOptions) -> BagInfo:
     """Open the bag and its labels, so that what is missing is reported before the work starts.
 
     Raises:
         DataError: there is nothing to evaluate.
     """
-    with options.read.open(bag) as images:
+    with read.open(bag) as images:
         if not images.count:
             raise DataError(
                 f"no images on {images.topic} of the bag {bag}; "
                 "was the camera running when it was recorded?"
             )
         pairs = None
-        if options.read.labels is not None:
-            pairs = options.read.labels.pair(images)
-            options.read.labels.check(pairs, images, options.read.within)
+        if read.labels is not None:
+            pairs = read.labels.pair(images)
+            read.labels.check(pairs, images, read.within)
         return BagInfo(bag, images.topic, images.count, pairs, images.note)
 
 

@@ -39,6 +39,14 @@ class ReadOptions:
         return ImageBag(bag, self.topic, exclude=exclude, salvage=True)
 
 
+def label_source(named: str, tolerance_ms: float) -> LabelSource:
+    """Return the labels that an option names: a topic, which begins with /, or a folder."""
+    tolerance_ns = round(1e6 * tolerance_ms)
+    if named.startswith("/") and not Path(named).is_dir():
+        return LabelSource(named, None, tolerance_ns)
+    return LabelSource(None, Path(named).resolve(), tolerance_ns)
+
+
 @dataclass(frozen=True)
 class DecodedFrame:
     """One image of a bag as pixels.

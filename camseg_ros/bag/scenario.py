@@ -8,6 +8,7 @@ from pathlib import Path
 
 from camseg_core.config.yaml_file import load_yaml
 from camseg_core.errors import ConfigError
+from camseg_core.evaluation.intervals import beyond_limit
 from camseg_ros.bag.read import TimeRange
 
 MIOU, P95_MS, DROPS = "miou", "p95_ms", "drops"
@@ -80,7 +81,7 @@ class Scenario:
             ("max_drops", self.max_drops, DROPS),
         ):
             if limit is not None:
-                lines += _check(name, limit, measured.get(key, math.nan))
+                lines += beyond_limit(name, limit, measured.get(key, math.nan))
         for name, limit in self.min_iou.items():
             if classes and name not in classes:
                 close = difflib.get_close_matches(name, classes, n=1)
@@ -89,13 +90,5 @@ class Scenario:
                     f"min_iou has a limit for the unknown class {name!r}: {hint}"
                     f"choose from {', '.join(classes)}"
                 )
-            lines += _check(f"min_iou of {name}", limit, classes.get(name, math.nan))
+            lines += beyond_limit(f"min_iou of {name}", limit, classes.get(name, math.nan))
         return lines
-
-
-def _check(name: str, limit: float, value: float) -> list[str]:
-    if math.isnan(value):
-        return [f"{name}: nothing was measured, the limit is {limit:g}"]
-    if name.startswith("min"):
-        return [f"{name}: {value:.4g} is below the limit of {limit:g}"] if value < limit else []
-    return [f"{name}: {value:.4g} is above the limit of {limit:g}"] if value > limit else []

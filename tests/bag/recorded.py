@@ -86,11 +86,11 @@ class Commands:
     capture: pytest.CaptureFixture[str]
     painters: list[Painter]
 
-    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+    def __call__(self, *arguments: object, command: str = "bag") -> tuple[int, str, str]:
         """Return exit code, stdout, and stderr without the progress."""
         code = 0
         try:
-            cli.main(["bag", *map(str, arguments)])
+            cli.main([command, *map(str, arguments)])
         except SystemExit as ended:
             code = int(ended.code or 0)
         out, err = self.capture.readouterr()
@@ -110,8 +110,11 @@ def camseg(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         painters.append(Painter(f"painter {len(painters) + 1}"))
         return painters[-1]
 
-    found = importlib.metadata.EntryPoint("bag", "camseg_ros.bag.command:add", "camseg.commands")
-    monkeypatch.setattr(cli, "entry_points", lambda group: [found])  # as an install registers it
+    found = [
+        importlib.metadata.EntryPoint(name, f"camseg_ros.bag.command:{add}", "camseg.commands")
+        for name, add in (("bag", "add"), ("compare", "add_compare"))
+    ]
+    monkeypatch.setattr(cli, "entry_points", lambda group: found)  # as an install registers them
     monkeypatch.setattr(Segmenter, "from_pretrained", load)
     monkeypatch.setattr(evaluation, "_loaded", {})  # no model of another test
     return Commands(capsys, painters)

@@ -209,9 +209,11 @@ def test_tuning_gives_a_checkpoint_of_the_new_classes_and_a_comparison(tuned: Pa
     ):
         assert line in log
     found = json.loads((tuned / "run" / "comparison" / "comparison.json").read_text())
-    assert [each["name"] for each in found["classes"]][:5] == [each.name for each in model.labels]
-    assert found["classes"][4]["iou"][0] == 0  # the start knows no cone
-    assert len(found["scores"]["mean_iou"]) == 2
+    (part,) = found["parts"]
+    assert [each["name"] for each in part["classes"]][:5] == [each.name for each in model.labels]
+    assert part["classes"][4]["iou"][0] == 0  # the start knows no cone
+    assert len(part["scores"]["mean_iou"]) == 2
+    assert "classes new (1): cone" in part["notes"]
     page = (tuned / "run" / "comparison" / "comparison.html").read_text()
     assert "data:image/png" in page
     assert (tuned / "run" / "comparison-other" / "comparison.html").is_file()

@@ -5,7 +5,8 @@ import numpy.typing as npt
 import pytest
 
 from camseg_core.errors import DataError
-from camseg_core.evaluation.timing import Latency, ratio_of_medians, time_in_turns
+from camseg_core.evaluation.intervals import ratio_of_medians
+from camseg_core.evaluation.timing import Latency, time_in_turns
 from camseg_core.runtime import Segmentation
 
 IMAGES = [np.full((2, 4, 3), i, np.uint8) for i in range(5)]

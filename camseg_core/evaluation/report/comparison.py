@@ -1,16 +1,20 @@
-"""Two models on the same labelled frames, side by side: `comparison.json` and a page."""
+"""A comparison of two models as files: `comparison.json`, and the page `comparison.html`."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from camseg_core.data import Samples
-from camseg_core.evaluation.evaluate import Evaluation, evaluate
+from camseg_core.data import Sample
+from camseg_core.evaluation.comparison import ComparedFrame, Comparison, Contender, Side
+from camseg_core.evaluation.intervals import Difference
+from camseg_core.evaluation.metrics import mean
 from camseg_core.evaluation.report.page import (
+    Card,
+    drawn_labels,
     plain,
     render,
     rgb,
@@ -19,9 +23,8 @@ from camseg_core.evaluation.report.page import (
     to_json,
     write_files,
 )
-from camseg_core.groups import ScoredLabels
-from camseg_core.labels import color_table, train_id_table
-from camseg_core.runtime.segmenter import Segmenter
+from camseg_core.evaluation.timing import describe_machine
+from camseg_core.labels import UNLABELLED, color_table, train_id_table
 
 PICTURE_WIDTH = 480
 """Largest width of the page's pictures, in pixels."""
@@ -29,114 +32,265 @@ PICTURE_WIDTH = 480
 _SHOWN = 3
 """Frames with pictures: as many that got better, and as many that got worse."""
 
+_SCORES = {
+    "mean_iou": ("mean IoU", 3),
+    "pixel_accuracy": ("pixel accuracy", 3),
+    "average_precision": ("mean precision", 3),
+    "boundary_f1": ("boundary F1", 3),
+    "expected_calibration_error": ("calibration error", 3),
+    "error_detection_auroc": ("error detection AUROC", 3),
+    "mean_confidence": ("mean confidence", 3),
+    "flicker": ("flicker: pixels that change class though the true class stays", 4),
+    "change_rate": ("pixels that change class from frame to frame", 4),
+}
+"""Name and digits of each score on the page, by key in `comparison.json`."""
 
-@dataclass(frozen=True)
-class Contender:
-    """A model and the labels that its masks are scored against."""
+_PRINTED = {
+    "expected_calibration_error": "calibration error",
+    "mean_confidence": "mean confidence",
+    "flicker": "flicker",
+    "change_rate": "pixels changed",
+}
+"""Short names of scores, by key."""
 
-    name: str
-    segmenter: Segmenter
-    scored: ScoredLabels
 
+def write_comparison(
+    comparisons: Sequence[Comparison],
+    folder: Path,
+    about: Mapping[str, Any],
+    broken: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Write `comparison.json` and `comparison.html` into `folder`, and return the JSON content.
 
-def compare(
-    old: Contender, new: Contender, samples: Samples, folder: Path, about: Mapping[str, Any]
-) -> tuple[Evaluation, Evaluation]:
-    """Score both models, write `comparison.json` and `comparison.html` into `folder`.
-
-    Both must have the same scored labels, in the ids of the data set.
+    Args:
+        comparisons: of the same two models, each on other frames.
+        folder: made if missing.
+        about: facts about the run to keep, by name.
+        broken: the limits that were not kept; None if there were none to keep.
 
     Raises:
-        DataError: see `evaluate`; or the folder cannot be written.
+        DataError: the folder cannot be written, or frames cannot be read again for their pictures.
     """
-    first, second = (evaluate(each.segmenter, samples, each.scored) for each in (old, new))
-    content = _content(old, new, first, second, about)
-    changes = [
-        (index, after.mean_iou - before.mean_iou)
-        for index, (before, after) in enumerate(zip(first.frames, second.frames, strict=True))
-        if not math.isnan(after.mean_iou - before.mean_iou)
-    ]
-    changes.sort(key=lambda change: -change[1])
-    better = [each for each in changes[:_SHOWN] if each[1] > 0]
-    worse = [each for each in changes[-_SHOWN:] if each[1] < 0]
-    shown, seen = [], []
-    labels = new.scored.labels
-    colors = color_table(labels)
-    for index, change in (*better, *worse):
-        sample = samples[index]
-        masks = {each.name: _mask(each, sample.image, sample.label) for each in (old, new)}
-        truth = train_id_table(labels)[new.scored.truth_of(sample.label)]
-        seen += [truth, *masks.values()]
-        named = [("image", sample.image), ("label", truth), *masks.items()]
-        pictures = [(name, thumbnail(each, PICTURE_WIDTH, colors)) for name, each in named]
-        shown.append((sample.name, change, pictures))
+    content = comparison_content(comparisons, about, broken)
+    old, new = (side.contender.name for side in comparisons[0].sides)
     page = render(
         str(__package__),
         "comparison.html.j2",
         report=content,
-        names=(old.name, new.name),
-        colors={label.name: rgb(label.color) for label in labels},
-        shown=shown,
-        legend=shown_classes(labels, seen),
+        names=(old, new),
+        scores=_SCORES,
+        run=[*about.items(), *content["machine"].items()],
+        parts=[
+            {
+                "content": part,
+                "cards": _cards(part),
+                "colors": {label.name: rgb(label.color) for label in each.sides[1].scorer.labels},
+                **_pictures(each),
+            }
+            for each, part in zip(comparisons, content["parts"], strict=True)
+        ],
     )
     write_files(folder, {"comparison.json": to_json(content), "comparison.html": page})
-    return first, second
+    return content
 
 
-def comparison_table(first: Evaluation, second: Evaluation, names: Sequence[str]) -> list[str]:
-    """Return both models' IoU by class as aligned lines."""
-    rows = [(each.label.name, each.iou) for each in first.classes]
-    width = max(len(name) for name, _ in [*rows, ("mean", 0.0)])
-    head = f"{'IoU':{width}}  {names[0]:>12}  {names[1]:>12}  difference"
-    pairs = [(name, iou, b.iou) for (name, iou), b in zip(rows, second.classes, strict=True)]
-    pairs.append(("mean", first.mean_iou, second.mean_iou))
-    return [
-        head,
-        *(
-            f"{name:{width}}  {_text(a):>12}  {_text(b):>12}  {_text(b - a, '+'):>10}"
-            for name, a, b in pairs
-        ),
-    ]
-
-
-def _text(score: float, sign: str = "") -> str:
-    return "–" if math.isnan(score) else f"{score:{sign}.3f}"
-
-
-def _mask(model: Contender, image: Any, label: Any) -> Any:
-    """Return a model's mask in ids of the scored labels, 255 where none stands for its class."""
-    truth = model.scored.truth_of(label)
-    places = model.scored.predicted_of(model.segmenter.segment(image).mask, truth)
-    return np.asarray(train_id_table(model.scored.labels)[places], np.uint8)
-
-
-def _content(
-    old: Contender, new: Contender, first: Evaluation, second: Evaluation, about: Mapping[str, Any]
+def comparison_content(
+    comparisons: Sequence[Comparison], about: Mapping[str, Any], broken: Sequence[str] | None
 ) -> dict[str, Any]:
-    """Return the content of `comparison.json`, see `report_content`."""
-    names = ("mean_iou", "pixel_accuracy", "average_precision", "boundary_f1")
-    return dict(
-        plain(
+    """Return the content of `comparison.json`: pairs are of the old model and the new one.
+
+    Scores are 0..1 with six decimals, null where undefined. Everything but `machine` and the
+    `timings` of each part is the same in every run of the same models on the same frames.
+    """
+    content = {
+        "models": [_model(side.contender) for side in comparisons[0].sides],
+        "about": dict(about),
+        "machine": describe_machine(),
+        "parts": [_part(each) for each in comparisons],
+        "limits": None if broken is None else {"passed": not broken, "failures": list(broken)},
+    }
+    return dict(plain(content))
+
+
+def comparison_lines(content: Mapping[str, Any]) -> list[str]:
+    """Return the lines to print of `comparison.json`: a table of each part, and its notes."""
+    names = [each["title"] for each in content["models"]]
+    return [line.rstrip() for part in content["parts"] for line in _lines(part, names)]
+
+
+def _lines(part: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
+    yield f"{part['title']}: {part['frames']} frames, {part['labelled']} with labels"
+    rows = [*part["classes"], {"name": "mean", **part["mean_iou"]}] if part["labelled"] else []
+    rows = [row for row in rows if row["iou"] != [None, None]]
+    first = max([len("calibration error"), *(len(row["name"]) for row in rows)])
+    width = max(12, *map(len, names))
+
+    def line(name: str, pair: Sequence[Any], gain: str, interval: str = "") -> str:
+        scores = "  ".join(f"{each:>{width}}" for each in pair)
+        return f"{name:{first}}  {scores}  {gain:>10}  {interval}"
+
+    yield line("IoU" if rows else "", names, "difference", "95 % interval")
+    for row in rows:
+        low, high = (_text(row[bound], "+") for bound in ("low", "high"))
+        interval = "" if row["low"] is None else f"{low} to {high}"
+        yield line(row["name"], [*map(_text, row["iou"])], _text(row["difference"], "+"), interval)
+    for key, name in _PRINTED.items():
+        old, new = part["scores"][key]
+        if None not in (old, new):
+            yield line(name, [_text(old), _text(new)], _text(new - old, "+"))
+    slow = part["timings"]["slowdown"]
+    times = [f"{ms:.1f}" for ms in part["timings"]["p50_ms"]]
+    interval = f"{slow['low']:.2f} to {slow['high']:.2f}"
+    yield line("latency p50, ms", times, f"{slow['value']:.2f} times", interval)
+    if part["agreement"] is not None:
+        yield f"their masks agree on {100 * part['agreement']:.1f} % of the pixels"
+    yield from part["notes"]
+
+
+def _text(score: float | None, sign: str = "") -> str:
+    return "–" if score is None else f"{score:{sign}.3f}"
+
+
+def _model(contender: Contender) -> dict[str, Any]:
+    segmenter = contender.segmenter
+    return {
+        "title": contender.name,
+        "name": segmenter.name,
+        "engine": segmenter.engine,
+        "precision": segmenter.precision,
+        "classes": [label.name for label in segmenter.labels],
+    }
+
+
+def _part(found: Comparison) -> dict[str, Any]:
+    sides, new = found.sides, found.sides[1].scorer
+    ious = [side.scorer.confusion.iou() for side in sides]
+    share = new.confusion.labelled / max(1, int(new.confusion.matrix.sum()))
+    scores = [_scores(side, bool(found.labelled)) for side in sides]
+    latencies = [side.latency.total() for side in sides]
+    return {
+        "title": found.footage.title,
+        "frames": len(found.frames),
+        "labelled": found.labelled,
+        "notes": _notes(found),
+        "scores": {key: [each[key] for each in scores] for key in _SCORES},
+        "mean_iou": {"iou": [each["mean_iou"] for each in scores], **_interval(found.mean_iou)},
+        "classes": [
             {
-                "models": [old.segmenter.name, new.segmenter.name],
-                "about": {
-                    **about,
-                    "frames": len(first.frames),
-                    "engine": f"{second.engine}, {second.precision}",
-                },
-                "scores": {
-                    **{name: [getattr(each, name) for each in (first, second)] for name in names},
-                    "calibration_error": [each.calibration.error() for each in (first, second)],
-                    "latency_ms": [each.latency.total().p50 for each in (first, second)],
-                },
-                "classes": [
-                    {"name": a.label.name, "share": a.share, "iou": [a.iou, b.iou]}
-                    for a, b in zip(first.classes, second.classes, strict=True)
-                ],
-                "frames": [
-                    {"name": a.name, "mean_iou": [a.mean_iou, b.mean_iou]}
-                    for a, b in zip(first.frames, second.frames, strict=True)
-                ],
+                "name": label.name,
+                "share": float(share[i]),
+                "iou": [float(each[i]) for each in ious],
+                **_interval(found.iou[i]),
             }
-        )
-    )
+            for i, label in enumerate(new.labels)
+        ],
+        "timings": {
+            **{
+                f"{name}_ms": [getattr(each, name) for each in latencies] for name in ("p50", "p95")
+            },
+            "slowdown": asdict(found.slowdown),
+        },
+        "agreement": found.agreement,
+        "frame_scores": [asdict(each) for each in found.frames],
+    }
+
+
+def _interval(found: Difference) -> dict[str, Any]:
+    return {"difference": found.value, "low": found.low, "high": found.high, "sure": found.sure}
+
+
+def _scores(side: Side, labelled: bool) -> dict[str, float]:
+    scorer, confusion = side.scorer, side.scorer.confusion
+    return {
+        "mean_iou": confusion.mean_iou(),
+        "pixel_accuracy": confusion.accuracy() if labelled else math.nan,
+        "average_precision": mean(confusion.precision()),
+        "boundary_f1": scorer.boundary.mean(),
+        "expected_calibration_error": scorer.calibration.error(),
+        "error_detection_auroc": scorer.error_detection.auroc(),
+        "mean_confidence": scorer.mean_confidence(),
+        "flicker": scorer.flicker.flicker,
+        "change_rate": scorer.flicker.change_rate,
+    }
+
+
+def _notes(found: Comparison) -> list[str]:
+    """Say what was counted in another way than each class as itself, or not at all."""
+    lines = [*found.footage.notes, *found.footage.problems]
+    for side in found.sides:
+        counted = side.scorer.counted_as(side.contender.segmenter.labels)
+        lines += [f"{side.contender.name}: {name}: {text}" for name, text in counted.facts()]
+    return list(dict.fromkeys(lines))
+
+
+def _cards(part: Mapping[str, Any]) -> list[Card]:
+    """The figures at the top of a part: what changed, each with its interval where it has one."""
+    cards = []
+    total, slow = part["mean_iou"], part["timings"]["slowdown"]
+    if total["difference"] is not None:
+        text = f"{total['low']:+.3f} to {total['high']:+.3f}"
+        value = f"{total['difference']:+.3f}"
+        worse = total["sure"] and total["difference"] < 0
+        css = "bad" if worse else "first"
+        cards.append(Card(f"mean IoU ({text})", value, id="mean_iou", css=css))
+    for key, label in _PRINTED.items():
+        old, new = part["scores"][key]
+        if None not in (old, new):
+            cards.append(Card(label, f"{new - old:+.4f}", id=key))
+    interval = f"{slow['low']:.2f} to {slow['high']:.2f}"
+    cards.append(Card(f"latency ({interval})", f"{slow['value']:.2f}", "times", "slowdown"))
+    if part["agreement"] is not None:
+        cards.append(Card("masks agree", f"{100 * part['agreement']:.1f}", "%", "agreement"))
+    return cards
+
+
+def _pictures(found: Comparison) -> dict[str, Any]:
+    """Return the frames to show with their pictures, and the classes in these.
+
+    With labels, they are those that got better and worse; without, those with the least agreement.
+    """
+    chosen = _chosen(found.frames)
+    samples = found.footage.pick([number for numbers in chosen.values() for number in numbers])
+    labels = found.sides[1].scorer.labels
+    colors, seen = color_table(drawn_labels(labels)), []
+    shown = []
+    for title, numbers in chosen.items():
+        frames = []
+        for number in numbers:
+            frame, sample = found.frames[number], samples[number]
+            named = {"image": sample.image}
+            if not math.isnan(frame.change):
+                truth = found.sides[1].contender.scored.truth_of(sample.label)
+                named["label"] = train_id_table(labels)[truth]
+            named |= {side.contender.name: _mask(side, sample) for side in found.sides}
+            seen += [picture for name, picture in named.items() if name != "image"]
+            pictures = [
+                (key, thumbnail(each, PICTURE_WIDTH, colors)) for key, each in named.items()
+            ]
+            frames.append((frame, pictures))
+        if frames:
+            shown.append((title, frames))
+    return {"shown": shown, "legend": shown_classes(labels, seen)}
+
+
+def _chosen(frames: Sequence[ComparedFrame]) -> dict[str, list[int]]:
+    """Return the numbers of the frames to show, by what they have in common."""
+    known = [i for i, frame in enumerate(frames) if not math.isnan(frame.change)]
+    if known:
+        known.sort(key=lambda i: -frames[i].change)
+        return {
+            "better": [i for i in known[:_SHOWN] if frames[i].change > 0],
+            "worse": [i for i in known[::-1][:_SHOWN] if frames[i].change < 0],
+        }
+    unlike = [i for i, frame in enumerate(frames) if frame.agreement < 1]
+    unlike.sort(key=lambda i: frames[i].agreement)
+    return {"most different": unlike[:_SHOWN]}
+
+
+def _mask(side: Side, sample: Sample) -> Any:
+    """Return a model's mask in ids of the scored labels, 255 where none stands for its class."""
+    scored = side.contender.scored
+    known = (sample.label != UNLABELLED).any()
+    truth = scored.truth_of(sample.label) if known else None
+    places = scored.predicted_of(side.contender.segmenter.segment(sample.image).mask, truth)
+    return np.asarray(train_id_table(scored.labels)[places], np.uint8)

@@ -1,0 +1,268 @@
+"""Two models on the same frames: scores, changes from frame to frame, and latency by turns."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from camseg_core.data import Sample, Samples
+from camseg_core.errors import DataError, memory_for
+from camseg_core.evaluation.evaluate import check_sizes
+from camseg_core.evaluation.intervals import (
+    Difference,
+    Ratio,
+    beyond_limit,
+    differences,
+    ratio_of_medians,
+)
+from camseg_core.evaluation.metrics import Confusion
+from camseg_core.evaluation.scorer import Scorer
+from camseg_core.evaluation.timing import Latency, in_turns
+from camseg_core.groups import ScoredLabels
+from camseg_core.labels import UNLABELLED
+from camseg_core.runtime.segmenter import Segmentation, Segmenter
+
+Counts = npt.NDArray[np.int64]
+Read: TypeAlias = Iterable[tuple[Sample, bool]]
+"""Frames, each with whether it follows directly from the one before in a drive."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model and the labels that its masks are scored against."""
+
+    name: str
+    segmenter: Segmenter
+    scored: ScoredLabels
+
+
+@dataclass(frozen=True)
+class Footage:
+    """Frames to compare two models on.
+
+    Attributes:
+        title: what they are, for people.
+        count: how many, as far as known.
+        read: yields them; a label without any class means that none is known.
+        pick: returns those of these numbers, counted in the order of `read`.
+        problems: what could not be read, complete after `read` has ended.
+        notes: what else to say of them.
+    """
+
+    title: str
+    count: int
+    read: Callable[[], Read]
+    pick: Callable[[Sequence[int]], Mapping[int, Sample]]
+    problems: list[str] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(title: str, samples: Samples, notes: Sequence[str] = ()) -> "Footage":
+        """Return labelled frames that do not follow each other."""
+        return Footage(
+            title,
+            len(samples),
+            lambda: ((sample, False) for sample in samples),
+            lambda numbers: {number: samples[number] for number in numbers},
+            notes=tuple(notes),
+        )
+
+
+@dataclass(frozen=True)
+class Side:
+    """A model and what was counted for it."""
+
+    contender: Contender
+    scorer: Scorer
+    latency: Latency
+
+    @property
+    def flicker(self) -> float:
+        """Share of pixels that change class where the true class stays; without labels, of all."""
+        found = self.scorer.flicker
+        return found.change_rate if math.isnan(found.flicker) else found.flicker
+
+
+@dataclass(frozen=True)
+class ComparedFrame:
+    """A frame's mean IoU of both models (NaN without labels), and the share on which they agree."""
+
+    name: str
+    mean_iou: tuple[float, float]
+    agreement: float
+
+    @property
+    def change(self) -> float:
+        """What the mean IoU gained; NaN without labels."""
+        return self.mean_iou[1] - self.mean_iou[0]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The result of `compare`.
+
+    Attributes:
+        footage: what was compared on.
+        sides: the old model and the new one.
+        frames: each of the frames.
+        mean_iou: the difference of the mean IoU.
+        iou: that of each class's IoU.
+        slowdown: time per frame of the new model over the old one's.
+        agreement: share of the pixels to which both give the same class, of those to which either
+            gives one that both can tell; NaN if there are none.
+    """
+
+    footage: Footage
+    sides: tuple[Side, Side]
+    frames: tuple[ComparedFrame, ...]
+    mean_iou: Difference
+    iou: tuple[Difference, ...]
+    slowdown: Ratio
+    agreement: float
+
+    @property
+    def labelled(self) -> int:
+        """Number of frames with a label."""
+        return sum(not math.isnan(frame.change) for frame in self.frames)
+
+
+def compare(
+    old: Contender,
+    new: Contender,
+    footage: Footage,
+    progress: Callable[[Read], Read] = lambda frames: frames,
+) -> Comparison:
+    """Segment every frame with both models, in turns, and score both.
+
+    Memory holds two frames, and for each frame a line of counts.
+
+    Args:
+        old: the model to compare with. Its scored labels must be those of `new`, with its own ids.
+        new: the other model.
+        footage: the frames.
+        progress: called with the frames; yields them while it shows progress.
+
+    Raises:
+        DataError: there are no frames, or a label differs in size from its image.
+        ImageError: an image is not RGB uint8.
+    """
+    sides = tuple(Side(each, Scorer(each.scored), Latency()) for each in (old, new))
+    models = [each.segmenter for each in (old, new)]
+    frames: list[ComparedFrame] = []
+    counts: list[Counts] = []
+    agreeing = np.zeros(2, np.int64)
+    before: tuple[Sample, list[Segmentation]] | None = None
+    for sample, follows in progress(footage.read()):
+        check_sizes(sample)
+        height, width = sample.image.shape[:2]
+        with memory_for(f"{sample.name} of {width}x{height} pixels"):
+            if not frames:
+                in_turns(models, sample.image, 0)  # they plan their memory on the first frame
+            results = in_turns(models, sample.image, len(frames))
+        confusions = []
+        for number, (side, result) in enumerate(zip(sides, results, strict=True)):
+            side.latency.add(result.timings)
+            frame = side.scorer.empty()
+            pair = None
+            if before is not None and follows:
+                pair = before[1][number].mask, before[0].label
+            known = (sample.label != UNLABELLED).any()
+            label = sample.label if known else None
+            frame.add(label, result.mask, result.confidence, before=pair)
+            side.scorer.merge(frame)
+            confusions.append(frame.confusion)
+        same = _agreement(sides, results)
+        agreeing += same
+        ious = [each.labelled_mean_iou() for each in confusions]
+        share = same[0] / same[1] if same[1] else math.nan
+        frames.append(ComparedFrame(sample.name, (ious[0], ious[1]), float(share)))
+        counts.append(np.stack([_hits_and_union(each) for each in confusions]))
+        before = sample, results
+    if not frames:
+        why = footage.problems[0] if footage.problems else "there is nothing to compare on"
+        raise DataError(f"{footage.title} has no frames: {why}")
+    each, total = differences(np.stack(counts))
+    times = [side.latency.frames_ms for side in sides]
+    return Comparison(
+        footage,
+        (sides[0], sides[1]),
+        tuple(frames),
+        total,
+        tuple(each),
+        ratio_of_medians(times[1], times[0]),
+        int(agreeing[0]) / int(agreeing[1]) if agreeing[1] else math.nan,
+    )
+
+
+def _agreement(sides: Sequence[Side], results: Sequence[Segmentation]) -> Counts:
+    """Return the pixels with the same class in both masks, and those with any that both tell."""
+    old, new = (
+        side.contender.scored.predicted_of(result.mask)
+        for side, result in zip(sides, results, strict=True)
+    )
+    classes = len(sides[0].contender.scored.labels)
+    known = (old < classes) | (new < classes)
+    return np.array([np.count_nonzero((old == new) & known), np.count_nonzero(known)], np.int64)
+
+
+def _hits_and_union(confusion: Confusion) -> Counts:
+    hits = confusion.hits
+    return np.stack([hits, confusion.labelled + confusion.predicted - hits])
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that the new model may be worse; None where there is no limit.
+
+    Attributes:
+        max_drop: of the mean IoU.
+        max_class_drop: of the IoU of a class.
+        max_slowdown: time per frame over the old model's.
+        max_flicker_rise: of `Side.flicker`.
+        max_calibration_rise: of the expected calibration error.
+    """
+
+    max_drop: float | None = None
+    max_class_drop: float | None = None
+    max_slowdown: float | None = None
+    max_flicker_rise: float | None = None
+    max_calibration_rise: float | None = None
+
+    def broken(self, comparisons: Sequence[Comparison]) -> list[str]:
+        """Return a line for each limit that is not kept.
+
+        Scores without labels and flicker without a drive are not measured. A limit must be measured
+        in at least one of the comparisons.
+        """
+        lines = []
+        for name, limit in vars(self).items():
+            if limit is None:
+                continue
+            measured = [each for found in comparisons for each in _measured(name, found)]
+            known = [(where, value) for where, value in measured if not math.isnan(value)]
+            for where, value in known:
+                lines += beyond_limit(f"{name} of {where}", limit, value)
+            if not known:
+                lines += beyond_limit(name, limit, math.nan)
+        return lines
+
+
+def _measured(limit: str, found: Comparison) -> Iterator[tuple[str, float]]:
+    """Yield what a limit is compared with, and of what it is; NaN if it was not measured."""
+    old, new = found.sides
+    title = found.footage.title
+    if limit == "max_class_drop":
+        for label, each in zip(new.scorer.labels, found.iou, strict=True):
+            yield f"{label.name} on {title}", -each.value
+    elif limit == "max_drop":
+        yield f"mean IoU on {title}", -found.mean_iou.value
+    elif limit == "max_slowdown":
+        yield f"latency on {title}", found.slowdown.value
+    elif limit == "max_flicker_rise":
+        yield f"flicker on {title}", new.flicker - old.flicker
+    else:
+        errors = [side.scorer.calibration.error() for side in found.sides]
+        yield f"calibration error on {title}", errors[1] - errors[0]

@@ -1,0 +1,122 @@
+"""What two models differ in on the same frames, with bootstrap intervals; and limits."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from camseg_core.errors import DataError
+
+Floats = npt.NDArray[np.float64]
+
+RESAMPLES = 2000
+"""Bootstrap resamples for an interval."""
+
+_AT_A_TIME = 100
+"""Resamples that are held in memory together."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of medians with the bounds of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def ratio_of_medians(times: Sequence[float], base: Sequence[float], seed: int = 0) -> Ratio:
+    """Divide the median of `times` by that of `base`, measured in pairs; bootstrap the interval.
+
+    Percentile method on whole pairs, so that what slowed both of a pair does not widen the
+    interval. It assumes independent pairs: drift over many makes the true interval wider.
+
+    Raises:
+        DataError: there are no pairs, or the numbers of times differ.
+    """
+    if len(times) != len(base) or not times:
+        raise DataError(
+            f"a ratio needs as many times of one as of the other, got {len(times)} and {len(base)}"
+        )
+    pairs = np.array([times, base])
+    generator, drawn = np.random.default_rng(seed), []
+    for _ in range(0, RESAMPLES, _AT_A_TIME):
+        draws = generator.integers(0, len(times), (_AT_A_TIME, len(times)))
+        drawn.append(np.median(pairs[:, draws], axis=2))
+    medians = np.concatenate(drawn, axis=1)  # (2, resamples)
+    low, high = np.percentile(medians[0] / medians[1], (2.5, 97.5))
+    return Ratio(float(np.median(pairs[0]) / np.median(pairs[1])), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A score of the new model minus that of the old one, with the bounds of its 95 % interval.
+
+    All are NaN where the frames do not define them.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def sure(self) -> bool:
+        """Whether the interval excludes 0."""
+        return self.low > 0 or self.high < 0
+
+
+def differences(
+    counts: npt.NDArray[np.int64], seed: int = 0
+) -> tuple[list[Difference], Difference]:
+    """Return what each class's IoU and the mean IoU gained, with bootstrap intervals.
+
+    Percentile method over whole frames, drawn with replacement and the same for both models. It
+    takes frames as independent: where neighbours look alike, as in a drive, the true interval is
+    wider. A draw without the class says nothing about it.
+
+    Args:
+        counts: `(frames, 2, 2, classes)`: by model, old and new, hits and union in pixels.
+        seed: of the draws.
+    """
+    frames = len(counts)
+    flat = counts.reshape(frames, -1).astype(np.float64)
+    generator, drawn = np.random.default_rng(seed), []
+    for _ in range(0, RESAMPLES, _AT_A_TIME):
+        times = generator.multinomial(frames, np.full(frames, 1 / frames), _AT_A_TIME)
+        drawn.append(_gains((times @ flat).reshape(_AT_A_TIME, *counts.shape[1:])))
+    resampled, measured = np.concatenate(drawn), _gains(counts.sum(0, keepdims=True))[0]
+    found = [_difference(*column) for column in zip(measured, resampled.T, strict=True)]
+    return found[:-1], found[-1]
+
+
+def _gains(counts: npt.NDArray[np.generic]) -> Floats:
+    """Return the gains of each class and of the mean, `(N, classes + 1)`; NaN if undefined."""
+    hits, union = (np.asarray(counts[:, :, part], np.float64) for part in (0, 1))
+    iou = np.divide(hits, union, out=np.full(hits.shape, np.nan), where=union > 0)
+    there = ~np.isnan(iou)
+    number = there.sum(2)
+    summed = np.where(there, iou, 0).sum(2)
+    means = np.divide(summed, number, out=np.full(summed.shape, np.nan), where=number > 0)
+    return np.concatenate([iou[:, 1] - iou[:, 0], (means[:, 1] - means[:, 0])[:, None]], axis=1)
+
+
+def _difference(value: float, drawn: Floats) -> Difference:
+    known = drawn[~np.isnan(drawn)]
+    if math.isnan(value) or not known.size:
+        return Difference(math.nan, math.nan, math.nan)
+    low, high = np.percentile(known, (2.5, 97.5))
+    return Difference(float(value), float(low), float(high))
+
+
+def beyond_limit(name: str, limit: float, value: float) -> list[str]:
+    """Return a line if `value` is beyond a limit, below it if `name` begins with min.
+
+    An unmeasured value, NaN, is beyond every limit.
+    """
+    if math.isnan(value):
+        return [f"{name}: nothing was measured, the limit is {limit:g}"]
+    if name.startswith("min"):
+        return [f"{name}: {value:.4g} is below the limit of {limit:g}"] if value < limit else []
+    return [f"{name}: {value:.4g} is above the limit of {limit:g}"] if value > limit else []

@@ -1,0 +1,217 @@
+"""`camseg compare`: two models on a labelled data set, on bags, or on both."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from camseg_core.cli.console import EXIT_FAILED, printable, say
+from camseg_core.cli.options import data_of, packages_for, segmenter_of
+from camseg_core.cli.scoring import titles
+from camseg_core.data import Sample, SamplesOf
+from camseg_core.data.label_table import LabelTable, is_cityscapes, shared_labels
+from camseg_core.data.mapping import meaning, scored_over
+from camseg_core.data.sets import LabelledSet
+from camseg_core.errors import ConfigError, camseg_command
+from camseg_core.evaluation.comparison import Comparison, Contender, Footage, Limits, Read, compare
+from camseg_core.evaluation.report.comparison import comparison_lines, write_comparison
+from camseg_core.groups import ScoredLabels
+from camseg_core.labels import CITYSCAPES, UNLABELLED
+from camseg_core.long_runs import shown_progress, writable_folder
+from camseg_core.runtime.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from camseg_ros.bag.evaluation import BagInfo
+    from camseg_ros.bag.frames import DecodedFrame, ReadOptions
+
+_SAMPLING = ("sampler", "steps", "samples", "passes", "seed", "threads")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Compare, write the report and print it; exit 1 if a limit is not kept.
+
+    Raises:
+        CamSegError: frames or a model cannot be used, or the report cannot be written.
+    """
+    limits = Limits(**{name: getattr(options, name) for name in vars(Limits())})
+    _check(options)
+    writable_folder(options.out, "--out")
+    data = data_of(options) if options.data is not None else None
+    bags = _inspected(options) if options.bag else None
+    paths = [options.old, options.new]
+    models = {
+        name: segmenter_of(argparse.Namespace(**{**vars(options), "model": path}))
+        for name, path in zip(titles(paths), paths, strict=True)
+    }
+    comparisons = []
+    if data is not None:
+        comparisons.append(_on_data(options, data, models))
+    if bags is not None:
+        comparisons.append(_on_bags(options, *bags, models))
+    problems = [line for each in comparisons for line in each.footage.problems]
+    broken = None
+    if limits != Limits():
+        broken = [*limits.broken(comparisons), *problems]
+    about = {name: getattr(options, name) for name in _SAMPLING}
+    content = write_comparison(comparisons, options.out, about, broken)
+    if options.json:
+        sys.stdout.write(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    else:
+        lines = [*comparison_lines(content), f"report: {options.out / 'comparison.html'}"]
+        lines[-1] += " and comparison.json beside it"
+        sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
+    for line in [*problems, *(f"limit: {each}" for each in broken or ())]:
+        say(f"{camseg_command()}: {line}")
+    if broken:
+        sys.exit(EXIT_FAILED)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse options that would have no effect."""
+    if options.data is None and not options.bag:
+        raise ConfigError("there must be frames to compare on: give --data ROOT, --bag BAG or both")
+    for needed, given, names in (
+        ("--data", options.data is not None, ("split", "labels", "mapping")),
+        ("--bag", bool(options.bag), ("bag_labels", "topic", "input_range")),
+    ):
+        without = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]
+        if without and not given:
+            raise ConfigError(f"{' and '.join(without)} must come with {needed}")
+    if options.max_flicker_rise is not None and not options.bag:
+        raise ConfigError("--max-flicker-rise must come with --bag: stills do not flicker")
+
+
+def _on_data(
+    options: argparse.Namespace, data: LabelledSet, models: Mapping[str, Segmenter]
+) -> Comparison:
+    with packages_for("a mapping of labels", "evaluate"):
+        own = data.scored(options.groups)
+    table = LabelTable.of(CITYSCAPES) if data.table is None else data.table
+    samples, count = data.samples, min(len(data.samples), options.frames or len(data.samples))
+    spread = [index * len(samples) // count for index in range(count)]
+    title = f"{options.data.resolve().name}/{data.split}"
+    contenders, notes = _contenders(own, table, models)
+    return _compared(contenders, Footage.of(title, SamplesOf(samples, spread), notes))
+
+
+def _contenders(
+    own: ScoredLabels, table: LabelTable, models: Mapping[str, Segmenter]
+) -> tuple[list[Contender], list[str]]:
+    """Return the models with the labels that both can tell, and what to say of the others."""
+    scored, notes = shared_labels(own, table, {n: each.labels for n, each in models.items()})
+    named = zip(models.items(), scored, strict=True)
+    return [Contender(name, segmenter, labels) for (name, segmenter), labels in named], notes
+
+
+def _compared(contenders: Sequence[Contender], footage: Footage) -> Comparison:
+    old, new = contenders
+
+    def progress(frames: Read) -> Read:
+        return shown_progress(frames, footage.count, f"compare on {footage.title}")
+
+    return compare(old, new, footage, progress)
+
+
+def _inspected(options: argparse.Namespace) -> tuple["ReadOptions", list["BagInfo"]]:
+    """Open the bags and their labels, so that what is missing is reported before the work."""
+    with packages_for("--bag", "bag"):
+        from camseg_ros.bag.evaluation import inspect_bag
+        from camseg_ros.bag.frames import ReadOptions, label_source
+    labels = None
+    if options.bag_labels:
+        labels = label_source(options.bag_labels, options.tolerance)
+    reading = ReadOptions(options.topic, labels, input_range=options.input_range)
+    bags = [inspect_bag(path, reading) for path in options.bag]
+    for note in (bag.note for bag in bags if bag.note):
+        say(f"{camseg_command()}: {note}")
+    return reading, bags
+
+
+def _on_bags(
+    options: argparse.Namespace,
+    reading: "ReadOptions",
+    bags: Sequence["BagInfo"],
+    models: Mapping[str, Segmenter],
+) -> Comparison:
+    old, new = (each.labels for each in models.values())
+    table = LabelTable.of(CITYSCAPES if is_cityscapes(new) else new)
+    if options.groups is None:
+        names = {label.name for label in (*old, *new)}
+        own = ScoredLabels.of([label for label in table.labels if label.name in names])
+    else:
+        with packages_for("a mapping of labels", "evaluate"):
+            own = scored_over(options.groups)
+            table = meaning(options.groups, options.groups).table or LabelTable.of(CITYSCAPES)
+    contenders, notes = _contenders(own, table, models)
+    return _compared(contenders, _Drives(bags, reading, options.frames).footage(notes))
+
+
+class _Drives:
+    """The images of bags, at most `most` of each."""
+
+    def __init__(self, bags: Sequence["BagInfo"], reading: "ReadOptions", most: int | None) -> None:
+        self._bags, self._reading, self._most = bags, reading, most
+        self._places: list[tuple[int, int]] = []
+        self._problems: list[str] = []
+
+    def footage(self, notes: Sequence[str]) -> Footage:
+        """Return them as frames to compare on."""
+        paths = [bag.path.name for bag in self._bags]
+        title = paths[0] if len(paths) == 1 else f"{len(paths)} bags"
+        count = sum(min(bag.count, self._most or bag.count) for bag in self._bags)
+        return Footage(title, count, self._read, self._pick, self._problems, tuple(notes))
+
+    def _read(self) -> Iterator[tuple[Sample, bool]]:
+        """Yield the images; none follows one of another bag, nor one that cannot be read."""
+        from camseg_ros.bag.frames import read_frames
+        from camseg_ros.bag.read import BagDamaged
+
+        for number, bag in enumerate(self._bags):
+            follows, left_out, first = False, 0, ""
+            with self._reading.open(bag.path) as images:
+                try:
+                    frames = read_frames(images, self._reading, pairs=bag.pairs)
+                    for frame in islice(frames, self._most):
+                        if frame.image is None:
+                            follows, left_out = False, left_out + 1
+                            first = first or frame.problem
+                        else:
+                            self._places.append((number, frame.index))
+                            yield self._sample(number, frame), follows
+                            follows = True
+                except BagDamaged as error:
+                    self._problems.append(str(error))
+            if left_out:
+                self._problems.append(
+                    f"images of {bag.path} left out: {left_out}, the first: {first}"
+                )
+            if bag.pairs is not None and bag.pairs.unclear:
+                self._problems.append(
+                    f"{bag.pairs.unclear} images of {bag.path} left without a label, as "
+                    f"{bag.pairs.example}"
+                )
+
+    def _sample(self, number: int, frame: "DecodedFrame") -> Sample:
+        assert frame.image is not None
+        label = frame.truth
+        if label is None:
+            label = np.full(frame.image.shape[:2], UNLABELLED, np.uint8)
+        bag = f"{self._bags[number].path.name}, " if len(self._bags) > 1 else ""
+        return Sample(frame.image, label, f"{bag}image {frame.index}")
+
+    def _pick(self, numbers: Sequence[int]) -> dict[int, Sample]:
+        from camseg_ros.bag.frames import read_frames
+
+        found = {}
+        for number, bag in enumerate(self._bags):
+            wanted = {self._places[i][1]: i for i in numbers if self._places[i][0] == number}
+            with self._reading.open(bag.path) as images:
+                frames = read_frames(images, self._reading, only=wanted, pairs=bag.pairs)
+                # `wanted` first: then nothing is read after the last of them
+                for _, frame in zip(wanted, frames, strict=False):
+                    found[wanted[frame.index]] = self._sample(number, frame)
+        return found

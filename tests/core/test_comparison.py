@@ -1,0 +1,288 @@
+"""Two models on the same frames: shared labels, intervals, limits, and what is measured."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from camseg_core.data import Sample
+from camseg_core.data.label_table import LabelTable, OwnClass, shared_labels
+from camseg_core.errors import ConfigError, DataError
+from camseg_core.evaluation.comparison import Comparison, Contender, Footage, Limits, compare
+from camseg_core.evaluation.intervals import differences
+from camseg_core.evaluation.metrics import Confusion
+from camseg_core.evaluation.report.comparison import comparison_lines, write_comparison
+from camseg_core.evaluation.report.page import write_files
+from camseg_core.groups import Group, ScoredLabels
+from camseg_core.labels import CITYSCAPES, UNLABELLED, Label, cityscapes_labels
+from camseg_core.runtime.segmenter import Segmentation
+
+ROAD, TREE, SKY, CAR, TRUCK = 0, 8, 10, 13, 14
+STREET = cityscapes_labels([ROAD, SKY, CAR])
+
+
+class Painted:
+    """A model whose mask is the image's red channel, wrong in some of the frames."""
+
+    provider, engine, precision = "cpu", "a painter", "fp32"
+
+    def __init__(self, labels: tuple[Label, ...] = STREET, wrong: tuple[int, ...] = ()) -> None:
+        self.name, self.labels, self.wrong = "painted", labels, wrong
+        self.order: list[int] = []
+
+    def segment(self, rgb: np.ndarray) -> Segmentation:
+        number = int(rgb[0, 0, 2])
+        self.order.append(number)
+        mask = rgb[..., 0].copy()
+        if number in self.wrong:
+            mask[:, :2] = ROAD
+        return Segmentation(mask, np.full(mask.shape, 0.75, np.float32), {"paint": 2.0})
+
+
+def sample(number: int, label: np.ndarray, seen: np.ndarray | None = None) -> Sample:
+    image = np.zeros((*label.shape, 3), np.uint8)
+    image[..., 0], image[..., 2] = label if seen is None else seen, number
+    return Sample(image, label, f"frame {number}")
+
+
+def street(columns: tuple[int, ...] = (CAR, CAR, SKY, ROAD)) -> np.ndarray:
+    return np.array([columns] * 4, np.uint8)
+
+
+def compared(
+    old: Painted, new: Painted, samples: list[Sample], follows: bool = False
+) -> Comparison:
+    def read() -> Iterator[tuple[Sample, bool]]:
+        return ((each, follows and i > 0) for i, each in enumerate(samples))
+
+    scored = ScoredLabels.of(STREET)
+    return compare(
+        Contender("old", old, scored),  # type: ignore[arg-type]
+        Contender("new", new, scored),  # type: ignore[arg-type]
+        Footage("street", len(samples), read, lambda numbers: {i: samples[i] for i in numbers}),
+    )
+
+
+def table(*classes: tuple[int, str, tuple[str, ...] | None]) -> LabelTable:
+    return LabelTable(tuple(OwnClass(id, name, (id, 0, 0), was) for id, name, was in classes))
+
+
+def names(scored: ScoredLabels) -> list[str]:
+    return [label.name for label in scored.labels]
+
+
+def test_scores_changes_and_agreement_of_two_models_are_those_of_their_masks() -> None:
+    samples = [sample(i, street()) for i in range(4)]
+    found = compared(Painted(wrong=(1, 3)), Painted(wrong=(2,)), samples)
+    labels = names(found.sides[1].contender.scored)
+    # of 64 pixels, 32 are cars: the old model misses 16 of them, the new one 8
+    gains = dict(zip(labels, (each.value for each in found.iou), strict=True))
+    assert gains["car"] == pytest.approx(24 / 32 - 16 / 32)
+    assert gains["road"] == pytest.approx(16 / 24 - 16 / 32)
+    assert gains["sky"] == 0
+    old, new = (side.scorer.confusion.mean_iou() for side in found.sides)
+    assert found.mean_iou.value == pytest.approx(new - old)
+    assert [frame.change > 0 for frame in found.frames] == [False, True, False, True]
+    assert found.frames[2].change < 0
+    assert [frame.agreement for frame in found.frames] == [1, 0.5, 0.5, 0.5]
+    assert found.agreement == 1 - 24 / 64
+    assert found.slowdown.value == 1
+
+
+def test_the_models_take_turns_after_a_first_frame_that_is_not_timed() -> None:
+    calls: list[str] = []
+
+    class Noted(Painted):
+        def segment(self, rgb: np.ndarray) -> Segmentation:
+            calls.append(self.name)
+            return super().segment(rgb)
+
+    old, new = Noted(), Noted()
+    old.name, new.name = "A", "B"
+    found = compared(old, new, [sample(i, street()) for i in range(3)])
+    assert "".join(calls) == "AB" + "AB" + "BA" + "AB"
+    assert len(found.sides[0].latency.frames_ms) == 3
+
+
+def test_flicker_is_counted_only_between_frames_that_follow_each_other() -> None:
+    samples = [sample(i, street()) for i in range(3)]
+    old, new = Painted(), Painted(wrong=(1,))
+    apart, together = (compared(old, new, samples, follows) for follows in (False, True))
+    assert math.isnan(apart.sides[1].flicker)
+    assert [side.flicker for side in together.sides] == [0, 0.5]
+    assert Limits(max_flicker_rise=0.1).broken([apart]) == [
+        "max_flicker_rise: nothing was measured, the limit is 0.1"
+    ]
+    assert Limits(max_flicker_rise=0.4).broken([apart, together]) == [
+        "max_flicker_rise of flicker on street: 0.5 is above the limit of 0.4"
+    ]
+
+
+def test_frames_without_labels_are_compared_by_what_needs_none(tmp_path: Path) -> None:
+    void = np.full((4, 4), UNLABELLED, np.uint8)
+    samples = [sample(i, void, street()) for i in range(3)]
+    found = compared(Painted(), Painted(wrong=(1,)), samples, follows=True)
+    assert (found.labelled, found.agreement) == (0, 1 - 8 / 48)
+    assert math.isnan(found.mean_iou.value)
+    assert [side.flicker for side in found.sides] == [0, 0.5]
+    content = write_comparison([found], tmp_path, {})
+    page = (tmp_path / "comparison.html").read_text()
+    assert 'data-frame="frame 1"' in page
+    assert 'data-frame="frame 0"' not in page
+    assert content["parts"][0]["scores"]["mean_iou"] == [None, None]
+    assert Limits(max_drop=0.5).broken([found]) == [
+        "max_drop: nothing was measured, the limit is 0.5"
+    ]
+
+
+def test_there_must_be_frames() -> None:
+    with pytest.raises(DataError, match="street has no frames: there is nothing to compare on"):
+        compared(Painted(), Painted(), [])
+
+
+def test_files_and_lines_hold_what_was_measured(tmp_path: Path) -> None:
+    samples = [sample(i, street()) for i in range(6)]
+    found = compared(Painted(wrong=(1,)), Painted(wrong=(2, 3)), samples)
+    broken = Limits(max_drop=0.01).broken([found])
+    content: dict[str, Any] = write_comparison([found], tmp_path, {"seed": 0}, broken)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "comparison.html",
+        "comparison.json",
+    ]
+    (part,) = content["parts"]
+    assert content["limits"] == {"passed": False, "failures": broken}
+    car = next(each for each in part["classes"] if each["name"] == "car")
+    assert car["iou"] == pytest.approx([40 / 48, 32 / 48], abs=1e-6)
+    assert car["low"] <= car["difference"] <= car["high"]
+    page = (tmp_path / "comparison.html").read_text()
+    for number in range(6):
+        assert (f'data-frame="frame {number}"' in page) == (number in (1, 2, 3))
+    assert "limits not kept" in page
+    lines = "\n".join(comparison_lines(content))
+    assert "street: 6 frames, 6 with labels" in lines
+    assert "car                       0.833         0.667      -0.167" in lines
+    assert broken[0].startswith("max_drop of mean IoU on street: 0.1056 is above the limit of 0.01")
+
+
+def test_an_interval_is_that_of_the_mean_over_frames() -> None:
+    random = np.random.default_rng(1)
+    frames, pixels = 400, 1000
+    hits = np.stack([random.binomial(pixels, share, frames) for share in (0.5, 0.6)], 1)
+    counts = np.zeros((frames, 2, 2, 2), np.int64)
+    counts[:, :, 0, 0], counts[:, :, 1, 0] = hits, pixels  # the second class does not occur
+    (first, absent), mean = differences(counts)
+    gains = (hits[:, 1] - hits[:, 0]) / pixels
+    assert first.value == pytest.approx(gains.mean())
+    assert (first.value, first.low, first.high) == (mean.value, mean.low, mean.high)
+    half = 1.96 * gains.std() / math.sqrt(frames)
+    assert first.low == pytest.approx(first.value - half, abs=0.15 * half)
+    assert first.high == pytest.approx(first.value + half, abs=0.15 * half)
+    assert first.sure
+    assert all(math.isnan(each) for each in (absent.value, absent.low, absent.high))
+    assert differences(counts)[1] == mean
+
+
+def test_differences_of_a_model_to_itself_are_zero() -> None:
+    confusion = Confusion(3)
+    random = np.random.default_rng(0)
+    confusion.add(random.integers(0, 3, 100), random.integers(0, 3, 100))
+    one = np.stack([confusion.hits, confusion.labelled + confusion.predicted - confusion.hits])
+    each, mean = differences(np.stack([np.stack([one, one])] * 5))
+    assert {(found.value, found.low, found.high) for found in (*each, mean)} == {(0.0, 0.0, 0.0)}
+
+
+def test_models_with_the_classes_of_the_labels_share_all_of_them() -> None:
+    own = ScoredLabels.of(STREET)
+    scored, notes = shared_labels(own, LabelTable.of(CITYSCAPES), {"a": STREET, "b": STREET[::-1]})
+    assert notes == []
+    for each in scored:
+        assert each.labels == own.labels
+        assert each.classes == own.classes
+        assert (each.truth == own.truth).all()
+
+
+def test_what_one_model_cannot_tell_is_left_out_split_or_merged() -> None:
+    classes = table(
+        (9, "road", None),
+        (0, "green", ("vegetation",)),
+        (1, "hedge", ("vegetation",)),
+        (2, "vehicle", ("car", "truck")),
+        (3, "cone", None),
+    )
+    old = cityscapes_labels([ROAD, TREE, SKY, CAR, TRUCK])
+    scored, notes = shared_labels(
+        ScoredLabels.of(classes.labels), classes, {"old": old, "new": classes.labels}
+    )
+    assert notes == ["not scored, as old cannot tell: cone", "green and hedge count as one class"]
+    first, second = scored
+    assert names(first) == names(second) == ["road", "green or hedge", "vehicle"]
+    assert first.classes == ((ROAD,), (TREE,), (CAR, TRUCK))
+    assert second.classes == ((9,), (0, 1), (2,))
+    truth = np.array([[9, 0, 1, 2, 3, 255]], np.uint8)
+    assert first.truth_of(truth).tolist() == second.truth_of(truth).tolist() == [[0, 1, 1, 2, 3, 3]]
+    found = first.predicted_of(np.array([[ROAD, TREE, TREE, TRUCK, SKY]], np.uint8))
+    assert found.tolist() == [[0, 1, 1, 2, 3]]
+    assert second.predicted_of(np.array([[9, 1, 0, 2, 3]], np.uint8)).tolist() == [[0, 1, 1, 2, 3]]
+
+
+def test_groups_of_the_data_are_shared_if_both_models_know_one_of_their_classes() -> None:
+    group = Group.of(128, cityscapes_labels([CAR, TRUCK]))
+    own = ScoredLabels.of(cityscapes_labels([ROAD, SKY]), [group])
+    scored, notes = shared_labels(
+        own,
+        LabelTable.of(CITYSCAPES),
+        {"few": cityscapes_labels([ROAD, CAR]), "many": CITYSCAPES},
+    )
+    assert notes == ["not scored, as few cannot tell: sky"]
+    assert names(scored[0]) == ["road", "car or truck"]
+    assert scored[0].classes == ((ROAD,), (CAR,))
+    assert scored[1].classes == ((ROAD,), (CAR, TRUCK))
+
+
+def test_a_name_that_is_new_is_not_the_class_of_that_name_before() -> None:
+    classes = table((0, "road", None), (1, "car", ()))
+    other = (Label(4, "road", (0, 0, 0)), Label(5, "car", (0, 0, 0)))
+    scored, notes = shared_labels(
+        ScoredLabels.of(classes.labels), classes, {"old": other, "new": classes.labels}
+    )
+    assert notes == ["not scored, as old cannot tell: car"]
+    assert names(scored[0]) == ["road"]
+
+
+def test_models_without_a_common_class_are_refused() -> None:
+    with pytest.raises(ConfigError, match="a and b must share a class with the labels"):
+        shared_labels(
+            ScoredLabels.of(STREET),
+            LabelTable.of(CITYSCAPES),
+            {"a": cityscapes_labels([ROAD]), "b": cityscapes_labels([SKY])},
+        )
+
+
+@pytest.mark.parametrize(
+    ("limits", "lines"),
+    [
+        (Limits(), 0),
+        (Limits(max_drop=0.2, max_class_drop=0.4, max_slowdown=1.5), 0),
+        (Limits(max_drop=0.01), 1),
+        (Limits(max_class_drop=0.1), 2),
+        (Limits(max_class_drop=0.3), 1),
+        (Limits(max_slowdown=0.9), 1),
+        (Limits(max_calibration_rise=0), 0),
+    ],
+)
+def test_each_limit_that_is_not_kept_gives_a_line(limits: Limits, lines: int) -> None:
+    samples = [sample(i, street()) for i in range(4)]
+    found = compared(Painted(), Painted(wrong=(2,)), samples)
+    # a quarter of the cars is taken for road: car falls by 1/4, road by 1/3, their mean by 7/36
+    assert len(limits.broken([found])) == lines
+
+
+def test_a_report_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a.json": "before"})
+    (tmp_path / "a.json.tmp").mkdir()
+    with pytest.raises(DataError, match="cannot write the report into"):
+        write_files(tmp_path, {"a.json": "after"})
+    assert (tmp_path / "a.json").read_text() == "before"
