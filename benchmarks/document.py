@@ -11,14 +11,10 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from camseg_core.errors import CamSegError, ConfigError
-from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.weights import DEFAULT_MODEL
-
-if TYPE_CHECKING:
-    from camseg_core.training.frames import Frames
 
 COLUMNS = 120
 """Width of a document's lines."""
@@ -129,40 +125,10 @@ def camvid_parser(description: str, required: bool = True) -> argparse.ArgumentP
     return parser
 
 
-def training_parser(description: str) -> argparse.ArgumentParser:
-    """A parser with `--data` for CamVid and `--run`, for benchmarks that train."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        help="CamVid root with train/ and val/, each with images/ and labels/",
-    )
-    parser.add_argument(
-        "--run",
-        type=Path,
-        required=True,
-        help="folder for the training states and results; an existing one is resumed",
-    )
-    return parser
-
-
 def log_training() -> None:
     """Show what a training logs."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("camseg_core").setLevel(logging.INFO)
-
-
-def camvid_frames(root: Path) -> tuple["Frames", "Frames"]:
-    """The frames of CamVid's `train` and `val`, with its 11 classes."""
-    from camseg_core.data.sets import open_set
-    from camseg_core.training.frames import Frames
-
-    labels = cityscapes_labels(CAMVID_11_TRAIN_IDS)
-    train, val = (
-        Frames.load(open_set("camvid", root, split).samples, labels) for split in ("train", "val")
-    )
-    return train, val
 
 
 def pyplot(font_size: int = 13) -> Any:

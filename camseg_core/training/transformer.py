@@ -150,7 +150,7 @@ def train_transformer(
         model.mask_autoencoder.decoder.requires_grad_(True)
     if config.gradient_checkpointing:
         enable_gradient_checkpointing(model)
-    stream = FrameStream(frames, _augmentation(config), loop.seed)
+    stream = FrameStream(frames, sample_augmentation(config), loop.seed)
 
     def rate(name: str) -> float:
         if name.startswith("mask_autoencoder."):
@@ -198,7 +198,8 @@ def _objective(
     )
 
 
-def _augmentation(config: TransformerTraining) -> Augmentation:
+def sample_augmentation(config: TransformerTraining) -> Augmentation:
+    """Return how frames become samples in a training with this configuration."""
     if config.augment == "vary":
         views = varied_views(config.crop, config.variation)
     else:

@@ -34,7 +34,7 @@ class SyntheticDrive:
 
     The same arguments and index give the same bytes, in any order of access. `fps` sets how far the
     camera moves between frames (it drives at 8 m/s); `severity`, 0 to 1, scales the weather, which
-    never changes a label.
+    never changes a label. `camera_height` is in metres above the road, 0.3 to 10.
 
     Raises:
         ConfigError: a value is out of range; the message names it.
@@ -47,6 +47,7 @@ class SyntheticDrive:
     fps: float = 10.0
     weather: str = "clear"
     severity: float = 0.5
+    camera_height: float = 1.4
 
     def __post_init__(self) -> None:
         if self.frames < 1:
@@ -63,6 +64,8 @@ class SyntheticDrive:
             raise ConfigError(f"weather must be one of {', '.join(WEATHERS)}, got {self.weather!r}")
         if not 0 <= self.severity <= 1:
             raise ConfigError(f"severity must be from 0 to 1, got {self.severity}")
+        if not 0.3 <= self.camera_height <= 10:
+            raise ConfigError(f"camera_height must be from 0.3 to 10 m, got {self.camera_height}")
 
     def __len__(self) -> int:
         return self.frames
@@ -118,7 +121,7 @@ class SyntheticDrive:
             width=self.width,
             across=-1.75 + 0.15 * float(np.sin(0.4 * time)),
             along=along,
-            up=1.4 + 0.01 * float(np.sin(5 * time)),
+            up=self.camera_height + 0.01 * float(np.sin(5 * time)),
             yaw=bend_angle(along) + 0.015 * float(np.sin(0.5 * time + 1)),
             pitch=0.02 + 0.003 * float(np.sin(4 * time)),
         )

@@ -1,0 +1,182 @@
+"""The experiments of `experiments.yaml`, and the jobs that they are."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from camseg_core.config.yaml_file import load_yaml
+from camseg_core.evaluation.robustness_suite import selected
+from camseg_core.runtime import Sampling
+
+PLAN = Path(__file__).with_name("experiments.yaml")
+
+Head = Literal["latents", "pixels"]
+Codebook = int | tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Autoencoders to train: one for each codebook, budget and seed."""
+
+    steps: tuple[int, ...]
+    codebooks: tuple[Codebook, ...]
+    disturbances: tuple[float, ...]
+    minutes_per_100_steps: float
+
+
+@dataclass(frozen=True)
+class Models:
+    """Models to train: heads, with and without disturbed samples, and with each set left out."""
+
+    heads: tuple[Head, ...]
+    steps: int
+    autoencoder_steps: int
+    left_out: tuple[str, ...]
+    frames: int
+    minutes: float
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Conditions to score the models under."""
+
+    frames: int
+    suite: tuple[str, ...]
+    pitch: tuple[float, ...]
+    roll: tuple[float, ...]
+    zoom: tuple[float, ...]
+    height: tuple[float, ...]
+    minutes: float
+
+    def __post_init__(self) -> None:
+        selected(self.suite)
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """Domains in which confidences are to find errors, and the samplings to compare."""
+
+    frames: int
+    domains: tuple[str, ...]
+    sampling: Mapping[str, Sampling]
+    minutes: float
+
+    def __post_init__(self) -> None:
+        selected(self.domains)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `experiments.yaml` holds; `recipe` is relative to it."""
+
+    recipe: str
+    seeds: tuple[int, ...]
+    reconstruction: Reconstruction
+    models: Models
+    shift: Shift
+    uncertainty: Uncertainty
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """An autoencoder to train: its codebook, see `MaskAutoencoderConfig`, and optimiser steps."""
+
+    codebook: Codebook
+    steps: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to train: its head, whether samples are disturbed, and the set that it never sees."""
+
+    head: Head
+    disturbed: bool = True
+    left_out: str | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """An experiment that gives one result.
+
+    Attributes:
+        kind: what is done, a function of `experiment_work.WORK`.
+        subject: what it is done with.
+        seed: of the training.
+        settings: the section of the plan that decides the result, beside the recipe.
+        minutes: the time it is expected to take on 2 cores.
+    """
+
+    kind: Literal["reconstruct", "train", "shift", "uncertainty"]
+    subject: Autoencoder | Model
+    seed: int
+    settings: Any
+    minutes: float
+
+    @property
+    def name(self) -> str:
+        """A unique name, also of its result's file."""
+        return f"{self.kind}-{name_of(self.subject)}-s{self.seed}"
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the result, for JSON."""
+        content = {"kind": self.kind, "subject": asdict(self.subject), "seed": self.seed}
+        settings = {
+            name: value for name, value in asdict(self.settings).items() if "minutes" not in name
+        }
+        for varied in ("steps", "codebooks", "heads", "left_out"):
+            if isinstance(settings.get(varied), tuple):  # the subject has its own
+                del settings[varied]
+        found: dict[str, Any] = json.loads(json.dumps(content | {"settings": settings}))
+        return found
+
+
+def name_of(subject: Autoencoder | Model) -> str:
+    """Return a name for files: `vq-256-1000`, or `latents-disturbed-without-camvid`."""
+    if isinstance(subject, Model):
+        disturbed = "-disturbed" * subject.disturbed
+        return subject.head + disturbed + (f"-without-{subject.left_out}" * bool(subject.left_out))
+    return f"{codebook_name(subject.codebook)}-{subject.steps}"
+
+
+def codebook_name(codebook: Codebook) -> str:
+    """Return `kl`, `vq-256` or `fsq-8x6x5`."""
+    if isinstance(codebook, tuple):
+        return f"fsq-{'x'.join(map(str, codebook))}"
+    return "kl" if codebook is None else f"vq-{codebook}"
+
+
+def load_plan(path: Path = PLAN) -> Plan:
+    """Read a plan.
+
+    Raises:
+        ConfigError: the file or an entry cannot be used.
+    """
+    return load_yaml(path, Plan)
+
+
+def jobs_of(plan: Plan) -> list[Job]:
+    """Return all jobs: first those that train what others score, seed by seed."""
+    reconstruction, models = plan.reconstruction, plan.models
+    on_all = [Model(head, disturbed) for disturbed in (True, False) for head in models.heads]
+    held_out = [Model(head, True, name) for name in models.left_out for head in models.heads]
+    jobs = []
+    for seed in plan.seeds:
+        jobs += [
+            Job("train", model, seed, models, models.minutes) for model in (*on_all, *held_out)
+        ]
+        jobs += [Job("shift", model, seed, plan.shift, plan.shift.minutes) for model in on_all]
+        jobs += [
+            Job("uncertainty", model, seed, plan.uncertainty, plan.uncertainty.minutes)
+            for model in (*on_all, *held_out)
+            if model.disturbed
+        ]
+    for steps in reconstruction.steps:
+        minutes = steps / 100 * reconstruction.minutes_per_100_steps
+        jobs += [
+            Job("reconstruct", Autoencoder(codebook, steps), seed, reconstruction, minutes)
+            for seed in plan.seeds
+            for codebook in reconstruction.codebooks
+        ]
+    return jobs

@@ -1,0 +1,181 @@
+"""Run the experiments of `experiments.yaml` one after the other; a killed queue resumes.
+
+    python benchmarks/experiments.py --data FOLDER --list
+    python benchmarks/experiments.py --data FOLDER --run runs/experiments
+    python benchmarks/results.py --write docs/results.md
+
+The result of a job is one JSON file in `docs/results/`, and a job with a result is not run again.
+What is under way is kept in `--run`: trainings go on from their last saved step.
+"""
+
+import argparse
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from document import current_commit, log_training, machine_and_torch
+from experiment_models import Place, check
+from experiment_plan import PLAN, Job, Plan, jobs_of, load_plan
+from experiment_work import WORK
+
+from camseg_core.errors import CamSegError, ConfigError
+from camseg_core.long_runs import atomic_write, writable_folder
+from camseg_core.training.trainer import Stopped
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+
+
+def result_of(job: Job, results: Path) -> dict[str, Any] | None:
+    """Return the result of a job; None if it was not run, or with other settings.
+
+    Raises:
+        ConfigError: the file is not a result.
+    """
+    path = results / f"{job.name}.json"
+    if not path.is_file():
+        return None
+    try:
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return result if result["job"] == job.identity() else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} must be a result of experiments.py: remove it") from error
+
+
+@contextmanager
+def measured(folder: Path, every: float = 10.0) -> Iterator[list[float]]:
+    """Yield a list whose one number becomes the seconds spent, those before a kill included.
+
+    A kill loses at most the last `every` seconds.
+    """
+    path, began, over = folder / "seconds", time.monotonic(), threading.Event()
+    before = float(path.read_text(encoding="utf-8")) if path.is_file() else 0.0
+    seconds = [before]
+
+    def note() -> None:
+        seconds[0] = before + time.monotonic() - began
+        with atomic_write(path) as temporary:
+            temporary.write_text(str(seconds[0]), encoding="utf-8")
+
+    def watch() -> None:
+        while not over.wait(every):
+            note()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield seconds
+    finally:
+        over.set()
+        watcher.join()
+        note()
+
+
+def run_job(job: Job, plan: Plan, place: Place, results: Path) -> dict[str, Any]:
+    """Run or resume a job, write its result into the folder `results` and return it."""
+    folder = writable_folder(place.run / job.name, "--run")
+    path, identity = folder / "job.json", json.dumps(job.identity())
+    if path.is_file() and path.read_text(encoding="utf-8") != identity:
+        raise ConfigError(
+            f"{folder} was begun with other settings: remove it, or use another --run"
+        )
+    path.write_text(identity, encoding="utf-8")
+    commit = current_commit("camseg_core", "benchmarks", "config")
+    with measured(folder) as seconds:
+        n, figures = WORK[job.kind](job, plan, place)
+    result = {
+        "job": job.identity(),
+        "command": f"python benchmarks/experiments.py --data <data> --only {job.name}",
+        "commit": commit,
+        "machine": machine_and_torch(),
+        "seconds": round(seconds[0], 1),
+        "n": n,
+        "figures": figures,
+    }
+    with atomic_write(results / f"{job.name}.json") as path:
+        path.write_text(json.dumps(result, separators=(",", ":")) + "\n", encoding="utf-8")
+    return result
+
+
+def listing(jobs: Sequence[Job], results: Path) -> list[str]:
+    """Return a line for each job, then what is done, what is not, and the time."""
+    lines, spent, left, done = [], 0.0, 0.0, 0
+    width = max(len(job.name) for job in jobs)
+    for job in jobs:
+        result = result_of(job, results)
+        if result is not None:
+            spent, done = spent + result["seconds"] / 60, done + 1
+            state = f"done in {result['seconds'] / 60:.1f} min, commit {result['commit']}"
+        else:
+            left += job.minutes
+            other = (results / f"{job.name}.json").is_file()
+            state = "not run" + " with these settings" * other + f", about {job.minutes:.0f} min"
+        lines.append(f"{job.name:<{width}}  {state}")
+    lines.append(
+        f"{len(jobs)} jobs: {done} done in {spent / 60:.1f} h, {len(jobs) - done} not run, about "
+        f"{left / 60:.1f} h on 2 cores"
+    )
+    return lines
+
+
+def chosen(jobs: Sequence[Job], names: Sequence[str]) -> list[Job]:
+    """Return the jobs whose names begin with one of `names`, all without names.
+
+    Raises:
+        ConfigError: no job's name begins so.
+    """
+    for name in names:
+        if not any(job.name.startswith(name) for job in jobs):
+            raise ConfigError(f"--only must begin a job's name, got {name!r}: see --list")
+    return [job for job in jobs if not names or job.name.startswith(tuple(names))]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what was asked for; the exit code is 1 if a job failed."""
+    parser = argparse.ArgumentParser(description="Run the experiments behind docs/results.md.")
+    parser.add_argument("--data", type=Path, help="folder that holds the recipe's data sets")
+    parser.add_argument("--run", type=Path, default=Path("runs/experiments"), help="working files")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--plan", type=Path, default=PLAN, help="the experiments")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="beginnings of jobs' names"
+    )
+    parser.add_argument("--list", action="store_true", help="say what is done, and run nothing")
+    parser.add_argument("--workers", type=int, default=0, help="processes that prepare samples")
+    given = parser.parse_args(arguments)
+    failed = []
+    try:
+        plan = load_plan(given.plan)
+        jobs = chosen(jobs_of(plan), given.only)
+        if given.list:
+            print("\n".join(listing(jobs, given.results)))
+            return
+        if given.data is None:
+            raise ConfigError("--data must name the folder of the data sets")
+        place = Place(given.data, given.run, given.plan.parent / plan.recipe, given.workers)
+        check(plan, place)
+        writable_folder(given.results, "--results")
+        log_training()
+        for job in jobs:
+            if result_of(job, given.results) is None:
+                print(f"{job.name} …", flush=True)
+                try:
+                    run_job(job, plan, place, given.results)
+                except Stopped:
+                    raise
+                except CamSegError as error:  # the others may still be run
+                    failed.append(f"{job.name}: {error}")
+                    sys.stderr.write(f"{failed[-1]}\n")
+        print(listing(jobs, given.results)[-1])
+    except CamSegError as error:
+        sys.exit(str(error))
+    if failed:
+        sys.exit(f"{len(failed)} of {len(jobs)} jobs failed")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,321 @@
+"""The paper's claims as sections of docs/results.md: verdict, figure and table."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from document import markdown_table
+from experiment_plan import Autoencoder, Codebook, Head, Model
+from intervals import (
+    Estimate,
+    average_precision,
+    kept,
+    kept_precision,
+    mean_iou,
+    over_seeds,
+    paired_lead,
+)
+from result_parts import Found, decision, joined, lead_text, plot_curves, plot_leads
+
+from camseg_core.evaluation.robustness_suite import selected
+
+LEAD = "lead of camseg-lite over the head without a latent space"
+HEADS: dict[Head, str] = {"latents": "camseg-lite", "pixels": "no latent space"}
+FAMILIES = {
+    "paper": "the paper's disturbances",
+    "weather": "weather on the synthetic drive",
+    "pitch": "pitch",
+    "roll": "roll",
+    "zoom": "longer lens",
+    "height": "camera height on the synthetic drive",
+}
+"""Titles, in the order of the table."""
+
+
+# KL against VQ
+
+
+def latents_title(codebook: Codebook) -> str:
+    """Return `KL`, `VQ, 256 entries` or `FSQ, 8×6×5`."""
+    if isinstance(codebook, tuple):
+        return f"FSQ, {'×'.join(map(str, codebook))}"
+    return "KL" if codebook is None else f"VQ, {codebook} entries"
+
+
+def reconstruction(found: Found, images: Path) -> str:
+    """Compare continuous and discrete latents by reconstructed masks."""
+    plan, of = found.plan.reconstruction, len(found.plan.seeds)
+    level = f"{plan.disturbances[len(plan.disturbances) // 2]:g}"
+    measures: dict[str, Callable[[dict[str, Any]], float]] = {
+        "mean IoU": lambda each: each["mean_iou"],
+        "boundary F1": lambda each: each["boundary_f1"],
+        "IoU of thin classes": lambda each: each["thin_iou"],
+        f"mean IoU, disturbed by {level}": lambda each: each["disturbed"][level],
+    }
+    rows, curves = [], dict[str, dict[int, Estimate]]()
+    for steps in plan.steps:
+        for codebook in plan.codebooks:
+            runs = found.figures("reconstruct", Autoencoder(codebook, steps))
+            values = [over_seeds([*map(measure, runs.values())]) for measure in measures.values()]
+            bits = over_seeds([each["bits"] for each in runs.values()])
+            used = [each["used_share"] for each in runs.values() if each["used_share"] is not None]
+            rows.append(
+                [
+                    latents_title(codebook),
+                    steps,
+                    *(value.text(of) for value in values),
+                    f"{bits.mean:.1f}" if bits.n else "not run",
+                    f"{np.mean(used):.0%}" if used else "–",
+                ]
+            )
+            if values[0].n:
+                curves.setdefault(latents_title(codebook), {})[steps] = values[0]
+    verdicts = [_reconstruction_verdict(found, steps) for steps in plan.steps]
+    parts = [" ".join(text for text in verdicts if text)]
+    if curves:
+        parts.append(plot_curves(curves, images / "kl-against-vq.png", "mean IoU of masks"))
+    heads = ["latents", "steps", *measures, "bits per cell", "entries used"]
+    return joined(*parts, markdown_table(heads, rows))
+
+
+def _reconstruction_verdict(found: Found, steps: int) -> str:
+    runs = {
+        codebook: found.figures("reconstruct", Autoencoder(codebook, steps))
+        for codebook in found.plan.reconstruction.codebooks
+    }
+    kl = runs.pop(None, {})
+    means = {
+        codebook: np.mean([each["mean_iou"] for each in of.values()])
+        for codebook, of in runs.items()
+        if of
+    }
+    if not kl or not means:
+        return ""
+    best = max(means, key=lambda codebook: means[codebook])
+    both = [seed for seed in kl if seed in runs[best]]
+    lead = over_seeds([kl[seed]["mean_iou"] - runs[best][seed]["mean_iou"] for seed in both])
+    return (
+        f"After {steps} steps, KL's lead in mean IoU over the best codebook "
+        f"({latents_title(best)}, chosen by the same figure) is "
+        f"{lead.text(len(found.plan.seeds), sign='+')}: {decision(lead)}."
+    )
+
+
+# latents against pixels
+
+
+def reference_of(family: str) -> str:
+    """Return the family that another is compared with."""
+    return "clear" if family in ("weather", "height") else "clean"
+
+
+Read = Callable[[dict[str, Any]], Sequence[Any]]
+
+
+def pair(
+    found: Found, kind: str, models: Sequence[Model], read: Read, score: Callable[..., float]
+) -> list[Estimate]:
+    """Return both heads' scores over seeds, and the paired lead of the first.
+
+    `read` gives a job's counts `(frames, 3, K)`, one or several, which `score` takes summed.
+    """
+    runs = [found.figures(kind, model) for model in models]
+    counts = [
+        {seed: [np.array(each, np.int64) for each in read(figures)] for seed, figures in of.items()}
+        for of in runs
+    ]
+    values = [
+        over_seeds([score(*(each.sum(0) for each in parts)) for parts in of.values()])
+        for of in counts
+    ]
+    both = [seed for seed in counts[0] if seed in counts[1]]
+    ours, theirs = ([of[seed] for seed in both] for of in counts)
+    lead = paired_lead(ours, theirs, score)
+    return [*values, lead]
+
+
+def robustness(found: Found, images: Path) -> str:
+    """Compare both heads, with and without disturbed training: clean, and kept when disturbed."""
+    rows, drawn, of = [], dict[str, Estimate](), len(found.plan.seeds)
+    measured: list[tuple[str, str, Read, Callable[..., float]]] = []
+    for name in found.plan.models.left_out:
+        for title, score in (("mean IoU", mean_iou), ("AP", average_precision)):
+            measured.append((f"{name} val: {title}", "train", _frames_of(name), score))
+    for family in (each for each in ("paper", "weather") if each in _families(found)):
+        for title, share in (("mean IoU", kept), ("AP", kept_precision)):
+            measured.append(
+                (f"{FAMILIES[family]}: {title} kept", "shift", _families_of(family), share)
+            )
+    for disturbed in (False, True):
+        models = [Model(head, disturbed) for head in HEADS]
+        for title, kind, read, score in measured:
+            values = pair(found, kind, models, read, score)
+            how = "disturbed" if disturbed else "plain"
+            rows.append(
+                [title, how, *(each.text(of) for each in values[:2]), lead_text(values[2], of)]
+            )
+            if values[2].n:
+                drawn[f"{title} ({how})"] = values[2]
+    verdicts = [
+        f"Trained on {how} samples, the lead of {HEADS['latents']} in mean IoU kept under the "
+        f"paper's disturbances is {lead_text(lead, of)}: {decision(lead)}."
+        for how in ("plain", "disturbed")
+        if (lead := drawn.get(f"{FAMILIES['paper']}: mean IoU kept ({how})")) is not None
+    ]
+    heads = ["score", "training samples", *HEADS.values(), "lead of camseg-lite"]
+    picture = plot_leads(drawn, images / "latents-against-pixels.png", LEAD) if drawn else ""
+    return joined(
+        " ".join(verdicts),
+        picture,
+        markdown_table(heads, rows),
+    )
+
+
+def _cells(values: Sequence[Estimate], of: int) -> list[str]:
+    *heads, lead = values
+    return [*(each.text(of) for each in heads), lead_text(lead, of)]
+
+
+def _frames_of(name: str) -> Read:
+    return lambda figures: [figures["sets"][name]["frames"]]
+
+
+def _families_of(family: str) -> Read:
+    return lambda figures: [figures["families"][each] for each in (family, reference_of(family))]
+
+
+# domain shift
+
+
+def domain_shift(found: Found, images: Path) -> str:
+    """Compare both heads on sets, weather and viewpoints that their training did not have."""
+    rows, drawn, of = [], dict[str, Estimate](), len(found.plan.seeds)
+    for name in found.plan.models.left_out:
+        for title, left_out in (("trained on it too", None), ("never seen", name)):
+            models = [Model(head, True, left_out) for head in HEADS]
+            values = pair(found, "train", models, _frames_of(name), mean_iou)
+            rows.append(
+                [
+                    f"{name}, {title}: mean IoU",
+                    *(v.text(of) for v in values[:2]),
+                    lead_text(values[2], of),
+                ]
+            )
+            if left_out is not None and values[2].n:
+                drawn[f"{name}, never seen"] = values[2]
+    models = [Model(head, True) for head in HEADS]
+    for family in _families(found):
+        values = pair(found, "shift", models, _families_of(family), kept)
+        rows.append(
+            [
+                f"{FAMILIES[family]}: mean IoU kept",
+                *(v.text(of) for v in values[:2]),
+                lead_text(values[2], of),
+            ]
+        )
+        if values[2].n:
+            drawn[FAMILIES[family]] = values[2]
+    won, lost = (
+        [name for name, lead in drawn.items() if lead.decided and (lead.mean > 0) == ahead]
+        for ahead in (True, False)
+    )
+    verdict = (
+        f"Of {len(drawn)} shifts, {HEADS['latents']} leads in {_named(won)}, trails in "
+        f"{_named(lost)}; the others are not decided."
+        if drawn
+        else ""
+    )
+    picture = plot_leads(drawn, images / "domain-shift.png", LEAD) if drawn else ""
+    table = markdown_table(["shift", *HEADS.values(), "lead of camseg-lite"], rows)
+    return joined(verdict, picture, table, _levels(found))
+
+
+def _named(names: Sequence[str]) -> str:
+    return f"{len(names)} ({', '.join(names)})" if names else "none"
+
+
+def _families(found: Found) -> list[str]:
+    """The families that the plan's conditions have."""
+    shift = found.plan.shift
+    suite = {series.family for series in selected(shift.suite)}
+    return [name for name in FAMILIES if name in suite or getattr(shift, name, False)]
+
+
+def _levels(found: Found) -> str:
+    """The mean IoU kept at every level of weather and viewpoint."""
+    rows, runs = [], [found.figures("shift", Model(head, True)) for head in HEADS]
+    first = next((figures for of in runs for figures in of.values()), None)
+    if first is None:
+        return ""
+
+    def value(figures: dict[str, Any], family: str, level: str) -> float:
+        levels = figures["levels"]
+        counts, reference = levels[family][level], levels[reference_of(family)][""]
+        return kept(np.array(counts), np.array(reference))
+
+    for family in (each for each in _families(found) if each != "paper"):
+        for level in first["levels"][family]:
+            values = [
+                over_seeds([value(each, family, level) for each in of.values()]) for of in runs
+            ]
+            rows.append([family, level, *(each.text(len(found.plan.seeds)) for each in values)])
+    return markdown_table(["mean IoU kept", "level", *HEADS.values()], rows)
+
+
+# uncertainty
+
+SEEN, UNSEEN = "the sets of the training", "a set that the training never saw"
+COLUMNS = {"error_rate": "share wrong", "auroc": "AUROC", "aurc": "area under risk-coverage"}
+
+Detection = dict[str, dict[int, dict[str, float]]]
+"""By domain and seed: the columns."""
+
+
+def _detection(found: Found, head: Head, method: str) -> Detection:
+    """Return how well a method's confidences find errors."""
+    names, domains = found.plan.models.left_out, found.plan.uncertainty.domains
+    gathered: dict[str, dict[int, list[dict[str, float]]]] = {}
+    for left_out in (None, *names):
+        seen = {SEEN: names} | {domain: (domain,) for domain in domains}
+        places = seen if left_out is None else {UNSEEN: (left_out,)}
+        runs = found.figures("uncertainty", Model(head, True, left_out))
+        for seed, figures in runs.items():
+            for place, members in places.items():
+                gathered.setdefault(place, {}).setdefault(seed, []).extend(
+                    figures["domains"][member][method] for member in members
+                )
+    return {
+        place: {
+            seed: {name: float(np.mean([each[name] for each in parts])) for name in COLUMNS}
+            for seed, parts in by_seed.items()
+        }
+        for place, by_seed in gathered.items()
+    }
+
+
+def uncertainty(found: Found, images: Path) -> str:
+    """Compare how well confidences find errors: of one step, sampled masks, the pixel head."""
+    sampling = [*found.plan.uncertainty.sampling]
+    methods = {title: _detection(found, "latents", title) for title in sampling}
+    methods[HEADS["pixels"]] = _detection(found, "pixels", "softmax")
+    of, rows, drawn = len(found.plan.seeds), [], dict[str, Estimate]()
+    for domain in (SEEN, UNSEEN, *found.plan.uncertainty.domains):
+        by_method = {title: scores.get(domain, {}) for title, scores in methods.items()}
+        for title, runs in by_method.items():
+            values = [over_seeds([each[name] for each in runs.values()]) for name in COLUMNS]
+            rows.append([domain, title, *(value.text(of) for value in values)])
+        one, several = (by_method[title] for title in sampling[:2])
+        both = [seed for seed in several if seed in one]
+        lead = over_seeds([several[seed]["auroc"] - one[seed]["auroc"] for seed in both])
+        if lead.n:
+            drawn[domain] = lead
+    label = f"lead in AUROC of {sampling[1]} over {sampling[0]}"
+    verdict = " ".join(
+        f"On {domain}, the {label} is {lead_text(lead, of)}: {decision(lead)}."
+        for domain, lead in drawn.items()
+    )
+    picture = plot_leads(drawn, images / "uncertainty.png", label) if drawn else ""
+    return joined(
+        verdict, picture, markdown_table(["domain", "confidence of", *COLUMNS.values()], rows)
+    )

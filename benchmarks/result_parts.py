@@ -1,0 +1,131 @@
+"""What the sections of docs/results.md share: the results found, sentences and plots."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from document import pyplot
+from experiment_plan import Autoencoder, Job, Model, Plan, jobs_of
+from experiments import result_of
+from intervals import Estimate
+
+COLORS = ("#1b6ca8", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#e6ab02", "#a6761d")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The plan's jobs and their results, by name."""
+
+    plan: Plan
+    jobs: tuple[Job, ...]
+    results: Mapping[str, dict[str, Any]]
+
+    @staticmethod
+    def load(plan: Plan, folder: Path) -> "Found":
+        """Read the results of all jobs that were run.
+
+        Raises:
+            ConfigError: a file is not a result.
+        """
+        jobs = tuple(jobs_of(plan))
+        found = {job.name: result_of(job, folder) for job in jobs}
+        return Found(plan, jobs, {name: each for name, each in found.items() if each is not None})
+
+    def figures(self, kind: str, subject: Autoencoder | Model) -> dict[int, dict[str, Any]]:
+        """Return the figures of a subject, by seed."""
+        return {
+            job.seed: self.results[job.name]["figures"]
+            for job in self.jobs
+            if (job.kind, job.subject) == (kind, subject) and job.name in self.results
+        }
+
+    def any_of(self, kinds: Sequence[str]) -> bool:
+        """Whether a job of one of these kinds was run."""
+        return any(job.kind in kinds and job.name in self.results for job in self.jobs)
+
+    def provenance(self, *kinds: str) -> str:
+        """Return what was run and not, its time, commits and machines, then the commands."""
+        jobs = [job for job in self.jobs if job.kind in kinds]
+        done = [self.results[job.name] for job in jobs if job.name in self.results]
+        left = sum(job.minutes for job in jobs if job.name not in self.results) / 60
+        text = f"{len(done)} of {len(jobs)} jobs were run"
+        if done:
+            hours = sum(each["seconds"] for each in done) / 3600
+            commits, machines = (
+                ", ".join(sorted({each[name] for each in done})) for name in ("commit", "machine")
+            )
+            text += f", in {hours:.1f} h; {machines}; commit {commits}"
+        missing = len(jobs) - len(done)
+        text += f". Not run: {missing}, about {left:.0f} h on 2 cores." if missing else "."
+        return (
+            f"{text}\n\n"
+            f"    python benchmarks/experiments.py --data <data> --only {' '.join(kinds)}\n"
+            "    python benchmarks/results.py --write docs/results.md"
+        )
+
+
+def joined(*parts: str) -> str:
+    """Return the parts that are not empty as paragraphs."""
+    return "\n\n".join(part for part in parts if part)
+
+
+def lead_text(lead: Estimate, of: int) -> str:
+    """Return a lead with its sign; bold where its interval leaves out 0."""
+    text = lead.text(of, sign="+")
+    return f"**{text}**" if lead.n and lead.decided else text
+
+
+def decision(lead: Estimate) -> str:
+    """Return what a lead's interval decides, in words."""
+    if not lead.decided:
+        return "not decided"
+    return "it leads" if lead.mean > 0 else "it trails"
+
+
+def plot_curves(curves: Mapping[str, Mapping[int, Estimate]], path: Path, label: str) -> str:
+    """Plot each curve over the number of steps, with intervals; return the image as Markdown."""
+    plt = pyplot(11)
+    figure, axes = plt.subplots(figsize=(8, 4.6), layout="constrained")
+    for number, (name, points) in enumerate(curves.items()):
+        steps, estimates = [*points], [*points.values()]
+        means = np.array([each.mean for each in estimates])
+        reach = [np.nan_to_num(each.high - each.mean) for each in estimates]
+        style = {"KL": "o-", "VQ": "s--"}.get(name[:2], "^:")
+        color = COLORS[number % len(COLORS)]
+        axes.errorbar(
+            steps, means, reach, fmt=style, color=color, capsize=3, label=name, linewidth=1.5
+        )
+    axes.set_xscale("log")
+    ticks = sorted({step for points in curves.values() for step in points})
+    axes.set_xticks(ticks, [str(step) for step in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("optimiser steps")
+    axes.set_ylabel(label)
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return _saved(figure, path, f"{label} over the number of optimiser steps")
+
+
+def plot_leads(leads: Mapping[str, Estimate], path: Path, label: str) -> str:
+    """Plot leads with their intervals, one below the other; return the image as Markdown."""
+    plt = pyplot(11)
+    figure, axes = plt.subplots(figsize=(8, 0.8 + 0.32 * len(leads)), layout="constrained")
+    for row, lead in enumerate(leads.values()):
+        color = COLORS[0] if lead.decided else "#777777"
+        axes.plot([lead.low, lead.high], [row, row], color=color, linewidth=2)
+        axes.plot([lead.mean], [row], "o", color=color)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(leads)), [*leads])
+    axes.invert_yaxis()
+    axes.set_xlabel(label)
+    axes.grid(axis="x", alpha=0.3)
+    return _saved(figure, path, f"{label}, with 95 % intervals")
+
+
+def _saved(figure: Any, path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    pyplot().close(figure)
+    return f"![{text}](images/{path.name})"

@@ -1,0 +1,88 @@
+"""Make the sections of docs/results.md that rest on experiments, from the files in docs/results/.
+
+    python benchmarks/results.py --write docs/results.md
+
+Each claim has a verdict, a figure, a table and the commands; what was not run says so.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from document import markdown_table, write_section
+from experiment_plan import PLAN, load_plan
+from experiments import RESULTS
+from result_claims import domain_shift, reconstruction, robustness, uncertainty
+from result_parts import Found, joined
+
+from camseg_core.errors import CamSegError
+
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+
+
+def time_spent(found: Found) -> str:
+    """List what was run and not, and the time."""
+    rows, total = [], [0, 0, 0.0, 0.0]
+    for kind in dict.fromkeys(job.kind for job in found.jobs):
+        jobs = [job for job in found.jobs if job.kind == kind]
+        done = [found.results[job.name]["seconds"] for job in jobs if job.name in found.results]
+        left = sum(job.minutes for job in jobs if job.name not in found.results)
+        row = [len(jobs), len(done), sum(done) / 3600, left / 60]
+        total = [a + b for a, b in zip(total, row, strict=True)]
+        rows.append([kind, *row])
+    heads = ["jobs", "all", "run", "hours taken", "hours left, estimated"]
+    shown = [
+        [name, f"{jobs:.0f}", f"{done:.0f}", f"{hours:.1f}", f"{left:.1f}"]
+        for name, jobs, done, hours, left in [*rows, ["together", *total]]
+    ]
+    missing = [job.name for job in found.jobs if job.name not in found.results]
+    listed = ""
+    if missing and len(missing) < len(found.jobs):
+        listed = f"Not run: {', '.join(f'`{name}`' for name in missing)}."
+    return joined(
+        markdown_table(heads, shown),
+        listed,
+        "    python benchmarks/experiments.py --data <data> --list",
+    )
+
+
+CLAIMS: dict[str, tuple[Callable[[Found, Path], str], tuple[str, ...]]] = {
+    "kl-against-vq": (reconstruction, ("reconstruct",)),
+    "latents-against-pixels": (robustness, ("train", "shift")),
+    "domain-shift": (domain_shift, ("train", "shift")),
+    "uncertainty": (uncertainty, ("uncertainty",)),
+}
+"""By the name of a section's markers in the document: what makes it, from jobs of which kinds."""
+
+
+def sections(found: Found, images: Path) -> dict[str, str]:
+    """Return all sections by name; of a claim of which nothing was run, only what is not run."""
+    texts = {}
+    for name, (make, kinds) in CLAIMS.items():
+        text = make(found, images) if found.any_of(kinds) else ""
+        texts[name] = joined(text, found.provenance(*kinds))
+    return texts | {"experiments": time_spent(found)}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the sections, or print them; plots go to `docs/images/`."""
+    parser = argparse.ArgumentParser(description="Make docs/results.md from docs/results/.")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--plan", type=Path, default=PLAN, help="the experiments")
+    parser.add_argument("--images", type=Path, default=IMAGES, help="folder of the plots")
+    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="the document to write into")
+    given = parser.parse_args(arguments)
+    try:
+        found = Found.load(load_plan(given.plan), given.results)
+        for name, text in sections(found, given.images).items():
+            if given.write:
+                write_section(given.write, name, text)
+            else:
+                print(f"## {name}\n\n{text}\n")
+    except CamSegError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
