@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -82,6 +83,41 @@ def writable_file(path: Path, option: str) -> Path:
         raise ConfigError(
             f"{option} {path} must be a file that can be written: {error.strerror}; name another"
         ) from error
+
+
+@contextmanager
+def new_folder(folder: Path, option: str) -> Iterator[Path]:
+    """Yield an empty folder that gets the name `folder` when the block ends.
+
+    If the block raises, neither is left.
+
+    Raises:
+        ConfigError: see `require_new`, or it cannot be written; the message begins with `option`.
+    """
+    require_new(folder, option)
+    target = folder.resolve()
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    writable_folder(partial, option)
+    try:
+        yield partial
+        if target.exists():
+            target.rmdir()
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def require_new(folder: Path, option: str) -> None:
+    """Check that `folder` does not exist, or is empty.
+
+    Raises:
+        ConfigError: it has content, or is a file; the message begins with `option`.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(
+            f"{option} {folder} must be new or empty: name another folder, or remove it"
+        )
 
 
 class StopRequest:

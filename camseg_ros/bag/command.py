@@ -30,6 +30,7 @@ _COMMANDS = (
         "play a bag into the node over DDS; measure latency, drops, highest rate",
     ),
     ("mine", "mine", "bag", "find the frames of bags that are worth labelling"),
+    ("images", "extract", "bag", "write images of bags as files"),
     ("make", "make", "bag", "make a bag from images, a video, a data set or the synthetic drive"),
 )
 """Name of the command, its module, the extra with its packages, and what it does."""

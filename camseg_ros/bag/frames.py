@@ -110,6 +110,36 @@ def read_frames(
             logger.warning("%s of the bag %s: %s", bag.topic, bag.path, doubt)
 
 
+def count_images(bag: Path, options: ReadOptions) -> int:
+    """Return the number of images of a bag.
+
+    Raises:
+        DataError: there are none, or as `ImageBag`.
+    """
+    with options.open(bag) as images:
+        if not images.count:
+            raise DataError(f"no images on {images.topic} of the bag {bag}")
+        return images.count
+
+
+def wanted_frames(
+    bag: ImageBag, options: ReadOptions, wanted: Collection[int]
+) -> Iterator[DecodedFrame]:
+    """Decode the images with the numbers `wanted`; nothing behind the last of them is read."""
+    left = {*wanted}
+    for frame in read_frames(bag, options, only=left.copy()):
+        yield frame
+        left.discard(frame.index)
+        if not left:
+            return
+
+
+def frame_name(number: int, bag: Path, index: int, stamp_ns: int) -> str:
+    """Return a file name for the image `index` of the bag with this number among several."""
+    stem = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in bag.stem)
+    return f"{number:02}_{stem}_{index:06}_{stamp_ns}"
+
+
 def decode(message: Any, compressed: bool, converter: Converter, white: int = 0) -> Ids:
     """Convert an `Image` or, if `compressed`, a `CompressedImage` to RGB `(H, W, 3)`.
 

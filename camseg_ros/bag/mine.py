@@ -4,7 +4,6 @@ import argparse
 import csv
 import io
 import json
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from camseg_core.cli.console import printable, say
 from camseg_core.cli.options import add_model_options, at_least, model_options, segmenter_of
 from camseg_core.data.image_files import write_image
 from camseg_core.data.sets.voc import write_voc_zip
-from camseg_core.errors import ConfigError, DataError
+from camseg_core.errors import DataError
 from camseg_core.evaluation.report.page import render, write_files
 from camseg_core.evaluation.report.page import thumbnail as page_picture
 from camseg_core.evaluation.selection import (
@@ -33,10 +32,17 @@ from camseg_core.evaluation.selection import (
     thumbnail,
 )
 from camseg_core.labels import Label, color_table
-from camseg_core.long_runs import shown_progress, writable_folder
+from camseg_core.long_runs import new_folder, require_new, shown_progress
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_ros.bag.command import add_images
-from camseg_ros.bag.frames import DecodedFrame, ReadOptions, read_frames
+from camseg_ros.bag.frames import (
+    DecodedFrame,
+    ReadOptions,
+    count_images,
+    frame_name,
+    read_frames,
+    wanted_frames,
+)
 
 _SAMPLES = 3
 """Masks to sample of a frame; each takes as long as segmenting it."""
@@ -74,23 +80,11 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         CamSegError: a bag or model cannot be used, or `--out` is not a new folder.
     """
-    out = options.out.resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(
-            f"--out {options.out} must be new or empty: name another folder, or remove it"
-        )
+    require_new(options.out, "--out")
     reading = ReadOptions(options.topic, None, input_range=options.input_range)
-    counts = [_count(bag, reading) for bag in options.bags]
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    writable_folder(partial, "--out")
-    try:
+    counts = [count_images(bag, reading) for bag in options.bags]
+    with new_folder(options.out, "--out") as partial:
         result = _mine(options, reading, counts, partial)
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     chosen, problems = len(result["chosen"]), result["left_out"]
     if options.json:
         sys.stdout.write(json.dumps(result, indent=1, allow_nan=False) + "\n")
@@ -145,13 +139,6 @@ def _mine(
     write_files(folder, {"selection.json": text})
     _write_page(folder, result, rows, sampled[0].labels)
     return result
-
-
-def _count(bag: Path, reading: ReadOptions) -> int:
-    with reading.open(bag) as images:
-        if not images.count:
-            raise DataError(f"no images on {images.topic} of the bag {bag}")
-        return images.count
 
 
 def _sampled(segmenter: Segmenter) -> list[Segmenter]:
@@ -212,13 +199,17 @@ def _write(
 ) -> list[dict[str, Any]]:
     """Write images and masks of the chosen frames; return their rows, the best first."""
     pictures: dict[tuple[int, int], tuple[str, str]] = {}
-    names = {each.candidate.place: _name(bags, each.candidate) for each in chosen}
+    found = [each.candidate for each in chosen]
+    names = {
+        each.place: frame_name(each.place[0], bags[each.place[0]], each.place[1], each.stamp_ns)
+        for each in found
+    }
     for bag, path in enumerate(bags):
         wanted = [index for place, index in names if place == bag]
         if not wanted:
             continue
         with reading.open(path) as images:
-            for frame in _only(images, reading, wanted):
+            for frame in wanted_frames(images, reading, wanted):
                 name, image = names[bag, frame.index], frame.image
                 assert image is not None  # it could be read before
                 mask = segmenter.segment(image).mask
@@ -250,23 +241,6 @@ def _write(
     for row, each in zip(rows, chosen, strict=True):
         row["pictures"] = pictures[each.candidate.place]
     return rows
-
-
-def _only(images: Any, reading: ReadOptions, wanted: Sequence[int]) -> Iterator[DecodedFrame]:
-    """The wanted frames; damage behind them was reported before."""
-    left = {*wanted}
-    for frame in read_frames(images, reading, only=left.copy()):
-        yield frame
-        left.discard(frame.index)
-        if not left:
-            return
-
-
-def _name(bags: Sequence[Path], candidate: Candidate) -> str:
-    """Return a file name with bag, frame and stamp."""
-    bag, index = candidate.place
-    stem = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in bags[bag].stem)
-    return f"{bag:02}_{stem}_{index:06}_{candidate.stamp_ns}"
 
 
 def _write_page(
