@@ -29,9 +29,11 @@ RAY = ["ray>=2.50,<3"]
 _RECIPES = (
     "camseg-lite",
     "camseg-lite-camvid",
+    "adapt",
     "cam-seg-base-768",
     "cam-seg-base-768-corrected",
     "distill",
+    "finetune",
     "light-decoder",
     "mask-autoencoder",
 )

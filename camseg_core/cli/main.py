@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TypeAlias
 
 from camseg_core import __version__
-from camseg_core.cli import data, distill, graphs, inference, scoring, train, weights
+from camseg_core.cli import adapt, data, distill, graphs, inference, scoring, train, weights
 from camseg_core.cli.console import command_line
 from camseg_core.cli.parser import LayoutHelp, Parser
 from camseg_core.errors import ConfigError, camseg_command
@@ -53,6 +53,7 @@ _COMMANDS: tuple[tuple[str, tuple[Command, ...]], ...] = (
         (
             ("data", data.add, "check a labelled data set, or list the supported kinds"),
             ("train", train.add_train, "train a model on labelled frames"),
+            ("adapt", adapt.add_adapt, "adapt a model to images without labels (experimental)"),
             ("distill", distill.add_distill, "tune a trained model for few denoising steps"),
             ("train-autoencoder", train.add_train_autoencoder, "train only its autoencoder"),
             (

@@ -13,10 +13,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.data import Sample, Samples
 from camseg_core.data.file_set import visible
 from camseg_core.data.image_files import read_rgb
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, DataError
+from camseg_core.labels import UNLABELLED
 
 logger = logging.getLogger(__name__)
 
@@ -159,6 +161,27 @@ def image_frames(
             yield SourceFrame(_stamp(i, fps), image, path.name)
 
     return FrameSource(title, len(files), fps, read)
+
+
+class Unlabelled(Samples):
+    """Images as samples without labels: of files, or of other samples, whose labels are dropped."""
+
+    def __init__(self, images: Sequence[Path] | Samples) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Sample:
+        found = self._images[index]
+        if isinstance(found, Sample):
+            image, name = found.image, found.name
+        else:
+            image, name = read_rgb(found), found.name
+        return Sample(image, np.full(image.shape[:2], UNLABELLED, np.uint8), name)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
 
 
 def video_frames(path: Path) -> FrameSource:

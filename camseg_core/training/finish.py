@@ -68,16 +68,22 @@ def train_in(
 
 
 def finish(
-    trained: CamSeg, data: TrainingData, run: Path, out: Path, history: History, export: bool
+    trained: CamSeg,
+    data: TrainingData,
+    run: Path,
+    out: Path,
+    history: History,
+    export: bool,
+    shown: Path | None = None,
 ) -> None:
     """Write the checkpoint folder `out` with its card; with `export`, its graphs and figures too.
 
     Only models with a mask autoencoder are exported and scored. int8 graphs are calibrated on
     frames of `train`, and left out if they lose too much. The report of one step goes to `run/val`,
     those of several steps to `run/val-N-steps`; of several sets, a report of each goes to
-    `run/val-NAME`.
+    `run/val-NAME`. `shown` is how the folder is named in the log, if it gets another name later.
     """
-    trained = trained.cpu()
+    trained, shown = trained.cpu(), shown or out
     trained.save_pretrained(out, torch.float16)
     figures = None
     if export and trained.mask_autoencoder is not None:
@@ -85,13 +91,13 @@ def finish(
     else:  # graphs that an earlier model left there are not this one's
         shutil.rmtree(out / "onnx", ignore_errors=True)
         logger.info(
-            "not exported, not scored; to do so: %s export --model %s", camseg_command(), out
+            "not exported, not scored; to do so: %s export --model %s", camseg_command(), shown
         )
     with atomic_write(out / "MODEL_CARD.md") as card:
         stored = CamSeg.from_pretrained(out)
         text = model_card(stored, data, run, history, figures)
         card.write_text(text, encoding="utf-8")
-    logger.info("wrote %s", out)
+    logger.info("wrote %s", shown)
 
 
 def _export_and_score(
@@ -165,10 +171,11 @@ def _export(
 
 def compare_with(
     start: Path, out: Path, changes: ClassChanges, data: TrainingData, run: Path
-) -> None:
+) -> tuple[float, float]:
     """Score the models of both folders on `val`, in the classes of the new one.
 
-    The page goes to `run/comparison`; of several sets, one of each to `run/comparison-NAME`.
+    Returns the mean IoU before and after. The page goes to `run/comparison`; of several sets, one
+    of each to `run/comparison-NAME`.
     """
     new = JoinedSamples(data.val_sets, changes.new)
     old_segmenter, new_segmenter = _segmenters(start, out)
@@ -191,6 +198,8 @@ def compare_with(
         for name, opened, _ in data.val_sets:
             comparison(f"val-{name}", opened.samples, opened.scored())
     logger.info("pictures and scores side by side: %s", run / "comparison" / "comparison.html")
+    before, after = content["parts"][0]["mean_iou"]["iou"]
+    return before, after
 
 
 def _segmenters(*folders: Path) -> list[Segmenter]:

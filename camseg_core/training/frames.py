@@ -130,7 +130,7 @@ class Frames(ABC):
         shares = members * alone.clamp_min(1.0)
         shares /= shares.sum(1, keepdim=True)
         total = alone + grouped @ shares
-        weights = (total / total.sum()).clamp_min(1e-4).rsqrt()
+        weights = (total / total.sum().clamp_min(1)).clamp_min(1e-4).rsqrt()
         weights = (weights / weights.mean()).clamp_max(4.0)
         return torch.cat([weights, shares @ weights]).float()
 

@@ -45,6 +45,9 @@ Validation = tuple[Mapping[str, float], Picture | None]
 class Callback:
     """Base callback; every hook is a no-op. Only the main process calls callbacks."""
 
+    def on_average(self, averaged: nn.Module) -> None:
+        """The run is about to start; `averaged` has the average of the weights, step by step."""
+
     def on_train_begin(self, done: int, steps: int, samples_per_step: int) -> None:
         """The run starts, or resumes after `done` of its `steps`."""
 
@@ -55,6 +58,10 @@ class Callback:
         self, done: int, scores: Mapping[str, float], picture: Picture | None
     ) -> None:
         """The averaged model after `done` steps has these scores; `picture` is RGB `(H, W, 3)`."""
+
+    def has_enough(self) -> bool:
+        """Whether the run is complete, although steps are left; of one process only."""
+        return False
 
     def on_train_end(self, done: int, reason: str) -> None:
         """No more steps follow."""
@@ -161,10 +168,12 @@ def train(
         logger.info("resuming %s at step %d of %d", folder, start, config.steps)
     callbacks = run.callbacks if processes.is_main_process else ()
     for callback in callbacks:
+        callback.on_average(averaged.module)
         callback.on_train_begin(start, config.steps, batch)
     done, reason = start, "done"
+    last = done == config.steps or _enough(callbacks)
     with StopRequest(folder) as stop:
-        for step in range(start, config.steps):
+        for step in range(start, start if last else config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * learning_rate(step, config)
             optimizer.zero_grad(set_to_none=True)
@@ -188,15 +197,17 @@ def train(
                     for callback in callbacks:
                         callback.on_validation_end(done, *found)
                 processes.wait()
+                last = last or _enough(callbacks)
             # after the validation: a run killed in between repeats both
             if last or stopping or done % config.save_every == 0:
                 state.save(done, processes.is_main_process)
             if stopping and not last:
                 reason = stop.requested or "another process was asked to stop"
+            if stopping or last:
                 break
     for callback in callbacks:
         callback.on_train_end(done, reason)
-    if done < config.steps:
+    if not last:
         raise Stopped(
             f"stopped after step {done} of {config.steps} ({reason}); "
             "run the same command to continue"
@@ -230,6 +241,10 @@ def _backward(
         for name, figure in found.items():
             means[name] = means.get(name, 0.0) + figure / config.grad_accum_steps
     return means
+
+
+def _enough(callbacks: Sequence[Callback]) -> bool:
+    return any(callback.has_enough() for callback in callbacks)
 
 
 def _place(part: int, rank: int) -> tuple[int | str, ...]:

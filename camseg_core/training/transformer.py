@@ -30,6 +30,7 @@ from camseg_core.training.draws import Cut
 from camseg_core.training.frames import Frames, validation_picture
 from camseg_core.training.latents import FreshLatents, KeptLatents
 from camseg_core.training.loading import Batch, FrameStream, prepared
+from camseg_core.training.mean_teacher import MeanTeacher
 from camseg_core.training.objectives import TaskLoss, published_objective, task_objective
 from camseg_core.training.settings import LoopConfig, check_samples, check_setting
 from camseg_core.training.trainer import Loss, Run, Validation, train
@@ -132,8 +133,9 @@ def train_transformer(
     frames: Frames,
     run: Run,
     validate: Callable[[nn.Module], Validation] | None = None,
+    teacher: MeanTeacher | None = None,
 ) -> CamSeg:
-    """Train `model` on `frames` and return the averaged model.
+    """Train `model` on `frames` and return the averaged model; a `teacher` labels some of them.
 
     Raises:
         ConfigError: a setting does not fit the model.
@@ -150,7 +152,7 @@ def train_transformer(
         model.mask_autoencoder.decoder.requires_grad_(True)
     if config.gradient_checkpointing:
         enable_gradient_checkpointing(model)
-    stream = FrameStream(frames, sample_augmentation(config), loop.seed)
+    stream = FrameStream(frames, sample_augmentation(config, teacher is None), loop.seed)
 
     def rate(name: str) -> float:
         if name.startswith("mask_autoencoder."):
@@ -159,6 +161,7 @@ def train_transformer(
         return config.backbone_lr if is_backbone else 1.0
 
     with prepared(stream.batch, run.processes, config.batch, loop.grad_accum_steps) as batch:
+        batch = batch if teacher is None else teacher.labelled(batch, stream.frame)
         loss = _objective(config, loop, model, frames, batch, run)
         averaged = train(model, loss, loop, run, config.batch, rate, validate)
     assert isinstance(averaged, CamSeg)
@@ -198,15 +201,15 @@ def _objective(
     )
 
 
-def sample_augmentation(config: TransformerTraining) -> Augmentation:
-    """Return how frames become samples in a training with this configuration."""
+def sample_augmentation(config: TransformerTraining, changed: bool = True) -> Augmentation:
+    """Return how frames become samples; not `changed`, crops are as they are, as for a teacher."""
     if config.augment == "vary":
         views = varied_views(config.crop, config.variation)
     else:
         views = random_crops(
-            config.crop, config.crop_area, True, config.crop_aspect, config.crop_beyond
+            config.crop, config.crop_area, changed, config.crop_aspect, config.crop_beyond
         )
-    return replace(views, changes=(*views.changes, *config.disturb.changes()))
+    return replace(views, changes=(*views.changes, *(config.disturb.changes() * changed)))
 
 
 def _latents_file(config: TransformerTraining, folder: Path) -> Path:

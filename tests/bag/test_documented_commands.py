@@ -9,7 +9,7 @@ from odd_files import PICTURE, encoded
 from recorded import Commands, camseg
 
 from camseg_core.cli.main import command_parser, main
-from camseg_ros.bag import evaluate_command, make, mine, replay_command
+from camseg_ros.bag import evaluate_command, extract, make, mine, replay_command
 
 __all__ = ["camseg"]
 
@@ -37,7 +37,7 @@ def documented(path: Path) -> list[list[str]]:
 def test_every_documented_command_is_parsed(
     document: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for module in (evaluate_command, make, mine, replay_command):
+    for module in (evaluate_command, extract, make, mine, replay_command):
         monkeypatch.setattr(module, "run", lambda options: None)
     for words in documented(document):
         code: object = 0

@@ -249,12 +249,14 @@ def test_an_entry_without_default_that_is_missing_is_named() -> None:
 @pytest.mark.parametrize(
     "name",
     [
+        "adapt.yaml",
         *("camseg-lite-camvid.yaml", "distill.yaml", "finetune.yaml", "light-decoder.yaml"),
         "mask-autoencoder.yaml",
     ],
 )
 def test_the_shipped_files_write_out_every_default(name: str) -> None:
-    from camseg_core.training.distill import (  # slow to import
+    from camseg_core.training.adaptation import AdaptationRecipe  # slow to import
+    from camseg_core.training.distill import (
         DistillationRecipe,
         LightDecoderRecipe,
     )
@@ -265,6 +267,7 @@ def test_the_shipped_files_write_out_every_default(name: str) -> None:
     sets = load_yaml(REPOSITORY / "config" / "train" / "camseg-lite.yaml", Recipe)
     codec = replace(Recipe().autoencoder, model=sets.autoencoder.model)
     defaults = {
+        "adapt.yaml": AdaptationRecipe(),
         "camseg-lite-camvid.yaml": Recipe(),
         "distill.yaml": DistillationRecipe(sets.data),
         "finetune.yaml": FinetuneRecipe(),

@@ -1,0 +1,148 @@
+"""`camseg adapt`: a trained model learns from images without labels."""
+
+import argparse
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from camseg_core.cli.options import add_model_option, at_least
+from camseg_core.cli.train import (
+    Task,
+    add_card_options,
+    add_training_options,
+    described,
+    run_training,
+)
+from camseg_core.data.frame_source import Unlabelled, find_images
+from camseg_core.data.image_files import read_rgb
+from camseg_core.errors import ConfigError, DataError
+from camseg_core.long_runs import shown_progress
+from camseg_core.weights import checkpoint_folder
+
+_EPILOG = """\
+Experimental: what this gains has not been measured yet (docs/training.md).
+
+Started again with the same --run, it goes on where it was. Ctrl-C, SIGTERM or a file named "stop"
+beside the run's state.safetensors ends it after the current step and saves its state.
+"""
+
+
+def add_adapt(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `camseg adapt`."""
+    parser.description = (
+        "Experimental. Adapt a trained model to images without labels, such as those of a drive:\n"
+        "where the average of its weights is sure of a mask, the model learns it for the image,\n"
+        "disturbed. Labelled frames (--data) like those that it was trained on are trained along,\n"
+        "and no checkpoint is written if it loses too much on their val split."
+    )
+    add_training_options(
+        parser, "adapt", "config/train/adapt.yaml (the default)", "training.loop.steps", False
+    )
+    parser.epilog = _EPILOG
+    add_model_option(parser)
+    add_card_options(parser)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    group = parser.add_argument_group("images without labels", "--bag or --images")
+    group.add_argument(
+        "--bag", nargs="+", type=Path, metavar="BAG", help="bag folders, .mcap or .db3 files"
+    )
+    group.add_argument("--images", type=Path, metavar="FOLDER", help="a folder of images")
+    group.add_argument(
+        "--frames",
+        type=at_least(1),
+        default=400,
+        metavar="N",
+        help="use at most this many, evenly spread",
+    )
+    group.add_argument("--topic", help="image topic, if a bag has several")
+    group.add_argument(
+        "--input-range",
+        type=at_least(0),
+        metavar="WHITE",
+        help="white in images of 16 bits of a bag, such as 4095 for a camera of 12 bits",
+    )
+    parser.set_defaults(run=functools.partial(_adapt, parser))
+
+
+def _adapt(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    needed = {"--data": options.data, "--run": options.run_folder, "--out": options.out}
+    missing = [option for option, value in needed.items() if value is None]
+    if missing:
+        parser.error(f"the following arguments are required: {', '.join(missing)}")
+    if (options.bag is None) == (options.images is None):
+        parser.error("name the images with --bag or with --images, one of the two")
+    if options.bag is None and (options.topic or options.input_range):
+        parser.error("--topic and --input-range are for --bag")
+    for path in options.bag or [options.images]:
+        if not path.exists():
+            raise DataError(f"{path} does not exist; name a bag or a folder of images")
+    run_training(_task, options)
+
+
+def _task(options: argparse.Namespace) -> Task:
+    from camseg_core.training.adaptation import AdaptationRecipe, run_adaptation
+
+    start, more = checkpoint_folder(options.model), described(options)
+
+    def adapt(recipe: AdaptationRecipe, **places: Any) -> None:
+        images = functools.partial(_images, options)
+        result = run_adaptation(recipe, start, images, **places, **more)
+        if options.json:
+            result["out"] = str(options.out)
+            sys.stdout.write(json.dumps(result, indent=1, allow_nan=False) + "\n")
+
+    return AdaptationRecipe, adapt
+
+
+def _images(options: argparse.Namespace) -> Any:
+    """Return the images that can be read, evenly spread; those of bags are in RUN/images."""
+    from camseg_core.training.adaptation_result import Images
+
+    if options.bag is None:
+        folder, left_out = options.images, list[str]()
+        title = f"the folder {folder.resolve().name}"
+    else:
+        folder = options.run_folder / "images"
+        left_out = _extracted(options, folder)
+        title = f"the bag {' and '.join(bag.resolve().name for bag in options.bag)}"
+    files = find_images(folder)
+    count = min(options.frames, len(files))
+    chosen = [files[i * len(files) // count] for i in range(count)]
+    kept = []
+    for path in shown_progress(chosen, count, "read images"):
+        try:
+            read_rgb(path)
+            kept.append(path)
+        except DataError as error:
+            left_out.append(str(error))
+    return Images(Unlabelled(kept), title, tuple(left_out))
+
+
+def _extracted(options: argparse.Namespace, folder: Path) -> list[str]:
+    """Have `camseg bag images` write the bags' images to `folder`; return what was left out.
+
+    The command belongs to another package, which this one does not import.
+
+    Raises:
+        ConfigError: the run was started with other bags.
+    """
+    if not folder.exists():
+        command = ["bag", "images", *map(str, options.bag), "--out", str(folder)]
+        command += ["--frames", str(options.frames)]
+        command += ["--topic", options.topic] if options.topic else []
+        command += ["--input-range", str(options.input_range)] if options.input_range else []
+        program = [sys.executable, "-m", "camseg_core.cli", *command]
+        done = subprocess.run(program, stdout=subprocess.DEVNULL, check=False)
+        if done.returncode:  # it has said why
+            sys.exit(done.returncode)
+    found = json.loads((folder / "images.json").read_text(encoding="utf-8"))
+    before, now = (found["bags"].keys(), found["asked"]), ({*map(str, options.bag)}, options.frames)
+    if before != now:
+        raise ConfigError(
+            f"--bag and --frames must be those that {options.run_folder} was started with: "
+            f"{found['asked']} of {', '.join(found['bags'])}; or choose another --run"
+        )
+    return list(found["left_out"])

@@ -1,0 +1,289 @@
+"""Learning without labels: the average of a model's weights labels frames for the model itself.
+
+The averaged model (arXiv 1703.01780) sees a crop as it is; where it is sure, its mask is the label
+of the same crop, changed in colour and disturbed. Thresholds by class (arXiv 1810.07911) keep the
+rarer classes in.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from camseg_core.config.reader import build
+from camseg_core.data.disturbances import Pixels
+from camseg_core.data.random_changes import COLOR_CHANGES, Change
+from camseg_core.errors import CamSegError
+from camseg_core.evaluation.metrics import Confusion
+from camseg_core.export.torch_engine import TorchEngine
+from camseg_core.labels import UNLABELLED, index_table
+from camseg_core.long_runs import atomic_write
+from camseg_core.model.camseg import CamSeg
+from camseg_core.runtime import Sampling, Segmenter
+from camseg_core.training.frames import Frames
+from camseg_core.training.loading import Batch, seed_of
+from camseg_core.training.settings import check_setting
+from camseg_core.training.trainer import Callback, Picture, Validation
+
+_LEVELS = 256
+"""Of confidence, in the histograms from which thresholds follow."""
+
+_COUNTS_FROM = 1e-3
+"""Share of the pixels from which a class counts in the agreement."""
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """How the averaged model labels frames, and when it has taught enough.
+
+    Attributes:
+        sure: confidence from which a pixel gets a label, whatever its class.
+        class_share: share of each class's pixels that get one, the surest, even below that.
+        least: confidence below which no pixel gets a label.
+        watched: frames that are not learnt from: the agreement is measured on them. At most a
+            quarter of all.
+        patience: validations in a row without a rise of the agreement that end the training.
+        least_rise: of the agreement, to count as a rise.
+        most_loss: of the mean IoU on the labelled `val` frames. Weights that lose more are not
+            kept, and a checkpoint that does is not written.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    sure: float = 0.9
+    class_share: float = 0.3
+    least: float = 0.5
+    watched: int = 16
+    patience: int = 3
+    least_rise: float = 0.001
+    most_loss: float = 0.02
+
+    def __post_init__(self) -> None:
+        for name in ("sure", "class_share", "least", "least_rise", "most_loss"):
+            check_setting(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "in [0, 1]")
+        check_setting("least", self.least, self.least <= self.sure, f"at most sure, {self.sure:g}")
+        for name in ("watched", "patience"):
+            check_setting(name, getattr(self, name), getattr(self, name) >= 1, ">= 1")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The averaged model after some steps.
+
+    Attributes:
+        step: steps done; 0 is the model as it came.
+        agreement: mean IoU between its masks of the watched frames as they are, and disturbed. A
+            class counts if the model as it came sees it; if it vanishes, its IoU is 0.
+        source: mean IoU on the labelled `val` frames that a validation scores.
+        labelled: share of the watched frames' pixels that are sure enough to become labels.
+        thresholds: by class, the confidence from which they do.
+        shown: the classes that count in the agreement.
+    """
+
+    step: int
+    agreement: float
+    source: float
+    labelled: float
+    thresholds: tuple[float, ...]
+    shown: tuple[int, ...]
+
+
+class MeanTeacher(Callback):
+    """Labels the unlabelled samples of a training, and ends it when the agreement stops rising.
+
+    Its measurements and the best weights are in `folder`; the same folder resumes.
+    """
+
+    def __init__(
+        self,
+        config: Teaching,
+        watched: Frames,
+        first: int,
+        changes: tuple[Change, ...],
+        source: Callable[[nn.Module], Validation],
+        folder: Path,
+        seed: int = 0,
+    ) -> None:
+        """Make the teacher of frames from number `first` on; others have labels.
+
+        Args:
+            config: see `Teaching`.
+            watched: unlabelled frames that are not trained on.
+            first: number of the first frame without labels.
+            changes: of what the model sees, beside those of colour.
+            source: scores a model on labelled frames, as `mIoU`.
+            folder: of the measurements and the best weights.
+            seed: of the changes.
+        """
+        self._config, self._watched, self._first = config, watched, first
+        self._changes, self._source = (*COLOR_CHANGES, *changes), source
+        self._folder, self._seed = folder, seed
+        self._average: CamSeg | None = None
+        self._found: Measured | None = None  # by the validation, until it is recorded
+        path = folder / "agreement.json"
+        text = path.read_text(encoding="utf-8") if path.is_file() else "[]"
+        self.measured = [build(Measured, each, str(path), CamSegError) for each in json.loads(text)]
+
+    def start(self, model: CamSeg) -> None:
+        """Measure the model as it came, unless that was done."""
+        if not self.measured:
+            self.on_validation_end(0, *self.validate(model))
+
+    def best(self) -> tuple[int, int]:
+        """Return the step with the best agreement so far, and how many validations followed it.
+
+        Of steps that lost more than `Teaching.most_loss` none is the best.
+        """
+        step, top, since = 0, self.measured[0].agreement, 0
+        allowed = self.measured[0].source - self._config.most_loss
+        for each in self.measured[1:]:
+            since += 1
+            if each.source >= allowed and each.agreement >= top + self._config.least_rise:
+                step, top, since = each.step, each.agreement, 0
+        return step, since
+
+    def load_best(self, model: CamSeg) -> None:
+        """Load the weights of the best step, which must not be 0, into `model`."""
+        model.load_state_dict(load_file(self._folder / "best.safetensors"))
+
+    def labelled(self, batch: Batch, frame_of: Callable[[int], int]) -> Batch:
+        """Return `batch` with the teacher's labels for unlabelled frames, and changed images.
+
+        `batch` returns images as they are; `frame_of` maps the number of a sample to its frame's.
+        """
+
+        def made(numbers: range) -> tuple[Tensor, Tensor]:
+            images, indices = batch(numbers)
+            pictures = [_pixels(image * 255) for image in images]
+            places = [i for i, number in enumerate(numbers) if frame_of(number) >= self._first]
+            if places:
+                indices = indices.clone()
+                found = self._labels([pictures[i] for i in places])
+                indices[places] = torch.from_numpy(np.stack(found)).to(indices)
+            changed = [
+                self._changed(picture, "sample", number)
+                for picture, number in zip(pictures, numbers, strict=True)
+            ]
+            stacked = torch.from_numpy(np.stack(changed)).permute(0, 3, 1, 2)
+            return stacked.contiguous().float() / 255, indices
+
+        return made
+
+    def validate(self, model: nn.Module) -> Validation:
+        """Score a model on the labelled frames, and measure the agreement on the watched ones."""
+        assert isinstance(model, CamSeg)
+        figures, picture = self._source(model)
+        classes = len(model.labels)
+        counts, confusion = np.zeros((classes, _LEVELS), np.int64), Confusion(classes)
+        for plain, confidence, disturbed in self._masks_of_watched(model):
+            level = np.minimum(confidence * _LEVELS, _LEVELS - 1).astype(np.int64)
+            known = plain < classes
+            places = plain[known].astype(np.int64) * _LEVELS + level[known]
+            counts += np.bincount(places, minlength=counts.size).reshape(counts.shape)
+            confusion.add(plain, disturbed)
+        if self.measured:
+            shown = self.measured[0].shown
+        else:
+            share = counts.sum(1) / max(1, counts.sum())
+            shown = tuple(np.flatnonzero(share >= _COUNTS_FROM).tolist())
+        thresholds = thresholds_of(counts, self._config)
+        kept = sum(
+            int(row[round(least * _LEVELS) :].sum())
+            for row, least in zip(counts, thresholds, strict=True)
+        )
+        agreement = float(np.nan_to_num(confusion.iou())[[*shown]].mean()) if shown else 0.0
+        labelled = kept / max(1, int(counts.sum()))
+        self._found = Measured(0, agreement, figures["mIoU"], labelled, thresholds, shown)
+        return {"agreement": agreement, "labelled": labelled, **figures}, picture
+
+    def on_average(self, averaged: nn.Module) -> None:
+        assert isinstance(averaged, CamSeg)
+        self._average = averaged
+
+    def on_train_begin(self, done: int, steps: int, samples_per_step: int) -> None:
+        # a run that was killed between a validation and its state repeats both
+        self.measured = [each for each in self.measured if each.step <= done]
+
+    def on_validation_end(
+        self, done: int, scores: Mapping[str, float], picture: Picture | None
+    ) -> None:
+        assert self._found is not None
+        self.measured.append(replace(self._found, step=done))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if self._average is not None and self.best()[0] == done:
+            state = {
+                name: tensor.detach().cpu().clone().contiguous()
+                for name, tensor in self._average.state_dict().items()
+            }
+            with atomic_write(self._folder / "best.safetensors") as temporary:
+                save_file(state, temporary)
+        with atomic_write(self._folder / "agreement.json") as temporary:
+            content = [asdict(each) for each in self.measured]
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    def has_enough(self) -> bool:
+        return self.best()[1] >= self._config.patience
+
+    def _labels(self, pictures: list[Pixels]) -> list[npt.NDArray[np.uint8]]:
+        """Return class indices `(H, W)` of pictures of one size, 255 where not sure enough."""
+        assert self._average is not None
+        height, width = pictures[0].shape[:2]
+        segmenter = _segmenter(self._average, height * width)
+        least = np.full(_LEVELS, np.inf, np.float32)
+        least[: len(self._average.labels)] = self.measured[-1].thresholds
+        table = index_table(self._average.labels)
+        labels = []
+        for found in segmenter.segment_batch(pictures):
+            index = table[found.mask]
+            labels.append(np.where(found.confidence >= least[index], index, np.uint8(UNLABELLED)))
+        return labels
+
+    def _masks_of_watched(
+        self, model: CamSeg
+    ) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.uint8]]]:
+        """Yield class indices and confidence of each frame as it is, and indices disturbed."""
+        segmenter, table = _segmenter(model), index_table(model.labels)
+        for number, (image, _) in enumerate(self._watched):
+            picture = _pixels(image)
+            plain = segmenter.segment(picture)
+            disturbed = segmenter.segment(self._changed(picture, "watched", number))
+            yield table[plain.mask], plain.confidence, table[disturbed.mask]
+
+    def _changed(self, picture: Pixels, kind: str, number: int) -> Pixels:
+        rng = np.random.default_rng(seed_of(self._seed, kind, number))
+        for change in self._changes:
+            picture = change(picture, rng)
+        return picture
+
+
+def thresholds_of(counts: npt.NDArray[np.int64], config: Teaching) -> tuple[float, ...]:
+    """Return the confidence from which pixels of each class get a label.
+
+    `counts` `(K, levels)` are pixels by class and level of confidence.
+    """
+    levels = counts.shape[1]
+    above = counts[:, ::-1].cumsum(1)[:, ::-1]  # pixels of a level or a higher one
+    enough = above >= np.maximum(config.class_share * counts.sum(1, keepdims=True), 1)
+    # the highest level with enough of them
+    highest = enough.sum(1) - 1
+    found = np.where(highest < 0, config.sure, highest / levels)
+    return tuple(float(each) for each in found.clip(config.least, config.sure))
+
+
+def _segmenter(model: CamSeg, pixels: int | None = None) -> Segmenter:
+    """Return the model in one step, at its own size or for pictures of so many pixels."""
+    config = model.config if pixels is None else replace(model.config, network_pixels=pixels)
+    return Segmenter(config, model.labels, TorchEngine(model, "bf16"), Sampling("one_step"))
+
+
+def _pixels(image: Tensor) -> Pixels:
+    """Return an image `(3, H, W)` of values to 255 as RGB `(H, W, 3)` uint8."""
+    plane = image.round() if image.is_floating_point() else image
+    return np.ascontiguousarray(plane.to(torch.uint8).permute(1, 2, 0).numpy())
