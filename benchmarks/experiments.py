@@ -9,6 +9,7 @@ What is under way is kept in `--run`: trainings go on from their last saved step
 """
 
 import argparse
+import fcntl
 import json
 import sys
 import threading
@@ -75,6 +76,21 @@ def measured(folder: Path, every: float = 10.0) -> Iterator[list[float]]:
         note()
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other queues out of the folder until the block ends.
+
+    Raises:
+        ConfigError: another queue is at work in it.
+    """
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"--run {folder} must be free: another queue works there") from error
+        yield
+
+
 def run_job(job: Job, plan: Plan, place: Place, results: Path) -> dict[str, Any]:
     """Run or resume a job, write its result into the folder `results` and return it."""
     folder = writable_folder(place.run / job.name, "--run")
@@ -83,7 +99,8 @@ def run_job(job: Job, plan: Plan, place: Place, results: Path) -> dict[str, Any]
         raise ConfigError(
             f"{folder} was begun with other settings: remove it, or use another --run"
         )
-    path.write_text(identity, encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(identity, encoding="utf-8")
     commit = current_commit("camseg_core", "benchmarks", "config")
     with measured(folder) as seconds:
         n, figures = WORK[job.kind](job, plan, place)
@@ -99,6 +116,26 @@ def run_job(job: Job, plan: Plan, place: Place, results: Path) -> dict[str, Any]
     with atomic_write(results / f"{job.name}.json") as path:
         path.write_text(json.dumps(result, separators=(",", ":")) + "\n", encoding="utf-8")
     return result
+
+
+def run_all(jobs: Sequence[Job], plan: Plan, place: Place, results: Path) -> int:
+    """Run the jobs that have no result yet; returns how many failed, each with a line on stderr.
+
+    Raises:
+        Stopped: the queue was asked to stop.
+    """
+    failed = 0
+    for job in jobs:
+        if result_of(job, results) is None:
+            print(f"{job.name} …", flush=True)
+            try:
+                run_job(job, plan, place, results)
+            except Stopped:
+                raise
+            except CamSegError as error:  # the others may still be run
+                failed += 1
+                sys.stderr.write(f"{job.name}: {error}\n")
+    return failed
 
 
 def listing(jobs: Sequence[Job], results: Path) -> list[str]:
@@ -147,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--list", action="store_true", help="say what is done, and run nothing")
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare samples")
     given = parser.parse_args(arguments)
-    failed = []
+    failed = 0
     try:
         plan = load_plan(given.plan)
         jobs = chosen(jobs_of(plan), given.only)
@@ -160,21 +197,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check(plan, place)
         writable_folder(given.results, "--results")
         log_training()
-        for job in jobs:
-            if result_of(job, given.results) is None:
-                print(f"{job.name} …", flush=True)
-                try:
-                    run_job(job, plan, place, given.results)
-                except Stopped:
-                    raise
-                except CamSegError as error:  # the others may still be run
-                    failed.append(f"{job.name}: {error}")
-                    sys.stderr.write(f"{failed[-1]}\n")
+        with alone_in(writable_folder(given.run, "--run")):
+            failed = run_all(jobs, plan, place, given.results)
         print(listing(jobs, given.results)[-1])
     except CamSegError as error:
         sys.exit(str(error))
     if failed:
-        sys.exit(f"{len(failed)} of {len(jobs)} jobs failed")
+        sys.exit(f"{failed} of {len(jobs)} jobs failed")
 
 
 if __name__ == "__main__":

@@ -222,6 +222,15 @@ def test_what_cannot_be_run_is_one_line(place: Path, options: list[str], message
         run(place, *options)
 
 
+def test_two_queues_do_not_share_a_folder(place: Path) -> None:
+    (place / "run").mkdir()
+    with (
+        experiments.alone_in(place / "run"),
+        pytest.raises(SystemExit, match="^--run .* must be free: another queue works there$"),
+    ):
+        run(place)
+
+
 def test_a_queue_without_data_is_refused(place: Path) -> None:
     with pytest.raises(SystemExit, match="--data must name the folder of the data sets"):
         main([f"--plan={place / 'plan.yaml'}", f"--results={place / 'results'}"])
