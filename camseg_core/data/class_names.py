@@ -6,7 +6,7 @@ from pathlib import Path
 
 from camseg_core.data.file_set import FileSet, Found
 from camseg_core.data.image_files import LabelDecoder
-from camseg_core.data.label_table import LabelTable
+from camseg_core.data.label_table import LABEL_TABLE, LabelTable
 from camseg_core.data.mapping import MAPPING, read_mapping
 from camseg_core.errors import ConfigError
 from camseg_core.groups import Group
@@ -73,9 +73,9 @@ class ClassNames:
 
     def unknown(self, name: str, where: str) -> str:
         """Return the line on a name without a meaning, which `where` has."""
-        whose = "Cityscapes" if self.table is None else "the class table"
+        whose = "Cityscapes: " if self.table is None else f"{LABEL_TABLE}: add it there, or "
         return (
-            f"{where} has the class {name!r}, which is not one of {whose}: list it in {MAPPING} "
+            f"{where} has the class {name!r}, which is not one of {whose}list it in {MAPPING} "
             f"(or --mapping FILE), as in names: {{road: [{name}]}}, or as unlabelled"
         )
 

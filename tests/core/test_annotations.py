@@ -66,6 +66,30 @@ def test_a_class_that_nothing_explains_is_named_with_the_file(tmp_path: Path, ti
 
 
 @TOOLS
+def test_a_class_that_an_own_table_lacks_is_named_with_the_file(tmp_path: Path, title: str) -> None:
+    TREES[title][1](tmp_path)
+    (tmp_path / "labels.yaml").write_text("- {id: 3, name: road, color: [1, 2, 3]}\n")
+    text = refused(tmp_path)
+    file = {"voc": "labelmap.txt", "coco": "instances_Validation.json", "labelme": "0003.json"}
+    assert file[title] in text
+    assert "has the class 'Traffic_Light', which is not one of labels.yaml: add it there" in text
+    (tmp_path / "mapping.yaml").write_text("names: {road: [tarmac]}\nothers: unlabelled\n")
+    assert labels_of(tmp_path)[0][0].tolist() == [255, 3, 255, 3]
+
+
+@pytest.mark.parametrize("title", ["voc", "labelme"])
+def test_an_image_without_its_annotation_is_named_with_what_to_do(
+    tmp_path: Path, title: str
+) -> None:
+    tree = TREES[title][1](tmp_path)
+    tree.label(1).unlink()
+    text = refused(tmp_path)
+    assert text.startswith(f"missing label {tree.label(1)} of image {tree.image(1)}: ")
+    assert "annotate it" in text
+    assert "or move it out of the folder" in text
+
+
+@TOOLS
 def test_names_may_stand_for_groups_or_for_nothing(tmp_path: Path, title: str) -> None:
     TREES[title][1](tmp_path)
     (tmp_path / "mapping.yaml").write_text(
