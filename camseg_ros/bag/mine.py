@@ -34,12 +34,14 @@ from camseg_core.evaluation.selection import (
 from camseg_core.labels import Label, color_table
 from camseg_core.long_runs import new_folder, require_new, shown_progress
 from camseg_core.runtime.segmenter import Segmenter
-from camseg_ros.bag.command import add_images
+from camseg_ros.bag.command import add_images, add_tolerance
+from camseg_ros.bag.evaluation import inspect_bag
 from camseg_ros.bag.frames import (
     DecodedFrame,
     ReadOptions,
     count_images,
     frame_name,
+    label_source,
     read_frames,
     wanted_frames,
 )
@@ -63,6 +65,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--frames", type=at_least(1), default=50, metavar="N", help="frames to choose")
     option("--compare", metavar="MODEL", help="prefer frames in which this checkpoint differs")
     option(
+        "--labels",
+        metavar="TOPIC|FOLDER",
+        help="also write the labels that the chosen frames have already; see camseg bag evaluate",
+    )
+    add_tolerance(parser)
+    option(
         "--out",
         type=Path,
         default=Path("out/to_label"),
@@ -83,6 +91,10 @@ def run(options: argparse.Namespace) -> None:
     require_new(options.out, "--out")
     reading = ReadOptions(options.topic, None, input_range=options.input_range)
     counts = [count_images(bag, reading) for bag in options.bags]
+    if options.labels:
+        reading = replace(reading, labels=label_source(options.labels, options.tolerance))
+        for bag in options.bags:
+            inspect_bag(bag, reading)
     with new_folder(options.out, "--out") as partial:
         result = _mine(options, reading, counts, partial)
     chosen, problems = len(result["chosen"]), result["left_out"]
@@ -93,6 +105,7 @@ def run(options: argparse.Namespace) -> None:
             f"{chosen} of {result['frames_read']} frames chosen: {options.out}",
             f"images to upload: {options.out / 'images'}",
             f"masks to start from, for CVAT (Segmentation mask 1.1): {options.out / 'cvat.zip'}",
+            *([f"their labels: {options.out / 'labels'}"] if options.labels else ()),
             f"why: {options.out / 'selection.csv'}, {options.out / 'index.html'}",
         ]
         sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
@@ -111,7 +124,7 @@ def _mine(
         given.model = options.compare
         other = segmenter_of(given)
     pool, problems = Pool(sum(counts), options.frames), list[str]()
-    frames = _frames(options.bags, reading, problems)
+    frames = _frames(options.bags, replace(reading, labels=None), problems)
     previous: dict[int, Any] = {}
     for bag, frame in shown_progress(frames, sum(counts), "mine"):
         pool.add(_candidate(bag, frame, sampled, other, previous))
@@ -125,6 +138,10 @@ def _mine(
             "these, or of no interest beside them"
         )
     rows = _write(folder, options.bags, reading, chosen, sampled[0])
+    if reading.labels is not None:
+        there = {path.stem for path in (folder / "labels").glob("*.png")}
+        names = (row["name"] for row in rows if row["name"] not in there)
+        problems += [f"{name} has no label yet" for name in names]
     result = {
         "model": sampled[0].name,
         "compared_with": options.compare,
@@ -215,6 +232,8 @@ def _write(
                 mask = segmenter.segment(image).mask
                 write_image(folder / "images" / f"{name}.png", image)
                 write_image(folder / "masks" / f"{name}.png", mask)
+                if frame.truth is not None:
+                    write_image(folder / "labels" / f"{name}.png", frame.truth)
                 colors = color_table(segmenter.labels)
                 blended = cv2.addWeighted(image, 0.5, colors[mask], 0.5, 0)
                 pictures[bag, frame.index] = (

@@ -15,6 +15,7 @@ from camseg_core.cli.console import command_line
 from camseg_core.data.frame_source import SourceFrame
 from camseg_core.data.sets import open_set
 from camseg_core.data.synthetic.drive import SyntheticDrive
+from camseg_core.errors import DataError
 from camseg_ros.bag import mine
 from camseg_ros.bag.make import BagTopics, LabelledFrame, write_bag
 
@@ -72,6 +73,44 @@ def test_frames_masks_and_reasons_are_written_and_come_back_from_cvat(
     truth = list(SyntheticDrive(frames=FRAMES, height=96, width=128))
     chosen = result["chosen"][0]
     assert np.array_equal(samples[chosen["name"]].image, truth[chosen["index"]].image)
+
+
+@pytest.mark.slow
+def test_labels_that_a_bag_has_already_make_a_data_set_of_the_chosen_frames(
+    tmp_path: Path, drive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    mined(drive, "--frames", 2, "--labels", "/camera/labels", "--out", out)
+    assert f"their labels: {out / 'labels'}" in capsys.readouterr().out
+    chosen = json.loads((out / "selection.json").read_text())["chosen"]
+    truth = SyntheticDrive(frames=FRAMES, height=96, width=128)
+    samples = {each.name: each for each in open_set("folder", out).samples}
+    assert len(samples) == len(chosen) == 2
+    for each in chosen:
+        assert np.array_equal(samples[each["name"]].label, truth[each["index"]].label)
+
+
+@pytest.mark.slow
+def test_a_chosen_frame_without_a_label_is_named(
+    tmp_path: Path, drive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    label = SyntheticDrive(frames=1, height=96, width=128)[0].label
+    cv2.imwrite(str(labels / f"{10**9}.png"), label)  # of the first frame only
+    mined(drive, "--frames", 2, "--labels", labels, "--out", tmp_path / "out")
+    names = {path.stem for path in (tmp_path / "out" / "images").iterdir()}
+    labelled = {name for name in names if name.endswith(f"_{10**9}")}
+    err = capsys.readouterr().err
+    for name in names - labelled:
+        assert f"camseg: {name} has no label yet" in err
+    assert ({path.stem for path in (tmp_path / "out").glob("labels/*")}) == labelled
+
+
+def test_labels_that_no_bag_has_are_refused_before_the_work(tmp_path: Path, drive: Path) -> None:
+    with pytest.raises(DataError, match="/nothing"):
+        mined(drive, "--labels", "/nothing", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
