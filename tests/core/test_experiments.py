@@ -2,9 +2,12 @@
 
 import json
 import math
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import adaptation
 import experiment_work
 import experiments
 import numpy as np
@@ -23,6 +26,7 @@ from camseg_core.data import Sample
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import CamSegError, ConfigError
 from camseg_core.labels import CITYSCAPES, UNLABELLED
+from camseg_core.training.adaptation import run_adaptation
 
 PLAN = """
 recipe: recipe.yaml
@@ -151,6 +155,45 @@ def test_a_set_left_out_is_not_trained_on_but_scored(place: Path) -> None:
     assert (recipe.training.disturb.share, recipe.training.loop.seed) == (0, 3)
     scale = 2 / 4000
     assert recipe.training.task.late_from == round(2400 * scale)
+
+
+@pytest.mark.slow
+def test_the_gain_of_adapting_is_measured_on_a_set_never_seen_without_its_labels(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(place / "data" / "coarse")
+    for split, frames in (("train", 9), ("val", 2)):
+        write_camvid(place / "data" / "coarse", split, frames=frames, size=(64, 96))
+    small = (
+        *("training.loop.steps=2", "training.loop.validate_every=1", "training.batch=2"),
+        *("training.crop=[64, 64]", "teaching.least_rise=0", "teaching.most_loss=1"),
+    )
+    options = [
+        *(f"--{name}={place / name}" for name in ("data", "run")),
+        *(f"--plan={place / 'plan.yaml'}", "--left-out=coarse", "--json"),
+        *(f"--set={setting}" for setting in small),
+    ]
+    given = []
+
+    def adapted(recipe: Any, start: Path, images: Any, *others: Any, **more: Any) -> Any:
+        given.append([each.name for each in recipe.data])
+        assert all((each.label == UNLABELLED).all() for each in images().samples)
+        return run_adaptation(recipe, start, images, *others, **more)
+
+    monkeypatch.setattr(adaptation, "run_adaptation", adapted)
+    adaptation.main(options)
+    (result,) = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert given == [["camvid"]]  # neither trained on nor a guard
+    assert (result["left_out"], result["images"], result["frames"]) == ("coarse", 9, 2)
+    assert {"before", "after", "low", "high"} == {*result["mean_iou"]}
+    assert (result["steps"] == 0) == bool(result["refused"])
+    adaptation.main(options)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == [result]
+    assert len(given) == 1
+    with pytest.raises(SystemExit, match="has other settings"):
+        adaptation.main([*options, "--set=labelled_share=0.3"])
+    with pytest.raises(SystemExit, match=r"--left-out must name sets .* got 'fine'"):
+        adaptation.main([*options[:2], options[2], "--left-out=fine"])
 
 
 def test_a_killed_job_resumes_and_its_time_adds_up(
