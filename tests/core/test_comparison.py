@@ -138,6 +138,21 @@ def test_frames_without_labels_are_compared_by_what_needs_none(tmp_path: Path) -
     ]
 
 
+def test_labels_that_are_not_scored_and_predictions_of_no_label_are_named(tmp_path: Path) -> None:
+    label, seen = street(), street()
+    label[:, 3] = TREE  # no label of the data stands for it
+    seen[:, 1] = TRUCK
+    trucks = Painted(cityscapes_labels([ROAD, SKY, CAR, TRUCK]))
+    found = compared(Painted(), trucks, [sample(0, label, seen)])
+    (part,) = write_comparison([found], tmp_path, {})["parts"]
+    wrong = "wrong, as no label stands for them"
+    assert part["notes"] == [
+        f"old: {wrong}: id {TRUCK} (4 pixels)",
+        "labels not scored: vegetation (4 pixels)",
+        f"new: {wrong}: truck (4 pixels)",
+    ]
+
+
 def test_there_must_be_frames() -> None:
     with pytest.raises(DataError, match="street has no frames: there is nothing to compare on"):
         compared(Painted(), Painted(), [])

@@ -216,11 +216,12 @@ def _scores(side: Side, labelled: bool) -> dict[str, float]:
 
 def _notes(found: Comparison) -> list[str]:
     """Say what was counted in another way than each class as itself, or not at all."""
-    lines = [*found.footage.notes, *found.footage.problems]
+    facts: dict[str, list[str]] = {}  # names of the models by fact
     for side in found.sides:
-        counted = side.scorer.counted_as(side.contender.segmenter.labels)
-        lines += [f"{side.contender.name}: {name}: {text}" for name, text in counted.facts()]
-    return list(dict.fromkeys(lines))
+        for name, text in side.scorer.counted_as(side.contender.segmenter.labels).facts():
+            facts.setdefault(f"{name}: {text}", []).append(side.contender.name)
+    counted = [f"{names[0]}: {fact}" if len(names) == 1 else fact for fact, names in facts.items()]
+    return [*found.footage.notes, *found.footage.problems, *counted]
 
 
 def _cards(part: Mapping[str, Any]) -> list[Card]:
