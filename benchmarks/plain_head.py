@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from camseg_core.config.backbone import finer_features
 from camseg_core.config.model import CamSegConfig
 from camseg_core.labels import Label
+from camseg_core.long_runs import atomic_write
 from camseg_core.model.image_encoder import ImageEncoder
 from camseg_core.model.mask_autoencoder import MaskDecoder
 from camseg_core.model.transformer import ConditionRefiner, MaskedTransformer
@@ -95,8 +96,10 @@ class PlainHead(nn.Module):
         )
 
     def save(self, path: Path) -> None:
-        """Write the weights as safetensors."""
-        save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, path)
+        """Write the weights as safetensors; that the file exists means that it is whole."""
+        tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        with atomic_write(path) as temporary:
+            save_file(tensors, temporary)
 
 
 class PlainSegmenter:

@@ -152,9 +152,7 @@ def robustness(found: Found, images: Path) -> str:
         for title, kind, read, score in measured:
             values = pair(found, kind, models, read, score)
             how = "disturbed" if disturbed else "plain"
-            rows.append(
-                [title, how, *(each.text(of) for each in values[:2]), lead_text(values[2], of)]
-            )
+            rows.append([title, how, *_cells(values, of)])
             if values[2].n:
                 drawn[f"{title} ({how})"] = values[2]
     verdicts = [
@@ -165,11 +163,7 @@ def robustness(found: Found, images: Path) -> str:
     ]
     heads = ["score", "training samples", *HEADS.values(), "lead of camseg-lite"]
     picture = plot_leads(drawn, images / "latents-against-pixels.png", LEAD) if drawn else ""
-    return joined(
-        " ".join(verdicts),
-        picture,
-        markdown_table(heads, rows),
-    )
+    return joined(" ".join(verdicts), picture, markdown_table(heads, rows))
 
 
 def _cells(values: Sequence[Estimate], of: int) -> list[str]:
@@ -195,25 +189,13 @@ def domain_shift(found: Found, images: Path) -> str:
         for title, left_out in (("trained on it too", None), ("never seen", name)):
             models = [Model(head, True, left_out) for head in HEADS]
             values = pair(found, "train", models, _frames_of(name), mean_iou)
-            rows.append(
-                [
-                    f"{name}, {title}: mean IoU",
-                    *(v.text(of) for v in values[:2]),
-                    lead_text(values[2], of),
-                ]
-            )
+            rows.append([f"{name}, {title}: mean IoU", *_cells(values, of)])
             if left_out is not None and values[2].n:
                 drawn[f"{name}, never seen"] = values[2]
     models = [Model(head, True) for head in HEADS]
     for family in _families(found):
         values = pair(found, "shift", models, _families_of(family), kept)
-        rows.append(
-            [
-                f"{FAMILIES[family]}: mean IoU kept",
-                *(v.text(of) for v in values[:2]),
-                lead_text(values[2], of),
-            ]
-        )
+        rows.append([f"{FAMILIES[family]}: mean IoU kept", *_cells(values, of)])
         if values[2].n:
             drawn[FAMILIES[family]] = values[2]
     won, lost = (
