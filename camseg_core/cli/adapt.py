@@ -5,10 +5,13 @@ import functools
 import json
 import subprocess
 import sys
+from contextlib import suppress
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from camseg_core.cli.options import add_model_option, at_least
+from camseg_core.cli.parser import OTHER_COMMANDS
 from camseg_core.cli.train import (
     Task,
     add_card_options,
@@ -79,7 +82,16 @@ def _adapt(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     for path in options.bag or [options.images]:
         if not path.exists():
             raise DataError(f"{path} does not exist; name a bag or a folder of images")
-    run_training(_task, options)
+    if options.bag is not None and not entry_points(group=OTHER_COMMANDS, name="bag"):
+        raise ConfigError(
+            "--bag needs the command camseg bag, which is not installed: install the whole project "
+            "with the extra [bag], or name a folder with --images"
+        )
+    try:
+        run_training(_task, options)
+    finally:
+        with suppress(OSError):  # not empty: the checkpoint is there
+            options.out.rmdir()
 
 
 def _task(options: argparse.Namespace) -> Task:

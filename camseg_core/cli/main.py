@@ -10,7 +10,7 @@ from typing import TypeAlias
 from camseg_core import __version__
 from camseg_core.cli import adapt, data, distill, graphs, inference, scoring, train, weights
 from camseg_core.cli.console import command_line
-from camseg_core.cli.parser import LayoutHelp, Parser
+from camseg_core.cli.parser import OTHER_COMMANDS, LayoutHelp, Parser
 from camseg_core.errors import ConfigError, camseg_command
 
 Command = tuple[str, Callable[[argparse.ArgumentParser], None], str]
@@ -66,9 +66,6 @@ _COMMANDS: tuple[tuple[str, tuple[Command, ...]], ...] = (
 )
 """Commands by task: the name, what declares the options, and what it does."""
 
-_OTHERS = "camseg.commands"
-"""The group of entry points with which other packages, such as the ROS one, add commands."""
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a `CamSegError` ends it with one line on stderr and exit code 2."""
@@ -95,7 +92,7 @@ def command_parser() -> Parser:
         help="one of those below",
     )
     tasks = {task: [_add(commands, *command) for command in group] for task, group in _COMMANDS}
-    tasks["more"] = [_add_other(commands, other) for other in entry_points(group=_OTHERS)]
+    tasks["more"] = [_add_other(commands, other) for other in entry_points(group=OTHER_COMMANDS)]
     parser.epilog = "\n\n".join(
         "\n".join([f"{task}:", *lines]) for task, lines in tasks.items() if lines
     )

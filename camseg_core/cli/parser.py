@@ -8,6 +8,9 @@ from typing import Any, NoReturn
 
 from camseg_core.cli.console import printable
 
+OTHER_COMMANDS = "camseg.commands"
+"""The group of entry points with which other packages, such as the ROS one, add commands."""
+
 
 class Help(argparse.HelpFormatter):
     """Adds the default to the help of every option that has one and does not say it itself."""

@@ -257,6 +257,23 @@ def test_a_killed_adaptation_ends_as_an_uninterrupted_one(
     assert all(torch.equal(parts[name], tensor) for name, tensor in whole.items())
 
 
+@pytest.mark.slow
+def test_without_labelled_frames_only_the_images_are_learnt_from(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extra = ("--set=labelled_share=0", "--set=training.loop.steps=2", "--no-export")
+    try:
+        main(command(place, "alone", "--images", str(place / "drive"), *extra))
+    except SystemExit:  # the agreement need not rise
+        assert "nothing was written: the agreement must rise" in capsys.readouterr().err
+        assert not (place / "alone").exists()
+    else:
+        card = (place / "alone" / "MODEL_CARD.md").read_text()
+        assert "No training frame has labels." in card
+        assert "| `folder`: a folder of images and labels | – | 2 |" in card
+        assert "| 100 % | none |" in card
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
@@ -274,7 +291,7 @@ def test_what_cannot_be_used_is_refused(
     with pytest.raises(SystemExit):
         main(command(untrained, "no", *(places.get(each, each) for each in extra)))
     assert message in capsys.readouterr().err
-    assert not (untrained / "no").exists() or not any((untrained / "no").iterdir())
+    assert not (untrained / "no").exists()
 
 
 def test_a_folder_with_content_is_not_overwritten(
