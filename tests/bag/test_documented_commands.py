@@ -15,6 +15,9 @@ __all__ = ["camseg"]
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+TUTORIALS = tuple(sorted((ROOT / "docs" / "tutorials").glob("*.md")))
+"""Their commands build on each other: `test_tutorial.py` runs them."""
+
 NAMES = {"<CamVid root>": "camvid", "<data>": "camvid", "<folder of the sets>": "sets"}
 RUN = ("segment", "data", "evaluate", "bag")
 
@@ -33,7 +36,7 @@ def documented(path: Path) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines if "…" not in line]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [*DOCUMENTS, *TUTORIALS], ids=lambda path: path.name)
 def test_every_documented_command_is_parsed(
     document: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
