@@ -19,7 +19,7 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over `n` seeds with its 95 % interval, which is NaN for one seed and none."""
+    """A mean over `n` seeds with its 95 % interval, NaN where one cannot be had."""
 
     mean: float
     low: float
@@ -40,8 +40,8 @@ class Estimate:
 
     @property
     def decided(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
+        """Whether the interval leaves out 0, which that of a single seed cannot say."""
+        return self.n > 1 and (self.low > 0 or self.high < 0)
 
 
 NOT_RUN = Estimate(np.nan, np.nan, np.nan, 0)
@@ -93,7 +93,7 @@ def paired_lead(
     By seed, each has one or several counts `(frames, 3, K)` of the same frames; `score` gets their
     sums over frames, `(3, K)` each. Seeds and frames are drawn with replacement, the same for both
     sides (Efron's percentile bootstrap, 1000 draws from a fixed seed). With one seed, frames alone
-    are drawn.
+    are drawn. With few seeds the interval is somewhat narrow.
     """
     if not ours:
         return NOT_RUN

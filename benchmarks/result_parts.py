@@ -80,7 +80,7 @@ def lead_text(lead: Estimate, of: int) -> str:
 def decision(lead: Estimate) -> str:
     """Return what a lead's interval decides, in words."""
     if not lead.decided:
-        return "not decided"
+        return "not decided" + " by one seed" * (lead.n == 1)
     return "it leads" if lead.mean > 0 else "it trails"
 
 

@@ -102,7 +102,9 @@ def train_autoencoder(
         with loop.autocast(device):
             logits, penalty = model(fill_unlabelled(indices).to(device), noise.to(device))
         reconstruction = pixel_loss(logits, indices.to(device), weights, jaccard_weight=0.0)
-        figures = {"ce": reconstruction.cross_entropy, name: penalty.item()}
+        figures = {"ce": reconstruction.cross_entropy}
+        if penalty.requires_grad:  # FSQ has none
+            figures[name] = penalty.item()
         return reconstruction.total + weight * penalty, figures
 
     with prepared(stream.batch, run.processes, config.batch, loop.grad_accum_steps) as batch:

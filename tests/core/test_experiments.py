@@ -12,6 +12,7 @@ import experiment_work
 import experiments
 import numpy as np
 import pytest
+import result_parts
 import results
 from camvid_folder import write_camvid
 from experiment_models import Place, recipe_of
@@ -417,6 +418,14 @@ def test_a_paired_lead_is_narrow_where_both_fail_on_the_same_frames() -> None:
     other = [[counts(*np.roll(frames, 7))] for _ in range(3)]
     assert not paired_lead([[counts(*frames)]] * 3, other, mean_iou).decided
     assert paired_lead(ours, theirs, mean_iou) == lead
+
+
+def test_one_seed_decides_nothing() -> None:
+    frames = np.random.default_rng(0).integers(20, 80, 40)
+    lead = paired_lead([[counts(*(frames + 9))]], [[counts(*frames)]], mean_iou)
+    assert lead.low > 0
+    assert not lead.decided
+    assert result_parts.decision(lead) == "not decided by one seed"
 
 
 # viewpoints
