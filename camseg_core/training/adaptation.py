@@ -141,7 +141,7 @@ def run_adaptation(
             recipe.training.loop.seed,
         )
         _log_start(recipe, old_name, given, found, len(watched))
-        if not (place / "state.safetensors").is_file():
+        if not (teacher.measured and (place / "state.safetensors").is_file()):
             _log_time(recipe, model, found, teacher, processes)
         model.config = replace(model.config, name=about.name_for(run))
         callbacks = (*default_callbacks(place, "adaptation"), teacher)
@@ -156,6 +156,7 @@ def run_adaptation(
         share = recipe.labelled_share
         adapted = Adapted.of(given, len(learnt), len(watched), share, teacher, old_name)
         teacher.load_best(model)
+        logger.info("%s", adapted.summary())
         training = replace(
             recipe.training,
             loop=replace(recipe.training.loop, steps=adapted.best.step, epochs=None),
@@ -171,6 +172,7 @@ def run_adaptation(
                 text = json.dumps(result, indent=1, allow_nan=False) + "\n"
                 path.write_text(text, encoding="utf-8")
             adapted.check(*scored, recipe.teaching.most_loss, run)
+    logger.info("wrote %s", out)
     return result
 
 

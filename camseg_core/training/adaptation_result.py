@@ -75,6 +75,13 @@ class Adapted:
         best = next(each for each in measured if each.step == step)
         return Adapted(images, learnt, watched, labelled_share, measured, best, start)
 
+    def summary(self) -> str:
+        """Return which weights are kept, and why, for the log."""
+        return (
+            f"kept the weights after {self.best.step} steps: agreement {self.best.agreement:.4f}, "
+            f"{self.measured[0].agreement:.4f} at first; it is no accuracy"
+        )
+
     def check(self, before: float, after: float, most_loss: float, run: Path) -> None:
         """Check what was lost on the labelled frames, of mean IoU.
 

@@ -81,9 +81,9 @@ def finish(
     Only models with a mask autoencoder are exported and scored. int8 graphs are calibrated on
     frames of `train`, and left out if they lose too much. The report of one step goes to `run/val`,
     those of several steps to `run/val-N-steps`; of several sets, a report of each goes to
-    `run/val-NAME`. `shown` is how the folder is named in the log, if it gets another name later.
+    `run/val-NAME`. `shown` is the name that the folder gets if it is kept, which the caller logs.
     """
-    trained, shown = trained.cpu(), shown or out
+    trained = trained.cpu()
     trained.save_pretrained(out, torch.float16)
     figures = None
     if export and trained.mask_autoencoder is not None:
@@ -91,13 +91,16 @@ def finish(
     else:  # graphs that an earlier model left there are not this one's
         shutil.rmtree(out / "onnx", ignore_errors=True)
         logger.info(
-            "not exported, not scored; to do so: %s export --model %s", camseg_command(), shown
+            "not exported, not scored; to do so: %s export --model %s",
+            camseg_command(),
+            shown or out,
         )
     with atomic_write(out / "MODEL_CARD.md") as card:
         stored = CamSeg.from_pretrained(out)
         text = model_card(stored, data, run, history, figures)
         card.write_text(text, encoding="utf-8")
-    logger.info("wrote %s", shown)
+    if shown is None:
+        logger.info("wrote %s", out)
 
 
 def _export_and_score(
