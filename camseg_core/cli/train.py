@@ -163,9 +163,8 @@ def described(options: argparse.Namespace) -> dict[str, Any]:
     """Return what is the same in all functions that write a model with its card."""
     from camseg_core.training.card import About
 
-    program = (
-        "torchrun … -m camseg_core.cli --" if "TORCHELASTIC_RUN_ID" in os.environ else "camseg"
-    )
+    several = "TORCHELASTIC_RUN_ID" in os.environ
+    program = "torchrun … -m camseg_core.cli --" if several else "camseg"
     command = f"{program} {shlex.join(options.typed)}"
     about = About(options.name, " ".join(options.license.split()), command)
     return {"about": about, "export": options.export}

@@ -208,6 +208,25 @@ def test_a_signal_while_the_model_loads_ends_the_node_cleanly(
     node.stop(signal.SIGTERM)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_frame_size_is_compiled_ends_the_node_cleanly(
+    start_bench: StartBench, number: signal.Signals
+) -> None:
+    bench = start_bench("provider:=openvino", "engine_cache:=''")
+    bench.ask(rgb_image(picture(64, 48)))
+    bench.diagnostics.clear()
+    bench.publisher.publish(rgb_image(picture(96, 32)))
+    bench.driver.wait(
+        lambda: any(
+            status.message.startswith("compiling ")
+            for report in bench.diagnostics
+            for status in report.status
+        ),
+        "a report of the compilation",
+    )
+    bench.node.stop(number)
+
+
 def test_the_opacity_changes_at_run_time_and_the_model_does_not(start_bench: StartBench) -> None:
     bench = start_bench(topics=("mask", "overlay"))
     rgb = picture(64, 48)

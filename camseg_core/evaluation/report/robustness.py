@@ -171,13 +171,8 @@ def _merged(robustness: Robustness) -> list[tuple[str, str]]:
 
 
 def _members(robustness: Robustness, reference: Condition) -> dict[str, list[str]]:
-    groups = robustness.groups[reference]
-    return {
-        group: [
-            label.name for label, its in zip(robustness.labels, groups, strict=True) if its == group
-        ]
-        for group in GROUPS
-    }
+    pairs = list(zip(robustness.labels, robustness.groups[reference], strict=True))
+    return {group: [label.name for label, its in pairs if its == group] for group in GROUPS}
 
 
 def _contenders(robustness: Robustness, condition: Condition) -> dict[str, Any]:
