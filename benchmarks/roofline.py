@@ -14,7 +14,7 @@ from document import Outcome, add_document_options, conclude, current_commit
 from camseg_core.config.model import CamSegConfig
 from camseg_core.evaluation.flops import frame_work
 from camseg_core.evaluation.roofline import CAVEAT, Work, estimates, roofline_table
-from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, Label, cityscapes_labels
+from camseg_core.labels import CITYSCAPES, Label
 from camseg_core.weights import CAM_SEG_BASE_768, CAMSEG_LITE
 
 
@@ -41,7 +41,7 @@ CASES = (
     Case(
         "camseg-lite, 480×384, one step",
         CAMSEG_LITE,
-        cityscapes_labels(CAMVID_11_TRAIN_IDS),
+        CITYSCAPES,
         (480, 384),
         1,
     ),

@@ -13,7 +13,6 @@ from document import Outcome, camvid_parser, conclude, markdown_table, provenanc
 
 from camseg_core.data.sets import open_set
 from camseg_core.evaluation.evaluate import evaluate
-from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
 from camseg_core.runtime import Segmenter
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -44,12 +43,8 @@ def score(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     segmenter = Segmenter.from_pretrained(arguments.model, **asked)
     if logit_scale is not None:
         segmenter = segmenter.with_logit_scale(logit_scale)
-    found = evaluate(
-        segmenter,
-        open_set("camvid", arguments.data, "val").samples,
-        cityscapes_labels(CAMVID_11_TRAIN_IDS),
-        frames=arguments.frames,
-    )
+    val = open_set("camvid", arguments.data, "val")
+    found = evaluate(segmenter, val.samples, val.scored(), frames=arguments.frames)
     values = (
         found.mean_iou,
         found.pixel_accuracy,

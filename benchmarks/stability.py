@@ -30,14 +30,14 @@ from camseg_core.diffusion.samplers import (
     Schedule,
     start_scale,
 )
-from camseg_core.evaluation.metrics import Confusion, Flicker
-from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, UNLABELLED
+from camseg_core.evaluation.scorer import Scorer
+from camseg_core.groups import ScoredLabels
 from camseg_core.runtime import Segmenter, Stream
+from camseg_core.runtime.geometry import Ids
 from camseg_core.runtime.stream import CARRY
 
 NOISE_SIGMA = 10.0
 CAMVID_FPS = 15.0
-SCORED = [*CAMVID_11_TRAIN_IDS]
 
 
 class PartWay:
@@ -109,12 +109,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Video:
-    """Labelled frames in order."""
+    """Labelled frames in order, and what to score: by default the model's classes."""
 
     name: str
     samples: Samples
     fps: float
     noise: float
+    scored: ScoredLabels | None = None
 
     def image(self, index: int) -> npt.NDArray[np.uint8]:
         """A frame as the camera gives it: with its noise, the same every time."""
@@ -159,28 +160,26 @@ def settings(arguments: argparse.Namespace) -> list[Setting]:
 def run(video: Video, rows: Sequence[Setting]) -> None:
     """Segment a video in every setting, and note what came of it."""
     streams = [None if row.carry is None else Stream(row.carry) for row in rows]
-    flickers, confusions = [Flicker() for _ in rows], [Confusion(len(CITYSCAPES)) for _ in rows]
+    scorers = [Scorer(video.scored or tuple(row.segmenter.labels), None) for row in rows]
+    last: list[tuple[Ids, Ids | None] | None] = [None for _ in rows]
     for row in rows:
         if row.part_way is not None:
             row.part_way.reset()
     for index in range(len(video.samples)):
-        image, truth = video.image(index), video.samples[index].label
-        label = np.where(np.isin(truth, SCORED), truth, UNLABELLED).astype(np.uint8)
-        for row, stream, flicker, confusion in zip(
-            rows, streams, flickers, confusions, strict=True
-        ):
+        image, label = video.image(index), video.samples[index].label
+        for number, (row, stream, scorer) in enumerate(zip(rows, streams, scorers, strict=True)):
             began = time.perf_counter()
             mask = row.segmenter.segment_batch(
                 [image], streams=[stream], times=[index / video.fps]
             )[0].mask
             row.milliseconds.append((time.perf_counter() - began) * 1000)
-            flicker.add(mask, label)
-            confusion.add(label, mask)
-    for row, stream, flicker, confusion in zip(rows, streams, flickers, confusions, strict=True):
+            scorer.add(label, mask, before=last[number])
+            last[number] = mask, label
+    for row, stream, scorer in zip(rows, streams, scorers, strict=True):
         row.videos[video.name] = {
-            "flicker": round(flicker.flicker, 5),
-            "change_rate": round(flicker.change_rate, 5),
-            "mean_iou": round(float(np.nanmean(confusion.iou()[SCORED])), 4),
+            "flicker": round(scorer.flicker.flicker, 5),
+            "change_rate": round(scorer.flicker.change_rate, 5),
+            "mean_iou": round(float(np.nanmean(scorer.confusion.iou())), 4),
             "resets": sum(stream.resets.values()) if stream else 0,
         }
         print(video.name, row.name, row.videos[video.name], flush=True)
@@ -216,10 +215,8 @@ def measure(arguments: argparse.Namespace) -> Outcome:
     ]
     options = f"--frames {count}"
     if arguments.data is not None:
-        videos.insert(
-            0,
-            Video("CamVid val", open_set("camvid", arguments.data, "val").samples, CAMVID_FPS, 0.0),
-        )
+        val = open_set("camvid", arguments.data, "val")
+        videos.insert(0, Video("CamVid val", val.samples, CAMVID_FPS, 0.0, val.scored()))
         options += " --data <CamVid root>"
     for video in videos:
         run(video, rows)

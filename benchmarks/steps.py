@@ -16,7 +16,7 @@ from document import Outcome, camvid_parser, conclude, markdown_table, picture, 
 from camseg_core.data import Sample
 from camseg_core.data.sets import open_set
 from camseg_core.evaluation.evaluate import evaluate
-from camseg_core.labels import CAMVID_11_TRAIN_IDS, cityscapes_labels
+from camseg_core.groups import ScoredLabels
 from camseg_core.runtime import Segmenter
 
 Result = dict[str, Any]
@@ -26,6 +26,7 @@ SAMPLERS = ("ddim", "dpm_solver", "ancestral")
 def score(
     arguments: argparse.Namespace,
     samples: Sequence[Sample],
+    scored: ScoredLabels,
     sampler: str,
     steps: int,
     temperature: float | None,
@@ -34,7 +35,7 @@ def score(
     segmenter = Segmenter.from_pretrained(
         arguments.model, sampler=sampler, steps=steps, temperature=temperature
     )
-    found = evaluate(segmenter, samples, cityscapes_labels(CAMVID_11_TRAIN_IDS))
+    found = evaluate(segmenter, samples, scored)
     result = {
         "sampler": sampler,
         "steps": steps,
@@ -85,10 +86,10 @@ def plot(results: list[Result], path: Path) -> None:
 
 def measure(arguments: argparse.Namespace) -> Outcome:
     """Score every cell of the table, and plot it."""
-    val = open_set("camvid", arguments.data, "val").samples
-    samples = [val[i] for i in range(0, len(val), arguments.every)]
+    val = open_set("camvid", arguments.data, "val")
+    samples = [val.samples[i] for i in range(0, len(val.samples), arguments.every)]
     results = [
-        score(arguments, samples, sampler, steps, temperature)
+        score(arguments, samples, val.scored(), sampler, steps, temperature)
         for temperature in arguments.temperatures or [None]
         for sampler in arguments.samplers
         for steps in arguments.steps
