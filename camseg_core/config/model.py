@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from camseg_core.config.backbone import FEATURES, SIZE_MULTIPLE, finer_features
+from camseg_core.config.backbone import SIZE_MULTIPLE, ImageEncoderConfig, finer_features
 from camseg_core.config.reader import build, renamed_from
 from camseg_core.errors import ModelError
 
@@ -101,34 +101,6 @@ class LightDecoderConfig:
     def stride(self) -> int:
         """Pixels per latent cell, along each side."""
         return int(2 ** len(self.widths))
-
-
-@dataclass(frozen=True)
-class ImageEncoderConfig:
-    """Sizes of an `ImageEncoder`.
-
-    Attributes:
-        width: channels of a token, to which the backbone's features are fused.
-        depth: the backbone's depth coefficient (arXiv 1905.11946): each stage has that share of
-            EfficientNet-Lite0's blocks, rounded up.
-        stride: pixels along each side of a token.
-        finest: stride of the finest feature that tokens hold.
-    """
-
-    width: int = 192
-    depth: float = 1.0
-    stride: int = 16
-    finest: int = 4
-
-    def __post_init__(self) -> None:
-        strides = [feature.stride for feature in FEATURES]
-        for name in ("stride", "finest"):
-            if getattr(self, name) not in strides:
-                raise ModelError(
-                    f"image_encoder.{name} must be one of {strides}, got {getattr(self, name)}"
-                )
-        if not 0 < self.depth <= 1:
-            raise ModelError(f"image_encoder.depth must be in (0, 1], got {self.depth}")
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from camseg_core.config.backbone import FEATURES, STAGES, STEM_CHANNELS, finer_features
-from camseg_core.config.model import ImageEncoderConfig
+from camseg_core.config.backbone import (
+    FEATURES,
+    STAGES,
+    STEM_CHANNELS,
+    ImageEncoderConfig,
+    finer_features,
+)
 
 
 class ImageEncoder(nn.Module):

@@ -6,11 +6,11 @@ Imports neither torch nor the hub's client.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from camseg_core.config.backbone import ImageEncoderConfig
 from camseg_core.config.model import (
     CamSegConfig,
     ConditionRefinerConfig,
     DenoiserConfig,
-    ImageEncoderConfig,
     KLAutoencoderConfig,
     MaskAutoencoderConfig,
     TransformerConfig,

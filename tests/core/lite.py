@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import torch
 
+from camseg_core.config.backbone import ImageEncoderConfig
 from camseg_core.config.model import (
     ConditionRefinerConfig,
     DenoiserConfig,
-    ImageEncoderConfig,
     MaskAutoencoderConfig,
     TransformerConfig,
 )

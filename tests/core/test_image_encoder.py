@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from camseg_core.config.backbone import FEATURES, SIZE_MULTIPLE, finer_features
-from camseg_core.config.model import ImageEncoderConfig
+from camseg_core.config.backbone import FEATURES, SIZE_MULTIPLE, ImageEncoderConfig, finer_features
 from camseg_core.errors import ModelError
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.image_encoder import ImageEncoder, stages
