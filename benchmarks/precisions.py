@@ -7,14 +7,13 @@ every engine and precision, so that drift of the machine affects all.
 """
 
 import argparse
-from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from document import Outcome, camvid_parser, conclude, markdown_table, provenance
 
-from camseg_core.data import Sample
+from camseg_core.data import Samples
 from camseg_core.data.sets import open_set
 from camseg_core.evaluation.evaluate import evaluate
 from camseg_core.evaluation.intervals import ratio_of_medians
@@ -62,7 +61,7 @@ def measured_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def differences(one: Segmenter, other: Segmenter, samples: Sequence[Sample]) -> tuple[float, float]:
+def differences(one: Segmenter, other: Segmenter, samples: Samples) -> tuple[float, float]:
     """The share of pixels with the same class, and the mean difference of their confidence."""
     same, confidence = [], []
     for sample in samples:
