@@ -175,6 +175,15 @@ class ScoredLabels:
         return table
 
     @cached_property
+    def recall_only(self) -> Booleans:
+        """Whether a label is only predicted where it is right, `(C,)`.
+
+        So it is if labels of fewer classes stand for each of its own: no prediction can count as it
+        elsewhere, only its recall says something.
+        """
+        return ~np.isin(np.arange(len(self.labels)), self.predicted)
+
+    @cached_property
     def _allowed(self) -> Booleans | None:
         """Whether a label stands for a train id, `(256, C + 1)`; None if no two share a class."""
         table = np.zeros((256, len(self.labels) + 1), np.bool_)

@@ -209,8 +209,8 @@ def _agreement(sides: Sequence[Side], results: Sequence[Segmentation]) -> Counts
 
 
 def _hits_and_union(confusion: Confusion) -> Counts:
-    hits = confusion.hits
-    return np.stack([hits, confusion.labelled + confusion.predicted - hits])
+    hits, judged = confusion.hits, ~np.isnan(confusion.iou())
+    return np.stack([hits, confusion.labelled + confusion.predicted - hits]) * judged
 
 
 @dataclass(frozen=True)

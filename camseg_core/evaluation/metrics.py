@@ -10,6 +10,7 @@ import numpy.typing as npt
 from camseg_core.labels import UNLABELLED, Label
 
 Ids = npt.NDArray[np.uint8]
+Booleans = npt.NDArray[np.bool_]
 
 GROUPS = ("frequent", "common", "rare")
 """The groups of `frequency_groups`, by falling share of the labels."""
@@ -20,10 +21,15 @@ class Confusion:
 
     Pixels with another label are not counted. `matrix` is `(classes, classes + 1)`, int64, rows the
     labels; the last column counts other predictions.
+
+    Args:
+        classes: their number.
+        recall_only: whether a class is only predicted where it is right, `(classes,)`, see
+            `ScoredLabels.recall_only`: its precision and IoU would be too good, and are NaN.
     """
 
-    def __init__(self, classes: int) -> None:
-        self.classes = classes
+    def __init__(self, classes: int, recall_only: Booleans | None = None) -> None:
+        self.classes, self._recall_only = classes, recall_only
         self.matrix = np.zeros((classes, classes + 1), np.int64)
 
     def add(self, label: npt.NDArray[np.integer], prediction: npt.NDArray[np.integer]) -> None:
@@ -50,7 +56,8 @@ class Confusion:
 
     def iou(self) -> npt.NDArray[np.float64]:
         """Return the IoU per class, NaN for a class in neither labels nor predictions."""
-        return _ratio(self.hits, self.labelled + self.predicted - self.hits)
+        found = _ratio(self.hits, self.labelled + self.predicted - self.hits)
+        return _without(found, self._recall_only)
 
     def group_iou(self, members: Sequence[int]) -> float:
         """Return the IoU of several classes taken as one, NaN if none of them occurs."""
@@ -62,7 +69,8 @@ class Confusion:
     def precision(self) -> npt.NDArray[np.float64]:
         """Return TP / (TP + FP) per class: 0 if labelled but never predicted, NaN if absent."""
         ratio = _ratio(self.hits, self.predicted)
-        return np.where((self.predicted == 0) & (self.labelled > 0), 0.0, ratio)
+        found = np.where((self.predicted == 0) & (self.labelled > 0), 0.0, ratio)
+        return _without(found, self._recall_only)
 
     def recall(self) -> npt.NDArray[np.float64]:
         """Return TP / (TP + FN) per class, NaN for a class without labels."""
@@ -121,6 +129,10 @@ def _ratio(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> npt.NDA
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
+def _without(values: npt.NDArray[np.float64], left_out: Booleans | None) -> npt.NDArray[np.float64]:
+    return values if left_out is None else np.where(left_out, np.nan, values)
+
+
 def scores(confusion: Confusion, labels: tuple[Label, ...]) -> dict[str, object]:
     """Return mean IoU, pixel accuracy and IoU by class name, with four decimals, for JSON.
 
@@ -145,8 +157,6 @@ BOUNDARY_TOLERANCE = 0.0075
 F1_STEPS = 10**9
 """F1 is rounded to 1e-9 so that sums are whole numbers: enough for 9e9 frames."""
 
-Booleans = npt.NDArray[np.bool_]
-
 
 class BoundaryF1:
     """BF score of Csurka et al., "What is a good evaluation measure for semantic segmentation?".
@@ -159,11 +169,17 @@ class BoundaryF1:
 
     Where the label is void, boundaries are unknown. The edge of a void area is therefore not a
     boundary, and boundary pixels within the tolerance of a void pixel are not counted, but pixels
-    of the other side may match them. The share of a side without pixels to count is 1.
+    of the other side may match them. The share of a side without pixels to count is 1. Classes that
+    are `recall_only` have no score, see `Confusion`.
     """
 
-    def __init__(self, classes: int, tolerance: float = BOUNDARY_TOLERANCE) -> None:
-        self.tolerance = tolerance
+    def __init__(
+        self,
+        classes: int,
+        tolerance: float = BOUNDARY_TOLERANCE,
+        recall_only: Booleans | None = None,
+    ) -> None:
+        self.tolerance, self._recall_only = tolerance, recall_only
         self.counts = np.zeros((2, classes), np.int64)
         """By class: the sum of F1 in steps of 1 / `F1_STEPS`, and the number of frames in it."""
 
@@ -197,7 +213,7 @@ class BoundaryF1:
 
     def per_class(self) -> npt.NDArray[np.float64]:
         """Return the score per class, NaN for a class without a boundary in any frame."""
-        return _ratio(self.counts[0], F1_STEPS * self.counts[1])
+        return _without(_ratio(self.counts[0], F1_STEPS * self.counts[1]), self._recall_only)
 
     def mean(self) -> float:
         """Return the mean of `per_class` over the classes that have a score; NaN if none has."""

@@ -1,5 +1,6 @@
 """The performance that models keep on disturbed pictures, for one or several contenders."""
 
+import functools
 import hashlib
 import json
 import os
@@ -173,7 +174,7 @@ def run_suite(
                 done[condition][name] = ConditionResult(confusion, segment_ms[name], picture_ms)
                 folders[name].save(condition, done[condition][name])
 
-    groups, scores = _scores(done, suite, scored.labels)
+    groups, scores = _scores(done, suite, scored)
     shown = [*references_of(suite), *(Condition(series.key, series.shown) for series in suite)]
     examples = []
     for condition in shown:
@@ -232,24 +233,24 @@ def _mask(contenders: Mapping[str, Contender], name: str, sample: Sample) -> Pix
 def _scores(
     done: Mapping[Condition, Mapping[str, ConditionResult]],
     suite: Sequence[Series],
-    labels: Sequence[Label],
+    scored: ScoredLabels,
 ) -> tuple[dict[Condition, list[str | None]], dict[Condition, dict[str, Scores]]]:
     """`groups` and `scores` of a `Robustness`."""
-    confusions: dict[Condition, dict[str, Confusion]] = {}
+    empty, confusions = functools.partial(Confusion, len(scored.labels), scored.recall_only), {}
     for condition, found in done.items():
-        confusions[condition] = {name: Confusion(len(labels)) for name in found}
+        confusions[condition] = {name: empty() for name in found}
         for name, result in found.items():
             confusions[condition][name].matrix += np.array(result.confusion, np.int64)
     groups = {}
     for reference in references_of(suite):
         any_confusion = next(iter(confusions[reference].values()))
         if not any_confusion.matrix.any():
-            names = ", ".join(label.name for label in labels)
+            names = ", ".join(label.name for label in scored.labels)
             raise DataError(
                 f"no frame has a pixel labelled as one of the classes to score ({names})"
             )
         # from the labels alone: the groups are the same for all conditions and contenders
-        perfect = Confusion(len(labels))
+        perfect = empty()
         np.fill_diagonal(perfect.matrix, any_confusion.labelled)
         groups[reference] = frequency_groups(perfect)
     reference_of = {

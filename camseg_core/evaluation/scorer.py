@@ -76,8 +76,9 @@ class Scorer:
         self.labels = self.scored.labels
         self.boundary_tolerance = boundary_tolerance
         self.classes = classes = len(self.labels)
-        self.confusion = Confusion(classes)
-        self.boundary = BoundaryF1(classes, boundary_tolerance or 0.0)
+        recall_only = self.scored.recall_only
+        self.confusion = Confusion(classes, recall_only)
+        self.boundary = BoundaryF1(classes, boundary_tolerance or 0.0, recall_only)
         self.calibration, self.error_detection = Calibration(), ErrorDetection()
         self.flicker = Flicker()
         self.predicted = np.zeros(classes + 1, np.int64)

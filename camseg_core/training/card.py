@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,10 @@ from camseg_core.training.transformer import TransformerTraining
 
 NOT_STATED = "not stated"
 _ABSENT = "–"
+_NO_SCORE = (
+    f"{_ABSENT}: the class is not in `val`, or was never predicted. A label for several classes "
+    "has only a recall where these are scored too."
+)
 _UNMEASURED = "Nothing was measured (`--no-export`, or a layout whose masks are pictures)."
 
 
@@ -139,7 +144,7 @@ def model_card(
         batch=training.batch,
         device=f"{processor}, {training.loop.precision}, {count} process{'es' * (count > 1)}",
         curve="\n".join(_curve(run / "transformer" / "log.jsonl")),
-        settings="\n".join(f"    {line}" for line in to_yaml(history.recipe).splitlines()),
+        settings=textwrap.indent(to_yaml(history.recipe).replace(f"{Path.cwd()}/", ""), "    "),
         before=f"\n{history.before}" if history.before else "",
     )
 
@@ -260,15 +265,15 @@ def _figures(figures: Figures) -> str:
         "Masks that only pass through the autoencoder keep a mean IoU of "
         f"{_number(figures.reconstruction['mean_iou'])}: the upper limit.",
         "",
-        "| class | IoU | precision | boundary F1 | IoU after the autoencoder alone |",
-        "| --- | --- | --- | --- | --- |",
+        "| class | IoU | precision | recall | boundary F1 | IoU after the autoencoder alone |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for each in one.classes:
         alone = figures.reconstruction["iou"].get(each.label.name)
-        scores = (each.iou, each.precision, each.boundary_f1, alone)
+        scores = (each.iou, each.precision, each.recall, each.boundary_f1, alone)
         lines.append(f"| {' | '.join((each.label.name, *map(_number, scores)))} |")
     if any(math.isnan(each.iou) for each in one.classes):
-        lines += ["", f"{_ABSENT}: the class does not occur in `val`, or nothing was predicted."]
+        lines += ["", _NO_SCORE]
     if figures.by_set:
         lines += ["", "| `val` of | frames | classes | mean IoU | mean precision | ECE |"]
         lines.append("| --- | --- | --- | --- | --- | --- |")
@@ -290,11 +295,5 @@ def _curve(log: Path) -> Sequence[str]:
     if not scored:
         return ["There was no validation."]
     head = ["step", *scored[0]["validation"]]
-    return [
-        f"| {' | '.join(head)} |",
-        "| --- " * len(head) + "|",
-        *(
-            f"| {' | '.join((str(each['step']), *map(_number, each['validation'].values())))} |"
-            for each in scored
-        ),
-    ]
+    rows = ((str(each["step"]), *map(_number, each["validation"].values())) for each in scored)
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]

@@ -397,6 +397,26 @@ def test_scores_over_groups_against_brute_force(kind: str) -> None:
     assert again.predicted_outside() == {name: 2 * count for name, count in outside.items()}
 
 
+def test_a_group_whose_classes_are_all_scored_has_only_a_recall() -> None:
+    """No prediction counts as it elsewhere, so its IoU would be its recall, and its precision 1."""
+    groups = (group("car", "bus"), group("person", "rider", id=129))
+    labels = cityscapes_labels([TRAIN_ID[name] for name in ("road", "car", "bus", "person")])
+    scored = ScoredLabels.of(labels, groups)
+    assert scored.recall_only.tolist() == [False, False, False, False, True, False]
+    label = np.array([[128, 128, 129, 129, TRAIN_ID["road"]]], np.uint8)
+    mask = np.array(
+        [[TRAIN_ID[name] for name in ("car", "road", "rider", "bus", "road")]], np.uint8
+    )
+    scorer = Scorer(scored)
+    scorer.add(label, mask)
+    confusion = scorer.confusion
+    assert confusion.recall().tolist()[4:] == [0.5, 0.5]
+    for scores in (confusion.iou(), confusion.precision(), scorer.boundary.per_class()):
+        assert np.isnan(scores[4])
+    road, bus, either = 0.5, 0.0, 0.5  # car and person: neither labelled nor predicted
+    assert confusion.mean_iou() == pytest.approx(np.mean([road, bus, either]))
+
+
 def test_a_fine_set_is_scored_over_another_s_groups() -> None:
     coarse = ScoredLabels.of(
         cityscapes_labels([TRAIN_ID["road"]]),
