@@ -121,7 +121,7 @@ def test_a_queue_runs_every_kind_of_job_and_none_twice(
     for name, result in results.items():
         assert result is not None, name
         assert result["command"].endswith(f"--only {name}")
-        assert result["seconds"] > 0
+        assert result["seconds"] >= 0
         assert min(result["n"].values()) > 0
     figures = results["reconstruct-fsq-4x3-2-s0"]["figures"]
     assert figures["bits"] == pytest.approx(math.log2(12))
