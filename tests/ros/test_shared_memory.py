@@ -151,6 +151,7 @@ def test_twenty_failed_starts_leave_no_shared_memory(ros: None) -> None:
 
 SIGNALS = """
 import os, signal, subprocess, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the node would ignore it
 node = [sys.executable, "-m", "camseg_ros.segmentation_node"]
 for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
     running = subprocess.Popen(node, stderr=subprocess.PIPE, text=True)
@@ -176,6 +177,7 @@ from pathlib import Path
 from camseg_core.data.frame_source import synthetic_frames
 from camseg_ros.bag.make import write_bag
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the replay would ignore it
 bag = Path(sys.argv[1])
 write_bag(synthetic_frames(20), bag)
 camseg = [sys.executable, "-m", "camseg_core.cli", "bag", "replay", str(bag), "--seconds", "60"]
