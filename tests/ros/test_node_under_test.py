@@ -6,7 +6,10 @@ import pytest
 from frame_driver import camera_names, topic
 from node_under_test import Launch
 
-from camseg_ros.middleware import ALLOCATOR, PROFILE
+from camseg_ros.middleware import ALLOCATOR, OLD_PROFILE, PROFILE
+
+PROFILES = {PROFILE, OLD_PROFILE}
+"""The variable for Fast DDS's profile, and the one before Kilted."""
 
 
 def test_the_environment_has_what_ships_unless_it_is_left_out(
@@ -16,9 +19,10 @@ def test_the_environment_has_what_ships_unless_it_is_left_out(
     monkeypatch.setenv("MALLOC_TOP_PAD_", "1")
     monkeypatch.delenv("ROS_DISTRO", raising=False)
     shipped = Launch().environment(tmp_path)
-    assert shipped[PROFILE].endswith("fastdds.xml")
+    (profile,) = PROFILES & shipped.keys()
+    assert shipped[profile].endswith("fastdds.xml")
     assert shipped.items() >= ALLOCATOR.items()
-    assert PROFILE not in Launch(profile=False).environment(tmp_path)
+    assert not PROFILES & Launch(profile=False).environment(tmp_path).keys()
     assert not ALLOCATOR.keys() & Launch(allocator=False).environment(tmp_path).keys()
     assert "FASTDDS_BUILTIN_TRANSPORTS" not in shipped
 
