@@ -197,8 +197,13 @@ def _promised(folder: Path, found: list[Path]) -> BagFiles:
     compressed = compression in ("file", "message")
     if not compressed and not counts.total():  # a recorder that was killed may leave it so
         return BagFiles(files, files, missing=missing, lost=lost)
-    # rosbags takes every folder named NAME.bag for ROS 1's
-    opened = files if folder.suffix == ".bag" and not compressed else [folder]
+    named_as_ros1 = folder.suffix == ".bag"  # rosbags takes every such folder for ROS 1's
+    if named_as_ros1 and compressed:
+        raise DataError(
+            f"{folder} is a compressed ROS 2 bag, which must not be named like a ROS 1 bag; "
+            f"rename it with `mv {shlex.quote(str(folder))} {shlex.quote(str(folder)[:-4])}`"
+        )
+    opened = files if named_as_ros1 else [folder]
     return BagFiles(opened, files, counts, start_ns, missing, lost, compressed)
 
 

@@ -336,6 +336,9 @@ def test_unreadable_bags_are_reported_in_one_line(tmp_path: Path, damaged: Path)
         tmp_path
         / "folder": "folder is not a bag: no metadata.yaml, .mcap or .db3 in it; name a bag folder",
         tmp_path / "old.bag": r"old\.bag is a ROS 1 bag; convert it with `rosbags-convert",
+        record(tmp_path / "drive", {"/t": temperature}, StoragePlugin.SQLITE3, zstd=True).rename(
+            tmp_path / "new.bag"
+        ): r"new\.bag is a compressed ROS 2 bag, .* rename it with `mv .*new\.bag .*new`",
         tmp_path / "none": r"the bag .*none does not exist; name a bag folder",
     }
     for path, text in expected.items():
