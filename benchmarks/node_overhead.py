@@ -28,7 +28,7 @@ from node_under_test import (
 
 from camseg_ros.bag.node_process import NodeProcess
 
-AIMS_MS = {(640, 480): 5.0, (1920, 1080): 15.0}
+AIMS_MS = {(640, 480): 3.0, (1920, 1080): 7.0}
 """Target for the overhead in ms, by size."""
 
 SEGMENTER_STAGES = (
