@@ -116,6 +116,7 @@ def test_a_size_between_the_tokens_is_refused() -> None:
         published_size.measure_all(CONFIG, size=30, repeats=1)
 
 
+@pytest.mark.slow
 def test_stability_is_measured_on_every_video_in_every_setting() -> None:
     arguments = argparse.Namespace(
         model=DEFAULT_MODEL, frames=2, height=48, data=None, carry=[0.5], skipped=[], write=None

@@ -79,6 +79,7 @@ def test_without_a_labelled_pixel_there_is_nothing_to_calibrate_on() -> None:
         fit_logit_scale(Overconfident(1.0), blank, LABELS)
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_logit_scale_into_the_checkpoint_and_nothing_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

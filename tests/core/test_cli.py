@@ -71,6 +71,7 @@ def training(command: str, root: Path, *changes: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
 def test_bad_data_ends_an_evaluation_with_one_line(
     tmp_path: Path, damage: Damage, capsys: pytest.CaptureFixture[str]

@@ -143,6 +143,7 @@ def test_activations_are_what_stays_in_memory_after_a_real_forward_pass(
     assert shapes_of(precision, recompute, visible)[1] == pytest.approx(found, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "operations", "kept", "recomputed"),
     [
@@ -176,6 +177,7 @@ def test_the_mean_share_that_is_seen_is_that_of_the_draws(cut: Cut) -> None:
     assert sum(seen) / len(seen) == pytest.approx(step_cost.mean_visible(cut), abs=0.006)
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_adam_and_an_average_and_is_split_by_fsdp() -> None:
     model = CamSeg(CONFIG, distributed_training.LABELS)
     everything = sum(p.numel() for p in model.parameters())
@@ -196,6 +198,7 @@ def test_memory_is_that_of_adam_and_an_average_and_is_split_by_fsdp() -> None:
     assert four.step_operations == one.step_operations
 
 
+@pytest.mark.slow
 def test_recomputed_blocks_and_accumulation_save_memory_and_cost_arithmetic() -> None:
     kept = estimate(CONFIG, distributed_training.LABELS, TRAINING, 80)
     again = estimate(
@@ -224,6 +227,7 @@ def test_latents_that_are_made_anew_cost_two_encodings_a_sample() -> None:
     )  # both mirror images of 80 frames
 
 
+@pytest.mark.slow
 def test_a_model_with_a_mask_autoencoder_is_counted_by_following_shapes() -> None:
     training = TransformerTraining(LoopConfig(steps=10, lr=1e-3), batch=4, crop=(64, 96))
     found = estimate(tiny_lite().config, LABELS, training, 40)
@@ -247,6 +251,7 @@ def test_lines_judge_devices_at_their_peak_and_at_a_share_of_it() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cam-seg-base-768", "cam-seg-base-768-corrected"])
 def test_the_published_recipe_is_estimated_without_data_or_a_run(
     name: str, capsys: pytest.CaptureFixture[str]

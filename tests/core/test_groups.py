@@ -477,6 +477,7 @@ def test_the_mapping_file_of_camvid_says_what_its_kind_knows(tmp_path: Path) -> 
     assert np.array_equal(first == len(one), second == len(one))
 
 
+@pytest.mark.slow
 def test_the_reports_say_which_classes_counted_as_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -578,6 +578,7 @@ def camvid(tmp_path: Path, samples: list[Sample]) -> Path:
     return tmp_path / "camvid"
 
 
+@pytest.mark.slow
 def test_the_command_compares_two_checkpoints_prints_what_is_kept_and_resumes(
     camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

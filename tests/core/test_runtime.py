@@ -48,6 +48,7 @@ def test_the_road_ahead_is_road_and_the_sky_above_is_sky(segmenter: Segmenter) -
         assert (mask[truth] == next(i for i, n in names.items() if n == name)).mean() > 0.5, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "steps"), [("one_step", 1), ("ddim", 4), ("dpm_solver", 3), ("ancestral", 5)]
 )
@@ -60,6 +61,7 @@ def test_the_same_frame_and_seed_give_the_same_mask(sampler: str, steps: int) ->
     assert np.array_equal(first.confidence, second.confidence)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["random", "confident"])
 def test_a_mask_is_revealed_in_passes_and_several_are_averaged(
     segmenter: Segmenter, order: str
@@ -81,6 +83,7 @@ def test_a_mask_is_revealed_in_passes_and_several_are_averaged(
         assert list(first.timings)[1:-1] == ["image_encoder", "transformer", "denoiser", "decoder"]
 
 
+@pytest.mark.slow
 def test_a_frame_of_one_pixel_is_revealed_in_as_many_passes_as_it_has_tokens() -> None:
     result = Segmenter.from_pretrained(passes=50).segment(np.zeros((1, 1, 3), np.uint8))
     assert result.mask.shape == (1, 1)

@@ -72,6 +72,7 @@ def test_nothing_carried_is_a_frame_by_itself(segmenter: Segmenter) -> None:
         assert np.array_equal(alone.confidence, steadied.confidence)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{"sampler": "ddim", "steps": 2}, {"samples": 2}, {"passes": 2}]
 )
