@@ -179,9 +179,10 @@ class ScoredLabels:
         """Whether a label is only predicted where it is right, `(C,)`.
 
         So it is if labels of fewer classes stand for each of its own: no prediction can count as it
-        elsewhere, only its recall says something.
+        elsewhere, only its recall says something. A label without classes has an IoU of 0.
         """
-        return ~np.isin(np.arange(len(self.labels)), self.predicted)
+        stand = np.array([bool(each) for each in self.classes], np.bool_)
+        return stand & ~np.isin(np.arange(len(self.labels)), self.predicted)
 
     @cached_property
     def _allowed(self) -> Booleans | None:
