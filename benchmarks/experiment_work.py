@@ -1,7 +1,7 @@
 """What the jobs of `experiments.py` do: train and score autoencoders and models."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from viewpoints import turned, zoomed
 from camseg_core.data import Sample, Samples, SamplesOf
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.evaluation.calibration import ErrorDetection
-from camseg_core.evaluation.metrics import BoundaryF1, Confusion, thin_mean_iou
+from camseg_core.evaluation.metrics import BoundaryF1, Confusion, mean
 from camseg_core.evaluation.robustness import Contender
 from camseg_core.evaluation.robustness_suite import (
     DRIVE_FPS,
@@ -86,6 +86,19 @@ def reconstruct(job: Job, plan: Plan, place: Place) -> Outcome:
         "used_share": rate.used_share,
         "perplexity": rate.perplexity,
     }
+
+
+THIN_CLASSES = ("pole", "traffic light", "traffic sign")
+"""Classes whose objects are a few pixels wide at usual sizes."""
+
+
+def thin_mean_iou(confusion: Confusion, labels: Sequence[Label]) -> float:
+    """Return the mean IoU over `THIN_CLASSES`, NaN if none occurs.
+
+    `labels` are those of the confusion's indices, in their order.
+    """
+    thin = [label.name in THIN_CLASSES for label in labels]
+    return mean(confusion.iou()[thin])
 
 
 # models

@@ -112,19 +112,6 @@ def mean(values: npt.NDArray[np.float64]) -> float:
     return float(kept.mean()) if kept.size else float("nan")
 
 
-THIN_CLASSES = ("pole", "traffic light", "traffic sign")
-"""Classes whose objects are a few pixels wide at usual sizes."""
-
-
-def thin_mean_iou(confusion: Confusion, labels: Sequence[Label]) -> float:
-    """Return the mean IoU over `THIN_CLASSES`, NaN if none occurs.
-
-    `labels` are those of the confusion's indices, in their order.
-    """
-    thin = [label.name in THIN_CLASSES for label in labels]
-    return mean(confusion.iou()[thin])
-
-
 def _ratio(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pytest
+from experiment_work import thin_mean_iou
 
 from camseg_core.data import Sample
 from camseg_core.errors import DataError
@@ -19,7 +20,6 @@ from camseg_core.evaluation.metrics import (
     Confusion,
     frequency_groups,
     scores,
-    thin_mean_iou,
 )
 from camseg_core.evaluation.scorer import Scorer
 from camseg_core.evaluation.timing import Latency
