@@ -27,10 +27,10 @@ from camseg_core.model.transformer import ConditionRefiner, MaskedTransformer
 from camseg_core.runtime.geometry import FrameGeometry
 from camseg_core.runtime.segmenter import Segmentation
 from camseg_core.training.frames import Frames
-from camseg_core.training.loading import Batch, FrameStream, prepared
+from camseg_core.training.loading import Batch, prepared
 from camseg_core.training.losses import pixel_loss
 from camseg_core.training.trainer import Run, train
-from camseg_core.training.transformer import TransformerTraining, sample_augmentation
+from camseg_core.training.transformer import TransformerTraining, frame_stream
 
 
 class CellBlock(nn.Module):
@@ -147,7 +147,7 @@ def loss_of(
 def trained(network: PlainHead, config: TransformerTraining, frames: Frames, run: Run) -> PlainHead:
     """Train or resume in the run's folder; returns the averaged network."""
     network.to(memory_format=config.loop.memory_format)  # type: ignore[call-overload]
-    stream = FrameStream(frames, sample_augmentation(config), config.loop.seed)
+    stream = frame_stream(config, frames, config.loop.seed)
     weights = frames.class_weights(len(frames.labels))
 
     def rate(name: str) -> float:

@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import cv2
@@ -12,13 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.data import disturbances
+from camseg_core.data.crop_parts import (
+    Part,
+    Target,
+    by_area,
+    of_any_size,
+    pixel_of_class,
+    start_of,
+)
 from camseg_core.data.disturbances import Apply, Pixels
 from camseg_core.data.random_changes import COLOR_CHANGES, Change, Range, at_random, maybe
 from camseg_core.errors import ConfigError
 from camseg_core.labels import UNLABELLED
-
-Part = Callable[[tuple[int, int], np.random.Generator], tuple[float, float]]
-"""Draws which part of a frame `(height, width)` is seen, as shares of its height and width."""
 
 
 @dataclass(frozen=True)
@@ -104,14 +109,16 @@ class Augmentation:
     beyond: bool = False
 
     def __call__(
-        self, rgb: Pixels, label: Pixels, rng: np.random.Generator
+        self, rgb: Pixels, label: Pixels, rng: np.random.Generator, shown: int | None = None
     ) -> tuple[Pixels, Pixels]:
         """A view of a frame: RGB `(H, W, 3)` and class indices `(H, W)`, both uint8, to new arrays.
 
-        Indices are taken from the nearest pixel; outside of the frame they are 255.
+        Indices are taken from the nearest pixel; outside of the frame they are 255. The part that
+        the view shows has a random pixel of class `shown`, if the frame has one.
         """
         place = self._cut if self.beyond else self._placed
-        rgb, label = place(rgb, label, rng)
+        target = (None, None) if shown is None else pixel_of_class(label, shown, rng)
+        rgb, label = place(rgb, label, rng, target)
         for change in self.changes:
             rgb = change(rgb, rng)
         if self.cutout[1] > 0 and rng.random() < self.chance:
@@ -122,7 +129,7 @@ class Augmentation:
         return rgb, label
 
     def _placed(
-        self, rgb: Pixels, label: Pixels, rng: np.random.Generator
+        self, rgb: Pixels, label: Pixels, rng: np.random.Generator, target: Target
     ) -> tuple[Pixels, Pixels]:
         """Scale the frame until the part has the view's size, then move it in one resampling.
 
@@ -132,8 +139,10 @@ class Augmentation:
         share_y, share_x = self.part((label.shape[0], label.shape[1]), rng)
         scaled = max(height, round(height / share_y)), max(width, round(width / share_x))
         rgb, label = _scaled(rgb, scaled), _scaled(label, scaled)
-        top = int(rng.integers(0, scaled[0] - height + 1))
-        left = int(rng.integers(0, scaled[1] - width + 1))
+        top, left = (
+            start_of(side, length, place, rng)
+            for side, length, place in zip(self.size, scaled, target, strict=True)
+        )
         move = self._draw_move(rng)
         if move is None:
             window = np.s_[top : top + height, left : left + width]
@@ -145,14 +154,15 @@ class Augmentation:
         )
         return np.asarray(moved, np.uint8), np.asarray(ids, np.uint8)
 
-    def _cut(self, rgb: Pixels, label: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+    def _cut(
+        self, rgb: Pixels, label: Pixels, rng: np.random.Generator, target: Target
+    ) -> tuple[Pixels, Pixels]:
         """Cut the part out, filled where it reaches beyond the frame, and scale it to the view."""
         frame = (label.shape[0], label.shape[1])
         inside, fill = [], []
-        for share, length in zip(self.part(frame, rng), frame, strict=True):
+        for share, length, place in zip(self.part(frame, rng), frame, target, strict=True):
             side = max(1, round(share * length))
-            # anywhere in the frame, or the frame anywhere in it
-            start = int(rng.integers(min(0, length - side), max(0, length - side) + 1))
+            start = start_of(side, length, place, rng)
             inside.append(slice(max(0, start), min(length, start + side)))
             fill += [max(0, -start), max(0, start + side - length)]
         rgb, label = rgb[tuple(inside)], label[tuple(inside)]
@@ -199,7 +209,7 @@ def random_crops(
     A part takes a share of the frame's area from the range `area`, is `aspect` times as wide as
     high, and is scaled to `size`. With `beyond` it may exceed the frame, see `Augmentation`.
     """
-    part = _of_any_size(area, aspect) if beyond else _by_area(area, aspect)
+    part = of_any_size(area, aspect) if beyond else by_area(area, aspect)
     return Augmentation(size, part, 0.5, True, changes=COLOR_CHANGES * color, beyond=beyond)
 
 
@@ -234,40 +244,6 @@ def varied_views(size: tuple[int, int], options: Variation) -> Augmentation:
         tuple(maybe(share, at_random(apply, levels)) for apply, levels in ranges if levels[1] > 0),
         options.cutout,
     )
-
-
-def _by_area(area: Range, aspect: Range) -> Part:
-    """A part with a share of the frame's area, whose width is `aspect` times its height.
-
-    The aspect is drawn evenly in its logarithm. If ten draws do not fit into the frame, the part is
-    as large as the nearest aspect allows (the rule of torchvision's RandomResizedCrop).
-    """
-
-    def part(frame: tuple[int, int], rng: np.random.Generator) -> tuple[float, float]:
-        for _ in range(10):
-            pixels = rng.uniform(*area) * frame[0] * frame[1]
-            ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
-            height, width = round(math.sqrt(pixels / ratio)), round(math.sqrt(pixels * ratio))
-            if 0 < height <= frame[0] and 0 < width <= frame[1]:
-                return height / frame[0], width / frame[1]
-        ratio = min(max(frame[1] / frame[0], aspect[0]), aspect[1])
-        return min(1, frame[1] / ratio / frame[0]), min(1, frame[0] * ratio / frame[1])
-
-    return part
-
-
-def _of_any_size(area: Range, aspect: Range) -> Part:
-    """A part with a share of the frame's area and an aspect, both drawn evenly in their logarithm.
-
-    It may be higher or wider than the frame.
-    """
-
-    def part(frame: tuple[int, int], rng: np.random.Generator) -> tuple[float, float]:
-        share, ratio = (math.exp(rng.uniform(*np.log(ends))) for ends in (area, aspect))
-        height = math.sqrt(share * frame[0] * frame[1] / ratio)
-        return height / frame[0], height * ratio / frame[1]
-
-    return part
 
 
 def _to_either_side(largest: float, chance: float, rng: np.random.Generator) -> float:

@@ -31,7 +31,8 @@ from camseg_core.training.run import TrainingData, check_batch, keep_config, kee
 from camseg_core.training.settings import LoopConfig, check_setting
 from camseg_core.training.start import ClassChanges, check_start, keep_start
 from camseg_core.training.trainer import Run
-from camseg_core.training.transformer import TransformerTraining, train_transformer, validation
+from camseg_core.training.transformer import TransformerTraining, train_transformer
+from camseg_core.training.validation import validation
 
 logger = logging.getLogger(__name__)
 

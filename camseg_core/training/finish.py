@@ -33,7 +33,8 @@ from camseg_core.training.mask_autoencoder import reconstruction_scores
 from camseg_core.training.run import TrainingData
 from camseg_core.training.start import ClassChanges
 from camseg_core.training.trainer import Run
-from camseg_core.training.transformer import TransformerTraining, train_transformer, validation
+from camseg_core.training.transformer import TransformerTraining, train_transformer
+from camseg_core.training.validation import validation
 
 logger = logging.getLogger(__name__)
 

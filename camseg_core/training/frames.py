@@ -90,8 +90,8 @@ class Frames(ABC):
         """Return every n-th frame."""
 
     @abstractmethod
-    def pixel_counts(self) -> npt.NDArray[np.int64]:
-        """Count pixels by class index, `(256,)` int64; frames that are not held are all read."""
+    def pixels_by_frame(self) -> npt.NDArray[np.int64]:
+        """Count each frame's pixels by class index, `(N, 256)`; reads all that are not held."""
 
     @abstractmethod
     def fingerprint(self) -> bytes:
@@ -103,6 +103,10 @@ class Frames(ABC):
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return (self[index] for index in range(len(self)))
+
+    def pixel_counts(self) -> npt.NDArray[np.int64]:
+        """Count pixels by class index, `(256,)`; frames that are not held are all read."""
+        return np.asarray(self.pixels_by_frame().sum(0), np.int64)
 
     def parts(self) -> tuple[Part, ...]:
         """Return the sets that these frames are from, in the order of their frames."""
@@ -179,10 +183,9 @@ class HeldFrames(Frames):
         kept = self.images[::n], self.indices[::n], self.names[::n]
         return HeldFrames(*kept, self.labels, self.groups)
 
-    def pixel_counts(self) -> npt.NDArray[np.int64]:
+    def pixels_by_frame(self) -> npt.NDArray[np.int64]:
         # frame by frame: bincount takes eight bytes a pixel for itself
-        counts = (np.bincount(frame.ravel(), minlength=256) for frame in self.indices.numpy())
-        return np.sum([*counts], axis=0)
+        return np.stack([np.bincount(each.ravel(), minlength=256) for each in self.indices.numpy()])
 
     def fingerprint(self) -> bytes:
         digest = hashlib.blake2b(
@@ -219,7 +222,7 @@ class ReadFrames(Frames):
     def every(self, n: int) -> "ReadFrames":
         return ReadFrames(self._samples, self.labels, self.groups, self._numbers[::n])
 
-    def pixel_counts(self) -> npt.NDArray[np.int64]:
+    def pixels_by_frame(self) -> npt.NDArray[np.int64]:
         return self._read_all()[0]
 
     def fingerprint(self) -> bytes:
@@ -229,7 +232,7 @@ class ReadFrames(Frames):
         return self._read_all()[2]
 
     def _read_all(self) -> tuple[npt.NDArray[np.int64], bytes, set[tuple[int, int]]]:
-        """Return pixels by class index, fingerprint and sizes; the first call reads every frame."""
+        """Return `pixels_by_frame`, fingerprint and sizes; the first call reads every frame."""
         if self._read is None:
             logger.info("reading %d frames once, to count their pixels and to know them", len(self))
             # decoding and hashing release the GIL
@@ -237,7 +240,7 @@ class ReadFrames(Frames):
                 found = list(threads.map(self._read_one, range(len(self))))
             counts, digests, sizes = zip(*found, strict=True)
             digest = hashlib.blake2b(b"".join(digests), digest_size=16).digest()
-            self._read = np.sum(counts, axis=0), digest, {*sizes}
+            self._read = np.stack(counts), digest, {*sizes}
         return self._read
 
     def _read_one(self, index: int) -> tuple[npt.NDArray[np.int64], bytes, tuple[int, int]]:

@@ -204,8 +204,11 @@ class JoinedFrames(Frames):
         """Return every n-th frame of each set."""
         return JoinedFrames([part._replace(frames=part.frames.every(n)) for part in self._parts])
 
+    def pixels_by_frame(self) -> npt.NDArray[np.int64]:
+        return np.concatenate([part.frames.pixels_by_frame() for part in self._parts])
+
     def pixel_counts(self) -> npt.NDArray[np.int64]:
-        """Count pixels by class index, `(256,)` int64, each set's in proportion to its weight."""
+        """Count pixels by class index, `(256,)`, each set's in proportion to its weight."""
         total = sum(part.weight for part in self._parts)
         counts = [
             part.frames.pixel_counts() * (part.weight / total * len(self) / len(part.frames))

@@ -122,10 +122,19 @@ class FrameStream:
     """Endless passes over the sets in `frames`, each shuffled anew; sets alternate by weight.
 
     Sample n is the same in every process and run; without `augment` it is the frame unchanged.
+    Where `chosen` returns a frame and a class for n, that frame takes the place of the next one,
+    and the sample shows the class.
     """
 
-    def __init__(self, frames: Frames, augment: Augmentation | None, seed: int) -> None:
+    def __init__(
+        self,
+        frames: Frames,
+        augment: Augmentation | None,
+        seed: int,
+        chosen: Callable[[int], tuple[int, int] | None] | None = None,
+    ) -> None:
         self._frames, self._augment, self._seed = frames, augment, seed
+        self._chosen = chosen or (lambda _: None)
         parts = frames.parts()
         self._lengths = [len(part.frames) for part in parts]
         self._counts = _shares([part.weight for part in parts], _BLOCK)
@@ -139,6 +148,8 @@ class FrameStream:
 
     def frame(self, number: int) -> int:
         """Return the number of the frame that a sample is from."""
+        if (chosen := self._chosen(number)) is not None:
+            return chosen[0]
         part, rank = 0, number
         if len(self._lengths) > 1:
             block, place = divmod(number, _BLOCK)
@@ -154,7 +165,9 @@ class FrameStream:
         if self._augment is not None:
             drawn = torch.randint(2**62, (), generator=generator(self._seed, "augment", number))
             rgb = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-            rgb, label = self._augment(rgb, indices.numpy(), np.random.default_rng(int(drawn)))
+            rng, chosen = np.random.default_rng(int(drawn)), self._chosen(number)
+            shown = None if chosen is None else chosen[1]
+            rgb, label = self._augment(rgb, indices.numpy(), rng, shown)
             image = torch.from_numpy(rgb).permute(2, 0, 1).contiguous()
             indices = torch.from_numpy(label).long()
         return image.unsqueeze(0).float() / 255, indices.unsqueeze(0)

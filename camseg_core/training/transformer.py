@@ -1,37 +1,26 @@
-"""Training of image encoder, transformer and diffusion head, and their validation."""
+"""Training of image encoder, transformer and diffusion head."""
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from torch import nn
 
 from camseg_core.config.model import CamSegConfig
 from camseg_core.config.reader import renamed_from
-from camseg_core.data.augmentation import Augmentation, Variation, random_crops, varied_views
+from camseg_core.data.augmentation import Variation, random_crops, varied_views
 from camseg_core.data.random_changes import Disturb
-from camseg_core.diffusion.sampling import Sampling
 from camseg_core.errors import ConfigError
-from camseg_core.evaluation.metrics import Confusion
-from camseg_core.evaluation.scorer import Scorer
-from camseg_core.export.torch_engine import TorchEngine
-from camseg_core.groups import ScoredLabels
-from camseg_core.labels import index_table, train_id_table
 from camseg_core.model.camseg import CamSeg
-from camseg_core.runtime.geometry import scaled_ids, scaled_picture
-from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.training.distributed import enable_gradient_checkpointing
 from camseg_core.training.draws import Cut
-from camseg_core.training.frames import Frames, validation_picture
+from camseg_core.training.frames import Frames
 from camseg_core.training.latents import FreshLatents, KeptLatents
 from camseg_core.training.loading import Batch, FrameStream, prepared
 from camseg_core.training.mean_teacher import MeanTeacher
 from camseg_core.training.objectives import TaskLoss, published_objective, task_objective
+from camseg_core.training.rare_classes import RareClasses
 from camseg_core.training.settings import LoopConfig, check_samples, check_setting
 from camseg_core.training.trainer import Loss, Run, Validation, train
 
@@ -52,6 +41,8 @@ class TransformerTraining:
         crop_aspect: smallest and largest width of that part, divided by its height.
         crop_beyond: whether parts may reach beyond the frame, whose mirror image, unlabelled, fills
             the rest; `crop_area` may then be up to 4, and is drawn evenly in its logarithm.
+        rare_share: share of the samples whose frame and part are drawn to show a rare class, see
+            `RareClasses`.
         backbone_lr: share of the learning rate for the ImageNet-trained backbone.
         decoder_lr: share of the learning rate for the mask decoder.
         all_hidden: share of steps that hide the whole mask, as inference does; the others hide a
@@ -79,6 +70,7 @@ class TransformerTraining:
     crop_area: tuple[float, float] = (0.25, 1.0)
     crop_aspect: tuple[float, float] = (1.1, 1.6)
     crop_beyond: bool = False
+    rare_share: float = 0.0
     backbone_lr: float = 0.3
     decoder_lr: float = 0.5
     all_hidden: float = 0.8
@@ -96,6 +88,9 @@ class TransformerTraining:
         check_setting("both sides of crop", list(self.crop), min(self.crop) >= 32, ">= 32")
         repeats = self.diffusion_batch_mul
         check_setting("diffusion_batch_mul", repeats, repeats >= 1, ">= 1")
+        rare, crops = self.rare_share, self.augment == "crop"
+        must = "in [0, 1], and 0 unless augment is crop"
+        check_setting("rare_share", rare, rare == 0 or (0 < rare <= 1 and crops), must)
         check_setting("all_hidden", self.all_hidden, 0 <= self.all_hidden <= 1, "in [0, 1]")
 
     def check(self, model: CamSegConfig) -> None:
@@ -152,7 +147,7 @@ def train_transformer(
         model.mask_autoencoder.decoder.requires_grad_(True)
     if config.gradient_checkpointing:
         enable_gradient_checkpointing(model)
-    stream = FrameStream(frames, sample_augmentation(config, teacher is None), loop.seed)
+    stream = frame_stream(config, frames, loop.seed, changed=teacher is None)
 
     def rate(name: str) -> float:
         if name.startswith("mask_autoencoder."):
@@ -201,99 +196,21 @@ def _objective(
     )
 
 
-def sample_augmentation(config: TransformerTraining, changed: bool = True) -> Augmentation:
-    """Return how frames become samples; not `changed`, crops are as they are, as for a teacher."""
+def frame_stream(
+    config: TransformerTraining, frames: Frames, seed: int, changed: bool = True
+) -> FrameStream:
+    """Return the samples of a training; not `changed`, crops are as they are, as for a teacher."""
     if config.augment == "vary":
         views = varied_views(config.crop, config.variation)
     else:
         views = random_crops(
             config.crop, config.crop_area, changed, config.crop_aspect, config.crop_beyond
         )
-    return replace(views, changes=(*views.changes, *(config.disturb.changes() * changed)))
+    views = replace(views, changes=(*views.changes, *(config.disturb.changes() * changed)))
+    rare = RareClasses(frames, config.rare_share, seed).drawn if config.rare_share else None
+    return FrameStream(frames, views, seed, rare)
 
 
 def _latents_file(config: TransformerTraining, folder: Path) -> Path:
     height, width = config.crop
     return folder / f"latents-{height}x{width}-{config.augment}.safetensors"
-
-
-def validation(config: TransformerTraining, val: Frames) -> Callable[[nn.Module], Validation]:
-    """Return what scores a model in one and in ten steps on every fifth frame of `val`.
-
-    Of several sets, the scores are means over the sets, followed by each set's own in one step. The
-    picture shows three of the frames, or one of each set. Where training scales whole frames, the
-    published layout is validated on frames of that size.
-    """
-    some = val.every(5)
-    shown = some.every(max(1, len(some) // 3))
-    parts = some.parts()
-
-    def validate(model: nn.Module) -> Validation:
-        assert isinstance(model, CamSeg)
-        model.eval()
-        whole = model.autoencoder is not None and config.augment != "crop"
-        size = config.crop if whole else None
-        one, ten = (
-            [confusion_of(model, part.frames, sampler, 10, size).mean_iou() for part in parts]
-            for sampler in ("one_step", "ddim")
-        )
-        figures = {"mIoU": float(np.mean(one)), "mIoU of 10 steps": float(np.mean(ten))}
-        if len(parts) > 1:
-            figures |= {
-                f"mIoU of {part.name}": score for part, score in zip(parts, one, strict=True)
-            }
-        images, truths = zip(*shown, strict=True)
-        found = [torch.from_numpy(each) for each in class_indices(model, shown, size=size)]
-        return figures, validation_picture(images, truths, found, (*val.labels, *val.groups))
-
-    return validate
-
-
-def confusion_of(
-    model: CamSeg,
-    frames: Frames,
-    sampler: str = "one_step",
-    steps: int = 10,
-    size: tuple[int, int] | None = None,
-) -> Confusion:
-    """Compare predicted class indices of whole frames with the true ones, see `class_indices`.
-
-    With groups, the scored labels are the classes and groups that the frames show.
-    """
-    labels, groups = tuple(model.labels), frames.groups
-    if groups:
-        shown = frames.pixel_counts() > 0
-        labels = tuple(label for i, label in enumerate(labels) if shown[i])
-        groups = tuple(group for i, group in enumerate(groups, len(model.labels)) if shown[i])
-    scorer = Scorer(ScoredLabels.of(labels, groups), boundary_tolerance=None)
-    ids = train_id_table((*model.labels, *frames.groups))
-    for (_, indices), predicted in zip(
-        frames, class_indices(model, frames, sampler, steps, size), strict=True
-    ):
-        scorer.add(ids[indices.numpy()], ids[predicted])
-    return scorer.confusion
-
-
-def class_indices(
-    model: CamSeg,
-    frames: Frames,
-    sampler: str = "one_step",
-    steps: int = 10,
-    size: tuple[int, int] | None = None,
-) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield predicted class indices `(H, W)` of whole frames, 255 for classes outside the labels.
-
-    With `size` (height, width), frames are scaled to it and masks are scaled back by the nearest
-    pixel. In bf16, except for models that decode masks as pictures, whose colours need fp32.
-    """
-    engine = TorchEngine(model, "bf16" if model.autoencoder is None else "fp32")
-    sampling, index = Sampling(sampler, steps), index_table(model.labels)
-    multiple = model.config.size_multiple
-    for image, _ in frames:
-        rgb = image.permute(1, 2, 0).contiguous().numpy()
-        picture = np.asarray(rgb if size is None else scaled_picture(rgb, size), np.uint8)
-        # the area of the padded picture, so that the segmenter does not scale it
-        area = math.prod(math.ceil(side / multiple) * multiple for side in picture.shape[:2])
-        config = replace(model.config, network_pixels=area)
-        mask = Segmenter(config, model.labels, engine, sampling).segment(picture).mask
-        yield index[scaled_ids(mask, rgb.shape[:2])]

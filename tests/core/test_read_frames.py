@@ -32,7 +32,7 @@ from camseg_core.training.mask_autoencoder import (
 )
 from camseg_core.training.settings import LoopConfig
 from camseg_core.training.trainer import Run
-from camseg_core.training.transformer import class_indices, confusion_of
+from camseg_core.training.validation import class_indices, confusion_of
 
 DRIVE = [*SyntheticDrive(frames=5, height=96, width=128, seed=1)]
 

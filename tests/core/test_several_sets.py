@@ -32,12 +32,8 @@ from camseg_core.training.joined import (
 from camseg_core.training.loading import FrameStream
 from camseg_core.training.recipes import Recipe
 from camseg_core.training.run import TrainingData
-from camseg_core.training.transformer import (
-    TransformerTraining,
-    class_indices,
-    confusion_of,
-    validation,
-)
+from camseg_core.training.transformer import TransformerTraining
+from camseg_core.training.validation import class_indices, confusion_of, validation
 
 RECIPES = Path(__file__).parents[2] / "config" / "train"
 GROUPS = """

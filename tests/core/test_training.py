@@ -31,7 +31,8 @@ from camseg_core.training.mask_autoencoder import AutoencoderTraining, train_aut
 from camseg_core.training.objectives import TaskLoss, ddim_input
 from camseg_core.training.settings import LoopConfig
 from camseg_core.training.trainer import Callback, Loss, Run, Stopped
-from camseg_core.training.transformer import TransformerTraining, confusion_of, train_transformer
+from camseg_core.training.transformer import TransformerTraining, train_transformer
+from camseg_core.training.validation import confusion_of
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,105 @@
+"""Validation of a model between training steps: masks of whole frames, and their scores."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from camseg_core.diffusion.sampling import Sampling
+from camseg_core.evaluation.metrics import Confusion
+from camseg_core.evaluation.scorer import Scorer
+from camseg_core.export.torch_engine import TorchEngine
+from camseg_core.groups import ScoredLabels
+from camseg_core.labels import index_table, train_id_table
+from camseg_core.model.camseg import CamSeg
+from camseg_core.runtime.geometry import scaled_ids, scaled_picture
+from camseg_core.runtime.segmenter import Segmenter
+from camseg_core.training.frames import Frames, validation_picture
+from camseg_core.training.trainer import Validation
+from camseg_core.training.transformer import TransformerTraining
+
+
+def validation(config: TransformerTraining, val: Frames) -> Callable[[nn.Module], Validation]:
+    """Return what scores a model in one and in ten steps on every fifth frame of `val`.
+
+    Of several sets, the scores are means over the sets, followed by each set's own in one step. The
+    picture shows three of the frames, or one of each set. Where training scales whole frames, the
+    published layout is validated on frames of that size.
+    """
+    some = val.every(5)
+    shown = some.every(max(1, len(some) // 3))
+    parts = some.parts()
+
+    def validate(model: nn.Module) -> Validation:
+        assert isinstance(model, CamSeg)
+        model.eval()
+        whole = model.autoencoder is not None and config.augment != "crop"
+        size = config.crop if whole else None
+        one, ten = (
+            [confusion_of(model, part.frames, sampler, 10, size).mean_iou() for part in parts]
+            for sampler in ("one_step", "ddim")
+        )
+        figures = {"mIoU": float(np.mean(one)), "mIoU of 10 steps": float(np.mean(ten))}
+        if len(parts) > 1:
+            figures |= {
+                f"mIoU of {part.name}": score for part, score in zip(parts, one, strict=True)
+            }
+        images, truths = zip(*shown, strict=True)
+        found = [torch.from_numpy(each) for each in class_indices(model, shown, size=size)]
+        return figures, validation_picture(images, truths, found, (*val.labels, *val.groups))
+
+    return validate
+
+
+def confusion_of(
+    model: CamSeg,
+    frames: Frames,
+    sampler: str = "one_step",
+    steps: int = 10,
+    size: tuple[int, int] | None = None,
+) -> Confusion:
+    """Compare predicted class indices of whole frames with the true ones, see `class_indices`.
+
+    With groups, the scored labels are the classes and groups that the frames show.
+    """
+    labels, groups = tuple(model.labels), frames.groups
+    if groups:
+        shown = frames.pixel_counts() > 0
+        labels = tuple(label for i, label in enumerate(labels) if shown[i])
+        groups = tuple(group for i, group in enumerate(groups, len(model.labels)) if shown[i])
+    scorer = Scorer(ScoredLabels.of(labels, groups), boundary_tolerance=None)
+    ids = train_id_table((*model.labels, *frames.groups))
+    for (_, indices), predicted in zip(
+        frames, class_indices(model, frames, sampler, steps, size), strict=True
+    ):
+        scorer.add(ids[indices.numpy()], ids[predicted])
+    return scorer.confusion
+
+
+def class_indices(
+    model: CamSeg,
+    frames: Frames,
+    sampler: str = "one_step",
+    steps: int = 10,
+    size: tuple[int, int] | None = None,
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield predicted class indices `(H, W)` of whole frames, 255 for classes outside the labels.
+
+    With `size` (height, width), frames are scaled to it and masks are scaled back by the nearest
+    pixel. In bf16, except for models that decode masks as pictures, whose colours need fp32.
+    """
+    engine = TorchEngine(model, "bf16" if model.autoencoder is None else "fp32")
+    sampling, index = Sampling(sampler, steps), index_table(model.labels)
+    multiple = model.config.size_multiple
+    for image, _ in frames:
+        rgb = image.permute(1, 2, 0).contiguous().numpy()
+        picture = np.asarray(rgb if size is None else scaled_picture(rgb, size), np.uint8)
+        # the area of the padded picture, so that the segmenter does not scale it
+        area = math.prod(math.ceil(side / multiple) * multiple for side in picture.shape[:2])
+        config = replace(model.config, network_pixels=area)
+        mask = Segmenter(config, model.labels, engine, sampling).segment(picture).mask
+        yield index[scaled_ids(mask, rgb.shape[:2])]
