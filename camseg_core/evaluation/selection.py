@@ -3,14 +3,14 @@
 import heapq
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from camseg_core.labels import UNLABELLED
-from camseg_core.runtime.segmenter import Segmentation
+from camseg_core.runtime.segmenter import Segmentation, Segmenter
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.uint8]
@@ -34,6 +34,9 @@ _STEP = 4
 """Measures look at every fourth pixel, each way."""
 
 _THUMBNAIL = (32, 24)
+
+_SAMPLES = 3
+"""Masks to sample of a frame; each takes as long as segmenting it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +101,48 @@ def rarity(counts: Counts, total: Counts) -> float:
     shares = total[known] / max(1, int(total[:UNLABELLED].sum()))
     bits = -np.log2(np.maximum(shares, 1e-9))
     return float((counts[known] * bits).sum() / counts[:UNLABELLED].sum())
+
+
+class Judge:
+    """Measures frames by masks that a model samples, and by those of an `other` model if given."""
+
+    def __init__(self, segmenter: Segmenter, other: Segmenter | None = None) -> None:
+        # in parts, as the image encoder's features are needed
+        settings = replace(segmenter.sampling, streams=True)
+        self.segmenter = segmenter.with_sampling(settings)
+        self._sampled = [
+            self.segmenter,
+            *(
+                self.segmenter.with_sampling(replace(settings, seed=settings.seed + i))
+                for i in range(1, _SAMPLES)
+            ),
+        ]
+        self._other = other
+        self._previous: tuple[int, Ids] | None = None
+
+    def candidate(self, place: tuple[int, int], stamp_ns: int, image: Ids) -> Candidate:
+        """Measure the RGB frame `(H, W, 3)` that follows, in its drive, the one given before.
+
+        Raises:
+            ImageError: see `Segmenter.segment`.
+        """
+        found = [each.segment(image) for each in self._sampled]
+        mask = sparse(found[0].mask)
+        before = mask
+        if self._previous is not None and self._previous[0] == place[0]:
+            before = self._previous[1]
+        measures = {"uncertainty": entropy(found), "flicker": changed(mask, before)}
+        if self._other is not None:
+            measures["disagreement"] = changed(mask, sparse(self._other.segment(image).mask))
+        self._previous = place[0], mask
+        return Candidate(
+            place,
+            stamp_ns,
+            measures,
+            np.bincount(mask.ravel(), minlength=256),
+            self.segmenter.features(image),
+            thumbnail(image),
+        )
 
 
 class Pool:

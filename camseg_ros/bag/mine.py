@@ -22,14 +22,10 @@ from camseg_core.evaluation.report.page import render, write_files
 from camseg_core.evaluation.report.page import thumbnail as page_picture
 from camseg_core.evaluation.selection import (
     MEASURES,
-    Candidate,
     Chosen,
+    Judge,
     Pool,
-    changed,
     choose,
-    entropy,
-    sparse,
-    thumbnail,
 )
 from camseg_core.labels import Label, color_table
 from camseg_core.long_runs import new_folder, require_new, shown_progress
@@ -45,9 +41,6 @@ from camseg_ros.bag.frames import (
     read_frames,
     wanted_frames,
 )
-
-_SAMPLES = 3
-"""Masks to sample of a frame; each takes as long as segmenting it."""
 
 _WIDTH = 320
 
@@ -117,17 +110,17 @@ def _mine(
     options: argparse.Namespace, reading: ReadOptions, counts: Sequence[int], folder: Path
 ) -> dict[str, Any]:
     """Choose frames and write them to `folder`; return the content of `selection.json`."""
-    sampled = _sampled(segmenter_of(options))
-    other = None
+    segmenter, other = segmenter_of(options), None
     if options.compare:
         given = model_options(options)
         given.model = options.compare
         other = segmenter_of(given)
+    judge = Judge(segmenter, other)
     pool, problems = Pool(sum(counts), options.frames), list[str]()
     frames = _frames(options.bags, replace(reading, labels=None), problems)
-    previous: dict[int, Any] = {}
     for bag, frame in shown_progress(frames, sum(counts), "mine"):
-        pool.add(_candidate(bag, frame, sampled, other, previous))
+        assert frame.image is not None  # of _frames
+        pool.add(judge.candidate((bag, frame.index), frame.stamp_ns, frame.image))
     chosen = choose(pool, options.frames)
     if not chosen:
         why = problems[0] if problems else "they hold none"
@@ -137,15 +130,15 @@ def _mine(
             f"only {len(chosen)} of {options.frames} frames: the others are near-duplicates of "
             "these, or of no interest beside them"
         )
-    rows = _write(folder, options.bags, reading, chosen, sampled[0])
+    rows = _write(folder, options.bags, reading, chosen, judge.segmenter)
     if reading.labels is not None:
         there = {path.stem for path in (folder / "labels").glob("*.png")}
         names = (row["name"] for row in rows if row["name"] not in there)
         problems += [f"{name} has no label yet" for name in names]
     result = {
-        "model": sampled[0].name,
+        "model": judge.segmenter.name,
         "compared_with": options.compare,
-        "engine": sampled[0].engine,
+        "engine": judge.segmenter.engine,
         "bags": {str(bag): count for bag, count in zip(options.bags, counts, strict=True)},
         "frames_read": pool.seen,
         "asked": options.frames,
@@ -154,16 +147,8 @@ def _mine(
     }
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
     write_files(folder, {"selection.json": text})
-    _write_page(folder, result, rows, sampled[0].labels)
+    _write_page(folder, result, rows, judge.segmenter.labels)
     return result
-
-
-def _sampled(segmenter: Segmenter) -> list[Segmenter]:
-    """The model with several seeds, in parts, as the image encoder's features are needed."""
-    seed = segmenter.sampling.seed
-    settings = [replace(segmenter.sampling, streams=True, seed=seed + i) for i in range(_SAMPLES)]
-    first = segmenter.with_sampling(settings[0])
-    return [first, *(first.with_sampling(each) for each in settings[1:])]
 
 
 def _frames(
@@ -180,31 +165,6 @@ def _frames(
                         yield number_of_bag, frame
             except DataError as error:
                 problems.append(str(error))
-
-
-def _candidate(
-    bag: int,
-    frame: DecodedFrame,
-    sampled: Sequence[Segmenter],
-    other: Segmenter | None,
-    previous: dict[int, Any],
-) -> Candidate:
-    assert frame.image is not None  # of _frames
-    found = [each.segment(frame.image) for each in sampled]
-    mask = sparse(found[0].mask)
-    measures = {"uncertainty": entropy(found), "flicker": changed(mask, previous.get(bag, mask))}
-    if other is not None:
-        measures["disagreement"] = changed(mask, sparse(other.segment(frame.image).mask))
-    previous.clear()
-    previous[bag] = mask
-    return Candidate(
-        (bag, frame.index),
-        frame.stamp_ns,
-        measures,
-        np.bincount(mask.ravel(), minlength=256),
-        sampled[0].features(frame.image),
-        thumbnail(frame.image),
-    )
 
 
 def _write(
