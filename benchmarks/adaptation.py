@@ -23,7 +23,7 @@ from document import (
     machine_and_torch,
     markdown_table,
 )
-from experiment_models import Place, check, trained
+from experiment_models import Place, check, in_torch, trained
 from experiment_plan import PLAN, Model, Plan, load_plan, name_of
 
 from camseg_core.config.yaml_file import load_yaml
@@ -31,23 +31,13 @@ from camseg_core.data.frame_source import Unlabelled
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.comparison import Contender, Footage, compare
 from camseg_core.evaluation.report.comparison import write_comparison
-from camseg_core.export.torch_engine import TorchEngine
 from camseg_core.long_runs import atomic_write
-from camseg_core.model.camseg import CamSeg
-from camseg_core.runtime import Sampling, Segmenter
 from camseg_core.training.adaptation import AdaptationRecipe, run_adaptation
 from camseg_core.training.adaptation_result import Images, NotAdapted
-from camseg_core.training.joined import SetConfig
 
 CONFIG = Path(__file__).parents[1] / "config" / "train" / "adapt.yaml"
 
 Result = dict[str, Any]
-
-
-def sets_of(place: Place) -> dict[str, SetConfig]:
-    """Return the sets of the recipe by name; a recipe of one set has none."""
-    data = place.load().data
-    return {} if isinstance(data, str) else {each.name: each for each in data}
 
 
 def result_of(
@@ -59,7 +49,7 @@ def result_of(
         ConfigError: the folder holds a run with other settings.
     """
     model = Model("latents", True, left_out)
-    sets = sets_of(place)
+    sets = place.sets()
     others = tuple(each for name, each in sets.items() if name != left_out)
     loop = replace(recipe.training.loop, seed=seed)
     recipe = replace(recipe, data=others, training=replace(recipe.training, loop=loop))
@@ -94,8 +84,8 @@ def result_of(
         steps = json.loads((folder / "result.json").read_text(encoding="utf-8"))["steps"]
     opened = sets[left_out].open(place.data, "val")
     found = compare(
-        Contender("before", _segmenter(start), opened.scored()),
-        Contender("after", _segmenter(start if refused else out), opened.scored()),
+        Contender("before", in_torch(start), opened.scored()),
+        Contender("after", in_torch(start if refused else out), opened.scored()),
         Footage.of(f"val of {left_out}", opened.samples),
     )
     content = write_comparison([found], folder / "comparison-left-out", {})
@@ -121,11 +111,6 @@ def result_of(
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
-
-
-def _segmenter(folder: Path) -> Segmenter:
-    model = CamSeg.from_pretrained(folder)
-    return Segmenter(model.config, model.labels, TorchEngine(model), Sampling())
 
 
 def table(results: Sequence[Result]) -> str:
@@ -156,9 +141,9 @@ def measure(given: argparse.Namespace) -> Outcome:
     place = Place(given.data, given.run, given.plan.parent / plan.recipe, given.workers)
     check(plan, place)
     for name in given.left_out:
-        if name not in sets_of(place):
+        if name not in place.sets():
             raise ConfigError(
-                f"--left-out must name sets of {place.recipe.name} ({', '.join(sets_of(place))}), "
+                f"--left-out must name sets of {place.recipe.name} ({', '.join(place.sets())}), "
                 f"got {name!r}"
             )
     recipe = load_yaml(given.config, AdaptationRecipe, given.set)

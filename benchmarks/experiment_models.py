@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,10 +19,11 @@ from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime import Sampling, Segmenter
 from camseg_core.training.callbacks import Display
 from camseg_core.training.distributed import Processes
-from camseg_core.training.joined import labels_of, located
+from camseg_core.training.joined import SetConfig, labels_of, located
 from camseg_core.training.recipes import Recipe, model_config, run, with_classes
 from camseg_core.training.run import TrainingData, keep_config
 from camseg_core.training.trainer import Run
+from camseg_core.training.transformer import TransformerTraining
 
 
 class Place(NamedTuple):
@@ -37,6 +39,11 @@ class Place(NamedTuple):
         recipe = load_yaml(self.recipe, Recipe)
         return replace(recipe, data=located(recipe.data, self.recipe.parent))
 
+    def sets(self) -> dict[str, SetConfig]:
+        """Return the sets of the recipe by name; a recipe of one set has none."""
+        data = self.load().data
+        return {} if isinstance(data, str) else {each.name: each for each in data}
+
 
 def check(plan: Plan, place: Place) -> None:
     """Check that the plan's sets are those of the recipe, and that all of them can be opened.
@@ -45,9 +52,8 @@ def check(plan: Plan, place: Place) -> None:
         ConfigError: the plan names another set.
         DataError: a set is missing or cannot be used.
     """
-    recipe = place.load()
-    labels_of(recipe.data, place.data)
-    known = [] if isinstance(recipe.data, str) else [each.name for each in recipe.data]
+    labels_of(place.load().data, place.data)
+    known = place.sets()
     for name in plan.models.left_out:
         if name not in known:
             raise ConfigError(
@@ -57,17 +63,9 @@ def check(plan: Plan, place: Place) -> None:
 
 
 def recipe_of(model: Model, seed: int, plan: Plan, place: Place) -> Recipe:
-    """Return the recipe of one training: the plan's steps, the seed, the sets, the disturbances.
-
-    Steps at which the loss changes move with the number of steps.
-    """
-    recipe, steps = place.load(), plan.models.steps
-    training, task = recipe.training, recipe.training.task
-    scale = steps / training.loop.steps
-    moved = {
-        name: round(scale * getattr(task, name))
-        for name in ("decoder_joins", "late_from", "balanced_until")
-    }
+    """Return the recipe of one training: the plan's steps, the seed, the sets, the disturbances."""
+    recipe = place.load()
+    training = in_steps(recipe.training, plan.models.steps, seed)
     data = recipe.data
     if model.left_out is not None and not isinstance(data, str):
         data = tuple(
@@ -82,11 +80,29 @@ def recipe_of(model: Model, seed: int, plan: Plan, place: Place) -> Recipe:
         ),
         training=replace(
             training,
-            loop=replace(training.loop, steps=steps, seed=seed, validate_every=steps),
-            task=replace(task, **moved),
             disturb=training.disturb if model.disturbed else replace(training.disturb, share=0.0),
         ),
     )
+
+
+def in_steps(training: TransformerTraining, steps: int, seed: int) -> TransformerTraining:
+    """Return the same in so many steps; those at which the loss changes move with their number."""
+    scale, task = steps / training.loop.steps, training.task
+    moved = {
+        name: round(scale * getattr(task, name))
+        for name in ("decoder_joins", "late_from", "balanced_until")
+    }
+    return replace(
+        training,
+        loop=replace(training.loop, steps=steps, seed=seed, validate_every=steps),
+        task=replace(task, **moved),
+    )
+
+
+def in_torch(folder: Path, sampling: Sampling = Sampling()) -> Segmenter:  # noqa: B008
+    """Load a checkpoint folder to run as it was trained, without its graphs."""
+    network = CamSeg.from_pretrained(folder)
+    return Segmenter(network.config, network.labels, TorchEngine(network), sampling)
 
 
 def trained(model: Model, seed: int, plan: Plan, place: Place) -> Callable[[Sampling], Contender]:
@@ -106,10 +122,7 @@ def trained(model: Model, seed: int, plan: Plan, place: Place) -> Callable[[Samp
         out = folder / "model"
         if not (out / "MODEL_CARD.md").is_file():
             run(recipe, place.data, folder, out, workers=place.workers, export=False)
-        network = CamSeg.from_pretrained(out)
-        return lambda sampling: Segmenter(
-            network.config, network.labels, TorchEngine(network), sampling
-        )
+        return partial(in_torch, out)
     weights = folder / "plain-head.safetensors"
     if not weights.is_file():
         data = TrainingData.load(recipe.data, place.data)

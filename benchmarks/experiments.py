@@ -14,15 +14,15 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from document import current_commit, log_training, machine_and_torch
 from experiment_models import Place, check
-from experiment_plan import PLAN, Job, Plan, jobs_of, load_plan
-from experiment_work import WORK
+from experiment_plan import PLAN, Job, jobs_of, load_plan
+from experiment_work import WORK, Outcome
 
 from camseg_core.errors import CamSegError, ConfigError
 from camseg_core.long_runs import atomic_write, writable_folder
@@ -31,7 +31,20 @@ from camseg_core.training.trainer import Stopped
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 
-def result_of(job: Job, results: Path) -> dict[str, Any] | None:
+class Queued(Protocol):
+    """What gives one result: a unique name, the minutes expected, and what decides the result."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def minutes(self) -> float: ...
+    def identity(self) -> dict[str, Any]: ...
+
+
+AnyJob = TypeVar("AnyJob", bound=Queued)
+
+
+def result_of(job: Queued, results: Path) -> dict[str, Any] | None:
     """Return the result of a job; None if it was not run, or with other settings.
 
     Raises:
@@ -91,9 +104,11 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def run_job(job: Job, plan: Plan, place: Place, results: Path) -> dict[str, Any]:
+def run_job(
+    job: AnyJob, work: Callable[[AnyJob], Outcome], script: str, run: Path, results: Path
+) -> dict[str, Any]:
     """Run or resume a job, write its result into the folder `results` and return it."""
-    folder = writable_folder(place.run / job.name, "--run")
+    folder = writable_folder(run / job.name, "--run")
     path, identity = folder / "job.json", json.dumps(job.identity())
     if path.is_file() and path.read_text(encoding="utf-8") != identity:
         raise ConfigError(
@@ -103,10 +118,10 @@ def run_job(job: Job, plan: Plan, place: Place, results: Path) -> dict[str, Any]
         temporary.write_text(identity, encoding="utf-8")
     commit = current_commit("camseg_core", "benchmarks", "config")
     with measured(folder) as seconds:
-        n, figures = WORK[job.kind](job, plan, place)
+        n, figures = work(job)
     result = {
         "job": job.identity(),
-        "command": f"python benchmarks/experiments.py --data <data> --only {job.name}",
+        "command": f"python benchmarks/{script}.py --data <data> --only {job.name}",
         "commit": commit,
         "machine": machine_and_torch(),
         "seconds": round(seconds[0], 1),
@@ -118,27 +133,37 @@ def run_job(job: Job, plan: Plan, place: Place, results: Path) -> dict[str, Any]
     return result
 
 
-def run_all(jobs: Sequence[Job], plan: Plan, place: Place, results: Path) -> int:
+def run_all(
+    jobs: Sequence[AnyJob],
+    work: Callable[[AnyJob], Outcome],
+    script: str,
+    run: Path,
+    results: Path,
+) -> int:
     """Run the jobs that have no result yet; returns how many failed, each with a line on stderr.
 
     Raises:
+        ConfigError: another queue is at work in `run`, or a folder cannot be written to.
         Stopped: the queue was asked to stop.
     """
     failed = 0
-    for job in jobs:
-        if result_of(job, results) is None:
-            print(f"{job.name} …", flush=True)
-            try:
-                run_job(job, plan, place, results)
-            except Stopped:
-                raise
-            except CamSegError as error:  # the others may still be run
-                failed += 1
-                sys.stderr.write(f"{job.name}: {error}\n")
+    writable_folder(results, "--results")
+    log_training()
+    with alone_in(writable_folder(run, "--run")):
+        for job in jobs:
+            if result_of(job, results) is None:
+                print(f"{job.name} …", flush=True)
+                try:
+                    run_job(job, work, script, run, results)
+                except Stopped:
+                    raise
+                except CamSegError as error:  # the others may still be run
+                    failed += 1
+                    sys.stderr.write(f"{job.name}: {error}\n")
     return failed
 
 
-def listing(jobs: Sequence[Job], results: Path) -> list[str]:
+def listing(jobs: Sequence[Queued], results: Path) -> list[str]:
     """Return a line for each job, then what is done, what is not, and the time."""
     lines, spent, left, done = [], 0.0, 0.0, 0
     width = max(len(job.name) for job in jobs)
@@ -159,7 +184,7 @@ def listing(jobs: Sequence[Job], results: Path) -> list[str]:
     return lines
 
 
-def chosen(jobs: Sequence[Job], names: Sequence[str]) -> list[Job]:
+def chosen(jobs: Sequence[AnyJob], names: Sequence[str]) -> list[AnyJob]:
     """Return the jobs whose names begin with one of `names`, all without names.
 
     Raises:
@@ -195,10 +220,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ConfigError("--data must name the folder of the data sets")
         place = Place(given.data, given.run, given.plan.parent / plan.recipe, given.workers)
         check(plan, place)
-        writable_folder(given.results, "--results")
-        log_training()
-        with alone_in(writable_folder(given.run, "--run")):
-            failed = run_all(jobs, plan, place, given.results)
+
+        def work(job: Job) -> Outcome:
+            return WORK[job.kind](job, plan, place)
+
+        failed = run_all(jobs, work, "experiments", given.run, given.results)
         print(listing(jobs, given.results)[-1])
     except CamSegError as error:
         sys.exit(str(error))

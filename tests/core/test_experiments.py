@@ -11,6 +11,7 @@ import adaptation
 import experiment_work
 import experiments
 import numpy as np
+import own_camera
 import pytest
 import result_parts
 import results
@@ -195,6 +196,77 @@ def test_the_gain_of_adapting_is_measured_on_a_set_never_seen_without_its_labels
         adaptation.main([*options, "--set=labelled_share=0.3"])
     with pytest.raises(SystemExit, match=r"--left-out must name sets .* got 'fine'"):
         adaptation.main([*options[:2], options[2], "--left-out=fine"])
+
+
+def own_camera_options(place: Path) -> list[str]:
+    """Options of own_camera.py for a miniature, with a tiny model to start from."""
+    for name in ("camvid", "coarse"):
+        shutil.rmtree(place / "data" / name / "val")
+        write_camvid(place / "data" / name, "val", frames=6, size=(64, 96))
+    tiny_lite().save_pretrained(place / "start")
+    training = {"batch": 2, "crop": [64, 64]}
+    (place / "tune.yaml").write_text(json.dumps({"training": training}), encoding="utf-8")
+    return [
+        *(f"--{name}={place / name}" for name in ("data", "run", "results")),
+        *(f"--model={place / 'start'}", f"--recipe={place / 'recipe.yaml'}"),
+        *(f"--config={place / 'tune.yaml'}", f"--scratch={place / 'recipe.yaml'}"),
+        *("--pools", "camvid", "coarse", "--frames=2", "--steps=2", "--mining-steps=1"),
+        *("--seeds", "0", "1"),
+    ]
+
+
+@pytest.mark.slow
+def test_tuning_is_measured_against_scratch_and_mining_against_chance(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = own_camera_options(place)
+    document = place / "results.md"
+    document.write_text(
+        "".join(f"<!-- {x}: begin -->\n<!-- {x}: end -->\n" for x in ("own-camera", "mining"))
+    )
+    own_camera.main([*options, f"--write={document}"])
+    assert capsys.readouterr().out.splitlines()[-1].startswith("14 jobs: 14 done")
+    results = {path.stem: json.loads(path.read_text()) for path in (place / "results").iterdir()}
+    frames = {name: {*each["figures"]["counts"]} for name, each in results.items()}
+    assert len(frames["own-camera-camvid-none"]) == 6
+    first = frames["own-camera-camvid-first-s0"]
+    assert first == frames["own-camera-camvid-first-from-scratch-s1"]
+    assert first == {f"0001TP_{i:06}" for i in range(2, 6)}
+    assert len(frames["own-camera-coarse-random-s0"]) == 4
+    assert frames["own-camera-coarse-mined-s0"] == frames["own-camera-coarse-mined-s1"]
+    text = document.read_text()
+    assert "| the model as it is | – |" in text
+    assert text.count("| coarse | ") == 3
+    assert "14 of 14 jobs were run" in text
+    before = {path.name: path.read_bytes() for path in (place / "results").iterdir()}
+    own_camera.main([*options, f"--write={document}"])
+    assert {path.name: path.read_bytes() for path in (place / "results").iterdir()} == before
+    assert document.read_text() == text
+
+
+def test_what_was_not_measured_of_an_own_camera_is_said(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own_camera.main([*own_camera_options(place), "--list"])
+    printed = capsys.readouterr().out
+    assert printed.count("not run, about") == 14 + 1
+    assert printed.count("0 of 14 jobs were run. Not run: 14, about") == 2
+    assert not (place / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--frames=6", r"--frames must be 1 to 5, as camvid has 6 in val, got 6"),
+        ("--drive=fine", r"--drive and --pools must name sets of recipe.yaml \(camvid, coarse\), "),
+        ("--only=nothing", "--only must begin a job's name, got 'nothing'"),
+    ],
+)
+def test_an_own_camera_that_cannot_be_measured_is_refused_first(
+    place: Path, option: str, message: str
+) -> None:
+    with pytest.raises(SystemExit, match=message):
+        own_camera.main([*own_camera_options(place), option])
 
 
 def test_a_killed_job_resumes_and_its_time_adds_up(
