@@ -15,7 +15,7 @@ class ModelError(CamSegError):
 
 
 class ModelDifferences(ModelError):
-    """Files differ from what is wanted: a line for each difference. Other errors are one line."""
+    """Files differ from what is expected; one line per difference, unlike other errors."""
 
 
 class ImageError(CamSegError):
@@ -31,16 +31,16 @@ class ConfigError(CamSegError):
 
 
 def camseg_command() -> str:
-    """Return how the `camseg` command is started here, for advice.
+    """Return how to start the `camseg` command here, for messages.
 
-    Installed by colcon it is not on PATH: programs are then in `lib/<package>`.
+    A colcon installation does not put it on PATH: its programs are in `lib/<package>`.
     """
     folder = Path(sys.argv[0]).parent
     return f"ros2 run {folder.name} camseg" if folder.parent.name == "lib" else "camseg"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of Python, OpenCV or an engine says that memory does not suffice."""
+    """Whether an error of Python, OpenCV or an engine means that memory ran out."""
     if isinstance(error, MemoryError):
         return True
     texts = ("insufficient memory", "bad_alloc", "bad allocation", "failed to allocate memory")
@@ -49,10 +49,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def memory_for(picture: object) -> Iterator[None]:
-    """Turn the error inside, if memory does not suffice, into one that names the picture.
+    """Turn an out-of-memory error inside the block into one that names the picture.
 
     Raises:
-        DataError: memory does not suffice.
+        DataError: there is not enough memory.
     """
     try:
         yield
@@ -60,5 +60,5 @@ def memory_for(picture: object) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise DataError(
-            f"the memory does not suffice for {picture}: scale it down, or free some memory"
+            f"not enough memory for {picture}: scale it down, or free some memory"
         ) from error

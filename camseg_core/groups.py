@@ -1,4 +1,4 @@
-"""Labels that stand for one of several classes, such as "person or rider", and their scores."""
+"""Labels that stand for one of several classes, such as "person or rider", and their scoring."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,9 +65,9 @@ def group_members(labels: Sequence[Label], groups: Sequence[Group]) -> Booleans:
 def missing_classes(
     counts: npt.NDArray[np.int64], labels: Sequence[Label], groups: Sequence[Group]
 ) -> tuple[list[str], list[str]]:
-    """Return the names of classes that no pixel has, and of those that only groups may be.
+    """Return the names of classes that no pixel has, and of those that only groups may contain.
 
-    `counts` are the pixels of each class and, from there on, of each group, as frames number them.
+    `counts` are the pixels of each class, then of each group, as `Frames` numbers them.
     """
     classes = len(labels)
     grouped = counts[classes : classes + len(groups)] @ group_members(labels, groups)
@@ -86,7 +86,7 @@ def joint_groups(labels: Sequence[Label], *sets: Sequence[Group]) -> tuple[Group
     are left out. Ids count from `FIRST_GROUP`.
 
     Raises:
-        ConfigError: classes and groups are too many for one byte a pixel.
+        ConfigError: there are too many classes and groups for one byte a pixel.
     """
     members = dict.fromkeys(
         tuple(label for label in labels if label.id in group.train_ids)
@@ -120,10 +120,10 @@ def frame_table(labels: Sequence[Label], groups: Sequence[Group], own: Sequence[
 
 @dataclass(frozen=True, eq=False)
 class ScoredLabels:
-    """What masks are scored against: C labels, each of which stands for one class or several.
+    """The C labels that masks are scored against; each stands for one class or several.
 
-    A predicted class counts as the label that stands for it; where several do, as the one of the
-    pixel if it is among them, else as that of the fewest classes.
+    A predicted class counts as the label that stands for it. If several do, it counts as the
+    pixel's own label if that is among them, else as the label with the fewest classes.
 
     Attributes:
         labels: the C labels.
@@ -156,8 +156,8 @@ class ScoredLabels:
     def over(self, other: "ScoredLabels") -> "ScoredLabels":
         """Return the labels of `other` for this data set.
 
-        A label of this set counts as the one of `other` that stands for all of its classes (the one
-        of the fewest, if several do). If none does, its pixels are not scored.
+        A label of this set counts as the label of `other` that stands for all of its classes (if
+        several do, the one with the fewest). If none does, its pixels are not scored.
         """
         places = np.full(len(self.labels) + 1, len(other.labels), np.uint8)
         for place, classes in enumerate(self.classes):
@@ -178,8 +178,8 @@ class ScoredLabels:
     def recall_only(self) -> Booleans:
         """Whether a label is only predicted where it is right, `(C,)`.
 
-        So it is if labels of fewer classes stand for each of its own: no prediction can count as it
-        elsewhere, only its recall says something. A label without classes has an IoU of 0.
+        That is so if labels with fewer classes stand for each of its own: no prediction can count
+        as it elsewhere, so only its recall is meaningful. A label without classes has an IoU of 0.
         """
         stand = np.array([bool(each) for each in self.classes], np.bool_)
         return stand & ~np.isin(np.arange(len(self.labels)), self.predicted)
@@ -203,7 +203,7 @@ class ScoredLabels:
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> "ScoredLabels":
-        """Return the labels whose content `to_json` gave."""
+        """Return the labels from the content that `to_json` returned."""
         labels = tuple(Label(id, name, tuple(color)) for id, name, color, _ in content["labels"])
         classes = tuple(tuple(each[3]) for each in content["labels"])
         own = {id: Label(id, name, tuple(color)) for id, name, color in content["own"]}
@@ -240,7 +240,7 @@ class ScoredLabels:
         return {name: members for name, members in found.items() if len(members) > 1}
 
     def has_groups(self) -> bool:
-        """Return whether a label stands for several classes, or is of another set."""
+        """Return whether a label stands for several classes, or belongs to another set."""
         plain = index_table(self.labels, other=len(self.labels))
         return any(len(each) > 1 for each in self.classes) or bool((plain != self.truth).any())
 

@@ -131,7 +131,7 @@ CAMVID_11_ALSO: dict[str, tuple[str, ...]] = {
 """The other Cityscapes classes that CamVid's 11 classes include, by the one that they map to.
 
 This is the usual way from CamVid's 32 classes to 11: walls are buildings, grass and bushes trees,
-traffic lights signs, trucks, buses and trains cars, and what a cyclist rides is part of him.
+traffic lights signs, trucks, buses and trains cars, and what cyclists ride is part of them.
 """
 
 CAMVID_11_TRAIN_IDS: tuple[int, ...] = tuple(TRAIN_ID[target] for _, target in CAMVID_11)
@@ -208,7 +208,7 @@ def train_id_table(labels: Sequence[Label]) -> npt.NDArray[np.uint8]:
 
 
 def plain_name(name: str) -> str:
-    """Return a tool's class name as names are compared: small letters, `_` and `-` as spaces."""
+    """Return a class name normalised for comparison: lower case, `_` and `-` as spaces."""
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 

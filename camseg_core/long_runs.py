@@ -1,4 +1,4 @@
-"""What long runs need: outputs checked before, files that appear whole, a way to stop, progress."""
+"""Helpers for long runs: outputs checked early, atomic writes, stop requests, progress."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ T = TypeVar("T")
 _SIGNALS = {signal.SIGINT: "SIGINT, as from Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 UNKNOWN_STEP = 100
-"""Frames from line to line if it is not known how many there are."""
+"""Frames between progress lines if the total is unknown."""
 
 PROGRESS_LINES = 10
 """Number of progress lines if stderr is not a terminal."""
@@ -121,7 +121,7 @@ def require_new(folder: Path, option: str) -> None:
 
 
 class StopRequest:
-    """Notices, inside `with`, SIGINT, SIGTERM or a file named `stop` in the run's folder.
+    """Inside `with`, notices SIGINT, SIGTERM and a file named `stop` in the run's folder.
 
     After a request, SIGINT has its previous effect again. A signal that the process ignores (as
     under nohup) stays ignored. Python handles signals in the main thread only; in other threads
@@ -180,9 +180,9 @@ class StopRequest:
 
 
 def shown_progress(frames: Iterable[T], total: int, task: str = "evaluate") -> Iterator[T]:
-    """Yield the frames and show their consumer's progress; `task` labels the bar.
+    """Yield the frames, and show progress as they are consumed; `task` labels the bar.
 
-    `total` is how many are expected: 0 if that is unknown, and it may be wrong.
+    `total` is the expected number, 0 if unknown; it may be wrong.
     """
     if sys.stderr.isatty():
         return _bar(frames, total, task)
@@ -190,7 +190,7 @@ def shown_progress(frames: Iterable[T], total: int, task: str = "evaluate") -> I
 
 
 def _bar(frames: Iterable[T], total: int, task: str) -> Iterator[T]:
-    # here, as not every install that writes a file has rich
+    # imported here because not every installation that writes files has rich
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -1,4 +1,4 @@
-"""Masks as they are published and shown: groups of classes, classes left out, colours."""
+"""Masks as published and shown: groups of classes, disabled classes, colours."""
 
 import difflib
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +17,7 @@ Pixels = npt.NDArray[np.uint8]
 _CITYSCAPES = color_table()
 
 MISSPELT = 0.8
-"""Likeness to one of the model's classes from which an unknown name is a mistake, 0 to 1."""
+"""Similarity, 0 to 1, from which an unknown name counts as a misspelt class of the model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class ClassTable:
 
     `labels` are the published classes, in the model's order; `lookup` `(256,)` is the published id
     by the model's, `UNLABELLED` for a class that is left out. Other ids stay as they are. `skipped`
-    has one sentence for each name that was asked for and that the model lacks.
+    has one sentence for each requested name that the model lacks.
     """
 
     labels: tuple[Label, ...]
@@ -119,7 +119,7 @@ def _of_model(
     """Return those of `wanted` that are in `names`; add a sentence to `skipped` for the others.
 
     Raises:
-        ConfigError: none is, or one is misspelt.
+        ConfigError: none of them is in `names`, or one is misspelt.
     """
     lacking = [name for name in wanted if name not in names]
     for name in lacking:

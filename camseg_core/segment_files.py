@@ -25,8 +25,8 @@ def segment_files(
 
     Writes `mask/NAME.png` (class ids), `color/NAME.png` and `overlay/NAME.png` into `out`.
 
-    With `leave_out`, pictures that cannot be read, or are too large for the memory, are skipped; it
-    is called with the error of each. Without it, the first one raises its error.
+    With `leave_out`, pictures that cannot be read, or are too large for the memory, are skipped,
+    and it is called with the error of each. Without it, the first error is raised.
 
     Raises:
         DataError: the source has no readable frames, or a result cannot be written.

@@ -1,7 +1,7 @@
 """The commands of `camseg`: each file declares its options in `add(parser)`, which sets `run`.
 
-What only training needs (torch, yaml, rich, ...) is imported inside `run`, so that commands work
-on a vehicle without it.
+Packages that only training needs (torch, yaml, rich, ...) are imported inside `run`: commands
+must work on a vehicle without them.
 """
 
 import os
@@ -14,7 +14,7 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 def start() -> None:
-    """Run `camseg`; also Ctrl-C while it is loaded ends it with one line."""
+    """Run `camseg`; Ctrl-C while it still loads ends it with one line, too."""
     with command_line("camseg"):
         from camseg_core.cli.main import main
 

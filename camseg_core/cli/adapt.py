@@ -1,4 +1,4 @@
-"""`camseg adapt`: a trained model learns from images without labels."""
+"""`camseg adapt`: adapts a trained model to images without labels."""
 
 import argparse
 import functools
@@ -19,6 +19,7 @@ from camseg_core.cli.train import (
     described,
     run_training,
 )
+from camseg_core.data import spread_numbers
 from camseg_core.data.frame_source import Unlabelled, find_images
 from camseg_core.data.image_files import read_rgb
 from camseg_core.errors import ConfigError, DataError
@@ -26,20 +27,21 @@ from camseg_core.long_runs import shown_progress
 from camseg_core.weights import checkpoint_folder
 
 _EPILOG = """\
-Experimental: what this gains has not been measured yet (docs/training.md).
+Experimental: the gain has not been measured yet (docs/training.md).
 
-Started again with the same --run, it goes on where it was. Ctrl-C, SIGTERM or a file named "stop"
-beside the run's state.safetensors ends it after the current step and saves its state.
+The same command with the same --run resumes. Ctrl-C, SIGTERM or a file named "stop" beside the
+run's state.safetensors ends it after the current step and saves its state.
 """
 
 
 def add_adapt(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `camseg adapt`."""
     parser.description = (
-        "Experimental. Adapt a trained model to images without labels, such as those of a drive:\n"
-        "where the average of its weights is sure of a mask, the model learns it for the image,\n"
-        "disturbed. Labelled frames (--data) like those that it was trained on are trained along,\n"
-        "and no checkpoint is written if it loses too much on their val split."
+        "Experimental. Adapt a trained model to images without labels, such as those of a drive.\n"
+        "The running average of its weights labels each image where it is confident; the model\n"
+        "learns these labels on a disturbed copy. Labelled frames (--data) like those that it was\n"
+        "trained on are mixed in, and no checkpoint is written if the result loses too much on\n"
+        "their val split."
     )
     add_training_options(
         parser, "adapt", "config/train/adapt.yaml (the default)", "training.loop.steps", False
@@ -65,7 +67,7 @@ def add_adapt(parser: argparse.ArgumentParser) -> None:
         "--input-range",
         type=at_least(0),
         metavar="WHITE",
-        help="white in images of 16 bits of a bag, such as 4095 for a camera of 12 bits",
+        help="value of white in a bag's 16-bit images, such as 4095 for a 12-bit camera",
     )
     parser.set_defaults(run=functools.partial(_adapt, parser))
 
@@ -76,7 +78,7 @@ def _adapt(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     if missing:
         parser.error(f"the following arguments are required: {', '.join(missing)}")
     if (options.bag is None) == (options.images is None):
-        parser.error("name the images with --bag or with --images, one of the two")
+        parser.error("name the images with either --bag or --images")
     if options.bag is None and (options.topic or options.input_range):
         parser.error("--topic and --input-range are for --bag")
     for path in options.bag or [options.images]:
@@ -110,7 +112,7 @@ def _task(options: argparse.Namespace) -> Task:
 
 
 def _images(options: argparse.Namespace) -> Any:
-    """Return the images that can be read, evenly spread; those of bags are in RUN/images."""
+    """Return the readable images, evenly spread; those of bags are written to RUN/images."""
     from camseg_core.training.adaptation_result import Images
 
     if options.bag is None:
@@ -121,10 +123,9 @@ def _images(options: argparse.Namespace) -> Any:
         left_out = _extracted(options, folder)
         title = f"the bag {' and '.join(bag.resolve().name for bag in options.bag)}"
     files = find_images(folder)
-    count = min(options.frames, len(files))
-    chosen = [files[i * len(files) // count] for i in range(count)]
+    chosen = [files[i] for i in spread_numbers(len(files), options.frames)]
     kept = []
-    for path in shown_progress(chosen, count, "read images"):
+    for path in shown_progress(chosen, len(chosen), "read images"):
         try:
             read_rgb(path)
             kept.append(path)
@@ -134,9 +135,9 @@ def _images(options: argparse.Namespace) -> Any:
 
 
 def _extracted(options: argparse.Namespace, folder: Path) -> list[str]:
-    """Have `camseg bag images` write the bags' images to `folder`; return what was left out.
+    """Write the bags' images to `folder` with `camseg bag images`; return what it left out.
 
-    The command belongs to another package, which this one does not import.
+    The command belongs to `camseg_ros`, which this package must not import.
 
     Raises:
         ConfigError: the run was started with other bags.
@@ -148,7 +149,7 @@ def _extracted(options: argparse.Namespace, folder: Path) -> list[str]:
         command += ["--input-range", str(options.input_range)] if options.input_range else []
         program = [sys.executable, "-m", "camseg_core.cli", *command]
         done = subprocess.run(program, stdout=subprocess.DEVNULL, check=False)
-        if done.returncode:  # it has said why
+        if done.returncode:  # the command has printed the reason
             sys.exit(done.returncode)
     found = json.loads((folder / "images.json").read_text(encoding="utf-8"))
     before, now = (found["bags"].keys(), found["asked"]), ({*map(str, options.bag)}, options.frames)

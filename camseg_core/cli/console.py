@@ -1,4 +1,4 @@
-"""What the command lines share: streams that print any name, errors as one line, exit codes."""
+"""Console handling that all commands share: any name printable, one-line errors, exit codes."""
 
 import os
 import sys
@@ -13,9 +13,9 @@ EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_CLOSED_PIPE = 1, 2, 130, 141
 
 @contextmanager
 def command_line(program: str, kept: Callable[[], str] = str) -> Iterator[None]:
-    """Run a command inside: what files, names and terminals can cause ends it with one line.
+    """Run a command; errors that files, names and terminals can cause end it with one line.
 
-    The line goes to stderr, without a traceback. Other errors are bugs and keep theirs.
+    The line goes to stderr, without a traceback. Other errors are bugs and keep their traceback.
 
     Args:
         program: begins the line.
@@ -41,7 +41,7 @@ def command_line(program: str, kept: Callable[[], str] = str) -> Iterator[None]:
     except BrokenPipeError:
         _discard_stdout()
         code = EXIT_CLOSED_PIPE
-        line = "; ".join(filter(None, ["stopped, as the reader of its output went away", kept()]))
+        line = "; ".join(filter(None, ["stopped: the reader of the output went away", kept()]))
     except OSError as error:
         _discard_stdout()  # it may be what cannot be written, as on a full disk
         where = f": {os.fsdecode(error.filename)}" if error.filename is not None else ""
@@ -52,7 +52,7 @@ def command_line(program: str, kept: Callable[[], str] = str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         code = EXIT_BAD_INPUT
-        line = "error: the memory does not suffice; use smaller pictures, or free some memory"
+        line = "error: out of memory; use smaller pictures, or free some memory"
     else:
         return
     say(f"{program}: {line}")
@@ -82,7 +82,7 @@ ROS_PACKAGES = ("rclpy", "ament_index_python", "rpyutils", "rosidl_runtime_py")
 
 
 def how_to_install(task: str, error: ImportError, extra: str) -> str:
-    """Return an error that says how to install what could not be imported.
+    """Return an error message that says how to install what could not be imported.
 
     Where a ROS installation is sourced, it names that installation's packages, never wheels of ROS:
     those would be a second ROS of another version in the same process.
@@ -128,7 +128,7 @@ class Pictures:
         say(f"{self._program}: left out: {error}")
 
     def exit_if_left_out(self) -> None:
-        """Say how many were left out and exit with 1, if any were."""
+        """If pictures were left out, print how many and exit with 1."""
         if self._count:
             pictures = "1 picture was" if self._count == 1 else f"{self._count} pictures were"
             say(f"{self._program}: {pictures} left out; --strict stops at the first")
@@ -136,7 +136,7 @@ class Pictures:
 
 
 def print_any_text() -> None:
-    """Print what the terminal has no characters for, such as bytes in file names, as escapes."""
+    """Make stdout and stderr print characters that they cannot encode as escapes."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the shell
@@ -146,7 +146,7 @@ def print_any_text() -> None:
 
 
 def _discard_stdout() -> None:
-    """Send what is still to be written nowhere, so that the interpreter's exit cannot fail."""
+    """Discard buffered output, so that the interpreter's exit cannot fail."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

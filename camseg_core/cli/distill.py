@@ -41,9 +41,9 @@ def add_distill_decoder(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `camseg distill-decoder`."""
     parser.description = (
         "Train a light decoder, latents straight to classes, for a model of the published layout,\n"
-        "which decodes masks as pictures. The exact decoder is the teacher. Write the model's\n"
-        "checkpoint folder with it, the other weights unchanged, and val.json: how well the two\n"
-        "decoders agree on the validation masks."
+        "which decodes masks as pictures. The exact decoder is the teacher. Write a checkpoint\n"
+        "folder with the light decoder and the other weights unchanged, and val.json: how far the\n"
+        "two decoders agree on the validation masks."
     )
     parser.add_argument(
         "--model",

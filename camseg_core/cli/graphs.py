@@ -1,4 +1,4 @@
-"""Commands that make what engines run: `camseg export` and `camseg build-engine`."""
+"""Commands that write graphs and engines: `camseg export` and `camseg build-engine`."""
 
 import argparse
 import shutil
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from camseg_core.cli.inference import frame_size
 from camseg_core.cli.options import (
     add_dataset_options,
     add_model_option,
@@ -31,8 +32,8 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Write a checkpoint's ONNX graphs, onnx/PRECISION/*.onnx: the four parts, and whole "
         "networks fused into one graph. Every graph is compared with the model in torch, and "
-        "with --data the masks are scored as well; worse graphs are not kept. A precision's graphs "
-        "are replaced all at once: those not written again are removed."
+        "with --data the masks are scored as well; graphs that lose too much are not kept. The "
+        "graphs of a precision are replaced together: those not written again are removed."
     )
     add_model_option(parser)
     parser.add_argument(
@@ -45,7 +46,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         "--precision",
         action="append",
         choices=list(PRECISIONS),
-        help="what the graphs compute in; repeatable; int8 needs --data (default: fp32)",
+        help="precision of the graphs; repeatable; int8 needs --data (default: fp32)",
     )
     parser.add_argument(
         "--fused",
@@ -67,7 +68,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         type=at_least(1),
         default=64,
         metavar="N",
-        help="of train, to measure the ranges of int8",
+        help="frames of train from which the int8 ranges are measured",
     )
     parser.add_argument(
         "--frames",
@@ -75,7 +76,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="score this many, evenly spread (default: all)",
     )
-    parser.set_defaults(run=_export, kept="no precision is half replaced")
+    parser.set_defaults(run=_export, kept="no precision is left half-written")
 
 
 def _fused(text: str) -> Fused:
@@ -89,7 +90,7 @@ def _export(options: argparse.Namespace) -> None:
     precisions = list(dict.fromkeys(options.precision or ["fp32"]))
     if "int8" in precisions and options.data is None:
         raise ConfigError(
-            "int8 graphs need frames of the camera's kind: name a data set with --data ROOT"
+            "int8 graphs need frames like the camera's: name a data set with --data ROOT"
         )
     calibration = (
         evenly_spread(data_of(options, "train").samples, options.calibration_frames)
@@ -112,7 +113,7 @@ def _export(options: argparse.Namespace) -> None:
     scores = Scores(model, scored) if scored else None
     if scores is None:
         sys.stdout.write(
-            "without --data, graphs are compared with torch on random numbers; no mask is scored\n"
+            "without --data, graphs are compared with torch on random inputs; no mask is scored\n"
         )
     traced = trace_all(model, options.fused)
     for precision in precisions:
@@ -151,7 +152,7 @@ def lines(exported: "Exported", frames: int) -> list[str]:
             for what, (found, expected) in exported.mean_iou.items()
         ),
         *(
-            f"  removed {graph}, as it was not asked for: --fused keeps it"
+            f"  removed {graph}, which was not requested: --fused keeps it"
             for graph in exported.removed
         ),
     ]
@@ -160,40 +161,31 @@ def lines(exported: "Exported", frames: int) -> list[str]:
 def add_build_engine(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `camseg build-engine`."""
     parser.description = (
-        "Build the TensorRT engines of a model for the sizes of a vehicle's frames into a folder, "
-        "the node's engine_cache and the other commands' --engine-cache. Run it on the vehicle's "
-        "own GPU with its own TensorRT: an engine runs on no other. Sampler and steps select the "
-        "graphs, as for the node."
+        "Build a model's TensorRT engines for the sizes of a vehicle's frames, into a folder that "
+        "the node takes as engine_cache and other commands as --engine-cache. Run it on the "
+        "vehicle's own GPU with its own TensorRT: an engine runs on no other. Sampler and steps "
+        "select the graphs, as for the node."
     )
     add_model_option(parser)
     parser.add_argument(
         "--size",
         action="append",
-        type=_size,
+        type=frame_size,
         required=True,
-        metavar="WxH",
-        help="of the camera's frames; repeatable",
+        metavar="WIDTHxHEIGHT",
+        help="size of the camera's frames; repeatable",
     )
     parser.add_argument(
-        "--precision", choices=[AUTO, *PRECISIONS], default=AUTO, help="of the engines"
+        "--precision", choices=[AUTO, *PRECISIONS], default=AUTO, help="precision of the engines"
     )
     parser.add_argument(
         "--engine-cache", type=Path, required=True, metavar="FOLDER", help="where the engines go"
     )
     parser.add_argument(
-        "--provider", choices=["tensorrt"], default="tensorrt", help="for which they are"
+        "--provider", choices=["tensorrt"], default="tensorrt", help="provider to build for"
     )
     add_sampling_options(parser, ("sampler", "steps"))
     parser.set_defaults(run=_build, kept="the engines so far are in {engine_cache}")
-
-
-def _size(text: str) -> tuple[int, int]:
-    """Parse `WxH` to (height, width); an argparse type."""
-    width, _, height = text.partition("x")
-    try:
-        return at_least(1)(height), at_least(1)(width)
-    except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"must be a size such as 480x360, got {text!r}") from None
 
 
 def _build(options: argparse.Namespace) -> None:
@@ -207,7 +199,7 @@ def _build(options: argparse.Namespace) -> None:
         steps=options.steps,
         engine_cache=options.engine_cache,
     )
-    for height, width in options.size:
+    for width, height in options.size:
         seconds = segmenter.warm_up(height, width)
         sys.stdout.write(f"{width}x{height}: built in {seconds:.0f} s\n")
         sys.stdout.flush()

@@ -62,7 +62,7 @@ def add_segment(parser: argparse.ArgumentParser) -> None:
         "--opacity",
         type=share,
         default=0.5,
-        help="of the colours in the overlay, 0 to 1",
+        help="opacity of the colours in the overlay, 0 to 1",
     )
     add_strict_option(parser)
     add_model_options(parser)
@@ -71,7 +71,7 @@ def add_segment(parser: argparse.ArgumentParser) -> None:
 
 def _segment(options: argparse.Namespace) -> None:
     pictures = Pictures(options.strict)
-    open_frames(options.source)  # refused before the model is loaded
+    open_frames(options.source)  # fails before the model is loaded
     writable_folder(options.out, "--out")
     how = options.opacity, options.frames, pictures.leave_out
     for line in segment_files(segmenter_of(options), options.source, options.out, *how):
@@ -84,15 +84,15 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `camseg bench`."""
     parser.description = (
         "Time a model stage by stage on this machine, with its memory, parameters and "
-        "multiply-accumulates. With --against, time a second one by turns and compare both."
+        "multiply-accumulates. With --against, time a second setting in turns and compare both."
     )
     frames = parser.add_mutually_exclusive_group()
     frames.add_argument(
         "--size",
-        type=_size,
+        type=frame_size,
         default="480x360",
         metavar="WIDTHxHEIGHT",
-        help="of the synthetic drive's frames",
+        help="size of the synthetic drive's frames",
     )
     frames.add_argument(
         "--source",
@@ -110,7 +110,7 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
         "--warm-up",
         type=at_least(0),
         default=10,
-        help="frames before those, not counted",
+        help="frames to run before those, not counted",
     )
     parser.add_argument(
         "--against",
@@ -129,7 +129,8 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_bench, kept="nothing was written")
 
 
-def _size(text: str) -> tuple[int, int]:
+def frame_size(text: str) -> tuple[int, int]:
+    """An argparse type: `WIDTHxHEIGHT` in pixels, as (width, height)."""
     found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
     if found is None:
         raise argparse.ArgumentTypeError(
@@ -156,7 +157,7 @@ def _bench(options: argparse.Namespace) -> None:
             "warm_up": options.warm_up,
             "different_frames": min(source.count, count) or None,  # unknown of some videos
         }
-        # what JSON has no type for, such as a path, is written as text
+        # values without a JSON type, such as paths, are written as text
         _write(
             options.json,
             json.dumps(benchmark_content(found, about, options.roofline), indent=1, default=str)
@@ -197,7 +198,7 @@ def _repeated(source: FrameSource, count: int) -> Images:
 
 
 def _shown(images: Images, count: int) -> Images:
-    """Show progress while the images are read, if rich is installed."""
+    """Show progress as images are consumed, if rich is installed."""
     try:
         from camseg_core.long_runs import shown_progress
     except ModuleNotFoundError:  # rich

@@ -1,4 +1,4 @@
-"""The `camseg` command: parses and calls."""
+"""The `camseg` command: parses the command line and calls the chosen command."""
 
 import argparse
 import functools
@@ -64,7 +64,7 @@ _COMMANDS: tuple[tuple[str, tuple[Command, ...]], ...] = (
         ),
     ),
 )
-"""Commands by task: the name, what declares the options, and what it does."""
+"""Commands by task: name, the function that declares the options, and a summary."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def command_parser() -> Parser:
-    """Return the parser of all commands; what it parses has `run`."""
+    """Return the parser of all commands; it sets `run` in what it parses."""
     parser = Parser(
         prog=camseg_command(),
         usage="%(prog)s [-h] [--version] COMMAND ...",
@@ -89,7 +89,7 @@ def command_parser() -> Parser:
         prog=camseg_command(),
         required=True,
         metavar="COMMAND",
-        help="one of those below",
+        help="one of the commands below",
     )
     tasks = {task: [_add(commands, *command) for command in group] for task, group in _COMMANDS}
     tasks["more"] = [_add_other(commands, other) for other in entry_points(group=OTHER_COMMANDS)]
@@ -106,7 +106,7 @@ def _add(commands: Commands, name: str, add: Callable[[Parser], None], summary: 
 
 
 def _add_other(commands: Commands, other: EntryPoint) -> str:
-    """Add a command of another package: a function like `add_segment`, its docstring the help."""
+    """Add a command of another package: a function like `add_segment`; its docstring is help."""
     try:
         add = other.load()
     except Exception as error:  # the other commands must keep working

@@ -72,7 +72,7 @@ def providers(text: str) -> tuple[str, ...]:
 
 
 def add_data_options(parser: argparse._ActionsContainer, required: bool = True) -> None:
-    """Add the options of the labelled frames to score a model on; `data_of` reads them."""
+    """Add the options that name labelled frames to score a model on; `data_of` reads them."""
     parser.add_argument(
         "--data",
         type=Path,
@@ -92,7 +92,7 @@ def add_data_options(parser: argparse._ActionsContainer, required: bool = True) 
 
 
 def add_split_option(parser: argparse._ActionsContainer) -> None:
-    """Add `--split`; the data set chooses if it is not given."""
+    """Add `--split`; without it, the data set's default applies."""
     parser.add_argument(
         "--split",
         help="split, or several joined with + (default: val, or all frames if there are no splits)",
@@ -113,18 +113,18 @@ def add_dataset_options(
         "--labels",
         type=Path,
         metavar="FOLDER",
-        help="for sets of your own: the folder of labels or annotations (default: ROOT/labels)",
+        help="for your own sets: the folder of labels or annotations (default: ROOT/labels)",
     )
     parser.add_argument(
         "--mapping",
         type=Path,
         metavar="FILE",
-        help="for sets of your own: YAML file with the classes of the label values or names",
+        help="for your own sets: YAML file that maps label values or names to classes",
     )
 
 
 def own_labels_of(options: argparse.Namespace) -> OwnLabels:
-    """Return what `--labels` and `--mapping` describe."""
+    """Return the labels that `--labels` and `--mapping` describe."""
     return OwnLabels(options.labels, options.mapping) if options.labels or options.mapping else NONE
 
 
@@ -152,7 +152,7 @@ def add_strict_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_options(parser: argparse.ArgumentParser, choose: bool = True) -> None:
-    """Add the options that `segmenter_of` reads: the model if `choose`, its provider, sampling."""
+    """Add the options that `segmenter_of` reads: `--model` (if `choose`), provider, sampling."""
     model = parser.add_argument_group("model")
     if choose:
         add_model_option(model)
@@ -176,14 +176,14 @@ def add_model_options(parser: argparse.ArgumentParser, choose: bool = True) -> N
         "--engine-cache",
         type=Path,
         metavar="FOLDER",
-        help="folder for what OpenVINO and TensorRT compile, so that the next start is quick",
+        help="cache folder for what OpenVINO and TensorRT compile, for a quick next start",
     )
 
 
 def add_sampling_options(
     parser: argparse._ActionsContainer, names: Sequence[str] | None = None
 ) -> None:
-    """Add an option for each of the sampling options, or for those of these names alone."""
+    """Add an option for every sampling option, or only for those in `names`."""
     for option in OPTIONS:
         if names is not None and option.name not in names:
             continue
@@ -285,7 +285,7 @@ def packages_for(task: str, extra: str, *modules: str) -> Iterator[None]:
     Args:
         task: what needs the imports, for the message.
         extra: the project's extra that installs them.
-        modules: imported here already, as the work imports them only when it needs them.
+        modules: imported at once, because the work would only import them when it needs them.
 
     Raises:
         ConfigError: a package is not installed.

@@ -1,4 +1,4 @@
-"""The parser of every command line here: shows defaults, takes an option once, names its usage."""
+"""The argument parser of all commands: shows defaults, refuses options given twice, gives hints."""
 
 import argparse
 import difflib
@@ -13,7 +13,7 @@ OTHER_COMMANDS = "camseg.commands"
 
 
 class Help(argparse.HelpFormatter):
-    """Adds the default to the help of every option that has one and does not say it itself."""
+    """Adds the default to the help of every option that has one and does not state it itself."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help or ""
@@ -25,11 +25,11 @@ class Help(argparse.HelpFormatter):
 
 
 class LayoutHelp(Help, argparse.RawDescriptionHelpFormatter):
-    """`Help` that keeps the line ends of the description and of what follows the options."""
+    """`Help` that keeps the line breaks of the description and the epilog."""
 
 
 class Once(argparse._StoreAction):
-    """Stores an option's value; a second, different one is an error instead of replacing it."""
+    """Stores an option's value; a second, different value is an error."""
 
     _first: tuple[argparse.Namespace, Any] | None = None
 
@@ -52,8 +52,8 @@ class Once(argparse._StoreAction):
 class Parser(argparse.ArgumentParser):
     """A command's parser; its sub-commands have the same type.
 
-    An option that it does not know is its own error, with its own usage, and not that of the
-    command above. With `once`, an option that takes one value cannot be given two.
+    An unknown option is reported with the usage of its own command, not of the parent command.
+    With `once`, an option that takes one value cannot be given two.
     """
 
     once = True
@@ -76,7 +76,7 @@ class Parser(argparse.ArgumentParser):
         return found, left
 
     def error(self, message: str) -> NoReturn:
-        """Print usage and message, with the choice that was perhaps meant; exit with 2."""
+        """Print usage and message, suggesting the nearest valid choice; exit with 2."""
         choice = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
         hint = _nearest(choice[1], re.findall(r"[^', ]+", choice[2])) if choice else ""
         super().error(printable(message + hint))

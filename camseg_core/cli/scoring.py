@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `camseg evaluate`."""
     parser.description = (
-        "Score a model on labelled frames, through the runtime that ships: IoU, precision, "
+        "Score a model on labelled frames, with the runtime that ships: IoU, precision, "
         "boundaries, calibration and latency. Prints a table, writes report.html and report.json."
     )
     add_data_options(parser)
@@ -59,7 +59,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    # imported here, since machines that only segment lack some packages, and before any work
+    # imported here because machines that only segment lack some packages; before any work
     with packages_for("evaluation", "evaluate", "rich.progress"):
         from camseg_core.evaluation.evaluate import evaluate
         from camseg_core.evaluation.report.evaluation import score_table, write_report
@@ -148,7 +148,7 @@ def add_robustness(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
     parser.set_defaults(
         run=_robustness,
-        kept="what is done is in {out}/parts, and the same command continues",
+        kept="finished parts are in {out}/parts; the same command resumes",
     )
 
 
@@ -186,8 +186,8 @@ def _robustness(options: argparse.Namespace) -> None:
     first, *others = (each.labels for each in contenders.values())
     if not all(same_ids(first, labels) for labels in others):
         raise ConfigError(
-            f"{options.model} and {options.against} must have the same id for the same class: "
-            "compare models of one class table"
+            f"{options.model} and {options.against} must give each class the same id: compare "
+            "models with one class table"
         )
     data = data.for_model(first)
     scored = _scored(options, data)
@@ -249,7 +249,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     samples = evenly_spread(data.samples, options.frames)
     if not options.dry_run:
         path = checkpoint_folder(options.model) / "config.json"
-        writable_file(path, "without --dry-run, the model's")
+        writable_file(path, "the model's configuration (--dry-run writes nothing)")
     fit = fit_logit_scale(
         segmenter,
         samples,
@@ -287,7 +287,7 @@ def _add_report_option(parser: argparse.ArgumentParser, folder: str) -> None:
 def _about(
     options: argparse.Namespace, data: LabelledSet, more: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Facts about a run to keep with its scores: the data, `more`, and the sampling."""
+    """Return facts about a run to store with its scores: the data, `more`, and the sampling."""
     shown = ("sampler", "steps", "samples", "passes", "seed", "threads")
     return {
         "data": f"{options.data.resolve().name}/{data.split}",

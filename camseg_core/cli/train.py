@@ -1,4 +1,4 @@
-"""Commands that train a model from the start: train and train-autoencoder; what all share."""
+"""The commands train and train-autoencoder, and what all commands that train share."""
 
 import argparse
 import functools
@@ -24,9 +24,9 @@ Task = tuple[type[Any], Callable[..., None]]
 """What `--config` describes, and the function that trains it."""
 
 _EPILOG = """\
-Started again with the same --run, it goes on where it was. Ctrl-C, SIGTERM or a file named "stop"
-beside the run's state.safetensors ends it after the current step and saves its state; a second
-Ctrl-C ends it at once. Watch it with: tensorboard --logdir RUN
+The same command with the same --run resumes. Ctrl-C, SIGTERM or a file named "stop" beside the
+run's state.safetensors ends it after the current step and saves its state; a second Ctrl-C ends
+it at once. Watch it with: tensorboard --logdir RUN
 
 Several processes share each batch:
 torchrun --nproc-per-node N -m camseg_core.cli -- {command} ...
@@ -36,9 +36,10 @@ torchrun --nproc-per-node N -m camseg_core.cli -- {command} ...
 def add_training_options(
     parser: argparse.ArgumentParser, command: str, config: str, entry: str, folders: bool = True
 ) -> None:
-    """Add the options of every command that trains; `folders` requires --data, --run and --out.
+    """Add the options of every command that trains.
 
-    `config` and `entry` are examples for --config and --set.
+    `config` and `entry` are examples for --config and --set. With `folders`, --config, --data,
+    --run and --out are required.
     """
     parser.formatter_class = LayoutHelp
     parser.epilog = _EPILOG.format(command=command)
@@ -74,8 +75,8 @@ def add_training_options(
         type=at_least(0),
         default=0,
         metavar="N",
-        help="background processes that read and augment frames, for each process that trains; "
-        "0: read between the steps",
+        help="background processes per training process that read and augment frames; 0: read "
+        "between the steps",
     )
     parser.add_argument(
         "--device", choices=["cpu", "cuda"], default="cpu", help="device to train on"
@@ -87,12 +88,12 @@ def add_training_options(
         metavar="ENTRY=VALUE",
         help=f"change an entry of FILE, as in --set {entry}=100; repeatable",
     )
-    parser.set_defaults(kept="the state saved last is in {run_folder}; the same command continues")
+    parser.set_defaults(kept="the last saved state is in {run_folder}; the same command resumes")
 
 
 @contextmanager
 def training_run(options: argparse.Namespace) -> Iterator[None]:
-    """Log to stderr and RUN/train.log inside; end a run that was asked to stop with exit code 130.
+    """Log to stderr and RUN/train.log; end a run that was asked to stop with exit code 130.
 
     Raises:
         ConfigError: RUN or FOLDER cannot be written to.
@@ -160,7 +161,7 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
 
 
 def described(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what is the same in all functions that write a model with its card."""
+    """Return the arguments that all functions take that write a model with its card."""
     from camseg_core.training.card import About
 
     several = "TORCHELASTIC_RUN_ID" in os.environ
@@ -173,6 +174,7 @@ def described(options: argparse.Namespace) -> dict[str, Any]:
 def run_training(
     task_of: Callable[[argparse.Namespace], Task], options: argparse.Namespace
 ) -> None:
+    """Read the configuration, and train what `task_of` returns for the options."""
     with packages_for("training", "train"):
         from camseg_core.config.yaml_file import load_yaml
 
@@ -206,7 +208,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         "--autoencoder",
         type=Path,
         metavar="FOLDER",
-        help="a trained autoencoder, as camseg train-autoencoder writes it",
+        help="a trained autoencoder, as written by camseg train-autoencoder",
     )
     add_start_option(parser)
     add_card_options(parser)
@@ -216,8 +218,8 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--dry-run",
         action="store_true",
-        help="print the memory by its use, the operations and the least time, then exit; with "
-        "--from, what is kept and new, and the time, measured over a few steps",
+        help="print memory by purpose, operations and least time, then exit; with --from: what is "
+        "kept and new, and the time, measured over a few steps",
     )
     count, positive = at_least(1), number(0, above=True)
     for option, kind, metavar, text in (
@@ -284,10 +286,7 @@ def _estimate(options: argparse.Namespace) -> None:
 
 def add_train_autoencoder(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `camseg train-autoencoder`."""
-    parser.description = (
-        "Train only an autoencoder, and write its folder, which camseg train takes as\n"
-        "--autoencoder."
-    )
+    parser.description = "Train only an autoencoder, and write its folder for --autoencoder."
     add_training_options(
         parser, "train-autoencoder", "config/train/mask-autoencoder.yaml", "mask.loop.steps"
     )

@@ -1,4 +1,4 @@
-"""What `camseg train --from` tunes, and the data set that a training reads instead of its own."""
+"""Options of `camseg train --from`, and those that replace a configuration's data set."""
 
 import argparse
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from camseg_core.weights import bundled_models, checkpoint_folder
 
 
 def add_set_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the one data set to train on, in place of those of the configuration."""
+    """Add the options that name one data set to train on, in place of the configuration's."""
     group = parser.add_argument_group(
         "data set", "ROOT is then this one set, in place of `data:` in the configuration"
     )
@@ -58,7 +58,7 @@ def finetuning(
     from camseg_core.training.finetune import FinetuneRecipe, run_finetuning
 
     if options.autoencoder is not None:
-        raise ConfigError("--from has its own autoencoder: leave --autoencoder out")
+        raise ConfigError("--from brings its own autoencoder: leave --autoencoder out")
     folder = options.config.parent if options.config is not None else Path()
     start = checkpoint_folder(options.start)
     more = {**described, "dry_run": options.dry_run}

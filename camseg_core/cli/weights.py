@@ -109,7 +109,7 @@ def _pull(options: argparse.Namespace) -> None:
         from camseg_core.weights.hub import download
         from camseg_core.weights.published import empty_folder, published_shapes
     config = _config(options, model.config)
-    published_shapes(config)  # this and the next may fail, so they come before the download
+    published_shapes(config)  # this and empty_folder may fail, so they precede the download
     out = options.out or Path(options.name)
     empty_folder(out)
     autoencoder, transformer = download(

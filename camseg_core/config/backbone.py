@@ -1,4 +1,4 @@
-"""The image backbone's shape: the one place that says what its stages, channels and strides are.
+"""The image backbone's shape: the only definition of its stages, channels and strides.
 
 It is EfficientNet-Lite0 (arXiv 1905.11946 without squeeze-and-excitation);
 `model/image_encoder.py` builds it. No torch here: the runtime reads these numbers as well.
@@ -24,7 +24,7 @@ class Stage(NamedTuple):
 
 
 class Feature(NamedTuple):
-    """A feature map: what stage number `stage` puts out, with its channels and total stride."""
+    """A feature map: the output of stage number `stage`, its channels and its total stride."""
 
     stage: int
     channels: int

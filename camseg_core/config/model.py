@@ -169,7 +169,7 @@ class CamSegConfig:
     or `image_encoder` and `mask_autoencoder` share the work.
 
     Attributes:
-        network_pixels: area that a frame is scaled down to for the network, keeping its aspect.
+        network_pixels: area to which a frame is scaled down for the network, keeping its aspect.
         patch_size: side of the square of latent cells that make one token.
         pixel_mean: normalises RGB in 0..255, with `pixel_std`.
         num_train_timesteps: steps of the noise schedule.

@@ -1,4 +1,4 @@
-"""Parsed JSON or YAML to dataclasses, every entry checked against the type of its field."""
+"""Builds dataclasses from parsed JSON or YAML; checks every entry against its field's type."""
 
 import difflib
 import logging
@@ -39,9 +39,8 @@ def build(
     """Build the dataclass `cls` from what a JSON or YAML parser returned.
 
     Fields may be bool, int, float, str, `Literal`, enums (given by value), tuples, `Mapping[str,
-    ...]` of these, dataclasses, and any of these `| None`,
-    or a tuple `|` something else. Entries left out keep their default; in
-    a nested dataclass that is the default that the outer one gives it.
+    ...]` of these, dataclasses, any of these `| None`, or a tuple `|` something else. Entries left
+    out keep their default; in a nested dataclass, the default that the outer one gives it.
 
     Args:
         cls: a dataclass whose fields are annotated with the above.
@@ -67,7 +66,7 @@ class _Reader:
         """Read the entry at the dotted `place`; `base` is an instance to start from, or MISSING."""
         if not isinstance(content, Mapping):
             raise self._wrong(
-                f"{place or 'the file'} must be entries with values, not {_show(content)}"
+                f"{place or 'the file'} must be entries with values, got {_show(content)}"
             )
         hints = get_type_hints(cls)
         known: dict[str, Field[Any]] = {
@@ -169,10 +168,10 @@ class _Reader:
 
     def _tuple(self, options: tuple[Any, ...], value: Any, place: str) -> tuple[Any, ...]:
         if not isinstance(value, list | tuple):
-            raise self._wrong(f"{place} is {_show(value)}; it must be a list")
+            raise self._wrong(f"{place} must be a list, got {_show(value)}")
         hints = [options[0]] * len(value) if options[-1] is Ellipsis else list(options)
         if len(value) != len(hints):
-            raise self._wrong(f"{place} is {_show(value)}; it must be a list of {len(hints)}")
+            raise self._wrong(f"{place} must be a list of {len(hints)}, got {_show(value)}")
         return tuple(
             # one of several instances is named by its number, from 1
             self._convert(hint, item, f"{place}[{i}]" if is_dataclass(hint) else place, MISSING)
@@ -181,7 +180,7 @@ class _Reader:
 
     def _mapping(self, hint: Any, value: Any, place: str) -> dict[str, Any]:
         if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-            raise self._wrong(f"{place} is {_show(value)}; it must be values by name")
+            raise self._wrong(f"{place} must be values by name, got {_show(value)}")
         return {
             name: self._convert(hint, item, _join(place, name), MISSING)
             for name, item in value.items()
@@ -192,7 +191,7 @@ class _Reader:
             if type(option) is type(value) and option == value:
                 return chosen
         raise self._wrong(
-            f"{place} is {_show(value)}; it must be one of {', '.join(map(str, choices))}"
+            f"{place} must be one of {', '.join(map(str, choices))}, got {_show(value)}"
         )
 
     def _scalar(self, hint: Any, value: Any, place: str) -> Any:
@@ -200,9 +199,9 @@ class _Reader:
             raise TypeError(f"{place}: fields of type {hint} cannot be read")
         accepted = (int, float) if hint is float else hint
         if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
-            raise self._wrong(f"{place} is {_show(value)}; it must be of type {hint.__name__}")
+            raise self._wrong(f"{place} must be of type {hint.__name__}, got {_show(value)}")
         if hint is float and not -_LARGEST <= value <= _LARGEST:  # nor NaN
-            raise self._wrong(f"{place} is {value}; it must be a finite number")
+            raise self._wrong(f"{place} must be a finite number, got {value}")
         return hint(value)
 
 
@@ -216,4 +215,4 @@ def _join(place: str, name: str) -> str:
 
 def _show(value: object) -> str:
     """Return the value as one short line."""
-    return "empty" if value is None else _shortener.repr(value)
+    return "nothing" if value is None else _shortener.repr(value)

@@ -1,4 +1,4 @@
-"""YAML files to dataclasses and back; apart from `reader`, as a vehicle has no PyYAML."""
+"""YAML files to dataclasses and back; separate from `reader`, as a vehicle may lack PyYAML."""
 
 import re
 from collections.abc import Hashable, Sequence
@@ -71,7 +71,7 @@ def _parse(text: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """PyYAML's safe loader, but entries given twice are refused instead of the last one winning."""
+    """PyYAML's safe loader, except that entries given twice are refused."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         names = [str(key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]

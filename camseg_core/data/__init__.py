@@ -16,7 +16,7 @@ class Sample:
 
     `image` is RGB `(H, W, 3)` uint8, `label` Cityscapes train ids `(H, W)` uint8 with 255 for
     unlabelled, and `name` identifies the frame within its data set. Pixels that have one of several
-    classes hold the id of one of the `groups`; what knows no groups treats them as unlabelled.
+    classes hold the id of one of the `groups`; code that ignores groups treats them as unlabelled.
     """
 
     image: npt.NDArray[np.uint8]
@@ -50,6 +50,11 @@ class SamplesOf(Samples):
 
 
 def evenly_spread(samples: Samples, count: int | None) -> list[Sample]:
-    """`count` of the samples, evenly spread; all if there are fewer, or if it is None."""
-    count = min(count or len(samples), len(samples))
-    return [samples[index * len(samples) // count] for index in range(count)]
+    """Return `count` of the samples, evenly spread; all if there are fewer, or if it is None."""
+    return [samples[number] for number in spread_numbers(len(samples), count)]
+
+
+def spread_numbers(total: int, count: int | None) -> list[int]:
+    """Return `count` of the numbers below `total`, evenly spread; all if it is None or larger."""
+    count = min(count or total, total)
+    return [place * total // count for place in range(count)]

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.data import Sample
+from camseg_core.data import Sample, spread_numbers
 from camseg_core.data.file_set import (
     SIZES_OF_A_PAIR,
     SIZES_OF_A_SPLIT,
@@ -221,8 +221,7 @@ class ContactSheet:
 
     def begin(self, split: str, labels: Sequence[Label], count: int) -> None:
         """Start a split with `count` frames."""
-        wanted = min(self._per_split, count)
-        self._split, self._wanted = split, frozenset(i * count // wanted for i in range(wanted))
+        self._split, self._wanted = split, frozenset(spread_numbers(count, self._per_split))
         self._labels |= dict.fromkeys(labels)
 
     def add(self, number: int, sample: Sample) -> None:

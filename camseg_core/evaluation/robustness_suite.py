@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from camseg_core.data import Sample, Samples
+from camseg_core.data import Sample, Samples, spread_numbers
 from camseg_core.data.corruptions import COMMON
 from camseg_core.data.disturbances import PAPER, Disturbance
 from camseg_core.data.synthetic.drive import SyntheticDrive
@@ -168,12 +168,11 @@ class Pictures:
         available = len(samples)
         if not available:
             raise DataError("the data set has no frames: there is nothing to evaluate")
-        count = min(count or available, available)
         self._samples, self._seed = samples, seed
-        self._indices = [index * available // count for index in range(count)]
+        self._indices = spread_numbers(available, count)
         self._series = {series.key: series for series in suite}
         height, width = samples[0].image.shape[:2]
-        self._drive = SyntheticDrive(count, height, width, seed, DRIVE_FPS)
+        self._drive = SyntheticDrive(len(self._indices), height, width, seed, DRIVE_FPS)
 
     def __len__(self) -> int:
         """Return the number of pictures of a condition."""

@@ -1,4 +1,4 @@
-"""Adaptation to images without labels: `camseg adapt`. Experimental: its gain is not measured."""
+"""Adaptation to images without labels: `camseg adapt`. Experimental: the gain is not measured."""
 
 import copy
 import json
@@ -29,7 +29,12 @@ from camseg_core.training.mean_teacher import MeanTeacher, Teaching
 from camseg_core.training.objectives import TaskLoss
 from camseg_core.training.run import TrainingData, check_batch, keep_config, keep_data
 from camseg_core.training.settings import LoopConfig, check_setting
-from camseg_core.training.start import ClassChanges, check_start, keep_start
+from camseg_core.training.start import (
+    ClassChanges,
+    check_start,
+    keep_start,
+    require_mask_autoencoder,
+)
 from camseg_core.training.trainer import Run
 from camseg_core.training.transformer import TransformerTraining, train_transformer
 from camseg_core.training.validation import validation
@@ -37,7 +42,7 @@ from camseg_core.training.validation import validation
 logger = logging.getLogger(__name__)
 
 _UNLABELLED = "images without labels"
-"""Name of the images among the sets of a run; no set of a configuration can have it."""
+"""Name of the images among a run's sets; no configured set can have a name with spaces."""
 
 _LEAST_IMAGES = 8
 
@@ -67,9 +72,9 @@ class AdaptationRecipe:
     """A configuration of `camseg adapt`.
 
     Attributes:
-        data: labelled frames like those that the model was trained on: `val` guards it, and
-            `train` is trained along.
-        labelled_share: share of the samples from their `train`; 0: only images without labels.
+        data: labelled frames like those that the model was trained on: `val` guards the model, and
+            `train` is mixed into the samples.
+        labelled_share: share of the samples from that `train`; 0: only images without labels.
         teaching: how the averaged model labels the images, and when it stops.
         training: of the whole model except the mask encoder.
 
@@ -104,10 +109,10 @@ def run_adaptation(
 ) -> dict[str, Any]:
     """Adapt the model of the checkpoint folder `start` to `images`, and write it to `out`.
 
-    `images` is called after everything that can be checked without them. What will happen and how
-    long it takes is logged first. Both models are scored on `val` of the labelled `data`, see
-    `run`/comparison; `out` appears when all is there. The same `run` resumes. Returns what was
-    measured, as `run`/result.json has it.
+    `images` is called once all other inputs are checked. What will happen, and how long it takes,
+    is logged first. Both models are scored on `val` of the labelled `data`, see `run`/comparison;
+    `out` appears when it is complete. The same `run` resumes. Returns what was measured, as in
+    `run`/result.json.
 
     Raises:
         ConfigError: the configuration cannot be used, does not fit the model or the data, or the
@@ -184,16 +189,12 @@ def _startable(start: Path, processes: Processes) -> CamSeg:
             "torchrun"
         )
     model = CamSeg.from_pretrained(start)
-    if model.mask_autoencoder is None:
-        raise ConfigError(
-            f"only models with a mask autoencoder can be adapted, and {model.config.name} decodes "
-            "masks as pictures"
-        )
+    require_mask_autoencoder(model, "adapted")
     return model
 
 
 def _split(images: Images, most: int) -> tuple[Samples, Samples]:
-    """Return the images to learn from, and those to watch, evenly spread."""
+    """Return the images to learn from, and the held-out ones to watch, evenly spread."""
     total = len(images.samples)
     if total < _LEAST_IMAGES:
         why = f"; {images.left_out[0]}" if images.left_out else ""
@@ -235,11 +236,12 @@ def _log_start(
 ) -> None:
     share, learnt = recipe.labelled_share, len(data.train_sets[-1].found.samples)
     logger.warning(
-        "experimental: what adapting without labels gains has not been measured; compare the "
-        "models on labelled frames of yours before you use the result"
+        "experimental: the gain of adapting without labels has not been measured; compare the "
+        "models on your own labelled frames before you use the result"
     )
     logger.info(
-        "%s learns from %d images of %s without labels; %d more only decide when it stops",
+        "%s learns from %d images of %s without labels; %d more are held out and decide when it "
+        "stops",
         name,
         learnt,
         images.title,
@@ -264,8 +266,8 @@ def _log_time(
     teacher: MeanTeacher,
     processes: Processes,
 ) -> None:
-    """Measure the model as it came and time a few steps on a copy; log how long all takes."""
-    logger.info("measuring the model as it is")
+    """Measure the start model, time a few steps on a copy, and log how long the run will take."""
+    logger.info("measuring the model before it is adapted")
     began = time.monotonic()
     model.to(processes.device)
     teacher.start(model)

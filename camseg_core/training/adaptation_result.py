@@ -1,4 +1,4 @@
-"""What an adaptation without labels did: its check, its result, its paragraph of the card."""
+"""The outcome of an adaptation without labels: check, result file, and model card paragraph."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ class NotAdapted(CamSegError):
 
 @dataclass(frozen=True)
 class Images:
-    """Images to adapt to; labels that `samples` have are dropped before anything reads them.
+    """Images to adapt to; labels of `samples` are dropped before anything reads them.
 
-    `title` names where they are from, and `left_out` has a line for each that cannot be used.
+    `title` names their source, and `left_out` has a line for each image that cannot be used.
     """
 
     samples: Samples
@@ -31,13 +31,13 @@ class Adapted:
     """An adaptation whose agreement rose.
 
     Attributes:
-        images: it adapted to.
-        learnt: number of them that were learnt from.
-        watched: number of them that the agreement was measured on.
+        images: the images that the model adapted to.
+        learnt: how many of them were learnt from.
+        watched: how many of them were held out to measure the agreement.
         labelled_share: share of the samples that had labels.
-        measured: the model as it came, then after each validation.
-        best: the one that is kept.
-        start: the name of the model as it came.
+        measured: the start model, then the model after each validation.
+        best: the measurement of the weights that are kept.
+        start: name of the start model.
     """
 
     images: Images
@@ -79,14 +79,14 @@ class Adapted:
         """Return which weights are kept, and why, for the log."""
         return (
             f"kept the weights after {self.best.step} steps: agreement {self.best.agreement:.4f}, "
-            f"{self.measured[0].agreement:.4f} at first; it is no accuracy"
+            f"{self.measured[0].agreement:.4f} at first; agreement is not accuracy"
         )
 
     def check(self, before: float, after: float, most_loss: float, run: Path) -> None:
-        """Check what was lost on the labelled frames, of mean IoU.
+        """Check how much mean IoU was lost on the labelled frames.
 
         Raises:
-            NotAdapted: it is more than `most_loss`.
+            NotAdapted: more than `most_loss` was lost.
         """
         if not before - after <= most_loss:
             raise NotAdapted(
@@ -97,18 +97,19 @@ class Adapted:
             )
 
     def paragraph(self) -> str:
-        """Return what the card says of the images without labels."""
+        """Return the model card's paragraph on the images without labels."""
         share = 100 * self.labelled_share
         along = f"; {share:.0f} % of the samples were labelled frames" if share else ""
         left_out = f" Left out: {'; '.join(self.images.left_out)}." if self.images.left_out else ""
         return (
             f"**Adapted without labels, which is experimental.** {self.learnt} images of "
-            f"{self.images.title} took part without labels: where the average of the model's own "
-            f"weights was sure, its masks were the labels{along}. {self.watched} more images only "
-            "decided when to stop: on these, the mean IoU between masks of the images as they are "
-            f"and disturbed was {self.measured[0].agreement:.3f} before and "
-            f"{self.best.agreement:.3f} after. That is agreement, not accuracy: whether masks of "
-            f"these images got better was not measured.{left_out}"
+            f"{self.images.title} were used without labels: where the running average of the "
+            f"model's own weights was confident, its masks served as labels{along}. "
+            f"{self.watched} more images were held out to decide when to stop: on these, the mean "
+            f"IoU between masks of undisturbed and disturbed images was "
+            f"{self.measured[0].agreement:.3f} before and {self.best.agreement:.3f} after. That is "
+            f"agreement, not accuracy: whether the masks of these images improved was not "
+            f"measured.{left_out}"
         )
 
     def result(self, before: float, after: float) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Means(Callback):
     def report(
         self, done: int, figures: Mapping[str, float], learning_rate: float, samples_per_s: float
     ) -> None:
-        """The last steps up to `done` have these means; the last one has this `learning_rate`."""
+        """Receive the means over the last steps up to `done`, and the last `learning_rate`."""
 
     def on_train_begin(self, done: int, steps: int, samples_per_step: int) -> None:
         self._done, self._steps, self._samples_per_step = done, steps, samples_per_step
@@ -112,7 +112,7 @@ class Display(Means):
                 self._title, total=steps, completed=done, loss="-", pace="-", scores=""
             )
             self._bar.start()
-            # a run that ends by an error must not leave the terminal without a cursor
+            # a run that ends with an error must not leave the terminal without a cursor
             weakref.finalize(self, self._bar.stop)
 
     def on_step_end(self, done: int, figures: Mapping[str, float], learning_rate: float) -> None:
@@ -159,7 +159,7 @@ class Display(Means):
 class TensorBoard(Means):
     """Writes curves and validation pictures to `RUN/tensorboard`.
 
-    On resume, what came after the resumed step is hidden, so that no curve doubles back.
+    On resume, points after the resumed step are hidden, so that no curve doubles back.
     """
 
     def __init__(self, run: Path, every: int = 10, clock: Clock = time.monotonic) -> None:

@@ -36,12 +36,12 @@ _UNMEASURED = "Nothing was measured (`--no-export`, or a layout whose masks are 
 
 @dataclass(frozen=True)
 class About:
-    """What only a person knows about a model; what is empty is not stated.
+    """Facts about a model that the user states; empty ones appear as not stated.
 
     Attributes:
-        name: of the model, for diagnostics and reports; the run folder's by default.
+        name: of the model, for diagnostics and reports; by default that of the run folder.
         license: of the weights.
-        command: that trains it, as typed.
+        command: the training command, as typed.
 
     Raises:
         ConfigError: the name is not a plain word.
@@ -71,13 +71,13 @@ class History:
     """How a model came about.
 
     Attributes:
-        about: what a person says about it.
+        about: what the user states about it.
         recipe: the resolved configuration.
         training: the part of it for the transformer.
-        processes: that shared the work.
+        processes: the processes that shared the work.
         began: what came before the transformer's steps, as the beginning of a sentence.
         before: how the model that it was tuned from was made, see `how_it_was_made`.
-        unlabelled: what was learnt without labels, a paragraph.
+        unlabelled: a paragraph on what was learnt without labels.
     """
 
     about: About
@@ -111,7 +111,7 @@ class Figures:
 
 
 def how_it_was_made(start: Path) -> str:
-    """Return what a checkpoint folder's card says of that, for a model tuned from it, or ""."""
+    """Return that section of a checkpoint's card, for a model tuned from it; "" without a card."""
     card = start / "MODEL_CARD.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     _, _, rest = text.partition("## How it was made\n")
@@ -122,7 +122,7 @@ def how_it_was_made(start: Path) -> str:
 def model_card(
     model: CamSeg, data: TrainingData, run: Path, history: History, figures: Figures | None
 ) -> str:
-    """Return the card of a stored model that `run` trained on `data`, with `figures` if any."""
+    """Return the card of a stored model that was trained in `run` on `data`."""
     about, training = history.about, history.training
     device, count = history.processes.device, history.processes.world_size
     processor = "CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)

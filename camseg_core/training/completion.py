@@ -1,4 +1,4 @@
-"""Masks in which every pixel has one class, as the mask encoder needs them."""
+"""Completion of masks: the mask encoder needs exactly one class for every pixel."""
 
 import cv2
 import numpy as np
@@ -34,7 +34,7 @@ def complete_at_random(indices: Tensor, members: Tensor, numbers: range, seed: i
 
 
 def complete_by_model(indices: Tensor, logits: Tensor, members: Tensor) -> Tensor:
-    """Give each pixel of a group the likeliest of its classes.
+    """Give each pixel of a group the most probable of the group's classes.
 
     `indices` are class indices `(B, H, W)`, `logits` the model's `(B, K, H, W)`, and `members` the
     classes of each group, `(G, K)`. 255 stays.

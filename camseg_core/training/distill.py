@@ -27,6 +27,7 @@ from camseg_core.training.light_decoder import (
 from camseg_core.training.objectives import TaskLoss
 from camseg_core.training.run import TrainingData, check_batch, keep_config, keep_data
 from camseg_core.training.settings import LoopConfig
+from camseg_core.training.start import require_mask_autoencoder
 from camseg_core.training.trainer import Run
 from camseg_core.training.transformer import TransformerTraining
 
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 def _distillation() -> TransformerTraining:
-    """Return few training steps at a low rate, on crops that keep nearly their own scale.
+    """Return the default training: few steps at a low rate, on crops near their original scale.
 
     A thousand steps at a higher rate overfitted the 367 frames of CamVid.
     """
@@ -59,9 +60,9 @@ class DistillationRecipe:
     """A configuration of `camseg distill`: end-to-end tuning of a trained model for few steps.
 
     The teacher is the label, not the model in many steps: the estimates after one step, and after
-    later calls of the short `chains`, are decoded and go into the task loss. The result can be
+    later calls of the short `chains`, are decoded and scored by the task loss. The result can be
     better than many steps, which consistency distillation (arXiv 2303.01469) can only match, and
-    needs no second model. arXiv 2409.11355 found the same for depth and normals.
+    no second model is needed. arXiv 2409.11355 found the same for depth and normals.
     """
 
     data: Data = "camvid"
@@ -107,11 +108,7 @@ def run_distillation(
     """
     with init_processes(device, workers) as processes:
         model = CamSeg.from_pretrained(start)
-        if model.mask_autoencoder is None:
-            raise ConfigError(
-                f"only models with a mask autoencoder can be distilled, and {model.config.name} "
-                "decodes masks as pictures"
-            )
+        require_mask_autoencoder(model, "distilled")
         recipe.training.check(model.config)
         check_batch(recipe.training, processes)
         _check_classes(model, start, recipe.data, data)

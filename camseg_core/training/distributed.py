@@ -163,7 +163,7 @@ class Objective(nn.Module):
 def wrap_distributed(
     objective: Objective, averaged: nn.Module, processes: Processes, strategy: Strategy
 ) -> nn.Module:
-    """Return what to call instead of `objective` so that gradients are reduced.
+    """Return the module to call instead of `objective`, which reduces gradients.
 
     FSDP splits `objective`, and `averaged`, the running average, in place.
     """
@@ -201,7 +201,7 @@ def repeated_blocks(root: nn.Module) -> Iterable[nn.Module]:
 
 
 def block_parameters(root: nn.Module) -> list[int]:
-    """How many parameters each block has: what FSDP gathers at once."""
+    """Return the number of parameters of each block: what FSDP gathers at once."""
     return [
         sum(parameter.numel() for parameter in block.parameters())
         for block in repeated_blocks(root)
@@ -220,7 +220,7 @@ def enable_gradient_checkpointing(root: nn.Module) -> None:
 def running_average(
     decay: float,
 ) -> Callable[[Sequence[Tensor], Sequence[Tensor], int | Tensor], None]:
-    """Return torch's exponential average for `AveragedModel` of both DTensors and tensors."""
+    """Return torch's exponential average for `AveragedModel`, for DTensors and plain tensors."""
     update = get_ema_multi_avg_fn(decay)
 
     def average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: int | Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Estimate a training before it runs: memory by purpose, operations, least time; or time steps."""
+"""Training estimates: memory by purpose, operations and least time; and timing of a few steps."""
 
 import tempfile
 import time
@@ -81,9 +81,9 @@ def estimate(
     processes: int = 1,
     compare: bool = True,
 ) -> TrainingEstimate:
-    """Estimate the training of `model` on `frames` frames; only shapes are followed.
+    """Estimate the training of `model` on `frames` frames from shapes alone.
 
-    `compare` counts activations with and without checkpointing.
+    With `compare`, activations are counted both with and without checkpointing.
 
     Raises:
         ConfigError: the batch cannot be shared by the processes.
@@ -139,8 +139,8 @@ def _standing(shapes: CamSeg, training: TransformerTraining, processes: int) -> 
     if split:
         in_blocks = block_parameters(shapes)
         root, root_learning = everything - sum(in_blocks), learning - sum(in_blocks)
-        # parameters outside blocks stay gathered during a step; of blocks, two do (the next one is
-        # prefetched), with the gradients of one
+        # parameters outside blocks stay gathered during a step; so do two blocks (the next one is
+        # prefetched) and the gradients of one
         found["weights and gradients gathered"] = 4 * (root + root_learning) + 4 * 3 * max(
             in_blocks, default=0
         )
@@ -239,7 +239,7 @@ _TIMED_STEPS = 3
 
 
 class _Clock(Callback):
-    """Notes when each step ended."""
+    """Records when each step ended."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []

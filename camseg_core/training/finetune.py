@@ -49,11 +49,11 @@ from camseg_core.training.transformer import TransformerTraining, train_transfor
 logger = logging.getLogger(__name__)
 
 OF_THE_START = "start"
-"""Entry `classes` for those of the model that the training starts from."""
+"""Value of `classes` that keeps the classes of the start model."""
 
 
 def _tuning() -> TransformerTraining:
-    """Return few steps at a low rate, from a decoder and a head that are trained already."""
+    """Return the default training: few steps at a low rate, as decoder and head are trained."""
     return TransformerTraining(
         loop=LoopConfig(steps=300, lr=3e-4, warmup=30, ema_decay=0.98, validate_every=100),
         batch=6,
@@ -89,9 +89,9 @@ class FinetuneRecipe:
 
     Attributes:
         data: the kind of the data set, or several sets.
-        classes: of the tuned model: a class table's file, `start` for those of the model that it
-            starts from, or None for those of `data`.
-        replay: other sets that are trained along against forgetting.
+        classes: of the tuned model: the path of a class table, `start` for those of the start
+            model, or None for those of `data`.
+        replay: other sets that are mixed in against forgetting.
         replay_share: their share of the samples.
         autoencoder: trained only if a class is new or split.
         training: of the whole model except the mask encoder.
@@ -287,7 +287,7 @@ def _learn_masks(
     run: Path,
     processes: Processes,
 ) -> None:
-    """Train the mask autoencoder of `model` in `run`/autoencoder, unless that is done."""
+    """Train the mask autoencoder of `model` in `run`/autoencoder, unless it is trained already."""
     assert model.mask_autoencoder is not None
     folder = run / "autoencoder"
     if not (folder / "model.safetensors").is_file():

@@ -1,4 +1,4 @@
-"""A run of the transformer; then its checkpoint folder is written, exported, scored, described."""
+"""Trains the transformer; writes, exports, scores and documents the checkpoint folder."""
 
 import logging
 import shutil
@@ -39,16 +39,16 @@ from camseg_core.training.validation import validation
 logger = logging.getLogger(__name__)
 
 _SEVERAL_STEPS = (2, 4, 10)
-"""Of DDIM; the card lists their scores beside those of one step."""
+"""Numbers of DDIM steps whose scores the card lists beside those of one step."""
 
 _DEFAULT_GRAPH = Fused("one_step", 1)
-"""What the default sampling runs; the other settings run the parts."""
+"""The fused graph of the default sampling; other settings run the parts."""
 
 _CALIBRATION_FRAMES = 26
-"""Of `val`, as many of each set: to calibrate the confidence, to compare graphs with torch."""
+"""Frames of `val`, equally many of each set, to calibrate confidence and to check graphs."""
 
 _INT8_FRAMES = 64
-"""Of `train`, as many of each set, to measure the ranges of int8."""
+"""Frames of `train`, equally many of each set, to measure the ranges of int8."""
 
 
 def train_in(
@@ -82,17 +82,17 @@ def finish(
     Only models with a mask autoencoder are exported and scored. int8 graphs are calibrated on
     frames of `train`, and left out if they lose too much. The report of one step goes to `run/val`,
     those of several steps to `run/val-N-steps`; of several sets, a report of each goes to
-    `run/val-NAME`. `shown` is the name that the folder gets if it is kept, which the caller logs.
+    `run/val-NAME`. If `out` is renamed later, `shown` is its final name, and the caller logs it.
     """
     trained = trained.cpu()
     trained.save_pretrained(out, torch.float16)
     figures = None
     if export and trained.mask_autoencoder is not None:
         figures = _export_and_score(trained, trained.mask_autoencoder, data, run, out)
-    else:  # graphs that an earlier model left there are not this one's
+    else:  # graphs there are an earlier model's
         shutil.rmtree(out / "onnx", ignore_errors=True)
         logger.info(
-            "not exported, not scored; to do so: %s export --model %s",
+            "neither exported nor scored; to export: %s export --model %s",
             camseg_command(),
             shown or out,
         )
@@ -160,14 +160,14 @@ def _by_set(out: Path, data: TrainingData, run: Path) -> dict[str, Evaluation]:
 def _export(
     model: CamSeg, out: Path, calibration: Sequence[Sample], scored: Sequence[Sample]
 ) -> None:
-    """Export graphs in fp32, and in int8 unless they lose too much; what runs by default fused."""
+    """Export graphs in fp32 and, unless they lose too much, in int8; fuse the default sampling."""
     traced, scores = trace_all(model, [_DEFAULT_GRAPH]), Scores(model, scored)
     parts = traced[:-1]
     try:
         export_onnx(model, out, "int8", traced=traced, calibration=calibration, scores=scores)
     except ModelError as error:
         logger.warning("no int8 graphs, fp32 will be used: %s", error)
-        # of a model that was in this folder before
+        # graphs of a model that was in this folder before
         shutil.rmtree(out / "onnx" / "int8", ignore_errors=True)
         parts = traced
     export_onnx(model, out, traced=parts)
@@ -185,7 +185,7 @@ def compare_with(
     old_segmenter, new_segmenter = _segmenters(start, out)
     notes = [f"classes {line}" for line in changes.lines()]
     if any(len(parts) > 1 for parts in changes.parts.values()):
-        notes.append("a class that was split counts as right before wherever a pixel has a part")
+        notes.append("before: a class that was split counts as right on each of its parts")
 
     def comparison(title: str, samples: Samples, scored: ScoredLabels) -> dict[str, Any]:
         found = compare(
@@ -207,7 +207,7 @@ def compare_with(
 
 
 def _segmenters(*folders: Path) -> list[Segmenter]:
-    """Return the models as they ship or, if one has no graphs, all in torch."""
+    """Return the models as they ship or, if one has no graphs, all of them in torch."""
     try:
         return [Segmenter.from_pretrained(folder) for folder in folders]
     except ModelError:

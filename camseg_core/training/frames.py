@@ -1,4 +1,4 @@
-"""A labelled data set as class indices for training: held in memory if it fits, else read."""
+"""Labelled frames as class indices for training: in memory if they fit, else read each time."""
 
 import functools
 import hashlib
@@ -24,7 +24,7 @@ from camseg_core.labels import Label, color_table
 logger = logging.getLogger(__name__)
 
 HELD_BYTES = 2 * 2**30
-"""Frames that take more than this are read as needed: every process holds a copy of its own."""
+"""Largest size of frames held in memory; every process holds its own copy."""
 
 
 class Part(NamedTuple):
@@ -234,7 +234,7 @@ class ReadFrames(Frames):
     def _read_all(self) -> tuple[npt.NDArray[np.int64], bytes, set[tuple[int, int]]]:
         """Return `pixels_by_frame`, fingerprint and sizes; the first call reads every frame."""
         if self._read is None:
-            logger.info("reading %d frames once, to count their pixels and to know them", len(self))
+            logger.info("reading %d frames once, to count and fingerprint their pixels", len(self))
             # decoding and hashing release the GIL
             with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
                 found = list(threads.map(self._read_one, range(len(self))))
@@ -275,8 +275,8 @@ def validation_picture(
 ) -> npt.NDArray[np.uint8]:
     """Draw a row for each image: the image, the truth and the prediction in colours.
 
-    Images are RGB `(3, H, W)` and the others class indices `(H, W)`, all uint8; those without a
-    class in `labels` are black. Returns RGB `(N * H, 3 * W, 3)` of the first's size.
+    Images are RGB `(3, H, W)`, truths and predictions class indices `(H, W)`, all uint8; indices
+    without a class in `labels` are black. Returns RGB `(N * H, 3 * W, 3)`, sized as the first.
     """
     table = color_table([replace(label, id=index) for index, label in enumerate(labels)])
     colors = [table[as_first(indices).numpy()] for indices in (truths, predictions)]

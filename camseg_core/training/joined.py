@@ -1,8 +1,9 @@
-"""Several labelled data sets as one to train on: their settings, classes, groups and frames."""
+"""Several labelled data sets joined for training: their settings, classes, groups and frames."""
 
 import hashlib
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -24,7 +25,7 @@ from camseg_core.training.frames import HELD_BYTES, Frames, HeldFrames, Part
 from camseg_core.training.settings import check_setting
 
 LEAST_SHARE = 0.002
-"""Of the samples that a set must get, unless it gets none."""
+"""Smallest share of the samples for a set with a weight above 0."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class OpenedSet(NamedTuple):
 
 
 def open_data(data: Data, root: Path, split: str) -> list[OpenedSet]:
-    """Open the splits for `train` or `val` of `data`; for `train`, of the sets with a weight.
+    """Open the splits for `train` or `val` of `data`; for `train`, sets of weight 0 are left out.
 
     Raises:
         ConfigError: there is no such kind of data set, or a mapping cannot be used.
@@ -146,10 +147,11 @@ def open_data(data: Data, root: Path, split: str) -> list[OpenedSet]:
 
 
 def table_of(data: Data, sets: Sequence[OpenedSet]) -> LabelTable:
-    """Return the classes of a model that learns from `sets`: of a list, all, with their groups'.
+    """Return the classes of a model that learns from `sets`.
 
-    They are in Cityscapes' order. The one set of a kind's name keeps its own classes and order,
-    unless they do not cover its groups. If a set has a class table of its own, it is that.
+    If a set has a class table of its own, these are its classes. Otherwise, they are the classes of
+    all sets and their groups, in Cityscapes' order; a single set named by its kind keeps its own
+    classes and order, if these cover its groups.
 
     Raises:
         ConfigError: sets have different tables.
@@ -196,9 +198,8 @@ class JoinedFrames(Frames):
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        place = int(np.searchsorted(self._ends, index, side="right"))
-        frames = self._parts[place].frames
-        return frames[index - self._ends[place] + len(frames)]
+        part, place = _located(self._ends, index)
+        return self._parts[part].frames[place]
 
     def every(self, n: int) -> "JoinedFrames":
         """Return every n-th frame of each set."""
@@ -229,7 +230,7 @@ class JoinedFrames(Frames):
 class JoinedSamples(Samples):
     """The samples of several sets, one set after the other, for a model with `labels`.
 
-    Of more than one set, labels have the groups of all, see `joint_groups`.
+    With more than one set, labels use the joint groups of all, see `joint_groups`.
     """
 
     def __init__(self, sets: Sequence[OpenedSet], labels: tuple[Label, ...]) -> None:
@@ -238,7 +239,7 @@ class JoinedSamples(Samples):
         self._groups = joint_groups(labels, *(each.groups for each in self._found))
 
     def scored(self) -> ScoredLabels:
-        """Return what to score: the labels of the one set, or classes and groups of all."""
+        """Return the labels to score: those of the only set, or classes and groups of all sets."""
         if len(self._found) == 1:
             return self._found[0].scored()
         return ScoredLabels.of(self._labels, self._groups)
@@ -247,15 +248,14 @@ class JoinedSamples(Samples):
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> Sample:
-        place = int(np.searchsorted(self._ends, index, side="right"))
-        samples = self._found[place].samples
-        return self._joined(samples[index - self._ends[place] + len(samples)])
+        part, place = _located(self._ends, index)
+        return self._joined(self._found[part].samples[place])
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
 
     def spread(self, count: int) -> list[Sample]:
-        """Return about `count` samples, as many of each set, evenly spread over it."""
+        """Return about `count` samples, equally many of each set, evenly spread over it."""
         each = math.ceil(count / len(self._found))
         return [
             self._joined(sample)
@@ -271,13 +271,23 @@ class JoinedSamples(Samples):
         return replace(sample, label=ids[sample.label], groups=self._groups)
 
 
+def _located(ends: Sequence[int], index: int) -> tuple[int, int]:
+    """Return the part that holds item `index`, and its place there; part i ends before `ends[i]`.
+
+    Raises:
+        IndexError: there are fewer items.
+    """
+    part = bisect_right(ends, index)
+    return part, index - (ends[part - 1] if part else 0)
+
+
 def load_frames(
     sets: Sequence[OpenedSet],
     labels: tuple[Label, ...],
     groups: tuple[Group, ...],
     held_bytes: int = HELD_BYTES,
 ) -> Frames:
-    """Load `sets` as one; `held_bytes` is for all together.
+    """Load `sets` as one; `held_bytes` limits all of them together.
 
     Raises:
         DataError: see `Frames.load`.

@@ -45,7 +45,7 @@ class KeptLatents:
     time.
 
     Raises:
-        ConfigError: the file is of other frames or another autoencoder.
+        ConfigError: the file belongs to other frames or another autoencoder.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class KeptLatents:
             known = (file.metadata() or {}).get("of")
         if known != _fingerprint(model, frames):
             raise ConfigError(
-                f"{path} is of other frames or another autoencoder: "
+                f"{path} belongs to other frames or another autoencoder: "
                 "remove it, or choose another --run"
             )
         kept = load_file(path)
@@ -120,7 +120,7 @@ def _encode_all(
 
 
 def _fingerprint(model: CamSeg, frames: Frames) -> str:
-    """Return a hash of what is encoded and by what: the frames and the autoencoder's weights."""
+    """Return a hash of the frames and of the weights of the autoencoder that encodes them."""
     assert model.autoencoder is not None
     digest = hashlib.blake2b(frames.fingerprint(), digest_size=16)
     for tensor in model.autoencoder.state_dict().values():

@@ -71,7 +71,8 @@ def with_light_decoder(model: CamSeg, light: LightDecoderConfig) -> CamSeg:
     """
     if model.autoencoder is None:
         raise ConfigError(
-            f"{model.config.name} needs no light decoder: its mask autoencoder's own is one"
+            f"{model.config.name} needs no light decoder: the decoder of its mask autoencoder is "
+            "light"
         )
     result = CamSeg(replace(model.config, light_decoder=light), model.labels)
     state = {
@@ -96,12 +97,11 @@ def train_light_decoder(
     the diffusion head, plus noise, since what a diffusion head samples is never exactly a latent of
     the autoencoder.
 
-    By default the target is what the exact decoder makes of the latents without the noise. The
-    light decoder replaces that one, so both should return the same, even where both are wrong:
-    scores of a model then hold for either, and every pixel has a target. With `teacher` labels the
-    target is the mask that was drawn, which can undo errors of the autoencoder and is cheaper, as
-    no picture is decoded. In both cases pixels outside the model's labels are one more class,
-    unlabelled.
+    By default the target is what the exact decoder returns for the latents without the noise. The
+    light decoder replaces it, so both should return the same, even where both are wrong: a model's
+    scores then hold for either, and every pixel has a target. With `teacher` labels the target is
+    the drawn mask, which can undo errors of the autoencoder and is cheaper, as no picture is
+    decoded. In both cases, pixels outside the model's labels form one more class, unlabelled.
 
     Raises:
         ConfigError: the batch cannot be shared by the processes.

@@ -1,4 +1,4 @@
-"""Samples by number: drawn from frames, seeded, and prepared ahead by worker processes."""
+"""Samples by number: drawn from frames, seeded, and prefetched by worker processes."""
 
 import functools
 import hashlib
@@ -28,11 +28,11 @@ _AHEAD = 2  # batches that each worker prepares
 
 @contextmanager
 def prepared(batch: Batch, processes: Processes, size: int, parts: int = 1) -> Iterator[Batch]:
-    """Have the workers of `processes`, if any, call `batch` ahead, until the context ends.
+    """Yield `batch`, prefetched by the workers of `processes`, if any, until the context ends.
 
-    The workers take this process's samples in the order of the steps, see `Processes.samples`,
-    whose arguments `size` and `parts` are. Other numbers, such as the first of a resumed run, start
-    a new order from there.
+    The workers follow this process's samples in the order of the steps: `size` and `parts` are
+    arguments of `Processes.samples`. A call with other numbers, such as the first of a resumed run,
+    restarts the order from there.
     """
     if processes.workers == 0:
         yield batch
@@ -77,7 +77,7 @@ class _Ahead:
 
 
 def _following(numbers: range, processes: Processes, size: int, parts: int) -> Iterator[range]:
-    """Yield these numbers, then those that the process takes next."""
+    """Yield these numbers, then the numbers of the process's next parts."""
     for step in itertools.count(numbers.start // size):
         for part in range(parts):
             found = processes.samples(step, size, part, parts)
@@ -92,7 +92,7 @@ class _Answers(Dataset[tuple[Tensor, Tensor] | CamSegError]):
     def __getitem__(self, numbers: range) -> tuple[Tensor, Tensor] | CamSegError:
         try:
             return self._batch(numbers)
-        except CamSegError as error:  # as a value: the loader would add a traceback to it
+        except CamSegError as error:  # returned, not raised: the loader would add a traceback
             return error
 
 
@@ -173,7 +173,7 @@ class FrameStream:
         return image.unsqueeze(0).float() / 255, indices.unsqueeze(0)
 
     def _shuffled(self, epoch: int, part: int) -> Tensor:
-        # of the first, or only, set as it was before there could be several
+        # the first set keeps the seed from when there was only one: runs of old versions resume
         place = ("order", epoch, part) if part else ("order", epoch)
         return torch.randperm(self._lengths[part], generator=generator(self._seed, *place))
 

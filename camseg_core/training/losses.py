@@ -32,8 +32,8 @@ def pixel_loss(
     The probability of a group is that of its classes together. The Jaccard loss of an image is 1
     less the intersection over union of probabilities and labels, averaged over the classes and
     groups it shows: like the mIoU, it weighs a thin pole as much as the road, whereas cross-entropy
-    counts pixels. For a class or group, only pixels count whose label lies inside or outside it: a
-    pixel that may be car or truck is neither right nor wrong for car.
+    counts pixels. For a class or group, only pixels whose label lies fully inside or outside it
+    count: a pixel that may be car or truck is neither right nor wrong for car.
 
     Args:
         logits: of K classes, `(B, K, H, W)`.
@@ -148,8 +148,8 @@ def _of_image(
     iou = (together + 1) / union
     jaccard = (1 - iou).sum() / max(1, len(present))
 
-    # derivatives of the Jaccard loss by predicted and common area, which a class has in the labels
-    # it belongs to; then through the softmax, whose derivative is p (δ - p)
+    # derivatives of the Jaccard loss with respect to predicted and common area, summed for each
+    # class over the labels that contain it; then through the softmax, whose derivative is p (δ - p)
     scale = jaccard_weight / max(1, len(present))
     by_predicted = (scale * iou / union).unsqueeze(1)
     by_together = (-scale * (1 + iou) / union).unsqueeze(1)

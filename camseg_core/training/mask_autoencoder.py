@@ -1,4 +1,4 @@
-"""Training of the mask autoencoder, KL, VQ or FSQ, and measures of what its latents keep."""
+"""Training of the mask autoencoder (KL, VQ or FSQ), and measures of reconstruction and rate."""
 
 import copy
 import functools
@@ -65,13 +65,12 @@ def train_autoencoder(
 ) -> MaskAutoencoder:
     """Train on `frames` and return the averaged autoencoder with its latent statistics set.
 
-    From `start`, only the decoder and what the encoder reads of other classes than the indices
-    `kept` are trained: the latents of these classes, and their statistics, keep their meaning.
+    With `start`, only the decoder and the encoder's input weights of classes outside the indices
+    `kept` are trained: the latents of the kept classes, and their statistics, keep their meaning.
 
     The loss is cross-entropy on the reconstructed classes plus the weighted KL or commitment loss;
-    with FSQ it is cross-entropy alone.
-    Each connected region of a group gets one of its classes at random, so that all classes are
-    reconstructed.
+    with FSQ it is cross-entropy alone. Each connected region of a group gets one of its classes at
+    random, so that all classes are reconstructed.
 
     Raises:
         ConfigError: the batch cannot be shared by the processes.
@@ -121,7 +120,7 @@ def train_autoencoder(
 
 
 def _train_only_new_classes(model: MaskAutoencoder, kept: Sequence[int]) -> None:
-    """Freeze the encoder, except what it reads of classes that are not `kept`."""
+    """Freeze the encoder, except its input weights of classes that are not `kept`."""
     model.train()
     model.encoder.eval().requires_grad_(False)
     weight, learns = _read_by_encoder(model, kept)
@@ -129,7 +128,7 @@ def _train_only_new_classes(model: MaskAutoencoder, kept: Sequence[int]) -> None
 
 
 def _read_by_encoder(model: MaskAutoencoder, kept: Sequence[int]) -> tuple[nn.Parameter, Tensor]:
-    """Return what the encoder reads of the classes, and where they are not `kept` (bool)."""
+    """Return the encoder's input weights, and where their class is not `kept` (bool)."""
     name, axis = next(each for each in model.class_tensors().items() if each[0].startswith("enc"))
     weight = model.get_parameter(name)
     learns = torch.ones(model.config.classes, dtype=torch.bool, device=weight.device)
@@ -154,7 +153,7 @@ def set_latent_statistics(model: MaskAutoencoder, frames: Frames) -> None:
 def reconstructions(
     model: MaskAutoencoder, frames: Frames, disturbance: float = 0.0
 ) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]:
-    """Yield class indices of whole `frames` and what encoding and decoding makes of them, `(H, W)`.
+    """Yield class indices of whole `frames` and their reconstructions, `(H, W)` each.
 
     `disturbance` is the deviation of seeded normal noise added to the normalised latents.
     """
@@ -179,7 +178,7 @@ def reconstruction_confusion(
 def reconstruction_scores(
     model: MaskAutoencoder, frames: Frames, labels: tuple[Label, ...]
 ) -> dict[str, object]:
-    """Return `metrics.scores` of masks of `frames` that only pass through the autoencoder."""
+    """Return `metrics.scores` of masks of `frames` that were only encoded and decoded."""
     by_index = tuple(replace(label, id=index) for index, label in enumerate(labels))
     return scores(reconstruction_confusion(model, frames), by_index)
 

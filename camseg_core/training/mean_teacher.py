@@ -1,8 +1,8 @@
-"""Learning without labels: the average of a model's weights labels frames for the model itself.
+"""Learning without labels: the running average of a model's weights labels frames for the model.
 
-The averaged model (arXiv 1703.01780) sees a crop as it is; where it is sure, its mask is the label
-of the same crop, changed in colour and disturbed. Thresholds by class (arXiv 1810.07911) keep the
-rarer classes in.
+The averaged model (arXiv 1703.01780) sees an unchanged crop. Where it is confident, its mask is the
+label of the same crop, changed in colour and disturbed. Thresholds by class (arXiv 1810.07911)
+keep rare classes from dropping out.
 """
 
 import json
@@ -32,7 +32,7 @@ from camseg_core.training.settings import check_setting
 from camseg_core.training.trainer import Callback, Picture, Validation
 
 _LEVELS = 256
-"""Of confidence, in the histograms from which thresholds follow."""
+"""Levels of confidence in the histograms from which thresholds follow."""
 
 _COUNTS_FROM = 1e-3
 """Share of the pixels from which a class counts in the agreement."""
@@ -40,18 +40,18 @@ _COUNTS_FROM = 1e-3
 
 @dataclass(frozen=True)
 class Teaching:
-    """How the averaged model labels frames, and when it has taught enough.
+    """How the averaged model labels frames, and when training stops.
 
     Attributes:
-        sure: confidence from which a pixel gets a label, whatever its class.
-        class_share: share of each class's pixels that get one, the surest, even below that.
+        sure: confidence from which a pixel of any class gets a label.
+        class_share: share of each class's pixels, the most confident ones, that get a label even
+            below `sure`.
         least: confidence below which no pixel gets a label.
-        watched: frames that are not learnt from: the agreement is measured on them. At most a
-            quarter of all.
-        patience: validations in a row without a rise of the agreement that end the training.
-        least_rise: of the agreement, to count as a rise.
-        most_loss: of the mean IoU on the labelled `val` frames. Weights that lose more are not
-            kept, and a checkpoint that does is not written.
+        watched: number of frames held out to measure the agreement, at most a quarter of all.
+        patience: consecutive validations without a rise of the agreement that end the training.
+        least_rise: smallest increase of the agreement that counts as a rise.
+        most_loss: largest loss of mean IoU on the labelled `val` frames. Weights that lose more are
+            not kept, and a checkpoint that loses more is not written.
 
     Raises:
         ConfigError: a value is out of range.
@@ -75,15 +75,15 @@ class Teaching:
 
 @dataclass(frozen=True)
 class Measured:
-    """The averaged model after some steps.
+    """Measurements of the averaged model after some steps.
 
     Attributes:
-        step: steps done; 0 is the model as it came.
-        agreement: mean IoU between its masks of the watched frames as they are, and disturbed. A
-            class counts if the model as it came sees it; if it vanishes, its IoU is 0.
+        step: steps done; 0 is the start model.
+        agreement: mean IoU between its masks of the watched frames, undisturbed and disturbed. A
+            class counts if the start model sees it; if it vanishes, its IoU is 0.
         source: mean IoU on the labelled `val` frames that a validation scores.
-        labelled: share of the watched frames' pixels that are sure enough to become labels.
-        thresholds: by class, the confidence from which they do.
+        labelled: share of the watched frames' pixels that are confident enough to become labels.
+        thresholds: by class, the confidence from which pixels become labels.
         shown: the classes that count in the agreement.
     """
 
@@ -111,15 +111,15 @@ class MeanTeacher(Callback):
         folder: Path,
         seed: int = 0,
     ) -> None:
-        """Make the teacher of frames from number `first` on; others have labels.
+        """Create the teacher of the frames from number `first` on; earlier ones have labels.
 
         Args:
             config: see `Teaching`.
             watched: unlabelled frames that are not trained on.
             first: number of the first frame without labels.
-            changes: of what the model sees, beside those of colour.
+            changes: applied to what the model sees, besides changes of colour.
             source: scores a model on labelled frames, as `mIoU`.
-            folder: of the measurements and the best weights.
+            folder: where the measurements and the best weights are kept.
             seed: of the changes.
         """
         self._config, self._watched, self._first = config, watched, first
@@ -132,14 +132,14 @@ class MeanTeacher(Callback):
         self.measured = [build(Measured, each, str(path), CamSegError) for each in json.loads(text)]
 
     def start(self, model: CamSeg) -> None:
-        """Measure the model as it came, unless that was done."""
+        """Measure the start model, unless that was done before."""
         if not self.measured:
             self.on_validation_end(0, *self.validate(model))
 
     def best(self) -> tuple[int, int]:
         """Return the step with the best agreement so far, and how many validations followed it.
 
-        Of steps that lost more than `Teaching.most_loss` none is the best.
+        Steps that lost more than `Teaching.most_loss` are not considered.
         """
         step, top, since = 0, self.measured[0].agreement, 0
         allowed = self.measured[0].source - self._config.most_loss
@@ -154,12 +154,12 @@ class MeanTeacher(Callback):
         model.load_state_dict(load_file(self._folder / "best.safetensors"))
 
     def labelled(self, batch: Batch, frame_of: Callable[[int], int]) -> Batch:
-        """Return `batch` with the teacher's labels for unlabelled frames, and changed images.
+        """Return `batch` with changed images, and the teacher's labels for unlabelled frames.
 
-        `batch` returns images as they are; `frame_of` maps the number of a sample to its frame's.
+        `batch` must return unchanged images; `frame_of` maps a sample's number to its frame's.
         """
 
-        def made(numbers: range) -> tuple[Tensor, Tensor]:
+        def labelled_batch(numbers: range) -> tuple[Tensor, Tensor]:
             images, indices = batch(numbers)
             pictures = [_pixels(image * 255) for image in images]
             places = [i for i, number in enumerate(numbers) if frame_of(number) >= self._first]
@@ -174,7 +174,7 @@ class MeanTeacher(Callback):
             stacked = torch.from_numpy(np.stack(changed)).permute(0, 3, 1, 2)
             return stacked.contiguous().float() / 255, indices
 
-        return made
+        return labelled_batch
 
     def validate(self, model: nn.Module) -> Validation:
         """Score a model on the labelled frames, and measure the agreement on the watched ones."""
@@ -208,7 +208,7 @@ class MeanTeacher(Callback):
         self._average = averaged
 
     def on_train_begin(self, done: int, steps: int, samples_per_step: int) -> None:
-        # a run that was killed between a validation and its state repeats both
+        # a run that was killed between a validation and saving its state repeats both
         self.measured = [each for each in self.measured if each.step <= done]
 
     def on_validation_end(
@@ -232,7 +232,7 @@ class MeanTeacher(Callback):
         return self.best()[1] >= self._config.patience
 
     def _labels(self, pictures: list[Pixels]) -> list[npt.NDArray[np.uint8]]:
-        """Return class indices `(H, W)` of pictures of one size, 255 where not sure enough."""
+        """Return class indices `(H, W)` of pictures of one size, 255 below the threshold."""
         assert self._average is not None
         height, width = pictures[0].shape[:2]
         segmenter = _segmenter(self._average, height * width)
@@ -248,7 +248,7 @@ class MeanTeacher(Callback):
     def _masks_of_watched(
         self, model: CamSeg
     ) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.uint8]]]:
-        """Yield class indices and confidence of each frame as it is, and indices disturbed."""
+        """Yield class indices and confidence of each undisturbed frame, and indices disturbed."""
         segmenter, table = _segmenter(model), index_table(model.labels)
         for number, (image, _) in enumerate(self._watched):
             picture = _pixels(image)
@@ -264,7 +264,7 @@ class MeanTeacher(Callback):
 
 
 def thresholds_of(counts: npt.NDArray[np.int64], config: Teaching) -> tuple[float, ...]:
-    """Return the confidence from which pixels of each class get a label.
+    """Return, by class, the confidence from which pixels get a label.
 
     `counts` `(K, levels)` are pixels by class and level of confidence.
     """
@@ -278,7 +278,7 @@ def thresholds_of(counts: npt.NDArray[np.int64], config: Teaching) -> tuple[floa
 
 
 def _segmenter(model: CamSeg, pixels: int | None = None) -> Segmenter:
-    """Return the model in one step, at its own size or for pictures of so many pixels."""
+    """Return the model with one step, at its own size or for pictures of `pixels` pixels."""
     config = model.config if pixels is None else replace(model.config, network_pixels=pixels)
     return Segmenter(config, model.labels, TorchEngine(model, "bf16"), Sampling("one_step"))
 

@@ -26,28 +26,29 @@ from camseg_core.training.trainer import Loss
 class TaskLoss:
     """The loss of a model with a mask autoencoder.
 
-    It scores two estimates: from pure noise, as in inference in one step, and from a random step,
-    as in sampling in several steps. The loss is `latent_weight` × the squared error of the latents,
-    plus cross-entropy and `jaccard_weight` × soft Jaccard of the decoded latents. Latents of cells
-    count by the share of their pixels that is labelled.
+    It scores two estimates: from pure noise, as in one-step inference, and from a random step, as
+    in multi-step sampling. The loss is `latent_weight` × the squared error of the latents, plus
+    cross-entropy and `jaccard_weight` × soft Jaccard of the decoded latents. Cells are weighted by
+    the share of their pixels that is labelled.
 
     Where the label is a group, the true latents are those of the model's own completion: each pixel
-    has the likeliest of the group's classes by the estimate from pure noise that sees no mask.
+    gets the most probable of the group's classes, by the estimate from pure noise that sees no
+    mask.
 
     Attributes:
         latent_weight: of the squared error of the latents.
         jaccard_weight: of the soft Jaccard loss.
         own_share: share of the images that start the second estimate from the noised first
             estimate, as a sampler does, instead of the noised truth.
-        decoder_joins: step from which the mask decoder learns. It has only seen latents of true
-            masks, and uncertain latents of the head look different; true latents remain among its
-            inputs, so it stays the decoder of an autoencoder. The encoder stays frozen, so the
-            latents keep their meaning.
+        decoder_joins: step from which the mask decoder learns. Until then it has only seen latents
+            of true masks, and the head's uncertain latents look different. True latents remain
+            among its inputs, so it still decodes the encoder's output. The encoder stays frozen,
+            so the latents keep their meaning.
         late_own_share: `own_share` from step `late_from` on, when the estimates are good.
         late_from: see `late_own_share`.
         balanced_until: step by which the higher weights of rare classes in the cross-entropy have
-            faded. They are learned early with them; kept to the end, the model would see more
-            persons and signs than there are.
+            faded. With them, rare classes are learned early; kept to the end, the model would
+            predict too many persons and signs.
         chains: numbers of steps, such as 2 and 4. The images of `own_share` follow such a chain of
             DDIM to one of its later calls, instead of to a random step: this distils a model.
 
@@ -231,7 +232,7 @@ def published_objective(
 
     `batch` returns latents of the image and of the mask drawn as a picture, each `(B, c, h, w)`;
     `size` is the number of samples in a whole batch. The loss is a mean over the hidden mask
-    tokens, each denoised from `diffusion_batch_mul` noises and diffusion steps under its one
+    tokens, each denoised from `diffusion_batch_mul` noises and diffusion steps under the same
     condition.
     """
     device, timesteps = processes.device, len(model.schedule.timesteps)

@@ -64,9 +64,9 @@ class AutoencoderRecipe:
 class Recipe:
     """A configuration of `camseg train`.
 
-    `model` is a name or the path of a `config.json`, with the classes of `data`, which is the kind
-    of the data set, or several sets. Unless a trained autoencoder is given, a model
-    with a mask autoencoder first trains `autoencoder`.
+    `model` is a name or the path of a `config.json`; its classes are those of `data`, the kind of
+    one data set or a list of sets. Unless a trained autoencoder is given, a model with a mask
+    autoencoder first trains `autoencoder`.
     """
 
     model: str = CAMSEG_LITE_CAMVID.name
@@ -173,8 +173,8 @@ def run(
 ) -> None:
     """Train a model and write its checkpoint folder to `out`, see `finish`; `run` resumes.
 
-    `autoencoder` is the folder of a trained autoencoder. `about` has the model's name and what its
-    card says. Under `torchrun` the processes share each batch.
+    `autoencoder` is the folder of a trained autoencoder. `about` has the model's name and facts for
+    its card. Under `torchrun` the processes share each batch.
 
     Raises:
         ConfigError: the configuration cannot be used, or differs from the one that `run` was
@@ -239,7 +239,7 @@ def _check_own_autoencoder(recipe: Recipe, config: CamSegConfig, processes: Proc
 
 
 def for_classes(config: AutoencoderTraining, classes: int) -> AutoencoderTraining:
-    """Return the same for this number of classes, in place of its own."""
+    """Return the same training for this number of classes."""
     return replace(config, model=replace(config.model, classes=classes))
 
 

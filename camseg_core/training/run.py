@@ -1,4 +1,4 @@
-"""What a run reads and keeps: its data, its configuration, a trained autoencoder's folder."""
+"""Inputs and records of a run: its data, its configuration, a trained autoencoder's folder."""
 
 import json
 from collections.abc import Sequence
@@ -59,7 +59,8 @@ class TrainingData:
     ) -> "TrainingData":
         """Open the sets of `data` in the folder `root` for a model with the classes `labels`.
 
-        By default these are `table`'s, to which the sets are renumbered, or else the data's.
+        By default these are the classes of `table`, to whose ids the sets are mapped, or else the
+        data's.
 
         Raises:
             ConfigError: there is no such kind of data set, or a mapping cannot be used.
@@ -141,9 +142,9 @@ def keep_config(recipe: Any, run: Path, processes: Processes) -> None:
 
 
 def keep_data(data: TrainingData, run: Path, processes: Processes) -> None:
-    """Write what the frames are to the run folder, or check that they are those already there.
+    """Write a record of the frames to the run folder, or check them against the record there.
 
-    A folder without the file, as older versions leave it, gets it.
+    A folder from an older version, without the file, gets it.
 
     Raises:
         ConfigError: the run was started with other frames.
@@ -167,8 +168,8 @@ def keep_data(data: TrainingData, run: Path, processes: Processes) -> None:
                     then = "none" if was is None else was["frames"]
                     raise ConfigError(
                         f"the frames of {split}{of} must be those that {run} was started with: "
-                        f"{then} then, {found['frames']} now, of which names, pixels or labels "
-                        "differ; restore them, or choose another --run"
+                        f"{then} then, {found['frames']} now; names, pixels or labels differ: "
+                        "restore them, or choose another --run"
                     )
     processes.wait()  # no process writes while another reads
     if processes.is_main_process and not known:
@@ -206,13 +207,13 @@ def save_codec(codec: Codec, folder: Path) -> None:
     (folder / "config.json").write_text(
         json.dumps({kind: asdict(codec.config)}, indent=1) + "\n", encoding="utf-8"
     )
-    # last and atomically: that the file exists means that the training is complete
+    # last and atomically: the file's existence means that the training is complete
     with atomic_write(folder / "model.safetensors") as temporary:
         save_file(
             {name: tensor.cpu().contiguous() for name, tensor in codec.state_dict().items()},
             temporary,
         )
-        temporary.chmod(0o644)  # safetensors makes it readable for its owner only
+        temporary.chmod(0o644)  # safetensors makes it readable only for its owner
 
 
 def load_codec_into(codec: Codec, folder: Path) -> None:
@@ -235,7 +236,7 @@ def load_codec_into(codec: Codec, folder: Path) -> None:
     if not isinstance(content, dict) or (
         list(content) != [kind] and not (whole_model and content.get(kind))
     ):
-        raise ModelError(f"{path} must describe a {kind}, which the model to be trained has")
+        raise ModelError(f"{path} must describe a {kind}, as in the model to be trained")
     found = build(config_class, content[kind], str(path), ModelError)
     if found != codec.config:
         raise ModelError(

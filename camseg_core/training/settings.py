@@ -101,8 +101,8 @@ class LoopConfig:
     def in_steps(self, frames: int, batch: int) -> "LoopConfig":
         """Return the same with `epochs` and `warmup_epochs` converted to steps.
 
-        An epoch is as many samples as there are frames: its last batch may take its rest from the
-        next epoch.
+        An epoch is as many samples as there are frames; its last batch may reach into the next
+        epoch.
         """
 
         def steps_of(epochs: float | None, otherwise: int) -> int:

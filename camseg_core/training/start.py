@@ -23,7 +23,7 @@ _OF_ITS_OWN = 0.2
 
 @dataclass(frozen=True)
 class ClassChanges:
-    """Which classes of a model become which of a table.
+    """How the classes of a model map to those of a table.
 
     Attributes:
         old: the model's classes.
@@ -37,7 +37,7 @@ class ClassChanges:
 
     @staticmethod
     def of(old: Sequence[Label], table: LabelTable) -> "ClassChanges":
-        """Return what becomes of the classes `old` in `table`, by name."""
+        """Map the classes `old` to those of `table`, by name."""
         place = {label.name: i for i, label in enumerate(old)}
         origins = (table.origins[label.name] for label in table.labels)
         found = tuple(tuple(place[name] for name in names if name in place) for names in origins)
@@ -53,7 +53,7 @@ class ClassChanges:
 
     @property
     def kept(self) -> tuple[int, ...]:
-        """The places in `new` that begin as a class of `old` that no other comes from."""
+        """The places in `new` that start as a class of `old` from which no other class comes."""
         parts = self.parts
         return tuple(
             k for k, origin in enumerate(self.origins) if origin and parts[origin[0]] == [k]
@@ -91,7 +91,7 @@ class ClassChanges:
     def scored(self, new: ScoredLabels) -> ScoredLabels:
         """Return the labels that the new model is scored against, for masks of the old one.
 
-        An old class that was split counts as the part that the pixel has.
+        An old class that was split counts as whichever of its parts the pixel has.
         """
         ids = {
             label.id: [self.old[i].id for i in origin]
@@ -107,9 +107,9 @@ class ClassChanges:
 def adapted(start: CamSeg, table: LabelTable) -> CamSeg:
     """Return a copy of the model `start` with the classes of `table`.
 
-    All weights are kept except those of single classes in the mask autoencoder. A merged class
-    begins as the first that it comes from, parts of a split one nearly as that, and a new class
-    with weights from torch's global generator.
+    All weights are kept except class-specific ones in the mask autoencoder. A merged class starts
+    as the first class that it comes from, the parts of a split class nearly as that class, and a
+    new class with weights from torch's global generator.
 
     Raises:
         ConfigError: no class is left, or `start` draws masks as pictures and would need others.
@@ -118,7 +118,7 @@ def adapted(start: CamSeg, table: LabelTable) -> CamSeg:
     if not any(changes.origins):
         names = ", ".join(label.name for label in start.labels)
         raise ConfigError(
-            f"one of the classes must come from one of {start.config.name}'s ({names}): say in "
+            f"at least one class must come from a class of {start.config.name} ({names}): say in "
             "labels.yaml what each class was, or train without --from"
         )
     config, state = start.config, start.state_dict()
@@ -159,7 +159,7 @@ def check_origins(table: LabelTable, *known: Sequence[Label]) -> None:
     """Check that the classes of `table` come from classes that a model or a data set has.
 
     Raises:
-        ConfigError: `was` names another; the message suggests the one it may be.
+        ConfigError: `was` names an unknown class; the message suggests the nearest.
     """
     names = [*dict.fromkeys(label.name for labels in known for label in labels)]
     for name in (name for each in table.classes for name in each.was or ()):
@@ -179,11 +179,24 @@ def check_start(start: Path, out: Path) -> None:
         ConfigError: both are the same folder.
     """
     if start.resolve() == out.resolve():
-        raise ConfigError(f"--out must be another folder than that of --from, {start}")
+        raise ConfigError(f"--out must not be the folder of the model to start from, {start}")
+
+
+def require_mask_autoencoder(model: CamSeg, to_be: str) -> None:
+    """Check that a model can be "adapted" or "distilled", as `to_be` says.
+
+    Raises:
+        ConfigError: it has no mask autoencoder.
+    """
+    if model.mask_autoencoder is None:
+        raise ConfigError(
+            f"only models with a mask autoencoder can be {to_be}, and {model.config.name} decodes "
+            "masks as pictures"
+        )
 
 
 def keep_start(start: Path, run: Path, processes: Processes) -> None:
-    """Write which weights the run starts from, or check that they are those already there.
+    """Write a fingerprint of the start weights, or check them against the one already there.
 
     Raises:
         ConfigError: the run was started from other weights.
@@ -194,8 +207,8 @@ def keep_start(start: Path, run: Path, processes: Processes) -> None:
     known = path.is_file()
     if known and json.loads(path.read_text(encoding="utf-8")) != now:
         raise ConfigError(
-            f"--from must be the model that {run} was started with, got other weights in {start}: "
-            "restore them, or choose another --run"
+            f"the model to start from must be that of {run}, got other weights in {start}: restore "
+            "them, or choose another --run"
         )
     processes.wait()  # no process writes while another reads
     if processes.is_main_process and not known:

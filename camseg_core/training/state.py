@@ -73,7 +73,7 @@ class TrainingState:
             reason = str(error).strip().splitlines()[0]
             raise CamSegError(
                 f"cannot resume from {self.path}: {reason}; "
-                "it is damaged or of another model: choose another --run"
+                "it is damaged or belongs to another model: choose another --run"
             ) from error
         return step
 

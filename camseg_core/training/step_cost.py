@@ -1,4 +1,4 @@
-"""The cost of one training step, counted by torch while it follows shapes: nothing is computed."""
+"""The cost of one training step, counted by torch from shapes: nothing is computed."""
 
 import math
 from collections.abc import Callable
@@ -40,9 +40,9 @@ _ATTENTION = {
 
 
 def mean_visible(cut: Cut) -> float:
-    """Return the mean share of the mask's tokens that the encoder sees, where not all are hidden.
+    """Return the mean share of mask tokens that the encoder sees in steps that do not hide all.
 
-    `cut` is how the drawn share is brought to 0.7..1.
+    `cut` is how the drawn share is brought into 0.7..1.
     """
     ends = 0.3 / 0.25  # in deviations of 0.25 below 1
     within = 0.5 * math.erf(ends / math.sqrt(2))
@@ -52,7 +52,7 @@ def mean_visible(cut: Cut) -> float:
 
 @dataclass(frozen=True)
 class StepCost:
-    """Floating-point operations of a frame's step, and bytes of a step's activations."""
+    """Floating-point operations per frame, and bytes of activations per step."""
 
     operations: float
     activations: float
@@ -65,9 +65,9 @@ def count_step(
     frames: int,
     checkpointing: bool,
 ) -> StepCost:
-    """Follow the shapes of one training step of `frames` frames on one device; nothing is computed.
+    """Count one training step of `frames` frames on one device, from shapes alone.
 
-    `gradient_checkpointing` of `training` is replaced by `checkpointing`.
+    `checkpointing` replaces `training.gradient_checkpointing`.
     """
     with FakeTensorMode():
         network = CamSeg(model, labels).train()
@@ -109,7 +109,7 @@ def count_step(
 
 
 def _task_loss(network: CamSeg, training: TransformerTraining, frames: int) -> Tensor:
-    """The networks that `objectives.task_objective` calls, on zeros."""
+    """Run the networks that `objectives.task_objective` calls, on zeros."""
     codec = network.mask_autoencoder
     assert codec is not None
     own = round(training.task.late_own_share * frames)
@@ -134,10 +134,10 @@ def _latents_loss(
     frames: int,
     visible: int,
 ) -> Tensor:
-    """The networks that `objectives.published_objective` calls, on zeros.
+    """Run the networks that `objectives.published_objective` calls, on zeros.
 
-    Which tokens the encoder sees depends on values, which zeros lack: here the first
-    `visible` of each mask, which take the way of the image's tokens.
+    Which tokens the encoder sees is drawn at random in training; here it sees the first `visible`
+    of each mask, like the image's tokens.
     """
     transformer, cells = network.transformer, grid[0] * grid[1]
     with training.loop.autocast(torch.device("cpu")):
@@ -168,7 +168,7 @@ def _saved_bytes(
     Of a checkpointed block these are its inputs.
     """
     left_out = {each.untyped_storage()._cdata for each in (*network.parameters(), *inputs)}
-    # autocast's copies of the matrices stand in the table of memory as "matrices in bf16"
+    # autocast's copies of the matrices are counted elsewhere, as "matrices in bf16"
     matrices = {tuple(sorted(each.shape)) for each in network.parameters() if each.ndim > 1}
     saved: dict[int, torch.UntypedStorage] = {}
 
@@ -192,7 +192,7 @@ def _saved_bytes(
 
 
 def _inside_block(block: nn.Module, training: TransformerTraining, *inputs: Tensor) -> float:
-    """Bytes that a checkpointed block keeps while its inside is computed again."""
+    """Return the bytes that a checkpointed block keeps while it is recomputed."""
     block.gradient_checkpointing = False  # type: ignore[assignment]  # a flag, not a module
     try:
 

@@ -46,7 +46,7 @@ class Callback:
     """Base callback; every hook is a no-op. Only the main process calls callbacks."""
 
     def on_average(self, averaged: nn.Module) -> None:
-        """The run is about to start; `averaged` has the average of the weights, step by step."""
+        """The run is about to start; `averaged` holds the running average of the weights."""
 
     def on_train_begin(self, done: int, steps: int, samples_per_step: int) -> None:
         """The run starts, or resumes after `done` of its `steps`."""
@@ -60,7 +60,7 @@ class Callback:
         """The averaged model after `done` steps has these scores; `picture` is RGB `(H, W, 3)`."""
 
     def has_enough(self) -> bool:
-        """Whether the run is complete, although steps are left; of one process only."""
+        """Whether the run may end early; only supported with one process."""
         return False
 
     def on_train_end(self, done: int, reason: str) -> None:

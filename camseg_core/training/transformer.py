@@ -199,7 +199,7 @@ def _objective(
 def frame_stream(
     config: TransformerTraining, frames: Frames, seed: int, changed: bool = True
 ) -> FrameStream:
-    """Return the samples of a training; not `changed`, crops are as they are, as for a teacher."""
+    """Return the samples of a training; unless `changed`, crops keep colours (for a teacher)."""
     if config.augment == "vary":
         views = varied_views(config.crop, config.variation)
     else:

@@ -12,7 +12,7 @@ import numpy as np
 from camseg_core.cli.console import EXIT_FAILED, printable, say
 from camseg_core.cli.options import data_of, packages_for, segmenter_of
 from camseg_core.cli.scoring import titles
-from camseg_core.data import Sample, SamplesOf
+from camseg_core.data import Sample, SamplesOf, spread_numbers
 from camseg_core.data.label_table import LabelTable, is_cityscapes, shared_labels
 from camseg_core.data.mapping import meaning, scored_over
 from camseg_core.data.sets import LabelledSet
@@ -91,11 +91,10 @@ def _on_data(
     with packages_for("a mapping of labels", "evaluate"):
         own = data.scored(options.groups)
     table = LabelTable.of(CITYSCAPES) if data.table is None else data.table
-    samples, count = data.samples, min(len(data.samples), options.frames or len(data.samples))
-    spread = [index * len(samples) // count for index in range(count)]
+    samples = SamplesOf(data.samples, spread_numbers(len(data.samples), options.frames))
     title = f"{options.data.resolve().name}/{data.split}"
     contenders, notes = _contenders(own, table, models)
-    return _compared(contenders, Footage.of(title, SamplesOf(samples, spread), notes))
+    return _compared(contenders, Footage.of(title, samples, notes))
 
 
 def _contenders(

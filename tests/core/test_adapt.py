@@ -211,7 +211,7 @@ def test_an_adapted_checkpoint_says_what_it_learnt_from(
     assert json.loads((place / "run-one" / "result.json").read_text()).items() <= result.items()
     for line in (
         "experimental: ",
-        "learns from 9 images of the folder drive without labels; 2 more only decide when",
+        "learns from 9 images of the folder drive without labels; 2 more are held out and decide",
         "labelled frames: 4 of train, 50 % of the samples; 2 of val",
         "at most 0.",
         "left out: ",
@@ -277,7 +277,7 @@ def test_without_labelled_frames_only_the_images_are_learnt_from(
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (["--images", "DRIVE", "--bag", "DRIVE"], "name the images with --bag or with --images"),
+        (["--images", "DRIVE", "--bag", "DRIVE"], "name the images with either --bag or --images"),
         (["--images", "DRIVE", "--topic", "/x"], "--topic and --input-range are for --bag"),
         (["--images", "MISSING"], "does not exist; name a bag or a folder of images"),
         (["--images", "DRIVE", "--frames", "4"], "at least 8 images to adapt to, got 4"),

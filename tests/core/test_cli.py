@@ -184,7 +184,7 @@ def test_the_help_of_a_training_says_how_to_resume_stop_and_share_it(
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     for words in (
-        "Started again with the same --run, it goes on",
+        "The same command with the same --run resumes",
         "Ctrl-C",
         f"torchrun --nproc-per-node N -m camseg_core.cli -- {command} ",
     ):

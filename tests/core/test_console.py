@@ -173,7 +173,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(
 @pytest.mark.parametrize(
     ("command", "code", "said"),
     [
-        ("segment images --provider cpu | head -0", 141, "the reader of its output went away"),
+        ("segment images --provider cpu | head -0", 141, "the reader of the output went away"),
         ("segment images --provider cpu | true", 141, "the frames so far are in out/segment"),
         ("segment images --provider cpu > /dev/full", 2, "No space left on device"),
         ("segment images --provider cpu >&-", 0, ""),
@@ -211,7 +211,7 @@ def test_a_picture_too_large_for_the_memory_is_named(
     write_image(root / "labels/b.png", columns(OWN_IDS * 16, height=24))
     monkeypatch.setattr(options, "Segmenter", Exhausted)
     assert run("segment", root / "images", "--out", tmp_path / "out", "--provider", "cpu") == 1
-    said = "the memory does not suffice for {} of 64x24 pixels: scale it down"
+    said = "not enough memory for {} of 64x24 pixels: scale it down"
     out, err = capsys.readouterr()
     assert f"left out: {said.format('b.png')}" in err
     assert out.splitlines()[-1].startswith("2 frames in ")
@@ -226,7 +226,7 @@ def test_memory_that_does_not_suffice_is_one_line(
     for error in (RuntimeError(text), MemoryError()):
         with pytest.raises(SystemExit), command_line("camseg"):
             raise error
-        assert capsys.readouterr().err.startswith("camseg: error: the memory does not suffice; ")
+        assert capsys.readouterr().err.startswith("camseg: error: out of memory; ")
     with pytest.raises(RuntimeError, match="a bug"), command_line("camseg"):
         raise RuntimeError("a bug")
 
@@ -241,7 +241,7 @@ def test_a_picture_that_cannot_be_decoded_in_memory_is_named(tmp_path: Path) -> 
     )
     done = python(program, tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert done.stderr.startswith("camseg: error: the memory does not suffice for a.png: ")
+    assert done.stderr.startswith("camseg: error: not enough memory for a.png: ")
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.int16, np.uint16])

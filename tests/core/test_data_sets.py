@@ -455,7 +455,7 @@ def test_frames_with_pixels_that_are_not_square_are_stretched(
         ),
         ("ids: {road: [1]}\nstretch: 0", "stretch must be above 0, got 0"),
         ("stretch: 1", "a mapping must have either ids: or colors:"),
-        ("ids: {road: 1}", "ids.road is 1; it must be a list"),
+        ("ids: {road: 1}", "ids.road must be a list, got 1"),
         ("classes: {}", "unknown entries classes"),
         ("ids: [", "is not a configuration in YAML"),
     ],

@@ -565,7 +565,7 @@ def test_without_page_locked_memory_frames_go_without() -> None:
         ),
         (
             ["build-engine", "--size", "480", "--engine-cache", "CACHE"],
-            "must be a size such as 480x360, got '480'",
+            "must be WIDTHxHEIGHT in pixels, such as 480x360, got '480'",
         ),
         (["build-engine", "--engine-cache", "CACHE"], "--size"),
         (["export", "--fused", "ancestral:3"], "'ancestral' cannot be fused into one graph"),

@@ -201,7 +201,7 @@ def test_graphs_that_are_not_written_again_are_gone(
     assert sorted(path.stem for path in tmp_path.rglob("*.onnx")) == sorted(PARTS)
     assert again.removed == ["fused_ddim_2"]
     assert (
-        lines(again, 0)[-1] == "  removed fused_ddim_2, as it was not asked for: --fused keeps it"
+        lines(again, 0)[-1] == "  removed fused_ddim_2, which was not requested: --fused keeps it"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
 
@@ -209,7 +209,7 @@ def test_graphs_that_are_not_written_again_are_gone(
 def test_int8_needs_frames_and_scores_need_labels(
     traced_tiny_lite: list[Traced], tmp_path: Path, data: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="int8 graphs need frames of the camera's kind"):
+    with pytest.raises(ConfigError, match="int8 graphs need frames like the camera's"):
         export_onnx(tiny_lite(), tmp_path, "int8", traced=traced_tiny_lite)
     with pytest.raises(ConfigError, match="unknown precision 'int4'"):
         export_onnx(tiny_lite(), tmp_path, "int4", traced=traced_tiny_lite)
@@ -263,7 +263,7 @@ def test_the_command_writes_a_folder_that_segments_and_tells_what_it_found(
     main(["export", "--model", str(source), "--out", str(out), "--fused", "ddim:2"])
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith(
-        "without --data, graphs are compared with torch on random numbers; no mask is scored"
+        "without --data, graphs are compared with torch on random inputs; no mask is scored"
     )
     assert [line.split()[0] for line in printed[2:]] == [*PARTS, "fused_ddim_2"]
     frames = ["--data", str(data), "--calibration-frames", "2", "--frames", "2"]

@@ -233,7 +233,7 @@ def test_a_tuned_model_resumes_from_the_same_start_only(
     other.save_pretrained(tuned / "start")
     with pytest.raises(SystemExit):
         main(command(tuned))
-    assert "--from must be the model that" in capsys.readouterr().err
+    assert "the model to start from must be that of" in capsys.readouterr().err
     start.write_bytes(kept)
 
 
@@ -262,8 +262,8 @@ def test_a_dry_run_says_what_is_kept_and_how_long_it_takes(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--autoencoder", "x", "--out", "OTHER"], "--from has its own autoencoder"),
-        (["--out", "START"], "--out must be another folder than that of --from"),
+        (["--autoencoder", "x", "--out", "OTHER"], "--from brings its own autoencoder"),
+        (["--out", "START"], "--out must not be the folder of the model to start from"),
     ],
 )
 def test_options_that_do_not_go_with_a_start_are_refused(

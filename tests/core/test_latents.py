@@ -90,7 +90,7 @@ def test_latents_of_another_autoencoder_are_refused(
     other = CamSeg(distributed_training.CONFIG, distributed_training.LABELS).eval()
     with pytest.raises(
         ConfigError,
-        match=r"latents\.safetensors is of other frames or another autoencoder: remove it",
+        match=r"latents\.safetensors belongs to other frames or another autoencoder: remove it",
     ):
         KeptLatents(other, frames, (64, 64), False, 0, path, Processes())
 

@@ -253,7 +253,7 @@ def test_it_learns_the_masks_of_the_exact_decoder(tmp_path: Path, frames: Frames
 
 def test_a_model_with_a_mask_autoencoder_needs_none() -> None:
     with pytest.raises(
-        ConfigError, match="tiny-lite needs no light decoder: its mask autoencoder's own is one"
+        ConfigError, match="tiny-lite needs no light decoder: the decoder of its mask"
     ):
         with_light_decoder(tiny_lite(), LIGHT)
 

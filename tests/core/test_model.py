@@ -148,7 +148,7 @@ def test_weights_stored_in_halves_keep_their_vectors_exact(tmp_path: Path) -> No
         (lambda c: c.update(banana=1), "unknown entries banana"),
         (
             lambda c: c["transformer"].update(width="wide"),
-            "transformer.width is 'wide'; it must be of type int",
+            "transformer.width must be of type int, got 'wide'",
         ),
         (lambda c: c["transformer"].update(fusion="soup"), "sequence, grid"),
         (lambda c: c["denoiser"].update(prediction_type="x"), "epsilon, sample"),

@@ -280,11 +280,11 @@ def rename_frame(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (rewrite_image, "frames of train must .*: 3 then, 3 now, of which names, pixels or labels"),
+        (rewrite_image, "frames of train must .*: 3 then, 3 now; names, pixels or labels"),
         (rewrite_label, "frames of val must be those that .*run was started with: 3 then, 3 now"),
         (
             remove_frame,
-            "frames of train must .*: 3 then, 2 now, .*; restore them, or choose another",
+            "frames of train must .*: 3 then, 2 now; .*: restore them, or choose another",
         ),
         (rename_frame, "frames of val must .*: 3 then, 3 now"),
     ],
@@ -319,7 +319,7 @@ def test_the_command_does_not_resume_with_other_frames(
     rewrite_image(tmp_path / "data")
     with pytest.raises(SystemExit):
         main(["train", f"--config={CONFIG}", *folders, *settings])
-    assert "3 then, 3 now, of which names, pixels or labels differ" in capsys.readouterr().err
+    assert "3 then, 3 now; names, pixels or labels differ" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

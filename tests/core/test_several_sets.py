@@ -101,7 +101,7 @@ def test_data_is_a_kind_or_a_list_of_sets(tmp_path: Path) -> None:
         ),
         ("[{name: a}, {name: b, size: 3}]", r"unknown entries data\[2\]\.size"),
         ("[{root: a}]", r"data\[1\] lacks one of its entries: data\[1\]\.name"),
-        ("3", r"data is 3; it must be of type str"),
+        ("3", r"data must be of type str, got 3"),
     ],
 )
 def test_lists_of_sets_that_cannot_be_used_are_refused(
