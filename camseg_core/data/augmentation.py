@@ -1,4 +1,4 @@
-"""Random views of labelled frames for training: a part of the frame, moved and changed in colour.
+"""Random views of labelled frames for training: crops, moved and changed in colour.
 
 `random_crops` and `varied_views` are the two recipes; `Augmentation` is the engine behind both.
 """
@@ -30,8 +30,8 @@ from camseg_core.labels import UNLABELLED
 class Variation:
     """Options of `varied_views`; the defaults are the published ones (arXiv 2503.15617).
 
-    Each change is made with probability `share`, its amount drawn evenly from a range. Zeros, or
-    ones for `crop`, switch a change off. Image and label change together:
+    Each change is made with probability `share`, by an amount drawn uniformly from a range. Zeros,
+    or ones for `crop`, switch a change off. Image and label change together:
 
     - `flip`: mirror left to right; `upside_down`: mirror top to bottom.
     - `crop`: share of each side that a part takes, which is scaled to the view.
@@ -43,10 +43,10 @@ class Variation:
 
     - `noise`: standard deviation of Gaussian noise in levels of 0..255.
     - `salt_and_pepper`: share of pixels that become white or black.
-    - `blur`: kernel width in pixels, from which OpenCV's rule gives the Gaussian's deviation. Ours:
-      the paper publishes no widths.
+    - `blur`: kernel width in pixels, from which OpenCV's rule gives the Gaussian's deviation. The
+      paper publishes no widths; these are ours.
     - `motion_blur`: length in pixels. Both widths are rounded down to an odd number.
-    - `jitter`: largest relative change of brightness, contrast and saturation, each on its own.
+    - `jitter`: largest relative change of brightness, contrast and saturation, each independently.
     """
 
     share: float = 0.5
@@ -92,8 +92,8 @@ class Augmentation:
 
     `part` draws the part that a view shows. Flips, `rotation`, `shear`, `shift` and `cutout` are
     those of `Variation`, each with probability `chance`. `changes` are applied to the picture in
-    their order; each draws whether and how much. With `beyond`, parts may reach beyond the frame:
-    the frame's mirror image, unlabelled, fills the rest, and of the moves only `flip` is made.
+    order; each draws whether and how much. With `beyond`, parts may reach beyond the frame: the
+    frame's mirror image, unlabelled, fills the rest, and `flip` is the only move.
     """
 
     size: tuple[int, int]
@@ -111,10 +111,10 @@ class Augmentation:
     def __call__(
         self, rgb: Pixels, label: Pixels, rng: np.random.Generator, shown: int | None = None
     ) -> tuple[Pixels, Pixels]:
-        """A view of a frame: RGB `(H, W, 3)` and class indices `(H, W)`, both uint8, to new arrays.
+        """Return a view of a frame, RGB `(H, W, 3)` and class indices `(H, W)`, as new arrays.
 
-        Indices are taken from the nearest pixel; outside of the frame they are 255. The part that
-        the view shows has a random pixel of class `shown`, if the frame has one.
+        Both are uint8. Indices are taken from the nearest pixel; outside the frame they are 255.
+        The view contains a random pixel of class `shown`, if the frame has one.
         """
         place = self._cut if self.beyond else self._placed
         target = (None, None) if shown is None else pixel_of_class(label, shown, rng)
@@ -157,7 +157,7 @@ class Augmentation:
     def _cut(
         self, rgb: Pixels, label: Pixels, rng: np.random.Generator, target: Target
     ) -> tuple[Pixels, Pixels]:
-        """Cut the part out, filled where it reaches beyond the frame, and scale it to the view."""
+        """Cut the part out, fill it where it reaches beyond the frame, and scale it to the view."""
         frame = (label.shape[0], label.shape[1])
         inside, fill = [], []
         for share, length, place in zip(self.part(frame, rng), frame, target, strict=True):
@@ -175,7 +175,7 @@ class Augmentation:
         return rgb.copy(), label.copy()
 
     def _draw_move(self, rng: np.random.Generator) -> npt.NDArray[np.float64] | None:
-        """The affine map `(3, 3)` of the view's pixels, or None where they stay."""
+        """Draw the affine map `(3, 3)` of the view's pixels, or None if they stay."""
         height, width = self.size
         centre = _translation((width - 1) / 2, (height - 1) / 2)
         move = np.eye(3)
@@ -204,9 +204,9 @@ def random_crops(
     aspect: Range = (1.1, 1.6),
     beyond: bool = False,
 ) -> Augmentation:
-    """Random parts of a frame, mirrored at random and, with `color`, changed in colour.
+    """Return random crops of a frame, mirrored at random and, with `color`, changed in colour.
 
-    A part takes a share of the frame's area from the range `area`, is `aspect` times as wide as
+    A crop takes a share of the frame's area from the range `area`, is `aspect` times as wide as
     high, and is scaled to `size`. With `beyond` it may exceed the frame, see `Augmentation`.
     """
     part = of_any_size(area, aspect) if beyond else by_area(area, aspect)
@@ -214,7 +214,7 @@ def random_crops(
 
 
 def varied_views(size: tuple[int, int], options: Variation) -> Augmentation:
-    """Views of a whole frame, or most of it, in which a random subset of changes is made."""
+    """Return views of a whole frame, or most of it, with a random subset of changes."""
     share, factors = options.share, (1 - options.jitter, 1 + options.jitter)
 
     def part(frame: tuple[int, int], rng: np.random.Generator) -> tuple[float, float]:
@@ -260,14 +260,14 @@ def _odd(width: float) -> int:
 
 
 def _bordered(picture: Pixels, widths: Sequence[int], kind: int) -> Pixels:
-    """The picture with borders at top, bottom, left and right; constant ones are unlabelled."""
+    """Add borders at top, bottom, left and right; constant ones are unlabelled."""
     top, bottom, left, right = widths
     wider = cv2.copyMakeBorder(picture, top, bottom, left, right, kind, value=[UNLABELLED])
     return np.asarray(wider, np.uint8)
 
 
 def _scaled(picture: Pixels, size: tuple[int, int]) -> Pixels:
-    """RGB or a label at `size` (height, width)."""
+    """Scale RGB or a label to `size` (height, width)."""
     if picture.shape[:2] == size:
         return picture
     smaller = size[0] <= picture.shape[0] and size[1] <= picture.shape[1]

@@ -59,7 +59,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class ClassShare:
-    """Share of a class, or group, in the labelled pixels, 0..1; number of frames that show it."""
+    """The share of a class or group in the labelled pixels, 0..1, and how many frames show it."""
 
     label: Label
     share: float
@@ -70,9 +70,9 @@ class ClassShare:
 class SplitCheck:
     """The result for one split.
 
-    `frames` is the number of images and `read` that of frames without a problem. `sizes` counts
-    frames by (width, height). `classes` has the groups last. `labelled` is the share of pixels with
-    a class or group, 0..1.
+    `frames` is the number of images, `read` the number of frames without a problem. `sizes` counts
+    frames by (width, height). `classes` lists groups last. `labelled` is the share of pixels with a
+    class or group, 0..1.
     """
 
     split: str
@@ -95,8 +95,8 @@ def check_split(
     Args:
         split: its name.
         files: its files, from `SetKind.files`.
-        progress: wraps the iteration over the pairs, to show how far it is.
-        on_sample: called with the place of a pair and its frame, if the frame has no problem.
+        progress: wraps the iteration over the pairs, to show progress.
+        on_sample: called with the index of a pair and its frame, if the frame has no problem.
     """
     reader = _Reader()
     for each in files:
@@ -142,10 +142,10 @@ def check_split(
 
 
 def _doubtful(files: Sequence[FileSet], ids: Sequence[int]) -> str:
-    """Return why labels with these train ids may mean something else; empty if nothing says so."""
+    """Return why labels with these train ids may mean something else; empty without a doubt."""
     assumed = (isinstance(each.decode, IdLabels) and each.decode.assumed for each in files)
     if len(ids) > 2 or not all(assumed):
-        return ""  # who wrote a mapping knows
+        return ""  # a mapping states the meaning
     names = {label.id: label.name for label in files[0].labels}
     read = " and ".join(f"{each} as {names.get(each, 'unlabelled')}" for each in ids)
     return (
@@ -155,7 +155,7 @@ def _doubtful(files: Sequence[FileSet], ids: Sequence[int]) -> str:
 
 
 class _Reader:
-    """Reads frames, collecting findings, sizes and counts by train id."""
+    """Reads frames; collects findings, sizes, and counts by train id."""
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []
@@ -169,7 +169,7 @@ class _Reader:
         self.findings.append(Finding(problem, path, str(error)))
 
     def read(self, files: FileSet, pair: Pair) -> Sample | None:
-        """The frame, or None with one finding for each problem of image and label."""
+        """Return the frame, or None after reporting each problem of image and label."""
         image, raw, label = None, None, None
         try:
             image = read_rgb(pair.image)
@@ -225,13 +225,13 @@ class ContactSheet:
         self._labels |= dict.fromkeys(labels)
 
     def add(self, number: int, sample: Sample) -> None:
-        """Keep the frame if it is one of those to show."""
+        """Keep the frame if it is to be shown."""
         if number in self._wanted:
             title = f"{self._split}: {sample.name}"
             self._tiles.append(_tile(sample, title, tuple(self._labels)))
 
     def picture(self) -> Picture | None:
-        """The sheet, RGB, or None without a frame."""
+        """Return the sheet, RGB; None if there is no frame."""
         if not self._tiles:
             return None
         rows = [self._tiles[i : i + _COLUMNS] for i in range(0, len(self._tiles), _COLUMNS)]
@@ -242,7 +242,7 @@ class ContactSheet:
 
 
 def _tile(sample: Sample, title: str, labels: Sequence[Label]) -> Picture:
-    """Image and labelled image with the title below; pixels without a class are darkened."""
+    """Draw image and labelled image with the title below; pixels without a class are darkened."""
     height = max(1, round(sample.label.shape[0] * _WIDTH / sample.label.shape[1]))
     size = (_WIDTH, height)
     image = cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA)
@@ -279,5 +279,5 @@ def _legend(entries: Sequence[tuple[str, tuple[int, int, int]]]) -> Picture:
 
 
 def _write(picture: Picture, text: str, at: tuple[int, int]) -> None:
-    ascii_text = text.encode("ascii", "backslashreplace").decode()  # all that the font has
+    ascii_text = text.encode("ascii", "backslashreplace").decode()  # the font has no more
     cv2.putText(picture, ascii_text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, _INK, 1, cv2.LINE_AA)

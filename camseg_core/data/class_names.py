@@ -1,4 +1,4 @@
-"""What the class names of annotation tools mean, by a mapping file or a class table."""
+"""The meaning of annotation tools' class names, by a mapping file or a class table."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ _UNLABELLED_NAMES = ("background", "unlabelled", "unlabeled", "void", "ignore")
 
 @dataclass(frozen=True)
 class ClassNames:
-    """The meaning of names.
+    """The meaning of class names.
 
-    A name that no mapping lists means the class of the table with that name (Cityscapes' labels,
-    without an own table), or an unlabelled pixel if it says so, as `background` does. Capitals
-    count as small letters, `_` and `-` as spaces.
+    A name that no mapping lists means the table's class of that name (Cityscapes' labels, unless
+    the set has its own table), or an unlabelled pixel, as `background` does. Case is ignored; `_`
+    and `-` count as spaces.
 
     Attributes:
         listed: id in labels by name, from a mapping.
@@ -72,7 +72,7 @@ class ClassNames:
         return self.listed.get(plain_name(name), known.get(plain_name(name), others))
 
     def unknown(self, name: str, where: str) -> str:
-        """Return the line on a name without a meaning, which `where` has."""
+        """Return an error message on a name without a meaning, found in `where`."""
         whose = "Cityscapes: " if self.table is None else f"{LABEL_TABLE}: add it there, or "
         return (
             f"{where} has the class {name!r}, which is not one of {whose}list it in {MAPPING} "
@@ -80,14 +80,14 @@ class ClassNames:
         )
 
     def labels(self, names: Iterable[str]) -> tuple[Label, ...]:
-        """Return the classes, without groups, that these names and the listed ones mean."""
+        """Return the classes, without groups, that these names and the listed names mean."""
         ids = {*(self.id_of(name) for name in names), *self.listed.values()}
         return tuple(label for label in self._vocabulary if label.id in ids)
 
     def files(
         self, found: Found, names: Iterable[str], decode: LabelDecoder | None = None, rule: str = ""
     ) -> FileSet:
-        """Return a split whose annotations may have these names, all classes if there are none."""
+        """Return a split whose annotations may have these names; without names, all classes."""
         labels = self.labels(names) or self._vocabulary
         rule = rule or FileSet.rule
         return FileSet(

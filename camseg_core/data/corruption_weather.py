@@ -1,8 +1,8 @@
 """The corruptions that draw something over the picture: fog, frost, snow and spatter.
 
-The published frost lays photographs of frosted glass over the picture. Ours is drawn: a lace of
-crystals that is denser towards the edges, mixed in with the published weights. Its scores cannot
-be compared with published ones.
+The published frost overlays photographs of frosted glass. Ours is drawn: a lace of crystals, denser
+towards the edges, blended with the published weights. Its scores cannot be compared with published
+ones.
 """
 
 import cv2
@@ -44,7 +44,7 @@ def plasma(height: int, width: int, decay: float, rng: np.random.Generator) -> F
 
 
 def fog(picture: Floats, constants: tuple[float, float], rng: np.random.Generator) -> Floats:
-    """Cloudy noise is added, and the sum darkened so that the brightest value stays."""
+    """Cloudy noise on top, the sum darkened to keep the brightest value."""
     amount, decay = constants
     brightest = picture.max()
     height, width = picture.shape[:2]
@@ -53,7 +53,7 @@ def fog(picture: Floats, constants: tuple[float, float], rng: np.random.Generato
 
 
 def frost(picture: Floats, constants: tuple[float, float], rng: np.random.Generator) -> Floats:
-    """A drawn lace of ice, denser towards the edges, is mixed in, in place of photographs."""
+    """A drawn lace of ice, denser towards the edges, in place of photographs."""
     (kept, added), (height, width) = constants, picture.shape[:2]
     return np.asarray(
         np.float32(kept) * picture + np.float32(added) * _crystals(height, width, rng), np.float32
@@ -103,7 +103,7 @@ def snow(
     constants: tuple[float, float, float, float, int, float, float],
     rng: np.random.Generator,
 ) -> Floats:
-    """A paler picture with streaks of flakes: noise above a threshold, blurred by motion."""
+    """Paler, with streaks of flakes: thresholded noise, blurred by motion."""
     mean, deviation, zoom, threshold, radius, sigma, kept = constants
     height, width = picture.shape[:2]
     noise = np.float32(mean) + np.float32(deviation) * rng.standard_normal(

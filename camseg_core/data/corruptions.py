@@ -2,16 +2,16 @@
 
 Kinds, order of steps and constants are those of Hendrycks & Dietterich, "Benchmarking Neural
 Network Robustness to Common Corruptions and Perturbations" (ICLR 2019, arXiv 1903.12261); for
-pictures that are not square, those of Michaelis et al. (arXiv 1907.07484, the `imagecorruptions`
-package), whose elastic transform and motion blur are used. Implemented anew with NumPy and OpenCV.
+pictures that are not square, and for elastic transform and motion blur, those of Michaelis et al.
+(arXiv 1907.07484, the `imagecorruptions` package). Reimplemented with NumPy and OpenCV.
 Lengths are in pixels and were chosen for 224x224, so they weigh less on larger pictures.
 
 Differences: glass blur takes every pixel from a random neighbour instead of swapping pixels one
-after the other, the drops of spatter are lit in a simpler way, and frost is drawn instead of
-laid over as a photograph, see `corruption_weather`.
+after the other, the drops of spatter are lit by a simpler rule, and frost is drawn instead of
+overlaid from photographs, see `corruption_weather`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -20,7 +20,6 @@ import numpy.typing as npt
 
 from camseg_core.data.corruption_weather import fog, frost, snow, spatter
 from camseg_core.data.disturbances import (
-    PAPER,
     Disturbance,
     Floats,
     Pixels,
@@ -37,7 +36,7 @@ SHOWN = 4
 Corrupt = Callable[[Floats, Any, np.random.Generator], npt.NDArray[np.floating]]
 """Corrupts a picture `(H, W, 3)` float32 in 0..1 with the constants of a severity and a generator.
 
-The result is cut to 0..1 afterwards."""
+The result is clipped to 0..1 afterwards."""
 
 
 def gaussian_noise(picture: Floats, sigma: float, rng: np.random.Generator) -> Floats:
@@ -254,6 +253,3 @@ COMMON: tuple[Disturbance, ...] = (
     _corruption("Saturate", saturate, ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2))),
 )
 """All 19; the publication keeps the last four for validation."""
-
-DISTURBANCES: Mapping[str, tuple[Disturbance, ...]] = {"paper": PAPER, "common": COMMON}
-"""All disturbances by family; a name may occur in both."""

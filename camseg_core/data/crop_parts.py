@@ -1,4 +1,4 @@
-"""Which part of a frame a random view shows: its size, and where it starts."""
+"""Size and start of the part of a frame that a random view shows."""
 
 import math
 from collections.abc import Callable
@@ -12,13 +12,13 @@ Part = Callable[[tuple[int, int], np.random.Generator], tuple[float, float]]
 """Draws which part of a frame `(height, width)` is seen, as shares of its height and width."""
 
 Target = tuple[float | None, float | None]
-"""A point that a part must show, as shares of the frame's height and width; None for any."""
+"""A point that a part must contain, as shares of the frame's height and width; None for any."""
 
 
 def by_area(area: Range, aspect: Range) -> Part:
-    """A part with a share of the frame's area, whose width is `aspect` times its height.
+    """Return parts with a share of the frame's area, `aspect` times as wide as high.
 
-    The aspect is drawn evenly in its logarithm. If ten draws do not fit into the frame, the part is
+    The aspect is drawn log-uniformly. If ten draws do not fit into the frame, the part is
     as large as the nearest aspect allows (the rule of torchvision's RandomResizedCrop).
     """
 
@@ -36,9 +36,9 @@ def by_area(area: Range, aspect: Range) -> Part:
 
 
 def of_any_size(area: Range, aspect: Range) -> Part:
-    """A part with a share of the frame's area and an aspect, both drawn evenly in their logarithm.
+    """Return parts whose share of the frame's area and aspect are both drawn log-uniformly.
 
-    It may be higher or wider than the frame.
+    They may be higher or wider than the frame.
     """
 
     def part(frame: tuple[int, int], rng: np.random.Generator) -> tuple[float, float]:
@@ -50,7 +50,7 @@ def of_any_size(area: Range, aspect: Range) -> Part:
 
 
 def pixel_of_class(label: Pixels, shown: int, rng: np.random.Generator) -> Target:
-    """A random pixel of the class `shown` of a label `(H, W)`, or any point if it has none."""
+    """Return a random pixel of class `shown` in a label `(H, W)`, or any point if it has none."""
     places = np.flatnonzero(label == shown)
     if len(places) == 0:
         return None, None
@@ -59,9 +59,9 @@ def pixel_of_class(label: Pixels, shown: int, rng: np.random.Generator) -> Targe
 
 
 def start_of(side: int, length: int, target: float | None, rng: np.random.Generator) -> int:
-    """Where a part of `side` pixels starts in a frame of `length`: anywhere, but with its `target`.
+    """Draw where a part of `side` pixels starts in a frame of `length`, so that it has `target`.
 
-    A part that is longer than the frame has the frame anywhere in it; its start is then negative.
+    A part longer than the frame contains the frame anywhere; its start is then negative.
     """
     first, last = min(0, length - side), max(0, length - side)
     if target is not None:

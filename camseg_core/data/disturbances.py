@@ -1,8 +1,8 @@
 """Seeded disturbances of a camera's picture: their type, the paper's eight, and shared filters.
 
-The paper (arXiv 2503.15617) names the disturbances and the ranges of their levels, but not exactly
-what each does; each function here says what ours does. Levels are in pixel units. All work on the
-whole picture and leave the label alone. `corruptions.DISTURBANCES` lists all families.
+The paper (arXiv 2503.15617) names the disturbances and the ranges of their levels, but does not
+define them exactly; the docstrings here say what ours do. All work on the whole picture and leave
+the label alone. `corruptions.COMMON` has the common corruptions.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ _GREY = np.array([[0.299, 0.587, 0.114]], np.float32)
 class Disturbance:
     """A way to disturb a picture, at several levels.
 
-    There are two ways to use it. Calling it gives the picture that belongs to a seed and a frame's
-    name, for measurements. `apply(rgb, level, rng)` draws from a generator at any level, for
-    training. Both take RGB `(H, W, 3)` uint8 and return a new array of the same size.
+    It has two uses. For measurements, a call returns the picture determined by a seed and a frame's
+    name. For training, `apply(rgb, level, rng)` draws from a generator at any level. Both take RGB
+    `(H, W, 3)` uint8 and return a new array of the same size.
 
-    `levels` rise; `clean` is the level that changes nothing, and `shown` the one for example
-    pictures. `unit` and `does` describe the level and the effect to people.
+    `levels` rise; `clean` is the level that changes nothing, and `shown` the level of example
+    pictures. `unit` and `does` describe level and effect for readers.
     """
 
     name: str
@@ -45,11 +45,11 @@ class Disturbance:
     apply: Apply
 
     def __call__(self, rgb: Pixels, level: float, *, seed: int, frame: str) -> Pixels:
-        """The disturbed picture.
+        """Return the disturbed picture.
 
-        Seed, name of the disturbance, level and frame determine every byte, in any order of
-        calls. With other versions of NumPy or OpenCV, or another kind of processor,
-        single values may differ.
+        Seed, name of the disturbance, level and frame determine every byte, in any order of calls.
+        With other versions of NumPy or OpenCV, or another kind of processor, single values may
+        differ.
 
         Args:
             rgb: `(H, W, 3)` uint8.
@@ -80,7 +80,7 @@ class Disturbance:
 
 
 def generator(seed: int, *names: str) -> np.random.Generator:
-    """A generator that is determined by a seed and names."""
+    """Return a generator that is determined by a seed and names."""
     text = "\n".join([str(seed), *names])
     return np.random.default_rng(
         int.from_bytes(hashlib.sha256(text.encode(errors="surrogateescape")).digest(), "big")
@@ -98,7 +98,7 @@ def _is_rgb(picture: object) -> bool:
 
 
 def description(function: Callable[..., object]) -> str:
-    """The docstring of a disturbance in one line, without marks of code."""
+    """Return the docstring of a disturbance in one line, without backquotes."""
     return " ".join((function.__doc__ or "").replace("`", "").split())
 
 
@@ -180,11 +180,11 @@ PAPER: tuple[Disturbance, ...] = (
     _of_paper("Saturation", "factor", (0, 0.5, 1.5, 2), 1, 0, saturation),
     _of_paper("Hue", "of a turn", (-0.2, -0.1, 0.1, 0.2), 0, 0.2, hue),
 )
-"""The paper's eight over its ranges; every level for which it gives a value is among ours."""
+"""The paper's eight over its ranges; every level for which it reports a value is included."""
 
 
 def to_pixels(picture: npt.ArrayLike) -> Pixels:
-    """Round values to 8 bits, cut to 0..255."""
+    """Round values to 8 bits, clipped to 0..255."""
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
@@ -194,16 +194,16 @@ def grey_of(rgb: Pixels | Floats) -> Floats:
 
 
 def blurred(picture: Floats, sigma: float, sigma_y: float | None = None) -> Floats:
-    """Gaussian blur by `sigma` pixels (`sigma_y` along columns, if it differs).
+    """Apply a Gaussian blur of `sigma` pixels (`sigma_y` along columns, if it differs).
 
-    The kernel is cut at four sigma, the border mirrored.
+    The kernel is cut at four sigma, and the border is mirrored.
     """
     vertical = sigma if sigma_y is None else sigma_y
     return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigmaX=sigma, sigmaY=vertical), np.float32)
 
 
 def line_kernel(weights: Floats, angle: float, start: float | None = None) -> Floats:
-    """A blur kernel: points on a straight line a pixel apart, spread over the pixels around them.
+    """Return a blur kernel: points on a line, one pixel apart, spread over their nearest pixels.
 
     Args:
         weights: of the points, `(N,)`; the kernel's sum is 1.

@@ -1,4 +1,4 @@
-"""Labels that annotation tools store as areas instead of pictures, and the JSON files with them."""
+"""Labels that annotation tools store as areas instead of pictures, and their JSON files."""
 
 import json
 import math
@@ -59,7 +59,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Polygon:
-    """A polygon of (x, y), with its border."""
+    """A polygon of (x, y) points, border included."""
 
     points: tuple[Point, ...]
 
@@ -146,7 +146,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def tool_of(content: dict[str, Any]) -> str:
-    """Return whose annotations a JSON file holds: `coco`, `labelme`, or another tool by name."""
+    """Return the tool whose annotations a JSON file holds: `coco`, `labelme`, or another name."""
     if isinstance(content.get("shapes"), list):
         return "labelme"
     if isinstance(content.get("images"), list) and isinstance(content.get("annotations"), list):
@@ -159,7 +159,7 @@ def tool_of(content: dict[str, Any]) -> str:
 
 
 def not_of(tool: str, path: Path, content: dict[str, Any]) -> str:
-    """Return the line on a JSON file that must be of `tool` but is not."""
+    """Return an error message for a JSON file that is not an export of `tool`."""
     found = tool_of(content)
     remedy = f"use --dataset {found}" if found in ("coco", "labelme") else f"export it as {tool}"
     return f"{path} must be an export of {tool}, got one of {found}: {remedy}, or move it away"

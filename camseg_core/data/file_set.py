@@ -1,4 +1,4 @@
-"""Image and label files of a split: which belong together, and both read as samples on demand."""
+"""Image and label files of a split: pairs them, and reads them as samples on demand."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,7 +31,7 @@ IMAGES = (".jpg", ".jpeg", ".png")
 class Pair:
     """An image, its label (which may be missing) and the frame's name within its set.
 
-    The label is a picture, or the file of which `drawing` was read.
+    The label is a picture, or the file from which `drawing` was read.
     """
 
     image: Path
@@ -41,10 +41,10 @@ class Pair:
 
 
 class Found(NamedTuple):
-    """What a search for a split's files found.
+    """The result of a search for a split's files.
 
-    `label_files` are all labels in the searched folders. Each of the `problems` is one line on
-    why the split cannot be used, each of `left_out` one on frames that are not used.
+    `label_files` are all labels in the searched folders. `problems` has a line for each reason why
+    the split cannot be used, `left_out` a line for each kind of frames that are not used.
     """
 
     pairs: Sequence[Pair]
@@ -59,7 +59,7 @@ class FileSet:
 
     `labels` are the classes that the set distinguishes, `groups` its labels for one of several
     classes, and `decode` reads a label picture. `same_size` requires all frames to have one size.
-    `rule` says what a missing label violates, `withheld` the same where no image of the split has a
+    `rule` says what a missing label violates; `withheld` replaces it if no image of the split has a
     label. Frames are widened by the factor `stretch` when they are read. `table` is the set's own
     class table, None for Cityscapes'.
     """
@@ -110,11 +110,11 @@ class FileSet:
         return self.decode(raw, pair.label)
 
     def size_read(self, stored: tuple[int, ...]) -> tuple[int, int]:
-        """The size (height, width) of a sample whose files have the size `stored`."""
+        """Return the size (height, width) of a sample whose files have the size `stored`."""
         return stored[0], max(1, round(stored[1] * self.stretch))
 
     def sample(self, pair: Pair, image: Pixels, label: Pixels) -> Sample:
-        """The sample of a pair from its image and decoded label, as stored in the files."""
+        """Return the sample of a pair, given its image and decoded label at their stored size."""
         if self.stretch != 1:
             size = self.size_read(label.shape)[::-1]
             smooth = cv2.INTER_LINEAR if self.stretch > 1 else cv2.INTER_AREA
@@ -124,7 +124,7 @@ class FileSet:
         return Sample(image, label, pair.name, self.groups)
 
     def missing(self) -> str:
-        """A line on the images without label, of which there must be one."""
+        """Return an error message on the images without label; there must be one."""
         first = self.without_label[0]
         rule = self.withheld if self.withheld and not self.pairs else self.rule
         others = more(self.without_label)
@@ -144,10 +144,10 @@ def find_files(
     The label of `IMAGES/PLACE/NAME<ending>` is `LABELS/PLACE/NAME<label_ending>`.
 
     Args:
-        folders: folder of images and folder of labels.
-        expected: what the set looks like, for the error.
-        endings: how the names of images end.
-        label_ending: how the names of labels end.
+        folders: pairs of an image folder and a label folder.
+        expected: the expected layout, for the error.
+        endings: endings of image names.
+        label_ending: ending of label names.
         pattern: glob pattern within both folders.
         name: names a frame by its image's path without the ending.
 
@@ -177,7 +177,7 @@ def find_files(
 
 
 def visible(paths: Iterable[Path], *endings: str) -> list[Path]:
-    """The visible files with one of these endings, in any case, sorted."""
+    """Return the visible files with one of these endings, ignoring case, sorted."""
     lower = tuple(ending.lower() for ending in endings)
     found = [
         path
@@ -188,7 +188,7 @@ def visible(paths: Iterable[Path], *endings: str) -> list[Path]:
 
 
 def subfolders(root: Path) -> list[str]:
-    """The sorted names of the visible folders in `root`; empty if it is not a folder."""
+    """Return the sorted names of the visible folders in `root`; none if it is not a folder."""
     if not root.is_dir():
         return []
     return sorted(
@@ -197,7 +197,7 @@ def subfolders(root: Path) -> list[str]:
 
 
 def no_split(split: str, root: Path, expected: str) -> DataError:
-    """The error for a split that `root` lacks, with what is there instead."""
+    """Return the error for a split that `root` lacks; it lists what is there instead."""
     there = "which is not a folder"
     if root.is_dir():
         there = f"which has {', '.join(subfolders(root)[:9]) or 'no folders'}"
@@ -265,6 +265,19 @@ def require_same_size(
         raise DataError("; ".join([f"{sizes}: {rule}", *notes]))
 
 
+def read_list(path: Path) -> list[str]:
+    """Return the lines of a text file, each once, without empty ones.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read the list {path}: {error}") from error
+    return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+
+
 def more(things: Sequence[object]) -> str:
-    """Return how many there are beside the first, for a line that names it."""
+    """Return " (and N more)" for a message that names the first of `things`; empty for one."""
     return f" (and {len(things) - 1} more)" if len(things) > 1 else ""

@@ -1,4 +1,4 @@
-"""Unlabelled frames from a folder of images, a video or the synthetic drive, one at a time."""
+"""Unlabelled frames, one at a time, from a folder of images, a video or the synthetic drive."""
 
 import logging
 import os
@@ -43,8 +43,8 @@ class SourceFrame:
 class FrameSource:
     """Frames in time order, read anew by every iteration.
 
-    `count` is their number; of a video, what its header claims, which may be wrong: 0 if it does
-    not say. `fps` is in frames per second.
+    `count` is their number; for a video, the number in its header, which may be wrong, or 0 if
+    there is none. `fps` is in frames per second.
     """
 
     title: str
@@ -56,7 +56,7 @@ class FrameSource:
         return self.read()
 
     def first(self, limit: int) -> "FrameSource":
-        """This source, ending after `limit` frames."""
+        """Return this source, ending after `limit` frames."""
         return FrameSource(
             self.title,
             min(limit, self.count or limit),
@@ -72,7 +72,7 @@ LeaveOut = Callable[[DataError], None]
 def open_frames(
     path: Path, fps: float = DEFAULT_FPS, leave_out: LeaveOut | None = None
 ) -> FrameSource:
-    """The frames of a folder of images, a single image or a video file.
+    """Open the frames of a folder of images, a single image or a video file.
 
     Args:
         path: an existing folder or file.
@@ -95,7 +95,7 @@ def open_frames(
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
-    """Sort key that puts `frame2` before `frame10` and ignores case."""
+    """Return a sort key that puts `frame2` before `frame10` and ignores case."""
     parts = re.split(r"([0-9]+)", name)
     return [
         (int(part), "") if part.isdecimal() and part.isascii() else (-1, part.casefold())
@@ -104,7 +104,7 @@ def natural_key(name: str) -> list[tuple[int, str]]:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """The image files directly in `folder`, in natural order; hidden files are left out.
+    """Return the image files directly in `folder`, in natural order, without hidden files.
 
     Raises:
         DataError: there are none, or a sub-folder has more; the message names it.
@@ -137,10 +137,10 @@ def _images_in(folder: Path) -> list[Path]:
 def image_frames(
     files: Sequence[Path], fps: float, title: str, leave_out: LeaveOut | None = None
 ) -> FrameSource:
-    """Image files as frames, `fps` of them per second.
+    """Return image files as frames, `fps` of them per second.
 
-    With `leave_out`, files that cannot be read are skipped, and their stamps with them; it is
-    called with the error of each. Without it, the first one raises its error.
+    With `leave_out`, files that cannot be read are skipped, and their stamps with them, and it is
+    called with the error of each. Without it, the first error is raised.
 
     Raises:
         ConfigError: `fps` is not positive.
@@ -185,9 +185,9 @@ class Unlabelled(Samples):
 
 
 def video_frames(path: Path) -> FrameSource:
-    """The frames of a video file at its own rate, up to its end.
+    """Return the frames of a video file at its own rate, up to its end.
 
-    Logs a warning at the end if they are not as many as its header claims.
+    Logs a warning at the end if their number differs from the header's.
 
     Raises:
         DataError: the file is not a video that OpenCV can read, or it has no frame.
@@ -204,7 +204,7 @@ def video_frames(path: Path) -> FrameSource:
             "name a bag, a folder of images, or a video such as H.264 in .mp4"
         )
     if not fps > 0:  # some containers have no rate
-        logger.warning("%s has no frame rate: %g frames a second are assumed", path, DEFAULT_FPS)
+        logger.warning("%s has no frame rate: assuming %g frames a second", path, DEFAULT_FPS)
         fps = DEFAULT_FPS
     said = set[Path]()  # once, however often the video is read
 
@@ -234,7 +234,7 @@ def video_frames(path: Path) -> FrameSource:
 
 @contextmanager
 def _name_for_opencv(path: Path) -> Iterator[str]:
-    """Yield a name of the file that is UTF-8, as OpenCV needs; it is valid inside."""
+    """Yield a UTF-8 name of the file, as OpenCV needs it; the name is valid inside the block."""
     try:
         str(path).encode()
         yield str(path)
@@ -247,7 +247,7 @@ def _name_for_opencv(path: Path) -> Iterator[str]:
 
 
 def synthetic_frames(frames: int, fps: float = DEFAULT_FPS, seed: int = 0) -> FrameSource:
-    """The project's synthetic drive, 480 x 360."""
+    """Return the frames of the synthetic drive, 480x360."""
     drive = SyntheticDrive(frames=frames, seed=seed, fps=fps)
 
     def read() -> Iterator[SourceFrame]:

@@ -1,4 +1,4 @@
-"""Read and write image files, and decode those that hold labels to Cityscapes train ids.
+"""Reads and writes image files, and decodes label files to train ids.
 
 Damaged files are refused, because a decoder would fill their gaps silently.
 """
@@ -23,14 +23,14 @@ Ids = npt.NDArray[np.uint8]
 Color = tuple[int, int, int]
 
 _SHOWN = 5
-"""At most this many unexpected values are named in an error."""
+"""Largest number of unexpected values that an error names."""
 
 _UNKNOWN = 254
 """Marks a colour without a meaning in the table; no train id is that high."""
 
 
 def read_rgb(path: Path) -> npt.NDArray[np.uint8]:
-    """Read a picture as RGB `(H, W, 3)`, turned as its orientation tag says.
+    """Read a picture as RGB `(H, W, 3)` uint8, turned by its orientation tag.
 
     Raises:
         DataError: the file cannot be opened, is empty, cut off, damaged, or not an image; the
@@ -69,7 +69,7 @@ def turned(path: Path) -> str:
 def _content(path: Path) -> bytes:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block
-            raise DataError(f"cannot read {path}: it must be a regular file")
+            raise DataError(f"{path} must be a regular file")
         with memory_for(path):
             content = path.read_bytes()
     except OSError as error:
@@ -134,9 +134,9 @@ class IdLabels:
     Args:
         train_ids: train id by id in the file.
         source: whose ids they are, for errors.
-        ids: which ids there are, for errors.
+        ids: the valid ids, for errors.
         others: train id of all ids that are not in `train_ids`; None refuses them.
-        assumed: whether this is what labels hold where nothing says what they hold.
+        assumed: whether this meaning is assumed because nothing states another.
     """
 
     def __init__(
@@ -154,8 +154,8 @@ class IdLabels:
         if raw.ndim != 2:
             if has_palette(_content(path)):
                 raise DataError(
-                    f"{path} is a PNG with a palette, of which the colours are read, not the "
-                    f"indices: store the class ids in a grey PNG, or list the colours in a mapping "
+                    f"{path} is a PNG with a palette, whose colours are read, not its indices: "
+                    f"store the class ids in a grey PNG, or list the colours in a mapping "
                     f"(expected {self._ids})"
                 )
             alpha = " (with alpha)" if raw.shape[2] == 4 else ""

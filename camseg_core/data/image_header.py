@@ -1,4 +1,4 @@
-"""Reports what the bytes of an image file say beside its pixels: damage, orientation, palette."""
+"""Reads what an image file says besides its pixels: damage, orientation, palette."""
 
 import logging
 import struct
@@ -17,10 +17,10 @@ _ORIENTATION = 0x0112
 
 
 def damage(content: bytes) -> str:
-    """Return what is wrong with the data of a file that OpenCV may decode without complaint.
+    """Return what is wrong with a file that OpenCV may decode without an error; empty if nothing.
 
-    It fills the pixels that a JPEG lacks, or those after an error in its data, with grey or noise.
-    Empty if nothing is known to be wrong.
+    OpenCV fills the missing pixels of a JPEG, and those after an error in its data, with grey or
+    noise.
     """
     if is_jpeg(content):
         # the end marker cannot occur in a scan, and a thumbnail in the header ends before it
@@ -38,7 +38,7 @@ def is_jpeg(content: bytes) -> bool:
 
 
 def _decoder_warning(content: bytes) -> str:
-    """Return the first warning or error of libjpeg, which OpenCV prints at most."""
+    """Return the first warning or error of libjpeg, which OpenCV would at most print."""
     simplejpeg = _simplejpeg()
     if simplejpeg is None:
         return ""
@@ -65,11 +65,11 @@ def _decoder_warning(content: bytes) -> str:
 
 @cache
 def _simplejpeg() -> ModuleType | None:
-    """Return the package, or None with a warning: ROS's package system does not have it."""
+    """Return the package, or None with a warning: rosdep does not have it."""
     try:
         import simplejpeg
     except ImportError:
-        logger.warning("damage within JPEG files is not noticed: pip install simplejpeg")
+        logger.warning("damage within JPEG files goes unnoticed: pip install simplejpeg")
         return None
     return simplejpeg
 
@@ -77,7 +77,7 @@ def _simplejpeg() -> ModuleType | None:
 def orientation(content: bytes) -> int:
     """Return the orientation tag of a JPEG, PNG, WebP or TIFF file: 1 to 8, as in EXIF 2.3.
 
-    1, also without a tag, is upright; `cv2.imdecode` turns other images by default.
+    Upright is 1, also without a tag; `cv2.imdecode` turns other images by default.
     """
     at = _tags(content)
     order = _TIFF.get(content[at : at + 4]) if at is not None else None

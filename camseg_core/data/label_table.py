@@ -1,4 +1,4 @@
-"""Class tables of your own (`labels.yaml`), and data sets renumbered to another table by name."""
+"""Custom class tables (`labels.yaml`), and data sets mapped to another table by class name."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,19 +15,19 @@ from camseg_core.groups import FIRST_GROUP, Group, ScoredLabels
 from camseg_core.labels import TRAIN_ID, UNLABELLED, Label
 
 LABEL_TABLE = "labels.yaml"
-"""Name of the class table that is read without being named, beside the mapping file."""
+"""Name of the class table that is found by itself, beside the mapping file."""
 
 MOST_CLASSES = FIRST_GROUP
-"""Ids of classes are below; those from here on are for groups."""
+"""Class ids are below this number; groups have the ids from here on."""
 
 
 @dataclass(frozen=True)
 class OwnClass:
-    """A class of your own.
+    """A class of a custom table.
 
-    `was` names the classes of other tables that it comes from, by default the one of its name:
-    `[car, truck]` merges two, a class that two others come from is split, and `[]` is new even if
-    another table has the name.
+    `was` names the classes of other tables that it comes from, by default the class of its name:
+    `[car, truck]` merges two, a class named by two others is split, and `[]` is new even if another
+    table has the name.
     """
 
     id: int
@@ -116,13 +116,13 @@ def translation(
     vocabulary: Sequence[Label],
     table: LabelTable,
 ) -> Translation:
-    """Return what renumbers a data set with `labels` and `groups` to `table`, by name.
+    """Return the translation of a data set with `labels` and `groups` to `table`, by name.
 
     `vocabulary` are all classes of the set's own table. A class that was split becomes a group of
-    its parts; one that `table` lacks has no class.
+    its parts; a class that `table` lacks becomes unlabelled.
 
     Raises:
-        ConfigError: classes and groups are too many for one byte a pixel.
+        ConfigError: there are too many classes and groups for one byte a pixel.
     """
     names = {label.id: label.name for label in vocabulary}
     members: dict[int, tuple[int, ...]] = {label.id: (label.id,) for label in labels}
@@ -166,10 +166,10 @@ class Renumbered(Samples):
 
 
 def joined_table(labels: Sequence[Label], more: Sequence[Label]) -> LabelTable:
-    """Return a table of `labels`, and of those of `more` with other names under free ids.
+    """Return a table of `labels` and, under free ids, of those in `more` with other names.
 
     Raises:
-        ConfigError: they are too many.
+        ConfigError: there are too many.
     """
     names, used = {each.name for each in labels}, {each.id for each in labels}
     found = list(labels)
@@ -191,7 +191,7 @@ def is_cityscapes(labels: Sequence[Label]) -> bool:
 
 
 def same_ids(one: Sequence[Label], other: Sequence[Label]) -> bool:
-    """Return whether an id means the same class in both, and a name has the same id."""
+    """Return whether ids that occur in both mean the same class, and names have the same id."""
     names, ids = {each.name: each.id for each in one}, {each.id: each.name for each in one}
     return all(
         names.get(each.name, each.id) == each.id and ids.get(each.id, each.name) == each.name
@@ -202,10 +202,10 @@ def same_ids(one: Sequence[Label], other: Sequence[Label]) -> bool:
 def shared_labels(
     own: ScoredLabels, table: LabelTable, models: Mapping[str, Sequence[Label]]
 ) -> tuple[list[ScoredLabels], list[str]]:
-    """Return the labels that all models can tell apart, for the masks of each, and what is missing.
+    """Return the labels that all models distinguish, for the masks of each, and what is missing.
 
-    Classes are matched by name, and by what they were in another table. A label that a model has no
-    class for is left out. Labels that a model has one class for become a group.
+    Classes are matched by name and by origin (`was`). A label for which a model has no class is
+    left out. Labels for which a model has a single class become a group.
 
     Args:
         own: the labels of a data set.
@@ -239,7 +239,7 @@ def shared_labels(
             f"{' and '.join(models)} must share a class with the labels ({known}): list in "
             "labels.yaml what each class was, or choose other models"
         )
-    lines = [f"not scored, as {of} cannot tell: {', '.join(left)}" for of, left in missing.items()]
+    lines = [f"not scored, missing in {of}: {', '.join(left)}" for of, left in missing.items()]
     joined = _joined(kept, members, [each for one in meant.values() for each in one.values()])
     truth = np.full(256, len(joined), np.uint8)
     labels: list[Label] = []
@@ -278,7 +278,7 @@ def _meant(labels: Sequence[Label], table: LabelTable) -> dict[int, set[str]]:
 def _joined(
     kept: Sequence[int], members: Sequence[set[str]], meant: Sequence[set[str]]
 ) -> list[list[int]]:
-    """Return the places `kept`, together where a model has one class for all that they hold."""
+    """Return the places `kept`, joined where a model has a single class for them."""
     groups = [[place] for place in kept]
     for classes in meant:
         alike = [group for group in groups if all(members[place] <= classes for place in group)]

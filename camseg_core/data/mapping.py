@@ -140,13 +140,13 @@ class ClassMapping:
         )
 
     def labels(self, vocabulary: Sequence[Label]) -> tuple[Label, ...]:
-        """The classes in the mapping, in the order of `vocabulary`."""
+        """Return the classes in the mapping, in the order of `vocabulary`."""
         if self._holds_ids():
             return tuple(vocabulary)
         return tuple(label for label in vocabulary if label.name in self._values())
 
     def id_of(self, vocabulary: Sequence[Label]) -> dict[Value, int]:
-        """Id in labels by value in files."""
+        """Return the id in labels by value in files."""
         known = {label.name: label.id for label in vocabulary}
         meant = [
             *((known.get(name, UNLABELLED), values) for name, values in self._values().items()),
@@ -155,7 +155,7 @@ class ClassMapping:
         return {value: id for id, values in meant for value in values}
 
     def decoder(self, source: str, vocabulary: Sequence[Label]) -> LabelDecoder | None:
-        """A decoder of such labels, None for names; its errors name `source`."""
+        """Return a decoder of such labels, None for names; its errors name `source`."""
         others = UNLABELLED if self.others == "unlabelled" else None
         if self._holds_ids():
             return table_ids(source, vocabulary, others)
@@ -170,9 +170,9 @@ class ClassMapping:
 
 
 class Meaning(NamedTuple):
-    """What the files of a set mean: classes, decoder, factor and groups, see `FileSet`.
+    """The meaning of a set's files: classes, decoder, stretch and groups, see `FileSet`.
 
-    `decode` is None if a mapping lists names. The names of images and labels end with the suffixes,
+    `decode` is None if a mapping lists names. Names of images and labels end with the suffixes
     before the dot. `table` is the set's own class table, None for Cityscapes'.
     """
 
@@ -185,7 +185,7 @@ class Meaning(NamedTuple):
     table: LabelTable | None = None
 
     def files(self, found: Found, **more: Any) -> FileSet:
-        """The found label pictures with this meaning; `more` are further fields of the set.
+        """Return the found label pictures with this meaning; `more` are further fields of the set.
 
         Raises:
             ConfigError: the mapping lists names.
@@ -200,7 +200,7 @@ class Meaning(NamedTuple):
 
 
 class ReadMapping(NamedTuple):
-    """A mapping file and the set's own class table, either None without one; their paths."""
+    """A mapping file and a set's own class table, None if there is none, and their paths."""
 
     mapping: ClassMapping | None
     table: LabelTable | None
@@ -209,7 +209,7 @@ class ReadMapping(NamedTuple):
 
     @property
     def vocabulary(self) -> tuple[Label, ...]:
-        """The classes that may have values."""
+        """The classes that a mapping may name."""
         return CITYSCAPES if self.table is None else self.table.labels
 
 
@@ -244,7 +244,7 @@ def read_mapping(mapping: Path | None, default: Path) -> ReadMapping:
 
 
 def meaning(mapping: Path | None, default: Path) -> Meaning:
-    """Return what labels mean by a mapping file and class table, see `read_mapping`.
+    """Return the meaning of labels by mapping file and class table, see `read_mapping`.
 
     Without a mapping file, labels hold the ids of the table.
 
@@ -270,7 +270,7 @@ def meaning(mapping: Path | None, default: Path) -> Meaning:
 
 
 def scored_over(mapping: Path) -> ScoredLabels:
-    """Return the classes and groups of a mapping file, to score labels of its table over.
+    """Return the classes and groups of a mapping file, for scoring labels in its table's ids.
 
     Ids from `FIRST_GROUP` on are the file's groups, in its order.
 
@@ -291,7 +291,7 @@ def _check_range(value: Value, name: str) -> None:
         return
     numbers, most = (value, 255) if isinstance(value, tuple) else ((value,), 65535)
     if not all(0 <= number <= most for number in numbers):
-        raise ConfigError(f"{_text(value)} of {name} is out of range: it must be 0 to {most}")
+        raise ConfigError(f"values of {name} must be 0 to {most}, got {_text(value)}")
 
 
 def _text(value: Value) -> str:

@@ -1,7 +1,6 @@
-"""Random changes of training pictures: of colour, and disturbances of a share of them.
+"""Random changes of training pictures: colour changes, and disturbances of a share of them.
 
-The paper's disturbances are those of `disturbances`; lost resolution, gamma, haze and low
-light are here.
+The paper's disturbances are in `disturbances`; lost resolution, gamma, haze and low light are here.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,21 +16,21 @@ from camseg_core.errors import ConfigError
 Range = tuple[float, float]
 
 Change = Callable[[Pixels, np.random.Generator], Pixels]
-"""Changes an RGB picture `(H, W, 3)` at random, or returns it as it is."""
+"""Changes an RGB picture `(H, W, 3)` at random, or returns it unchanged."""
 
 
 def maybe(chance: float, change: Change) -> Change:
-    """`change`, made with this probability."""
+    """Return `change`, made with this probability."""
     return lambda rgb, rng: change(rgb, rng) if rng.random() < chance else rgb
 
 
 def at_random(apply: Apply, levels: Range) -> Change:
-    """A disturbance, see `disturbances`, at a level drawn evenly from a range."""
+    """Return a disturbance, see `disturbances`, at a level drawn uniformly from a range."""
     return lambda rgb, rng: apply(rgb, float(rng.uniform(*levels)), rng)
 
 
 def _jiggle(rgb: Pixels, rng: np.random.Generator) -> Pixels:
-    """Shift, scale, saturate and turn the hue, in random order; all amounts are ours."""
+    """Shift, scale and saturate values and turn the hue, in random order; the amounts are ours."""
     shift, hue = rng.uniform(-0.4, 0.4) * 255, rng.uniform(-0.08, 0.08)
     gain, saturation = rng.uniform(0.6, 1.4, 2).astype(np.float32)
 
@@ -62,7 +61,7 @@ COLOR_CHANGES: tuple[Change, ...] = (
     maybe(0.15, _soften),
     maybe(0.15, lambda rgb, rng: disturbances.gaussian_noise(rgb, 0.03 * 255, rng)),
 )
-"""Of every crop for training."""
+"""Colour changes that every training crop goes through."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +69,12 @@ class Disturb:
     """How training samples are disturbed: a share of them, each by a kind drawn at random.
 
     Attributes:
-        share: of the samples that are disturbed.
-        twice: share of these that are disturbed by a second, other kind.
+        share: share of the samples that are disturbed.
+        twice: share of these that are disturbed by a second, different kind.
         weights: by kind, how often it is drawn relative to the others; 1 if not listed.
 
-    The others are kinds with the range from which their level is drawn evenly; null switches a kind
-    off. Levels of the paper's eight are those of `disturbances`.
+    The other attributes are kinds, with the range from which their level is drawn uniformly; None
+    switches a kind off. Levels of the paper's eight are those of `disturbances`.
 
     - `resolution`: factor to which both sides shrink before they grow again.
     - `jpeg`: quality.
@@ -118,7 +117,7 @@ class Disturb:
         unknown = [name for name in self.weights if name not in KINDS]
         if unknown:
             raise ConfigError(
-                f"weights must be of {', '.join(KINDS)}, got one of {', '.join(unknown)}"
+                f"weights must name kinds ({', '.join(KINDS)}), got {', '.join(unknown)}"
             )
         if any(weight < 0 for weight in self.weights.values()):
             raise ConfigError(f"weights must be >= 0, got {dict(self.weights)}")
@@ -131,7 +130,7 @@ class Disturb:
         return {name: weight for name, weight in weights.items() if weight > 0}
 
     def changes(self) -> tuple[Change, ...]:
-        """The changes of an `Augmentation`: one, or none if nothing is disturbed."""
+        """Return the changes of an `Augmentation`: one, or none if nothing is disturbed."""
         if not self.share:
             return ()
         kinds = self._kinds()
@@ -199,4 +198,4 @@ KINDS: Mapping[str, tuple[Apply, float, float]] = {
     "haze": (haze, 0, 1),
     "low_light": (low_light, 0, 1),
 }
-"""By name: what it does, and the least and most that its level may be."""
+"""By name: the function, and the lowest and highest level."""

@@ -1,4 +1,4 @@
-"""Samples that show rare classes, which few frames have and most crops of these miss."""
+"""Samples drawn to show rare classes, which few frames have and most of their crops miss."""
 
 import numpy as np
 
@@ -6,23 +6,22 @@ from camseg_core.training.frames import Frames
 from camseg_core.training.loading import seed_of
 
 TEMPERATURE = 0.01
-"""How much rarer classes are preferred, as published: below 1 % of the pixels, moderately."""
+"""Controls how strongly rarer classes are preferred; the published value."""
 
 LEAST_SHARE = 0.003
-"""Of the pixels of a frame that is drawn for a class, unless no frame shows so much of it."""
+"""Smallest share of a class in a frame drawn for it, unless no frame has that much."""
 
 
 class RareClasses:
     """Draws frames by class: rare class sampling (DAFormer, arXiv 2111.14887, equation 9).
 
     A class c with the share f of the pixels is drawn with a probability in proportion to
-    exp((1 - f) / `TEMPERATURE`), then one of its frames. Only classes that are labelled by
-    themselves are drawn, not groups.
+    exp((1 - f) / `TEMPERATURE`), then one of its frames. Groups are not drawn, only single classes.
 
     Args:
-        frames: to draw from; those that are not held in memory are all read.
-        share: of the samples that are drawn in this way.
-        seed: a sample's draw depends on it and on the sample's number alone.
+        frames: frames to draw from; all that are not held in memory are read once.
+        share: share of the samples that are drawn this way.
+        seed: a sample's draw depends only on the seed and the sample's number.
     """
 
     def __init__(self, frames: Frames, share: float, seed: int) -> None:

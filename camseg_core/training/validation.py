@@ -24,11 +24,11 @@ from camseg_core.training.transformer import TransformerTraining
 
 
 def validation(config: TransformerTraining, val: Frames) -> Callable[[nn.Module], Validation]:
-    """Return what scores a model in one and in ten steps on every fifth frame of `val`.
+    """Return a function that scores a model in one and in ten steps on every fifth `val` frame.
 
-    Of several sets, the scores are means over the sets, followed by each set's own in one step. The
-    picture shows three of the frames, or one of each set. Where training scales whole frames, the
-    published layout is validated on frames of that size.
+    With several sets, the scores are means over the sets, followed by each set's own in one step.
+    The picture shows three of the frames, or one of each set. Where training scales whole frames,
+    the published layout is validated on frames of that size.
     """
     some = val.every(5)
     shown = some.every(max(1, len(some) // 3))

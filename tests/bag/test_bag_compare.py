@@ -147,9 +147,9 @@ def test_models_of_different_classes_are_compared_over_those_that_both_tell(
     assert code == 0
     (part,) = content(tmp_path / "out")["parts"]
     assert [(each["name"], each["iou"]) for each in part["classes"]] == [("car", [1, 1])]
-    assert part["notes"][0].startswith("not scored, as own cannot tell: road, sidewalk, building")
-    assert "as good and own cannot tell: " in "\n".join(part["notes"])
-    assert "not scored, as own cannot tell: road" in out
+    assert part["notes"][0].startswith("not scored, missing in own: road, sidewalk, building")
+    assert "missing in good and own: " in "\n".join(part["notes"])
+    assert "not scored, missing in own: road" in out
 
 
 def test_a_bag_without_labels_is_compared_by_changes_and_agreement(

@@ -412,7 +412,7 @@ def test_splits_of_labelme_are_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "labelmap.txt is missing, which says what the colours mean"),
+        (None, "labelmap.txt, which says what the colours mean, is missing"),
         ("road:128,64::", "'road:128,64::' must be a class and its red, green and blue"),
         ("road:128,64,300::", "must be a class and its red, green and blue, 0 to 255"),
         ("# nothing", "lists no class"),

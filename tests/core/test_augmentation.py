@@ -282,7 +282,7 @@ def test_the_stated_share_is_disturbed_some_of_it_twice() -> None:
         ({"share": 1.5}, "share must be from 0 to 1, got 1.5"),
         ({"jpeg": (0, 50)}, "jpeg must be two rising numbers from 1 to 100, got"),
         ({"hue": (0.2, -0.2)}, "hue must be two rising numbers from -1 to 1"),
-        ({"weights": {"rain": 1.0}}, "weights must be of gaussian_noise, .*, got one of rain"),
+        ({"weights": {"rain": 1.0}}, "weights must name kinds .gaussian_noise, .*, got rain"),
         ({"weights": {"hue": -1.0}}, "weights must be >= 0"),
         ({"share": 0.5, "weights": dict.fromkeys(KINDS, 0.0)}, "needs a kind with a range and"),
     ],

@@ -231,7 +231,7 @@ def test_what_one_model_cannot_tell_is_left_out_split_or_merged() -> None:
     scored, notes = shared_labels(
         ScoredLabels.of(classes.labels), classes, {"old": old, "new": classes.labels}
     )
-    assert notes == ["not scored, as old cannot tell: cone", "green and hedge count as one class"]
+    assert notes == ["not scored, missing in old: cone", "green and hedge count as one class"]
     first, second = scored
     assert names(first) == names(second) == ["road", "green or hedge", "vehicle"]
     assert first.classes == ((ROAD,), (TREE,), (CAR, TRUCK))
@@ -251,7 +251,7 @@ def test_groups_of_the_data_are_shared_if_both_models_know_one_of_their_classes(
         LabelTable.of(CITYSCAPES),
         {"few": cityscapes_labels([ROAD, CAR]), "many": CITYSCAPES},
     )
-    assert notes == ["not scored, as few cannot tell: sky"]
+    assert notes == ["not scored, missing in few: sky"]
     assert names(scored[0]) == ["road", "car or truck"]
     assert scored[0].classes == ((ROAD,), (CAR,))
     assert scored[1].classes == ((ROAD,), (CAR, TRUCK))
@@ -263,7 +263,7 @@ def test_a_name_that_is_new_is_not_the_class_of_that_name_before() -> None:
     scored, notes = shared_labels(
         ScoredLabels.of(classes.labels), classes, {"old": other, "new": classes.labels}
     )
-    assert notes == ["not scored, as old cannot tell: car"]
+    assert notes == ["not scored, missing in old: car"]
     assert names(scored[0]) == ["road"]
 
 

@@ -368,7 +368,7 @@ def test_a_label_with_a_palette_or_as_jpeg_is_refused_with_its_reason(
     texts = [each["text"] for each in found["splits"][0]["findings"]]
     assert code == 1
     assert re.search(
-        r"palette\.png is a PNG with a palette, of which the colours are read, not the indices: "
+        r"palette\.png is a PNG with a palette, whose colours are read, not its indices: "
         "store the class ids in a grey PNG, or list the colours in a mapping",
         "\n".join(texts),
     )

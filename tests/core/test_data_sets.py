@@ -432,10 +432,10 @@ def test_frames_with_pixels_that_are_not_square_are_stretched(
         ("others: refused", "a mapping must have either ids: or colors:"),
         ("ids: {lane: [1]}", "unknown class 'lane': choose from road, sidewalk, .*, unlabelled"),
         ("ids: {road: [1], car: [1]}", "1 is listed for road and for car"),
-        ("ids: {road: [-1]}", "-1 of road is out of range: it must be 0 to 65535"),
+        ("ids: {road: [-1]}", "values of road must be 0 to 65535, got -1"),
         (
             "colors: {road: [[1, 2, 256]]}",
-            r"the colour \(1, 2, 256\) of road is out of range: it must be 0 to 255",
+            r"values of road must be 0 to 255, got the colour \(1, 2, 256\)",
         ),
         (
             "ids: {road: [1]}\ngroups: [{classes: [car, bus], ids: [1]}]",

@@ -45,9 +45,9 @@ SETS: Mapping[str, SetKind] = {
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """An opened split: samples, classes to score, kind, title, name, and groups (see `Sample`).
+    """An opened split: samples, classes to score, kind, title, split name, groups (see `Sample`).
 
-    Ids are those of `table`, the set's own class table; None is Cityscapes'.
+    Ids are those of `table`, the set's own class table; None stands for Cityscapes'.
     """
 
     samples: Samples
@@ -66,7 +66,7 @@ class LabelledSet:
     def in_table(self, table: LabelTable) -> "LabelledSet":
         """Return the set with the ids of another class table, matched by name.
 
-        Classes that were split become groups, and those that the table lacks are unlabelled.
+        Classes that were split become groups; classes that the table lacks become unlabelled.
 
         Raises:
             ConfigError: there would be too many groups.
@@ -88,14 +88,14 @@ class LabelledSet:
         Classes that the model lacks keep their ids, or get free ones.
 
         Raises:
-            ConfigError: the classes are too many.
+            ConfigError: there are too many classes.
         """
         if self.table is None and is_cityscapes(labels):
             return self
         return self.in_table(joined_table(labels, self.vocabulary))
 
     def scored(self, over: Path | None = None) -> ScoredLabels:
-        """Return what to score: the set's own labels, or those of the mapping file `over`.
+        """Return the labels to score: the set's own, or those of the mapping file `over`.
 
         Raises:
             ConfigError: the mapping cannot be used.
@@ -114,7 +114,7 @@ class LabelledSet:
 
 
 def kind_of(kind: str, root: Path, own: OwnLabels = NONE, split: str | None = None) -> str:
-    """The name in `SETS`: `kind` itself or, with `auto`, the kind whose layout `root` has.
+    """Return the name in `SETS`: `kind` itself or, with `auto`, the kind whose layout `root` has.
 
     Raises:
         ConfigError: there is no such kind.
@@ -130,7 +130,7 @@ def kind_of(kind: str, root: Path, own: OwnLabels = NONE, split: str | None = No
     if own.root is not None:
         tools = (name for name in ("voc", "coco", "labelme") if SETS[name].detect(own.root))
         return next(tools, "folder")
-    # what says what labels mean, named or in the root, leaves the kinds that take it
+    # a stated meaning of labels, by an option or in the root, rules out kinds with fixed labels
     stated = own != NONE or any((place / name).is_file() for name in (MAPPING, LABEL_TABLE))
     candidates = {name: each for name, each in SETS.items() if each.detectable}
     matching = [

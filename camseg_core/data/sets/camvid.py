@@ -32,8 +32,8 @@ _GROUPS = tuple(
 class CamVid11(SetKind):
     """11 classes; frames in the order of their names, which is the order of time within a drive.
 
-    Some stand for several of Cityscapes' classes, see `CAMVID_11_ALSO`; for models that do not know
-    the others, they are the classes that they are named after.
+    Some stand for several of Cityscapes' classes, see `CAMVID_11_ALSO`. For models without the
+    others, they are the classes that they are named after.
     """
 
     title = "CamVid with 11 classes"

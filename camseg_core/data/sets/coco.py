@@ -1,4 +1,4 @@
-"""Sets in COCO's format: polygons and run-length masks in one JSON file for each split."""
+"""Sets in COCO's format: polygons and run-length masks, one JSON file per split."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ _HEAD = 1 << 16
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Polygons as lists of x and y by turns, or a run-length mask, as COCO stores them."""
+    """A segmentation as COCO stores it: polygons as lists `x, y, x, y, …`, or a run-length mask."""
 
     stored: Any
 
@@ -99,7 +99,7 @@ class Coco(SetKind):
 
 
 class _Reader:
-    """Reads the images and annotations of a file; keeps one line for each problem."""
+    """Reads the images and annotations of a file; collects a line for each problem."""
 
     def __init__(self, path: Path, content: dict[str, Any], names: ClassNames) -> None:
         self._path, self._names = path, names
@@ -119,7 +119,7 @@ class _Reader:
         ]
 
     def _entries(self, kind: str, *fields: str) -> list[dict[str, Any]]:
-        """The entries of a list that have these fields."""
+        """Return the entries of a list that have these fields."""
         entries = self._content.get(kind)
         if not isinstance(entries, list):
             raise DataError(f"{self._path} has no list {kind!r}: export it again as COCO")
@@ -135,7 +135,7 @@ class _Reader:
         return found
 
     def found(self, folders: Sequence[Path], alone: bool) -> Found:
-        """The images in the folders with their annotations; `alone`: there is no other split."""
+        """Return images in the folders with their annotations; `alone`: this is the only split."""
         images: dict[int, tuple[str, Size]] = {}
         for entry in self._entries("images", "id", "file_name"):
             name = str(entry["file_name"]).replace("\\", "/")
@@ -204,7 +204,7 @@ class _Reader:
 
 
 def _problem(stored: Any, size: Size) -> str:
-    """What is wrong with a segmentation; empty if it can be drawn."""
+    """Return what is wrong with a segmentation; empty if it can be drawn."""
     if not stored:
         return "has no segmentation, as boxes and points have: draw a polygon or mask, or delete it"
     if isinstance(stored, dict):
@@ -240,7 +240,7 @@ def _run_problem(stored: dict[str, Any], size: Size) -> str:
 
 
 def _unlisted(path: Path, folders: Iterable[Path], known: set[Path]) -> list[str]:
-    """A line on images that the only file of annotations does not list."""
+    """Return a line on images that the only annotation file does not list."""
     there = (each for folder in sorted(folders) for each in visible(folder.iterdir(), *IMAGES))
     unlisted = [each for each in there if each not in known]
     if not unlisted:
@@ -269,14 +269,14 @@ def _files(root: Path) -> dict[str, Path]:
 
 
 def _folders(root: Path, path: Path, split: str) -> list[Path]:
-    """Where images may lie, the likeliest first."""
+    """Return the folders that may hold the images, the most likely first."""
     base = root if root.is_dir() else root.parent
     own = path.stem.removeprefix(_PREFIX)
     return [base / "images" / own, base / "images", base / own, base, path.parent]
 
 
 def _looks_right(path: Path) -> bool:
-    """Whether the first bytes may be of COCO, without reading a large file."""
+    """Return whether the first bytes look like COCO, without reading a large file."""
     try:
         with path.open("rb") as stream:
             head = stream.read(_HEAD)

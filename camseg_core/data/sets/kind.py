@@ -1,4 +1,4 @@
-"""What a kind of data set declares, and the two kinds for sets of your own: folders and lists."""
+"""The interface of a kind of data set, and the two kinds for your own sets: folders and lists."""
 
 import shlex
 from abc import ABC, abstractmethod
@@ -32,7 +32,7 @@ JOIN = "+"
 
 @dataclass(frozen=True)
 class OwnLabels:
-    """Options for sets of your own: the labels' root, if it is another, and the mapping file."""
+    """Options for your own sets: the labels' root, if it differs, and the mapping file."""
 
     root: Path | None = None
     mapping: Path | None = None
@@ -44,10 +44,10 @@ NONE = OwnLabels()
 class SetKind(ABC):
     """A kind of data set.
 
-    `labels` are the classes to score and `named_splits` the splits that it always has (empty:
-    those that are found). `layout` describes it to users, with paths from the root on; its first
-    line is the usual layout. `takes_own_labels`: `OwnLabels` apply. `detectable`: `--dataset auto`
-    may choose it.
+    `labels` are the classes to score and `named_splits` the splits that it always has (if empty,
+    whatever splits are found). `layout` describes it to users, with paths relative to the root; its
+    first line is the usual layout. `takes_own_labels`: `OwnLabels` apply. `detectable`: `--dataset
+    auto` may choose it.
     """
 
     title: str
@@ -68,19 +68,19 @@ class SetKind(ABC):
 
     @abstractmethod
     def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
-        """The splits with labels in `root`."""
+        """Return the splits with labels in `root`."""
 
     @abstractmethod
     def detect(self, root: Path) -> bool:
-        """Whether `root` has this layout."""
+        """Return whether `root` has this layout."""
 
     @property
     def expected(self) -> str:
-        """For errors: what was looked for."""
+        """The expected layout, for errors."""
         return f"expected in ROOT {self.layout[0]}; {camseg_command()} data list has all layouts"
 
     def files(self, root: Path, split: str, own: OwnLabels = NONE) -> list[FileSet]:
-        """Find the files of a split, or of several with `+` between.
+        """Find the files of a split, or of several joined with `+`.
 
         Raises:
             DataError: see `scan`.
@@ -94,7 +94,7 @@ class SetKind(ABC):
         return [self.scan(root, each, own) for each in split.split(JOIN)]
 
     def open(self, root: Path, split: str, own: OwnLabels = NONE) -> Samples:
-        """The samples of a split, or of several with `+` between; files are read on demand.
+        """Return the samples of a split, or of several joined with `+`; files are read on demand.
 
         Raises:
             DataError: the split is missing, empty or incomplete; one line that names the file.
@@ -103,7 +103,7 @@ class SetKind(ABC):
         return PairedFiles(*self.files(root, split, own))
 
     def default_split(self, root: Path, own: OwnLabels = NONE) -> str:
-        """The split to evaluate a model on: `val` where there is one."""
+        """Return the split to evaluate a model on: `val` if there is one."""
         there = self.splits(root, own)
         return "val" if "val" in (*self.named_splits, *there) or not there else there[0]
 
@@ -120,7 +120,7 @@ def split_of(name: str) -> str:
 
 
 def by_split(files: Mapping[str, Path]) -> dict[str, Path]:
-    """Return a tool's files by split; a single one of another name, as `default`, is `all`."""
+    """Return a tool's files by split; a single file of another name, as `default`, is `all`."""
     found = {split_of(name): path for name, path in files.items()}
     return found if len(found) != 1 or {*found} & {*SPLITS} else {ALL: next(iter(found.values()))}
 
@@ -168,7 +168,7 @@ class Folder(SetKind):
         return tuple(above or below) or ((ALL,) if (root / "images").is_dir() else ())
 
     def detect(self, root: Path) -> bool:
-        """Only with a mapping of values or a class table: a wrong guess gives wrong scores."""
+        """Return whether folders and a mapping or class table are there: no guess from ids."""
         places = (root, *(root / name for name in subfolders(root)))
         if not any((root / name).is_file() for name in (MAPPING, LABEL_TABLE)):
             return False
@@ -221,7 +221,7 @@ class ListFile(SetKind):
         return tuple(name for name in SPLITS if (root / f"{name}.txt").is_file())
 
     def detect(self, root: Path) -> bool:
-        """A text file, or a folder with one for a split that lists files which exist."""
+        """Return whether it is a list, or a folder with the list of a split; listed files exist."""
         if root.is_file():
             return root.suffix.lower() in (".txt", ".lst") or _lists_files(root)
         return any(_lists_files(root / f"{name}.txt") for name in self.splits(root, NONE))
@@ -238,7 +238,7 @@ def _places(root: Path, split: str, labels: Path | None) -> tuple[Path, Path]:
 
 
 def _lists_files(path: Path) -> bool:
-    """Whether the text file begins with an image and a label that exist."""
+    """Return whether the text file begins with an image and a label that exist."""
     try:
         first = next(iter(_read(path)), None)
     except DataError:
@@ -247,7 +247,7 @@ def _lists_files(path: Path) -> bool:
 
 
 def suffixes_stated(found: Found) -> tuple[str, ...]:
-    """Return a line on how names end, if no image has a label, but all would without the ends."""
+    """Return a line on name endings, if no image has a label but would without the endings."""
     labels = {path.with_suffix("") for path in found.label_files}
     if not labels or any(pair.label.is_file() for pair in found.pairs):
         return ()
@@ -269,7 +269,7 @@ def suffixes_stated(found: Found) -> tuple[str, ...]:
 
 
 def _shared(one: str, other: str) -> str:
-    """Return the longest text that both begin with."""
+    """Return the longest common prefix."""
     ends = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return one[: next(ends, min(len(one), len(other)))]
 

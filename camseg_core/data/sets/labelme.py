@@ -1,4 +1,4 @@
-"""Sets annotated with labelme: a JSON file of polygons for each image."""
+"""Sets annotated with labelme: one JSON file of polygons per image."""
 
 import base64
 import binascii
@@ -34,6 +34,7 @@ from camseg_core.data.file_set import (
     Pair,
     more,
     no_split,
+    read_list,
     subfolders,
     visible,
 )
@@ -86,7 +87,7 @@ class LabelMe(SetKind):
         reader = _Reader(folder, images, names)
         found = reader.found(files)
         listed = _listed(base / _CLASSES)
-        # without a list, classes that occur in other splits only would be missing
+        # without a list, classes that only occur in other splits would be missing
         used = {*reader.used, *listed} if listed or names.listed else ()
         rule = "annotate it with labelme, or move it out of the folder"
         return names.files(found, used, rule=rule)
@@ -108,7 +109,7 @@ class LabelMe(SetKind):
 
 
 class _Reader:
-    """Reads JSON files in a folder; keeps class names and one line for each problem."""
+    """Reads JSON files in a folder; collects class names and a line for each problem."""
 
     def __init__(self, folder: Path, images: Path, names: ClassNames) -> None:
         self._folder, self._images, self._names = folder, images, names
@@ -175,7 +176,7 @@ class _Reader:
         pairs.append(Pair(image, path, name, Drawing(size, tuple(areas))))
 
     def _image(self, path: Path, content: dict[str, Any]) -> Path | None:
-        """The image of a JSON file, where it says or of the same name beside it."""
+        """Return the image of a JSON file: at its `imagePath`, or of the same name beside it."""
         stated = Path(str(content.get("imagePath") or path.stem).replace("\\", "/"))
         place = self._images / path.parent.relative_to(self._folder)
         candidates = [
@@ -187,10 +188,10 @@ class _Reader:
 
 
 def _area(shape: Any, size: Size) -> tuple[str, Area]:
-    """Class name and area of a shape.
+    """Return class name and area of a shape.
 
     Raises:
-        ValueError: it has no area, lies outside of the image, or is damaged.
+        ValueError: it has no area, lies outside the image, or is damaged.
     """
     label = shape.get("label") if isinstance(shape, dict) else None
     if not isinstance(label, str):
@@ -233,16 +234,10 @@ def _patch(stored: Any, points: Sequence[Point]) -> Patch:
 
 
 def _named(root: Path, split: str) -> str:
-    """The folder of a split."""
+    """Return the folder of a split."""
     return next((name for name in subfolders(root) if split_of(name) == split_of(split)), split)
 
 
 def _listed(path: Path) -> list[str]:
-    """The class names that labelme was started with, one a line."""
-    if not path.is_file():
-        return []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-    return [line.strip() for line in lines if line.strip()]
+    """Return the class names that labelme was started with, one a line."""
+    return read_list(path) if path.is_file() else []

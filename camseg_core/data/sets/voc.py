@@ -7,7 +7,15 @@ from pathlib import Path
 import cv2
 
 from camseg_core.data.class_names import ClassNames
-from camseg_core.data.file_set import FileSet, Found, find_files, more, no_split, visible
+from camseg_core.data.file_set import (
+    FileSet,
+    Found,
+    find_files,
+    more,
+    no_split,
+    read_list,
+    visible,
+)
 from camseg_core.data.image_files import (
     Color,
     ColorLabels,
@@ -29,7 +37,7 @@ _LISTS = Path("ImageSets/Segmentation")
 
 
 class MaskLabels:
-    """Decodes masks in the colours of a label map; those with one channel hold numbers in it."""
+    """Decodes masks in the colours of a label map; masks of one channel hold its line numbers."""
 
     def __init__(self, classes: Sequence[tuple[Color, int]], source: str) -> None:
         border = voc_color(255)  # of objects, in Pascal VOC's own masks
@@ -42,7 +50,7 @@ class MaskLabels:
 
 
 class VocMasks(SetKind):
-    """Masks in Pascal VOC's layout: CVAT's "Segmentation mask 1.1", or of labelme2voc.
+    """Masks in Pascal VOC's layout: CVAT's "Segmentation mask 1.1", or labelme2voc's.
 
     A split is a list of names; without lists, it is `all`.
     """
@@ -96,7 +104,7 @@ class VocMasks(SetKind):
 
 
 def _id(names: ClassNames, name: str) -> int:
-    """The id of a name; unlabelled without a meaning, which is a problem of the set."""
+    """Return the id of a name; unlabelled if it has no meaning, which `_classes` reports."""
     id = names.id_of(name)
     return UNLABELLED if id is None else id
 
@@ -107,7 +115,7 @@ def _lists(root: Path) -> dict[str, Path]:
 
 
 def _of_split(found: Found, root: Path, split: str, masks: Path) -> Found:
-    """The pairs that the split's list names; all if there are no lists."""
+    """Return the pairs that the split's list names; all if there are no lists."""
     lists = _lists(root)
     path = lists.get(split_of(split))
     if path is None and split == ALL:
@@ -117,7 +125,7 @@ def _of_split(found: Found, root: Path, split: str, masks: Path) -> Found:
             f"found {', '.join(lists)} in {root / _LISTS}" if lists else f"there is only {ALL!r}"
         )
         raise no_split(split, root, there)
-    wanted = _lines(path)
+    wanted = read_list(path)
     by_name = {pair.name: pair for pair in found.pairs}
     absent = [name for name in wanted if name not in by_name]
     if absent:
@@ -129,7 +137,7 @@ def _of_split(found: Found, root: Path, split: str, masks: Path) -> Found:
     pairs = [pair for pair in found.pairs if pair.name in chosen]
     if not pairs:
         raise DataError(f"{path} lists nothing: annotate images, and export again")
-    everywhere = {name for each in lists.values() for name in _lines(each)}
+    everywhere = {name for each in lists.values() for name in read_list(each)}
     others = [pair for pair in found.pairs if pair.name not in everywhere]
     left_out = [f"left out: {pair.image}{more(others)}, which no list names" for pair in others[:1]]
     kept = [
@@ -140,27 +148,19 @@ def _of_split(found: Found, root: Path, split: str, masks: Path) -> Found:
     return Found(pairs, kept, found.problems, tuple(left_out))
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read the list {path}: {error}") from error
-    return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-
-
 def _map(root: Path) -> Path:
     return root / (_NAMES if not (root / _MAP).is_file() and (root / _NAMES).is_file() else _MAP)
 
 
 def _classes(root: Path, names: ClassNames) -> tuple[dict[str, Color], list[str]]:
-    """Colour by class name, and a line for each name without a meaning."""
+    """Return the colour by class name, and a line for each name without a meaning."""
     path = _map(root)
     if not path.is_file():
         raise DataError(
-            f"{path} is missing, which says what the colours mean: write NAME:RED,GREEN,BLUE:: a "
+            f"{path}, which says what the colours mean, is missing: write NAME:RED,GREEN,BLUE:: a "
             f"line, or list ids: or colors: in {MAPPING}"
         )
-    lines = [line for line in _lines(path) if not line.startswith("#")]
+    lines = [line for line in read_list(path) if not line.startswith("#")]
     if path.name == _NAMES:
         classes = {line: voc_color(number) for number, line in enumerate(lines)}
     else:
