@@ -4,7 +4,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,9 +18,9 @@ from camseg_core.cli.options import (
     add_strict_option,
     at_least,
     model_options,
+    model_parser,
     segmenter_of,
     share,
-    with_changes,
 )
 from camseg_core.data.frame_source import START_NS, FrameSource, SourceFrame, open_frames
 from camseg_core.data.synthetic.drive import SyntheticDrive
@@ -137,6 +137,32 @@ def frame_size(text: str) -> tuple[int, int]:
             f"must be WIDTHxHEIGHT in pixels, such as 480x360, got {text!r}"
         )
     return int(found[1]), int(found[2])
+
+
+def with_changes(options: argparse.Namespace, changes: Sequence[str]) -> argparse.Namespace:
+    """Return the model options with changes.
+
+    Args:
+        options: parsed options.
+        changes: each is `KEY=VALUE`, where KEY is an option of `add_model_options` without dashes.
+
+    Raises:
+        ConfigError: a change has another form, its key is unknown or its value invalid.
+    """
+    parser, changed = model_parser(), model_options(options)
+    keys = [action.option_strings[-1].removeprefix("--") for action in parser._actions]
+    for change in changes:
+        key, equals, value = change.partition("=")
+        key = key.replace("_", "-")
+        if not equals or key not in keys:
+            raise ConfigError(
+                f"--against {change}: must be KEY=VALUE, with KEY one of {', '.join(keys)}"
+            )
+        try:
+            parser.parse_args([f"--{key}={value}"], changed)
+        except ConfigError as error:
+            raise ConfigError(f"--against {change}: {error}") from error
+    return changed
 
 
 def _bench(options: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import logging
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any, NoReturn
 
 from camseg_core.cli.console import how_to_install
 from camseg_core.cli.parser import Parser
+from camseg_core.data import spread_numbers
 from camseg_core.data.sets import AUTO as BY_LAYOUT
 from camseg_core.data.sets import SETS, LabelledSet, open_set
 from camseg_core.data.sets.kind import NONE, OwnLabels
 from camseg_core.diffusion.sampling import OPTIONS, Sampling
 from camseg_core.errors import ConfigError
+from camseg_core.long_runs import shown_progress
 from camseg_core.runtime.engine import ASKED_PRECISIONS, AUTO
 from camseg_core.runtime.providers import PROVIDERS, compiles, provider_list
 from camseg_core.runtime.segmenter import Segmenter
@@ -141,6 +144,23 @@ def data_of(options: argparse.Namespace, split: str | None = None) -> LabelledSe
         )
 
 
+def checked_data_of(options: argparse.Namespace, spread_out: bool = True) -> LabelledSet:
+    """Return the data set's split after a look at all files of the frames to score.
+
+    These are `options.frames`, evenly spread if `spread_out`, else the first.
+
+    Raises:
+        ConfigError: see `data_of`.
+        DataError: see `data_of` and `LabelledSet.check`.
+    """
+    data = data_of(options)
+    total, most = len(data.samples), options.frames
+    numbers = spread_numbers(total, most) if spread_out else range(min(total, most or total))
+    shown = shown_progress(numbers, len(numbers), "look at files")
+    data.check(shown if sys.stderr.isatty() else numbers)
+    return data
+
+
 def add_strict_option(parser: argparse.ArgumentParser) -> None:
     """Add `--strict`, for commands that otherwise leave out pictures they cannot read."""
     parser.add_argument(
@@ -233,37 +253,12 @@ def segmenter_of(options: argparse.Namespace) -> Segmenter:
 def model_options(options: argparse.Namespace) -> argparse.Namespace:
     """Return only the options of `add_model_options`."""
     return argparse.Namespace(
-        **{action.dest: getattr(options, action.dest) for action in _parser()._actions}
+        **{action.dest: getattr(options, action.dest) for action in model_parser()._actions}
     )
 
 
-def with_changes(options: argparse.Namespace, changes: Sequence[str]) -> argparse.Namespace:
-    """Return the model options with changes.
-
-    Args:
-        options: parsed options.
-        changes: each is `KEY=VALUE`, where KEY is an option of `add_model_options` without dashes.
-
-    Raises:
-        ConfigError: a change has another form, its key is unknown or its value invalid.
-    """
-    parser, changed = _parser(), model_options(options)
-    keys = [action.option_strings[-1].removeprefix("--") for action in parser._actions]
-    for change in changes:
-        key, equals, value = change.partition("=")
-        key = key.replace("_", "-")
-        if not equals or key not in keys:
-            raise ConfigError(
-                f"--against {change}: must be KEY=VALUE, with KEY one of {', '.join(keys)}"
-            )
-        try:
-            parser.parse_args([f"--{key}={value}"], changed)
-        except ConfigError as error:
-            raise ConfigError(f"--against {change}: {error}") from error
-    return changed
-
-
-def _parser() -> argparse.ArgumentParser:
+def model_parser() -> argparse.ArgumentParser:
+    """Return a parser of the options of `add_model_options`, which raises `ConfigError`."""
     parser = _Parser(add_help=False, allow_abbrev=False)
     add_model_options(parser)
     return parser

@@ -12,7 +12,7 @@ from camseg_core.cli.options import (
     add_data_options,
     add_model_options,
     at_least,
-    data_of,
+    checked_data_of,
     model_options,
     packages_for,
     segmenter_of,
@@ -26,7 +26,7 @@ from camseg_core.evaluation.protocols import OWN_SIZE, PROTOCOLS, PUBLISHED, wri
 from camseg_core.groups import ScoredLabels
 from camseg_core.long_runs import atomic_write, writable_file, writable_folder
 from camseg_core.runtime.segmenter import Segmentation
-from camseg_core.weights import checkpoint_folder
+from camseg_core.weights import checkpoint_folder, model_labels
 
 if TYPE_CHECKING:
     from camseg_core.evaluation.robustness import Work
@@ -74,22 +74,22 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise ConfigError(
             f"--protocol {protocol.name} has classes of its own: give --groups without it"
         )
-    data = data_of(options)
     writable_folder(options.out, "--out")
     if options.write_masks is not None:
         writable_folder(options.write_masks, "--write-masks")
-    segmenter = segmenter_of(options)
+    labels, data = model_labels(options.model), checked_data_of(options, spread_out=False)
     for option, needed in (
         (f"--protocol {protocol.name}", protocol.labels is not None),
         ("--write-masks", options.write_masks is not None),
     ):
-        if needed and not (data.table is None and is_cityscapes(segmenter.labels)):
+        if needed and not (data.table is None and is_cityscapes(labels)):
             raise ConfigError(
                 f"{option} needs Cityscapes' classes and ids: model and data set must have no "
                 "class table of their own"
             )
-    data = data.for_model(segmenter.labels)
+    data = data.for_model(labels)
     scored = _scored(options, data)
+    segmenter = segmenter_of(options)
     frames = min(len(data.samples), options.frames or len(data.samples))
 
     def write(sample: Sample, result: Segmentation) -> None:
@@ -176,22 +176,21 @@ def _robustness(options: argparse.Namespace) -> None:
         from camseg_core.evaluation.robustness_suite import SUITE, selected
         from camseg_core.long_runs import shown_progress
     suite = selected(options.only) if options.only else SUITE
-    data = data_of(options)
+    writable_folder(options.out, "--out")
     models = [options.model] if options.against is None else [options.model, options.against]
-    contenders, identities = {}, {}
-    for name, model in zip(titles(models), models, strict=True):
-        variant = argparse.Namespace(**vars(model_options(options)) | {"model": model})
-        contenders[name] = segmenter_of(variant)
-        identities[name] = identity(model, contenders[name], vars(variant))
-    first, *others = (each.labels for each in contenders.values())
+    first, *others = map(model_labels, models)
     if not all(same_ids(first, labels) for labels in others):
         raise ConfigError(
             f"{options.model} and {options.against} must give each class the same id: compare "
             "models with one class table"
         )
-    data = data.for_model(first)
+    data = checked_data_of(options).for_model(first)
     scored = _scored(options, data)
-    writable_folder(options.out, "--out")
+    contenders, identities = {}, {}
+    for name, model in zip(titles(models), models, strict=True):
+        variant = argparse.Namespace(**vars(model_options(options)) | {"model": model})
+        contenders[name] = segmenter_of(variant)
+        identities[name] = identity(model, contenders[name], vars(variant))
 
     def progress(work: "Work", total: int) -> "Work":
         return shown_progress(work, total, "disturb and segment") if total else work
@@ -243,13 +242,13 @@ def _calibrate(options: argparse.Namespace) -> None:
     with packages_for("calibration", "evaluate", "rich.progress"):
         from camseg_core.evaluation.calibration import PASSES, fit_logit_scale
         from camseg_core.long_runs import shown_progress
-    segmenter = segmenter_of(options)
-    data = data_of(options).for_model(segmenter.labels)
-    scored = _scored(options, data)
-    samples = evenly_spread(data.samples, options.frames)
     if not options.dry_run:
         path = checkpoint_folder(options.model) / "config.json"
         writable_file(path, "the model's configuration (--dry-run writes nothing)")
+    data = checked_data_of(options).for_model(model_labels(options.model))
+    scored = _scored(options, data)
+    samples = evenly_spread(data.samples, options.frames)
+    segmenter = segmenter_of(options)
     fit = fit_logit_scale(
         segmenter,
         samples,

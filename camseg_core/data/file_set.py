@@ -14,7 +14,14 @@ import numpy.typing as npt
 
 from camseg_core.data import Sample
 from camseg_core.data.drawing import Drawing
-from camseg_core.data.image_files import LabelDecoder, Raw, read_label, read_rgb, turned
+from camseg_core.data.image_files import (
+    LabelDecoder,
+    Raw,
+    read_label,
+    read_rgb,
+    size_of_rgb,
+    turned,
+)
 from camseg_core.data.label_table import LabelTable
 from camseg_core.errors import DataError
 from camseg_core.groups import Group
@@ -235,13 +242,25 @@ class PairedFiles:
 
     def __getitem__(self, index: int) -> Sample:
         files, pair = self._pairs[index]
-        image, raw = read_rgb(pair.image), files.read_label(pair)
-        size = image.shape[:2]
+        image = read_rgb(pair.image)
+        return files.sample(pair, image, self._label(index, image.shape[:2]))
+
+    def label(self, index: int) -> Pixels:
+        """Return a sample's label as stored; look for all that is wrong with its files.
+
+        Raises:
+            DataError: what would be raised when the sample is read.
+        """
+        return self._label(index, size_of_rgb(self._pairs[index][1].image))
+
+    def _label(self, index: int, size: tuple[int, ...]) -> Pixels:
+        files, pair = self._pairs[index]
+        raw = files.read_label(pair)
         require_same_size(pair.label, raw.shape[:2], pair.image, size, SIZES_OF_A_PAIR)
         if files.same_size:
             first = self._first_read.setdefault(id(files), (pair.image, size))
             require_same_size(pair.image, size, *first, SIZES_OF_A_SPLIT)
-        return files.sample(pair, image, files.train_ids(raw, pair))
+        return files.train_ids(raw, pair)
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))

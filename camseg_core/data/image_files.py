@@ -13,7 +13,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.data.image_header import damage, has_palette, is_jpeg, orientation
+from camseg_core.data.image_header import (
+    damage,
+    decode,
+    few_bits,
+    has_palette,
+    is_jpeg,
+    orientation,
+    size_of,
+)
 from camseg_core.errors import DataError, memory_for
 from camseg_core.labels import UNLABELLED, Label
 
@@ -52,6 +60,21 @@ def read_label(path: Path) -> npt.NDArray[np.uint8 | np.uint16]:
     return _decode(path, content, cv2.IMREAD_UNCHANGED)
 
 
+def size_of_rgb(path: Path) -> tuple[int, ...]:
+    """Return height and width of a picture as `read_rgb` reads it; look for damage, as that does.
+
+    Raises:
+        DataError: see `read_rgb`.
+    """
+    content = _content(path)
+    size = size_of(content)
+    if size is None:
+        return read_rgb(path).shape[:2]
+    if problem := damage(content):
+        raise _unreadable(path, problem)
+    return size
+
+
 def turned(path: Path) -> str:
     """Return a note on the orientation tag of a file, or an empty text if it is upright."""
     try:
@@ -80,25 +103,16 @@ def _content(path: Path) -> bytes:
 
 
 def _decode(path: Path, content: bytes, flags: int) -> npt.NDArray[np.uint8 | np.uint16]:
-    problem = damage(content)
-    if problem:
-        raise DataError(f"{path} {problem}; copy it again, or move it out of the folder")
-    try:
-        with memory_for(path):
-            image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    except cv2.error as error:
-        if "CV_IO_MAX_IMAGE" in str(error):
-            raise DataError(
-                f"{path} has more pixels than OpenCV reads: scale it down, or set "
-                "OPENCV_IO_MAX_IMAGE_PIXELS"
-            ) from error
-        image = None
-    if image is None:
-        raise DataError(
-            f"cannot read {path}: it is damaged or not an image; "
-            "copy it again, or move it out of the folder"
-        )
+    with memory_for(path):
+        image, problem = decode(content, flags)
+    if image is None or problem:
+        raise _unreadable(path, problem)
     return np.asarray(image)
+
+
+def _unreadable(path: Path, problem: str) -> DataError:
+    what = f"{path} {problem}" if problem else f"cannot read {path}: it is damaged or not an image"
+    return DataError(f"{what}; copy it again, or move it out of the folder")
 
 
 def write_image(path: Path, picture: npt.NDArray[np.uint8]) -> None:
@@ -175,8 +189,10 @@ class IdLabels:
             seen = np.flatnonzero(np.bincount(raw.ravel(), minlength=256))
             unknown = [str(each) for each in seen if int(each) not in self._train_ids]
             if unknown:
+                bits = few_bits(_content(path))
+                note = f" ({bits} bits, read multiplied by {255 // (2**bits - 1)})" if bits else ""
                 raise DataError(
-                    f"{path} holds class ids {_few(unknown)}: {self._source} has {self._ids}"
+                    f"{path} holds class ids {_few(unknown)}{note}: {self._source} has {self._ids}"
                 )
         return self._table[raw]
 

@@ -1,16 +1,34 @@
 """Reads what an image file says besides its pixels: damage, orientation, palette."""
 
 import logging
+import os
+import re
 import struct
+import sys
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+
+from camseg_core.errors import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
 _JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
-_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-_PNG_DEPTH, _PNG_COLORS = 24, 25
-_PALETTE = 3
+_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+_PNG_SIZE, _PNG_DEPTH, _PNG_COLORS = 16, 24, 25
+_GREY, _PALETTE = 0, 3
+_PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", _PNG_END, b"eXIf")
+"""Chunks on which pixels, and how they are turned, depend."""
+
+_VAST = 1 << 28
+"""Pixels of a picture that may be damaged, or too large."""
 
 _TIFF = {b"II*\0": "<", b"MM\0*": ">"}
 _ORIENTATION = 0x0112
@@ -27,9 +45,126 @@ def damage(content: bytes) -> str:
         if content.rfind(_JPEG_END) < content.rfind(_JPEG_SCAN):
             return "is cut off: its end is missing"
         return _decoder_warning(content)
-    if content.startswith(_PNG) and _PNG_END not in content:
-        return "is cut off: its end is missing"
-    return ""
+    return _png_damage(content) if content.startswith(_PNG) else ""
+
+
+def _png_damage(content: bytes) -> str:
+    view, kind = memoryview(content), b""
+    for kind, chunk in _chunks(content):
+        if kind in _PNG_PIXELS and zlib.crc32(view[chunk][4:-4]) != _number(
+            content, chunk.stop - 4
+        ):
+            return f"is damaged (the checksum of its {kind.decode()} data is wrong)"
+    return "" if kind == _PNG_END else "is cut off: its end is missing"
+
+
+def _chunks(content: bytes) -> Iterator[tuple[bytes, slice]]:
+    """Yield the kind of each whole chunk of a PNG up to its end, and where all of it is."""
+    at, kind = len(_PNG), b""
+    while kind != _PNG_END and at + 12 <= len(content):
+        kind, end = content[at + 4 : at + 8], at + 12 + _number(content, at)
+        if end > len(content):
+            break
+        yield kind, slice(at, end)
+        at = end
+
+
+def _number(content: bytes, at: int) -> int:
+    return int.from_bytes(content[at : at + 4], "big")
+
+
+def pixels_only(content: bytes) -> bytes:
+    """Return a PNG without notes such as colour profiles, of which libpng prints what is odd.
+
+    OpenCV does not use them. Other files are returned as they are.
+    """
+    if not content.startswith(_PNG):
+        return content
+    chunks = [*_chunks(content)]
+    if all(kind in _PNG_PIXELS for kind, _ in chunks):
+        return content
+    return b"".join([_PNG, *(content[chunk] for kind, chunk in chunks if kind in _PNG_PIXELS)])
+
+
+_printing = threading.Lock()
+_PRINTED = re.compile(
+    r"\[ ?(?:ERROR|WARN):.*?\] global \S+ \S+ (?:TIFF_\w+ )?(?P<log>.*)"
+    r"|(?:libpng|Corrupt JPEG|Premature end|Invalid SOS|>) .*|$"
+)
+
+
+@contextmanager
+def decoder_messages() -> Iterator[list[str]]:
+    """Collect the errors that OpenCV and its libraries print inside; the list is filled at the end.
+
+    Lines of others are printed then. stderr is the process's: one thread at a time is inside.
+    """
+    found = list[str]()
+    if sys.stderr is None:
+        yield found
+        return
+    with _printing:
+        sys.stderr.flush()
+        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+        printed, terminal = os.memfd_create("stderr"), os.dup(2)
+        os.dup2(printed, 2)
+        try:
+            yield found
+        finally:
+            os.dup2(terminal, 2)
+            cv2.utils.logging.setLogLevel(level)
+            text = os.pread(printed, os.fstat(printed).st_size, 0).decode(errors="replace")
+            for line in text.splitlines(keepends=True):
+                if message := _PRINTED.match(line):
+                    found.append(message["log"] or message[0])  # the rest continues an error
+                else:
+                    os.write(terminal, line.encode())
+            os.close(printed)
+            os.close(terminal)
+
+
+def decode(content: bytes, flags: int) -> tuple[Any, str]:
+    """Decode an image file, unless its data are damaged.
+
+    Returns:
+        OpenCV's array, or None if there is none, and what is wrong with the file, if it is known.
+
+    Raises:
+        cv2.error: OpenCV runs out of memory.
+    """
+    problem = damage(content)
+    if problem:
+        return None, problem
+    # other threads, as of a training, decode at the same time, but only what is checked already
+    alone = threading.current_thread() is threading.main_thread() or size_of(content) is None
+    try:
+        with decoder_messages() if alone else nullcontext(list[str]()) as messages:
+            image = cv2.imdecode(np.frombuffer(pixels_only(content), np.uint8), flags)
+    except cv2.error as error:
+        if "CV_IO_MAX_IMAGE" in str(error):
+            hint = "scale it down, or set OPENCV_IO_MAX_IMAGE_PIXELS"
+            return None, f"has more pixels than OpenCV reads: {hint}"
+        if is_out_of_memory(error):
+            raise
+        return None, ""
+    problem = next((each for each in messages if not each.startswith("imdecode_")), "")
+    return image, f"is damaged ({problem})" if problem else ""
+
+
+def size_of(content: bytes) -> tuple[int, int] | None:
+    """Return height and width of a JPEG or PNG as it is read, turned.
+
+    None for other files, and for sizes that are doubtful until the file is decoded.
+    """
+    height = width = 0
+    if content.startswith(_PNG) and len(content) > _PNG_COLORS:
+        width, height = (_number(content, _PNG_SIZE + i) for i in (0, 4))
+    elif is_jpeg(content) and (simplejpeg := _simplejpeg()) is not None:
+        with suppress(ValueError):
+            height, width = simplejpeg.decode_jpeg_header(content)[:2]
+    if not 0 < height * width < _VAST:
+        return None
+    return (width, height) if orientation(content) > 4 else (height, width)
 
 
 def is_jpeg(content: bytes) -> bool:
@@ -108,6 +243,16 @@ def _tags(content: bytes) -> int | None:
         mark, after = b"EXIF", 8
     found = content.find(mark, 0, end) if mark else -1
     return found + after if found >= 0 else None
+
+
+def few_bits(content: bytes) -> int:
+    """Return the bits of a value in a grey PNG, if they are fewer than 8; else 0.
+
+    Decoders return such values multiplied, so that the largest one is 255.
+    """
+    if not content.startswith(_PNG) or content[_PNG_COLORS : _PNG_COLORS + 1] != bytes([_GREY]):
+        return 0
+    return content[_PNG_DEPTH] % 8
 
 
 def has_palette(content: bytes) -> bool:

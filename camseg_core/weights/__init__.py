@@ -16,7 +16,7 @@ from camseg_core.config.model import (
     TransformerConfig,
 )
 from camseg_core.errors import ModelError
-from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES
+from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, Label, read_labels
 
 DEFAULT_MODEL = "camseg-lite"
 _BUNDLED = Path(__file__).parent
@@ -114,3 +114,12 @@ def checkpoint_folder(model: str | Path) -> Path:
             f"({', '.join(bundled_models())})"
         )
     return folder
+
+
+def model_labels(model: str | Path) -> tuple[Label, ...]:
+    """Return the classes of a model without loading it.
+
+    Raises:
+        ModelError: there is no such model, or its `labels.json` is missing or damaged.
+    """
+    return tuple(read_labels(checkpoint_folder(model) / "labels.json"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from camseg_core.data.image_header import damage, orientation
+from camseg_core.data.image_header import damage, decoder_messages, orientation
 from camseg_core.errors import ConfigError, DataError
 from camseg_ros.bag.labels import MAX_BYTES, NO_LABEL, Ids, Labels, LabelSource, Pairs
 from camseg_ros.bag.read import WHOLE, ImageBag, TimeRange
@@ -150,8 +150,10 @@ def decode(message: Any, compressed: bool, converter: Converter, white: int = 0)
         ConfigError: its encoding needs a package that is not installed.
     """
     if compressed:
-        image = compressed_to_rgb(message, MAX_BYTES, white)
-        if problem := damage(bytes(message.data)):
+        with decoder_messages() as messages:
+            image = compressed_to_rgb(message, MAX_BYTES, white)
+        problem = damage(bytes(message.data)) or (f"is damaged ({messages[0]})" if messages else "")
+        if problem:
             raise BadImage("corrupt", f"compressed image {problem}")
         return image
     return image_to_rgb(message, converter, MAX_BYTES, white)

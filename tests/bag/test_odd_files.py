@@ -147,6 +147,32 @@ def test_an_evaluation_ends_at_an_odd_picture_with_one_line(
     assert known, lines
 
 
+@pytest.mark.parametrize("what", ["label", "picture", "labelled", "size"])
+@pytest.mark.parametrize("command", ["evaluate", "robustness", "calibrate", "compare a a"])
+def test_a_frame_that_cannot_be_used_is_refused_before_a_model_is_loaded(
+    command: str, what: str, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Segmenter, "from_pretrained", lambda *_, **__: pytest.fail("too early"))
+    ids = {"size": odd_files.ids[1:], "labelled": odd_files.ids * 0 + 255}.get(what, odd_files.ids)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jpg").write_bytes(odd_files.encoded(".jpg"))
+        (tmp_path / f"{name}.png").write_bytes(odd_files.encoded(".png", ids))
+    if what == "label":
+        (tmp_path / "b.png").write_bytes(b"")
+    if what == "picture":
+        (tmp_path / "b.jpg").write_bytes(odd_files.flipped(odd_files.encoded(".jpg"), 0.5))
+    (tmp_path / "list.txt").write_text("a.jpg a.png\nb.jpg b.png\n")
+    out = ("--dry-run",) if command == "calibrate" else ("--out", tmp_path / "out")
+    code, _, lines = run(*command.split(), "--data", tmp_path / "list.txt", *out)
+    assert (code, len(lines)) == (2, 1)
+    names = {
+        "label": r"b\.png is empty",
+        "picture": r"b\.jpg is damaged",
+        "size": r"a\.png is 64x47",
+    }
+    assert re.search(names.get(what, "none of the 2 frames has a pixel labelled"), lines[0])
+
+
 @pytest.mark.parametrize("odd", VIDEOS, ids=lambda odd: odd.name)
 @pytest.mark.parametrize("command", ["segment", "bag make", "demo"])
 def test_what_is_no_video_is_refused(command: str, odd: OddFile, tmp_path: Path, run: Run) -> None:

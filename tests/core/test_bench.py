@@ -11,8 +11,9 @@ import cv2
 import pytest
 from lite import tiny_lite
 
+from camseg_core.cli.inference import with_changes
 from camseg_core.cli.main import main
-from camseg_core.cli.options import add_model_options, model_options, with_changes
+from camseg_core.cli.options import add_model_options, model_options
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError
 from camseg_core.export import export_onnx

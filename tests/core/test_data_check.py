@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ from PIL import Image
 
 from camseg_core.cli.main import main
 from camseg_core.data.frame_source import open_frames
-from camseg_core.data.image_files import read_rgb
-from camseg_core.data.image_header import damage, orientation
+from camseg_core.data.image_files import IdLabels, read_label, read_rgb
+from camseg_core.data.image_header import damage, decoder_messages, orientation
 from camseg_core.data.sets import SETS
 from camseg_core.errors import DataError
 from camseg_core.labels import CITYSCAPES
@@ -266,6 +268,72 @@ def test_an_image_damaged_in_the_middle_is_refused_wherever_files_are_read(
         list(SETS["folder"].open(tmp_path, "all"))
     with pytest.raises(DataError, match=expected):
         list(open_frames(tmp_path / "images"))
+
+
+def noted_png(*changes: tuple[bytes, bytes]) -> bytes:
+    """Return a PNG with a broken colour profile, and some of its bytes replaced."""
+    content = cv2.imencode(".png", photo(64, height=48))[1].tobytes()
+    profile = b"iCCPx\0\0none"
+    length = (len(profile) - 4).to_bytes(4, "big")
+    chunk = length + profile + zlib.crc32(profile).to_bytes(4, "big")
+    content = content[:33] + chunk + content[33:]
+    for old, new in changes:
+        assert old in content
+        content = content.replace(old, new, 1)
+    return content
+
+
+def test_a_png_is_read_without_its_notes_and_nothing_is_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(noted_png())
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), photo(64, height=48)[..., ::-1])
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("chunk", ["IHDR", "IDAT", "IEND"])
+def test_a_wrong_checksum_in_a_png_is_damage(chunk: str) -> None:
+    content = noted_png()
+    at = content.index(chunk.encode())
+    end = at + 4 + int.from_bytes(content[at - 4 : at], "big")
+    wrong = bytes([content[end] ^ 1])
+    found = damage(content[:end] + wrong + content[end + 1 :])
+    assert found == f"is damaged (the checksum of its {chunk} data is wrong)"
+    assert (damage(content), damage(content[:-1])) == ("", "is cut off: its end is missing")
+
+
+def test_what_libraries_print_about_a_file_is_damage(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    picture = np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8)
+    packed = bytearray(cv2.imencode(".tiff", picture)[1].tobytes())
+    packed[100:120] = b"\xff" * 20
+    (tmp_path / "a.tiff").write_bytes(packed)
+    header = b"\x00\x00\x00@\x00\x00\x000"  # 64 x 48
+    taller = b"IHDR\x00\x00\x00@\x00\x00\x01\x00\x08\x02\x00\x00\x00"
+    content = noted_png((header, taller[4:12]))
+    crc = zlib.crc32(taller).to_bytes(4, "big")
+    (tmp_path / "b.png").write_bytes(content[:29] + crc + content[33:])
+    for name in ("a.tiff", "b.png"):
+        with pytest.raises(DataError, match=rf"{name} is damaged \(\w+.*\); copy it again"):
+            read_rgb(tmp_path / name)
+    assert capfd.readouterr().err == ""
+
+
+def test_what_others_print_while_a_file_is_read_is_printed(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with decoder_messages() as messages:
+        os.write(2, b"libpng warning: odd\nanother line\n[ERROR:0@0.1] global a.cpp:1 f said\n")
+    assert messages == ["libpng warning: odd", "said"]
+    assert capfd.readouterr().err == "another line\n"
+
+
+def test_an_error_says_how_ids_of_few_bits_are_read(tmp_path: Path) -> None:
+    Image.fromarray(np.eye(8, dtype=bool)).save(tmp_path / "a.png")
+    path, ids = tmp_path / "a.png", IdLabels({0: 0, 1: 1}, "the set", "0 and 1")
+    with pytest.raises(DataError, match=r"class ids 255 \(1 bits, read multiplied by 255\): the"):
+        ids(read_label(path), path)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])

@@ -1,9 +1,11 @@
 """The kinds of labelled data sets by name, and `open_set`, which opens a split of any of them."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from camseg_core.data import Samples, SamplesOf
 from camseg_core.data.file_set import PairedFiles, no_split
@@ -23,7 +25,7 @@ from camseg_core.data.sets.kind import ALL, NONE, Folder, ListFile, OwnLabels, S
 from camseg_core.data.sets.labelme import LabelMe
 from camseg_core.data.sets.voc import VocMasks
 from camseg_core.errors import ConfigError, DataError
-from camseg_core.groups import Group, ScoredLabels
+from camseg_core.groups import Group, ScoredLabels, distinguished
 from camseg_core.labels import CITYSCAPES, Label
 
 logger = logging.getLogger(__name__)
@@ -62,6 +64,28 @@ class LabelledSet:
     def vocabulary(self) -> tuple[Label, ...]:
         """All classes of the set's table."""
         return CITYSCAPES if self.table is None else self.table.labels
+
+    def check(self, numbers: Iterable[int], scored: bool = True) -> None:
+        """Look at the files of these samples, before the work on them.
+
+        Args:
+            numbers: which samples.
+            scored: whether a pixel must have a class or group.
+
+        Raises:
+            DataError: what reading one of the samples would raise, or nothing is labelled.
+        """
+        if not isinstance(self.samples, PairedFiles):
+            return
+        ids = [label.id for label in distinguished(self.labels, self.groups)]
+        read, labelled = 0, False
+        for number in numbers:
+            label = self.samples.label(number)
+            read += 1
+            labelled = labelled or bool(np.isin(label, ids).any())
+        if scored and not labelled:
+            names = ", ".join(label.name for label in self.labels)
+            raise DataError(f"none of the {read} frames has a pixel labelled as a class ({names})")
 
     def in_table(self, table: LabelTable) -> "LabelledSet":
         """Return the set with the ids of another class table, matched by name.
