@@ -161,16 +161,17 @@ def find_files(
     Raises:
         DataError: there are no images.
     """
-    pairs, label_files, problems, searched = [], [], [], []
+    pairs, label_files, problems, folders = [], list[Path](), [], [*folders]
     for images, labels in folders:
-        searched.append(images)
-        there = visible(images.glob(pattern), *endings)
+        there, labels_there = visible(images.glob(pattern), *endings), {}
+        for label in visible(labels.glob(pattern), label_ending):  # it may end in .PNG
+            labels_there[label.with_name(label.name[: -len(label_ending)] + label_ending)] = label
         for image in there:
             ending = next(each for each in endings if image.name.lower().endswith(each.lower()))
             stem = image.with_name(image.name[: -len(ending)])
-            place = labels / stem.parent.relative_to(images)
-            pairs.append(Pair(image, place / f"{stem.name}{label_ending}", name(stem)))
-        label_files += visible(labels.glob(pattern), label_ending)
+            usual = labels / stem.parent.relative_to(images) / f"{stem.name}{label_ending}"
+            pairs.append(Pair(image, labels_there.get(usual, usual), name(stem)))
+        label_files += labels_there.values()
         problems += [
             f"{one} and {other} have the same name except for the ending, and only one label: "
             "remove one of them"
@@ -179,7 +180,7 @@ def find_files(
         ]
     if not pairs:
         kinds = ", ".join(ending.removeprefix(".") for ending in endings)
-        raise DataError(f"no images ({kinds}) in {searched[0]}: {expected}")
+        raise DataError(f"no images ({kinds}) in {folders[0][0]}: {expected}")
     return Found(pairs, label_files, tuple(problems))
 
 
@@ -243,19 +244,16 @@ class PairedFiles:
     def __getitem__(self, index: int) -> Sample:
         files, pair = self._pairs[index]
         image = read_rgb(pair.image)
-        return files.sample(pair, image, self._label(index, image.shape[:2]))
+        return files.sample(pair, image, self.label(index, image.shape[:2]))
 
-    def label(self, index: int) -> Pixels:
-        """Return a sample's label as stored; look for all that is wrong with its files.
+    def label(self, index: int, size: tuple[int, ...] | None = None) -> Pixels:
+        """Return a sample's label as stored; without the `size` of its image, look at that, too.
 
         Raises:
             DataError: what would be raised when the sample is read.
         """
-        return self._label(index, size_of_rgb(self._pairs[index][1].image))
-
-    def _label(self, index: int, size: tuple[int, ...]) -> Pixels:
         files, pair = self._pairs[index]
-        raw = files.read_label(pair)
+        size, raw = size or size_of_rgb(pair.image), files.read_label(pair)
         require_same_size(pair.label, raw.shape[:2], pair.image, size, SIZES_OF_A_PAIR)
         if files.same_size:
             first = self._first_read.setdefault(id(files), (pair.image, size))

@@ -270,6 +270,18 @@ def test_an_image_damaged_in_the_middle_is_refused_wherever_files_are_read(
         list(open_frames(tmp_path / "images"))
 
 
+def test_endings_of_images_and_labels_may_be_capitals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "images/a.png", photo(64, height=48))
+    write(tmp_path / "labels/a.png", np.tile(np.arange(16, dtype=np.uint8), (48, 4)))
+    for folder, ending in (("images", "PNG"), ("labels", "Png")):
+        (tmp_path / folder / "a.png").rename(tmp_path / folder / f"a.{ending}")
+    code, found = checked(capsys, tmp_path, tmp_path, "--dataset", "folder")
+    assert (code, found["splits"][0]["read"]) == (0, 1)
+    assert len(list(SETS["folder"].open(tmp_path, "all"))) == 1
+
+
 def noted_png(*changes: tuple[bytes, bytes]) -> bytes:
     """Return a PNG with a broken colour profile, and some of its bytes replaced."""
     content = cv2.imencode(".png", photo(64, height=48))[1].tobytes()
