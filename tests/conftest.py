@@ -1,9 +1,12 @@
-"""For all tests: order, the marker `ros`, missing packages, SIGINT, shared memory, a browser."""
+"""For all tests: order, the marker `ros`, packages, SIGINT, shared memory, a browser."""
 
+import importlib.metadata
+import importlib.util
 import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import browser
@@ -52,25 +55,51 @@ def pytest_make_collect_report() -> Iterator[None]:
     """Skip the tests of a file that imports a package of `OPTIONAL` that is not installed."""
     outcome: Any = yield
     report = outcome.get_result()
-    found = re.search(r"ModuleNotFoundError: No module named '(\w+)", str(report.longrepr))
-    if report.failed and found and found[1] in OPTIONAL:
-        _skip(report, found[1], report.nodeid)
+    if report.failed:
+        _skip_for_missing(report, report.nodeid)
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Skip a test that itself imports such a package, or runs what needs it."""
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Skip a test that itself imports such a package, or runs a program or command that does."""
     outcome: Any = yield
-    error = call.excinfo.value if call.excinfo else None
-    while error is not None and not isinstance(error, ModuleNotFoundError):
-        error = error.__cause__
-    package = (error.name or "").partition(".")[0] if error else ""
-    if package in OPTIONAL and outcome.get_result().failed:
-        _skip(outcome.get_result(), package, str(item.path))
+    report = outcome.get_result()
+    if report.failed:
+        _skip_for_missing(report, str(item.path))
 
 
-def _skip(report: Any, package: str, path: str) -> None:
-    report.outcome, report.longrepr = "skipped", (path, None, f"Skipped: needs {package}")
+_NOT_FOUND = re.compile(r"No module named '(\w+)|this command needs (\w+)")
+
+
+def _skip_for_missing(report: Any, path: str) -> None:
+    """Turn a failure into a skip if its text or output has a package of `OPTIONAL` as missing."""
+    text = "\n".join([str(report.longrepr), *(output for _, output in report.sections)])
+    for found in _NOT_FOUND.finditer(text):
+        package = found[1] or found[2]
+        if package in OPTIONAL and not _installed(package):
+            report.outcome, report.longrepr = "skipped", (path, None, f"Skipped: needs {package}")
+            return
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@pytest.fixture
+def pinned_versions() -> None:
+    """Skip a test of stored bytes where other versions than those of `constraints.txt` compute."""
+    lines = Path(__file__).parents[1].joinpath("constraints.txt").read_text("utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if "==" in line)
+    for name in ("numpy", "opencv-python-headless", "onnxruntime"):
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            version = "another build"
+        if version != pinned[name]:
+            pytest.skip(f"the stored bytes are of {name} {pinned[name]}, not of {version}")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -53,7 +53,7 @@ def has_vnni() -> bool:
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_the_masks_of_the_bundled_model_on_onnx_runtime_are_the_same_to_the_byte(
-    precision: str,
+    pinned_versions: None, precision: str
 ) -> None:
     if not has_vnni():
         pytest.skip("the stored masks are of a processor with AVX-512 VNNI")

@@ -11,6 +11,7 @@ from camseg_core.evaluation.peak import measured_peaks, rate_text
 def test_the_peak_is_measured_in_int8_and_fp32_and_where_there_is_bf16(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    pytest.importorskip("openvino")
     monkeypatch.setattr(peak, "SIDES", (64,))
     monkeypatch.setattr(peak, "RUNS", 2)
     found = measured_peaks(threads=1)

@@ -47,7 +47,7 @@ FRAME_HASHES = {
 
 
 @pytest.mark.parametrize("weather", WEATHERS)
-def test_frames_stay_the_same_to_the_byte(weather: str) -> None:
+def test_frames_stay_the_same_to_the_byte(pinned_versions: None, weather: str) -> None:
     drive, digest = SyntheticDrive(frames=60, weather=weather), hashlib.sha256()
     for index in (0, 7, 23, 59):
         digest.update(drive[index].image.tobytes() + drive[index].label.tobytes())

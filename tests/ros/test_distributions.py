@@ -198,16 +198,31 @@ sys.exit(pytest.main(["-q", "-n", "0", "-p", "no:cacheprovider", *sys.argv[1:]])
 """
 
 
+TESTS = """
+import subprocess, sys
+import pytest
+from camseg_core.cli.main import main
+from camseg_core.cli.options import packages_for
+
+def test_runs(): pass
+def test_imports(): import psutil
+def test_runs_what_imports():
+    with packages_for("this", "train"): import mcap.reader
+def test_runs_a_program():
+    program = [sys.executable, "-c", "raise ModuleNotFoundError(\\"No module named 'mcap'\\")"]
+    done = subprocess.run(program, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+def test_runs_a_command(capsys):
+    with pytest.raises(SystemExit) as end: main(["bag", "evaluate", "--help"])
+    assert not end.value.code
+def test_fails(): import camseg_core.none
+def test_fails_beside_an_installed_package(): assert not "No module named 'rclpy'"
+"""
+
+
 def test_where_packages_are_missing_their_tests_are_skipped_by_name(tmp_path: Path) -> None:
     (tmp_path / "test_all.py").write_text("import torch\ndef test_one(): pass\n")
-    (tmp_path / "test_some.py").write_text(
-        "from camseg_core.cli.options import packages_for\n"
-        "def test_runs(): pass\n"
-        "def test_imports(): import psutil\n"
-        "def test_runs_what_imports():\n"
-        "    with packages_for('this', 'train'): import mcap.reader\n"
-        "def test_fails(): import camseg_core.none\n"
-    )
+    (tmp_path / "test_some.py").write_text(TESTS)
     paths = os.pathsep.join(map(str, (ROOT / "tests", ROOT)))
     done = subprocess.run(
         [sys.executable, "-c", HIDING, "-p", "conftest", "-rs", str(tmp_path)],
@@ -217,7 +232,7 @@ def test_where_packages_are_missing_their_tests_are_skipped_by_name(tmp_path: Pa
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": paths},
     )
-    assert "1 failed, 1 passed, 3 skipped" in done.stdout, done
+    assert "2 failed, 1 passed, 5 skipped" in done.stdout, done
     assert "No module named 'camseg_core.none'" in done.stdout
     for skipped in ("test_all.py: needs torch", "needs psutil", "needs mcap"):
         assert skipped in done.stdout, done

@@ -109,6 +109,7 @@ def test_the_same_trouble_again_and_again_is_counted_and_not_logged_each_time(
 
 
 def test_a_healthy_node_says_so_with_its_numbers(start_bench: StartBench) -> None:
+    pytest.importorskip("openvino")
     given = ("steps:=4", "threads:=1")
     bench = start_bench("latency_budget_ms:=600000.0", *given)  # the machine may be busy
     bench.ask(*(rgb_image(picture(80, 60), number) for number in range(5)))

@@ -212,6 +212,7 @@ def test_a_signal_while_the_model_loads_ends_the_node_cleanly(
 def test_a_signal_while_a_frame_size_is_compiled_ends_the_node_cleanly(
     start_bench: StartBench, number: signal.Signals
 ) -> None:
+    pytest.importorskip("openvino")
     bench = start_bench("provider:=openvino", "engine_cache:=''")
     bench.ask(rgb_image(picture(64, 48)))
     bench.diagnostics.clear()
