@@ -87,7 +87,7 @@ class Camera:
         self._type: type[ImageMessage] = CompressedImage if compressed else Image
         self._qos = image_qos(given.image_reliability)
         self._max_bytes = parameters.max_image_bytes
-        image_topic = self._resolve("image_topic", camera_topic(name, given.image_topic))
+        image_topic = node.resolve_topic_name(camera_topic(name, given.image_topic))
         if compressed:  # the parameter may name either topic
             image_topic = image_topic.removesuffix("/compressed")
         # Like image_transport: the remapped raw topic plus the transport; camera_info in the same
@@ -95,8 +95,8 @@ class Camera:
         self.topic: str = image_topic + ("/compressed" if compressed else "")
         default = f"{image_topic.rpartition('/')[0]}/camera_info"
         info_topic = given.camera_info_topic
-        self.info_topic: str = self._resolve(
-            "camera_info_topic", camera_topic(name, info_topic) if info_topic else default
+        self.info_topic: str = node.resolve_topic_name(
+            camera_topic(name, info_topic) if info_topic else default
         )
         self.outputs = CameraOutputs(
             node, name, parameters.output_reliability, parameters.run_length_mask
@@ -247,16 +247,6 @@ class Camera:
             latency_ms = (published - picture.received) * 1e3
             self.statistics.frame_published(latency_ms, stages_ms, (width, height))
         return published
-
-    def _resolve(self, parameter: str, topic: str) -> str:
-        """Return the full name of a topic after namespace and remapping."""
-        try:
-            return str(self._node.resolve_topic_name(topic))
-        except Exception as error:  # rclpy's exception type has no public name
-            where = f" of camera '{self.name}'" if self.name else ""
-            raise ConfigError(
-                f"parameter '{parameter}'{where} must be a valid topic name, got {topic!r}: {error}"
-            ) from error
 
     def _keep_info(self, info: CameraInfo) -> None:
         self._info = info

@@ -7,14 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from camseg_core.errors import ConfigError
 from camseg_core.runtime.providers import compiles, provider_list
 from camseg_ros.camera import camera_topic
 from camseg_ros.parameter_spec import MIDDLEWARE_OWN, Spec, Value
 from camseg_ros.parameters import BY_NAME, SPECS, Parameters
+from camseg_ros.process import rcl_text
 
 CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
@@ -104,8 +107,8 @@ def check_together(parameters: Parameters) -> None:
     """Check what involves more than one value.
 
     Raises:
-        ConfigError: a camera's name is invalid or used twice, resize mode and region do not fit
-            together, or neither do providers.
+        ConfigError: a camera's name is invalid or used twice, a topic's name is invalid, resize
+            mode and region do not fit together, or neither do providers.
     """
     provider_list(parameters.provider)
     for name in parameters.cameras:
@@ -118,11 +121,29 @@ def check_together(parameters: Parameters) -> None:
             problem = "must not hold a name twice"
         if problem:
             raise ConfigError(f"parameter 'cameras' {problem}, got {name!r}")
-    for name in parameters.camera_names:
+    for name, each in parameters.by_camera.items():
+        _check_topic(name, "image_topic", each.image_topic)
+        if each.camera_info_topic:
+            _check_topic(name, "camera_info_topic", each.camera_info_topic)
         try:
-            parameters.camera(name).fit  # noqa: B018  # it raises
+            each.fit  # noqa: B018  # it raises
         except ConfigError as error:
             raise ConfigError(f"camera '{name}': {error}" if name else str(error)) from error
+
+
+def _check_topic(camera: str, parameter: str, topic: str) -> None:
+    """Check a topic's name before namespace and remapping.
+
+    Raises:
+        ConfigError: rcl would refuse it.
+    """
+    try:
+        validate_full_topic_name(expand_topic_name(camera_topic(camera, topic), "node", "/"))
+    except Exception as error:  # each function has types of its own
+        where = f" of camera '{camera}'" if camera else ""
+        why = re.sub(r".*nvalid(?: topic name)?: ", "", rcl_text(error).splitlines()[0])
+        text = f"parameter '{parameter}'{where} must be a valid topic name, got {topic!r}"
+        raise ConfigError(f"{text}: {why.rstrip(':')}") from error
 
 
 def without_effect(parameters: Parameters) -> list[str]:

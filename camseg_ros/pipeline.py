@@ -14,7 +14,7 @@ from rclpy.node import Node
 
 from camseg_core.config.model import load_config
 from camseg_core.errors import ConfigError
-from camseg_core.labels import read_labels
+from camseg_core.labels import Label, read_labels
 from camseg_core.masks import ClassTable
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.stream import Stream
@@ -43,13 +43,14 @@ def check_model(parameters: Parameters) -> None:
 
     Raises:
         ModelError: the checkpoint folder is missing, or its configuration or labels are damaged.
-        ConfigError: the sampling does not fit the model, or a warm-up size is malformed.
+        ConfigError: the sampling, a group or `enabled_classes` does not fit the model, or a warm-up
+            size is malformed.
     """
     for size in parameters.warm_up_sizes:
         warm_up_size(size)
     folder = checkpoint_folder(parameters.model)
-    read_labels(folder / "labels.json")
     parameters.sampling.check(load_config(folder / "config.json"))
+    class_table(read_labels(folder / "labels.json"), parameters)
 
 
 def load_segmenter(parameters: Parameters) -> Segmenter:
@@ -91,13 +92,13 @@ def warm_up_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def class_table(segmenter: Segmenter, parameters: Parameters) -> ClassTable:
+def class_table(labels: Sequence[Label], parameters: Parameters) -> ClassTable:
     """Return the ids with which the model's classes are published.
 
     Raises:
         ConfigError: the model has no class of a group or of `enabled_classes`; see `ClassTable.of`.
     """
-    return ClassTable.of(segmenter.labels, parameters.class_groups, parameters.enabled_classes)
+    return ClassTable.of(labels, parameters.class_groups, parameters.enabled_classes)
 
 
 class Pipeline:
@@ -126,7 +127,7 @@ class Pipeline:
     ) -> None:
         self._node, self._parameters, self._on_give_up = node, parameters, on_give_up
         self._segmenter, self._left_behind = load_segmenter(parameters), False
-        self._table = class_table(self._segmenter, parameters)
+        self._table = class_table(self._segmenter.labels, parameters)
         self._warn_of_skipped(self._table.skipped)
         self.converter = choose_converter()
         self.paused = False
@@ -134,7 +135,7 @@ class Pipeline:
         try:
             for name in parameters.camera_names:
                 self.cameras[name] = Camera(node, name, parameters)
-        except Exception:  # an invalid topic name, or a topic with another type in this process
+        except Exception:  # such as a topic that this process has with another type
             for camera in self.cameras.values():
                 camera.destroy()
             raise
@@ -202,11 +203,11 @@ class Pipeline:
             ConfigError: they do not.
         """
         self.segmenter.check_sampling(parameters.sampling)
-        class_table(self.segmenter, parameters)
+        class_table(self.segmenter.labels, parameters)
 
     def apply(self, parameters: Parameters) -> None:
         """Use these values from the next frame on."""
-        table = class_table(self.segmenter, parameters)
+        table = class_table(self.segmenter.labels, parameters)
         if table.labels != self._table.labels:
             self._labels.publish(self.segmenter.name, table.labels)
         if table.skipped != self._table.skipped:

@@ -146,7 +146,7 @@ def run(
 
     Args:
         make_node: creates the node, and leaves none behind if it raises.
-        check: refuses a command line before the node exists.
+        check: refuses a command line before anything is started.
 
     Returns:
         The exit code: 0, or 1 after one line on stderr with the error.
@@ -156,8 +156,8 @@ def run(
     logging.getLogger("camseg_core").addHandler(logging.NullHandler())
     serving: Serving | None = None
     try:
-        start_middleware(sys.argv)
         check(sys.argv)
+        start_middleware(sys.argv)
         problems = shared_memory.warnings(os.environ)
         node = make_node()
         assert isinstance(node, Node)

@@ -22,6 +22,9 @@ FORM = f"must hold parameters, as in {EVERY_NODE}: {{{PARAMETERS_KEY}: {{model: 
 _ONLY_RCL = re.compile(r"!!|(^|[\s:,\[{-])[&*][A-Za-z0-9_]", re.MULTILINE)
 """YAML's tags and anchors, which rcl takes or refuses in its own way."""
 
+_NAME = r"(?!\d)(?!\w*__)\w+"
+"""A node's name, or a part of a namespace, with `re.ASCII`."""
+
 _TRUE = ("Y", "y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON")
 _FALSE = ("N", "n", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF")
 _INTEGER = re.compile(r"[+-]?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
@@ -33,13 +36,11 @@ class RosArguments:
 
     Attributes:
         node: the node's full name, such as `/front/segmentation`.
-        namespace: as given, which may end with a slash, although rcl refuses that.
         values: the parameters given for it, by name; later arguments win.
         entries: for each parameter file, the names of nodes that it has parameters for.
     """
 
     node: str
-    namespace: str = "/"
     values: dict[str, Any] = field(default_factory=dict)
     entries: dict[Path, list[str]] = field(default_factory=dict)
 
@@ -56,10 +57,10 @@ def parse(arguments: Sequence[str], default_name: str) -> RosArguments:
     """Read the arguments of a command line for the node with this default name.
 
     Raises:
-        ConfigError: see `read_file`.
+        ConfigError: the node's name or namespace is invalid; see also `read_file`.
         NotUnderstood: they are invalid, or have a form that only rcl reads.
     """
-    name, namespace = "", ""
+    name, namespace = None, None
     files: dict[Path, list[str]] = {}
     given: dict[str, dict[str, Any]] = {}
     for option, value in _options(arguments):
@@ -68,9 +69,9 @@ def parse(arguments: Sequence[str], default_name: str) -> RosArguments:
             if rule.endswith((":__node", ":__name", ":__ns")):
                 raise NotUnderstood(f"a rule for one node only: {value}")
             if rule in ("__node", "__name"):  # as in rcl, the first rule counts
-                name = name or target
+                name = _checked_name(target) if name is None else name
             elif rule == "__ns":
-                namespace = namespace or target
+                namespace = _checked_namespace(target) if namespace is None else namespace
         elif option in ("-p", "--param"):
             left, assigned, text = value.partition(":=")
             node, _, parameter = left.strip().rpartition(":")
@@ -83,12 +84,34 @@ def parse(arguments: Sequence[str], default_name: str) -> RosArguments:
             files[path] = list(found)
             for node, values in found.items():
                 given.setdefault(node, {}).update(values)
-    full_name = f"{namespace.rstrip('/')}/{name or default_name}"
-    result = RosArguments(full_name, namespace or "/", entries=files)
+    result = RosArguments(f"{namespace or ''}/{name or default_name}", entries=files)
     for node, values in given.items():
         if matches(node, result.node):
             result.values.update(values)
     return result
+
+
+def _checked_name(name: str) -> str:
+    if not re.fullmatch(_NAME, name, re.ASCII):
+        form = "must have letters, digits and single _, not a digit first"
+        raise ConfigError(f"the node's name {form}, got {name!r}; write {_valid(name)}")
+    return name
+
+
+def _checked_namespace(namespace: str) -> str:
+    """Return the namespace; empty for the root."""
+    if not re.fullmatch(rf"/|(/{_NAME})+", namespace, re.ASCII):
+        form = "must be / or like /robot/front: letters, digits and single _, no / at the end"
+        parts = [_valid(part) for part in namespace.strip("~/").split("/") if part]
+        better = "/" + "/".join(parts)
+        raise ConfigError(f"the namespace {form}, got {namespace!r}; write {better}")
+    return namespace.rstrip("/")
+
+
+def _valid(name: str) -> str:
+    """Return the most similar name that rcl takes."""
+    valid = re.sub(r"[\W_]+", "_", name, flags=re.ASCII).strip("_")
+    return f"_{valid}" if valid[:1].isdigit() else valid or "segmentation"
 
 
 def read_file(path: Path) -> dict[str, dict[str, Any]]:

@@ -258,17 +258,13 @@ def check(arguments: Sequence[str]) -> None:
     """Refuse a command line before the node exists, if it is sure to fail.
 
     Raises:
-        ConfigError: a parameter has the wrong type or is out of range, the sampling does not fit
-            the model, or the namespace ends with a slash.
-        ModelError: the checkpoint folder is missing or damaged.
+        ConfigError: a name, a parameter file or a parameter is invalid, or does not fit the model.
+        ModelError: the checkpoint folder is missing or damaged, or lacks the graphs.
     """
     try:
         given = ros_arguments.parse(arguments, NODE_NAME)
     except ros_arguments.NotUnderstood:
         return  # the node itself will say
-    if given.namespace.endswith("/") and given.namespace != "/":
-        form = "must not end with '/'"
-        raise ConfigError(f"the namespace {form}, got {given.namespace!r}; leave out the last '/'")
     parameters, _ = parameter_updates.read(given.values)
     if parameters.autostart:
         check_model(parameters)

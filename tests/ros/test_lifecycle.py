@@ -189,8 +189,6 @@ def test_what_belongs_to_model_and_topics_changes_between_two_configurations(
             "must hold sizes WIDTHxHEIGHT in pixels such as 640x480, got 'big'",
         ),
         ("enabled_classes", ["raod"], [""], "did you mean 'road'?"),
-        ("image_topic", "no topic", "image", "no topic"),
-        ("camera_info_topic", "no topic", "", "no topic"),
     ],
 )
 def test_a_failed_configuration_is_reported_and_can_be_corrected(

@@ -8,7 +8,7 @@ from camseg_core.diffusion.sampling import Sampling
 from camseg_core.errors import CamSegError, ConfigError
 from camseg_core.runtime import Segmenter
 from camseg_ros.parameters import Parameters
-from camseg_ros.pipeline import class_table, load_segmenter, warm_up_size
+from camseg_ros.pipeline import check_model, class_table, load_segmenter, warm_up_size
 
 DEFAULTS = Parameters()
 QUICK = replace(DEFAULTS, warm_up_sizes=())
@@ -86,14 +86,32 @@ def test_what_does_not_suit_is_refused_with_a_reason(values: dict[str, object], 
 
 def test_the_class_table_is_that_of_the_groups_and_the_enabled_classes() -> None:
     segmenter = load_segmenter(QUICK)
-    assert class_table(segmenter, DEFAULTS).labels == segmenter.labels
+    assert class_table(segmenter.labels, DEFAULTS).labels == segmenter.labels
     table = class_table(
-        segmenter,
+        segmenter.labels,
         replace(DEFAULTS, class_groups=("flat:100 = road, sidewalk",), enabled_classes=("flat",)),
     )
     assert [(label.id, label.name) for label in table.labels] == [(100, "flat")]
     with pytest.raises(ConfigError, match="did you mean 'road'"):
-        class_table(segmenter, replace(DEFAULTS, enabled_classes=("raod",)))
+        class_table(segmenter.labels, replace(DEFAULTS, enabled_classes=("raod",)))
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({"enabled_classes": ("raod",)}, "did you mean 'road'"),
+        ({"class_groups": ("drivable:300 = road",)}, "must be 0 to 254, got '300'"),
+        ({"class_groups": ("drivable",)}, "must be NAME = CLASS"),
+        ({"warm_up_sizes": ("0x480",)}, "WIDTHxHEIGHT"),
+        ({"model": "/none/there"}, "no model '/none/there'"),
+    ],
+)
+def test_what_does_not_suit_the_model_is_refused_before_it_is_loaded(
+    values: dict[str, object], word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("camseg_core.runtime.providers.load_engine")
+    with pytest.raises(CamSegError, match=word):
+        check_model(replace(DEFAULTS, **values))  # type: ignore[arg-type]
 
 
 def test_loading_uses_the_engine_cache_only_where_one_is_named(

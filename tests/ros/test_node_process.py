@@ -116,8 +116,11 @@ def test_a_parameter_file_that_cannot_be_read_ends_with_one_line(
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["-r", "__ns:=/front/"], "the namespace must not end with '/', got '/front/'"),
-        (["-r", "__node:=front/camera"], "cannot start ROS: "),
+        (["-r", "__ns:=/front/"], "no / at the end, got '/front/'; write /front"),
+        (["-r", "__ns:=front"], "the namespace must be / or like /robot/front"),
+        (["-r", "__node:=front/camera"], "got 'front/camera'; write front_camera"),
+        (["-r", "image:=/camera/"], "cannot start ROS: "),
+        (["-p", "image_topic:=/camera/"], "must be a valid topic name, got '/camera/'"),
         (["-p", "class_groups:=[]"], "write an empty list as ['']"),
     ],
 )

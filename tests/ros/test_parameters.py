@@ -252,6 +252,14 @@ def test_a_camera_goes_by_its_own_value_and_else_by_the_nodes() -> None:
         ({"cameras": ("a/b",)}, "starting with a letter, got 'a/b'"),
         ({"cameras": ("left", "right", "left")}, "must not hold a name twice, got 'left'"),
         ({"cameras": ("model",)}, "must not hold the name of a parameter, got 'model'"),
+        ({"image_topic": "no topic"}, "'image_topic' must be a valid topic name, got 'no topic': "),
+        ({"image_topic": "/a//b"}, "got '/a//b': topic name must not contain repeated '/'"),
+        ({"image_topic": ""}, "got '': topic name must not be empty"),
+        ({"image_topic": "{foo}/image"}, "unknown substitution: {foo}"),
+        (
+            {"cameras": ("left",), "own": {"left.camera_info_topic": "info/"}},
+            "'camera_info_topic' of camera 'left' must be a valid topic name, got 'info/'",
+        ),
         ({"roi": (0.0, 0.0, 0.5, 1.0)}, "roi needs mode crop, not letterbox"),
         ({"resize_mode": "crop", "roi": (0.5, 0.0, 0.5, 1.0)}, "0 <= left < right <= 1"),
         (
@@ -269,6 +277,7 @@ def test_values_that_do_not_go_together_are_refused(values: dict[str, Any], text
 def test_values_that_go_together_are_taken() -> None:
     check_together(replace(DEFAULTS, resize_mode="crop", roi=(0.0, 0.0, 0.5, 1.0)))
     check_together(replace(DEFAULTS, cameras=("left", "Right_2")))
+    check_together(replace(DEFAULTS, image_topic="~/image", camera_info_topic="{node}/info"))
 
 
 def other_value(spec: Spec) -> Any:

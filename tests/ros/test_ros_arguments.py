@@ -128,6 +128,32 @@ def test_other_forms_are_left_to_rcl(arguments: list[str]) -> None:
         parse(["--ros-args", *arguments], "segmentation")
 
 
+@pytest.mark.parametrize(
+    ("rule", "better"),
+    [
+        ("__ns:=front", "/front"),
+        ("__ns:=front/", "/front"),
+        ("__ns:=/front//camera", "/front/camera"),
+        ("__ns:=/front-camera/2nd/", "/front_camera/_2nd"),
+        ("__ns:=~/front", "/front"),
+        ("__ns:=/front__camera", "/front_camera"),
+        ("__ns:=", "/"),
+        ("__node:=front-camera", "front_camera"),
+        ("__node:=front/camera", "front_camera"),
+        ("__name:=2nd", "_2nd"),
+        ("__node:=é", "segmentation"),
+    ],
+)
+def test_a_name_that_rcl_refuses_is_answered_with_a_valid_one(
+    ros: None, rule: str, better: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"must .*, got .*; write {better}$"):
+        parse(["--ros-args", "-r", rule], "segmentation")
+    assert_same(["--ros-args", "-r", f"{rule.partition(':=')[0]}:={better}"])
+    with pytest.raises(Exception, match="remap rule"):
+        by_rcl(["--ros-args", "-r", rule])
+
+
 def test_words_outside_of_the_ros_arguments_do_not_count() -> None:
     found = parse(
         ["x", "-p", "a:=1", "--ros-args", "-p", "b:=2", "--", "-p", "c:=3"], "segmentation"
