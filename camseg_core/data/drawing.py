@@ -1,8 +1,8 @@
 """Labels that annotation tools store as areas instead of pictures, and their JSON files."""
 
 import json
-import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -83,6 +83,27 @@ class Circle:
         return np.asarray(square <= self.radius**2)
 
 
+@dataclass(frozen=True)
+class Segmentation:
+    """Polygons as lists of x and y by turns, or a run-length mask, as COCO stores them."""
+
+    stored: Any
+
+    def mask(self, size: Size) -> Mask:
+        # imported here because only sets in this format need the package
+        from pycocotools import mask as coco
+
+        try:
+            runs = self.stored
+            if isinstance(runs, list):
+                runs = coco.merge(coco.frPyObjects(runs, *size))
+            elif isinstance(runs["counts"], list):
+                runs = coco.frPyObjects(runs, *size)
+            return np.asarray(coco.decode(runs)).astype(np.bool_)
+        except (ValueError, TypeError, IndexError) as error:
+            raise DataError(f"a segmentation is damaged: {error}; export it again") from error
+
+
 def outside(points: Sequence[Point], size: Size) -> str:
     """Return how far a polygon reaches beyond an image of (height, width); empty if it does not."""
     xs, ys = zip(*points, strict=True)
@@ -95,11 +116,73 @@ def outside(points: Sequence[Point], size: Size) -> str:
     )
 
 
+def segmentation_problem(stored: Any, size: Size) -> str:
+    """Return what is wrong with a stored `Segmentation`; empty if it can be drawn."""
+    if not stored:
+        return "has no segmentation, as boxes and points have: draw a polygon or mask, or delete it"
+    if isinstance(stored, dict):
+        return _run_problem(stored, size)
+    if not isinstance(stored, list):
+        return "has a segmentation that is neither polygons nor a run-length mask"
+    for polygon in stored:
+        numbers = polygon if isinstance(polygon, list) else []
+        if len(numbers) < 6 or len(numbers) % 2 or not all(map(is_number, numbers)):
+            return "has a polygon that is not a list of at least three x, y: draw it again"
+        beyond = outside(list(zip(numbers[::2], numbers[1::2], strict=True)), size)
+        if beyond:
+            return f"has a polygon that {beyond}"
+    return ""
+
+
+def _run_problem(stored: dict[str, Any], size: Size) -> str:
+    counts = stored.get("counts")
+    if stored.get("size") != list(size):
+        return (
+            f"has a mask of size {stored.get('size')} (height, width) in an image of {list(size)}: "
+            "was the image resized after it was annotated?"
+        )
+    if isinstance(counts, str):
+        counts = _run_lengths(counts)
+        if counts is None:
+            return "has a damaged run-length mask: export it again"
+    if not isinstance(counts, list) or not all(
+        isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in counts
+    ):
+        return "has run-length counts that are neither a text nor a list of whole numbers"
+    if sum(counts) != size[0] * size[1]:
+        return f"has a mask of {sum(counts)} pixels in an image of {size[0] * size[1]}"
+    return ""
+
+
+def _run_lengths(text: str) -> list[int] | None:
+    """Return the run lengths of COCO's compressed form; None if it cannot be one.
+
+    As numbers of 5 bits a character, from "0" on, the sixth says that another follows. From the
+    fourth on they are differences to the one before the last. pycocotools does not notice a text
+    that was cut off, and leaves the rest of the mask undefined.
+    """
+    found: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - ord("0")
+        if not 0 <= bits < 64:
+            return None
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        found.append(value + (found[-2] if len(found) > 2 else 0))
+        value = shift = 0
+    return None if shift else found
+
+
 def points_of(value: Any) -> tuple[Point, ...]:
     """Return the (x, y) of a JSON list of pairs.
 
     Raises:
-        ValueError: it is something else, or a number is not finite.
+        ValueError: it is something else, or holds what is no number, see `is_number`.
     """
     if not isinstance(value, list):
         raise ValueError(f"{_short(value)} must be a list of points")
@@ -110,8 +193,9 @@ def points_of(value: Any) -> tuple[Point, ...]:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a JSON value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Return whether a JSON value is a number that a coordinate may be: finite, not beyond 1e9."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and -1e9 < value < 1e9
 
 
 def size_of(entry: dict[str, Any], height: str, width: str) -> Size:
@@ -143,6 +227,11 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{path} must hold a JSON object, got {_short(content)}; export it again")
     return content
+
+
+def first_file(candidates: Iterable[Path]) -> Path | None:
+    """Return the first of the paths that is a file; names that no file can have are none."""
+    return next((each for each in candidates if os.path.isfile(each)), None)
 
 
 def tool_of(content: dict[str, Any]) -> str:

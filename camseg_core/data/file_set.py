@@ -283,16 +283,16 @@ def require_same_size(
 
 
 def read_list(path: Path) -> list[str]:
-    """Return the lines of a text file, each once, without empty ones.
+    """Return the lines of a UTF-8 text file, without empty ones and a byte order mark.
 
     Raises:
         DataError: the file cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read the list {path}: {error}") from error
-    return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    return [line.strip() for line in lines if line.strip()]
 
 
 def more(things: Sequence[object]) -> str:

@@ -191,6 +191,11 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: bytes, message: str) -
 Edit = Callable[[dict[str, Any]], object]
 
 
+def cut(stored: dict[str, Any], characters: int) -> None:
+    """Cut the end of a run-length mask off."""
+    stored["counts"] = stored["counts"][:-characters]
+
+
 def taller(content: dict[str, Any]) -> None:
     content["images"][0]["height"] = 7
     content["annotations"] = content["annotations"][:1]
@@ -223,8 +228,32 @@ def first(kind: str, **fields: Any) -> Edit:
         ),
         (
             first("annotations", segmentation={"counts": "zzzz", "size": [6, 4]}),
-            "instances_Validation.json: a run-length mask is damaged",
+            r"annotation 4 of frame_000000.png \(road\) has a damaged run-length mask",
         ),
+        (
+            lambda content: cut(content["annotations"][2]["segmentation"], 1),
+            "frame_000000.png .*has a mask of 18 pixels in an image of 24",
+        ),
+        (
+            first("annotations", segmentation={"counts": "", "size": [6, 4]}),
+            "has a mask of 0 pixels in an image of 24",
+        ),
+        (
+            first("annotations", segmentation={"counts": [-1, 25], "size": [6, 4]}),
+            "neither a text nor a list of whole numbers",
+        ),
+        (first("annotations", segmentation=[[1, 0, 2, 2, 3, 10**400]]), "at least three x, y"),
+        (
+            first("annotations", category_id=[1]),
+            r"annotations\[0\]: category_id must be a whole number or a text, got \[1\]",
+        ),
+        (first("images", id={}), r"images\[0\]: id must be a whole number or a text, got \{\}"),
+        (
+            first("categories", id=2),
+            r"\(categories\) gives the id 2 to '.*' and '.*': annotations of both",
+        ),
+        (first("images", id=2), "gives the id 2 to frame_000000.png and frame_000005.png, as"),
+        (first("images", file_name="frame_000005.png"), "lists .*frame_000005.png twice, as frame"),
         (first("annotations", image_id=77), "is of image 77, which the file does not list"),
         (first("annotations", category_id=77), "has the category 77, which is not in the file"),
         (lambda content: content["images"][0].pop("width"), "image .*png: width must be the image"),
@@ -259,6 +288,7 @@ def shape(**fields: Any) -> Edit:
         (shape(points=SQUARE[:2]), r"shape 1 \(car\) must have 3 points, got 2"),
         (shape(points=[[1, "a"]] * 3), r"must be a point \[x, y\]"),
         (shape(points=None), "null must be a list of points"),
+        (shape(points=[[1, 10**400]] * 3), r"must be a point \[x, y\]"),
         (shape(label=None), "shape 1 has no label"),
         (shape(shape_type="linestrip"), r"\(car\) is a linestrip, which has no area"),
         (shape(shape_type="mask", mask="?"), "mask that is not a PNG in base64"),
@@ -341,6 +371,70 @@ def test_roboflow_and_label_studio_lay_files_out_in_their_own_ways(tmp_path: Pat
         (root / path).write_text(json.dumps(content))
         (root / "mapping.yaml").write_text(data_trees.TOOL_MAPPING)
         assert labels_of(root)[0][0].tolist() == list(data_trees.TOOL_ROW)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["C:\\Users\\me\\a.jpg", "/home/me/set/a.jpg", "https://bucket.example/set/a.jpg", "..\\a.jpg"],
+)
+def test_images_that_lay_elsewhere_are_found_by_name(tmp_path: Path, place: str) -> None:
+    write(tmp_path / "images/a.jpg", photo(4))
+    content = data_trees.coco_content([place if ":" in place or place[0] == "/" else "a.jpg"])
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    (tmp_path / "mapping.yaml").write_text(data_trees.TOOL_MAPPING)
+    assert labels_of(tmp_path)[0][0].tolist() == list(data_trees.TOOL_ROW)
+    other = tmp_path / "labelme"
+    data_trees.labelme(other)
+    edit(
+        other / "0003.json",
+        lambda found: found.update(imagePath=place.replace("a.jpg", "0003.jpg")),
+    )
+    assert len(labels_of(other)) == 2
+
+
+def test_a_name_that_no_file_can_have_is_one_of_a_missing_image(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tree = data_trees.coco(tmp_path)
+    edit(tree.label(), first("images", file_name=f"{'x' * 300}.png"))
+    with caplog.at_level(logging.WARNING):
+        assert len(open_set("auto", tmp_path).samples) == 1
+    assert caplog.messages[0].endswith("xxx.png, which does not exist")
+
+
+def test_ids_of_coco_may_be_texts(tmp_path: Path) -> None:
+    def rename(content: dict[str, Any]) -> None:
+        for each in content["images"]:
+            each["id"] = f"img {each['id']}"
+        for each in content["annotations"]:
+            each["image_id"] = f"img {each['image_id']}"
+
+    tree = data_trees.coco(tmp_path)
+    edit(tree.label(), rename)
+    assert labels_of(tmp_path)[0][0].tolist() == list(data_trees.TOOL_ROW)
+
+
+def test_two_files_of_labelme_for_one_image_are_refused(tmp_path: Path) -> None:
+    data_trees.labelme(tmp_path)
+    copy = tmp_path / "0003 (1).json"
+    copy.write_bytes((tmp_path / "0003.json").read_bytes())
+    text = refused(tmp_path)
+    assert f"{tmp_path / '0003.json'} and {copy} are both of {tmp_path / '0003.jpg'}" in text
+
+
+def test_files_from_windows_may_begin_with_a_mark_and_have_its_folders(tmp_path: Path) -> None:
+    tree = data_trees.voc(tmp_path)
+    lists = tmp_path / "ImageSets/Segmentation/default.txt"
+    for path in (tmp_path / "labelmap.txt", lists):
+        lines = path.read_text().replace("drive/", "drive\\").splitlines()
+        path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    assert [each[0].tolist() for each in labels_of(tmp_path)] == [list(tree.expected)] * 2
+
+
+def test_a_name_listed_twice_keeps_the_numbers_of_the_others(tmp_path: Path) -> None:
+    data_trees.voc_labelme(tmp_path)
+    (tmp_path / "class_names.txt").write_text("_background_\n_background_\nroad")
+    assert labels_of(tmp_path)[0][0].tolist() == [255, 255, 0, 255]
 
 
 def test_polygons_are_drawn_as_labelme_draws_them() -> None:

@@ -1,22 +1,20 @@
 """Sets in COCO's format: polygons and run-length masks, one JSON file per split."""
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from camseg_core.data.class_names import ClassNames
 from camseg_core.data.drawing import (
     Drawing,
-    Mask,
+    Segmentation,
     Size,
-    is_number,
+    first_file,
     not_of,
-    outside,
     read_json,
+    segmentation_problem,
     size_of,
     tool_of,
 )
@@ -38,26 +36,8 @@ _PREFIX = "instances_"
 _BESIDE = "_annotations.coco.json"
 _HEAD = 1 << 16
 
-
-@dataclass(frozen=True)
-class Segmentation:
-    """A segmentation as COCO stores it: polygons as lists `x, y, x, y, …`, or a run-length mask."""
-
-    stored: Any
-
-    def mask(self, size: Size) -> Mask:
-        # imported here because only sets in this format need the package
-        from pycocotools import mask as coco
-
-        try:
-            runs = self.stored
-            if isinstance(runs, list):
-                runs = coco.merge(coco.frPyObjects(runs, *size))
-            elif isinstance(runs["counts"], list):
-                runs = coco.frPyObjects(runs, *size)
-            return np.asarray(coco.decode(runs)).astype(np.bool_)
-        except (ValueError, TypeError, IndexError) as error:
-            raise DataError(f"a run-length mask is damaged: {error}; export it again") from error
+_ELSEWHERE = re.compile("([A-Za-z]:)?/|[A-Za-z0-9+.-]+://")
+"""Begins the path or address that an image had where it was annotated; its name may be here."""
 
 
 class Coco(SetKind):
@@ -105,12 +85,15 @@ class _Reader:
         self._path, self._names = path, names
         self._content = content
         self.problems: list[str] = []
-        self.categories = {
-            each["id"]: str(each["name"])
-            for each in self._entries("categories", "id", "name")
-            if isinstance(each["id"], int)
-        }
+        self.categories: dict[int | str, str] = {}
         where = f"{path} (categories)"
+        for entry in self._entries("categories", "id", "name"):
+            key, name = entry["id"], str(entry["name"])
+            if self.categories.setdefault(key, name) != name:
+                self.problems.append(
+                    f"{where} gives the id {key} to {self.categories[key]!r} and {name!r}: "
+                    "annotations of both cannot be told apart; export again, all together"
+                )
         self._ids = {key: names.id_of(name) for key, name in self.categories.items()}
         self.problems += [
             names.unknown(self.categories[key], where)
@@ -128,30 +111,53 @@ class _Reader:
             lacking = [
                 name for name in fields if not isinstance(entry, dict) or entry.get(name) is None
             ]
+            odd = [] if lacking else [each for each in fields if not _is_key(entry[each])]
+            where = f"{self._path}: {kind}[{number}]"
             if lacking:
-                self.problems.append(f"{self._path}: {kind}[{number}] has no {lacking[0]!r}")
+                self.problems.append(f"{where} has no {lacking[0]!r}")
+            elif odd:
+                self.problems.append(
+                    f"{where}: {odd[0]} must be a whole number or a text, got {entry[odd[0]]!r}: "
+                    "export it again as COCO"
+                )
             else:
                 found.append(entry)
         return found
 
     def found(self, folders: Sequence[Path], alone: bool) -> Found:
         """Return images in the folders with their annotations; `alone`: this is the only split."""
-        images: dict[int, tuple[str, Size]] = {}
+        images: dict[int | str, tuple[str, Size]] = {}
         for entry in self._entries("images", "id", "file_name"):
-            name = str(entry["file_name"]).replace("\\", "/")
+            key, name = entry["id"], str(entry["file_name"]).replace("\\", "/")
+            if key in images:
+                self.problems.append(
+                    f"{self._path} gives the id {key} to {images[key][0]} and {name}, as merged "
+                    "exports do: export again, all together"
+                )
+                continue
             try:
-                images[entry["id"]] = name, size_of(entry, "height", "width")
-            except (ValueError, TypeError) as error:
+                images[key] = name, size_of(entry, "height", "width")
+            except ValueError as error:
                 self.problems.append(f"{self._path}: image {name}: {error}")
-        areas: dict[int, list[tuple[int, Segmentation]]] = {key: [] for key in images}
+        areas: dict[int | str, list[tuple[int, Segmentation]]] = {key: [] for key in images}
         for entry in self._entries("annotations", "image_id", "category_id"):
             self._add(entry, images, areas)
         pairs, empty, absent = [], [], []
+        places: dict[Path, str] = {}
         for key, (name, size) in images.items():
-            image = next((each / name for each in folders if (each / name).is_file()), None)
+            if _ELSEWHERE.match(name):
+                name = name.rpartition("/")[2]
+            image = first_file(each / name for each in folders)
             if image is None:
                 absent.append(name)
-            elif not areas[key]:
+                continue
+            if image in places:
+                self.problems.append(
+                    f"{self._path} lists {image} twice, as {places[image]} and {name}: keep one, "
+                    "with the annotations of both"
+                )
+            places[image] = name
+            if not areas[key]:
                 empty.append(image)
             else:
                 frame = Path(name).with_suffix("").as_posix()
@@ -181,12 +187,12 @@ class _Reader:
     def _add(
         self,
         entry: dict[str, Any],
-        images: dict[int, tuple[str, Size]],
-        areas: dict[int, list[tuple[int, Segmentation]]],
+        images: dict[int | str, tuple[str, Size]],
+        areas: dict[int | str, list[tuple[int, Segmentation]]],
     ) -> None:
         key, category = entry["image_id"], entry["category_id"]
         where = f"{self._path}: annotation {entry.get('id', '')}"
-        if not isinstance(key, int) or key not in images:
+        if key not in images:
             self.problems.append(f"{where} is of image {key}, which the file does not list")
             return
         name, size = images[key]
@@ -195,7 +201,7 @@ class _Reader:
             self.problems.append(f"{where} has the category {category}, which is not in the file")
             return
         stored = entry.get("segmentation")
-        problem = _problem(stored, size)
+        problem = segmentation_problem(stored, size)
         if problem:
             self.problems.append(f"{where} {problem}")
         id = self._ids[category]
@@ -203,40 +209,8 @@ class _Reader:
             areas[key].append((id, Segmentation(stored)))
 
 
-def _problem(stored: Any, size: Size) -> str:
-    """Return what is wrong with a segmentation; empty if it can be drawn."""
-    if not stored:
-        return "has no segmentation, as boxes and points have: draw a polygon or mask, or delete it"
-    if isinstance(stored, dict):
-        return _run_problem(stored, size)
-    if not isinstance(stored, list):
-        return "has a segmentation that is neither polygons nor a run-length mask"
-    for polygon in stored:
-        numbers = polygon if isinstance(polygon, list) else []
-        if len(numbers) < 6 or len(numbers) % 2 or not all(map(is_number, numbers)):
-            return "has a polygon that is not a list of at least three x, y: draw it again"
-        beyond = outside(list(zip(numbers[::2], numbers[1::2], strict=True)), size)
-        if beyond:
-            return f"has a polygon that {beyond}"
-    return ""
-
-
-def _run_problem(stored: dict[str, Any], size: Size) -> str:
-    counts = stored.get("counts")
-    if stored.get("size") != list(size):
-        return (
-            f"has a mask of size {stored.get('size')} (height, width) in an image of {list(size)}: "
-            "was the image resized after it was annotated?"
-        )
-    if isinstance(counts, str):
-        return "" if counts.isascii() else "has a damaged run-length mask: export it again"
-    if not isinstance(counts, list) or not all(
-        isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in counts
-    ):
-        return "has run-length counts that are neither a text nor a list of whole numbers"
-    if sum(counts) != size[0] * size[1]:
-        return f"has a mask of {sum(counts)} pixels in an image of {size[0] * size[1]}"
-    return ""
+def _is_key(value: Any) -> bool:
+    return isinstance(value, int | str) and not isinstance(value, bool)
 
 
 def _unlisted(path: Path, folders: Iterable[Path], known: set[Path]) -> list[str]:

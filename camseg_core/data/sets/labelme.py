@@ -20,6 +20,7 @@ from camseg_core.data.drawing import (
     Point,
     Polygon,
     Size,
+    first_file,
     not_of,
     outside,
     points_of,
@@ -125,6 +126,14 @@ class _Reader:
                 self._read(path, pairs, empty)
             except DataError as error:
                 self._problems.append(str(error))
+        of: dict[Path, Path] = {}
+        for pair in pairs:
+            other = of.setdefault(pair.image.resolve(), pair.label)
+            if other != pair.label:
+                self._problems.append(
+                    f"{other} and {pair.label} are both of {pair.image}: remove one, or mend its "
+                    "imagePath"
+                )
         known = {pair.image for pair in pairs} | self._empty
         for path in visible(self._images.glob("**/*"), *IMAGES):
             if path not in known:
@@ -184,7 +193,7 @@ class _Reader:
             place / stated.name,
             *(place / f"{path.stem}{ending}" for ending in IMAGES),
         ]
-        return next((Path(each) for each in candidates if each.is_file()), None)
+        return first_file(candidates)
 
 
 def _area(shape: Any, size: Size) -> tuple[str, Area]:

@@ -92,9 +92,9 @@ class VocMasks(SetKind):
         classes, problems = _classes(base, names)
         found = found._replace(problems=(*found.problems, *problems))
         decode: LabelDecoder = MaskLabels(
-            [(color, _id(names, name)) for name, color in classes.items()], str(_map(base))
+            [(color, _id(names, name)) for name, color in classes], str(_map(base))
         )
-        return names.files(found, classes, decode, rule)
+        return names.files(found, [name for name, _ in classes], decode, rule)
 
     def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
         return tuple(_lists(own.root or root)) or (ALL,)
@@ -125,7 +125,7 @@ def _of_split(found: Found, root: Path, split: str, masks: Path) -> Found:
             f"found {', '.join(lists)} in {root / _LISTS}" if lists else f"there is only {ALL!r}"
         )
         raise no_split(split, root, there)
-    wanted = read_list(path)
+    wanted = _names(path)
     by_name = {pair.name: pair for pair in found.pairs}
     absent = [name for name in wanted if name not in by_name]
     if absent:
@@ -137,7 +137,7 @@ def _of_split(found: Found, root: Path, split: str, masks: Path) -> Found:
     pairs = [pair for pair in found.pairs if pair.name in chosen]
     if not pairs:
         raise DataError(f"{path} lists nothing: annotate images, and export again")
-    everywhere = {name for each in lists.values() for name in read_list(each)}
+    everywhere = {name for each in lists.values() for name in _names(each)}
     others = [pair for pair in found.pairs if pair.name not in everywhere]
     left_out = [f"left out: {pair.image}{more(others)}, which no list names" for pair in others[:1]]
     kept = [
@@ -148,12 +148,17 @@ def _of_split(found: Found, root: Path, split: str, masks: Path) -> Found:
     return Found(pairs, kept, found.problems, tuple(left_out))
 
 
+def _names(path: Path) -> list[str]:
+    """Return the names of frames in a list, which may have the folders of another system."""
+    return [*dict.fromkeys(line.replace("\\", "/") for line in read_list(path))]
+
+
 def _map(root: Path) -> Path:
     return root / (_NAMES if not (root / _MAP).is_file() and (root / _NAMES).is_file() else _MAP)
 
 
-def _classes(root: Path, names: ClassNames) -> tuple[dict[str, Color], list[str]]:
-    """Return the colour by class name, and a line for each name without a meaning."""
+def _classes(root: Path, names: ClassNames) -> tuple[list[tuple[str, Color]], list[str]]:
+    """Return class names with their colours, by number, and a line for each name without a meaning."""
     path = _map(root)
     if not path.is_file():
         raise DataError(
@@ -162,19 +167,21 @@ def _classes(root: Path, names: ClassNames) -> tuple[dict[str, Color], list[str]
         )
     lines = [line for line in read_list(path) if not line.startswith("#")]
     if path.name == _NAMES:
-        classes = {line: voc_color(number) for number, line in enumerate(lines)}
+        classes = [(line, voc_color(number)) for number, line in enumerate(lines)]
     else:
-        classes = dict(_entry(line, path) for line in lines)
+        classes = [_entry(line, path) for line in lines]
     if not classes:
         raise DataError(f"{path} lists no class: export again")
     owner: dict[Color, str] = {}
-    for name, color in classes.items():
+    for name, color in classes:
         if owner.setdefault(color, name) != name:
             raise DataError(
                 f"{path} gives {owner[color]} and {name} the colour {color}: give each its own"
             )
     return classes, [
-        names.unknown(name, str(path)) for name in classes if names.id_of(name) is None
+        names.unknown(name, str(path))
+        for name in dict.fromkeys(name for name, _ in classes)
+        if names.id_of(name) is None
     ]
 
 
