@@ -1,6 +1,7 @@
 """Class tables: ids, names, colours, and the mappings between label sets."""
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -208,7 +209,11 @@ def train_id_table(labels: Sequence[Label]) -> npt.NDArray[np.uint8]:
 
 
 def plain_name(name: str) -> str:
-    """Return a class name normalised for comparison: lower case, `_` and `-` as spaces."""
+    """Return a class name normalised for comparison: lower case, `_` and `-` as spaces.
+
+    Letters with accents are the same in either form of Unicode.
+    """
+    name = unicodedata.normalize("NFKC", name)
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 

@@ -5,7 +5,8 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+from unicodedata import normalize
 
 import cv2
 import numpy as np
@@ -18,6 +19,8 @@ Ids = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 Size = tuple[int, int]
 Point = tuple[float, float]
+
+_FORMS: tuple[Literal["NFC"], Literal["NFD"]] = ("NFC", "NFD")
 
 _MARGIN = 1.0
 """Pixels that a point may lie outside of the image: tools round differently."""
@@ -230,8 +233,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def first_file(candidates: Iterable[Path]) -> Path | None:
-    """Return the first of the paths that is a file; names that no file can have are none."""
-    return next((each for each in candidates if os.path.isfile(each)), None)
+    """Return the first of the paths that is a file; names that no file can have are none.
+
+    Letters with accents may be in either form of Unicode, as macOS stores another.
+    """
+    for path in candidates:
+        for form in dict.fromkeys((str(path), *(normalize(each, str(path)) for each in _FORMS))):
+            if os.path.isfile(form):
+                return Path(form)
+    return None
 
 
 def tool_of(content: dict[str, Any]) -> str:

@@ -42,6 +42,8 @@ class OwnClass:
             raise ConfigError(f"name must not be empty (id {self.id})")
         if not all(0 <= each <= 255 for each in self.color):
             raise ConfigError(f"color must be RGB, 0 to 255 each, got {list(self.color)}")
+        if len({*(self.was or ())}) < len(self.was or ()):
+            raise ConfigError(f"was must name each class once, got {list(self.was or ())}")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -428,6 +429,25 @@ def test_files_from_windows_may_begin_with_a_mark_and_have_its_folders(tmp_path:
     for path in (tmp_path / "labelmap.txt", lists):
         lines = path.read_text().replace("drive/", "drive\\").splitlines()
         path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    assert [each[0].tolist() for each in labels_of(tmp_path)] == [list(tree.expected)] * 2
+
+
+@TOOLS
+def test_accents_may_be_stored_in_another_form(tmp_path: Path, title: str) -> None:
+    """As macOS does in names of files, while the export has the usual form."""
+    tree = TREES[title][1](tmp_path)
+    name = "Fußgänger"
+    mapping = tmp_path / "mapping.yaml"
+    other = unicodedata.normalize("NFD", name)
+    mapping.write_text(mapping.read_text().replace("tarmac", f"tarmac, {other}"))
+    rename_class(tmp_path, title, "tarmac", name)
+    for path in tree.frames[next(iter(tree.frames))]:
+        if path.suffix != ".json" or title == "labelme":
+            path.rename(path.with_stem(unicodedata.normalize("NFD", f"{path.stem}-ö")))
+    for path in (tmp_path / "ImageSets/Segmentation/default.txt", tree.label()):
+        if path.is_file() and path.suffix in (".txt", ".json"):
+            stem = next(iter(tree.frames))
+            path.write_text(path.read_text().replace(stem, f"{stem}-ö"))
     assert [each[0].tolist() for each in labels_of(tmp_path)] == [list(tree.expected)] * 2
 
 

@@ -73,6 +73,10 @@ def test_a_mapping_names_its_class_table(tmp_path: Path) -> None:
         ("- {id: 200, name: a, color: [0, 0, 0]}", "id must be 0 to 127, got 200"),
         ("- {id: 1, name: a, color: [0, 0, 300]}", "color must be RGB"),
         (
+            "- {id: 1, name: a, color: [0, 0, 0], was: [car, car]}",
+            r"was must name each class once, got \['car', 'car'\]",
+        ),
+        (
             "- {id: 1, color: [0, 0, 0]}",
             r"classes\[1\] lacks one of its entries: classes\[1\].name",
         ),

@@ -1,5 +1,6 @@
 """Sets of masks in Pascal VOC's layout, as CVAT and labelme2voc export them."""
 
+import unicodedata
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -126,7 +127,7 @@ def _of_split(found: Found, root: Path, split: str, masks: Path) -> Found:
         )
         raise no_split(split, root, there)
     wanted = _names(path)
-    by_name = {pair.name: pair for pair in found.pairs}
+    by_name = {_plain(pair.name): pair for pair in found.pairs}
     absent = [name for name in wanted if name not in by_name]
     if absent:
         raise DataError(
@@ -134,23 +135,27 @@ def _of_split(found: Found, root: Path, split: str, masks: Path) -> Found:
             "export with images, or copy it to JPEGImages"
         )
     chosen = {*wanted}
-    pairs = [pair for pair in found.pairs if pair.name in chosen]
+    pairs = [pair for pair in found.pairs if _plain(pair.name) in chosen]
     if not pairs:
         raise DataError(f"{path} lists nothing: annotate images, and export again")
     everywhere = {name for each in lists.values() for name in _names(each)}
-    others = [pair for pair in found.pairs if pair.name not in everywhere]
+    others = [pair for pair in found.pairs if _plain(pair.name) not in everywhere]
     left_out = [f"left out: {pair.image}{more(others)}, which no list names" for pair in others[:1]]
     kept = [
         each
         for each in found.label_files
-        if each.relative_to(masks).with_suffix("").as_posix() in chosen
+        if _plain(each.relative_to(masks).with_suffix("").as_posix()) in chosen
     ]
     return Found(pairs, kept, found.problems, tuple(left_out))
 
 
 def _names(path: Path) -> list[str]:
-    """Return the names of frames in a list, which may have the folders of another system."""
-    return [*dict.fromkeys(line.replace("\\", "/") for line in read_list(path))]
+    """Return the names of frames in a list, whose folders and accents another system may write."""
+    return [*dict.fromkeys(_plain(line.replace("\\", "/")) for line in read_list(path))]
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _map(root: Path) -> Path:
@@ -158,7 +163,7 @@ def _map(root: Path) -> Path:
 
 
 def _classes(root: Path, names: ClassNames) -> tuple[list[tuple[str, Color]], list[str]]:
-    """Return class names with their colours, by number, and a line for each name without a meaning."""
+    """Return names of classes and their colours, in order, and a line for each unknown name."""
     path = _map(root)
     if not path.is_file():
         raise DataError(
