@@ -83,6 +83,15 @@ def _check(options: argparse.Namespace) -> None:
             raise ConfigError(f"{' and '.join(without)} must come with {needed}")
     if options.max_flicker_rise is not None and not options.bag:
         raise ConfigError("--max-flicker-rise must come with --bag: stills do not flicker")
+    limits = ("max_drop", "max_class_drop", "max_calibration_rise")
+    scores = [
+        f"--{each.replace('_', '-')}" for each in limits if getattr(options, each) is not None
+    ]
+    if scores and options.data is None and not options.bag_labels:
+        raise ConfigError(
+            f"{' and '.join(scores)} must come with labels to score against: give --data ROOT or "
+            "--bag-labels"
+        )
 
 
 def _on_data(

@@ -201,6 +201,11 @@ def test_damage_is_reported_and_fails_limits(tmp_path: Path, camseg: Commands) -
         (["--data", "DATA", "--bag-labels", "/x"], "--bag-labels must come with --bag"),
         (["--bag", "BAG", "--split", "val"], "--split must come with --data"),
         (["--data", "DATA", "--max-flicker-rise", "0"], "must come with --bag: stills do not"),
+        (["--bag", "BAG", "--max-drop", "0"], "--max-drop must come with labels to score against"),
+        (
+            ["--bag", "BAG", "--max-class-drop", "0", "--max-calibration-rise", "0"],
+            "--max-class-drop and --max-calibration-rise must come with labels",
+        ),
         (["--bag", "NONE"], "NONE"),
         (["--data", "DATA", "--dataset", "folder", "--out", "DATA/images/0.png"], "--out"),
     ],
