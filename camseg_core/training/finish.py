@@ -45,7 +45,7 @@ _DEFAULT_GRAPH = Fused("one_step", 1)
 """The fused graph of the default sampling; other settings run the parts."""
 
 _CALIBRATION_FRAMES = 26
-"""Frames of `val`, equally many of each set, to calibrate confidence and to check graphs."""
+"""Frames of each set's `val` to calibrate confidence and to check graphs."""
 
 _INT8_FRAMES = 64
 """Frames of `train`, equally many of each set, to measure the ranges of int8."""
@@ -110,7 +110,7 @@ def _export_and_score(
     """Export and calibrate the stored model, and score it as it ships."""
     reconstruction = reconstruction_scores(codec, data.val, trained.labels)
     stored, val = CamSeg.from_pretrained(out), JoinedSamples(data.val_sets, trained.labels)
-    some = val.spread(_CALIBRATION_FRAMES)
+    some = val.spread(_CALIBRATION_FRAMES * len(data.val_sets))
     calibration = JoinedSamples(data.train_sets, trained.labels).spread(_INT8_FRAMES)
     _export(stored, out, calibration, some)
     fit = fit_logit_scale(Segmenter.from_pretrained(out), some, stored.labels)

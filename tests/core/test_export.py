@@ -209,7 +209,7 @@ def test_graphs_that_are_not_written_again_are_gone(
 def test_int8_needs_frames_and_scores_need_labels(
     traced_tiny_lite: list[Traced], tmp_path: Path, data: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="int8 graphs need frames like the camera's"):
+    with pytest.raises(ConfigError, match="int8 graphs need frames of the camera's kind"):
         export_onnx(tiny_lite(), tmp_path, "int8", traced=traced_tiny_lite)
     with pytest.raises(ConfigError, match="unknown precision 'int4'"):
         export_onnx(tiny_lite(), tmp_path, "int4", traced=traced_tiny_lite)
