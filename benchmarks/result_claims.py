@@ -60,15 +60,10 @@ def reconstruction(found: Found, images: Path) -> str:
             values = [over_seeds([*map(measure, runs.values())]) for measure in measures.values()]
             bits = over_seeds([each["bits"] for each in runs.values()])
             used = [each["used_share"] for each in runs.values() if each["used_share"] is not None]
-            rows.append(
-                [
-                    latents_title(codebook),
-                    steps,
-                    *(value.text(of) for value in values),
-                    f"{bits.mean:.1f}" if bits.n else "not run",
-                    f"{np.mean(used):.0%}" if used else "–",
-                ]
-            )
+            figures = [value.text(of) for value in values]
+            figures.append(f"{bits.mean:.1f}" if bits.n else "not run")
+            figures.append(f"{np.mean(used):.0%}" if used else "–")
+            rows.append([latents_title(codebook), steps, *figures])
             if values[0].n:
                 curves.setdefault(latents_title(codebook), {})[steps] = values[0]
     verdicts = [_reconstruction_verdict(found, steps) for steps in plan.steps]

@@ -29,8 +29,8 @@ class Variant:
     Attributes:
         name: its name in tables.
         options: by name.
-        repeats: how often a frame runs each stage, see `repeats_of`.
-        load: loads it; also called in another process, see `footprint`.
+        repeats: how often each stage runs per frame, see `repeats_of`.
+        load: loads the model; also called in another process, see `footprint`.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Measured:
     """The measurements of a variant.
 
     Attributes:
-        engine: library, device and precision it ran in.
+        engine: the library, device and precision that it ran in.
         network_size: (width, height) of a frame at the network.
         work: None where it could not be counted.
     """
@@ -58,7 +58,7 @@ class Measured:
 
     @property
     def frames_per_second(self) -> float:
-        """Rate of one frame after the other, without pause."""
+        """Rate of frames processed back to back."""
         return 1000 * len(self.latency.frames_ms) / sum(self.latency.frames_ms)
 
     @property
@@ -109,7 +109,7 @@ def benchmark(
         CamSegError: a variant cannot be loaded.
         DataError: there are no images beyond the warm-up.
     """
-    # each in its own process, and before this one fills the memory
+    # each in its own process, before this process fills the memory
     footprints = [footprint(variant.load, example) for variant in variants]
     segmenters = [variant.load() for variant in variants]
     timed = time_in_turns(segmenters, images, warm_up)
@@ -138,7 +138,7 @@ def _counted(
     segmenters: Sequence[Segmenter], sizes: Sequence[tuple[int, int]]
 ) -> tuple[list[FrameWork | None], str | None]:
     """Count each model's work on frames of its size; or None for each, and the missing package."""
-    try:  # late: a vehicle has no torch, and it must not run beside what is timed
+    try:  # late: a vehicle has no torch, and torch must not run while frames are timed
         from camseg_core.evaluation.flops import frame_work
 
         return [
@@ -155,7 +155,7 @@ def _counted(
 def benchmark_content(
     found: Benchmark, about: Mapping[str, object], roofline: bool
 ) -> dict[str, Any]:
-    """Return the JSON content of a benchmark: times in ms (all frames' too), bytes, and work.
+    """Return the JSON content of a benchmark: times in ms (also of each frame), bytes, and work.
 
     Args:
         found: the benchmark.

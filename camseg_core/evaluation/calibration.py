@@ -1,4 +1,4 @@
-"""Confidences: how well they predict that a pixel is right, calibration, error detection."""
+"""Measures of confidence: calibration and error detection; the fit of the logit scale."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class Calibration:
         """By bin: pixels, correct pixels, and summed confidences in steps of 2^-24."""
 
     def add(self, confidence: npt.NDArray[np.floating], correct: npt.NDArray[np.bool_]) -> None:
-        """Count labelled pixels: the predicted class's confidence and if it is right, `(N,)`."""
+        """Count labelled pixels: confidence of the predicted class, and if it is right, `(N,)`."""
         bins, values = self.counts.shape[1], confidence.astype(np.float64)
         index = np.clip(np.ceil(values * bins).astype(np.int64) - 1, 0, bins - 1)
         self.counts[0] += np.bincount(index, minlength=bins)
@@ -82,10 +82,10 @@ OCTAVES = 24  # float32 has no confidence between 1 - 2^-24 and 1
 
 
 class ErrorDetection:
-    """How well confidences rank wrong pixels below right ones, whatever their scale.
+    """Measures how well confidences rank wrong pixels below right ones, on any scale.
 
-    Uncertainties, 1 - confidence, are counted on a logarithmic scale in steps of half a percent,
-    down to 2^-24; pixels of one step count as equally confident.
+    Uncertainties, 1 - confidence, are counted on a logarithmic scale in steps of half a per cent,
+    down to 2^-24; pixels within a step count as equally confident.
     """
 
     def __init__(self) -> None:
@@ -93,18 +93,18 @@ class ErrorDetection:
         """By falling uncertainty: right pixels, wrong pixels."""
 
     def add(self, confidence: npt.NDArray[np.floating], correct: npt.NDArray[np.bool_]) -> None:
-        """Count labelled pixels: the predicted class's confidence and if it is right, `(N,)`."""
+        """Count labelled pixels: confidence of the predicted class, and if it is right, `(N,)`."""
         uncertainty = (1 - confidence.astype(np.float64)).clip(2.0**-OCTAVES, 1)
         index = np.rint(-STEPS_AN_OCTAVE * np.log2(uncertainty)).astype(np.intp)
         for counts, pixels in zip(self.counts, (index[correct], index[~correct]), strict=True):
             counts += np.bincount(pixels, minlength=counts.size)
 
     def auroc(self) -> float:
-        """Return the chance that a wrong pixel is less confident than a right one, ties half.
+        """Return the probability that a wrong pixel is less confident than a right one, ties half.
 
         This is the area under the ROC curve of detecting errors (Hendrycks and Gimpel, arXiv
-        1610.02136): 0.5 for confidences that say nothing, NaN unless some pixels are right and
-        some wrong.
+        1610.02136): 0.5 for uninformative confidences, NaN unless some pixels are right and some
+        wrong.
         """
         right, wrong = self.counts.astype(np.float64)
         pairs = right.sum() * wrong.sum()
@@ -164,9 +164,9 @@ def fit_logit_scale(
     Args:
         segmenter: the model.
         samples: the labelled frames.
-        labels: the classes to count, with the groups of each sample, or other labels. The class of
-            a pixel is right where its label stands for it.
-        progress: called with the frames of all `PASSES`; yields them while it shows progress.
+        labels: the classes to count, with the groups of each sample, or other labels. A prediction
+            is right where the pixel's label stands for it.
+        progress: called with the frames of all `PASSES`; yields them and shows progress.
 
     Raises:
         DataError: no frame has a labelled pixel.

@@ -1,4 +1,4 @@
-"""Two models on the same frames: scores, changes from frame to frame, and latency by turns."""
+"""Compares two models on the same frames: scores, flicker, and latency in turns."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -44,12 +44,12 @@ class Footage:
     """Frames to compare two models on.
 
     Attributes:
-        title: what they are, for people.
-        count: how many, as far as known.
-        read: yields them; a label without any class means that none is known.
-        pick: returns those of these numbers, counted in the order of `read`.
-        problems: what could not be read, complete after `read` has ended.
-        notes: what else to say of them.
+        title: description for readers.
+        count: their number, as far as known.
+        read: yields the frames; a label without any class means that no label is known.
+        pick: returns the frames with these numbers, counted in the order of `read`.
+        problems: what could not be read; complete once `read` has ended.
+        notes: further remarks for the report.
     """
 
     title: str
@@ -61,7 +61,7 @@ class Footage:
 
     @staticmethod
     def of(title: str, samples: Samples, notes: Sequence[str] = ()) -> "Footage":
-        """Return labelled frames that do not follow each other."""
+        """Return labelled frames that are not consecutive."""
         return Footage(
             title,
             len(samples),
@@ -88,7 +88,7 @@ class Side:
 
 @dataclass(frozen=True)
 class ComparedFrame:
-    """A frame's mean IoU of both models (NaN without labels), and the share on which they agree."""
+    """A frame's mean IoU for both models (NaN without labels), and the share where they agree."""
 
     name: str
     mean_iou: tuple[float, float]
@@ -96,7 +96,7 @@ class ComparedFrame:
 
     @property
     def change(self) -> float:
-        """What the mean IoU gained; NaN without labels."""
+        """Gain in mean IoU; NaN without labels."""
         return self.mean_iou[1] - self.mean_iou[0]
 
 
@@ -105,14 +105,14 @@ class Comparison:
     """The result of `compare`.
 
     Attributes:
-        footage: what was compared on.
+        footage: the frames.
         sides: the old model and the new one.
-        frames: each of the frames.
-        mean_iou: the difference of the mean IoU.
-        iou: that of each class's IoU.
-        slowdown: time per frame of the new model over the old one's.
-        agreement: share of the pixels to which both give the same class, of those to which either
-            gives one that both can tell; NaN if there are none.
+        frames: the scores of each frame.
+        mean_iou: the difference in mean IoU.
+        iou: the difference in IoU of each class.
+        slowdown: time per frame of the new model, divided by the old model's.
+        agreement: share of pixels with the same class in both masks, among pixels with a shared
+            class in either; NaN if there are none.
     """
 
     footage: Footage
@@ -143,7 +143,7 @@ def compare(
         old: the model to compare with. Its scored labels must be those of `new`, with its own ids.
         new: the other model.
         footage: the frames.
-        progress: called with the frames; yields them while it shows progress.
+        progress: called with the frames; yields them and shows progress.
 
     Raises:
         DataError: there are no frames, or a label differs in size from its image.
@@ -198,7 +198,7 @@ def compare(
 
 
 def _agreement(sides: Sequence[Side], results: Sequence[Segmentation]) -> Counts:
-    """Return the pixels with the same class in both masks, and those with any that both tell."""
+    """Return the number of pixels with the same class in both masks, and with a shared class."""
     old, new = (
         side.contender.scored.predicted_of(result.mask)
         for side, result in zip(sides, results, strict=True)
@@ -215,14 +215,14 @@ def _hits_and_union(confusion: Confusion) -> Counts:
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that the new model may be worse; None where there is no limit.
+    """How much worse the new model may be; None where there is no limit.
 
     Attributes:
-        max_drop: of the mean IoU.
-        max_class_drop: of the IoU of a class.
-        max_slowdown: time per frame over the old model's.
-        max_flicker_rise: of `Side.flicker`.
-        max_calibration_rise: of the expected calibration error.
+        max_drop: largest drop of the mean IoU.
+        max_class_drop: largest drop of the IoU of a class.
+        max_slowdown: largest time per frame, divided by the old model's.
+        max_flicker_rise: largest rise of `Side.flicker`.
+        max_calibration_rise: largest rise of the expected calibration error.
     """
 
     max_drop: float | None = None
@@ -251,7 +251,7 @@ class Limits:
 
 
 def _measured(limit: str, found: Comparison) -> Iterator[tuple[str, float]]:
-    """Yield what a limit is compared with, and of what it is; NaN if it was not measured."""
+    """Yield what a limit applies to, and the measured value; NaN if it was not measured."""
     old, new = found.sides
     title = found.footage.title
     if limit == "max_class_drop":

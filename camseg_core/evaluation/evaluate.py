@@ -1,4 +1,4 @@
-"""Scores of a model on labelled frames, through the runtime that ships."""
+"""Scores a model on labelled frames, with the runtime that ships."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -86,7 +86,7 @@ class Evaluation:
     precision TP / (TP + FP); by group it is the mean over the group's classes. `confusion` counts
     indices of `classes`. `frame_size` is the first frame's (width, height) after the protocol's
     preparation. `counted_as` is None where each class of the model counts as itself.
-    `model_classes` are those that its masks may hold.
+    `model_classes` are the classes that its masks may hold.
     """
 
     model: str
@@ -145,17 +145,17 @@ def evaluate(
 
     Args:
         segmenter: the model. The same model and samples give the same scores; latencies differ.
-        samples: the labelled frames. An iterator, which can be read only once, gives no frames to
-            show.
+        samples: the labelled frames. With an iterator, which can only be read once, the result has
+            no frames to show.
         labels: the classes of the data set, in any order, or its labels with groups, unless the
             protocol has its own. Pixels with another label are not scored; other predictions are
             wrong.
         frames: stop after this many.
-        progress: called with the frames; yields them while it shows progress.
+        progress: called with the frames; yields them and shows progress.
         boundary_tolerance: share of the image's diagonal, see `BoundaryF1`.
         about: facts to keep with the scores, such as the data set and the sampler.
         protocol: how masks are scored, see `PROTOCOLS`.
-        seen: called with every frame, as the protocol prepared it, and its result.
+        seen: called with every frame, as prepared by the protocol, and its result.
 
     Raises:
         DataError: there are no frames, no labelled pixel, or a label differs in size from its
@@ -262,7 +262,7 @@ def _shown(
     protocol: Protocol,
     scores: Sequence[FrameScore],
 ) -> tuple[ShownFrame, ...]:
-    """Segment the best, median and worst frame by mean IoU again, in this order, once each."""
+    """Segment the best, median and worst frame by mean IoU again, in this order."""
     ordered = sorted(
         (i for i, score in enumerate(scores) if not math.isnan(score.mean_iou)),
         key=lambda i: -scores[i].mean_iou,

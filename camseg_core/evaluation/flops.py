@@ -1,4 +1,4 @@
-"""Counts what each stage of a frame computes and moves, by torch's counter while it runs."""
+"""Counts each stage's arithmetic and memory traffic with torch's FLOP counter."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,7 +27,7 @@ def frame_work(
     width: int,
     as_published: bool = False,
 ) -> FrameWork:
-    """Count the work of one frame for a model of these sizes; only shapes are followed.
+    """Count the work of one frame for a model of these sizes, from shapes alone.
 
     Arguments are those of `CamSeg` and `work_by_stage`.
     """
@@ -44,19 +44,18 @@ def work_by_stage(
 ) -> dict[str, Work]:
     """Count the work of one frame of `height`×`width` pixels, multiples of `size_multiple`.
 
-    Counted are convolutions, matrix products and attention, and the numbers that they read and
-    write. Norms, activations and resizing cost little and are not. Attention reads its three inputs
-    and writes its result: the scores between tokens stay on the chip.
+    This counts convolutions, matrix products and attention, and the numbers that they read and
+    write, but not norms, activations and resizing, which cost little. Attention reads its three
+    inputs and writes its result: the scores between tokens stay on the chip.
 
     Args:
-        as_published: count a step of the denoiser as the published code runs it, on the image's
-            tokens too and with the step embedded for every token, and the mask decoded as a
-            picture.
+        as_published: count the denoiser as the published code runs it, on the image's tokens too
+            and with the step embedded for every token, and the mask decoded as a picture.
     """
     counts: dict[str, Work] = {}
 
     def counted(stage: str, call: Callable[[], object]) -> object:
-        # attention in its plain form: torch's counter does not know the CPU's fused one
+        # unfused attention: torch's counter does not know the CPU's fused kernel
         with (
             _Moved() as moved,
             FlopCounterMode(display=False) as counter,

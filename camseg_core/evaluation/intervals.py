@@ -1,4 +1,4 @@
-"""What two models differ in on the same frames, with bootstrap intervals; and limits."""
+"""Differences between two models on the same frames, with bootstrap intervals; and limits."""
 
 import math
 from collections.abc import Sequence
@@ -30,15 +30,15 @@ class Ratio:
 def ratio_of_medians(times: Sequence[float], base: Sequence[float], seed: int = 0) -> Ratio:
     """Divide the median of `times` by that of `base`, measured in pairs; bootstrap the interval.
 
-    Percentile method on whole pairs, so that what slowed both of a pair does not widen the
-    interval. It assumes independent pairs: drift over many makes the true interval wider.
+    Percentile method on whole pairs: a disturbance that slows both of a pair does not widen the
+    interval. It assumes independent pairs; with drift, the true interval is wider.
 
     Raises:
         DataError: there are no pairs, or the numbers of times differ.
     """
     if len(times) != len(base) or not times:
         raise DataError(
-            f"a ratio needs as many times of one as of the other, got {len(times)} and {len(base)}"
+            f"a ratio needs equally many times of both, got {len(times)} and {len(base)}"
         )
     pairs = np.array([times, base])
     generator, drawn = np.random.default_rng(seed), []
@@ -52,7 +52,7 @@ def ratio_of_medians(times: Sequence[float], base: Sequence[float], seed: int = 
 
 @dataclass(frozen=True)
 class Difference:
-    """A score of the new model minus that of the old one, with the bounds of its 95 % interval.
+    """A score of the new model minus that of the old model, with the bounds of its 95 % interval.
 
     All are NaN where the frames do not define them.
     """
@@ -70,14 +70,14 @@ class Difference:
 def differences(
     counts: npt.NDArray[np.int64], seed: int = 0
 ) -> tuple[list[Difference], Difference]:
-    """Return what each class's IoU and the mean IoU gained, with bootstrap intervals.
+    """Return the gain of each class's IoU and of the mean IoU, with bootstrap intervals.
 
-    Percentile method over whole frames, drawn with replacement and the same for both models. It
-    takes frames as independent: where neighbours look alike, as in a drive, the true interval is
-    wider. A draw without the class says nothing about it.
+    Percentile method over whole frames, drawn with replacement, the same frames for both models. It
+    assumes independent frames: where neighbours look alike, as in a drive, the true interval is
+    wider. Draws in which a class does not occur do not count for it.
 
     Args:
-        counts: `(frames, 2, 2, classes)`: by model, old and new, hits and union in pixels.
+        counts: `(frames, 2, 2, classes)`: hits and union in pixels, by model (old, new).
         seed: of the draws.
     """
     frames = len(counts)
@@ -111,7 +111,7 @@ def _difference(value: float, drawn: Floats) -> Difference:
 
 
 def beyond_limit(name: str, limit: float, value: float) -> list[str]:
-    """Return a line if `value` is beyond a limit, below it if `name` begins with min.
+    """Return a line if `value` is above a limit, or below it if `name` begins with min.
 
     An unmeasured value, NaN, is beyond every limit.
     """

@@ -41,17 +41,17 @@ class Confusion:
 
     @property
     def hits(self) -> npt.NDArray[np.int64]:
-        """Pixels per class that have it as label and as prediction."""
+        """Pixels per class that are labelled and predicted as it."""
         return np.diagonal(self.matrix)
 
     @property
     def labelled(self) -> npt.NDArray[np.int64]:
-        """Pixels per class that have it as label."""
+        """Pixels per class that are labelled as it."""
         return np.asarray(self.matrix.sum(1))
 
     @property
     def predicted(self) -> npt.NDArray[np.int64]:
-        """Labelled pixels per class that have it as prediction."""
+        """Labelled pixels per class that are predicted as it."""
         return np.asarray(self.matrix.sum(0)[: self.classes])
 
     def iou(self) -> npt.NDArray[np.float64]:
@@ -156,8 +156,8 @@ class BoundaryF1:
 
     Where the label is void, boundaries are unknown. The edge of a void area is therefore not a
     boundary, and boundary pixels within the tolerance of a void pixel are not counted, but pixels
-    of the other side may match them. The share of a side without pixels to count is 1. Classes that
-    are `recall_only` have no score, see `Confusion`.
+    of the other boundary may match them. Precision or recall without pixels to count is 1. Classes
+    that are `recall_only` have no score, see `Confusion`.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class BoundaryF1:
 
 
 def _f1(truth: Booleans, found: Booleans, counted: Booleans, reach: float) -> float:
-    """F1 of two boundaries, NaN if neither has a pixel to count."""
+    """Return the F1 of two boundaries, NaN if neither has a pixel to count."""
     truth_counted, found_counted = truth & counted, found & counted
     if not truth_counted.any() and not found_counted.any():
         return math.nan
@@ -218,19 +218,19 @@ def _f1(truth: Booleans, found: Booleans, counted: Booleans, reach: float) -> fl
 
 
 def _window(pixels: Booleans) -> tuple[slice, slice]:
-    """Rows and columns around `pixels`, with a margin of 1: boundaries lie inside."""
+    """Return the rows and columns around `pixels`, with a margin of 1: boundaries lie inside."""
     x, y, width, height = cv2.boundingRect(pixels.view(np.uint8))
     return slice(max(0, y - 1), y + height + 1), slice(max(0, x - 1), x + width + 1)
 
 
 def _boundary(inside: Booleans, outside: Booleans) -> Booleans:
-    """The pixels of `inside` that share a side with one of `outside`."""
+    """Return the pixels of `inside` that share a side with one of `outside`."""
     touched = cv2.dilate(outside.view(np.uint8), cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
     return inside & touched.astype(bool)
 
 
 def _near(pixels: Booleans, reach: float) -> Booleans:
-    """Where one of `pixels` lies at most `reach` pixels away."""
+    """Return where one of `pixels` is at most `reach` pixels away."""
     if not pixels.any():  # OpenCV does not define the distance to nothing
         return pixels
     distance = cv2.distanceTransform((~pixels).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
@@ -238,13 +238,13 @@ def _near(pixels: Booleans, reach: float) -> Booleans:
 
 
 def _share(pixels: Booleans, within: Booleans) -> float:
-    """The share of `pixels` that lies in `within`; 1 without pixels."""
+    """Return the share of `pixels` that lies in `within`; 1 without pixels."""
     count = np.count_nonzero(pixels)
     return np.count_nonzero(pixels & within) / count if count else 1.0
 
 
 class Flicker:
-    """How often a video's masks change class from frame to frame.
+    """Counts how often a video's masks change class from frame to frame.
 
     With labels, use `flicker`: a class that changes where the true class stays is wrong in one of
     the two frames. `change_rate` needs no labels but also counts real motion, so it compares

@@ -1,4 +1,4 @@
-"""Measure the processor's peak rate of matrix products, to say how much of it a model reaches."""
+"""Measures the processor's peak rate of matrix products, to compare a model's rate with it."""
 
 import time
 from collections.abc import Mapping
@@ -9,16 +9,16 @@ from camseg_core.errors import ConfigError
 from camseg_core.runtime.openvino_engine import openvino_core
 
 SIDES = (1024, 2048)
-"""Rows and columns of the square matrices; a processor may be faster with either."""
+"""Sides of the square matrices; the faster one counts."""
 
 RUNS = 12
-"""Products of each side by precision; the fastest counts."""
+"""Products per side and precision; the fastest counts."""
 
 
 def measured_peaks(threads: int = 0) -> dict[str, float]:
-    """Multiply square matrices by OpenVINO on the CPU; multiply-accumulates/s by precision.
+    """Return the peak multiply-accumulates/s by precision, of OpenVINO on the CPU.
 
-    The precisions are int8, fp32 and, where the processor has it, bf16. Empty without OpenVINO.
+    The precisions are int8, fp32 and, if the processor has it, bf16. Empty without OpenVINO.
 
     Args:
         threads: CPU threads; 0 lets OpenVINO choose.

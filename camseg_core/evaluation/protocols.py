@@ -1,4 +1,4 @@
-"""Evaluation protocols: the size, the classes and the counts by which masks are scored."""
+"""Evaluation protocols: the frame size, classes and counts by which masks are scored."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,8 +47,8 @@ def as_published(sample: Sample) -> Sample:
     """Return the frame as in the published evaluation (arXiv 2503.15617): 768×768.
 
     The image is resized bilinearly, and so is the label, drawn as a picture in the published
-    palette; each pixel's class is then that of the palette's nearest colour. Colours mixed at the
-    border of two classes may be nearest to a third: that is part of the protocol.
+    palette; each pixel's class is then that of the nearest palette colour. Colours mixed at the
+    border of two classes may be nearest to a third class: that is part of the protocol.
     """
     size = (PUBLISHED_SIZE, PUBLISHED_SIZE)
     picture = cv2.resize(_drawn(sample.label), size, interpolation=cv2.INTER_LINEAR)
@@ -59,7 +59,7 @@ def as_published(sample: Sample) -> Sample:
 
 
 def _drawn(label: Ids) -> Ids:
-    """Train ids `(H, W)` in the published palette, RGB `(H, W, 3)`; other ids as unlabelled."""
+    """Draw train ids `(H, W)` in the published palette, RGB `(H, W, 3)`; others as unlabelled."""
     table = np.full((256, 3), PUBLISHED_PALETTE[0], np.uint8)
     table[: len(CITYSCAPES)] = PUBLISHED_PALETTE[1:]
     return table[label]

@@ -1,4 +1,4 @@
-"""The performance that models keep on disturbed pictures, for one or several contenders."""
+"""Measures the performance that one or several contenders keep on disturbed pictures."""
 
 import functools
 import hashlib
@@ -39,7 +39,7 @@ class Contender(Protocol):
     """Anything that segments a picture, as `Segmenter` does."""
 
     def segment(self, rgb: Pixels, /) -> Segmentation:
-        """Return a mask of train ids for RGB `(H, W, 3)` uint8; only its mask is used."""
+        """Return the segmentation of RGB `(H, W, 3)` uint8; only its mask is used."""
         ...
 
 
@@ -77,8 +77,7 @@ class Robustness:
 
     `groups` has, by reference, the group of each of the `labels`: frequent, common, rare, or None
     for a class without labelled pixels. `merged` are the classes of the contenders that count as
-    one, by label. `timings` are ms per frame, and the only thing that differs
-    from run to run.
+    one, by label. `timings` are ms per frame, and all that differs from run to run.
     """
 
     contenders: tuple[str, ...]
@@ -124,9 +123,9 @@ def run_suite(
         seed: seed of the disturbances.
         keep: a folder for the results of each condition. A run that was stopped resumes from it,
             and a run with other series or another contender reuses what it can.
-        identities: per contender, a text that changes when its masks would. Results are kept only
-            for contenders that have one.
-        progress: called with the work and its length; yields the work while it shows progress.
+        identities: per contender, a text that changes whenever its masks might. Results are kept
+            only for contenders that have one.
+        progress: called with the work and its length; yields the work and shows progress.
         about: facts to keep with the scores.
 
     Raises:
@@ -199,13 +198,13 @@ def run_suite(
 
 
 def _classes(contenders: Iterable[Contender]) -> tuple[Label, ...]:
-    """The classes of all contenders; those that do not list theirs may have any."""
+    """Return the classes of all contenders; one without a list may have any Cityscapes class."""
     listed = [getattr(each, "labels", CITYSCAPES) for each in contenders]
     return tuple({label.id: label for labels in listed for label in labels}.values())
 
 
 def identity(model: str, segmenter: Segmenter, settings: Mapping[str, Any]) -> str:
-    """Return a text that changes when the masks would, for `run_suite`'s `identities`.
+    """Return a text that changes whenever the masks might, for `run_suite`'s `identities`.
 
     It covers the settings and the files of the checkpoint folder that the segmenter uses.
     """
@@ -235,7 +234,7 @@ def _scores(
     suite: Sequence[Series],
     scored: ScoredLabels,
 ) -> tuple[dict[Condition, list[str | None]], dict[Condition, dict[str, Scores]]]:
-    """`groups` and `scores` of a `Robustness`."""
+    """Return `groups` and `scores` of a `Robustness`."""
     empty, confusions = functools.partial(Confusion, len(scored.labels), scored.recall_only), {}
     for condition, found in done.items():
         confusions[condition] = {name: empty() for name in found}
@@ -289,7 +288,7 @@ def _share(value: float, whole: float) -> float:
 def _timings(
     done: Mapping[Condition, Mapping[str, ConditionResult]], contenders: Iterable[str]
 ) -> dict[str, float]:
-    """Mean ms per frame over all conditions, including those kept from an earlier run."""
+    """Return mean ms per frame over all conditions, including those kept from an earlier run."""
     times = {
         f"segment, {name}": float(np.mean([found[name].segment_ms for found in done.values()]))
         for name in contenders

@@ -1,4 +1,4 @@
-"""A robustness suite: series of conditions, the pictures of each, and the results kept in files."""
+"""The robustness suite: series of conditions, their pictures, and results kept in files."""
 
 import hashlib
 import json
@@ -31,12 +31,12 @@ FAMILIES: dict[str, str] = {
 WEATHER_LEVELS = (0.25, 0.5, 0.75, 1.0)
 
 REVISION = 1
-"""Raise this if a disturbance makes other pictures than before: stored results are then redone."""
+"""Increase this if a disturbance makes different pictures: stored results are then redone."""
 
 logger = logging.getLogger(__name__)
 
 DRIVE_FPS = 1.0
-"""Frames of the synthetic drive are a second (8 m) apart, so that a few show much of the street."""
+"""Frames of the synthetic drive are a second (8 m) apart: a few show much of the street."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class Pictures:
     """The labelled pictures of every condition, made on demand.
 
     Args:
-        samples: the data. The synthetic drive has as many frames as are used of it.
+        samples: the data. The synthetic drive has as many frames as are used of the data.
         count: how many frames to use, evenly spread; None uses all.
         suite: the series.
         seed: seed of the disturbances and of the synthetic drive.
@@ -199,7 +199,7 @@ class Pictures:
         return Sample(image, sample.label, sample.name)
 
     def key(self, scored: ScoredLabels) -> dict[str, Any]:
-        """Return what decides the results; every frame is read."""
+        """Return everything that determines the results; every frame is read."""
         digest = hashlib.sha256()
         for number in range(len(self)):
             sample = self.at(CLEAN, number)
@@ -236,7 +236,7 @@ class ConditionResults:
 
     Args:
         folder: where to keep them; None keeps nothing.
-        key: everything that decides the results; results with another key are not found.
+        key: everything that determines the results; results with another key are not found.
     """
 
     def __init__(self, folder: Path | None, key: Mapping[str, Any]) -> None:
@@ -252,7 +252,7 @@ class ConditionResults:
             if [len(row) for row in result.confusion] != [classes + 1] * classes:
                 raise ValueError("its matrix has another size")
         except (OSError, ValueError, TypeError) as error:
-            logger.warning("%s cannot be read (%s); its condition is run again", path, error)
+            logger.warning("cannot read %s (%s); its condition is run again", path, error)
             return None
         return result
 

@@ -60,7 +60,7 @@ class FrameWork:
 def repeats_of(steps: int, samples: int, passes: PassOptions) -> dict[str, float]:
     """Return how often each stage runs for a frame.
 
-    In confident order every pass denoises all that is still hidden.
+    In confident order, every pass denoises everything that is still hidden.
     """
     again = passes.passes > 1 and passes.order == "confident"
     hidden = (
@@ -80,10 +80,10 @@ class Device:
     """A device's peak rates.
 
     Attributes:
-        bandwidth: of the memory, in bytes/s.
-        operations: per second, by precision; a multiply-accumulate is two.
+        bandwidth: memory bandwidth in bytes/s.
+        operations: operations/s by precision; a multiply-accumulate is two.
         training: operations/s of dense matrices in bf16 or fp16, accumulated in fp32.
-        memory: in bytes; this and `training` for devices one trains on.
+        memory: size of the memory in bytes; given, like `training`, for devices used in training.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The scorer: counts masks, labels and confidences of frames, and gives their scores."""
+"""The scorer: counts masks, labels and confidences of frames, and computes their scores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +25,9 @@ class CountedAs:
 
     Attributes:
         merged: classes of the model that counted as one, by label.
-        predicted_outside: scored pixels by predicted class that counts as no label: they are wrong.
-        not_scored: pixels by label of the data that counts as none of the scored ones.
+        predicted_outside: scored pixels by predicted class, for classes that no label stands for.
+            They are wrong.
+        not_scored: pixels by label of the data, for labels that are not scored.
     """
 
     merged: Mapping[str, Sequence[str]]
@@ -34,7 +35,7 @@ class CountedAs:
     not_scored: Mapping[str, int]
 
     def facts(self) -> list[tuple[str, str]]:
-        """Return name and text of what there is to say."""
+        """Return the facts to report, as name and text."""
 
         def pixels(found: Mapping[str, int]) -> str:
             return ", ".join(f"{name} ({count} pixels)" for name, count in found.items())
@@ -55,8 +56,8 @@ def merged_text(merged: Mapping[str, Sequence[str]]) -> str:
 class Scorer:
     """Counts frames of C classes, or of other labels, see `ScoredLabels`.
 
-    Everything is counted in int64, so the scorers of parts of a data set, counted anywhere and
-    merged in any order, equal the scorer of one walk over all of it, to the bit.
+    Everything is counted in int64: scorers of parts of a data set, counted anywhere and merged in
+    any order, equal the scorer of a single pass over all of it, to the bit.
 
     Args:
         labels: the classes to score, their ids being train ids, or other labels.
@@ -86,11 +87,11 @@ class Scorer:
         self.confidence = np.zeros(CONFIDENCE_STEPS + 1, np.int64)
         """All pixels by rounded confidence."""
         self.agreement = np.zeros((classes + 1, classes + 1), np.int64)
-        """All pixels by the class of this model and of the one it is compared with."""
+        """All pixels by the class of this model and that of the other model."""
         self.frames = np.zeros(2, np.int64)
         """All frames, and those with a label."""
         self.ids = np.zeros((2, 256), np.int64)
-        """All labelled pixels by id in the label; the scored ones by predicted train id."""
+        """All pixels of labels by id; scored pixels by predicted train id."""
 
     def empty(self) -> "Scorer":
         """Return a scorer of the same kind with nothing counted."""
@@ -111,8 +112,7 @@ class Scorer:
             label: the truth, if known.
             mask: the prediction.
             confidence: confidence of the predicted class, 0..1; None leaves calibration out.
-            before: mask and label of the frame before, to count changes; not counted if its size
-                differs.
+            before: mask and label of the previous frame, to count changes, unless its size differs.
             other: the mask of the model to compare with.
         """
         truth = None if label is None else self.scored.truth_of(label)
@@ -164,7 +164,7 @@ class Scorer:
 
     @staticmethod
     def from_json(content: Mapping[str, Any], labels: Sequence[Label] | ScoredLabels) -> "Scorer":
-        """Return the scorer whose counts `to_json` gave."""
+        """Return the scorer with the counts that `to_json` returned."""
         scorer = Scorer(labels)
         for name, counts in scorer._counts().items():
             counts.ravel()[:] = content[name]
@@ -207,7 +207,7 @@ class Scorer:
         return {names.get(i, f"id {i}"): int(self.ids[1, i]) for i in outside.tolist()}
 
     def mean_confidence(self) -> float:
-        """Mean confidence of all pixels, rounded ones; NaN before the first."""
+        """Return the mean of all rounded confidences; NaN without pixels."""
         pixels, steps = int(self.confidence.sum()), np.arange(CONFIDENCE_STEPS + 1)
         return (
             int(self.confidence @ steps) / (CONFIDENCE_STEPS * pixels) if pixels else float("nan")
@@ -221,12 +221,12 @@ class Scorer:
         return int(np.searchsorted(below, share * below[-1])) / CONFIDENCE_STEPS
 
     def agreement_share(self) -> float:
-        """Share of pixels to which both models give the same class; NaN without a second model."""
+        """Return the share of pixels where both models agree; NaN without another model."""
         pixels = int(self.agreement.sum())
         return int(np.trace(self.agreement)) / pixels if pixels else float("nan")
 
     def agreement_by_class(self) -> list[float]:
-        """Per class, IoU of the two models' masks; NaN where neither has the class."""
+        """Return, per class, the IoU of the two models' masks; NaN where neither has the class."""
         both = np.diagonal(self.agreement)[:-1]
         either = (self.agreement.sum(0) + self.agreement.sum(1))[:-1] - both
         return [int(b) / int(e) if e else float("nan") for b, e in zip(both, either, strict=True)]

@@ -1,4 +1,4 @@
-"""Chooses the frames of a drive that are worth labelling: uncertain, unlike each other, apart."""
+"""Chooses frames of a drive that are worth labelling: uncertain, diverse and spread over time."""
 
 import heapq
 import math
@@ -31,7 +31,7 @@ ALIKE = 3.0
 """Mean difference of two thumbnails, in grey levels, below which frames are near-duplicates."""
 
 _STEP = 4
-"""Measures look at every fourth pixel, each way."""
+"""Measures use every fourth pixel in both directions."""
 
 _THUMBNAIL = (32, 24)
 
@@ -71,14 +71,14 @@ def thumbnail(image: Ids) -> Floats:
 
 
 def sparse(mask: Ids) -> Ids:
-    """Return the pixels of a mask that the measures look at."""
+    """Return the pixels of a mask that the measures use."""
     return mask[::_STEP, ::_STEP]
 
 
 def entropy(sampled: Sequence[Segmentation]) -> float:
     """Return the mean entropy per pixel, in bits, of masks sampled from one frame.
 
-    A mask gives its class the confidence that it has; what is left is one further class.
+    Each mask assigns its confidence to its class; the remainder counts as one further class.
     """
     masks = np.stack([sparse(each.mask) for each in sampled])  # (S, h, w)
     confidences = np.stack([each.confidence[::_STEP, ::_STEP] for each in sampled])
@@ -146,13 +146,13 @@ class Judge:
 
 
 class Pool:
-    """The best candidates by each measure of each window of the drive; the rest is forgotten.
+    """Keeps the best candidates by each measure in each window of the drive; drops the rest.
 
-    Its size depends on the number of windows, not on that of the frames.
+    Its size depends on the number of windows, not on the number of frames.
 
     Args:
-        frames: in all bags, as far as known.
-        windows: parts of the drive, of equal numbers of frames.
+        frames: number of frames in all bags, as far as known.
+        windows: number of parts of the drive, with equally many frames each.
     """
 
     def __init__(self, frames: int, windows: int) -> None:
@@ -181,12 +181,12 @@ class Pool:
 
 
 def choose(pool: Pool, frames: int) -> list[Chosen]:
-    """Choose frames: greedy k-centre over looks and time, weighted by the mean rank.
+    """Choose frames: greedy k-centre over appearance and time, weighted by the mean rank.
 
-    The first is the one with the best mean rank over the measures. Each further one maximizes its
-    mean rank, plus 0.5, times its distance to those chosen: in features (cosine, relative to the
+    The first frame has the best mean rank over the measures. Each further one maximises its mean
+    rank, plus 0.5, times its distance to the chosen frames: in features (cosine, relative to the
     median of all) and in time (up to the mean spacing). Near-duplicates of a chosen frame are left
-    out, so there may be fewer frames than asked for.
+    out, so there may be fewer frames than requested.
     """
     candidates = pool.candidates()
     if not candidates:
@@ -194,7 +194,7 @@ def choose(pool: Pool, frames: int) -> list[Chosen]:
     measures = [{**each.measures, "rarity": rarity(each.counts, pool.total)} for each in candidates]
     names = list(measures[0])
     ranks = np.stack([_ranks([each[name] for each in measures]) for name in names], axis=1)
-    score = 0.5 + ranks.mean(1)  # so that frames of low rank count where they are unlike others
+    score = 0.5 + ranks.mean(1)  # frames of low rank still count if they are unlike the others
     looks = np.stack([each.features for each in candidates])
     looks = looks - looks.mean(0)
     looks = looks / np.maximum(np.linalg.norm(looks, axis=1, keepdims=True), 1e-9)
@@ -224,7 +224,7 @@ def choose(pool: Pool, frames: int) -> list[Chosen]:
 
 
 def _ranks(values: Sequence[float]) -> Floats:
-    """The share of values below each, 0..1; equal values have equal ranks."""
+    """Return the share of values below each, 0..1; equal values have equal ranks."""
     ordered = np.sort(values)
     below = np.searchsorted(ordered, values, "left")
     return np.asarray(below / max(1, len(ordered) - 1), np.float32)

@@ -1,4 +1,4 @@
-"""Time and memory of models, several by turns so that drift affects all; and of which machine."""
+"""Times models in turns, so that drift affects all alike; measures memory; names the machine."""
 
 import multiprocessing
 import os
@@ -57,7 +57,7 @@ def _percentiles(values: list[float]) -> Percentiles:
 
 
 class Segments(Protocol):
-    """What can be timed: `Segmenter` or a stand-in."""
+    """Anything that can be timed: a `Segmenter` or a stand-in."""
 
     def segment(self, rgb: npt.NDArray[np.uint8]) -> Segmentation:
         """Segment one RGB frame `(H, W, 3)`."""
@@ -65,7 +65,7 @@ class Segments(Protocol):
 
 @dataclass(frozen=True)
 class Timed:
-    """Latencies by model, and by frame the share of pixels (0..1) on which all models agree."""
+    """Latencies by model, and for each frame the share of pixels (0..1) on which models agree."""
 
     latencies: tuple[Latency, ...]
     agreements: tuple[float, ...]
@@ -74,7 +74,7 @@ class Timed:
 def in_turns(
     models: Sequence[Segments], image: npt.NDArray[np.uint8], number: int
 ) -> list[Segmentation]:
-    """Return what each model makes of frame `number`; in odd ones the last model begins."""
+    """Segment frame `number` with each model; on odd numbers the last model begins."""
     order = range(len(models)) if number % 2 == 0 else reversed(range(len(models)))
     results = {index: models[index].segment(image) for index in order}
     return [results[index] for index in range(len(models))]
@@ -83,7 +83,7 @@ def in_turns(
 def time_in_turns(
     models: Sequence[Segments], images: Iterable[npt.NDArray[np.uint8]], warm_up: int = 0
 ) -> Timed:
-    """Time the models on every image, in reversed order on every other one: A B, B A, A B, …
+    """Time the models on every image, in alternating order: A B, B A, A B, …
 
     The first `warm_up` images are not counted. Images are not kept.
 

@@ -1,4 +1,4 @@
-"""What runs on the vehicle: numpy in, numpy out, on ONNX Runtime or OpenVINO. Never torch."""
+"""The runtime on the vehicle: numpy in, numpy out, on ONNX Runtime or OpenVINO; never torch."""
 
 from camseg_core.diffusion.sampling import Sampling
 from camseg_core.runtime.geometry import Fit, View

@@ -86,17 +86,17 @@ READ_BY_GRAPHS = ("image_encoder", "transformer")
 """Graphs whose outputs only other graphs read, before the next run."""
 
 PRECISIONS = ("fp32", "fp16", "int8")
-"""Of graphs; their inputs and outputs have the same types in all."""
+"""Precisions of graphs; inputs and outputs have the same types in all."""
 
 BF16 = "bf16"
 """A precision of arithmetic alone, on fp32 graphs."""
 
 AUTO = "auto"
-"""Instead of a precision: the best of the checkpoint folder's for the provider. Instead of a
-provider: the fastest that is installed."""
+"""As a precision: the best one in the checkpoint folder for the provider. As a provider: the
+fastest that is installed."""
 
 ASKED_PRECISIONS = (AUTO, "fp32", BF16, "fp16", "int8")
-"""What users may ask an engine for."""
+"""Precisions that users may request."""
 
 BEST_FIRST = {
     "cpu": ("int8", "fp32"),
@@ -108,19 +108,19 @@ BEST_FIRST = {
 
 
 def precision_name(graphs: str, arithmetic: str) -> str:
-    """Name what is computed in: "int8+bf16" are int8 graphs with everything else in bf16; fp32
+    """Name the precision in use: "int8+bf16" are int8 graphs with everything else in bf16; fp32
     graphs are named by their arithmetic, "fp32" or "bf16"."""
     return arithmetic if graphs in ("fp32", arithmetic) else f"{graphs}+{arithmetic}"
 
 
 class Compilations:
-    """What a model's engines compile: the graphs for a new frame size, counted and timed.
+    """Counts and times what a model's engines compile: graphs for a new frame size.
 
-    Other threads may read while one compiles.
+    Other threads may read it during a compilation.
 
     Attributes:
-        count: compilations that ended.
-        last: what the last of them was, and its seconds; empty before the first.
+        count: finished compilations.
+        last: subject and seconds of the last one; empty before the first.
         running: what is being compiled; empty if nothing is.
     """
 
@@ -131,7 +131,7 @@ class Compilations:
 
     @contextmanager
     def compiling(self, what: str) -> Iterator[None]:
-        """Count what is done within as a compilation."""
+        """Count the block as a compilation."""
         with self._lock:
             self._began, self.running = time.monotonic(), what
         try:
@@ -154,16 +154,16 @@ class Compilations:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What an engine is loaded with.
+    """Options that an engine is loaded with.
 
     Attributes:
         folder: a checkpoint folder with `onnx/<precision>/<graph>.onnx`.
         provider: one of `PROVIDERS` other than `AUTO`.
         threads: CPU threads; 0 lets the engine choose, about one a core.
         precision: one of `ASKED_PRECISIONS`.
-        cache: folder in which what was compiled is kept.
-        fallback: why this is not the first provider asked for; empty if it is.
-        choice: why `AUTO` took this provider; empty if it was asked for by name.
+        cache: folder that keeps compiled graphs.
+        fallback: why this is not the first requested provider; empty if it is.
+        choice: why `AUTO` chose this provider; empty if it was requested by name.
         compilations: of all engines of this model.
     """
 
@@ -185,7 +185,7 @@ Loaded = TypeVar("Loaded", bound="FolderEngine")
 
 
 class FolderEngine:
-    """What engines share that load the graphs of a checkpoint folder; see `Engine`.
+    """Base of engines that load the graphs of a checkpoint folder; see `Engine`.
 
     Raises:
         ModelError: a graph is missing.
@@ -214,7 +214,7 @@ def damaged(path: Path, error: Exception) -> ModelError:
 
 
 def shape_text(inputs: Mapping[str, Array]) -> str:
-    """Describe the size for which a graph is compiled: the picture's, or its first input's."""
+    """Describe the size that a graph is compiled for: the picture's, or its first input's."""
     if "image" in inputs:
         _, height, width, _ = inputs["image"].shape
         return f"{width}x{height}"
@@ -222,7 +222,7 @@ def shape_text(inputs: Mapping[str, Array]) -> str:
 
 
 def all_hidden(inputs: Mapping[str, Array], channels: int) -> dict[str, Array]:
-    """Return the transformer's inputs with a mask of these channels of which nothing is known."""
+    """Add a mask of `channels` channels, completely hidden, to the transformer's inputs."""
     batch, _, height, width = inputs["features"].shape
     nothing = np.zeros((batch, height * width, channels), np.float32)
     return {**inputs, "mask": nothing, "hidden": np.ones((batch, height * width), np.bool_)}

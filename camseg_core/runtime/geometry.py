@@ -25,11 +25,11 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class View:
-    """From the camera's pixels to the mask's: cut `left` and `top` off, then scale each axis.
+    """The map from the camera's pixels to the mask's: cut `left` and `top` off, scale each axis.
 
     `left` and `top` are in the camera's pixels. Whole coordinates are pixel centres, 0 being the
-    first, as in ROS' CameraInfo: a camera matrix holds for the mask with its focal lengths scaled
-    and its principal point put through `to_mask`. The default is the camera's own picture.
+    first, as in ROS' CameraInfo: the mask's camera matrix is the camera's with the focal lengths
+    scaled and the principal point mapped by `to_mask`. The default is the camera's own picture.
     """
 
     left: int = 0
@@ -41,12 +41,8 @@ class View:
         """Map a point of the camera's picture to the mask; it may lie outside."""
         return (x + 0.5 - self.left) * self.scale_x - 0.5, (y + 0.5 - self.top) * self.scale_y - 0.5
 
-    def to_camera(self, x: float, y: float) -> tuple[float, float]:
-        """Map a point of the mask to the camera's picture."""
-        return (x + 0.5) / self.scale_x - 0.5 + self.left, (y + 0.5) / self.scale_y - 0.5 + self.top
-
     def picture(self, rgb: Ids, size: Size) -> Ids:
-        """Return the part of the camera's RGB `(H, W, 3)` under a mask of this size, so scaled."""
+        """Return the part of the camera's RGB `(H, W, 3)` under a mask, scaled to its `size`."""
         bottom = self.top + round(size[0] / self.scale_y)
         right = self.left + round(size[1] / self.scale_x)
         return np.asarray(scaled_picture(rgb[self.top : bottom, self.left : right], size), np.uint8)
@@ -64,9 +60,9 @@ def scaled_picture(picture: MatLike, size: Size) -> MatLike:
 
 
 def scaled_ids(ids: npt.NDArray[Any], size: Size) -> npt.NDArray[Any]:
-    """Scale ids `(h, w)`: each pixel gets the id of the pixel in which its centre lies.
+    """Scale ids `(h, w)`: each pixel gets the id of the source pixel that contains its centre.
 
-    Exact at any size; OpenCV 4's INTER_NEAREST_EXACT rounds its steps and so drifts along a frame.
+    Exact at any size; OpenCV 4's INTER_NEAREST_EXACT rounds its steps and drifts along a frame.
     """
     rows, columns = (
         (2 * np.arange(there) + 1) * here // (2 * there)  # the pixels in which the centres lie

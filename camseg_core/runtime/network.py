@@ -1,4 +1,4 @@
-"""From images at the network's size to masks: features, conditions, denoising, decoding."""
+"""Runs a model on images at the network's size: features, conditions, denoising, decoding."""
 
 import functools
 import time
@@ -22,7 +22,7 @@ Laps = list[tuple[str, float]]
 
 
 class Network:
-    """A model on an engine, with its sampling: the one way from an image to a mask."""
+    """A model on an engine, with its sampling: the only path from an image to a mask."""
 
     def __init__(self, config: CamSegConfig, engine: Engine, sampling: Sampling) -> None:
         self._config, self._engine, self._sampling = config, engine, sampling
@@ -39,9 +39,10 @@ class Network:
     def run(
         self, images: Ids, memories: Sequence[tuple[Stream | None, float | None]], laps: Laps
     ) -> tuple[Ids, Floats]:
-        """Segment images `(B, H, W, 3)`, each with its stream and time; mask and confidence.
+        """Segment images `(B, H, W, 3)`, each with its stream and time.
 
-        Every stage adds its end to `laps`.
+        Returns masks of train ids and confidences, `(B, H, W)`. Every stage appends its end to
+        `laps`.
         """
         batch, height, width, _ = images.shape
         grid = height // self._stride, width // self._stride
@@ -157,7 +158,7 @@ def first_noise(seed: int, shape: tuple[int, int]) -> Floats:
 
 
 def noise_draws(seed: int, batch: int, shape: tuple[int, int]) -> Iterator[Floats]:
-    """Yield normal noise `(B·N, C)` for a batch; every frame gets what it would get alone."""
+    """Yield normal noise `(B·N, C)` for a batch; every frame gets the noise it would get alone."""
     yield np.tile(first_noise(seed, shape), (batch, 1))
     random = np.random.default_rng(seed)
     random.standard_normal(shape, np.float32)  # the first draw

@@ -90,5 +90,5 @@ def test_the_interval_narrows_with_the_number_of_frames_and_is_the_same_every_ti
 
 @pytest.mark.parametrize(("times", "base"), [([1.0], [1.0, 2.0]), ([], [])])
 def test_times_without_partners_are_refused(times: list[float], base: list[float]) -> None:
-    with pytest.raises(DataError, match="a ratio needs as many times of one as of the other, got"):
+    with pytest.raises(DataError, match="a ratio needs equally many times of both, got"):
         ratio_of_medians(times, base)
