@@ -91,7 +91,10 @@ PUBLISHED = {
         terms="not known here: see the repository's page on the hub; not part of this package",
     )
 }
-BUNDLED_TERMS = {"camseg-lite": "trained on CamVid, for research use: see its MODEL_CARD.md"}
+BUNDLED_TERMS = {
+    "camseg-lite": "trained on CamVid, Cityscapes and IDD-Lite, for research use: see its "
+    "MODEL_CARD.md"
+}
 
 
 def bundled_models() -> list[str]:
