@@ -20,12 +20,12 @@ from run_length_decoder import decode
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
+from camseg_core.errors import ConfigError
 from camseg_core.labels import (
     CAMVID_11_TRAIN_IDS,
     CITYSCAPES,
     TRAIN_ID,
     UNLABELLED,
-    Label,
     cityscapes_labels,
 )
 from camseg_core.masks import ClassTable
@@ -57,6 +57,7 @@ OURS = {
     "BUILDING": ("building",),
     "WALL": ("fence", "wall"),
     "OBSTACLE": ("pole",),
+    "TRAFFIC_LIGHT": ("traffic light",),
     "TRAFFIC_SIGN": ("traffic sign",),
     "PERSON": ("person",),
     "VEHICLE": ("car", "truck", "bus", "train"),
@@ -78,16 +79,31 @@ def test_the_file_keeps_to_the_schema_and_says_what_the_ids_mean() -> None:
     assert all(f"{number} {name}" in text for number, name in enumerate(AUTOWARE))
 
 
-@pytest.mark.parametrize("labels", [CITYSCAPES, cityscapes_labels(CAMVID_11_TRAIN_IDS)], ids=len)
-def test_every_class_that_it_publishes_has_autowares_id(labels: tuple[Label, ...]) -> None:
+def given() -> tuple[list[str], list[str]]:
+    """The groups and the enabled classes of the file."""
     text = share_file("config/autoware.param.yaml").read_text(encoding="utf-8")
-    given = yaml.safe_load(text)["/**"]["ros__parameters"]
-    table = ClassTable.of(labels, given["class_groups"], given["enabled_classes"])
+    parameters = yaml.safe_load(text)["/**"]["ros__parameters"]
+    return parameters["class_groups"], parameters["enabled_classes"]
+
+
+def test_every_class_that_it_publishes_has_autowares_id() -> None:
+    table = ClassTable.of(CITYSCAPES, *given())
     assert {label.name: label.id for label in table.labels} == IDS
-    ids = {label.name: int(table.lookup[label.id]) for label in labels}
-    known = {each: IDS[name] for name, classes in OURS.items() for each in classes}
-    assert ids == {label.name: known.get(label.name, UNLABELLED) for label in labels}
-    assert {name for name, number in ids.items() if number == UNLABELLED} <= {"traffic light"}
+    ids = {label.name: int(table.lookup[label.id]) for label in CITYSCAPES}
+    assert ids == {each: IDS[name] for name, classes in OURS.items() for each in classes}
+
+
+def test_without_traffic_lights_it_suits_a_model_trained_on_camvid_alone() -> None:
+    labels = cityscapes_labels(CAMVID_11_TRAIN_IDS)
+    groups, enabled = given()
+    with pytest.raises(ConfigError, match="TRAFFIC_LIGHT"):
+        ClassTable.of(labels, groups, enabled)
+    groups = [each for each in groups if not each.startswith("TRAFFIC_LIGHT")]
+    enabled.remove("TRAFFIC_LIGHT")
+    table = ClassTable.of(labels, groups, enabled)
+    assert {label.name: label.id for label in table.labels} == {
+        name: number for name, number in IDS.items() if name != "TRAFFIC_LIGHT"
+    }
 
 
 def test_it_is_installed_beside_the_nodes_file() -> None:
