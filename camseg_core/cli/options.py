@@ -144,21 +144,18 @@ def data_of(options: argparse.Namespace, split: str | None = None) -> LabelledSe
         )
 
 
-def checked_data_of(options: argparse.Namespace, spread_out: bool = True) -> LabelledSet:
-    """Return the data set's split after a look at all files of the frames to score.
+def check_frames(options: argparse.Namespace, data: LabelledSet, spread_out: bool = True) -> None:
+    """Look at all files of the frames to score.
 
     These are `options.frames`, evenly spread if `spread_out`, else the first.
 
     Raises:
-        ConfigError: see `data_of`.
-        DataError: see `data_of` and `LabelledSet.check`.
+        DataError: see `LabelledSet.check`.
     """
-    data = data_of(options)
     total, most = len(data.samples), options.frames
     numbers = spread_numbers(total, most) if spread_out else range(min(total, most or total))
     shown = shown_progress(numbers, len(numbers), "look at files")
     data.check(shown if sys.stderr.isatty() else numbers)
-    return data
 
 
 def add_strict_option(parser: argparse.ArgumentParser) -> None:

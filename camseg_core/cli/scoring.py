@@ -12,7 +12,8 @@ from camseg_core.cli.options import (
     add_data_options,
     add_model_options,
     at_least,
-    checked_data_of,
+    check_frames,
+    data_of,
     model_options,
     packages_for,
     segmenter_of,
@@ -74,10 +75,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise ConfigError(
             f"--protocol {protocol.name} has classes of its own: give --groups without it"
         )
-    writable_folder(options.out, "--out")
-    if options.write_masks is not None:
-        writable_folder(options.write_masks, "--write-masks")
-    labels, data = model_labels(options.model), checked_data_of(options, spread_out=False)
+    labels, data = model_labels(options.model), data_of(options)
     for option, needed in (
         (f"--protocol {protocol.name}", protocol.labels is not None),
         ("--write-masks", options.write_masks is not None),
@@ -89,6 +87,10 @@ def _evaluate(options: argparse.Namespace) -> None:
             )
     data = data.for_model(labels)
     scored = _scored(options, data)
+    writable_folder(options.out, "--out")
+    if options.write_masks is not None:
+        writable_folder(options.write_masks, "--write-masks")
+    check_frames(options, data, spread_out=False)
     segmenter = segmenter_of(options)
     frames = min(len(data.samples), options.frames or len(data.samples))
 
@@ -176,7 +178,6 @@ def _robustness(options: argparse.Namespace) -> None:
         from camseg_core.evaluation.robustness_suite import SUITE, selected
         from camseg_core.long_runs import shown_progress
     suite = selected(options.only) if options.only else SUITE
-    writable_folder(options.out, "--out")
     models = [options.model] if options.against is None else [options.model, options.against]
     first, *others = map(model_labels, models)
     if not all(same_ids(first, labels) for labels in others):
@@ -184,8 +185,10 @@ def _robustness(options: argparse.Namespace) -> None:
             f"{options.model} and {options.against} must give each class the same id: compare "
             "models with one class table"
         )
-    data = checked_data_of(options).for_model(first)
+    data = data_of(options).for_model(first)
     scored = _scored(options, data)
+    writable_folder(options.out, "--out")
+    check_frames(options, data)
     contenders, identities = {}, {}
     for name, model in zip(titles(models), models, strict=True):
         variant = argparse.Namespace(**vars(model_options(options)) | {"model": model})
@@ -245,7 +248,8 @@ def _calibrate(options: argparse.Namespace) -> None:
     if not options.dry_run:
         path = checkpoint_folder(options.model) / "config.json"
         writable_file(path, "the model's configuration (--dry-run writes nothing)")
-    data = checked_data_of(options).for_model(model_labels(options.model))
+    data = data_of(options).for_model(model_labels(options.model))
+    check_frames(options, data)
     scored = _scored(options, data)
     samples = evenly_spread(data.samples, options.frames)
     segmenter = segmenter_of(options)

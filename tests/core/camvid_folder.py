@@ -124,7 +124,7 @@ DAMAGES = [
     Damage(
         "damaged label",
         lambda s: _flip_bit(_label(s)),
-        r"cannot read .*train/labels/0001TP_000001\.png: it is damaged or not an image",
+        r"train/labels/0001TP_000001\.png is damaged \(the checksum of its IDAT data is wrong\)",
     ),
     Damage(
         "empty image",
