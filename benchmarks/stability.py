@@ -30,6 +30,7 @@ from camseg_core.diffusion.samplers import (
     Schedule,
     start_scale,
 )
+from camseg_core.diffusion.sampling import Sampling
 from camseg_core.evaluation.scorer import Scorer
 from camseg_core.groups import ScoredLabels
 from camseg_core.runtime import Segmenter, Stream
@@ -83,6 +84,13 @@ class PartWay:
             options = replace(options, steps=self.calls)
         self._last = SAMPLERS[self._inner](denoise, start, schedule, options, noise)
         return self._last
+
+
+class OwnSampling(Sampling):
+    """Sampling with a sampler that is not one of the product's."""
+
+    def __post_init__(self) -> None:
+        """Accept the name, which the product's options do not know."""
 
 
 @dataclass
@@ -145,7 +153,7 @@ def settings(arguments: argparse.Namespace) -> list[Setting]:
                 Setting(
                     way.name,
                     way.calls,
-                    Segmenter.from_pretrained(arguments.model, sampler=way.name, steps=steps),
+                    segmenter.with_sampling(OwnSampling(way.name, steps)),
                     part_way=way,
                 )
             )
