@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from camseg_core.cli.console import EXIT_FAILED, printable, say
-from camseg_core.cli.options import checked_data_of, packages_for, segmenter_of
+from camseg_core.cli.options import check_frames, data_of, packages_for, segmenter_of
 from camseg_core.cli.scoring import titles
 from camseg_core.data import Sample, SamplesOf, spread_numbers
 from camseg_core.data.label_table import LabelTable, is_cityscapes, shared_labels
@@ -39,9 +39,11 @@ def run(options: argparse.Namespace) -> None:
     """
     limits = Limits(**{name: getattr(options, name) for name in vars(Limits())})
     _check(options)
-    writable_folder(options.out, "--out")
-    data = checked_data_of(options) if options.data is not None else None
+    data = data_of(options) if options.data is not None else None
     bags = _inspected(options) if options.bag else None
+    writable_folder(options.out, "--out")
+    if data is not None:
+        check_frames(options, data)
     paths = [options.old, options.new]
     models = {
         name: segmenter_of(argparse.Namespace(**{**vars(options), "model": path}))
