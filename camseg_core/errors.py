@@ -62,3 +62,10 @@ def memory_for(picture: object) -> Iterator[None]:
         raise DataError(
             f"not enough memory for {picture}: scale it down, or free some memory"
         ) from error
+
+
+def absent(path: Path) -> str:
+    """Return the path of a file that is not there, with what stands in its place."""
+    if path.is_dir():
+        return f"{path} (a folder)"
+    return f"{path} (a link to nothing)" if path.is_symlink() else str(path)

@@ -19,7 +19,8 @@ from camseg_core.data.file_set import (
     require_same_size,
 )
 from camseg_core.data.image_files import IdLabels, read_rgb, turned
-from camseg_core.errors import DataError
+from camseg_core.data.image_header import several_pictures
+from camseg_core.errors import DataError, absent
 from camseg_core.groups import distinguished
 from camseg_core.labels import UNLABELLED_COLOR, Label, color_table
 
@@ -106,7 +107,7 @@ def check_split(
         for text in each.found.left_out:
             reader.report(Problem.LEFT_OUT, each.pairs[0].image.parent, text)
         for pair in each.without_label:
-            text = f"missing label {pair.label} of image {pair.image}"
+            text = f"missing label {absent(pair.label)} of image {pair.image}"
             reader.report(Problem.IMAGE_WITHOUT_LABEL, pair.image, text)
         for path in each.without_image:
             reader.report(Problem.LABEL_WITHOUT_IMAGE, path, f"label without an image: {path}")
@@ -189,6 +190,9 @@ class _Reader:
         for path in (pair.image, pair.label) if pair.drawing is None else (pair.image,):
             if note := turned(path):
                 self.report(Problem.ORIENTATION, path, note)
+            if several_pictures(path.read_bytes()):
+                text = f"{path} holds several pictures: only the first is read"
+                self.report(Problem.LEFT_OUT, path, text)
         size = image.shape[:2]
         height, width = files.size_read(size)
         self.sizes[width, height] += 1

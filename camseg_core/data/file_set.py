@@ -23,7 +23,7 @@ from camseg_core.data.image_files import (
     turned,
 )
 from camseg_core.data.label_table import LabelTable
-from camseg_core.errors import DataError
+from camseg_core.errors import DataError, absent
 from camseg_core.groups import Group
 from camseg_core.labels import Label
 
@@ -135,7 +135,7 @@ class FileSet:
         first = self.without_label[0]
         rule = self.withheld if self.withheld and not self.pairs else self.rule
         others = more(self.without_label)
-        return f"missing label {first.label} of image {first.image}{others}: {rule}"
+        return f"missing label {absent(first.label)} of image {first.image}{others}: {rule}"
 
 
 def find_files(

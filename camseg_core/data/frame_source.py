@@ -16,6 +16,7 @@ import numpy.typing as npt
 from camseg_core.data import Sample, Samples
 from camseg_core.data.file_set import visible
 from camseg_core.data.image_files import read_rgb
+from camseg_core.data.image_header import several_pictures
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.labels import UNLABELLED
@@ -23,6 +24,21 @@ from camseg_core.labels import UNLABELLED
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+_UNREAD = (
+    ".gif",
+    ".heic",
+    ".heif",
+    ".avif",
+    ".jp2",
+    ".jxl",
+    ".exr",
+    ".hdr",
+    ".dng",
+    ".raw",
+    ".svg",
+)
+"""Endings of pictures that OpenCV does not read everywhere, or not as 8-bit colours."""
 
 START_NS = 1_000_000_000
 """Stamp in ns of the first frame of a source without a clock; not 0, ROS's "no time set"."""
@@ -124,6 +140,9 @@ def find_images(folder: Path) -> list[Path]:
             remedy = f"its folder {inside} has some: name that one"
         kinds = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
         raise DataError(f"no images ({kinds}) in {folder}; {remedy}")
+    if others := sorted(visible(folder.iterdir(), *_UNREAD)):
+        first, count = others[0], len(others)
+        logger.warning("pictures of kinds that are not read, left out: %d, first %s", count, first)
     return found
 
 
@@ -148,6 +167,7 @@ def image_frames(
     """
     if not fps > 0:
         raise ConfigError(f"the rate must be above 0 frames per second, got {fps:g}")
+    said = set[Path]()  # once, however often the files are read
 
     def read() -> Iterator[SourceFrame]:
         for i, path in enumerate(files):
@@ -158,6 +178,9 @@ def image_frames(
                     raise
                 leave_out(error)
                 continue
+            if path not in said and several_pictures(path.read_bytes()):
+                said.add(path)
+                logger.warning("%s holds several pictures: only the first is read", path)
             yield SourceFrame(_stamp(i, fps), image, path.name)
 
     return FrameSource(title, len(files), fps, read)

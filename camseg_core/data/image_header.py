@@ -245,6 +245,25 @@ def _tags(content: bytes) -> int | None:
     return found + after if found >= 0 else None
 
 
+def several_pictures(content: bytes) -> bool:
+    """Return whether an animated PNG or WebP, or a TIFF of several pages; only the first is read.
+
+    Of other files, none that is read can hold several.
+    """
+    if content.startswith(_PNG):
+        return content.find(b"acTL", 0, content.find(b"IDAT")) >= 0
+    if content.startswith(b"RIFF") and content[8:16] == b"WEBPVP8X":
+        return bool(content[20] & 2) if len(content) > 20 else False
+    order = _TIFF.get(content[:4])
+    try:
+        place = struct.unpack_from(f"{order}I", content, 4)[0] if order else 0
+        entries = struct.unpack_from(f"{order}H", content, place)[0] if order else 0
+        after = place + 2 + 12 * entries
+        return bool(order and struct.unpack_from(f"{order}I", content, after)[0])
+    except struct.error:  # cut off
+        return False
+
+
 def few_bits(content: bytes) -> int:
     """Return the bits of a value in a grey PNG, if they are fewer than 8; else 0.
 

@@ -19,7 +19,7 @@ from PIL import Image
 from camseg_core.cli.main import main
 from camseg_core.data.frame_source import open_frames
 from camseg_core.data.image_files import IdLabels, read_label, read_rgb
-from camseg_core.data.image_header import damage, decoder_messages, orientation
+from camseg_core.data.image_header import damage, decoder_messages, orientation, several_pictures
 from camseg_core.data.sets import SETS
 from camseg_core.errors import DataError
 from camseg_core.labels import CITYSCAPES
@@ -458,3 +458,33 @@ def test_a_label_with_a_palette_or_as_jpeg_is_refused_with_its_reason(
     )
     (tmp_path / "all.txt").write_text("a.png palette.png\n")
     assert checked(capsys, tmp_path, tmp_path / "all.txt")[0] == 0
+
+
+def test_a_label_that_is_no_file_is_reported_for_what_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_camvid(tmp_path / "data", "train", frames=4)
+    first, second, *_ = sorted((root / "train" / "labels").iterdir())
+    for path in (first, second):
+        path.unlink()
+    first.symlink_to("nowhere.png")
+    second.mkdir()
+    _, found = checked(capsys, tmp_path, root)
+    texts = [each["text"] for each in found["splits"][0]["findings"]]
+    assert any(f"missing label {first} (a link to nothing) of image" in text for text in texts)
+    assert any(f"missing label {second} (a folder) of image" in text for text in texts)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_of_several_pictures_in_one_file_only_the_first_is_read_and_that_is_said(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures = [Image.new("RGB", (32, 24), color) for color in ("red", "blue")]
+    for name, others in (("one", []), ("several", pictures[1:])):
+        content = io.BytesIO()
+        pictures[0].save(content, kind, save_all=True, append_images=others)
+        assert several_pictures(content.getvalue()) == (name == "several")
+        (tmp_path / f"{name}.{kind.lower()}").write_bytes(content.getvalue())
+    assert len([*open_frames(tmp_path)]) == 2
+    (said,) = caplog.messages
+    assert re.fullmatch(r".*several\.\w+ holds several pictures: only the first is read", said)
