@@ -19,6 +19,7 @@ TUTORIALS = tuple(sorted((ROOT / "docs" / "tutorials").glob("*.md")))
 """Their commands build on each other: `test_tutorial.py` runs them."""
 
 NAMES = {"<CamVid root>": "camvid", "<data>": "camvid", "<folder of the sets>": "sets"}
+SETS = ("camvid", "cityscapes-small", "idd-lite")
 RUN = ("segment", "data", "evaluate", "bag")
 
 pytestmark = pytest.mark.skipif(
@@ -95,12 +96,14 @@ def write_files(folder: Path) -> None:
     """Write what the commands name: pictures, CamVid's layout, a scenario, the configurations."""
     (folder / "limits.yaml").write_text(limits())
     (folder / "config").symlink_to(ROOT / "config")
-    label = encoded(".png", PICTURE[..., 0] % 11)
+    label, coarse = (encoded(".png", PICTURE[..., 0] % ids) for ids in (11, 7))
     for place, content in (
         ("photo.jpg", encoded(".jpg")),
         ("PATH/a.png", encoded(".png")),
         *((f"camvid/{split}/images/a.png", encoded(".png")) for split in ("train", "val")),
         *((f"camvid/{split}/labels/a.png", label) for split in ("train", "val")),
+        *((f"sets/{name}/val/images/a.png", encoded(".png")) for name in SETS),
+        *((f"sets/{name}/val/labels/a.png", coarse) for name in SETS),
     ):
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         (folder / place).write_bytes(content)

@@ -499,7 +499,8 @@ def test_the_reports_say_which_classes_counted_as_one(
     assert text in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     main(["evaluate", f"--data={root}", f"--out={tmp_path / 'own'}"])
     own = json.loads((tmp_path / "own" / "report.json").read_text(encoding="utf-8"))
-    assert "counted_as" not in own
+    assert own["counted_as"]["merged"]["car"] == ["car", "truck", "bus", "train"]
+    assert not own["counted_as"]["not_scored"]
     assert len(own["classes"]) == 11
     with pytest.raises(SystemExit):
         main([*command, "--protocol=cityscapes"])
