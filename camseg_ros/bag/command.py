@@ -73,7 +73,7 @@ def add_reading(parser: argparse._ActionsContainer) -> None:
         type=at_least(0),
         metavar="WHITE",
         default=0,
-        help="white in images of 16 bits, such as 4095 for a camera of 12 bits (default: 65535)",
+        help="value of white in 16-bit images, such as 4095 for a 12-bit camera (default: 65535)",
     )
 
 
@@ -93,7 +93,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Compare two models on the same frames: IoU by class with 95 % intervals, calibration, "
         "flicker, latency by turns, and the frames that got better and worse. Models of different "
-        "classes are compared over those that both can tell. Prints a table, writes "
+        "classes are compared over those that both distinguish. Prints a table, writes "
         "comparison.html and comparison.json. Exits 1 if a limit is not kept."
     )
     option = parser.add_argument

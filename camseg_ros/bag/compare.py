@@ -111,7 +111,7 @@ def _on_data(
 def _contenders(
     own: ScoredLabels, table: LabelTable, models: Mapping[str, Segmenter]
 ) -> tuple[list[Contender], list[str]]:
-    """Return the models with the labels that both can tell, and what to say of the others."""
+    """Return the models with the labels that both distinguish, and what to say of the others."""
     scored, notes = shared_labels(own, table, {n: each.labels for n, each in models.items()})
     named = zip(models.items(), scored, strict=True)
     return [Contender(name, segmenter, labels) for (name, segmenter), labels in named], notes

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 class ReadOptions:
     """What to read of a bag: the image topic (None: the only one), its labels, a time range.
 
-    `input_range` is white in images of 16 bits; 0 for 65535.
+    `input_range` is the value of white in 16-bit images; 0 means 65535.
     """
 
     topic: str | None = None
