@@ -279,12 +279,7 @@ def _scored(options: argparse.Namespace, data: LabelledSet) -> ScoredLabels:
 
 
 def _add_report_option(parser: argparse.ArgumentParser, folder: str) -> None:
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path(folder),
-        help="folder for the report",
-    )
+    parser.add_argument("--out", type=Path, default=Path(folder), help="folder for the report")
 
 
 def _about(

@@ -184,13 +184,12 @@ class HeldFrames(Frames):
         return HeldFrames(*kept, self.labels, self.groups)
 
     def pixels_by_frame(self) -> npt.NDArray[np.int64]:
-        # frame by frame: bincount takes eight bytes a pixel for itself
+        # one at a time: bincount takes eight bytes a pixel for itself
         return np.stack([np.bincount(each.ravel(), minlength=256) for each in self.indices.numpy()])
 
     def fingerprint(self) -> bytes:
-        digest = hashlib.blake2b(
-            "\n".join(self.names).encode(errors="surrogateescape"), digest_size=16
-        )
+        names = "\n".join(self.names).encode(errors="surrogateescape")
+        digest = hashlib.blake2b(names, digest_size=16)
         for tensor in (self.images, self.indices):
             digest.update(tensor.contiguous().numpy().data)
         return digest.digest()
@@ -293,10 +292,7 @@ def as_first(planes: Sequence[Tensor]) -> Tensor:
         if plane.shape[-2:] == size:
             return plane
         maps = plane.reshape(1, -1, *plane.shape[-2:]).float()
-        return (
-            F.interpolate(maps, size, mode="nearest-exact")
-            .to(plane.dtype)
-            .reshape(*plane.shape[:-2], *size)
-        )
+        found = F.interpolate(maps, size, mode="nearest-exact").to(plane.dtype)
+        return found.reshape(*plane.shape[:-2], *size)
 
     return torch.stack([scaled(plane) for plane in planes])

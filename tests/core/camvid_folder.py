@@ -144,7 +144,7 @@ DAMAGES = [
     Damage(
         "folder for a label",
         lambda s: _in_turn(_label(s).unlink, _label(s).mkdir),
-        r"missing label .*0001TP_000001\.png of image .*1\.jpg",
+        r"missing label .*0001TP_000001\.png \(a folder\) of image .*1\.jpg",
     ),
     Damage(
         "link to nowhere",
