@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,15 @@ def conclude(
         print(json.dumps(outcome.figures))
     if outcome.failures:
         sys.exit(1)
+
+
+def write_or_print(sections: Mapping[str, str], document: Path | None) -> None:
+    """Replace these sections of a document, or print them without one."""
+    for name, text in sections.items():
+        if document:
+            write_section(document, name, text)
+        else:
+            print(f"## {name}\n\n{text}\n")
 
 
 def write_section(document: Path, name: str, text: str) -> None:

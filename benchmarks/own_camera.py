@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from document import markdown_table, write_section
+from document import markdown_table, write_or_print
 from experiment_models import Place
 from experiments import RESULTS, chosen, listing, result_of, run_all
 from intervals import Counts, mean_iou, over_seeds, paired_lead
@@ -179,11 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results = {job.name: result_of(job, given.results) for job in everything}
         found = Found(everything, {name: each for name, each in results.items() if each})
         command = f"python benchmarks/own_camera.py --data <data> --write {given.write}"
-        for name, text in sections(found, given.drive, given.pools, command).items():
-            if given.write:
-                write_section(given.write, name, text)
-            else:
-                print(f"\n## {name}\n\n{text}")
+        write_or_print(sections(found, given.drive, given.pools, command), given.write)
     except CamSegError as error:
         sys.exit(str(error))
     if failed:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from document import markdown_table, write_section
+from document import markdown_table, write_or_print
 from experiment_plan import PLAN, load_plan
 from experiments import RESULTS
 from result_claims import domain_shift, reconstruction, robustness, uncertainty
@@ -75,11 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         found = Found.load(load_plan(given.plan), given.results)
-        for name, text in sections(found, given.images).items():
-            if given.write:
-                write_section(given.write, name, text)
-            else:
-                print(f"## {name}\n\n{text}\n")
+        write_or_print(sections(found, given.images), given.write)
     except CamSegError as error:
         sys.exit(str(error))
 
