@@ -22,10 +22,11 @@ class RareClasses:
         frames: frames to draw from; all that are not held in memory are read once.
         share: share of the samples that are drawn this way.
         seed: a sample's draw depends only on the seed and the sample's number.
+        until: number of the sample by which the share has faded evenly to 0; 0: it stays.
     """
 
-    def __init__(self, frames: Frames, share: float, seed: int) -> None:
-        self._share, self._seed = share, seed
+    def __init__(self, frames: Frames, share: float, seed: int, until: int = 0) -> None:
+        self._share, self._until, self._seed = share, until, seed
         classes = len(frames.labels)
         pixels = frames.pixels_by_frame()
         shares = pixels[:, :classes] / pixels.sum(1, keepdims=True)
@@ -40,7 +41,8 @@ class RareClasses:
     def drawn(self, number: int) -> tuple[int, int] | None:
         """Return frame and class of a sample, or None for one that is not drawn by class."""
         rng = np.random.default_rng(seed_of(self._seed, "rare class", number))
-        if rng.random() >= self._share or not self._odds.any():
+        share = self._share * max(0.0, 1 - number / self._until) if self._until else self._share
+        if rng.random() >= share or not self._odds.any():
             return None
         shown = int(rng.choice(len(self._odds), p=self._odds))
         return int(rng.choice(self._frames[shown])), shown

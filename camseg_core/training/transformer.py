@@ -43,6 +43,7 @@ class TransformerTraining:
             the rest; `crop_area` may then be up to 4, and is drawn evenly in its logarithm.
         rare_share: share of the samples whose frame and part are drawn to show a rare class, see
             `RareClasses`.
+        rare_until: step by which this share has faded to 0; 0: it stays.
         backbone_lr: share of the learning rate for the ImageNet-trained backbone.
         decoder_lr: share of the learning rate for the mask decoder.
         all_hidden: share of steps that hide the whole mask, as inference does; the others hide a
@@ -71,6 +72,7 @@ class TransformerTraining:
     crop_aspect: tuple[float, float] = (1.1, 1.6)
     crop_beyond: bool = False
     rare_share: float = 0.0
+    rare_until: int = 0
     backbone_lr: float = 0.3
     decoder_lr: float = 0.5
     all_hidden: float = 0.8
@@ -91,6 +93,7 @@ class TransformerTraining:
         rare, crops = self.rare_share, self.augment == "crop"
         must = "in [0, 1], and 0 unless augment is crop"
         check_setting("rare_share", rare, rare == 0 or (0 < rare <= 1 and crops), must)
+        check_setting("rare_until", self.rare_until, self.rare_until >= 0, ">= 0")
         check_setting("all_hidden", self.all_hidden, 0 <= self.all_hidden <= 1, "in [0, 1]")
 
     def check(self, model: CamSegConfig) -> None:
@@ -207,8 +210,10 @@ def frame_stream(
             config.crop, config.crop_area, changed, config.crop_aspect, config.crop_beyond
         )
     views = replace(views, changes=(*views.changes, *(config.disturb.changes() * changed)))
-    rare = RareClasses(frames, config.rare_share, seed).drawn if config.rare_share else None
-    return FrameStream(frames, views, seed, rare)
+    if config.rare_share == 0:
+        return FrameStream(frames, views, seed)
+    rare = RareClasses(frames, config.rare_share, seed, config.rare_until * config.batch)
+    return FrameStream(frames, views, seed, rare.drawn)
 
 
 def _latents_file(config: TransformerTraining, folder: Path) -> Path:

@@ -72,6 +72,20 @@ def test_the_crop_shows_the_class(area: tuple[float, float], beyond: bool) -> No
             assert (index == drawn[1]).any()
 
 
+def test_the_share_fades_evenly_to_nothing() -> None:
+    config = TransformerTraining(crop=(64, 96), batch=4, rare_share=1.0, rare_until=500)
+    rare = RareClasses(frames(), config.rare_share, 3, config.rare_until * config.batch)
+    shown = np.array([rare.drawn(number) is not None for number in range(3000)])
+    assert [shown[at : at + 500].mean() for at in (0, 500, 1000, 1500)] == pytest.approx(
+        [0.875, 0.625, 0.375, 0.125], abs=0.06
+    )
+    assert not shown[2000:].any()
+    stream = frame_stream(config, frames(), 3)
+    plain = FrameStream(frames(), None, 3)
+    later = range(2000, 2040)
+    assert [stream.frame(number) for number in later] == [plain.frame(number) for number in later]
+
+
 def test_without_a_class_that_is_labelled_by_itself_nothing_is_drawn() -> None:
     grouped = frames()
     grouped.indices[:] = GROUP
