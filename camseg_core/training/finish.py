@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from camseg_core.config.model import save_config
-from camseg_core.data import Sample, Samples
+from camseg_core.data import Sample
 from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ModelError, camseg_command
 from camseg_core.evaluation.calibration import fit_logit_scale
@@ -20,13 +21,13 @@ from camseg_core.evaluation.report.comparison import comparison_lines, write_com
 from camseg_core.evaluation.report.evaluation import write_report
 from camseg_core.export import Scores, export_onnx, trace_all
 from camseg_core.export.torch_engine import TorchEngine
-from camseg_core.groups import ScoredLabels
 from camseg_core.long_runs import atomic_write
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.runtime import Sampling, Segmenter
 from camseg_core.training.callbacks import default_callbacks
-from camseg_core.training.card import Figures, History, model_card
+from camseg_core.training.card import History, model_card
+from camseg_core.training.card_figures import Figures, mean_iou
 from camseg_core.training.distributed import Processes
 from camseg_core.training.joined import JoinedSamples
 from camseg_core.training.mask_autoencoder import reconstruction_scores
@@ -81,8 +82,9 @@ def finish(
 
     Only models with a mask autoencoder are exported and scored. int8 graphs are calibrated on
     frames of `train`, and left out if they lose too much. The report of one step goes to `run/val`,
-    those of several steps to `run/val-N-steps`; of several sets, a report of each goes to
-    `run/val-NAME`. If `out` is renamed later, `shown` is its final name, and the caller logs it.
+    those of several steps to `run/val-N-steps`; of several sets, those of each to `run/val-NAME`
+    and `run/val-NAME-N-steps`. If `out` is renamed later, `shown` is its final name, and the caller
+    logs it.
     """
     trained = trained.cpu()
     trained.save_pretrained(out, torch.float16)
@@ -113,7 +115,7 @@ def _export_and_score(
     some = val.spread(_CALIBRATION_FRAMES * len(data.val_sets))
     calibration = JoinedSamples(data.train_sets, trained.labels).spread(_INT8_FRAMES)
     _export(stored, out, calibration, some)
-    fit = fit_logit_scale(Segmenter.from_pretrained(out), some, stored.labels)
+    fit = fit_logit_scale(Segmenter.from_pretrained(out), some, val.scored())
     save_config(replace(stored.config, logit_scale=fit.logit_scale), out / "config.json")
     logger.info(
         "logit_scale %.3f: calibration error %.4f, %.4f without, on %d frames",
@@ -122,39 +124,43 @@ def _export_and_score(
         fit.error_at_one,
         len(some),
     )
-    one_step = evaluate(
-        Segmenter.from_pretrained(out),
-        val,
-        val.scored(),
-        about={"data": "val", "sampler": "one_step"},
-    )
-    in_fp32 = evaluate(Segmenter.from_pretrained(out, precision="fp32"), val, val.scored()).mean_iou
-    write_report(one_step, run / "val")
+    one_step = _scored(out, data)
+    for name, evaluation in one_step.items():
+        write_report(evaluation, run / _folder(data, name))
     several = {}
     for steps in _SEVERAL_STEPS:
-        about: dict[str, str | int] = {"data": "val", "sampler": "ddim", "steps": steps}
-        several[steps] = evaluate(
-            Segmenter.from_pretrained(out, sampler="ddim", steps=steps),
-            val,
-            val.scored(),
-            about=about,
-        )
-        write_report(several[steps], run / f"val-{steps}-steps")
-    by_set = _by_set(out, data, run) if len(data.val_sets) > 1 else {}
-    listed = ", ".join(f"{each.mean_iou:.4f} in {steps}" for steps, each in several.items())
-    logger.info("val: mIoU %.4f in one step, %s", one_step.mean_iou, listed)
-    return Figures(one_step, in_fp32, several, by_set, len(some), reconstruction)
+        found = _scored(out, data, sampler="ddim", steps=steps)
+        for name, evaluation in found.items():
+            write_report(evaluation, run / f"{_folder(data, name)}-{steps}-steps")
+        several[steps] = mean_iou(found)
+    in_fp32 = mean_iou(_scored(out, data, precision="fp32"))
+    listed = ", ".join(f"{score:.4f} in {steps}" for steps, score in several.items())
+    logger.info("val: mIoU %.4f in one step, %s", mean_iou(one_step), listed)
+    return Figures(one_step, in_fp32, several, len(some), reconstruction)
 
 
-def _by_set(out: Path, data: TrainingData, run: Path) -> dict[str, Evaluation]:
-    """Score the checkpoint in one step on each set alone, in the set's own classes."""
+def _scored(out: Path, data: TrainingData, **settings: Any) -> dict[str, Evaluation]:
+    """Score the checkpoint on `val` of each set, over the set's own labels.
+
+    `settings` are arguments of `Segmenter.from_pretrained`.
+    """
+    about: dict[str, str | int] = {
+        "sampler": settings.get("sampler", "one_step"),
+        **({"steps": settings["steps"]} if "steps" in settings else {}),
+    }
     found = {}
     for name, opened, _ in data.val_sets:
-        about: dict[str, str | int] = {"data": f"val of {name}", "sampler": "one_step"}
-        segmenter = Segmenter.from_pretrained(out)
-        found[name] = evaluate(segmenter, opened.samples, opened.scored(), about=about)
-        write_report(found[name], run / f"val-{name}")
+        segmenter = Segmenter.from_pretrained(out, **settings)
+        title = f"val of {name}" if len(data.val_sets) > 1 else "val"
+        found[name] = evaluate(
+            segmenter, opened.samples, opened.scored(), about={"data": title, **about}
+        )
     return found
+
+
+def _folder(data: TrainingData, name: str) -> str:
+    """Return the name of a set's report folder."""
+    return f"val-{name}" if len(data.val_sets) > 1 else "val"
 
 
 def _export(
@@ -178,31 +184,28 @@ def compare_with(
 ) -> tuple[float, float]:
     """Score the models of both folders on `val`, in the classes of the new one.
 
-    Returns the mean IoU before and after. The page goes to `run/comparison`; of several sets, one
-    of each to `run/comparison-NAME`.
+    Returns the mean IoU before and after; of several sets, the means of theirs. The page goes to
+    `run/comparison`; of several sets, those of each to `run/comparison-NAME`.
     """
-    new = JoinedSamples(data.val_sets, changes.new)
-    old_segmenter, new_segmenter = _segmenters(start, out)
+    old, new = _segmenters(start, out)
     notes = [f"classes {line}" for line in changes.lines()]
     if any(len(parts) > 1 for parts in changes.parts.values()):
         notes.append("before: a class that was split counts as right on each of its parts")
-
-    def comparison(title: str, samples: Samples, scored: ScoredLabels) -> dict[str, Any]:
+    scores = []
+    for name, opened, _ in data.val_sets:
+        scored = opened.scored()
+        folder = run / _folder(data, name).replace("val", "comparison", 1)
         found = compare(
-            Contender("before", old_segmenter, changes.scored(scored)),
-            Contender("after", new_segmenter, scored),
-            Footage.of(title, samples, notes),
+            Contender("before", old, changes.scored(scored)),
+            Contender("after", new, scored),
+            Footage.of(_folder(data, name), opened.samples, notes),
         )
-        return write_comparison([found], run / f"comparison{title.removeprefix('val')}", {})
-
-    content = comparison("val", new, new.scored())
-    table = "\n".join(comparison_lines(content))
-    logger.info("%s before and %s after:\n%s", old_segmenter.name, new_segmenter.name, table)
-    if len(data.val_sets) > 1:
-        for name, opened, _ in data.val_sets:
-            comparison(f"val-{name}", opened.samples, opened.scored())
-    logger.info("pictures and scores side by side: %s", run / "comparison" / "comparison.html")
-    before, after = content["parts"][0]["mean_iou"]["iou"]
+        content = write_comparison([found], folder, {})
+        scores.append(content["parts"][0]["mean_iou"]["iou"])
+        table = "\n".join(comparison_lines(content))
+        logger.info("%s before and %s after:\n%s", old.name, new.name, table)
+        logger.info("pictures and scores side by side: %s", folder / "comparison.html")
+    before, after = np.mean(scores, axis=0).tolist()
     return before, after
 
 

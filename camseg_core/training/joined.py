@@ -238,7 +238,11 @@ class JoinedSamples(Samples):
         self._groups = joint_groups(labels, *(each.groups for each in self._found))
 
     def scored(self) -> ScoredLabels:
-        """Return the labels to score: those of the only set, or classes and groups of all sets."""
+        """Return the labels to score: those of the only set, or classes and groups of all sets.
+
+        A prediction counts as its class even in frames of sets that only label a group with it:
+        right or wrong, but no basis for IoU, precision or boundaries of the class.
+        """
         if len(self._found) == 1:
             return self._found[0].scored()
         return ScoredLabels.of(self._labels, self._groups)

@@ -208,13 +208,14 @@ def test_tuning_gives_a_checkpoint_of_the_new_classes_and_a_comparison(tuned: Pa
         "pictures and scores side by side: ",
     ):
         assert line in log
-    found = json.loads((tuned / "run" / "comparison" / "comparison.json").read_text())
+    compared = tuned / "run" / "comparison-own"
+    found = json.loads((compared / "comparison.json").read_text())
     (part,) = found["parts"]
     assert [each["name"] for each in part["classes"]][:5] == [each.name for each in model.labels]
     assert part["classes"][4]["iou"][0] == 0  # the start knows no cone
     assert len(part["scores"]["mean_iou"]) == 2
     assert "classes new (1): cone" in part["notes"]
-    page = (tuned / "run" / "comparison" / "comparison.html").read_text()
+    page = (compared / "comparison.html").read_text()
     assert "data:image/png" in page
     assert (tuned / "run" / "comparison-other" / "comparison.html").is_file()
     card = (tuned / "out" / "MODEL_CARD.md").read_text()

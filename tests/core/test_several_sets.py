@@ -336,11 +336,18 @@ def test_one_command_trains_on_several_sets(root: Path, tmp_path: Path) -> None:
     )
     assert "Only labels for one of several classes show building, wall, " in card
     assert "| step | mIoU | mIoU of 10 steps | mIoU of camvid | mIoU of coarse |" in card
-    for name, frames in (("camvid", 3), ("coarse", 5)):
+    ious = []
+    for name, frames, classes in (("camvid", 3, 11), ("coarse", 5, 4)):
         report = tmp_path / "run" / f"val-{name}" / "report.json"
         scores = json.loads(report.read_text(encoding="utf-8"))["scores"]
-        assert f"| {name} | {frames} | " in card
-        assert f" | {scores['mean_iou']:.3f} | " in card
+        ious.append(scores["mean_iou"])
+        assert f"| {name} | {frames} | {classes} | {scores['mean_iou']:.3f} | " in card
+        table = card.partition(f"### Classes of {name}\n")[2].split("\n## ")[0].split("\n### ")[0]
+        assert table.count("\n| ") == 2 + classes, "the set's own labels"
+        assert (tmp_path / "run" / f"val-{name}-4-steps" / "report.json").is_file()
+    assert f"mean of the sets' mean IoU **{sum(ious) / 2:.3f}**" in " ".join(card.split())
+    prose = [line for line in card.splitlines() if line[:1].isalpha()]
+    assert max(map(len, prose)) <= 120
 
 
 def test_of_a_set_without_splits_the_last_fifth_is_held_out(tmp_path: Path) -> None:

@@ -1,0 +1,104 @@
+"""What a model card says about a model's scores on `val`, as text and tables."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from camseg_core.evaluation.evaluate import Evaluation
+from camseg_core.evaluation.metrics import mean
+
+ABSENT = "–"
+_NO_SCORE = (
+    f"{ABSENT}: the class is not in this `val`, or was never predicted. A label for several "
+    "classes has only a recall where these are scored too."
+)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured on `val`, with the runtime that ships.
+
+    Each set is scored over its own labels: a set's frames say nothing about classes that it does
+    not tell apart.
+
+    Attributes:
+        one_step: in one step, by set.
+        fp32_iou: mean IoU in one step in fp32.
+        several: mean IoU in several steps of DDIM, by their number.
+        calibrated_on: number of frames for the calibration of the confidence.
+        reconstruction: `metrics.scores` of masks that only pass through the autoencoder.
+    """
+
+    one_step: Mapping[str, Evaluation]
+    fp32_iou: float
+    several: Mapping[int, float]
+    calibrated_on: int
+    reconstruction: Mapping[str, Any]
+
+
+def mean_iou(by_set: Mapping[str, Evaluation]) -> float:
+    """Return the mean over the sets of their mean IoU."""
+    return mean(np.array([each.mean_iou for each in by_set.values()]))
+
+
+def figures_text(figures: Figures) -> str:
+    """Return the figures as the text and tables of a model card."""
+    sets = figures.one_step
+    first, frames = next(iter(sets.values())), sum(len(each.frames) for each in sets.values())
+    mean_of = "mean of the sets' mean IoU" if len(sets) > 1 else "mean IoU"
+    several = ", ".join(f"{number(score)} in {steps}" for steps, score in figures.several.items())
+    lines = [
+        f"Measured with the runtime that ships ({first.provider}, {first.precision}, seed 0) on "
+        f"the {frames} frames of `val`; pixels without a class are left out. If they are from the "
+        "same drives as the training frames, these scores are optimistic.",
+        "",
+        f"In one step: {mean_of} **{number(mean_iou(sets))}**; in fp32: "
+        f"{number(figures.fp32_iou)}; with DDIM: {several} steps. The confidence was calibrated "
+        f"on {figures.calibrated_on} of these frames. Masks that only pass through the autoencoder "
+        f"keep a mean IoU of {number(figures.reconstruction['mean_iou'])}: the upper limit.",
+        "",
+    ]
+    lines += _scores(sets)
+    for name, evaluation in sets.items():
+        lines += ["", f"### Classes of {name}", ""] if len(sets) > 1 else [""]
+        lines += _classes(evaluation, figures.reconstruction["iou"])
+    return "\n".join(lines)
+
+
+def _scores(sets: Mapping[str, Evaluation]) -> Iterable[str]:
+    """Yield a table of the scores of each set."""
+    head = ("frames", "classes", "mean IoU", "pixel accuracy", "mean precision (the paper's AP)")
+    groups = [*next(iter(sets.values())).average_precision_by_group]
+    ends = ("boundary F1", "calibration error (ECE)")
+    columns = ("`val` of", *head, *(f"AP, {name}" for name in groups), *ends)
+    yield f"| {' | '.join(columns)} |"
+    yield "| --- " * len(columns) + "|"
+    for name, each in sets.items():
+        scores = (
+            *(each.mean_iou, each.pixel_accuracy, each.average_precision),
+            *(each.average_precision_by_group[group] for group in groups),
+            *(each.boundary_f1, each.calibration.error()),
+        )
+        counts = (name, f"{len(each.frames)}", f"{len(each.classes)}")
+        yield f"| {' | '.join((*counts, *map(number, scores)))} |"
+
+
+def _classes(evaluation: Evaluation, alone: Mapping[str, float | None]) -> Iterable[str]:
+    """Yield a table of a set's labels; `alone` are the IoUs after the autoencoder alone."""
+    yield "| class | IoU | precision | recall | boundary F1 | IoU after the autoencoder alone |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for each in evaluation.classes:
+        name = each.label.name
+        scores = (each.iou, each.precision, each.recall, each.boundary_f1, alone.get(name))
+        yield f"| {' | '.join((name, *map(number, scores)))} |"
+    if any(math.isnan(each.iou) for each in evaluation.classes):
+        yield ""
+        yield _NO_SCORE
+
+
+def number(score: float | None) -> str:
+    """Return a score as text."""
+    return ABSENT if score is None or math.isnan(score) else f"{score:.3f}"
