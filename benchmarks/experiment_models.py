@@ -95,6 +95,7 @@ def in_steps(training: TransformerTraining, steps: int, seed: int) -> Transforme
     return replace(
         training,
         loop=replace(training.loop, steps=steps, seed=seed, validate_every=steps),
+        rare_until=round(scale * training.rare_until),
         task=replace(task, **moved),
     )
 

@@ -15,15 +15,24 @@ PLAN = Path(__file__).with_name("experiments.yaml")
 Head = Literal["latents", "pixels"]
 Codebook = int | tuple[int, ...] | None
 
+DRIVE = "clear"
+"""Family of the undisturbed synthetic drive."""
+
+
+def reference_of(family: str) -> str:
+    """Return the family that another is compared with."""
+    return DRIVE if family in ("weather", "height") else "clean"
+
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Autoencoders to train: one for each codebook, budget and seed."""
+    """Autoencoders to train: one for each codebook and seed, scored after each budget of steps."""
 
     steps: tuple[int, ...]
+    batch: int
     codebooks: tuple[Codebook, ...]
     disturbances: tuple[float, ...]
-    minutes_per_100_steps: float
+    minutes: float
 
 
 @dataclass(frozen=True)
@@ -81,10 +90,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """An autoencoder to train: its codebook, see `MaskAutoencoderConfig`, and optimiser steps."""
+    """An autoencoder to train, with this codebook: see `MaskAutoencoderConfig`."""
 
     codebook: Codebook
-    steps: int
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,7 @@ class Job:
         settings = {
             name: value for name, value in asdict(self.settings).items() if "minutes" not in name
         }
-        for varied in ("steps", "codebooks", "heads", "left_out"):
+        for varied in ("codebooks", "heads", "left_out"):
             if isinstance(settings.get(varied), tuple):  # the subject has its own
                 del settings[varied]
         found: dict[str, Any] = json.loads(json.dumps(content | {"settings": settings}))
@@ -133,15 +141,11 @@ class Job:
 
 
 def name_of(subject: Autoencoder | Model) -> str:
-    """Return a name for files: `vq-256-1000`, or `latents-disturbed-without-camvid`."""
+    """Return a name for files: `vq-256`, or `latents-disturbed-without-camvid`."""
     if isinstance(subject, Model):
         disturbed = "-disturbed" * subject.disturbed
         return subject.head + disturbed + (f"-without-{subject.left_out}" * bool(subject.left_out))
-    return f"{codebook_name(subject.codebook)}-{subject.steps}"
-
-
-def codebook_name(codebook: Codebook) -> str:
-    """Return `kl`, `vq-256` or `fsq-8x6x5`."""
+    codebook = subject.codebook
     if isinstance(codebook, tuple):
         return f"fsq-{'x'.join(map(str, codebook))}"
     return "kl" if codebook is None else f"vq-{codebook}"
@@ -157,7 +161,7 @@ def load_plan(path: Path = PLAN) -> Plan:
 
 
 def jobs_of(plan: Plan) -> list[Job]:
-    """Return all jobs: first those that train what others score, seed by seed."""
+    """Return all jobs, seed by seed: of the models, first those that train what others score."""
     reconstruction, models = plan.reconstruction, plan.models
     on_all = [Model(head, disturbed) for disturbed in (True, False) for head in models.heads]
     held_out = [Model(head, True, name) for name in models.left_out for head in models.heads]
@@ -172,11 +176,8 @@ def jobs_of(plan: Plan) -> list[Job]:
             for model in (*on_all, *held_out)
             if model.disturbed
         ]
-    for steps in reconstruction.steps:
-        minutes = steps / 100 * reconstruction.minutes_per_100_steps
         jobs += [
-            Job("reconstruct", Autoencoder(codebook, steps), seed, reconstruction, minutes)
-            for seed in plan.seeds
+            Job("reconstruct", Autoencoder(codebook), seed, reconstruction, reconstruction.minutes)
             for codebook in reconstruction.codebooks
         ]
     return jobs

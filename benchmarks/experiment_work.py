@@ -1,7 +1,7 @@
 """What the jobs of `experiments.py` do: train and score autoencoders and models."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from experiment_models import Place, recipe_of, trained
-from experiment_plan import Autoencoder, Job, Model, Plan
+from experiment_plan import DRIVE, Autoencoder, Job, Model, Plan, reference_of
 from viewpoints import turned, zoomed
 
 from camseg_core.data import Sample, Samples, SamplesOf
@@ -26,13 +26,15 @@ from camseg_core.evaluation.robustness_suite import (
     references_of,
     selected,
 )
-from camseg_core.groups import ScoredLabels
+from camseg_core.groups import ScoredLabels, as_scored
 from camseg_core.labels import Label
 from camseg_core.long_runs import atomic_write
+from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.runtime import Sampling
 from camseg_core.training.callbacks import Display
 from camseg_core.training.joined import JoinedSamples, OpenedSet, labels_of, open_data
 from camseg_core.training.mask_autoencoder import (
+    AutoencoderTraining,
     latent_rate,
     reconstruction_confusion,
     reconstructions,
@@ -50,37 +52,53 @@ Outcome = tuple[dict[str, int], dict[str, Any]]
 
 
 def reconstruct(job: Job, plan: Plan, place: Place) -> Outcome:
-    """Train an autoencoder on the masks of all sets, and score masks of `val` that pass it."""
+    """Train an autoencoder on the masks of all sets, and score it after each budget of steps.
+
+    The learning rate is constant, so that one training passes through all budgets: after each, the
+    averaged weights are scored with masks of `val`.
+    """
     assert isinstance(job.subject, Autoencoder)
     recipe, codebook = place.load(), job.subject.codebook
     data = TrainingData.load(recipe.data, place.data)
-    base = recipe.autoencoder
+    base, folder = recipe.autoencoder, place.run / job.name
     channels = len(codebook) if isinstance(codebook, tuple) else base.model.latent_channels
-    config = replace(
-        base,
-        model=replace(
-            base.model,
-            classes=len(data.labels),
-            codebook_size=codebook,
-            latent_channels=channels,
-        ),
-        loop=replace(base.loop, steps=job.subject.steps, seed=job.seed),
+    model = replace(
+        base.model,
+        classes=len(data.labels),
+        codebook_size=codebook,
+        latent_channels=channels,
     )
-    folder = Run(place.run / job.name, (Display(job.name, every=50),))
-    model = train_autoencoder(config, data.train, folder)
+    found = {}
+    for steps in sorted(plan.reconstruction.steps):
+        loop = replace(base.loop, steps=steps, schedule="constant", seed=job.seed)
+        config = replace(base, model=model, batch=plan.reconstruction.batch, loop=loop)
+
+        def scored(config: AutoencoderTraining = config) -> dict[str, Any]:
+            run = Run(folder, (Display(job.name, every=50),))
+            trained = train_autoencoder(config, data.train, run)
+            return reconstruction_figures(trained, data, plan.reconstruction.disturbances)
+
+        found[str(steps)] = _kept(folder / f"after-{steps}.json", scored)
+    return {"frames": len(data.val)}, {"after": found}
+
+
+def reconstruction_figures(
+    model: MaskAutoencoder, data: TrainingData, disturbances: Sequence[float]
+) -> dict[str, Any]:
+    """Return the scores of masks of `val` that pass an autoencoder, and what its latents carry."""
     confusion, boundary = Confusion(len(data.labels)), BoundaryF1(len(data.labels))
     for indices, predicted in reconstructions(model, data.val):
         confusion.add(indices, predicted)
         boundary.add(indices, predicted)
     rate = latent_rate(model, data.val)
-    return {"frames": len(data.val)}, {
+    return {
         "mean_iou": confusion.mean_iou(),
         "pixel_accuracy": confusion.accuracy(),
         "boundary_f1": boundary.mean(),
         "thin_iou": thin_mean_iou(confusion, data.labels),
         "disturbed": {
             f"{level:g}": reconstruction_confusion(model, data.val, level).mean_iou()
-            for level in plan.reconstruction.disturbances
+            for level in disturbances
         },
         "bits": rate.bits,
         "used_share": rate.used_share,
@@ -153,7 +171,7 @@ def conditions(plan: Plan, samples: Samples, seed: int = 0) -> Iterator[tuple[st
     pictures, (height, width) = Pictures(samples, None, suite, seed), samples[0].label.shape
     drive = SyntheticDrive(len(samples), height, width, seed, DRIVE_FPS)
     yield "clean", "", lambda number: samples[number]
-    yield "clear", "", lambda number: drive[number]
+    yield DRIVE, "", lambda number: drive[number]
     for condition in conditions_of(suite):
         if condition not in references_of(suite):
             family, _, name = condition.series.partition("/")
@@ -174,37 +192,64 @@ def conditions(plan: Plan, samples: Samples, seed: int = 0) -> Iterator[tuple[st
 
 
 def shift(job: Job, plan: Plan, place: Place) -> Outcome:
-    """Count a model's masks under every condition; frame by frame, summed over each family."""
+    """Count a model's masks under every condition; frame by frame, summed over each family.
+
+    Each set is counted over its own labels, in columns of its own; so is the synthetic drive, over
+    the model's classes.
+    """
     assert isinstance(job.subject, Model)
     contender = trained(job.subject, job.seed, plan, place)(Sampling())
     sets, labels = validated(recipe_of(job.subject, job.seed, plan, place), place)
-    joined = JoinedSamples(sets, labels)
-    scored, samples = joined.scored(), joined.spread(plan.shift.frames * len(sets))
+    scored = {name: opened.scored() for name, opened, _ in sets}
+    scored[DRIVE] = as_scored(labels)
+    frames = [
+        (name, sample)
+        for name, opened, _ in sets
+        for sample in spread(opened.samples, plan.shift.frames)
+    ]
+    samples = [sample for _, sample in frames]
     families: dict[str, npt.NDArray[np.int64]] = {}
     levels: dict[str, dict[str, list[list[int]]]] = {}
     for family, level, made in conditions(plan, samples):
+        on_drive = DRIVE in (family, reference_of(family))
 
-        def count(made: Made = made) -> list[list[list[int]]]:
-            return [counts_of(contender, made(i), scored) for i in range(len(samples))]
+        def count(made: Made = made, on_drive: bool = on_drive) -> list[list[list[int]]]:
+            return [
+                counts_in(contender, made(number), DRIVE if on_drive else name, scored)
+                for number, (name, _) in enumerate(frames)
+            ]
 
         name = f"{family} {level}.json".replace(" ", "-")
         counts = np.array(_kept(place.run / job.name / name, count), np.int64)
         levels.setdefault(family, {})[level] = counts.sum(0).tolist()
         families[family] = families.get(family, 0) + counts
     return {"frames": len(samples), "conditions": sum(map(len, levels.values()))}, {
-        "classes": [label.name for label in scored.labels],
+        "classes": [
+            f"{label.name} of {name}" for name, of in scored.items() for label in of.labels
+        ],
         "families": {name: counts.tolist() for name, counts in families.items()},
         "levels": levels,
     }
 
 
-def _kept(path: Path, make: Callable[[], list[list[list[int]]]]) -> list[list[list[int]]]:
+def counts_in(
+    contender: Contender, sample: Sample, name: str, scored: Mapping[str, ScoredLabels]
+) -> list[list[int]]:
+    """Count a frame of the set `name`, see `counts_of`, in the columns of its labels."""
+    counts = counts_of(contender, sample, scored[name])
+    columns = {each: len(of.labels) for each, of in scored.items()}
+    return [
+        [count for each, size in columns.items() for count in (row if each == name else [0] * size)]
+        for row in counts
+    ]
+
+
+def _kept(path: Path, make: Callable[[], Any]) -> Any:
     """Return what the file at `path` holds, or what `make` returns, which is then written to it."""
     if not path.is_file():
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(make()), encoding="utf-8")
-    found: list[list[list[int]]] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 # uncertainty

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from document import markdown_table
-from experiment_plan import Autoencoder, Codebook, Head, Model
+from experiment_plan import Autoencoder, Codebook, Head, Model, reference_of
 from intervals import (
     Estimate,
     average_precision,
@@ -56,7 +56,7 @@ def reconstruction(found: Found, images: Path) -> str:
     rows, curves = [], dict[str, dict[int, Estimate]]()
     for steps in plan.steps:
         for codebook in plan.codebooks:
-            runs = found.figures("reconstruct", Autoencoder(codebook, steps))
+            runs = after(steps, found, codebook)
             values = [over_seeds([*map(measure, runs.values())]) for measure in measures.values()]
             bits = over_seeds([each["bits"] for each in runs.values()])
             used = [each["used_share"] for each in runs.values() if each["used_share"] is not None]
@@ -74,10 +74,15 @@ def reconstruction(found: Found, images: Path) -> str:
     return joined(*parts, markdown_table(heads, rows))
 
 
+def after(steps: int, found: Found, codebook: Codebook) -> dict[int, dict[str, Any]]:
+    """Return the figures of autoencoders after so many steps, by seed."""
+    runs = found.figures("reconstruct", Autoencoder(codebook))
+    return {seed: each["after"][str(steps)] for seed, each in runs.items()}
+
+
 def _reconstruction_verdict(found: Found, steps: int) -> str:
     runs = {
-        codebook: found.figures("reconstruct", Autoencoder(codebook, steps))
-        for codebook in found.plan.reconstruction.codebooks
+        codebook: after(steps, found, codebook) for codebook in found.plan.reconstruction.codebooks
     }
     kl = runs.pop(None, {})
     means = {
@@ -98,11 +103,6 @@ def _reconstruction_verdict(found: Found, steps: int) -> str:
 
 
 # latents against pixels
-
-
-def reference_of(family: str) -> str:
-    """Return the family that another is compared with."""
-    return "clear" if family in ("weather", "height") else "clean"
 
 
 Read = Callable[[dict[str, Any]], Sequence[Any]]

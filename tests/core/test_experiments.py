@@ -16,7 +16,8 @@ import pytest
 import result_parts
 import results
 from camvid_folder import write_camvid
-from experiment_models import Place, recipe_of
+from experiment_models import Place, in_steps, recipe_of
+from experiment_plan import PLAN as PLAN_FILE
 from experiment_plan import Autoencoder, Job, Model, jobs_of, load_plan
 from experiments import main, result_of
 from intervals import average_precision, kept, mean_iou, over_seeds, paired_lead
@@ -24,17 +25,19 @@ from lite import tiny_lite
 from viewpoints import turned, zoomed
 
 from camseg_core.config.model import save_config
+from camseg_core.config.yaml_file import load_yaml
 from camseg_core.data import Sample
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import CamSegError, ConfigError
 from camseg_core.labels import CITYSCAPES, UNLABELLED
 from camseg_core.training.adaptation import run_adaptation
+from camseg_core.training.recipes import Recipe
 
 PLAN = """
 recipe: recipe.yaml
 seeds: [0]
 reconstruction:
-  {steps: [2], codebooks: [null, 16, [4, 3]], disturbances: [0.5], minutes_per_100_steps: 50}
+  {steps: [1, 2], batch: 2, codebooks: [null, 16, [4, 3]], disturbances: [0.5], minutes: 1}
 models:
   {heads: [latents, pixels], steps: 2, autoencoder_steps: 2, left_out: [coarse], frames: 2,
    minutes: 3}
@@ -89,15 +92,15 @@ def test_the_plan_has_every_combination_once() -> None:
     assert len({job.name for job in jobs}) == len(jobs)
     names = {job.name for job in jobs}
     assert {
-        "reconstruct-kl-300-s0",
-        "reconstruct-vq-4096-3000-s2",
-        "reconstruct-fsq-7x5x5x5x5-1000-s1",
+        "reconstruct-kl-s0",
+        "reconstruct-vq-4096-s2",
+        "reconstruct-fsq-7x5x5x5x5-s1",
         "train-pixels-s0",
         "train-latents-disturbed-without-idd-lite-s2",
         "shift-latents-disturbed-s1",
         "uncertainty-pixels-disturbed-without-camvid-s0",
     } <= names
-    for kind, count in (("reconstruct", 9 * 3), ("train", 4 + 6), ("shift", 4)):
+    for kind, count in (("reconstruct", 9), ("train", 4 + 6), ("shift", 4)):
         assert sum(job.kind == kind for job in jobs) == 3 * count
 
 
@@ -124,9 +127,11 @@ def test_a_queue_runs_every_kind_of_job_and_none_twice(
         assert result["command"].endswith(f"--only {name}")
         assert result["seconds"] >= 0
         assert min(result["n"].values()) > 0
-    figures = results["reconstruct-fsq-4x3-2-s0"]["figures"]
-    assert figures["bits"] == pytest.approx(math.log2(12))
-    assert set(figures["disturbed"]) == {"0.5"}
+    after = results["reconstruct-fsq-4x3-s0"]["figures"]["after"]
+    assert [*after] == ["1", "2"]
+    assert after["1"]["mean_iou"] != after["2"]["mean_iou"]
+    assert after["2"]["bits"] == pytest.approx(math.log2(12))
+    assert set(after["2"]["disturbed"]) == {"0.5"}
     shift = results["shift-pixels-disturbed-s0"]["figures"]
     families = ["clean", "clear", "paper", "weather", "pitch", "roll", "zoom", "height"]
     assert [*shift["families"]] == [*shift["levels"]] == families
@@ -157,6 +162,14 @@ def test_a_set_left_out_is_not_trained_on_but_scored(place: Path) -> None:
     assert (recipe.training.disturb.share, recipe.training.loop.seed) == (0, 3)
     scale = 2 / 4000
     assert recipe.training.task.late_from == round(2400 * scale)
+
+
+def test_a_shorter_training_changes_its_loss_and_samples_at_the_same_share_of_its_steps() -> None:
+    training = load_yaml(PLAN_FILE.parent / load_plan().recipe, Recipe).training
+    shorter = in_steps(training, training.loop.steps // 10, seed=1)
+    for name in ("late_from", "balanced_until"):
+        assert getattr(shorter.task, name) == round(getattr(training.task, name) / 10)
+    assert shorter.rare_until == round(training.rare_until / 10) > 0
 
 
 @pytest.mark.slow
@@ -272,7 +285,7 @@ def test_an_own_camera_that_cannot_be_measured_is_refused_first(
 def test_a_killed_job_resumes_and_its_time_adds_up(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = "reconstruct-vq-16-2-s0"
+    name = "reconstruct-vq-16-s0"
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -292,19 +305,19 @@ def test_a_failing_job_is_named_and_the_others_are_run(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def work(job: Job, *_: object) -> tuple[dict[str, int], dict[str, float]]:
-        if job.subject == Autoencoder(16, 2):
+        if job.subject == Autoencoder(16):
             raise CamSegError("no memory")
         return {"frames": 1}, {}
 
     monkeypatch.setitem(experiment_work.WORK, "reconstruct", work)
     with pytest.raises(SystemExit, match="^1 of 3 jobs failed$"):
         run(place, "--only", "reconstruct")
-    assert "reconstruct-vq-16-2-s0: no memory" in capsys.readouterr().err
+    assert "reconstruct-vq-16-s0: no memory" in capsys.readouterr().err
     run(place, "--list")
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines if " done in " in line][:-1] == [
-        "reconstruct-kl-2-s0",
-        "reconstruct-fsq-4x3-2-s0",
+        "reconstruct-kl-s0",
+        "reconstruct-fsq-4x3-s0",
     ]
     assert lines[-1].startswith("17 jobs: 2 done in 0.0 h, 15 not run, about 0.5 h")
 
@@ -404,8 +417,8 @@ def write_result(place: Path, job: Job, figures: dict[str, object]) -> None:
 
 
 def masks(score: float) -> dict[str, object]:
-    """Figures of an autoencoder."""
-    return {
+    """Figures of an autoencoder, the same after each budget."""
+    figures = {
         "mean_iou": score,
         "boundary_f1": score,
         "thin_iou": score / 2,
@@ -413,6 +426,7 @@ def masks(score: float) -> dict[str, object]:
         "bits": 4.0,
         "used_share": 0.5,
     }
+    return {"after": {"1": figures, "2": figures}}
 
 
 def test_without_results_the_document_says_what_was_not_run(place: Path) -> None:
@@ -426,11 +440,11 @@ def test_a_lead_over_seeds_decides_only_where_its_interval_leaves_out_0(place: P
     plan = place / "plan.yaml"
     plan.write_text(plan.read_text().replace("seeds: [0]", "seeds: [0, 1, 2]"))
     for job in jobs_of(load_plan(plan)):
-        if job.subject == Autoencoder(None, 2):
+        if job.subject == Autoencoder(None):
             write_result(place, job, masks(0.9 + 0.01 * job.seed))
-        if job.subject == Autoencoder(16, 2):
+        if job.subject == Autoencoder(16):
             write_result(place, job, masks(0.8 + 0.01 * job.seed))
-        if job.subject == Autoencoder((4, 3), 2) and job.seed == 1:
+        if job.subject == Autoencoder((4, 3)) and job.seed == 1:
             write_result(place, job, masks(0.7))
     written = write_results(place)
     assert (
