@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from experiment_models import Place, recipe_of, trained
 from experiment_plan import DRIVE, Autoencoder, Job, Model, Plan, reference_of
 from viewpoints import turned, zoomed
@@ -32,6 +33,7 @@ from camseg_core.long_runs import atomic_write
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.runtime import Sampling
 from camseg_core.training.callbacks import Display
+from camseg_core.training.completion import fill_unlabelled
 from camseg_core.training.joined import JoinedSamples, OpenedSet, labels_of, open_data
 from camseg_core.training.mask_autoencoder import (
     AutoencoderTraining,
@@ -89,7 +91,8 @@ def reconstruction_figures(
     confusion, boundary = Confusion(len(data.labels)), BoundaryF1(len(data.labels))
     for indices, predicted in reconstructions(model, data.val):
         confusion.add(indices, predicted)
-        boundary.add(indices, predicted)
+        filled = fill_unlabelled(torch.from_numpy(indices).unsqueeze(0))  # what was encoded
+        boundary.add(filled[0].numpy(), predicted)
     rate = latent_rate(model, data.val)
     return {
         "mean_iou": confusion.mean_iou(),

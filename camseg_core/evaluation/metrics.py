@@ -141,6 +141,9 @@ def scores(confusion: Confusion, labels: tuple[Label, ...]) -> dict[str, object]
 BOUNDARY_TOLERANCE = 0.0075
 """Largest distance of matching boundaries, as a share of the diagonal (Csurka et al. 2013)."""
 
+LEAST_COUNTED = 0.5
+"""Smallest share of a class's boundary that must be away from void pixels for a boundary F1."""
+
 F1_STEPS = 10**9
 """F1 is rounded to 1e-9 so that sums are whole numbers: enough for 9e9 frames."""
 
@@ -156,8 +159,11 @@ class BoundaryF1:
 
     Where the label is void, boundaries are unknown. The edge of a void area is therefore not a
     boundary, and boundary pixels within the tolerance of a void pixel are not counted, but pixels
-    of the other boundary may match them. Precision or recall without pixels to count is 1. Classes
-    that are `recall_only` have no score, see `Confusion`.
+    of the other boundary may match them. Precision or recall without pixels to count is 1.
+
+    A class has no score if less than `LEAST_COUNTED` of its labels' edge, over all frames, counts:
+    labels with void along every object say nothing about boundaries. Nor have classes that are
+    `recall_only`, see `Confusion`.
     """
 
     def __init__(
@@ -167,8 +173,9 @@ class BoundaryF1:
         recall_only: Booleans | None = None,
     ) -> None:
         self.tolerance, self._recall_only = tolerance, recall_only
-        self.counts = np.zeros((2, classes), np.int64)
-        """By class: the sum of F1 in steps of 1 / `F1_STEPS`, and the number of frames in it."""
+        self.counts = np.zeros((4, classes), np.int64)
+        """By class: the sum of F1 in steps of 1 / `F1_STEPS` and the number of frames in it; pixels
+        at the edge of its labels, also where void begins, and those of them that count."""
 
     def add(
         self, label: npt.NDArray[np.integer], prediction: npt.NDArray[np.integer]
@@ -187,20 +194,23 @@ class BoundaryF1:
             if index < classes:
                 window = _window((label == index) | (prediction == index))
                 truth, found = label[window] == index, prediction[window] == index
-                scores[index] = _f1(
-                    _boundary(truth, known[window] & ~truth),
-                    _boundary(found, ~found),
-                    counted[window],
-                    reach,
-                )
+                true_boundary = _boundary(truth, known[window] & ~truth)
+                scores[index] = _f1(true_boundary, _boundary(found, ~found), counted[window], reach)
+                self.counts[2, index] += np.count_nonzero(_boundary(truth, ~truth))
+                self.counts[3, index] += np.count_nonzero(true_boundary & counted[window])
         scored = ~np.isnan(scores)
         self.counts[0, scored] += np.rint(scores[scored] * F1_STEPS).astype(np.int64)
         self.counts[1] += scored
         return scores
 
     def per_class(self) -> npt.NDArray[np.float64]:
-        """Return the score per class, NaN for a class without a boundary in any frame."""
-        return _without(_ratio(self.counts[0], F1_STEPS * self.counts[1]), self._recall_only)
+        """Return the score per class, NaN for a class without a boundary that can be scored."""
+        found = _without(_ratio(self.counts[0], F1_STEPS * self.counts[1]), self._recall_only)
+        return _without(found, self.unknown())
+
+    def unknown(self) -> Booleans:
+        """Return of which classes too little of the boundary counts, `(classes,)`."""
+        return self.counts[3] < LEAST_COUNTED * self.counts[2]
 
     def mean(self) -> float:
         """Return the mean of `per_class` over the classes that have a score; NaN if none has."""

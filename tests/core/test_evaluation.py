@@ -134,6 +134,26 @@ def test_what_the_mask_draws_in_or_beside_void_is_not_held_against_it() -> None:
     assert np.isnan(boundary_f1(label, split(3), 2)).all()
 
 
+def test_labels_with_void_along_every_object_have_no_boundary_score() -> None:
+    """The mask is right but for a few pixels far from any edge: 0 would be a verdict on nothing."""
+    label = np.zeros((SIDE, SIDE), np.uint8)
+    label[4:16, 4:16] = 1
+    edged = label.copy()
+    edged[3:17, 3:17] = VOID
+    edged[5:15, 5:15] = 1
+    wrong = label.copy()
+    wrong[9, 9] = 0
+    score = BoundaryF1(2, 1.5 / DIAGONAL)
+    score.add(edged, wrong)
+    assert score.unknown().all()
+    assert np.isnan(score.per_class()).all()
+    assert math.isnan(score.mean())
+    for _ in range(2):  # edges of these frames count, and are most of both classes'
+        score.add(label, label)
+    assert not score.unknown().any()
+    assert score.per_class() == pytest.approx([2 / 3, 2 / 3])
+
+
 def test_boundary_scores_agree_with_a_naive_search() -> None:
     random = np.random.default_rng(0)
     reach = 2.3

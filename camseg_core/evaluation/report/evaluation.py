@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from camseg_core.evaluation.evaluate import Evaluation, ShownFrame
+from camseg_core.evaluation.metrics import LEAST_COUNTED
 from camseg_core.evaluation.protocols import PUBLISHED
 from camseg_core.evaluation.report.charts import frame_scores_chart, reliability_chart
 from camseg_core.evaluation.report.page import (
@@ -154,7 +155,8 @@ def _definitions(evaluation: Evaluation) -> dict[str, str]:
             f"BF score of Csurka et al. (BMVC 2013): boundaries match within {share:g} % of the "
             f"image's diagonal ({pixels:.1f} pixels at {width}×{height}); mean over the frames "
             "in which a class has a boundary, then over classes. Boundaries within that "
-            "distance of unlabelled pixels are not counted."
+            "distance of unlabelled pixels are not counted; a class of which less than "
+            f"{100 * LEAST_COUNTED:.0f} % counts has no score."
         ),
         "ECE": (
             "Expected calibration error of Guo et al. (ICML 2017): distance between confidence "
