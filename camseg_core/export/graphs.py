@@ -16,7 +16,7 @@ from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_floa
 
 from camseg_core.data import Sample
 from camseg_core.diffusion.sampling import Fused
-from camseg_core.errors import ConfigError
+from camseg_core.errors import ConfigError, ModelError
 from camseg_core.export.check import PARTS_SAMPLERS, Difference, Scores, check
 from camseg_core.export.parts import Part, fused_part, parts_of
 from camseg_core.export.quantization import FUSED, Recorded, record, to_int8
@@ -136,7 +136,8 @@ def store_as_halves(graph: onnx.ModelProto) -> None:
     """Store large matrices and kernels as fp16 with a cast to fp32: half the file, same arithmetic.
 
     ONNX Runtime folds the casts at load. If the model `holds_halves` nothing is lost except where
-    the exporter folded a batch norm into a convolution; the check against torch covers that.
+    the exporter folded a batch norm into a convolution: where that is too much for the check
+    against torch, the weights stay as they are.
     """
     casts = []
     for weight in graph.graph.initializer:
@@ -242,7 +243,10 @@ def export_onnx(
 def _write(
     traced: Traced, precision: str, path: Path, recorded: Recorded | None, halves: bool
 ) -> Difference:
-    """Convert, check and write one graph; with `halves`, large weights are stored as fp16."""
+    """Convert, check and write one graph.
+
+    With `halves`, large weights are stored as fp16 unless the graph is then too far from torch.
+    """
     part, graph, inputs = traced.part, onnx.ModelProto(), None
     graph.CopyFrom(traced.graph)
     if recorded is not None:
@@ -250,12 +254,24 @@ def _write(
         graph, inputs = to_int8(graph, part, inputs), inputs[:4]
     elif precision == "fp16":
         graph = to_half(graph)
-    if halves:
-        store_as_halves(graph)
     ask_for_the_least(graph)
-    with atomic_write(path) as temporary:
-        onnx.save(graph, temporary)
-        found = check(part, temporary, precision, inputs)
+
+    def checked(stored: onnx.ModelProto) -> Difference:
+        with atomic_write(path) as temporary:
+            onnx.save(stored, temporary)
+            return check(part, temporary, precision, inputs)
+
+    found = None
+    if halves:
+        small = onnx.ModelProto()
+        small.CopyFrom(graph)
+        store_as_halves(small)
+        try:
+            found = checked(small)
+        except ModelError as error:
+            logger.info("weights of %s are stored in fp32, as in fp16 %s", part.name, error)
+    if found is None:
+        found = checked(graph)
     logger.info("exported %s in %s: %.1f MB", part.name, precision, path.stat().st_size / 1e6)
     return found
 

@@ -227,6 +227,24 @@ def test_int8_needs_frames_and_scores_need_labels(
     assert not list(tmp_path.rglob("*"))
 
 
+def test_weights_that_fp16_would_change_too_much_are_stored_in_fp32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exporter folds batch norms into kernels, which then are no fp16 numbers any more."""
+    tiny_lite().save_pretrained(tmp_path / "stored", torch.float16)
+    model = CamSeg.from_pretrained(tmp_path / "stored")
+    encoder = parts_of(model)[0]
+    traced = [Traced(encoder, trace(encoder))]
+    sizes, found = [], []
+    for limit in (5e-3, 1e-5):
+        monkeypatch.setitem(scoring.TOLERANCES, "fp32", Tolerance(limit, limit, 0))
+        exported = export_onnx(model, tmp_path, traced=traced)
+        sizes.append(exported.sizes["image_encoder"])
+        found.append(exported.differences["image_encoder"].largest)
+    assert found[1] <= 1e-5 < found[0] <= 5e-3
+    assert sizes[1] > 1.7 * sizes[0]
+
+
 def test_a_graph_that_is_not_the_model_is_told_by_how_much(
     traced_tiny_lite: list[Traced], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
