@@ -269,7 +269,8 @@ def _write(
         try:
             found = checked(small)
         except ModelError as error:
-            logger.info("weights of %s are stored in fp32, as in fp16 %s", part.name, error)
+            reason = str(error).partition(";")[0]
+            logger.info("weights of %s stay in fp32, as in fp16 %s", part.name, reason)
     if found is None:
         found = checked(graph)
     logger.info("exported %s in %s: %.1f MB", part.name, precision, path.stat().st_size / 1e6)

@@ -1,5 +1,6 @@
 """The kinds of labelled data sets by name, and `open_set`, which opens a split of any of them."""
 
+import functools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -200,9 +201,14 @@ def open_for_training(kind: str, root: Path, split: str, own: OwnLabels = NONE) 
     first = frames - max(1, frames // HELD_OUT)
     numbers = range(first) if split == "train" else range(first, frames)
     if split == "val":
-        counts = len(numbers), frames
-        logger.info("%s has no splits: its last %d of %d frames are val", root, *counts)
+        _note(f"{root} has no splits: its last {len(numbers)} of {frames} frames are val")
     return replace(found, samples=SamplesOf(found.samples, numbers), split=split)
+
+
+@functools.cache
+def _note(text: str) -> None:
+    """Log a line the first time only: one command opens a set several times."""
+    logger.info("%s", text)
 
 
 def open_set(kind: str, root: Path, split: str | None = None, own: OwnLabels = NONE) -> LabelledSet:
