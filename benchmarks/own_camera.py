@@ -97,7 +97,7 @@ def tuning_table(found: Found, drive: str) -> str:
                 name,
                 f"{np.mean(minutes):.1f}" if any(minutes) else "–",
                 score.text(seeds) if name != "the model as it is" else f"{score.mean:.3f}",
-                lead.text(seeds, sign="+") if side is not sides["from it"] else "–",
+                lead.text(seeds, sign="+") if figures is not sides["from it"] else "–",
             )
         )
     heads = ("trained", "minutes", "mean IoU", "training from the model leads by")
