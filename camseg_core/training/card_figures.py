@@ -13,7 +13,8 @@ from camseg_core.evaluation.metrics import mean
 ABSENT = "–"
 _NO_SCORE = (
     f"{ABSENT}: the class is not in this `val`, or was never predicted. A label for several "
-    "classes has only a recall where these are scored too."
+    "classes has only a recall where these are scored too. A class has no boundary F1 if "
+    "unlabelled pixels lie along most of its edge."
 )
 
 
@@ -21,8 +22,8 @@ _NO_SCORE = (
 class Figures:
     """What was measured on `val`, with the runtime that ships.
 
-    Each set is scored over its own labels: a set's frames say nothing about classes that it does
-    not tell apart.
+    Each set is scored over its own labels: its frames say nothing about classes that it does not
+    distinguish.
 
     Attributes:
         one_step: in one step, by set.
@@ -94,7 +95,7 @@ def _classes(evaluation: Evaluation, alone: Mapping[str, float | None]) -> Itera
         name = each.label.name
         scores = (each.iou, each.precision, each.recall, each.boundary_f1, alone.get(name))
         yield f"| {' | '.join((name, *map(number, scores)))} |"
-    if any(math.isnan(each.iou) for each in evaluation.classes):
+    if any(math.isnan(each.iou) or math.isnan(each.boundary_f1) for each in evaluation.classes):
         yield ""
         yield _NO_SCORE
 
