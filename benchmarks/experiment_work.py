@@ -222,8 +222,8 @@ def shift(job: Job, plan: Plan, place: Place) -> Outcome:
                 for number, (name, _) in enumerate(frames)
             ]
 
-        name = f"{family} {level}.json".replace(" ", "-")
-        counts = np.array(_kept(place.run / job.name / name, count), np.int64)
+        file = f"{family} {level}.json".replace(" ", "-")
+        counts = np.array(_kept(place.run / job.name / file, count), np.int64)
         levels.setdefault(family, {})[level] = counts.sum(0).tolist()
         families[family] = families.get(family, 0) + counts
     return {"frames": len(samples), "conditions": sum(map(len, levels.values()))}, {

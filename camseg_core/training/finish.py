@@ -126,12 +126,12 @@ def _export_and_score(
     )
     one_step = _scored(out, data)
     for name, evaluation in one_step.items():
-        write_report(evaluation, run / _folder(data, name))
+        write_report(evaluation, run / _folder("val", data, name))
     several = {}
     for steps in _SEVERAL_STEPS:
         found = _scored(out, data, sampler="ddim", steps=steps)
         for name, evaluation in found.items():
-            write_report(evaluation, run / f"{_folder(data, name)}-{steps}-steps")
+            write_report(evaluation, run / f"{_folder('val', data, name)}-{steps}-steps")
         several[steps] = mean_iou(found)
     in_fp32 = mean_iou(_scored(out, data, precision="fp32"))
     listed = ", ".join(f"{score:.4f} in {steps}" for steps, score in several.items())
@@ -144,23 +144,17 @@ def _scored(out: Path, data: TrainingData, **settings: Any) -> dict[str, Evaluat
 
     `settings` are arguments of `Segmenter.from_pretrained`.
     """
-    about: dict[str, str | int] = {
-        "sampler": settings.get("sampler", "one_step"),
-        **({"steps": settings["steps"]} if "steps" in settings else {}),
-    }
-    found = {}
+    segmenter, found = Segmenter.from_pretrained(out, **settings), {}
     for name, opened, _ in data.val_sets:
-        segmenter = Segmenter.from_pretrained(out, **settings)
         title = f"val of {name}" if len(data.val_sets) > 1 else "val"
-        found[name] = evaluate(
-            segmenter, opened.samples, opened.scored(), about={"data": title, **about}
-        )
+        about = {"data": title, "sampler": "one_step", **settings}
+        found[name] = evaluate(segmenter, opened.samples, opened.scored(), about=about)
     return found
 
 
-def _folder(data: TrainingData, name: str) -> str:
-    """Return the name of a set's report folder."""
-    return f"val-{name}" if len(data.val_sets) > 1 else "val"
+def _folder(kind: str, data: TrainingData, name: str) -> str:
+    """Return the name of a set's folder: `kind`, of several sets `kind`-NAME."""
+    return f"{kind}-{name}" if len(data.val_sets) > 1 else kind
 
 
 def _export(
@@ -194,11 +188,11 @@ def compare_with(
     scores = []
     for name, opened, _ in data.val_sets:
         scored = opened.scored()
-        folder = run / _folder(data, name).replace("val", "comparison", 1)
+        folder = run / _folder("comparison", data, name)
         found = compare(
             Contender("before", old, changes.scored(scored)),
             Contender("after", new, scored),
-            Footage.of(_folder(data, name), opened.samples, notes),
+            Footage.of(_folder("val", data, name), opened.samples, notes),
         )
         content = write_comparison([found], folder, {})
         scores.append(content["parts"][0]["mean_iou"]["iou"])

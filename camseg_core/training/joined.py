@@ -1,6 +1,7 @@
 """Several labelled data sets joined for training: their settings, classes, groups and frames."""
 
 import hashlib
+import math
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -259,7 +260,7 @@ class JoinedSamples(Samples):
 
     def spread(self, count: int) -> list[Sample]:
         """Return about `count` samples, equally many of each set, evenly spread over it."""
-        each = -(-count // len(self._found))
+        each = math.ceil(count / len(self._found))
         return [
             self._joined(sample)
             for one in self._found

@@ -135,7 +135,7 @@ def test_what_the_mask_draws_in_or_beside_void_is_not_held_against_it() -> None:
 
 
 def test_labels_with_void_along_every_object_have_no_boundary_score() -> None:
-    """The mask is right but for a few pixels far from any edge: 0 would be a verdict on nothing."""
+    """Only a pixel far from any edge is wrong: a score of 0 would say that the edges are."""
     label = np.zeros((SIDE, SIDE), np.uint8)
     label[4:16, 4:16] = 1
     edged = label.copy()
