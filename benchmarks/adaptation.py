@@ -19,6 +19,7 @@ from document import (
     add_document_options,
     conclude,
     current_commit,
+    documented,
     log_training,
     machine_and_torch,
     markdown_table,
@@ -158,7 +159,7 @@ def measure(given: argparse.Namespace) -> Outcome:
     log_training()
     results = [result_of(name, seed, plan, place, recipe) for name, seed in jobs]
     commits = ", ".join(sorted({each["commit"] for each in results}))
-    command = f"    python benchmarks/adaptation.py --data <data> --write {given.write}"
+    command = documented("adaptation", "--data <data>", given.write)
     note = (
         "Mean IoU on `val` of the set that was left out; intervals by a bootstrap over its frames. "
         f"Refused: the model stays as it was. {results[0]['machine']}; commit {commits}."

@@ -116,11 +116,17 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> st
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
+def documented(script: str, options: str, document: Path | None) -> str:
+    """Return a benchmark's command as an indented line, which writes into the document if any."""
+    written = f" --write {document}" if document else ""
+    return f"    python benchmarks/{script}.py {options}".rstrip() + written
+
+
 def provenance(
     arguments: argparse.Namespace, script: str, options: str, paths: Sequence[str], note: str = ""
 ) -> list[str]:
     """The command that was run, and after `note` the machine and the commit of `paths`."""
-    command = f"    python benchmarks/{script}.py {options} --write {arguments.write}"
+    command = documented(script, options, arguments.write)
     return [command, f"{note}{machine()}; commit {current_commit(*paths)}."]
 
 

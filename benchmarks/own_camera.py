@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from document import markdown_table, write_or_print
+from document import documented, markdown_table, write_or_print
 from experiment_models import Place
 from experiments import RESULTS, chosen, listing, result_of, run_all
 from intervals import Counts, mean_iou, over_seeds, paired_lead
@@ -130,9 +130,9 @@ def mining_table(found: Found, pools: Iterable[str]) -> str:
 
 
 def sections(found: Found, drive: str, pools: Sequence[str], command: str) -> dict[str, str]:
-    """Return the sections of the document by name."""
+    """Return the sections of the document by name, with `command` below."""
     texts = {"own-camera": tuning_table(found, drive), "mining": mining_table(found, pools)}
-    below = f"{found.provenance()}\n\n    {command}"
+    below = f"{found.provenance()}\n\n{command}"
     return {name: f"{text}\n\n{below}" if text else below for name, text in texts.items()}
 
 
@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("\n".join(listing(jobs, given.results)))
         results = {job.name: result_of(job, given.results) for job in everything}
         found = Found(everything, {name: each for name, each in results.items() if each})
-        command = f"python benchmarks/own_camera.py --data <data> --write {given.write}"
+        command = documented("own_camera", "--data <data>", given.write)
         write_or_print(sections(found, given.drive, given.pools, command), given.write)
     except CamSegError as error:
         sys.exit(str(error))

@@ -4,26 +4,24 @@ python benchmarks/published_size.py --size 256 --write docs/results.md --json
 
 The weights are random, so the masks have no quality to compare. `as_published` is fp32: 100
 ancestral steps on the tokens of image and mask, and a picture decoded by its colours. The others
-denoise the mask's tokens alone, in bf16 except for the diffusion head; the same in fp32 is timed
-too. Settings take turns, so that all see the same load of the machine.
+denoise the mask's tokens alone: in torch, in bf16 except for the diffusion head, and the same in
+fp32; and exported to the CPU engines. Settings take turns, so that all see the same load of the
+machine.
 """
 
 import argparse
-import ctypes
-import multiprocessing
-import re
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from as_published import (
     STEPS,
-    PublishedMask,
     frame_as_published,
     seeded_noise,
     seeded_pixels,
@@ -33,9 +31,12 @@ from document import (
     add_document_options,
     conclude,
     current_commit,
+    documented,
     machine_and_torch,
     markdown_table,
 )
+from peak_memory import peak_bytes
+from published_engines import PROVIDERS, OnEngine
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -44,7 +45,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from camseg_core.config.model import CamSegConfig, LightDecoderConfig
 from camseg_core.diffusion.samplers import SamplerOptions
 from camseg_core.errors import ConfigError
+from camseg_core.export import export_onnx
 from camseg_core.model.camseg import CamSeg
+from camseg_core.runtime import Sampling
 from camseg_core.weights import CAM_SEG_BASE_768
 
 PUBLISHED = replace(CAM_SEG_BASE_768, light_decoder=LightDecoderConfig())
@@ -61,7 +64,7 @@ class TorchMask:
     train_ids: Tensor
 
 
-Segment = Callable[[], PublishedMask | TorchMask]
+Segment = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,15 @@ class Setting:
     sampler: str
     steps: int
     exact: bool
+
+    def exported(self, config: CamSegConfig) -> CamSegConfig:
+        """Return the configuration whose graphs have this setting's decoder."""
+        return replace(config, light_decoder=None) if self.exact else config
+
+    def on(self, engine: str, folder: Path, config: CamSegConfig, size: int) -> OnEngine:
+        """Return the setting on an engine of `PROVIDERS`, see `OnEngine`."""
+        sampling = Sampling(sampler=self.sampler, steps=self.steps)
+        return OnEngine(engine, folder / self.name, self.exported(config), sampling, size)
 
 
 OURS = (
@@ -106,7 +118,7 @@ def model_in(precision: str, config: CamSegConfig) -> CamSeg:
     return store_in_bf16(model) if precision == "bf16" else model
 
 
-def ours(model: CamSeg, setting: Setting, size: int) -> Segment:
+def ours(model: CamSeg, setting: Setting, size: int) -> Callable[[], TorchMask]:
     """Return a function that segments the frame in a setting, in the precision of the weights.
 
     It uses torch alone, not a `Segmenter`, so that nothing else is timed.
@@ -148,39 +160,11 @@ def multiply_accumulates(name: str, config: CamSegConfig, size: int, steps: int)
     return counter.get_total_flops() // 2
 
 
-def peak_bytes(name: str, config: CamSegConfig, size: int) -> int:
-    """Peak resident memory of a new process while it segments a frame.
-
-    It includes the weights, but not their creation.
-
-    Raises:
-        ConfigError: the kernel does not report it.
-    """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(_own_peak, name, config, size).result()
-
-
-def _own_peak(name: str, config: CamSegConfig, size: int) -> int:
-    # the published one needs as much for two steps as for a hundred
-    segment = (
-        frame_as_published(random_model(config), size, steps=2)
-        if name == AS_PUBLISHED
-        else ours(model_in("bf16", config), setting_of(name), size)
-    )
-    ctypes.CDLL(None).malloc_trim(0)  # what making and converting the weights left behind
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # sets the mark to what is resident now
-        segment()
-        found = re.search(
-            r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE
-        )
-    except OSError as error:
-        raise ConfigError(
-            f"cannot measure peak memory: {error}; "
-            "needs Linux with a writable /proc/self/clear_refs"
-        ) from error
-    assert found is not None
-    return int(found[1]) * 1024
+def in_torch(name: str, config: CamSegConfig, size: int) -> Segment:
+    """Return a setting in torch, whose memory peaks as in a whole frame."""
+    if name == AS_PUBLISHED:  # needs as much for two steps as for a hundred
+        return frame_as_published(random_model(config), size, steps=2)
+    return ours(model_in("bf16", config), setting_of(name), size)
 
 
 def seconds(segments: Mapping[str, Segment], repeats: int) -> dict[str, float]:
@@ -208,9 +192,24 @@ def measure_all(
         raise ConfigError(
             f"size must be a multiple of {config.token_stride} for {config.name}, got {size}"
         )
+    with tempfile.TemporaryDirectory(prefix="camseg-") as folder:
+        for setting in OURS:
+            export_onnx(random_model(setting.exported(config)), Path(folder) / setting.name)
+        return _measured(config, size, repeats, steps, Path(folder))
+
+
+def _measured(
+    config: CamSegConfig, size: int, repeats: int, steps: int, folder: Path
+) -> dict[str, Any]:
     names = [AS_PUBLISHED, *(setting.name for setting in OURS)]
     tmac = {name: multiply_accumulates(name, config, size, steps) / 1e12 for name in names}
-    peak = {name: peak_bytes(name, config, size) / 2**20 for name in names}
+    exported = {
+        f"{setting.name} on {engine}": partial(setting.on, engine, folder, config, size)
+        for setting in OURS
+        for engine in PROVIDERS
+    }
+    every = {name: partial(in_torch, name, config, size) for name in names} | exported
+    peak = {name: peak_bytes(made) / 2**20 for name, made in every.items()}
 
     models = {precision: model_in(precision, config) for precision in ("bf16", "fp32")}
     own = {
@@ -224,16 +223,14 @@ def measure_all(
         for precision, segments in own.items()
     }
     in_fp32 = {f"{name} fp32": segment for name, segment in own["fp32"].items()}
-    taken = seconds(
-        {AS_PUBLISHED: frame_as_published(published, size, steps), **own["bf16"], **in_fp32},
-        repeats,
-    )
-    base = taken[AS_PUBLISHED]
-    figures: dict[str, Any] = {
-        setting.name: round(base / taken[setting.name], 2) for setting in OURS
-    }
+    on_engines = {name: made() for name, made in exported.items()}
+    as_published = frame_as_published(published, size, steps)
+    taken = seconds({AS_PUBLISHED: as_published, **own["bf16"], **in_fp32, **on_engines}, repeats)
+    base, faster = taken[AS_PUBLISHED], [name for name in every if name != AS_PUBLISHED]
+    figures: dict[str, Any] = {name: round(base / taken[name], 2) for name in faster}
     figures["size"], figures["repeats"] = size, repeats
-    figures["seconds"] = {name: round(taken[name], 3) for name in names}
+    figures["engines"] = sorted({each.name for each in on_engines.values()})
+    figures["seconds"] = {name: round(taken[name], 3) for name in every}
     figures["tmac"] = {name: round(value, 4) for name, value in tmac.items()}
     figures["peak_mib"] = {name: round(value) for name, value in peak.items()}
     figures["fp32_ratio"] = {name: round(base / taken[f"{name} fp32"], 2) for name in own["fp32"]}
@@ -258,12 +255,13 @@ def table(figures: Mapping[str, Any]) -> str:
     heads += ["latents, bf16 to fp32", "same ids"]
     rows = []
     for name, taken in figures["seconds"].items():
-        row = [name, f"{taken:.2f}"]
-        own = name != AS_PUBLISHED
-        row += [f"{figures[name]:.1f}", f"{figures['fp32_ratio'][name]:.1f}"] if own else ["1", "1"]
-        row += [f"{figures['tmac'][name]:.3f}", f"{figures['peak_mib'][name]}"]
+        faster = 1 if name == AS_PUBLISHED else f"{figures[name]:.1f}"
+        arithmetic = figures["tmac"][name.partition(" on ")[0]]
+        in_fp32 = figures["fp32_ratio"].get(name)
+        row = [name, f"{taken:.2f}", faster, "–" if in_fp32 is None else f"{in_fp32:.1f}"]
+        row += [f"{arithmetic:.3f}", figures["peak_mib"][name]]
         errors = (figures["bf16_latent_error"], figures["bf16_same_ids"])
-        rows.append(row + [f"{error[name]:.1%}" if own else "–" for error in errors])
+        rows.append(row + [f"{error[name]:.1%}" if name in error else "–" for error in errors])
     return markdown_table(heads, rows)
 
 
@@ -272,9 +270,9 @@ def measure(arguments: argparse.Namespace) -> Outcome:
     figures = measure_all(PUBLISHED, arguments.size, arguments.repeats)
     options = f"--size {arguments.size} --repeats {arguments.repeats}"
     below = [
-        f"    python benchmarks/published_size.py {options} --write {arguments.write}",
-        f"{machine_and_torch()}, {torch.get_num_threads()} threads; "
-        f"commit {current_commit('camseg_core', 'benchmarks/published_size.py')}.",
+        documented("published_size", options, arguments.write),
+        f"{'; '.join(figures['engines'])}; {machine_and_torch()}, {torch.get_num_threads()} "
+        f"threads; commit {current_commit('camseg_core', 'benchmarks')}.",
     ]
     return Outcome(table(figures), below, figures)
 

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from document import Outcome, add_document_options, conclude, current_commit
+from document import Outcome, add_document_options, conclude, current_commit, documented
 
 from camseg_core.config.model import CamSegConfig
 from camseg_core.evaluation.flops import frame_work
@@ -93,7 +93,7 @@ def measure(arguments: argparse.Namespace) -> Outcome:
     cases = {case.title: case.stages() for case in CASES}
     below = [
         "Times in ms; `*` marks stages that the memory bounds, the others are bound by arithmetic.",
-        f"    python benchmarks/roofline.py --write {arguments.write}",
+        documented("roofline", "", arguments.write),
         f"Commit {current_commit('camseg_core', 'benchmarks/roofline.py')}.",
     ]
     figures = {

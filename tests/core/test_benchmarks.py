@@ -3,6 +3,7 @@
 import argparse
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import published_size
 import pytest
 import stability
 import torch
-from document import Outcome, conclude, write_section
+from document import Outcome, conclude, documented, write_section
 from published import LIGHT, TINY
 from torch import nn
 
@@ -39,6 +40,11 @@ def test_a_benchmark_writes_its_section_and_ends_with_json(
     *table, last = capsys.readouterr().out.splitlines()
     assert "| a |" in table
     assert json.loads(last) == {"a": 1}
+
+
+def test_a_documented_command_names_the_document_only_if_one_was_written() -> None:
+    assert documented("x", "--a 1", Path("r.md")) == "    python benchmarks/x.py --a 1 --write r.md"
+    assert documented("x", "", None) == "    python benchmarks/x.py"
 
 
 def test_long_lines_of_a_section_are_wrapped_except_in_tables(tmp_path: Path) -> None:
@@ -80,19 +86,24 @@ def test_failures_are_lines_on_stderr_and_exit_code_1(capsys: pytest.CaptureFixt
 
 
 def test_the_published_size_is_measured_in_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(published_size, "peak_bytes", lambda name, config, size: 2**20 * len(name))
+    monkeypatch.setattr(published_size, "peak_bytes", lambda made: 2**20)
     figures = json.loads(
         json.dumps(published_size.measure_all(CONFIG, size=32, repeats=1, steps=12))
     )
-    for kind in ("seconds", "tmac", "peak_mib"):
-        assert list(figures[kind]) == NAMES, kind
+    on_engines = [f"{name} on {e}" for name in NAMES[1:] for e in ("ONNX Runtime", "OpenVINO")]
+    assert list(figures["tmac"]) == NAMES
+    for kind in ("seconds", "peak_mib"):
+        assert list(figures[kind]) == NAMES + on_engines, kind
+    assert len(figures["engines"]) == 2
+    for name in on_engines:
+        assert figures[name] > 0
     for name in NAMES[1:]:
         assert figures[name] > 0
         assert figures["fp32_ratio"][name] > 0
         assert 0 < figures["bf16_latent_error"][name] < 0.05
         assert 0 <= figures["bf16_same_ids"][name] <= 1
     rows = published_size.table(figures).splitlines()
-    assert [row.split()[1] for row in rows[2:]] == NAMES
+    assert [row.split("|")[1].strip() for row in rows[2:]] == NAMES + on_engines
 
 
 def test_the_arithmetic_of_the_settings_differs_by_what_they_leave_out() -> None:
@@ -178,7 +189,10 @@ def test_bf16_is_stored_everywhere_except_in_the_diffusion_head() -> None:
 
 @pytest.mark.slow
 def test_peak_memory_is_that_of_a_process_of_its_own() -> None:
-    peaks = [published_size.peak_bytes(name, CONFIG, 32) for name in NAMES]
+    peaks = [
+        published_size.peak_bytes(partial(published_size.in_torch, name, CONFIG, 32))
+        for name in NAMES
+    ]
     assert all(
         50 * 2**20 < peak < 2 * 2**30 for peak in peaks
     )  # torch alone takes some hundred MiB
