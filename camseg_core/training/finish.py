@@ -26,7 +26,7 @@ from camseg_core.model.camseg import CamSeg
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.runtime import Sampling, Segmenter
 from camseg_core.training.callbacks import default_callbacks
-from camseg_core.training.card import History, model_card
+from camseg_core.training.card import UNMEASURED, History, model_card
 from camseg_core.training.card_figures import Figures, mean_iou
 from camseg_core.training.distributed import Processes
 from camseg_core.training.joined import JoinedSamples
@@ -81,26 +81,32 @@ def finish(
     """Write the checkpoint folder `out` with its card; with `export`, its graphs and figures too.
 
     Only models with a mask autoencoder are exported and scored. int8 graphs are calibrated on
-    frames of `train`, and left out if they lose too much. The report of one step goes to `run/val`,
+    frames of `train`, and left out if they lose too much; without fp32 graphs, as without `export`,
+    the folder has weights alone, and the card says why. The report of one step goes to `run/val`,
     those of several steps to `run/val-N-steps`; of several sets, those of each to `run/val-NAME`
     and `run/val-NAME-N-steps`. If `out` is renamed later, `shown` is its final name, and the caller
     logs it.
     """
     trained = trained.cpu()
     trained.save_pretrained(out, torch.float16)
-    figures = None
+    figures, unmeasured, level = None, UNMEASURED, logging.INFO
     if export and trained.mask_autoencoder is not None:
-        figures = _export_and_score(trained, trained.mask_autoencoder, data, run, out)
-    else:  # graphs there are an earlier model's
+        try:
+            figures = _export_and_score(trained, trained.mask_autoencoder, data, run, out)
+        except ModelError as error:
+            unmeasured, level = f"Nothing was measured: {error}.", logging.WARNING
+            logger.warning("%s", error)
+    if figures is None:  # graphs there are an earlier model's, or incomplete
         shutil.rmtree(out / "onnx", ignore_errors=True)
-        logger.info(
+        logger.log(
+            level,
             "neither exported nor scored; to export: %s export --model %s",
             camseg_command(),
             shown or out,
         )
     with atomic_write(out / "MODEL_CARD.md") as card:
         stored = CamSeg.from_pretrained(out)
-        text = model_card(stored, data, run, history, figures)
+        text = model_card(stored, data, run, history, figures or unmeasured)
         card.write_text(text, encoding="utf-8")
     if shown is None:
         logger.info("wrote %s", out)

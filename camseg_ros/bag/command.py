@@ -6,7 +6,6 @@ or may not be installed.
 
 import argparse
 import functools
-import math
 from importlib import import_module
 from pathlib import Path
 
@@ -20,6 +19,9 @@ from camseg_core.cli.options import (
     share,
 )
 from camseg_core.cli.parser import Parser
+
+positive = number(0, above=True)
+"""An argparse type: a finite number > 0."""
 
 _COMMANDS = (
     ("evaluate", "evaluate_command", "bag", "score a model on the images of bags"),
@@ -133,14 +135,3 @@ def _compare(options: argparse.Namespace) -> None:
     with packages_for("compare", "evaluate", "rich.progress"):
         from camseg_ros.bag.compare import run
     run(options)
-
-
-def positive(text: str) -> float:
-    """Parse an option that must be a finite number > 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not (value > 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f"must be a number > 0, got {text!r}")
-    return value

@@ -11,7 +11,7 @@ from typing import Any
 from camseg_core.cli.console import printable, say
 from camseg_core.cli.options import at_least
 from camseg_core.data.image_files import write_image
-from camseg_core.errors import DataError
+from camseg_core.errors import DataError, camseg_command
 from camseg_core.long_runs import new_folder, require_new, shown_progress
 from camseg_ros.bag.command import add_images
 from camseg_ros.bag.frames import (
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> None:
     line = f"{len(written)} of {sum(counts)} images: {printable(str(options.out))}\n"
     sys.stdout.write(text if options.json else line)
     for problem in problems:
-        say(f"camseg: left out: {problem}")
+        say(f"{camseg_command()}: left out: {problem}")
 
 
 def spread(counts: list[int], most: int | None) -> list[list[int]]:

@@ -17,7 +17,7 @@ from camseg_core.cli.console import printable, say
 from camseg_core.cli.options import add_model_options, at_least, model_options, segmenter_of
 from camseg_core.data.image_files import write_image
 from camseg_core.data.sets.voc import write_voc_zip
-from camseg_core.errors import DataError
+from camseg_core.errors import DataError, camseg_command
 from camseg_core.evaluation.report.page import render, write_files
 from camseg_core.evaluation.report.page import thumbnail as page_picture
 from camseg_core.evaluation.selection import (
@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> None:
         ]
         sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
     for problem in problems:
-        say(f"camseg: {problem}")
+        say(f"{camseg_command()}: {problem}")
 
 
 def _mine(

@@ -177,7 +177,7 @@ def run(options: argparse.Namespace) -> None:
         writable_folder(options.log, "--log")
     result = _measure(options, within)
     if result is None:
-        say("camseg: interrupted; nothing was measured")
+        say(f"{camseg_command()}: interrupted; nothing was measured")
         sys.exit(EXIT_INTERRUPTED)
     over, measured = None, result.measurement
     if check is not None and measured is not None and not result.interrupted:

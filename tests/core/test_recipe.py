@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from camseg_core.cli.main import main
 from camseg_core.config.model import save_config
 from camseg_core.data.sets import open_set
-from camseg_core.errors import ConfigError
+from camseg_core.errors import ConfigError, ModelError
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime import Segmenter
 from camseg_core.training import joined
@@ -384,3 +384,22 @@ def test_the_card_has_the_scores_of_the_stored_autoencoder(root: Path, borrows: 
     card = (root / "out" / "MODEL_CARD.md").read_text(encoding="utf-8")
     said = float(card.split("keep a mean IoU of ")[1].split(":")[0])
     assert said == pytest.approx(ceiling, abs=0.006)  # stored in fp16
+
+
+def test_a_model_whose_graphs_differ_from_torch_is_kept_without_them(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(_: object, out: Path, *__: object) -> None:
+        (out / "onnx" / "int8").mkdir(parents=True)  # written before
+        raise ModelError("the exported decoder differs from torch; the graph is not kept")
+
+    monkeypatch.setattr(borrowed_graphs.EXPORT, refused)
+    train(root)
+    assert not (root / "out" / "onnx").exists()
+    assert CamSeg.from_pretrained(root / "out").config.name == "run"
+    card = (root / "out" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "Nothing was measured: the exported decoder differs from torch;" in card
+    warned = [each.message for each in caplog.records if each.levelname == "WARNING"]
+    assert warned[-1] == (
+        f"neither exported nor scored; to export: camseg export --model {root / 'out'}"
+    )
