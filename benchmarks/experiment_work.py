@@ -14,7 +14,7 @@ from experiment_models import Place, recipe_of, trained
 from experiment_plan import DRIVE, Autoencoder, Job, Model, Plan, reference_of
 from viewpoints import turned, zoomed
 
-from camseg_core.data import Sample, Samples, SamplesOf
+from camseg_core.data import Sample, Samples, SamplesOf, spread_numbers
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.evaluation.calibration import ErrorDetection
 from camseg_core.evaluation.metrics import BoundaryF1, Confusion, mean
@@ -140,8 +140,7 @@ def validated(recipe: Recipe, place: Place) -> tuple[list[OpenedSet], tuple[Labe
 
 def spread(samples: Samples, count: int) -> SamplesOf:
     """Return `count` of the samples, evenly spread."""
-    count = min(count, len(samples))
-    return SamplesOf(samples, [i * len(samples) // count for i in range(count)])
+    return SamplesOf(samples, spread_numbers(len(samples), count))
 
 
 def train(job: Job, plan: Plan, place: Place) -> Outcome:
