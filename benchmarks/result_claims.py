@@ -250,7 +250,11 @@ Detection = dict[str, dict[int, dict[str, float]]]
 
 
 def _detection(found: Found, head: Head, method: str) -> Detection:
-    """Return how well a method's confidences find errors."""
+    """Return how well a method's confidences find errors.
+
+    A seed counts for `UNSEEN` only once every set was left out: one set's errors are easier to find
+    than another's.
+    """
     names, domains = found.plan.models.left_out, found.plan.uncertainty.domains
     gathered: dict[str, dict[int, list[dict[str, float]]]] = {}
     for left_out in (None, *names):
@@ -262,6 +266,9 @@ def _detection(found: Found, head: Head, method: str) -> Detection:
                 gathered.setdefault(place, {}).setdefault(seed, []).extend(
                     figures["domains"][member][method] for member in members
                 )
+    gathered[UNSEEN] = {
+        seed: parts for seed, parts in gathered.get(UNSEEN, {}).items() if len(parts) == len(names)
+    }
     return {
         place: {
             seed: {name: float(np.mean([each[name] for each in parts])) for name in COLUMNS}

@@ -458,6 +458,21 @@ def test_a_lead_over_seeds_decides_only_where_its_interval_leaves_out_0(place: P
     assert "7 of 9 jobs were run, in 0.7 h; a machine; commit abc." in written
 
 
+def test_errors_on_unseen_sets_are_counted_once_every_set_was_left_out(place: Path) -> None:
+    plan = place / "plan.yaml"
+    plan.write_text(plan.read_text().replace("left_out: [coarse]", "left_out: [camvid, coarse]"))
+    for score, left_out in ((0.8, "camvid"), (0.6, "coarse")):
+        columns = {"error_rate": 0.1, "auroc": score, "aurc": 0.02}
+        methods = {"one step": columns, "2 masks": columns}
+        domains = {name: methods for name in ("camvid", "coarse", "paper/hue")}
+        for job in jobs_of(load_plan(plan)):
+            if job.kind == "uncertainty" and job.subject == Model("latents", True, left_out):
+                write_result(place, job, {"domains": domains})
+        unseen = write_results(place).partition("| a set that the training never saw |")[2]
+        shown = "not run" if left_out == "camvid" else "0.100 | 0.700 | 0.020"
+        assert unseen.startswith(f" one step | {shown}")
+
+
 def test_the_results_page_is_what_the_results_make(tmp_path: Path) -> None:
     document = Path(results.__file__).parents[1] / "docs" / "results.md"
     copy = tmp_path / "results.md"
