@@ -36,15 +36,29 @@ def time_spent(found: Found) -> str:
         [name, f"{jobs:.0f}", f"{done:.0f}", f"{hours:.1f}", f"{left:.1f}"]
         for name, jobs, done, hours, left in [*rows, ["together", *total]]
     ]
-    missing = [job.name for job in found.jobs if job.name not in found.results]
-    listed = ""
-    if missing and len(missing) < len(found.jobs):
-        listed = f"Not run: {', '.join(f'`{name}`' for name in missing)}."
+    listed = not_run(found) if found.results else ""
     return joined(
         markdown_table(heads, shown),
         listed,
         "    python benchmarks/experiments.py --data <data> --list",
     )
+
+
+def not_run(found: Found) -> str:
+    """Name the jobs that were not run, those of the same seeds together; "" if there are none."""
+    seeds: dict[str, list[int]] = {}
+    for job in found.jobs:
+        if job.name not in found.results:
+            seeds.setdefault(job.name.removesuffix(f"-s{job.seed}"), []).append(job.seed)
+    together: dict[str, list[str]] = {}
+    for name, missing in seeds.items():
+        of = "seed" if len(missing) == 1 else "seeds"
+        title = f"{of} {', '.join(map(str, missing))}"
+        if len(missing) == len(found.plan.seeds):
+            title = "all seeds"
+        together.setdefault(title, []).append(f"`{name}`")
+    parts = [f"{title} of {', '.join(names)}" for title, names in together.items()]
+    return f"Not run: {'; '.join(parts)}." if parts else ""
 
 
 CLAIMS: dict[str, tuple[Callable[[Found, Path], str], tuple[str, ...]]] = {
