@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from document import markdown_table
 from experiment_plan import Autoencoder, Codebook, Head, Model, reference_of
 from intervals import (
     Estimate,
@@ -16,7 +15,15 @@ from intervals import (
     over_seeds,
     paired_lead,
 )
-from result_parts import Found, decision, joined, lead_text, plot_curves, plot_leads
+from result_parts import (
+    Found,
+    decision,
+    estimates_table,
+    joined,
+    lead_text,
+    plot_curves,
+    plot_leads,
+)
 
 from camseg_core.evaluation.robustness_suite import selected
 
@@ -53,17 +60,16 @@ def reconstruction(found: Found, images: Path) -> str:
         "IoU of thin classes": lambda each: each["thin_iou"],
         f"mean IoU, disturbed by {level}": lambda each: each["disturbed"][level],
     }
-    rows, curves = [], dict[str, dict[int, Estimate]]()
+    rows, curves = list[list[object]](), dict[str, dict[int, Estimate]]()
     for steps in plan.steps:
         for codebook in plan.codebooks:
             runs = after(steps, found, codebook)
             values = [over_seeds([*map(measure, runs.values())]) for measure in measures.values()]
             bits = over_seeds([each["bits"] for each in runs.values()])
             used = [each["used_share"] for each in runs.values() if each["used_share"] is not None]
-            figures = [value.text(of) for value in values]
-            figures.append(f"{bits.mean:.1f}" if bits.n else "not run")
+            figures = [f"{bits.mean:.1f}" if bits.n else "not run"]
             figures.append(f"{np.mean(used):.0%}" if used else "–")
-            rows.append([latents_title(codebook), steps, *figures])
+            rows.append([latents_title(codebook), steps, *values, *figures])
             if values[0].n:
                 curves.setdefault(latents_title(codebook), {})[steps] = values[0]
     verdicts = [_reconstruction_verdict(found, steps) for steps in plan.steps]
@@ -71,7 +77,7 @@ def reconstruction(found: Found, images: Path) -> str:
     if curves:
         parts.append(plot_curves(curves, images / "kl-against-vq.png", "mean IoU of masks"))
     heads = ["latents", "steps", *measures, "bits per cell", "entries used"]
-    return joined(*parts, markdown_table(heads, rows))
+    return joined(*parts, estimates_table(heads, rows, of))
 
 
 def after(steps: int, found: Found, codebook: Codebook) -> dict[int, dict[str, Any]]:
@@ -98,7 +104,7 @@ def _reconstruction_verdict(found: Found, steps: int) -> str:
     return (
         f"After {steps} steps, KL's lead in mean IoU over the best codebook "
         f"({latents_title(best)}, chosen by the same figure) is "
-        f"{lead.text(len(found.plan.seeds), sign='+')}: {decision(lead)}."
+        f"{lead_text(lead)}: {decision(lead, len(found.plan.seeds))}."
     )
 
 
@@ -132,7 +138,7 @@ def pair(
 
 def robustness(found: Found, images: Path) -> str:
     """Compare both heads, with and without disturbed training: clean, and kept when disturbed."""
-    rows, drawn, of = [], dict[str, Estimate](), len(found.plan.seeds)
+    rows, drawn, of = list[list[object]](), dict[str, Estimate](), len(found.plan.seeds)
     measured: list[tuple[str, str, Read, Callable[..., float]]] = []
     for name in found.plan.models.left_out:
         for title, score in (("mean IoU", mean_iou), ("AP", average_precision)):
@@ -147,23 +153,18 @@ def robustness(found: Found, images: Path) -> str:
         for title, kind, read, score in measured:
             values = pair(found, kind, models, read, score)
             how = "disturbed" if disturbed else "plain"
-            rows.append([title, how, *_cells(values, of)])
+            rows.append([title, how, *values])
             if values[2].n:
                 drawn[f"{title} ({how})"] = values[2]
     verdicts = [
         f"Trained on {how} samples, the lead of {HEADS['latents']} in mean IoU kept under the "
-        f"paper's disturbances is {lead_text(lead, of)}: {decision(lead)}."
+        f"paper's disturbances is {lead_text(lead)}: {decision(lead, of)}."
         for how in ("plain", "disturbed")
         if (lead := drawn.get(f"{FAMILIES['paper']}: mean IoU kept ({how})")) is not None
     ]
     heads = ["score", "training samples", *HEADS.values(), "lead of camseg-lite"]
     picture = plot_leads(drawn, images / "latents-against-pixels.png", LEAD) if drawn else ""
-    return joined(" ".join(verdicts), picture, markdown_table(heads, rows))
-
-
-def _cells(values: Sequence[Estimate], of: int) -> list[str]:
-    *heads, lead = values
-    return [*(each.text(of) for each in heads), lead_text(lead, of)]
+    return joined(" ".join(verdicts), picture, estimates_table(heads, rows, of, lead=True))
 
 
 def _frames_of(name: str) -> Read:
@@ -179,18 +180,18 @@ def _families_of(family: str) -> Read:
 
 def domain_shift(found: Found, images: Path) -> str:
     """Compare both heads on sets, weather and viewpoints that their training did not have."""
-    rows, drawn, of = [], dict[str, Estimate](), len(found.plan.seeds)
+    rows, drawn, of = list[list[object]](), dict[str, Estimate](), len(found.plan.seeds)
     for name in found.plan.models.left_out:
         for title, left_out in (("trained on it too", None), ("never seen", name)):
             models = [Model(head, True, left_out) for head in HEADS]
             values = pair(found, "train", models, _frames_of(name), mean_iou)
-            rows.append([f"{name}, {title}: mean IoU", *_cells(values, of)])
+            rows.append([f"{name}, {title}: mean IoU", *values])
             if left_out is not None and values[2].n:
                 drawn[f"{name}, never seen"] = values[2]
     models = [Model(head, True) for head in HEADS]
     for family in _families(found):
         values = pair(found, "shift", models, _families_of(family), kept)
-        rows.append([f"{FAMILIES[family]}: mean IoU kept", *_cells(values, of)])
+        rows.append([f"{FAMILIES[family]}: mean IoU kept", *values])
         if values[2].n:
             drawn[FAMILIES[family]] = values[2]
     won, lost = (
@@ -204,7 +205,8 @@ def domain_shift(found: Found, images: Path) -> str:
         else ""
     )
     picture = plot_leads(drawn, images / "domain-shift.png", LEAD) if drawn else ""
-    table = markdown_table(["shift", *HEADS.values(), "lead of camseg-lite"], rows)
+    heads = ["shift", *HEADS.values(), "lead of camseg-lite"]
+    table = estimates_table(heads, rows, of, lead=True)
     return joined(verdict, picture, table, _levels(found))
 
 
@@ -221,7 +223,8 @@ def _families(found: Found) -> list[str]:
 
 def _levels(found: Found) -> str:
     """The mean IoU kept at every level of weather and viewpoint."""
-    rows, runs = [], [found.figures("shift", Model(head, True)) for head in HEADS]
+    rows = list[list[object]]()
+    runs = [found.figures("shift", Model(head, True)) for head in HEADS]
     first = next((figures for of in runs for figures in of.values()), None)
     if first is None:
         return ""
@@ -236,8 +239,9 @@ def _levels(found: Found) -> str:
             values = [
                 over_seeds([value(each, family, level) for each in of.values()]) for of in runs
             ]
-            rows.append([family, level, *(each.text(len(found.plan.seeds)) for each in values)])
-    return markdown_table(["mean IoU kept", "level", *HEADS.values()], rows)
+            rows.append([family, level, *values])
+    heads = ["mean IoU kept", "level", *HEADS.values()]
+    return estimates_table(heads, rows, len(found.plan.seeds))
 
 
 # uncertainty
@@ -283,23 +287,24 @@ def uncertainty(found: Found, images: Path) -> str:
     sampling = [*found.plan.uncertainty.sampling]
     methods = {title: _detection(found, "latents", title) for title in sampling}
     methods[HEADS["pixels"]] = _detection(found, "pixels", "softmax")
-    of, rows, drawn = len(found.plan.seeds), [], dict[str, Estimate]()
+    rows, drawn, of = list[list[object]](), dict[str, Estimate](), len(found.plan.seeds)
     for domain in (SEEN, UNSEEN, *found.plan.uncertainty.domains):
         by_method = {title: scores.get(domain, {}) for title, scores in methods.items()}
         for title, runs in by_method.items():
             values = [over_seeds([each[name] for each in runs.values()]) for name in COLUMNS]
-            rows.append([domain, title, *(value.text(of) for value in values)])
+            rows.append([domain, title, *values])
         one, several = (by_method[title] for title in sampling[:2])
         both = [seed for seed in several if seed in one]
         lead = over_seeds([several[seed]["auroc"] - one[seed]["auroc"] for seed in both])
         if lead.n:
             drawn[domain] = lead
     label = f"lead in AUROC of {sampling[1]} over {sampling[0]}"
+    decided: dict[str, list[str]] = {}
+    for domain, lead in drawn.items():
+        decided.setdefault(decision(lead, of), []).append(f"{lead_text(lead)} on {domain}")
     verdict = " ".join(
-        f"On {domain}, the {label} is {lead_text(lead, of)}: {decision(lead)}."
-        for domain, lead in drawn.items()
+        f"The {label} is {', '.join(leads)}: {found}." for found, leads in decided.items()
     )
     picture = plot_leads(drawn, images / "uncertainty.png", label) if drawn else ""
-    return joined(
-        verdict, picture, markdown_table(["domain", "confidence of", *COLUMNS.values()], rows)
-    )
+    heads = ["domain", "confidence of", *COLUMNS.values()]
+    return joined(verdict, picture, estimates_table(heads, rows, of))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from document import pyplot
+from document import markdown_table, pyplot
 from experiment_plan import Autoencoder, Job, Model, Plan, jobs_of
 from experiments import result_of
 from intervals import Estimate
@@ -71,17 +71,43 @@ def joined(*parts: str) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def lead_text(lead: Estimate, of: int) -> str:
+def lead_text(lead: Estimate) -> str:
     """Return a lead with its sign; bold where its interval leaves out 0."""
-    text = lead.text(of, sign="+")
+    text = lead.text(lead.n, sign="+")
     return f"**{text}**" if lead.n and lead.decided else text
 
 
-def decision(lead: Estimate) -> str:
-    """Return what a lead's interval decides, in words."""
-    if not lead.decided:
-        return "not decided" + " by one seed" * (lead.n == 1)
-    return "it leads" if lead.mean > 0 else "it trails"
+def decision(lead: Estimate, of: int) -> str:
+    """Return what a lead's interval decides, in words; `of` seeds are planned."""
+    if lead.n == 1:
+        return "not decided by one seed"
+    found = "not decided"
+    if lead.decided:
+        found = "it leads" if lead.mean > 0 else "it trails"
+    return f"{found} ({lead.n} of {of} seeds)" if lead.n < of else found
+
+
+def estimates_table(
+    heads: Sequence[str], rows: Sequence[Sequence[object]], of: int, lead: bool = False
+) -> str:
+    """Return rows of texts and estimates as a table; with `lead`, the last column has leads.
+
+    Unless each estimate is over `of` seeds, a column has the numbers of those that were run.
+    """
+    counts = [
+        sorted({each.n for each in row if isinstance(each, Estimate) and each.n}, reverse=True)
+        for row in rows
+    ]
+    complete = all(each == [of] for each in counts)
+    shown = []
+    for row, run in zip(rows, counts, strict=True):
+        cells = [each.text(each.n) if isinstance(each, Estimate) else str(each) for each in row]
+        if lead and isinstance(row[-1], Estimate):
+            cells[-1] = lead_text(row[-1])
+        if not complete:
+            cells.append(f"{' and '.join(map(str, run or [0]))} of {of}")
+        shown.append(cells)
+    return markdown_table([*heads, *(["seeds"] if not complete else [])], shown)
 
 
 def plot_curves(curves: Mapping[str, Mapping[int, Estimate]], path: Path, label: str) -> str:
