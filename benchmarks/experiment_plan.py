@@ -26,12 +26,16 @@ def reference_of(family: str) -> str:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Autoencoders to train: one for each codebook and seed, scored after each budget of steps."""
+    """Autoencoders to train: one for each codebook and seed, scored after each budget of steps.
+
+    Scores are of `every` so many frames of `val`.
+    """
 
     steps: tuple[int, ...]
     batch: int
     codebooks: tuple[Codebook, ...]
     disturbances: tuple[float, ...]
+    every: int
     minutes: float
 
 

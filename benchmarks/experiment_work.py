@@ -34,6 +34,7 @@ from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.runtime import Sampling
 from camseg_core.training.callbacks import Display
 from camseg_core.training.completion import fill_unlabelled
+from camseg_core.training.frames import Frames
 from camseg_core.training.joined import JoinedSamples, OpenedSet, labels_of, open_data
 from camseg_core.training.mask_autoencoder import (
     AutoencoderTraining,
@@ -57,11 +58,12 @@ def reconstruct(job: Job, plan: Plan, place: Place) -> Outcome:
     """Train an autoencoder on the masks of all sets, and score it after each budget of steps.
 
     The learning rate is constant, so that one training passes through all budgets: after each, the
-    averaged weights are scored with masks of `val`.
+    averaged weights are scored with some masks of `val`.
     """
     assert isinstance(job.subject, Autoencoder)
     recipe, codebook = place.load(), job.subject.codebook
     data = TrainingData.load(recipe.data, place.data)
+    val = data.val.every(plan.reconstruction.every)
     base, folder = recipe.autoencoder, place.run / job.name
     channels = len(codebook) if isinstance(codebook, tuple) else base.model.latent_channels
     model = replace(
@@ -78,29 +80,29 @@ def reconstruct(job: Job, plan: Plan, place: Place) -> Outcome:
         def scored(config: AutoencoderTraining = config) -> dict[str, Any]:
             run = Run(folder, (Display(job.name, every=50),))
             trained = train_autoencoder(config, data.train, run)
-            return reconstruction_figures(trained, data, plan.reconstruction.disturbances)
+            return reconstruction_figures(trained, val, plan.reconstruction.disturbances)
 
         found[str(steps)] = _kept(folder / f"after-{steps}.json", scored)
-    return {"frames": len(data.val)}, {"after": found}
+    return {"frames": len(val)}, {"after": found}
 
 
 def reconstruction_figures(
-    model: MaskAutoencoder, data: TrainingData, disturbances: Sequence[float]
+    model: MaskAutoencoder, frames: Frames, disturbances: Sequence[float]
 ) -> dict[str, Any]:
-    """Return the scores of masks of `val` that pass an autoencoder, and what its latents carry."""
-    confusion, boundary = Confusion(len(data.labels)), BoundaryF1(len(data.labels))
-    for indices, predicted in reconstructions(model, data.val):
+    """Return the scores of masks that pass an autoencoder, and what its latents carry."""
+    confusion, boundary = Confusion(len(frames.labels)), BoundaryF1(len(frames.labels))
+    for indices, predicted in reconstructions(model, frames):
         confusion.add(indices, predicted)
         filled = fill_unlabelled(torch.from_numpy(indices).unsqueeze(0))  # what was encoded
         boundary.add(filled[0].numpy(), predicted)
-    rate = latent_rate(model, data.val)
+    rate = latent_rate(model, frames)
     return {
         "mean_iou": confusion.mean_iou(),
         "pixel_accuracy": confusion.accuracy(),
         "boundary_f1": boundary.mean(),
-        "thin_iou": thin_mean_iou(confusion, data.labels),
+        "thin_iou": thin_mean_iou(confusion, frames.labels),
         "disturbed": {
-            f"{level:g}": reconstruction_confusion(model, data.val, level).mean_iou()
+            f"{level:g}": reconstruction_confusion(model, frames, level).mean_iou()
             for level in disturbances
         },
         "bits": rate.bits,

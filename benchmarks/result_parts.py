@@ -145,9 +145,9 @@ def plot_leads(leads: Mapping[str, Estimate], path: Path, label: str) -> str:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(leads)), [*leads])
     axes.invert_yaxis()
-    axes.set_xlabel(label)
+    figure.supxlabel(f"{label}; grey: not decided", fontsize=11)
     axes.grid(axis="x", alpha=0.3)
-    return _saved(figure, path, f"{label}, with 95 % intervals")
+    return _saved(figure, path, f"{label}, with 95 % intervals; grey: not decided")
 
 
 def _saved(figure: Any, path: Path, text: str) -> str:

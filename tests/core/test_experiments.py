@@ -37,7 +37,8 @@ PLAN = """
 recipe: recipe.yaml
 seeds: [0]
 reconstruction:
-  {steps: [1, 2], batch: 2, codebooks: [null, 16, [4, 3]], disturbances: [0.5], minutes: 1}
+  {steps: [1, 2], batch: 2, codebooks: [null, 16, [4, 3]], disturbances: [0.5],
+   every: 1, minutes: 1}
 models:
   {heads: [latents, pixels], steps: 2, autoencoder_steps: 2, left_out: [coarse], frames: 2,
    minutes: 3}
@@ -539,7 +540,7 @@ def test_one_seed_decides_nothing() -> None:
     lead = paired_lead([[counts(*(frames + 9))]], [[counts(*frames)]], mean_iou)
     assert lead.low > 0
     assert not lead.decided
-    assert result_parts.decision(lead) == "not decided by one seed"
+    assert result_parts.decision(lead, 3) == "not decided by one seed"
 
 
 # viewpoints
