@@ -49,7 +49,7 @@ class Found:
         """Return what was run and not, its time, commits and machines, then the commands."""
         jobs = [job for job in self.jobs if job.kind in kinds]
         done = [self.results[job.name] for job in jobs if job.name in self.results]
-        left = sum(job.minutes for job in jobs if job.name not in self.results) / 60
+        left = sum(job.minutes for job in jobs if job.name not in self.results)
         text = f"{len(done)} of {len(jobs)} jobs were run"
         if done:
             hours = sum(each["seconds"] for each in done) / 3600
@@ -58,7 +58,8 @@ class Found:
             )
             text += f", in {hours:.1f} h; {machines}; commit {commits}"
         missing = len(jobs) - len(done)
-        text += f". Not run: {missing}, about {left:.0f} h on 2 cores." if missing else "."
+        time = f"{left / 60:.0f} h" if left >= 60 else f"{left:.0f} min"
+        text += f". Not run: {missing}, about {time} on 2 cores." if missing else "."
         return (
             f"{text}\n\n"
             f"    python benchmarks/experiments.py --data <data> --only {' '.join(kinds)}\n"

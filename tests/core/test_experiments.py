@@ -438,7 +438,7 @@ def masks(score: float) -> dict[str, object]:
 
 def test_without_results_the_document_says_what_was_not_run(place: Path) -> None:
     written = write_results(place)
-    assert "0 of 3 jobs were run. Not run: 3, about 0 h on 2 cores." in written
+    assert "0 of 3 jobs were run. Not run: 3, about 3 min on 2 cores." in written
     assert "| together | 17 | 0 | 0.0 | 0.6 |" in written
     assert "images/" not in written
 
@@ -592,5 +592,5 @@ def test_a_higher_camera_sees_the_road_from_farther_above() -> None:
 def test_the_experiments_module_names_what_is_not_run(tmp_path: Path) -> None:
     jobs = jobs_of(load_plan())
     lines = experiments.listing(jobs[:2], tmp_path)
-    assert all("not run, about 15 min" in line for line in lines[:2])
-    assert lines[-1] == "2 jobs: 0 done in 0.0 h, 2 not run, about 0.5 h on 2 cores"
+    assert all("not run, about 13 min" in line for line in lines[:2])
+    assert lines[-1] == "2 jobs: 0 done in 0.0 h, 2 not run, about 0.4 h on 2 cores"
