@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from experiment_plan import Autoencoder, Codebook, Head, Model, reference_of
+from experiment_plan import DRIVE, Autoencoder, Codebook, Head, Model, reference_of
 from intervals import (
     Estimate,
     average_precision,
@@ -189,6 +189,8 @@ def domain_shift(found: Found, images: Path) -> str:
             if left_out is not None and values[2].n:
                 drawn[f"{name}, never seen"] = values[2]
     models = [Model(head, True) for head in HEADS]
+    on_drive = pair(found, "shift", models, lambda each: [each["families"][DRIVE]], mean_iou)
+    rows.append(["the synthetic drive in clear weather, never seen: mean IoU", *on_drive])
     for family in _families(found):
         values = pair(found, "shift", models, _families_of(family), kept)
         rows.append([f"{FAMILIES[family]}: mean IoU kept", *values])
