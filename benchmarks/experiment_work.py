@@ -39,7 +39,6 @@ from camseg_core.training.joined import JoinedSamples, OpenedSet, labels_of, ope
 from camseg_core.training.mask_autoencoder import (
     AutoencoderTraining,
     latent_rate,
-    reconstruction_confusion,
     reconstructions,
     train_autoencoder,
 )
@@ -90,20 +89,22 @@ def reconstruction_figures(
     model: MaskAutoencoder, frames: Frames, disturbances: Sequence[float]
 ) -> dict[str, Any]:
     """Return the scores of masks that pass an autoencoder, and what its latents carry."""
-    confusion, boundary = Confusion(len(frames.labels)), BoundaryF1(len(frames.labels))
-    for indices, predicted in reconstructions(model, frames):
-        confusion.add(indices, predicted)
+    classes, levels = len(frames.labels), (0.0, *disturbances)
+    by_level, boundary = [Confusion(classes) for _ in levels], BoundaryF1(classes)
+    for indices, reconstructed in reconstructions(model, frames, levels):
+        for confusion, each in zip(by_level, reconstructed, strict=True):
+            confusion.add(indices, each)
         filled = fill_unlabelled(torch.from_numpy(indices).unsqueeze(0))  # what was encoded
-        boundary.add(filled[0].numpy(), predicted)
-    rate = latent_rate(model, frames)
+        boundary.add(filled[0].numpy(), reconstructed[0])
+    confusion, rate = by_level[0], latent_rate(model, frames)
     return {
         "mean_iou": confusion.mean_iou(),
         "pixel_accuracy": confusion.accuracy(),
         "boundary_f1": boundary.mean(),
         "thin_iou": thin_mean_iou(confusion, frames.labels),
         "disturbed": {
-            f"{level:g}": reconstruction_confusion(model, frames, level).mean_iou()
-            for level in disturbances
+            f"{level:g}": found.mean_iou()
+            for level, found in zip(disturbances, by_level[1:], strict=True)
         },
         "bits": rate.bits,
         "used_share": rate.used_share,

@@ -151,26 +151,25 @@ def set_latent_statistics(model: MaskAutoencoder, frames: Frames) -> None:
 
 @torch.no_grad()
 def reconstructions(
-    model: MaskAutoencoder, frames: Frames, disturbance: float = 0.0
-) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]:
+    model: MaskAutoencoder, frames: Frames, disturbances: Sequence[float] = (0.0,)
+) -> Iterator[tuple[npt.NDArray[np.uint8], list[npt.NDArray[np.int64]]]]:
     """Yield class indices of whole `frames` and their reconstructions, `(H, W)` each.
 
-    `disturbance` is the deviation of seeded normal noise added to the normalised latents.
+    There is one for each of `disturbances`, the deviations of seeded normal noise that is added to
+    the normalised latents.
     """
     for i, indices in enumerate(_completed(frames)):
         latents = model.encode(_whole(indices, model.latent_mean.device))
         noise = torch.randn(latents.shape, generator=generator("disturbance", i)).to(latents)
-        predicted = model.decode(latents + disturbance * noise).argmax(1)
         height, width = indices.shape
-        yield indices.numpy(), predicted[0, :height, :width].cpu().numpy()
+        decoded = (model.decode(latents + each * noise).argmax(1) for each in disturbances)
+        yield indices.numpy(), [each[0, :height, :width].cpu().numpy() for each in decoded]
 
 
-def reconstruction_confusion(
-    model: MaskAutoencoder, frames: Frames, disturbance: float = 0.0
-) -> Confusion:
-    """Count the pairs of `reconstructions`."""
+def reconstruction_confusion(model: MaskAutoencoder, frames: Frames) -> Confusion:
+    """Count the pairs of `reconstructions`, undisturbed."""
     confusion = Confusion(model.config.classes)
-    for indices, predicted in reconstructions(model, frames, disturbance):
+    for indices, (predicted,) in reconstructions(model, frames):
         confusion.add(indices, predicted)
     return confusion
 
