@@ -205,8 +205,11 @@ def measure(given: argparse.Namespace) -> Outcome:
     log_training()
     for job in waiting:
         adapt(*job, plan, place, recipe, given.results)
-    planned = dict.fromkeys((name, seed) for seed in plan.seeds for name in given.left_out)
-    found = {job: result_of(*job, recipe, given.results) for job in planned | dict.fromkeys(jobs)}
+    planned = [(name, seed) for seed in plan.seeds for name in given.left_out]
+    found = {
+        (name, seed): result_of(name, seed, recipe, given.results)
+        for name, seed in dict.fromkeys([*planned, *jobs])
+    }
     results = [each for each in found.values() if each is not None]
     missing = [f"`{name_for(*job)}`" for job, each in found.items() if each is None]
     commits, machines = (

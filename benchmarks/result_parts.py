@@ -148,7 +148,7 @@ def plot_leads(leads: Mapping[str, Estimate], path: Path, label: str) -> str:
     axes.invert_yaxis()
     figure.supxlabel(f"{label}; grey: not decided", fontsize=11)
     axes.grid(axis="x", alpha=0.3)
-    return _saved(figure, path, f"{label}, with 95 % intervals; grey: not decided")
+    return _saved(figure, path, f"{label}, with 95 % intervals")
 
 
 def _saved(figure: Any, path: Path, text: str) -> str:
