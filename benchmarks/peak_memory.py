@@ -2,12 +2,12 @@
 
 import ctypes
 import multiprocessing
-import re
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from camseg_core.errors import ConfigError
+from camseg_core.evaluation.timing import process_peak_bytes
 
 
 def peak_bytes(made: Callable[[], Callable[[], object]]) -> int:
@@ -16,7 +16,7 @@ def peak_bytes(made: Callable[[], Callable[[], object]]) -> int:
     What that holds, such as weights, counts; making it does not.
 
     Raises:
-        ConfigError: the kernel does not report it.
+        ConfigError, ModelError: the kernel does not report it.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(_own_peak, made).result()
@@ -28,13 +28,9 @@ def _own_peak(made: Callable[[], Callable[[], object]]) -> int:
     try:
         Path("/proc/self/clear_refs").write_text("5")  # sets the mark to what is resident now
         run()
-        found = re.search(
-            r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE
-        )
+        return process_peak_bytes()
     except OSError as error:
         raise ConfigError(
             f"cannot measure peak memory: {error}; "
             "needs Linux with a writable /proc/self/clear_refs"
         ) from error
-    assert found is not None
-    return int(found[1]) * 1024

@@ -143,11 +143,17 @@ def _measure(load: Callable[[], Segments], image: npt.NDArray[np.uint8]) -> Foot
     loaded = time.perf_counter()
     for _ in range(FRAMES):
         model.segment(image)
-    return Footprint(_peak_bytes(), loaded - began)
+    return Footprint(process_peak_bytes(), loaded - began)
 
 
-def _peak_bytes() -> int:
-    """Read the kernel's high-water mark; `getrusage` would include that of the parent process."""
+def process_peak_bytes() -> int:
+    """Return the peak resident memory of this process, the kernel's high-water mark.
+
+    `getrusage` would include that of the parent process.
+
+    Raises:
+        ModelError: the kernel does not report it.
+    """
     found = re.search(
         r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE
     )
