@@ -89,24 +89,24 @@ def finish(
     """
     trained = trained.cpu()
     trained.save_pretrained(out, torch.float16)
-    figures, unmeasured, level = None, UNMEASURED, logging.INFO
+    figures: Figures | str = UNMEASURED
     if export and trained.mask_autoencoder is not None:
         try:
             figures = _export_and_score(trained, trained.mask_autoencoder, data, run, out)
         except ModelError as error:
-            unmeasured, level = f"Nothing was measured: {error}.", logging.WARNING
+            figures = f"Nothing was measured: {error}."
             logger.warning("%s", error)
-    if figures is None:  # graphs there are an earlier model's, or incomplete
+    if isinstance(figures, str):  # graphs there are an earlier model's, or incomplete
         shutil.rmtree(out / "onnx", ignore_errors=True)
         logger.log(
-            level,
+            logging.INFO if figures == UNMEASURED else logging.WARNING,
             "neither exported nor scored; to export: %s export --model %s",
             camseg_command(),
             shown or out,
         )
     with atomic_write(out / "MODEL_CARD.md") as card:
         stored = CamSeg.from_pretrained(out)
-        text = model_card(stored, data, run, history, figures or unmeasured)
+        text = model_card(stored, data, run, history, figures)
         card.write_text(text, encoding="utf-8")
     if shown is None:
         logger.info("wrote %s", out)
