@@ -4,9 +4,9 @@
 
 A model is trained without a set, as the experiments of `experiments.yaml` do (theirs in `--run` are
 used), adapted to the set's training images without their labels, and scored on the set's `val`
-before and after. The other sets are the labelled frames. What as many more steps on these alone
-give tells how much of a gain is due to the images. Results are files in `docs/results/`; the same
-`--run` resumes.
+before and after. The other sets are the labelled frames. For comparison, the model is also trained
+for as many steps on these alone, without the images. Each result is a file in `docs/results/`. The
+same `--run` resumes.
 """
 
 import argparse
