@@ -1,8 +1,11 @@
 """A short training of a small model of the published layout, started by `torchrun`.
 
-Arguments: strategy, folder, steps.
+Arguments: strategy, folder, steps. Each process that ends writes the names of its threads to
+`threads-<rank>.txt` in the folder.
 """
 
+import atexit
+import os
 import sys
 from pathlib import Path
 from typing import Literal
@@ -64,7 +67,13 @@ def train(strategy: Literal["ddp", "fsdp"], folder: Path, steps: int = 4) -> Non
             torch.save(trained.state_dict(), folder / "weights.pt")
 
 
+def write_threads(folder: Path) -> None:
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    (folder / f"threads-{os.environ['RANK']}.txt").write_text("\n".join(names))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     wanted, where, count = sys.argv[1:]
+    atexit.register(write_threads, Path(where))  # the first that is registered runs last
     train("fsdp" if wanted == "fsdp" else "ddp", Path(where), int(count))

@@ -29,6 +29,9 @@ def test_two_processes_get_the_weights_of_one_with_twice_the_batch(
 ) -> None:
     train(1, strategy, tmp_path / "one", 4)
     train(2, strategy, tmp_path / "two", 4)
+    for rank in range(2):
+        threads = (tmp_path / "two" / f"threads-{rank}.txt").read_text()
+        assert "gloo" not in threads, "a thread that outlives Python may abort the process"
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert one.keys() == two.keys()
     for name, tensor in one.items():
