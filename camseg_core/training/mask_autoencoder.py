@@ -137,11 +137,19 @@ def _read_by_encoder(model: MaskAutoencoder, kept: Sequence[int]) -> tuple[nn.Pa
     return weight, learns.repeat_interleave(4).view(shape)
 
 
+_STATISTICS_FRAMES = 400
+"""Of how many frames, at most, latents are encoded for their mean and deviation."""
+
+
 @torch.no_grad()
 def set_latent_statistics(model: MaskAutoencoder, frames: Frames) -> None:
-    """Store in `model` the mean and deviation of each latent channel over all `frames`."""
+    """Store in `model` the mean and deviation of each latent channel over `frames`.
+
+    Of more than `_STATISTICS_FRAMES`, frames at even distances stand for all.
+    """
+    spread = frames.every(math.ceil(len(frames) / _STATISTICS_FRAMES))
     channels = torch.cat(
-        [model.latents(frame).transpose(0, 1).flatten(1) for frame in _whole_frames(model, frames)],
+        [model.latents(frame).transpose(0, 1).flatten(1) for frame in _whole_frames(model, spread)],
         dim=1,
     )
     model.latent_mean.copy_(channels.mean(1))
