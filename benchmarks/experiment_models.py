@@ -1,10 +1,11 @@
 """Trains the models of the experiments: each head from the same recipe, on the same samples."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import plain_head
 import torch
@@ -15,6 +16,7 @@ from camseg_core.config.yaml_file import load_yaml
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.robustness import Contender
 from camseg_core.export.torch_engine import TorchEngine
+from camseg_core.long_runs import atomic_write
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime import Sampling, Segmenter
 from camseg_core.training.callbacks import Display
@@ -24,6 +26,9 @@ from camseg_core.training.recipes import Recipe, model_config, run, with_classes
 from camseg_core.training.run import TrainingData, keep_config
 from camseg_core.training.trainer import Run
 from camseg_core.training.transformer import TransformerTraining
+
+Outcome = tuple[dict[str, int], dict[str, Any]]
+"""Of a job: how many of what were scored, and the figures."""
 
 
 class Place(NamedTuple):
@@ -54,12 +59,13 @@ def check(plan: Plan, place: Place) -> None:
     """
     labels_of(place.load().data, place.data)
     known = place.sets()
-    for name in plan.models.left_out:
-        if name not in known:
-            raise ConfigError(
-                f"models.left_out must name sets of {place.recipe.name} ({', '.join(known)}), "
-                f"got {name!r}"
-            )
+    for part in ("models", "adaptation"):
+        for name in getattr(plan, part).left_out:
+            if name not in known:
+                raise ConfigError(
+                    f"{part}.left_out must name sets of {place.recipe.name} ({', '.join(known)}), "
+                    f"got {name!r}"
+                )
 
 
 def recipe_of(model: Model, seed: int, plan: Plan, place: Place) -> Recipe:
@@ -135,3 +141,11 @@ def trained(model: Model, seed: int, plan: Plan, place: Place) -> Callable[[Samp
         plain_head.trained(head, recipe.training, data.train, state).save(weights)
     segmenter = PlainSegmenter(config, labels, weights)
     return lambda sampling: segmenter
+
+
+def kept_in(path: Path, make: Callable[[], Any]) -> Any:
+    """Return what the file at `path` holds, or what `make` returns, which is then written to it."""
+    if not path.is_file():
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(make()), encoding="utf-8")
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -81,6 +81,15 @@ class Uncertainty:
 
 
 @dataclass(frozen=True)
+class Adaptation:
+    """Sets to adapt to with `camseg adapt`: its settings, but for those in `changed`."""
+
+    left_out: tuple[str, ...]
+    changed: tuple[str, ...]
+    minutes: float
+
+
+@dataclass(frozen=True)
 class Plan:
     """What `experiments.yaml` holds; `recipe` is relative to it."""
 
@@ -90,6 +99,7 @@ class Plan:
     models: Models
     shift: Shift
     uncertainty: Uncertainty
+    adaptation: Adaptation
 
 
 @dataclass(frozen=True)
@@ -120,7 +130,7 @@ class Job:
         minutes: the time it is expected to take on 2 cores.
     """
 
-    kind: Literal["reconstruct", "train", "shift", "uncertainty"]
+    kind: Literal["reconstruct", "train", "shift", "uncertainty", "adapt"]
     subject: Autoencoder | Model
     seed: int
     settings: Any
@@ -166,7 +176,7 @@ def load_plan(path: Path = PLAN) -> Plan:
 
 def jobs_of(plan: Plan) -> list[Job]:
     """Return all jobs, seed by seed: of the models, first those that train what others score."""
-    reconstruction, models = plan.reconstruction, plan.models
+    reconstruction, models, adaptation = plan.reconstruction, plan.models, plan.adaptation
     on_all = [Model(head, disturbed) for disturbed in (True, False) for head in models.heads]
     held_out = [Model(head, True, name) for name in models.left_out for head in models.heads]
     jobs = []
@@ -183,5 +193,9 @@ def jobs_of(plan: Plan) -> list[Job]:
         jobs += [
             Job("reconstruct", Autoencoder(codebook), seed, reconstruction, reconstruction.minutes)
             for codebook in reconstruction.codebooks
+        ]
+        jobs += [
+            Job("adapt", Model("latents", True, name), seed, adaptation, adaptation.minutes)
+            for name in adaptation.left_out
         ]
     return jobs

@@ -1,23 +1,21 @@
-"""What the jobs of `experiments.py` do: train and score autoencoders and models."""
+"""What the jobs of `experiments.py` do: those of models here, other kinds in files of their own."""
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from experiment_models import Place, recipe_of, trained
-from experiment_plan import DRIVE, Autoencoder, Job, Model, Plan, reference_of
+from adaptation_work import adapt
+from experiment_models import Outcome, Place, kept_in, recipe_of, trained
+from experiment_plan import DRIVE, Job, Model, Plan, reference_of
+from reconstruction_work import reconstruct
 from viewpoints import turned, zoomed
 
 from camseg_core.data import Sample, Samples, SamplesOf, spread_numbers
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.evaluation.calibration import ErrorDetection
-from camseg_core.evaluation.metrics import BoundaryF1, Confusion, mean
+from camseg_core.evaluation.metrics import Confusion
 from camseg_core.evaluation.robustness import Contender
 from camseg_core.evaluation.robustness_suite import (
     DRIVE_FPS,
@@ -29,101 +27,9 @@ from camseg_core.evaluation.robustness_suite import (
 )
 from camseg_core.groups import ScoredLabels, as_scored
 from camseg_core.labels import Label
-from camseg_core.long_runs import atomic_write
-from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.runtime import Sampling
-from camseg_core.training.callbacks import Display
-from camseg_core.training.completion import fill_unlabelled
-from camseg_core.training.frames import Frames
 from camseg_core.training.joined import JoinedSamples, OpenedSet, labels_of, open_data
-from camseg_core.training.mask_autoencoder import (
-    AutoencoderTraining,
-    latent_rate,
-    reconstructions,
-    train_autoencoder,
-)
 from camseg_core.training.recipes import Recipe
-from camseg_core.training.run import TrainingData
-from camseg_core.training.trainer import Run
-
-Outcome = tuple[dict[str, int], dict[str, Any]]
-"""How many of what were scored, and the figures."""
-
-
-# reconstruction
-
-
-def reconstruct(job: Job, plan: Plan, place: Place) -> Outcome:
-    """Train an autoencoder on the masks of all sets, and score it after each budget of steps.
-
-    The learning rate is constant, so that one training passes through all budgets: after each, the
-    averaged weights are scored with some masks of `val`.
-    """
-    assert isinstance(job.subject, Autoencoder)
-    recipe, codebook = place.load(), job.subject.codebook
-    data = TrainingData.load(recipe.data, place.data)
-    val = data.val.every(plan.reconstruction.every)
-    base, folder = recipe.autoencoder, place.run / job.name
-    channels = len(codebook) if isinstance(codebook, tuple) else base.model.latent_channels
-    model = replace(
-        base.model,
-        classes=len(data.labels),
-        codebook_size=codebook,
-        latent_channels=channels,
-    )
-    found = {}
-    for steps in sorted(plan.reconstruction.steps):
-        loop = replace(base.loop, steps=steps, schedule="constant", seed=job.seed)
-        config = replace(base, model=model, batch=plan.reconstruction.batch, loop=loop)
-
-        def scored(config: AutoencoderTraining = config) -> dict[str, Any]:
-            run = Run(folder, (Display(job.name, every=50),))
-            trained = train_autoencoder(config, data.train, run)
-            return reconstruction_figures(trained, val, plan.reconstruction.disturbances)
-
-        found[str(steps)] = _kept(folder / f"after-{steps}.json", scored)
-    return {"frames": len(val)}, {"after": found}
-
-
-def reconstruction_figures(
-    model: MaskAutoencoder, frames: Frames, disturbances: Sequence[float]
-) -> dict[str, Any]:
-    """Return the scores of masks that pass an autoencoder, and what its latents carry."""
-    classes, levels = len(frames.labels), (0.0, *disturbances)
-    by_level, boundary = [Confusion(classes) for _ in levels], BoundaryF1(classes)
-    for indices, reconstructed in reconstructions(model, frames, levels):
-        for confusion, each in zip(by_level, reconstructed, strict=True):
-            confusion.add(indices, each)
-        filled = fill_unlabelled(torch.from_numpy(indices).unsqueeze(0))  # what was encoded
-        boundary.add(filled[0].numpy(), reconstructed[0])
-    confusion, rate = by_level[0], latent_rate(model, frames)
-    return {
-        "mean_iou": confusion.mean_iou(),
-        "pixel_accuracy": confusion.accuracy(),
-        "boundary_f1": boundary.mean(),
-        "thin_iou": thin_mean_iou(confusion, frames.labels),
-        "disturbed": {
-            f"{level:g}": found.mean_iou()
-            for level, found in zip(disturbances, by_level[1:], strict=True)
-        },
-        "bits": rate.bits,
-        "used_share": rate.used_share,
-        "perplexity": rate.perplexity,
-    }
-
-
-THIN_CLASSES = ("pole", "traffic light", "traffic sign")
-"""Classes whose objects are a few pixels wide at usual sizes."""
-
-
-def thin_mean_iou(confusion: Confusion, labels: Sequence[Label]) -> float:
-    """Return the mean IoU over `THIN_CLASSES`, NaN if none occurs.
-
-    `labels` are those of the confusion's indices, in their order.
-    """
-    thin = [label.name in THIN_CLASSES for label in labels]
-    return mean(confusion.iou()[thin])
-
 
 # models
 
@@ -225,7 +131,7 @@ def shift(job: Job, plan: Plan, place: Place) -> Outcome:
             ]
 
         file = f"{family} {level}.json".replace(" ", "-")
-        counts = np.array(_kept(place.run / job.name / file, count), np.int64)
+        counts = np.array(kept_in(place.run / job.name / file, count), np.int64)
         levels.setdefault(family, {})[level] = counts.sum(0).tolist()
         families[family] = families.get(family, 0) + counts
     return {"frames": len(samples), "conditions": sum(map(len, levels.values()))}, {
@@ -247,14 +153,6 @@ def counts_in(
         [count for each, size in columns.items() for count in (row if each == name else [0] * size)]
         for row in counts
     ]
-
-
-def _kept(path: Path, make: Callable[[], Any]) -> Any:
-    """Return what the file at `path` holds, or what `make` returns, which is then written to it."""
-    if not path.is_file():
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(make()), encoding="utf-8")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 # uncertainty
@@ -305,5 +203,6 @@ WORK: dict[str, Callable[[Job, Plan, Place], Outcome]] = {
     "train": train,
     "shift": shift,
     "uncertainty": uncertainty,
+    "adapt": adapt,
 }
 """By the kind of a job."""

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from document import current_commit, log_training, machine_and_torch
-from experiment_models import Place, check
+from experiment_models import Outcome, Place, check
 from experiment_plan import PLAN, Job, jobs_of, load_plan
-from experiment_work import WORK, Outcome
+from experiment_work import WORK
 
 from camseg_core.errors import CamSegError, ConfigError
 from camseg_core.long_runs import atomic_write, writable_folder

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from experiment_models import Place, in_steps, in_torch
-from experiment_work import Outcome, counts_of
+from experiment_models import Outcome, Place, in_steps, in_torch
+from experiment_work import counts_of
 from experiments import measured
 
 from camseg_core.data.file_set import Pair

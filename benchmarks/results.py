@@ -13,8 +13,10 @@ from pathlib import Path
 from document import markdown_table, write_or_print
 from experiment_plan import PLAN, load_plan
 from experiments import RESULTS
-from result_claims import domain_shift, reconstruction, robustness, uncertainty
+from result_adaptation import adaptation
+from result_claims import domain_shift, reconstruction, robustness
 from result_parts import Found, joined
+from result_uncertainty import uncertainty
 
 from camseg_core.errors import CamSegError
 
@@ -66,6 +68,7 @@ CLAIMS: dict[str, tuple[Callable[[Found, Path], str], tuple[str, ...]]] = {
     "latents-against-pixels": (robustness, ("train", "shift")),
     "domain-shift": (domain_shift, ("train", "shift")),
     "uncertainty": (uncertainty, ("uncertainty",)),
+    "adaptation": (adaptation, ("adapt",)),
 }
 """By the name of a section's markers in the document: what makes it, from jobs of which kinds."""
 

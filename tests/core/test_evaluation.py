@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pytest
-from experiment_work import thin_mean_iou
+from reconstruction_work import thin_mean_iou
 
 from camseg_core.data import Sample
 from camseg_core.errors import DataError

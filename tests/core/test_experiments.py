@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import adaptation
+import adaptation_work
 import experiment_work
 import experiments
 import numpy as np
@@ -48,6 +48,10 @@ shift:
 uncertainty:
   {frames: 1, domains: [paper/hue], sampling: {one step: {}, 2 masks: {sampler: ddim, steps: 2,
    samples: 2, temperature: 1.0}}, minutes: 1}
+adaptation:
+  {left_out: [coarse], minutes: 1,
+   changed: [training.loop.steps=2, training.loop.validate_every=1, training.batch=2,
+   "training.crop=[64, 64]", teaching.least_rise=0, teaching.most_loss=1]}
 """
 
 
@@ -56,7 +60,8 @@ def place(tmp_path: Path) -> Path:
     """A folder with two small sets in `data`, a recipe and a plan."""
     data = tmp_path / "data"
     write_camvid(data / "camvid", "train", "val", size=(64, 96))
-    write_camvid(data / "coarse", "train", "val", size=(64, 96))
+    write_camvid(data / "coarse", "train", frames=9, size=(64, 96))
+    write_camvid(data / "coarse", "val", size=(64, 96))
     config = tiny_lite().config
     assert config.mask_autoencoder is not None
     save_config(config, tmp_path / "tiny.json")
@@ -101,7 +106,7 @@ def test_the_plan_has_every_combination_once() -> None:
         "shift-latents-disturbed-s1",
         "uncertainty-pixels-disturbed-without-camvid-s0",
     } <= names
-    for kind, count in (("reconstruct", 9), ("train", 4 + 6), ("shift", 4)):
+    for kind, count in (("reconstruct", 9), ("train", 4 + 6), ("shift", 4), ("adapt", 2)):
         assert sum(job.kind == kind for job in jobs) == 3 * count
 
 
@@ -120,7 +125,7 @@ def test_a_queue_runs_every_kind_of_job_and_none_twice(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(place)
-    assert "jobs: 17 done in" in (out := capsys.readouterr().out), out
+    assert "jobs: 18 done in" in (out := capsys.readouterr().out), out
     jobs = jobs_of(load_plan(place / "plan.yaml"))
     results = {job.name: result_of(job, place / "results") for job in jobs}
     for name, result in results.items():
@@ -149,7 +154,7 @@ def test_a_queue_runs_every_kind_of_job_and_none_twice(
     written = write_results(place)
     tables = [line for line in written.splitlines() if line.startswith("|")]
     assert not any("not run" in line for line in tables)
-    assert written.count("17 | 17 |") == 1
+    assert written.count("18 | 18 |") == 1
     for name in ("kl-against-vq", "latents-against-pixels", "domain-shift"):
         assert f"(images/{name}.png)" in written
         assert (document.parent / "images" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -175,20 +180,8 @@ def test_a_shorter_training_changes_its_loss_and_samples_at_the_same_share_of_it
 
 @pytest.mark.slow
 def test_the_gain_of_adapting_is_measured_on_a_set_never_seen_without_its_labels(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.rmtree(place / "data" / "coarse")
-    for split, frames in (("train", 9), ("val", 2)):
-        write_camvid(place / "data" / "coarse", split, frames=frames, size=(64, 96))
-    small = (
-        *("training.loop.steps=2", "training.loop.validate_every=1", "training.batch=2"),
-        *("training.crop=[64, 64]", "teaching.least_rise=0", "teaching.most_loss=1"),
-    )
-    options = [
-        *(f"--{name}={place / name}" for name in ("data", "run", "results")),
-        *(f"--plan={place / 'plan.yaml'}", "--left-out=coarse", "--json"),
-        *(f"--set={setting}" for setting in small),
-    ]
     given = []
 
     def adapted(recipe: Any, start: Path, images: Any, *others: Any, **more: Any) -> Any:
@@ -196,26 +189,21 @@ def test_the_gain_of_adapting_is_measured_on_a_set_never_seen_without_its_labels
         assert all((each.label == UNLABELLED).all() for each in images().samples)
         return run_adaptation(recipe, start, images, *others, **more)
 
-    monkeypatch.setattr(adaptation, "run_adaptation", adapted)
-    adaptation.main(options)
-    (result,) = json.loads(capsys.readouterr().out.splitlines()[-1])
+    monkeypatch.setattr(adaptation_work, "run_adaptation", adapted)
+    name = "adapt-latents-disturbed-without-coarse-s0"
+    run(place, "--only", name)
+    result = json.loads((place / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    figures = result["figures"]
     assert given == [["camvid"]]  # neither trained on nor a guard
-    assert (result["left_out"], result["images"], result["frames"]) == ("coarse", 9, 2)
-    assert (result["steps"] == 0) == bool(result["refused"])
-    compared = {"before"} if result["refused"] else {"before", "labelled alone"}
-    assert {*result["mean_iou"]} == {*compared, "after"}
-    assert {*result["lead_over"]} == compared
-    assert (
-        str(place)
-        not in (place / "results" / "adapt-latents-disturbed-without-coarse-s0.json").read_text()
-    )
-    adaptation.main(options)
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == [result]
-    assert len(given) == 1
-    with pytest.raises(SystemExit, match="has other settings"):
-        adaptation.main([*options, "--set=labelled_share=0.3"])
-    with pytest.raises(SystemExit, match=r"--left-out must name sets .* got 'fine'"):
-        adaptation.main([*options[:4], "--left-out=fine"])
+    assert result["n"] == {"images": 9, "frames": 3}
+    assert (figures["steps"] == 0) == bool(figures["refused"])
+    compared = {"before"} if figures["refused"] else {"before", "labelled alone"}
+    assert {*figures["mean_iou"]} == {*compared, "after"}
+    assert {*figures["lead_over"]} == compared
+    assert str(place) not in json.dumps(result)
+    written = write_results(place)
+    row = f"| coarse | 0 | 9 | {figures['steps']} | {figures['mean_iou']['before']:.3f} | "
+    assert row in written
 
 
 def own_camera_options(place: Path) -> list[str]:
@@ -326,7 +314,7 @@ def test_a_failing_job_is_named_and_the_others_are_run(
         "reconstruct-kl-s0",
         "reconstruct-fsq-4x3-s0",
     ]
-    assert lines[-1].startswith("17 jobs: 2 done in 0.0 h, 15 not run, about 0.5 h")
+    assert lines[-1].startswith("18 jobs: 2 done in 0.0 h, 16 not run, about 0.5 h")
 
 
 def test_a_result_of_other_settings_counts_as_not_run(
@@ -439,7 +427,7 @@ def masks(score: float) -> dict[str, object]:
 def test_without_results_the_document_says_what_was_not_run(place: Path) -> None:
     written = write_results(place)
     assert "0 of 3 jobs were run. Not run: 3, about 3 min on 2 cores." in written
-    assert "| together | 17 | 0 | 0.0 | 0.6 |" in written
+    assert "| together | 18 | 0 | 0.0 | 0.6 |" in written
     assert "images/" not in written
 
 
