@@ -34,15 +34,14 @@ from camseg_ros.bag.make import LABEL_TOPIC, BagTopics, LabelledFrame, write_bag
 HEIGHT, WIDTH, DISTINCT = 180, 240, 24
 STEP_NS = 33_333_333
 
-# VmHWM is the peak of this process; getrusage would include that of its parent
 PROGRAM = """
-import argparse, re, sys
-from pathlib import Path
+import argparse
+from camseg_core.evaluation.timing import process_peak_bytes
 from camseg_ros.bag import evaluate_command
 parser = argparse.ArgumentParser()
 evaluate_command.add(parser)
 evaluate_command.run(parser.parse_args())
-print("peak kB", re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+print("peak bytes", process_peak_bytes())
 """
 
 
@@ -78,7 +77,7 @@ def measure(
             str(threads),
         ]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-        peak = re.search(r"peak kB (\d+)", done.stdout)
+        peak = re.search(r"peak bytes (\d+)", done.stdout)
         if done.returncode or peak is None:
             raise ConfigError(
                 f"the evaluation failed with exit code {done.returncode}; see its output above"
@@ -87,7 +86,7 @@ def measure(
     timings = report["timings"]
     return {
         "frames": report["bag"]["frames"],
-        "peak_rss_mb": round(int(peak[1]) / 1024, 1),
+        "peak_rss_mb": round(int(peak[1]) / 2**20, 1),
         "read_share": round(timings["read_share"], 4),
         "seconds": round(timings["seconds"], 1),
         "latency_ms": timings["latency_ms"],

@@ -1,7 +1,7 @@
 """Inputs and records of a run: its data, its configuration, a trained autoencoder's folder."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,8 @@ def check_batch(training: Training, processes: Processes) -> None:
 def keep_config(recipe: Any, run: Path, processes: Processes) -> None:
     """Write the configuration to the run folder, or check that it is the one already there.
 
-    Entries that an older file lacks have their defaults.
+    Entries that an older file lacks have their defaults. Of files that say what labels mean, only
+    the name is compared: another checkout has them elsewhere, and `keep_data` compares the labels.
 
     Raises:
         ConfigError: the run was started with another configuration, or the processes do not see
@@ -129,10 +130,10 @@ def keep_config(recipe: Any, run: Path, processes: Processes) -> None:
     processes.check_shared(run)
     path = run / "config.yaml"
     known = path.is_file()
-    if known and not _describes(path, recipe):
+    if known and (differences := _differences(path, recipe)):
         raise ConfigError(
-            f"{path} differs from the configuration given: use the one that the run was started "
-            "with, or another --run"
+            f"{path} differs from the configuration given: {differences}; use the one that the run "
+            "was started with, or another --run"
         )
     processes.wait()  # no process writes while another reads
     if processes.is_main_process and not known:
@@ -152,7 +153,12 @@ def keep_data(data: TrainingData, run: Path, processes: Processes) -> None:
     path = run / "data.json"
     now = {
         split: {
-            part.name: {"frames": len(part.frames), "fingerprint": part.frames.fingerprint().hex()}
+            part.name: {
+                "frames": len(part.frames),
+                "fingerprint": part.frames.fingerprint().hex(),
+                "classes": [each.name for each in part.frames.labels],
+                "groups": [[*each.train_ids] for each in part.frames.groups],
+            }
             for part in frames.parts()
         }
         for split, frames in (("train", data.train), ("val", data.val))
@@ -163,13 +169,13 @@ def keep_data(data: TrainingData, run: Path, processes: Processes) -> None:
         for split, parts in now.items():
             for name, found in parts.items():
                 was = before.get(split, {}).get(name)
-                if was != found:
+                if was is None or found | was != found:  # an older version wrote less
                     of = f" of {name}" if name else ""
                     then = "none" if was is None else was["frames"]
                     raise ConfigError(
                         f"the frames of {split}{of} must be those that {run} was started with: "
-                        f"{then} then, {found['frames']} now; names, pixels or labels differ: "
-                        "restore them, or choose another --run"
+                        f"{then} then, {found['frames']} now; names, pixels, labels or "
+                        "their meaning differ: restore them, or choose another --run"
                     )
     processes.wait()  # no process writes while another reads
     if processes.is_main_process and not known:
@@ -190,11 +196,37 @@ def _require_labels(split: str, frames: Frames) -> None:
             )
 
 
-def _describes(path: Path, recipe: Any) -> bool:
+def _differences(path: Path, recipe: Any, most: int = 3) -> str:
+    """Return in words how the configuration in a file differs from `recipe`; "" if it does not."""
     try:
-        return bool(load_yaml(path, type(recipe)) == recipe)
-    except ConfigError:
-        return False
+        before = _entries(asdict(load_yaml(path, type(recipe))))
+    except ConfigError as error:
+        return str(error)
+    now = _entries(asdict(recipe))
+    found = [
+        f"{name} is {before.get(name, 'missing')} there, {now.get(name, 'missing')} here"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
+    ]
+    more = [f"{len(found) - most} more"] if len(found) > most else []
+    return ", ".join([*found[:most], *more])
+
+
+def _entries(value: Any, name: str = "") -> dict[str, Any]:
+    """Return nested dictionaries and lists of them as one, by dotted names."""
+    items: Iterable[tuple[object, Any]] = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list | tuple) and any(isinstance(each, dict) for each in value):
+        items = enumerate(value)
+    if not items:
+        return {name: Path(value).name if name.endswith(".mapping") and value else value}
+    prefix = f"{name}." if name else ""
+    return {
+        key: entry
+        for part, each in items
+        for key, entry in _entries(each, f"{prefix}{part}").items()
+    }
 
 
 Codec = KLAutoencoder | MaskAutoencoder

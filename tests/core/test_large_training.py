@@ -20,6 +20,7 @@ from camseg_core.training import trainer as loop
 from camseg_core.training.distributed import Processes, enable_gradient_checkpointing
 from camseg_core.training.draws import Draws
 from camseg_core.training.frames import Frames
+from camseg_core.training.joined import SetConfig
 from camseg_core.training.mask_autoencoder import AutoencoderTraining
 from camseg_core.training.objectives import published_objective
 from camseg_core.training.recipes import Recipe
@@ -322,12 +323,34 @@ def test_a_run_from_before_a_setting_existed_resumes(tmp_path: Path) -> None:
     assert len(older) == len(lines) - 6
     path.write_text("".join(older), encoding="utf-8")
     keep_config(recipe, tmp_path, Processes())
-    with pytest.raises(ConfigError, match=r"config\.yaml differs from the configuration given"):
+    message = (
+        r"config\.yaml differs from the configuration given: training\.diffusion_batch_mul is 1 "
+        "there, 2 here; use the one"
+    )
+    with pytest.raises(ConfigError, match=message):
         keep_config(
             replace(recipe, training=replace(recipe.training, diffusion_batch_mul=2)),
             tmp_path,
             Processes(),
         )
+
+
+def test_a_run_goes_on_from_another_checkout(tmp_path: Path) -> None:
+    """The files that say what labels mean are elsewhere then; the frames' labels are compared."""
+    known, moved, other = (
+        Recipe(
+            data=(SetConfig("streets", "camvid", "streets", mapping=mapping),),
+            autoencoder=AutoencoderTraining(tiny_lite().config.mask_autoencoder),
+        )
+        for mapping in ("/one/mapping.yaml", "/two/mapping.yaml", "/two/coarse.yaml")
+    )
+    keep_config(known, tmp_path, Processes())
+    keep_config(moved, tmp_path, Processes())
+    with pytest.raises(ConfigError, match=r"data\.0\.mapping is mapping.yaml there, coarse.yaml"):
+        keep_config(other, tmp_path, Processes())
+    changed = replace(known.training, loop=replace(known.training.loop, lr=1, warmup=1, steps=9))
+    with pytest.raises(ConfigError, match=r"steps is 4000 there, 9 here, .*warmup .*, 1 more;"):
+        keep_config(replace(known, training=replace(changed, batch=99)), tmp_path, Processes())
 
 
 def test_the_autoencoder_of_a_whole_model_serves_a_training(tmp_path: Path) -> None:

@@ -280,7 +280,7 @@ def rename_frame(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (rewrite_image, "frames of train must .*: 3 then, 3 now; names, pixels or labels"),
+        (rewrite_image, "frames of train must .*: 3 then, 3 now; names, pixels, labels or"),
         (rewrite_label, "frames of val must be those that .*run was started with: 3 then, 3 now"),
         (
             remove_frame,
@@ -308,6 +308,21 @@ def test_a_run_is_not_resumed_with_other_frames(
         keep_data(TrainingData.load("camvid", root / "data"), root / "run", Processes())
 
 
+def test_a_run_is_not_resumed_with_labels_of_another_meaning(root: Path) -> None:
+    data, path = TrainingData.load("camvid", root / "data"), root / "run" / "data.json"
+    path.parent.mkdir()
+    keep_data(data, path.parent, Processes())
+    record = json.loads(path.read_text(encoding="utf-8"))
+    for part in (part for split in record.values() for part in split.values()):
+        part.pop("groups")
+    path.write_text(json.dumps(record), encoding="utf-8")
+    keep_data(data, path.parent, Processes())  # an older version wrote less
+    next(iter(record["train"].values()))["groups"] = [[0, 1]]
+    path.write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(ConfigError, match="labels or their meaning differ"):
+        keep_data(data, path.parent, Processes())
+
+
 @pytest.mark.slow
 def test_the_command_does_not_resume_with_other_frames(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -319,7 +334,7 @@ def test_the_command_does_not_resume_with_other_frames(
     rewrite_image(tmp_path / "data")
     with pytest.raises(SystemExit):
         main(["train", f"--config={CONFIG}", *folders, *settings])
-    assert "3 then, 3 now; names, pixels or labels differ" in capsys.readouterr().err
+    assert "3 then, 3 now; names, pixels, labels or their meaning" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
