@@ -244,6 +244,7 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
 def _calibrate(options: argparse.Namespace) -> None:
     with packages_for("calibration", "evaluate", "rich.progress"):
         from camseg_core.evaluation.calibration import PASSES, fit_logit_scale
+        from camseg_core.evaluation.scorer import scored_facts
         from camseg_core.long_runs import shown_progress
     if not options.dry_run:
         path = checkpoint_folder(options.model) / "config.json"
@@ -261,6 +262,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     )
     errors = f"expected calibration error {fit.error:.4f}, against {fit.error_at_one:.4f} at 1"
     _print([f"logit_scale {fit.logit_scale}: {errors} ({len(samples)} frames)"])
+    _print([f"{name}: {text}" for name, text in scored_facts(fit.frames, len(samples))])
     if not options.dry_run:
         try:
             with atomic_write(path) as temporary:

@@ -99,7 +99,8 @@ def check_split(
         progress: wraps the iteration over the pairs, to show progress.
         on_sample: called with the index of a pair and its frame, if the frame has no problem.
     """
-    reader = _Reader()
+    labels = distinguished(files[0].labels, files[0].groups)
+    reader = _Reader([label.id for label in labels])
     for each in files:
         for problem in each.found.problems:
             folder = (each.pairs or each.without_label)[0].image.parent
@@ -117,16 +118,19 @@ def check_split(
         sample = reader.read(owner, pair)
         if sample is not None:
             on_sample(number, sample)
-    labels = distinguished(files[0].labels, files[0].groups)
-    known = reader.pixels[[label.id for label in labels]]
+    known = reader.pixels[reader.ids]
     if reader.read_frames and not known.any():
         text = (
             f"no pixel of the {reader.read_frames} frames has a class: sets whose test labels are "
             "withheld may contain placeholders"
         )
         reader.report(Problem.NOTHING_LABELLED, files[0].pairs[0].label.parent, text)
-    elif reader.read_frames and (text := _doubtful(files, np.flatnonzero(reader.pixels).tolist())):
-        reader.report(Problem.MEANING, files[0].pairs[0].label.parent, text)
+    elif reader.read_frames:
+        for path in reader.empty:
+            text = f"no pixel of {path} has a class: label it, or leave it out"
+            reader.report(Problem.NOTHING_LABELLED, path, text)
+        if text := _doubtful(files, np.flatnonzero(reader.pixels).tolist()):
+            reader.report(Problem.MEANING, files[0].pairs[0].label.parent, text)
     total = max(1, int(known.sum()))
     return SplitCheck(
         split,
@@ -156,9 +160,11 @@ def _doubtful(files: Sequence[FileSet], ids: Sequence[int]) -> str:
 
 
 class _Reader:
-    """Reads frames; collects findings, sizes, and counts by train id."""
+    """Reads frames; collects findings, sizes, counts by train id, and images without a class."""
 
-    def __init__(self) -> None:
+    def __init__(self, ids: Sequence[int]) -> None:
+        self.ids = list(ids)
+        self.empty: list[Path] = []
         self.findings: list[Finding] = []
         self.sizes: Counter[tuple[int, int]] = Counter()
         self.pixels: npt.NDArray[np.int64] = np.zeros(256, np.int64)
@@ -210,6 +216,8 @@ class _Reader:
         counts = np.bincount(sample.label.ravel(), minlength=256)
         self.pixels += counts
         self.frames_with += counts > 0
+        if not counts[self.ids].any():
+            self.empty.append(pair.image)
         self.read_frames += 1
         return sample
 

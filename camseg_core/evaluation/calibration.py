@@ -141,11 +141,15 @@ PASSES = len(COARSE) + 2 * len(FINE)
 
 @dataclass(frozen=True)
 class LogitScaleFit:
-    """The best `logit_scale`, and the expected calibration error at 1 and at the best."""
+    """The best `logit_scale`, and the expected calibration error at 1 and at the best.
+
+    `frames` is the number of frames with a labelled pixel.
+    """
 
     logit_scale: float
     error_at_one: float
     error: float
+    frames: int
 
 
 def fit_logit_scale(
@@ -174,9 +178,12 @@ def fit_logit_scale(
     frames = iter(progress(chain.from_iterable(repeat(samples, PASSES))))
     of = lru_cache(ScoredLabels.of)
     found: dict[float, tuple[float, float]] = {}  # mean logarithmic score, calibration error
+    known = 0
 
     def judge(logit_scale: float) -> None:
+        nonlocal known
         scaled, calibration, score = segmenter.with_logit_scale(logit_scale), Calibration(), 0.0
+        known = 0
         for sample in islice(frames, len(samples)):
             result = scaled.segment(sample.image)
             scored = (
@@ -184,6 +191,7 @@ def fit_logit_scale(
             )
             truth = scored.truth_of(sample.label)
             labelled = truth < len(scored.labels)
+            known += bool(labelled.any())
             confidence = result.confidence[labelled]
             right = (scored.predicted_of(result.mask, truth) == truth)[labelled]
             calibration.add(confidence, right)
@@ -206,4 +214,4 @@ def fit_logit_scale(
         middle = best()
         judge(middle * 2**-step)
         judge(middle * 2**step)
-    return LogitScaleFit(round(best(), 4), found[1.0][1], found[best()][1])
+    return LogitScaleFit(round(best(), 4), found[1.0][1], found[best()][1], known)

@@ -22,7 +22,6 @@ from camseg_core.evaluation.metrics import Confusion
 from camseg_core.evaluation.scorer import Scorer
 from camseg_core.evaluation.timing import Latency, in_turns
 from camseg_core.groups import ScoredLabels
-from camseg_core.labels import UNLABELLED
 from camseg_core.runtime.segmenter import Segmentation, Segmenter
 
 Counts = npt.NDArray[np.int64]
@@ -169,9 +168,7 @@ def compare(
             pair = None
             if before is not None and follows:
                 pair = before[1][number].mask, before[0].label
-            known = (sample.label != UNLABELLED).any()
-            label = sample.label if known else None
-            frame.add(label, result.mask, result.confidence, before=pair)
+            frame.add(sample.label, result.mask, result.confidence, before=pair)
             side.scorer.merge(frame)
             confusions.append(frame.confusion)
         same = _agreement(sides, results)

@@ -114,6 +114,11 @@ class Evaluation:
     model_classes: tuple[Label, ...] = ()
 
     @property
+    def frames_scored(self) -> int:
+        """Number of frames with a pixel to score."""
+        return sum(not math.isnan(frame.mean_iou) for frame in self.frames)
+
+    @property
     def mean_category_iou(self) -> float:
         """Mean IoU over the categories that occur; NaN if the protocol has none."""
         return mean(np.array([each.iou for each in self.categories]))

@@ -17,6 +17,7 @@ from camseg_core.data import Sample, Samples
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.evaluation.metrics import GROUPS, Confusion, frequency_groups, mean
 from camseg_core.evaluation.robustness_suite import (
+    CLEAN,
     SUITE,
     Condition,
     ConditionResult,
@@ -75,15 +76,17 @@ class Example:
 class Robustness:
     """The result of `run_suite`.
 
-    `groups` has, by reference, the group of each of the `labels`: frequent, common, rare, or None
-    for a class without labelled pixels. `merged` are the classes of the contenders that count as
-    one, by label. `timings` are ms per frame, and all that differs from run to run.
+    `frames_scored` of the data's `frames` have a pixel to score; where no series needs the data,
+    all count. `groups` has, by reference, the group of each of the `labels`: frequent, common,
+    rare, or None for a class without labelled pixels. `merged` are the classes of the contenders
+    that count as one, by label. `timings` are ms per frame, and all that differs from run to run.
     """
 
     contenders: tuple[str, ...]
     labels: tuple[Label, ...]
     suite: tuple[Series, ...]
     frames: int
+    frames_scored: int
     seed: int
     groups: Mapping[Condition, Sequence[str | None]]
     scores: Mapping[Condition, Mapping[str, Scores]]
@@ -187,6 +190,7 @@ def run_suite(
         labels=scored.labels,
         suite=tuple(suite),
         frames=len(pictures),
+        frames_scored=pictures.scored(scored) if CLEAN in references_of(suite) else len(pictures),
         seed=seed,
         groups=groups,
         scores=scores,

@@ -198,6 +198,11 @@ class Pictures:
         )
         return Sample(image, sample.label, sample.name)
 
+    def scored(self, scored: ScoredLabels) -> int:
+        """Return how many of the data's frames have a pixel to score; every frame is read."""
+        labels = (self.at(CLEAN, number).label for number in range(len(self)))
+        return sum(bool((scored.truth_of(each) < len(scored.labels)).any()) for each in labels)
+
     def key(self, scored: ScoredLabels) -> dict[str, Any]:
         """Return everything that determines the results; every frame is read."""
         digest = hashlib.sha256()

@@ -48,6 +48,13 @@ class CountedAs:
         return [(name, text) for name, text in facts.items() if text]
 
 
+def scored_facts(scored: int, frames: int) -> list[tuple[str, str]]:
+    """Return as name and text how many frames have no pixel to score; nothing if all have one."""
+    if scored == frames:
+        return []
+    return [("frames scored", f"{scored} of {frames}; no pixel of the others has a scored label")]
+
+
 def merged_text(merged: Mapping[str, Sequence[str]]) -> str:
     """Return classes that count as one, by label, as text."""
     return ", ".join(f"{name} ({' + '.join(each)})" for name, each in merged.items())
@@ -89,7 +96,7 @@ class Scorer:
         self.agreement = np.zeros((classes + 1, classes + 1), np.int64)
         """All pixels by the class of this model and that of the other model."""
         self.frames = np.zeros(2, np.int64)
-        """All frames, and those with a label."""
+        """All frames, and those with a pixel to score."""
         self.ids = np.zeros((2, 256), np.int64)
         """All pixels of labels by id; scored pixels by predicted train id."""
 
@@ -117,7 +124,7 @@ class Scorer:
         """
         truth = None if label is None else self.scored.truth_of(label)
         found = self.scored.predicted_of(mask, truth)
-        self.frames += 1, truth is not None
+        self.frames += 1, truth is not None and bool((truth < self.classes).any())
         self.predicted += np.bincount(found.ravel(), minlength=self.classes + 1)
         if confidence is not None:
             steps = np.rint(confidence * np.float32(CONFIDENCE_STEPS)).clip(0, CONFIDENCE_STEPS)

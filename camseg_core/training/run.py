@@ -1,11 +1,13 @@
 """Inputs and records of a run: its data, its configuration, a trained autoencoder's folder."""
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.torch import load_file, save_file
 
 from camseg_core.config.model import KLAutoencoderConfig, MaskAutoencoderConfig
@@ -31,6 +33,8 @@ from camseg_core.training.kl_autoencoder import PictureAutoencoderTraining
 from camseg_core.training.light_decoder import LightDecoderTraining
 from camseg_core.training.mask_autoencoder import AutoencoderTraining
 from camseg_core.training.transformer import TransformerTraining
+
+logger = logging.getLogger(__name__)
 
 Training = (
     AutoencoderTraining | PictureAutoencoderTraining | LightDecoderTraining | TransformerTraining
@@ -184,15 +188,29 @@ def keep_data(data: TrainingData, run: Path, processes: Processes) -> None:
 
 
 def _require_labels(split: str, frames: Frames) -> None:
-    """Raise DataError if one of the sets of a split has no pixel to learn from, or to score."""
+    """Raise DataError if one of the sets of a split has no pixel to learn from, or to score.
+
+    Single frames without one are logged.
+    """
     classes = len(frames.labels) + len(frames.groups)
     for part in frames.parts():
-        if not part.frames.pixel_counts()[:classes].any():
-            of = f" of {part.name}" if part.name else ""
+        count, pixels = len(part.frames), part.frames.pixels_by_frame()[:, :classes]
+        empty = count - int(np.count_nonzero(pixels.sum(1)))
+        which = f"frames of {split}" + (f" of {part.name}" if part.name else "")
+        if empty == count:
             names = ", ".join(label.name for label in frames.labels)
             raise DataError(
-                f"no pixel of the {len(part.frames)} frames of {split}{of} has one of the model's "
-                f"classes ({names}): look at the labels with {camseg_command()} data check"
+                f"no pixel of the {count} {which} has one of the model's classes "
+                f"({names}): look at the labels with {camseg_command()} data check"
+            )
+        if empty:
+            logger.warning(
+                "%d of the %d %s have no labelled pixel and count nowhere; %s data check names "
+                "them",
+                empty,
+                count,
+                which,
+                camseg_command(),
             )
 
 

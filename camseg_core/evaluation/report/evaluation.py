@@ -26,6 +26,7 @@ from camseg_core.evaluation.report.page import (
     to_json,
     write_files,
 )
+from camseg_core.evaluation.scorer import scored_facts
 from camseg_core.evaluation.timing import describe_machine
 from camseg_core.labels import CITYSCAPES, UNLABELLED, UNLABELLED_COLOR, Label, color_table
 
@@ -102,6 +103,7 @@ def report_content(evaluation: Evaluation) -> dict[str, Any]:
             "pixels": evaluation.confusion.matrix.tolist(),
         },
         "calibration": [asdict(each) for each in evaluation.calibration.bins()],
+        "frames_scored": evaluation.frames_scored,
         "frames": [
             {"name": each.name, "mean_iou": each.mean_iou, "pixel_accuracy": each.pixel_accuracy}
             for each in evaluation.frames
@@ -211,16 +213,17 @@ def score_table(evaluation: Evaluation) -> list[str]:
     groups = ", ".join(f"{group} {text(score)}" for group, score in by_group)
     return [
         *lines,
-        *(f"{name}: {fact}" for name, fact in _counted_as(evaluation)),
+        *(f"{name}: {fact}" for name, fact in _limits(evaluation)),
         f"AP {text(ap)}: {groups}",
         f"latency p50 {latency.p50:.1f} ms, p95 {latency.p95:.1f} ms over "
         f"{len(evaluation.frames)} frames",
     ]
 
 
-def _counted_as(evaluation: Evaluation) -> list[tuple[str, str]]:
-    """How classes were counted on labels that stand for several, as name and text of each fact."""
-    return [] if evaluation.counted_as is None else evaluation.counted_as.facts()
+def _limits(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """What was not scored, and what counted as one, as name and text of each fact."""
+    facts = [] if evaluation.counted_as is None else evaluation.counted_as.facts()
+    return scored_facts(evaluation.frames_scored, len(evaluation.frames)) + facts
 
 
 def _page(evaluation: Evaluation, content: Mapping[str, Any]) -> str:
@@ -247,7 +250,7 @@ def _page(evaluation: Evaluation, content: Mapping[str, Any]) -> str:
         run=[
             *((key, content[key]) for key in ("model", "engine", "precision")),
             *content["about"].items(),
-            *_counted_as(evaluation),
+            *_limits(evaluation),
             *timings["machine"].items(),
         ],
     )

@@ -21,7 +21,7 @@ from camseg_core.evaluation.report.page import (
 )
 from camseg_core.evaluation.robustness import Example, Robustness, Scores
 from camseg_core.evaluation.robustness_suite import FAMILIES, REFERENCES, Condition, Series
-from camseg_core.evaluation.scorer import CountedAs
+from camseg_core.evaluation.scorer import CountedAs, scored_facts
 from camseg_core.evaluation.timing import describe_machine
 from camseg_core.labels import color_table
 
@@ -88,6 +88,7 @@ def robustness_content(robustness: Robustness) -> dict[str, Any]:
         "contenders": list(robustness.contenders),
         "about": dict(robustness.about),
         "frames": robustness.frames,
+        "frames_scored": robustness.frames_scored,
         "seed": robustness.seed,
         "classes": [label.name for label in robustness.labels],
         "merged": {name: list(classes) for name, classes in robustness.merged.items()},
@@ -149,7 +150,7 @@ def kept_table(robustness: Robustness) -> list[str]:
             for series, scores in references.items()
         )
         lines.append(f"{name}: {', '.join(clean)}")
-    lines += [f"{name}: {text}" for name, text in _merged(robustness)]
+    lines += [f"{name}: {text}" for name, text in _limits(robustness)]
     lines += ["", "kept of the clean performance in %: AP/mean IoU by level"]
     width = max(len(series.key) for series in robustness.suite)
     name_width = max(map(len, robustness.contenders))
@@ -165,9 +166,10 @@ def kept_table(robustness: Robustness) -> list[str]:
     return lines
 
 
-def _merged(robustness: Robustness) -> list[tuple[str, str]]:
-    """Which classes count as one, as name and text; empty if none do."""
-    return CountedAs(robustness.merged, {}, {}).facts()
+def _limits(robustness: Robustness) -> list[tuple[str, str]]:
+    """What was not scored, and which classes count as one, as name and text of each fact."""
+    facts = CountedAs(robustness.merged, {}, {}).facts()
+    return scored_facts(robustness.frames_scored, robustness.frames) + facts
 
 
 def _members(robustness: Robustness, reference: Condition) -> dict[str, list[str]]:
@@ -267,7 +269,7 @@ def _page(robustness: Robustness, content: Mapping[str, Any]) -> str:
         ),
         run=[
             *content["about"].items(),
-            *_merged(robustness),
+            *_limits(robustness),
             ("frames", content["frames"]),
             ("seed of the disturbances", content["seed"]),
             *((key, f"{number(ms, 1)} ms a frame") for key, ms in timings["ms_per_frame"].items()),

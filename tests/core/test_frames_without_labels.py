@@ -1,0 +1,98 @@
+"""Every command says how many frames have no labelled pixel: they count in no score."""
+
+import json
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from camvid_folder import write_camvid
+
+from camseg_core.cli.main import main
+from camseg_core.evaluation.scorer import Scorer
+from camseg_core.labels import CITYSCAPES, UNLABELLED
+from camseg_core.training.run import TrainingData
+
+VOID = 11  # in CamVid's labels
+SAID = "frames scored: 2 of 3; no pixel of the others has a scored label"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three frames, of which the middle one has no labelled pixel."""
+    root = write_camvid(tmp_path_factory.mktemp("data") / "camvid", "train", "val")
+    for split in ("train", "val"):
+        path = root / split / "labels" / "0001TP_000001.png"
+        cv2.imwrite(str(path), np.full((48, 64), VOID, np.uint8))
+    return root
+
+
+def test_the_check_names_the_frame(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sheet = root.parent / "sheet.png"
+    with pytest.raises(SystemExit) as end:
+        main(["data", "check", str(root), "--split", "val", f"--sheet={sheet}", "--json"])
+    assert end.value.code == 1
+    (finding,) = json.loads(capsys.readouterr().out)["splits"][0]["findings"]
+    assert finding["problem"] == "nothing labelled"
+    assert finding["path"].endswith("val/images/0001TP_000001.jpg")
+    assert finding["text"].endswith("0001TP_000001.jpg has a class: label it, or leave it out")
+
+
+def test_an_evaluation_counts_the_frames_that_it_scores(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["evaluate", f"--data={root}", f"--out={tmp_path}"])
+    assert SAID in capsys.readouterr().out.splitlines()
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert (report["frames_scored"], len(report["frames"])) == (2, 3)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "3 labelled frames, 2 with labels to score, on" in page
+    assert SAID.partition(": ")[2] in page
+
+
+def test_an_evaluation_of_labelled_frames_does_not_mention_others(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["evaluate", f"--data={root}", f"--out={tmp_path}", "--frames=1"])
+    assert "frames scored" not in capsys.readouterr().out
+    assert "labels to score" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_robustness_suite_counts_them(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):  # the second time, from what is kept
+        main(["robustness", f"--data={root}", f"--out={tmp_path}", "--only=paper/hue"])
+        assert SAID in capsys.readouterr().out.splitlines()
+    report = json.loads((tmp_path / "robustness.json").read_text(encoding="utf-8"))
+    assert (report["frames_scored"], report["frames"]) == (2, 3)
+    page = (tmp_path / "robustness.html").read_text(encoding="utf-8")
+    assert "2 of the data's with labels to score" in page
+
+
+def test_weather_needs_no_labels_of_the_data(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["robustness", f"--data={root}", f"--out={tmp_path}", "--only=weather/fog"])
+    assert "frames scored" not in capsys.readouterr().out
+
+
+def test_a_calibration_counts_them(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["calibrate", f"--data={root}", "--dry-run"])
+    assert SAID in capsys.readouterr().out.splitlines()
+
+
+def test_a_training_logs_them(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        TrainingData.load("camvid", root)
+    text = "1 of the 3 frames of {} have no labelled pixel and count nowhere; camseg data check "
+    for split in ("train", "val"):
+        assert any(each.startswith(text.format(split)) for each in caplog.messages)
+
+
+def test_a_scorer_counts_frames_with_a_pixel_to_score() -> None:
+    scorer, mask = Scorer(CITYSCAPES[:2]), np.zeros((2, 2), np.uint8)
+    for label in (mask, None, np.full_like(mask, UNLABELLED), np.full_like(mask, 7)):
+        scorer.add(label, mask)
+    assert scorer.frames.tolist() == [4, 1]
