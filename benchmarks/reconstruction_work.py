@@ -8,7 +8,8 @@ import torch
 from experiment_models import Outcome, Place, kept_in
 from experiment_plan import Autoencoder, Job, Plan
 
-from camseg_core.evaluation.metrics import BoundaryF1, Confusion, mean
+from camseg_core.evaluation.boundary_f1 import BoundaryF1
+from camseg_core.evaluation.metrics import Confusion, mean
 from camseg_core.labels import Label
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.training.callbacks import Display

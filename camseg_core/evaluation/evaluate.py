@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from camseg_core.data import Sample
 from camseg_core.errors import DataError, memory_for
+from camseg_core.evaluation.boundary_f1 import BOUNDARY_TOLERANCE
 from camseg_core.evaluation.calibration import Calibration, ErrorDetection
 from camseg_core.evaluation.metrics import (
-    BOUNDARY_TOLERANCE,
     GROUPS,
     Confusion,
     frequency_groups,

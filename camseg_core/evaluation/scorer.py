@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.evaluation.boundary_f1 import BOUNDARY_TOLERANCE, BoundaryF1
 from camseg_core.evaluation.calibration import Calibration, ErrorDetection
-from camseg_core.evaluation.metrics import BOUNDARY_TOLERANCE, BoundaryF1, Confusion, Flicker
+from camseg_core.evaluation.metrics import Confusion, Flicker
 from camseg_core.groups import ScoredLabels, as_scored
 from camseg_core.labels import CITYSCAPES, UNLABELLED, Label
 

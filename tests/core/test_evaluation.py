@@ -13,10 +13,10 @@ from reconstruction_work import thin_mean_iou
 
 from camseg_core.data import Sample
 from camseg_core.errors import DataError
+from camseg_core.evaluation.boundary_f1 import BoundaryF1
 from camseg_core.evaluation.calibration import Calibration, ErrorDetection
 from camseg_core.evaluation.evaluate import evaluate
 from camseg_core.evaluation.metrics import (
-    BoundaryF1,
     Confusion,
     frequency_groups,
     scores,

@@ -9,8 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from camseg_core.evaluation.boundary_f1 import LEAST_COUNTED
 from camseg_core.evaluation.evaluate import Evaluation, ShownFrame
-from camseg_core.evaluation.metrics import LEAST_COUNTED
 from camseg_core.evaluation.protocols import PUBLISHED
 from camseg_core.evaluation.report.charts import frame_scores_chart, reliability_chart
 from camseg_core.evaluation.report.page import (
