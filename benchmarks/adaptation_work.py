@@ -5,18 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from experiment_models import Outcome, Place, in_torch, trained
-from experiment_plan import Adaptation, Job, Model, Plan, name_of
+from experiment_plan import Job, Model, Plan, name_of
 
-from camseg_core.config.yaml_file import load_yaml
 from camseg_core.data.frame_source import Unlabelled
 from camseg_core.evaluation.comparison import Contender, Footage, compare
 from camseg_core.evaluation.report.comparison import write_comparison
 from camseg_core.training.adaptation import AdaptationRecipe, run_adaptation
 from camseg_core.training.adaptation_result import Images, NotAdapted
 from camseg_core.training.finetune import OF_THE_START, FinetuneRecipe, run_finetuning
-from camseg_core.training.joined import SetConfig
-
-CONFIG = Path(__file__).parents[1] / "config" / "train" / "adapt.yaml"
 
 
 def adapt(job: Job, plan: Plan, place: Place) -> Outcome:
@@ -30,7 +26,7 @@ def adapt(job: Job, plan: Plan, place: Place) -> Outcome:
     assert left_out is not None
     source, folder = place.sets()[left_out], place.run / job.name
     others = tuple(each for name, each in place.sets().items() if name != left_out)
-    recipe = recipe_of(job, plan.adaptation, others)
+    recipe = replace(job.settings, data=others)
     trained(job.subject, job.seed, plan, place)
     start = place.run / f"train-{name_of(job.subject)}-s{job.seed}" / "model"
     out, learnt = folder / "model", source.open(place.data, "train").samples
@@ -72,13 +68,6 @@ def adapt(job: Job, plan: Plan, place: Place) -> Outcome:
         "lead_over": leads,
         "validations": [{key: each[key] for key in ("step", "agreement")} for each in measured],
     }
-
-
-def recipe_of(job: Job, settings: Adaptation, data: tuple[SetConfig, ...]) -> AdaptationRecipe:
-    """Return the recipe of `camseg adapt` with the job's seed and labelled frames."""
-    recipe = load_yaml(CONFIG, AdaptationRecipe, settings.changed)
-    loop = replace(recipe.training.loop, seed=job.seed)
-    return replace(recipe, data=data, training=replace(recipe.training, loop=loop))
 
 
 def labelled_alone(

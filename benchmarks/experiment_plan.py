@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from camseg_core.config.yaml_file import load_yaml
 from camseg_core.evaluation.robustness_suite import selected
 from camseg_core.runtime import Sampling
+from camseg_core.training.adaptation import AdaptationRecipe
 
 PLAN = Path(__file__).with_name("experiments.yaml")
+ADAPT = Path(__file__).parents[1] / "config" / "train" / "adapt.yaml"
 
 Head = Literal["latents", "pixels"]
 Codebook = int | tuple[int, ...] | None
@@ -82,11 +84,21 @@ class Uncertainty:
 
 @dataclass(frozen=True)
 class Adaptation:
-    """Sets to adapt to with `camseg adapt`: its settings, but for those in `changed`."""
+    """Sets to adapt to with `camseg adapt`; `changed` overrides entries of its configuration."""
 
     left_out: tuple[str, ...]
     changed: tuple[str, ...]
     minutes: float
+
+    def recipe(self, seed: int) -> AdaptationRecipe:
+        """Return the configuration with a seed; its data are named by the plan.
+
+        Raises:
+            ConfigError: an entry of `changed` cannot be used.
+        """
+        recipe = load_yaml(ADAPT, AdaptationRecipe, self.changed)
+        loop = replace(recipe.training.loop, seed=seed)
+        return replace(recipe, training=replace(recipe.training, loop=loop))
 
 
 @dataclass(frozen=True)
@@ -126,7 +138,8 @@ class Job:
         kind: what is done, a function of `experiment_work.WORK`.
         subject: what it is done with.
         seed: of the training.
-        settings: the section of the plan that decides the result, beside the recipe.
+        settings: what decides the result, beside the recipe: the section of the plan, or of an
+            adaptation its configuration.
         minutes: the time it is expected to take on 2 cores.
     """
 
@@ -195,7 +208,13 @@ def jobs_of(plan: Plan) -> list[Job]:
             for codebook in reconstruction.codebooks
         ]
         jobs += [
-            Job("adapt", Model("latents", True, name), seed, adaptation, adaptation.minutes)
+            Job(
+                "adapt",
+                Model("latents", True, name),
+                seed,
+                adaptation.recipe(seed),
+                adaptation.minutes,
+            )
             for name in adaptation.left_out
         ]
     return jobs

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from experiment_models import Outcome, Place, in_steps, in_torch
+from experiment_models import Outcome, Place, in_steps, in_torch, kept_in
 from experiment_work import counts_of
 from experiments import measured
 
@@ -19,7 +19,6 @@ from camseg_core.data.sets.kind import OwnLabels
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.selection import ALIKE, Judge, Pool, choose, thumbnail
 from camseg_core.labels import CITYSCAPES
-from camseg_core.long_runs import atomic_write
 from camseg_core.training.finetune import OF_THE_START, FinetuneRecipe, run_finetuning
 from camseg_core.training.joined import SetConfig
 from camseg_core.training.recipes import Recipe
@@ -154,16 +153,15 @@ def frames_of(job: Job, bench: Bench, opened: LabelledSet) -> list[int]:
 def _mined(job: Job, bench: Bench, opened: LabelledSet) -> list[int]:
     """Return what `camseg bag mine` would choose; of single frames, each is a drive of its own."""
     known = bench.place.run / f"mined-{job.pool}-{job.settings['model']}-{bench.frames}.json"
-    if not known.is_file():
+
+    def numbers() -> list[int]:
         pool, judge = Pool(len(opened.samples), bench.frames), Judge(in_torch(bench.start))
         for i, sample in enumerate(opened.samples):
             place = (0, i) if job.pool == bench.drive else (i, 0)
             pool.add(judge.candidate(place, i, sample.image))
-        found = sorted(each.candidate.stamp_ns for each in choose(pool, bench.frames))
-        with atomic_write(known) as path:
-            path.write_text(json.dumps(found), encoding="utf-8")
-    numbers: list[int] = json.loads(known.read_text(encoding="utf-8"))
-    return numbers
+        return sorted(each.candidate.stamp_ns for each in choose(pool, bench.frames))
+
+    return list(kept_in(known, numbers))
 
 
 def work(job: Job, bench: Bench) -> Outcome:

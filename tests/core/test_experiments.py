@@ -180,7 +180,7 @@ def test_a_shorter_training_changes_its_loss_and_samples_at_the_same_share_of_it
 
 @pytest.mark.slow
 def test_the_gain_of_adapting_is_measured_on_a_set_never_seen_without_its_labels(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = []
 
@@ -201,6 +201,16 @@ def test_the_gain_of_adapting_is_measured_on_a_set_never_seen_without_its_labels
     assert {*figures["mean_iou"]} == {*compared, "after"}
     assert {*figures["lead_over"]} == compared
     assert str(place) not in json.dumps(result)
+    plan = place / "plan.yaml"
+    plan.write_text(plan.read_text().replace("changed: [", "changed: [labelled_share=0.3, "))
+    run(place, "--list", "--only", name)
+    assert "not run with these settings" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="1 of 1 jobs failed"):
+        run(place, "--only", name)
+    assert "was begun with other settings: remove it" in capsys.readouterr().err
+    plan.write_text(PLAN, encoding="utf-8")
+    run(place, "--only", name)
+    assert len(given) == 1
     written = write_results(place)
     row = f"| coarse | 0 | 9 | {figures['steps']} | {figures['mean_iou']['before']:.3f} | "
     assert row in written
@@ -360,11 +370,22 @@ def test_a_queue_without_data_is_refused(place: Path) -> None:
         main([f"--plan={place / 'plan.yaml'}", f"--results={place / 'results'}"])
 
 
-def test_a_plan_that_leaves_out_an_unknown_set_is_refused(place: Path) -> None:
+@pytest.mark.parametrize("part", ["models", "adaptation"])
+def test_a_plan_that_leaves_out_an_unknown_set_is_refused(place: Path, part: str) -> None:
     plan = place / "plan.yaml"
-    plan.write_text(plan.read_text().replace("left_out: [coarse]", "left_out: [fine]"))
-    with pytest.raises(SystemExit, match=r"must name sets of recipe.yaml \(camvid, coarse\), got"):
+    before, section, after = plan.read_text().partition(f"{part}:")
+    plan.write_text(before + section + after.replace("left_out: [coarse]", "left_out: [fine]", 1))
+    message = rf"{part}.left_out must name sets of recipe.yaml \(camvid, coarse\), got 'fine'"
+    with pytest.raises(SystemExit, match=message):
         run(place)
+
+
+def test_a_plan_that_changes_an_unknown_setting_of_adapting_is_refused_first(place: Path) -> None:
+    plan = place / "plan.yaml"
+    plan.write_text(plan.read_text().replace("changed: [", "changed: [teaching.more=2, "))
+    with pytest.raises(SystemExit, match="more"):
+        run(place)
+    assert not (place / "run").exists()
 
 
 def test_a_plan_with_an_unknown_disturbance_is_refused(place: Path) -> None:
