@@ -177,13 +177,12 @@ def fit_logit_scale(
     """
     frames = iter(progress(chain.from_iterable(repeat(samples, PASSES))))
     of = lru_cache(ScoredLabels.of)
-    found: dict[float, tuple[float, float]] = {}  # mean logarithmic score, calibration error
-    known = 0
+    # mean logarithmic score, calibration error, frames with a labelled pixel
+    found: dict[float, tuple[float, float, int]] = {}
 
     def judge(logit_scale: float) -> None:
-        nonlocal known
-        scaled, calibration, score = segmenter.with_logit_scale(logit_scale), Calibration(), 0.0
-        known = 0
+        scaled, calibration = segmenter.with_logit_scale(logit_scale), Calibration()
+        score, known = 0.0, 0
         for sample in islice(frames, len(samples)):
             result = scaled.segment(sample.image)
             scored = (
@@ -203,7 +202,7 @@ def fit_logit_scale(
                 f"none of the {len(samples)} frames has a labelled pixel: there is nothing to "
                 "calibrate on"
             )
-        found[logit_scale] = score / pixels, calibration.error()
+        found[logit_scale] = score / pixels, calibration.error(), known
 
     def best() -> float:
         return min(found, key=lambda logit_scale: found[logit_scale][0])
@@ -214,4 +213,5 @@ def fit_logit_scale(
         middle = best()
         judge(middle * 2**-step)
         judge(middle * 2**step)
-    return LogitScaleFit(round(best(), 4), found[1.0][1], found[best()][1], known)
+    _, error, known = found[best()]
+    return LogitScaleFit(round(best(), 4), found[1.0][1], error, known)

@@ -139,7 +139,7 @@ def run_suite(
     if not contenders or not suite:
         raise ConfigError("a robustness suite needs at least one contender and one disturbance")
     scored, pictures = as_scored(labels), Pictures(samples, frames, suite, seed)
-    key = pictures.key(scored) if keep is not None else {}
+    key, with_labels = pictures.survey(scored)
     folders = {
         name: ConditionResults(
             keep if name in (identities or {}) else None, {**key, "contender": text}
@@ -190,7 +190,7 @@ def run_suite(
         labels=scored.labels,
         suite=tuple(suite),
         frames=len(pictures),
-        frames_scored=pictures.scored(scored) if CLEAN in references_of(suite) else len(pictures),
+        frames_scored=with_labels if CLEAN in references_of(suite) else len(pictures),
         seed=seed,
         groups=groups,
         scores=scores,

@@ -198,20 +198,19 @@ class Pictures:
         )
         return Sample(image, sample.label, sample.name)
 
-    def scored(self, scored: ScoredLabels) -> int:
-        """Return how many of the data's frames have a pixel to score; every frame is read."""
-        labels = (self.at(CLEAN, number).label for number in range(len(self)))
-        return sum(bool((scored.truth_of(each) < len(scored.labels)).any()) for each in labels)
+    def survey(self, scored: ScoredLabels) -> tuple[dict[str, Any], int]:
+        """Return everything that determines the results, and how many frames can be scored.
 
-    def key(self, scored: ScoredLabels) -> dict[str, Any]:
-        """Return everything that determines the results; every frame is read."""
-        digest = hashlib.sha256()
+        Those are the data's frames with a pixel to score; every frame is read.
+        """
+        digest, with_labels = hashlib.sha256(), 0
         for number in range(len(self)):
             sample = self.at(CLEAN, number)
+            with_labels += bool((scored.truth_of(sample.label) < len(scored.labels)).any())
             digest.update(
                 os.fsencode(sample.name) + sample.image.tobytes() + sample.label.tobytes()
             )
-        return {
+        key = {
             "revision": REVISION,
             "frames": len(self),
             "data": digest.hexdigest(),
@@ -225,6 +224,7 @@ class Pictures:
             "numpy": np.__version__,
             "opencv": cv2.__version__,
         }
+        return key, with_labels
 
 
 @dataclass(frozen=True)
