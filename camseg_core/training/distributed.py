@@ -137,9 +137,6 @@ def init_processes(device: str = "cpu", workers: int = 0) -> Iterator[Processes]
         return
     if device == "cuda":
         torch.cuda.set_device(local)
-    # gloo's threads end with the last reference to the group. FSDP's are cyclic; where Python ends
-    # first, a thread that then releases a tensor aborts the process.
-    atexit.register(gc.collect)
     # the others wait while one process validates or encodes a data set, which may take hours
     dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(days=1))
     try:
@@ -176,7 +173,11 @@ def wrap_distributed(
         return objective
     if strategy == "fsdp":
         mesh = init_device_mesh(processes.device.type, (processes.world_size,))
-        mesh._pg_registry.clear()  # only torch.compile reads it; DTensor's caches keep the mesh
+        # gloo's threads end with the last reference to the group; where Python ends first, a
+        # thread that then releases a tensor aborts the process. FSDP's references are cyclic, and
+        # DTensor's caches keep the mesh, whose registry only torch.compile reads.
+        mesh._pg_registry.clear()
+        atexit.register(gc.collect)
         for root in (objective, averaged):
             for part in (*repeated_blocks(root), root):
                 fully_shard(part, mesh=mesh)

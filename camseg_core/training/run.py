@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file, save_file
 
+from camseg_core.config.differences import differences
 from camseg_core.config.model import KLAutoencoderConfig, MaskAutoencoderConfig
 from camseg_core.config.reader import build
 from camseg_core.config.yaml_file import load_yaml, to_yaml
@@ -134,9 +135,9 @@ def keep_config(recipe: Any, run: Path, processes: Processes) -> None:
     processes.check_shared(run)
     path = run / "config.yaml"
     known = path.is_file()
-    if known and (differences := _differences(path, recipe)):
+    if known and (found := _differences(path, recipe)):
         raise ConfigError(
-            f"{path} differs from the configuration given: {differences}; use the one that the run "
+            f"{path} differs from the configuration given: {found}; use the one that the run "
             "was started with, or another --run"
         )
     processes.wait()  # no process writes while another reads
@@ -214,37 +215,13 @@ def _require_labels(split: str, frames: Frames) -> None:
             )
 
 
-def _differences(path: Path, recipe: Any, most: int = 3) -> str:
+def _differences(path: Path, recipe: Any) -> str:
     """Return in words how the configuration in a file differs from `recipe`; "" if it does not."""
     try:
-        before = _entries(asdict(load_yaml(path, type(recipe))))
+        before = load_yaml(path, type(recipe))
     except ConfigError as error:
         return str(error)
-    now = _entries(asdict(recipe))
-    found = [
-        f"{name} is {before.get(name, 'missing')} there, {now.get(name, 'missing')} here"
-        for name in {**before, **now}
-        if before.get(name) != now.get(name)
-    ]
-    more = [f"{len(found) - most} more"] if len(found) > most else []
-    return ", ".join([*found[:most], *more])
-
-
-def _entries(value: Any, name: str = "") -> dict[str, Any]:
-    """Return nested dictionaries and lists of them as one, by dotted names."""
-    items: Iterable[tuple[object, Any]] = ()
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, list | tuple) and any(isinstance(each, dict) for each in value):
-        items = enumerate(value)
-    if not items:
-        return {name: Path(value).name if name.endswith(".mapping") and value else value}
-    prefix = f"{name}." if name else ""
-    return {
-        key: entry
-        for part, each in items
-        for key, entry in _entries(each, f"{prefix}{part}").items()
-    }
+    return differences(before, recipe)
 
 
 Codec = KLAutoencoder | MaskAutoencoder
