@@ -13,6 +13,7 @@ from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError
 from camseg_core.labels import PUBLISHED_PALETTE, UNLABELLED
 from camseg_core.model.camseg import CamSeg
+from camseg_core.model.precision import computes_bf16
 from camseg_core.runtime.engine import Array, EngineOptions
 
 PICTURE_LOGIT_SCALE = 100.0
@@ -205,7 +206,8 @@ class TorchEngine:
     """A model's graphs as torch modules, on the model's device.
 
     In bf16 all parts run under autocast except the diffusion head: near pure noise a clean estimate
-    is the predicted noise times up to 20,000, and bf16 resolves 1 part in 256.
+    is the predicted noise times up to 20,000, and bf16 resolves 1 part in 256. A processor without
+    bf16 arithmetic computes in fp32, which `precision` says.
 
     Raises:
         ConfigError: the precision is neither fp32 nor bf16.
@@ -219,9 +221,10 @@ class TorchEngine:
     def __init__(self, model: CamSeg, precision: Precision = "fp32") -> None:
         if precision not in get_args(Precision):
             raise ConfigError(f"precision must be fp32 or bf16, got {precision!r}")
-        self.precision: str = precision
         model.eval()
         self._device = model.pixel_mean.device
+        native = precision == "fp32" or computes_bf16(self._device.type)
+        self.precision: str = precision if native else "fp32"
         self._graphs = {
             "image_encoder": ImageEncoderGraph(model),
             "transformer": TransformerGraph(model),

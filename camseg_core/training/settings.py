@@ -7,6 +7,7 @@ import torch
 
 from camseg_core.config.reader import renamed_from
 from camseg_core.errors import ConfigError
+from camseg_core.model.precision import computes_bf16
 from camseg_core.training.distributed import Strategy
 
 
@@ -49,8 +50,8 @@ class LoopConfig:
         weight_decay: AdamW's; vectors (biases, norms) never decay.
         clip: largest norm of the whole gradient.
         ema_decay: weight of the past in the average of the weights, which a run returns.
-        precision: of matrices and convolutions under autocast: bf16, fp16 (gradients are scaled)
-            or fp32.
+        precision: of matrices and convolutions under autocast: bf16 (fp32 on processors without
+            bf16 arithmetic), fp16 (gradients are scaled) or fp32.
         strategy: how several processes share the work, see `distributed.py`.
         seed: of all random numbers.
         save_every: steps between saved states; the last step is always saved.
@@ -117,7 +118,11 @@ class LoopConfig:
         """Channels last, the fastest for convolutions; FSDP shards contiguous tensors only."""
         return torch.contiguous_format if self.strategy == "fsdp" else torch.channels_last
 
-    def autocast(self, device: torch.device) -> torch.autocast:
-        """Return the context in which a loss calls its networks."""
+    def autocast(self, device: torch.device, emulated: bool = False) -> torch.autocast:
+        """Return the context in which a loss calls its networks.
+
+        Without `emulated`, a processor without bf16 arithmetic computes in fp32 instead.
+        """
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
-        return torch.autocast(device.type, dtype, enabled=self.precision != "fp32")
+        slow = dtype == torch.bfloat16 and not emulated and not computes_bf16(device.type)
+        return torch.autocast(device.type, dtype, enabled=self.precision != "fp32" and not slow)

@@ -113,7 +113,7 @@ def _task_loss(network: CamSeg, training: TransformerTraining, frames: int) -> T
     codec = network.mask_autoencoder
     assert codec is not None
     own = round(training.task.late_own_share * frames)
-    with training.loop.autocast(torch.device("cpu")):
+    with training.loop.autocast(torch.device("cpu"), emulated=True):
         features = network.image_features(torch.zeros(frames, 3, *training.crop))
         condition = network.conditions(features).flatten(0, 1)
         cells = torch.zeros(len(condition), network.config.denoised_channels)
@@ -140,7 +140,7 @@ def _latents_loss(
     of each mask, like the image's tokens.
     """
     transformer, cells = network.transformer, grid[0] * grid[1]
-    with training.loop.autocast(torch.device("cpu")):
+    with training.loop.autocast(torch.device("cpu"), emulated=True):
         seen = torch.zeros(frames, cells + visible, network.config.token_channels)
         embedded = transformer.decoder_embed(transformer.encode_visible(seen, grid, None, None))
         masked = transformer.mask_token.expand(frames, cells - visible, -1)
@@ -197,7 +197,7 @@ def _inside_block(block: nn.Module, training: TransformerTraining, *inputs: Tens
     try:
 
         def forward() -> Tensor:
-            with training.loop.autocast(torch.device("cpu")):
+            with training.loop.autocast(torch.device("cpu"), emulated=True):
                 result: Tensor = block(*inputs)
             return result
 

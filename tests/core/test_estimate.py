@@ -22,7 +22,7 @@ from camseg_core.config.yaml_file import load_yaml
 from camseg_core.evaluation.roofline import Device
 from camseg_core.labels import CITYSCAPES
 from camseg_core.model.camseg import CamSeg
-from camseg_core.training import step_cost
+from camseg_core.training import settings, step_cost
 from camseg_core.training.distributed import Processes, enable_gradient_checkpointing
 from camseg_core.training.draws import Cut, Draws
 from camseg_core.training.estimate import estimate, estimate_lines
@@ -129,9 +129,10 @@ class Living(TorchDispatchMode):
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_activations_are_what_stays_in_memory_after_a_real_forward_pass(
-    precision: str, recompute: bool
+    precision: str, recompute: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within 5 %: at this width small things, such as masks of indices, weigh more."""
+    monkeypatch.setattr(settings, "computes_bf16", lambda device: True)
     model, visible, loss = step_of(CONFIG, precision, recompute)
     with Living() as living, sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         value = loss()

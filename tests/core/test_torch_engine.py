@@ -12,8 +12,11 @@ from lite import tiny_lite
 
 from camseg_core.diffusion.sampling import Sampling
 from camseg_core.errors import ConfigError
+from camseg_core.export import torch_engine
 from camseg_core.export.torch_engine import Precision, TorchEngine
+from camseg_core.model.precision import computes_bf16
 from camseg_core.runtime import Segmenter
+from camseg_core.training.settings import LoopConfig
 
 Floats = npt.NDArray[np.float32]
 FRAME = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
@@ -46,13 +49,32 @@ def test_fp32_gives_the_models_own_masks() -> None:
     assert (mask == own).mean() > 0.999
 
 
-def test_bf16_stays_near() -> None:
+def test_bf16_stays_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_engine, "computes_bf16", lambda device: True)
     (exact, _), (near, _) = segmented("fp32"), segmented("bf16")
     assert near.dtype == np.float32
     assert 0 < np.linalg.norm(near - exact) < 0.05 * np.linalg.norm(exact)
 
 
-def test_the_diffusion_head_stays_exact_in_bf16() -> None:
+def test_a_processor_without_bf16_computes_in_fp32_instead(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
+    computes_bf16.cache_clear()
+    with caplog.at_level("INFO"):
+        assert TorchEngine(tiny_lite(), "bf16").precision == "fp32"
+        with LoopConfig(steps=1, lr=0.1).autocast(torch.device("cpu")):
+            assert not torch.is_autocast_enabled("cpu")
+    assert len(caplog.records) == 1
+    for native in ("avx512_bf16", "amx_bf16", "bf16"):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=native: {name: True})
+        computes_bf16.cache_clear()
+        assert TorchEngine(tiny_lite(), "bf16").precision == "bf16"
+    computes_bf16.cache_clear()
+
+
+def test_the_diffusion_head_stays_exact_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_engine, "computes_bf16", lambda device: True)
     model = tiny_lite()
     cells, conditions = (
         np.random.default_rng(seed).standard_normal((8, width), np.float32)
