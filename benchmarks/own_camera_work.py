@@ -13,12 +13,10 @@ from experiment_work import counts_of
 from experiments import measured
 
 from camseg_core.data.file_set import Pair
-from camseg_core.data.label_table import LabelTable, shared_labels
 from camseg_core.data.sets import SETS, LabelledSet
 from camseg_core.data.sets.kind import OwnLabels
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.selection import ALIKE, Judge, Pool, choose, thumbnail
-from camseg_core.labels import CITYSCAPES
 from camseg_core.training.finetune import OF_THE_START, FinetuneRecipe, run_finetuning
 from camseg_core.training.joined import SetConfig
 from camseg_core.training.recipes import Recipe
@@ -183,8 +181,8 @@ def work(job: Job, bench: Bench) -> Outcome:
         seconds = spent[0]
     segmenter = in_torch(out)
     models = {"start": in_torch(bench.start).labels, "tuned": segmenter.labels}
-    table = opened.table or LabelTable.of(CITYSCAPES)
-    (_, scored), notes = shared_labels(opened.scored(), table, models)
+    shared = opened.scored_by(models)
+    scored, notes = shared.scored[1], shared.lines
     learnt = [thumbnail(opened.samples[i].image) for i in numbers]
     counts, alike = {}, []
     for i in others:

@@ -3,7 +3,7 @@
 import json
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +14,21 @@ from camseg_core.errors import ConfigError, ModelError
 UNLABELLED = 255
 """The id of a pixel without a class, in every mask that leaves the project."""
 
+UNLABELLED_NAME = "unlabelled"
+"""Stands for pixels without a class where others are named."""
+
 
 @dataclass(frozen=True)
 class Label:
-    """One class: `id` is the Cityscapes train id or that of another table, `color` its RGB."""
+    """One class: `id` is the Cityscapes train id or that of another table, `color` its RGB.
+
+    `was` are the classes of other tables that it comes from; None stands for that of its name.
+    """
 
     id: int
     name: str
     color: tuple[int, int, int]
+    was: tuple[str, ...] | None = field(default=None, compare=False, kw_only=True)
 
 
 CITYSCAPES: tuple[Label, ...] = tuple(
@@ -245,7 +252,11 @@ def write_labels(path: Path, labels: Sequence[Label]) -> None:
     content = {
         "label_set": "cityscapes-train-ids" if cityscapes else "own",
         "unlabelled": UNLABELLED,
-        "classes": [asdict(label) for label in labels],
+        "classes": [
+            {"id": label.id, "name": label.name, "color": label.color}
+            | ({} if label.was is None else {"was": label.was})
+            for label in labels
+        ],
     }
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -264,10 +275,11 @@ def read_labels(path: Path) -> tuple[Label, ...]:
                 int(e["id"]),
                 str(e["name"]),
                 (int(e["color"][0]), int(e["color"][1]), int(e["color"][2])),
+                was=tuple(map(str, e["was"])) if e.get("was") is not None else None,
             )
             for e in entries
         )
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ModelError(
             f"cannot read the class table {path}: {error!r}; "
             "a checkpoint folder needs a valid labels.json"

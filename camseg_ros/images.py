@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.data.image_files import white_of
 from camseg_core.errors import ImageError
 from camseg_ros.image_conversion import PLANAR, Converter, Pixels, compressed_size
 
@@ -84,12 +85,6 @@ SIXTEEN_BIT = frozenset(name for name, each in ENCODINGS.items() if each.sixteen
 WHITE_16 = 65535
 """White in images of 16 bits unless another value is given."""
 
-CAMERA_BITS = (10, 12, 14)
-"""Bits of cameras that send 16-bit images without filling their range."""
-
-DARK = 255
-"""Brightest value up to which a 16-bit image says nothing about the camera's bits."""
-
 DEPTH = "holds depth, not a picture; subscribe to the colour image"
 NO_VIDEO = (
     "holds video, not an image; let the driver publish jpeg or png, or decode it with "
@@ -160,8 +155,8 @@ def range_problem(message: ImageFields, max_bytes: int, brightest: int) -> tuple
         return f"{text}; subscribe to the colour image, or set input_range if these are", brightest
     samples = _samples(_tight_rows(message, ENCODINGS[name], max_bytes), message)
     brightest = max(brightest, int(samples.max()))
-    white = next((2**bits - 1 for bits in CAMERA_BITS if brightest < 2**bits), None)
-    if brightest <= DARK or white is None:
+    white = white_of(brightest)
+    if white is None:
         return "", brightest
     text = f"no value of its {name} images is above {white}, so they look dark"
     return f"{text}; set input_range: {white}, or 65535 if they are", brightest

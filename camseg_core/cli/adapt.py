@@ -27,8 +27,8 @@ from camseg_core.long_runs import shown_progress
 from camseg_core.weights import checkpoint_folder
 
 _EPILOG = """\
-Experimental: where it was measured, as many steps on the labelled frames alone gained more
-(docs/results.md).
+Experimental: where it was measured, the same number of steps on the labelled frames alone gained
+more (docs/results.md).
 
 The same command with the same --run resumes. Ctrl-C, SIGTERM or a file named "stop" beside the
 run's state.safetensors ends it after the current step and saves its state.
@@ -141,7 +141,7 @@ def _extracted(options: argparse.Namespace, folder: Path) -> list[str]:
     The command belongs to `camseg_ros`, which this package must not import.
 
     Raises:
-        ConfigError: the run was started with other bags.
+        ConfigError: the run was started with other bags or settings.
     """
     if not folder.exists():
         command = ["bag", "images", *map(str, options.bag), "--out", str(folder)]
@@ -153,10 +153,22 @@ def _extracted(options: argparse.Namespace, folder: Path) -> list[str]:
         if done.returncode:  # the command has printed the reason
             sys.exit(done.returncode)
     found = json.loads((folder / "images.json").read_text(encoding="utf-8"))
-    before, now = (found["bags"].keys(), found["asked"]), ({*map(str, options.bag)}, options.frames)
-    if before != now:
+    before = {
+        "--bag": sorted(found["bags"]),
+        "--frames": found["asked"],
+        "--topic": found["topic"],
+        "--input-range": found["input_range"],
+    }
+    now = {
+        "--bag": sorted(map(str, options.bag)),
+        "--frames": options.frames,
+        "--topic": options.topic,
+        "--input-range": options.input_range or 0,
+    }
+    differ = [f"{name} ({before[name]})" for name in now if now[name] != before[name]]
+    if differ:
         raise ConfigError(
-            f"--bag and --frames must be those that {options.run_folder} was started with: "
-            f"{found['asked']} of {', '.join(found['bags'])}; or choose another --run"
+            f"{options.run_folder} must go on with the images that it was started with: restore "
+            f"{' and '.join(differ)}, or choose another --run"
         )
     return list(found["left_out"])

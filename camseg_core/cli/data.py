@@ -9,8 +9,9 @@ from typing import Any
 
 from camseg_core.cli.console import printable
 from camseg_core.cli.options import add_dataset_options, at_least, own_labels_of, packages_for
-from camseg_core.data.check import ContactSheet, Finding, Problem, SplitCheck, check_split
-from camseg_core.data.file_set import Pair
+from camseg_core.data.check import Finding, Problem, SplitCheck, check_split, with_shared_frames
+from camseg_core.data.contact_sheet import ContactSheet
+from camseg_core.data.file_set import Pair, joined_labels
 from camseg_core.data.image_files import write_image
 from camseg_core.data.sets import SETS, kind_of
 from camseg_core.data.sets.kind import SetKind
@@ -32,8 +33,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     check.description = (
         "Read every file of a data set; report what it contains and what is wrong: images without "
         "label, labels without image, files that cannot be read, sizes that differ, ids or colours "
-        "that the set does not have. Writes a contact sheet of images and labels. The exit code is "
-        "1 if something is wrong."
+        "that the set does not have, frames in two splits. Writes a contact sheet of images and "
+        "labels. The exit code is 1 if something is wrong."
     )
     check.add_argument("data", type=Path, metavar="ROOT", help="the data set's root")
     check.add_argument("--split", action="append", help="repeatable (default: all with labels)")
@@ -89,8 +90,9 @@ def _check(options: argparse.Namespace) -> None:
         def progress(pairs: Iterable[Pair], count: int = count) -> Iterator[Pair]:
             return shown_progress(pairs, count, "check")
 
-        sheet.begin(split, distinguished(files[0].labels, files[0].groups), count)
+        sheet.begin(split, distinguished(*joined_labels(files)), count)
         checks.append(check_split(split, files, progress, sheet.add))
+    checks = with_shared_frames(checks)
     written = _write(sheet, options.sheet)
     if options.json:
         sys.stdout.write(json.dumps(_content(root, name, kind, checks, written), indent=1) + "\n")

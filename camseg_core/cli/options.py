@@ -18,6 +18,7 @@ from camseg_core.data.sets import SETS, LabelledSet, open_set
 from camseg_core.data.sets.kind import NONE, OwnLabels
 from camseg_core.diffusion.sampling import OPTIONS, Sampling
 from camseg_core.errors import ConfigError
+from camseg_core.groups import ScoredLabels
 from camseg_core.long_runs import shown_progress
 from camseg_core.runtime.engine import ASKED_PRECISIONS, AUTO
 from camseg_core.runtime.providers import PROVIDERS, compiles, provider_list
@@ -144,8 +145,10 @@ def data_of(options: argparse.Namespace, split: str | None = None) -> LabelledSe
         )
 
 
-def check_frames(options: argparse.Namespace, data: LabelledSet, spread_out: bool = True) -> None:
-    """Look at all files of the frames to score.
+def check_frames(
+    options: argparse.Namespace, data: LabelledSet, scored: ScoredLabels, spread_out: bool = True
+) -> None:
+    """Look at all files of the frames to score over `scored`.
 
     These are `options.frames`, evenly spread if `spread_out`, else the first.
 
@@ -155,7 +158,7 @@ def check_frames(options: argparse.Namespace, data: LabelledSet, spread_out: boo
     total, most = len(data.samples), options.frames
     numbers = spread_numbers(total, most) if spread_out else range(min(total, most or total))
     shown = shown_progress(numbers, len(numbers), "look at files")
-    data.check(shown if sys.stderr.isatty() else numbers)
+    data.check(shown if sys.stderr.isatty() else numbers, scored)
 
 
 def add_strict_option(parser: argparse.ArgumentParser) -> None:

@@ -22,8 +22,15 @@ from camseg_core.config.model import load_config, save_config
 from camseg_core.data import Sample, evenly_spread
 from camseg_core.data.label_table import is_cityscapes, same_ids
 from camseg_core.data.sets import LabelledSet
+from camseg_core.data.shared_labels import SharedLabels
 from camseg_core.errors import ConfigError
-from camseg_core.evaluation.protocols import OWN_SIZE, PROTOCOLS, PUBLISHED, write_mask
+from camseg_core.evaluation.protocols import (
+    OWN_SIZE,
+    PROTOCOLS,
+    PUBLISHED,
+    check_mask_names,
+    write_mask,
+)
 from camseg_core.groups import ScoredLabels
 from camseg_core.long_runs import atomic_write, writable_file, writable_folder
 from camseg_core.runtime.segmenter import Segmentation
@@ -85,12 +92,17 @@ def _evaluate(options: argparse.Namespace) -> None:
                 f"{option} needs Cityscapes' classes and ids: model and data set must have no "
                 "class table of their own"
             )
-    data = data.for_model(labels)
-    scored = _scored(options, data)
+    shared = _shared(options, data, [options.model])
+    scored, notes = shared.scored[0], shared.lines
+    if protocol.labels is not None:
+        scored = ScoredLabels.of(protocol.labels)
+        lacking = ", ".join(label.name for label in protocol.labels if label not in labels)
+        notes = [f"wrong, missing in {titles([options.model])[0]}: {lacking}"] if lacking else []
     writable_folder(options.out, "--out")
     if options.write_masks is not None:
         writable_folder(options.write_masks, "--write-masks")
-    check_frames(options, data, spread_out=False)
+        check_mask_names(data.pairs[: options.frames])
+    check_frames(options, data, scored, spread_out=False)
     segmenter = segmenter_of(options)
     frames = min(len(data.samples), options.frames or len(data.samples))
 
@@ -103,12 +115,12 @@ def _evaluate(options: argparse.Namespace) -> None:
         scored,
         frames=options.frames,
         progress=lambda samples: shown_progress(samples, frames),
-        about=_about(options, data, {"frames": frames}),
+        about=_about(options, data, {"frames": frames}, notes),
         protocol=protocol,
         seen=None if options.write_masks is None else write,
     )
     page = write_report(evaluation, options.out)
-    _print(score_table(evaluation), f"report: {page} and report.json beside it")
+    _print(score_table(evaluation), *notes, f"report: {page} and report.json beside it")
 
 
 def add_robustness(parser: argparse.ArgumentParser) -> None:
@@ -185,10 +197,11 @@ def _robustness(options: argparse.Namespace) -> None:
             f"{options.model} and {options.against} must give each class the same id: compare "
             "models with one class table"
         )
-    data = data_of(options).for_model(first)
-    scored = _scored(options, data)
+    data = data_of(options)
+    shared = _shared(options, data, models)
+    scored, notes = shared.together(), shared.lines
     writable_folder(options.out, "--out")
-    check_frames(options, data)
+    check_frames(options, data, scored)
     contenders, identities = {}, {}
     for name, model in zip(titles(models), models, strict=True):
         variant = argparse.Namespace(**vars(model_options(options)) | {"model": model})
@@ -211,10 +224,11 @@ def _robustness(options: argparse.Namespace) -> None:
         keep=options.out / "parts",
         identities=identities,
         progress=progress,
-        about=_about(options, data, engines),
+        about=_about(options, data, engines, notes),
+        table=data.table,
     )
     page = write_robustness(robustness, options.out)
-    _print(kept_table(robustness), f"report: {page} and robustness.json beside it")
+    _print(kept_table(robustness), *notes, f"report: {page} and robustness.json beside it")
 
 
 def titles(models: Sequence[str]) -> list[str]:
@@ -249,9 +263,10 @@ def _calibrate(options: argparse.Namespace) -> None:
     if not options.dry_run:
         path = checkpoint_folder(options.model) / "config.json"
         writable_file(path, "the model's configuration (--dry-run writes nothing)")
-    data = data_of(options).for_model(model_labels(options.model))
-    check_frames(options, data)
-    scored = _scored(options, data)
+    data = data_of(options)
+    shared = _shared(options, data, [options.model])
+    scored = shared.scored[0]
+    check_frames(options, data, scored)
     samples = evenly_spread(data.samples, options.frames)
     segmenter = segmenter_of(options)
     fit = fit_logit_scale(
@@ -262,7 +277,8 @@ def _calibrate(options: argparse.Namespace) -> None:
     )
     errors = f"expected calibration error {fit.error:.4f}, against {fit.error_at_one:.4f} at 1"
     _print([f"logit_scale {fit.logit_scale}: {errors} ({len(samples)} frames)"])
-    _print([f"{name}: {text}" for name, text in scored_facts(fit.frames, len(samples))])
+    facts = scored_facts(fit.frames, len(samples))
+    _print([*(f"{name}: {text}" for name, text in facts), *shared.lines])
     if not options.dry_run:
         try:
             with atomic_write(path) as temporary:
@@ -274,10 +290,11 @@ def _calibrate(options: argparse.Namespace) -> None:
         _print([f"written to {path}"])
 
 
-def _scored(options: argparse.Namespace, data: LabelledSet) -> ScoredLabels:
-    """Return the labels to score `data` over: its own, or those of `--groups`."""
+def _shared(options: argparse.Namespace, data: LabelledSet, models: Sequence[str]) -> SharedLabels:
+    """Return the labels to score the models over: those of `data`, or those of `--groups`."""
     with packages_for("a mapping of labels", "evaluate"):
-        return data.scored(options.groups)
+        named = zip(titles(models), models, strict=True)
+        return data.scored_by({name: model_labels(each) for name, each in named}, options.groups)
 
 
 def _add_report_option(parser: argparse.ArgumentParser, folder: str) -> None:
@@ -285,13 +302,14 @@ def _add_report_option(parser: argparse.ArgumentParser, folder: str) -> None:
 
 
 def _about(
-    options: argparse.Namespace, data: LabelledSet, more: Mapping[str, Any]
+    options: argparse.Namespace, data: LabelledSet, more: Mapping[str, Any], notes: Sequence[str]
 ) -> dict[str, Any]:
-    """Return facts about a run to store with its scores: the data, `more`, and the sampling."""
+    """Return facts about a run to store with its scores: data, `more`, notes, and the sampling."""
     shown = ("sampler", "steps", "samples", "passes", "seed", "threads")
     return {
         "data": f"{options.data.resolve().name}/{data.split}",
         **more,
+        **({"labels": "; ".join(notes)} if notes else {}),
         **{name: getattr(options, name) for name in shown},
     }
 

@@ -56,8 +56,8 @@ def add_training_options(
         type=Path,
         required=folders,
         metavar="ROOT",
-        help="the data set: train/ and val/, each with images/ and labels/; "
-        "or the folder of several sets",
+        help="root of a labelled data set (camseg data list has the layouts), or the folder that "
+        "holds several",
     )
     add_set_options(parser)
     parser.add_argument(

@@ -1,37 +1,32 @@
 """Check a labelled data set: report all problems, count classes, and draw a contact sheet."""
 
+import hashlib
+import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.data import Sample, spread_numbers
+from camseg_core.data import Sample
 from camseg_core.data.file_set import (
     SIZES_OF_A_PAIR,
     SIZES_OF_A_SPLIT,
     FileSet,
     Pair,
+    joined_labels,
     require_same_size,
 )
-from camseg_core.data.image_files import IdLabels, read_rgb, turned
+from camseg_core.data.image_files import read_rgb_and_brightest, too_dark, turned, white_of
 from camseg_core.data.image_header import several_pictures
+from camseg_core.data.label_decoders import IdLabels
+from camseg_core.data.sets.kind import JOIN
 from camseg_core.errors import DataError, absent
 from camseg_core.groups import distinguished
-from camseg_core.labels import UNLABELLED_COLOR, Label, color_table
-
-Picture = npt.NDArray[np.uint8]
-
-_WIDTH = 320
-"""Width in pixels of a picture; a frame takes two, side by side."""
-
-_GAP, _LINE, _COLUMNS = 8, 18, 2
-_INK, _PAPER, _OPACITY = (40, 40, 40), 255, 0.6
-_SHEET = _COLUMNS * (2 * _WIDTH + 2 * _GAP) + 2 * _GAP
+from camseg_core.labels import Label
 
 
 class Problem(Enum):
@@ -44,8 +39,10 @@ class Problem(Enum):
     SIZE = "size"
     CONTENT = "content of a label"
     ORIENTATION = "orientation tag"
+    RANGE = "range of values"
     NOTHING_LABELLED = "nothing labelled"
     MEANING = "meaning of the labels"
+    SHARED = "frame in two splits"
     LEFT_OUT = "left out"
 
 
@@ -73,7 +70,8 @@ class SplitCheck:
 
     `frames` is the number of images, `read` the number of frames without a problem. `sizes` counts
     frames by (width, height). `classes` lists groups last. `labelled` is the share of pixels with a
-    class or group, 0..1.
+    class or group, 0..1. `images` are the image files by digest of their content; those of a single
+    colour by path, as they are alike by nature.
     """
 
     split: str
@@ -83,6 +81,26 @@ class SplitCheck:
     sizes: dict[tuple[int, int], int] = field(default_factory=dict)
     classes: tuple[ClassShare, ...] = ()
     labelled: float = 0.0
+    images: Mapping[str, Path] = field(default_factory=dict)
+
+
+def with_shared_frames(checks: Sequence[SplitCheck]) -> list[SplitCheck]:
+    """Return the results with a finding for each image that an earlier split has, too."""
+    before: dict[str, tuple[str, Path]] = {}
+    found = []
+    for check in checks:
+        findings = list(check.findings)
+        for digest, path in check.images.items():
+            split, first = before.setdefault(digest, (check.split, path))
+            if not {*split.split(JOIN)} & {*check.split.split(JOIN)}:
+                where = "" if first == path else f", as {first}"
+                text = (
+                    f"{path} is in {split}, too{where}: keep it in one split, or scores on {split} "
+                    f"and {check.split} are not independent"
+                )
+                findings.append(Finding(Problem.SHARED, path, text))
+        found.append(replace(check, findings=tuple(findings)))
+    return found
 
 
 def check_split(
@@ -99,14 +117,13 @@ def check_split(
         progress: wraps the iteration over the pairs, to show progress.
         on_sample: called with the index of a pair and its frame, if the frame has no problem.
     """
-    labels = distinguished(files[0].labels, files[0].groups)
+    labels = distinguished(*joined_labels(files))
     reader = _Reader([label.id for label in labels])
     for each in files:
         for problem in each.found.problems:
-            folder = (each.pairs or each.without_label)[0].image.parent
-            reader.report(Problem.SPLIT, folder, problem)
+            reader.report(Problem.SPLIT, _folder(each), problem)
         for text in each.found.left_out:
-            reader.report(Problem.LEFT_OUT, each.pairs[0].image.parent, text)
+            reader.report(Problem.LEFT_OUT, _folder(each), text)
         for pair in each.without_label:
             text = f"missing label {absent(pair.label)} of image {pair.image}"
             reader.report(Problem.IMAGE_WITHOUT_LABEL, pair.image, text)
@@ -124,13 +141,16 @@ def check_split(
             f"no pixel of the {reader.read_frames} frames has a class: sets whose test labels are "
             "withheld may contain placeholders"
         )
-        reader.report(Problem.NOTHING_LABELLED, files[0].pairs[0].label.parent, text)
+        reader.report(Problem.NOTHING_LABELLED, _folder(files[0]), text)
     elif reader.read_frames:
         for path in reader.empty:
             text = f"no pixel of {path} has a class: label it, or leave it out"
             reader.report(Problem.NOTHING_LABELLED, path, text)
         if text := _doubtful(files, np.flatnonzero(reader.pixels).tolist()):
-            reader.report(Problem.MEANING, files[0].pairs[0].label.parent, text)
+            reader.report(Problem.MEANING, _folder(files[0]), text)
+    brightest, path = reader.brightest
+    if (white := white_of(brightest)) is not None:
+        reader.report(Problem.RANGE, path, f"{path}, the brightest: {too_dark(white)}")
     total = max(1, int(known.sum()))
     return SplitCheck(
         split,
@@ -143,7 +163,13 @@ def check_split(
             for label, pixels in zip(labels, known, strict=True)
         ),
         labelled=float(known.sum() / max(1, reader.pixels.sum())),
+        images=reader.images,
     )
+
+
+def _folder(files: FileSet) -> Path:
+    """Return the folder of a split's images."""
+    return (files.found.pairs[0].image if files.found.pairs else Path()).parent
 
 
 def _doubtful(files: Sequence[FileSet], ids: Sequence[int]) -> str:
@@ -170,6 +196,8 @@ class _Reader:
         self.pixels: npt.NDArray[np.int64] = np.zeros(256, np.int64)
         self.frames_with: npt.NDArray[np.int64] = np.zeros(256, np.int64)
         self.read_frames = 0
+        self.brightest = (0, Path())
+        self.images: dict[str, Path] = {}
         self._first: tuple[Path, tuple[int, ...]] | None = None
 
     def report(self, problem: Problem, path: Path, error: DataError | str) -> None:
@@ -179,7 +207,8 @@ class _Reader:
         """Return the frame, or None after reporting each problem of image and label."""
         image, raw, label = None, None, None
         try:
-            image = read_rgb(pair.image)
+            image, brightest = read_rgb_and_brightest(pair.image)
+            self.brightest = max(self.brightest, (brightest, pair.image))
         except DataError as error:
             self.report(Problem.UNREADABLE, pair.image, error)
         try:
@@ -194,9 +223,14 @@ class _Reader:
         if image is None or raw is None:
             return None
         for path in (pair.image, pair.label) if pair.drawing is None else (pair.image,):
+            content = path.read_bytes()
+            if path == pair.image:
+                plain = bool((image == image[:1, :1]).all())
+                seen = os.fsencode(path.resolve()) if plain else content
+                self.images[hashlib.blake2b(seen, digest_size=16).hexdigest()] = path
             if note := turned(path):
                 self.report(Problem.ORIENTATION, path, note)
-            if several_pictures(path.read_bytes()):
+            if several_pictures(content):
                 text = f"{path} holds several pictures: only the first is read"
                 self.report(Problem.LEFT_OUT, path, text)
         size = image.shape[:2]
@@ -220,76 +254,3 @@ class _Reader:
             self.empty.append(pair.image)
         self.read_frames += 1
         return sample
-
-
-class ContactSheet:
-    """Collects frames that are evenly spread over each split, `per_split` of them."""
-
-    def __init__(self, per_split: int) -> None:
-        self._per_split = per_split
-        self._tiles: list[Picture] = []
-        self._labels: dict[Label, None] = {}
-        self._split, self._wanted = "", frozenset[int]()
-
-    def begin(self, split: str, labels: Sequence[Label], count: int) -> None:
-        """Start a split with `count` frames."""
-        self._split, self._wanted = split, frozenset(spread_numbers(count, self._per_split))
-        self._labels |= dict.fromkeys(labels)
-
-    def add(self, number: int, sample: Sample) -> None:
-        """Keep the frame if it is to be shown."""
-        if number in self._wanted:
-            title = f"{self._split}: {sample.name}"
-            self._tiles.append(_tile(sample, title, tuple(self._labels)))
-
-    def picture(self) -> Picture | None:
-        """Return the sheet, RGB; None if there is no frame."""
-        if not self._tiles:
-            return None
-        rows = [self._tiles[i : i + _COLUMNS] for i in range(0, len(self._tiles), _COLUMNS)]
-        legend = [(label.name, label.color) for label in self._labels]
-        return np.concatenate(
-            [*(_row(row) for row in rows), _legend([*legend, ("not labelled", UNLABELLED_COLOR)])]
-        )
-
-
-def _tile(sample: Sample, title: str, labels: Sequence[Label]) -> Picture:
-    """Draw image and labelled image with the title below; pixels without a class are darkened."""
-    height = max(1, round(sample.label.shape[0] * _WIDTH / sample.label.shape[1]))
-    size = (_WIDTH, height)
-    image = cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA)
-    ids = cv2.resize(sample.label, size, interpolation=cv2.INTER_NEAREST)
-    colors = color_table(labels)[ids]
-    tile = np.full((height + _LINE + _GAP, 2 * _WIDTH + 2 * _GAP, 3), _PAPER, np.uint8)
-    tile[:height, _GAP : _GAP + _WIDTH] = image
-    tile[:height, _GAP + _WIDTH : _GAP + 2 * _WIDTH] = cv2.addWeighted(
-        colors, _OPACITY, image, 1 - _OPACITY, 0
-    )
-    _write(tile, title, (_GAP, height + _LINE - 5))
-    return tile
-
-
-def _row(tiles: Sequence[Picture]) -> Picture:
-    row = np.full((_GAP + max(len(tile) for tile in tiles), _SHEET, 3), _PAPER, np.uint8)
-    x = _GAP
-    for tile in tiles:
-        row[_GAP : _GAP + len(tile), x : x + tile.shape[1]] = tile
-        x += tile.shape[1]
-    return row
-
-
-def _legend(entries: Sequence[tuple[str, tuple[int, int, int]]]) -> Picture:
-    cell = min(_SHEET, max(260, 40 + 7 * max(len(text) for text, _ in entries)))
-    columns = _SHEET // cell
-    lines = -(-len(entries) // columns)
-    legend = np.full((2 * _GAP + lines * (_LINE + 4), _SHEET, 3), _PAPER, np.uint8)
-    for i, (text, color) in enumerate(entries):
-        x, y = 2 * _GAP + (i % columns) * cell, _GAP + (i // columns) * (_LINE + 4)
-        legend[y : y + 14, x : x + 14] = color
-        _write(legend, text, (x + 20, y + 12))
-    return legend
-
-
-def _write(picture: Picture, text: str, at: tuple[int, int]) -> None:
-    ascii_text = text.encode("ascii", "backslashreplace").decode()  # the font has no more
-    cv2.putText(picture, ascii_text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, _INK, 1, cv2.LINE_AA)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from camseg_core.data.file_set import FileSet, Found
-from camseg_core.data.image_files import LabelDecoder
+from camseg_core.data.label_decoders import LabelDecoder
 from camseg_core.data.label_table import LABEL_TABLE, LabelTable
 from camseg_core.data.mapping import MAPPING, read_mapping
 from camseg_core.errors import ConfigError

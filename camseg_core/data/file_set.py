@@ -14,18 +14,13 @@ import numpy.typing as npt
 
 from camseg_core.data import Sample
 from camseg_core.data.drawing import Drawing
-from camseg_core.data.image_files import (
-    LabelDecoder,
-    Raw,
-    read_label,
-    read_rgb,
-    size_of_rgb,
-    turned,
-)
+from camseg_core.data.folders import composed, files_in, more, visible
+from camseg_core.data.image_files import Raw, read_label, read_rgb, size_of_rgb, turned
+from camseg_core.data.label_decoders import LabelDecoder
 from camseg_core.data.label_table import LabelTable
 from camseg_core.errors import DataError, absent
 from camseg_core.groups import Group
-from camseg_core.labels import Label
+from camseg_core.labels import CITYSCAPES, Label
 
 logger = logging.getLogger(__name__)
 
@@ -138,24 +133,37 @@ class FileSet:
         return f"missing label {absent(first.label)} of image {first.image}{others}: {rule}"
 
 
+def joined_labels(files: Sequence[FileSet]) -> tuple[tuple[Label, ...], tuple[Group, ...]]:
+    """Return the classes and groups of one or several splits of a data set, joined."""
+    first = files[0]
+    labels = {label.id: label for each in files for label in each.labels}
+    groups = {group.id: group for each in files for group in each.groups}
+    if len(labels) > len(first.labels):
+        vocabulary = CITYSCAPES if first.table is None else first.table.labels
+        places = [label.id for label in vocabulary]
+        labels = dict(sorted(labels.items(), key=lambda item: places.index(item[0])))
+    return tuple(labels.values()), tuple(groups.values())
+
+
 def find_files(
     folders: Iterable[tuple[Path, Path]],
     expected: str,
     endings: Sequence[str] = IMAGES,
     label_ending: str = ".png",
-    pattern: str = "*",
+    deep: bool = False,
     name: Callable[[Path], str] = lambda stem: stem.name,
 ) -> Found:
     """Find images and their labels in pairs of folders, sorted by folder and name.
 
-    The label of `IMAGES/PLACE/NAME<ending>` is `LABELS/PLACE/NAME<label_ending>`.
+    The label of `IMAGES/PLACE/NAME<ending>` is `LABELS/PLACE/NAME<label_ending>`; letters with
+    accents are the same in either form of Unicode.
 
     Args:
         folders: pairs of an image folder and a label folder.
         expected: the expected layout, for the error.
         endings: endings of image names.
         label_ending: ending of label names.
-        pattern: glob pattern within both folders.
+        deep: look in the folders below, too.
         name: names a frame by its image's path without the ending.
 
     Raises:
@@ -163,53 +171,28 @@ def find_files(
     """
     pairs, label_files, problems, folders = [], list[Path](), [], [*folders]
     for images, labels in folders:
-        there, labels_there = visible(images.glob(pattern), *endings), {}
-        for label in visible(labels.glob(pattern), label_ending):  # it may end in .PNG
-            labels_there[label.with_name(label.name[: -len(label_ending)] + label_ending)] = label
+        there = visible(files_in(images, deep), *endings)
+        labels_there = {  # they may end in .PNG
+            composed(label.relative_to(labels).as_posix()[: -len(label_ending)]): label
+            for label in visible(files_in(labels, deep), label_ending)
+        }
         for image in there:
             ending = next(each for each in endings if image.name.lower().endswith(each.lower()))
             stem = image.with_name(image.name[: -len(ending)])
-            usual = labels / stem.parent.relative_to(images) / f"{stem.name}{label_ending}"
-            pairs.append(Pair(image, labels_there.get(usual, usual), name(stem)))
+            place = stem.relative_to(images).as_posix()
+            usual = labels / f"{place}{label_ending}"
+            pairs.append(Pair(image, labels_there.get(composed(place), usual), name(stem)))
         label_files += labels_there.values()
         problems += [
             f"{one} and {other} have the same name except for the ending, and only one label: "
             "remove one of them"
             for one, other in pairwise(there)
-            if one.with_suffix("") == other.with_suffix("")
+            if composed(str(one.with_suffix(""))) == composed(str(other.with_suffix("")))
         ]
     if not pairs:
         kinds = ", ".join(ending.removeprefix(".") for ending in endings)
         raise DataError(f"no images ({kinds}) in {folders[0][0]}: {expected}")
     return Found(pairs, label_files, tuple(problems))
-
-
-def visible(paths: Iterable[Path], *endings: str) -> list[Path]:
-    """Return the visible files with one of these endings, ignoring case, sorted."""
-    lower = tuple(ending.lower() for ending in endings)
-    found = [
-        path
-        for path in paths
-        if path.name.lower().endswith(lower) and not path.name.startswith(".") and not path.is_dir()
-    ]
-    return sorted(found, key=lambda path: (path.parent, path.stem, path.name))
-
-
-def subfolders(root: Path) -> list[str]:
-    """Return the sorted names of the visible folders in `root`; none if it is not a folder."""
-    if not root.is_dir():
-        return []
-    return sorted(
-        path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
-
-
-def no_split(split: str, root: Path, expected: str) -> DataError:
-    """Return the error for a split that `root` lacks; it lists what is there instead."""
-    there = "which is not a folder"
-    if root.is_dir():
-        there = f"which has {', '.join(subfolders(root)[:9]) or 'no folders'}"
-    return DataError(f"no split {split!r} in {root}, {there}: {expected}")
 
 
 class PairedFiles:
@@ -240,6 +223,11 @@ class PairedFiles:
 
     def __len__(self) -> int:
         return len(self._pairs)
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The files of each sample."""
+        return tuple(pair for _, pair in self._pairs)
 
     def __getitem__(self, index: int) -> Sample:
         files, pair = self._pairs[index]
@@ -280,21 +268,3 @@ def require_same_size(
         sizes = f"{path} is {size[1]}x{size[0]}, but {other} is {other_size[1]}x{other_size[0]}"
         notes = (note for note in (turned(path), turned(other)) if note)
         raise DataError("; ".join([f"{sizes}: {rule}", *notes]))
-
-
-def read_list(path: Path) -> list[str]:
-    """Return the lines of a UTF-8 text file, without empty ones and a byte order mark.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read the list {path}: {error}") from error
-    return [line.strip() for line in lines if line.strip()]
-
-
-def more(things: Sequence[object]) -> str:
-    """Return " (and N more)" for a message that names the first of `things`; empty for one."""
-    return f" (and {len(things) - 1} more)" if len(things) > 1 else ""

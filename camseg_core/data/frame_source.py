@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.data import Sample, Samples
-from camseg_core.data.file_set import visible
+from camseg_core.data.folders import visible
 from camseg_core.data.image_files import read_rgb
 from camseg_core.data.image_header import several_pictures
 from camseg_core.data.synthetic.drive import SyntheticDrive

@@ -3,11 +3,9 @@
 Damaged files are refused, because a decoder would fill their gaps silently.
 """
 
+import logging
 import stat
-from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -18,38 +16,88 @@ from camseg_core.data.image_header import (
     decode,
     few_bits,
     has_palette,
+    has_sixteen_bits,
     is_jpeg,
     orientation,
     size_of,
 )
 from camseg_core.errors import DataError, memory_for
-from camseg_core.labels import UNLABELLED, Label
+
+logger = logging.getLogger(__name__)
 
 Raw = npt.NDArray[np.uint8 | np.uint16]
 Ids = npt.NDArray[np.uint8]
 
-Color = tuple[int, int, int]
 
-_SHOWN = 5
-"""Largest number of unexpected values that an error names."""
+CAMERA_BITS = (10, 12, 14)
+"""Bits of cameras that give 16-bit images without filling their range."""
 
-_UNKNOWN = 254
-"""Marks a colour without a meaning in the table; no train id is that high."""
+_DARK = 255
+"""Brightest value up to which a 16-bit image says nothing about the camera's bits."""
 
 
 def read_rgb(path: Path) -> npt.NDArray[np.uint8]:
     """Read a picture as RGB `(H, W, 3)` uint8, turned by its orientation tag.
 
+    White of a picture of 16 bits is 65535; one that looks dark because its camera has fewer bits is
+    named in a warning, once in a process.
+
     Raises:
         DataError: the file cannot be opened, is empty, cut off, damaged, or not an image; the
             message names it.
     """
-    bgr = _decode(path, _content(path), cv2.IMREAD_COLOR)
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+    rgb, brightest = read_rgb_and_brightest(path)
+    white = white_of(brightest)
+    if white is not None:
+        _warn_once(f"{path}: {too_dark(white)}")
+    return rgb
+
+
+def read_rgb_and_brightest(path: Path) -> tuple[npt.NDArray[np.uint8], int]:
+    """Read a picture as `read_rgb` does, without its warning, and the largest value of 16 bits.
+
+    That is 0 if the file has fewer bits.
+    """
+    content = _content(path)
+    if not has_sixteen_bits(content):
+        bgr, brightest = _decode(path, content, cv2.IMREAD_COLOR), 0
+    else:
+        deep = _decode(path, content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        bgr, brightest = np.asarray(deep >> 8, np.uint8), int(deep.max())
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), brightest
+
+
+def white_of(brightest: int) -> int | None:
+    """Return white of a camera with fewer than 16 bits that explains the largest value in images.
+
+    None if these fill the range, or are too dark to tell.
+    """
+    white = next((2**bits - 1 for bits in CAMERA_BITS if brightest < 2**bits), None)
+    return white if brightest > _DARK else None
+
+
+def too_dark(white: int) -> str:
+    """Return what is wrong with image files whose values do not exceed `white`, and the remedy."""
+    return (
+        f"no value of its 16 bits is above {white}, so it is read as dark: multiply the values by "
+        f"{65536 // (white + 1)}, or store images of 8 bits"
+    )
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(text: str) -> None:
+    """Log a warning, the first of its kind only."""
+    if not _warned:
+        _warned.add(text)
+        logger.warning("%s", text)
 
 
 def read_label(path: Path) -> npt.NDArray[np.uint8 | np.uint16]:
-    """Read a label as stored: `(H, W)` for one channel, else `(H, W, C)`; bit depth of the file.
+    """Read a label as stored: `(H, W)` for one channel, else `(H, W, C)`.
+
+    Values have the file's 16 bits, or 8 for files with 8 or fewer.
 
     Raises:
         DataError: see `read_rgb`; also a JPEG, whose compression changes class ids.
@@ -57,7 +105,9 @@ def read_label(path: Path) -> npt.NDArray[np.uint8 | np.uint16]:
     content = _content(path)
     if is_jpeg(content):
         raise DataError(f"{path} is a JPEG, which changes class ids: store labels as PNG")
-    return _decode(path, content, cv2.IMREAD_UNCHANGED)
+    label = _decode(path, content, cv2.IMREAD_UNCHANGED)
+    bits = few_bits(content)
+    return label // (255 // (2**bits - 1)) if bits else label  # decoders multiply, see `few_bits`
 
 
 def size_of_rgb(path: Path) -> tuple[int, ...]:
@@ -87,6 +137,15 @@ def turned(path: Path) -> str:
         f"{path} has the EXIF orientation tag {tag}: images are turned when they are read, labels "
         "are not; store both upright without the tag"
     )
+
+
+def is_palette_png(path: Path) -> bool:
+    """Return whether a file is a PNG of indices of colours, which are read as these.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    return has_palette(_content(path))
 
 
 def _content(path: Path) -> bytes:
@@ -130,170 +189,3 @@ def write_image(path: Path, picture: npt.NDArray[np.uint8]) -> None:
         raise DataError(
             f"cannot write {path}: {error.strerror}; name a folder that can be written"
         ) from error
-
-
-class LabelDecoder(Protocol):
-    """Turns the content of a label file, from `read_label`, into train ids `(H, W)`.
-
-    Raises:
-        DataError: the file is of another kind, or holds a value without a meaning; names `path`.
-    """
-
-    def __call__(self, raw: Raw, path: Path) -> Ids: ...
-
-
-class IdLabels:
-    """Decodes one channel of class ids.
-
-    Args:
-        train_ids: train id by id in the file.
-        source: whose ids they are, for errors.
-        ids: the valid ids, for errors.
-        others: train id of all ids that are not in `train_ids`; None refuses them.
-        assumed: whether this meaning is assumed because nothing states another.
-    """
-
-    def __init__(
-        self,
-        train_ids: Mapping[int, int],
-        source: str,
-        ids: str,
-        others: int | None = None,
-        assumed: bool = False,
-    ) -> None:
-        self._train_ids, self._source, self._ids = dict(train_ids), source, ids
-        self._others, self.assumed = others, assumed
-
-    def __call__(self, raw: Raw, path: Path) -> Ids:
-        if raw.ndim != 2:
-            if has_palette(_content(path)):
-                raise DataError(
-                    f"{path} is a PNG with a palette, whose colours are read, not its indices: "
-                    f"store the class ids in a grey PNG, or list the colours in a mapping "
-                    f"(expected {self._ids})"
-                )
-            alpha = " (with alpha)" if raw.shape[2] == 4 else ""
-            raise DataError(
-                f"{path} has {raw.shape[2]} channels{alpha}, like a colour picture: "
-                f"expected one channel of class ids, {self._ids}"
-            )
-        if raw.dtype not in (np.uint8, np.uint16):
-            raise DataError(
-                f"{path} holds {raw.dtype} numbers: class ids must have 8 or 16 bits without sign; "
-                "store it as PNG"
-            )
-        return self._decode(raw, path)
-
-    def _decode(self, raw: Raw, path: Path) -> Ids:
-        if self._others is None:
-            seen = np.flatnonzero(np.bincount(raw.ravel(), minlength=256))
-            unknown = [str(each) for each in seen if int(each) not in self._train_ids]
-            if unknown:
-                bits = few_bits(_content(path))
-                note = f" ({bits} bits, read multiplied by {255 // (2**bits - 1)})" if bits else ""
-                raise DataError(
-                    f"{path} holds class ids {_few(unknown)}{note}: {self._source} has {self._ids}"
-                )
-        return self._table[raw]
-
-    @cached_property
-    def _table(self) -> Ids:
-        """Train id by id in the file, for every 16-bit value."""
-        table = np.full(1 << 16, UNLABELLED if self._others is None else self._others, np.uint8)
-        table[list(self._train_ids)] = list(self._train_ids.values())
-        return table
-
-
-def table_ids(
-    source: str, labels: Sequence[Label], others: int | None, assumed: bool = False
-) -> IdLabels:
-    """Return a decoder of files that hold the ids of these classes; see `IdLabels`."""
-    numbers = sorted(label.id for label in labels)
-    rising = numbers == [*range(len(numbers))]
-    listed = f"0 to {numbers[-1]}" if rising else ", ".join(map(str, numbers))
-    ids = (
-        f"{listed}, and {UNLABELLED} for unlabelled; for other ids, or colours, give --mapping FILE"
-    )
-    stored = {**{i: i for i in numbers}, UNLABELLED: UNLABELLED}
-    return IdLabels(stored, source, ids, others, assumed)
-
-
-class RedIdLabels(IdLabels):
-    """Decodes class ids in the red channel of a colour PNG and ignores the other channels."""
-
-    def __call__(self, raw: Raw, path: Path) -> Ids:
-        _require_colors(raw, path, f"class ids in the red channel, {self._ids}")
-        return self._decode(raw[..., 2], path)  # OpenCV stores BGR
-
-
-class ColorLabels:
-    """Decodes the colours of classes.
-
-    Args:
-        train_ids: train id by RGB.
-        source: whose colours they are, for errors.
-        others: train id of all colours that are not in `train_ids`; None refuses them.
-
-    Transparent pixels, of pictures with an alpha channel, are unlabelled.
-    """
-
-    def __init__(
-        self, train_ids: Mapping[Color, int], source: str, others: int | None = None
-    ) -> None:
-        self._train_ids, self._source, self._others = dict(train_ids), source, others
-
-    def __call__(self, raw: Raw, path: Path) -> Ids:
-        _require_colors(raw, path, f"the colours of {self._source}")
-        blue, green, red = (raw[..., i].astype(np.uint32) for i in range(3))
-        packed = (red << 16) | (green << 8) | blue
-        label: Ids = self._table[packed]
-        if raw.shape[2] == 4:
-            label[_transparent(raw[..., 3], path)] = UNLABELLED
-        unknown = label == _UNKNOWN
-        if unknown.any():
-            colors, counts = np.unique(packed[unknown], return_counts=True)
-            named = [
-                str((color >> 16, color >> 8 & 255, color & 255))
-                for color in colors[np.argsort(-counts)].tolist()
-            ]
-            raise DataError(
-                f"{path} holds the colours {_few(named)} in {counts.sum()} pixels: "
-                f"{self._source} has no such class"
-            )
-        return label
-
-    @cached_property
-    def _table(self) -> Ids:
-        """Train id by packed RGB: 16 MB for a lookup without a search."""
-        table = np.full(1 << 24, _UNKNOWN if self._others is None else self._others, np.uint8)
-        for (red, green, blue), train_id in self._train_ids.items():
-            table[(red << 16) | (green << 8) | blue] = train_id
-        return table
-
-
-def _require_colors(raw: Raw, path: Path, expected: str) -> None:
-    if raw.ndim != 3 or raw.dtype != np.uint8:
-        kind = "one channel" if raw.ndim != 3 else f"{8 * raw.itemsize} bits a channel"
-        raise DataError(
-            f"{path} is not an 8-bit colour picture: expected {expected}, got {kind}; "
-            "store it as a PNG in 8-bit RGB"
-        )
-
-
-def _transparent(alpha: Raw, path: Path) -> npt.NDArray[np.bool_]:
-    """Return where a label is transparent.
-
-    Raises:
-        DataError: a pixel is neither transparent nor opaque.
-    """
-    partly = (alpha > 0) & (alpha < 255)
-    if partly.any():
-        raise DataError(
-            f"{path} is half transparent in {partly.sum()} pixels: a label must be opaque, or "
-            "transparent where it has no class; draw it without smoothed borders"
-        )
-    return alpha == 0
-
-
-def _few(values: list[str]) -> str:
-    return ", ".join(values[:_SHOWN]) + (", ..." if len(values) > _SHOWN else "")

@@ -274,6 +274,11 @@ def few_bits(content: bytes) -> int:
     return content[_PNG_DEPTH] % 8
 
 
+def has_sixteen_bits(content: bytes) -> bool:
+    """Return whether a PNG stores values of 16 bits."""
+    return content.startswith(_PNG) and content[_PNG_DEPTH : _PNG_DEPTH + 1] == bytes([16])
+
+
 def has_palette(content: bytes) -> bool:
     """Return whether a PNG stores indices of colours; decoders return the colours."""
     return content.startswith(_PNG) and content[_PNG_COLORS : _PNG_COLORS + 1] == bytes([_PALETTE])

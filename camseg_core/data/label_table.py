@@ -1,6 +1,6 @@
-"""Custom class tables (`labels.yaml`), and data sets mapped to another table by class name."""
+"""Custom class tables (`labels.yaml`), and data sets mapped to another table."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +11,15 @@ import numpy.typing as npt
 
 from camseg_core.data import Sample, Samples
 from camseg_core.errors import ConfigError
-from camseg_core.groups import FIRST_GROUP, Group, ScoredLabels
-from camseg_core.labels import TRAIN_ID, UNLABELLED, Label
+from camseg_core.groups import FIRST_GROUP, Group
+from camseg_core.labels import (
+    CITYSCAPES,
+    TRAIN_ID,
+    UNLABELLED,
+    UNLABELLED_NAME,
+    Label,
+    plain_name,
+)
 
 LABEL_TABLE = "labels.yaml"
 """Name of the class table that is found by itself, beside the mapping file."""
@@ -27,7 +34,7 @@ class OwnClass:
 
     `was` names the classes of other tables that it comes from, by default the class of its name:
     `[car, truck]` merges two, a class named by two others is split, and `[]` is new even if another
-    table has the name.
+    table has the name, see `related`.
     """
 
     id: int
@@ -40,9 +47,17 @@ class OwnClass:
             raise ConfigError(f"id must be 0 to {MOST_CLASSES - 1}, got {self.id}")
         if not self.name.strip():
             raise ConfigError(f"name must not be empty (id {self.id})")
+        if self.name != self.name.strip():
+            raise ConfigError(f"name must not begin or end with a blank, got {self.name!r}")
+        if plain_name(self.name) in (UNLABELLED_NAME, "unlabeled"):
+            raise ConfigError(
+                f"name must not be {self.name} (id {self.id}): pixels without a class have "
+                f"{UNLABELLED} and need no entry; remove it, and list other values that mean it "
+                f"under {UNLABELLED_NAME} in mapping.yaml"
+            )
         if not all(0 <= each <= 255 for each in self.color):
             raise ConfigError(f"color must be RGB, 0 to 255 each, got {list(self.color)}")
-        if len({*(self.was or ())}) < len(self.was or ()):
+        if len({*map(plain_name, self.was or ())}) < len(self.was or ()):
             raise ConfigError(f"was must name each class once, got {list(self.was or ())}")
 
 
@@ -51,7 +66,7 @@ class LabelTable:
     """The classes of a data set or a model, in the order of the model's outputs.
 
     Raises:
-        ConfigError: there are no classes, or an id or a name is given twice.
+        ConfigError: there are no classes, or an id or a name (see `plain_name`) is given twice.
     """
 
     classes: tuple[OwnClass, ...]
@@ -59,30 +74,32 @@ class LabelTable:
     def __post_init__(self) -> None:
         if not self.classes:
             raise ConfigError("classes must list at least one class with id, name and color")
-        for key in ("id", "name"):
-            values = [getattr(each, key) for each in self.classes]
-            twice = [value for value in values if values.count(value) > 1]
-            if twice:
-                raise ConfigError(f"each {key} must be given once, got {twice[0]!r} twice")
+        owner: dict[int | str, OwnClass] = {}
+        for each in self.classes:
+            for key in (each.id, plain_name(each.name)):
+                other = owner.setdefault(key, each)
+                if other is each:
+                    continue
+                if key == each.id:
+                    both = f"{other.name} and {each.name}"
+                    raise ConfigError(f"each id must be given once, got {each.id} for {both}")
+                both = "twice" if other.name == each.name else f"and {each.name!r}"
+                raise ConfigError(
+                    f"each name must be given once, got {other.name!r} {both}: names that differ "
+                    "in case, blanks, _ or - are the same"
+                )
 
     @staticmethod
     def of(labels: Sequence[Label]) -> "LabelTable":
         """Return the table of a model's or a data set's classes."""
-        return LabelTable(tuple(OwnClass(each.id, each.name, each.color) for each in labels))
+        return LabelTable(
+            tuple(OwnClass(each.id, each.name, each.color, each.was) for each in labels)
+        )
 
     @cached_property
     def labels(self) -> tuple[Label, ...]:
         """The classes."""
-        return tuple(Label(each.id, each.name, each.color) for each in self.classes)
-
-    @cached_property
-    def origins(self) -> dict[str, tuple[str, ...]]:
-        """The names in other tables that each class comes from, by name."""
-        return {each.name: (each.name,) if each.was is None else each.was for each in self.classes}
-
-    def coming_from(self, name: str) -> tuple[Label, ...]:
-        """Return the classes that another table's class `name` became."""
-        return tuple(each for each in self.labels if name in self.origins[each.name])
+        return tuple(Label(each.id, each.name, each.color, was=each.was) for each in self.classes)
 
 
 def read_label_table(path: Path) -> LabelTable:
@@ -95,6 +112,48 @@ def read_label_table(path: Path) -> LabelTable:
     from camseg_core.config.yaml_file import load_yaml
 
     return load_yaml(path, LabelTable, of_list="classes")
+
+
+def related(old: Sequence[Label], new: Sequence[Label]) -> tuple[tuple[int, ...], ...]:
+    """Return for each of the classes `new` the places in `old` of the classes that it comes from.
+
+    They are matched by name, as `plain_name` writes it, and by origin. A class with the same name
+    and origins in both is the same, and nothing else. A class that states origins comes from these
+    alone; if there is none of them, from the class of its name, unless it is new (`was: []`).
+    """
+    names, others = ([plain_name(each.name) for each in labels] for labels in (new, old))
+    was, were = ([_origins(each) for each in labels] for labels in (new, old))
+    pairs = [(i, j) for i in range(len(new)) for j in range(len(old))]
+
+    def equal(i: int, j: int) -> bool:
+        mine, theirs = was[i], were[j]
+        both = mine is not None and theirs is not None
+        return names[i] == others[j] and both and {*(mine or ())} == {*(theirs or ())}
+
+    def stated(i: int, j: int) -> bool:
+        mine, theirs = was[i], were[j]
+        if mine is None and theirs is None:
+            return names[i] == others[j]
+        return others[j] in (mine or ()) or names[i] in (theirs or ())
+
+    def named(i: int, j: int) -> bool:
+        return names[i] == others[j] and was[i] != ()
+
+    found: list[set[int]] = [set() for _ in new]
+    for rule in (equal, stated, named):
+        done = {j for each in found for j in each}
+        for i, j in [(i, j) for i, j in pairs if not found[i] and j not in done and rule(i, j)]:
+            found[i].add(j)
+
+    def place(i: int, j: int) -> tuple[int, int]:
+        first = was[i] or ()
+        return (first.index(others[j]) if others[j] in first else len(first)), j
+
+    return tuple(tuple(sorted(each, key=lambda j: place(i, j))) for i, each in enumerate(found))
+
+
+def _origins(label: Label) -> tuple[str, ...] | None:
+    return None if label.was is None else tuple(map(plain_name, label.was))
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +177,7 @@ def translation(
     vocabulary: Sequence[Label],
     table: LabelTable,
 ) -> Translation:
-    """Return the translation of a data set with `labels` and `groups` to `table`, by name.
+    """Return the translation of a data set with `labels` and `groups` to `table`, see `related`.
 
     `vocabulary` are all classes of the set's own table. A class that was split becomes a group of
     its parts; a class that `table` lacks becomes unlabelled.
@@ -126,13 +185,17 @@ def translation(
     Raises:
         ConfigError: there are too many classes and groups for one byte a pixel.
     """
-    names = {label.id: label.name for label in vocabulary}
+    becomes: dict[int, set[Label]] = {label.id: set() for label in vocabulary}
+    for label, places in zip(table.labels, related(vocabulary, table.labels), strict=True):
+        for before in (vocabulary[place] for place in places):
+            if before.was != () or label.was is not None:  # a class new in the set is no other's
+                becomes[before.id].add(label)
     members: dict[int, tuple[int, ...]] = {label.id: (label.id,) for label in labels}
     members |= {group.id: group.train_ids for group in groups}
     ids, alone = np.full(256, UNLABELLED, np.uint8), set()
     made: dict[tuple[Label, ...], Group] = {}
     for old, train_ids in members.items():
-        targets = {new for each in train_ids for new in table.coming_from(names[each])}
+        targets = {new for each in train_ids for new in becomes[each]}
         ordered = tuple(label for label in table.labels if label in targets)
         if len(ordered) == 1:
             alone.add(ordered[0])
@@ -167,24 +230,16 @@ class Renumbered(Samples):
         return replace(sample, label=label, groups=self._translation.groups)
 
 
-def joined_table(labels: Sequence[Label], more: Sequence[Label]) -> LabelTable:
-    """Return a table of `labels` and, under free ids, of those in `more` with other names.
+def from_cityscapes(samples: Samples, table: LabelTable | None) -> Samples:
+    """Return samples of Cityscapes ids with those of `table`; None leaves them as they are.
 
-    Raises:
-        ConfigError: there are too many.
+    Pixels of a class that was split in the table become unlabelled.
     """
-    names, used = {each.name for each in labels}, {each.id for each in labels}
-    found = list(labels)
-    for each in more:
-        if each.name in names:
-            continue
-        free = [each.id, *range(MOST_CLASSES)]
-        number = next((i for i in free if i not in used and i < MOST_CLASSES), None)
-        if number is None:
-            raise ConfigError(f"model and data set must have at most {MOST_CLASSES} classes")
-        used.add(number)
-        found.append(Label(number, each.name, each.color))
-    return LabelTable.of(found)
+    if table is None:
+        return samples
+    found = translation(CITYSCAPES, (), CITYSCAPES, table)
+    alone = np.where(found.ids < FIRST_GROUP, found.ids, np.uint8(UNLABELLED))
+    return Renumbered(samples, replace(found, ids=alone, groups=()))
 
 
 def is_cityscapes(labels: Sequence[Label]) -> bool:
@@ -199,92 +254,3 @@ def same_ids(one: Sequence[Label], other: Sequence[Label]) -> bool:
         names.get(each.name, each.id) == each.id and ids.get(each.id, each.name) == each.name
         for each in other
     )
-
-
-def shared_labels(
-    own: ScoredLabels, table: LabelTable, models: Mapping[str, Sequence[Label]]
-) -> tuple[list[ScoredLabels], list[str]]:
-    """Return the labels that all models distinguish, for the masks of each, and what is missing.
-
-    Classes are matched by name and by origin (`was`). A label for which a model has no class is
-    left out. Labels for which a model has a single class become a group.
-
-    Args:
-        own: the labels of a data set.
-        table: the set's class table, whose ids they hold.
-        models: the classes of each model by the name to use in messages.
-
-    Returns:
-        The same labels for each model, with the ids that stand for each, and a line for each label
-        that is left out or became part of a group.
-
-    Raises:
-        ConfigError: no label is left.
-    """
-    names = {label.id: label.name for label in table.labels}
-    members = [{names[id] for id in classes} for classes in own.classes]
-    kept, missing = list[int](), dict[str, list[str]]()
-    meant = {model: _meant(labels, table) for model, labels in models.items()}
-    for place, label in enumerate(own.labels):
-        lacking = [
-            model
-            for model, classes in meant.items()
-            if not any(each & members[place] for each in classes.values())
-        ]
-        if lacking:
-            missing.setdefault(" and ".join(lacking), []).append(label.name)
-        else:
-            kept.append(place)
-    if not kept:
-        known = ", ".join(label.name for label in own.labels)
-        raise ConfigError(
-            f"{' and '.join(models)} must share a class with the labels ({known}): list in "
-            "labels.yaml what each class was, or choose other models"
-        )
-    lines = [f"not scored, missing in {of}: {', '.join(left)}" for of, left in missing.items()]
-    joined = _joined(kept, members, [each for one in meant.values() for each in one.values()])
-    truth = np.full(256, len(joined), np.uint8)
-    labels: list[Label] = []
-    for number, places in enumerate(joined):
-        truth[np.isin(own.truth, places)] = number
-        first = own.labels[places[0]]
-        if len(places) > 1:
-            parts = [own.labels[place] for place in places]
-            lines.append(f"{' and '.join(each.name for each in parts)} count as one class")
-            first = Group.of(first.id, parts)
-        labels.append(first)
-    wanted = [{name for place in places for name in members[place]} for places in joined]
-    return [
-        ScoredLabels(
-            tuple(labels),
-            tuple(tuple(id for id, each in classes.items() if each & names) for names in wanted),
-            truth,
-            own.own,
-        )
-        for classes in meant.values()
-    ], lines
-
-
-def _meant(labels: Sequence[Label], table: LabelTable) -> dict[int, set[str]]:
-    """Return the classes of `table` that each class of a model stands for, by its id."""
-    if {(each.id, each.name) for each in labels} <= {(each.id, each.name) for each in table.labels}:
-        return {each.id: {each.name} for each in labels}
-    found: dict[int, set[str]] = {each.id: set() for each in labels}
-    for each in labels:
-        for own in table.classes:
-            if each.name in table.origins[own.name] or (each.name == own.name and own.was != ()):
-                found[each.id].add(own.name)
-    return found
-
-
-def _joined(
-    kept: Sequence[int], members: Sequence[set[str]], meant: Sequence[set[str]]
-) -> list[list[int]]:
-    """Return the places `kept`, joined where a model has a single class for them."""
-    groups = [[place] for place in kept]
-    for classes in meant:
-        alike = [group for group in groups if all(members[place] <= classes for place in group)]
-        if len(classes) > 1 and len(alike) > 1:
-            groups = [each for each in groups if each not in alike]
-            groups.append(sorted(place for group in alike for place in group))
-    return sorted(groups)

@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from camseg_core.data.file_set import FileSet, Found
-from camseg_core.data.image_files import Color, ColorLabels, IdLabels, LabelDecoder, table_ids
+from camseg_core.data.label_decoders import Color, ColorLabels, IdLabels, LabelDecoder, table_ids
 from camseg_core.data.label_table import LABEL_TABLE, LabelTable, read_label_table
 from camseg_core.errors import ConfigError
 from camseg_core.groups import FIRST_GROUP, Group, ScoredLabels
-from camseg_core.labels import CITYSCAPES, UNLABELLED, Label, plain_name
+from camseg_core.labels import CITYSCAPES, UNLABELLED, UNLABELLED_NAME, Label, plain_name
 
 MAPPING = "mapping.yaml"
 """Name of the mapping file that is read without being named, in the set's root."""
-
-UNLABELLED_NAME = "unlabelled"
 
 Value = int | Color | str
 """What stands for a class in a file: an id, a colour, or a name."""

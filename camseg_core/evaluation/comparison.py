@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.data import Sample, Samples
+from camseg_core.data.shared_labels import LeftOut
 from camseg_core.errors import DataError, memory_for
 from camseg_core.evaluation.evaluate import check_sizes
 from camseg_core.evaluation.intervals import (
@@ -112,6 +113,7 @@ class Comparison:
         slowdown: time per frame of the new model, divided by the old model's.
         agreement: share of pixels with the same class in both masks, among pixels with a shared
             class in either; NaN if there are none.
+        lost: classes that the old model has, the new one lacks, and the labels of frames hold.
     """
 
     footage: Footage
@@ -121,6 +123,7 @@ class Comparison:
     iou: tuple[Difference, ...]
     slowdown: Ratio
     agreement: float
+    lost: tuple[str, ...] = ()
 
     @property
     def labelled(self) -> int:
@@ -133,6 +136,7 @@ def compare(
     new: Contender,
     footage: Footage,
     progress: Callable[[Read], Read] = lambda frames: frames,
+    left_out: Sequence[LeftOut] = (),
 ) -> Comparison:
     """Segment every frame with both models, in turns, and score both.
 
@@ -143,6 +147,7 @@ def compare(
         new: the other model.
         footage: the frames.
         progress: called with the frames; yields them and shows progress.
+        left_out: labels of the data that are not scored, as a model lacks their class.
 
     Raises:
         DataError: there are no frames, or a label differs in size from its image.
@@ -191,6 +196,11 @@ def compare(
         tuple(each),
         ratio_of_medians(times[1], times[0]),
         int(agreeing[0]) / int(agreeing[1]) if agreeing[1] else math.nan,
+        tuple(
+            each.name
+            for each in left_out
+            if each.lacking == (new.name,) and sides[1].scorer.ids[0, list(each.ids)].any()
+        ),
     )
 
 
@@ -232,7 +242,7 @@ class Limits:
         """Return a line for each limit that is not kept.
 
         Scores without labels and flicker without a drive are not measured. A limit must be measured
-        in at least one of the comparisons.
+        in at least one of the comparisons. Limits of the IoU are not kept if a class is lost.
         """
         lines = []
         for name, limit in vars(self).items():
@@ -240,11 +250,24 @@ class Limits:
                 continue
             measured = [each for found in comparisons for each in _measured(name, found)]
             known = [(where, value) for where, value in measured if not math.isnan(value)]
+            if name in ("max_drop", "max_class_drop"):
+                lines += [f"{name} {line}" for line in map(_lost, comparisons) if line]
             for where, value in known:
                 lines += beyond_limit(f"{name} of {where}", limit, value)
             if not known:
                 lines += beyond_limit(name, limit, math.nan)
         return lines
+
+
+def _lost(found: Comparison) -> str:
+    """Return a line on the classes that the new model has lost; empty if there are none."""
+    old, new = (side.contender.name for side in found.sides)
+    if not found.lost:
+        return ""
+    return (
+        f"on {found.footage.title} cannot be kept: {new} lacks {', '.join(found.lost)}, which "
+        f"{old} has and the labels hold; train on these classes, or leave them out with --groups"
+    )
 
 
 def _measured(limit: str, found: Comparison) -> Iterator[tuple[str, float]]:

@@ -254,8 +254,6 @@ def _frame_score(name: str, confusion: Confusion, latency_ms: float) -> FrameSco
 
 
 def _counted_as(scorer: Scorer, segmenter: Segmenter) -> CountedAs | None:
-    if not scorer.scored.has_groups():
-        return None
     found = scorer.counted_as(segmenter.labels)
     return found if any(vars(found).values()) else None
 

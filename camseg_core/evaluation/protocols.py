@@ -1,6 +1,6 @@
 """Evaluation protocols: the frame size, classes and counts by which masks are scored."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.data import Sample
+from camseg_core.data.file_set import Pair
 from camseg_core.data.image_files import write_image
+from camseg_core.errors import DataError
 from camseg_core.labels import (
     CITYSCAPES,
     CITYSCAPES_CATEGORIES,
@@ -124,6 +126,23 @@ _TO_LABEL_ID = np.zeros(256, np.uint8)  # 0 is unlabelled
 _TO_LABEL_ID[list(LABEL_ID_OF_TRAIN_ID)] = list(LABEL_ID_OF_TRAIN_ID.values())
 
 
+def check_mask_names(pairs: Sequence[Pair]) -> None:
+    """Check that the masks of these frames, from `write_mask`, get different files.
+
+    Raises:
+        DataError: two frames have one name; the message names both images.
+    """
+    owner: dict[str, Path] = {}
+    for pair in pairs:
+        # some file systems ignore case
+        other = owner.setdefault(pair.name.casefold(), pair.image)
+        if other != pair.image:
+            raise DataError(
+                f"--write-masks needs frames of different names, but {other} and {pair.image} are "
+                f"both {pair.name}: evaluate one split at a time, or rename one"
+            )
+
+
 def write_mask(folder: Path, name: str, mask: npt.NDArray[np.uint8]) -> Path:
     """Write train ids `(H, W)` as `NAME_labelIds.png`, the format of Cityscapes' evaluation server.
 
@@ -131,8 +150,10 @@ def write_mask(folder: Path, name: str, mask: npt.NDArray[np.uint8]) -> Path:
     by the names of its frames, which begin with city, sequence and number.
 
     Raises:
-        DataError: the file cannot be written.
+        DataError: the file cannot be written, or would not be in the folder.
     """
     path = folder / f"{name}{ENDING}"
+    if ".." in Path(name).parts or Path(name).is_absolute():
+        raise DataError(f"a mask must be written into {folder}, got the name {name}: rename it")
     write_image(path, _TO_LABEL_ID[mask])
     return path

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.data import Sample, Samples
+from camseg_core.data.label_table import LabelTable
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.evaluation.metrics import GROUPS, Confusion, frequency_groups, mean
 from camseg_core.evaluation.robustness_suite import (
@@ -111,6 +112,7 @@ def run_suite(
     identities: Mapping[str, str] | None = None,
     progress: Callable[[Work, int], Work] = lambda work, _: work,
     about: Mapping[str, Any] | None = None,
+    table: LabelTable | None = None,
 ) -> Robustness:
     """Segment the pictures of every condition and score the masks against the labels.
 
@@ -130,6 +132,7 @@ def run_suite(
             only for contenders that have one.
         progress: called with the work and its length; yields the work and shows progress.
         about: facts to keep with the scores.
+        table: the class table of the samples' ids, None for Cityscapes'.
 
     Raises:
         ConfigError: there are no contenders or no series.
@@ -138,7 +141,7 @@ def run_suite(
     """
     if not contenders or not suite:
         raise ConfigError("a robustness suite needs at least one contender and one disturbance")
-    scored, pictures = as_scored(labels), Pictures(samples, frames, suite, seed)
+    scored, pictures = as_scored(labels), Pictures(samples, frames, suite, seed, table)
     key, with_labels = pictures.survey(scored)
     folders = {
         name: ConditionResults(

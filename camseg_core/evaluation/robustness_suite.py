@@ -15,6 +15,7 @@ import numpy as np
 from camseg_core.data import Sample, Samples, spread_numbers
 from camseg_core.data.corruptions import COMMON
 from camseg_core.data.disturbances import PAPER, Disturbance
+from camseg_core.data.label_table import LabelTable, from_cityscapes
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.evaluation.evaluate import check_sizes
@@ -157,13 +158,20 @@ class Pictures:
         count: how many frames to use, evenly spread; None uses all.
         suite: the series.
         seed: seed of the disturbances and of the synthetic drive.
+        table: the class table of the samples' ids, None for Cityscapes'. Classes of the synthetic
+            drive that were split in it are unlabelled there.
 
     Raises:
         DataError: there are no samples.
     """
 
     def __init__(
-        self, samples: Samples, count: int | None, suite: Sequence[Series], seed: int
+        self,
+        samples: Samples,
+        count: int | None,
+        suite: Sequence[Series],
+        seed: int,
+        table: LabelTable | None = None,
     ) -> None:
         available = len(samples)
         if not available:
@@ -173,6 +181,7 @@ class Pictures:
         self._series = {series.key: series for series in suite}
         height, width = samples[0].image.shape[:2]
         self._drive = SyntheticDrive(len(self._indices), height, width, seed, DRIVE_FPS)
+        self._table = table
 
     def __len__(self) -> int:
         """Return the number of pictures of a condition."""
@@ -186,9 +195,10 @@ class Pictures:
         """
         series = self._series.get(condition.series)
         if condition == CLEAR:
-            return self._drive[number]
+            return from_cityscapes(self._drive, self._table)[number]
         if series is not None and series.disturbance is None:
-            return replace(self._drive, weather=series.name, severity=condition.level)[number]
+            drive = replace(self._drive, weather=series.name, severity=condition.level)
+            return from_cityscapes(drive, self._table)[number]
         sample = self._samples[self._indices[number]]
         check_sizes(sample)
         if series is None or series.disturbance is None:
@@ -220,6 +230,7 @@ class Pictures:
                 if scored.has_groups()
                 else {}
             ),
+            **({} if self._table is None else {"table": [*map(asdict, self._table.classes)]}),
             "seed": self._seed,
             "numpy": np.__version__,
             "opencv": cv2.__version__,

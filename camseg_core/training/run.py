@@ -14,6 +14,7 @@ from camseg_core.config.differences import differences
 from camseg_core.config.model import KLAutoencoderConfig, MaskAutoencoderConfig
 from camseg_core.config.reader import build
 from camseg_core.config.yaml_file import load_yaml, to_yaml
+from camseg_core.data.folders import more
 from camseg_core.data.label_table import LabelTable, is_cityscapes
 from camseg_core.errors import ConfigError, DataError, ModelError, camseg_command
 from camseg_core.groups import joint_groups
@@ -73,6 +74,7 @@ class TrainingData:
                 pixel of one of the classes.
         """
         train, val = (tuple(open_data(data, root, split)) for split in ("train", "val"))
+        _warn_of_shared(train, val)
         own = any(each.found.table is not None for each in (*train, *val))
         if table is None and (own or not is_cityscapes(labels or ())):
             table = LabelTable.of(labels) if labels else table_of(data, [*train, *val])
@@ -91,6 +93,18 @@ class TrainingData:
         for split, frames in (("train", found.train), ("val", found.val)):
             _require_labels(split, frames)
         return found
+
+
+def _warn_of_shared(train: Sequence[OpenedSet], val: Sequence[OpenedSet]) -> None:
+    """Log a warning if frames to validate on are trained on."""
+    learnt = {pair.image.resolve() for each in train for pair in each.found.pairs}
+    shared = [p.image for each in val for p in each.found.pairs if p.image.resolve() in learnt]
+    if shared:
+        logger.warning(
+            "%s%s is in val and in train: scores on val are too good; keep each frame in one split",
+            shared[0],
+            more(shared),
+        )
 
 
 def _in_table(sets: Sequence[OpenedSet], table: LabelTable) -> tuple[OpenedSet, ...]:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from camseg_core.data.label_table import LabelTable
+from camseg_core.data.label_table import LabelTable, related
 from camseg_core.errors import ConfigError
 from camseg_core.groups import ScoredLabels
-from camseg_core.labels import Label
+from camseg_core.labels import Label, plain_name
 from camseg_core.long_runs import atomic_write
 from camseg_core.model.camseg import CamSeg
 from camseg_core.training.distributed import Processes
@@ -37,11 +37,8 @@ class ClassChanges:
 
     @staticmethod
     def of(old: Sequence[Label], table: LabelTable) -> "ClassChanges":
-        """Map the classes `old` to those of `table`, by name."""
-        place = {label.name: i for i, label in enumerate(old)}
-        origins = (table.origins[label.name] for label in table.labels)
-        found = tuple(tuple(place[name] for name in names if name in place) for names in origins)
-        return ClassChanges(tuple(old), table.labels, found)
+        """Map the classes `old` to those of `table`, see `related`."""
+        return ClassChanges(tuple(old), table.labels, related(old, table.labels))
 
     @property
     def parts(self) -> dict[int, list[int]]:
@@ -162,8 +159,9 @@ def check_origins(table: LabelTable, *known: Sequence[Label]) -> None:
         ConfigError: `was` names an unknown class; the message suggests the nearest.
     """
     names = [*dict.fromkeys(label.name for labels in known for label in labels)]
+    plain = {*map(plain_name, names)}
     for name in (name for each in table.classes for name in each.was or ()):
-        if name not in names:
+        if plain_name(name) not in plain:
             close = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {close[0]!r}?" if close else "correct it"
             raise ConfigError(

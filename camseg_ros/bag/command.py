@@ -113,11 +113,11 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
     add_reading(bags)
     limits = parser.add_argument_group("limits, on what was measured")
     for name, kind, metavar, text in (
-        ("drop", share, "X", "the mean IoU may fall by this"),
-        ("class-drop", share, "X", "the IoU of each class may fall by this"),
-        ("slowdown", number(0, above=True), "FACTOR", "the median latency may be this many times"),
-        ("flicker-rise", share, "X", "the share of pixels that flicker may rise by this"),
-        ("calibration-rise", share, "X", "the expected calibration error may rise by this"),
+        ("drop", share, "X", "largest drop of the mean IoU"),
+        ("class-drop", share, "X", "largest drop of the IoU of a class"),
+        ("slowdown", number(0, above=True), "FACTOR", "largest median latency, divided by OLD's"),
+        ("flicker-rise", share, "X", "largest rise of the share of pixels that flicker"),
+        ("calibration-rise", share, "X", "largest rise of the expected calibration error"),
     ):
         limits.add_argument(f"--max-{name}", type=kind, metavar=metavar, help=text)
     option(

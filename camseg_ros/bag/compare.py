@@ -13,16 +13,17 @@ from camseg_core.cli.console import EXIT_FAILED, printable, say
 from camseg_core.cli.options import check_frames, data_of, packages_for, segmenter_of
 from camseg_core.cli.scoring import titles
 from camseg_core.data import Sample, SamplesOf, spread_numbers
-from camseg_core.data.label_table import LabelTable, is_cityscapes, shared_labels
+from camseg_core.data.label_table import LabelTable, is_cityscapes
 from camseg_core.data.mapping import meaning, scored_over
-from camseg_core.data.sets import LabelledSet
+from camseg_core.data.shared_labels import SharedLabels, shared_labels
 from camseg_core.errors import ConfigError, camseg_command
 from camseg_core.evaluation.comparison import Comparison, Contender, Footage, Limits, Read, compare
 from camseg_core.evaluation.report.comparison import comparison_lines, write_comparison
 from camseg_core.groups import ScoredLabels
-from camseg_core.labels import CITYSCAPES, UNLABELLED
+from camseg_core.labels import CITYSCAPES, UNLABELLED, Label
 from camseg_core.long_runs import shown_progress, writable_folder
 from camseg_core.runtime.segmenter import Segmenter
+from camseg_core.weights import model_labels
 
 if TYPE_CHECKING:
     from camseg_ros.bag.evaluation import BagInfo
@@ -39,21 +40,31 @@ def run(options: argparse.Namespace) -> None:
     """
     limits = Limits(**{name: getattr(options, name) for name in vars(Limits())})
     _check(options)
+    paths = [options.old, options.new]
+    named = dict(zip(titles(paths), paths, strict=True))
+    classes = {name: model_labels(path) for name, path in named.items()}
     data = data_of(options) if options.data is not None else None
     bags = _inspected(options) if options.bag else None
+    with packages_for("a mapping of labels", "evaluate"):
+        on_data = None if data is None else data.scored_by(classes, options.groups)
+        on_bags = None if bags is None else _scored_on_bags(options, classes)
     writable_folder(options.out, "--out")
-    if data is not None:
-        check_frames(options, data)
-    paths = [options.old, options.new]
+    if data is not None and on_data is not None:
+        check_frames(options, data, on_data.scored[0])
     models = {
         name: segmenter_of(argparse.Namespace(**{**vars(options), "model": path}))
-        for name, path in zip(titles(paths), paths, strict=True)
+        for name, path in named.items()
     }
     comparisons = []
-    if data is not None:
-        comparisons.append(_on_data(options, data, models))
-    if bags is not None:
-        comparisons.append(_on_bags(options, *bags, models))
+    if data is not None and on_data is not None:
+        samples = SamplesOf(data.samples, spread_numbers(len(data.samples), options.frames))
+        title = f"{options.data.resolve().name}/{data.split}"
+        footage = Footage.of(title, samples, on_data.lines)
+        comparisons.append(_compared(models, on_data, footage))
+    if bags is not None and on_bags is not None:
+        reading, infos = bags
+        footage = _Drives(infos, reading, options.frames).footage(on_bags.lines)
+        comparisons.append(_compared(models, on_bags, footage))
     problems = [line for each in comparisons for line in each.footage.problems]
     broken = None
     if limits != Limits():
@@ -96,34 +107,18 @@ def _check(options: argparse.Namespace) -> None:
         )
 
 
-def _on_data(
-    options: argparse.Namespace, data: LabelledSet, models: Mapping[str, Segmenter]
+def _compared(
+    models: Mapping[str, Segmenter], shared: SharedLabels, footage: Footage
 ) -> Comparison:
-    with packages_for("a mapping of labels", "evaluate"):
-        own = data.scored(options.groups)
-    table = LabelTable.of(CITYSCAPES) if data.table is None else data.table
-    samples = SamplesOf(data.samples, spread_numbers(len(data.samples), options.frames))
-    title = f"{options.data.resolve().name}/{data.split}"
-    contenders, notes = _contenders(own, table, models)
-    return _compared(contenders, Footage.of(title, samples, notes))
-
-
-def _contenders(
-    own: ScoredLabels, table: LabelTable, models: Mapping[str, Segmenter]
-) -> tuple[list[Contender], list[str]]:
-    """Return the models with the labels that both distinguish, and what to say of the others."""
-    scored, notes = shared_labels(own, table, {n: each.labels for n, each in models.items()})
-    named = zip(models.items(), scored, strict=True)
-    return [Contender(name, segmenter, labels) for (name, segmenter), labels in named], notes
-
-
-def _compared(contenders: Sequence[Contender], footage: Footage) -> Comparison:
-    old, new = contenders
+    old, new = (
+        Contender(name, segmenter, scored)
+        for (name, segmenter), scored in zip(models.items(), shared.scored, strict=True)
+    )
 
     def progress(frames: Read) -> Read:
         return shown_progress(frames, footage.count, f"compare on {footage.title}")
 
-    return compare(old, new, footage, progress)
+    return compare(old, new, footage, progress, shared.left_out)
 
 
 def _inspected(options: argparse.Namespace) -> tuple["ReadOptions", list["BagInfo"]]:
@@ -141,23 +136,19 @@ def _inspected(options: argparse.Namespace) -> tuple["ReadOptions", list["BagInf
     return reading, bags
 
 
-def _on_bags(
-    options: argparse.Namespace,
-    reading: "ReadOptions",
-    bags: Sequence["BagInfo"],
-    models: Mapping[str, Segmenter],
-) -> Comparison:
-    old, new = (each.labels for each in models.values())
+def _scored_on_bags(
+    options: argparse.Namespace, classes: Mapping[str, Sequence[Label]]
+) -> SharedLabels:
+    """Return the labels to score on bags, whose labels have the ids of the new model's table."""
+    old, new = classes.values()
     table = LabelTable.of(CITYSCAPES if is_cityscapes(new) else new)
     if options.groups is None:
         names = {label.name for label in (*old, *new)}
         own = ScoredLabels.of([label for label in table.labels if label.name in names])
     else:
-        with packages_for("a mapping of labels", "evaluate"):
-            own = scored_over(options.groups)
-            table = meaning(options.groups, options.groups).table or LabelTable.of(CITYSCAPES)
-    contenders, notes = _contenders(own, table, models)
-    return _compared(contenders, _Drives(bags, reading, options.frames).footage(notes))
+        own = scored_over(options.groups)
+        table = meaning(options.groups, options.groups).table or LabelTable.of(CITYSCAPES)
+    return shared_labels(own, table, classes)
 
 
 class _Drives:

@@ -67,7 +67,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     option(
         "--labels",
         metavar="TOPIC|FOLDER",
-        help="labels as Cityscapes train ids (255: unlabelled): a topic of mono8 images or PNG, "
+        help="labels in ids of the model's classes, by default Cityscapes train ids (255: "
+        "unlabelled): a topic of mono8 images or PNG, "
         "which begins with /, or ./FOLDER of PNG files named for their stamp in ns",
     )
     add_tolerance(parser)

@@ -76,6 +76,8 @@ def run(options: argparse.Namespace) -> None:
         result: dict[str, Any] = {
             "bags": {str(bag): count for bag, count in zip(options.bags, counts, strict=True)},
             "asked": options.frames,
+            "topic": options.topic,
+            "input_range": options.input_range,
             "left_out": problems,
             "images": written,
         }

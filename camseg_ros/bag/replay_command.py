@@ -58,8 +58,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--restamp",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="stamp each image with the time it is sent, as a camera does; "
-        "the recorded stamps must be unique",
+        help="stamp each image with the time it is sent, as a camera does; with --no-restamp, the "
+        "recorded stamps must be unique",
     )
     option(
         "--timeout",

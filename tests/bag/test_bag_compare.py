@@ -15,6 +15,7 @@ from camseg_core.evaluation.scorer import Scorer
 from camseg_core.labels import Label, cityscapes_labels
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.segmenter import Segmentation
+from camseg_ros.bag import compare
 from camseg_ros.bag.make import LabelledFrame
 
 __all__ = ["camseg"]
@@ -49,6 +50,9 @@ def _models(camseg: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = {"good": Painter, "careless": Careless, "own": OwnTable}
     monkeypatch.setattr(
         Segmenter, "from_pretrained", lambda model, **_: kinds[Path(model).name](str(model))
+    )
+    monkeypatch.setattr(
+        compare, "model_labels", lambda model: kinds[Path(model).name](str(model)).labels
     )
 
 

@@ -40,6 +40,7 @@ def test_images_are_written_as_they_are_evenly_spread_over_the_bags(
     extracted(*bags, "--frames", 3, "--out", out, "--json")
     result = json.loads(capsys.readouterr().out)
     assert result == json.loads((out / "images.json").read_text())
+    assert (result["asked"], result["topic"], result["input_range"]) == (3, None, 0)
     assert [(Path(each["bag"]).name, each["index"]) for each in result["images"]] == [
         *(("first", 1), ("first", 3), ("second", 1))
     ]

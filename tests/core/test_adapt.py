@@ -303,3 +303,31 @@ def test_a_folder_with_content_is_not_overwritten(
         main(command(untrained, "full"))
     assert "must be new or empty" in capsys.readouterr().err
     assert [path.name for path in (untrained / "full").iterdir()] == ["note.txt"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        (["--topic", "/rear"], "--topic (/front)"),
+        (["--topic", "/front", "--input-range", "1023"], "--input-range (0)"),
+        (["--topic", "/front", "--frames", "9"], "--frames (400)"),
+        (["--frames", "9", "--topic", "/rear"], "--frames (400) and --topic (/front)"),
+    ],
+)
+def test_a_run_goes_on_with_the_images_of_its_bag(
+    untrained: Path, capsys: pytest.CaptureFixture[str], changed: list[str], named: str
+) -> None:
+    images = untrained / "run-resumed" / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    content = {
+        "bags": {str(untrained / "drive"): 11},
+        "asked": 400,
+        "topic": "/front",
+        "input_range": 0,
+        "left_out": [],
+    }
+    (images / "images.json").write_text(json.dumps(content))
+    asked = ["--bag", str(untrained / "drive"), *changed]
+    with pytest.raises(SystemExit):
+        main(command(untrained, "resumed", *asked))
+    assert f"restore {named}, or choose another --run" in capsys.readouterr().err

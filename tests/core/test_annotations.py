@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 import unicodedata
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from camseg_core.cli.main import main
 from camseg_core.data.drawing import Polygon
 from camseg_core.data.sets import kind_of, open_for_training, open_set
 from camseg_core.data.sets.kind import OwnLabels
+from camseg_core.data.sets.voc import write_voc_zip
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.groups import FIRST_GROUP
+from camseg_core.labels import Label
 
 TOOLS = pytest.mark.parametrize("title", ["voc", "coco", "labelme"])
 SQUARE = [[1, 1], [3, 1], [3, 4], [1, 4]]
@@ -600,3 +603,166 @@ def test_kinds_are_told_apart_by_their_files(tmp_path: Path) -> None:
         make(root)
         (root / "mapping.yaml").unlink(missing_ok=True)
         assert kind_of("auto", root) == kind
+
+
+def test_linked_folders_are_read_and_hidden_ones_are_not(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / f"elsewhere/{name}.png", photo(4))
+        write(tmp_path / f"masks/{name}.png", columns([0, 1, 2, 3]))
+    root = tmp_path / "set"
+    for kind, target in (("images", "elsewhere"), ("labels", "masks")):
+        (root / kind).mkdir(parents=True)
+        (root / kind / "drive").symlink_to(tmp_path / target)
+        (root / kind / "drive" / "again").symlink_to(root / kind)  # a loop
+        write(root / kind / ".ipynb_checkpoints" / "c.png", photo(4))
+    samples = open_set("folder", root).samples
+    assert [sample.name for sample in samples] == ["drive/a", "drive/b"]
+
+
+def test_linked_and_hidden_folders_of_labelme(tmp_path: Path) -> None:
+    data_trees.labelme(tmp_path / "drive")
+    count = len(open_set("labelme", tmp_path / "drive").samples)
+    hidden = tmp_path / "drive/.ipynb_checkpoints"
+    hidden.mkdir()
+    for path in (tmp_path / "drive").glob("*.*"):
+        (hidden / path.name).write_bytes(path.read_bytes()) if path.is_file() else None
+    assert len(open_set("labelme", tmp_path / "drive").samples) == count
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "linked").symlink_to(tmp_path / "drive")
+    (tmp_path / "set" / "mapping.yaml").write_bytes((tmp_path / "drive/mapping.yaml").read_bytes())
+    assert len(open_set("auto", tmp_path / "set").samples) == count
+
+
+@pytest.mark.parametrize("stated", ["../images/{}", "..\\images\\{}", "{}", "/home/me/{}"])
+@pytest.mark.parametrize("labels", [False, True])
+def test_annotations_of_labelme_may_lie_in_a_folder_of_their_own(
+    tmp_path: Path, stated: str, labels: bool
+) -> None:
+    for number in range(2):
+        write(tmp_path / f"images/{number}.png", photo(4, number))
+        content = {
+            "imagePath": stated.format(f"{number}.png"),
+            "imageHeight": HEIGHT,
+            "imageWidth": 4,
+            "shapes": [{"label": "road", "points": SQUARE, "shape_type": "polygon"}],
+        }
+        (tmp_path / "json").mkdir(exist_ok=True)
+        (tmp_path / f"json/{number}.json").write_text(json.dumps(content))
+    own = OwnLabels(tmp_path / "json") if labels else OwnLabels()
+    found = open_set("auto", tmp_path, own=own)
+    assert [int(sample.image[0, 0, 1]) for sample in found.samples] == [100, 101]
+    assert [pair.image for pair in found.pairs] == [tmp_path / f"images/{i}.png" for i in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("SegmentationClass/a.png", "SegmentationClassPNG/a.png"),
+        ("labelmap.txt", "class_names.txt"),
+    ],
+)
+def test_masks_of_two_tools_in_one_folder_are_refused(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    write(tmp_path / "JPEGImages/a.png", photo(4))
+    write(tmp_path / "SegmentationClass/a.png", np.zeros((HEIGHT, 4, 3), np.uint8))
+    (tmp_path / "labelmap.txt").write_text("background:0,0,0::\nroad:128,64,128::\n")
+    if second.endswith(".png"):
+        write(tmp_path / second, np.zeros((HEIGHT, 4, 3), np.uint8))
+    else:
+        (tmp_path / second).write_text("background\nroad\n")
+    text = refused(tmp_path)
+    names = [str(tmp_path / Path(each).parts[0]) for each in (first, second)]
+    assert text.startswith((" and ".join(names), " and ".join(names[::-1])))
+    assert "are of two exports: move one of these to a folder of its own" in text
+
+
+def test_masks_of_labelme2voc_lie_beside_arrays(tmp_path: Path) -> None:
+    write(tmp_path / "JPEGImages/a.png", photo(4))
+    write(tmp_path / "SegmentationClassPNG/a.png", np.zeros((HEIGHT, 4, 3), np.uint8))
+    (tmp_path / "SegmentationClass").mkdir()
+    np.save(tmp_path / "SegmentationClass/a.npy", np.zeros((HEIGHT, 4)))
+    (tmp_path / "class_names.txt").write_text("background\nroad\n")
+    assert len(open_set("auto", tmp_path).samples) == 1
+
+
+@pytest.mark.parametrize("second", ["result.json", "train/_annotations.coco.json"])
+def test_files_of_coco_of_two_exports_are_refused(tmp_path: Path, second: str) -> None:
+    data_trees.coco(tmp_path)
+    path = tmp_path / second
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(data_trees.coco_content(["0003.jpg"])))
+    text = refused(tmp_path)
+    assert f"{path} are of two exports: keep one of them in {tmp_path}, or merge them" in text
+
+
+def test_annotations_of_labelme_below_a_file_of_coco_are_not_ignored(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(json.dumps(data_trees.coco_content(["0003.jpg"])))
+    data_trees.labelme(tmp_path / "images")
+    assert "has the layouts of coco and labelme" in refused(tmp_path)
+
+
+def test_a_circle_that_leaves_the_image_is_refused(tmp_path: Path) -> None:
+    data_trees.labelme(tmp_path)
+    points = [[2, 3], [2, HEIGHT]]
+    circle = {"label": "road", "points": points, "shape_type": "circle"}
+    edit(tmp_path / "0003.json", lambda content: content.update(shapes=[circle]))
+    assert labels_of(tmp_path)
+    points[1] = [4, HEIGHT]
+    edit(tmp_path / "0003.json", lambda content: content.update(shapes=[circle]))
+    assert "(road) is a circle that lies outside the image: x -" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "voc"])
+def test_accents_of_image_and_label_may_be_stored_in_two_forms(tmp_path: Path, kind: str) -> None:
+    one, other = (unicodedata.normalize(form, "Stra\u00dfe/caf\u00e9") for form in ("NFC", "NFD"))
+    images, labels = {
+        "folder": ("images", "labels"),
+        "voc": ("JPEGImages", "SegmentationClass"),
+    }[kind]
+    write(tmp_path / f"{images}/{one}.png", photo(4))
+    road = np.zeros((HEIGHT, 4), np.uint8)
+    write(tmp_path / f"{labels}/{other}.png", road)
+    (tmp_path / "labelmap.txt").write_text("road:128,64,128::\n")
+    (sample,) = open_set(kind, tmp_path).samples
+    assert (sample.label == 0).all()
+
+
+def test_a_list_may_come_from_windows(tmp_path: Path) -> None:
+    for folder in ("images", "labels"):
+        for name in ("a", "b c"):
+            array = photo(4) if folder == "images" else columns([0, 1, 2, 3])
+            write(tmp_path / folder / f"{name}.png", array)
+    lines = ["images\\a.png labels\\a.png", '"images\\b c.png" labels/b\\ c.png']
+    (tmp_path / "val.txt").write_text("\r\n".join(lines), encoding="utf-8-sig", newline="")
+    samples = open_set("list", tmp_path / "val.txt").samples
+    assert [sample.name for sample in samples] == ["images/a", "images/b c"]
+
+
+def test_names_of_frames_stay_in_their_folder(tmp_path: Path) -> None:
+    write(tmp_path / "x/a.png", photo(4))
+    write(tmp_path / "x/l.png", columns([0, 1, 2, 3]))
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/val.txt").write_text(f"../x/a.png ../x/l.png\n{tmp_path}/x/a.png ../x/l.png")
+    names = [sample.name for sample in open_set("list", tmp_path / "lists/val.txt", "all").samples]
+    assert names[0] == "x/a"
+    assert not any(name.startswith(("/", ".")) for name in names)
+
+
+def test_classes_of_equal_or_no_colour_come_back_from_a_zip(tmp_path: Path) -> None:
+    labels = [
+        Label(4, "lane", (0, 0, 0)),
+        Label(2, "kerb", (128, 0, 0)),
+        Label(7, "cone", (128, 0, 0)),
+        Label(9, "sky", (0, 128, 0)),
+    ]
+    ids = columns([4, 2, 7, 9, 255])
+    write(tmp_path / "masks/a.png", ids)
+    write_voc_zip(tmp_path / "out.zip", tmp_path / "masks", ["a"], labels)
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        archive.extractall(tmp_path / "set")
+    write(tmp_path / "set/JPEGImages/a.png", photo(5))
+    rows = (f"- {{id: {e.id}, name: {e.name}, color: {list(e.color)}}}\n" for e in labels)
+    (tmp_path / "set/labels.yaml").write_text("".join(rows))
+    (sample,) = open_set("auto", tmp_path / "set").samples
+    assert (sample.label == ids).all()

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from camseg_core.data import Sample
-from camseg_core.data.label_table import LabelTable, OwnClass, shared_labels
+from camseg_core.data.label_table import LabelTable, OwnClass
+from camseg_core.data.shared_labels import shared_labels
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.evaluation.comparison import Comparison, Contender, Footage, Limits, compare
 from camseg_core.evaluation.intervals import differences
@@ -211,9 +212,9 @@ def test_differences_of_a_model_to_itself_are_zero() -> None:
 
 def test_models_with_the_classes_of_the_labels_share_all_of_them() -> None:
     own = ScoredLabels.of(STREET)
-    scored, notes = shared_labels(own, LabelTable.of(CITYSCAPES), {"a": STREET, "b": STREET[::-1]})
-    assert notes == []
-    for each in scored:
+    shared = shared_labels(own, LabelTable.of(CITYSCAPES), {"a": STREET, "b": STREET[::-1]})
+    assert shared.lines == []
+    for each in shared.scored:
         assert each.labels == own.labels
         assert each.classes == own.classes
         assert (each.truth == own.truth).all()
@@ -228,11 +229,14 @@ def test_what_one_model_cannot_tell_is_left_out_split_or_merged() -> None:
         (3, "cone", None),
     )
     old = cityscapes_labels([ROAD, TREE, SKY, CAR, TRUCK])
-    scored, notes = shared_labels(
+    shared = shared_labels(
         ScoredLabels.of(classes.labels), classes, {"old": old, "new": classes.labels}
     )
-    assert notes == ["not scored, missing in old: cone", "green and hedge count as one class"]
-    first, second = scored
+    assert shared.lines == [
+        "not scored, missing in old: cone",
+        "green and hedge count as one class",
+    ]
+    first, second = shared.scored
     assert names(first) == names(second) == ["road", "green or hedge", "vehicle"]
     assert first.classes == ((ROAD,), (TREE,), (CAR, TRUCK))
     assert second.classes == ((9,), (0, 1), (2,))
@@ -246,25 +250,25 @@ def test_what_one_model_cannot_tell_is_left_out_split_or_merged() -> None:
 def test_groups_of_the_data_are_shared_if_both_models_know_one_of_their_classes() -> None:
     group = Group.of(128, cityscapes_labels([CAR, TRUCK]))
     own = ScoredLabels.of(cityscapes_labels([ROAD, SKY]), [group])
-    scored, notes = shared_labels(
+    shared = shared_labels(
         own,
         LabelTable.of(CITYSCAPES),
         {"few": cityscapes_labels([ROAD, CAR]), "many": CITYSCAPES},
     )
-    assert notes == ["not scored, missing in few: sky"]
-    assert names(scored[0]) == ["road", "car or truck"]
-    assert scored[0].classes == ((ROAD,), (CAR,))
-    assert scored[1].classes == ((ROAD,), (CAR, TRUCK))
+    assert shared.lines == ["not scored, missing in few: sky"]
+    assert names(shared.scored[0]) == ["road", "car or truck"]
+    assert shared.scored[0].classes == ((ROAD,), (CAR,))
+    assert shared.scored[1].classes == ((ROAD,), (CAR, TRUCK))
 
 
 def test_a_name_that_is_new_is_not_the_class_of_that_name_before() -> None:
     classes = table((0, "road", None), (1, "car", ()))
     other = (Label(4, "road", (0, 0, 0)), Label(5, "car", (0, 0, 0)))
-    scored, notes = shared_labels(
+    shared = shared_labels(
         ScoredLabels.of(classes.labels), classes, {"old": other, "new": classes.labels}
     )
-    assert notes == ["not scored, missing in old: car"]
-    assert names(scored[0]) == ["road"]
+    assert shared.lines == ["not scored, missing in old: car"]
+    assert names(shared.scored[0]) == ["road"]
 
 
 def test_models_without_a_common_class_are_refused() -> None:
@@ -293,6 +297,34 @@ def test_each_limit_that_is_not_kept_gives_a_line(limits: Limits, lines: int) ->
     found = compared(Painted(), Painted(wrong=(2,)), samples)
     # a quarter of the cars is taken for road: car falls by 1/4, road by 1/3, their mean by 7/36
     assert len(limits.broken([found])) == lines
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "lost"),
+    [
+        ([ROAD, SKY, CAR], [ROAD, CAR], ["sky"]),
+        ([ROAD, CAR], [ROAD, SKY, CAR], []),  # a new class is no loss
+        ([ROAD, CAR, TRUCK], [ROAD, CAR], []),  # the labels have no truck
+        ([ROAD, CAR], [ROAD, CAR], []),
+    ],
+)
+def test_limits_of_the_iou_are_not_kept_by_a_model_that_lost_a_class_of_the_labels(
+    old: list[int], new: list[int], lost: list[str]
+) -> None:
+    samples = [sample(i, street()) for i in range(2)]
+    classes = {"old": cityscapes_labels(old), "new": cityscapes_labels(new)}
+    shared = shared_labels(ScoredLabels.of(CITYSCAPES), LabelTable.of(CITYSCAPES), classes)
+    found = compare(
+        Contender("old", Painted(), shared.scored[0]),  # type: ignore[arg-type]
+        Contender("new", Painted(), shared.scored[1]),  # type: ignore[arg-type]
+        Footage("street", 2, lambda: ((each, False) for each in samples), lambda numbers: {}),
+        left_out=shared.left_out,
+    )
+    assert list(found.lost) == lost
+    for limits in (Limits(max_drop=0.9), Limits(max_class_drop=0.9)):
+        broken = limits.broken([found])
+        assert [("new lacks sky, which old has" in line) for line in broken] == [True] * len(lost)
+    assert Limits(max_slowdown=99.0).broken([found]) == []
 
 
 def test_a_report_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import struct
 import zlib
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from data_trees import TREES, columns, photo, write
 from PIL import Image
 
 from camseg_core.cli.main import main
+from camseg_core.data import image_files
 from camseg_core.data.frame_source import open_frames
-from camseg_core.data.image_files import IdLabels, read_label, read_rgb
+from camseg_core.data.image_files import read_label, read_rgb
 from camseg_core.data.image_header import damage, decoder_messages, orientation, several_pictures
-from camseg_core.data.sets import SETS
+from camseg_core.data.label_decoders import IdLabels
+from camseg_core.data.sets import SETS, open_set
 from camseg_core.errors import DataError
 from camseg_core.labels import CITYSCAPES
 
@@ -341,11 +344,163 @@ def test_what_others_print_while_a_file_is_read_is_printed(
     assert capfd.readouterr().err == "another line\n"
 
 
-def test_an_error_says_how_ids_of_few_bits_are_read(tmp_path: Path) -> None:
-    Image.fromarray(np.eye(8, dtype=bool)).save(tmp_path / "a.png")
-    path, ids = tmp_path / "a.png", IdLabels({0: 0, 1: 1}, "the set", "0 and 1")
-    with pytest.raises(DataError, match=r"class ids 255 \(1 bits, read multiplied by 255\): the"):
-        ids(read_label(path), path)
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_ids_of_few_bits_are_read_as_they_are_stored(tmp_path: Path, bits: int) -> None:
+    ids = np.arange(16, dtype=np.uint8).reshape(2, 8) % 2**bits
+    path = few_bits_png(tmp_path / "a.png", ids, bits)
+    assert read_label(path).tolist() == ids.tolist()
+    known = {i: i + 3 for i in range(2**bits)}
+    assert IdLabels(known, "the set", "")(read_label(path), path).tolist() == (ids + 3).tolist()
+
+
+def few_bits_png(path: Path, ids: np.ndarray, bits: int) -> Path:
+    """Write a grey PNG whose values have so few bits, which OpenCV cannot."""
+    rows = np.unpackbits(ids[..., None], axis=2)[..., 8 - bits :].reshape(len(ids), -1)
+    lines = b"".join(b"\0" + np.packbits(row).tobytes() for row in rows)
+    header = struct.pack(">IIBBBBB", ids.shape[1], ids.shape[0], bits, 0, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")):
+        check = zlib.crc32(kind + data).to_bytes(4, "big")
+        content += struct.pack(">I", len(data)) + kind + data + check
+    path.write_bytes(content)
+    return path
+
+
+def findings_of(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: object
+) -> list[tuple[str, str]]:
+    _, content = checked(capsys, tmp_path, *arguments)
+    return [(f["problem"], f["text"]) for split in content["splits"] for f in split["findings"]]
+
+
+@pytest.mark.parametrize(("white", "doubted"), [(1023, True), (4095, True), (65535, False)])
+def test_images_that_do_not_fill_16_bits_are_named(
+    tmp_path: Path,
+    white: int,
+    doubted: bool,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(image_files, "_warned", set())
+    root = tmp_path / "set"
+    for name, brightest in (("a", white // 3), ("b", white)):
+        image = np.linspace(0, brightest, 48, dtype=np.uint16).reshape(4, 4, 3)
+        write(root / f"labels/{name}.png", np.zeros((4, 4), np.uint8))
+        (root / "images").mkdir(exist_ok=True)
+        assert cv2.imwrite(str(root / f"images/{name}.png"), image)
+    found = [text for problem, text in findings_of(capsys, tmp_path, root, "--dataset", "folder")]
+    named = [text for text in found if "of its 16 bits is above" in text]
+    assert len(named) == doubted
+    if doubted:
+        assert f"images/b.png, the brightest: no value of its 16 bits is above {white}" in named[0]
+        assert f"multiply the values by {65536 // (white + 1)}" in named[0]
+    rgb = read_rgb(root / "images/b.png")
+    assert rgb.max() == white >> 8
+    assert bool(caplog.records) == doubted
+
+
+def test_a_frame_in_two_splits_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, random = tmp_path / "set", np.random.default_rng(0)
+    for split, seed in (("train", 1), ("train", 2), ("val", 2), ("val", 3)):
+        image = np.random.default_rng(seed).integers(0, 255, (6, 4, 3), np.uint8)
+        name = f"{split}{random.integers(1000)}"
+        write(root / split / f"images/{name}.png", image)
+        write(root / split / f"labels/{name}.png", columns([0, 1, 2, 3]))
+    found = findings_of(capsys, tmp_path, root, "--dataset", "folder")
+    assert len(found) == 1
+    assert found[0][0] == "frame in two splits"
+    assert re.search(r"val/images/val\d+.png is in train, too, as .*/train/images/", found[0][1])
+    joined = ["--split", "train", "--split", "train+val"]
+    assert findings_of(capsys, tmp_path, root, "--dataset", "folder", *joined) == []
+
+
+@pytest.mark.parametrize("title", ["coco", "labelme"])
+def test_a_split_without_any_annotation_is_reported(
+    tmp_path: Path, title: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    TREES[title][1](tmp_path / "set")
+    root = tmp_path / "set"
+    for path in root.rglob("*.json"):
+        content = json.loads(path.read_text())
+        content |= {"annotations": []} if title == "coco" else {"shapes": []}
+        path.write_text(json.dumps(content))
+    found = findings_of(capsys, tmp_path, root)
+    assert found
+    assert all("\n" not in text for _, text in found)
+
+
+def test_a_split_in_which_no_image_has_a_label_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "set"
+    for name in "ab":
+        write(root / f"JPEGImages/{name}.png", photo(4))
+    write(root / "SegmentationClass/b.png", np.zeros((6, 4, 3), np.uint8))
+    (root / "labelmap.txt").write_text("background:0,0,0::\nroad:128,64,128::\n")
+    (root / "ImageSets/Segmentation").mkdir(parents=True)
+    (root / "ImageSets/Segmentation/val.txt").write_text("a\n")
+    found = findings_of(capsys, tmp_path, root)
+    assert [problem for problem, _ in found] == ["left out", "image without label"]
+    assert "JPEGImages/b.png, which no list names" in found[0][1]
+
+
+def test_names_that_only_differ_are_no_endings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "set/images/a.png", photo(4))
+    write(tmp_path / "set/labels/b.png", columns([0, 1, 2, 3]))
+    found = findings_of(capsys, tmp_path, tmp_path / "set", "--dataset", "folder")
+    assert [problem for problem, _ in found] == ["image without label", "label without image"]
+
+
+@pytest.mark.parametrize("title", ["coco", "labelme"])
+@pytest.mark.parametrize("order", ["train+val", "val+train"])
+def test_joined_splits_have_the_classes_of_all(
+    tmp_path: Path, title: str, order: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "set"
+    (root / "annotations").mkdir(parents=True)
+    for number, (split, name) in enumerate((("train", "road"), ("val", "car"))):
+        image = np.random.default_rng(number).integers(0, 255, (6, 4, 3), np.uint8)
+        square = [[0, 0], [4, 0], [4, 6], [0, 6]]
+        outline = [each for point in square for each in point]
+        if title == "coco":
+            write(root / f"images/{split}/{number}.png", image)
+            content = {
+                "images": [{"id": 1, "file_name": f"{number}.png", "width": 4, "height": 6}],
+                "categories": [{"id": 1, "name": name}],
+                "annotations": [
+                    {
+                        "id": 1,
+                        "image_id": 1,
+                        "category_id": 1,
+                        "segmentation": [outline],
+                    }
+                ],
+            }
+            path = root / f"annotations/instances_{split}.json"
+        else:
+            write(root / f"{split}/{number}.png", image)
+            (root / "labels.txt").write_text(f"{name}\n")
+            content = {
+                "imagePath": f"{number}.png",
+                "imageHeight": 6,
+                "imageWidth": 4,
+                "shapes": [{"label": name, "points": square, "shape_type": "polygon"}],
+            }
+            path = root / f"{split}/{number}.json"
+        path.write_text(json.dumps(content))
+    if title == "labelme":
+        (root / "labels.txt").unlink()
+        (root / "mapping.yaml").write_text("names: {road: [road]}\n")
+    opened = open_set(title, root, order)
+    assert {label.name for label in opened.labels} >= {"road", "car"}
+    places = [label.id for label in opened.labels]
+    assert places == sorted(places)
+    _, found = checked(capsys, tmp_path, root, "--split", order)
+    shares = {each["name"]: each["share"] for each in found["splits"][0]["classes"]}
+    assert shares["road"] == shares["car"] == 0.5
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])

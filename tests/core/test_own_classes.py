@@ -1,6 +1,8 @@
 """Class tables of your own, and data sets renumbered to another table by name."""
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -9,11 +11,12 @@ import pytest
 from lite import tiny_lite, torch_segmenter
 
 from camseg_core.cli.main import main
-from camseg_core.data.label_table import LabelTable, joined_table, read_label_table, same_ids
+from camseg_core.data.label_table import LabelTable, OwnClass, read_label_table, related
 from camseg_core.data.sets import LabelledSet, open_set
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.evaluate import evaluate
-from camseg_core.labels import CITYSCAPES, UNLABELLED, Label
+from camseg_core.groups import FIRST_GROUP
+from camseg_core.labels import CITYSCAPES, UNLABELLED, Label, read_labels, write_labels
 
 TABLE = """
 - {id: 7, name: lane, color: [0, 200, 0], was: []}
@@ -135,20 +138,137 @@ def test_scores_match_classes_by_name_where_model_and_set_number_them_differentl
     write_frames(tmp_path / "own", ids[mask])
     rows = "".join(f"- {{id: {e.id}, name: {e.name}, color: {list(e.color)}}}\n" for e in other)
     (tmp_path / "own" / "labels.yaml").write_text(rows)
-    found = open_set("auto", tmp_path / "own", "val").for_model(model.labels)
-    result = evaluate(segmenter, found.samples, found.scored())
+    found = open_set("auto", tmp_path / "own", "val")
+    shared = found.scored_by({"tiny": model.labels})
+    assert shared.lines == ["not scored, missing in tiny: puddle"]
+    result = evaluate(segmenter, found.samples, shared.scored[0])
     assert result.mean_iou == 1.0
-    assert "puddle" in [each.label.name for each in result.classes]
+    assert {each.label for each in result.classes} == {*model.labels}
 
 
-def test_a_table_of_model_and_set_gives_free_ids_to_classes_that_the_model_lacks() -> None:
-    model = [Label(0, "road", (0, 0, 0)), Label(1, "lane", (0, 0, 0))]
-    table = joined_table(model, CITYSCAPES)
-    assert same_ids(table.labels, model)
-    assert not same_ids(CITYSCAPES, model)
-    assert len({each.id for each in table.labels}) == 20
-    assert table == joined_table(table.labels, CITYSCAPES)
-    assert LabelTable.of(CITYSCAPES) == joined_table(CITYSCAPES, CITYSCAPES)
+def related_names(old: Sequence[OwnClass], new: Sequence[OwnClass]) -> dict[str, list[str]]:
+    before, after = (LabelTable(tuple(each)).labels for each in (old, new))
+    found = zip(after, related(before, after), strict=True)
+    return {label.name: [before[place].name for place in places] for label, places in found}
+
+
+def own(name: str, was: tuple[str, ...] | None = None, id: int = 0) -> OwnClass:
+    return OwnClass(id, name, (0, 0, 0), was)
+
+
+def test_classes_are_related_by_their_origins_whatever_their_ids_and_spelling() -> None:
+    plain = [own("road", id=0), own("car", id=1), own("truck", id=2), own("traffic light", id=3)]
+    new = [
+        own("Vehicle", ("Truck", "car"), 1),
+        own("Traffic_Light", id=0),
+        own("lane", ("road",), 4),
+        own("verge", ("road",), 5),
+        own("cone", (), 6),
+    ]
+    assert related_names(plain, new) == {
+        "Vehicle": ["truck", "car"],
+        "Traffic_Light": ["traffic light"],
+        "lane": ["road"],
+        "verge": ["road"],
+        "cone": [],
+    }
+    assert related_names(new, plain) == {
+        "road": ["lane", "verge"],
+        "car": ["Vehicle"],
+        "truck": ["Vehicle"],
+        "traffic light": ["Traffic_Light"],
+    }
+
+
+def test_a_class_with_the_same_origins_is_the_same_in_a_model_tuned_with_that_table() -> None:
+    table = [own("car", ("van",), 0), own("vehicle", ("car", "truck"), 1), own("cone", (), 2)]
+    assert related_names(table, table) == {"car": ["car"], "vehicle": ["vehicle"], "cone": ["cone"]}
+    # without origins, a class comes from that of its name
+    plain = [own("cone", id=4), own("vehicle", id=5)]
+    assert related_names(table, plain) == {"cone": ["cone"], "vehicle": ["vehicle"]}
+    assert related_names(plain, table) == {"car": [], "vehicle": ["vehicle"], "cone": []}
+
+
+def test_a_model_keeps_the_origins_of_its_classes(tmp_path: Path) -> None:
+    labels = LabelTable((own("vehicle", ("car", "truck"), 0), own("cone", (), 1), own("x", id=2)))
+    write_labels(tmp_path / "labels.json", labels.labels)
+    read = read_labels(tmp_path / "labels.json")
+    assert [each.was for each in read] == [("car", "truck"), (), None]
+    assert LabelTable.of(read) == labels
+
+
+def test_a_set_says_what_its_classes_are_in_a_model_without_its_table(tmp_path: Path) -> None:
+    write_frames(tmp_path, np.array([[0, 1, 2, 255]], np.uint8))
+    (tmp_path / "labels.yaml").write_text(
+        "- {id: 0, name: lane, color: [1, 1, 1], was: [road]}\n"
+        "- {id: 1, name: vehicle, color: [2, 2, 2], was: [car, truck]}\n"
+        "- {id: 2, name: bus, color: [3, 3, 3], was: []}\n"
+    )
+    found = open_set("auto", tmp_path, "val").in_table(LabelTable.of(CITYSCAPES))
+    sample = found.samples[0]
+    assert sample.label[0].tolist() == [0, FIRST_GROUP, UNLABELLED, UNLABELLED]
+    assert [group.name for group in sample.groups] == ["car or truck"]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "robustness"])
+def test_classes_that_a_set_renames_or_merges_are_scored_and_others_are_named(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = np.repeat(np.array([[0, 1, 2, 3, 255]], np.uint8), 64, axis=0).repeat(16, axis=1)
+    write_frames(tmp_path, ids)
+    (tmp_path / "labels.yaml").write_text(
+        "- {id: 0, name: lane, color: [1, 1, 1], was: [road]}\n"
+        "- {id: 1, name: vehicle, color: [2, 2, 2], was: [car, truck]}\n"
+        "- {id: 2, name: cone, color: [3, 3, 3], was: []}\n"
+        "- {id: 3, name: Traffic_Light, color: [4, 4, 4]}\n"
+    )
+    more = ["--only", "weather/fog"] if command == "robustness" else []
+    main([command, "--data", str(tmp_path), "--out", str(tmp_path / "out"), *more])
+    text = capsys.readouterr().out
+    assert "not scored, missing in camseg-lite: cone" in text
+    assert "classes counted as one: vehicle (car + truck)" in text
+    name = {"evaluate": "report.json", "robustness": "robustness.json"}[command]
+    report = json.loads((tmp_path / "out" / name).read_text())
+    assert report["about"]["labels"] == "not scored, missing in camseg-lite: cone"
+    classes = [each["name"] if isinstance(each, dict) else each for each in report["classes"]]
+    assert classes == ["lane", "vehicle", "Traffic_Light"]
+    if command == "evaluate":
+        assert report["counted_as"]["not_scored"] == {"cone": 64 * 16}
+
+
+def test_a_set_without_any_class_of_the_model_is_refused_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_frames(tmp_path, np.zeros((64, 64), np.uint8))
+    (tmp_path / "labels.yaml").write_text("- {id: 0, name: cone, color: [1, 1, 1]}\n")
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--data", str(tmp_path), "--out", str(tmp_path / "out")])
+    error = capsys.readouterr().err
+    assert "camseg-lite must share a class with the labels (cone)" in error
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "error"),
+    [
+        ([(0, "car"), (1, "Car")], "each name must be given once, got 'car' and 'Car'"),
+        ([(0, "traffic light"), (1, "traffic_light")], "'traffic light' and 'traffic_light'"),
+        ([(0, "caf\u00e9"), (1, "cafe\u0301")], "each name must be given once"),
+        ([(0, "car "), (1, "road")], "name must not begin or end with a blank, got 'car '"),
+        ([(0, "unlabelled"), (1, "road")], "name must not be unlabelled"),
+        ([(0, "Unlabeled"), (1, "road")], "name must not be Unlabeled"),
+        ([(0, "car"), (0, "road")], "each id must be given once, got 0 for car and road"),
+    ],
+)
+def test_class_tables_with_names_that_cannot_be_told_apart_are_refused(
+    rows: list[tuple[int, str]], error: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "labels.yaml"
+    lines = (f'- {{id: {id}, name: "{name}", color: [1, 2, 3]}}\n' for id, name in rows)
+    path.write_text("".join(lines), encoding="utf-8")
+    with pytest.raises(ConfigError, match=re.escape(str(path))) as caught:
+        read_label_table(path)
+    assert error in str(caught.value)
 
 
 def test_protocols_of_cityscapes_refuse_other_tables(
@@ -167,4 +287,8 @@ def test_evaluate_scores_a_set_with_its_own_table(tmp_path: Path) -> None:
     main(["evaluate", "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--provider", "cpu"])
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     names = [each["name"] for each in report["classes"]]
-    assert sorted(names) == ["cyclist", "lane", "motorcyclist", "road", "vehicle"]
+    assert sorted(names) == ["cyclist or motorcyclist", "road", "vehicle"]
+    assert report["about"]["labels"] == (
+        "not scored, missing in camseg-lite: lane; cyclist and motorcyclist count as one class"
+    )
+    assert report["counted_as"]["not_scored"] == {"lane": 80}

@@ -16,7 +16,7 @@ from data_trees import photo, write
 from camseg_core.cli import scoring
 from camseg_core.data import Sample
 from camseg_core.data.sets import open_set
-from camseg_core.errors import ConfigError
+from camseg_core.errors import ConfigError, DataError
 from camseg_core.evaluation.evaluate import Evaluation, evaluate
 from camseg_core.evaluation.protocols import (
     CITYSCAPES_PROTOCOL,
@@ -307,3 +307,24 @@ def test_masks_are_written_under_the_frames_names(tmp_path: Path) -> None:
     path = write_mask(tmp_path / "new", "0002/000001", mask)
     assert path == tmp_path / "new/0002/000001_labelIds.png"
     assert cv2.imread(str(path), cv2.IMREAD_UNCHANGED).tolist() == [[7, 23, 0, 33]]
+
+
+def test_a_mask_is_not_written_outside_its_folder(tmp_path: Path) -> None:
+    for name in ("../a", "x/../../a", str(tmp_path / "a")):
+        with pytest.raises(DataError, match="a mask must be written into"):
+            write_mask(tmp_path / "masks", name, np.zeros((2, 2), np.uint8))
+    assert not any(tmp_path.iterdir())
+
+
+def test_frames_of_one_name_are_refused_before_masks_are_written(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for folder in ("images", "labels"):
+            picture = np.zeros((64, 64, 3) if folder == "images" else (64, 64), np.uint8)
+            (tmp_path / "set" / split / folder).mkdir(parents=True)
+            cv2.imwrite(str(tmp_path / "set" / split / folder / "0001.png"), picture)
+    arguments = ["--data", str(tmp_path / "set"), "--dataset", "folder"]
+    arguments += ["--write-masks", str(tmp_path / "masks"), "--out", str(tmp_path / "out")]
+    with pytest.raises(DataError, match=r"train/images/0001.png and .*val/images/0001.png are"):
+        run(*arguments, "--split", "train+val")
+    run(*arguments, "--split", "train+val", "--frames", "1")
+    assert [path.name for path in (tmp_path / "masks").iterdir()] == ["0001_labelIds.png"]

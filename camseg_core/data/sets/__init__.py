@@ -6,16 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from camseg_core.data import Samples, SamplesOf
-from camseg_core.data.file_set import PairedFiles, no_split
+from camseg_core.data.file_set import Pair, PairedFiles, joined_labels
+from camseg_core.data.folders import no_split
 from camseg_core.data.label_table import (
     LABEL_TABLE,
     LabelTable,
     Renumbered,
-    is_cityscapes,
-    joined_table,
     translation,
 )
 from camseg_core.data.mapping import MAPPING, meaning
@@ -25,8 +22,9 @@ from camseg_core.data.sets.coco import Coco
 from camseg_core.data.sets.kind import ALL, NONE, Folder, ListFile, OwnLabels, SetKind
 from camseg_core.data.sets.labelme import LabelMe
 from camseg_core.data.sets.voc import VocMasks
+from camseg_core.data.shared_labels import SharedLabels, shared_labels
 from camseg_core.errors import ConfigError, DataError
-from camseg_core.groups import Group, ScoredLabels, distinguished
+from camseg_core.groups import Group, ScoredLabels
 from camseg_core.labels import CITYSCAPES, Label
 
 logger = logging.getLogger(__name__)
@@ -66,26 +64,31 @@ class LabelledSet:
         """All classes of the set's table."""
         return CITYSCAPES if self.table is None else self.table.labels
 
-    def check(self, numbers: Iterable[int], scored: bool = True) -> None:
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The files of each sample; none if samples are not files of their own."""
+        return self.samples.pairs if isinstance(self.samples, PairedFiles) else ()
+
+    def check(self, numbers: Iterable[int], scored: ScoredLabels | None = None) -> None:
         """Look at the files of these samples, before the work on them.
 
         Args:
             numbers: which samples.
-            scored: whether a pixel must have a class or group.
+            scored: the labels of which one must occur; None takes the set's own.
 
         Raises:
             DataError: what reading one of the samples would raise, or nothing is labelled.
         """
         if not isinstance(self.samples, PairedFiles):
             return
-        ids = [label.id for label in distinguished(self.labels, self.groups)]
+        scored = scored or self.scored()
         read, labelled = 0, False
         for number in numbers:
             label = self.samples.label(number)
             read += 1
-            labelled = labelled or bool(np.isin(label, ids).any())
-        if scored and not labelled:
-            names = ", ".join(label.name for label in self.labels)
+            labelled = labelled or bool((scored.truth_of(label) < len(scored.labels)).any())
+        if not labelled:
+            names = ", ".join(label.name for label in scored.labels)
             raise DataError(f"none of the {read} frames has a pixel labelled as a class ({names})")
 
     def in_table(self, table: LabelTable) -> "LabelledSet":
@@ -107,17 +110,20 @@ class LabelledSet:
             table=table,
         )
 
-    def for_model(self, labels: Sequence[Label]) -> "LabelledSet":
-        """Return the set with the ids of a model's classes `labels`, matched by name.
+    def scored_by(
+        self, models: Mapping[str, Sequence[Label]], over: Path | None = None
+    ) -> SharedLabels:
+        """Return the labels to score masks of these models over, see `scored`.
 
-        Classes that the model lacks keep their ids, or get free ones.
+        Args:
+            models: the classes of each model by the name to use in messages.
+            over: see `scored`.
 
         Raises:
-            ConfigError: there are too many classes.
+            ConfigError: the mapping cannot be used, or models and labels share no class.
         """
-        if self.table is None and is_cityscapes(labels):
-            return self
-        return self.in_table(joined_table(labels, self.vocabulary))
+        table = LabelTable.of(self.vocabulary) if self.table is None else self.table
+        return shared_labels(self.scored(over), table, models)
 
     def scored(self, over: Path | None = None) -> ScoredLabels:
         """Return the labels to score: the set's own, or those of the mapping file `over`.
@@ -223,7 +229,7 @@ def open_set(kind: str, root: Path, split: str | None = None, own: OwnLabels = N
     opened = SETS[name]
     split = split or opened.default_split(root, own)
     files = opened.files(root, split, own)
-    first = files[0]
+    labels, groups = joined_labels(files)
     return LabelledSet(
-        PairedFiles(*files), first.labels, name, opened.title, split, first.groups, first.table
+        PairedFiles(*files), labels, name, opened.title, split, groups, files[0].table
     )

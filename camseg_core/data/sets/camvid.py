@@ -6,8 +6,9 @@ The 32 classes are those first published, with frames of 960×720.
 import re
 from pathlib import Path
 
-from camseg_core.data.file_set import FileSet, Found, find_files, no_split, subfolders
-from camseg_core.data.image_files import Color, ColorLabels, IdLabels
+from camseg_core.data.file_set import FileSet, Found, find_files
+from camseg_core.data.folders import no_split, subfolders
+from camseg_core.data.label_decoders import Color, ColorLabels, IdLabels
 from camseg_core.data.sets.kind import ALL, OwnLabels, SetKind
 from camseg_core.errors import DataError
 from camseg_core.groups import Group

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from camseg_core.data.file_set import FileSet, Found, Pair, find_files, no_split, subfolders
+from camseg_core.data.file_set import FileSet, Found, Pair, find_files
+from camseg_core.data.folders import no_split, subfolders
 from camseg_core.data.frame_source import natural_key
-from camseg_core.data.image_files import IdLabels, RedIdLabels
+from camseg_core.data.label_decoders import IdLabels, RedIdLabels
 from camseg_core.data.sets.kind import ALL, OwnLabels, SetKind
 from camseg_core.labels import CITYSCAPES, STORED_TRAIN_IDS, TRAIN_ID_OF_LABEL_ID
 
@@ -50,7 +51,7 @@ class Cityscapes(SetKind):
             if not (root / images / split).is_dir():
                 raise no_split(split, root / images, expected)
             folders = [(root / images / split, root / labels / split)]
-            found = find_files(folders, expected, [ending], label_ending, "*/*")
+            found = find_files(folders, expected, [ending], label_ending, deep=True)
             pairs += found.pairs
             label_files += found.label_files
         name = self.title.split(",")[0]

@@ -18,16 +18,8 @@ from camseg_core.data.drawing import (
     size_of,
     tool_of,
 )
-from camseg_core.data.file_set import (
-    IMAGES,
-    FileSet,
-    Found,
-    Pair,
-    more,
-    no_split,
-    subfolders,
-    visible,
-)
+from camseg_core.data.file_set import IMAGES, FileSet, Found, Pair
+from camseg_core.data.folders import files_in, frame_name, more, no_split, subfolders, visible
 from camseg_core.data.mapping import MAPPING
 from camseg_core.data.sets.kind import ALL, OwnLabels, SetKind, by_split, split_of
 from camseg_core.errors import DataError
@@ -160,7 +152,7 @@ class _Reader:
             if not areas[key]:
                 empty.append(image)
             else:
-                frame = Path(name).with_suffix("").as_posix()
+                frame = frame_name(Path(name))
                 pairs.append(Pair(image, self._path, frame, Drawing(size, tuple(areas[key]))))
         if not pairs:
             searched = ", ".join(map(str, folders))
@@ -215,7 +207,7 @@ def _is_key(value: Any) -> bool:
 
 def _unlisted(path: Path, folders: Iterable[Path], known: set[Path]) -> list[str]:
     """Return a line on images that the only annotation file does not list."""
-    there = (each for folder in sorted(folders) for each in visible(folder.iterdir(), *IMAGES))
+    there = (each for folder in sorted(folders) for each in visible(files_in(folder), *IMAGES))
     unlisted = [each for each in there if each not in known]
     if not unlisted:
         return []
@@ -226,20 +218,28 @@ def _unlisted(path: Path, folders: Iterable[Path], known: set[Path]) -> list[str
 
 
 def _files(root: Path) -> dict[str, Path]:
-    """The files of annotations by split."""
+    """Return the files of annotations by split.
+
+    Raises:
+        DataError: they are of several exports.
+    """
     if root.is_file():
         return {ALL: root}
-    folder = root / "annotations"
-    there = visible(folder.iterdir(), ".json") if folder.is_dir() else []
+    there = visible(files_in(root / "annotations"), ".json")
     instances = [path for path in there if path.name.startswith(_PREFIX)]
-    found = {path.stem.removeprefix(_PREFIX): path for path in instances or there}
-    if not found:
-        beside = {name: root / name / _BESIDE for name in subfolders(root)}
-        found = {name: path for name, path in beside.items() if path.is_file()}
-    for name in (_BESIDE, "result.json"):
-        if not found and (root / name).is_file():
-            found = {ALL: root / name}
-    return found
+    beside = {name: root / name / _BESIDE for name in subfolders(root)}
+    exports = [
+        {path.stem.removeprefix(_PREFIX): path for path in instances or there},
+        {name: path for name, path in beside.items() if path.is_file()},
+        *({ALL: root / name} for name in (_BESIDE, "result.json") if (root / name).is_file()),
+    ]
+    found = [each for each in exports if each]
+    if len(found) > 1:
+        first, second = (next(iter(each.values())) for each in found[:2])
+        raise DataError(
+            f"{first} and {second} are of two exports: keep one of them in {root}, or merge them"
+        )
+    return found[0] if found else {}
 
 
 def _folders(root: Path, path: Path, split: str) -> list[Path]:

@@ -1,5 +1,6 @@
 """The interface of a kind of data set, and the two kinds for your own sets: folders and lists."""
 
+import re
 import shlex
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -8,16 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from camseg_core.data import Samples
-from camseg_core.data.file_set import (
-    IMAGES,
-    FileSet,
-    Found,
-    Pair,
-    PairedFiles,
-    find_files,
-    no_split,
-    subfolders,
-)
+from camseg_core.data.file_set import IMAGES, FileSet, Found, Pair, PairedFiles, find_files
+from camseg_core.data.folders import composed, frame_name, no_split, subfolders
 from camseg_core.data.label_table import LABEL_TABLE
 from camseg_core.data.mapping import MAPPING, meaning, read_mapping
 from camseg_core.errors import ConfigError, DataError, camseg_command
@@ -153,7 +146,7 @@ class Folder(SetKind):
             self.expected,
             endings=[f"{meant.image_suffix}{ending}" for ending in IMAGES],
             label_ending=f"{meant.label_suffix}.png",
-            pattern="**/*",
+            deep=True,
             name=lambda stem: stem.relative_to(images).as_posix(),
         )
         naming = () if meant.image_suffix or meant.label_suffix else suffixes_stated(found)
@@ -248,16 +241,16 @@ def _lists_files(path: Path) -> bool:
 
 def suffixes_stated(found: Found) -> tuple[str, ...]:
     """Return a line on name endings, if no image has a label but would without the endings."""
-    labels = {path.with_suffix("") for path in found.label_files}
+    labels = {Path(composed(str(path.with_suffix("")))) for path in found.label_files}
     if not labels or any(pair.label.is_file() for pair in found.pairs):
         return ()
-    first = found.pairs[0].label.with_suffix("")
+    wanted = [Path(composed(str(pair.label.with_suffix("")))) for pair in found.pairs]
+    first = wanted[0]
     near = max(labels, key=lambda path: len(_shared(str(path), str(first))))
     shared = _shared(near.name, first.name).rstrip("_-.")
     image, label = (path.name[len(shared) :] for path in (first, near))
-    wanted = [pair.label.with_suffix("") for pair in found.pairs]
     words = image == image.lstrip("0123456789") and label == label.lstrip("0123456789")
-    if not words or not all(path.name.endswith(image) for path in wanted):
+    if not shared or not words or not all(path.name.endswith(image) for path in wanted):
         return ()
     named = (path.with_name(path.name.removesuffix(image) + label) for path in wanted)
     if not any(path in labels for path in named):
@@ -277,7 +270,7 @@ def _shared(one: str, other: str) -> str:
 def _read(path: Path) -> list[Pair]:
     pairs = []
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if "\0" in text:  # UTF-16, or no text at all
             raise ValueError("it is not text in UTF-8")
         lines = text.splitlines()
@@ -285,7 +278,8 @@ def _read(path: Path) -> list[Pair]:
         raise DataError(f"cannot read the list {path}: {error}") from error
     for number, line in enumerate(lines, start=1):
         try:
-            words = shlex.split(line, comments=True)
+            # Windows separates folders with backslashes; before a blank, they quote it
+            words = shlex.split(re.sub(r"\\(?! )", "/", line), comments=True)
         except ValueError as error:
             raise DataError(f"{path}, line {number}: {error}; expected IMAGE LABEL") from error
         if not words:
@@ -296,5 +290,5 @@ def _read(path: Path) -> list[Pair]:
                 "quote a path with spaces"
             )
         image, label = (path.parent / word for word in words)
-        pairs.append(Pair(image, label, Path(words[0]).with_suffix("").as_posix().lstrip("./")))
+        pairs.append(Pair(image, label, frame_name(Path(words[0]))))
     return pairs

@@ -3,7 +3,9 @@
 import base64
 import binascii
 import math
-from collections.abc import Sequence
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,22 +30,14 @@ from camseg_core.data.drawing import (
     size_of,
     tool_of,
 )
-from camseg_core.data.file_set import (
-    IMAGES,
-    FileSet,
-    Found,
-    Pair,
-    more,
-    no_split,
-    read_list,
-    subfolders,
-    visible,
-)
+from camseg_core.data.file_set import IMAGES, FileSet, Found, Pair
+from camseg_core.data.folders import files_in, more, no_split, read_list, subfolders, visible
 from camseg_core.data.mapping import MAPPING
 from camseg_core.data.sets.kind import ALL, SPLITS, OwnLabels, SetKind, split_of
 from camseg_core.errors import DataError
 
 _CLASSES = "labels.txt"
+_HEAD = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -81,7 +75,7 @@ class LabelMe(SetKind):
         names = ClassNames.read(own.mapping, root / MAPPING)
         base = own.root or root
         folder = base if split == ALL else base / _named(base, split)
-        files = visible(folder.glob("**/*"), ".json") if folder.is_dir() else []
+        files = visible(files_in(folder, deep=True), ".json")
         if not files:
             raise no_split(split, root, f"no JSON files in {folder}; {self.expected}")
         images = folder if own.root is None else root / folder.relative_to(base)
@@ -98,15 +92,24 @@ class LabelMe(SetKind):
         return tuple(split_of(name) for name in there if split_of(name) in SPLITS) or (ALL,)
 
     def detect(self, root: Path) -> bool:
-        """Whether the first JSON file, at most two folders deep, holds labelme's shapes."""
-        for pattern in ("*", "*/*", "*/*/*"):
-            files = visible(root.glob(pattern), ".json") if root.is_dir() else []
-            if files:
-                try:
-                    return tool_of(read_json(files[0])) == "labelme"
-                except DataError:
-                    return False
+        """Return whether a JSON file, at most two folders deep, looks like labelme's."""
+        return any(map(_looks_right, _json_files(root, 2)))
+
+
+def _json_files(folder: Path, deeper: int) -> Iterator[Path]:
+    yield from visible(files_in(folder), ".json")
+    for name in subfolders(folder) if deeper else []:
+        yield from _json_files(folder / name, deeper - 1)
+
+
+def _looks_right(path: Path) -> bool:
+    """Return whether the first bytes look like labelme, without reading a large file."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD)
+    except OSError:
         return False
+    return any(key in head for key in (b'"shapes"', b'"imagePath"', b'"imageData"'))
 
 
 class _Reader:
@@ -114,6 +117,8 @@ class _Reader:
 
     def __init__(self, folder: Path, images: Path, names: ClassNames) -> None:
         self._folder, self._images, self._names = folder, images, names
+        self._there = visible(files_in(images, deep=True), *IMAGES)
+        self._named = Counter(path.name for path in self._there)
         self.used: set[str] = set()
         self._problems: list[str] = []
         self._empty: set[Path] = set()
@@ -134,9 +139,9 @@ class _Reader:
                     f"{other} and {pair.label} are both of {pair.image}: remove one, or mend its "
                     "imagePath"
                 )
-        known = {pair.image for pair in pairs} | self._empty
-        for path in visible(self._images.glob("**/*"), *IMAGES):
-            if path not in known:
+        known = {path.resolve() for path in (*(pair.image for pair in pairs), *self._empty)}
+        for path in self._there:
+            if path.resolve() not in known:
                 name = path.relative_to(self._images).with_suffix("")
                 label = (self._folder / name).with_suffix(".json")
                 pairs.append(Pair(path, label, name.as_posix()))
@@ -185,7 +190,10 @@ class _Reader:
         pairs.append(Pair(image, path, name, Drawing(size, tuple(areas))))
 
     def _image(self, path: Path, content: dict[str, Any]) -> Path | None:
-        """Return the image of a JSON file: at its `imagePath`, or of the same name beside it."""
+        """Return the image of a JSON file: at its `imagePath`, or of the same name beside it.
+
+        Failing that, it is the only image of that name in any folder.
+        """
         stated = Path(str(content.get("imagePath") or path.stem).replace("\\", "/"))
         place = self._images / path.parent.relative_to(self._folder)
         candidates = [
@@ -193,7 +201,12 @@ class _Reader:
             place / stated.name,
             *(place / f"{path.stem}{ending}" for ending in IMAGES),
         ]
-        return first_file(candidates)
+        if self._named[stated.name] == 1:
+            candidates += [each for each in self._there if each.name == stated.name]
+        found = first_file(candidates)
+        plain = None if found is None else Path(os.path.normpath(found))
+        # without `..`, unless that leaves a folder by a link
+        return plain if found and plain and plain.exists() and plain.samefile(found) else found
 
 
 def _area(shape: Any, size: Size) -> tuple[str, Area]:
@@ -216,7 +229,11 @@ def _area(shape: Any, size: Size) -> tuple[str, Area]:
     if beyond:
         raise ValueError(f"({label}) {beyond}")
     if kind == "circle":
-        return label, Circle(points[0], math.dist(points[0], points[1]))
+        (x, y), radius = points[0], math.dist(points[0], points[1])
+        beyond = outside([(x - radius, y - radius), (x + radius, y + radius)], size)
+        if beyond:
+            raise ValueError(f"({label}) is a circle that {beyond}")
+        return label, Circle(points[0], radius)
     if kind == "mask":
         return label, _patch(shape.get("mask"), points)
     if kind == "rectangle" and len(points) == 2:

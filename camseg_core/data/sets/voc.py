@@ -1,35 +1,21 @@
 """Sets of masks in Pascal VOC's layout, as CVAT and labelme2voc export them."""
 
-import unicodedata
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 
 from camseg_core.data.class_names import ClassNames
-from camseg_core.data.file_set import (
-    FileSet,
-    Found,
-    find_files,
-    more,
-    no_split,
-    read_list,
-    visible,
-)
-from camseg_core.data.image_files import (
-    Color,
-    ColorLabels,
-    IdLabels,
-    Ids,
-    LabelDecoder,
-    Raw,
-    read_label,
-)
+from camseg_core.data.file_set import FileSet, Found, find_files
+from camseg_core.data.folders import composed, files_in, more, no_split, read_list, visible
+from camseg_core.data.image_files import Ids, Raw, read_label
+from camseg_core.data.label_decoders import Color, ColorLabels, IdLabels, LabelDecoder
 from camseg_core.data.mapping import MAPPING, meaning, read_mapping
 from camseg_core.data.sets.kind import ALL, OwnLabels, SetKind, by_split, split_of
 from camseg_core.errors import DataError
-from camseg_core.labels import UNLABELLED, Label, color_table
+from camseg_core.labels import UNLABELLED, UNLABELLED_COLOR, Label, color_table
 
 _MAP, _NAMES = "labelmap.txt", "class_names.txt"
 _MASKS = ("SegmentationClassPNG", "SegmentationClass")
@@ -69,9 +55,13 @@ class VocMasks(SetKind):
 
     def scan(self, root: Path, split: str, own: OwnLabels) -> FileSet:
         base = own.root or root
-        masks = next((base / each for each in _MASKS if (base / each).is_dir()), None)
-        if masks is None:
+        there = [base / each for each in _MASKS if (base / each).is_dir()]
+        if not there:
             raise no_split(split, root, self.expected)
+        filled = [each for each in there if visible(files_in(each, deep=True), ".png")]
+        if len(filled) > 1:
+            raise _two_exports(*filled)
+        masks = (filled or there)[0]
         images = next((root / each for each in _IMAGES if (root / each).is_dir()), None)
         if images is None and own.root is None:
             raise DataError(
@@ -81,7 +71,7 @@ class VocMasks(SetKind):
         found = find_files(
             [(images or root, masks)],
             self.expected,
-            pattern="**/*",
+            deep=True,
             name=lambda stem: stem.relative_to(images or root).as_posix(),
         )
         found = _of_split(found, base, split, masks)
@@ -112,7 +102,7 @@ def _id(names: ClassNames, name: str) -> int:
 
 def _lists(root: Path) -> dict[str, Path]:
     folder = root / _LISTS
-    return by_split({path.stem: path for path in visible(folder.glob("*"), ".txt")})
+    return by_split({path.stem: path for path in visible(files_in(folder), ".txt")})
 
 
 def _of_split(found: Found, root: Path, split: str, masks: Path) -> Found:
@@ -127,7 +117,7 @@ def _of_split(found: Found, root: Path, split: str, masks: Path) -> Found:
         )
         raise no_split(split, root, there)
     wanted = _names(path)
-    by_name = {_plain(pair.name): pair for pair in found.pairs}
+    by_name = {composed(pair.name): pair for pair in found.pairs}
     absent = [name for name in wanted if name not in by_name]
     if absent:
         raise DataError(
@@ -135,31 +125,41 @@ def _of_split(found: Found, root: Path, split: str, masks: Path) -> Found:
             "export with images, or copy it to JPEGImages"
         )
     chosen = {*wanted}
-    pairs = [pair for pair in found.pairs if _plain(pair.name) in chosen]
+    pairs = [pair for pair in found.pairs if composed(pair.name) in chosen]
     if not pairs:
         raise DataError(f"{path} lists nothing: annotate images, and export again")
     everywhere = {name for each in lists.values() for name in _names(each)}
-    others = [pair for pair in found.pairs if _plain(pair.name) not in everywhere]
+    others = [pair for pair in found.pairs if composed(pair.name) not in everywhere]
     left_out = [f"left out: {pair.image}{more(others)}, which no list names" for pair in others[:1]]
     kept = [
         each
         for each in found.label_files
-        if _plain(each.relative_to(masks).with_suffix("").as_posix()) in chosen
+        if composed(each.relative_to(masks).with_suffix("").as_posix()) in chosen
     ]
     return Found(pairs, kept, found.problems, tuple(left_out))
 
 
 def _names(path: Path) -> list[str]:
     """Return the names of frames in a list, whose folders and accents another system may write."""
-    return [*dict.fromkeys(_plain(line.replace("\\", "/")) for line in read_list(path))]
-
-
-def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
+    return [*dict.fromkeys(composed(line.replace("\\", "/")) for line in read_list(path))]
 
 
 def _map(root: Path) -> Path:
-    return root / (_NAMES if not (root / _MAP).is_file() and (root / _NAMES).is_file() else _MAP)
+    """Return the file that says what masks hold; that of CVAT if there is none.
+
+    Raises:
+        DataError: there are those of two tools.
+    """
+    there = [root / name for name in (_MAP, _NAMES) if (root / name).is_file()]
+    if len(there) > 1:
+        raise _two_exports(*there)
+    return there[0] if there else root / _MAP
+
+
+def _two_exports(one: Path, other: Path) -> DataError:
+    return DataError(
+        f"{one} and {other} are of two exports: move one of these to a folder of its own"
+    )
 
 
 def _classes(root: Path, names: ClassNames) -> tuple[list[tuple[str, Color]], list[str]]:
@@ -214,8 +214,10 @@ def voc_color(number: int) -> Color:
 def write_voc_zip(path: Path, masks: Path, names: Sequence[str], labels: Sequence[Label]) -> None:
     """Write a zip of masks that CVAT imports as "Segmentation mask 1.1", in the classes' colours.
 
-    `masks` has a PNG of ids for each of the names. Pixels without a class are `background`.
+    `masks` has a PNG of ids for each of the names. Pixels without a class are `background`, black.
+    A class whose colour is black or another's has one of Pascal VOC's instead.
     """
+    labels = _told_apart(labels)
     colors = color_table(labels)
     entries = ["# label:color_rgb:parts:actions", "background:0,0,0::"]
     entries += [f"{label.name}:{','.join(map(str, label.color))}::" for label in labels]
@@ -230,3 +232,18 @@ def write_voc_zip(path: Path, masks: Path, names: Sequence[str], labels: Sequenc
             mask = read_label(masks / f"{name}.png")
             content = cv2.imencode(".png", colors[mask][..., ::-1])[1].tobytes()
             archive.writestr(zipfile.ZipInfo(f"SegmentationClass/{name}.png"), content)
+
+
+def _told_apart(labels: Sequence[Label]) -> list[Label]:
+    """Return the classes with colours that differ from each other and from black."""
+    used: set[Color] = {UNLABELLED_COLOR}
+    mine = {each.color for each in labels}
+    found = []
+    for label in labels:
+        free = (voc_color(number) for number in range(1, 255))
+        color = label.color
+        if color in used:
+            color = next(each for each in free if each not in used | mine)
+        used.add(color)
+        found.append(replace(label, color=color))
+    return found

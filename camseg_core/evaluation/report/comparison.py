@@ -173,6 +173,7 @@ def _part(found: Comparison) -> dict[str, Any]:
         "frames": len(found.frames),
         "labelled": found.labelled,
         "notes": _notes(found),
+        "lost_classes": list(found.lost),
         "scores": {key: [each[key] for each in scores] for key in _SCORES},
         "mean_iou": {"iou": [each["mean_iou"] for each in scores], **_interval(found.mean_iou)},
         "classes": [
