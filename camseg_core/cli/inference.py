@@ -46,7 +46,8 @@ def add_segment(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `camseg segment`."""
     parser.description = (
         "Write the class ids of every frame of SOURCE (mask/NAME.png, ids of the model's "
-        "classes, by default Cityscapes train ids), in colour (color/NAME.png) and over the picture (overlay/NAME.png)."
+        "classes, by default Cityscapes train ids), in colour (color/NAME.png) and over the "
+        "picture (overlay/NAME.png)."
     )
     parser.add_argument(
         "source", type=Path, metavar="SOURCE", help="an image, a video or a folder of images"

@@ -236,8 +236,9 @@ def _log_start(
 ) -> None:
     share, learnt = recipe.labelled_share, len(data.train_sets[-1].found.samples)
     logger.warning(
-        "experimental: where it was measured, the same number of steps on the labelled frames alone "
-        "gained more; compare the models on your own labelled frames before you use the result"
+        "experimental: where it was measured, the same number of steps on the labelled frames "
+        "alone gained more; compare the models on your own labelled frames before you use the "
+        "result"
     )
     logger.info(
         "%s learns from %d images of %s without labels; %d more are held out and decide when it "
