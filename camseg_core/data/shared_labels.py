@@ -8,7 +8,7 @@ import numpy as np
 from camseg_core.data.label_table import LabelTable, related
 from camseg_core.errors import ConfigError
 from camseg_core.groups import FIRST_GROUP, Group, ScoredLabels
-from camseg_core.labels import Label
+from camseg_core.labels import UNLABELLED, Label
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class SharedLabels:
     """What several models are scored over, see `shared_labels`.
 
     Attributes:
-        scored: the same labels for each model, with the ids that stand for each. Ids of the labels
-            are those of the last model's classes, or from `FIRST_GROUP` on.
+        scored: the same labels for each model, with the ids that stand for each. Their own ids are
+            of the last model's classes that they stand for, or from `FIRST_GROUP` on.
         left_out: the labels that are not scored.
         joined: names of labels that count as one, because a model has a single class for them.
     """
@@ -100,9 +100,14 @@ def shared_labels(
         for classes in meant.values()
     ]
     labels: list[Label] = []
-    for number, (places, ids) in enumerate(zip(places_of, ids_of[-1], strict=True)):
-        id = ids[0] if len(ids) == 1 else FIRST_GROUP + number
+    free = iter(each for each in range(FIRST_GROUP, UNLABELLED) if each not in own.own)
+    for places, ids in zip(places_of, ids_of[-1], strict=True):
         parts = [own.labels[place] for place in places]
+        id = parts[0].id
+        if id not in ids and (id < FIRST_GROUP or len(parts) > 1):
+            id = ids[0] if len(ids) == 1 else next(free)  # the model may have another class there
+        if id in {label.id for label in labels}:
+            id = next(free)
         labels.append(replace(parts[0] if len(parts) == 1 else Group.of(id, parts), id=id))
     joined = (tuple(own.labels[place].name for place in places) for places in places_of)
     return SharedLabels(
