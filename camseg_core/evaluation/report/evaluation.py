@@ -242,6 +242,7 @@ def _page(evaluation: Evaluation, content: Mapping[str, Any]) -> str:
             [(each.name, each.mean_iou, ranks.get(each, "")) for each in evaluation.frames]
         ),
         reliability=reliability_chart(evaluation.calibration.bins()),
+        limits=_limits(evaluation),
         shown=[(each, _pictures(each, labels)) for each in evaluation.shown],
         legend=shown_classes(
             labels,
@@ -250,7 +251,6 @@ def _page(evaluation: Evaluation, content: Mapping[str, Any]) -> str:
         run=[
             *((key, content[key]) for key in ("model", "engine", "precision")),
             *content["about"].items(),
-            *_limits(evaluation),
             *timings["machine"].items(),
         ],
     )
