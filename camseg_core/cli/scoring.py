@@ -96,7 +96,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     scored, notes = shared.scored[0], shared.lines
     if protocol.labels is not None:
         scored = ScoredLabels.of(protocol.labels)
-        lacking = ", ".join(label.name for label in protocol.labels if label not in labels)
+        known = {label.id for label in labels}
+        lacking = ", ".join(label.name for label in protocol.labels if label.id not in known)
         notes = [f"wrong, missing in {titles([options.model])[0]}: {lacking}"] if lacking else []
     writable_folder(options.out, "--out")
     if options.write_masks is not None:

@@ -23,7 +23,7 @@ from camseg_core.data.file_set import (
 from camseg_core.data.image_files import read_rgb_and_brightest, too_dark, turned, white_of
 from camseg_core.data.image_header import several_pictures
 from camseg_core.data.label_decoders import IdLabels
-from camseg_core.data.sets.kind import JOIN
+from camseg_core.data.sets.kind import SPLITS
 from camseg_core.errors import DataError, absent
 from camseg_core.groups import distinguished
 from camseg_core.labels import Label
@@ -85,14 +85,17 @@ class SplitCheck:
 
 
 def with_shared_frames(checks: Sequence[SplitCheck]) -> list[SplitCheck]:
-    """Return the results with a finding for each image that an earlier split has, too."""
+    """Return the results with a finding for each image that an earlier split has, too.
+
+    Only `SPLITS` count: others may be made of them, as Pascal VOC's `trainval` is.
+    """
     before: dict[str, tuple[str, Path]] = {}
     found = []
     for check in checks:
         findings = list(check.findings)
-        for digest, path in check.images.items():
+        for digest, path in check.images.items() if check.split in SPLITS else ():
             split, first = before.setdefault(digest, (check.split, path))
-            if not {*split.split(JOIN)} & {*check.split.split(JOIN)}:
+            if split != check.split:
                 where = "" if first == path else f", as {first}"
                 text = (
                     f"{path} is in {split}, too{where}: keep it in one split, or scores on {split} "

@@ -117,9 +117,13 @@ def read_label_table(path: Path) -> LabelTable:
 def related(old: Sequence[Label], new: Sequence[Label]) -> tuple[tuple[int, ...], ...]:
     """Return for each of the classes `new` the places in `old` of the classes that it comes from.
 
-    They are matched by name, as `plain_name` writes it, and by origin. A class with the same name
-    and origins in both is the same, and nothing else. A class that states origins comes from these
-    alone; if there is none of them, from the class of its name, unless it is new (`was: []`).
+    The class of the same name is the first of them, then they are in the order of `was`.
+
+    They are matched by name, as `plain_name` writes it, and by origin: a class that states none
+    has its name as its origin. A class with the same name and origins in both is the same, and
+    nothing else. Otherwise classes are related if one names the other, or if they have an origin in
+    common. A class for which that finds nothing comes from the class of its name, unless it is new
+    (`was: []`).
     """
     names, others = ([plain_name(each.name) for each in labels] for labels in (new, old))
     was, were = ([_origins(each) for each in labels] for labels in (new, old))
@@ -132,9 +136,11 @@ def related(old: Sequence[Label], new: Sequence[Label]) -> tuple[tuple[int, ...]
 
     def stated(i: int, j: int) -> bool:
         mine, theirs = was[i], were[j]
-        if mine is None and theirs is None:
-            return names[i] == others[j]
-        return others[j] in (mine or ()) or names[i] in (theirs or ())
+        named = others[j] in (mine or ()) or names[i] in (theirs or ())
+        common = {*((names[i],) if mine is None else mine)} & {
+            *((others[j],) if theirs is None else theirs)
+        }
+        return named or bool(common)
 
     def named(i: int, j: int) -> bool:
         return names[i] == others[j] and was[i] != ()
@@ -145,9 +151,10 @@ def related(old: Sequence[Label], new: Sequence[Label]) -> tuple[tuple[int, ...]
         for i, j in [(i, j) for i, j in pairs if not found[i] and j not in done and rule(i, j)]:
             found[i].add(j)
 
-    def place(i: int, j: int) -> tuple[int, int]:
+    def place(i: int, j: int) -> tuple[bool, int, int]:
         first = was[i] or ()
-        return (first.index(others[j]) if others[j] in first else len(first)), j
+        stated = first.index(others[j]) if others[j] in first else len(first)
+        return names[i] != others[j], stated, j
 
     return tuple(tuple(sorted(each, key=lambda j: place(i, j))) for i, each in enumerate(found))
 

@@ -129,10 +129,13 @@ def _meant(labels: Sequence[Label], table: LabelTable) -> dict[int, set[str]]:
 def _joined(
     kept: Sequence[int], members: Sequence[set[str]], meant: Sequence[set[str]]
 ) -> list[list[int]]:
-    """Return the places `kept`, joined where a model has a single class for them."""
+    """Return the places `kept`, joined where a single class of a model may be any of them.
+
+    Labels that share a class among themselves, as `car` and `car or truck`, do not join by that.
+    """
     groups = [[place] for place in kept]
     for classes in meant:
-        alike = [group for group in groups if all(members[place] <= classes for place in group)]
+        alike = [group for group in groups if any(members[place] & classes for place in group)]
         if len(classes) > 1 and len(alike) > 1:
             groups = [each for each in groups if each not in alike]
             groups.append(sorted(place for group in alike for place in group))

@@ -19,6 +19,7 @@ from camseg_core.errors import ConfigError, DataError
 from camseg_core.evaluation.metrics import GROUPS, Confusion, frequency_groups, mean
 from camseg_core.evaluation.robustness_suite import (
     CLEAN,
+    CLEAR,
     SUITE,
     Condition,
     ConditionResult,
@@ -80,7 +81,8 @@ class Robustness:
     `frames_scored` of the data's `frames` have a pixel to score; where no series needs the data,
     all count. `groups` has, by reference, the group of each of the `labels`: frequent, common,
     rare, or None for a class without labelled pixels. `merged` are the classes of the contenders
-    that count as one, by label. `timings` are ms per frame, and all that differs from run to run.
+    that count as one, by label. `model_classes` are all classes that their masks may hold.
+    `timings` are ms per frame, and all that differs from run to run.
     """
 
     contenders: tuple[str, ...]
@@ -94,6 +96,7 @@ class Robustness:
     examples: tuple[Example, ...]
     timings: Mapping[str, float]
     merged: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    model_classes: tuple[Label, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -142,6 +145,8 @@ def run_suite(
     if not contenders or not suite:
         raise ConfigError("a robustness suite needs at least one contender and one disturbance")
     scored, pictures = as_scored(labels), Pictures(samples, frames, suite, seed, table)
+    if any(series.reference == CLEAR for series in suite):
+        pictures.require_drive(scored)
     key, with_labels = pictures.survey(scored)
     folders = {
         name: ConditionResults(
@@ -200,6 +205,7 @@ def run_suite(
         examples=tuple(examples),
         timings=_timings(done, contenders),
         merged=scored.merged(_classes(contenders.values())),
+        model_classes=_classes(contenders.values()),
         about=dict(about or {}),
     )
 

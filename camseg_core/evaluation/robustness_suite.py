@@ -208,6 +208,20 @@ class Pictures:
         )
         return Sample(image, sample.label, sample.name)
 
+    def require_drive(self, scored: ScoredLabels) -> None:
+        """Check that the synthetic drive has a class to score.
+
+        Raises:
+            DataError: it has none; the message says how to leave weather out.
+        """
+        first = self.at(CLEAR, 0).label
+        if not (scored.truth_of(first) < len(scored.labels)).any():
+            names = ", ".join(label.name for label in scored.labels)
+            raise DataError(
+                f"the synthetic drive, on which weather is measured, shows none of the classes to "
+                f"score ({names}): leave weather out with --only paper,common"
+            )
+
     def survey(self, scored: ScoredLabels) -> tuple[dict[str, Any], int]:
         """Return everything that determines the results, and how many frames can be scored.
 

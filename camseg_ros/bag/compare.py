@@ -13,7 +13,7 @@ from camseg_core.cli.console import EXIT_FAILED, printable, say
 from camseg_core.cli.options import check_frames, data_of, packages_for, segmenter_of
 from camseg_core.cli.scoring import titles
 from camseg_core.data import Sample, SamplesOf, spread_numbers
-from camseg_core.data.label_table import LabelTable, is_cityscapes
+from camseg_core.data.label_table import LabelTable, is_cityscapes, related
 from camseg_core.data.mapping import meaning, scored_over
 from camseg_core.data.shared_labels import SharedLabels, shared_labels
 from camseg_core.errors import ConfigError, camseg_command
@@ -143,8 +143,9 @@ def _scored_on_bags(
     old, new = classes.values()
     table = LabelTable.of(CITYSCAPES if is_cityscapes(new) else new)
     if options.groups is None:
-        names = {label.name for label in (*old, *new)}
-        own = ScoredLabels.of([label for label in table.labels if label.name in names])
+        known = zip(related(old, table.labels), related(new, table.labels), strict=True)
+        pairs = zip(table.labels, known, strict=True)
+        own = ScoredLabels.of([label for label, places in pairs if any(places)])
     else:
         own = scored_over(options.groups)
         table = meaning(options.groups, options.groups).table or LabelTable.of(CITYSCAPES)

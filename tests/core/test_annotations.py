@@ -21,12 +21,12 @@ from PIL import Image, ImageDraw
 
 from camseg_core.cli.main import main
 from camseg_core.data.drawing import Polygon
-from camseg_core.data.sets import kind_of, open_for_training, open_set
+from camseg_core.data.sets import SETS, kind_of, open_for_training, open_set
 from camseg_core.data.sets.kind import OwnLabels
 from camseg_core.data.sets.voc import write_voc_zip
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.groups import FIRST_GROUP
-from camseg_core.labels import Label
+from camseg_core.labels import CITYSCAPES, Label
 
 TOOLS = pytest.mark.parametrize("title", ["voc", "coco", "labelme"])
 SQUARE = [[1, 1], [3, 1], [3, 4], [1, 4]]
@@ -766,3 +766,94 @@ def test_classes_of_equal_or_no_colour_come_back_from_a_zip(tmp_path: Path) -> N
     (tmp_path / "set/labels.yaml").write_text("".join(rows))
     (sample,) = open_set("auto", tmp_path / "set").samples
     assert (sample.label == ids).all()
+
+
+def test_a_mapping_beside_the_only_file_of_coco_counts(tmp_path: Path) -> None:
+    content = data_trees.coco_content(["a.png"])
+    size = content["images"][0]
+    write(tmp_path / "images/a.png", photo(size["width"], height=size["height"]))
+    (tmp_path / "export.json").write_text(json.dumps(content))
+    for id in (0, 8):
+        name = CITYSCAPES[id].name
+        (tmp_path / "mapping.yaml").write_text(f"names: {{{name}: [tarmac]}}\nothers: unlabelled\n")
+        (sample,) = open_set("coco", tmp_path / "export.json").samples
+        assert {*np.unique(sample.label).tolist()} == {id, 6, 255}  # traffic light
+
+
+def test_an_image_in_a_neighbouring_folder_that_the_only_file_does_not_list_is_refused(
+    tmp_path: Path,
+) -> None:
+    content = data_trees.coco_content(["drive1/a.png"])
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/instances_default.json").write_text(json.dumps(content))
+    size = content["images"][0]
+    for name in ("drive1/a.png", "drive2/b.png"):
+        write(tmp_path / "images" / name, photo(size["width"], height=size["height"]))
+    (tmp_path / "mapping.yaml").write_text("names: {road: [tarmac]}\nothers: unlabelled\n")
+    assert "missing label of image" in refused(tmp_path)
+    assert "images/drive2/b.png" in refused(tmp_path)
+
+
+def test_a_file_that_only_has_the_name_of_an_export_does_not_count(tmp_path: Path) -> None:
+    data_trees.coco(tmp_path)
+    (tmp_path / "result.json").write_text('{"mean_iou": 0.5}')
+    assert kind_of("auto", tmp_path) == "coco"
+    assert labels_of(tmp_path)
+
+
+def labelme_file(path: Path, image: str) -> None:
+    shape = {"label": "road", "points": SQUARE, "shape_type": "polygon"}
+    content = {"imagePath": image, "imageHeight": HEIGHT, "imageWidth": 4, "shapes": [shape]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def test_images_beside_those_of_a_split_need_annotations_in_some_split(tmp_path: Path) -> None:
+    for name in "abc":
+        write(tmp_path / f"images/{name}.png", photo(4))
+    labelme_file(tmp_path / "train/a.json", "../images/a.png")
+    labelme_file(tmp_path / "val/b.json", "../images/b.png")
+    assert "missing label" in refused(tmp_path, split="val")
+    assert "images/c.png" in refused(tmp_path, split="val")
+    (tmp_path / "images/c.png").unlink()
+    assert [sample.name for sample in open_set("auto", tmp_path, "val").samples] == ["b"]
+
+
+@pytest.mark.parametrize("kind", ["labelme", "coco", "voc", "folder"])
+def test_two_names_of_one_split_are_refused(tmp_path: Path, kind: str) -> None:
+    if kind == "labelme":
+        for split in ("val", "Validation"):
+            write(tmp_path / split / "a.png", photo(4))
+            labelme_file(tmp_path / split / "a.json", "a.png")
+    elif kind == "coco":
+        data_trees.coco(tmp_path)
+        path = tmp_path / "annotations/instances_Validation.json"
+        path.with_name("instances_val.json").write_bytes(path.read_bytes())
+    elif kind == "voc":
+        TREES["voc"][1](tmp_path)
+        for name in ("val", "Validation"):
+            (tmp_path / f"ImageSets/Segmentation/{name}.txt").write_text("0003\n")
+    else:
+        for split in ("val", "Validation"):
+            write(tmp_path / f"images/{split}/a.png", photo(4))
+            write(tmp_path / f"labels/{split}/a.png", columns([0, 1, 2, 3]))
+    text = refused(tmp_path, kind, "val")
+    assert re.search(r"alidation.* are both of the split val: join them", text)
+
+
+def test_folders_of_splits_may_have_other_names_and_others_hide_nothing(tmp_path: Path) -> None:
+    for place in ("one/{}/Train", "one/{}/Validation", "two/{}", "two/backup/{}", "Val/{}"):
+        write(tmp_path / place.format("images") / "a.png", photo(4))
+        write(tmp_path / place.format("labels") / "a.png", columns([0, 1, 2, 3]))
+    folder = SETS["folder"]
+    assert folder.splits(tmp_path / "one", OwnLabels()) == ("train", "val")
+    assert len(open_set("folder", tmp_path / "one", "val").samples) == 1
+    assert folder.splits(tmp_path / "two", OwnLabels()) == ("all",)
+    assert [s.name for s in open_set("folder", tmp_path / "two").samples] == ["a"]
+    assert len(open_set("folder", tmp_path, "val").samples) == 1
+
+
+@pytest.mark.parametrize("line", [". a.png", '"" a.png', "/ a.png"])
+def test_a_line_that_names_no_file_is_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "val.txt").write_text(f"# images\n{line}\n")
+    assert "val.txt, line 2 names no file" in refused(tmp_path / "val.txt", "list", "all")

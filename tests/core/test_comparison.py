@@ -261,6 +261,25 @@ def test_groups_of_the_data_are_shared_if_both_models_know_one_of_their_classes(
     assert shared.scored[1].classes == ((ROAD,), (CAR, TRUCK))
 
 
+def test_labels_that_a_class_of_a_model_may_be_any_of_count_as_one_in_any_order() -> None:
+    merged = (1, "vehicle", ("car", "truck"))
+    first = table((0, "road", None), merged, (2, "bus", None)).labels
+    second = table((0, "road", None), (1, "heavy", ("truck", "bus")), (2, "car", None)).labels
+    own = ScoredLabels.of(CITYSCAPES)
+    for models in ({"a": first, "b": second}, {"b": second, "a": first}):
+        shared = shared_labels(own, LabelTable.of(CITYSCAPES), models)
+        assert names(shared.scored[0]) == ["road", "car or truck or bus"]
+    group = Group.of(128, cityscapes_labels([TRUCK, 15]))
+    own = ScoredLabels.of(cityscapes_labels([ROAD, CAR]), [group])
+    shared = shared_labels(own, LabelTable.of(CITYSCAPES), {"a": first})
+    assert shared.lines == ["car and truck or bus count as one class"]
+    # a label that contains another one is no reason
+    group = Group.of(128, cityscapes_labels([CAR, TRUCK]))
+    own = ScoredLabels.of(cityscapes_labels([ROAD, CAR]), [group])
+    shared = shared_labels(own, LabelTable.of(CITYSCAPES), {"a": CITYSCAPES})
+    assert names(shared.scored[0]) == ["road", "car", "car or truck"]
+
+
 def test_a_name_that_is_new_is_not_the_class_of_that_name_before() -> None:
     classes = table((0, "road", None), (1, "car", ()))
     other = (Label(4, "road", (0, 0, 0)), Label(5, "car", (0, 0, 0)))

@@ -415,6 +415,26 @@ def test_a_frame_in_two_splits_is_named(tmp_path: Path, capsys: pytest.CaptureFi
     assert findings_of(capsys, tmp_path, root, "--dataset", "folder", *joined) == []
 
 
+def test_lists_made_of_others_share_their_frames(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "set"
+    for number, name in enumerate("ab"):
+        image = np.random.default_rng(number).integers(0, 255, (6, 4, 3), np.uint8)
+        write(root / f"JPEGImages/{name}.png", image)
+        write(root / f"SegmentationClass/{name}.png", np.full((6, 4, 3), (128, 64, 128), np.uint8))
+    (root / "labelmap.txt").write_text("background:0,0,0::\nroad:128,64,128::\n")
+    lists = root / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    for split, names in {"train": "a", "val": "b", "trainval": "ab"}.items():
+        (lists / f"{split}.txt").write_text("\n".join(names))
+    assert findings_of(capsys, tmp_path, root) == []
+    (lists / "val.txt").write_text("a\nb\n")
+    assert [problem for problem, _ in findings_of(capsys, tmp_path, root)] == [
+        "frame in two splits"
+    ]
+
+
 @pytest.mark.parametrize("title", ["coco", "labelme"])
 def test_a_split_without_any_annotation_is_reported(
     tmp_path: Path, title: str, capsys: pytest.CaptureFixture[str]

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -11,12 +11,17 @@ import pytest
 from lite import tiny_lite, torch_segmenter
 
 from camseg_core.cli.main import main
+from camseg_core.data import Sample, Samples
 from camseg_core.data.label_table import LabelTable, OwnClass, read_label_table, related
 from camseg_core.data.sets import LabelledSet, open_set
-from camseg_core.errors import ConfigError
+from camseg_core.errors import ConfigError, DataError
 from camseg_core.evaluation.evaluate import evaluate
+from camseg_core.evaluation.report.robustness import write_robustness
+from camseg_core.evaluation.robustness import run_suite
+from camseg_core.evaluation.robustness_suite import selected
 from camseg_core.groups import FIRST_GROUP
 from camseg_core.labels import CITYSCAPES, UNLABELLED, Label, read_labels, write_labels
+from camseg_core.runtime.segmenter import Segmentation
 
 TABLE = """
 - {id: 7, name: lane, color: [0, 200, 0], was: []}
@@ -189,6 +194,18 @@ def test_a_class_with_the_same_origins_is_the_same_in_a_model_tuned_with_that_ta
     assert related_names(plain, table) == {"car": [], "vehicle": ["vehicle"], "cone": []}
 
 
+def test_a_class_whose_origins_change_is_still_itself() -> None:
+    old = [own("road"), own("vehicle", ("car", "truck"), 1), own("bus", id=2)]
+    more = [own("road"), own("vehicle", ("car", "truck", "bus"), 1)]
+    assert related_names(old, more) == {"road": ["road"], "vehicle": ["vehicle", "bus"]}
+    other = [own("road"), own("motor", ("car", "truck", "bus"), 1)]
+    assert related_names(old, other)["motor"] == ["bus", "vehicle"]
+    overlapping = [own("light", ("car",), 0), own("heavy", ("truck", "bus"), 1)]
+    assert related_names(old, overlapping) == {"light": ["vehicle"], "heavy": ["bus", "vehicle"]}
+    # one that states origins comes from these alone
+    assert related_names([own("car"), own("van", id=1)], [own("car", ("van",))]) == {"car": ["van"]}
+
+
 def test_a_model_keeps_the_origins_of_its_classes(tmp_path: Path) -> None:
     labels = LabelTable((own("vehicle", ("car", "truck"), 0), own("cone", (), 1), own("x", id=2)))
     write_labels(tmp_path / "labels.json", labels.labels)
@@ -234,6 +251,69 @@ def test_classes_that_a_set_renames_or_merges_are_scored_and_others_are_named(
     assert classes == ["lane", "vehicle", "Traffic_Light"]
     if command == "evaluate":
         assert report["counted_as"]["not_scored"] == {"cone": 64 * 16}
+
+
+def test_groups_of_another_file_do_not_count_what_is_wider_than_they_are(tmp_path: Path) -> None:
+    write_frames(tmp_path / "set", np.array([[0, 1, 2]], np.uint8))
+    (tmp_path / "set/labels.yaml").write_text(
+        "- {id: 0, name: lane, color: [1, 1, 1], was: [road]}\n"
+        "- {id: 1, name: vehicle, color: [2, 2, 2], was: [car, truck]}\n"
+        "- {id: 2, name: coach, color: [3, 3, 3], was: [bus]}\n"
+    )
+    found = open_set("auto", tmp_path / "set", "val")
+    groups = tmp_path / "groups.yaml"
+    for members, scored in (("[car, bus]", [0, 2, 1]), ("[car, truck, bus]", [0, 1, 1])):
+        groups.write_text(f"ids: {{road: [0]}}\ngroups:\n  - {{classes: {members}, ids: [1]}}\n")
+        (labels,) = found.scored_by({"model": CITYSCAPES}, groups).scored
+        assert len(labels.labels) == 2
+        assert labels.truth_of(np.array([[0, 1, 2]], np.uint8))[0].tolist() == scored
+        assert labels.classes[0] == (0,)
+        assert len(labels.classes[1]) == members.count(",") + 1
+
+
+def test_the_robustness_page_draws_classes_that_no_label_stands_for(tmp_path: Path) -> None:
+    labels = (Label(0, "road", (1, 1, 1)), Label(1, "sky", (2, 2, 2)), Label(2, "cone", (9, 9, 0)))
+
+    class Painted:
+        def __init__(self) -> None:
+            self.labels = labels
+
+        def segment(self, rgb: np.ndarray) -> Segmentation:
+            mask = np.full(rgb.shape[:2], 2, np.uint8)
+            return Segmentation(mask, np.ones(mask.shape, np.float32), {})
+
+    sample = Sample(np.zeros((32, 32, 3), np.uint8), np.zeros((32, 32), np.uint8), "a")
+    suite = selected(["paper/hue"])
+    found = run_suite({"m": Painted()}, Given([sample]), labels[:2], suite)
+    page = write_robustness(found, tmp_path).read_text()
+    assert "cone" in page
+    assert "building" not in page
+
+
+def test_weather_without_a_class_of_the_drive_is_refused_before_the_work(tmp_path: Path) -> None:
+    labels = (Label(0, "crop", (1, 1, 1)), Label(1, "weed", (2, 2, 2)))
+    sample = Sample(np.zeros((32, 32, 3), np.uint8), np.zeros((32, 32), np.uint8), "a")
+    with pytest.raises(DataError, match=r"none of the classes to score \(crop, weed\)"):
+        run_suite({"m": Forbidden()}, Given([sample]), labels, table=LabelTable.of(labels))
+
+
+class Forbidden:
+    def segment(self, rgb: np.ndarray) -> Segmentation:
+        raise AssertionError("the work has begun")
+
+
+class Given(Samples):
+    def __init__(self, samples: list[Sample]) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._samples[index]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self._samples)
 
 
 def test_a_set_without_any_class_of_the_model_is_refused_before_the_work(

@@ -13,14 +13,16 @@ from camseg_core.data.label_table import (
     LABEL_TABLE,
     LabelTable,
     Renumbered,
+    related,
     translation,
 )
 from camseg_core.data.mapping import MAPPING, meaning
 from camseg_core.data.sets.camvid import CamVid11, CamVid32
 from camseg_core.data.sets.cityscapes import CITYSCAPES_SETS
 from camseg_core.data.sets.coco import Coco
-from camseg_core.data.sets.kind import ALL, NONE, Folder, ListFile, OwnLabels, SetKind
+from camseg_core.data.sets.kind import ALL, NONE, Folder, OwnLabels, SetKind
 from camseg_core.data.sets.labelme import LabelMe
+from camseg_core.data.sets.list_file import ListFile
 from camseg_core.data.sets.voc import VocMasks
 from camseg_core.data.shared_labels import SharedLabels, shared_labels
 from camseg_core.errors import ConfigError, DataError
@@ -122,11 +124,15 @@ class LabelledSet:
         Raises:
             ConfigError: the mapping cannot be used, or models and labels share no class.
         """
-        table = LabelTable.of(self.vocabulary) if self.table is None else self.table
-        return shared_labels(self.scored(over), table, models)
+        table = self.table
+        if over is not None:
+            table = meaning(over, over).table
+        return shared_labels(self.scored(over), table or LabelTable.of(CITYSCAPES), models)
 
     def scored(self, over: Path | None = None) -> ScoredLabels:
         """Return the labels to score: the set's own, or those of the mapping file `over`.
+
+        Classes are ids of the set's table, or of that of `over`, which may be another.
 
         Raises:
             ConfigError: the mapping cannot be used.
@@ -135,13 +141,16 @@ class LabelledSet:
         if over is None:
             return own
         other = meaning(over, over)
-        labels, groups = other.labels, other.groups
         if other.table != self.table:
             vocabulary = CITYSCAPES if other.table is None else other.table.labels
-            table = self.table or LabelTable.of(CITYSCAPES)
-            found = translation(labels, groups, vocabulary, table)
-            labels, groups = found.labels, found.groups
-        return own.over(ScoredLabels.of(labels, groups))
+            places = related(vocabulary, self.vocabulary)
+            ids = {
+                label.id: {vocabulary[place].id for place in found}
+                for label, found in zip(self.vocabulary, places, strict=True)
+            }
+            classes = (sorted({new for id in each for new in ids[id]}) for each in own.classes)
+            own = replace(own, classes=tuple(map(tuple, classes)))
+        return own.over(ScoredLabels.of(other.labels, other.groups))
 
 
 def kind_of(kind: str, root: Path, own: OwnLabels = NONE, split: str | None = None) -> str:

@@ -1,7 +1,7 @@
 """Sets in COCO's format: polygons and run-length masks, one JSON file per split."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class Coco(SetKind):
 
     def scan(self, root: Path, split: str, own: OwnLabels) -> FileSet:
         import_module("pycocotools.mask")  # a missing package is an error before the work
-        names = ClassNames.read(own.mapping, root / MAPPING)
+        names = ClassNames.read(own.mapping, _folder(root) / MAPPING)
         files = by_split(_files(own.root or root))
         path = files.get(split_of(split))
         if path is None:
@@ -60,7 +60,7 @@ class Coco(SetKind):
         if tool_of(content) != "coco":
             raise DataError(not_of("coco", path, content))
         reader = _Reader(path, content, names)
-        found = reader.found(folders, alone=len(files) == 1 or path.name == _BESIDE)
+        found = reader.found(folders, _folder(root), len(files) == 1 or path.name == _BESIDE)
         return names.files(found, reader.categories.values())
 
     def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
@@ -116,7 +116,7 @@ class _Reader:
                 found.append(entry)
         return found
 
-    def found(self, folders: Sequence[Path], alone: bool) -> Found:
+    def found(self, folders: Sequence[Path], root: Path, alone: bool) -> Found:
         """Return images in the folders with their annotations; `alone`: this is the only split."""
         images: dict[int | str, tuple[str, Size]] = {}
         for entry in self._entries("images", "id", "file_name"):
@@ -136,6 +136,7 @@ class _Reader:
             self._add(entry, images, areas)
         pairs, empty, absent = [], [], []
         places: dict[Path, str] = {}
+        bases: dict[Path, bool] = {}
         for key, (name, size) in images.items():
             if _ELSEWHERE.match(name):
                 name = name.rpartition("/")[2]
@@ -149,6 +150,11 @@ class _Reader:
                     "with the annotations of both"
                 )
             places[image] = name
+            base = next((each for each in folders if each in image.parents), root)
+            if base == root:  # which may hold other pictures
+                bases[image.parent] = False
+            else:
+                bases[base] = True
             if not areas[key]:
                 empty.append(image)
             else:
@@ -173,7 +179,7 @@ class _Reader:
         ]
         if alone:
             known = {pair.image for pair in pairs} | {*empty}
-            self.problems += _unlisted(self._path, {pair.image.parent for pair in pairs}, known)
+            self.problems += _unlisted(self._path, bases, known)
         return Found(pairs, problems=tuple(self.problems), left_out=tuple(left_out))
 
     def _add(
@@ -205,9 +211,16 @@ def _is_key(value: Any) -> bool:
     return isinstance(value, int | str) and not isinstance(value, bool)
 
 
-def _unlisted(path: Path, folders: Iterable[Path], known: set[Path]) -> list[str]:
-    """Return a line on images that the only annotation file does not list."""
-    there = (each for folder in sorted(folders) for each in visible(files_in(folder), *IMAGES))
+def _unlisted(path: Path, folders: Mapping[Path, bool], known: set[Path]) -> list[str]:
+    """Return a line on images that the only annotation file does not list.
+
+    `folders` says of each folder whether those below count, too.
+    """
+    there = (
+        each
+        for folder, deep in sorted(folders.items())
+        for each in visible(files_in(folder, deep), *IMAGES)
+    )
     unlisted = [each for each in there if each not in known]
     if not unlisted:
         return []
@@ -234,6 +247,8 @@ def _files(root: Path) -> dict[str, Path]:
         *({ALL: root / name} for name in (_BESIDE, "result.json") if (root / name).is_file()),
     ]
     found = [each for each in exports if each]
+    if len(found) > 1:  # others may have such names too
+        found = [each for each in found if any(map(_looks_right, each.values()))] or found[:1]
     if len(found) > 1:
         first, second = (next(iter(each.values())) for each in found[:2])
         raise DataError(
@@ -242,9 +257,14 @@ def _files(root: Path) -> dict[str, Path]:
     return found[0] if found else {}
 
 
+def _folder(root: Path) -> Path:
+    """Return the folder of a set whose root may be its only file."""
+    return root if root.is_dir() else root.parent
+
+
 def _folders(root: Path, path: Path, split: str) -> list[Path]:
     """Return the folders that may hold the images, the most likely first."""
-    base = root if root.is_dir() else root.parent
+    base = _folder(root)
     own = path.stem.removeprefix(_PREFIX)
     return [base / "images" / own, base / "images", base / own, base, path.parent]
 

@@ -1,16 +1,13 @@
 """The interface of a kind of data set, and the two kinds for your own sets: folders and lists."""
 
-import re
-import shlex
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from camseg_core.data import Samples
-from camseg_core.data.file_set import IMAGES, FileSet, Found, Pair, PairedFiles, find_files
-from camseg_core.data.folders import composed, frame_name, no_split, subfolders
+from camseg_core.data.file_set import IMAGES, FileSet, Found, PairedFiles, find_files
+from camseg_core.data.folders import composed, no_split, subfolders
 from camseg_core.data.label_table import LABEL_TABLE
 from camseg_core.data.mapping import MAPPING, meaning, read_mapping
 from camseg_core.errors import ConfigError, DataError, camseg_command
@@ -112,10 +109,22 @@ def split_of(name: str) -> str:
     return known if known in SPLITS else name
 
 
-def by_split(files: Mapping[str, Path]) -> dict[str, Path]:
-    """Return a tool's files by split; a single file of another name, as `default`, is `all`."""
-    found = {split_of(name): path for name, path in files.items()}
-    return found if len(found) != 1 or {*found} & {*SPLITS} else {ALL: next(iter(found.values()))}
+def by_split(files: Mapping[str, Path], alone: bool = True) -> dict[str, Path]:
+    """Return a tool's files by split.
+
+    If `alone`, a single file of another name, as `default`, is the split `all`.
+
+    Raises:
+        DataError: two names mean the same split.
+    """
+    found: dict[str, Path] = {}
+    for name, path in files.items():
+        other = found.setdefault(split_of(name), path)
+        if other != path:
+            raise DataError(f"{other} and {path} are both of the split {split_of(name)}: join them")
+    if not alone or len(found) != 1 or {*found} & {*SPLITS}:
+        return found
+    return {ALL: next(iter(found.values()))}
 
 
 class Folder(SetKind):
@@ -154,11 +163,14 @@ class Folder(SetKind):
 
     def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
         if own.root is not None:
-            in_both = {*subfolders(root)} & {*subfolders(own.root)}
+            in_both = {*split_folders(root)} & {*split_folders(own.root)}
             return tuple(name for name in SPLITS if name in in_both) or (ALL,)
-        above = [name for name in subfolders(root) if (root / name / "images").is_dir()]
-        below = [name for name in subfolders(root / "images") if name in SPLITS]
-        return tuple(above or below) or ((ALL,) if (root / "images").is_dir() else ())
+        above = [name for name, at in split_folders(root).items() if (at / "images").is_dir()]
+        whole = (root / "images").is_dir()
+        if above and (not whole or {*above} & {*SPLITS}):
+            return tuple(above)
+        below = [name for name in split_folders(root / "images") if name in SPLITS]
+        return tuple(below) or ((ALL,) if whole else ())
 
     def detect(self, root: Path) -> bool:
         """Return whether folders and a mapping or class table are there: no guess from ids."""
@@ -170,73 +182,28 @@ class Folder(SetKind):
         return not named and any((each / "images").is_dir() for each in places)
 
 
-class ListFile(SetKind):
-    """A text file of `IMAGE LABEL` a line, as paths from the file's folder.
+def split_folders(folder: Path) -> dict[str, Path]:
+    """Return the folders in `folder` by the split that their names mean.
 
-    ROOT is the file, whose split is `all`, or a folder with a `SPLIT.txt` for every split. A path
-    with spaces is quoted; `#` starts a comment.
+    Raises:
+        DataError: two names mean the same split.
     """
-
-    title = "a list of images and labels"
-    layout = (
-        "a text file (ROOT itself, or SPLIT.txt in it) with IMAGE LABEL a line, "
-        "paths from its folder",
-        f"labels hold Cityscapes train ids, the ids of {LABEL_TABLE} beside it, or what {MAPPING} "
-        "(or --mapping FILE) says",
-    )
-    takes_own_labels = True
-
-    def scan(self, root: Path, split: str, own: OwnLabels) -> FileSet:
-        path = root / f"{split}.txt" if root.is_dir() else root
-        meant = meaning(own.mapping, path.parent / MAPPING)
-        if not path.is_file():
-            raise no_split(split, root, f"{path} is missing; expected IMAGE LABEL a line in it")
-        if path == root and split != ALL:
-            raise DataError(
-                f"no split {split!r} in {root}: a list has one split, {ALL!r}; "
-                "for several, name a folder with a SPLIT.txt for each"
-            )
-        pairs = _read(path)
-        if not pairs:
-            raise DataError(f"{path} lists nothing: expected IMAGE LABEL a line")
-        counts = Counter(pair.image for pair in pairs)
-        twice = (
-            f"{path} lists {image} {count} times: list it once"
-            for image, count in counts.items()
-            if count > 1
-        )
-        found = Found(pairs, problems=tuple(twice))
-        return meant.files(found, rule=f"{path} lists it")
-
-    def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
-        if not root.is_dir():
-            return (ALL,)
-        return tuple(name for name in SPLITS if (root / f"{name}.txt").is_file())
-
-    def detect(self, root: Path) -> bool:
-        """Return whether it is a list, or a folder with the list of a split; listed files exist."""
-        if root.is_file():
-            return root.suffix.lower() in (".txt", ".lst") or _lists_files(root)
-        return any(_lists_files(root / f"{name}.txt") for name in self.splits(root, NONE))
+    return by_split({name: folder / name for name in subfolders(folder)}, alone=False)
 
 
 def _places(root: Path, split: str, labels: Path | None) -> tuple[Path, Path]:
+    """Return the folders of a split's images and labels, which need not exist."""
+
+    def of(folder: Path) -> Path:
+        return split_folders(folder).get(split_of(split), folder / split)
+
     if labels is not None:
-        return (root, labels) if split == ALL else (root / split, labels / split)
+        return (root, labels) if split == ALL else (of(root), of(labels))
     if split == ALL:
         return root / "images", root / "labels"
-    if (root / "images" / split).is_dir():
-        return root / "images" / split, root / "labels" / split
-    return root / split / "images", root / split / "labels"
-
-
-def _lists_files(path: Path) -> bool:
-    """Return whether the text file begins with an image and a label that exist."""
-    try:
-        first = next(iter(_read(path)), None)
-    except DataError:
-        return False
-    return first is not None and first.image.is_file() and first.label.is_file()
+    if of(root / "images").is_dir():
+        return of(root / "images"), of(root / "labels")
+    return of(root) / "images", of(root) / "labels"
 
 
 def suffixes_stated(found: Found) -> tuple[str, ...]:
@@ -265,30 +232,3 @@ def _shared(one: str, other: str) -> str:
     """Return the longest common prefix."""
     ends = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return one[: next(ends, min(len(one), len(other)))]
-
-
-def _read(path: Path) -> list[Pair]:
-    pairs = []
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if "\0" in text:  # UTF-16, or no text at all
-            raise ValueError("it is not text in UTF-8")
-        lines = text.splitlines()
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read the list {path}: {error}") from error
-    for number, line in enumerate(lines, start=1):
-        try:
-            # Windows separates folders with backslashes; before a blank, they quote it
-            words = shlex.split(re.sub(r"\\(?! )", "/", line), comments=True)
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: {error}; expected IMAGE LABEL") from error
-        if not words:
-            continue
-        if len(words) != 2:
-            raise DataError(
-                f"{path}, line {number} has {len(words)} words: expected IMAGE LABEL; "
-                "quote a path with spaces"
-            )
-        image, label = (path.parent / word for word in words)
-        pairs.append(Pair(image, label, frame_name(Path(words[0]))))
-    return pairs

@@ -6,6 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,14 @@ from camseg_core.data.drawing import (
 from camseg_core.data.file_set import IMAGES, FileSet, Found, Pair
 from camseg_core.data.folders import files_in, more, no_split, read_list, subfolders, visible
 from camseg_core.data.mapping import MAPPING
-from camseg_core.data.sets.kind import ALL, SPLITS, OwnLabels, SetKind, split_of
+from camseg_core.data.sets.kind import (
+    ALL,
+    SPLITS,
+    OwnLabels,
+    SetKind,
+    split_folders,
+    split_of,
+)
 from camseg_core.errors import DataError
 
 _CLASSES = "labels.txt"
@@ -74,13 +82,14 @@ class LabelMe(SetKind):
     def scan(self, root: Path, split: str, own: OwnLabels) -> FileSet:
         names = ClassNames.read(own.mapping, root / MAPPING)
         base = own.root or root
-        folder = base if split == ALL else base / _named(base, split)
+        folder = base if split == ALL else split_folders(base).get(split_of(split), base / split)
         files = visible(files_in(folder, deep=True), ".json")
         if not files:
             raise no_split(split, root, f"no JSON files in {folder}; {self.expected}")
         images = folder if own.root is None else root / folder.relative_to(base)
         reader = _Reader(folder, images, names)
-        found = reader.found(files)
+        everywhere = visible(files_in(base, deep=True), ".json")
+        found = reader.found(files, [path for path in everywhere if folder not in path.parents])
         listed = _listed(base / _CLASSES)
         # without a list, classes that only occur in other splits would be missing
         used = {*reader.used, *listed} if listed or names.listed else ()
@@ -88,8 +97,8 @@ class LabelMe(SetKind):
         return names.files(found, used, rule=rule)
 
     def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
-        there = subfolders(own.root or root)
-        return tuple(split_of(name) for name in there if split_of(name) in SPLITS) or (ALL,)
+        there = split_folders(own.root or root)
+        return tuple(name for name in there if name in SPLITS) or (ALL,)
 
     def detect(self, root: Path) -> bool:
         """Return whether a JSON file, at most two folders deep, looks like labelme's."""
@@ -123,7 +132,8 @@ class _Reader:
         self._problems: list[str] = []
         self._empty: set[Path] = set()
 
-    def found(self, files: Sequence[Path]) -> Found:
+    def found(self, files: Sequence[Path], others: Sequence[Path]) -> Found:
+        """Return the images of these files with their annotations; `others` are of other splits."""
         pairs: list[Pair] = []
         empty: list[Path] = []
         for path in files:
@@ -145,6 +155,9 @@ class _Reader:
                 name = path.relative_to(self._images).with_suffix("")
                 label = (self._folder / name).with_suffix(".json")
                 pairs.append(Pair(path, label, name.as_posix()))
+        for path in self._beside(pairs, others):
+            if path.resolve() not in known:
+                pairs.append(Pair(path, self._folder / f"{path.stem}.json", path.stem))
         if not pairs:
             raise DataError(
                 next(iter(self._problems), None)
@@ -157,6 +170,20 @@ class _Reader:
         pairs.sort(key=lambda pair: (pair.image.parent, pair.image.name))
         annotated = [path for path in files if path not in empty]
         return Found(pairs, annotated, tuple(self._problems), tuple(left_out))
+
+    def _beside(self, pairs: Sequence[Pair], others: Sequence[Path]) -> list[Path]:
+        """Return images in other folders that hold images of this split, without other splits'."""
+        folders = {each.image.parent for each in pairs if self._images not in each.image.parents}
+        if not folders:
+            return []
+        named = set()
+        for path in others:
+            with suppress(DataError):  # reported where it belongs
+                stated = str(read_json(path).get("imagePath") or path.stem).replace("\\", "/")
+                named.add((path.parent / stated).resolve())
+                named |= {folder / Path(stated).name for folder in folders}
+        there = visible((each for folder in folders for each in files_in(folder)), *IMAGES)
+        return [each for each in there if not {each, each.resolve()} & named]
 
     def _read(self, path: Path, pairs: list[Pair], empty: list[Path]) -> None:
         content = read_json(path)
@@ -257,11 +284,6 @@ def _patch(stored: Any, points: Sequence[Point]) -> Patch:
             f"has a mask of {width}x{height} between ({x0}, {y0}) and ({x1}, {y1}): draw it again"
         )
     return Patch((min(x0, x1), min(y0, y1)), (picture > 0).tobytes(), (height, width))
-
-
-def _named(root: Path, split: str) -> str:
-    """Return the folder of a split."""
-    return next((name for name in subfolders(root) if split_of(name) == split_of(split)), split)
 
 
 def _listed(path: Path) -> list[str]:

@@ -264,7 +264,7 @@ def _page(robustness: Robustness, content: Mapping[str, Any]) -> str:
             for each in robustness.examples
         ],
         legend=shown_classes(
-            robustness.labels,
+            [*robustness.model_classes, *robustness.labels],
             [ids for each in robustness.examples for ids in (each.label, *each.masks.values())],
         ),
         run=[
@@ -293,7 +293,7 @@ def _at(series: Series) -> str:
 
 def _pictures(robustness: Robustness, example: Example) -> list[tuple[str, str]]:
     """Name and data URI of an example's pictures; references come with their label."""
-    colors = color_table(drawn_labels(robustness.labels))
+    colors = color_table(drawn_labels([*robustness.model_classes, *robustness.labels]))
     pictures = {"picture": example.image}
     if example.condition in REFERENCES:
         pictures["label"] = example.label
