@@ -16,14 +16,13 @@ import numpy.typing as npt
 from camseg_core.data import Sample, Samples
 from camseg_core.data.label_table import LabelTable
 from camseg_core.errors import ConfigError, DataError
+from camseg_core.evaluation.condition_results import ConditionResult, ConditionResults
 from camseg_core.evaluation.metrics import GROUPS, Confusion, frequency_groups, mean
 from camseg_core.evaluation.robustness_suite import (
     CLEAN,
     CLEAR,
     SUITE,
     Condition,
-    ConditionResult,
-    ConditionResults,
     Pictures,
     Series,
     conditions_of,

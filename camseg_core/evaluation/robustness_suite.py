@@ -1,12 +1,9 @@
 """The robustness suite: series of conditions, their pictures, and results kept in files."""
 
 import hashlib
-import json
-import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -20,7 +17,6 @@ from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.evaluation.evaluate import check_sizes
 from camseg_core.groups import ScoredLabels
-from camseg_core.long_runs import atomic_write
 
 FAMILIES: dict[str, str] = {
     "paper": "The paper's disturbances",
@@ -33,8 +29,6 @@ WEATHER_LEVELS = (0.25, 0.5, 0.75, 1.0)
 
 REVISION = 1
 """Increase this if a disturbance makes different pictures: stored results are then redone."""
-
-logger = logging.getLogger(__name__)
 
 DRIVE_FPS = 1.0
 """Frames of the synthetic drive are a second (8 m) apart: a few show much of the street."""
@@ -250,59 +244,6 @@ class Pictures:
             "opencv": cv2.__version__,
         }
         return key, with_labels
-
-
-@dataclass(frozen=True)
-class ConditionResult:
-    """A contender's confusion matrix under a condition, and ms per frame to segment and to draw."""
-
-    confusion: list[list[int]]
-    segment_ms: float
-    picture_ms: float
-
-
-class ConditionResults:
-    """The results of a contender, in files.
-
-    Args:
-        folder: where to keep them; None keeps nothing.
-        key: everything that determines the results; results with another key are not found.
-    """
-
-    def __init__(self, folder: Path | None, key: Mapping[str, Any]) -> None:
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-        self._folder = None if folder is None else folder / digest
-
-    def load(self, condition: Condition, classes: int) -> ConditionResult | None:
-        """Return the stored result; None if its file is missing or damaged."""
-        if self._folder is None or not (path := self._folder / f"{condition.key}.json").is_file():
-            return None
-        try:
-            result = ConditionResult(**json.loads(path.read_text(encoding="utf-8")))
-            if [len(row) for row in result.confusion] != [classes + 1] * classes:
-                raise ValueError("its matrix has another size")
-        except (OSError, ValueError, TypeError) as error:
-            logger.warning("cannot read %s (%s); its condition is run again", path, error)
-            return None
-        return result
-
-    def save(self, condition: Condition, result: ConditionResult) -> None:
-        """Write the result.
-
-        Raises:
-            DataError: the folder cannot be written.
-        """
-        if self._folder is None:
-            return
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self._folder / f"{condition.key}.json") as path:
-                path.write_text(json.dumps(asdict(result)), encoding="utf-8")
-        except OSError as error:
-            raise DataError(
-                f"cannot write into {self._folder}: {error.strerror}; choose a folder that can be "
-                "written"
-            ) from error
 
 
 def references_of(suite: Sequence[Series]) -> list[Condition]:

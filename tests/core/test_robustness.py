@@ -32,14 +32,7 @@ from camseg_core.evaluation.report.robustness import (
     write_robustness,
 )
 from camseg_core.evaluation.robustness import Contender, Robustness, run_suite
-from camseg_core.evaluation.robustness_suite import (
-    CLEAN,
-    CLEAR,
-    SUITE,
-    Condition,
-    Series,
-    selected,
-)
+from camseg_core.evaluation.robustness_suite import CLEAN, CLEAR, SUITE, Condition, Series, selected
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, TRAIN_ID, UNLABELLED, cityscapes_labels
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.segmenter import Segmentation
