@@ -246,9 +246,14 @@ def color_table(labels: Sequence[Label] = CITYSCAPES) -> npt.NDArray[np.uint8]:
     return table
 
 
+def is_train_class(label: Label) -> bool:
+    """Return whether a class is one of Cityscapes', with its train id, and nothing else."""
+    return TRAIN_ID.get(label.name) == label.id and label.was in (None, (label.name,))
+
+
 def write_labels(path: Path, labels: Sequence[Label]) -> None:
     """Write `labels.json`: the classes of a model in the order of its outputs."""
-    cityscapes = all(TRAIN_ID.get(label.name) == label.id for label in labels)
+    cityscapes = all(map(is_train_class, labels))
     content = {
         "label_set": "cityscapes-train-ids" if cityscapes else "own",
         "unlabelled": UNLABELLED,

@@ -20,7 +20,7 @@ from camseg_core.cli.options import (
 )
 from camseg_core.config.model import load_config, save_config
 from camseg_core.data import Sample, evenly_spread
-from camseg_core.data.label_table import is_cityscapes, same_ids
+from camseg_core.data.label_table import is_cityscapes, require_same_ids
 from camseg_core.data.sets import LabelledSet
 from camseg_core.data.shared_labels import SharedLabels
 from camseg_core.errors import ConfigError
@@ -192,12 +192,7 @@ def _robustness(options: argparse.Namespace) -> None:
         from camseg_core.long_runs import shown_progress
     suite = selected(options.only) if options.only else SUITE
     models = [options.model] if options.against is None else [options.model, options.against]
-    first, *others = map(model_labels, models)
-    if not all(same_ids(first, labels) for labels in others):
-        raise ConfigError(
-            f"{options.model} and {options.against} must give each class the same id: compare "
-            "models with one class table"
-        )
+    require_same_ids({model: model_labels(model) for model in models})
     data = data_of(options)
     shared = _shared(options, data, models)
     scored, notes = shared.together(), shared.lines

@@ -1,6 +1,6 @@
 """Custom class tables (`labels.yaml`), and data sets mapped to another table."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +14,10 @@ from camseg_core.errors import ConfigError
 from camseg_core.groups import FIRST_GROUP, Group
 from camseg_core.labels import (
     CITYSCAPES,
-    TRAIN_ID,
     UNLABELLED,
     UNLABELLED_NAME,
     Label,
+    is_train_class,
     plain_name,
 )
 
@@ -49,6 +49,10 @@ class OwnClass:
             raise ConfigError(f"name must not be empty (id {self.id})")
         if self.name != self.name.strip():
             raise ConfigError(f"name must not begin or end with a blank, got {self.name!r}")
+        if ":" in self.name or self.name.startswith("#") or len(self.name.splitlines()) > 1:
+            raise ConfigError(
+                f"name must be one line without ':' and not begin with '#', got {self.name!r}"
+            )
         if plain_name(self.name) in (UNLABELLED_NAME, "unlabeled"):
             raise ConfigError(
                 f"name must not be {self.name} (id {self.id}): pixels without a class have "
@@ -117,50 +121,57 @@ def read_label_table(path: Path) -> LabelTable:
 def related(old: Sequence[Label], new: Sequence[Label]) -> tuple[tuple[int, ...], ...]:
     """Return for each of the classes `new` the places in `old` of the classes that it comes from.
 
-    The class of the same name is the first of them, then they are in the order of `was`.
+    The class of the same name is the first of them, then they are in the order of `was`. Names are
+    compared as `plain_name` writes them. The rules, each for what those before it left:
 
-    They are matched by name, as `plain_name` writes it, and by origin: a class that states none
-    has its name as its origin. A class with the same name and origins in both is the same, and
-    nothing else. Otherwise classes are related if one names the other, or if they have an origin in
-    common. A class for which that finds nothing comes from the class of its name, unless it is new
-    (`was: []`).
+    1. A class with the same name and origins in both is the same, and nothing else.
+    2. A class that states no origins is the one of its name. Cityscapes' classes state their names.
+    3. A class that keeps its name and an origin is itself, and what its other origins name.
+    4. A class comes from those that its origins name, or whose origins it has in common.
+    5. A class without any comes from that of its name, unless one of the two is new (`was: []`).
     """
     names, others = ([plain_name(each.name) for each in labels] for labels in (new, old))
-    was, were = ([_origins(each) for each in labels] for labels in (new, old))
-    pairs = [(i, j) for i in range(len(new)) for j in range(len(old))]
-
-    def equal(i: int, j: int) -> bool:
+    was, were = _origins(new), _origins(old)
+    by_name = {name: j for j, name in enumerate(others)}
+    found: list[list[int]] = [[] for _ in new]
+    claimed, closed = set[int](), set[int]()
+    # origins that are not accounted for yet, of both sides
+    rest, left = ([{*(each or ())} for each in sides] for sides in (was, were))
+    for i, j in ((i, by_name[name]) for i, name in enumerate(names) if name in by_name):
         mine, theirs = was[i], were[j]
-        both = mine is not None and theirs is not None
-        return names[i] == others[j] and both and {*(mine or ())} == {*(theirs or ())}
+        if mine is None:
+            left[j] -= {*by_name}
+        elif mine == theirs == () or {*mine} & {*(theirs or ())}:
+            rest[i] -= {*(theirs or ())}
+            left[j] -= {*mine}
+        else:
+            continue
+        found[i].append(j)
+        claimed.add(j)
+        if mine is not None and {*mine} == {*(theirs or ())}:
+            closed.add(i)
+    for i in (i for i in range(len(new)) if i not in closed and was[i] != ()):
+        mine = (names[i],) if was[i] is None else was[i] or ()
+        named = [by_name[name] for name in mine if name in rest[i] and name in by_name]
+        named = [j for j in named if others[j] != names[i] or were[j] != ()]
+        common = [
+            j
+            for j in range(len(old))
+            if {*mine, names[i]} & left[j]
+            or (were[j] is None and j not in claimed and others[j] in mine)
+        ]
+        found[i] += [j for j in dict.fromkeys((*named, *common)) if j not in found[i]]
+    claimed = {j for each in found for j in each}
+    for i, j in ((i, by_name[name]) for i, name in enumerate(names) if name in by_name):
+        if not found[i] and j not in claimed and () not in (was[i], were[j]):
+            found[i].append(j)
+    return tuple(map(tuple, found))
 
-    def stated(i: int, j: int) -> bool:
-        mine, theirs = was[i], were[j]
-        named = others[j] in (mine or ()) or names[i] in (theirs or ())
-        common = {*((names[i],) if mine is None else mine)} & {
-            *((others[j],) if theirs is None else theirs)
-        }
-        return named or bool(common)
 
-    def named(i: int, j: int) -> bool:
-        return names[i] == others[j] and was[i] != ()
-
-    found: list[set[int]] = [set() for _ in new]
-    for rule in (equal, stated, named):
-        done = {j for each in found for j in each}
-        for i, j in [(i, j) for i, j in pairs if not found[i] and j not in done and rule(i, j)]:
-            found[i].add(j)
-
-    def place(i: int, j: int) -> tuple[bool, int, int]:
-        first = was[i] or ()
-        stated = first.index(others[j]) if others[j] in first else len(first)
-        return names[i] != others[j], stated, j
-
-    return tuple(tuple(sorted(each, key=lambda j: place(i, j))) for i, each in enumerate(found))
-
-
-def _origins(label: Label) -> tuple[str, ...] | None:
-    return None if label.was is None else tuple(map(plain_name, label.was))
+def _origins(labels: Sequence[Label]) -> list[tuple[str, ...] | None]:
+    """Return what each class states, with plain names; those of Cityscapes state their own."""
+    own = (lambda label: (plain_name(label.name),)) if is_cityscapes(labels) else (lambda _: None)
+    return [own(each) if each.was is None else tuple(map(plain_name, each.was)) for each in labels]
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,9 +205,8 @@ def translation(
     """
     becomes: dict[int, set[Label]] = {label.id: set() for label in vocabulary}
     for label, places in zip(table.labels, related(vocabulary, table.labels), strict=True):
-        for before in (vocabulary[place] for place in places):
-            if before.was != () or label.was is not None:  # a class new in the set is no other's
-                becomes[before.id].add(label)
+        for place in places:
+            becomes[vocabulary[place].id].add(label)
     members: dict[int, tuple[int, ...]] = {label.id: (label.id,) for label in labels}
     members |= {group.id: group.train_ids for group in groups}
     ids, alone = np.full(256, UNLABELLED, np.uint8), set()
@@ -251,7 +261,7 @@ def from_cityscapes(samples: Samples, table: LabelTable | None) -> Samples:
 
 def is_cityscapes(labels: Sequence[Label]) -> bool:
     """Return whether all classes, without groups, are Cityscapes' own, with its train ids."""
-    return all(TRAIN_ID.get(each.name) == each.id for each in labels if each.id < FIRST_GROUP)
+    return all(is_train_class(each) for each in labels if each.id < FIRST_GROUP)
 
 
 def same_ids(one: Sequence[Label], other: Sequence[Label]) -> bool:
@@ -261,3 +271,18 @@ def same_ids(one: Sequence[Label], other: Sequence[Label]) -> bool:
         names.get(each.name, each.id) == each.id and ids.get(each.id, each.name) == each.name
         for each in other
     )
+
+
+def require_same_ids(models: Mapping[str, Sequence[Label]]) -> None:
+    """Check that models give each class the same id.
+
+    Raises:
+        ConfigError: two do not.
+    """
+    (first, labels), *others = models.items()
+    for name, each in others:
+        if not same_ids(labels, each):
+            raise ConfigError(
+                f"{first} and {name} must give each class the same id: compare models with one "
+                "class table, or use camseg compare"
+            )

@@ -176,6 +176,7 @@ def keep_data(data: TrainingData, run: Path, processes: Processes) -> None:
                 "frames": len(part.frames),
                 "fingerprint": part.frames.fingerprint().hex(),
                 "classes": [each.name for each in part.frames.labels],
+                "was": [each.was and list(each.was) for each in part.frames.labels],
                 "groups": [[*each.train_ids] for each in part.frames.groups],
             }
             for part in frames.parts()

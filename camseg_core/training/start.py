@@ -155,10 +155,13 @@ def _for_classes(
 def check_origins(table: LabelTable, *known: Sequence[Label]) -> None:
     """Check that the classes of `table` come from classes that a model or a data set has.
 
+    The first of `known` are the model's, whose own origins count, too.
+
     Raises:
         ConfigError: `was` names an unknown class; the message suggests the nearest.
     """
-    names = [*dict.fromkeys(label.name for labels in known for label in labels)]
+    models = [name for labels in known[:1] for label in labels for name in label.was or ()]
+    names = [*dict.fromkeys([*(each.name for labels in known for each in labels), *models])]
     plain = {*map(plain_name, names)}
     for name in (name for each in table.classes for name in each.was or ()):
         if plain_name(name) not in plain:

@@ -19,12 +19,16 @@ from camseg_core.cli.options import (
     packages_for,
     segmenter_of,
 )
-from camseg_core.data.mapping import scored_over
+from camseg_core.data.label_table import LabelTable, require_same_ids
+from camseg_core.data.mapping import meaning, scored_over
+from camseg_core.data.shared_labels import shared_labels
 from camseg_core.errors import ConfigError, DataError, ModelError, camseg_command
 from camseg_core.evaluation.scorer import CountedAs
+from camseg_core.groups import ScoredLabels
+from camseg_core.labels import CITYSCAPES
 from camseg_core.long_runs import StopRequest, atomic_write, shown_progress, writable_folder
 from camseg_core.runtime.segmenter import Segmenter
-from camseg_core.weights import bundled_models, checkpoint_folder
+from camseg_core.weights import bundled_models, checkpoint_folder, model_labels
 from camseg_ros.bag.command import add_images, add_tolerance
 from camseg_ros.bag.evaluation import (
     BagInfo,
@@ -111,7 +115,8 @@ def run(options: argparse.Namespace) -> None:
     for note in (bag.note for bag in bags.values() if bag.note):
         say(f"{camseg_command()}: {note}")
     targets = _mask_bags(options, bags)
-    job = EvaluationRun(evaluation, bags, PartFolder(_parts_folder(options, scenario)), failures)
+    parts = PartFolder(_parts_folder(options, scenario, evaluation.over))
+    job = EvaluationRun(evaluation, bags, parts, failures)
     _evaluate(job, options)
     merged = merge(job, options.out)
     problems = [*failures.values(), *merged.damage]
@@ -151,13 +156,24 @@ def _evaluation_options(options: argparse.Namespace, scenario: Scenario) -> Eval
             given.threads = options.threads or 1  # a task has one core by default
         return functools.partial(segmenter_of, given)
 
+    if options.compare:
+        require_same_ids({each: model_labels(each) for each in (options.model, options.compare)})
     labels = label_source(options.labels, options.tolerance) if options.labels else None
+    over = None
+    if options.groups is not None:
+        table = meaning(options.groups, options.groups).table or LabelTable.of(CITYSCAPES)
+        shared = shared_labels(
+            scored_over(options.groups), table, {options.model: model_labels(options.model)}
+        )
+        over = shared.scored[0]
+        for line in shared.lines:
+            say(f"{camseg_command()}: {line}")
     return EvaluationOptions(
         ReadOptions(options.topic, labels, scenario.within, options.input_range),
         loader(options.model),
         loader(options.compare) if options.compare else None,
         options.write_bag is not None,
-        None if options.groups is None else scored_over(options.groups),
+        over,
     )
 
 
@@ -191,15 +207,18 @@ def _mask_bags(options: argparse.Namespace, bags: dict[int, BagInfo]) -> dict[in
     return targets
 
 
-def _parts_folder(options: argparse.Namespace, scenario: Scenario) -> Path:
+def _parts_folder(
+    options: argparse.Namespace, scenario: Scenario, over: ScoredLabels | None
+) -> Path:
     """Return a folder for the parts that no command with other options shares."""
     ignored = ("out", "scenario", "mask_topic", "run", "ray", "groups")
     key = {name: str(value) for name, value in vars(options).items() if name not in ignored}
     key["write_bag"] = str(options.write_bag is not None)
     key["stretch"] = str((scenario.start_s, scenario.end_s))
+    key["over"] = "" if over is None else json.dumps(over.to_json())
     models = [checkpoint_folder(each) for each in (options.model, options.compare) if each]
     labels = [Path(options.labels)] if options.labels else []  # a folder, or the name of a topic
-    used = [*options.bags, *labels, *([options.groups] if options.groups else []), *models]
+    used = [*options.bags, *labels, *models]
     return writable_folder(options.out, "--out") / "parts" / parts_name(key, used)
 
 

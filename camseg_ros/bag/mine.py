@@ -16,6 +16,7 @@ import numpy as np
 from camseg_core.cli.console import printable, say
 from camseg_core.cli.options import add_model_options, at_least, model_options, segmenter_of
 from camseg_core.data.image_files import write_image
+from camseg_core.data.label_table import require_same_ids
 from camseg_core.data.sets.voc import write_voc_zip
 from camseg_core.errors import DataError, camseg_command
 from camseg_core.evaluation.report.page import render, write_files
@@ -30,6 +31,7 @@ from camseg_core.evaluation.selection import (
 from camseg_core.labels import Label, color_table
 from camseg_core.long_runs import new_folder, require_new, shown_progress
 from camseg_core.runtime.segmenter import Segmenter
+from camseg_core.weights import model_labels
 from camseg_ros.bag.command import add_images, add_tolerance
 from camseg_ros.bag.evaluation import inspect_bag
 from camseg_ros.bag.frames import (
@@ -110,6 +112,8 @@ def _mine(
     options: argparse.Namespace, reading: ReadOptions, counts: Sequence[int], folder: Path
 ) -> dict[str, Any]:
     """Choose frames and write them to `folder`; return the content of `selection.json`."""
+    if options.compare:
+        require_same_ids({each: model_labels(each) for each in (options.model, options.compare)})
     segmenter, other = segmenter_of(options), None
     if options.compare:
         given = model_options(options)

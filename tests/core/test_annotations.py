@@ -755,13 +755,14 @@ def test_classes_of_equal_or_no_colour_come_back_from_a_zip(tmp_path: Path) -> N
         Label(2, "kerb", (128, 0, 0)),
         Label(7, "cone", (128, 0, 0)),
         Label(9, "sky", (0, 128, 0)),
+        Label(1, "background", (9, 9, 9)),
     ]
-    ids = columns([4, 2, 7, 9, 255])
+    ids = columns([4, 2, 7, 9, 1, 255])
     write(tmp_path / "masks/a.png", ids)
     write_voc_zip(tmp_path / "out.zip", tmp_path / "masks", ["a"], labels)
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
         archive.extractall(tmp_path / "set")
-    write(tmp_path / "set/JPEGImages/a.png", photo(5))
+    write(tmp_path / "set/JPEGImages/a.png", photo(6))
     rows = (f"- {{id: {e.id}, name: {e.name}, color: {list(e.color)}}}\n" for e in labels)
     (tmp_path / "set/labels.yaml").write_text("".join(rows))
     (sample,) = open_set("auto", tmp_path / "set").samples
@@ -857,3 +858,38 @@ def test_folders_of_splits_may_have_other_names_and_others_hide_nothing(tmp_path
 def test_a_line_that_names_no_file_is_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / "val.txt").write_text(f"# images\n{line}\n")
     assert "val.txt, line 2 names no file" in refused(tmp_path / "val.txt", "list", "all")
+
+
+def test_other_pictures_beside_a_flat_export_are_no_images_without_label(tmp_path: Path) -> None:
+    content = data_trees.coco_content(["a.png"])
+    size = content["images"][0]
+    for name in ("a.png", "thumbs/a.png"):
+        write(tmp_path / "images" / name, photo(size["width"], height=size["height"]))
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/instances_default.json").write_text(json.dumps(content))
+    (tmp_path / "mapping.yaml").write_text("names: {road: [tarmac]}\nothers: unlabelled\n")
+    assert len(labels_of(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("place", ["images/train/a.png", "train/a.png", "images/Train/a.png"])
+def test_folders_of_images_and_files_of_coco_may_write_a_split_differently(
+    tmp_path: Path, place: str
+) -> None:
+    content = data_trees.coco_content(["a.png"])
+    size = content["images"][0]
+    write(tmp_path / place, photo(size["width"], height=size["height"]))
+    (tmp_path / "annotations").mkdir()
+    for split in ("Train", "Validation"):
+        path = tmp_path / f"annotations/instances_{split}.json"
+        path.write_text(json.dumps(content))
+    (tmp_path / "mapping.yaml").write_text("names: {road: [tarmac]}\nothers: unlabelled\n")
+    assert len(open_set("coco", tmp_path, "train").samples) == 1
+
+
+def test_folders_without_images_are_no_splits(tmp_path: Path) -> None:
+    data_trees.folder(tmp_path)
+    for name in ("Valid", "val", "validation"):
+        (tmp_path / "results" / name).mkdir(parents=True)
+        (tmp_path / name).mkdir(exist_ok=True)
+    assert SETS["folder"].splits(tmp_path, OwnLabels())
+    assert len(open_set("folder", tmp_path).samples) > 0

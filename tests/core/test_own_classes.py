@@ -12,7 +12,13 @@ from lite import tiny_lite, torch_segmenter
 
 from camseg_core.cli.main import main
 from camseg_core.data import Sample, Samples
-from camseg_core.data.label_table import LabelTable, OwnClass, read_label_table, related
+from camseg_core.data.label_table import (
+    LabelTable,
+    OwnClass,
+    is_cityscapes,
+    read_label_table,
+    related,
+)
 from camseg_core.data.sets import LabelledSet, open_set
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.evaluation.evaluate import evaluate
@@ -22,6 +28,7 @@ from camseg_core.evaluation.robustness_suite import selected
 from camseg_core.groups import FIRST_GROUP
 from camseg_core.labels import CITYSCAPES, UNLABELLED, Label, read_labels, write_labels
 from camseg_core.runtime.segmenter import Segmentation
+from camseg_core.training.start import check_origins
 
 TABLE = """
 - {id: 7, name: lane, color: [0, 200, 0], was: []}
@@ -151,14 +158,14 @@ def test_scores_match_classes_by_name_where_model_and_set_number_them_differentl
     assert {each.label for each in result.classes} == {*model.labels}
 
 
+def own(name: str, was: tuple[str, ...] | None = None, id: int = 0) -> OwnClass:
+    return OwnClass(id, name, (0, 0, 0), was)
+
+
 def related_names(old: Sequence[OwnClass], new: Sequence[OwnClass]) -> dict[str, list[str]]:
     before, after = (LabelTable(tuple(each)).labels for each in (old, new))
     found = zip(after, related(before, after), strict=True)
     return {label.name: [before[place].name for place in places] for label, places in found}
-
-
-def own(name: str, was: tuple[str, ...] | None = None, id: int = 0) -> OwnClass:
-    return OwnClass(id, name, (0, 0, 0), was)
 
 
 def test_classes_are_related_by_their_origins_whatever_their_ids_and_spelling() -> None:
@@ -204,6 +211,53 @@ def test_a_class_whose_origins_change_is_still_itself() -> None:
     assert related_names(old, overlapping) == {"light": ["vehicle"], "heavy": ["bus", "vehicle"]}
     # one that states origins comes from these alone
     assert related_names([own("car"), own("van", id=1)], [own("car", ("van",))]) == {"car": ["van"]}
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        [own("road"), own("cone", ("pole",), 1), own("pole", (), 2)],
+        [own("lorry", ("truck",)), own("truck", (), 1)],
+        [own("vehicle", ("car", "truck")), own("car", (), 1)],
+    ],
+)
+def test_a_table_without_origins_means_the_classes_of_its_names(table: list[OwnClass]) -> None:
+    plain = [own(each.name, id=each.id) for each in table]
+    alone = {each.name: [each.name] for each in table}
+    assert related_names(table, plain) == alone
+    assert related_names(table, table) == alone
+
+
+def test_classes_that_a_model_made_anew_are_not_those_of_cityscapes() -> None:
+    model = LabelTable((own("train", (), 0), own("lorry", ("truck",), 1), own("sky", id=2)))
+    found = dict(zip(CITYSCAPES, related(model.labels, CITYSCAPES), strict=True))
+    assert {label.name: places for label, places in found.items() if places} == {
+        "truck": (1,),
+        "sky": (2,),
+    }
+    back = dict(zip(model.labels, related(CITYSCAPES, model.labels), strict=True))
+    names = {new.name: [CITYSCAPES[i].name for i in places] for new, places in back.items()}
+    assert names == {"train": [], "lorry": ["truck"], "sky": ["sky"]}
+
+
+def test_a_merged_class_with_the_id_of_cityscapes_is_no_class_of_cityscapes(
+    tmp_path: Path,
+) -> None:
+    merged = Label(13, "car", (0, 0, 142), was=("car", "truck", "bus"))
+    assert is_cityscapes([Label(0, "road", (1, 1, 1)), Label(13, "car", (1, 1, 1), was=("car",))])
+    assert not is_cityscapes([merged])
+    write_labels(tmp_path / "labels.json", [merged])
+    assert json.loads((tmp_path / "labels.json").read_text())["label_set"] == "own"
+    table = LabelTable.of([merged])
+    found = dict(zip(CITYSCAPES, related(table.labels, CITYSCAPES), strict=True))
+    assert [label.name for label, places in found.items() if places] == ["car", "truck", "bus"]
+
+
+def test_origins_may_be_those_of_the_model_that_the_start_was_tuned_from() -> None:
+    table = LabelTable((own("heavy vehicle", ("lorry",)),))
+    check_origins(table, table.labels, CITYSCAPES, table.labels)
+    with pytest.raises(ConfigError, match="got 'lorry'"):
+        check_origins(table, CITYSCAPES, table.labels)
 
 
 def test_a_model_keeps_the_origins_of_its_classes(tmp_path: Path) -> None:
@@ -337,6 +391,8 @@ def test_a_set_without_any_class_of_the_model_is_refused_before_the_work(
         ([(0, "car "), (1, "road")], "name must not begin or end with a blank, got 'car '"),
         ([(0, "unlabelled"), (1, "road")], "name must not be unlabelled"),
         ([(0, "Unlabeled"), (1, "road")], "name must not be Unlabeled"),
+        ([(0, "road: wet"), (1, "road")], "name must be one line without ':'"),
+        ([(0, "#1 lane"), (1, "road")], "name must be one line without ':'"),
         ([(0, "car"), (0, "road")], "each id must be given once, got 0 for car and road"),
     ],
 )

@@ -21,7 +21,7 @@ from camseg_core.data.drawing import (
 from camseg_core.data.file_set import IMAGES, FileSet, Found, Pair
 from camseg_core.data.folders import files_in, frame_name, more, no_split, subfolders, visible
 from camseg_core.data.mapping import MAPPING
-from camseg_core.data.sets.kind import ALL, OwnLabels, SetKind, by_split, split_of
+from camseg_core.data.sets.kind import ALL, OwnLabels, SetKind, by_split, split_folder, split_of
 from camseg_core.errors import DataError
 
 _PREFIX = "instances_"
@@ -151,10 +151,9 @@ class _Reader:
                 )
             places[image] = name
             base = next((each for each in folders if each in image.parents), root)
-            if base == root:  # which may hold other pictures
-                bases[image.parent] = False
-            else:
-                bases[base] = True
+            # the root, or folders beside a flat export, may hold other pictures
+            deep = base not in (root, image.parent)
+            bases[base if deep else image.parent] = deep or bases.get(base, False)
             if not areas[key]:
                 empty.append(image)
             else:
@@ -266,7 +265,11 @@ def _folders(root: Path, path: Path, split: str) -> list[Path]:
     """Return the folders that may hold the images, the most likely first."""
     base = _folder(root)
     own = path.stem.removeprefix(_PREFIX)
-    return [base / "images" / own, base / "images", base / own, base, path.parent]
+    places = []
+    for folder in (base / "images", base):
+        of_split = split_folder(folder, split)
+        places += [folder / own, *([of_split] if of_split else []), folder]
+    return [*places, path.parent]
 
 
 def _looks_right(path: Path) -> bool:

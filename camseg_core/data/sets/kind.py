@@ -163,13 +163,13 @@ class Folder(SetKind):
 
     def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
         if own.root is not None:
-            in_both = {*split_folders(root)} & {*split_folders(own.root)}
+            in_both = {*split_names(root)} & {*split_names(own.root)}
             return tuple(name for name in SPLITS if name in in_both) or (ALL,)
-        above = [name for name, at in split_folders(root).items() if (at / "images").is_dir()]
+        above = split_names(root, "images")
         whole = (root / "images").is_dir()
         if above and (not whole or {*above} & {*SPLITS}):
             return tuple(above)
-        below = [name for name in split_folders(root / "images") if name in SPLITS]
+        below = [name for name in split_names(root / "images") if name in SPLITS]
         return tuple(below) or ((ALL,) if whole else ())
 
     def detect(self, root: Path) -> bool:
@@ -182,20 +182,31 @@ class Folder(SetKind):
         return not named and any((each / "images").is_dir() for each in places)
 
 
-def split_folders(folder: Path) -> dict[str, Path]:
-    """Return the folders in `folder` by the split that their names mean.
+def split_names(folder: Path, holding: str = "") -> list[str]:
+    """Return the splits that the names of folders in `folder` mean, of those that hold a folder."""
+    there = (name for name in subfolders(folder) if (folder / name / holding).is_dir())
+    return [*dict.fromkeys(map(split_of, there))]
+
+
+def split_folder(folder: Path, split: str, holding: str = "") -> Path | None:
+    """Return the folder of a split in `folder`, of those that hold a folder; None without one.
 
     Raises:
-        DataError: two names mean the same split.
+        DataError: the names of two mean this split.
     """
-    return by_split({name: folder / name for name in subfolders(folder)}, alone=False)
+    there = {
+        name: folder / name
+        for name in subfolders(folder)
+        if split_of(name) == split_of(split) and (folder / name / holding).is_dir()
+    }
+    return by_split(there, alone=False).get(split_of(split))
 
 
 def _places(root: Path, split: str, labels: Path | None) -> tuple[Path, Path]:
     """Return the folders of a split's images and labels, which need not exist."""
 
-    def of(folder: Path) -> Path:
-        return split_folders(folder).get(split_of(split), folder / split)
+    def of(folder: Path, holding: str = "") -> Path:
+        return split_folder(folder, split, holding) or folder / split
 
     if labels is not None:
         return (root, labels) if split == ALL else (of(root), of(labels))
@@ -203,7 +214,8 @@ def _places(root: Path, split: str, labels: Path | None) -> tuple[Path, Path]:
         return root / "images", root / "labels"
     if of(root / "images").is_dir():
         return of(root / "images"), of(root / "labels")
-    return of(root) / "images", of(root) / "labels"
+    above = of(root, "images")
+    return above / "images", above / "labels"
 
 
 def suffixes_stated(found: Found) -> tuple[str, ...]:

@@ -39,8 +39,8 @@ from camseg_core.data.sets.kind import (
     SPLITS,
     OwnLabels,
     SetKind,
-    split_folders,
-    split_of,
+    split_folder,
+    split_names,
 )
 from camseg_core.errors import DataError
 
@@ -82,7 +82,7 @@ class LabelMe(SetKind):
     def scan(self, root: Path, split: str, own: OwnLabels) -> FileSet:
         names = ClassNames.read(own.mapping, root / MAPPING)
         base = own.root or root
-        folder = base if split == ALL else split_folders(base).get(split_of(split), base / split)
+        folder = base if split == ALL else split_folder(base, split) or base / split
         files = visible(files_in(folder, deep=True), ".json")
         if not files:
             raise no_split(split, root, f"no JSON files in {folder}; {self.expected}")
@@ -97,7 +97,7 @@ class LabelMe(SetKind):
         return names.files(found, used, rule=rule)
 
     def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
-        there = split_folders(own.root or root)
+        there = split_names(own.root or root)
         return tuple(name for name in there if name in SPLITS) or (ALL,)
 
     def detect(self, root: Path) -> bool:

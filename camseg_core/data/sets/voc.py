@@ -15,7 +15,7 @@ from camseg_core.data.label_decoders import Color, ColorLabels, IdLabels, LabelD
 from camseg_core.data.mapping import MAPPING, meaning, read_mapping
 from camseg_core.data.sets.kind import ALL, OwnLabels, SetKind, by_split, split_of
 from camseg_core.errors import DataError
-from camseg_core.labels import UNLABELLED, UNLABELLED_COLOR, Label, color_table
+from camseg_core.labels import UNLABELLED, UNLABELLED_COLOR, Label, color_table, plain_name
 
 _MAP, _NAMES = "labelmap.txt", "class_names.txt"
 _MASKS = ("SegmentationClassPNG", "SegmentationClass")
@@ -214,12 +214,16 @@ def voc_color(number: int) -> Color:
 def write_voc_zip(path: Path, masks: Path, names: Sequence[str], labels: Sequence[Label]) -> None:
     """Write a zip of masks that CVAT imports as "Segmentation mask 1.1", in the classes' colours.
 
-    `masks` has a PNG of ids for each of the names. Pixels without a class are `background`, black.
+    `masks` has a PNG of ids for each of the names. Pixels without a class are
+    `background` (or `void`, if that is a class), black.
     A class whose colour is black or another's has one of Pascal VOC's instead.
     """
     labels = _told_apart(labels)
     colors = color_table(labels)
-    entries = ["# label:color_rgb:parts:actions", "background:0,0,0::"]
+    nothing = "background"
+    if nothing in (plain_name(label.name) for label in labels):
+        nothing = "void"
+    entries = ["# label:color_rgb:parts:actions", f"{nothing}:0,0,0::"]
     entries += [f"{label.name}:{','.join(map(str, label.color))}::" for label in labels]
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         files = {
