@@ -45,7 +45,8 @@ from camseg_core.data.frame_source import SourceFrame
 from camseg_core.data.mapping import scored_over
 from camseg_core.evaluation.evaluate import evaluate
 from camseg_core.groups import FIRST_GROUP
-from camseg_core.labels import CITYSCAPES
+from camseg_core.labels import CITYSCAPES, Label
+from camseg_ros.bag import evaluate_command
 from camseg_ros.bag.evaluation import (
     BagInfo,
     EvaluationOptions,
@@ -728,6 +729,42 @@ def test_labels_of_several_classes_are_scored_as_groups(
     # a car that becomes a truck, which are one, is no change: only the first and last row change
     assert [each["changed"] for each in lines_of(tmp_path / "out")] == [None, 0.5, 0.5]
     assert lines_of(tmp_path / "out")[0]["share"]["car or truck"] == 0.5
+
+
+OWN = (
+    Label(0, "lane", (1, 1, 1)),
+    Label(1, "road", (2, 2, 2)),
+    Label(2, "vehicle", (3, 3, 3), was=("car", "truck")),
+)
+
+
+def test_groups_of_another_table_are_matched_with_the_classes_of_the_model_by_name(
+    tmp_path: Path, camseg: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Painter, "classes", OWN)
+    monkeypatch.setattr(evaluate_command, "model_labels", lambda model: OWN)
+    groups = tmp_path / "groups.yaml"
+    groups.write_text("ids: {road: [0], car: [13], sky: [10]}\n", encoding="utf-8")
+    drive = [frame(i, rows(1, 2, 2, 0), rows(ROAD, CAR, CAR, ROAD)) for i in range(2)]
+    bag = labelled_bag(tmp_path / "bag", drive)
+    arguments = ("evaluate", bag, "--labels", LABEL_TOPIC, "--groups", groups)
+    code, _, err = camseg(*arguments, "--out", tmp_path / "out")
+    assert code == 0
+    assert "not scored, missing in camseg-lite: sky" in err
+    report = report_of(tmp_path / "out")
+    assert {each["name"]: each["iou"] for each in report["classes"]} == {"road": 0.5, "car": 1.0}
+    assert report["counted_as"]["predicted_outside"] == {"lane": 8}
+
+
+def test_models_of_different_tables_are_not_compared_by_id(
+    tmp_path: Path, camseg: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = {"camseg-lite": CITYSCAPES, "other": OWN}
+    monkeypatch.setattr(evaluate_command, "model_labels", lambda model: tables[model])
+    bag = grouped(tmp_path)
+    code, _, err = camseg("evaluate", bag, "--compare", "other", "--out", tmp_path / "out")
+    assert code == 2
+    assert "camseg-lite and other must give each class the same id" in err
 
 
 def test_labels_that_count_as_no_class_are_named(tmp_path: Path, camseg: Commands) -> None:
