@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from odd_files import PICTURE, encoded
 from recorded import Commands, camseg
@@ -100,7 +101,8 @@ def write_files(folder: Path) -> None:
     for place, content in (
         ("photo.jpg", encoded(".jpg")),
         ("PATH/a.png", encoded(".png")),
-        *((f"camvid/{split}/images/a.png", encoded(".png")) for split in ("train", "val")),
+        ("camvid/train/images/a.png", encoded(".png", np.ascontiguousarray(PICTURE[:, ::-1]))),
+        ("camvid/val/images/a.png", encoded(".png")),
         *((f"camvid/{split}/labels/a.png", label) for split in ("train", "val")),
         *((f"sets/{name}/val/images/a.png", encoded(".png")) for name in SETS),
         *((f"sets/{name}/val/labels/a.png", coarse) for name in SETS),
