@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.data.image_files import white_of
+from camseg_core.bit_depth import white_of
 from camseg_core.errors import ImageError
 from camseg_ros.image_conversion import PLANAR, Converter, Pixels, compressed_size
 

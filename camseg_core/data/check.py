@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.bit_depth import white_of
 from camseg_core.data import Sample
 from camseg_core.data.file_set import (
     SIZES_OF_A_PAIR,
@@ -20,7 +21,7 @@ from camseg_core.data.file_set import (
     joined_labels,
     require_same_size,
 )
-from camseg_core.data.image_files import read_rgb_and_brightest, too_dark, turned, white_of
+from camseg_core.data.image_files import read_rgb_and_brightest, too_dark, turned
 from camseg_core.data.image_header import several_pictures
 from camseg_core.data.label_decoders import IdLabels
 from camseg_core.data.sets.kind import SPLITS

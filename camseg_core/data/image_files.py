@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.bit_depth import white_of
 from camseg_core.data.image_header import (
     damage,
     decode,
@@ -27,13 +28,6 @@ logger = logging.getLogger(__name__)
 
 Raw = npt.NDArray[np.uint8 | np.uint16]
 Ids = npt.NDArray[np.uint8]
-
-
-CAMERA_BITS = (10, 12, 14)
-"""Bits of cameras that give 16-bit images without filling their range."""
-
-_DARK = 255
-"""Brightest value up to which a 16-bit image says nothing about the camera's bits."""
 
 
 def read_rgb(path: Path) -> npt.NDArray[np.uint8]:
@@ -65,15 +59,6 @@ def read_rgb_and_brightest(path: Path) -> tuple[npt.NDArray[np.uint8], int]:
         deep = _decode(path, content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
         bgr, brightest = np.asarray(deep >> 8, np.uint8), int(deep.max())
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), brightest
-
-
-def white_of(brightest: int) -> int | None:
-    """Return white of a camera with fewer than 16 bits that explains the largest value in images.
-
-    None if these fill the range, or are too dark to tell.
-    """
-    white = next((2**bits - 1 for bits in CAMERA_BITS if brightest < 2**bits), None)
-    return white if brightest > _DARK else None
 
 
 def too_dark(white: int) -> str:
