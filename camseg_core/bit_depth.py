@@ -10,7 +10,7 @@ _DARK = 255
 def white_of(brightest: int) -> int | None:
     """Return white of a camera with fewer than 16 bits that explains the largest value in images.
 
-    None if these fill the range, or are too dark to tell.
+    None if these fill the range, or are too dark to decide.
     """
     white = next((2**bits - 1 for bits in CAMERA_BITS if brightest < 2**bits), None)
     return white if brightest > _DARK else None

@@ -162,9 +162,7 @@ class ScoredLabels:
         places = np.full(len(self.labels) + 1, len(other.labels), np.uint8)
         for place, classes in enumerate(self.classes):
             fitting = [i for i, each in enumerate(other.classes) if {*classes} <= {*each}]
-            if not classes:
-                continue
-            if fitting:
+            if fitting and classes:
                 places[place] = min(fitting, key=lambda i: len(other.classes[i]))
         return ScoredLabels(other.labels, other.classes, places[self.truth], self.own)
 

@@ -34,6 +34,20 @@ def _below(folder: Path, deep: bool, above: tuple[Path, ...]) -> Iterator[Path]:
             yield entry
 
 
+def folder_of(root: Path) -> Path:
+    """Return the folder of a set whose root may be its only file."""
+    return root if root.is_dir() else root.parent
+
+
+def head_of(path: Path) -> bytes:
+    """Return the first 64 KiB of a file, to recognise large ones; nothing if it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(1 << 16)
+    except OSError:
+        return b""
+
+
 def composed(name: str) -> str:
     """Return a name of files with letters with accents in one form of Unicode (NFC)."""
     return unicodedata.normalize("NFC", name)

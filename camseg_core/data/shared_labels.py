@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from camseg_core.data.label_table import LabelTable, related
+from camseg_core.data.mapping import meaning, scored_over
 from camseg_core.errors import ConfigError
 from camseg_core.groups import FIRST_GROUP, Group, ScoredLabels
-from camseg_core.labels import UNLABELLED, Label
+from camseg_core.labels import CITYSCAPES, UNLABELLED, Label
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class SharedLabels:
         scored: the same labels for each model, with the ids that stand for each. Their own ids are
             of the last model's classes that they stand for, or from `FIRST_GROUP` on.
         left_out: the labels that are not scored.
-        joined: names of labels that count as one, because a model has a single class for them.
+        joined: names of labels that count as one, as a single class of a model may be any of them.
     """
 
     scored: tuple[ScoredLabels, ...]
@@ -58,8 +60,8 @@ def shared_labels(
 ) -> SharedLabels:
     """Return the labels that all models distinguish, for the masks of each, and what is missing.
 
-    Classes are matched as `related` matches them. A label for which a model has no class is
-    left out. Labels for which a model has a single class become a group.
+    Classes are matched as `related` matches them. A label for which a model has no class is left
+    out. Labels that a single class of a model may be become a group.
 
     Args:
         own: the labels of a data set.
@@ -115,6 +117,16 @@ def shared_labels(
         tuple(left_out),
         tuple(each for each in joined if len(each) > 1),
     )
+
+
+def shared_over(mapping: Path, models: Mapping[str, Sequence[Label]]) -> SharedLabels:
+    """Return the labels of a mapping file, whose ids the data hold, see `shared_labels`.
+
+    Raises:
+        ConfigError: the mapping cannot be used, or no label is left.
+    """
+    table = meaning(mapping, mapping).table or LabelTable.of(CITYSCAPES)
+    return shared_labels(scored_over(mapping), table, models)
 
 
 def _meant(labels: Sequence[Label], table: LabelTable) -> dict[int, set[str]]:

@@ -184,6 +184,7 @@ def run_suite(
                 folders[name].save(condition, done[condition][name])
 
     groups, scores = _scores(done, suite, scored)
+    classes = _classes(contenders.values())
     shown = [*references_of(suite), *(Condition(series.key, series.shown) for series in suite)]
     examples = []
     for condition in shown:
@@ -203,8 +204,8 @@ def run_suite(
         scores=scores,
         examples=tuple(examples),
         timings=_timings(done, contenders),
-        merged=scored.merged(_classes(contenders.values())),
-        model_classes=_classes(contenders.values()),
+        merged=scored.merged(classes),
+        model_classes=classes,
         about=dict(about or {}),
     )
 

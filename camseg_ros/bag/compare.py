@@ -14,8 +14,7 @@ from camseg_core.cli.options import check_frames, data_of, packages_for, segment
 from camseg_core.cli.scoring import titles
 from camseg_core.data import Sample, SamplesOf, spread_numbers
 from camseg_core.data.label_table import LabelTable, is_cityscapes, related
-from camseg_core.data.mapping import meaning, scored_over
-from camseg_core.data.shared_labels import SharedLabels, shared_labels
+from camseg_core.data.shared_labels import SharedLabels, shared_labels, shared_over
 from camseg_core.errors import ConfigError, camseg_command
 from camseg_core.evaluation.comparison import Comparison, Contender, Footage, Limits, Read, compare
 from camseg_core.evaluation.report.comparison import comparison_lines, write_comparison
@@ -140,15 +139,13 @@ def _scored_on_bags(
     options: argparse.Namespace, classes: Mapping[str, Sequence[Label]]
 ) -> SharedLabels:
     """Return the labels to score on bags, whose labels have the ids of the new model's table."""
+    if options.groups is not None:
+        return shared_over(options.groups, classes)
     old, new = classes.values()
     table = LabelTable.of(CITYSCAPES if is_cityscapes(new) else new)
-    if options.groups is None:
-        known = zip(related(old, table.labels), related(new, table.labels), strict=True)
-        pairs = zip(table.labels, known, strict=True)
-        own = ScoredLabels.of([label for label, places in pairs if any(places)])
-    else:
-        own = scored_over(options.groups)
-        table = meaning(options.groups, options.groups).table or LabelTable.of(CITYSCAPES)
+    known = zip(related(old, table.labels), related(new, table.labels), strict=True)
+    pairs = zip(table.labels, known, strict=True)
+    own = ScoredLabels.of([label for label, places in pairs if any(places)])
     return shared_labels(own, table, classes)
 
 

@@ -19,13 +19,11 @@ from camseg_core.cli.options import (
     packages_for,
     segmenter_of,
 )
-from camseg_core.data.label_table import LabelTable, require_same_ids
-from camseg_core.data.mapping import meaning, scored_over
-from camseg_core.data.shared_labels import shared_labels
+from camseg_core.data.label_table import require_same_ids
+from camseg_core.data.shared_labels import shared_over
 from camseg_core.errors import ConfigError, DataError, ModelError, camseg_command
 from camseg_core.evaluation.scorer import CountedAs
 from camseg_core.groups import ScoredLabels
-from camseg_core.labels import CITYSCAPES
 from camseg_core.long_runs import StopRequest, atomic_write, shown_progress, writable_folder
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.weights import bundled_models, checkpoint_folder, model_labels
@@ -161,10 +159,7 @@ def _evaluation_options(options: argparse.Namespace, scenario: Scenario) -> Eval
     labels = label_source(options.labels, options.tolerance) if options.labels else None
     over = None
     if options.groups is not None:
-        table = meaning(options.groups, options.groups).table or LabelTable.of(CITYSCAPES)
-        shared = shared_labels(
-            scored_over(options.groups), table, {options.model: model_labels(options.model)}
-        )
+        shared = shared_over(options.groups, {options.model: model_labels(options.model)})
         over = shared.scored[0]
         for line in shared.lines:
             say(f"{camseg_command()}: {line}")

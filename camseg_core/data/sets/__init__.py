@@ -8,7 +8,7 @@ from pathlib import Path
 
 from camseg_core.data import Samples, SamplesOf
 from camseg_core.data.file_set import Pair, PairedFiles, joined_labels
-from camseg_core.data.folders import no_split
+from camseg_core.data.folders import folder_of, no_split
 from camseg_core.data.label_table import (
     LABEL_TABLE,
     LabelTable,
@@ -165,7 +165,7 @@ def kind_of(kind: str, root: Path, own: OwnLabels = NONE, split: str | None = No
             raise ConfigError(f"unknown data set {kind!r}; choose one of {', '.join(SETS)}")
         return kind
     # an error in the mapping is reported before any about the layout
-    place = root if root.is_dir() else root.parent
+    place = folder_of(root)
     meaning(own.mapping, place / MAPPING)
     if own.root is not None:
         tools = (name for name in ("voc", "coco", "labelme") if SETS[name].detect(own.root))

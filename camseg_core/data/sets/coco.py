@@ -19,14 +19,22 @@ from camseg_core.data.drawing import (
     tool_of,
 )
 from camseg_core.data.file_set import IMAGES, FileSet, Found, Pair
-from camseg_core.data.folders import files_in, frame_name, more, no_split, subfolders, visible
+from camseg_core.data.folders import (
+    files_in,
+    folder_of,
+    frame_name,
+    head_of,
+    more,
+    no_split,
+    subfolders,
+    visible,
+)
 from camseg_core.data.mapping import MAPPING
 from camseg_core.data.sets.kind import ALL, OwnLabels, SetKind, by_split, split_folder, split_of
 from camseg_core.errors import DataError
 
 _PREFIX = "instances_"
 _BESIDE = "_annotations.coco.json"
-_HEAD = 1 << 16
 
 _ELSEWHERE = re.compile("([A-Za-z]:)?/|[A-Za-z0-9+.-]+://")
 """Begins the path or address that an image had where it was annotated; its name may be here."""
@@ -49,7 +57,7 @@ class Coco(SetKind):
 
     def scan(self, root: Path, split: str, own: OwnLabels) -> FileSet:
         import_module("pycocotools.mask")  # a missing package is an error before the work
-        names = ClassNames.read(own.mapping, _folder(root) / MAPPING)
+        names = ClassNames.read(own.mapping, folder_of(root) / MAPPING)
         files = by_split(_files(own.root or root))
         path = files.get(split_of(split))
         if path is None:
@@ -60,7 +68,7 @@ class Coco(SetKind):
         if tool_of(content) != "coco":
             raise DataError(not_of("coco", path, content))
         reader = _Reader(path, content, names)
-        found = reader.found(folders, _folder(root), len(files) == 1 or path.name == _BESIDE)
+        found = reader.found(folders, folder_of(root), len(files) == 1 or path.name == _BESIDE)
         return names.files(found, reader.categories.values())
 
     def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
@@ -256,14 +264,9 @@ def _files(root: Path) -> dict[str, Path]:
     return found[0] if found else {}
 
 
-def _folder(root: Path) -> Path:
-    """Return the folder of a set whose root may be its only file."""
-    return root if root.is_dir() else root.parent
-
-
 def _folders(root: Path, path: Path, split: str) -> list[Path]:
     """Return the folders that may hold the images, the most likely first."""
-    base = _folder(root)
+    base = folder_of(root)
     own = path.stem.removeprefix(_PREFIX)
     places = []
     for folder in (base / "images", base):
@@ -274,9 +277,5 @@ def _folders(root: Path, path: Path, split: str) -> list[Path]:
 
 def _looks_right(path: Path) -> bool:
     """Return whether the first bytes look like COCO, without reading a large file."""
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(_HEAD)
-    except OSError:
-        return False
+    head = head_of(path)
     return any(each in head for each in (b'"categories"', b'"images"')) and b'"shapes"' not in head

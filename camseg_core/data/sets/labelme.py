@@ -32,7 +32,15 @@ from camseg_core.data.drawing import (
     tool_of,
 )
 from camseg_core.data.file_set import IMAGES, FileSet, Found, Pair
-from camseg_core.data.folders import files_in, more, no_split, read_list, subfolders, visible
+from camseg_core.data.folders import (
+    files_in,
+    head_of,
+    more,
+    no_split,
+    read_list,
+    subfolders,
+    visible,
+)
 from camseg_core.data.mapping import MAPPING
 from camseg_core.data.sets.kind import (
     ALL,
@@ -45,7 +53,6 @@ from camseg_core.data.sets.kind import (
 from camseg_core.errors import DataError
 
 _CLASSES = "labels.txt"
-_HEAD = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -113,11 +120,7 @@ def _json_files(folder: Path, deeper: int) -> Iterator[Path]:
 
 def _looks_right(path: Path) -> bool:
     """Return whether the first bytes look like labelme, without reading a large file."""
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(_HEAD)
-    except OSError:
-        return False
+    head = head_of(path)
     return any(key in head for key in (b'"shapes"', b'"imagePath"', b'"imageData"'))
 
 

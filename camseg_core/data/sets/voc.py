@@ -145,7 +145,7 @@ def _names(path: Path) -> list[str]:
 
 
 def _map(root: Path) -> Path:
-    """Return the file that says what masks hold; that of CVAT if there is none.
+    """Return the file with the meaning of the masks' values, by default that of CVAT.
 
     Raises:
         DataError: there are those of two tools.
