@@ -85,5 +85,5 @@ def test_adapt_reads_the_images_of_bags_once(
     again = adapt._images(options)
     assert [each.name for each in again.samples] == [each.name for each in found.samples]
     options.frames = 4
-    with pytest.raises(ConfigError, match="--bag and --frames must be those that"):
+    with pytest.raises(ConfigError, match=r"restore --frames \(5\), or"):
         adapt._images(options)
