@@ -98,7 +98,10 @@ class OpenVinoEngine(FolderEngine):
         model = self._models[graph].clone()
         try:
             model.reshape(shapes)  # static shapes are faster than dynamic ones
-            compiled = self._core.compile_model(model, self._device, self._settings)
+            settings = self._settings
+            if self._device == "CPU" and _as_many_tokens_as_heads(model):
+                settings = {**settings, "SNIPPETS_MODE": "DISABLE"}
+            compiled = self._core.compile_model(model, self._device, settings)
             return compiled.create_infer_request()
         except Exception as error:  # OpenVINO's plugins raise errors of several types
             raise ModelError(
@@ -178,6 +181,23 @@ def openvino_module() -> ModuleType:
             f"OpenVINO cannot be imported ({error}); pip install openvino, or choose provider auto"
         ) from error
     return openvino
+
+
+def _as_many_tokens_as_heads(model: Any) -> bool:
+    """Whether attention multiplies [B, heads, tokens, tokens] with `heads` equal to `tokens`.
+
+    OpenVINO 2026.4 joins an attention's operations into one. On AVX2 this one confuses the two
+    dimensions if they are equal, and its threads overwrite each other's results.
+    """
+    products = (each for each in model.get_ops() if each.get_type_name() == "MatMul")
+    shapes = (each.get_output_partial_shape(0) for each in products)
+    return any(
+        shape.rank.is_static
+        and shape.rank.get_length() == 4
+        and len({str(each) for each in list(shape)[1:]}) == 1
+        and shape[1].is_static
+        for shape in shapes
+    )
 
 
 def _read(path: Path) -> Any:

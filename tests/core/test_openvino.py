@@ -203,6 +203,19 @@ def test_fp32_is_f32_arithmetic_and_equal_on_999_of_1000_pixels() -> None:
     assert np.mean(np.array(masks[0]) == np.array(masks[1])) > 0.999
 
 
+@pytest.mark.parametrize("size", [(64, 96), (96, 64), (50, 70), (20, 190)])
+def test_a_frame_of_as_many_tokens_as_attention_has_heads_is_as_on_onnx_runtime(
+    size: tuple[int, int],
+) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    reference = Segmenter.from_pretrained(provider="cpu", precision="fp32").segment(frame)
+    segmenter = Segmenter.from_pretrained(provider="openvino", precision="fp32", threads=4)
+    for _ in range(10):
+        found = segmenter.segment(frame)
+        assert np.mean(found.mask == reference.mask) > 0.999
+        assert np.allclose(found.confidence, reference.confidence, atol=1e-3)
+
+
 @pytest.mark.skipif(not has_bf16(), reason="the processor has no bf16")
 def test_bf16_runs_on_fp32_graphs_and_is_equal_on_98_of_100_pixels() -> None:
     reference = Segmenter.from_pretrained(provider="cpu", precision="fp32")
