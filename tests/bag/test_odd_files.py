@@ -148,7 +148,9 @@ def test_an_evaluation_ends_at_an_odd_picture_with_one_line(
 
 
 @pytest.mark.parametrize("what", ["label", "picture", "labelled", "size"])
-@pytest.mark.parametrize("command", ["evaluate", "robustness", "calibrate", "compare camseg-lite camseg-lite"])
+@pytest.mark.parametrize(
+    "command", ["evaluate", "robustness", "calibrate", "compare camseg-lite camseg-lite"]
+)
 def test_a_frame_that_cannot_be_used_is_refused_before_a_model_is_loaded(
     command: str, what: str, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
