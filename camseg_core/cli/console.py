@@ -77,6 +77,12 @@ def printable(text: str) -> str:
     return "".join(c if isinstance(c, str) else c.decode() for c in shown)
 
 
+def print_lines(*lines: str) -> None:
+    """Print lines to stdout at once, each `printable`."""
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
+    sys.stdout.flush()
+
+
 ROS_PACKAGES = ("rclpy", "ament_index_python", "rpyutils", "rosidl_runtime_py")
 """Python packages of a ROS installation, besides those of messages and services."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from camseg_core.cli.console import printable
+from camseg_core.cli.console import print_lines
 from camseg_core.cli.options import add_dataset_options, at_least, own_labels_of, packages_for
 from camseg_core.data.check import Finding, Problem, SplitCheck, check_split, with_shared_frames
 from camseg_core.data.contact_sheet import ContactSheet
@@ -64,7 +64,7 @@ def _list(options: argparse.Namespace) -> None:
         splits = f"splits {named}" if named else "splits as found"
         lines.append(f"{name}: {kind.title}; {len(kind.labels)} classes, {splits}")
         lines += [f"    {line}" for line in kind.layout]
-    sys.stdout.write("\n".join([*lines, "Paths start at ROOT."]) + "\n")
+    print_lines(*lines, "Paths start at ROOT.")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -97,8 +97,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.json:
         sys.stdout.write(json.dumps(_content(root, name, kind, checks, written), indent=1) + "\n")
     else:
-        lines = _text(root, name, kind, checks, written)
-        sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
+        print_lines(*_text(root, name, kind, checks, written))
     if any(check.findings for check in checks):
         sys.exit(1)
 

@@ -2,10 +2,10 @@
 
 import argparse
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from camseg_core.cli.console import print_lines
 from camseg_core.cli.inference import frame_size
 from camseg_core.cli.options import (
     add_dataset_options,
@@ -112,16 +112,15 @@ def _export(options: argparse.Namespace) -> None:
     _begin(folder, out)
     scores = Scores(model, scored) if scored else None
     if scores is None:
-        sys.stdout.write(
-            "without --data, graphs are compared with torch on random inputs; no mask is scored\n"
+        print_lines(
+            "without --data, graphs are compared with torch on random inputs; no mask is scored"
         )
     traced = trace_all(model, options.fused)
     for precision in precisions:
         exported = export_onnx(
             model, out, precision, traced=traced, calibration=calibration, scores=scores
         )
-        sys.stdout.write("\n".join(lines(exported, len(scored))) + "\n")
-        sys.stdout.flush()
+        print_lines(*lines(exported, len(scored)))
 
 
 def _begin(folder: Path, out: Path) -> None:
@@ -201,11 +200,8 @@ def _build(options: argparse.Namespace) -> None:
     )
     for width, height in options.size:
         seconds = segmenter.warm_up(height, width)
-        sys.stdout.write(f"{width}x{height}: built in {seconds:.0f} s\n")
-        sys.stdout.flush()
+        print_lines(f"{width}x{height}: built in {seconds:.0f} s")
     kept = [path for path in options.engine_cache.iterdir() if path.is_file()]
     megabytes = sum(path.stat().st_size for path in kept) / 1e6
-    sys.stdout.write(
-        f"{options.engine_cache}: {len(kept)} files, {megabytes:.0f} MB, "
-        f"for {segmenter.name} in {segmenter.precision}\n"
-    )
+    files = f"{options.engine_cache}: {len(kept)} files, {megabytes:.0f} MB"
+    print_lines(f"{files}, for {segmenter.name} in {segmenter.precision}")

@@ -3,7 +3,6 @@
 import argparse
 import json
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.cli.console import Pictures, printable
+from camseg_core.cli.console import Pictures, print_lines
 from camseg_core.cli.options import (
     add_model_options,
     add_strict_option,
@@ -76,8 +75,7 @@ def _segment(options: argparse.Namespace) -> None:
     writable_folder(options.out, "--out")
     how = options.opacity, options.frames, pictures.leave_out
     for line in segment_files(segmenter_of(options), options.source, options.out, *how):
-        sys.stdout.write(printable(line) + "\n")
-        sys.stdout.flush()
+        print_lines(line)
     pictures.exit_if_left_out()
 
 
@@ -192,7 +190,7 @@ def _bench(options: argparse.Namespace) -> None:
         )
     counts = f"{options.frames} frames after {options.warm_up} to warm up"
     title = f"{source.title}, {width}x{height}: {counts}"
-    sys.stdout.write("\n".join([title, *benchmark_lines(found, options.roofline)]) + "\n")
+    print_lines(title, *benchmark_lines(found, options.roofline))
 
 
 def _variant(name: str, options: argparse.Namespace) -> Variant:

@@ -8,7 +8,17 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TypeAlias
 
 from camseg_core import __version__
-from camseg_core.cli import adapt, data, distill, graphs, inference, scoring, train, weights
+from camseg_core.cli import (
+    adapt,
+    calibrate,
+    data,
+    distill,
+    graphs,
+    inference,
+    scoring,
+    train,
+    weights,
+)
 from camseg_core.cli.console import command_line
 from camseg_core.cli.parser import OTHER_COMMANDS, LayoutHelp, Parser
 from camseg_core.errors import ConfigError, camseg_command
@@ -33,7 +43,7 @@ _COMMANDS: tuple[tuple[str, tuple[Command, ...]], ...] = (
                 scoring.add_robustness,
                 "score a model on disturbed frames: noise, blur, colours, weather",
             ),
-            ("calibrate", scoring.add_calibrate, "fit a model's confidence to its accuracy"),
+            ("calibrate", calibrate.add_calibrate, "fit a model's confidence to its accuracy"),
         ),
     ),
     (

@@ -91,7 +91,7 @@ def add_data_options(parser: argparse._ActionsContainer, required: bool = True) 
         type=Path,
         metavar="FILE",
         help="score over the classes and groups of this mapping file, such as "
-        "config/data/camvid.yaml, instead of the data set's own",
+        "config/data/camvid.yaml, or over the classes of a labels.yaml, instead of the data set's",
     )
 
 

@@ -1,13 +1,11 @@
-"""Commands on labelled frames: `camseg evaluate`, `camseg robustness` and `camseg calibrate`."""
+"""Commands that score models on labelled frames: `camseg evaluate` and `camseg robustness`."""
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from camseg_core.cli.console import printable
+from camseg_core.cli.console import print_lines
 from camseg_core.cli.options import (
     add_data_options,
     add_model_options,
@@ -18,8 +16,7 @@ from camseg_core.cli.options import (
     packages_for,
     segmenter_of,
 )
-from camseg_core.config.model import load_config, save_config
-from camseg_core.data import Sample, evenly_spread
+from camseg_core.data import Sample
 from camseg_core.data.label_table import is_cityscapes, require_same_ids
 from camseg_core.data.sets import LabelledSet
 from camseg_core.data.shared_labels import SharedLabels
@@ -32,9 +29,9 @@ from camseg_core.evaluation.protocols import (
     write_mask,
 )
 from camseg_core.groups import ScoredLabels
-from camseg_core.long_runs import atomic_write, writable_file, writable_folder
+from camseg_core.long_runs import writable_folder
 from camseg_core.runtime.segmenter import Segmentation
-from camseg_core.weights import checkpoint_folder, model_labels
+from camseg_core.weights import model_labels
 
 if TYPE_CHECKING:
     from camseg_core.evaluation.robustness import Work
@@ -92,7 +89,7 @@ def _evaluate(options: argparse.Namespace) -> None:
                 f"{option} needs Cityscapes' classes and ids: model and data set must have no "
                 "class table of their own"
             )
-    shared = _shared(options, data, [options.model])
+    shared = shared_of(options, data, [options.model])
     scored, notes = shared.scored[0], shared.lines
     if protocol.labels is not None:
         scored = ScoredLabels.of(protocol.labels)
@@ -121,7 +118,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         seen=None if options.write_masks is None else write,
     )
     page = write_report(evaluation, options.out)
-    _print(score_table(evaluation), *notes, f"report: {page} and report.json beside it")
+    print_lines(*score_table(evaluation), *notes, f"report: {page} and report.json beside it")
 
 
 def add_robustness(parser: argparse.ArgumentParser) -> None:
@@ -173,7 +170,7 @@ class _List(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from camseg_core.evaluation.robustness_suite import listing
 
-        _print(listing())
+        print_lines(*listing())
         parser.exit()
 
 
@@ -194,7 +191,7 @@ def _robustness(options: argparse.Namespace) -> None:
     models = [options.model] if options.against is None else [options.model, options.against]
     require_same_ids({model: model_labels(model) for model in models})
     data = data_of(options)
-    shared = _shared(options, data, models)
+    shared = shared_of(options, data, models)
     scored, notes = shared.together(), shared.lines
     writable_folder(options.out, "--out")
     check_frames(options, data, scored)
@@ -224,7 +221,7 @@ def _robustness(options: argparse.Namespace) -> None:
         table=data.table,
     )
     page = write_robustness(robustness, options.out)
-    _print(kept_table(robustness), *notes, f"report: {page} and robustness.json beside it")
+    print_lines(*kept_table(robustness), *notes, f"report: {page} and robustness.json beside it")
 
 
 def titles(models: Sequence[str]) -> list[str]:
@@ -237,56 +234,9 @@ def titles(models: Sequence[str]) -> list[str]:
     return [f"{model} ({number})" for number, model in enumerate(models, start=1)]
 
 
-def add_calibrate(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `camseg calibrate`."""
-    parser.description = (
-        "Calibrate a model's confidence: find the logit_scale with which its confidence best "
-        "predicts how often it is right, and write it into config.json of the checkpoint folder. "
-        "Masks do not change. camseg train and camseg distill do this at their end."
-    )
-    add_data_options(parser)
-    parser.add_argument("--frames", type=at_least(1), help="use this many frames, evenly spread")
-    parser.add_argument("--dry-run", action="store_true", help="print the result, write nothing")
-    add_model_options(parser)
-    parser.set_defaults(run=_calibrate, kept="the model is unchanged")
-
-
-def _calibrate(options: argparse.Namespace) -> None:
-    with packages_for("calibration", "evaluate", "rich.progress"):
-        from camseg_core.evaluation.calibration import PASSES, fit_logit_scale
-        from camseg_core.evaluation.scorer import scored_facts
-        from camseg_core.long_runs import shown_progress
-    if not options.dry_run:
-        path = checkpoint_folder(options.model) / "config.json"
-        writable_file(path, "the model's configuration (--dry-run writes nothing)")
-    data = data_of(options)
-    shared = _shared(options, data, [options.model])
-    scored = shared.scored[0]
-    check_frames(options, data, scored)
-    samples = evenly_spread(data.samples, options.frames)
-    segmenter = segmenter_of(options)
-    fit = fit_logit_scale(
-        segmenter,
-        samples,
-        scored,
-        lambda frames: shown_progress(frames, len(samples) * PASSES, "calibrate"),
-    )
-    errors = f"expected calibration error {fit.error:.4f}, against {fit.error_at_one:.4f} at 1"
-    _print([f"logit_scale {fit.logit_scale}: {errors} ({len(samples)} frames)"])
-    facts = scored_facts(fit.frames, len(samples))
-    _print([*(f"{name}: {text}" for name, text in facts), *shared.lines])
-    if not options.dry_run:
-        try:
-            with atomic_write(path) as temporary:
-                save_config(replace(load_config(path), logit_scale=fit.logit_scale), temporary)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot write {path}: {error.strerror}; --dry-run only prints the result"
-            ) from error
-        _print([f"written to {path}"])
-
-
-def _shared(options: argparse.Namespace, data: LabelledSet, models: Sequence[str]) -> SharedLabels:
+def shared_of(
+    options: argparse.Namespace, data: LabelledSet, models: Sequence[str]
+) -> SharedLabels:
     """Return the labels to score the models over: those of `data`, or those of `--groups`."""
     with packages_for("a mapping of labels", "evaluate"):
         named = zip(titles(models), models, strict=True)
@@ -308,7 +258,3 @@ def _about(
         **({"labels": "; ".join(notes)} if notes else {}),
         **{name: getattr(options, name) for name in shown},
     }
-
-
-def _print(lines: Sequence[str], *more: str) -> None:
-    sys.stdout.write("".join(f"{printable(line)}\n" for line in (*lines, *more)))

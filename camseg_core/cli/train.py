@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from camseg_core.cli.console import print_lines
 from camseg_core.cli.options import at_least, number, packages_for
 from camseg_core.cli.parser import LayoutHelp
 from camseg_core.cli.tuning import add_set_options, add_start_option, data_for, finetuning
@@ -282,7 +283,7 @@ def _estimate(options: argparse.Namespace) -> None:
         memory = None if options.device_memory is None else 1e9 * options.device_memory
         devices = (Device("device", 0.0, {}, training=1e12 * options.device_tflops, memory=memory),)
     lines = [*estimate_lines(found, devices, options.utilisation), "", *textwrap.wrap(CAVEAT, 110)]
-    sys.stdout.write("\n".join(lines) + "\n")
+    print_lines(*lines)
 
 
 def add_train_autoencoder(parser: argparse.ArgumentParser) -> None:

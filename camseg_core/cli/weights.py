@@ -1,9 +1,9 @@
 """`camseg weights`: download or import published weights, and list models."""
 
 import argparse
-import sys
 from pathlib import Path
 
+from camseg_core.cli.console import print_lines
 from camseg_core.cli.options import packages_for
 from camseg_core.config.model import CamSegConfig, load_config
 from camseg_core.errors import camseg_command
@@ -100,7 +100,7 @@ def _list(options: argparse.Namespace) -> None:
         "sizes: the folder's; for published models, once imported in fp32. `camseg weights pull` "
         "prints the size of a download."
     )
-    sys.stdout.write("\n".join(lines) + "\n")
+    print_lines(*lines)
 
 
 def _pull(options: argparse.Namespace) -> None:
@@ -113,7 +113,7 @@ def _pull(options: argparse.Namespace) -> None:
     out = options.out or Path(options.name)
     empty_folder(out)
     autoencoder, transformer = download(
-        model.repository, (model.autoencoder, model.transformer), options.revision, _say
+        model.repository, (model.autoencoder, model.transformer), options.revision, print_lines
     )
     _import_files(options, autoencoder, transformer, out, config)
 
@@ -140,7 +140,7 @@ def _import_files(
         autoencoder, transformer, out, config, options.ema, DTYPES[options.dtype]
     )
     if imported.arguments:
-        _say(
+        print_lines(
             "trained with, according to the file: "
             + " ".join(f"{name}={value}" for name, value in sorted(imported.arguments.items()))
         )
@@ -149,13 +149,10 @@ def _import_files(
         if imported.ignored
         else ""
     )
-    _say(
+    print_lines(
         f"{imported.folder}: {imported.parameters / 1e6:.1f} million parameters of {config.name}"
         f"{ignored}"
     )
-    _say(f"export the graphs for the runtime: {camseg_command()} export --model {imported.folder}")
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    print_lines(
+        f"export the graphs for the runtime: {camseg_command()} export --model {imported.folder}"
+    )

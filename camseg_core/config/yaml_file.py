@@ -52,6 +52,18 @@ def load_yaml(
     return config
 
 
+def is_list(path: Path, name: str) -> bool:
+    """Whether a file that `load_yaml` can read is a list, or holds one as the entry `name`.
+
+    False for a file that is not YAML or cannot be read, which `load_yaml` reports.
+    """
+    try:
+        content = _parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, list) or (isinstance(content, dict) and name in content)
+
+
 def to_yaml(instance: Any) -> str:
     """Write the dataclass as YAML, in the order of its fields; `load_yaml` reads it back."""
     return str(

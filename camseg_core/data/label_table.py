@@ -118,6 +118,13 @@ def read_label_table(path: Path) -> LabelTable:
     return load_yaml(path, LabelTable, of_list="classes")
 
 
+def is_label_table(path: Path) -> bool:
+    """Whether a file looks like a class table rather than a mapping file."""
+    from camseg_core.config.yaml_file import is_list
+
+    return is_list(path, "classes")
+
+
 def related(old: Sequence[Label], new: Sequence[Label]) -> tuple[tuple[int, ...], ...]:
     """Return for each of the classes `new` the places in `old` of the classes that it comes from.
 

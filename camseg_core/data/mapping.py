@@ -7,7 +7,12 @@ from typing import Any, Literal, NamedTuple
 
 from camseg_core.data.file_set import FileSet, Found
 from camseg_core.data.label_decoders import Color, ColorLabels, IdLabels, LabelDecoder, table_ids
-from camseg_core.data.label_table import LABEL_TABLE, LabelTable, read_label_table
+from camseg_core.data.label_table import (
+    LABEL_TABLE,
+    LabelTable,
+    is_label_table,
+    read_label_table,
+)
 from camseg_core.errors import ConfigError
 from camseg_core.groups import FIRST_GROUP, Group, ScoredLabels
 from camseg_core.labels import CITYSCAPES, UNLABELLED, UNLABELLED_NAME, Label, plain_name
@@ -267,15 +272,28 @@ def meaning(mapping: Path | None, default: Path) -> Meaning:
     )
 
 
-def scored_over(mapping: Path) -> ScoredLabels:
-    """Return the classes and groups of a mapping file, for scoring labels in its table's ids.
+def stated_meaning(path: Path) -> Meaning:
+    """Return the meaning of labels by a mapping file or a class table (see `read_label_table`).
+
+    Raises:
+        ConfigError: the file cannot be read, or is neither.
+    """
+    if not is_label_table(path):
+        return meaning(path, path)
+    table = read_label_table(path)
+    decode = table_ids(f"a set with the class table {path}", table.labels, None)
+    return Meaning(table.labels, decode, table=table)
+
+
+def scored_over(path: Path) -> ScoredLabels:
+    """Return the classes and groups of `stated_meaning`, for scoring labels in its table's ids.
 
     Ids from `FIRST_GROUP` on are the file's groups, in its order.
 
     Raises:
-        ConfigError: see `meaning`.
+        ConfigError: see `stated_meaning`.
     """
-    read = meaning(mapping, mapping)
+    read = stated_meaning(path)
     vocabulary = CITYSCAPES if read.table is None else read.table.labels
     own = ScoredLabels.of(vocabulary, read.groups)
     return own.over(ScoredLabels.of(read.labels, read.groups))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from camseg_core.data.label_table import LabelTable, related
-from camseg_core.data.mapping import meaning, scored_over
+from camseg_core.data.mapping import scored_over, stated_meaning
 from camseg_core.errors import ConfigError
 from camseg_core.groups import FIRST_GROUP, Group, ScoredLabels
 from camseg_core.labels import CITYSCAPES, UNLABELLED, Label
@@ -119,14 +119,16 @@ def shared_labels(
     )
 
 
-def shared_over(mapping: Path, models: Mapping[str, Sequence[Label]]) -> SharedLabels:
-    """Return the labels of a mapping file, whose ids the data hold, see `shared_labels`.
+def shared_over(path: Path, models: Mapping[str, Sequence[Label]]) -> SharedLabels:
+    """Return the labels of a mapping file or class table, whose ids the data hold.
+
+    See `shared_labels`.
 
     Raises:
-        ConfigError: the mapping cannot be used, or no label is left.
+        ConfigError: the file cannot be used, or no label is left.
     """
-    table = meaning(mapping, mapping).table or LabelTable.of(CITYSCAPES)
-    return shared_labels(scored_over(mapping), table, models)
+    table = stated_meaning(path).table or LabelTable.of(CITYSCAPES)
+    return shared_labels(scored_over(path), table, models)
 
 
 def _meant(labels: Sequence[Label], table: LabelTable) -> dict[int, set[str]]:

@@ -107,7 +107,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
     bags.add_argument(
         "--bag-labels",
         metavar="TOPIC|FOLDER",
-        help="their labels, in ids of NEW's classes or of --groups; see camseg bag evaluate",
+        help="their labels; see camseg bag evaluate, where the model is NEW",
     )
     add_tolerance(bags)
     add_reading(bags)

@@ -5,11 +5,12 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from camseg_core.cli.console import EXIT_FAILED, printable, say
+from camseg_core.cli.console import EXIT_FAILED, print_lines, say
 from camseg_core.cli.options import check_frames, data_of, packages_for, segmenter_of
 from camseg_core.cli.scoring import titles
 from camseg_core.data import Sample, SamplesOf, spread_numbers
@@ -46,7 +47,12 @@ def run(options: argparse.Namespace) -> None:
     bags = _inspected(options) if options.bag else None
     with packages_for("a mapping of labels", "evaluate"):
         on_data = None if data is None else data.scored_by(classes, options.groups)
-        on_bags = None if bags is None else _scored_on_bags(options, classes)
+        on_bags = None
+        if bags is not None:
+            labels, stated = bags[0].labels, options.groups
+            if stated is None and labels is not None:
+                stated = labels.class_table()
+            on_bags = _scored_on_bags(stated, classes)
     writable_folder(options.out, "--out")
     if data is not None and on_data is not None:
         check_frames(options, data, on_data.scored[0])
@@ -73,9 +79,8 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         sys.stdout.write(json.dumps(content, indent=1, allow_nan=False) + "\n")
     else:
-        lines = [*comparison_lines(content), f"report: {options.out / 'comparison.html'}"]
-        lines[-1] += " and comparison.json beside it"
-        sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
+        page = options.out / "comparison.html"
+        print_lines(*comparison_lines(content), f"report: {page} and comparison.json beside it")
     for line in [*problems, *(f"limit: {each}" for each in broken or ())]:
         say(f"{camseg_command()}: {line}")
     if broken:
@@ -135,12 +140,10 @@ def _inspected(options: argparse.Namespace) -> tuple["ReadOptions", list["BagInf
     return reading, bags
 
 
-def _scored_on_bags(
-    options: argparse.Namespace, classes: Mapping[str, Sequence[Label]]
-) -> SharedLabels:
-    """Return the labels to score on bags, whose labels have the ids of the new model's table."""
-    if options.groups is not None:
-        return shared_over(options.groups, classes)
+def _scored_on_bags(stated: Path | None, classes: Mapping[str, Sequence[Label]]) -> SharedLabels:
+    """Return the labels to score on bags: those of the file `stated`, else of the new model."""
+    if stated is not None:
+        return shared_over(stated, classes)
     old, new = classes.values()
     table = LabelTable.of(CITYSCAPES if is_cityscapes(new) else new)
     known = zip(related(old, table.labels), related(new, table.labels), strict=True)

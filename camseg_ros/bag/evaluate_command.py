@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from camseg_core.cli.console import printable, say
+from camseg_core.cli.console import print_lines, say
 from camseg_core.cli.options import (
     add_model_options,
     model_options,
@@ -69,8 +69,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     option(
         "--labels",
         metavar="TOPIC|FOLDER",
-        help="labels in ids of the model's classes, by default Cityscapes train ids (255: "
-        "unlabelled): a topic of mono8 images or PNG, "
+        help="labels in ids of --groups, of labels.yaml in the folder, or of the model's classes, "
+        "by default Cityscapes train ids (255: unlabelled): a topic of mono8 images or PNG, "
         "which begins with /, or ./FOLDER of PNG files named for their stamp in ns",
     )
     add_tolerance(parser)
@@ -79,7 +79,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="score over the classes and groups of this mapping file, such as "
-        "config/data/camvid.yaml, instead of the model's classes",
+        "config/data/camvid.yaml, or over the classes of a labels.yaml, instead of the model's",
     )
     option("--scenario", type=Path, metavar="FILE", help="limits to keep, YAML; see docs/bags.md")
     option("--compare", metavar="MODEL", help="report how far another checkpoint agrees")
@@ -136,7 +136,7 @@ def run(options: argparse.Namespace) -> None:
     with suppress(OSError):  # another evaluation has its parts there
         job.parts.folder.parent.rmdir()
     lines = [*_summary(report, options.out), *(f"masks: {path}" for path in targets.values())]
-    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
+    print_lines(*lines)
     for line in [*problems, *(f"scenario: {line}" for line in broken)]:
         say(f"{camseg_command()}: {line}")
     if broken or failures:
@@ -157,9 +157,11 @@ def _evaluation_options(options: argparse.Namespace, scenario: Scenario) -> Eval
     if options.compare:
         require_same_ids({each: model_labels(each) for each in (options.model, options.compare)})
     labels = label_source(options.labels, options.tolerance) if options.labels else None
-    over = None
-    if options.groups is not None:
-        shared = shared_over(options.groups, {options.model: model_labels(options.model)})
+    over, stated = None, options.groups
+    if stated is None and labels is not None:
+        stated = labels.class_table()
+    if stated is not None:
+        shared = shared_over(stated, {options.model: model_labels(options.model)})
         over = shared.scored[0]
         for line in shared.lines:
             say(f"{camseg_command()}: {line}")

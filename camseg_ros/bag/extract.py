@@ -8,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from camseg_core.cli.console import printable, say
+from camseg_core.cli.console import print_lines, say
 from camseg_core.cli.options import at_least
 from camseg_core.data.image_files import write_image
 from camseg_core.errors import DataError, camseg_command
@@ -83,8 +83,10 @@ def run(options: argparse.Namespace) -> None:
         }
         text = json.dumps(result, indent=1) + "\n"
         (folder / "images.json").write_text(text, encoding="utf-8")
-    line = f"{len(written)} of {sum(counts)} images: {printable(str(options.out))}\n"
-    sys.stdout.write(text if options.json else line)
+    if options.json:
+        sys.stdout.write(text)
+    else:
+        print_lines(f"{len(written)} of {sum(counts)} images: {options.out}")
     for problem in problems:
         say(f"{camseg_command()}: left out: {problem}")
 

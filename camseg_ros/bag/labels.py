@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from camseg_core.data.image_files import read_label
 from camseg_core.data.image_header import has_palette
-from camseg_core.errors import DataError, ImageError
+from camseg_core.data.label_table import LABEL_TABLE
+from camseg_core.data.mapping import MAPPING
+from camseg_core.errors import ConfigError, DataError, ImageError
 from camseg_ros.bag.read import BagDamaged, ImageBag, RawImage, TimeRange
 from camseg_ros.bag.storage import SECOND_NS
 from camseg_ros.images import compressed_to_ids, image_to_ids
@@ -78,6 +80,23 @@ class LabelSource:
             if self.topic is not None:
                 _check_order("images", image_ns, images.path, self.topic)
             return pair(image_ns, label_ns, self.tolerance_ns)
+
+    def class_table(self) -> Path | None:
+        """Return the class table in the folder, whose ids the labels then have; None without one.
+
+        Raises:
+            ConfigError: the folder has a mapping file.
+        """
+        if self.folder is None:
+            return None
+        if (self.folder / MAPPING).is_file():
+            raise ConfigError(
+                f"labels of bags must be ids of classes, and {self.folder / MAPPING} is not read "
+                f"for them: write them as ids into a folder without it, with {LABEL_TABLE} if the "
+                "ids are not those of Cityscapes or of the model"
+            )
+        table = self.folder / LABEL_TABLE
+        return table if table.is_file() else None
 
     def check(self, pairs: "Pairs", images: ImageBag, within: TimeRange) -> None:
         """Raise DataError if no image of the time range has a label."""

@@ -2,7 +2,6 @@
 
 import argparse
 import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from camseg_core.cli.console import Pictures, printable
+from camseg_core.cli.console import Pictures, print_lines
 from camseg_core.cli.options import (
     add_dataset_options,
     add_split_option,
@@ -278,7 +277,7 @@ def run(options: argparse.Namespace) -> None:
         f"{options.bag}: {written} images on {topics.image_topic}{labels}, "
         f"camera_info on {topics.info_topic}"
     )
-    sys.stdout.write(printable(text) + "\n")
+    print_lines(text)
     pictures.exit_if_left_out()
 
 

@@ -4,6 +4,7 @@ import argparse
 import csv
 import io
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,10 +14,16 @@ from typing import Any
 import cv2
 import numpy as np
 
-from camseg_core.cli.console import printable, say
+from camseg_core.cli.console import print_lines, say
 from camseg_core.cli.options import add_model_options, at_least, model_options, segmenter_of
+from camseg_core.config.yaml_file import to_yaml
 from camseg_core.data.image_files import write_image
-from camseg_core.data.label_table import require_same_ids
+from camseg_core.data.label_table import (
+    LABEL_TABLE,
+    LabelTable,
+    is_cityscapes,
+    require_same_ids,
+)
 from camseg_core.data.sets.voc import write_voc_zip
 from camseg_core.errors import DataError, camseg_command
 from camseg_core.evaluation.report.page import render, write_files
@@ -87,7 +94,9 @@ def run(options: argparse.Namespace) -> None:
     reading = ReadOptions(options.topic, None, input_range=options.input_range)
     counts = [count_images(bag, reading) for bag in options.bags]
     if options.labels:
-        reading = replace(reading, labels=label_source(options.labels, options.tolerance))
+        labels = label_source(options.labels, options.tolerance)
+        labels.class_table()  # checked before the work
+        reading = replace(reading, labels=labels)
         for bag in options.bags:
             inspect_bag(bag, reading)
     with new_folder(options.out, "--out") as partial:
@@ -103,7 +112,7 @@ def run(options: argparse.Namespace) -> None:
             *([f"their labels: {options.out / 'labels'}"] if options.labels else ()),
             f"why: {options.out / 'selection.csv'}, {options.out / 'index.html'}",
         ]
-        sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
+        print_lines(*lines)
     for problem in problems:
         say(f"{camseg_command()}: {problem}")
 
@@ -139,6 +148,12 @@ def _mine(
         there = {path.stem for path in (folder / "labels").glob("*.png")}
         names = (row["name"] for row in rows if row["name"] not in there)
         problems += [f"{name} has no label yet" for name in names]
+        table = reading.labels.class_table()
+        if table is not None:
+            shutil.copyfile(table, folder / LABEL_TABLE)
+        elif not is_cityscapes(judge.segmenter.labels):
+            text = to_yaml(LabelTable.of(judge.segmenter.labels))
+            write_files(folder, {LABEL_TABLE: text})
     result = {
         "model": judge.segmenter.name,
         "compared_with": options.compare,

@@ -140,6 +140,28 @@ def test_a_limit_that_is_not_kept_ends_with_1(
     assert content(tmp_path / "out")["limits"]["passed"] == (not lines)
 
 
+def test_a_class_table_in_the_folder_of_labels_says_what_they_mean(
+    tmp_path: Path, camseg: Commands
+) -> None:
+    bag, labels = labelled_bag(tmp_path / "drive", frames(6)), tmp_path / "labels"
+    labels.mkdir()
+    for each in frames(6):
+        ids = np.where(each.label == CAR, 0, 1).astype(np.uint8)  # Cityscapes' road and sidewalk
+        cv2.imwrite(str(labels / f"{each.stamp_ns}.png"), ids)
+    (labels / "labels.yaml").write_text(
+        "- {id: 0, name: car, color: [1, 1, 1]}\n- {id: 1, name: lane, color: [2, 2, 2], was: []}\n"
+    )
+    base = ["good", "careless", "--bag", bag, "--bag-labels", labels, "--out", tmp_path / "out"]
+    assert camseg(*base, command="compare")[0] == 0
+    (part,) = content(tmp_path / "out")["parts"]
+    assert [(each["name"], each["iou"]) for each in part["classes"]] == [("car", [1, 1])]
+    assert part["notes"][0] == "not scored, missing in good and careless: lane"
+    (labels / "mapping.yaml").write_text("ids: {car: [0]}")
+    code, _, err = camseg(*base, command="compare")
+    assert code == 2
+    assert "mapping.yaml is not read for them: write them as ids into a folder without it" in err
+
+
 def test_models_of_different_classes_are_compared_over_those_that_both_tell(
     tmp_path: Path, camseg: Commands
 ) -> None:

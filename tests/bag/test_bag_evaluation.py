@@ -300,6 +300,31 @@ def test_an_evaluation_does_not_resume_with_other_labels(
     assert sum(report_of(tmp_path / "out")["confusion"]["matrix"][3]) == 4 * 36 * 48
 
 
+def test_an_evaluation_does_not_resume_with_another_class_table(
+    tmp_path: Path, camseg: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = drive(4)
+    write_bag(
+        [SourceFrame(each.stamp_ns, each.image, each.name) for each in frames], tmp_path / "bag"
+    )
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    for each in frames:
+        label = np.where(each.label == ROAD, 0, 255).astype(np.uint8)
+        cv2.imwrite(str(labels / f"{each.stamp_ns}.png"), label)
+    table = "- {id: 0, name: ground, color: [1, 2, 3], was: [CLASS]}\n"
+    (labels / "labels.yaml").write_text(table.replace("CLASS", "road"))
+    arguments = ("evaluate", tmp_path / "bag", "--labels", labels, "--out", tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr("camseg_core.long_runs.StopRequest.requested", "enough")
+        assert camseg(*arguments)[0] == 130  # one frame is done
+    (labels / "labels.yaml").write_text(table.replace("CLASS", "sidewalk"))
+    assert camseg(*arguments)[0] == 0
+    report = report_of(tmp_path / "out")
+    assert [each["name"] for each in report["classes"]] == ["ground"]
+    assert report["classes"][0]["iou"] < 0.1  # of the frame before it was nearly 1
+
+
 def messages_of(bag: Path) -> list[tuple[str, int, bytes]]:
     """Return everything in a bag, read with another library."""
     with (bag / f"{bag.name}.mcap").open("rb") as file:

@@ -15,7 +15,7 @@ from camseg_core.cli.console import command_line
 from camseg_core.data.frame_source import SourceFrame
 from camseg_core.data.sets import open_set
 from camseg_core.data.synthetic.drive import SyntheticDrive
-from camseg_core.errors import DataError
+from camseg_core.errors import ConfigError, DataError
 from camseg_ros.bag import mine
 from camseg_ros.bag.make import BagTopics, LabelledFrame, write_bag
 
@@ -105,6 +105,23 @@ def test_a_chosen_frame_without_a_label_is_named(
     for name in names - labelled:
         assert f"camseg: {name} has no label yet" in err
     assert ({path.stem for path in (tmp_path / "out").glob("labels/*")}) == labelled
+
+
+@pytest.mark.slow
+def test_a_folder_of_labels_brings_its_class_table(tmp_path: Path, drive: Path) -> None:
+    labels, out = tmp_path / "labels", tmp_path / "out"
+    labels.mkdir()
+    for number in range(FRAMES):
+        cv2.imwrite(str(labels / f"{10**9 + 10**8 * number}.png"), np.full((96, 128), 7, np.uint8))
+    (labels / "labels.yaml").write_text("- {id: 7, name: gravel, color: [1, 2, 3], was: [road]}\n")
+    mined(drive, "--frames", 2, "--labels", labels, "--out", out)
+    found = open_set("auto", out)
+    assert [(each.id, each.name) for each in found.labels] == [(7, "gravel")]
+    assert all((each.label == 7).all() for each in found.samples)
+    (labels / "mapping.yaml").write_text("ids: {road: [7]}")
+    with pytest.raises(ConfigError, match=r"mapping\.yaml is not read for them"):
+        mined(drive, "--labels", labels, "--out", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_labels_that_no_bag_has_are_refused_before_the_work(tmp_path: Path, drive: Path) -> None:

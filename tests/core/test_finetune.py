@@ -225,7 +225,7 @@ def test_tuning_gives_a_checkpoint_of_the_new_classes_and_a_comparison(tuned: Pa
 
 
 @pytest.mark.slow
-def test_a_tuned_model_resumes_from_the_same_start_only(
+def test_a_tuned_model_resumes_from_the_same_start_and_classes_only(
     tuned: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start = tuned / "start" / "model.safetensors"
@@ -236,6 +236,12 @@ def test_a_tuned_model_resumes_from_the_same_start_only(
         main(command(tuned))
     assert "the model to start from must be that of" in capsys.readouterr().err
     start.write_bytes(kept)
+    classes = tuned / "data" / "labels.yaml"
+    classes.write_text(TABLE.replace("was: [car, rider]", "was: [car]"))
+    with pytest.raises(SystemExit):
+        main(command(tuned))
+    assert "their meaning differ: restore them" in capsys.readouterr().err
+    classes.write_text(TABLE)
 
 
 def test_a_dry_run_says_what_is_kept_and_how_long_it_takes(

@@ -16,7 +16,7 @@ from camseg_core.data.label_table import (
     related,
     translation,
 )
-from camseg_core.data.mapping import MAPPING, meaning
+from camseg_core.data.mapping import MAPPING, meaning, stated_meaning
 from camseg_core.data.sets.camvid import CamVid11, CamVid32
 from camseg_core.data.sets.cityscapes import CITYSCAPES_SETS
 from camseg_core.data.sets.coco import Coco
@@ -122,25 +122,25 @@ class LabelledSet:
             over: see `scored`.
 
         Raises:
-            ConfigError: the mapping cannot be used, or models and labels share no class.
+            ConfigError: `over` cannot be used, or models and labels share no class.
         """
         table = self.table
         if over is not None:
-            table = meaning(over, over).table
+            table = stated_meaning(over).table
         return shared_labels(self.scored(over), table or LabelTable.of(CITYSCAPES), models)
 
     def scored(self, over: Path | None = None) -> ScoredLabels:
-        """Return the labels to score: the set's own, or those of the mapping file `over`.
+        """Return the labels to score: the set's own, or those of `over`, as `stated_meaning`.
 
         Classes are ids of the set's table, or of that of `over`, which may be another.
 
         Raises:
-            ConfigError: the mapping cannot be used.
+            ConfigError: `over` cannot be used.
         """
         own = ScoredLabels.of(self.labels, self.groups)
         if over is None:
             return own
-        other = meaning(over, over)
+        other = stated_meaning(over)
         if other.table != self.table:
             vocabulary = CITYSCAPES if other.table is None else other.table.labels
             places = related(vocabulary, self.vocabulary)
