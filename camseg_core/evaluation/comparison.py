@@ -181,7 +181,7 @@ def compare(
         ious = [each.labelled_mean_iou() for each in confusions]
         share = same[0] / same[1] if same[1] else math.nan
         frames.append(ComparedFrame(sample.name, (ious[0], ious[1]), float(share)))
-        counts.append(np.stack([_hits_and_union(each) for each in confusions]))
+        counts.append(np.stack([_hits_union_labelled(each) for each in confusions]))
         before = sample, results
     if not frames:
         why = footage.problems[0] if footage.problems else "there is nothing to compare on"
@@ -215,9 +215,9 @@ def _agreement(sides: Sequence[Side], results: Sequence[Segmentation]) -> Counts
     return np.array([np.count_nonzero((old == new) & known), np.count_nonzero(known)], np.int64)
 
 
-def _hits_and_union(confusion: Confusion) -> Counts:
-    hits, judged = confusion.hits, ~np.isnan(confusion.iou())
-    return np.stack([hits, confusion.labelled + confusion.predicted - hits]) * judged
+def _hits_union_labelled(confusion: Confusion) -> Counts:
+    hits, labelled, judged = confusion.hits, confusion.labelled, ~np.isnan(confusion.iou())
+    return np.stack([hits, labelled + confusion.predicted - hits, labelled]) * judged
 
 
 @dataclass(frozen=True)

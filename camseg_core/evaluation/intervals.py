@@ -72,12 +72,15 @@ def differences(
 ) -> tuple[list[Difference], Difference]:
     """Return the gain of each class's IoU and of the mean IoU, with bootstrap intervals.
 
+    Means are over the classes that are labelled, which are the same for both models: a class that
+    only one of them predicts, in a single pixel, would move its mean as much as a class in all.
+
     Percentile method over whole frames, drawn with replacement, the same frames for both models. It
     assumes independent frames: where neighbours look alike, as in a drive, the true interval is
-    wider. Draws in which a class does not occur do not count for it.
+    wider. Draws in which a class is not labelled do not count for it.
 
     Args:
-        counts: `(frames, 2, 2, classes)`: hits and union in pixels, by model (old, new).
+        counts: `(frames, 2, 3, classes)`: hits, union and labelled pixels, by model (old, new).
         seed: of the draws.
     """
     frames = len(counts)
@@ -93,8 +96,8 @@ def differences(
 
 def _gains(counts: npt.NDArray[np.generic]) -> Floats:
     """Return the gains of each class and of the mean, `(N, classes + 1)`; NaN if undefined."""
-    hits, union = (np.asarray(counts[:, :, part], np.float64) for part in (0, 1))
-    iou = np.divide(hits, union, out=np.full(hits.shape, np.nan), where=union > 0)
+    hits, union, labelled = (np.asarray(counts[:, :, part], np.float64) for part in range(3))
+    iou = np.divide(hits, union, out=np.full(hits.shape, np.nan), where=labelled > 0)
     there = ~np.isnan(iou)
     number = there.sum(2)
     summed = np.where(there, iou, 0).sum(2)

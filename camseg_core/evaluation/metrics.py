@@ -76,12 +76,23 @@ class Confusion:
         return ratio(self.hits, self.labelled)
 
     def mean_iou(self) -> float:
-        """Return the mean of `iou` over the classes that occur; NaN if none does."""
+        """Return the mean of `iou` over the classes that occur; NaN if none does.
+
+        As Cityscapes' official evaluation: a class that is predicted but never labelled counts 0.
+        So do not compare two of these, of models or conditions: see `labelled_mean_iou`.
+        """
         return mean(self.iou())
 
     def labelled_mean_iou(self) -> float:
-        """Return the mean of `iou` over labelled classes: the score of a frame. NaN if none."""
+        """Return the mean of `iou` over labelled classes; NaN if there are none.
+
+        The classes depend on the labels alone, so such means of the same frames can be compared.
+        """
         return mean(self.iou()[self.labelled > 0])
+
+    def labelled_precision(self) -> float:
+        """Return the mean of `precision` over labelled classes (AP); NaN if there are none."""
+        return mean(self.precision()[self.labelled > 0])
 
     def accuracy(self) -> float:
         """Return the share of labelled pixels whose class is right."""

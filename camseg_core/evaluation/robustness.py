@@ -49,8 +49,9 @@ class Contender(Protocol):
 class Scores:
     """Scores of a contender under a condition, 0..1; NaN where the labels do not define one.
 
-    AP and mean IoU are defined as in `evaluate`; `by_group` is the AP of the frequent, common and
-    rare classes, `iou` the IoU of each class. The `kept_` scores are divided by those under the
+    AP and mean IoU are those of `evaluate`, over the labelled classes alone, so that they can be
+    compared; `by_group` is the AP of the frequent, common and rare classes, `iou` the IoU of each
+    class. The `kept_` scores are divided by those under the
     reference, NaN if that is 0 or undefined.
     """
 
@@ -279,18 +280,20 @@ def _scores(
 
 
 def _scored(confusion: Confusion, reference: Confusion, groups: Sequence[str | None]) -> Scores:
+    """Return the scores over the labelled classes, which are the same for all contenders."""
     precision, clean = confusion.precision(), reference.precision()
+    # the groups are of the labels of the reference: a class without any has none
     members = {group: [each == group for each in groups] for group in GROUPS}
     return Scores(
-        average_precision=mean(precision),
+        average_precision=confusion.labelled_precision(),
         by_group={group: mean(precision[of]) for group, of in members.items()},
-        mean_iou=confusion.mean_iou(),
+        mean_iou=confusion.labelled_mean_iou(),
         iou=tuple(confusion.iou().tolist()),
-        kept_precision=_share(mean(precision), mean(clean)),
+        kept_precision=_share(confusion.labelled_precision(), reference.labelled_precision()),
         kept_by_group={
             group: _share(mean(precision[of]), mean(clean[of])) for group, of in members.items()
         },
-        kept_iou=_share(confusion.mean_iou(), reference.mean_iou()),
+        kept_iou=_share(confusion.labelled_mean_iou(), reference.labelled_mean_iou()),
     )
 
 

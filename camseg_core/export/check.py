@@ -166,4 +166,4 @@ class Scores:
             raise DataError(
                 f"the {len(self.samples)} frames to score must show the model's classes, found none"
             )
-        return scorer.confusion.mean_iou()
+        return scorer.confusion.labelled_mean_iou()

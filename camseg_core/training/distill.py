@@ -181,8 +181,8 @@ def run_light_decoder(
                 "mIoU %.4f (exact decoder: %.4f)",
                 out,
                 100 * compared.agreement,
-                compared.light.mean_iou(),
-                compared.exact.mean_iou(),
+                compared.light.labelled_mean_iou(),
+                compared.exact.labelled_mean_iou(),
             )
 
 

@@ -209,7 +209,7 @@ class DecoderComparison:
     def validation(self, decoder: nn.Module) -> Validation:
         """Return agreement, mIoU and a picture, for the callbacks of a training."""
         found = self.scores(decoder.eval())
-        figures = {"agreement": found.agreement, "mIoU": found.light.mean_iou()}
+        figures = {"agreement": found.agreement, "mIoU": found.light.labelled_mean_iou()}
         return figures, self._picture(decoder)
 
     def _picture(self, decoder: nn.Module) -> npt.NDArray[np.uint8]:

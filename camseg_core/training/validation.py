@@ -40,7 +40,10 @@ def validation(config: TransformerTraining, val: Frames) -> Callable[[nn.Module]
         whole = model.autoencoder is not None and config.augment != "crop"
         size = config.crop if whole else None
         one, ten = (
-            [confusion_of(model, part.frames, sampler, 10, size).mean_iou() for part in parts]
+            [
+                confusion_of(model, part.frames, sampler, 10, size).labelled_mean_iou()
+                for part in parts
+            ]
             for sampler in ("one_step", "ddim")
         )
         figures = {"mIoU": float(np.mean(one)), "mIoU of 10 steps": float(np.mean(ten))}

@@ -93,6 +93,21 @@ def test_scores_changes_and_agreement_of_two_models_are_those_of_their_masks() -
     assert found.slowdown.value == 1
 
 
+def test_a_class_that_only_one_model_predicts_and_no_label_has_moves_no_mean() -> None:
+    road = street((ROAD, ROAD, ROAD, ROAD))
+
+    class Startled(Painted):
+        def segment(self, rgb: np.ndarray) -> Segmentation:
+            found = super().segment(rgb)
+            found.mask[0, 0] = CAR
+            return found
+
+    found = compared(Painted(), Startled(), [sample(i, road) for i in range(3)])
+    assert found.mean_iou.value == pytest.approx(-1 / 16)
+    assert math.isnan(found.iou[2].value)
+    assert found.mean_iou.low == pytest.approx(found.mean_iou.high)
+
+
 def test_the_models_take_turns_after_a_first_frame_that_is_not_timed() -> None:
     calls: list[str] = []
 
@@ -187,8 +202,10 @@ def test_an_interval_is_that_of_the_mean_over_frames() -> None:
     random = np.random.default_rng(1)
     frames, pixels = 400, 1000
     hits = np.stack([random.binomial(pixels, share, frames) for share in (0.5, 0.6)], 1)
-    counts = np.zeros((frames, 2, 2, 2), np.int64)
-    counts[:, :, 0, 0], counts[:, :, 1, 0] = hits, pixels  # the second class does not occur
+    counts = np.zeros((frames, 2, 3, 2), np.int64)
+    counts[:, :, 0, 0] = hits
+    counts[:, :, 1:, 0] = pixels  # the second class is not labelled
+    counts[0, 1, 1, 1] = 1  # but the new model predicts it once, which must not move its mean
     (first, absent), mean = differences(counts)
     gains = (hits[:, 1] - hits[:, 0]) / pixels
     assert first.value == pytest.approx(gains.mean())
@@ -205,7 +222,8 @@ def test_differences_of_a_model_to_itself_are_zero() -> None:
     confusion = Confusion(3)
     random = np.random.default_rng(0)
     confusion.add(random.integers(0, 3, 100), random.integers(0, 3, 100))
-    one = np.stack([confusion.hits, confusion.labelled + confusion.predicted - confusion.hits])
+    hits, labelled = confusion.hits, confusion.labelled
+    one = np.stack([hits, labelled + confusion.predicted - hits, labelled])
     each, mean = differences(np.stack([np.stack([one, one])] * 5))
     assert {(found.value, found.low, found.high) for found in (*each, mean)} == {(0.0, 0.0, 0.0)}
 

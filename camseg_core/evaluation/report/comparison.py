@@ -203,10 +203,10 @@ def _interval(found: Difference) -> dict[str, Any]:
 def _scores(side: Side, labelled: bool) -> dict[str, float]:
     scorer, confusion = side.scorer, side.scorer.confusion
     return {
-        "mean_iou": confusion.mean_iou(),
+        "mean_iou": confusion.labelled_mean_iou(),
         "pixel_accuracy": confusion.accuracy() if labelled else math.nan,
-        "average_precision": mean(confusion.precision()),
-        "boundary_f1": scorer.boundary.mean(),
+        "average_precision": confusion.labelled_precision(),
+        "boundary_f1": mean(scorer.boundary.per_class()[confusion.labelled > 0]),
         "expected_calibration_error": scorer.calibration.error(),
         "error_detection_auroc": scorer.error_detection.auroc(),
         "mean_confidence": scorer.mean_confidence(),
