@@ -1,10 +1,14 @@
 """The experiments of `experiments.yaml`, and the jobs that they are."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+
+import yaml  # type: ignore[import-untyped]
 
 from camseg_core.config.yaml_file import load_yaml
 from camseg_core.evaluation.robustness_suite import selected
@@ -103,7 +107,7 @@ class Adaptation:
 
 @dataclass(frozen=True)
 class Plan:
-    """What `experiments.yaml` holds; `recipe` is relative to it."""
+    """What `experiments.yaml` holds; `recipe` is relative to it, absolute once it is loaded."""
 
     recipe: str
     seeds: tuple[int, ...]
@@ -112,6 +116,13 @@ class Plan:
     shift: Shift
     uncertainty: Uncertainty
     adaptation: Adaptation
+
+    @cached_property
+    def recipe_digest(self) -> str:
+        """A digest of the entries of the recipe, which decide every result."""
+        entries = yaml.safe_load(Path(self.recipe).read_text(encoding="utf-8"))
+        text = json.dumps(entries, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -141,6 +152,9 @@ class Job:
         settings: what decides the result, beside the recipe: the section of the plan, or of an
             adaptation its configuration.
         minutes: the time it is expected to take on 2 cores.
+        recipe: `Plan.recipe_digest`.
+        steps: of the training of the model that is scored, and of its autoencoder, if `settings`
+            do not have them.
     """
 
     kind: Literal["reconstruct", "train", "shift", "uncertainty", "adapt"]
@@ -148,15 +162,31 @@ class Job:
     seed: int
     settings: Any
     minutes: float
+    recipe: str
+    steps: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
         """A unique name, also of its result's file."""
         return f"{self.kind}-{name_of(self.subject)}-s{self.seed}"
 
+    @property
+    def trained_in(self) -> str | None:
+        """The folder of the model that this job scores; None if it trains one itself."""
+        if self.kind in ("train", "reconstruct"):
+            return None
+        return f"train-{name_of(self.subject)}-s{self.seed}"
+
     def identity(self) -> dict[str, Any]:
         """Return what decides the result, for JSON."""
-        content = {"kind": self.kind, "subject": asdict(self.subject), "seed": self.seed}
+        content: dict[str, Any] = {
+            "kind": self.kind,
+            "subject": asdict(self.subject),
+            "seed": self.seed,
+        }
+        content |= {"recipe": self.recipe}
+        if self.steps is not None:
+            content |= {"model": dict(zip(("steps", "autoencoder_steps"), self.steps, strict=True))}
         settings = {
             name: value for name, value in asdict(self.settings).items() if "minutes" not in name
         }
@@ -184,27 +214,48 @@ def load_plan(path: Path = PLAN) -> Plan:
     Raises:
         ConfigError: the file or an entry cannot be used.
     """
-    return load_yaml(path, Plan)
+    plan = load_yaml(path, Plan)
+    return replace(plan, recipe=str(path.parent / plan.recipe))
 
 
 def jobs_of(plan: Plan) -> list[Job]:
     """Return all jobs, seed by seed: of the models, first those that train what others score."""
     reconstruction, models, adaptation = plan.reconstruction, plan.models, plan.adaptation
+    recipe, steps = plan.recipe_digest, (models.steps, models.autoencoder_steps)
     on_all = [Model(head, disturbed) for disturbed in (True, False) for head in models.heads]
     held_out = [Model(head, True, name) for name in models.left_out for head in models.heads]
     jobs = []
     for seed in plan.seeds:
         jobs += [
-            Job("train", model, seed, models, models.minutes) for model in (*on_all, *held_out)
+            Job("train", model, seed, models, models.minutes, recipe)
+            for model in (*on_all, *held_out)
         ]
-        jobs += [Job("shift", model, seed, plan.shift, plan.shift.minutes) for model in on_all]
         jobs += [
-            Job("uncertainty", model, seed, plan.uncertainty, plan.uncertainty.minutes)
+            Job("shift", model, seed, plan.shift, plan.shift.minutes, recipe, steps)
+            for model in on_all
+        ]
+        jobs += [
+            Job(
+                "uncertainty",
+                model,
+                seed,
+                plan.uncertainty,
+                plan.uncertainty.minutes,
+                recipe,
+                steps,
+            )
             for model in (*on_all, *held_out)
             if model.disturbed
         ]
         jobs += [
-            Job("reconstruct", Autoencoder(codebook), seed, reconstruction, reconstruction.minutes)
+            Job(
+                "reconstruct",
+                Autoencoder(codebook),
+                seed,
+                reconstruction,
+                reconstruction.minutes,
+                recipe,
+            )
             for codebook in reconstruction.codebooks
         ]
         jobs += [
@@ -214,6 +265,8 @@ def jobs_of(plan: Plan) -> list[Job]:
                 seed,
                 adaptation.recipe(seed),
                 adaptation.minutes,
+                recipe,
+                steps,
             )
             for name in adaptation.left_out
         ]

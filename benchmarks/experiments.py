@@ -32,12 +32,17 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 
 class Queued(Protocol):
-    """What gives one result: a unique name, the minutes expected, and what decides the result."""
+    """What gives one result: a unique name, the minutes expected, and what decides the result.
+
+    `trained_in` names the folder of another job whose model this one uses.
+    """
 
     @property
     def name(self) -> str: ...
     @property
     def minutes(self) -> float: ...
+    @property
+    def trained_in(self) -> str | None: ...
     def identity(self) -> dict[str, Any]: ...
 
 
@@ -90,18 +95,35 @@ def measured(folder: Path, every: float = 10.0) -> Iterator[list[float]]:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other queues out of the folder until the block ends.
+def alone(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file `path` until the block ends.
 
     Raises:
-        ConfigError: another queue is at work in it.
+        ConfigError: another queue holds it; `what` names what it works on.
     """
-    with (folder / "lock").open("w") as file:
+    with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ConfigError(f"--run {folder} must be free: another queue works there") from error
-        yield
+            raise ConfigError(f"{what} must be free: another queue is at work") from error
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def commits_of(folder: Path) -> list[str]:
+    """Return the commits at which the work in a job's folder was done, in order."""
+    path = folder / "commits"
+    return path.read_text(encoding="utf-8").split() if path.is_file() else []
+
+
+def note_commit(folder: Path) -> None:
+    """Add the current commit to those of the folder."""
+    commit, known = current_commit("camseg_core", "benchmarks", "config"), commits_of(folder)
+    if commit not in known:
+        with atomic_write(folder / "commits") as temporary:
+            temporary.write_text("\n".join([*known, commit]), encoding="utf-8")
 
 
 def run_job(
@@ -116,13 +138,14 @@ def run_job(
         )
     with atomic_write(path) as temporary:
         temporary.write_text(identity, encoding="utf-8")
-    commit = current_commit("camseg_core", "benchmarks", "config")
+    note_commit(folder)
     with measured(folder) as seconds:
         n, figures = work(job)
+    used = commits_of(run / job.trained_in) if job.trained_in else []
     result = {
         "job": job.identity(),
         "command": f"python benchmarks/{script}.py --data <data> --only {job.name}",
-        "commit": commit,
+        "commit": ", ".join(dict.fromkeys([*used, *commits_of(folder)])),
         "machine": machine_and_torch(),
         "seconds": round(seconds[0], 1),
         "n": n,
@@ -149,12 +172,15 @@ def run_all(
     failed = 0
     writable_folder(results, "--results")
     log_training()
-    with alone_in(writable_folder(run, "--run")):
+    with alone(writable_folder(run, "--run") / "lock", f"--run {run}"):
         for job in jobs:
             if result_of(job, results) is None:
                 print(f"{job.name} …", flush=True)
                 try:
-                    run_job(job, work, script, run, results)
+                    # a queue with another --run may write there as well
+                    with alone(results / f".{job.name}.lock", job.name):
+                        if result_of(job, results) is None:
+                            run_job(job, work, script, run, results)
                 except Stopped:
                     raise
                 except CamSegError as error:  # the others may still be run
@@ -218,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
         if given.data is None:
             raise ConfigError("--data must name the folder of the data sets")
-        place = Place(given.data, given.run, given.plan.parent / plan.recipe, given.workers)
+        place = Place(given.data, given.run, Path(plan.recipe), given.workers)
         check(plan, place)
 
         def work(job: Job) -> Outcome:

@@ -8,6 +8,8 @@ import numpy.typing as npt
 
 from camseg_core.evaluation.metrics import mean
 
+Scores = npt.NDArray[np.float64]
+
 Counts = npt.NDArray[np.int64]
 """Pixels per class, `(…, 3, K)`: those right, those with it as label, those with it as mask."""
 
@@ -48,39 +50,67 @@ NOT_RUN = Estimate(np.nan, np.nan, np.nan, 0)
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:
-    """Return the mean with Student's interval; `values` are those of the seeds that were run."""
+    """Return the mean with Student's interval; `values` are those of the seeds that were run.
+
+    Raises:
+        ValueError: there are more seeds than `STUDENT_T` has quantiles for.
+    """
     if not values:
         return NOT_RUN
     middle, n = float(np.mean(values)), len(values)
     if n == 1:
         return Estimate(middle, np.nan, np.nan, 1)
-    quantile = STUDENT_T[n - 2] if n - 2 < len(STUDENT_T) else 1.96
-    reach = quantile * float(np.std(values, ddof=1)) / n**0.5
+    reach = _quantile(n) * float(np.std(values, ddof=1)) / n**0.5
     return Estimate(middle, middle - reach, middle + reach, n)
 
 
+def _quantile(seeds: int) -> float:
+    if seeds - 2 >= len(STUDENT_T):
+        raise ValueError(f"at most {len(STUDENT_T) + 1} seeds, got {seeds}: extend STUDENT_T")
+    return STUDENT_T[seeds - 2]
+
+
 def mean_iou(counts: Counts) -> float:
-    """Return the mean IoU of counts `(3, K)` over the classes that occur."""
-    hits, labelled, predicted = counts
-    union = labelled + predicted - hits
-    return mean(np.divide(hits, union, out=np.full(hits.shape, np.nan), where=union > 0))
+    """Return the mean IoU of counts `(3, K)` over the labelled classes.
+
+    The classes depend on the labels alone: both sides of a comparison have the same.
+    """
+    return mean(_iou(counts))
 
 
 def average_precision(counts: Counts) -> float:
-    """Return the AP of counts `(3, K)`, see `camseg_core/evaluation/evaluate.py`."""
+    """Return the AP of counts `(3, K)` over the labelled classes; one never predicted counts 0."""
+    return mean(_precision(counts))
+
+
+def _iou(counts: Counts) -> Scores:
     hits, labelled, predicted = counts
-    ratio = np.divide(hits, predicted, out=np.full(hits.shape, np.nan), where=predicted > 0)
-    return mean(np.where((predicted == 0) & (labelled > 0), 0.0, ratio))
+    nothing = np.full(hits.shape, np.nan)
+    return np.divide(hits, labelled + predicted - hits, out=nothing, where=labelled > 0)
+
+
+def _precision(counts: Counts) -> Scores:
+    hits, labelled, predicted = counts
+    nothing = np.where(labelled > 0, 0.0, np.nan)
+    return np.divide(hits, predicted, out=nothing, where=(predicted > 0) & (labelled > 0))
 
 
 def kept(counts: Counts, reference: Counts) -> float:
-    """Return the mean IoU as a share of that of the reference; NaN if that is 0."""
-    return mean_iou(counts) / (mean_iou(reference) or np.nan)
+    """Return the mean IoU as a share of that of the reference; NaN if that is 0.
+
+    Both are over the classes that are labelled in both: those of another view may be others.
+    """
+    return _share(_iou(counts), _iou(reference))
 
 
 def kept_precision(counts: Counts, reference: Counts) -> float:
-    """Return the AP as a share of that of the reference; NaN if that is 0."""
-    return average_precision(counts) / (average_precision(reference) or np.nan)
+    """Return the AP as a share of that of the reference, see `kept`."""
+    return _share(_precision(counts), _precision(reference))
+
+
+def _share(scores: Scores, reference: Scores) -> float:
+    both = ~np.isnan(scores) & ~np.isnan(reference)
+    return mean(scores[both]) / (mean(reference[both]) or np.nan)
 
 
 def paired_lead(
@@ -88,34 +118,37 @@ def paired_lead(
     theirs: Sequence[Sequence[Counts]],
     score: Callable[..., float],
 ) -> Estimate:
-    """Return the lead of `ours` over `theirs` with its bootstrap interval over seeds and frames.
+    """Return the lead of `ours` over `theirs` on the same frames, with its interval.
 
     By seed, each has one or several counts `(frames, 3, K)` of the same frames; `score` gets their
-    sums over frames, `(3, K)` each. Seeds and frames are drawn with replacement, the same for both
-    sides (Efron's percentile bootstrap, 1000 draws from a fixed seed). With one seed, frames alone
-    are drawn. With few seeds the interval is somewhat narrow.
+    sums over frames, `(3, K)` each.
+
+    With several seeds, the interval joins two sources of chance, as the root of the sum of squares:
+    Student's reach of the leads of the seeds, and the normal reach of the mean lead under a
+    bootstrap over frames (1000 draws from a fixed seed, the same for both sides). A percentile
+    bootstrap over three seeds would be too narrow by half. With one seed, it is the percentile
+    bootstrap over frames.
     """
     if not ours:
         return NOT_RUN
-    random, seeds, frames = np.random.default_rng(0), len(ours), len(ours[0][0])
+    random, frames = np.random.default_rng(0), len(ours[0][0])
 
-    def lead(chosen: npt.NDArray[np.intp], weights: npt.NDArray[np.int64]) -> float:
-        def value(side: Sequence[Sequence[Counts]]) -> float:
-            scores = [
-                score(*(np.tensordot(weights, each, axes=1) for each in side[seed]))
-                for seed in chosen
+    def leads(weights: npt.NDArray[np.int64]) -> list[float]:
+        def values(side: Sequence[Sequence[Counts]]) -> list[float]:
+            return [
+                score(*(np.tensordot(weights, each, axes=1) for each in of_seed))
+                for of_seed in side
             ]
-            return float(np.mean(scores))
 
-        return value(ours) - value(theirs)
+        return [our - other for our, other in zip(values(ours), values(theirs), strict=True)]
 
     drawn = [
-        lead(
-            random.integers(seeds, size=seeds),
-            np.bincount(random.integers(frames, size=frames), minlength=frames),
-        )
+        float(np.mean(leads(np.bincount(random.integers(frames, size=frames), minlength=frames))))
         for _ in range(RESAMPLES)
     ]
-    low, high = np.nanquantile(drawn, (0.025, 0.975))
-    middle = lead(np.arange(seeds), np.ones(frames, np.int64))
-    return Estimate(middle, float(low), float(high), seeds)
+    seeds = over_seeds(leads(np.ones(frames, np.int64)))
+    if seeds.n == 1:
+        low, high = np.nanquantile(drawn, (0.025, 0.975))
+        return Estimate(seeds.mean, float(low), float(high), 1)
+    reach = float(np.hypot(seeds.high - seeds.mean, 1.96 * np.nanstd(drawn)))
+    return Estimate(seeds.mean, seeds.mean - reach, seeds.mean + reach, seeds.n)

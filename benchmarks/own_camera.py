@@ -106,7 +106,10 @@ def tuning_table(found: Found, drive: str) -> str:
 
 
 def mining_table(found: Found, pools: Iterable[str]) -> str:
-    """Return the scores after tuning on mined and on random frames, on those that neither has."""
+    """Return the scores after tuning on mined and on random frames, on those that neither has.
+
+    Near-duplicates of frames that were trained on are not scored.
+    """
     rows: list[tuple[object, ...]] = []
     for pool in pools:
         before, seeds = found.figures(pool, "none"), found.seeds(pool, "mined")
@@ -114,19 +117,28 @@ def mining_table(found: Found, pools: Iterable[str]) -> str:
         leads = []
         for seed in (each for each in mined if each in random and before):
             sides = before[0], random[seed], mined[seed]
-            names = [name for name in sides[1]["counts"] if name in sides[2]["counts"]]
+            alike = {*sides[1]["alike"], *sides[2]["alike"]}
+            names = [
+                name
+                for name in sides[1]["counts"]
+                if name in sides[2]["counts"] and name not in alike
+            ]
+            # what neither side scores was trained on by both
+            same = len({*before[0]["counts"]} - {*sides[1]["counts"]} - {*sides[2]["counts"]})
             counts = [_counts(each, names) for each in sides]
             scores = [mean_iou(each.sum(0)) for each in counts]
             lead = paired_lead([[counts[2]]], [[counts[1]]], mean_iou)
             leads.append(lead.mean)
             shown = (f"{score:.3f}" for score in scores)
             of, classes = mined[seed]["trained_on"], len(mined[seed]["classes"])
-            rows.append((pool, seed, of, len(names), classes, *shown, lead.text(1, sign="+")))
+            row = (pool, seed, of, same, len(names), classes, *shown)
+            rows.append((*row, lead.text(1, sign="+")))
         if len(leads) > 1:
             mean = over_seeds(leads).text(seeds, sign="+")
-            rows.append((pool, "mean", *["" for _ in range(6)], mean))
-    heads = ("val of", "seed", "tuned on", "scored", "classes", "before", "random", "mined")
-    return markdown_table((*heads, "mined leads by"), rows) if rows else ""
+            rows.append((pool, "mean", *["" for _ in range(7)], mean))
+    facts = ("val of", "seed", "tuned on", "in both", "scored", "classes")
+    heads = (*facts, "before", "random", "mined", "mined leads by")
+    return markdown_table(heads, rows) if rows else ""
 
 
 def sections(found: Found, drive: str, pools: Sequence[str], command: str) -> dict[str, str]:

@@ -50,6 +50,11 @@ class Job:
         seed = "" if self.choice == "none" else f"-s{self.seed}"
         return f"own-camera-{self.pool}-{self.choice}{start}{seed}"
 
+    @property
+    def trained_in(self) -> str | None:
+        """None: a job trains its own model."""
+        return None
+
     def identity(self) -> dict[str, Any]:
         """Return what decides the result, for JSON."""
         content = {key: value for key, value in asdict(self).items() if key != "minutes"}
@@ -166,6 +171,10 @@ def work(job: Job, bench: Bench) -> Outcome:
     """Train if the job does, and count the masks of all frames that were not trained on."""
     source, opened, pairs = bench.open(job.pool)
     numbers, folder = frames_of(job, bench, opened), bench.place.run / job.name
+    if kept_in(folder / "frames.json", lambda: numbers) != numbers:
+        raise ConfigError(
+            f"{folder} was begun with other frames to train on: remove it, or use another --run"
+        )
     others = [i for i in range(len(pairs)) if i not in {*numbers}]
     out, seconds = bench.start, 0.0
     if numbers:

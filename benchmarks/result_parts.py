@@ -41,30 +41,36 @@ class Found:
             if (job.kind, job.subject) == (kind, subject) and job.name in self.results
         }
 
-    def any_of(self, kinds: Sequence[str]) -> bool:
-        """Whether a job of one of these kinds was run."""
-        return any(job.kind in kinds and job.name in self.results for job in self.jobs)
-
-    def provenance(self, *kinds: str) -> str:
-        """Return what was run and not, its time, commits and machines, then the commands."""
-        jobs = [job for job in self.jobs if job.kind in kinds]
+    def provenance(self, jobs: Sequence[Job]) -> str:
+        """Return what was run and not, its time, commits and machines, n, then the commands."""
+        kinds = dict.fromkeys(job.kind for job in jobs)
         done = [self.results[job.name] for job in jobs if job.name in self.results]
         left = sum(job.minutes for job in jobs if job.name not in self.results)
         text = f"{len(done)} of {len(jobs)} jobs were run"
         if done:
             hours = sum(each["seconds"] for each in done) / 3600
-            commits, machines = (
-                ", ".join(sorted({each[name] for each in done})) for name in ("commit", "machine")
+            commits = ", ".join(
+                sorted({one for each in done for one in each["commit"].split(", ")})
             )
+            machines = ", ".join(sorted({each["machine"] for each in done}))
             text += f", in {hours:.1f} h; {machines}; commit {commits}"
+        counted = "; ".join(f"`{kind}`: {self._counted(kind)}" for kind in kinds)
         missing = len(jobs) - len(done)
         time = f"{left / 60:.0f} h" if left >= 60 else f"{left:.0f} min"
         text += f". Not run: {missing}, about {time} on 2 cores." if missing else "."
+        text += f" Scored, {counted}." if done else ""
         return (
             f"{text}\n\n"
             f"    python benchmarks/experiments.py --data <data> --only {' '.join(kinds)}\n"
             "    python benchmarks/results.py --write docs/results.md"
         )
+
+    def _counted(self, kind: str) -> str:
+        """Return of how much the results of a kind are: the same for all of them."""
+        of_kind = [job for job in self.jobs if job.kind == kind and job.name in self.results]
+        counts = [self.results[job.name]["n"] for job in of_kind]
+        texts = (", ".join(f"{n} {name}" for name, n in each.items()) for each in counts)
+        return " or ".join(dict.fromkeys(texts)) or "nothing"
 
 
 def joined(*parts: str) -> str:

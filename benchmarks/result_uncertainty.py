@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+from document import markdown_table
 from experiment_plan import Head, Model
 from intervals import Estimate, over_seeds
 from result_claims import HEADS
-from result_parts import Found, decision, estimates_table, joined, lead_text, plot_leads
+from result_parts import Found, estimates_table, joined, lead_text, plot_leads
 
 SEEN, UNSEEN = "the sets of the training", "a set that the training never saw"
 COLUMNS = {"error_rate": "share wrong", "auroc": "AUROC", "aurc": "area under risk-coverage"}
@@ -46,27 +47,51 @@ def _detection(found: Found, head: Head, method: str) -> Detection:
 
 def uncertainty(found: Found, images: Path) -> str:
     """Compare how well confidences find errors: of one step, sampled masks, the pixel head."""
-    sampling = [*found.plan.uncertainty.sampling]
+    sampling, of = [*found.plan.uncertainty.sampling], len(found.plan.seeds)
     methods = {title: _detection(found, "latents", title) for title in sampling}
     methods[HEADS["pixels"]] = _detection(found, "pixels", "softmax")
-    rows, drawn, of = list[list[object]](), dict[str, Estimate](), len(found.plan.seeds)
+    several = sampling[1]
+    rows, leads, drawn = list[list[object]](), list[list[object]](), dict[str, Estimate]()
+    decided: dict[str, list[str]] = {}
     for domain in (SEEN, UNSEEN, *found.plan.uncertainty.domains):
         by_method = {title: scores.get(domain, {}) for title, scores in methods.items()}
         for title, runs in by_method.items():
             values = [over_seeds([each[name] for each in runs.values()]) for name in COLUMNS]
             rows.append([domain, title, *values])
-        one, several = (by_method[title] for title in sampling[:2])
-        both = [seed for seed in several if seed in one]
-        lead = over_seeds([several[seed]["auroc"] - one[seed]["auroc"] for seed in both])
-        if lead.n:
-            drawn[domain] = lead
-    label = f"lead in AUROC of {sampling[1]} over {sampling[0]}"
-    decided: dict[str, list[str]] = {}
-    for domain, lead in drawn.items():
-        decided.setdefault(decision(lead, of), []).append(f"{lead_text(lead)} on {domain}")
-    verdict = " ".join(
-        f"The {label} is {', '.join(leads)}: {found}." for found, leads in decided.items()
-    )
-    picture = plot_leads(drawn, images / "uncertainty.png", label) if drawn else ""
+        for other in (each for each in methods if each != several):
+            both = [seed for seed in by_method[several] if seed in by_method[other]]
+            lead = {
+                # a smaller area is better
+                name: over_seeds(
+                    [
+                        sign * (by_method[several][seed][name] - by_method[other][seed][name])
+                        for seed in both
+                    ]
+                )
+                for name, sign in (("auroc", 1), ("aurc", -1))
+            }
+            leads.append([domain, other, *(lead_text(each) for each in lead.values())])
+            if not both:
+                continue
+            drawn[f"{domain}, over {other}"] = lead["auroc"]
+            for name, each in lead.items():
+                if each.decided:
+                    how = "ahead" if each.mean > 0 else "behind"
+                    where = f"in {COLUMNS[name]} on {domain}"
+                    decided.setdefault(f"{how} of {other}", []).append(where)
+    verdict = "; ".join(f"{how} {' and '.join(where)}" for how, where in decided.items())
+    verdict = f"{several}: {verdict or 'decided nowhere'}. " if drawn else ""
+    if drawn:
+        verdict += (
+            f"These are {2 * len(drawn)} comparisons at 95 %: about one in twenty is decided by "
+            "chance. Intervals are over seeds; the frames are the same, and few."
+        )
+    picture = plot_leads(drawn, images / "uncertainty.png", f"lead in AUROC of {several}")
     heads = ["domain", "confidence of", *COLUMNS.values()]
-    return joined(verdict, picture, estimates_table(heads, rows, of))
+    over = ["domain", f"{several} over", "lead in AUROC", "lead in area (less is better)"]
+    return joined(
+        verdict,
+        picture if drawn else "",
+        estimates_table(heads, rows, of),
+        markdown_table(over, leads),
+    )

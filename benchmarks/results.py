@@ -9,9 +9,10 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from document import markdown_table, write_or_print
-from experiment_plan import PLAN, load_plan
+from experiment_plan import PLAN, Job, Model, load_plan
 from experiments import RESULTS
 from result_adaptation import adaptation
 from result_claims import domain_shift, reconstruction, robustness
@@ -63,22 +64,40 @@ def not_run(found: Found) -> str:
     return f"Not run: {'; '.join(parts)}." if parts else ""
 
 
-CLAIMS: dict[str, tuple[Callable[[Found, Path], str], tuple[str, ...]]] = {
-    "kl-against-vq": (reconstruction, ("reconstruct",)),
-    "latents-against-pixels": (robustness, ("train", "shift")),
-    "domain-shift": (domain_shift, ("train", "shift")),
-    "uncertainty": (uncertainty, ("uncertainty",)),
-    "adaptation": (adaptation, ("adapt",)),
+def _on_all(job: Job) -> bool:
+    """Whether the model is trained on all sets."""
+    return isinstance(job.subject, Model) and job.subject.left_out is None
+
+
+def _disturbed(job: Job) -> bool:
+    return isinstance(job.subject, Model) and job.subject.disturbed
+
+
+class Claim(NamedTuple):
+    """What makes a section, and the jobs that it rests on: their kinds, and which of these."""
+
+    make: Callable[[Found, Path], str]
+    kinds: tuple[str, ...]
+    which: Callable[[Job], bool] = lambda _: True
+
+
+CLAIMS = {
+    "kl-against-vq": Claim(reconstruction, ("reconstruct",)),
+    "latents-against-pixels": Claim(robustness, ("train", "shift"), _on_all),
+    "domain-shift": Claim(domain_shift, ("train", "shift"), _disturbed),
+    "uncertainty": Claim(uncertainty, ("uncertainty",)),
+    "adaptation": Claim(adaptation, ("adapt",)),
 }
-"""By the name of a section's markers in the document: what makes it, from jobs of which kinds."""
+"""By the name of a section's markers in the document."""
 
 
 def sections(found: Found, images: Path) -> dict[str, str]:
     """Return all sections by name; of a claim of which nothing was run, only what is not run."""
     texts = {}
-    for name, (make, kinds) in CLAIMS.items():
-        text = make(found, images) if found.any_of(kinds) else ""
-        texts[name] = joined(text, found.provenance(*kinds))
+    for name, claim in CLAIMS.items():
+        jobs = [job for job in found.jobs if job.kind in claim.kinds and claim.which(job)]
+        text = claim.make(found, images) if any(job.name in found.results for job in jobs) else ""
+        texts[name] = joined(text, found.provenance(jobs))
     return texts | {"experiments": time_spent(found)}
 
 

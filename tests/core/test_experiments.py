@@ -20,7 +20,14 @@ from experiment_models import Place, in_steps, recipe_of
 from experiment_plan import PLAN as PLAN_FILE
 from experiment_plan import Autoencoder, Job, Model, jobs_of, load_plan
 from experiments import main, result_of
-from intervals import average_precision, kept, mean_iou, over_seeds, paired_lead
+from intervals import (
+    average_precision,
+    kept,
+    kept_precision,
+    mean_iou,
+    over_seeds,
+    paired_lead,
+)
 from lite import tiny_lite
 from viewpoints import turned, zoomed
 
@@ -306,6 +313,43 @@ def test_a_killed_job_resumes_and_its_time_adds_up(
     assert 1000 < result["seconds"] < 1600
 
 
+def test_scores_of_a_model_count_only_for_its_training(place: Path) -> None:
+    plan = place / "plan.yaml"
+    before = {job.name: job.identity() for job in jobs_of(load_plan(plan))}
+    plan.write_text(plan.read_text().replace("autoencoder_steps: 2", "autoencoder_steps: 3"))
+    same = [job.kind for job in jobs_of(load_plan(plan)) if job.identity() == before[job.name]]
+    assert {*same} == {"reconstruct"}
+
+
+def test_a_result_names_the_commits_of_its_model_and_its_own(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = next(job for job in jobs_of(load_plan(place / "plan.yaml")) if job.kind == "shift")
+    assert job.trained_in is not None
+    folder = place / "run" / job.trained_in
+    folder.mkdir(parents=True)
+    (folder / "commits").write_text("aaa\nbbb")
+    monkeypatch.setitem(experiment_work.WORK, "shift", lambda *_: ({"frames": 1}, {}))
+    monkeypatch.setattr(experiments, "current_commit", lambda *_: "ccc")
+    run(place, "--only", job.name)
+    result = json.loads((place / "results" / f"{job.name}.json").read_text(encoding="utf-8"))
+    assert result["commit"] == "aaa, bbb, ccc"
+
+
+def test_a_job_that_another_queue_is_at_is_left_to_it(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "reconstruct-kl-s0"
+    (place / "results").mkdir()
+    with (
+        experiments.alone(place / "results" / f".{name}.lock", name),
+        pytest.raises(SystemExit, match="1 of 1 jobs failed"),
+    ):
+        run(place, "--only", name)
+    assert f"{name} must be free: another queue is at work" in capsys.readouterr().err
+    assert not [*(place / "results").iterdir()]
+
+
 def test_a_failing_job_is_named_and_the_others_are_run(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -336,6 +380,17 @@ def test_a_result_of_other_settings_counts_as_not_run(
     plan.write_text(plan.read_text().replace("codebooks: [null, 16,", "codebooks: [null, 32,"))
     run(place, "--list", "--only", "reconstruct-kl")
     assert "1 done" in capsys.readouterr().out.splitlines()[-1]
+    recipe = place / "recipe.yaml"
+    entries = json.loads(recipe.read_text(encoding="utf-8"))
+    recipe.write_text(json.dumps(entries, indent=1) + "\n# the same", encoding="utf-8")
+    run(place, "--list", "--only", "reconstruct-kl")
+    assert "1 done" in capsys.readouterr().out.splitlines()[-1]
+    entries["autoencoder"]["batch"] = 3
+    recipe.write_text(json.dumps(entries), encoding="utf-8")
+    run(place, "--list", "--only", "reconstruct-kl")
+    assert "not run with these settings" in capsys.readouterr().out
+    entries["autoencoder"]["batch"] = 2
+    recipe.write_text(json.dumps(entries), encoding="utf-8")
     plan.write_text(plan.read_text().replace("disturbances: [0.5]", "disturbances: [0.7]"))
     run(place, "--list", "--only", "reconstruct-kl")
     assert "not run with these settings" in capsys.readouterr().out
@@ -359,8 +414,8 @@ def test_what_cannot_be_run_is_one_line(place: Path, options: list[str], message
 def test_two_queues_do_not_share_a_folder(place: Path) -> None:
     (place / "run").mkdir()
     with (
-        experiments.alone_in(place / "run"),
-        pytest.raises(SystemExit, match="^--run .* must be free: another queue works there$"),
+        experiments.alone(place / "run" / "lock", "the folder"),
+        pytest.raises(SystemExit, match="^--run .* must be free: another queue is at work$"),
     ):
         run(place)
 
@@ -427,6 +482,7 @@ def write_results(place: Path) -> str:
 
 def write_result(place: Path, job: Job, figures: dict[str, object]) -> None:
     content = {"job": job.identity(), "seconds": 360, "commit": "abc", "machine": "a machine"}
+    content["n"] = {"frames": 9}
     folder = place / "results"
     folder.mkdir(exist_ok=True)
     (folder / f"{job.name}.json").write_text(json.dumps(content | {"figures": figures}))
@@ -440,7 +496,7 @@ def masks(score: float) -> dict[str, object]:
         "thin_iou": score / 2,
         "disturbed": {"0.5": score - 0.1},
         "bits": 4.0,
-        "used_share": 0.5,
+        "perplexity": 4.0,
     }
     return {"after": {"1": figures, "2": figures}}
 
@@ -464,8 +520,9 @@ def test_a_lead_over_seeds_decides_only_where_its_interval_leaves_out_0(place: P
             write_result(place, job, masks(0.7))
     written = write_results(place)
     assert (
-        "After 2 steps, KL's lead in mean IoU over the best codebook (VQ, 16 entries, chosen by "
-        "the same figure) is **+0.100 (+0.100 to +0.100)**: it leads."
+        "After 2 steps, KL's lead over VQ, 16 entries (the only codebook with 3 seeds) is "
+        "**+0.100 (+0.100 to +0.100)** in mean IoU (it leads) and **+0.100 (+0.100 to +0.100)** in "
+        "boundary F1 (it leads). Codebooks left out of this, with fewer seeds: FSQ, 4×3."
     ) in " ".join(written.split())
     reach = 4.303 * 0.01 / 3**0.5
     assert f"| KL | 2 | 0.910 ({0.91 - reach:.3f} to {0.91 + reach:.3f}) |" in written
@@ -479,6 +536,7 @@ def test_a_lead_over_seeds_decides_only_where_its_interval_leaves_out_0(place: P
     assert "Not run: all seeds of `train-latents-disturbed`," in listed
     assert "; seeds 0, 2 of `reconstruct-fsq-4x3`." in listed
     assert "7 of 9 jobs were run, in 0.7 h; a machine; commit abc." in written
+    assert "Scored, `reconstruct`: 9 frames." in listed
 
 
 def test_errors_on_unseen_sets_are_counted_once_every_set_was_left_out(place: Path) -> None:
@@ -525,10 +583,14 @@ def test_student_intervals_by_hand() -> None:
 
 
 def test_scores_of_counts_by_hand() -> None:
-    one = np.array([[8, 0, 0], [10, 5, 0], [8, 0, 0]])
+    one = np.array([[8, 0, 0], [10, 5, 0], [8, 0, 1]])  # the third is predicted, but not labelled
     assert mean_iou(one) == pytest.approx((0.8 + 0) / 2)
     assert average_precision(one) == pytest.approx((1 + 0) / 2)
     assert kept(one, one) == 1
+    clean = np.array([[8, 0, 0], [10, 5, 0], [8, 0, 0]])
+    assert kept(one, clean) == kept_precision(one, clean) == 1
+    other_view = np.array([[8, 0, 4], [10, 0, 4], [8, 0, 4]])
+    assert kept(other_view, clean) == 1, "over the classes that both show"
 
 
 def test_a_paired_lead_is_narrow_where_both_fail_on_the_same_frames() -> None:
@@ -542,6 +604,22 @@ def test_a_paired_lead_is_narrow_where_both_fail_on_the_same_frames() -> None:
     other = [[counts(*np.roll(frames, 7))] for _ in range(3)]
     assert not paired_lead([[counts(*frames)]] * 3, other, mean_iou).decided
     assert paired_lead(ours, theirs, mean_iou) == lead
+
+
+def test_three_seeds_that_differ_by_chance_decide_one_time_in_twenty() -> None:
+    random = np.random.default_rng(0)
+    decided = 0
+    for _ in range(200):
+        leads = random.normal(0, 4, 3).round().astype(int)
+        frames = np.full(5, 50)
+        ours = [[counts(*(frames + lead))] for lead in leads]
+        decided += paired_lead(ours, [[counts(*frames)]] * 3, mean_iou).decided
+    assert decided / 200 < 0.1
+
+
+def test_more_seeds_than_quantiles_are_refused() -> None:
+    with pytest.raises(ValueError, match="at most 10 seeds, got 11"):
+        over_seeds([1.0] * 11)
 
 
 def test_one_seed_decides_nothing() -> None:
