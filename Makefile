@@ -36,7 +36,7 @@ demo: $(DEMO_READY) ## segment frames with the real node; SOURCE=bag|video|folde
 	@$(BIN)/python -m camseg_ros.demo $${SOURCE:+--source "$$SOURCE"} $${FRAMES:+--frames "$$FRAMES"} \
 		$${TOPIC:+--topic "$$TOPIC"} $${FPS:+--fps "$$FPS"} $${OUT:+--out "$$OUT"} $${STRICT:+--strict}
 
-test: $(TEST_READY) ## run all tests, in under 15 minutes; ARGS='-k bag' is passed to pytest
+test: $(TEST_READY) ## run all tests, on 2 cores in up to an hour; ARGS='-k bag' is passed to pytest
 	$(PYTEST) $(ARGS)
 
 test-fast: $(TEST_READY) ## run the tests that take seconds, and a few with a ROS node: under 3 minutes
