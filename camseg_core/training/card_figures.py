@@ -55,8 +55,8 @@ def figures_text(figures: Figures) -> str:
         f"Measured with the runtime that ships ({first.provider}, {first.precision}, seed 0) on "
         f"the {frames} frames of `val`; pixels without a class are left out. If they are from the "
         "same drives as the training frames, these scores are optimistic. They are of one "
-        "training, so there is no interval. `camseg evaluate` measures them again, one set at a time; with "
-        "`--precision fp32`, or with `--sampler ddim --steps N`, the others.",
+        "training, so there is no interval. `camseg evaluate` measures them again, one set at a "
+        "time; with `--precision fp32`, or with `--sampler ddim --steps N`, the others.",
         "",
         f"In one step: {mean_of} **{number(mean_iou(sets))}**; in fp32: "
         f"{number(figures.fp32_iou)}; with DDIM: {several} steps. The confidence was calibrated "

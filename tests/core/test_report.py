@@ -21,8 +21,8 @@ from camseg_core.data.sets import open_set
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import CamSegError, ConfigError, DataError, ModelError
 from camseg_core.evaluation.evaluate import Evaluation, evaluate
-from camseg_core.evaluation.report.evaluation import report_content, write_report
-from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, TRAIN_ID, cityscapes_labels
+from camseg_core.evaluation.report.evaluation import report_content, score_table, write_report
+from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, TRAIN_ID, Label, cityscapes_labels
 from camseg_core.masks import colorize
 from camseg_core.runtime import Segmentation, Segmenter
 from camseg_core.weights import checkpoint_folder
@@ -328,6 +328,25 @@ def camvid(tmp_path: Path, drive: list[Sample]) -> Path:
         )
         cv2.imwrite(str(tmp_path / f"camvid/val/labels/{i}.png"), ids[each.label])
     return tmp_path / "camvid"
+
+
+def test_classes_that_lower_the_mean_without_a_label_are_named(drive: list[Sample]) -> None:
+    labels = cityscapes_labels([TRAIN_ID["road"], TRAIN_ID["train"], TRAIN_ID["bus"]])
+    road = [Sample(each.image, each.label * 0 + TRAIN_ID["road"], each.name) for each in drive]
+
+    class Startled:
+        name = provider = engine = precision = "startled"
+        labels: tuple[Label, ...] = ()
+
+        def segment(self, rgb: np.ndarray) -> Segmentation:
+            mask = np.full(rgb.shape[:2], TRAIN_ID["road"], np.uint8)
+            mask[0, 0] = TRAIN_ID["bus"]
+            return Segmentation(mask, np.ones(mask.shape, np.float32), {})
+
+    Startled.labels = labels
+    found = evaluate(Startled(), road, labels)  # type: ignore[arg-type]
+    assert found.mean_iou == pytest.approx(0.5, abs=0.001)
+    assert "counted as IoU 0, predicted but never labelled: bus" in score_table(found)
 
 
 def test_the_command_prints_the_scores_and_where_the_report_is(
