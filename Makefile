@@ -39,7 +39,7 @@ demo: $(DEMO_READY) ## segment frames with the real node; SOURCE=bag|video|folde
 test: $(TEST_READY) ## run all tests, on 2 cores in up to an hour; ARGS='-k bag' is passed to pytest
 	$(PYTEST) $(ARGS)
 
-test-fast: $(TEST_READY) ## run the tests that take seconds, and a few with a ROS node: under 3 minutes
+test-fast: $(TEST_READY) ## run the tests that take seconds, and a few with a ROS node
 	$(PYTEST) -m 'not slow and (not ros or smoke)' $(ARGS)
 
 test-jazzy: $(JAZZY_READY) ## run the tests of the node and the bags on ROS 2 Jazzy (needs Python 3.12)

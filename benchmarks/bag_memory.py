@@ -21,6 +21,7 @@ from document import (
     add_document_options,
     conclude,
     current_commit,
+    documented,
     machine,
     markdown_table,
 )
@@ -106,9 +107,12 @@ def outcome(arguments: argparse.Namespace) -> Outcome:
         ),
     )
     table = markdown_table([f"{figures['frames']} frames of {WIDTH}×{HEIGHT}", ""], rows)
-    return Outcome(
-        table, [f"Commit {current_commit('camseg_core', 'camseg_ros')}, {machine()}."], figures
-    )
+    options = f"--frames {arguments.frames} --threads {arguments.threads}"
+    below = [
+        documented("bag_memory", options, arguments.write),
+        f"{machine()}; commit {current_commit('camseg_core', 'camseg_ros')}.",
+    ]
+    return Outcome(table, below, figures)
 
 
 def main() -> None:
