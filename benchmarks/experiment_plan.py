@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml  # type: ignore[import-untyped]
 
 from camseg_core.config.yaml_file import load_yaml
+from camseg_core.errors import ConfigError
 from camseg_core.evaluation.robustness_suite import selected
 from camseg_core.runtime import Sampling
 from camseg_core.training.adaptation import AdaptationRecipe
@@ -119,8 +120,16 @@ class Plan:
 
     @cached_property
     def recipe_digest(self) -> str:
-        """A digest of the entries of the recipe, which decide every result."""
-        entries = yaml.safe_load(Path(self.recipe).read_text(encoding="utf-8"))
+        """A digest of the entries of the recipe; not of the mapping files that it names.
+
+        Raises:
+            ConfigError: the recipe cannot be read.
+        """
+        try:
+            entries = yaml.safe_load(Path(self.recipe).read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            why = " ".join(str(error).split())
+            raise ConfigError(f"recipe must be a recipe in YAML: {self.recipe}: {why}") from error
         text = json.dumps(entries, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

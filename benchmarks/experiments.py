@@ -11,6 +11,7 @@ What is under way is kept in `--run`: trainings go on from their last saved step
 import argparse
 import fcntl
 import json
+import os
 import sys
 import threading
 import time
@@ -106,6 +107,8 @@ def alone(path: Path, what: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(f"{what} must be free: another queue is at work") from error
+        if not path.exists() or path.stat().st_ino != os.fstat(file.fileno()).st_ino:
+            raise ConfigError(f"{what} must be free: another queue has just ended, run it again")
         try:
             yield
         finally:
@@ -115,7 +118,7 @@ def alone(path: Path, what: str) -> Iterator[None]:
 def commits_of(folder: Path) -> list[str]:
     """Return the commits at which the work in a job's folder was done, in order."""
     path = folder / "commits"
-    return path.read_text(encoding="utf-8").split() if path.is_file() else []
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
 
 def note_commit(folder: Path) -> None:

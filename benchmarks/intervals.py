@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.errors import ConfigError
 from camseg_core.evaluation.metrics import mean
 
 Scores = npt.NDArray[np.float64]
@@ -53,7 +54,7 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     """Return the mean with Student's interval; `values` are those of the seeds that were run.
 
     Raises:
-        ValueError: there are more seeds than `STUDENT_T` has quantiles for.
+        ConfigError: there are more seeds than `STUDENT_T` has quantiles for.
     """
     if not values:
         return NOT_RUN
@@ -66,7 +67,7 @@ def over_seeds(values: Sequence[float]) -> Estimate:
 
 def _quantile(seeds: int) -> float:
     if seeds - 2 >= len(STUDENT_T):
-        raise ValueError(f"at most {len(STUDENT_T) + 1} seeds, got {seeds}: extend STUDENT_T")
+        raise ConfigError(f"at most {len(STUDENT_T) + 1} seeds, got {seeds}: extend STUDENT_T")
     return STUDENT_T[seeds - 2]
 
 

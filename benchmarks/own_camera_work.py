@@ -171,7 +171,8 @@ def work(job: Job, bench: Bench) -> Outcome:
     """Train if the job does, and count the masks of all frames that were not trained on."""
     source, opened, pairs = bench.open(job.pool)
     numbers, folder = frames_of(job, bench, opened), bench.place.run / job.name
-    if kept_in(folder / "frames.json", lambda: numbers) != numbers:
+    begun = (folder / "training").is_dir() and not (folder / "frames.json").is_file()
+    if begun or kept_in(folder / "frames.json", lambda: numbers) != numbers:
         raise ConfigError(
             f"{folder} was begun with other frames to train on: remove it, or use another --run"
         )

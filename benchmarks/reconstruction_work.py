@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from experiment_models import Outcome, Place, kept_in
 from experiment_plan import Autoencoder, Job, Plan
@@ -70,12 +71,12 @@ def reconstruction_figures(
         boundary.add(filled[0].numpy(), reconstructed[0])
     confusion, rate = by_level[0], latent_rate(model, frames)
     return {
-        "mean_iou": confusion.mean_iou(),
+        "mean_iou": confusion.labelled_mean_iou(),
         "pixel_accuracy": confusion.accuracy(),
-        "boundary_f1": boundary.mean(),
+        "boundary_f1": mean(boundary.per_class()[confusion.labelled > 0]),
         "thin_iou": thin_mean_iou(confusion, frames.labels),
         "disturbed": {
-            f"{level:g}": found.mean_iou()
+            f"{level:g}": found.labelled_mean_iou()
             for level, found in zip(disturbances, by_level[1:], strict=True)
         },
         "bits": rate.bits,
@@ -89,9 +90,9 @@ THIN_CLASSES = ("pole", "traffic light", "traffic sign")
 
 
 def thin_mean_iou(confusion: Confusion, labels: Sequence[Label]) -> float:
-    """Return the mean IoU over `THIN_CLASSES`, NaN if none occurs.
+    """Return the mean IoU over the labelled ones of `THIN_CLASSES`, NaN if there are none.
 
     `labels` are those of the confusion's indices, in their order.
     """
-    thin = [label.name in THIN_CLASSES for label in labels]
-    return mean(confusion.iou()[thin])
+    thin = np.array([label.name in THIN_CLASSES for label in labels])
+    return mean(confusion.iou()[thin & (confusion.labelled > 0)])

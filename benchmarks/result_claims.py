@@ -121,9 +121,9 @@ def _fewer_seeds(found: Found) -> list[str]:
     runs = {each: len(after(plan.steps[-1], found, each)) for each in plan.codebooks if each}
     none = [latents_title(each) for each, n in runs.items() if not n]
     some = [latents_title(each) for each, n in runs.items() if 0 < n < seeds]
-    parts = [f"with fewer seeds: {'; '.join(some)}"] if some else []
-    parts += [f"not run: {'; '.join(none)}"] if none else []
-    return [f"Codebooks left out of this, {', and '.join(parts)}."] if parts else []
+    parts = [f"as they have fewer seeds: {'; '.join(some)}"] if some else []
+    parts += [f"as they were not run: {'; '.join(none)}"] if none else []
+    return [f"Left out of this {part}." for part in parts]
 
 
 # latents against pixels
@@ -235,7 +235,7 @@ def domain_shift(found: Found, images: Path) -> str:
 
 
 def _named(names: Sequence[str]) -> str:
-    return f"{len(names)} ({', '.join(names)})" if names else "none"
+    return f"{len(names)} ({'; '.join(names)})" if names else "none"
 
 
 def _families(found: Found) -> list[str]:

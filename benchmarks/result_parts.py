@@ -54,20 +54,20 @@ class Found:
             )
             machines = ", ".join(sorted({each["machine"] for each in done}))
             text += f", in {hours:.1f} h; {machines}; commit {commits}"
-        counted = "; ".join(f"`{kind}`: {self._counted(kind)}" for kind in kinds)
+        counted = "; ".join(f"`{kind}`: {self._counted(kind, jobs)}" for kind in kinds)
         missing = len(jobs) - len(done)
         time = f"{left / 60:.0f} h" if left >= 60 else f"{left:.0f} min"
         text += f". Not run: {missing}, about {time} on 2 cores." if missing else "."
-        text += f" Scored, {counted}." if done else ""
+        text += f" In each result, {counted}." if done else ""
         return (
             f"{text}\n\n"
             f"    python benchmarks/experiments.py --data <data> --only {' '.join(kinds)}\n"
             "    python benchmarks/results.py --write docs/results.md"
         )
 
-    def _counted(self, kind: str) -> str:
-        """Return of how much the results of a kind are: the same for all of them."""
-        of_kind = [job for job in self.jobs if job.kind == kind and job.name in self.results]
+    def _counted(self, kind: str, jobs: Sequence[Job]) -> str:
+        """Return of how much the results of a kind are."""
+        of_kind = [job for job in jobs if job.kind == kind and job.name in self.results]
         counts = [self.results[job.name]["n"] for job in of_kind]
         texts = (", ".join(f"{n} {name}" for name, n in each.items()) for each in counts)
         return " or ".join(dict.fromkeys(texts)) or "nothing"

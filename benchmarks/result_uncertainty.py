@@ -82,9 +82,11 @@ def uncertainty(found: Found, images: Path) -> str:
     verdict = "; ".join(f"{how} {' and '.join(where)}" for how, where in decided.items())
     verdict = f"{several}: {verdict or 'decided nowhere'}. " if drawn else ""
     if drawn:
+        several_seeds = sum(lead.n > 1 for lead in drawn.values())
         verdict += (
-            f"These are {2 * len(drawn)} comparisons at 95 %: about one in twenty is decided by "
-            "chance. Intervals are over seeds; the frames are the same, and few."
+            f"These are {2 * several_seeds} comparisons at 95 %, those with one seed left out: "
+            "about one in twenty is decided by chance. Intervals are over seeds; the frames are "
+            "the same, and few."
         )
     picture = plot_leads(drawn, images / "uncertainty.png", f"lead in AUROC of {several}")
     heads = ["domain", "confidence of", *COLUMNS.values()]

@@ -187,7 +187,7 @@ def run(video: Video, rows: Sequence[Setting]) -> None:
         row.videos[video.name] = {
             "flicker": round(scorer.flicker.flicker, 5),
             "change_rate": round(scorer.flicker.change_rate, 5),
-            "mean_iou": round(float(np.nanmean(scorer.confusion.iou())), 4),
+            "mean_iou": round(scorer.confusion.labelled_mean_iou(), 4),
             "resets": sum(stream.resets.values()) if stream else 0,
         }
         print(video.name, row.name, row.videos[video.name], flush=True)

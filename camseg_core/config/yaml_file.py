@@ -53,7 +53,7 @@ def load_yaml(
 
 
 def is_list(path: Path, name: str) -> bool:
-    """Whether a file that `load_yaml` can read is a list, or holds one as the entry `name`.
+    """Whether a file that `load_yaml` can read is a list, or has the entry `name` alone.
 
     False for a file that is not YAML or cannot be read, which `load_yaml` reports.
     """
@@ -61,7 +61,7 @@ def is_list(path: Path, name: str) -> bool:
         content = _parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(content, list) or (isinstance(content, dict) and name in content)
+    return isinstance(content, list) or (isinstance(content, dict) and [*content] == [name])
 
 
 def to_yaml(instance: Any) -> str:

@@ -98,10 +98,12 @@ class OpenVinoEngine(FolderEngine):
         model = self._models[graph].clone()
         try:
             model.reshape(shapes)  # static shapes are faster than dynamic ones
-            settings = self._settings
-            if self._device == "CPU" and _as_many_tokens_as_heads(model):
-                settings = {**settings, "SNIPPETS_MODE": "DISABLE"}
-            compiled = self._core.compile_model(model, self._device, settings)
+            device, settings = self._device, self._settings
+            if device in ("CPU", "AUTO") and _as_many_tokens_as_heads(model):
+                # never from the cache, whose key does not have this setting
+                settings = {key: each for key, each in settings.items() if key != "CACHE_DIR"}
+                device, settings = "CPU", {**settings, "SNIPPETS_MODE": "DISABLE"}
+            compiled = self._core.compile_model(model, device, settings)
             return compiled.create_infer_request()
         except Exception as error:  # OpenVINO's plugins raise errors of several types
             raise ModelError(

@@ -49,9 +49,8 @@ def run(options: argparse.Namespace) -> None:
         on_data = None if data is None else data.scored_by(classes, options.groups)
         on_bags = None
         if bags is not None:
-            labels, stated = bags[0].labels, options.groups
-            if stated is None and labels is not None:
-                stated = labels.class_table()
+            labels, groups = bags[0].labels, options.groups
+            stated = groups if labels is None else labels.stated(groups)
             on_bags = _scored_on_bags(stated, classes)
     writable_folder(options.out, "--out")
     if data is not None and on_data is not None:

@@ -157,9 +157,7 @@ def _evaluation_options(options: argparse.Namespace, scenario: Scenario) -> Eval
     if options.compare:
         require_same_ids({each: model_labels(each) for each in (options.model, options.compare)})
     labels = label_source(options.labels, options.tolerance) if options.labels else None
-    over, stated = None, options.groups
-    if stated is None and labels is not None:
-        stated = labels.class_table()
+    over, stated = None, options.groups if labels is None else labels.stated(options.groups)
     if stated is not None:
         shared = shared_over(stated, {options.model: model_labels(options.model)})
         over = shared.scored[0]

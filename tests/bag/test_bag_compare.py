@@ -156,8 +156,17 @@ def test_a_class_table_in_the_folder_of_labels_says_what_they_mean(
     (part,) = content(tmp_path / "out")["parts"]
     assert [(each["name"], each["iou"]) for each in part["classes"]] == [("car", [1, 1])]
     assert part["notes"][0] == "not scored, missing in good and careless: lane"
+    (tmp_path / "others.yaml").write_text("- {id: 0, name: lane, color: [1, 1, 1]}\n")
+    code, _, err = camseg(*base, "--groups", tmp_path / "others.yaml", command="compare")
+    assert code == 2
+    assert "others.yaml must have the classes of" in err
+    (labels / "labels.yaml").rename(tmp_path / "labels.yaml")  # beside the folder, as in data sets
+    assert camseg(*base, "--groups", tmp_path / "labels.yaml", command="compare")[0] == 0
+    assert camseg(*base, command="compare")[0] == 0
+    (part,) = content(tmp_path / "out")["parts"]
+    assert [each["name"] for each in part["classes"]] == ["car"]
     (labels / "mapping.yaml").write_text("ids: {car: [0]}")
-    code, _, err = camseg(*base, command="compare")
+    code, _, err = camseg(*base, "--groups", labels / "mapping.yaml", command="compare")
     assert code == 2
     assert "mapping.yaml is not read for them: write them as ids into a folder without it" in err
 

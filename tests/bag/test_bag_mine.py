@@ -118,6 +118,9 @@ def test_a_folder_of_labels_brings_its_class_table(tmp_path: Path, drive: Path) 
     found = open_set("auto", out)
     assert [(each.id, each.name) for each in found.labels] == [(7, "gravel")]
     assert all((each.label == 7).all() for each in found.samples)
+    (labels / "labels.yaml").write_text("garbage: [")
+    with pytest.raises(ConfigError, match="labels.yaml is not a configuration in YAML"):
+        mined(drive, "--labels", labels, "--out", tmp_path / "other")
     (labels / "mapping.yaml").write_text("ids: {road: [7]}")
     with pytest.raises(ConfigError, match=r"mapping\.yaml is not read for them"):
         mined(drive, "--labels", labels, "--out", tmp_path / "other")

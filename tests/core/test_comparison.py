@@ -93,7 +93,9 @@ def test_scores_changes_and_agreement_of_two_models_are_those_of_their_masks() -
     assert found.slowdown.value == 1
 
 
-def test_a_class_that_only_one_model_predicts_and_no_label_has_moves_no_mean() -> None:
+def test_a_class_that_only_one_model_predicts_and_no_label_has_moves_no_mean(
+    tmp_path: Path,
+) -> None:
     road = street((ROAD, ROAD, ROAD, ROAD))
 
     class Startled(Painted):
@@ -105,6 +107,10 @@ def test_a_class_that_only_one_model_predicts_and_no_label_has_moves_no_mean() -
     found = compared(Painted(), Startled(), [sample(i, road) for i in range(3)])
     assert found.mean_iou.value == pytest.approx(-1 / 16)
     assert math.isnan(found.iou[2].value)
+    content = write_comparison([found], tmp_path, {})
+    assert "in no mean, predicted but never labelled: car" in content["parts"][0]["notes"]
+    lines = comparison_lines(content)
+    assert not any(line.startswith("car") for line in lines)
     assert found.mean_iou.low == pytest.approx(found.mean_iou.high)
 
 

@@ -313,6 +313,12 @@ def test_a_killed_job_resumes_and_its_time_adds_up(
     assert 1000 < result["seconds"] < 1600
 
 
+def test_a_recipe_that_cannot_be_read_is_one_line(place: Path) -> None:
+    (place / "recipe.yaml").write_text("[")
+    with pytest.raises(SystemExit, match=r"^recipe must be a recipe in YAML: .*recipe\.yaml"):
+        run(place, "--list")
+
+
 def test_scores_of_a_model_count_only_for_its_training(place: Path) -> None:
     plan = place / "plan.yaml"
     before = {job.name: job.identity() for job in jobs_of(load_plan(plan))}
@@ -330,10 +336,10 @@ def test_a_result_names_the_commits_of_its_model_and_its_own(
     folder.mkdir(parents=True)
     (folder / "commits").write_text("aaa\nbbb")
     monkeypatch.setitem(experiment_work.WORK, "shift", lambda *_: ({"frames": 1}, {}))
-    monkeypatch.setattr(experiments, "current_commit", lambda *_: "ccc")
+    monkeypatch.setattr(experiments, "current_commit", lambda *_: "ccc with changes")
     run(place, "--only", job.name)
     result = json.loads((place / "results" / f"{job.name}.json").read_text(encoding="utf-8"))
-    assert result["commit"] == "aaa, bbb, ccc"
+    assert result["commit"] == "aaa, bbb, ccc with changes"
 
 
 def test_a_job_that_another_queue_is_at_is_left_to_it(
@@ -522,7 +528,7 @@ def test_a_lead_over_seeds_decides_only_where_its_interval_leaves_out_0(place: P
     assert (
         "After 2 steps, KL's lead over VQ, 16 entries (the only codebook with 3 seeds) is "
         "**+0.100 (+0.100 to +0.100)** in mean IoU (it leads) and **+0.100 (+0.100 to +0.100)** in "
-        "boundary F1 (it leads). Codebooks left out of this, with fewer seeds: FSQ, 4×3."
+        "boundary F1 (it leads). Left out of this as they have fewer seeds: FSQ, 4×3."
     ) in " ".join(written.split())
     reach = 4.303 * 0.01 / 3**0.5
     assert f"| KL | 2 | 0.910 ({0.91 - reach:.3f} to {0.91 + reach:.3f}) |" in written
@@ -536,7 +542,7 @@ def test_a_lead_over_seeds_decides_only_where_its_interval_leaves_out_0(place: P
     assert "Not run: all seeds of `train-latents-disturbed`," in listed
     assert "; seeds 0, 2 of `reconstruct-fsq-4x3`." in listed
     assert "7 of 9 jobs were run, in 0.7 h; a machine; commit abc." in written
-    assert "Scored, `reconstruct`: 9 frames." in listed
+    assert "In each result, `reconstruct`: 9 frames." in listed
 
 
 def test_errors_on_unseen_sets_are_counted_once_every_set_was_left_out(place: Path) -> None:
@@ -618,7 +624,7 @@ def test_three_seeds_that_differ_by_chance_decide_one_time_in_twenty() -> None:
 
 
 def test_more_seeds_than_quantiles_are_refused() -> None:
-    with pytest.raises(ValueError, match="at most 10 seeds, got 11"):
+    with pytest.raises(ConfigError, match="at most 10 seeds, got 11"):
         over_seeds([1.0] * 11)
 
 

@@ -346,7 +346,7 @@ def test_classes_that_lower_the_mean_without_a_label_are_named(drive: list[Sampl
     Startled.labels = labels
     found = evaluate(Startled(), road, labels)  # type: ignore[arg-type]
     assert found.mean_iou == pytest.approx(0.5, abs=0.001)
-    assert "counted as IoU 0, predicted but never labelled: bus" in score_table(found)
+    assert "counted as 0 in means, predicted but never labelled: bus" in score_table(found)
 
 
 def test_the_command_prints_the_scores_and_where_the_report_is(

@@ -121,7 +121,7 @@ def comparison_lines(content: Mapping[str, Any]) -> list[str]:
 def _lines(part: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
     yield f"{part['title']}: {part['frames']} frames, {part['labelled']} with labels"
     rows = [*part["classes"], {"name": "mean", **part["mean_iou"]}] if part["labelled"] else []
-    rows = [row for row in rows if row["iou"] != [None, None]]
+    rows = [row for row in rows if row["iou"] != [None, None] and row.get("share") != 0]
     first = max([len("calibration error"), *(len(row["name"]) for row in rows)])
     width = max(12, *map(len, names))
 
@@ -222,6 +222,14 @@ def _notes(found: Comparison) -> list[str]:
         for name, text in side.scorer.counted_as(side.contender.segmenter.labels).facts():
             facts.setdefault(f"{name}: {text}", []).append(side.contender.name)
     counted = [f"{names[0]}: {fact}" if len(names) == 1 else fact for fact, names in facts.items()]
+    labelled = found.sides[1].scorer.confusion.labelled
+    stray = [
+        label.name
+        for i, label in enumerate(found.sides[1].scorer.labels)
+        if not labelled[i] and any(side.scorer.confusion.predicted[i] for side in found.sides)
+    ]
+    if stray:
+        counted.append(f"in no mean, predicted but never labelled: {', '.join(stray)}")
     return [*found.footage.notes, *found.footage.problems, *counted]
 
 

@@ -229,7 +229,7 @@ def _limits(evaluation: Evaluation) -> list[tuple[str, str]]:
         if each.share == 0 and not math.isnan(each.iou)
     ]
     if stray:
-        facts.append(("counted as IoU 0, predicted but never labelled", ", ".join(stray)))
+        facts.append(("counted as 0 in means, predicted but never labelled", ", ".join(stray)))
     return scored_facts(evaluation.frames_scored, len(evaluation.frames)) + facts
 
 
