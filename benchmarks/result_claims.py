@@ -102,7 +102,7 @@ def _reconstruction_verdict(found: Found, steps: int) -> str:
         return over_seeds([kl[seed][measure] - of[seed][measure] for seed in kl if seed in of])
 
     best = min(full, key=lambda codebook: leads(codebook, "mean_iou").mean)
-    told = (
+    in_measures = (
         f"{lead_text(lead)} in {name} ({decision(lead, len(found.plan.seeds))})"
         for name, measure in (("mean IoU", "mean_iou"), ("boundary F1", "boundary_f1"))
         for lead in [leads(best, measure)]
@@ -111,7 +111,7 @@ def _reconstruction_verdict(found: Found, steps: int) -> str:
     why = f"the best in mean IoU of {len(full)}" if len(full) > 1 else "the only codebook"
     return (
         f"After {steps} steps, KL's lead over {latents_title(best)} ({why} with {seeds}) is "
-        f"{' and '.join(told)}."
+        f"{' and '.join(in_measures)}."
     )
 
 

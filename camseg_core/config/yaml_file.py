@@ -27,12 +27,7 @@ def load_yaml(
         ConfigError: the file cannot be read or is not YAML, or an entry of it or of an override is
             missing, unknown, given twice, or of the wrong type; one line that names both.
     """
-    try:
-        content = None if path is None else _parse(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is not a configuration in YAML: {error}") from error
+    content = None if path is None else read_yaml(path)
     if of_list is not None and isinstance(content, list):
         content = {of_list: content}
     # a file of nothing but comments is empty
@@ -52,14 +47,28 @@ def load_yaml(
     return config
 
 
+def read_yaml(path: Path) -> Any:
+    """Return the plain values of a YAML file.
+
+    Raises:
+        ConfigError: it cannot be read, or is not YAML; one line.
+    """
+    try:
+        return _parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not a configuration in YAML: {error}") from error
+
+
 def is_list(path: Path, name: str) -> bool:
     """Whether a file that `load_yaml` can read is a list, or has the entry `name` alone.
 
     False for a file that is not YAML or cannot be read, which `load_yaml` reports.
     """
     try:
-        content = _parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_yaml(path)
+    except ConfigError:
         return False
     return isinstance(content, list) or (isinstance(content, dict) and [*content] == [name])
 

@@ -53,6 +53,10 @@ class Confusion:
         """Labelled pixels per class that are predicted as it."""
         return np.asarray(self.matrix.sum(0)[: self.classes])
 
+    def stray(self) -> Booleans:
+        """Return which classes are predicted but never labelled, `(classes,)`."""
+        return np.asarray((self.predicted > 0) & (self.labelled == 0))
+
     def iou(self) -> npt.NDArray[np.float64]:
         """Return the IoU per class, NaN for a class in neither labels nor predictions."""
         found = ratio(self.hits, self.labelled + self.predicted - self.hits)

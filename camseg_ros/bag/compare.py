@@ -49,9 +49,9 @@ def run(options: argparse.Namespace) -> None:
         on_data = None if data is None else data.scored_by(classes, options.groups)
         on_bags = None
         if bags is not None:
-            labels, groups = bags[0].labels, options.groups
-            stated = groups if labels is None else labels.stated(groups)
-            on_bags = _scored_on_bags(stated, classes)
+            from camseg_ros.bag.label_meaning import stated_by
+
+            on_bags = _scored_on_bags(stated_by(bags[0].labels, options.groups), classes)
     writable_folder(options.out, "--out")
     if data is not None and on_data is not None:
         check_frames(options, data, on_data.scored[0])

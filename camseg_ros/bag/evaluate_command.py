@@ -37,6 +37,7 @@ from camseg_ros.bag.evaluation import (
     inspect_bag,
 )
 from camseg_ros.bag.frames import ReadOptions, label_source
+from camseg_ros.bag.label_meaning import stated_by
 from camseg_ros.bag.make import MASK_TOPIC
 from camseg_ros.bag.parts import PartFolder, parts_name, write_mask_bag
 from camseg_ros.bag.report import (
@@ -157,7 +158,7 @@ def _evaluation_options(options: argparse.Namespace, scenario: Scenario) -> Eval
     if options.compare:
         require_same_ids({each: model_labels(each) for each in (options.model, options.compare)})
     labels = label_source(options.labels, options.tolerance) if options.labels else None
-    over, stated = None, options.groups if labels is None else labels.stated(options.groups)
+    over, stated = None, stated_by(labels, options.groups)
     if stated is not None:
         shared = shared_over(stated, {options.model: model_labels(options.model)})
         over = shared.scored[0]

@@ -14,9 +14,7 @@ import numpy.typing as npt
 
 from camseg_core.data.image_files import read_label
 from camseg_core.data.image_header import has_palette
-from camseg_core.data.label_table import LABEL_TABLE, read_label_table
-from camseg_core.data.mapping import MAPPING, stated_meaning
-from camseg_core.errors import ConfigError, DataError, ImageError
+from camseg_core.errors import DataError, ImageError
 from camseg_ros.bag.read import BagDamaged, ImageBag, RawImage, TimeRange
 from camseg_ros.bag.storage import SECOND_NS
 from camseg_ros.images import compressed_to_ids, image_to_ids
@@ -80,42 +78,6 @@ class LabelSource:
             if self.topic is not None:
                 _check_order("images", image_ns, images.path, self.topic)
             return pair(image_ns, label_ns, self.tolerance_ns)
-
-    def class_table(self) -> Path | None:
-        """Return the class table of the folder, whose ids the labels then have; None without one.
-
-        It is in the folder or, as in data sets, beside it.
-
-        Raises:
-            ConfigError: there is a mapping file, or the table cannot be read.
-        """
-        for place in () if self.folder is None else (self.folder, self.folder.parent):
-            if (place / MAPPING).is_file():
-                raise ConfigError(
-                    f"labels of bags must be ids of classes, and {place / MAPPING} is not read "
-                    f"for them: write them as ids into a folder without it, with {LABEL_TABLE} if "
-                    "the ids are not those of Cityscapes or of the model"
-                )
-            if (place / LABEL_TABLE).is_file():
-                read_label_table(place / LABEL_TABLE)
-                return place / LABEL_TABLE
-        return None
-
-    def stated(self, groups: Path | None) -> Path | None:
-        """Return the file that says what the labels mean: `groups`, else `class_table`.
-
-        Raises:
-            ConfigError: see `class_table`; or `groups` has another class table than the folder.
-        """
-        table = self.class_table()
-        if groups is None or table is None:
-            return groups or table
-        if stated_meaning(groups).table != read_label_table(table):
-            raise ConfigError(
-                f"--groups {groups} must have the classes of {table}, whose ids the labels hold: "
-                "give it an entry table with that file, or leave one of the two out"
-            )
-        return groups
 
     def check(self, pairs: "Pairs", images: ImageBag, within: TimeRange) -> None:
         """Raise DataError if no image of the time range has a label."""

@@ -50,6 +50,7 @@ from camseg_ros.bag.frames import (
     read_frames,
     wanted_frames,
 )
+from camseg_ros.bag.label_meaning import class_table
 
 _WIDTH = 320
 
@@ -95,7 +96,7 @@ def run(options: argparse.Namespace) -> None:
     counts = [count_images(bag, reading) for bag in options.bags]
     if options.labels:
         labels = label_source(options.labels, options.tolerance)
-        labels.class_table()  # checked before the work
+        class_table(labels)  # checked before the work
         reading = replace(reading, labels=labels)
         for bag in options.bags:
             inspect_bag(bag, reading)
@@ -148,7 +149,7 @@ def _mine(
         there = {path.stem for path in (folder / "labels").glob("*.png")}
         names = (row["name"] for row in rows if row["name"] not in there)
         problems += [f"{name} has no label yet" for name in names]
-        table = reading.labels.class_table()
+        table = class_table(reading.labels)
         if table is not None:
             shutil.copyfile(table, folder / LABEL_TABLE)
         elif not is_cityscapes(judge.segmenter.labels):

@@ -277,13 +277,17 @@ def test_ctrl_c_stops_the_command_which_then_resumes(
     assert messages_of(tmp_path / "new") == messages_of(tmp_path / "again")
 
 
+def unlabelled_bag(path: Path) -> list[LabelledFrame]:
+    """Write the images of four frames; return the frames with their labels."""
+    frames = drive(4)
+    write_bag([SourceFrame(each.stamp_ns, each.image, each.name) for each in frames], path)
+    return frames
+
+
 def test_an_evaluation_does_not_resume_with_other_labels(
     tmp_path: Path, camseg: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frames = drive(4)
-    write_bag(
-        [SourceFrame(each.stamp_ns, each.image, each.name) for each in frames], tmp_path / "bag"
-    )
+    frames = unlabelled_bag(tmp_path / "bag")
     labels = tmp_path / "labels"
     labels.mkdir()
     for each in frames:
@@ -303,10 +307,7 @@ def test_an_evaluation_does_not_resume_with_other_labels(
 def test_an_evaluation_does_not_resume_with_another_class_table(
     tmp_path: Path, camseg: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frames = drive(4)
-    write_bag(
-        [SourceFrame(each.stamp_ns, each.image, each.name) for each in frames], tmp_path / "bag"
-    )
+    frames = unlabelled_bag(tmp_path / "bag")
     labels = tmp_path / "labels"
     labels.mkdir()
     for each in frames:

@@ -222,13 +222,9 @@ def _notes(found: Comparison) -> list[str]:
         for name, text in side.scorer.counted_as(side.contender.segmenter.labels).facts():
             facts.setdefault(f"{name}: {text}", []).append(side.contender.name)
     counted = [f"{names[0]}: {fact}" if len(names) == 1 else fact for fact, names in facts.items()]
-    labelled = found.sides[1].scorer.confusion.labelled
-    stray = [
-        label.name
-        for i, label in enumerate(found.sides[1].scorer.labels)
-        if not labelled[i] and any(side.scorer.confusion.predicted[i] for side in found.sides)
-    ]
-    if stray:
+    either = np.any([side.scorer.confusion.stray() for side in found.sides], axis=0)
+    labels = found.sides[1].scorer.labels
+    if stray := [label.name for label, is_so in zip(labels, either, strict=True) if is_so]:
         counted.append(f"in no mean, predicted but never labelled: {', '.join(stray)}")
     return [*found.footage.notes, *found.footage.problems, *counted]
 

@@ -223,12 +223,8 @@ def score_table(evaluation: Evaluation) -> list[str]:
 def _limits(evaluation: Evaluation) -> list[tuple[str, str]]:
     """What was not scored, and what counted as one, as name and text of each fact."""
     facts = [] if evaluation.counted_as is None else evaluation.counted_as.facts()
-    stray = [
-        each.label.name
-        for each in evaluation.classes
-        if each.share == 0 and not math.isnan(each.iou)
-    ]
-    if stray:
+    found = zip(evaluation.classes, evaluation.confusion.stray(), strict=True)
+    if stray := [each.label.name for each, is_so in found if is_so]:
         facts.append(("counted as 0 in means, predicted but never labelled", ", ".join(stray)))
     return scored_facts(evaluation.frames_scored, len(evaluation.frames)) + facts
 
