@@ -28,6 +28,7 @@ from camseg_core.runtime import Sampling, Segmenter
 from camseg_core.training.callbacks import default_callbacks
 from camseg_core.training.card import UNMEASURED, History, model_card
 from camseg_core.training.card_figures import Figures, mean_iou
+from camseg_core.training.class_offsets import add_class_offsets
 from camseg_core.training.distributed import Processes
 from camseg_core.training.joined import JoinedSamples
 from camseg_core.training.mask_autoencoder import reconstruction_scores
@@ -77,9 +78,12 @@ def finish(
     history: History,
     export: bool,
     shown: Path | None = None,
+    with_offsets: bool = True,
 ) -> None:
     """Write the checkpoint folder `out` with its card; with `export`, its graphs and figures too.
 
+    Before, a model with a mask autoencoder gets class offsets, see `add_class_offsets`, unless
+    `with_offsets` is false: as where the frames to suit have no labels.
     Only models with a mask autoencoder are exported and scored. int8 graphs are calibrated on
     frames of `train`, and left out if they lose too much; without fp32 graphs, as without `export`,
     the folder has weights alone, and the card says why. The report of one step goes to `run/val`,
@@ -88,6 +92,9 @@ def finish(
     logs it.
     """
     trained = trained.cpu()
+    offsets = None
+    if with_offsets and trained.mask_autoencoder is not None:
+        offsets = add_class_offsets(trained, data.train)
     trained.save_pretrained(out, torch.float16)
     figures: Figures | str = UNMEASURED
     if export and trained.mask_autoencoder is not None:
@@ -106,7 +113,7 @@ def finish(
         )
     with atomic_write(out / "MODEL_CARD.md") as card:
         stored = CamSeg.from_pretrained(out)
-        text = model_card(stored, data, run, history, figures)
+        text = model_card(stored, data, run, history, figures, offsets)
         card.write_text(text, encoding="utf-8")
     if shown is None:
         logger.info("wrote %s", out)

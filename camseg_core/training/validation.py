@@ -67,20 +67,28 @@ def confusion_of(
 ) -> Confusion:
     """Compare predicted class indices of whole frames with the true ones, see `class_indices`.
 
-    With groups, the scored labels are the classes and groups that the frames show.
+    The scored labels are those of `scored_labels`.
     """
-    labels, groups = tuple(model.labels), frames.groups
-    if groups:
-        shown = frames.pixel_counts() > 0
-        labels = tuple(label for i, label in enumerate(labels) if shown[i])
-        groups = tuple(group for i, group in enumerate(groups, len(model.labels)) if shown[i])
-    scorer = Scorer(ScoredLabels.of(labels, groups), boundary_tolerance=None)
+    scorer = Scorer(scored_labels(frames), boundary_tolerance=None)
     ids = train_id_table((*model.labels, *frames.groups))
     for (_, indices), predicted in zip(
         frames, class_indices(model, frames, sampler, steps, size), strict=True
     ):
         scorer.add(ids[indices.numpy()], ids[predicted])
     return scorer.confusion
+
+
+def scored_labels(frames: Frames) -> ScoredLabels:
+    """Return the labels that masks of frames are scored against: the model's classes.
+
+    With groups, these are the classes and groups that the frames show.
+    """
+    labels, groups = frames.labels, frames.groups
+    if groups:
+        shown = frames.pixel_counts() > 0
+        labels = tuple(label for i, label in enumerate(labels) if shown[i])
+        groups = tuple(g for i, g in enumerate(groups, len(frames.labels)) if shown[i])
+    return ScoredLabels.of(labels, groups)
 
 
 def class_indices(
