@@ -22,7 +22,7 @@ from camseg_core.data.sets import open_set
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime import Segmenter
-from camseg_core.training import joined
+from camseg_core.training import class_offsets, joined
 from camseg_core.training.card import About
 from camseg_core.training.distributed import Processes
 from camseg_core.training.frames import Frames, HeldFrames, ReadFrames
@@ -373,6 +373,29 @@ def test_the_card_of_weights_alone_says_what_is_known(root: Path) -> None:
     assert "No training frame shows car: the model has not learnt these." in card
     assert "Nothing was measured" in card
     assert not {"nan", "None"} & {*re.findall(r"\w+", card)}
+
+
+@pytest.mark.slow
+def test_class_offsets_are_in_the_weights_and_on_the_card(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(root, "--no-export")
+    before = load_file(root / "out" / "model.safetensors")
+    assert "offsets were added" not in (root / "out" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    monkeypatch.setattr(class_offsets, "LEAST_FRAMES", 3)
+    train(root, "--no-export")  # no steps are left
+    after = load_file(root / "out" / "model.safetensors")
+    changed = [name for name in before if not np.array_equal(before[name], after[name])]
+    (name,) = changed
+    offsets = (after[name] - before[name]).view(-1, 4)[:, 0].tolist()
+    card = " ".join((root / "out" / "MODEL_CARD.md").read_text(encoding="utf-8").split())
+    named = [
+        f"{label.name} {offset:+g}"
+        for label, offset in zip(tiny_lite().labels, offsets, strict=True)
+        if offset
+    ]
+    assert f"added to the logits of the classes: {', '.join(named)}." in card
+    assert "on 3 frames of `train`" in card
 
 
 def test_a_name_that_is_no_word_is_refused_before_the_work(
