@@ -253,3 +253,15 @@ class TorchEngine:
             for tensor in (found if isinstance(found, tuple) else (found,))
         ]
         return dict(zip(OUTPUTS[graph], arrays, strict=False))
+
+
+class LatentsEngine(TorchEngine):
+    """Keeps the latents that it decoded last, `(B, S, C, h, w)`."""
+
+    latents: Array
+
+    def run(self, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """See `Engine.run`."""
+        if graph == "decoder":
+            self.latents = inputs["latents"]
+        return super().run(graph, inputs)

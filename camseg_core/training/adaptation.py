@@ -170,8 +170,7 @@ def run_adaptation(
         began = f"`{old_name}`, adapted without labels (experimental) in "
         history = History(about, recipe, training, processes, began, before, adapted.paragraph())
         with new_folder(out, "--out") as partial:
-            # offsets for the labelled frames would be none for the images, and hide what was learnt
-            finish(model, found, run, partial, history, export, out, with_offsets=False)
+            finish(model, found, run, partial, history, export, shown=out, with_offsets=False)
             changes = ClassChanges.of(model.labels, LabelTable.of(model.labels))
             scored = compare_with(start, partial, changes, found, run)
             result = adapted.result(*scored)

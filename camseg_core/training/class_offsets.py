@@ -7,7 +7,7 @@ rather than to how frequent the classes are.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +17,10 @@ from torch import nn
 
 from camseg_core.diffusion.sampling import Sampling
 from camseg_core.evaluation.metrics import Confusion
-from camseg_core.export.torch_engine import TorchEngine
+from camseg_core.export.torch_engine import LatentsEngine
+from camseg_core.groups import ScoredLabels
 from camseg_core.labels import train_id_table
 from camseg_core.model.camseg import CamSeg
-from camseg_core.runtime.engine import Array
 from camseg_core.runtime.geometry import Fit, scaled_ids
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.training.frames import Frames
@@ -85,11 +85,11 @@ class Pixels:
         place = self.truth * (labels + 1) + self.counted[other, self.truth]
         size = labels, labels + 1, steps + 1
         counts = np.bincount(place * (steps + 1) + first, minlength=np.prod(size)).reshape(size)
-        won = counts.cumsum(2)
+        total, won = counts.sum(2), counts.cumsum(2)
         found, rows = Confusion(labels, self.recall_only), np.arange(labels)
         scores = np.empty(steps)
         for step in range(steps):
-            found.matrix = counts.sum(2) - won[:, :, step]
+            found.matrix = total - won[:, :, step]
             found.matrix[rows, self.counted[changed]] += won[:, :, step].sum(1)
             scores[step] = found.labelled_mean_iou()
         return scores
@@ -115,9 +115,9 @@ def add_class_offsets(model: CamSeg, train: Frames) -> ClassOffsets | None:
         if len(known) < LEAST_FRAMES:
             continue
         chosen = known[np.linspace(0, len(known) - 1, min(_FRAMES, len(known))).round().astype(int)]
-        used += len(chosen)
+        used, scored = used + len(chosen), scored_labels(part.frames)
         for half, numbers in zip(halves, np.array_split(chosen, 2), strict=True):
-            half.append(_pixels(model, part.frames, numbers.tolist()))
+            half.append(_pixels(model, part.frames, scored, numbers.tolist()))
     if not used:
         return None
     offsets, before, after = best_offsets(halves)
@@ -165,25 +165,13 @@ def best_offsets(
     return offsets, before, float(scores(0)[:, unchanged].mean())
 
 
-class _KeepsLatents(TorchEngine):
-    """Keeps the latents that it decoded last, `(B, S, C, h, w)`."""
-
-    latents: Array
-
-    def run(self, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        if graph == "decoder":
-            self.latents = inputs["latents"]
-        return super().run(graph, inputs)
-
-
 @torch.no_grad()
-def _pixels(model: CamSeg, frames: Frames, numbers: Sequence[int]) -> Pixels:
+def _pixels(model: CamSeg, frames: Frames, scored: ScoredLabels, numbers: Sequence[int]) -> Pixels:
     """Return random labelled pixels of the frames, at the size that the network sees."""
     codec = model.mask_autoencoder
     assert codec is not None
-    engine, rng = _KeepsLatents(model), np.random.default_rng(0)
+    engine, rng = LatentsEngine(model), np.random.default_rng(0)
     segmenter = Segmenter(model.config, model.labels, engine, Sampling())
-    scored = scored_labels(frames)
     ids = train_id_table((*model.labels, *frames.groups))
     logits, truths = [], []
     for number in numbers:
@@ -195,12 +183,13 @@ def _pixels(model: CamSeg, frames: Frames, numbers: Sequence[int]) -> Pixels:
         found = codec.decode(torch.from_numpy(engine.latents[:, 0]))[0, :, : size[0], : size[1]]
         logits.append(found.flatten(1).numpy().T[places])
         truths.append(truth.ravel()[places])
-    labels = np.arange(len(scored.labels), dtype=np.uint8)
-    own = np.array([label.id for label in model.labels], np.uint8)
-    mask, truth = (np.ascontiguousarray(each) for each in np.broadcast_arrays(own[:, None], labels))
+    # every class of the model at every label
+    shape = len(model.labels), len(scored.labels)
+    predicted = np.repeat(np.array([label.id for label in model.labels], np.uint8), shape[1])
+    labelled = np.tile(np.arange(shape[1], dtype=np.uint8), shape[0])
     return Pixels(
         np.concatenate(logits),
         np.concatenate(truths).astype(np.int64),
-        scored.predicted_of(mask, truth).astype(np.int64),
+        scored.predicted_of(predicted.reshape(shape), labelled.reshape(shape)).astype(np.int64),
         scored.recall_only,
     )

@@ -83,7 +83,8 @@ def finish(
     """Write the checkpoint folder `out` with its card; with `export`, its graphs and figures too.
 
     Before, a model with a mask autoencoder gets class offsets, see `add_class_offsets`, unless
-    `with_offsets` is false: as where the frames to suit have no labels.
+    `with_offsets` is false. So it is after learning from images without labels: offsets for the
+    labelled frames would be none for the images, and hide what was learnt from them.
     Only models with a mask autoencoder are exported and scored. int8 graphs are calibrated on
     frames of `train`, and left out if they lose too much; without fp32 graphs, as without `export`,
     the folder has weights alone, and the card says why. The report of one step goes to `run/val`,

@@ -1,8 +1,5 @@
 """The torch engine in bf16: masks near those of fp32, from a diffusion head that stays fp32."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -13,7 +10,7 @@ from lite import tiny_lite
 from camseg_core.diffusion.sampling import Sampling
 from camseg_core.errors import ConfigError
 from camseg_core.export import torch_engine
-from camseg_core.export.torch_engine import Precision, TorchEngine
+from camseg_core.export.torch_engine import LatentsEngine, Precision, TorchEngine
 from camseg_core.model.precision import computes_bf16
 from camseg_core.runtime import Segmenter
 from camseg_core.training.settings import LoopConfig
@@ -22,20 +19,9 @@ Floats = npt.NDArray[np.float32]
 FRAME = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
 
 
-class Recorder(TorchEngine):
-    """Keeps the latents of the last mask."""
-
-    latents: Floats
-
-    def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        if graph == "decoder":
-            self.latents = inputs["latents"]
-        return super().run(graph, inputs)
-
-
 def segmented(precision: Precision) -> tuple[Floats, npt.NDArray[np.uint8]]:
     model = reference.model()
-    engine = Recorder(model, precision)
+    engine = LatentsEngine(model, precision)
     segmenter = Segmenter(model.config, model.labels, engine, Sampling("ddim", 3))
     assert segmenter.precision == precision
     mask = segmenter.segment(FRAME).mask
