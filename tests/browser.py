@@ -18,6 +18,9 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 DRIVER = "chromedriver"
 
+LOAD_SECONDS = 60
+"""A page that has not loaded by then fails its test."""
+
 FLAGS = (
     "--headless",
     "--no-sandbox",  # as root in a container there is no sandbox
@@ -44,6 +47,17 @@ class Page:
             driver.get_log(log)  # reading clears a log, so that it is this page's from here on
         driver.get(path.as_uri())
         self.path = path
+        self._wait_until_loaded()
+
+    def _wait_until_loaded(self) -> None:
+        # `get` may take the end of about:blank's loading for the page's, and return while a busy
+        # browser has only read a part of the file
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        loaded = "return location.href === arguments[0] && document.readyState === 'complete'"
+        WebDriverWait(self._driver, LOAD_SECONDS).until(
+            lambda _: self.run(loaded, self.path.as_uri())
+        )
 
     def run(self, script: str, *arguments: Any) -> Any:
         """Run a script and return its result; the page's content policy does not apply to it."""
