@@ -56,6 +56,11 @@ def scored_facts(scored: int, frames: int) -> list[tuple[str, str]]:
     return [("frames scored", f"{scored} of {frames}; no pixel of the others has a scored label")]
 
 
+def never_labelled_facts(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return as name and text which classes were predicted but never labelled; see `mean_iou`."""
+    return [("counted as 0 in means, predicted but never labelled", ", ".join(names))] * bool(names)
+
+
 def merged_text(merged: Mapping[str, Sequence[str]]) -> str:
     """Return classes that count as one, by label, as text."""
     return ", ".join(f"{name} ({' + '.join(each)})" for name, each in merged.items())

@@ -22,7 +22,6 @@ from camseg_core.cli.options import (
 from camseg_core.data.label_table import require_same_ids
 from camseg_core.data.shared_labels import shared_over
 from camseg_core.errors import ConfigError, DataError, ModelError, camseg_command
-from camseg_core.evaluation.scorer import CountedAs
 from camseg_core.groups import ScoredLabels
 from camseg_core.long_runs import StopRequest, atomic_write, shown_progress, writable_folder
 from camseg_core.runtime.segmenter import Segmenter
@@ -49,7 +48,7 @@ from camseg_ros.bag.report import (
     merge,
     worst_frames,
 )
-from camseg_ros.bag.report_page import write_page
+from camseg_ros.bag.report_page import counting_facts, write_page
 from camseg_ros.bag.scenario import Scenario
 
 logger = logging.getLogger(__name__)
@@ -279,7 +278,7 @@ def _summary(report: dict[str, Any], out: Path) -> Iterator[str]:
                 yield row(each["name"], *(number(each[column]) for column in columns))
         accuracy, ece = number(scores["pixel_accuracy"]), number(scores["ece"])
         yield f"mean IoU {number(scores['miou'])}, pixel accuracy {accuracy}, ECE {ece}"
-    for name, fact in CountedAs(**report["counted_as"]).facts():
+    for name, fact in counting_facts(report):
         yield f"{name}: {fact}"
     mean, changed = report["confidence"]["mean"], report["flicker"]["change_rate"]
     yield f"confidence {number(mean)}, changed from frame to frame {number(changed)}"

@@ -35,7 +35,7 @@ from camseg_core.evaluation.report.timeline import (
     presence,
     spark,
 )
-from camseg_core.evaluation.scorer import CountedAs
+from camseg_core.evaluation.scorer import CountedAs, never_labelled_facts
 from camseg_core.labels import Label, color_table
 
 PICTURE_WIDTH = 560
@@ -162,6 +162,17 @@ def _cards(report: Mapping[str, Any]) -> list[Card]:
     return [*cards, card("frames", str(bag["frames"]), of)]
 
 
+def counting_facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return as name and text what counted in another way than each class as itself."""
+    # only labelled classes have a recall
+    names = [
+        each["name"]
+        for each in report["classes"]
+        if each["iou"] is not None and each["recall"] is None
+    ]
+    return [*CountedAs(**report["counted_as"]).facts(), *never_labelled_facts(names)]
+
+
 def _run(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
     bag = report["bag"]
     model = {key.replace("_", " "): value for key, value in report["model"].items()}
@@ -173,7 +184,7 @@ def _run(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("labels", (bag["labels"] or "none") + order),
         ("model", model.pop("name")),
         *model.items(),
-        *CountedAs(**report["counted_as"]).facts(),
+        *counting_facts(report),
         *report["versions"].items(),
     ]
 

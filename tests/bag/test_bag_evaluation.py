@@ -806,6 +806,20 @@ def test_labels_that_count_as_no_class_are_named(tmp_path: Path, camseg: Command
     assert "labels not scored: wall (8 pixels)" in out
 
 
+def test_classes_that_count_as_0_because_no_pixel_has_them_are_named(
+    tmp_path: Path, camseg: Commands
+) -> None:
+    drive = [frame(i, rows(ROAD, ROAD, SKY, CAR), rows(ROAD, ROAD, ROAD, CAR)) for i in range(2)]
+    bag = labelled_bag(tmp_path / "bag", drive)
+    code, out, _ = camseg("evaluate", bag, "--labels", LABEL_TOPIC, "--out", tmp_path / "out")
+    assert code == 0
+    fact = "counted as 0 in means, predicted but never labelled"
+    assert f"{fact}: sky" in out.splitlines()
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert re.search(rf"{fact}</t[hd]>\s*<td[^>]*>sky<", page)
+    assert report_of(tmp_path / "out")["scores"]["miou"] == round((2 / 3 + 1 + 0) / 3, 6)
+
+
 def test_parts_over_groups_resume_with_the_same_result(tmp_path: Path) -> None:
     bag = grouped(tmp_path)
     over = scored_over(tmp_path / "groups.yaml")

@@ -26,7 +26,7 @@ from camseg_core.evaluation.report.page import (
     to_json,
     write_files,
 )
-from camseg_core.evaluation.scorer import scored_facts
+from camseg_core.evaluation.scorer import never_labelled_facts, scored_facts
 from camseg_core.evaluation.timing import describe_machine
 from camseg_core.labels import CITYSCAPES, UNLABELLED, UNLABELLED_COLOR, Label, color_table
 
@@ -224,8 +224,7 @@ def _limits(evaluation: Evaluation) -> list[tuple[str, str]]:
     """What was not scored, and what counted as one, as name and text of each fact."""
     facts = [] if evaluation.counted_as is None else evaluation.counted_as.facts()
     found = zip(evaluation.classes, evaluation.confusion.stray(), strict=True)
-    if stray := [each.label.name for each, is_so in found if is_so]:
-        facts.append(("counted as 0 in means, predicted but never labelled", ", ".join(stray)))
+    facts += never_labelled_facts([each.label.name for each, is_so in found if is_so])
     return scored_facts(evaluation.frames_scored, len(evaluation.frames)) + facts
 
 
