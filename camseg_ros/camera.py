@@ -27,6 +27,7 @@ from camseg_ros.image_conversion import Converter, Pixels
 from camseg_ros.images import (
     SIXTEEN_BIT,
     BadImage,
+    compressed_range_problem,
     compressed_to_rgb,
     image_to_rgb,
     range_problem,
@@ -181,7 +182,9 @@ class Camera:
                 limit = f"must have at most {MAX_FRAME_ID} characters"
                 raise BadImage("header", f"frame_id {limit}, has {length}")
             if isinstance(message, CompressedImage):
-                return compressed_to_rgb(message, self._max_bytes, white)
+                rgb = compressed_to_rgb(message, self._max_bytes, white)
+                self._check_range(message, white)
+                return rgb
             if message.encoding in SIXTEEN_BIT or self.range_problem:
                 self._check_range(message, white)
             return image_to_rgb(message, converter, self._max_bytes, white)
@@ -195,14 +198,17 @@ class Camera:
             warn_throttled(self._node, reason, f"image rejected ({reason}): {text}")
             return None
 
-    def _check_range(self, message: Image, white: int) -> None:
+    def _check_range(self, message: ImageMessage, white: int) -> None:
         """Warn of images of 16 bits that hold depth or do not fill the range."""
-        text = ""
-        if not white:
+        text, kind = "", ""
+        if not white and isinstance(message, CompressedImage):
+            kind = "range.compressed"
+            text, self._brightest = compressed_range_problem(message, self._brightest)
+        elif not white:
+            kind = f"range.{message.encoding}"
             text, self._brightest = range_problem(message, self._max_bytes, self._brightest)
         self.range_problem = f"{self.topic}: {text}" if text else ""
         if text:
-            kind = f"range.{message.encoding}"
             warn_throttled(self._node, kind, self.range_problem, HINT_PERIOD_S)
 
     def publish(

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.bit_depth import white_of
+from camseg_core.bit_depth import CAMERA_BITS, has_sixteen_bits, stored_ids, white_of
 from camseg_core.errors import ImageError
 from camseg_ros.image_conversion import PLANAR, Converter, Pixels, compressed_size
 
@@ -154,11 +154,27 @@ def range_problem(message: ImageFields, max_bytes: int, brightest: int) -> tuple
         text = f"{name} is the encoding of depth images (REP 118), which are no pictures"
         return f"{text}; subscribe to the colour image, or set input_range if these are", brightest
     samples = _samples(_tight_rows(message, ENCODINGS[name], max_bytes), message)
-    brightest = max(brightest, int(samples.max()))
+    return _dark_range(name, max(brightest, int(samples.max())))
+
+
+def compressed_range_problem(message: CompressedFields, brightest: int) -> tuple[str, int]:
+    """Return the same as `range_problem` of a message that `compressed_to_rgb` could decode.
+
+    It decodes PNG images of 16 bits once more, until one of them fills the range.
+    """
+    full = brightest >= 2 ** max(CAMERA_BITS)
+    if full or not has_sixteen_bits(bytes(message.data[:25])):
+        return "", brightest
+    samples = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert samples is not None
+    return _dark_range("16-bit PNG", max(brightest, int(samples.max())))
+
+
+def _dark_range(kind: str, brightest: int) -> tuple[str, int]:
     white = white_of(brightest)
     if white is None:
         return "", brightest
-    text = f"no value of its {name} images is above {white}, so they look dark"
+    text = f"no value of its {kind} images is above {white}, so they look dark"
     return f"{text}; set input_range: {white}, or 65535 if they are", brightest
 
 
@@ -290,4 +306,4 @@ def compressed_to_ids(message: CompressedFields, max_bytes: int) -> Pixels:
         kind = "colours" if ids.ndim > 2 else ids.dtype
         needed = "labels must be class ids in one 8-bit channel"
         raise BadImage("encoding", f"{what} has {kind}; {needed}")
-    return np.asarray(ids, np.uint8)
+    return np.asarray(stored_ids(np.asarray(ids, np.uint8), data.tobytes()), np.uint8)

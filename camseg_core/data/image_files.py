@@ -11,13 +11,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.bit_depth import white_of
+from camseg_core.bit_depth import eight_bits, stated_white, stored_ids, white_of
 from camseg_core.data.image_header import (
     damage,
     decode,
-    few_bits,
     has_palette,
-    has_sixteen_bits,
     is_jpeg,
     orientation,
     size_of,
@@ -50,15 +48,16 @@ def read_rgb(path: Path) -> npt.NDArray[np.uint8]:
 def read_rgb_and_brightest(path: Path) -> tuple[npt.NDArray[np.uint8], int]:
     """Read a picture as `read_rgb` does, without its warning, and the largest value of 16 bits.
 
-    That is 0 if the file has fewer bits.
+    That is 0 if the file has fewer bits, or states what white is.
     """
     content = _content(path)
-    if not has_sixteen_bits(content):
-        bgr, brightest = _decode(path, content, cv2.IMREAD_COLOR), 0
-    else:
-        deep = _decode(path, content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-        bgr, brightest = np.asarray(deep >> 8, np.uint8), int(deep.max())
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), brightest
+    pixels = _decode(path, content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if pixels.dtype not in (np.uint8, np.uint16):  # such as floats, which this scales
+        pixels = _decode(path, content, cv2.IMREAD_COLOR)
+    unclear = pixels.dtype == np.uint16 and stated_white(content) is None
+    bgr = eight_bits(pixels, content)
+    rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+    return rgb, int(pixels.max()) if unclear else 0
 
 
 def too_dark(white: int) -> str:
@@ -91,8 +90,7 @@ def read_label(path: Path) -> npt.NDArray[np.uint8 | np.uint16]:
     if is_jpeg(content):
         raise DataError(f"{path} is a JPEG, which changes class ids: store labels as PNG")
     label = _decode(path, content, cv2.IMREAD_UNCHANGED)
-    bits = few_bits(content)
-    return label // (255 // (2**bits - 1)) if bits else label  # decoders multiply, see `few_bits`
+    return label if label.ndim > 2 else np.asarray(stored_ids(label, content), label.dtype)
 
 
 def size_of_rgb(path: Path) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 _JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 _PNG_SIZE, _PNG_DEPTH, _PNG_COLORS = 16, 24, 25
-_GREY, _PALETTE = 0, 3
+_PALETTE = 3
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", _PNG_END, b"eXIf")
 """Chunks on which pixels, and how they are turned, depend."""
 
@@ -262,21 +262,6 @@ def several_pictures(content: bytes) -> bool:
         return bool(order and struct.unpack_from(f"{order}I", content, after)[0])
     except struct.error:  # cut off
         return False
-
-
-def few_bits(content: bytes) -> int:
-    """Return the bits of a value in a grey PNG, if they are fewer than 8; else 0.
-
-    Decoders return such values multiplied, so that the largest one is 255.
-    """
-    if not content.startswith(_PNG) or content[_PNG_COLORS : _PNG_COLORS + 1] != bytes([_GREY]):
-        return 0
-    return content[_PNG_DEPTH] % 8
-
-
-def has_sixteen_bits(content: bytes) -> bool:
-    """Return whether a PNG stores values of 16 bits."""
-    return content.startswith(_PNG) and content[_PNG_DEPTH : _PNG_DEPTH + 1] == bytes([16])
 
 
 def has_palette(content: bytes) -> bool:

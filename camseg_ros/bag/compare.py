@@ -67,7 +67,8 @@ def run(options: argparse.Namespace) -> None:
         comparisons.append(_compared(models, on_data, footage))
     if bags is not None and on_bags is not None:
         reading, infos = bags
-        footage = _Drives(infos, reading, options.frames).footage(on_bags.lines)
+        notes = [*on_bags.lines, *_labels_left_out(reading, infos)]
+        footage = _Drives(infos, reading, options.frames).footage(notes)
         comparisons.append(_compared(models, on_bags, footage))
     problems = [line for each in comparisons for line in each.footage.problems]
     broken = None
@@ -137,6 +138,13 @@ def _inspected(options: argparse.Namespace) -> tuple["ReadOptions", list["BagInf
     for note in (bag.note for bag in bags if bag.note):
         say(f"{camseg_command()}: {note}")
     return reading, bags
+
+
+def _labels_left_out(reading: "ReadOptions", bags: Sequence["BagInfo"]) -> list[str]:
+    from camseg_ros.bag.evaluation import paired
+
+    left_out = reading.labels.unpaired(paired(bags)) if reading.labels is not None else ""
+    return [left_out] if left_out else []
 
 
 def _scored_on_bags(stated: Path | None, classes: Mapping[str, Sequence[Label]]) -> SharedLabels:

@@ -1,7 +1,7 @@
 """Evaluates bags part by part, so that an evaluation can be stopped and resumed."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,8 @@ from camseg_core.evaluation.scorer import CONFIDENCE_STEPS, Scorer
 from camseg_core.groups import ScoredLabels, as_scored
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_ros.bag.frames import DecodedFrame, ReadOptions, read_frames
-from camseg_ros.bag.labels import Ids, Pairs
+from camseg_ros.bag.labels import Ids
+from camseg_ros.bag.pairs import Pairs
 from camseg_ros.bag.parts import BagPart, ModelInfo, PartFolder, ScoredFrame
 from camseg_ros.bag.read import BagDamaged
 
@@ -141,6 +142,11 @@ def inspect_bag(bag: Path, read: ReadOptions) -> BagInfo:
             pairs = read.labels.pair(images)
             read.labels.check(pairs, images, read.within)
         return BagInfo(bag, images.topic, images.count, pairs, images.note)
+
+
+def paired(bags: Iterable[BagInfo]) -> list[tuple[Path, Pairs]]:
+    """Return the bags that have labels, for `LabelSource.unpaired`."""
+    return [(bag.path, bag.pairs) for bag in bags if bag.pairs is not None]
 
 
 def evaluate_here(run: EvaluationRun, stopping: Callable[[], str | None]) -> Iterator[int]:

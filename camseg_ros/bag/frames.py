@@ -9,10 +9,17 @@ from typing import Any
 
 from camseg_core.data.image_header import damage, decoder_messages, orientation
 from camseg_core.errors import ConfigError, DataError
-from camseg_ros.bag.labels import MAX_BYTES, NO_LABEL, Ids, Labels, LabelSource, Pairs
+from camseg_ros.bag.labels import MAX_BYTES, Ids, Labels, LabelSource
+from camseg_ros.bag.pairs import NO_LABEL, Pairs
 from camseg_ros.bag.read import WHOLE, ImageBag, TimeRange
 from camseg_ros.image_conversion import Converter, choose_converter
-from camseg_ros.images import BadImage, compressed_to_rgb, image_to_rgb, range_problem
+from camseg_ros.images import (
+    BadImage,
+    compressed_range_problem,
+    compressed_to_rgb,
+    image_to_rgb,
+    range_problem,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -83,31 +90,41 @@ def read_frames(
     labels, doubt = None, ""
     if options.labels is not None:
         labels, pairs = options.labels.open(bag.path), pairs or options.labels.pair(bag)
-    with closing(labels) if labels is not None else nullcontext():
-        for raw in bag.raw(start, options.within):
-            if only is not None and raw.index not in only:
-                continue
-            message = bag.parse(raw)
-            header = raw.index, message.stamp_ns, message.frame_id
-            where = f"image {raw.index} on {bag.topic} of the bag {bag.path}"
-            try:
-                image = decode(message.message, bag.compressed, converter, white)
-                if not (white or bag.compressed):
-                    doubt, brightest = range_problem(message.message, MAX_BYTES, brightest)
-            except BadImage as error:
-                if error.reason == "encoding":
+    try:
+        with closing(labels) if labels is not None else nullcontext():
+            for raw in bag.raw(start, options.within):
+                if only is not None and raw.index not in only:
+                    continue
+                message = bag.parse(raw)
+                header = raw.index, message.stamp_ns, message.frame_id
+                where = f"image {raw.index} on {bag.topic} of the bag {bag.path}"
+                try:
+                    image = decode(message.message, bag.compressed, converter, white)
+                    if not white:
+                        doubt, brightest = _range_problem(
+                            message.message, bag.compressed, brightest
+                        )
+                except BadImage as error:
+                    if error.reason == "encoding":
+                        raise DataError(f"{where}: {error}") from error
+                    yield DecodedFrame(*header, None, None, f"{where}: {error}")
+                    continue
+                except ConfigError as error:
                     raise DataError(f"{where}: {error}") from error
-                yield DecodedFrame(*header, None, None, f"{where}: {error}")
-                continue
-            except ConfigError as error:
-                raise DataError(f"{where}: {error}") from error
-            number = pairs.of(raw.index) if pairs is not None else NO_LABEL
-            tag = orientation(bytes(message.message.data)) if bag.compressed else 1
-            note = f"; the EXIF orientation tag of an image ({tag}) is ignored in bags"
-            truth = _label(labels, number, image, where, note if tag > 1 else "")
-            yield DecodedFrame(*header, image, truth)
+                number = pairs.of(raw.index) if pairs is not None else NO_LABEL
+                tag = orientation(bytes(message.message.data)) if bag.compressed else 1
+                note = f"; the EXIF orientation tag of an image ({tag}) is ignored in bags"
+                truth = _label(labels, number, image, where, note if tag > 1 else "")
+                yield DecodedFrame(*header, image, truth)
+    finally:  # also where the caller needs no more frames
         if doubt:
             logger.warning("%s of the bag %s: %s", bag.topic, bag.path, doubt)
+
+
+def _range_problem(message: Any, compressed: bool, brightest: int) -> tuple[str, int]:
+    if compressed:
+        return compressed_range_problem(message, brightest)
+    return range_problem(message, MAX_BYTES, brightest)
 
 
 def count_images(bag: Path, options: ReadOptions) -> int:
@@ -135,9 +152,12 @@ def wanted_frames(
 
 
 def frame_name(number: int, bag: Path, index: int, stamp_ns: int) -> str:
-    """Return a file name for the image `index` of the bag with this number among several."""
+    """Return a file name for the image `index` of the bag with this number among several.
+
+    The stamp has more digits than nanoseconds in a second: the index before it are no seconds.
+    """
     stem = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in bag.stem)
-    return f"{number:02}_{stem}_{index:06}_{stamp_ns}"
+    return f"{number:02}_{stem}_{index:06}_{stamp_ns:010}"
 
 
 def decode(message: Any, compressed: bool, converter: Converter, white: int = 0) -> Ids:

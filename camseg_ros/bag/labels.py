@@ -3,7 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +15,20 @@ import numpy.typing as npt
 from camseg_core.data.image_files import read_label
 from camseg_core.data.image_header import has_palette
 from camseg_core.errors import DataError, ImageError
+from camseg_ros.bag.pairs import NO_LABEL, Pairs, counted, pair, seconds
 from camseg_ros.bag.read import BagDamaged, ImageBag, RawImage, TimeRange
 from camseg_ros.bag.storage import SECOND_NS
 from camseg_ros.images import compressed_to_ids, image_to_ids
 
 Ids = npt.NDArray[np.uint8]
 
-NO_LABEL, MAX_BYTES = -1, 1 << 30
+MAX_BYTES = 1 << 30
 """A message that claims an image larger than `MAX_BYTES` is treated as damage."""
 
-_STAMP = re.compile(r"(\d+)(?:[._](\d{1,9}))?$")
+_STAMP = re.compile(
+    r"(?:(?<!\d)(?:(?P<point>\d+)\.|(?P<line>0|[1-9]\d*)_)(?P<rest>\d{1,9})|(?P<ns>\d+))$"
+)
+"""Before `_`, seconds have no leading zeros: in `000001_50000000`, the first number is an index."""
 
 
 class Labels(ABC):
@@ -63,7 +67,7 @@ class LabelSource:
             return FolderLabels(self.folder)
         return TopicLabels(ImageBag(bag, self.topic, salvage=True))
 
-    def pair(self, images: ImageBag) -> "Pairs":
+    def pair(self, images: ImageBag) -> Pairs:
         """Read the stamps of all images and labels, and pair them.
 
         Raises:
@@ -79,7 +83,7 @@ class LabelSource:
                 _check_order("images", image_ns, images.path, self.topic)
             return pair(image_ns, label_ns, self.tolerance_ns)
 
-    def check(self, pairs: "Pairs", images: ImageBag, within: TimeRange) -> None:
+    def check(self, pairs: Pairs, images: ImageBag, within: TimeRange) -> None:
         """Raise DataError if no image of the time range has a label."""
         first_ns = last_ns = None
         with suppress(DataError):  # reading the images reports it when it gets there
@@ -103,86 +107,34 @@ class LabelSource:
             f"{label}; were they stamped by two clocks? (--tolerance)"
         )
 
+    def unpaired(self, bags: Sequence[tuple[Path, Pairs]]) -> str:
+        """Say how many labels belong to no image of these bags, with an example; empty if all do.
+
+        The bags share the labels of a folder, in which pictures without a stamp count as well.
+        """
+        if self.folder is not None:
+            files = FolderLabels(self.folder)
+            used = {number for _, pairs in bags for number in pairs.label}
+            left = [*files.unstamped, *files.without(used)]
+            return _left_out(len(left), len(files.unstamped) + len(files.stamps()), left[:1], self)
+        left = []
+        for bag, pairs in bags:
+            unused = sorted({*range(pairs.labels)}.difference(pairs.label))
+            left += [f"number {number} of {bag.name}" for number in unused]
+        return _left_out(len(left), sum(pairs.labels for _, pairs in bags), left[:1], self)
+
     def __str__(self) -> str:
         return self.topic or (self.folder.name if self.folder else "")
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """The labels of a bag's images.
-
-    Attributes:
-        label: by the number of the image, the number of its label or `NO_LABEL`.
-        by_order: number of images that share their stamp with others, as do their labels, so that
-            their order decides.
-        unclear: number of images left without a label, as other images share their stamp, and
-            there are more labels or fewer.
-        example: the first such stamp, and the numbers of images and labels that have it.
-        first_ns: the stamp of the first label, in ns; None without labels.
-    """
-
-    label: "array[int]"
-    by_order: int = 0
-    unclear: int = 0
-    example: str = ""
-    first_ns: int | None = None
-
-    def of(self, image: int) -> int:
-        """Return the number of the label of an image, or `NO_LABEL`."""
-        return self.label[image] if image < len(self.label) else NO_LABEL
-
-
-def pair(images: Sequence[int], labels: Sequence[int], tolerance_ns: int) -> Pairs:
-    """Pair images and labels with their stamps in ns, each with one other at most.
-
-    An image has the label that is nearest to it if no other image is nearer to that label, and
-    they are at most `tolerance_ns` apart. Images that share a stamp have the labels that share one
-    in order if they are as many, else none.
-    """
-    if not len(images) or not len(labels):
-        return Pairs(array("q", [NO_LABEL] * len(images)), first_ns=next(iter(labels), None))
-    image_ns, group, images_of = np.unique(
-        np.asarray(images, np.int64), return_inverse=True, return_counts=True
+def _left_out(count: int, all_of: int, example: Sequence[str], source: LabelSource) -> str:
+    if not count:
+        return ""
+    verb = "belongs" if count == 1 else "belong"
+    return (
+        f"{count} of the {counted(all_of, 'label')} of {source} {verb} to no image: {example[0]}"
+        + (", …" if count > 1 else "")
     )
-    ordered = np.argsort(np.asarray(labels, np.int64), kind="stable")
-    label_ns, first, labels_of = np.unique(
-        np.asarray(labels, np.int64)[ordered], return_index=True, return_counts=True
-    )
-    near = _nearest(image_ns, label_ns)
-    mutual = (np.abs(label_ns[near] - image_ns) <= tolerance_ns) & (
-        _nearest(label_ns, image_ns)[near] == np.arange(len(image_ns))
-    )
-    clear = mutual & (images_of == labels_of[near])
-    rank = np.empty(len(images), np.int64)  # of an image among those with its stamp
-    rank[np.argsort(group, kind="stable")] = np.concatenate([np.arange(n) for n in images_of])
-    place = first[near[group]] + np.where(clear[group], rank, 0)
-    found = np.where(clear[group], ordered[place], NO_LABEL)
-    unclear = np.flatnonzero(mutual & ~clear)
-    example = ""
-    if len(unclear):
-        some = unclear[0]
-        example = (
-            f"{_count(images_of[some], 'image')} and {_count(labels_of[near[some]], 'label')} "
-            f"are stamped {seconds(image_ns[some])}"
-        )
-    return Pairs(
-        array("q", found.tolist()),
-        int(images_of[clear & (images_of > 1)].sum()),
-        int(images_of[unclear].sum()),
-        example,
-        int(labels[0]),
-    )
-
-
-def _nearest(of: npt.NDArray[np.int64], among: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
-    """Return the index in the sorted `among` of the value nearest to each value."""
-    after = np.searchsorted(among, of).clip(max=len(among) - 1)
-    before = np.maximum(after - 1, 0)
-    return np.where(np.abs(among[after] - of) < np.abs(among[before] - of), after, before)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 class TopicLabels(Labels):
@@ -251,8 +203,9 @@ class FolderLabels(Labels):
                 f"the folder of labels {folder} does not exist; "
                 "name a folder of PNG files, or a topic that begins with /"
             )
-        stamped = ((_stamp_of(path.stem), path) for path in folder.glob("*.png"))
+        stamped = [(_stamp_of(path.stem), path) for path in sorted(folder.glob("*.png"))]
         self._files = sorted((stamp, path) for stamp, path in stamped if stamp is not None)
+        self.unstamped = [path.name for stamp, path in stamped if stamp is None]
         if not self._files:
             raise DataError(
                 f"no labels in {folder}: they must be PNG files of class ids named for their "
@@ -262,6 +215,10 @@ class FolderLabels(Labels):
     def stamps(self) -> Sequence[int]:
         """Return the stamps in the names."""
         return [stamp for stamp, _ in self._files]
+
+    def without(self, used: Collection[int]) -> list[str]:
+        """Return the names of the labels whose numbers are not in `used`."""
+        return [path.name for i, (_, path) in enumerate(self._files) if i not in used]
 
     def read(self, number: int) -> Ids:
         """Return a label; see `Labels.read`. Numbers may come in any order."""
@@ -278,11 +235,6 @@ class FolderLabels(Labels):
         """Do nothing: no file stays open."""
 
 
-def seconds(ns: int) -> str:
-    """Format a time in ns for a message."""
-    return f"{ns / SECOND_NS:.3f} s"
-
-
 def _stamp_of(name: str) -> int | None:
     """Return the stamp in ns that a file name ends with.
 
@@ -291,7 +243,8 @@ def _stamp_of(name: str) -> int | None:
     found = _STAMP.search(name)
     if found is None:
         return None
-    whole, rest = found.groups()
-    if rest is None:
-        return int(whole)
-    return int(whole) * SECOND_NS + int(rest.ljust(9, "0") if "." in name else rest)
+    if found["ns"] is not None:
+        return int(found["ns"])
+    if found["point"] is not None:
+        return int(found["point"]) * SECOND_NS + int(found["rest"].ljust(9, "0"))
+    return int(found["line"]) * SECOND_NS + int(found["rest"])

@@ -19,7 +19,7 @@ from camseg_core.evaluation.scorer import Scorer
 from camseg_core.evaluation.timing import PACKAGES
 from camseg_core.labels import UNLABELLED
 from camseg_core.long_runs import atomic_write
-from camseg_ros.bag.evaluation import READ, WALL, EvaluationRun
+from camseg_ros.bag.evaluation import READ, WALL, EvaluationRun, paired
 from camseg_ros.bag.frames import read_frames
 from camseg_ros.bag.parts import BagPart, ModelInfo
 from camseg_ros.bag.report_page import WorstFrame
@@ -179,6 +179,7 @@ def build_report(
             "frames": int(scorer.frames[0]),
             "scored": int(scorer.frames[1]),
             "paired_by_order": merged.by_order,
+            "unpaired_labels": labels.unpaired(paired(good)) if labels else "",
             "start_ns": merged.start_ns,
             "end_ns": merged.end_ns,
             "damage": "; ".join(problems),

@@ -170,7 +170,12 @@ def counting_facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         for each in report["classes"]
         if each["iou"] is not None and each["recall"] is None
     ]
-    return [*CountedAs(**report["counted_as"]).facts(), *never_labelled_facts(names)]
+    left_out = report["bag"].get("unpaired_labels") or ""
+    return [
+        *([("labels left out", left_out)] if left_out else []),
+        *CountedAs(**report["counted_as"]).facts(),
+        *never_labelled_facts(names),
+    ]
 
 
 def _run(report: Mapping[str, Any]) -> list[tuple[str, Any]]:

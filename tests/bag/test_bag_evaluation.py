@@ -55,7 +55,7 @@ from camseg_ros.bag.evaluation import (
     evaluate_here,
     evaluate_part,
 )
-from camseg_ros.bag.frames import ReadOptions
+from camseg_ros.bag.frames import ReadOptions, frame_name
 from camseg_ros.bag.labels import LabelSource, _stamp_of
 from camseg_ros.bag.make import (
     IMAGE_TOPIC,
@@ -474,11 +474,34 @@ def test_a_folder_of_labels(tmp_path: Path, camseg: Commands) -> None:
         ("12000000005", 12 * SECOND + 5),
         ("12.5", 12 * SECOND + SECOND // 2),
         ("left_12_5", 12 * SECOND + 5),
+        ("v1.2_left_12_5", 12 * SECOND + 5),
+        ("0_5", 5),
+        ("000012.5", 12 * SECOND + SECOND // 2),
+        ("00_drive_000001_50000000", 50_000_000),
+        (frame_name(0, Path("drive"), 1, 50_000_000), 50_000_000),
+        (frame_name(0, Path("drive"), 123456, 5), 5),
+        (frame_name(0, Path("drive"), 1, 17 * 10**17), 17 * 10**17),
         ("front", None),
     ],
 )
 def test_stamps_in_the_names_of_files(name: str, stamp: int | None) -> None:
     assert _stamp_of(name) == stamp
+
+
+def test_labels_that_belong_to_no_image_are_counted(tmp_path: Path, camseg: Commands) -> None:
+    frames, bag, folder = drive(3), tmp_path / "bag", tmp_path / "labels"
+    write_bag([SourceFrame(each.stamp_ns, each.image, each.name) for each in frames], bag)
+    folder.mkdir()
+    for each in frames:
+        cv2.imwrite(str(folder / f"{each.stamp_ns}.png"), each.label)
+    (folder / "front.png").write_bytes(next(folder.iterdir()).read_bytes())
+    (folder / "5.png").write_bytes((folder / "front.png").read_bytes())
+    code, out, _ = camseg("evaluate", bag, "--labels", folder, "--out", tmp_path / "out")
+    assert code == 0
+    text = "2 of the 5 labels of labels belong to no image: front.png, …"
+    assert f"labels left out: {text}" in out.splitlines()
+    assert report_of(tmp_path / "out")["bag"]["unpaired_labels"] == text
+    assert text in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_without_labels_the_report_has_confidence_change_and_agreement(

@@ -8,10 +8,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from few_bits import few_bits_png
 from PIL import Image
 
 from camseg_core.errors import DataError
-from camseg_ros.bag.labels import NO_LABEL, FolderLabels, pair
+from camseg_ros.bag.labels import FolderLabels
+from camseg_ros.bag.pairs import NO_LABEL, pair
 from camseg_ros.images import BadImage, compressed_to_ids, image_to_ids
 
 IDS = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -35,6 +37,11 @@ def test_ids_are_unchanged() -> None:
     for message in (raw("mono8"), raw("8UC1"), raw("mono8", step=7)):  # rows may be padded
         assert np.array_equal(image_to_ids(message, LIMIT), IDS)
     assert np.array_equal(compressed_to_ids(compressed(IDS), LIMIT), IDS)
+    for bits in (1, 2, 4):
+        few = IDS % 2**bits
+        data = np.frombuffer(few_bits_png(few, bits), np.uint8)
+        found = compressed_to_ids(SimpleNamespace(format="png", data=data), LIMIT)
+        assert np.array_equal(found, few)
 
 
 @pytest.mark.parametrize(

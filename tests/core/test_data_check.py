@@ -4,7 +4,6 @@ import io
 import json
 import os
 import re
-import struct
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,13 @@ import numpy as np
 import pytest
 from camvid_folder import write_camvid
 from data_trees import TREES, columns, photo, write
+from few_bits import few_bits_png
 from PIL import Image
 
 from camseg_core.cli.main import main
 from camseg_core.data import image_files
 from camseg_core.data.frame_source import open_frames
-from camseg_core.data.image_files import read_label, read_rgb
+from camseg_core.data.image_files import read_label, read_rgb, read_rgb_and_brightest
 from camseg_core.data.image_header import damage, decoder_messages, orientation, several_pictures
 from camseg_core.data.label_decoders import IdLabels
 from camseg_core.data.sets import SETS, open_set
@@ -347,23 +347,43 @@ def test_what_others_print_while_a_file_is_read_is_printed(
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_ids_of_few_bits_are_read_as_they_are_stored(tmp_path: Path, bits: int) -> None:
     ids = np.arange(16, dtype=np.uint8).reshape(2, 8) % 2**bits
-    path = few_bits_png(tmp_path / "a.png", ids, bits)
+    path = tmp_path / "a.png"
+    path.write_bytes(few_bits_png(ids, bits))
     assert read_label(path).tolist() == ids.tolist()
     known = {i: i + 3 for i in range(2**bits)}
     assert IdLabels(known, "the set", "")(read_label(path), path).tolist() == (ids + 3).tolist()
 
 
-def few_bits_png(path: Path, ids: np.ndarray, bits: int) -> Path:
-    """Write a grey PNG whose values have so few bits, which OpenCV cannot."""
-    rows = np.unpackbits(ids[..., None], axis=2)[..., 8 - bits :].reshape(len(ids), -1)
-    lines = b"".join(b"\0" + np.packbits(row).tobytes() for row in rows)
-    header = struct.pack(">IIBBBBB", ids.shape[1], ids.shape[0], bits, 0, 0, 0, 0)
-    content = b"\x89PNG\r\n\x1a\n"
-    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")):
-        check = zlib.crc32(kind + data).to_bytes(4, "big")
-        content += struct.pack(">I", len(data)) + kind + data + check
-    path.write_bytes(content)
-    return path
+@pytest.mark.parametrize("white", [15, 100, 255])
+def test_ids_in_a_pgm_that_is_text_are_read_as_they_are_stored(tmp_path: Path, white: int) -> None:
+    ids = np.array([[0, 1, 7], [8, 14, 15]], np.uint8)
+    path = tmp_path / "a.pgm"
+    numbers = " ".join(str(i) for i in ids.ravel())
+    path.write_text(f"P2 # ids\n3 2\n{white}\n{numbers}\n", encoding="ascii")
+    assert read_label(path).tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize("magic", [2, 3, 5, 6])
+@pytest.mark.parametrize("white", [15, 100, 255, 1000, 4095, 65535])
+def test_a_pgm_or_ppm_has_the_white_that_it_states(tmp_path: Path, magic: int, white: int) -> None:
+    values = np.repeat([0, white // 2, white], 1 if magic in (2, 5) else 3)
+    kind = np.dtype(">u2" if white > 255 else "u1")
+    text = " ".join(map(str, values)).encode() + b"\n"
+    path = tmp_path / "a.ppm"
+    path.write_bytes(
+        b"P%d\n# white below\n3 1\n%d\n" % (magic, white)
+        + (text if magic in (2, 3) else values.astype(kind).tobytes())
+    )
+    rgb, brightest = read_rgb_and_brightest(path)
+    assert np.abs(rgb[0, :, 0].astype(int) - [0, 255 * (white // 2) / white, 255]).max() <= 1
+    assert brightest == 0  # nothing to guess
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_sixteen_bits_that_do_not_fill_the_range_are_noticed(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    cv2.imwrite(str(path), np.linspace(0, 4095, 48).astype(np.uint16).reshape(4, 4, 3))
+    assert read_rgb_and_brightest(path)[1] == 4095
 
 
 def findings_of(

@@ -1,5 +1,8 @@
 """Every encoding against pixels worked out here, and every way in which a message can lie."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from camseg_ros.image_conversion import Converter, choose_converter
 from camseg_ros.images import (
     ENCODINGS,
     BadImage,
+    compressed_range_problem,
     compressed_to_rgb,
     image_to_rgb,
     range_problem,
@@ -215,6 +219,31 @@ def test_a_bright_image_ends_the_guess_about_the_range() -> None:
     assert (text, brightest) == ("", 60000)
     assert range_problem(dark, LIMIT, brightest) == ("", 60000)
     assert range_problem(message("rgb8", RGB, 8, 6), LIMIT, 0) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([0, 4000], "no value of its 16-bit PNG images is above 4095, so they look dark; set"),
+        ([0, 900], "set input_range: 1023, or 65535 if they are"),
+        ([0, 17000], ""),
+        ([0, 200], ""),
+    ],
+)
+def test_compressed_images_of_sixteen_bits_that_may_be_misread_are_reported(
+    values: list[int], words: str
+) -> None:
+    def png(*stored: int) -> Any:
+        pixels = np.resize(np.array(stored, np.uint16), (4, 4))
+        return SimpleNamespace(format="png", data=cv2.imencode(".png", pixels)[1].ravel())
+
+    text, brightest = compressed_range_problem(png(*values), 0)
+    assert words in text
+    assert (bool(text), brightest) == (bool(words), values[1])
+    assert compressed_range_problem(png(60000), brightest)[0] == ""
+    assert compressed_range_problem(png(*values), 60000) == ("", 60000)
+    jpeg = SimpleNamespace(format="jpeg", data=cv2.imencode(".jpg", RGB)[1].ravel())
+    assert compressed_range_problem(jpeg, 0) == ("", 0)
 
 
 def test_every_encoding_has_a_test_above() -> None:
