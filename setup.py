@@ -58,6 +58,7 @@ setup(
             "weights/*/*.json",
             "weights/*/*.md",
             "weights/*/*.safetensors",
+            "weights/*/onnx/*/*.json",
             "weights/*/onnx/*/*.onnx",
         ],
         "camseg_ros": ["py.typed", "bag/*.j2", "demo/*.j2"],

@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -271,7 +272,7 @@ def read_labels(path: Path) -> tuple[Label, ...]:
 
     Raises:
         ModelError: the file is missing, is not JSON, or has no list of classes with id, name and
-            color.
+            color; or two classes share an id or a name.
     """
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["classes"]
@@ -291,4 +292,9 @@ def read_labels(path: Path) -> tuple[Label, ...]:
         ) from error
     if not labels or any(not 0 <= label.id < UNLABELLED for label in labels):
         raise ModelError(f"the class table {path} is empty or has an id outside 0..254")
+    for values in ([label.id for label in labels], [label.name for label in labels]):
+        if twice := [value for value, count in Counter(values).items() if count > 1]:
+            raise ModelError(
+                f"the classes of {path} must all have another id and name, got {twice[0]!r} twice"
+            )
     return labels

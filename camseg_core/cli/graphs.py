@@ -15,13 +15,14 @@ from camseg_core.cli.options import (
     data_of,
     packages_for,
 )
+from camseg_core.cli.scoring import titles
 from camseg_core.data import evenly_spread
 from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.long_runs import writable_folder
 from camseg_core.runtime.engine import AUTO, PRECISIONS
 from camseg_core.runtime.segmenter import Segmenter
-from camseg_core.weights import checkpoint_folder
+from camseg_core.weights import checkpoint_folder, model_labels
 
 if TYPE_CHECKING:
     from camseg_core.export import Exported
@@ -97,11 +98,11 @@ def _export(options: argparse.Namespace) -> None:
         if "int8" in precisions
         else []
     )
-    scored = (
-        []
-        if options.data is None
-        else evenly_spread(data_of(options, "val").samples, options.frames)
-    )
+    val = None if options.data is None else data_of(options, "val")
+    shared = None
+    if val is not None:
+        shared = val.scored_by({titles([options.model])[0]: model_labels(options.model)})
+    samples = [] if val is None else evenly_spread(val.samples, options.frames)
     with packages_for("export", "train"):
         from camseg_core.export import Scores, export_onnx, trace_all
         from camseg_core.model.camseg import CamSeg
@@ -110,8 +111,10 @@ def _export(options: argparse.Namespace) -> None:
     out = folder if options.out is None else options.out
     writable_folder(out, "the model's folder" if options.out is None else "--out")
     _begin(folder, out)
-    scores = Scores(model, scored) if scored else None
-    if scores is None:
+    scores = None if shared is None else Scores(model, samples, shared.scored[0])
+    if shared is not None:
+        print_lines(*shared.lines)
+    else:
         print_lines(
             "without --data, graphs are compared with torch on random inputs; no mask is scored"
         )
@@ -120,19 +123,22 @@ def _export(options: argparse.Namespace) -> None:
         exported = export_onnx(
             model, out, precision, traced=traced, calibration=calibration, scores=scores
         )
-        print_lines(*lines(exported, len(scored)))
+        print_lines(*lines(exported, len(samples)))
 
 
 def _begin(folder: Path, out: Path) -> None:
     """Make `out` a checkpoint folder of the same model; the graphs alone cannot be run."""
     if out.resolve() == folder.resolve():
         return
-    config = out / "config.json"
-    if config.exists() and config.read_bytes() != (folder / "config.json").read_bytes():
-        raise ModelError(
-            f"{out} holds another model than {folder}: name an empty folder with --out"
-        )
-    for name in ("config.json", "labels.json", "model.safetensors", "MODEL_CARD.md"):
+    names = ("config.json", "labels.json", "model.safetensors", "MODEL_CARD.md")
+    for name in names[:3]:
+        there = out / name
+        if there.exists() and there.read_bytes() != (folder / name).read_bytes():
+            raise ModelError(
+                f"{out} holds another model than {folder} (other {name}): name an empty folder "
+                "with --out"
+            )
+    for name in names:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, out / name)
 

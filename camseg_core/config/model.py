@@ -229,6 +229,18 @@ class CamSegConfig:
         if not self.logit_scale > 0:
             raise ModelError(f"logit_scale must be > 0, got {self.logit_scale}")
 
+    def check_classes(self, count: int) -> None:
+        """Check that a model with a mask autoencoder decodes so many classes.
+
+        Raises:
+            ModelError: it decodes another number.
+        """
+        if self.mask_autoencoder is not None and self.mask_autoencoder.classes != count:
+            raise ModelError(
+                f"{self.name} decodes {self.mask_autoencoder.classes} classes, but its labels list "
+                f"{count}"
+            )
+
     @property
     def mask_codec(self) -> KLAutoencoderConfig | MaskAutoencoderConfig:
         """The part that turns masks into latents and back."""

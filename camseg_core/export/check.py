@@ -131,10 +131,14 @@ PARTS_SAMPLERS = (Fused("one_step", 1), Fused("ddim", 10))
 
 @dataclass
 class Scores:
-    """Score engines on the same frames as the model in torch, which is scored once."""
+    """Score engines on the same frames as the model in torch, which is scored once.
+
+    `scored` are the labels to score over; by default, the samples' ids are those of the model.
+    """
 
     model: CamSeg
     samples: Sequence[Sample]
+    scored: ScoredLabels | None = None
     _torch: dict[Fused, float] = field(default_factory=dict)
 
     def check(self, engine: Engine, sampling: Fused, what: str) -> tuple[float, float]:
@@ -158,8 +162,8 @@ class Scores:
         segmenter = Segmenter(
             self.model.config, labels, engine, Sampling(sampling.sampler, sampling.steps)
         )
-        scored = ScoredLabels.of(labels, self.samples[0].groups if self.samples else ())
-        scorer = Scorer(scored, boundary_tolerance=None)
+        own = ScoredLabels.of(labels, self.samples[0].groups if self.samples else ())
+        scorer = Scorer(self.scored or own, boundary_tolerance=None)
         for sample in self.samples:
             scorer.add(sample.label, segmenter.segment(sample.image).mask)
         if not scorer.confusion.matrix.any():

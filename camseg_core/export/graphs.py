@@ -24,6 +24,7 @@ from camseg_core.long_runs import atomic_write
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime.engine import PRECISIONS, EngineOptions, graph_path
 from camseg_core.runtime.onnx_engine import OnnxEngine
+from camseg_core.runtime.origin import write_origin
 
 _IR_VERSION = 9
 """ONNX's file format of operator set 20, in which graphs are traced."""
@@ -197,7 +198,7 @@ def export_onnx(
 
     Args:
         model: the model.
-        folder: its checkpoint folder.
+        folder: its checkpoint folder; the graphs are recorded as those of its weights.
         precision: one of `PRECISIONS`.
         traced: graphs from `trace_all`; by default the four parts.
         calibration: frames that int8 needs for the ranges of activations.
@@ -236,7 +237,9 @@ def export_onnx(
                 result.mean_iou[fused.name] = scores.check(engine, fused, what)
         before = {path.stem for path in result.folder.glob("*.onnx")}
         result.removed.extend(sorted(before - set(result.sizes)))
-        _take_place(graph_path(beside, precision, "any").parent, result.folder)
+        graphs = graph_path(beside, precision, "any").parent
+        write_origin(graphs, folder, [label.id for label in model.labels])
+        _take_place(graphs, result.folder)
     return result
 
 

@@ -68,11 +68,7 @@ class CamSeg(nn.Module):
         else:
             assert config.image_encoder is not None
             assert config.mask_autoencoder is not None
-            if config.mask_autoencoder.classes != len(labels):
-                raise ModelError(
-                    f"{config.name} decodes {config.mask_autoencoder.classes} classes, "
-                    f"but its labels list {len(labels)}"
-                )
+            config.check_classes(len(labels))
             self.image_encoder = ImageEncoder(config.image_encoder)
             self.mask_autoencoder = MaskAutoencoder(config.mask_autoencoder)
             image_channels = config.image_encoder.width

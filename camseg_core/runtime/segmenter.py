@@ -106,6 +106,7 @@ class Segmenter:
         drawn = Sampling(**sampling)
         folder = checkpoint_folder(model)
         config, labels = load_config(folder / "config.json"), read_labels(folder / "labels.json")
+        config.check_classes(len(labels))
         drawn.check(config)  # before anything is loaded for it
         cache = None if engine_cache is None else Path(engine_cache)
         side = math.sqrt(config.network_pixels / 12)

@@ -27,7 +27,7 @@ from camseg_core.training.light_decoder import (
 from camseg_core.training.objectives import TaskLoss
 from camseg_core.training.run import TrainingData, check_batch, keep_config, keep_data
 from camseg_core.training.settings import LoopConfig
-from camseg_core.training.start import require_mask_autoencoder
+from camseg_core.training.start import keep_start, require_mask_autoencoder
 from camseg_core.training.trainer import Run
 from camseg_core.training.transformer import TransformerTraining
 
@@ -115,6 +115,7 @@ def run_distillation(
         found = TrainingData.load(recipe.data, data, model.labels)
         keep_config(recipe, run, processes)
         keep_data(found, run, processes)
+        keep_start(start, run, processes)
         # read now: `out` may be `start`
         before = how_it_was_made(start)
         began = f"`{model.config.name}`, tuned in "
@@ -160,6 +161,7 @@ def run_light_decoder(
             )
         keep_config(recipe, run, processes)
         keep_data(found, run, processes)
+        keep_start(start, run, processes)
         comparison = DecoderComparison(model, found.val)
         place = Run(run, default_callbacks(run, "light decoder"), processes)
         trained = train_light_decoder(

@@ -97,6 +97,7 @@ def finish(
     if with_offsets and trained.mask_autoencoder is not None:
         offsets = add_class_offsets(trained, data.train)
     trained.save_pretrained(out, torch.float16)
+    shutil.rmtree(out / "onnx", ignore_errors=True)  # of the model that was there before
     figures: Figures | str = UNMEASURED
     if export and trained.mask_autoencoder is not None:
         try:
@@ -104,7 +105,7 @@ def finish(
         except ModelError as error:
             figures = f"Nothing was measured: {error}."
             logger.warning("%s", error)
-    if isinstance(figures, str):  # graphs there are an earlier model's, or incomplete
+    if isinstance(figures, str):  # graphs there are incomplete
         shutil.rmtree(out / "onnx", ignore_errors=True)
         logger.log(
             logging.INFO if figures == UNMEASURED else logging.WARNING,
@@ -181,8 +182,6 @@ def _export(
         export_onnx(model, out, "int8", traced=traced, calibration=calibration, scores=scores)
     except ModelError as error:
         logger.warning("no int8 graphs, fp32 will be used: %s", error)
-        # graphs of a model that was in this folder before
-        shutil.rmtree(out / "onnx" / "int8", ignore_errors=True)
         parts = traced
     export_onnx(model, out, traced=parts)
 

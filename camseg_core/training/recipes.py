@@ -39,6 +39,7 @@ from camseg_core.training.run import (
     load_codec_into,
     save_codec,
 )
+from camseg_core.training.start import keep_start
 from camseg_core.training.trainer import Run
 from camseg_core.training.transformer import TransformerTraining
 from camseg_core.weights import CAM_SEG_BASE_768, CAMSEG_LITE, CAMSEG_LITE_CAMVID
@@ -207,6 +208,7 @@ def run(
             load_codec_into(codec, autoencoder)
         keep_config(recipe, run, processes)
         keep_data(found, run, processes)
+        keep_start(autoencoder, run, processes, "autoencoder")
         if autoencoder is None:
             codec_config = for_classes(recipe.autoencoder, len(found.labels))
             own = _own_autoencoder(codec_config, found.train, run, processes)

@@ -1,7 +1,6 @@
 """A trained model as the start of another training: its weights for other classes."""
 
 import difflib
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from camseg_core.groups import ScoredLabels
 from camseg_core.labels import Label, plain_name
 from camseg_core.long_runs import atomic_write
 from camseg_core.model.camseg import CamSeg
+from camseg_core.runtime.origin import WEIGHTS, fingerprint
 from camseg_core.training.distributed import Processes
 
 _OF_ITS_OWN = 0.2
@@ -196,20 +196,25 @@ def require_mask_autoencoder(model: CamSeg, to_be: str) -> None:
         )
 
 
-def keep_start(start: Path, run: Path, processes: Processes) -> None:
+def keep_start(start: Path | None, run: Path, processes: Processes, kind: str = "start") -> None:
     """Write a fingerprint of the start weights, or check them against the one already there.
+
+    With the kind `autoencoder`, those of a trained autoencoder; None if the run trains its own.
 
     Raises:
         ConfigError: the run was started from other weights.
     """
-    path = run / "start.json"
-    weights = hashlib.blake2b((start / "model.safetensors").read_bytes(), digest_size=16)
-    now = {"model": start.name, "fingerprint": weights.hexdigest()}
+    path = run / f"{kind}.json"
+    now = {
+        "model": None if start is None else start.name,
+        "fingerprint": None if start is None else fingerprint(start / WEIGHTS),
+    }
     known = path.is_file()
-    if known and json.loads(path.read_text(encoding="utf-8")) != now:
+    if known and json.loads(path.read_text(encoding="utf-8"))["fingerprint"] != now["fingerprint"]:
+        what = "the model to start from" if kind == "start" else "--autoencoder"
+        got = "none" if start is None else f"other weights in {start}"
         raise ConfigError(
-            f"the model to start from must be that of {run}, got other weights in {start}: restore "
-            "them, or choose another --run"
+            f"{what} must be that of {run}, got {got}: restore it, or choose another --run"
         )
     processes.wait()  # no process writes while another reads
     if processes.is_main_process and not known:

@@ -75,6 +75,20 @@ def test_a_folder_with_its_classes_in_another_order_trains_the_same_model(
     assert len({validation(path) for path in validations}) == 1
 
 
+def test_a_run_resumes_from_the_same_start_only(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("camseg_core.training.distill.finish", save)
+    distill(root, "camvid", "camvid")
+    kept = (root / "out-camvid" / "model.safetensors").read_bytes()
+    CamSeg(tiny_lite().config, tiny_lite().labels).save_pretrained(root / "model")
+    with pytest.raises(SystemExit) as caught:
+        distill(root, "camvid", "camvid")
+    assert caught.value.code == 2
+    assert "the model to start from must be that of" in capsys.readouterr().err
+    assert (root / "out-camvid" / "model.safetensors").read_bytes() == kept
+
+
 def test_a_class_that_the_model_or_the_data_set_lacks_is_named(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -19,9 +21,10 @@ from camseg_core.cli.main import main
 from camseg_core.data.sets import open_set
 from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError, DataError, ModelError
-from camseg_core.export import Scores, export_onnx
+from camseg_core.evaluation.evaluate import evaluate
+from camseg_core.export import Exported, Scores, export_onnx
 from camseg_core.export import check as scoring
-from camseg_core.export.check import SIZES, Tolerance, check
+from camseg_core.export.check import SIZES, Difference, Tolerance, check
 from camseg_core.export.graphs import Traced, trace
 from camseg_core.export.parts import fused_part, parts_of
 from camseg_core.export.torch_engine import TorchEngine, decoder_module
@@ -296,10 +299,55 @@ def test_the_command_writes_a_folder_that_segments_and_tells_what_it_found(
             .mask.shape
             == SIZE
         )
-    (out / "config.json").write_text("{}")
-    with pytest.raises(SystemExit):
-        main(["export", "--model", str(source), "--out", str(out)])
-    assert "holds another model" in capsys.readouterr().err
+    for name in ("config.json", "labels.json", "model.safetensors"):
+        kept = (out / name).read_bytes()
+        (out / name).write_bytes(kept + b" ")
+        with pytest.raises(SystemExit):
+            main(["export", "--model", str(source), "--out", str(out)])
+        message = f"holds another model than {source} (other {name})"
+        assert message in capsys.readouterr().err
+        (out / name).write_bytes(kept)
+
+
+def test_scores_of_a_data_set_with_ids_of_its_own_match_classes_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model's road is class 7 of the data set, and its car class 13 stands for trees."""
+    model, root = tiny_lite(), tmp_path / "data"
+    model.save_pretrained(tmp_path / "model")
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (root / kind / split).mkdir(parents=True)
+        for i in range(2):
+            image = rng.integers(0, 256, (64, 96, 3)).astype(np.uint8)
+            cv2.imwrite(str(root / "images" / split / f"{i}.png"), image)
+            own = rng.choice(np.array([3, 7, 13], np.uint8), (64, 96))
+            cv2.imwrite(str(root / "labels" / split / f"{i}.png"), own)
+    entries = (
+        "{id: 3, name: sky, color: [1, 1, 1]}",
+        "{id: 7, name: road, color: [2, 2, 2]}",
+        "{id: 13, name: vegetation, color: [3, 3, 3]}",
+    )
+    table = "".join(f"  - {entry}\n" for entry in entries)
+    (root / "labels.yaml").write_text(f"classes:\n{table}", encoding="utf-8")
+    found = dict[str, float]()
+
+    def export(model: CamSeg, folder: Path, precision: str, **options: Any) -> Exported:
+        engine, sampling = TorchEngine(model), Fused("one_step", 1)
+        found["torch"], _ = options["scores"].check(engine, sampling, "torch")
+        return Exported(
+            precision, folder, sizes={"decoder": 1}, differences={"decoder": Difference(0, 0, None)}
+        )
+
+    monkeypatch.setattr("camseg_core.export.trace_all", lambda model, fused: [])
+    monkeypatch.setattr("camseg_core.export.export_onnx", export)
+    main(["export", "--model", str(tmp_path / "model"), "--data", str(root)])
+    data = open_set("folder", root, "val")
+    (scored,) = data.scored_by({"it": model.labels}).scored
+    segmenter = Segmenter(model.config, model.labels, TorchEngine(model), Sampling("one_step"))
+    expected = evaluate(segmenter, data.samples, scored).confusion.labelled_mean_iou()
+    assert found["torch"] == expected
 
 
 @pytest.mark.parametrize("part", range(4), ids=PARTS)

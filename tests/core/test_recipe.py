@@ -14,7 +14,7 @@ import pytest
 from camvid_folder import write_camvid
 from lite import tiny_lite
 from processes import run, torchrun
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from camseg_core.cli.main import main
 from camseg_core.config.model import save_config
@@ -113,8 +113,12 @@ def test_one_command_goes_from_frames_to_a_checkpoint_with_its_card(
     # a finished run that is started again has no steps left, and writes the same model
     stored = (out / "model.safetensors").read_bytes()
     monkeypatch.setattr(borrowed_graphs.EXPORT, borrowed_graphs.borrowed(out))
+    old = out / "onnx" / "fp16" / "decoder.onnx"  # of an earlier model, say
+    old.parent.mkdir()
+    old.write_bytes(b"old")
     train(root)
     assert (out / "model.safetensors").read_bytes() == stored
+    assert not old.exists()
 
     with pytest.raises(SystemExit) as exit_code:
         train(root, "--set=training.loop.lr=0.5")
@@ -204,6 +208,15 @@ def test_an_autoencoder_trained_alone_serves_a_training(
     for name, tensor in load_file(codec / "model.safetensors").items():
         kept = trained.mask_autoencoder.state_dict()[name]
         np.testing.assert_allclose(kept.numpy(), tensor.numpy(), rtol=1e-3, atol=1e-3, err_msg=name)
+
+    other = root / "other codec"
+    shutil.copytree(codec, other)
+    tensors = load_file(other / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, other / "model.safetensors")
+    for more in ([f"--autoencoder={other}"], []):
+        with pytest.raises(SystemExit):
+            train(root, "--set=training.task.decoder_joins=100", *more)
+        assert f"--autoencoder must be that of {root / 'run'}" in capsys.readouterr().err
 
     with pytest.raises(SystemExit):
         main(

@@ -1,0 +1,69 @@
+"""What the graphs of a checkpoint folder were exported from: `origin.json` beside them.
+
+A folder whose weights or classes were replaced after the export would run the old model under the
+new names.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from camseg_core.errors import ModelError, camseg_command
+from camseg_core.labels import read_labels
+from camseg_core.long_runs import atomic_write
+
+WEIGHTS, LABELS, ORIGIN = "model.safetensors", "labels.json", "origin.json"
+
+
+def write_origin(graphs: Path, checkpoint: Path, ids: Sequence[int]) -> None:
+    """Record in the folder `graphs` the weights of `checkpoint`, if there, and the classes' ids."""
+    weights = checkpoint / WEIGHTS
+    found = {"weights": fingerprint(weights) if weights.is_file() else None, "ids": [*ids]}
+    with atomic_write(graphs / ORIGIN) as temporary:
+        temporary.write_text(json.dumps(found) + "\n", encoding="utf-8")
+
+
+def check_origin(checkpoint: Path, precision: str) -> None:
+    """Check that graphs are of the weights and classes of their checkpoint folder.
+
+    Graphs of versions that recorded no origin pass, as does a folder without weights.
+
+    Raises:
+        ModelError: they are of others, or the record cannot be read.
+    """
+    graphs = checkpoint / "onnx" / precision
+    path, weights, labels = graphs / ORIGIN, checkpoint / WEIGHTS, checkpoint / LABELS
+    if not path.is_file():
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        exported, ids = found["weights"], [int(i) for i in found["ids"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"cannot read {path}: {error!r}; copy the checkpoint folder again"
+        ) from error
+    again = f"{camseg_command()} export --model {checkpoint} --precision {precision}"
+    if exported is not None and weights.is_file() and fingerprint(weights) != exported:
+        raise ModelError(
+            f"the graphs in {graphs} must be of the weights beside them, but were exported from "
+            f"others than {weights}: export them again ({again}), or restore the weights"
+        )
+    if labels.is_file() and (listed := [label.id for label in read_labels(labels)]) != ids:
+        raise ModelError(
+            f"{labels} must list the ids that the graphs in {graphs} give, in their order: "
+            f"{ids}, got {listed}; restore it, or export again ({again})"
+        )
+
+
+def fingerprint(path: Path) -> str:
+    """Return the fingerprint of a file, kept until it changes."""
+    about = path.stat()
+    return _fingerprint(path, about.st_mtime_ns, about.st_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _fingerprint(path: Path, changed_ns: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -1,0 +1,85 @@
+"""Graphs run only with the weights and classes that they were exported from."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from camseg_core.errors import ModelError
+from camseg_core.runtime import Segmenter
+from camseg_core.runtime.origin import ORIGIN
+from camseg_core.weights import checkpoint_folder
+
+FRAME = np.zeros((64, 96, 3), np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the bundled model."""
+    shutil.copytree(checkpoint_folder("camseg-lite"), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def load(folder: Path) -> Segmenter:
+    return Segmenter.from_pretrained(folder, provider="cpu")
+
+
+def change_labels(folder: Path, *entries: dict[str, object]) -> None:
+    path = folder / "labels.json"
+    path.write_text(json.dumps({"classes": [*entries]}), encoding="utf-8")
+
+
+def entries_of(folder: Path) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads((folder / "labels.json").read_text())["classes"]
+    return found
+
+
+def test_graphs_of_other_weights_are_refused(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ModelError, match=r"int8 must be of the weights beside them, but were exp"):
+        load(folder)
+    weights.unlink()  # a vehicle needs no weights
+    assert load(folder).segment(FRAME).mask.shape == (64, 96)
+
+
+def test_graphs_of_versions_that_recorded_no_origin_run(folder: Path) -> None:
+    for path in folder.rglob(ORIGIN):
+        path.unlink()
+    assert load(folder).segment(FRAME).mask.shape == (64, 96)
+
+
+def test_a_damaged_record_is_named(folder: Path) -> None:
+    (folder / "onnx" / "int8" / ORIGIN).write_text("{}", encoding="utf-8")
+    with pytest.raises(ModelError, match=r"cannot read .*origin\.json: KeyError"):
+        load(folder)
+
+
+def test_classes_may_get_other_names_and_colours_but_no_other_ids(folder: Path) -> None:
+    entries = entries_of(folder)
+    change_labels(folder, {**entries[0], "name": "ground", "color": [9, 9, 9]}, *entries[1:])
+    assert load(folder).labels[0].name == "ground"
+    change_labels(folder, entries[1], entries[0], *entries[2:])
+    with pytest.raises(ModelError, match=r"labels\.json must list the ids that the graphs in .*"):
+        load(folder)
+    change_labels(folder, *({**each, "id": i + 20} for i, each in enumerate(entries)))
+    with pytest.raises(ModelError, match=r"in their order: \[0, 1, .* got \[20, 21, "):
+        load(folder)
+
+
+@pytest.mark.parametrize(("key", "shown"), [("id", "0"), ("name", "'road'")])
+def test_two_classes_with_one_id_or_name_are_refused(folder: Path, key: str, shown: str) -> None:
+    first, second, *others = entries_of(folder)
+    change_labels(folder, first, {**second, key: first[key]}, *others)
+    with pytest.raises(ModelError, match=rf"must all have another id and name, got {shown} twice"):
+        load(folder)
+
+
+def test_a_class_table_of_another_length_is_refused(folder: Path) -> None:
+    change_labels(folder, *entries_of(folder)[:11])
+    with pytest.raises(ModelError, match="decodes 19 classes, but its labels list 11"):
+        load(folder)
