@@ -9,6 +9,7 @@ import numpy as np
 from camseg_core.data.frame_source import LeaveOut, SourceFrame, open_frames
 from camseg_core.data.image_files import write_image
 from camseg_core.errors import DataError, memory_for
+from camseg_core.labels import color_table
 from camseg_core.masks import colorize, overlay
 from camseg_core.runtime.segmenter import Segmenter
 
@@ -34,6 +35,7 @@ def segment_files(
     frames = open_frames(source, leave_out=leave_out)
     frames = frames if limit is None else frames.first(limit)
     names = {label.id: label.name for label in segmenter.labels}
+    colors = color_table(segmenter.labels)
     taken: set[str] = set()
     began, count = time.monotonic(), 0
     for frame in frames:
@@ -48,8 +50,8 @@ def segment_files(
         count += 1
         name = _file_name(frame.name, taken)
         write_image(out / "mask" / f"{name}.png", result.mask)
-        write_image(out / "color" / f"{name}.png", colorize(result.mask))
-        over = overlay(frame.image, result.mask, opacity)
+        write_image(out / "color" / f"{name}.png", colorize(result.mask, colors))
+        over = overlay(frame.image, result.mask, opacity, colors)
         write_image(out / "overlay" / f"{name}.png", over)
         ids, pixels = np.unique(result.mask, return_counts=True)
         largest = [

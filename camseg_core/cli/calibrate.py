@@ -29,7 +29,9 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
         "Masks do not change. camseg train and camseg distill do this at their end."
     )
     add_data_options(parser)
-    parser.add_argument("--frames", type=at_least(1), help="use this many frames, evenly spread")
+    parser.add_argument(
+        "--frames", type=at_least(1), help="use this many frames, evenly spread (default: all)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the result, write nothing")
     add_model_options(parser)
     parser.set_defaults(run=_calibrate, kept="the model is unchanged")

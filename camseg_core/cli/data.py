@@ -15,7 +15,7 @@ from camseg_core.data.file_set import Pair, joined_labels
 from camseg_core.data.image_files import write_image
 from camseg_core.data.sets import SETS, kind_of
 from camseg_core.data.sets.kind import SetKind
-from camseg_core.errors import DataError
+from camseg_core.errors import DataError, absent
 from camseg_core.groups import distinguished
 from camseg_core.long_runs import writable_file
 
@@ -71,6 +71,8 @@ def _check(options: argparse.Namespace) -> None:
     with packages_for("a data check", "evaluate"):
         from camseg_core.long_runs import shown_progress
     own, root = own_labels_of(options), options.data
+    if not root.exists():
+        raise DataError(f"there must be a data set in {absent(root)}; name its folder or list file")
     writable_file(options.sheet, "--sheet")
     splits: Sequence[str] = options.split or ()
     with packages_for("a mapping of labels", "evaluate"):

@@ -57,7 +57,9 @@ def add_segment(parser: argparse.ArgumentParser) -> None:
         default=Path("out/segment"),
         help="folder for the results",
     )
-    parser.add_argument("--frames", type=at_least(1), help="stop after this many frames")
+    parser.add_argument(
+        "--frames", type=at_least(1), help="stop after this many frames (default: all)"
+    )
     parser.add_argument(
         "--opacity",
         type=share,

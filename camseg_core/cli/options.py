@@ -99,7 +99,8 @@ def add_split_option(parser: argparse._ActionsContainer) -> None:
     """Add `--split`; without it, the data set's default applies."""
     parser.add_argument(
         "--split",
-        help="split, or several joined with + (default: val, or all frames if there are no splits)",
+        help="split, or several joined with + (default: val, else the only one that is not train, "
+        "or all frames if there are no splits)",
     )
 
 
@@ -111,7 +112,8 @@ def add_dataset_options(
         "--dataset",
         metavar="KIND",
         default=default,
-        help=f"{', '.join(SETS)}, or {BY_LAYOUT} to recognise the layout; see camseg data list",
+        help=f"{', '.join(SETS)}, or {BY_LAYOUT} to recognise the layout; see camseg data list"
+        + ("" if default else " (default: that of the configuration)"),
     )
     parser.add_argument(
         "--labels",
@@ -224,7 +226,7 @@ def add_model_option(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--model",
         default=DEFAULT_MODEL,
-        help=f"a checkpoint folder or one of {', '.join(bundled_models())}",
+        help=f"a checkpoint folder, or the name of a bundled model: {', '.join(bundled_models())}",
     )
 
 

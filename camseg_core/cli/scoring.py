@@ -1,7 +1,7 @@
 """Commands that score models on labelled frames: `camseg evaluate` and `camseg robustness`."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +25,11 @@ from camseg_core.evaluation.protocols import (
     OWN_SIZE,
     PROTOCOLS,
     PUBLISHED,
+    Protocol,
     check_mask_names,
     write_mask,
 )
-from camseg_core.groups import ScoredLabels
+from camseg_core.groups import FIRST_GROUP, ScoredLabels
 from camseg_core.long_runs import writable_folder
 from camseg_core.runtime.segmenter import Segmentation
 from camseg_core.weights import model_labels
@@ -57,7 +58,9 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="also write each mask as NAME_labelIds.png, with Cityscapes' label ids",
     )
-    parser.add_argument("--frames", type=at_least(1), help="stop after this many frames")
+    parser.add_argument(
+        "--frames", type=at_least(1), help="stop after this many frames (default: all)"
+    )
     _add_report_option(parser, "out/evaluate")
     add_model_options(parser)
     parser.set_defaults(run=_evaluate, kept="no report was written")
@@ -92,8 +95,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     shared = shared_of(options, data, [options.model])
     scored, notes = shared.scored[0], shared.lines
     if protocol.labels is not None:
-        scored = ScoredLabels.of(protocol.labels)
         known = {label.id for label in labels}
+        _refuse_groups(protocol, data, known)
+        scored = ScoredLabels.of(protocol.labels)
         lacking = ", ".join(label.name for label in protocol.labels if label.id not in known)
         notes = [f"wrong, missing in {titles([options.model])[0]}: {lacking}"] if lacking else []
     writable_folder(options.out, "--out")
@@ -222,6 +226,20 @@ def _robustness(options: argparse.Namespace) -> None:
     )
     page = write_robustness(robustness, options.out)
     print_lines(*kept_table(robustness), *notes, f"report: {page} and robustness.json beside it")
+
+
+def _refuse_groups(protocol: Protocol, data: LabelledSet, known: Collection[int]) -> None:
+    """Refuse labels that stand for one of several classes of a model where each is scored alone."""
+    unclear = [
+        each.name
+        for each in data.groups
+        if each.id >= FIRST_GROUP or len({*each.train_ids} & {*known}) > 1
+    ]
+    if unclear:
+        raise ConfigError(
+            f"--protocol {protocol.name} scores each class by itself, but labels of the data set "
+            f"stand for one of several: {', '.join(unclear)}; score without --protocol"
+        )
 
 
 def titles(models: Sequence[str]) -> list[str]:

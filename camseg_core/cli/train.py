@@ -210,7 +210,8 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         "--autoencoder",
         type=Path,
         metavar="FOLDER",
-        help="a trained autoencoder, as written by camseg train-autoencoder",
+        help="a trained autoencoder, as written by camseg train-autoencoder, or a model to take it "
+        "from: a checkpoint folder or the name of a bundled model",
     )
     add_start_option(parser)
     add_card_options(parser)

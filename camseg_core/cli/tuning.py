@@ -40,9 +40,9 @@ def add_start_option(parser: argparse.ArgumentParser) -> None:
         "--model",
         dest="start",
         metavar="MODEL",
-        help="tune this trained model, a checkpoint folder or one of "
-        f"{', '.join(bundled_models())}, as config/train/finetune.yaml (the default of --config) "
-        "describes",
+        help="tune this trained model, a checkpoint folder or the name of a bundled model "
+        f"({', '.join(bundled_models())}), as config/train/finetune.yaml (the default of "
+        "--config) describes",
     )
 
 

@@ -25,7 +25,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         "pull", help="download a published model from the Hugging Face hub and import it"
     )
     pull.add_argument(
-        "name", choices=list(PUBLISHED), metavar="NAME", help=f"one of {', '.join(PUBLISHED)}"
+        "name",
+        choices=list(PUBLISHED),
+        metavar="NAME",
+        help=f"published weights: {', '.join(PUBLISHED)}",
     )
     pull.add_argument(
         "--revision",

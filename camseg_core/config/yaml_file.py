@@ -118,10 +118,36 @@ _Dumper.add_representer(tuple, _list)
 _Dumper.add_representer(list, _list)
 _Dumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data(member.value))
 
-# in YAML 1.1, which PyYAML follows, 1e-3 is text because it has no dot; YAML 1.2 has it a number
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+
+
+def _int(loader: _Loader, node: Any) -> int:
+    text = str(loader.construct_scalar(node)).replace("_", "")
+    return int(text, 0) if "x" in text or "b" in text else int(text)
+
+
+# in YAML 1.1, which PyYAML follows, 010 is 8 and 1:30 is 90; YAML 1.2 has 10, and text
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_INT, _FLOAT)]
+    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    _INT, re.compile(r"[-+]?(?:0x[0-9a-fA-F_]+|0b[01_]+|[0-9][0-9_]*)$"), list("-+0123456789")
+)
+_Loader.add_implicit_resolver(
+    _FLOAT,
+    re.compile(
+        r"(?:[-+]?(?:[0-9][0-9_]*)?\.[0-9_]*(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    list("-+.0123456789"),
+)
+_Loader.add_constructor(_INT, _int)
+
+# in YAML 1.1, 1e-3 is text because it has no dot; YAML 1.2 has it a number
 for _side in (_Loader, _Dumper):
     _side.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
+        _FLOAT,
         re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
         list("-+0123456789"),
     )

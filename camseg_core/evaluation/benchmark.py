@@ -1,5 +1,6 @@
 """Measure speed and memory of one model, or compare two in one run, on unlabelled frames."""
 
+import math
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -279,8 +280,11 @@ def _facts(each: Measured, peaks: Mapping[str, float]) -> str:
 
 
 def _comparison(ratio: Ratio) -> str:
-    interval = f"95 % interval {ratio.low:.3f} to {ratio.high:.3f}"
-    interval += "" if ratio.low > 1 or ratio.high < 1 else ": no difference is shown"
+    if math.isnan(ratio.low):
+        interval = "no interval: too few frames"
+    else:
+        interval = f"95 % interval {ratio.low:.3f} to {ratio.high:.3f}"
+        interval += "" if ratio.low > 1 or ratio.high < 1 else ": no difference is shown"
     return f"B takes {ratio.value:.3f} times as long as A (ratio of medians; {interval})"
 
 

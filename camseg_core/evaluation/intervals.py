@@ -14,13 +14,16 @@ Floats = npt.NDArray[np.float64]
 RESAMPLES = 2000
 """Bootstrap resamples for an interval."""
 
+LEAST_FRAMES = 5
+"""Fewest frames, or pairs of times, from which an interval is estimated."""
+
 _AT_A_TIME = 100
 """Resamples that are held in memory together."""
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio of medians with the bounds of its 95 % interval."""
+    """A ratio of medians with the bounds of its 95 % interval, NaN with too few pairs."""
 
     value: float
     low: float
@@ -47,6 +50,8 @@ def ratio_of_medians(times: Sequence[float], base: Sequence[float], seed: int = 
         drawn.append(np.median(pairs[:, draws], axis=2))
     medians = np.concatenate(drawn, axis=1)  # (2, resamples)
     low, high = np.percentile(medians[0] / medians[1], (2.5, 97.5))
+    if len(times) < LEAST_FRAMES:
+        low = high = np.nan
     return Ratio(float(np.median(pairs[0]) / np.median(pairs[1])), float(low), float(high))
 
 
@@ -54,7 +59,8 @@ def ratio_of_medians(times: Sequence[float], base: Sequence[float], seed: int = 
 class Difference:
     """A score of the new model minus that of the old model, with the bounds of its 95 % interval.
 
-    All are NaN where the frames do not define them.
+    All are NaN where the frames do not define them, and the bounds where fewer than `LEAST_FRAMES`
+    frames have such labels: draws from a single one are all the same, which is no certainty.
     """
 
     value: float
@@ -90,7 +96,11 @@ def differences(
         times = generator.multinomial(frames, np.full(frames, 1 / frames), _AT_A_TIME)
         drawn.append(_gains((times @ flat).reshape(_AT_A_TIME, *counts.shape[1:])))
     resampled, measured = np.concatenate(drawn), _gains(counts.sum(0, keepdims=True))[0]
-    found = [_difference(*column) for column in zip(measured, resampled.T, strict=True)]
+    shown = counts[:, 1, 2] > 0  # the labels, which are the same for both models
+    enough = np.append(shown.sum(0), shown.any(1).sum()) >= LEAST_FRAMES
+    found = [
+        _difference(*column) for column in zip(measured, resampled.T, enough.tolist(), strict=True)
+    ]
     return found[:-1], found[-1]
 
 
@@ -105,10 +115,12 @@ def _gains(counts: npt.NDArray[np.generic]) -> Floats:
     return np.concatenate([iou[:, 1] - iou[:, 0], (means[:, 1] - means[:, 0])[:, None]], axis=1)
 
 
-def _difference(value: float, drawn: Floats) -> Difference:
+def _difference(value: float, drawn: Floats, enough: bool) -> Difference:
     known = drawn[~np.isnan(drawn)]
     if math.isnan(value) or not known.size:
         return Difference(math.nan, math.nan, math.nan)
+    if not enough:
+        return Difference(float(value), math.nan, math.nan)
     low, high = np.percentile(known, (2.5, 97.5))
     return Difference(float(value), float(low), float(high))
 

@@ -72,7 +72,7 @@ SYNTHETIC_FRAMES = 60
 
 @dataclass(frozen=True)
 class LabelledFrame(SourceFrame):
-    """A frame with its label `(H, W)` uint8, Cityscapes train ids, 255 for unlabelled pixels."""
+    """A frame with its label `(H, W)` uint8: train ids, groups from 128 on, 255 for unlabelled."""
 
     label: npt.NDArray[np.uint8]
 
@@ -208,7 +208,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.description = (
         "Write a rosbag2 bag (MCAP) of images with camera_info and, if there are any, labels: "
-        "mono8 images of Cityscapes train ids, 255 for unlabelled pixels."
+        "mono8 images of Cityscapes train ids, or of the ids in the set's class table; from 128 on "
+        "the groups of its mapping; 255 for unlabelled pixels."
     )
     option = parser.add_argument
     option("bag", type=Path, metavar="BAG", help="folder of the new bag")

@@ -13,7 +13,7 @@ from camseg_core.data.label_table import LabelTable, OwnClass
 from camseg_core.data.shared_labels import shared_labels
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.evaluation.comparison import Comparison, Contender, Footage, Limits, compare
-from camseg_core.evaluation.intervals import differences
+from camseg_core.evaluation.intervals import differences, ratio_of_medians
 from camseg_core.evaluation.metrics import Confusion
 from camseg_core.evaluation.report.comparison import comparison_lines, write_comparison
 from camseg_core.evaluation.report.page import write_files
@@ -104,7 +104,7 @@ def test_a_class_that_only_one_model_predicts_and_no_label_has_moves_no_mean(
             found.mask[0, 0] = CAR
             return found
 
-    found = compared(Painted(), Startled(), [sample(i, road) for i in range(3)])
+    found = compared(Painted(), Startled(), [sample(i, road) for i in range(5)])
     assert found.mean_iou.value == pytest.approx(-1 / 16)
     assert math.isnan(found.iou[2].value)
     content = write_comparison([found], tmp_path, {})
@@ -222,6 +222,29 @@ def test_an_interval_is_that_of_the_mean_over_frames() -> None:
     assert first.sure
     assert all(math.isnan(each) for each in (absent.value, absent.low, absent.high))
     assert differences(counts)[1] == mean
+
+
+@pytest.mark.parametrize(("shown", "has_interval"), [(1, False), (4, False), (5, True)])
+def test_a_class_in_few_frames_has_no_interval(shown: int, has_interval: bool) -> None:
+    counts = np.zeros((40, 2, 3, 2), np.int64)
+    counts[:, :, :, 0] = 100
+    counts[:shown, 0, 0, 1] = 40
+    counts[:shown, 1, 0, 1] = 30
+    counts[:shown, :, 1:, 1] = 100
+    (everywhere, rare), mean = differences(counts)
+    assert rare.value == pytest.approx(-0.1)
+    assert rare.sure == has_interval
+    assert math.isnan(rare.low) == math.isnan(rare.high) == (not has_interval)
+    assert (everywhere.low, everywhere.high) == (0, 0)
+    assert not math.isnan(mean.low)
+    few = differences(counts[:4])[1]
+    assert math.isnan(few.low)
+    assert not few.sure
+
+
+def test_few_pairs_of_times_have_no_interval() -> None:
+    assert math.isnan(ratio_of_medians([1.0] * 4, [2.0] * 4).low)
+    assert ratio_of_medians([1.0] * 5, [2.0] * 5).low == 0.5
 
 
 def test_differences_of_a_model_to_itself_are_zero() -> None:

@@ -2,6 +2,7 @@
 
 import enum
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 
 from camseg_core.config.model import CamSegConfig
 from camseg_core.config.reader import build, renamed_from
-from camseg_core.config.yaml_file import load_yaml, to_yaml
+from camseg_core.config.yaml_file import load_yaml, read_yaml, to_yaml
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.training.recipes import Recipe
 from camseg_core.weights import CAMSEG_LITE
@@ -101,6 +102,30 @@ def test_a_part_of_a_nested_entry_keeps_the_rest_that_the_outer_one_gives_it(
     assert read(tmp_path, "loop: {lr: 1e-2}").loop == Loop(
         steps=4200, lr=1e-2, warmup=100
     )  # Loop itself has warmup 50
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", 10),
+        ("007", 7),
+        ("08", 8),
+        ("-010", -10),
+        ("0x1F", 31),
+        ("0b11", 3),
+        ("1_000", 1000),
+        ("1:30", "1:30"),
+        ("1:30.5", "1:30.5"),
+        ("00.5", 0.5),
+        (".inf", math.inf),
+    ],
+)
+def test_numbers_are_decimal_whatever_they_begin_with(
+    tmp_path: Path, text: str, value: float | str
+) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"{text}: [{text}]\n", encoding="utf-8")
+    assert read_yaml(path) == {value: [value]}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -501,6 +502,30 @@ def test_lists_of_several_splits_are_a_folder(tmp_path: Path) -> None:
     assert len(open_set("list", tmp_path).samples) == 2
     with pytest.raises(DataError, match=r"no split 'train' in .*train\.txt is missing"):
         open_set("list", tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("there", "default"),
+    [
+        (("train", "val", "test"), "val"),
+        (("train", "test"), "test"),
+        (("test",), "test"),
+        (("train",), None),
+    ],
+)
+def test_a_model_is_never_evaluated_on_train_unless_it_is_named(
+    tmp_path: Path, there: tuple[str, ...], default: str | None
+) -> None:
+    tree = data_trees.list_file(tmp_path)
+    for name in there:
+        shutil.copy(tree.root, tmp_path / f"{name}.txt")
+    tree.root.unlink()
+    if default is not None:
+        assert open_set("list", tmp_path).split == default
+    else:
+        with pytest.raises(DataError, match="no split val: name one with --split; it has train"):
+            open_set("list", tmp_path)
+    assert open_set("list", tmp_path, there[0]).split == there[0]
 
 
 @pytest.mark.parametrize(

@@ -505,6 +505,11 @@ def test_the_reports_say_which_classes_counted_as_one(
     with pytest.raises(SystemExit):
         main([*command, "--protocol=cityscapes"])
     assert "give --groups without it" in capsys.readouterr().err
+    for protocol in ("cityscapes", "camseg"):
+        with pytest.raises(SystemExit):
+            main(["evaluate", f"--data={root}", f"--protocol={protocol}"])
+        expected = "labels of the data set stand for one of several: building"
+        assert expected in capsys.readouterr().err
 
 
 def test_the_robustness_report_says_which_classes_counted_as_one(

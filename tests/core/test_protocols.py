@@ -281,7 +281,7 @@ def test_the_command_takes_every_set_and_writes_masks_to_hand_in(
     out, masks = tmp_path / "out", tmp_path / "masks"
     arguments = ["--data", str(tmp_path / "data"), "--out", str(out), "--threads", "1"]
     run(*arguments, "--protocol", "cityscapes", "--write-masks", str(masks))
-    assert capsys.readouterr().out.startswith("protocol cityscapes\n")
+    assert capsys.readouterr().out.startswith("data data/val\nprotocol cityscapes\n")
     content = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert (content["protocol"], content["about"]["data"]) == ("cityscapes", "data/val")
     assert sorted(path.name for path in masks.iterdir()) == [

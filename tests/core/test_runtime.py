@@ -1,5 +1,6 @@
 """The runtime on the bundled model: any size, the same answer every time, clear errors."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from camseg_core.cli.main import main
+from camseg_core.data.image_files import read_rgb, write_image
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, ImageError, ModelError
 from camseg_core.labels import UNLABELLED
@@ -231,6 +233,23 @@ def test_the_command_segments_a_folder(tmp_path: Path, capsys: pytest.CaptureFix
         assert len(list((tmp_path / "out" / kind).glob("*.png"))) == 3
     mask = cv2.imread(str(tmp_path / "out" / "mask" / "a10.png"), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(mask, Segmenter.from_pretrained().segment(FRAME).mask)
+
+
+def test_masks_are_drawn_in_the_colours_of_the_models_own_classes(tmp_path: Path) -> None:
+    shutil.copytree(checkpoint_folder("camseg-lite"), tmp_path / "model")
+    path = tmp_path / "model" / "labels.json"
+    table = json.loads(path.read_text(encoding="utf-8"))
+    for entry in table["classes"]:
+        entry["color"] = [entry["id"], 200, 7]
+    path.write_text(json.dumps(table), encoding="utf-8")
+    write_image(tmp_path / "a.png", FRAME)
+    out = tmp_path / "out"
+    arguments = ["segment", str(tmp_path / "a.png"), "--model", str(tmp_path / "model")]
+    main([*arguments, "--out", str(out), "--opacity", "1"])
+    mask = cv2.imread(str(out / "mask" / "a.png"), cv2.IMREAD_UNCHANGED)
+    colors = np.stack([mask, np.full_like(mask, 200), np.full_like(mask, 7)], 2)
+    for kind in ("color", "overlay"):
+        assert np.array_equal(read_rgb(out / kind / "a.png"), colors)
 
 
 def test_the_command_segments_a_video_up_to_a_number_of_frames(

@@ -93,9 +93,20 @@ class SetKind(ABC):
         return PairedFiles(*self.files(root, split, own))
 
     def default_split(self, root: Path, own: OwnLabels = NONE) -> str:
-        """Return the split to evaluate a model on: `val` if there is one."""
+        """Return the split to evaluate a model on: `val`, or the only one that is not `train`.
+
+        Raises:
+            DataError: there is no such split, or several.
+        """
         there = self.splits(root, own)
-        return "val" if "val" in (*self.named_splits, *there) or not there else there[0]
+        if "val" in (*self.named_splits, *there) or not there:
+            return "val"
+        others = [each for each in there if each != "train"]
+        if len(others) != 1:
+            raise DataError(
+                f"{root} has no split val: name one with --split; it has {', '.join(there)}"
+            )
+        return others[0]
 
 
 SPLITS = ("train", "val", "test")

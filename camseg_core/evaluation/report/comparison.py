@@ -131,20 +131,27 @@ def _lines(part: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
 
     yield line("IoU" if rows else "", names, "difference", "95 % interval")
     for row in rows:
-        low, high = (_text(row[bound], "+") for bound in ("low", "high"))
-        interval = "" if row["low"] is None else f"{low} to {high}"
-        yield line(row["name"], [*map(_text, row["iou"])], _text(row["difference"], "+"), interval)
+        yield line(
+            row["name"],
+            [*map(_text, row["iou"])],
+            _text(row["difference"], "+"),
+            _bounds(row, "+.3f"),
+        )
     for key, name in _PRINTED.items():
         old, new = part["scores"][key]
         if None not in (old, new):
             yield line(name, [_text(old), _text(new)], _text(new - old, "+"))
     slow = part["timings"]["slowdown"]
     times = [f"{ms:.1f}" for ms in part["timings"]["p50_ms"]]
-    interval = f"{slow['low']:.2f} to {slow['high']:.2f}"
-    yield line("latency p50, ms", times, f"{slow['value']:.2f} times", interval)
+    yield line("latency p50, ms", times, f"{slow['value']:.2f} times", _bounds(slow, ".2f"))
     if part["agreement"] is not None:
         yield f"their masks agree on {100 * part['agreement']:.1f} % of the pixels"
     yield from part["notes"]
+
+
+def _bounds(interval: Mapping[str, float | None], form: str) -> str:
+    low, high = interval["low"], interval["high"]
+    return "" if low is None or high is None else f"{low:{form}} to {high:{form}}"
 
 
 def _text(score: float | None, sign: str = "") -> str:
@@ -234,7 +241,7 @@ def _cards(part: Mapping[str, Any]) -> list[Card]:
     cards = []
     total, slow = part["mean_iou"], part["timings"]["slowdown"]
     if total["difference"] is not None:
-        text = f"{total['low']:+.3f} to {total['high']:+.3f}"
+        text = _bounds(total, "+.3f") or "no interval: too few frames"
         value = f"{total['difference']:+.3f}"
         worse = total["sure"] and total["difference"] < 0
         css = "bad" if worse else "first"
@@ -243,7 +250,7 @@ def _cards(part: Mapping[str, Any]) -> list[Card]:
         old, new = part["scores"][key]
         if None not in (old, new):
             cards.append(Card(label, f"{new - old:+.4f}", id=key))
-    interval = f"{slow['low']:.2f} to {slow['high']:.2f}"
+    interval = _bounds(slow, ".2f") or "no interval: too few frames"
     cards.append(Card(f"latency ({interval})", f"{slow['value']:.2f}", "times", "slowdown"))
     if part["agreement"] is not None:
         cards.append(Card("masks agree", f"{100 * part['agreement']:.1f}", "%", "agreement"))

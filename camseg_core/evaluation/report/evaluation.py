@@ -190,6 +190,7 @@ def score_table(evaluation: Evaluation) -> list[str]:
     row = f"{{:<{longest}}} {{:>7}} {{:>10}} {{:>12}} {{:>9}}".format
     ap, latency = evaluation.average_precision, evaluation.latency.total()
     lines = [
+        *([f"data {data}"] if (data := evaluation.about.get("data")) else []),
         f"protocol {evaluation.protocol.name}",
         row("class", "IoU", "precision", "boundary F1", "pixels"),
     ]
