@@ -19,6 +19,7 @@ from camseg_core.errors import ConfigError
 from camseg_core.evaluation.flops import mask_encoder_parameters, vehicle_parameters
 from camseg_core.groups import missing_classes
 from camseg_core.model.camseg import CamSeg
+from camseg_core.model.precision import computes_bf16
 from camseg_core.training.card_figures import ABSENT, Figures, figures_text, number
 from camseg_core.training.class_offsets import ClassOffsets
 from camseg_core.training.distributed import Processes
@@ -127,13 +128,21 @@ def model_card(
         began=history.began,
         steps=training.loop.in_steps(len(data.train), training.batch).steps,
         batch=training.batch,
-        device=f"{processor}, {training.loop.precision}, {count} process{'es' * (count > 1)}",
+        device=f"{processor}, {_precision(training.loop.precision, device)}, "
+        f"{count} process{'es' * (count > 1)}",
         curve="\n".join(_curve(run / "transformer" / "log.jsonl")),
         offsets=_offsets_text(model, offsets),
         settings=textwrap.indent(to_yaml(history.recipe).replace(f"{Path.cwd()}/", ""), "    "),
         before=f"\n{history.before}" if history.before else "",
     )
     return _wrapped(text)
+
+
+def _precision(asked: str, device: torch.device) -> str:
+    """Say in what a training computed, see `LoopConfig.autocast`."""
+    if asked == "bf16" and not computes_bf16(device.type):
+        return "fp32, as this processor has no bf16"
+    return asked
 
 
 def _wrapped(text: str) -> str:

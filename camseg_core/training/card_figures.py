@@ -27,10 +27,10 @@ class Figures:
 
     Attributes:
         one_step: in one step, by set.
-        fp32_iou: mean IoU in one step in fp32.
-        several: mean IoU in several steps of DDIM, by their number.
+        fp32_iou: `labelled_mean_iou` in one step in fp32.
+        several: the same in several steps of DDIM, by their number.
         calibrated_on: number of frames for the calibration of the confidence.
-        reconstruction: `metrics.scores` of masks that only pass through the autoencoder.
+        reconstruction: `reconstruction_scores` of masks that only pass through the autoencoder.
     """
 
     one_step: Mapping[str, Evaluation]
@@ -41,8 +41,13 @@ class Figures:
 
 
 def mean_iou(by_set: Mapping[str, Evaluation]) -> float:
-    """Return the mean over the sets of their mean IoU."""
+    """Return the mean over the sets of their mean IoU, as `camseg evaluate` has it."""
     return mean(np.array([each.mean_iou for each in by_set.values()]))
+
+
+def labelled_mean_iou(by_set: Mapping[str, Evaluation]) -> float:
+    """Return the same over labelled classes only, which can be compared with others of its kind."""
+    return mean(np.array([each.confusion.labelled_mean_iou() for each in by_set.values()]))
 
 
 def figures_text(figures: Figures) -> str:
@@ -58,10 +63,11 @@ def figures_text(figures: Figures) -> str:
         "training, so there is no interval. `camseg evaluate` measures them again, one set at a "
         "time; with `--precision fp32`, or with `--sampler ddim --steps N`, the others.",
         "",
-        f"In one step: {mean_of} **{number(mean_iou(sets))}**; in fp32: "
+        f"In one step: {mean_of} **{number(mean_iou(sets))}**{_never_labelled(sets)}; in fp32: "
         f"{number(figures.fp32_iou)}; with DDIM: {several} steps. The confidence was calibrated "
         f"on {figures.calibrated_on} of these frames. Masks that only pass through the autoencoder "
-        f"keep a mean IoU of {number(figures.reconstruction['mean_iou'])}: the upper limit.",
+        f"keep a mean IoU of {number(figures.reconstruction['labelled_mean_iou'])}: the upper "
+        "limit.",
         "",
     ]
     lines += _scores(sets)
@@ -69,6 +75,21 @@ def figures_text(figures: Figures) -> str:
         lines += ["", f"### Classes of {name}", ""] if len(sets) > 1 else [""]
         lines += _classes(evaluation, figures.reconstruction["iou"])
     return "\n".join(lines)
+
+
+def _never_labelled(sets: Mapping[str, Evaluation]) -> str:
+    """Say which classes count as 0 in the mean IoU, and what it is without them."""
+    names: dict[str, None] = {}
+    for each in sets.values():
+        found = zip(each.classes, each.confusion.stray(), strict=True)
+        names.update((score.label.name, None) for score, is_so in found if is_so)
+    if not names:
+        return ""
+    return (
+        f" (and so in the table below), in which classes that are predicted but never labelled "
+        f"count as 0: {', '.join(names)}. Over the labelled classes alone, in which figures can be "
+        f"compared: {number(labelled_mean_iou(sets))}"
+    )
 
 
 def _scores(sets: Mapping[str, Evaluation]) -> Iterable[str]:

@@ -27,7 +27,7 @@ from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.runtime import Sampling, Segmenter
 from camseg_core.training.callbacks import default_callbacks
 from camseg_core.training.card import UNMEASURED, History, model_card
-from camseg_core.training.card_figures import Figures, mean_iou
+from camseg_core.training.card_figures import Figures, labelled_mean_iou
 from camseg_core.training.class_offsets import add_class_offsets
 from camseg_core.training.distributed import Processes
 from camseg_core.training.joined import JoinedSamples
@@ -147,10 +147,10 @@ def _export_and_score(
         found = _scored(out, data, sampler="ddim", steps=steps)
         for name, evaluation in found.items():
             write_report(evaluation, run / f"{_folder('val', data, name)}-{steps}-steps")
-        several[steps] = mean_iou(found)
-    in_fp32 = mean_iou(_scored(out, data, precision="fp32"))
+        several[steps] = labelled_mean_iou(found)
+    in_fp32 = labelled_mean_iou(_scored(out, data, precision="fp32"))
     listed = ", ".join(f"{score:.4f} in {steps}" for steps, score in several.items())
-    logger.info("val: mIoU %.4f in one step, %s", mean_iou(one_step), listed)
+    logger.info("val: mIoU %.4f in one step, %s", labelled_mean_iou(one_step), listed)
     return Figures(one_step, in_fp32, several, len(some), reconstruction)
 
 

@@ -185,9 +185,13 @@ def reconstruction_confusion(model: MaskAutoencoder, frames: Frames) -> Confusio
 def reconstruction_scores(
     model: MaskAutoencoder, frames: Frames, labels: tuple[Label, ...]
 ) -> dict[str, object]:
-    """Return `metrics.scores` of masks of `frames` that were only encoded and decoded."""
+    """Return `metrics.scores` of masks of `frames` that were only encoded and decoded.
+
+    Its `labelled_mean_iou` leaves out classes that no frame shows.
+    """
     by_index = tuple(replace(label, id=index) for index, label in enumerate(labels))
-    return scores(reconstruction_confusion(model, frames), by_index)
+    found = reconstruction_confusion(model, frames)
+    return {**scores(found, by_index), "labelled_mean_iou": found.labelled_mean_iou()}
 
 
 def _completed(frames: Frames) -> Iterator[Tensor]:

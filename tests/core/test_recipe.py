@@ -21,6 +21,7 @@ from camseg_core.config.model import save_config
 from camseg_core.data.sets import open_set
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.model.camseg import CamSeg
+from camseg_core.model.precision import computes_bf16
 from camseg_core.runtime import Segmenter
 from camseg_core.training import class_offsets, joined
 from camseg_core.training.card import About
@@ -96,6 +97,8 @@ def test_one_command_goes_from_frames_to_a_checkpoint_with_its_card(
     for entry in validations:
         one, ten = entry["validation"]["mIoU"], entry["validation"]["mIoU of 10 steps"]
         assert f"| {entry['step']} | {one:.3f} | {ten:.3f} |" in card
+    computed = "bf16" if computes_bf16("cpu") else "fp32, as this processor has no bf16"
+    assert f"batches of 2 (CPU, {computed}, 1 process)" in " ".join(card.split())
     assert "$" not in card
     assert card.startswith("# run\n")  # the folder's name, not the configuration's
     assert Segmenter.from_pretrained(out).name == "run"
@@ -431,7 +434,7 @@ def test_the_card_has_the_scores_of_the_stored_autoencoder(root: Path, borrows: 
     stored = CamSeg.from_pretrained(root / "out")
     val = Frames.load(open_set("camvid", root / "data", "val").samples, stored.labels)
     assert stored.mask_autoencoder is not None
-    ceiling = reconstruction_confusion(stored.mask_autoencoder, val).mean_iou()
+    ceiling = reconstruction_confusion(stored.mask_autoencoder, val).labelled_mean_iou()
     card = (root / "out" / "MODEL_CARD.md").read_text(encoding="utf-8")
     said = float(card.split("keep a mean IoU of ")[1].split(":")[0])
     assert said == pytest.approx(ceiling, abs=0.006)  # stored in fp16

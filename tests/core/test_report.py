@@ -25,6 +25,7 @@ from camseg_core.evaluation.report.evaluation import report_content, score_table
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, CITYSCAPES, TRAIN_ID, Label, cityscapes_labels
 from camseg_core.masks import colorize
 from camseg_core.runtime import Segmentation, Segmenter
+from camseg_core.training.card_figures import Figures, figures_text
 from camseg_core.weights import checkpoint_folder
 
 LABELS = cityscapes_labels(CAMVID_11_TRAIN_IDS)
@@ -347,6 +348,13 @@ def test_classes_that_lower_the_mean_without_a_label_are_named(drive: list[Sampl
     found = evaluate(Startled(), road, labels)  # type: ignore[arg-type]
     assert found.mean_iou == pytest.approx(0.5, abs=0.001)
     assert "counted as 0 in means, predicted but never labelled: bus" in score_table(found)
+    ceiling = {"labelled_mean_iou": 0.9, "iou": {}}
+    card = figures_text(Figures({"val": found}, 0.5, {2: 0.5}, 1, ceiling))
+    labelled = found.confusion.labelled_mean_iou()
+    assert f"mean IoU **{found.mean_iou:.3f}**" in card
+    assert "predicted but never labelled count as 0: bus." in card
+    assert f"figures can be compared: {labelled:.3f}; in fp32: 0.500" in card
+    assert labelled > found.mean_iou
 
 
 def test_the_command_prints_the_scores_and_where_the_report_is(
