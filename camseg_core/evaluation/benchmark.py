@@ -170,7 +170,7 @@ def benchmark_content(
         "peak_multiply_accumulates_per_s": dict(found.peaks),
         "comparison": None
         if found.ratio is None
-        else {"ratio_of_medians": asdict(found.ratio), "agreement": found.agreement},
+        else {"ratio_of_medians": _bounds(found.ratio), "agreement": found.agreement},
     }
     if roofline and found.missing is None:
         content["roofline"] = {
@@ -277,6 +277,11 @@ def _facts(each: Measured, peaks: Mapping[str, float]) -> str:
         facts.append(f"{each.work.parameters / 1e6:.2f} million parameters")
         facts.append(rate_text(each.rate or 0.0, each.engine.rpartition(" in ")[2], peaks))
     return ", ".join(facts)
+
+
+def _bounds(ratio: Ratio) -> dict[str, float | None]:
+    """Return a ratio for JSON, which has no NaN."""
+    return {name: None if math.isnan(value) else value for name, value in asdict(ratio).items()}
 
 
 def _comparison(ratio: Ratio) -> str:

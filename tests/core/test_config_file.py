@@ -118,6 +118,13 @@ def test_a_part_of_a_nested_entry_keeps_the_rest_that_the_outer_one_gives_it(
         ("1:30.5", "1:30.5"),
         ("00.5", 0.5),
         (".inf", math.inf),
+        ("1.", 1.0),
+        ("+.5e1", 5.0),
+        (".", "."),
+        ("..", ".."),
+        ("-.", "-."),
+        ("1_0", 10),
+        ("_1", "_1"),
     ],
 )
 def test_numbers_are_decimal_whatever_they_begin_with(
