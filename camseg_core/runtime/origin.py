@@ -14,6 +14,8 @@ from camseg_core.errors import ModelError, camseg_command
 from camseg_core.labels import read_labels
 from camseg_core.long_runs import atomic_write
 
+_PART_BYTES = 1 << 20
+
 WEIGHTS, LABELS, ORIGIN = "model.safetensors", "labels.json", "origin.json"
 
 
@@ -65,5 +67,8 @@ def fingerprint(path: Path) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _fingerprint(path: Path, changed_ns: int, size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:  # in parts: weights may be larger than a vehicle's free memory
+        while part := file.read(_PART_BYTES):
+            digest.update(part)
+    return digest.hexdigest()
