@@ -29,11 +29,6 @@ def white_of(brightest: int) -> int | None:
     return white if brightest > _DARK else None
 
 
-def has_sixteen_bits(content: bytes) -> bool:
-    """Return whether a PNG stores values of 16 bits; its first 25 bytes suffice."""
-    return content.startswith(_PNG) and content[_PNG_DEPTH : _PNG_DEPTH + 1] == bytes([16])
-
-
 def stated_white(content: bytes) -> int | None:
     """Return the value of white that a file states, which only PGM and PPM do; None for others."""
     found = _PNM.match(content[:_PNM_HEADER])

@@ -28,7 +28,8 @@ from camseg_ros.images import (
     SIXTEEN_BIT,
     BadImage,
     compressed_range_problem,
-    compressed_to_rgb,
+    decode_compressed,
+    decoded_to_rgb,
     image_to_rgb,
     range_problem,
 )
@@ -182,11 +183,21 @@ class Camera:
                 limit = f"must have at most {MAX_FRAME_ID} characters"
                 raise BadImage("header", f"frame_id {limit}, has {length}")
             if isinstance(message, CompressedImage):
-                rgb = compressed_to_rgb(message, self._max_bytes, white)
-                self._check_range(message, white)
-                return rgb
+                bgr = decode_compressed(message, self._max_bytes)
+                self._report_range(
+                    "compressed",
+                    ("", self._brightest)
+                    if white
+                    else compressed_range_problem(bgr, self._brightest),
+                )
+                return decoded_to_rgb(bgr, white)
             if message.encoding in SIXTEEN_BIT or self.range_problem:
-                self._check_range(message, white)
+                self._report_range(
+                    message.encoding,
+                    ("", self._brightest)
+                    if white
+                    else range_problem(message, self._max_bytes, self._brightest),
+                )
             return image_to_rgb(message, converter, self._max_bytes, white)
         except Exception as error:  # one bad frame must not affect the next
             reason = error.reason if isinstance(error, BadImage) else "cannot convert"
@@ -198,18 +209,12 @@ class Camera:
             warn_throttled(self._node, reason, f"image rejected ({reason}): {text}")
             return None
 
-    def _check_range(self, message: ImageMessage, white: int) -> None:
+    def _report_range(self, kind: str, found: tuple[str, int]) -> None:
         """Warn of images of 16 bits that hold depth or do not fill the range."""
-        text, kind = "", ""
-        if not white and isinstance(message, CompressedImage):
-            kind = "range.compressed"
-            text, self._brightest = compressed_range_problem(message, self._brightest)
-        elif not white:
-            kind = f"range.{message.encoding}"
-            text, self._brightest = range_problem(message, self._max_bytes, self._brightest)
+        text, self._brightest = found
         self.range_problem = f"{self.topic}: {text}" if text else ""
         if text:
-            warn_throttled(self._node, kind, self.range_problem, HINT_PERIOD_S)
+            warn_throttled(self._node, f"range.{kind}", self.range_problem, HINT_PERIOD_S)
 
     def publish(
         self,

@@ -12,9 +12,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.bit_depth import CAMERA_BITS, has_sixteen_bits, stored_ids, white_of
+from camseg_core.bit_depth import stored_ids, white_of
 from camseg_core.errors import ImageError
 from camseg_ros.image_conversion import PLANAR, Converter, Pixels, compressed_size
+
+Decoded = npt.NDArray[np.uint8 | np.uint16]
 
 Reason = Literal["header", "encoding", "size", "step", "truncated", "too large", "corrupt"]
 
@@ -157,17 +159,11 @@ def range_problem(message: ImageFields, max_bytes: int, brightest: int) -> tuple
     return _dark_range(name, max(brightest, int(samples.max())))
 
 
-def compressed_range_problem(message: CompressedFields, brightest: int) -> tuple[str, int]:
-    """Return the same as `range_problem` of a message that `compressed_to_rgb` could decode.
-
-    It decodes PNG images of 16 bits once more, until one of them fills the range.
-    """
-    full = brightest >= 2 ** max(CAMERA_BITS)
-    if full or not has_sixteen_bits(bytes(message.data[:25])):
+def compressed_range_problem(bgr: Decoded, brightest: int) -> tuple[str, int]:
+    """Return the same as `range_problem` of what `decode_compressed` returned."""
+    if bgr.dtype != np.uint16:
         return "", brightest
-    samples = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED)
-    assert samples is not None
-    return _dark_range("16-bit PNG", max(brightest, int(samples.max())))
+    return _dark_range("16-bit PNG", max(brightest, int(bgr.max())))
 
 
 def _dark_range(kind: str, brightest: int) -> tuple[str, int]:
@@ -228,6 +224,22 @@ def compressed_to_rgb(message: CompressedFields, max_bytes: int, white: int = 0)
         white: as for `image_to_rgb`, for a PNG of 16 bits.
 
     Raises:
+        BadImage: see `decode_compressed`.
+    """
+    return decoded_to_rgb(decode_compressed(message, max_bytes), white)
+
+
+def decoded_to_rgb(bgr: Decoded, white: int = 0) -> Pixels:
+    """Return what `decode_compressed` returned as RGB uint8; `white` is as for `image_to_rgb`."""
+    if bgr.dtype == np.uint16:
+        bgr = _to_eight_bits(np.asarray(bgr, np.uint16), white)
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def decode_compressed(message: CompressedFields, max_bytes: int) -> Decoded:
+    """Decode a JPEG, PNG or WebP message into BGR `(H, W, 3)`, with 16 bits if the file has them.
+
+    Raises:
         BadImage: none of these, depth, damaged, cut short, or larger than `max_bytes` when decoded.
     """
     data = np.frombuffer(message.data, np.uint8)
@@ -264,9 +276,7 @@ def compressed_to_rgb(message: CompressedFields, max_bytes: int, white: int = 0)
         raise BadImage("corrupt", f"{what} cannot be decoded: {reason}") from error
     if bgr is None:
         raise BadImage("corrupt", f"{what} cannot be decoded; its data are damaged")
-    if bgr.dtype == np.uint16:
-        bgr = _to_eight_bits(np.asarray(bgr, np.uint16), white)
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+    return np.asarray(bgr)
 
 
 def image_to_ids(message: ImageFields, max_bytes: int) -> Pixels:

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 _JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
-_PNG_SIZE, _PNG_DEPTH, _PNG_COLORS = 16, 24, 25
+_PNG_SIZE, _PNG_COLORS = 16, 25
 _PALETTE = 3
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", _PNG_END, b"eXIf")
 """Chunks on which pixels, and how they are turned, depend."""

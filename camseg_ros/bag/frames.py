@@ -15,8 +15,10 @@ from camseg_ros.bag.read import WHOLE, ImageBag, TimeRange
 from camseg_ros.image_conversion import Converter, choose_converter
 from camseg_ros.images import (
     BadImage,
+    Decoded,
     compressed_range_problem,
-    compressed_to_rgb,
+    decode_compressed,
+    decoded_to_rgb,
     image_to_rgb,
     range_problem,
 )
@@ -99,10 +101,17 @@ def read_frames(
                 header = raw.index, message.stamp_ns, message.frame_id
                 where = f"image {raw.index} on {bag.topic} of the bag {bag.path}"
                 try:
-                    image = decode(message.message, bag.compressed, converter, white)
+                    bgr = decode_whole(message.message) if bag.compressed else None
+                    image = (
+                        image_to_rgb(message.message, converter, MAX_BYTES, white)
+                        if bgr is None
+                        else decoded_to_rgb(bgr, white)
+                    )
                     if not white:
-                        doubt, brightest = _range_problem(
-                            message.message, bag.compressed, brightest
+                        doubt, brightest = (
+                            range_problem(message.message, MAX_BYTES, brightest)
+                            if bgr is None
+                            else compressed_range_problem(bgr, brightest)
                         )
                 except BadImage as error:
                     if error.reason == "encoding":
@@ -119,12 +128,6 @@ def read_frames(
     finally:  # also where the caller needs no more frames
         if doubt:
             logger.warning("%s of the bag %s: %s", bag.topic, bag.path, doubt)
-
-
-def _range_problem(message: Any, compressed: bool, brightest: int) -> tuple[str, int]:
-    if compressed:
-        return compressed_range_problem(message, brightest)
-    return range_problem(message, MAX_BYTES, brightest)
 
 
 def count_images(bag: Path, options: ReadOptions) -> int:
@@ -160,6 +163,20 @@ def frame_name(number: int, bag: Path, index: int, stamp_ns: int) -> str:
     return f"{number:02}_{stem}_{index:06}_{stamp_ns:010}"
 
 
+def decode_whole(message: Any) -> Decoded:
+    """Decode a `CompressedImage`, see `decode_compressed`; refuse one with damage inside.
+
+    Raises:
+        ImageError: the message cannot be decoded.
+    """
+    with decoder_messages() as messages:
+        bgr = decode_compressed(message, MAX_BYTES)
+    problem = damage(bytes(message.data)) or (f"is damaged ({messages[0]})" if messages else "")
+    if problem:
+        raise BadImage("corrupt", f"compressed image {problem}")
+    return bgr
+
+
 def decode(message: Any, compressed: bool, converter: Converter, white: int = 0) -> Ids:
     """Convert an `Image` or, if `compressed`, a `CompressedImage` to RGB `(H, W, 3)`.
 
@@ -170,12 +187,7 @@ def decode(message: Any, compressed: bool, converter: Converter, white: int = 0)
         ConfigError: its encoding needs a package that is not installed.
     """
     if compressed:
-        with decoder_messages() as messages:
-            image = compressed_to_rgb(message, MAX_BYTES, white)
-        problem = damage(bytes(message.data)) or (f"is damaged ({messages[0]})" if messages else "")
-        if problem:
-            raise BadImage("corrupt", f"compressed image {problem}")
-        return image
+        return decoded_to_rgb(decode_whole(message), white)
     return image_to_rgb(message, converter, MAX_BYTES, white)
 
 

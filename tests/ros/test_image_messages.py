@@ -15,6 +15,7 @@ from camseg_ros.images import (
     BadImage,
     compressed_range_problem,
     compressed_to_rgb,
+    decode_compressed,
     image_to_rgb,
     range_problem,
 )
@@ -235,7 +236,8 @@ def test_compressed_images_of_sixteen_bits_that_may_be_misread_are_reported(
 ) -> None:
     def png(*stored: int) -> Any:
         pixels = np.resize(np.array(stored, np.uint16), (4, 4))
-        return SimpleNamespace(format="png", data=cv2.imencode(".png", pixels)[1].ravel())
+        data = cv2.imencode(".png", pixels)[1].ravel()
+        return decode_compressed(SimpleNamespace(format="png", data=data), LIMIT)
 
     text, brightest = compressed_range_problem(png(*values), 0)
     assert words in text
@@ -243,7 +245,7 @@ def test_compressed_images_of_sixteen_bits_that_may_be_misread_are_reported(
     assert compressed_range_problem(png(60000), brightest)[0] == ""
     assert compressed_range_problem(png(*values), 60000) == ("", 60000)
     jpeg = SimpleNamespace(format="jpeg", data=cv2.imencode(".jpg", RGB)[1].ravel())
-    assert compressed_range_problem(jpeg, 0) == ("", 0)
+    assert compressed_range_problem(decode_compressed(jpeg, LIMIT), 0) == ("", 0)
 
 
 def test_every_encoding_has_a_test_above() -> None:
