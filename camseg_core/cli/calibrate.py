@@ -46,7 +46,7 @@ def _calibrate(options: argparse.Namespace) -> None:
         path = checkpoint_folder(options.model) / "config.json"
         writable_file(path, "the model's configuration (--dry-run writes nothing)")
     data = data_of(options)
-    shared = shared_of(options, data, [options.model])
+    shared = shared_of(data, [options.model], options.groups)
     scored = shared.scored[0]
     check_frames(options, data, scored)
     samples = evenly_spread(data.samples, options.frames)

@@ -15,14 +15,14 @@ from camseg_core.cli.options import (
     data_of,
     packages_for,
 )
-from camseg_core.cli.scoring import titles
+from camseg_core.cli.scoring import shared_of
 from camseg_core.data import evenly_spread
 from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.long_runs import writable_folder
 from camseg_core.runtime.engine import AUTO, PRECISIONS
 from camseg_core.runtime.segmenter import Segmenter
-from camseg_core.weights import checkpoint_folder, model_labels
+from camseg_core.weights import checkpoint_folder
 
 if TYPE_CHECKING:
     from camseg_core.export import Exported
@@ -99,9 +99,7 @@ def _export(options: argparse.Namespace) -> None:
         else []
     )
     val = None if options.data is None else data_of(options, "val")
-    shared = None
-    if val is not None:
-        shared = val.scored_by({titles([options.model])[0]: model_labels(options.model)})
+    shared = None if val is None else shared_of(val, [options.model])
     samples = [] if val is None else evenly_spread(val.samples, options.frames)
     with packages_for("export", "train"):
         from camseg_core.export import Scores, export_onnx, trace_all

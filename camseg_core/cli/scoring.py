@@ -92,7 +92,7 @@ def _evaluate(options: argparse.Namespace) -> None:
                 f"{option} needs Cityscapes' classes and ids: model and data set must have no "
                 "class table of their own"
             )
-    shared = shared_of(options, data, [options.model])
+    shared = shared_of(data, [options.model], options.groups)
     scored, notes = shared.scored[0], shared.lines
     if protocol.labels is not None:
         known = {label.id for label in labels}
@@ -195,7 +195,7 @@ def _robustness(options: argparse.Namespace) -> None:
     models = [options.model] if options.against is None else [options.model, options.against]
     require_same_ids({model: model_labels(model) for model in models})
     data = data_of(options)
-    shared = shared_of(options, data, models)
+    shared = shared_of(data, models, options.groups)
     scored, notes = shared.together(), shared.lines
     writable_folder(options.out, "--out")
     check_frames(options, data, scored)
@@ -252,13 +252,11 @@ def titles(models: Sequence[str]) -> list[str]:
     return [f"{model} ({number})" for number, model in enumerate(models, start=1)]
 
 
-def shared_of(
-    options: argparse.Namespace, data: LabelledSet, models: Sequence[str]
-) -> SharedLabels:
-    """Return the labels to score the models over: those of `data`, or those of `--groups`."""
+def shared_of(data: LabelledSet, models: Sequence[str], over: Path | None = None) -> SharedLabels:
+    """Return the labels to score the models over: those of `data`, or those of `over`."""
     with packages_for("a mapping of labels", "evaluate"):
         named = zip(titles(models), models, strict=True)
-        return data.scored_by({name: model_labels(each) for name, each in named}, options.groups)
+        return data.scored_by({name: model_labels(each) for name, each in named}, over)
 
 
 def _add_report_option(parser: argparse.ArgumentParser, folder: str) -> None:
