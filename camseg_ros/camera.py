@@ -15,6 +15,7 @@ from std_msgs.msg import Header
 from camseg_core.errors import CamSegError, ConfigError
 from camseg_core.masks import ClassTable
 from camseg_core.runtime import Segmentation
+from camseg_ros.compressed_images import decode_compressed
 from camseg_ros.endpoints import (
     Endpoints,
     image_topics,
@@ -27,9 +28,6 @@ from camseg_ros.image_conversion import Converter, Pixels
 from camseg_ros.images import (
     SIXTEEN_BIT,
     BadImage,
-    compressed_range_problem,
-    decode_compressed,
-    decoded_to_rgb,
     image_to_rgb,
     range_problem,
 )
@@ -183,14 +181,12 @@ class Camera:
                 limit = f"must have at most {MAX_FRAME_ID} characters"
                 raise BadImage("header", f"frame_id {limit}, has {length}")
             if isinstance(message, CompressedImage):
-                bgr = decode_compressed(message, self._max_bytes)
+                decoded = decode_compressed(message, self._max_bytes)
                 self._report_range(
                     "compressed",
-                    ("", self._brightest)
-                    if white
-                    else compressed_range_problem(bgr, self._brightest),
+                    ("", self._brightest) if white else decoded.range_problem(self._brightest),
                 )
-                return decoded_to_rgb(bgr, white)
+                return decoded.to_rgb(converter, white)
             if message.encoding in SIXTEEN_BIT or self.range_problem:
                 self._report_range(
                     message.encoding,

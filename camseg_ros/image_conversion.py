@@ -1,5 +1,5 @@
 """Converts the pixels of one encoding to RGB, with `cv_bridge` where it works, else
-`rosbags-image`; reads the size of compressed images.
+`rosbags-image`.
 
 Every converter must first convert a small known image of every encoding exactly. cv_bridge in
 particular can return wrong pixels without an error: with a row step that is not a multiple of
@@ -8,7 +8,6 @@ only receive 8-bit rows without padding; `camseg_ros.images` prepares them.
 """
 
 import logging
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -43,13 +42,6 @@ HOW_TO_INSTALL = (
     "install rosbags-image (pip install rosbags-image) or, on a ROS machine, "
     "ros-$ROS_DISTRO-cv-bridge"
 )
-
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-JPEG_START = b"\xff\xd8"
-JPEG_END = b"\xff\xd9"
-JPEG_SCAN_START = 0xDA
-JPEG_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-JPEG_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 
 logger = logging.getLogger(__name__)
 
@@ -192,61 +184,3 @@ def known_image(encoding: str) -> tuple[TightImage, Pixels]:
             else np.ascontiguousarray(colours)
         )
     return TightImage(4, 4, encoding, data.nbytes // 4, data.reshape(-1)), rgb
-
-
-def compressed_size(data: bytes) -> tuple[int, int, bool] | None:
-    """Return width and height in pixels of a JPEG, PNG or WebP, and whether its end is present.
-
-    Reads only the header, so that a small message cannot cause a huge allocation. None if `data` is
-    neither, or its header is damaged.
-    """
-    if data.startswith(PNG_SIGNATURE):
-        if len(data) < 24 or data[12:16] != b"IHDR":
-            return None
-        width, height = struct.unpack(">II", data[16:24])
-        return width, height, b"IEND" in data[-32:]
-    if data.startswith(JPEG_START):
-        return _jpeg_size(data)
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return _webp_size(data)
-    return None
-
-
-def _webp_size(data: bytes) -> tuple[int, int, bool] | None:
-    """Read the first chunk of a WebP: canvas (VP8X), lossless (VP8L) or lossy (VP8) image."""
-    if len(data) < 25:
-        return None
-    complete = int.from_bytes(data[4:8], "little") + 8 <= len(data)
-    kind = data[12:16]
-    if kind == b"VP8X" and len(data) >= 30:
-        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
-    elif kind == b"VP8L" and data[20] == 0x2F:
-        bits = int.from_bytes(data[21:25], "little")
-        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    elif kind == b"VP8 " and len(data) >= 30 and data[23:26] == b"\x9d\x01\x2a":
-        width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
-    else:
-        return None
-    return width, height, complete
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int, bool] | None:
-    """Walk the segments of a JPEG up to its frame header, which holds the size."""
-    position = len(JPEG_START)
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-        elif marker in JPEG_WITHOUT_LENGTH:
-            position += 2
-        elif marker in JPEG_FRAME_HEADERS:
-            if position + 9 > len(data):
-                return None
-            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
-            # some cameras pad the buffer after the image, so search for the end
-            return width, height, data.rfind(JPEG_END) > position
-        elif marker == JPEG_SCAN_START:
-            return None
-        else:
-            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return None

@@ -12,11 +12,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.bit_depth import stored_ids, white_of
+from camseg_core.bit_depth import white_of
 from camseg_core.errors import ImageError
-from camseg_ros.image_conversion import PLANAR, Converter, Pixels, compressed_size
-
-Decoded = npt.NDArray[np.uint8 | np.uint16]
+from camseg_ros.image_conversion import PLANAR, Converter, Pixels
 
 Reason = Literal["header", "encoding", "size", "step", "truncated", "too large", "corrupt"]
 
@@ -87,13 +85,10 @@ SIXTEEN_BIT = frozenset(name for name, each in ENCODINGS.items() if each.sixteen
 WHITE_16 = 65535
 """White in images of 16 bits unless another value is given."""
 
+DEPTH_ENCODING = "16UC1"
+"""The encoding of depth images in whole millimetres (REP 118)."""
+
 DEPTH = "holds depth, not a picture; subscribe to the colour image"
-NO_VIDEO = (
-    "holds video, not an image; let the driver publish jpeg or png, or decode it with "
-    "image_transport's republish"
-)
-VIDEO_FORMATS = ("h264", "h265", "hevc", "av1", "vp8", "vp9", "mpeg4")
-VIDEO_STARTS = (b"\0\0\0\1", b"\0\0\1")  # H.264 and H.265, Annex B
 
 
 class ImageFields(Protocol):
@@ -104,13 +99,6 @@ class ImageFields(Protocol):
     encoding: str
     is_bigendian: int
     step: int
-    data: bytes | bytearray | memoryview | npt.NDArray[np.uint8]
-
-
-class CompressedFields(Protocol):
-    """The fields of `sensor_msgs/CompressedImage` used here."""
-
-    format: str
     data: bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 
 
@@ -138,7 +126,7 @@ def image_to_rgb(
         raise BadImage("encoding", f"unknown image encoding {found!r}; known are {known}")
     rows = _tight_rows(message, encoding, max_bytes)
     if encoding.sixteen_bit:
-        rows = _to_eight_bits(_samples(rows, message), white)
+        rows = to_eight_bits(_samples(rows, message), white)
     if encoding.converted_as == "rgb8":
         return rows.reshape(message.height, message.width, 3)
     return converter.to_rgb(rows, encoding.converted_as, message.width, message.height)
@@ -152,21 +140,19 @@ def range_problem(message: ImageFields, max_bytes: int, brightest: int) -> tuple
     name = message.encoding
     if name not in SIXTEEN_BIT:
         return "", brightest
-    if name == "16UC1":
-        text = f"{name} is the encoding of depth images (REP 118), which are no pictures"
-        return f"{text}; subscribe to the colour image, or set input_range if these are", brightest
+    if name == DEPTH_ENCODING:
+        return depth_range(), brightest
     samples = _samples(_tight_rows(message, ENCODINGS[name], max_bytes), message)
-    return _dark_range(name, max(brightest, int(samples.max())))
+    return dark_range(name, max(brightest, int(samples.max())))
 
 
-def compressed_range_problem(bgr: Decoded, brightest: int) -> tuple[str, int]:
-    """Return the same as `range_problem` of what `decode_compressed` returned."""
-    if bgr.dtype != np.uint16:
-        return "", brightest
-    return _dark_range("16-bit PNG", max(brightest, int(bgr.max())))
+def depth_range() -> str:
+    """Return why images in the encoding of depth may be no pictures."""
+    text = f"{DEPTH_ENCODING} is the encoding of depth images (REP 118), which are no pictures"
+    return f"{text}; subscribe to the colour image, or set input_range if these are"
 
 
-def _dark_range(kind: str, brightest: int) -> tuple[str, int]:
+def dark_range(kind: str, brightest: int) -> tuple[str, int]:
     white = white_of(brightest)
     if white is None:
         return "", brightest
@@ -179,7 +165,7 @@ def _samples(rows: Pixels, message: ImageFields) -> npt.NDArray[np.uint16]:
     return rows.view(order).astype(np.uint16, copy=False)
 
 
-def _to_eight_bits(samples: npt.NDArray[np.uint16], white: int) -> Pixels:
+def to_eight_bits(samples: npt.NDArray[np.uint16], white: int) -> Pixels:
     """Scale from 0..white to 0..255; brighter samples become 255."""
     return np.asarray(cv2.convertScaleAbs(samples, alpha=255 / (white or WHITE_16)), np.uint8)
 
@@ -215,70 +201,6 @@ def _tight_rows(message: ImageFields, encoding: Encoding, max_bytes: int) -> Pix
     return np.ascontiguousarray(rows)
 
 
-def compressed_to_rgb(message: CompressedFields, max_bytes: int, white: int = 0) -> Pixels:
-    """Decode a JPEG, PNG or WebP message into RGB `(H, W, 3)` uint8; an orientation tag is ignored.
-
-    Args:
-        message: a `sensor_msgs/CompressedImage`.
-        max_bytes: size limit of the message and of the RGB image.
-        white: as for `image_to_rgb`, for a PNG of 16 bits.
-
-    Raises:
-        BadImage: see `decode_compressed`.
-    """
-    return decoded_to_rgb(decode_compressed(message, max_bytes), white)
-
-
-def decoded_to_rgb(bgr: Decoded, white: int = 0) -> Pixels:
-    """Return what `decode_compressed` returned as RGB uint8; `white` is as for `image_to_rgb`."""
-    if bgr.dtype == np.uint16:
-        bgr = _to_eight_bits(np.asarray(bgr, np.uint16), white)
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def decode_compressed(message: CompressedFields, max_bytes: int) -> Decoded:
-    """Decode a JPEG, PNG or WebP message into BGR `(H, W, 3)`, with 16 bits if the file has them.
-
-    Raises:
-        BadImage: none of these, depth, damaged, cut short, or larger than `max_bytes` when decoded.
-    """
-    data = np.frombuffer(message.data, np.uint8)
-    if data.size > max_bytes:
-        over = f"is over the limit of {max_bytes}"
-        raise BadImage("too large", f"compressed image of {data.size} bytes {over}; {RAISE_LIMIT}")
-    what = (
-        f"compressed image ({message.format[:MAX_SHOWN] or 'no format given'}, {data.size} bytes)"
-    )
-    form, start = message.format.lower(), data[:4].tobytes()
-    if "compresseddepth" in form:
-        raise BadImage("encoding", f"{what} {DEPTH}")
-    if start.startswith(VIDEO_STARTS) or any(name in form for name in VIDEO_FORMATS):
-        raise BadImage("encoding", f"{what} {NO_VIDEO}")
-    found = compressed_size(data.tobytes())
-    if found is None:
-        problem = "is neither JPEG, PNG nor WebP, or its header is damaged"
-        raise BadImage("corrupt", f"{what} {problem}; publish jpeg or png")
-    width, height, complete = found
-    decoded = width * height * BYTES_PER_RGB_PIXEL
-    if decoded > max_bytes:
-        holds = f"holds {width}x{height} pixels, {decoded} bytes when decoded"
-        raise BadImage("too large", f"{what} {holds}, over the limit of {max_bytes}; {RAISE_LIMIT}")
-    if width < 1 or height < 1:
-        raise BadImage("size", f"{what} has no pixels ({width}x{height})")
-    if not complete:
-        problem = "ends before the end of the image; the message was cut short"
-        raise BadImage("truncated", f"{what} {problem}")
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        bgr = cv2.imdecode(data, flags)
-    except cv2.error as error:
-        reason = " ".join(str(error).split())
-        raise BadImage("corrupt", f"{what} cannot be decoded: {reason}") from error
-    if bgr is None:
-        raise BadImage("corrupt", f"{what} cannot be decoded; its data are damaged")
-    return np.asarray(bgr)
-
-
 def image_to_ids(message: ImageFields, max_bytes: int) -> Pixels:
     """Return the class ids in a mono8 `sensor_msgs/Image`, `(height, width)` uint8.
 
@@ -289,31 +211,3 @@ def image_to_ids(message: ImageFields, max_bytes: int) -> Pixels:
         needed = "labels must be class ids in mono8 images"
         raise BadImage("encoding", f"{needed}, got {message.encoding[:MAX_SHOWN]}")
     return _tight_rows(message, ENCODINGS["mono8"], max_bytes)
-
-
-def compressed_to_ids(message: CompressedFields, max_bytes: int) -> Pixels:
-    """Decode the class ids in a grey PNG, `(H, W)` uint8.
-
-    Raises:
-        BadImage: not a PNG with one 8-bit channel, damaged, cut short, or larger than `max_bytes`.
-    """
-    data = np.frombuffer(message.data, np.uint8)
-    what = (
-        f"compressed label ({message.format[:MAX_SHOWN] or 'no format given'}, {data.size} bytes)"
-    )
-    if data[:4].tobytes() != b"\x89PNG":
-        raise BadImage("encoding", f"{what} is not a PNG; JPEG would change class ids")
-    found = compressed_size(data.tobytes())
-    if found is None or not found[2]:
-        raise BadImage("truncated", f"{what} is damaged or cut short")
-    if found[0] * found[1] > max_bytes:
-        holds = f"holds {found[0]}x{found[1]} pixels, over the limit of {max_bytes} bytes"
-        raise BadImage("too large", f"{what} {holds}; {RAISE_LIMIT}")
-    ids = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    if ids is None:
-        raise BadImage("corrupt", f"{what} cannot be decoded; its data are damaged")
-    if ids.ndim != 2 or ids.dtype != np.uint8:
-        kind = "colours" if ids.ndim > 2 else ids.dtype
-        needed = "labels must be class ids in one 8-bit channel"
-        raise BadImage("encoding", f"{what} has {kind}; {needed}")
-    return np.asarray(stored_ids(np.asarray(ids, np.uint8), data.tobytes()), np.uint8)

@@ -7,21 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from camseg_core.data.image_header import damage, decoder_messages, orientation
+from camseg_core.data.image_header import damage, decoder_messages, is_jpeg, orientation
 from camseg_core.errors import ConfigError, DataError
 from camseg_ros.bag.labels import MAX_BYTES, Ids, Labels, LabelSource
 from camseg_ros.bag.pairs import NO_LABEL, Pairs
 from camseg_ros.bag.read import WHOLE, ImageBag, TimeRange
+from camseg_ros.compressed_images import Decoded, decode_compressed
 from camseg_ros.image_conversion import Converter, choose_converter
-from camseg_ros.images import (
-    BadImage,
-    Decoded,
-    compressed_range_problem,
-    decode_compressed,
-    decoded_to_rgb,
-    image_to_rgb,
-    range_problem,
-)
+from camseg_ros.images import BadImage, image_to_rgb, range_problem
 
 logger = logging.getLogger(__name__)
 
@@ -101,17 +94,17 @@ def read_frames(
                 header = raw.index, message.stamp_ns, message.frame_id
                 where = f"image {raw.index} on {bag.topic} of the bag {bag.path}"
                 try:
-                    bgr = decode_whole(message.message) if bag.compressed else None
+                    decoded = decode_whole(message.message) if bag.compressed else None
                     image = (
                         image_to_rgb(message.message, converter, MAX_BYTES, white)
-                        if bgr is None
-                        else decoded_to_rgb(bgr, white)
+                        if decoded is None
+                        else decoded.to_rgb(converter, white)
                     )
                     if not white:
                         doubt, brightest = (
                             range_problem(message.message, MAX_BYTES, brightest)
-                            if bgr is None
-                            else compressed_range_problem(bgr, brightest)
+                            if decoded is None
+                            else decoded.range_problem(brightest)
                         )
                 except BadImage as error:
                     if error.reason == "encoding":
@@ -170,11 +163,14 @@ def decode_whole(message: Any) -> Decoded:
         ImageError: the message cannot be decoded.
     """
     with decoder_messages() as messages:
-        bgr = decode_compressed(message, MAX_BYTES)
-    problem = damage(bytes(message.data)) or (f"is damaged ({messages[0]})" if messages else "")
+        decoded = decode_compressed(message, MAX_BYTES)
+    content = bytes(message.data)
+    problem = "" if is_jpeg(content) else damage(content)  # a JPEG was checked as it was decoded
+    if not problem and messages:
+        problem = f"is damaged ({messages[0]})"
     if problem:
         raise BadImage("corrupt", f"compressed image {problem}")
-    return bgr
+    return decoded
 
 
 def decode(message: Any, compressed: bool, converter: Converter, white: int = 0) -> Ids:
@@ -187,7 +183,7 @@ def decode(message: Any, compressed: bool, converter: Converter, white: int = 0)
         ConfigError: its encoding needs a package that is not installed.
     """
     if compressed:
-        return decoded_to_rgb(decode_whole(message), white)
+        return decode_whole(message).to_rgb(converter, white)
     return image_to_rgb(message, converter, MAX_BYTES, white)
 
 

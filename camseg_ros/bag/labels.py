@@ -18,7 +18,8 @@ from camseg_core.errors import DataError, ImageError
 from camseg_ros.bag.pairs import NO_LABEL, Pairs, counted, pair, seconds
 from camseg_ros.bag.read import BagDamaged, ImageBag, RawImage, TimeRange
 from camseg_ros.bag.storage import SECOND_NS
-from camseg_ros.images import compressed_to_ids, image_to_ids
+from camseg_ros.compressed_images import compressed_to_ids
+from camseg_ros.images import image_to_ids
 
 Ids = npt.NDArray[np.uint8]
 

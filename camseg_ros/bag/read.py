@@ -10,7 +10,7 @@ from typing import Any
 from camseg_core.errors import DataError
 from camseg_ros.bag.storage import one_line, open_bag, read_header, read_stamp, repair_advice
 from camseg_ros.bag.topics import choose_topic
-from camseg_ros.image_conversion import compressed_size
+from camseg_ros.compressed_images import compressed_size
 
 
 class BagDamaged(DataError):

@@ -14,7 +14,8 @@ from PIL import Image
 from camseg_core.errors import DataError
 from camseg_ros.bag.labels import FolderLabels
 from camseg_ros.bag.pairs import NO_LABEL, pair
-from camseg_ros.images import BadImage, compressed_to_ids, image_to_ids
+from camseg_ros.compressed_images import compressed_to_ids
+from camseg_ros.images import BadImage, image_to_ids
 
 IDS = np.arange(12, dtype=np.uint8).reshape(3, 4)
 LIMIT = 1 << 20

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from camseg_ros.image_conversion import compressed_size
+from camseg_ros.compressed_images import compressed_size
 
 
 def encoded(extension: str, width: int, height: int, *options: int) -> bytes:

@@ -8,7 +8,8 @@ from sensor_msgs.msg import CompressedImage
 
 from camseg_core.errors import ConfigError, ImageError
 from camseg_core.labels import color_table
-from camseg_ros.images import compressed_to_rgb
+from camseg_ros.compressed_images import decode_compressed
+from camseg_ros.image_conversion import choose_converter
 from camseg_ros.messages import compressed_message
 
 RANDOM = np.random.default_rng(2)
@@ -51,7 +52,7 @@ def test_class_colours_come_back_exactly_and_in_order() -> None:
     encoding, pixels = as_image_transport(message)
     assert encoding == "rgb8"
     assert np.array_equal(pixels, colors)
-    assert np.array_equal(compressed_to_rgb(message, 1_000_000), colors)
+    assert np.array_equal(decode_compressed(message, 1_000_000).to_rgb(choose_converter()), colors)
 
 
 def test_an_overlay_comes_back_closely_as_jpeg() -> None:

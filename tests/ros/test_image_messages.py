@@ -1,27 +1,28 @@
 """Every encoding against pixels worked out here, and every way in which a message can lie."""
 
+from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 from ros_harness import header, picture
 from sensor_msgs.msg import CompressedImage, Image
 
-from camseg_ros.image_conversion import Converter, choose_converter
+from camseg_ros.compressed_images import CompressedFields, decode_compressed
+from camseg_ros.image_conversion import Converter, Pixels, choose_converter
 from camseg_ros.images import (
     ENCODINGS,
     BadImage,
-    compressed_range_problem,
-    compressed_to_rgb,
-    decode_compressed,
     image_to_rgb,
     range_problem,
 )
 from camseg_ros.outputs import image_message
 
 LIMIT = 10_000_000
+CONVERTER = choose_converter()
 RGB = np.random.default_rng(5).integers(0, 256, (6, 8, 3)).astype(np.uint8)
 GREY = RGB[..., 1]
 ALPHA = np.full((6, 8, 1), 9, np.uint8)
@@ -29,7 +30,11 @@ ALPHA = np.full((6, 8, 1), 9, np.uint8)
 
 @pytest.fixture(scope="module")
 def converter() -> Converter:
-    return choose_converter()
+    return CONVERTER
+
+
+def compressed_to_rgb(message: CompressedFields, max_bytes: int, white: int = 0) -> Pixels:
+    return decode_compressed(message, max_bytes).to_rgb(CONVERTER, white)
 
 
 def message(
@@ -239,13 +244,13 @@ def test_compressed_images_of_sixteen_bits_that_may_be_misread_are_reported(
         data = cv2.imencode(".png", pixels)[1].ravel()
         return decode_compressed(SimpleNamespace(format="png", data=data), LIMIT)
 
-    text, brightest = compressed_range_problem(png(*values), 0)
+    text, brightest = png(*values).range_problem(0)
     assert words in text
     assert (bool(text), brightest) == (bool(words), values[1])
-    assert compressed_range_problem(png(60000), brightest)[0] == ""
-    assert compressed_range_problem(png(*values), 60000) == ("", 60000)
+    assert png(60000).range_problem(brightest)[0] == ""
+    assert png(*values).range_problem(60000) == ("", 60000)
     jpeg = SimpleNamespace(format="jpeg", data=cv2.imencode(".jpg", RGB)[1].ravel())
-    assert compressed_range_problem(decode_compressed(jpeg, LIMIT), 0) == ("", 0)
+    assert decode_compressed(jpeg, LIMIT).range_problem(0) == ("", 0)
 
 
 def test_every_encoding_has_a_test_above() -> None:
@@ -357,6 +362,86 @@ def test_rubbish_between_intact_ends_is_refused() -> None:
     bad.data[40:200] = type(bad.data)("B", bytes(160))
     with pytest.raises(BadImage, match="damaged"):
         compressed_to_rgb(bad, LIMIT)
+
+
+JPEG = cv2.imencode(".jpg", picture(640, 480)[..., ::-1])[1].tobytes()
+MIDDLE = len(JPEG) // 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        JPEG[:MIDDLE] + JPEG[MIDDLE + 900 :],
+        JPEG[:MIDDLE] + bytes(900) + JPEG[MIDDLE + 900 :],
+        JPEG[:MIDDLE] + b"\xff\xd9",
+    ],
+    ids=["bytes missing", "bytes zeroed", "cut with an end marker"],
+)
+def test_a_jpeg_with_damage_within_is_refused(data: bytes) -> None:
+    with pytest.raises(BadImage, match="Corrupt JPEG data") as caught:
+        compressed_to_rgb(CompressedImage(format="jpeg", data=data), LIMIT)
+    assert caught.value.reason == "corrupt"
+
+
+@pytest.mark.parametrize("stray", [1, 2, 5, 16])
+@pytest.mark.parametrize("codec", [cv2.IMREAD_COLOR, cv2.IMREAD_GRAYSCALE])
+def test_bytes_that_webcams_write_before_the_end_of_a_jpeg_are_no_damage(
+    stray: int, codec: int
+) -> None:
+    whole = cv2.imdecode(np.frombuffer(JPEG, np.uint8), codec)
+    data = cv2.imencode(".jpg", whole)[1].tobytes()
+    sent = CompressedImage(format="jpeg", data=data[:-2] + b"\x12" * stray + data[-2:])
+    clean = compressed_to_rgb(CompressedImage(format="jpeg", data=data), LIMIT)
+    assert np.array_equal(compressed_to_rgb(sent, LIMIT), clean)
+
+
+def test_a_jpeg_of_cmyk_is_decoded() -> None:
+    file = BytesIO()
+    PIL.Image.fromarray(picture(64, 48)).convert("CMYK").save(file, "JPEG", quality=95)
+    rgb = compressed_to_rgb(CompressedImage(format="jpeg", data=file.getvalue()), LIMIT)
+    assert np.abs(rgb.astype(int) - picture(64, 48)).mean() < 12
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("cell", ["rggb", "bggr", "gbrg", "grbg"])
+@pytest.mark.parametrize("form", ["png compressed ", "jpeg compressed bayer_{}8", "png"])
+def test_a_compressed_mosaic_is_converted_to_colour(cell: str, bits: int, form: str) -> None:
+    color = {"r": 200, "g": 90, "b": 30}
+    tile = np.array([color[letter] for letter in cell], np.uint16).reshape(2, 2)
+    mosaic = np.tile(tile, (8, 12)) * (257 if bits == 16 else 1)
+    extension = ".jpg" if form.startswith("jpeg") else ".png"
+    if extension == ".jpg" and bits == 16:
+        pytest.skip("no JPEG has 16 bits")
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 100] if extension == ".jpg" else []
+    data = cv2.imencode(extension, mosaic.astype(f"uint{bits}"), quality)[1].tobytes()
+    sent = CompressedImage(format=f"bayer_{cell}{bits}; {form.format(cell)}", data=data)
+    rgb = compressed_to_rgb(sent, LIMIT)
+    assert np.abs(rgb[3:-3, 3:-3].astype(int) - [200, 90, 30]).max() < 6
+
+
+def test_a_mosaic_that_was_converted_before_compression_is_not_converted_again() -> None:
+    rgb = picture(64, 48)
+    data = cv2.imencode(".png", rgb[..., ::-1])[1].tobytes()
+    for target in ("bgr8", ""):
+        sent = CompressedImage(format=f"bayer_rggb8; png compressed {target}", data=data)
+        assert np.array_equal(compressed_to_rgb(sent, LIMIT), rgb)
+    grey = cv2.imencode(".png", rgb[..., 1])[1].tobytes()
+    sent = CompressedImage(format="bayer_rggb8; png compressed mono8", data=grey)
+    assert np.array_equal(compressed_to_rgb(sent, LIMIT), np.stack([rgb[..., 1]] * 3, -1))
+
+
+def test_a_compressed_mosaic_needs_neighbours_on_all_sides() -> None:
+    data = cv2.imencode(".png", np.zeros((2, 8), np.uint8))[1].tobytes()
+    with pytest.raises(BadImage, match="bayer_rggb8 needs at least 3 pixels") as caught:
+        decode_compressed(CompressedImage(format="bayer_rggb8; png compressed ", data=data), LIMIT)
+    assert caught.value.reason == "size"
+
+
+def test_compressed_depth_without_its_transport_is_reported() -> None:
+    data = cv2.imencode(".png", np.full((4, 4), 16000, np.uint16))[1].tobytes()
+    sent = CompressedImage(format="16UC1; png compressed ", data=data)
+    text, brightest = decode_compressed(sent, LIMIT).range_problem(0)
+    assert (brightest, "16UC1 is the encoding of depth images" in text) == (0, True)
 
 
 @pytest.mark.parametrize("extension", [".jpg", ".png"])
