@@ -3,7 +3,7 @@
 from __future__ import annotations  # rclpy's classes are generic only from Jazzy on
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -47,6 +47,9 @@ OTHER_CLOCK_MS = 10_000.0
 HINT_PERIOD_S = 60.0
 """Shortest time between two log lines about the range of the images."""
 
+CAMERA_INFO = "camera_info"
+"""Name of the calibration's topic, in the namespace of the images unless it is remapped."""
+
 ImageMessage: TypeAlias = Image | CompressedImage
 
 
@@ -74,6 +77,7 @@ class Camera:
         name: prefix of the topics; empty for the unnamed camera.
         topic: resolved name of the image topic.
         info_topic: resolved name of the calibration topic.
+        compressed: whether the images are `CompressedImage` messages.
         outputs: the publishers.
         statistics: counts of the stream.
         info_problem: why the calibration is not published; empty if it is, or if none is known.
@@ -84,6 +88,7 @@ class Camera:
         self._node, self.name = node, name
         given = parameters.camera(name)
         compressed = given.image_transport == "compressed"
+        self.compressed = compressed
         self._type: type[ImageMessage] = CompressedImage if compressed else Image
         self._qos = image_qos(given.image_reliability)
         self._max_bytes = parameters.max_image_bytes
@@ -93,11 +98,10 @@ class Camera:
         # Like image_transport: the remapped raw topic plus the transport; camera_info in the same
         # namespace.
         self.topic: str = image_topic + ("/compressed" if compressed else "")
-        default = f"{image_topic.rpartition('/')[0]}/camera_info"
-        info_topic = given.camera_info_topic
-        self.info_topic: str = node.resolve_topic_name(
-            camera_topic(name, info_topic) if info_topic else default
-        )
+        info_topic = camera_topic(name, given.camera_info_topic or CAMERA_INFO)
+        if not given.camera_info_topic and not remapped(node, info_topic):
+            info_topic = f"{image_topic.rpartition('/')[0]}/{CAMERA_INFO}"
+        self.info_topic: str = node.resolve_topic_name(info_topic)
         self.outputs = CameraOutputs(
             node, name, parameters.output_reliability, parameters.run_length_mask
         )
@@ -138,6 +142,13 @@ class Camera:
     def publishers(self) -> Endpoints:
         """Return the publishers discovered on the image topic."""
         return publishers_of(self._node, self.topic, self._type, self._qos)
+
+    def calibration(self) -> str:
+        """Return where the calibration comes from, or why none is published."""
+        if self.info_problem or self._info is not None:
+            return self.info_problem or f"from {self.info_topic}"
+        count = self._node.count_publishers(self.info_topic)
+        return f"none received from {self.info_topic}, which has {count} publishers"
 
     def topic_remedy(self) -> str:
         """Return what to do while nothing publishes the image topic."""
@@ -240,9 +251,7 @@ class Camera:
             opacity,
             None if self.info_problem else info,
         )
-        for failure in failures:
-            self.statistics.publish_failed(failure)
-            warn_throttled(self._node, "publish", failure)
+        self.count_failures(failures)
         if published is not None:
             stages_ms = {
                 "wait": (picture.began - picture.received) * 1e3,
@@ -254,6 +263,12 @@ class Camera:
             latency_ms = (published - picture.received) * 1e3
             self.statistics.frame_published(latency_ms, stages_ms, (width, height))
         return published
+
+    def count_failures(self, failures: Sequence[str]) -> None:
+        """Count and log messages that the middleware refused."""
+        for failure in failures:
+            self.statistics.publish_failed(failure)
+            warn_throttled(self._node, "publish", failure)
 
     def _keep_info(self, info: CameraInfo) -> None:
         self._info = info
@@ -278,6 +293,12 @@ def why_too_old(age_ms: float, waited_ms: float, max_age_ms: float) -> str:
         "from another one; for a bag or a simulation set use_sim_time: true and publish /clock "
         "(ros2 bag play --clock), else synchronise the clocks, or set max_age_ms: 0.0"
     )
+
+
+def remapped(node: Node, topic: str) -> str:
+    """Return the full name to which a relative topic is remapped; empty if it is not."""
+    target = str(node.resolve_topic_name(topic))
+    return "" if target == f"{node.get_namespace().rstrip('/')}/{topic}" else target
 
 
 def camera_topic(camera: str, topic: str) -> str:

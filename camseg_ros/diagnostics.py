@@ -156,7 +156,7 @@ class HealthReport:
             "publishers that do not": "; ".join(publishers.problems) or "none",
             "other publishers of the mask": rivals or "none",
             "listeners to the mask that do not match": "; ".join(listeners.problems) or "none",
-            "calibration": camera.info_problem or f"from {camera.info_topic}, if available",
+            "calibration": camera.calibration(),
             **snapshot.values(),
         }
         return status(self._name(camera.name or "camera"), camera.topic, health, values)

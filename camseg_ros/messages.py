@@ -155,6 +155,12 @@ def label_info(
     return make_info(header=header, class_map=class_map, threshold=float(threshold))
 
 
+def publish_failure(publisher: Publisher[Any], error: Exception) -> str:
+    """Return what could not be published, and the likely reason."""
+    hint = "a reliable subscriber may be too slow"
+    return f"cannot publish on {publisher.topic_name}: {error}; {hint}"
+
+
 class LabelTopics:
     """The latched `segmentation/labels`, and with vision_msgs `segmentation/label_info`."""
 
@@ -165,12 +171,19 @@ class LabelTopics:
         if self._types is not None:
             self._info = node.create_publisher(self._types[0], "segmentation/label_info", LATCHED)
 
-    def publish(self, model: str, labels: Sequence[Label]) -> None:
-        """Publish the meaning of the ids from now on."""
-        self._table.publish(label_table(model, labels))
+    def publish(self, model: str, labels: Sequence[Label]) -> list[str]:
+        """Publish the meaning of the ids from now on; returns one error text per failed topic."""
+        messages: list[tuple[Publisher[Any], Any]] = [(self._table, label_table(model, labels))]
         if self._info is not None and self._types is not None:
             header = Header(stamp=self._node.get_clock().now().to_msg())
-            self._info.publish(label_info(*self._types, labels, header))
+            messages.append((self._info, label_info(*self._types, labels, header)))
+        failures = []
+        for publisher, message in messages:
+            try:
+                publisher.publish(message)
+            except Exception as error:  # the masks must go on
+                failures.append(publish_failure(publisher, error))
+        return failures
 
     def destroy(self) -> None:
         """Remove the publishers from the middleware."""

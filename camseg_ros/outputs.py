@@ -16,7 +16,12 @@ from std_msgs.msg import Float64, Header
 from camseg_core.masks import ClassTable, colorize, overlay
 from camseg_core.runtime import Segmentation
 from camseg_ros.image_conversion import Pixels
-from camseg_ros.messages import compressed_message, run_length_message, scaled_camera_info
+from camseg_ros.messages import (
+    compressed_message,
+    publish_failure,
+    run_length_message,
+    scaled_camera_info,
+)
 
 QUEUE_DEPTH = 5
 
@@ -121,8 +126,7 @@ class CameraOutputs:
             try:
                 publisher.publish(make(*parts))
             except Exception as error:  # a saturated reliable writer raises; go on regardless
-                hint = "a reliable subscriber may be too slow"
-                failures.append(f"cannot publish on {publisher.topic_name}: {error}; {hint}")
+                failures.append(publish_failure(publisher, error))
                 return False
             return True
 
@@ -164,18 +168,28 @@ class DebugTopics:
         self._processing = node.create_publisher(Float64, "~/debug/processing_time_ms", 10)
         self._latency = node.create_publisher(Float64, "~/debug/pipeline_latency_ms", 10)
 
-    def publish(self, processing_ms: float, header: Header) -> None:
+    def publish(self, processing_ms: float, header: Header) -> list[str]:
         """Publish the times of a frame whose mask has just been published, if anyone subscribes.
 
         Args:
             processing_ms: from the start of work on the frame to its mask, in ms.
             header: of the frame; a zero stamp has no latency.
+
+        Returns:
+            One error text per failed topic.
         """
-        if self._processing.get_subscription_count():
-            self._processing.publish(Float64(data=processing_ms))
-        if self._latency.get_subscription_count() and (stamp := stamp_seconds(header)):
+        values = {self._processing: processing_ms}
+        if stamp := stamp_seconds(header):
             now = self._node.get_clock().now().nanoseconds
-            self._latency.publish(Float64(data=now / 1e6 - stamp * 1e3))
+            values[self._latency] = now / 1e6 - stamp * 1e3
+        failures = []
+        for publisher, value in values.items():
+            try:
+                if publisher.get_subscription_count():
+                    publisher.publish(Float64(data=value))
+            except Exception as error:  # the masks must go on
+                failures.append(publish_failure(publisher, error))
+        return failures
 
     def destroy(self) -> None:
         """Remove the publishers from the middleware."""

@@ -14,7 +14,7 @@ from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from camseg_core.errors import ConfigError
 from camseg_core.runtime.providers import compiles, provider_list
-from camseg_ros.camera import camera_topic
+from camseg_ros.camera import CAMERA_INFO, camera_topic, remapped
 from camseg_ros.parameter_spec import MIDDLEWARE_OWN, Spec, Value
 from camseg_ros.parameters import BY_NAME, SPECS, Parameters
 from camseg_ros.process import rcl_text
@@ -129,6 +129,23 @@ def check_together(parameters: Parameters) -> None:
             each.fit  # noqa: B018  # it raises
         except ConfigError as error:
             raise ConfigError(f"camera '{name}': {error}" if name else str(error)) from error
+    _check_distinct(parameters)
+
+
+def _check_distinct(parameters: Parameters) -> None:
+    """Check that no two cameras give the same part of the same image.
+
+    Raises:
+        ConfigError: two do: the mask of one would be that of the other.
+    """
+    readers: dict[tuple[str, Any], str] = {}
+    for name, each in parameters.by_camera.items():
+        topic = camera_topic(name, each.image_topic).removesuffix("/compressed")
+        other = readers.setdefault((topic, each.fit), name)
+        if other != name:
+            both = f"cameras '{other}' and '{name}' both read all of {topic}"
+            remedy = f"set {other}.image_topic and {name}.image_topic, or regions that differ"
+            raise ConfigError(f"cameras must have images of their own; {both}; {remedy}")
 
 
 def _check_topic(camera: str, parameter: str, topic: str) -> None:
@@ -172,21 +189,27 @@ def without_effect(parameters: Parameters) -> list[str]:
 
 
 def unused_remappings(node: Node, parameters: Parameters) -> list[str]:
-    """Return one sentence for each remapping of an image topic that no camera uses.
+    """Return one sentence for each remapping of an input topic that no camera uses.
 
-    `-r image:=TOPIC` has no effect where `image_topic` is set, or where cameras have names.
+    `-r image:=TOPIC` has no effect where `image_topic` is set, or where cameras have names;
+    `camera_info` likewise.
     """
-    cameras = parameters.by_camera
-    used = {camera_topic(name, each.image_topic) for name, each in cameras.items()}
-    texts = []
-    for topic in sorted({"image", *(camera_topic(name, "image") for name in cameras)} - used):
-        target = node.resolve_topic_name(topic)
-        if target != f"{node.get_namespace().rstrip('/')}/{topic}":
-            named = ", ".join(sorted(used))
-            texts.append(
-                f"the remapping {topic}:={target} has no effect: the image topics are {named}; "
-                "remap those, or set image_topic"
-            )
+    cameras, texts = parameters.by_camera, []
+    for default, parameter, of in (
+        ("image", "image_topic", {name: each.image_topic for name, each in cameras.items()}),
+        (
+            CAMERA_INFO,
+            "camera_info_topic",
+            {name: each.camera_info_topic or CAMERA_INFO for name, each in cameras.items()},
+        ),
+    ):
+        used = {camera_topic(name, topic) for name, topic in of.items()}
+        for topic in sorted({default, *(camera_topic(name, default) for name in cameras)} - used):
+            if target := remapped(node, topic):
+                texts.append(
+                    f"the remapping {topic}:={target} has no effect: the {default} topics are "
+                    f"{', '.join(sorted(used))}; remap those, or set {parameter}"
+                )
     return texts
 
 

@@ -20,6 +20,7 @@ from camseg_core.runtime import Segmenter
 from camseg_core.runtime.stream import Stream
 from camseg_core.weights import checkpoint_folder
 from camseg_ros.camera import Camera, ImageMessage, Picture
+from camseg_ros.compressed_images import UNSEEN_DAMAGE, simplejpeg
 from camseg_ros.image_conversion import choose_converter
 from camseg_ros.messages import LabelTopics
 from camseg_ros.outputs import DebugTopics
@@ -144,7 +145,9 @@ class Pipeline:
         self._streams: dict[str, Stream] = {}
         self._publishing = threading.Lock()
         self._debug, self._labels = DebugTopics(node), LabelTopics(node)
-        self._labels.publish(self._segmenter.name, self._table.labels)
+        self._publish_labels()
+        if not simplejpeg() and any(camera.compressed for camera in self.cameras.values()):
+            node.get_logger().warning(UNSEEN_DAMAGE)
 
     @property
     def segmenter(self) -> Segmenter:
@@ -179,9 +182,14 @@ class Pipeline:
         """Unsubscribe and drop waiting frames; False if work goes on after `timeout` seconds."""
         for camera in self.cameras.values():
             camera.unsubscribe()
-        ended = self.worker is None or self.worker.stop(timeout)
-        self._segmenter, self._left_behind = self.segmenter, not ended
-        for frame in self._slots.clear():
+        worker, ended, unanswered = self.worker, True, self._slots.clear()
+        if worker is not None:
+            ended = worker.stop(timeout)
+            unanswered += worker.take_unanswered()
+            # without a model, an earlier thread may have been abandoned within it
+            self._left_behind |= not ended or worker.model is None
+            self._segmenter = self.segmenter
+        for frame in unanswered:
             self.cameras[frame.camera].statistics.frame_dropped(STOPPED)
         return ended
 
@@ -207,12 +215,17 @@ class Pipeline:
 
     def apply(self, parameters: Parameters) -> None:
         """Use these values from the next frame on."""
-        table = class_table(self.segmenter.labels, parameters)
-        if table.labels != self._table.labels:
-            self._labels.publish(self.segmenter.name, table.labels)
-        if table.skipped != self._table.skipped:
+        table, before = class_table(self.segmenter.labels, parameters), self._table
+        with self._publishing:  # no mask with the old ids follows the new labels
+            self._parameters, self._table = parameters, table
+            if table.labels != before.labels:
+                self._publish_labels()
+        if table.skipped != before.skipped:
             self._warn_of_skipped(table.skipped)
-        self._parameters, self._table = parameters, table
+
+    def _publish_labels(self) -> None:
+        for failure in self._labels.publish(self.segmenter.name, self._table.labels):
+            warn_throttled(self._node, "publish", failure)
 
     def _warn_of_skipped(self, skipped: Sequence[str]) -> None:
         for text in skipped:
@@ -230,12 +243,14 @@ class Pipeline:
         self, segmenter: Segmenter, frames: list[Frame[ImageMessage]], session: WorkerSession
     ) -> Segmenter | None:
         """Turn messages into published masks, in the inference thread; see `worker.Handle`."""
-        parameters, table = self._parameters, self._table
+        parameters = self._parameters
         batch: list[tuple[Camera, Picture]] = []
         for frame in frames:
             camera, began = self.cameras[frame.camera], time.monotonic()
             rgb = camera.read(frame, self.converter, parameters.by_camera[camera.name])
-            if rgb is not None:
+            if rgb is None:
+                session.frames.remove(frame)
+            else:
                 header, ended = frame.message.header, time.monotonic()
                 batch.append((camera, Picture(header, rgb, frame.received, began, ended)))
         if not batch:
@@ -258,9 +273,11 @@ class Pipeline:
             with self._publishing:
                 if session.over.is_set():
                     break
-                published = camera.publish(picture, result, table, own, opacity, segmented)
+                del session.frames[0]
+                published = camera.publish(picture, result, self._table, own, opacity, segmented)
             if published is not None:
-                self._debug.publish((published - picture.began) * 1e3, picture.header)
+                processing_ms = (published - picture.began) * 1e3
+                camera.count_failures(self._debug.publish(processing_ms, picture.header))
         return segmenter
 
     def _stream(self, camera: str) -> Stream:

@@ -4,6 +4,7 @@ from __future__ import annotations  # rclpy's classes are generic only from Jazz
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -22,6 +23,9 @@ from camseg_ros.process import Monitor, rcl_text, run, warn_throttled
 NODE_NAME = "segmentation"
 STOP_TIMEOUT_S = 0.5
 """Time for work in progress to end; the process must be gone within a second of a signal."""
+
+LONGEST_BEAT_S = 0.5
+"""Longest time between two looks of the watchdog, and until a new period applies."""
 
 SUCCESS, FAILURE, ERROR = (
     TransitionCallbackReturn.SUCCESS,
@@ -66,9 +70,8 @@ class SegmentationNode(LifecycleNode):
         self._report = HealthReport(self)
         self.create_service(SetBool, "~/enable", self._enable)
         self.add_on_set_parameters_callback(self._change_parameters)
-        self._monitor = Monitor(
-            lambda: self._parameters_now.diagnostics_period, self._beat, self._monitor_failed
-        )
+        self._reported = time.monotonic()
+        self._monitor = Monitor(self._beat_period, self._beat, self._monitor_failed)
         self._monitor.start()
 
     def _discard(self) -> None:
@@ -207,12 +210,20 @@ class SegmentationNode(LifecycleNode):
         elif self._state == "active":
             self.trigger_deactivate()
 
+    def _beat_period(self) -> float:
+        """Return the time to the next beat: often enough for watchdog and diagnostics."""
+        now, parameters = time.monotonic(), self._parameters_now
+        due = self._reported + parameters.diagnostics_period - now
+        return max(0.0, min(due, parameters.inference_timeout / 4, LONGEST_BEAT_S))
+
     def _beat(self) -> None:
-        """Run the watchdog and publish the diagnostics, in the monitor's thread."""
-        pipeline = self._pipeline
+        """Run the watchdog and publish diagnostics that are due, in the monitor's thread."""
+        pipeline, now = self._pipeline, time.monotonic()
         if pipeline is not None and pipeline.worker is not None:
             pipeline.worker.check()
-        self._report.publish(self._state, self._parameters_now, pipeline, self._failure)
+        if now - self._reported >= self._parameters_now.diagnostics_period:
+            self._reported = now
+            self._report.publish(self._state, self._parameters_now, pipeline, self._failure)
 
     def _monitor_failed(self, error: Exception) -> None:
         text = f"diagnostics failed: {type(error).__name__}: {error}"

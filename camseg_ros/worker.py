@@ -82,7 +82,13 @@ class Recovery:
 
 
 class WorkerSession:
-    """The lifetime of one inference thread; `over` is set when it is stopped or abandoned."""
+    """The lifetime of one inference thread.
+
+    Attributes:
+        over: set when the thread is stopped or abandoned.
+        busy_since: when it began its batch (`time.monotonic`); None between batches.
+        frames: those of its batch that are not answered or refused yet, in order.
+    """
 
     def __init__(self) -> None:
         self.over = threading.Event()
@@ -91,7 +97,8 @@ class WorkerSession:
 
 
 Handle = Callable[[Model, list[Frame[Message]], WorkerSession], Model | None]
-"""Answers frames with the model unless the session ends meanwhile. Returns the model to continue
+"""Answers frames with the model unless the session ends meanwhile, and removes those that it has
+answered or refused from the session's `frames`. Returns the model to continue
 with, which may be another one with other settings, or None if the model was not used and nothing is
 known about its state."""
 
@@ -162,7 +169,7 @@ class InferenceWorker(Generic[Message, Model]):
             session.over.set()
             self._model, self.trouble = None, f"inference did not return for {timeout:g} s"
             self._new_session()
-        self._on_failure("inference hung", self.trouble, session.frames)
+        self._on_failure("inference hung", self.trouble, [*session.frames])
         self._thread.start()
 
     def stop(self, timeout: float) -> bool:
@@ -173,6 +180,12 @@ class InferenceWorker(Generic[Message, Model]):
         if self._thread.ident is not None:
             self._thread.join(timeout)
         return not self._thread.is_alive()
+
+    def take_unanswered(self) -> list[Frame[Message]]:
+        """Return the frames of the batch that `stop` ended; none the next time."""
+        with self._lock:
+            frames, self._session.frames = self._session.frames, []
+        return frames
 
     def _new_session(self) -> None:
         self._session = WorkerSession()
@@ -189,7 +202,7 @@ class InferenceWorker(Generic[Message, Model]):
             frames = self._slots.take(self._max_batch, session.over)
             if not frames:
                 return
-            session.frames, session.busy_since = frames, time.monotonic()
+            session.frames, session.busy_since = list(frames), time.monotonic()
             used, failure, broken = None, "", False
             try:
                 used = self._handle(model, frames, session)
@@ -198,15 +211,15 @@ class InferenceWorker(Generic[Message, Model]):
             except Exception as error:  # an engine may raise anything; the stream must go on
                 failure, broken = f"{type(error).__name__}: {error}", True
             with self._lock:
-                session.busy_since, session.frames = None, []
-                if session.over.is_set():
+                if session.over.is_set():  # `take_unanswered` or the watchdog has the frames
                     return
+                unanswered, session.frames, session.busy_since = session.frames, [], None
                 if used is not None:
                     self._model, self._consecutive = used, 0
                 if broken:
                     self._model, self.trouble = None, failure
             if failure:
-                self._on_failure("inference failed", failure, frames)
+                self._on_failure("inference failed", failure, unanswered)
 
     def _rebuild(self, session: WorkerSession) -> Model | None:
         """Load the model again, with backoff; None if the session ends or rebuilds run out."""

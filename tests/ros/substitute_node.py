@@ -83,6 +83,7 @@ def main() -> int:
     parser.add_argument("--hangs-while", type=Path, help="hang while this file exists")
     parser.add_argument("--loading-fails-while", type=Path, help="fail to load while it exists")
     parser.add_argument("--publishing-fails-for", help="refuse messages with this frame_id")
+    parser.add_argument("--publishing-fails-of", help="refuse messages of this type")
     own = sys.argv[1 : sys.argv.index("--ros-args")]
     options = parser.parse_args(own)
     del sys.argv[1 : len(own) + 1]
@@ -93,19 +94,20 @@ def main() -> int:
         return red_segmenter(OrderedEngine(options.threshold, options.hangs_while))
 
     Segmenter.from_pretrained = load  # type: ignore[method-assign]
-    if options.publishing_fails_for:
-        refuse_to_publish(options.publishing_fails_for)
+    if options.publishing_fails_for or options.publishing_fails_of:
+        refuse_to_publish(options.publishing_fails_for, options.publishing_fails_of)
     from camseg_ros.segmentation_node import main as run_node
 
     return run_node()
 
 
-def refuse_to_publish(frame_id: str) -> None:
-    """Make publishing fail like a saturated reliable writer, for messages with this frame_id."""
+def refuse_to_publish(frame_id: str | None, kind: str | None) -> None:
+    """Make publishing fail like a saturated reliable writer, for this frame_id or type."""
     publish = Publisher.publish
 
     def refuse(self: Publisher[Any], message: Any) -> None:
-        if getattr(getattr(message, "header", None), "frame_id", None) == frame_id:
+        found = getattr(getattr(message, "header", None), "frame_id", "")
+        if found == frame_id or type(message).__name__ == kind:
             raise rclpy_implementation.RCLError(REFUSED)
         publish(self, message)
 

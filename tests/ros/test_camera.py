@@ -92,6 +92,29 @@ def test_the_input_is_the_remapped_topic_and_the_calibration_lies_beside_it(
     assert list(node.subscriptions) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "info_topic"),
+    [
+        ("", {}, "/my/info"),
+        ("", {"image_topic": "/front/image"}, "/my/info"),
+        ("", {"camera_info_topic": "/set/info"}, "/set/info"),
+        ("left", {}, "/left_info"),
+        ("right", {}, "/ns/right/camera_info"),
+    ],
+)
+def test_a_remapped_calibration_is_used(
+    ros: None, name: str, values: dict[str, Any], info_topic: str
+) -> None:
+    rules = ["image:=/camera/image_raw", "camera_info:=/my/info", "left/camera_info:=/left_info"]
+    arguments = ["--ros-args", *(part for rule in rules for part in ("-r", rule))]
+    node = Node("owner", namespace="/ns", cli_args=arguments)
+    assert camera_of(node, name, **values).info_topic == info_topic
+    texts = unused_remappings(node, replace(DEFAULTS, cameras=(name,) if name else (), **values))
+    unused = [text for text in texts if text.startswith("the remapping camera_info:=/my/info")]
+    assert len(unused) == (info_topic != "/my/info")
+    node.destroy_node()
+
+
 def test_the_outputs_stand_under_segmentation_and_go_with_the_camera(node: Node) -> None:
     before = len(list(node.publishers))
     plain, named = camera_of(node), camera_of(node, "left", run_length_mask=True)

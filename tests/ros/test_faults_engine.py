@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,13 @@ from ros_harness import (
     pixels_of,
     rgb_image,
 )
+from sensor_msgs.msg import Image
+from std_msgs.msg import Float64, String
 from std_srvs.srv import SetBool
-from substitute_node import HANG, RAISE, RAISED, REFUSED, SLOW, order
+from substitute_node import HANG, RAISE, RAISED, REFUSED, SLOW, SLOW_S, order
 
 from camseg_core.weights import checkpoint_folder
+from camseg_ros.messages import LATCHED
 from camseg_ros.outputs import image_message
 
 REPORTS = "diagnostics_period:=0.1"
@@ -276,6 +280,126 @@ def test_a_publish_that_raises_is_counted_and_not_fatal(start_bench: StartBench)
     _, model = bench.status(lambda values: True, "a report", part="model")
     assert (model["state"], model["engine rebuilds"]) == ("active", "0")
     assert "cannot publish on /segmentation/mask" in bench.node.stderr
+
+
+def test_debug_topics_and_labels_that_cannot_be_published_cost_no_mask(
+    start_bench: StartBench,
+) -> None:
+    for kind, topic in (
+        ("Float64", "/segmentation/debug/processing_time_ms"),
+        ("String", "/segmentation/labels"),
+    ):
+        bench = start_bench(REPORTS, program=(*SUBSTITUTE, "--publishing-fails-of", kind))
+        bench.driver.listen(Float64, "/segmentation/debug/processing_time_ms")
+        bench.driver.wait(
+            partial(bench.driver.node.count_publishers, "/segmentation/debug/processing_time_ms"),
+            "the debug topics",
+        )
+        for number in range(10, 20):  # until the node has seen the listener
+            assert_served(bench, number)
+        assert f"cannot publish on {topic}: {REFUSED}" in bench.node.stderr
+        if kind == "String":
+            assert bench.set_parameter("class_groups", ["drivable:100 = road"])[0]
+        assert_served(bench, 2)
+        _, model = bench.status(lambda values: True, "a report", part="model")
+        assert (model["state"], model["engine rebuilds"]) == ("active", "0")
+        _, values = bench.status(lambda values: True, "a report")
+        assert values["frames rejected"] == "0"
+        assert (int(values["publish failures"]) > 0) == (kind == "Float64")
+        bench.node.stop()
+
+
+def test_hung_inference_is_noticed_between_two_reports(start_bench: StartBench) -> None:
+    bench = start_bench("inference_timeout:=0.5", "diagnostics_period:=60.0", program=SUBSTITUTE)
+    give(bench, HANG)
+    bench.driver.wait(
+        lambda: "inference hung: inference did not return for 0.5 s" in bench.node.stderr,
+        "the watchdog",
+    )
+    assert_served(bench, 1)
+    assert bench.diagnostics == []
+
+
+def test_a_model_left_behind_is_not_taken_back_while_it_cannot_be_loaded(
+    start_bench: StartBench, tmp_path: Path
+) -> None:
+    hanging, gone = tmp_path / "hanging", tmp_path / "gone"
+    hanging.touch()
+    program = (*SUBSTITUTE, "--hangs-while", str(hanging), "--loading-fails-while", str(gone))
+    limits = ("inference_timeout:=0.5", "max_rebuilds:=20", "rebuild_backoff:=100.0")
+    bench = start_bench(REPORTS, *limits, program=program)
+    gone.touch()
+    give(bench, HANG)
+    model_message(bench, "the model cannot be reloaded")
+    assert change(bench, Transition.TRANSITION_DEACTIVATE)
+    assert not change(bench, Transition.TRANSITION_ACTIVATE)
+    assert "cannot be activated: loading was ordered to fail" in bench.node.stderr
+    gone.unlink()
+    assert change(bench, Transition.TRANSITION_ACTIVATE)
+    bench.connect(good_frame)
+    assert_served(bench, 1)
+    hanging.unlink()
+    assert_served(bench, 2)
+
+
+def assert_all_counted(values: dict[str, str]) -> None:
+    received, *ended = (
+        int(values[f"frames {name}"]) for name in ("received", "published", "dropped", "rejected")
+    )
+    assert received == sum(ended), values
+
+
+def test_every_frame_is_counted_once(start_bench: StartBench) -> None:
+    bench = start_bench(REPORTS, "inference_timeout:=600.0", program=SUBSTITUTE)
+    off, on = Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE
+    for number in (1, 2):
+        give(bench, HANG)
+        assert change(bench, off)
+        bench.status(lambda values: values["state"] == "inactive", "the state", part="model")
+        _, values = bench.status(lambda values: True, "the counts")
+        assert_all_counted(values)
+        assert values["dropped: stopped"] == str(number)
+        assert change(bench, on)
+        bench.connect(good_frame)
+
+
+def test_the_frames_of_a_batch_fail_each_for_its_own_reason(start_bench: StartBench) -> None:
+    names = ("left", "right")
+    bench = start_bench(REPORTS, "cameras:=['left', 'right']", program=SUBSTITUTE, connected=False)
+    publishers = [bench.driver.node.create_publisher(Image, f"/{c}/image", 5) for c in names]
+    bench.driver.wait(
+        lambda: all(each.get_subscription_count() for each in publishers), "the subscriptions"
+    )
+    bad = rgb_image(picture(64, 48))
+    bad.encoding = "nonsense"
+    for _ in range(3):
+        before = bench.node.output.count("order slow")
+        publishers[0].publish(rgb_image(order(SLOW)))  # the next two wait, and go as one batch
+        bench.driver.wait(
+            lambda n=before: bench.node.output.count("order slow") > n, "the slow frame"
+        )
+        publishers[0].publish(bad)
+        publishers[1].publish(rgb_image(order(RAISE)))
+        bench.driver.serve(1.5 * SLOW_S)
+    for name, reason in zip(names, ("encoding", "inference failed"), strict=True):
+        _, values = bench.status(
+            lambda values, r=reason: values.get(f"rejected: {r}") == "3", "the counts", part=name
+        )
+        assert values["frames rejected"] == "3"
+        assert_all_counted(values)
+
+
+def test_no_mask_with_the_old_ids_follows_the_new_labels(start_bench: StartBench) -> None:
+    bench = start_bench(program=(*SUBSTITUTE, "--threshold", "128"))
+    labels = bench.driver.listen(String, "/segmentation/labels", LATCHED)
+    bench.driver.wait(lambda: labels, "the first labels")
+    assert bench.set_parameter("class_groups", [""])[0]  # the next call is answered faster
+    before = len(bench.answers["mask"])
+    give(bench, SLOW, 7)
+    assert bench.set_parameter("class_groups", ["drivable:100 = road"])[0]
+    bench.driver.wait(lambda: len(labels) == 2, "the labels of the group")
+    bench.driver.wait(lambda: len(bench.answers["mask"]) > before, "the slow frame's mask")
+    assert set(pixels_of(bench.answers["mask"][-1]).ravel().tolist()) == {100}
 
 
 def test_enable_pauses_and_resumes(start_bench: StartBench) -> None:

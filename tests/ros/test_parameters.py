@@ -266,6 +266,17 @@ def test_a_camera_goes_by_its_own_value_and_else_by_the_nodes() -> None:
             {"cameras": ("left",), "own": {"left.roi": (0.0, 0.0, 0.5, 1.0)}},
             "camera 'left': roi needs mode crop",
         ),
+        (
+            {"cameras": ("left", "right"), "image_topic": "/camera/image"},
+            "cameras 'left' and 'right' both read all of /camera/image; set left.image_topic and",
+        ),
+        (
+            {
+                "cameras": ("left", "right"),
+                "own": {"left.image_topic": "/a/image/compressed", "right.image_topic": "/a/image"},
+            },
+            "cameras 'left' and 'right' both read all of /a/image",
+        ),
     ],
 )
 def test_values_that_do_not_go_together_are_refused(values: dict[str, Any], text: str) -> None:
@@ -277,6 +288,9 @@ def test_values_that_do_not_go_together_are_refused(values: dict[str, Any], text
 def test_values_that_go_together_are_taken() -> None:
     check_together(replace(DEFAULTS, resize_mode="crop", roi=(0.0, 0.0, 0.5, 1.0)))
     check_together(replace(DEFAULTS, cameras=("left", "Right_2")))
+    halves = {"left.roi": (0.0, 0.0, 0.5, 1.0), "right.roi": (0.5, 0.0, 1.0, 1.0)}
+    common = {"cameras": ("left", "right"), "image_topic": "/image", "resize_mode": "crop"}
+    check_together(replace(DEFAULTS, **common, own=halves))
     check_together(replace(DEFAULTS, image_topic="~/image", camera_info_topic="{node}/info"))
 
 

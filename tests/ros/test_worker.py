@@ -73,6 +73,8 @@ class Bench:
     def _handle(self, model: int, frames: list[Frame[Act]], session: WorkerSession) -> int:
         for frame in frames:
             frame.message()
+            if not session.over.is_set():
+                session.frames.remove(frame)
         if not session.over.is_set():
             self.handled.append((model, [frame.camera for frame in frames]))
         return model
@@ -210,6 +212,32 @@ def test_stop_waits_for_the_current_batch_up_to_its_timeout() -> None:
     gate.set()
     assert bench.worker.stop(TIMEOUT)
     assert (bench.handled, bench.failures) == ([], [])
+
+
+def test_frames_that_are_answered_do_not_fail_with_the_rest_of_their_batch() -> None:
+    bench, gate = Bench(PATIENT, cameras="abc"), threading.Event()
+    bench.put(lambda: bool(gate.wait(TIMEOUT)))
+    bench.wait(lambda: bench.worker._session.busy_since)
+    bench.put(lambda: None, "b")
+    bench.put(raising(RuntimeError("broken")), "c")
+    gate.set()
+    bench.wait(lambda: bench.failures)
+    assert bench.failures == [("inference failed", "RuntimeError: broken", ["c"])]
+    assert bench.worker.stop(TIMEOUT)
+    assert bench.worker.take_unanswered() == []
+
+
+def test_the_frames_of_a_stopped_batch_are_given_back_once() -> None:
+    bench, gate = Bench(PATIENT, cameras="ab"), threading.Event()
+    for camera in "ab":
+        bench.slots.put(camera, lambda: bool(gate.wait(TIMEOUT)))
+    bench.wait(lambda: bench.worker._session.busy_since)
+    assert not bench.worker.stop(0.01)
+    taken = [frame.camera for frame in bench.worker.take_unanswered()]
+    assert taken in (["a"], ["a", "b"]), "the thread may have taken the first before the second"
+    assert bench.worker.take_unanswered() == []
+    gate.set()
+    assert bench.worker.stop(TIMEOUT)
 
 
 def test_after_many_failures_the_pause_is_still_one_that_can_be_waited_for() -> None:
