@@ -42,12 +42,15 @@ setup(
     name=PACKAGE,
     version="0.2.0",
     description="Semantic segmentation for driving (CAM-Seg): ROS 2 node, training, evaluation",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    # resolved: with --symlink-install, colcon runs a link to this file in another folder
+    long_description=Path(__file__).resolve().with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="The camseg founders",
     maintainer="The camseg founders",
     maintainer_email="maintainers@camseg.example",
-    license="Apache-2.0",
+    # the code, and the bundled weights: see their MODEL_CARD.md
+    license="Apache-2.0 AND LicenseRef-research-use-only",
+    license_files=["LICENSE", "camseg_core/weights/camseg-lite/MODEL_CARD.md"],
     python_requires=">=3.10",
     packages=find_packages(include=["camseg_core*", "camseg_ros*"]),
     package_data={

@@ -87,11 +87,15 @@ ROS_PACKAGES = ("rclpy", "ament_index_python", "rpyutils", "rosidl_runtime_py")
 """Python packages of a ROS installation, besides those of messages and services."""
 
 
+DISTRIBUTIONS = {"yaml": "pyyaml", "rosbags": "rosbags rosbags-image", "PIL": "pillow"}
+"""What pip installs for packages that have another name there, or need another one."""
+
+
 def how_to_install(task: str, error: ImportError, extra: str) -> str:
     """Return an error message that says how to install what could not be imported.
 
-    Where a ROS installation is sourced, it names that installation's packages, never wheels of ROS:
-    those would be a second ROS of another version in the same process.
+    Where a ROS installation is sourced, it names single packages, and those of that installation,
+    never wheels of ROS: those would be a second ROS of another version in the same process.
 
     Args:
         task: what needs the import.
@@ -107,9 +111,10 @@ def how_to_install(task: str, error: ImportError, extra: str) -> str:
         problem = f"{task} cannot use {package or 'a package'}: {' '.join(str(error).split())}"
     else:
         problem = f"{task} needs {package}, which is not installed"
+    if not in_ros and sourced:  # the project itself is installed, and so are ROS's numpy and OpenCV
+        return f"{problem}: pip install {DISTRIBUTIONS.get(package, package)}"
     if not in_ros:
-        chosen = "bag" if sourced and extra == "ros" else extra
-        return f"{problem}: pip install '.[{chosen}]' in the project's folder"
+        return f"{problem}: pip install '.[{extra}]' in the project's folder"
     if sourced:
         apt = f"ros-{distribution or 'DISTRO'}-{package.replace('_', '-')}"
         return (

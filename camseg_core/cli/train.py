@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import camseg_core
 from camseg_core.cli.console import print_lines
 from camseg_core.cli.options import at_least, number, packages_for
 from camseg_core.cli.parser import LayoutHelp
@@ -35,6 +36,18 @@ torchrun --nproc-per-node N -m camseg_core.cli -- {command} ...
 """
 
 
+def configuration_file(text: str) -> Path:
+    """Return the named file; one that is shipped, such as `config/train/distill.yaml`, also where
+    the project is installed."""
+    path, package = Path(text), Path(camseg_core.__file__).parent
+    if not path.is_absolute() and not path.exists():
+        for folder in package.parents:
+            for shipped in (folder / path, folder / "share" / "camseg_ros" / path):
+                if path.parts[:1] == ("config",) and shipped.is_file():
+                    return shipped
+    return path
+
+
 def add_training_options(
     parser: argparse.ArgumentParser, command: str, config: str, entry: str, folders: bool = True
 ) -> None:
@@ -47,7 +60,7 @@ def add_training_options(
     parser.epilog = _EPILOG.format(command=command)
     parser.add_argument(
         "--config",
-        type=Path,
+        type=configuration_file,
         required=folders,
         metavar="FILE",
         help=f"what to train and how, such as {config}",

@@ -293,6 +293,9 @@ def load_config(path: Path) -> CamSegConfig:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        text = f"cannot read the model's configuration {path}: {error.strerror}"
+        raise ModelError(text) from error
+    except ValueError as error:
         raise ModelError(f"cannot read the model's configuration {path}: {error}") from error
     return build(CamSegConfig, content, str(path), ModelError)

@@ -102,7 +102,9 @@ def open_frames(
     if path.is_dir():
         return image_frames(find_images(path), fps, path.name or str(path), leave_out)
     if not path.exists():
-        raise DataError(f"{path} does not exist; name a bag, a video or a folder of images")
+        raise DataError(
+            f"{path} does not exist; name an image, a video, a folder of images or a bag"
+        )
     if not path.is_file():  # a pipe would block
         raise DataError(f"{path} must be a regular file or a folder")
     if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -223,8 +225,8 @@ def video_frames(path: Path) -> FrameSource:
     capture.release()
     if not readable:
         raise DataError(
-            f"{path} cannot be read as a video; "
-            "name a bag, a folder of images, or a video such as H.264 in .mp4"
+            f"{path} cannot be read as a video; name an image in JPEG or PNG, a video such as "
+            "H.264 in .mp4, a folder of images or a bag"
         )
     if not fps > 0:  # some containers have no rate
         logger.warning("%s has no frame rate: assuming %g frames a second", path, DEFAULT_FPS)

@@ -4,6 +4,7 @@ import argparse
 import importlib.metadata
 import json
 import logging
+import os
 import re
 import signal
 import subprocess
@@ -17,12 +18,16 @@ import pytest
 from camvid_folder import DAMAGES, Damage, write_camvid
 from processes import running
 
+import camseg_core
 from camseg_core.cli import main as cli
+from camseg_core.cli.console import how_to_install
 from camseg_core.cli.main import main
 from camseg_core.cli.options import packages_for
-from camseg_core.cli.train import training_run
+from camseg_core.cli.train import configuration_file, training_run
 from camseg_core.errors import ConfigError
 from camseg_core.training.trainer import Stopped
+
+ROOT = Path(__file__).parents[2]
 
 CONFIGS = Path(__file__).parents[2] / "config" / "train"
 TRAINING_ONLY = (
@@ -246,6 +251,52 @@ def test_an_export_without_its_packages_says_how_to_install_them(package: str) -
     done = python(WITHOUT, package, "export")
     assert done.returncode == 2
     assert done.stderr == f"camseg: error: export needs {package}, {NOT_INSTALLED}\n"
+
+
+def test_in_a_sourced_workspace_only_the_missing_package_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    for module, named in (("rich", "rich"), ("yaml", "pyyaml")):
+        missing = ModuleNotFoundError(f"No module named {module!r}", name=module)
+        text = how_to_install("evaluation", missing, "evaluate")
+        assert text == f"evaluation needs {module}, which is not installed: pip install {named}"
+
+
+@pytest.mark.parametrize("place", ["venv/share/camseg_ros", "venv"])
+def test_shipped_configurations_are_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    shipped = tmp_path / place / "config/train/finetune.yaml"
+    shipped.parent.mkdir(parents=True)
+    shipped.touch()
+    package = tmp_path / "venv/lib/python3/site-packages/camseg_core/__init__.py"
+    monkeypatch.setattr(camseg_core, "__file__", str(package))
+    monkeypatch.chdir(tmp_path)
+    assert configuration_file("config/train/finetune.yaml") == shipped
+    assert configuration_file("finetune.yaml") == Path("finetune.yaml")
+    own = tmp_path / "config/train/finetune.yaml"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert configuration_file("config/train/finetune.yaml") == Path("config/train/finetune.yaml")
+
+
+def test_setup_runs_through_a_link_in_another_folder(tmp_path: Path) -> None:
+    (tmp_path / "setup.py").symlink_to(ROOT / "setup.py")  # as colcon's --symlink-install does
+    done = subprocess.run(
+        [sys.executable, "setup.py", "--version"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout.split()[-1]) == (0, camseg_core.__version__), done.stderr
+
+
+def test_onnx_runtime_is_told_not_to_report_over_the_network() -> None:
+    code = "import os, camseg_core; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    for given, found in (({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment | given, capture_output=True, text=True
+        )
+        assert done.stdout.strip() == found, done.stderr
 
 
 def test_a_missing_submodule_names_its_package_but_one_of_camseg_is_a_bug() -> None:

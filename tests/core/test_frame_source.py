@@ -125,7 +125,8 @@ def test_the_synthetic_drive_is_a_source() -> None:
 
 def test_a_missing_source_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"nowhere does not exist; name a bag, a video or a folder of images"
+        DataError,
+        match=r"nowhere does not exist; name an image, a video, a folder of images or a bag",
     ):
         open_frames(tmp_path / "nowhere")
 
@@ -153,7 +154,8 @@ def test_a_file_that_is_not_a_video_is_named(tmp_path: Path) -> None:
     path = tmp_path / "text.mp4"
     path.write_text("not a video")
     with pytest.raises(
-        DataError, match=r"text\.mp4 cannot be read as a video; name a bag, a folder of images"
+        DataError,
+        match=r"text\.mp4 cannot be read as a video; name an image in JPEG or PNG, a video",
     ):
         open_frames(path)
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.floating[Any]]
+Floats = npt.NDArray["np.floating[Any]"]  # quoted for numpy 1.21, that of Humble
 Image = npt.NDArray[np.uint8]
 Color = tuple[float, float, float]
 
