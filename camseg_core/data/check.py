@@ -178,14 +178,18 @@ def _folder(files: FileSet) -> Path:
 
 def _doubtful(files: Sequence[FileSet], ids: Sequence[int]) -> str:
     """Return why labels with these train ids may mean something else; empty without a doubt."""
-    assumed = (isinstance(each.decode, IdLabels) and each.decode.assumed for each in files)
-    if len(ids) > 2 or not all(assumed):
+    decode = files[0].decode  # the same for all, as they are of one set
+    if len(ids) > 2 or not isinstance(decode, IdLabels) or not decode.assumed:
         return ""  # a mapping states the meaning
     names = {label.id: label.name for label in files[0].labels}
-    read = " and ".join(f"{each} as {names.get(each, 'unlabelled')}" for each in ids)
+    meant = sorted(
+        (stored, names.get(id, "unlabelled")) for id in ids for stored in decode.stored(id)
+    )
+    held = " and ".join(str(stored) for stored, _ in meant)
+    read = " and ".join(f"{stored} as {name}" for stored, name in meant)
     return (
-        f"the labels hold only {' and '.join(map(str, ids))}, as masks of one object do, and are "
-        f"read as Cityscapes train ids: {read}; say in a mapping.yaml what they mean"
+        f"the labels hold only {held}, as masks of one object do, and are read as those of "
+        f"{decode.source}: {read}; say in a mapping.yaml what they mean"
     )
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from camseg_core.data.image_files import Ids, Raw, is_palette_png
 from camseg_core.errors import DataError
-from camseg_core.labels import UNLABELLED, Label
+from camseg_core.labels import STORED_TRAIN_IDS, UNLABELLED, Label
 
 Color = tuple[int, int, int]
 
@@ -42,6 +42,7 @@ class IdLabels:
         ids: the valid ids, for errors.
         others: train id of all ids that are not in `train_ids`; None refuses them.
         assumed: whether this meaning is assumed because nothing states another.
+        if_train_ids: ends the error if a file with unknown ids could hold Cityscapes train ids.
     """
 
     def __init__(
@@ -51,9 +52,14 @@ class IdLabels:
         ids: str,
         others: int | None = None,
         assumed: bool = False,
+        if_train_ids: str = "",
     ) -> None:
-        self._train_ids, self._source, self._ids = dict(train_ids), source, ids
-        self._others, self.assumed = others, assumed
+        self._train_ids, self.source, self._ids = dict(train_ids), source, ids
+        self._others, self.assumed, self._if_train_ids = others, assumed, if_train_ids
+
+    def stored(self, train_id: int) -> list[int]:
+        """Return the ids in files that stand for a train id."""
+        return [each for each, found in self._train_ids.items() if found == train_id]
 
     def __call__(self, raw: Raw, path: Path) -> Ids:
         if raw.ndim != 2:
@@ -80,8 +86,9 @@ class IdLabels:
             seen = np.flatnonzero(np.bincount(raw.ravel(), minlength=256))
             unknown = [str(each) for each in seen if int(each) not in self._train_ids]
             if unknown:
+                hint = self._if_train_ids if {*seen.tolist()} <= STORED_TRAIN_IDS.keys() else ""
                 raise DataError(
-                    f"{path} holds class ids {_few(unknown)}: {self._source} has {self._ids}"
+                    f"{path} holds class ids {_few(unknown)}: {self.source} has {self._ids}{hint}"
                 )
         return self._table[raw]
 

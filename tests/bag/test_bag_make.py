@@ -62,7 +62,7 @@ def test_a_data_set_in_compressed_images(tmp_path: Path, camseg: Commands, form:
     random = np.random.default_rng(0)
     for kind in ("images", "labels"):
         (tmp_path / "data" / "val" / kind).mkdir(parents=True)
-    for name in ("a", "b", "c"):
+    for name in ("0001TP_a", "0001TP_b", "0001TP_c"):
         flat = np.broadcast_to(random.integers(0, 255, 3, np.uint8), (20, 30, 3))
         cv2.imwrite(str(tmp_path / "data" / "val" / "images" / f"{name}.png"), flat)
         cv2.imwrite(

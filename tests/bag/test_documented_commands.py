@@ -101,9 +101,12 @@ def write_files(folder: Path) -> None:
     for place, content in (
         ("photo.jpg", encoded(".jpg")),
         ("PATH/a.png", encoded(".png")),
-        ("camvid/train/images/a.png", encoded(".png", np.ascontiguousarray(PICTURE[:, ::-1]))),
-        ("camvid/val/images/a.png", encoded(".png")),
-        *((f"camvid/{split}/labels/a.png", label) for split in ("train", "val")),
+        (
+            "camvid/train/images/0001TP_0.png",
+            encoded(".png", np.ascontiguousarray(PICTURE[:, ::-1])),
+        ),
+        ("camvid/val/images/0001TP_0.png", encoded(".png")),
+        *((f"camvid/{split}/labels/0001TP_0.png", label) for split in ("train", "val")),
         *((f"sets/{name}/val/images/a.png", encoded(".png")) for name in SETS),
         *((f"sets/{name}/val/labels/a.png", coarse) for name in SETS),
     ):

@@ -629,6 +629,20 @@ def test_labels_that_look_like_masks_of_one_object_are_reported(
     assert checked(capsys, tmp_path, tmp_path)[0] == 0  # whoever wrote it knows
 
 
+def test_masks_of_one_object_that_are_read_as_camvids_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "val/images/a.png", photo(3))
+    write(tmp_path / "val/labels/a.png", columns([1, 0, 0]))
+    _, found = checked(capsys, tmp_path, tmp_path, "--dataset", "camvid")
+    (finding,) = found["splits"][0]["findings"]
+    assert finding["problem"] == "meaning of the labels"
+    assert re.search(
+        r"only 0 and 1, .* as those of CamVid with 11 classes: 0 as sky and 1 as building; say",
+        finding["text"],
+    )
+
+
 def test_a_label_with_a_palette_or_as_jpeg_is_refused_with_its_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -343,8 +343,8 @@ def test_a_folder_without_a_mapping_holds_train_ids_and_must_be_named(tmp_path: 
     write(tmp_path / "labels/a.png", columns(data_trees.TRAIN_IDS))
     with pytest.raises(
         DataError,
-        match="no split 'val' in .*: if the labels hold Cityscapes train ids, "
-        "add --dataset folder; looked for",
+        match=r"what the labels in .* hold must be stated: write .*/mapping.yaml; if they hold "
+        "Cityscapes train ids, add --dataset folder; if CamVid's 11 classes, --dataset camvid",
     ):
         open_set("auto", tmp_path)
     found = open_set("folder", tmp_path)
@@ -357,6 +357,35 @@ def test_a_folder_without_a_mapping_holds_train_ids_and_must_be_named(tmp_path: 
         ".*--mapping FILE",
     ):
         list(open_set("folder", tmp_path).samples)
+
+
+@pytest.mark.parametrize("name", ["0001TP_006690", "0006R0_f00930", "0016E5_00901", "Seq05VD_f0"])
+def test_camvid_is_recognised_by_the_names_of_its_frames(tmp_path: Path, name: str) -> None:
+    for split in ("train", "val"):
+        write(tmp_path / split / f"images/{name}.png", photo(12))
+        write(tmp_path / split / f"labels/{name}.png", columns(range(12)))
+    assert open_set("auto", tmp_path).kind == "camvid"
+    write(tmp_path / "train/images/frame_7.png", photo(12))
+    write(tmp_path / "train/labels/frame_7.png", columns(range(12)))
+    with pytest.raises(DataError, match=r"what the labels in .* hold must be stated"):
+        open_set("auto", tmp_path)
+    assert open_set("camvid", tmp_path, "train").samples[0].label[0].tolist() == [
+        *data_trees.CAMVID_11_ROW
+    ]
+    (tmp_path / "mapping.yaml").write_text("ids: {road: [0]}\nothers: unlabelled\n")
+    assert open_set("auto", tmp_path).kind == "folder"
+
+
+@pytest.mark.parametrize(("ids", "hint"), [((0, 13, 255), True), ((0, 13, 40), False)])
+def test_train_ids_that_are_read_as_camvids_say_how_to_read_them(
+    tmp_path: Path, ids: tuple[int, ...], hint: bool
+) -> None:
+    write(tmp_path / "val/images/a.png", photo(3))
+    write(tmp_path / "val/labels/a.png", columns(ids))
+    with pytest.raises(DataError, match=r"CamVid with 11 classes has 0 to 10, and 11") as caught:
+        list(open_set("camvid", tmp_path).samples)
+    expected = "; if these are Cityscapes train ids, give --dataset folder"
+    assert str(caught.value).endswith(expected) == hint
 
 
 def test_a_mapping_of_colours_and_of_all_others(tmp_path: Path) -> None:

@@ -324,10 +324,10 @@ def camvid(tmp_path: Path, drive: list[Sample]) -> Path:
         (tmp_path / "camvid/val" / part).mkdir(parents=True)
     for i, each in enumerate(drive):
         cv2.imwrite(
-            str(tmp_path / f"camvid/val/images/{i}.png"),
+            str(tmp_path / f"camvid/val/images/0001TP_{i:06}.png"),
             cv2.cvtColor(each.image, cv2.COLOR_RGB2BGR),
         )
-        cv2.imwrite(str(tmp_path / f"camvid/val/labels/{i}.png"), ids[each.label])
+        cv2.imwrite(str(tmp_path / f"camvid/val/labels/0001TP_{i:06}.png"), ids[each.label])
     return tmp_path / "camvid"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from camseg_core.data import Samples, SamplesOf
 from camseg_core.data.file_set import Pair, PairedFiles, joined_labels
-from camseg_core.data.folders import folder_of, no_split
+from camseg_core.data.folders import folder_of, no_split, subfolders
 from camseg_core.data.label_table import (
     LABEL_TABLE,
     LabelTable,
@@ -25,7 +25,7 @@ from camseg_core.data.sets.labelme import LabelMe
 from camseg_core.data.sets.list_file import ListFile
 from camseg_core.data.sets.voc import VocMasks
 from camseg_core.data.shared_labels import SharedLabels, shared_labels
-from camseg_core.errors import ConfigError, DataError
+from camseg_core.errors import ConfigError, DataError, camseg_command
 from camseg_core.groups import Group, ScoredLabels
 from camseg_core.labels import CITYSCAPES, Label
 
@@ -185,11 +185,15 @@ def kind_of(kind: str, root: Path, own: OwnLabels = NONE, split: str | None = No
             f"{root} has the layouts of {' and '.join(matching)}: choose one with --dataset"
         )
     if not matching:
-        hint = ""
-        if (root / "images").is_dir() and (root / "labels").is_dir():
-            hint = "if the labels hold Cityscapes train ids, add --dataset folder; "
+        places = (root, *(root / name for name in subfolders(root)))
+        if any((each / "images").is_dir() and (each / "labels").is_dir() for each in places):
+            raise DataError(
+                f"what the labels in {root} hold must be stated: write {place / MAPPING}; if they "
+                "hold Cityscapes train ids, add --dataset folder; if CamVid's 11 classes, "
+                f"--dataset camvid ({camseg_command()} data list has all layouts)"
+            )
         layouts = "; ".join(f"{name}: {each.layout[0]}" for name, each in candidates.items())
-        raise no_split(split or "val", root, f"{hint}looked for {layouts}")
+        raise no_split(split or "val", root, f"looked for {layouts}")
     return matching[0]
 
 

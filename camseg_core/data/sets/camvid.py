@@ -6,8 +6,8 @@ The 32 classes are those first published, with frames of 960×720.
 import re
 from pathlib import Path
 
-from camseg_core.data.file_set import FileSet, Found, find_files
-from camseg_core.data.folders import no_split, subfolders
+from camseg_core.data.file_set import IMAGES, FileSet, Found, find_files
+from camseg_core.data.folders import files_in, no_split, subfolders, visible
 from camseg_core.data.label_decoders import Color, ColorLabels, IdLabels
 from camseg_core.data.sets.kind import ALL, OwnLabels, SetKind
 from camseg_core.errors import DataError
@@ -23,6 +23,9 @@ from camseg_core.labels import (
 )
 
 _VOID = len(CAMVID_11_TRAIN_IDS)
+
+_FRAME = re.compile(r"(0001TP|0006R0|0016E5|Seq05VD)_")
+"""Begins the name of a frame: one of CamVid's four drives."""
 
 _GROUPS = tuple(
     Group.of(TRAIN_ID[name], cityscapes_labels([TRAIN_ID[each] for each in (name, *others)]))
@@ -43,17 +46,24 @@ class CamVid11(SetKind):
     layout = (
         "SPLIT/images/NAME.jpg (or .png), SPLIT/labels/NAME.png",
         "or SPLIT/NAME.png, SPLITannot/NAME.png",
-        f"ids 0 to {_VOID - 1}, {_VOID} for void",
+        f"ids 0 to {_VOID - 1}, {_VOID} for void; frames of other names need --dataset camvid",
     )
 
     def scan(self, root: Path, split: str, own: OwnLabels) -> FileSet:
         if not (root / split).is_dir():
             raise no_split(split, root, self.expected)
         images, labels = root / split / "images", root / split / "labels"
+        hint = "; if these are Cityscapes train ids, give --dataset folder"
         if not images.is_dir() and (root / f"{split}annot").is_dir():
-            images, labels = root / split, root / f"{split}annot"
+            images, labels, hint = root / split, root / f"{split}annot", ""
         train_ids = {**dict(enumerate(CAMVID_11_TRAIN_IDS)), _VOID: UNLABELLED}
-        decode = IdLabels(train_ids, self.title, f"0 to {_VOID - 1}, and {_VOID} for void")
+        decode = IdLabels(
+            train_ids,
+            self.title,
+            f"0 to {_VOID - 1}, and {_VOID} for void",
+            assumed=True,
+            if_train_ids=hint,
+        )
         found = find_files([(images, labels)], self.expected)
         return FileSet(found, self.labels, decode, groups=_GROUPS, same_size=True)
 
@@ -64,7 +74,16 @@ class CamVid11(SetKind):
         )
 
     def detect(self, root: Path) -> bool:
-        return bool(self.splits(root, OwnLabels()))
+        """Return whether there is `SPLITannot`, or all frames in `SPLIT/images` are CamVid's.
+
+        Sets of any classes have `SPLIT/images` and `SPLIT/labels`.
+        """
+        there = subfolders(root)
+        if any(f"{name}annot" in there for name in there):
+            return True
+        folders = (root / name / "images" for name in there)
+        images = visible((path for folder in folders for path in files_in(folder)), *IMAGES)
+        return bool(images) and all(_FRAME.match(path.name) for path in images)
 
 
 _IMAGES, _LABELS, _ENDING = "701_StillsRaw_full", "LabeledApproved_full", "_L.png"
