@@ -740,10 +740,13 @@ def test_a_list_may_come_from_windows(tmp_path: Path) -> None:
 
 
 def test_names_of_frames_stay_in_their_folder(tmp_path: Path) -> None:
-    write(tmp_path / "x/a.png", photo(4))
-    write(tmp_path / "x/l.png", columns([0, 1, 2, 3]))
+    for name in "ab":
+        write(tmp_path / f"x/{name}.png", photo(4))
+        write(tmp_path / f"x/l{name}.png", columns([0, 1, 2, 3]))
     (tmp_path / "lists").mkdir()
-    (tmp_path / "lists/val.txt").write_text(f"../x/a.png ../x/l.png\n{tmp_path}/x/a.png ../x/l.png")
+    (tmp_path / "lists/val.txt").write_text(
+        f"../x/a.png ../x/la.png\n{tmp_path}/x/b.png ../x/lb.png"
+    )
     names = [sample.name for sample in open_set("list", tmp_path / "lists/val.txt", "all").samples]
     assert names[0] == "x/a"
     assert not any(name.startswith(("/", ".")) for name in names)

@@ -523,6 +523,27 @@ def test_a_list_that_cannot_be_used_is_an_error(tmp_path: Path, text: str, messa
         open_set("auto", tree.root)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("images/../images/a.png labels/b.png", r"lists .*images/a.png 2 times: list it once"),
+        (
+            "images/b.png labels/../labels/a.png",
+            r"gives .*images/a.png and .*images/b.png the same label .*a.png: list for each image",
+        ),
+    ],
+)
+def test_a_list_that_repeats_an_image_or_a_label_is_refused(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    for name in "ab":
+        write(tmp_path / f"images/{name}.png", photo(3))
+        write(tmp_path / f"labels/{name}.png", columns([0, 1, 2]))
+    (tmp_path / "val.txt").write_text(f"images/a.png labels/a.png\n{line}\n")
+    with pytest.raises(DataError, match=message):
+        open_set("list", tmp_path)
+
+
 def test_lists_of_several_splits_are_a_folder(tmp_path: Path) -> None:
     tree = data_trees.list_file(tmp_path)
     with pytest.raises(DataError, match="no split 'val' in .*: a list has one split, 'all'"):

@@ -1,8 +1,10 @@
 """Sets whose images and labels a text file lists."""
 
+import os
 import re
 import shlex
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from camseg_core.data.file_set import FileSet, Found, Pair
@@ -42,13 +44,7 @@ class ListFile(SetKind):
         pairs = _read(path)
         if not pairs:
             raise DataError(f"{path} lists nothing: expected IMAGE LABEL a line")
-        counts = Counter(pair.image for pair in pairs)
-        twice = (
-            f"{path} lists {image} {count} times: list it once"
-            for image, count in counts.items()
-            if count > 1
-        )
-        found = Found(pairs, problems=tuple(twice))
+        found = Found(pairs, problems=tuple(_repeated(path, pairs)))
         return meant.files(found, rule=f"{path} lists it")
 
     def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
@@ -70,6 +66,26 @@ def _lists_files(path: Path) -> bool:
     except DataError:
         return False
     return first is not None and first.image.is_file() and first.label.is_file()
+
+
+def _repeated(path: Path, pairs: Sequence[Pair]) -> Iterator[str]:
+    """Yield a line for each image that is listed repeatedly, and each label of two images."""
+    images, of = Counter(_plain(pair.image) for pair in pairs), dict[str, Path]()
+    for image, count in images.items():
+        if count > 1:
+            yield f"{path} lists {image} {count} times: list it once"
+    for pair in pairs:
+        other = of.setdefault(_plain(pair.label), pair.image)
+        if _plain(other) != _plain(pair.image):
+            yield (
+                f"{path} gives {other} and {pair.image} the same label {pair.label}: list for each "
+                "image its own"
+            )
+
+
+def _plain(path: Path) -> str:
+    """Return a path without `..`, so that two ways to write it are equal."""
+    return os.path.normpath(path)
 
 
 def _read(path: Path) -> list[Pair]:
