@@ -9,7 +9,13 @@ from typing import Any
 
 from camseg_core.cli.console import print_lines
 from camseg_core.cli.options import add_dataset_options, at_least, own_labels_of, packages_for
-from camseg_core.data.check import Finding, Problem, SplitCheck, check_split, with_shared_frames
+from camseg_core.data.check import (
+    Finding,
+    Problem,
+    SplitCheck,
+    check_split,
+    with_shared_frames,
+)
 from camseg_core.data.contact_sheet import ContactSheet
 from camseg_core.data.file_set import Pair, joined_labels
 from camseg_core.data.image_files import write_image
@@ -94,13 +100,17 @@ def _check(options: argparse.Namespace) -> None:
 
         sheet.begin(split, distinguished(*joined_labels(files)), count)
         checks.append(check_split(split, files, progress, sheet.add))
-    checks = with_shared_frames(checks)
+    checks, outside = with_shared_frames(checks), []
+    if not options.split:
+        found = kind.left_out(root, own).items()
+        outside = [Finding(Problem.LEFT_OUT, folder, text) for folder, text in found]
     written = _write(sheet, options.sheet)
     if options.json:
-        sys.stdout.write(json.dumps(_content(root, name, kind, checks, written), indent=1) + "\n")
+        content = _content(root, name, kind, checks, outside, written)
+        sys.stdout.write(json.dumps(content, indent=1) + "\n")
     else:
-        print_lines(*_text(root, name, kind, checks, written))
-    if any(check.findings for check in checks):
+        print_lines(*_text(root, name, kind, checks, outside, written))
+    if outside or any(check.findings for check in checks):
         sys.exit(1)
 
 
@@ -114,13 +124,18 @@ def _write(sheet: ContactSheet, path: Path) -> Path | None:
 
 
 def _content(
-    root: Path, name: str, kind: SetKind, checks: Sequence[SplitCheck], sheet: Path | None
+    root: Path,
+    name: str,
+    kind: SetKind,
+    checks: Sequence[SplitCheck],
+    outside: Sequence[Finding],
+    sheet: Path | None,
 ) -> dict[str, Any]:
     return {
         "root": str(root),
         "kind": name,
         "title": kind.title,
-        "ok": not any(check.findings for check in checks),
+        "ok": not outside and not any(check.findings for check in checks),
         "contact_sheet": None if sheet is None else str(sheet),
         "splits": [
             {
@@ -140,18 +155,27 @@ def _content(
                     }
                     for each in check.classes
                 ],
-                "findings": [
-                    {"problem": each.problem.value, "path": str(each.path), "text": each.text}
-                    for each in check.findings
-                ],
+                "findings": _findings(check.findings),
             }
             for check in checks
         ],
+        "findings": _findings(outside),
     }
 
 
+def _findings(found: Sequence[Finding]) -> list[dict[str, str]]:
+    return [
+        {"problem": each.problem.value, "path": str(each.path), "text": each.text} for each in found
+    ]
+
+
 def _text(
-    root: Path, name: str, kind: SetKind, checks: Sequence[SplitCheck], sheet: Path | None
+    root: Path,
+    name: str,
+    kind: SetKind,
+    checks: Sequence[SplitCheck],
+    outside: Sequence[Finding],
+    sheet: Path | None,
 ) -> list[str]:
     lines = [f"{root}: {kind.title} (--dataset {name})"]
     for check in checks:
@@ -171,17 +195,21 @@ def _text(
         ]
         absent = [each.label.name for each in check.classes if not each.frames]
         lines += [f"  in no frame: {', '.join(absent)}"] if check.read and absent else []
-        for problem in Problem:
-            found = [finding for finding in check.findings if finding.problem is problem]
-            lines += [f"  {problem.value}: {finding.text}" for finding in found[:FINDINGS_SHOWN]]
-            if len(found) > FINDINGS_SHOWN:
-                lines.append(
-                    f"  {problem.value}: and {len(found) - FINDINGS_SHOWN} more, see --json"
-                )
-    wrong = sum(len(check.findings) for check in checks)
+        lines += [f"  {line}" for line in _finding_lines(check.findings)]
+    lines += _finding_lines(outside)
+    wrong = len(outside) + sum(len(check.findings) for check in checks)
     lines.append(f"contact sheet: {sheet}" if sheet else "no contact sheet: no frame could be read")
     lines.append("nothing is wrong" if not wrong else f"{wrong} finding{'' if wrong == 1 else 's'}")
     return lines
+
+
+def _finding_lines(findings: Sequence[Finding]) -> Iterator[str]:
+    """Yield the first `FINDINGS_SHOWN` of each kind, and how many more there are."""
+    for problem in Problem:
+        found = [finding for finding in findings if finding.problem is problem]
+        yield from (f"{problem.value}: {finding.text}" for finding in found[:FINDINGS_SHOWN])
+        if len(found) > FINDINGS_SHOWN:
+            yield f"{problem.value}: and {len(found) - FINDINGS_SHOWN} more, see --json"
 
 
 def _frames(count: int) -> str:

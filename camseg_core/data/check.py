@@ -132,7 +132,8 @@ def check_split(
             text = f"missing label {absent(pair.label)} of image {pair.image}"
             reader.report(Problem.IMAGE_WITHOUT_LABEL, pair.image, text)
         for path in each.without_image:
-            reader.report(Problem.LABEL_WITHOUT_IMAGE, path, f"label without an image: {path}")
+            text = f"label without an image: {path}{each.note_on(path)}"
+            reader.report(Problem.LABEL_WITHOUT_IMAGE, path, text)
     owners = [each for each in files for _ in each.pairs]
     pairs = progress(pair for each in files for pair in each.pairs)
     for number, (owner, pair) in enumerate(zip(owners, pairs, strict=True)):

@@ -1,11 +1,11 @@
-"""Image and label files of a split: pairs them, and reads them as samples on demand."""
+"""Image and label files of a split, which are read as samples on demand."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import cv2
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from camseg_core.data import Sample
 from camseg_core.data.drawing import Drawing
-from camseg_core.data.folders import composed, files_in, more, visible
+from camseg_core.data.folders import more
 from camseg_core.data.image_files import Raw, read_label, read_rgb, size_of_rgb, turned
 from camseg_core.data.label_decoders import LabelDecoder
 from camseg_core.data.label_table import LabelTable
@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 Pixels = npt.NDArray[np.uint8]
 
 IMAGES = (".jpg", ".jpeg", ".png")
+"""Endings of images that are looked for, in any case."""
+
+NOT_READ_HINT = "which is not read: store images as JPEG or PNG"
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,14 @@ class Found(NamedTuple):
 
     `label_files` are all labels in the searched folders. `problems` has a line for each reason why
     the split cannot be used, `left_out` a line for each kind of frames that are not used.
+    `not_read` has images in other formats than `IMAGES`, by their label.
     """
 
     pairs: Sequence[Pair]
     label_files: Sequence[Path] = ()
     problems: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    not_read: Mapping[Path, Path] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,11 @@ class FileSet:
         """Label files that belong to no image."""
         known = {pair.label for pair in self.found.pairs}
         return tuple(path for path in self.found.label_files if path not in known)
+
+    def note_on(self, label: Path) -> str:
+        """Return a note on the image of a label without one, if it is in a format not read."""
+        image = self.found.not_read.get(label)
+        return f" (there is {image.name}, {NOT_READ_HINT})" if image else ""
 
     def read_label(self, pair: Pair) -> Raw | Drawing:
         """Return a pair's label as stored; its `shape` begins with height and width.
@@ -145,56 +155,6 @@ def joined_labels(files: Sequence[FileSet]) -> tuple[tuple[Label, ...], tuple[Gr
     return tuple(labels.values()), tuple(groups.values())
 
 
-def find_files(
-    folders: Iterable[tuple[Path, Path]],
-    expected: str,
-    endings: Sequence[str] = IMAGES,
-    label_ending: str = ".png",
-    deep: bool = False,
-    name: Callable[[Path], str] = lambda stem: stem.name,
-) -> Found:
-    """Find images and their labels in pairs of folders, sorted by folder and name.
-
-    The label of `IMAGES/PLACE/NAME<ending>` is `LABELS/PLACE/NAME<label_ending>`; letters with
-    accents are the same in either form of Unicode.
-
-    Args:
-        folders: pairs of an image folder and a label folder.
-        expected: the expected layout, for the error.
-        endings: endings of image names.
-        label_ending: ending of label names.
-        deep: look in the folders below, too.
-        name: names a frame by its image's path without the ending.
-
-    Raises:
-        DataError: there are no images.
-    """
-    pairs, label_files, problems, folders = [], list[Path](), [], [*folders]
-    for images, labels in folders:
-        there = visible(files_in(images, deep), *endings)
-        labels_there = {  # they may end in .PNG
-            composed(label.relative_to(labels).as_posix()[: -len(label_ending)]): label
-            for label in visible(files_in(labels, deep), label_ending)
-        }
-        for image in there:
-            ending = next(each for each in endings if image.name.lower().endswith(each.lower()))
-            stem = image.with_name(image.name[: -len(ending)])
-            place = stem.relative_to(images).as_posix()
-            usual = labels / f"{place}{label_ending}"
-            pairs.append(Pair(image, labels_there.get(composed(place), usual), name(stem)))
-        label_files += labels_there.values()
-        problems += [
-            f"{one} and {other} have the same name except for the ending, and only one label: "
-            "remove one of them"
-            for one, other in pairwise(there)
-            if composed(str(one.with_suffix(""))) == composed(str(other.with_suffix("")))
-        ]
-    if not pairs:
-        kinds = ", ".join(ending.removeprefix(".") for ending in endings)
-        raise DataError(f"no images ({kinds}) in {folders[0][0]}: {expected}")
-    return Found(pairs, label_files, tuple(problems))
-
-
 class PairedFiles:
     """One or several file sets as a sequence of samples, which are read when they are indexed.
 
@@ -217,7 +177,8 @@ class PairedFiles:
                 logger.warning("%s", note)
             if files.without_image:
                 first, others = files.without_image[0], more(files.without_image)
-                logger.warning("label without an image, left out: %s%s", first, others)
+                note = files.note_on(first)
+                logger.warning("label without an image, left out: %s%s%s", first, others, note)
         self._pairs = [(files, pair) for files in sets for pair in files.pairs]
         self._first_read: dict[int, tuple[Path, tuple[int, ...]]] = {}
 

@@ -2,8 +2,11 @@
 
 import io
 import json
+import logging
 import os
 import re
+import shutil
+import unicodedata
 import zlib
 from pathlib import Path
 from typing import Any
@@ -483,6 +486,133 @@ def test_a_split_in_which_no_image_has_a_label_is_reported(
     found = findings_of(capsys, tmp_path, root)
     assert [problem for problem, _ in found] == ["left out", "image without label"]
     assert "JPEGImages/b.png, which no list names" in found[0][1]
+
+
+@pytest.mark.parametrize(
+    ("images", "folders"),
+    [
+        (
+            ("images/val/a", "images/night/b", "images/night/c"),
+            {"images/night": "b.jpg (and 1 more)"},
+        ),
+        (("images/val/a", "images/b"), {"images": "b.jpg"}),
+        (("images/a", "night/images/b"), {"night/images": "b.jpg"}),
+        (("val/images/a", "night/images/b"), {}),
+    ],
+)
+def test_images_that_no_split_contains_are_reported(
+    tmp_path: Path,
+    images: tuple[str, ...],
+    folders: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = tmp_path / "set"
+    for image in images:
+        write(root / f"{image}.jpg", photo(4))
+        write(root / f"{image.replace('images', 'labels')}.png", columns([0, 1, 2, 3]))
+    (root / "mapping.yaml").write_text("ids: {road: [0], car: [1, 2, 3]}\n")
+    code, found = checked(capsys, tmp_path, root)
+    texts = {each["path"]: each["text"] for each in found["findings"]}
+    assert (code, found["ok"]) == (int(bool(folders)), not folders)
+    assert [*texts] == [str(root / folder) for folder in folders]
+    for folder, files in folders.items():
+        assert (
+            f"{root / folder} holds {files}, which no split contains" in texts[str(root / folder)]
+        )
+    _, text = check(capsys, tmp_path / "sheet.png", root)
+    assert all(f"\nleft out: {each}\n" in text for each in texts.values())
+    assert checked(capsys, tmp_path, root, "--split", found["splits"][0]["split"])[0] == 0
+
+
+def test_images_without_the_suffix_of_the_others_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for image, label in (("1_image", "1_label"), ("2", "2")):
+        write(tmp_path / f"set/{image}.jpg", photo(4))
+        write(tmp_path / f"labels/{label}.png", columns([0, 1, 2, 3]))
+    (tmp_path / "set/mapping.yaml").write_text("image_suffix: _image\nlabel_suffix: _label\n")
+    options = (tmp_path / "set", "--labels", tmp_path / "labels")
+    _, found = checked(capsys, tmp_path, *options)
+    assert ["2.jpg, which no split" in each["text"] for each in found["findings"]] == [True]
+
+
+@pytest.mark.parametrize("lacking", ["images", "labels"])
+def test_a_split_that_one_of_two_roots_lacks_is_reported(
+    tmp_path: Path, lacking: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "val"):
+        write(tmp_path / f"images/{split}/a.png", photo(4))
+        write(tmp_path / f"labels/{split}/a.png", columns([0, 1, 2, 3]))
+    shutil.rmtree(tmp_path / lacking / "train")
+    options = (tmp_path / "images", "--labels", tmp_path / "labels")
+    found = findings_of(capsys, tmp_path, *options)
+    assert [problem for problem, _ in found] == ["split"]
+    assert f"{lacking}/train is missing" in found[0][1]
+
+
+def test_annotations_of_labelme_that_no_split_contains_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    for split in ("train", "val", "night"):
+        write(tmp_path / f"set/{split}/a.png", photo(4, shade=len(split)))
+        content = data_trees.labelme_content("a.png")
+        (tmp_path / f"set/{split}/a.json").write_text(json.dumps(content))
+    (tmp_path / "set/mapping.yaml").write_text(data_trees.TOOL_MAPPING)
+    _, found = checked(capsys, tmp_path, tmp_path / "set")
+    assert [split["split"] for split in found["splits"]] == ["train", "val"]
+    ((path, text),) = ((each["path"], each["text"]) for each in found["findings"])
+    assert path == str(tmp_path / "set/night")
+    with caplog.at_level(logging.INFO):
+        open_set("auto", tmp_path / "set", "train")
+    assert text in caplog.messages
+
+
+def test_images_in_formats_that_are_not_read_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.png", "b.webp", "c.bmp", "d.BMP", "a.tif"):
+        write(tmp_path / f"images/{name.lower()}", photo(4)).rename(tmp_path / "images" / name)
+    for name in "ab":
+        write(tmp_path / f"labels/{name}.png", columns([0, 1, 2, 3]))
+    found = findings_of(capsys, tmp_path, tmp_path, "--dataset", "folder")
+    note = "which is not read: store images as JPEG or PNG"
+    assert found == [
+        ("left out", f"left out: {tmp_path}/images/c.bmp (and 1 more), {note}"),
+        (
+            "label without image",
+            f"label without an image: {tmp_path}/labels/b.png (there is b.webp, {note})",
+        ),
+    ]
+    open_set("folder", tmp_path)
+    assert f"{tmp_path}/labels/b.png (there is b.webp, {note})" in caplog.text
+    (tmp_path / "images/a.png").unlink()
+    with pytest.raises(DataError, match=rf"no images \(.*\) in .* \(there is \w.\w+, {note}\)"):
+        open_set("folder", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "cityscapes", "voc"])
+def test_two_labels_of_one_image_are_refused(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = TREES[kind][1](tmp_path / "set")
+    other = tree.label().with_name(tree.label().name.removesuffix(".png") + ".PNG")
+    shutil.copy(tree.label(), other)
+    (text,) = (text for problem, text in findings_of(capsys, tmp_path, tmp_path / "set"))
+    assert str(tree.label()) in text
+    assert f"{other.name} " in text or f"{other} " in text
+    assert "same name except for the ending, and only one image: remove one of them" in text
+    with pytest.raises(DataError, match="and only one image: remove one of them"):
+        open_set(kind, tree.root)
+
+
+def test_two_images_whose_names_differ_in_the_form_of_accents_are_refused(tmp_path: Path) -> None:
+    for form in ("NFC", "NFD"):
+        write(tmp_path / "images" / unicodedata.normalize("NFC", "f.png"), photo(4))
+        write(tmp_path / "images" / unicodedata.normalize(form, "é.png"), photo(4))
+    write(tmp_path / "labels/é.png", columns([0, 1, 2, 3]))
+    write(tmp_path / "labels/f.png", columns([0, 1, 2, 3]))
+    with pytest.raises(DataError, match="and only one label: remove one of them"):
+        open_set("folder", tmp_path)
 
 
 def test_names_that_only_differ_are_no_endings(

@@ -242,6 +242,8 @@ def open_set(kind: str, root: Path, split: str | None = None, own: OwnLabels = N
     opened = SETS[name]
     split = split or opened.default_split(root, own)
     files = opened.files(root, split, own)
+    for text in opened.left_out(root, own).values():
+        _note(text)
     labels, groups = joined_labels(files)
     return LabelledSet(
         PairedFiles(*files), labels, name, opened.title, split, groups, files[0].table

@@ -6,7 +6,8 @@ The 32 classes are those first published, with frames of 960×720.
 import re
 from pathlib import Path
 
-from camseg_core.data.file_set import IMAGES, FileSet, Found, find_files
+from camseg_core.data.file_set import IMAGES, FileSet
+from camseg_core.data.find_files import find_files
 from camseg_core.data.folders import files_in, no_split, subfolders, visible
 from camseg_core.data.label_decoders import Color, ColorLabels, IdLabels
 from camseg_core.data.sets.kind import ALL, OwnLabels, SetKind
@@ -121,7 +122,8 @@ class CamVid32(SetKind):
                 raise DataError(
                     f"{root / f'{split}.txt'} lists {absent[0]}, which has no image in {images}"
                 )
-            found = Found([by_name[name] for name in names])  # other labels are of other splits
+            # other labels are of other splits
+            found = found._replace(pairs=[by_name[name] for name in names], label_files=())
         rule = f"every image needs the label of its name with {_ENDING}"
         return FileSet(found, self.labels, ColorLabels(_colors(root), self.title), rule=rule)
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from camseg_core.data.file_set import FileSet, Found, Pair, find_files
+from camseg_core.data.file_set import FileSet, Found
+from camseg_core.data.find_files import find_files, joined
 from camseg_core.data.folders import no_split, subfolders
 from camseg_core.data.frame_source import natural_key
 from camseg_core.data.label_decoders import IdLabels, RedIdLabels
@@ -45,18 +46,15 @@ class Cityscapes(SetKind):
         expected = self.expected
         if len(self._folders) > 1:  # only ACDC has several
             expected += "; for one weather: --dataset acdc-WEATHER"
-        pairs: list[Pair] = []
-        label_files: list[Path] = []
+        parts: list[Found] = []
         for images, labels in self._folders.items():
             if not (root / images / split).is_dir():
                 raise no_split(split, root / images, expected)
             folders = [(root / images / split, root / labels / split)]
-            found = find_files(folders, expected, [ending], label_ending, deep=True)
-            pairs += found.pairs
-            label_files += found.label_files
+            parts.append(find_files(folders, expected, [ending], label_ending, deep=True))
         name = self.title.split(",")[0]
         return FileSet(
-            Found(pairs, label_files),
+            joined(parts),
             *(CITYSCAPES, _label_ids(name)),
             rule=f"every image needs its *{label_ending}",
             withheld=(

@@ -3,11 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from camseg_core.data import Samples
-from camseg_core.data.file_set import IMAGES, FileSet, Found, PairedFiles, find_files
-from camseg_core.data.folders import composed, no_split, subfolders
+from camseg_core.data.file_set import IMAGES, FileSet, Found, PairedFiles
+from camseg_core.data.find_files import find_files
+from camseg_core.data.folders import composed, files_in, more, no_split, subfolders, visible
 from camseg_core.data.label_table import LABEL_TABLE
 from camseg_core.data.mapping import MAPPING, meaning, read_mapping
 from camseg_core.errors import ConfigError, DataError, camseg_command
@@ -63,6 +65,27 @@ class SetKind(ABC):
     @abstractmethod
     def detect(self, root: Path) -> bool:
         """Return whether `root` has this layout."""
+
+    def outside(self, root: Path, own: OwnLabels) -> list[Path]:
+        """Return files of frames that no split contains, in kinds whose splits are folders.
+
+        Raises:
+            DataError: two folders are of one split.
+            ConfigError: see `scan`.
+        """
+        return []
+
+    def left_out(self, root: Path, own: OwnLabels) -> dict[Path, str]:
+        """Return a line on each folder with files that no split contains."""
+        try:
+            found = groupby(self.outside(root, own), lambda path: path.parent)
+        except DataError:  # which opening the split raises
+            return {}
+        return {
+            folder: f"left out: {folder} holds {files[0].name}{more(files)}, which no split "
+            "contains: move it into the folder of a split, or out of the set, or mend its name"
+            for folder, files in ((folder, [*files]) for folder, files in found)
+        }
 
     @property
     def expected(self) -> str:
@@ -174,14 +197,29 @@ class Folder(SetKind):
 
     def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
         if own.root is not None:
-            in_both = {*split_names(root)} & {*split_names(own.root)}
-            return tuple(name for name in SPLITS if name in in_both) or (ALL,)
+            there = {*split_names(root), *split_names(own.root)}  # a side that lacks one is wrong
+            return tuple(name for name in SPLITS if name in there) or (ALL,)
         above = split_names(root, "images")
         whole = (root / "images").is_dir()
         if above and (not whole or {*above} & {*SPLITS}):
             return tuple(above)
         below = [name for name in split_names(root / "images") if name in SPLITS]
         return tuple(below) or ((ALL,) if whole else ())
+
+    def outside(self, root: Path, own: OwnLabels) -> list[Path]:
+        """Return images outside the folders of the splits, or without the mapping's suffix."""
+        meant = meaning(own.mapping, root / MAPPING)
+        places, labels = [root], set[Path]()
+        if own.root is None:
+            places = [each / "images" for each in (root, *map(root.joinpath, subfolders(root)))]
+        else:
+            labels = {*visible(files_in(own.root, deep=True), f"{meant.label_suffix}.png")}
+        splits = {_places(root, split, own.root)[0] for split in self.splits(root, own)}
+        endings = [f"{meant.image_suffix}{ending}" for ending in IMAGES]
+        there = [path for each in places for path in files_in(each, deep=True)]
+        inside = {path for path in visible(there, *endings) if splits & {*path.parents}}
+        known = inside | labels
+        return [path for path in visible(there, *IMAGES) if path not in known]
 
     def detect(self, root: Path) -> bool:
         """Return whether folders and a mapping or class table are there: no guess from ids."""

@@ -42,14 +42,7 @@ from camseg_core.data.folders import (
     visible,
 )
 from camseg_core.data.mapping import MAPPING
-from camseg_core.data.sets.kind import (
-    ALL,
-    SPLITS,
-    OwnLabels,
-    SetKind,
-    split_folder,
-    split_names,
-)
+from camseg_core.data.sets.kind import ALL, SPLITS, OwnLabels, SetKind, split_folder, split_names
 from camseg_core.errors import DataError
 
 _CLASSES = "labels.txt"
@@ -97,15 +90,27 @@ class LabelMe(SetKind):
         reader = _Reader(folder, images, names)
         everywhere = visible(files_in(base, deep=True), ".json")
         found = reader.found(files, [path for path in everywhere if folder not in path.parents])
-        listed = _listed(base / _CLASSES)
+        # the class names that labelme was started with
+        listed = read_list(base / _CLASSES) if (base / _CLASSES).is_file() else []
         # without a list, classes that only occur in other splits would be missing
         used = {*reader.used, *listed} if listed or names.listed else ()
         rule = "annotate it with labelme, or move it out of the folder"
         return names.files(found, used, rule=rule)
 
     def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
-        there = split_names(own.root or root)
-        return tuple(name for name in there if name in SPLITS) or (ALL,)
+        there = {*split_names(own.root or root)}
+        if there & {*SPLITS}:  # an image folder that lacks annotations is wrong
+            there |= {*split_names(root)}
+        return tuple(name for name in SPLITS if name in there) or (ALL,)
+
+    def outside(self, root: Path, own: OwnLabels) -> list[Path]:
+        """Return annotations outside the folders of the splits."""
+        base, splits = own.root or root, self.splits(root, own)
+        if splits == (ALL,):
+            return []
+        inside = {split_folder(base, split) for split in splits}
+        there = visible(files_in(base, deep=True), ".json")
+        return [path for path in there if not inside & {*path.parents} and _looks_right(path)]
 
     def detect(self, root: Path) -> bool:
         """Return whether a JSON file, at most two folders deep, looks like labelme's."""
@@ -287,8 +292,3 @@ def _patch(stored: Any, points: Sequence[Point]) -> Patch:
             f"has a mask of {width}x{height} between ({x0}, {y0}) and ({x1}, {y1}): draw it again"
         )
     return Patch((min(x0, x1), min(y0, y1)), (picture > 0).tobytes(), (height, width))
-
-
-def _listed(path: Path) -> list[str]:
-    """Return the class names that labelme was started with, one a line."""
-    return read_list(path) if path.is_file() else []

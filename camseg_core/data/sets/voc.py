@@ -8,7 +8,8 @@ from pathlib import Path
 import cv2
 
 from camseg_core.data.class_names import ClassNames
-from camseg_core.data.file_set import FileSet, Found, find_files
+from camseg_core.data.file_set import FileSet, Found
+from camseg_core.data.find_files import find_files
 from camseg_core.data.folders import composed, files_in, more, no_split, read_list, visible
 from camseg_core.data.image_files import Ids, Raw, read_label
 from camseg_core.data.label_decoders import Color, ColorLabels, IdLabels, LabelDecoder
@@ -136,7 +137,7 @@ def _of_split(found: Found, root: Path, split: str, masks: Path) -> Found:
         for each in found.label_files
         if composed(each.relative_to(masks).with_suffix("").as_posix()) in chosen
     ]
-    return Found(pairs, kept, found.problems, tuple(left_out))
+    return found._replace(pairs=pairs, label_files=kept, left_out=(*found.left_out, *left_out))
 
 
 def _names(path: Path) -> list[str]:
