@@ -21,6 +21,10 @@ from camseg_core.errors import is_out_of_memory
 logger = logging.getLogger(__name__)
 
 _JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+_JPEG_MARK = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
+"""Ends a scan or begins a segment; stuffed bytes and restarts do not."""
+
+_CUT_OFF = "is cut off: its end is missing"
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 _PNG_SIZE, _PNG_COLORS = 16, 25
 _PALETTE = 3
@@ -41,11 +45,29 @@ def damage(content: bytes) -> str:
     noise.
     """
     if is_jpeg(content):
-        # the end marker cannot occur in a scan, and a thumbnail in the header ends before it
-        if content.rfind(_JPEG_END) < content.rfind(_JPEG_SCAN):
-            return "is cut off: its end is missing"
-        return _decoder_warning(content)
+        return _jpeg_damage(content)
     return _png_damage(content) if content.startswith(_PNG) else ""
+
+
+def _jpeg_damage(content: bytes) -> str:
+    """Other data may follow the end, such as the film of a motion photo."""
+    simplejpeg = _simplejpeg()
+    if simplejpeg is None:
+        return "" if _jpeg_ends(content) else _CUT_OFF
+    warning = _decoder_warning(content, simplejpeg)
+    if "Premature end" in warning:
+        return _CUT_OFF
+    return f"is damaged ({warning})" if warning else ""
+
+
+def _jpeg_ends(content: bytes) -> bool:
+    """Return whether the end marker follows the segments and scans of a JPEG."""
+    at = len(_JPEG) - 1
+    while mark := _JPEG_MARK.search(content, at):
+        if mark[0].endswith(_JPEG_END[1:]):
+            return True
+        at = mark.end() + int.from_bytes(content[mark.end() : mark.end() + 2], "big")
+    return False
 
 
 def _png_damage(content: bytes) -> str:
@@ -55,7 +77,7 @@ def _png_damage(content: bytes) -> str:
             content, chunk.stop - 4
         ):
             return f"is damaged (the checksum of its {kind.decode()} data is wrong)"
-    return "" if kind == _PNG_END else "is cut off: its end is missing"
+    return "" if kind == _PNG_END else _CUT_OFF
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, slice]]:
@@ -172,11 +194,8 @@ def is_jpeg(content: bytes) -> bool:
     return content.startswith(_JPEG)
 
 
-def _decoder_warning(content: bytes) -> str:
+def _decoder_warning(content: bytes, simplejpeg: ModuleType) -> str:
     """Return the first warning or error of libjpeg, which OpenCV would at most print."""
-    simplejpeg = _simplejpeg()
-    if simplejpeg is None:
-        return ""
     try:
         color = simplejpeg.decode_jpeg_header(content)[2]
     except ValueError:
@@ -194,7 +213,7 @@ def _decoder_warning(content: bytes) -> str:
             strict=True,
         )
     except ValueError as error:
-        return f"is damaged ({' '.join(str(error).split())})"
+        return " ".join(str(error).split())
     return ""
 
 

@@ -21,7 +21,7 @@ from few_bits import few_bits_png
 from PIL import Image
 
 from camseg_core.cli.main import main
-from camseg_core.data import image_files
+from camseg_core.data import image_files, image_header
 from camseg_core.data.frame_source import open_frames
 from camseg_core.data.image_files import read_label, read_rgb, read_rgb_and_brightest
 from camseg_core.data.image_header import damage, decoder_messages, orientation, several_pictures
@@ -680,6 +680,25 @@ def test_whole_images_have_no_damage(mode: str, progressive: bool) -> None:
     file = io.BytesIO()
     picture.save(file, "JPEG", progressive=progressive, restart_marker_rows=1)
     assert damage(file.getvalue()) == damage(file.getvalue() + b"more") == ""
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("checked_by", ["simplejpeg", "markers"])
+def test_a_film_may_follow_a_jpeg_but_its_end_must_be_there(
+    progressive: bool, checked_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if checked_by == "markers":
+        monkeypatch.setattr(image_header, "_simplejpeg", lambda: None)
+    picture = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    file, thumbnail = io.BytesIO(), io.BytesIO()
+    Image.fromarray(picture[:16, :16]).save(thumbnail, "JPEG")
+    Image.fromarray(picture).save(
+        file, "JPEG", progressive=progressive, restart_marker_rows=1, comment=thumbnail.getvalue()
+    )
+    content = file.getvalue()
+    assert damage(content + b"ftypmp42 \xff\xda\x00\x0c film") == ""
+    for cut in (1, 2, 3, 40, len(content) // 4, len(content) // 2):
+        assert damage(content[:-cut]) == "is cut off: its end is missing"
 
 
 def turned_image(path: Path, tag: int) -> Path:
