@@ -138,20 +138,27 @@ class Scorer:
                 steps.astype(np.uint16).ravel(), minlength=CONFIDENCE_STEPS + 1
             )
         if label is not None and truth is not None:
+            counted = truth < self.classes
+            if self.drop_no_class:
+                counted &= found < self.classes
             self.ids[0] += np.bincount(label.ravel(), minlength=256)
-            self.ids[1] += np.bincount(mask[truth < self.classes], minlength=256)
-            self._add_labelled(truth, found, confidence)
+            self.ids[1] += np.bincount(mask[counted], minlength=256)
+            self._add_labelled(truth, found, counted, confidence)
         if before is not None:
             old = self.scored.predicted_of(before[0])
             self.flicker.add_pair((old, before[1]), (self.scored.predicted_of(mask), label))
         if other is not None:
             first, second = (self.scored.predicted_of(each) for each in (mask, other))
             pairs = first.astype(np.int64) * (self.classes + 1) + second
-            counted = np.bincount(pairs.ravel(), minlength=self.agreement.size)
-            self.agreement += counted.reshape(self.agreement.shape)
+            counts = np.bincount(pairs.ravel(), minlength=self.agreement.size)
+            self.agreement += counts.reshape(self.agreement.shape)
 
     def _add_labelled(
-        self, truth: Ids, found: Ids, confidence: npt.NDArray[np.floating] | None
+        self,
+        truth: Ids,
+        found: Ids,
+        counted: npt.NDArray[np.bool_],
+        confidence: npt.NDArray[np.floating] | None,
     ) -> None:
         confusion = Confusion(self.classes)
         confusion.add(truth, found)
@@ -161,10 +168,9 @@ class Scorer:
         if self.boundary_tolerance is not None:
             self.boundary.add(truth, found)
         if confidence is not None:
-            known = truth < self.classes
-            right = truth[known] == found[known]
-            self.calibration.add(confidence[known], right)
-            self.error_detection.add(confidence[known], right)
+            right = truth[counted] == found[counted]
+            self.calibration.add(confidence[counted], right)
+            self.error_detection.add(confidence[counted], right)
 
     def merge(self, other: "Scorer") -> None:
         """Add the counts of another scorer of the same classes."""
@@ -215,7 +221,7 @@ class Scorer:
 
     def predicted_outside(self, known: Sequence[Label] = CITYSCAPES) -> dict[str, int]:
         """Scored pixels whose predicted class, one of `known`, counts as none of the labels."""
-        names = {label.id: label.name for label in known}
+        names = {UNLABELLED: "no class", **{label.id: label.name for label in known}}
         outside = np.flatnonzero((self.scored.predicted == self.classes) & (self.ids[1] > 0))
         return {names.get(i, f"id {i}"): int(self.ids[1, i]) for i in outside.tolist()}
 

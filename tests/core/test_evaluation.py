@@ -348,6 +348,23 @@ def scorer_of(frames: list[tuple[npt.NDArray[np.uint8], ...]]) -> Scorer:
     return scorer
 
 
+@pytest.mark.parametrize("dropped", [True, False])
+def test_pixels_whose_mask_has_no_class_count_in_all_scores_or_in_none(dropped: bool) -> None:
+    """As `--protocol camseg` drops them; elsewhere they are wrong."""
+    label = np.zeros((4, 4), np.uint8)
+    mask, confidence = label.copy(), np.full((4, 4), 0.75, np.float32)
+    mask[:2], mask[3, 3] = UNLABELLED, 1
+    scorer = Scorer(CITYSCAPES, drop_no_class=dropped)
+    scorer.add(label, mask, confidence)
+    pixels, right = (8, 7) if dropped else (16, 7)
+    assert scorer.confusion.accuracy() == right / pixels
+    assert scorer.calibration.counts[:2].sum(1).tolist() == [pixels, right]
+    assert scorer.error_detection.counts.sum(1).tolist() == [right, pixels - right]
+    facts = dict(scorer.counted_as(CITYSCAPES).facts())
+    expected = {} if dropped else {"wrong, as no label stands for them": "no class (8 pixels)"}
+    assert facts == expected
+
+
 def test_scorers_of_parts_add_up_to_the_scorer_of_one_walk() -> None:
     frames = random_frames(7)
     merged = scorer_of(frames[4:])

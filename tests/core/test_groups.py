@@ -385,7 +385,7 @@ def test_scores_over_groups_against_brute_force(kind: str) -> None:
             id = counted(int(true), int(found), meaning)
             matrix[place[int(true)], size if id is None else place[id]] += 1
             if id is None:
-                name = CITYSCAPES[found].name if found < 19 else f"id {found}"
+                name = CITYSCAPES[found].name if found < 19 else "no class"
                 outside[name] = outside.get(name, 0) + 1
     assert np.array_equal(scorer.confusion.matrix, matrix)
     assert scorer.predicted_outside() == outside
