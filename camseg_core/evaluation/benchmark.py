@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.evaluation.intervals import Ratio, ratio_of_medians
-from camseg_core.evaluation.peak import measured_peaks, rate_text
+from camseg_core.evaluation.peak import peaks_of, rate_text
 from camseg_core.evaluation.roofline import CAVEAT, FrameWork, Work, estimates, roofline_table
 from camseg_core.evaluation.timing import (
     Footprint,
@@ -48,6 +48,7 @@ class Measured:
         engine: the library, device and precision that it ran in.
         network_size: (width, height) of a frame at the network.
         work: None where it could not be counted.
+        peaks: see `peaks_of`.
     """
 
     variant: Variant
@@ -56,6 +57,7 @@ class Measured:
     footprint: Footprint
     latency: Latency
     work: FrameWork | None
+    peaks: Mapping[str, float]
 
     @property
     def frames_per_second(self) -> float:
@@ -81,7 +83,6 @@ class Benchmark:
         ratio: time per frame of the second variant over the first, if there are two.
         agreement: mean share of pixels (0..1) with the same class in both masks.
         missing: the package that counting work needs, if it is not installed.
-        peaks: see `measured_peaks`.
     """
 
     measured: tuple[Measured, ...]
@@ -89,7 +90,6 @@ class Benchmark:
     agreement: float | None
     missing: str | None
     machine: Mapping[str, str]
-    peaks: Mapping[str, float]
 
 
 def benchmark(
@@ -117,14 +117,14 @@ def benchmark(
     sizes = [_network_size(segmenter, example) for segmenter in segmenters]
     works, missing = _counted(segmenters, sizes)
     engines = [f"{segmenter.engine} in {segmenter.precision}" for segmenter in segmenters]
-    facts = zip(variants, engines, sizes, footprints, timed.latencies, works, strict=True)
+    peaks = peaks_of(segmenters) if missing is None else [{} for _ in segmenters]
+    facts = zip(variants, engines, sizes, footprints, timed.latencies, works, peaks, strict=True)
     measured = tuple(Measured(*each) for each in facts)
     ratio, agreement = None, None
     if len(measured) == 2:
         ratio = ratio_of_medians(timed.latencies[1].frames_ms, timed.latencies[0].frames_ms)
         agreement = float(np.mean(timed.agreements))
-    peaks = {} if missing else measured_peaks()
-    return Benchmark(measured, ratio, agreement, missing, describe_machine(), peaks)
+    return Benchmark(measured, ratio, agreement, missing, describe_machine())
 
 
 def _network_size(segmenter: Segmenter, image: npt.NDArray[np.uint8]) -> tuple[int, int]:
@@ -167,7 +167,6 @@ def benchmark_content(
         "about": dict(about),
         "machine": dict(found.machine),
         "models": [_model(each) for each in found.measured],
-        "peak_multiply_accumulates_per_s": dict(found.peaks),
         "comparison": None
         if found.ratio is None
         else {"ratio_of_medians": _bounds(found.ratio), "agreement": found.agreement},
@@ -194,6 +193,7 @@ def _model(each: Measured) -> dict[str, Any]:
         "network_size": list(each.network_size),
         "frames_per_second": each.frames_per_second,
         "multiply_accumulates_per_s": each.rate,
+        "peak_multiply_accumulates_per_s": dict(each.peaks),
         "latency_ms": asdict(each.latency.total()),
         "stages_ms": {stage: asdict(ms) for stage, ms in each.latency.stages().items()},
         "frames_ms": list(each.latency.frames_ms),
@@ -208,7 +208,7 @@ def benchmark_lines(found: Benchmark, roofline: bool) -> Iterator[str]:
     """Yield each model's table, the comparison, the estimates if `roofline`, the machine."""
     base = found.measured[0]
     for each in found.measured:
-        yield from ("", _heading(each, base), *_table(each), _facts(each, found.peaks))
+        yield from ("", _heading(each, base), *_table(each), _facts(each))
     if found.ratio is not None and found.agreement is not None:
         yield from (
             "",
@@ -265,7 +265,7 @@ def _table(each: Measured) -> Iterator[str]:
         ).rstrip()
 
 
-def _facts(each: Measured, peaks: Mapping[str, float]) -> str:
+def _facts(each: Measured) -> str:
     facts = [
         f"on {each.engine}",
         f"{each.frames_per_second:.1f} frames/s",
@@ -275,7 +275,8 @@ def _facts(each: Measured, peaks: Mapping[str, float]) -> str:
     ]
     if each.work is not None:
         facts.append(f"{each.work.parameters / 1e6:.2f} million parameters")
-        facts.append(rate_text(each.rate or 0.0, each.engine.rpartition(" in ")[2], peaks))
+        precision = each.engine.rpartition(" in ")[2]
+        facts.append(rate_text(each.rate or 0.0, precision, each.peaks))
     return ", ".join(facts)
 
 

@@ -1,12 +1,13 @@
 """Measures the processor's peak rate of matrix products, to compare a model's rate with it."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from camseg_core.errors import ConfigError
 from camseg_core.runtime.openvino_engine import openvino_core
+from camseg_core.runtime.segmenter import Segmenter
 
 SIDES = (1024, 2048)
 """Sides of the square matrices; the faster one counts."""
@@ -46,6 +47,16 @@ def measured_peaks(threads: int = 0) -> dict[str, float]:
                 rates.append(side**3 / (time.perf_counter() - began))
         peaks[precision] = max(rates)
     return peaks
+
+
+def peaks_of(segmenters: Sequence[Segmenter]) -> list[Mapping[str, float]]:
+    """Return the CPU's peaks with each model's threads; none for a model on another device."""
+    on_cpu = [segmenter.engine.endswith(" on CPU") for segmenter in segmenters]
+    threads = {each.threads for each, there in zip(segmenters, on_cpu, strict=True) if there}
+    peaks = {number: measured_peaks(number) for number in sorted(threads)}
+    return [
+        peaks[each.threads] if there else {} for each, there in zip(segmenters, on_cpu, strict=True)
+    ]
 
 
 def rate_text(rate: float, precision: str, peaks: Mapping[str, float]) -> str:

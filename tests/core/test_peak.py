@@ -1,11 +1,12 @@
 """The processor's measured peak, and a model's share of it."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from camseg_core.evaluation import peak
-from camseg_core.evaluation.peak import measured_peaks, rate_text
+from camseg_core.evaluation.peak import measured_peaks, peaks_of, rate_text
 
 
 def test_the_peak_is_measured_in_int8_and_fp32_and_where_there_is_bf16(
@@ -22,6 +23,31 @@ def test_the_peak_is_measured_in_int8_and_fp32_and_where_there_is_bf16(
 def test_without_openvino_no_peak_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert measured_peaks() == {}
+
+
+def test_only_models_on_the_cpu_are_compared_with_its_peak_with_their_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = list[int]()
+
+    def measured(threads: int) -> dict[str, float]:
+        asked.append(threads)
+        return {"fp32": threads * 1e9}
+
+    monkeypatch.setattr(peak, "measured_peaks", measured)
+    models = [
+        SimpleNamespace(engine=f"{engine} on {device}", threads=threads)
+        for engine, device, threads in (
+            ("ONNX Runtime 1.32.0", "CPU", 2),
+            ("ONNX Runtime 1.32.0", "CUDA", 2),
+            ("OpenVINO 2026.4.0", "CPU", 1),
+            ("OpenVINO 2026.4.0", "GPU", 0),
+            ("OpenVINO 2026.4.0", "CPU", 2),
+        )
+    ]
+    two, one = {"fp32": 2e9}, {"fp32": 1e9}
+    assert peaks_of(models) == [two, {}, one, {}, two]  # type: ignore[arg-type]
+    assert asked == [1, 2]
 
 
 @pytest.mark.parametrize(
