@@ -1,6 +1,7 @@
 """The command `camseg calibrate`."""
 
 import argparse
+import logging
 from dataclasses import replace
 
 from camseg_core.cli.console import print_lines
@@ -15,10 +16,12 @@ from camseg_core.cli.options import (
 )
 from camseg_core.cli.scoring import shared_of
 from camseg_core.config.model import load_config, save_config
-from camseg_core.data import evenly_spread
+from camseg_core.data import SamplesOf, spread_numbers
 from camseg_core.errors import ConfigError
 from camseg_core.long_runs import atomic_write, writable_file
 from camseg_core.weights import checkpoint_folder
+
+logger = logging.getLogger(__name__)
 
 
 def add_calibrate(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +52,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     shared = shared_of(data, [options.model], options.groups)
     scored = shared.scored[0]
     check_frames(options, data, scored)
-    samples = evenly_spread(data.samples, options.frames)
+    samples = SamplesOf(data.samples, spread_numbers(len(data.samples), options.frames))
     segmenter = segmenter_of(options)
     fit = fit_logit_scale(
         segmenter,
@@ -61,6 +64,8 @@ def _calibrate(options: argparse.Namespace) -> None:
     print_lines(f"logit_scale {fit.logit_scale}: {errors} ({len(samples)} frames)")
     facts = scored_facts(fit.frames, len(samples))
     print_lines(*(f"{name}: {text}" for name, text in facts), *shared.lines)
+    if fit.caution:
+        logger.warning("%s", fit.caution)
     if not options.dry_run:
         try:
             with atomic_write(path) as temporary:

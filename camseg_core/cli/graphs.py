@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from camseg_core.cli.options import (
     packages_for,
 )
 from camseg_core.cli.scoring import shared_of
-from camseg_core.data import evenly_spread
+from camseg_core.data import Sample, Samples, SamplesOf, evenly_spread, spread_numbers
 from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.long_runs import writable_folder
@@ -100,7 +101,9 @@ def _export(options: argparse.Namespace) -> None:
     )
     val = None if options.data is None else data_of(options, "val")
     shared = None if val is None else shared_of(val, [options.model])
-    samples = [] if val is None else evenly_spread(val.samples, options.frames)
+    samples: Samples | Sequence[Sample] = []
+    if val is not None:
+        samples = SamplesOf(val.samples, spread_numbers(len(val.samples), options.frames))
     with packages_for("export", "train"):
         from camseg_core.export import Scores, export_onnx, trace_all
         from camseg_core.model.camseg import CamSeg

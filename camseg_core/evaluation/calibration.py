@@ -8,7 +8,7 @@ from itertools import chain, islice, repeat
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.data import Sample
+from camseg_core.data import Sample, Samples
 from camseg_core.errors import DataError
 from camseg_core.groups import ScoredLabels
 from camseg_core.labels import Label
@@ -129,32 +129,51 @@ class ErrorDetection:
         return area / taken if taken else float("nan")
 
 
-COARSE = tuple(2.0 ** (exponent / 3) for exponent in range(-4, 5))
-"""Logit scales to try first, from 0.4 to 2.5."""
+_STEP = 4
+"""Between the logit scales to try first, in twelfths of powers of 2."""
 
-FINE = (1 / 6, 1 / 12)
-"""Steps to try next, in powers of 2, on either side of the best so far."""
+_FIRST = range(-16, 17, _STEP)
+"""Exponents of the logit scales to try first, 0.4 to 2.5; further ones if the best is an end."""
 
-PASSES = len(COARSE) + 2 * len(FINE)
-"""Number of times the frames are segmented."""
+_FINE = (2, 1)
+"""Steps to try next, on either side of the best so far."""
+
+_LIMIT = 60
+"""Largest exponent: logit scales are at most 32, and at least 1/32."""
+
+PASSES = len(_FIRST) + 2 * len(_FINE)
+"""Number of times the frames are segmented, if the best is within the first logit scales."""
 
 
 @dataclass(frozen=True)
 class LogitScaleFit:
     """The best `logit_scale`, and the expected calibration error at 1 and at the best.
 
-    `frames` is the number of frames with a labelled pixel.
+    `frames` is the number of frames with a labelled pixel. `at_limit`: the search ended at its
+    smallest or largest logit scale, and one beyond may be better.
     """
 
     logit_scale: float
     error_at_one: float
     error: float
     frames: int
+    at_limit: bool = False
+
+    @property
+    def caution(self) -> str:
+        """A line to report if the search ended at its limit, else empty."""
+        if not self.at_limit:
+            return ""
+        return (
+            f"the best logit_scale should be within {_scale(-_LIMIT):g} and {_scale(_LIMIT):g}, "
+            f"got {self.logit_scale:g}: check that the labels fit the model, or calibrate on more "
+            "frames"
+        )
 
 
 def fit_logit_scale(
     segmenter: Segmenter,
-    samples: Sequence[Sample],
+    samples: Samples | Sequence[Sample],
     labels: Sequence[Label] | ScoredLabels,
     progress: Callable[[Iterable[Sample]], Iterable[Sample]] = lambda samples: samples,
 ) -> LogitScaleFit:
@@ -167,21 +186,22 @@ def fit_logit_scale(
 
     Args:
         segmenter: the model.
-        samples: the labelled frames.
+        samples: the labelled frames, read in every pass.
         labels: the classes to count, with the groups of each sample, or other labels. A prediction
             is right where the pixel's label stands for it.
-        progress: called with the frames of all `PASSES`; yields them and shows progress.
+        progress: called with the frames of all passes, see `PASSES`; yields them and shows
+            progress.
 
     Raises:
         DataError: no frame has a labelled pixel.
     """
-    frames = iter(progress(chain.from_iterable(repeat(samples, PASSES))))
+    frames = iter(progress(chain.from_iterable(repeat(samples))))
     of = lru_cache(ScoredLabels.of)
-    # mean logarithmic score, calibration error, frames with a labelled pixel
-    found: dict[float, tuple[float, float, int]] = {}
+    # by exponent: mean logarithmic score, calibration error, frames with a labelled pixel
+    found: dict[int, tuple[float, float, int]] = {}
 
-    def judge(logit_scale: float) -> None:
-        scaled, calibration = segmenter.with_logit_scale(logit_scale), Calibration()
+    def judge(exponent: int) -> None:
+        scaled, calibration = segmenter.with_logit_scale(_scale(exponent)), Calibration()
         score, known = 0.0, 0
         for sample in islice(frames, len(samples)):
             result = scaled.segment(sample.image)
@@ -202,16 +222,24 @@ def fit_logit_scale(
                 f"none of the {len(samples)} frames has a labelled pixel: there is nothing to "
                 "calibrate on"
             )
-        found[logit_scale] = score / pixels, calibration.error(), known
+        found[exponent] = score / pixels, calibration.error(), known
 
-    def best() -> float:
-        return min(found, key=lambda logit_scale: found[logit_scale][0])
+    def best() -> int:
+        return min(found, key=lambda exponent: found[exponent][0])
 
-    for logit_scale in COARSE:
-        judge(logit_scale)
-    for step in FINE:
+    for exponent in _FIRST:
+        judge(exponent)
+    while best() in (min(found), max(found)) and abs(best()) < _LIMIT:
+        judge(best() + (_STEP if best() > 0 else -_STEP))
+    for step in _FINE if abs(best()) < _LIMIT else ():
         middle = best()
-        judge(middle * 2**-step)
-        judge(middle * 2**step)
+        judge(middle - step)
+        judge(middle + step)
     _, error, known = found[best()]
-    return LogitScaleFit(round(best(), 4), found[1.0][1], error, known)
+    at_limit = abs(best()) == _LIMIT
+    return LogitScaleFit(round(_scale(best()), 4), found[0][1], error, known, at_limit)
+
+
+def _scale(exponent: int) -> float:
+    """Return the logit scale of an exponent in twelfths of powers of 2."""
+    return 2.0 ** (exponent / 12)

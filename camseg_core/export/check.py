@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from camseg_core.data import Sample
+from camseg_core.data import Sample, Samples
 from camseg_core.diffusion.sampling import Fused, Sampling
 from camseg_core.errors import DataError, ModelError
 from camseg_core.evaluation.scorer import Scorer
@@ -137,7 +137,7 @@ class Scores:
     """
 
     model: CamSeg
-    samples: Sequence[Sample]
+    samples: Samples | Sequence[Sample]
     scored: ScoredLabels | None = None
     _torch: dict[Fused, float] = field(default_factory=dict)
 

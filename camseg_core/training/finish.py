@@ -139,6 +139,8 @@ def _export_and_score(
         fit.error_at_one,
         len(some),
     )
+    if fit.caution:
+        logger.warning("%s", fit.caution)
     one_step = _scored(out, data)
     for name, evaluation in one_step.items():
         write_report(evaluation, run / _folder("val", data, name))

@@ -71,6 +71,30 @@ def test_logits_that_are_too_large_or_small_are_found_out(factor: float) -> None
     assert len(shown) == 4 * PASSES
 
 
+@pytest.mark.parametrize("factor", [0.08, 12.0])
+def test_logits_that_are_far_too_large_or_small_are_found_out(factor: float) -> None:
+    fit = fit_logit_scale(Overconfident(factor), frames(4), LABELS)
+    assert fit.logit_scale == pytest.approx(1 / factor, rel=0.08)
+    assert fit.error < 0.02 < fit.error_at_one
+    assert fit.caution == ""
+
+
+@pytest.mark.parametrize(("right", "found"), [(True, 32), (False, 0.03125)])
+def test_a_model_that_is_always_right_or_wrong_ends_the_search_with_a_caution(
+    right: bool, found: float
+) -> None:
+    samples = [
+        Sample(np.maximum(each.image, 5), np.full_like(each.label, ROAD if right else SKY), "")
+        for each in frames(1)
+    ]
+    fit = fit_logit_scale(Overconfident(0.003), samples, LABELS)
+    assert fit.logit_scale == pytest.approx(found, abs=1e-4)
+    assert fit.caution == (
+        f"the best logit_scale should be within 0.03125 and 32, got {fit.logit_scale:g}: check "
+        "that the labels fit the model, or calibrate on more frames"
+    )
+
+
 def test_without_a_labelled_pixel_there_is_nothing_to_calibrate_on() -> None:
     blank = [
         Sample(each.image, np.full_like(each.label, UNLABELLED), each.name) for each in frames(2)
