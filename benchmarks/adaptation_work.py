@@ -8,7 +8,7 @@ from experiment_models import Outcome, Place, in_torch, trained
 from experiment_plan import Job, Model, Plan, name_of
 
 from camseg_core.data.frame_source import Unlabelled
-from camseg_core.evaluation.comparison import Contender, Footage, compare
+from camseg_core.evaluation.comparison import ComparedModel, Footage, compare
 from camseg_core.evaluation.report.comparison import write_comparison
 from camseg_core.training.adaptation import AdaptationRecipe, run_adaptation
 from camseg_core.training.adaptation_result import Images, NotAdapted
@@ -51,13 +51,13 @@ def adapt(job: Job, plan: Plan, place: Place) -> Outcome:
         steps = json.loads((folder / "result.json").read_text(encoding="utf-8"))["steps"]
     opened = source.open(place.data, "val")
     footage, scored = Footage.of(f"val of {left_out}", opened.samples), opened.scored()
-    after = Contender("after", in_torch(start if refused else out), scored)
+    after = ComparedModel("after", in_torch(start if refused else out), scored)
     compared = {"before": start}
     if not refused:
         compared["labelled alone"] = labelled_alone(recipe, steps, start, folder, place)
     scores, leads = {}, {}
     for name, model in compared.items():
-        found = compare(Contender(name, in_torch(model), scored), after, footage)
+        found = compare(ComparedModel(name, in_torch(model), scored), after, footage)
         content = write_comparison([found], folder / f"comparison-{name.replace(' ', '-')}", {})
         scores[name], scores["after"] = content["parts"][0]["mean_iou"]["iou"]
         leads[name] = [found.mean_iou.low, found.mean_iou.high]

@@ -14,7 +14,7 @@ from plain_head import PlainHead, PlainSegmenter
 
 from camseg_core.config.yaml_file import load_yaml
 from camseg_core.errors import ConfigError
-from camseg_core.evaluation.robustness import Contender
+from camseg_core.evaluation.robustness import SupportsSegment
 from camseg_core.export.torch_engine import TorchEngine
 from camseg_core.long_runs import atomic_write
 from camseg_core.model.camseg import CamSeg
@@ -112,7 +112,9 @@ def in_torch(folder: Path, sampling: Sampling = Sampling()) -> Segmenter:  # noq
     return Segmenter(network.config, network.labels, TorchEngine(network), sampling)
 
 
-def trained(model: Model, seed: int, plan: Plan, place: Place) -> Callable[[Sampling], Contender]:
+def trained(
+    model: Model, seed: int, plan: Plan, place: Place
+) -> Callable[[Sampling], SupportsSegment]:
     """Return the trained model with a sampling, which the pixel head does not use.
 
     It is trained first unless its folder in `place.run` has its weights.

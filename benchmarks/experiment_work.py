@@ -16,7 +16,7 @@ from camseg_core.data import Sample, Samples, SamplesOf, spread_numbers
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.evaluation.calibration import ErrorDetection
 from camseg_core.evaluation.metrics import Confusion
-from camseg_core.evaluation.robustness import Contender
+from camseg_core.evaluation.robustness import SupportsSegment
 from camseg_core.evaluation.robustness_suite import (
     DRIVE_FPS,
     Condition,
@@ -34,7 +34,7 @@ from camseg_core.training.recipes import Recipe
 # models
 
 
-def counts_of(contender: Contender, sample: Sample, scored: ScoredLabels) -> list[list[int]]:
+def counts_of(contender: SupportsSegment, sample: Sample, scored: ScoredLabels) -> list[list[int]]:
     """Count a frame's pixels by class: those right, those with it as label, those as mask."""
     truth = scored.truth_of(sample.label)
     confusion = Confusion(len(scored.labels))
@@ -144,7 +144,7 @@ def shift(job: Job, plan: Plan, place: Place) -> Outcome:
 
 
 def counts_in(
-    contender: Contender, sample: Sample, name: str, scored: Mapping[str, ScoredLabels]
+    contender: SupportsSegment, sample: Sample, name: str, scored: Mapping[str, ScoredLabels]
 ) -> list[list[int]]:
     """Count a frame of the set `name`, see `counts_of`, in the columns of its labels."""
     counts = counts_of(contender, sample, scored[name])

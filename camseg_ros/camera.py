@@ -182,7 +182,7 @@ class Camera:
             converter: from `choose_converter`.
             parameters: of this camera.
         """
-        message, white, max_age_ms = frame.message, parameters.input_range, parameters.max_age_ms
+        message, white, max_age_ms = frame.message, parameters.white_level, parameters.max_age_ms
         if max_age_ms and (age_ms := self.age_ms(frame)) > max_age_ms:
             waited_ms = (time.monotonic() - frame.received) * 1e3
             self.statistics.frame_dropped(TOO_OLD, why_too_old(age_ms, waited_ms, max_age_ms))

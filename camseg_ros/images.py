@@ -149,7 +149,7 @@ def range_problem(message: ImageFields, max_bytes: int, brightest: int) -> tuple
 def depth_range() -> str:
     """Return why images in the encoding of depth may be no pictures."""
     text = f"{DEPTH_ENCODING} is the encoding of depth images (REP 118), which are no pictures"
-    return f"{text}; subscribe to the colour image, or set input_range if these are"
+    return f"{text}; subscribe to the colour image, or set white_level if these are"
 
 
 def dark_range(kind: str, brightest: int) -> tuple[str, int]:
@@ -157,7 +157,7 @@ def dark_range(kind: str, brightest: int) -> tuple[str, int]:
     if white is None:
         return "", brightest
     text = f"no value of its {kind} images is above {white}, so they look dark"
-    return f"{text}; set input_range: {white}, or 65535 if they are", brightest
+    return f"{text}; set white_level: {white}, or 65535 if they are", brightest
 
 
 def _samples(rows: Pixels, message: ImageFields) -> npt.NDArray[np.uint16]:

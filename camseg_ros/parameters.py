@@ -68,7 +68,7 @@ class CameraParameters:
         "the arrival if the stamp is zero. 0: no limit.",
         limits=(0.0, 600_000.0),
     )
-    input_range: int = parameter(
+    white_level: int = parameter(
         0,
         "White in images of 16 bits, such as 4095 for a camera of 12 bits. 0: 65535, with a "
         "warning if that looks wrong.",

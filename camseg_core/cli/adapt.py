@@ -65,9 +65,9 @@ def add_adapt(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--topic", help="image topic, if a bag has several")
     group.add_argument(
-        "--input-range",
+        "--white-level",
         type=at_least(0),
-        metavar="WHITE",
+        metavar="VALUE",
         help="value of white in a bag's 16-bit images, such as 4095 for a 12-bit camera",
     )
     parser.set_defaults(run=functools.partial(_adapt, parser))
@@ -80,8 +80,8 @@ def _adapt(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error(f"the following arguments are required: {', '.join(missing)}")
     if (options.bag is None) == (options.images is None):
         parser.error("name the images with either --bag or --images")
-    if options.bag is None and (options.topic or options.input_range):
-        parser.error("--topic and --input-range are for --bag")
+    if options.bag is None and (options.topic or options.white_level):
+        parser.error("--topic and --white-level are for --bag")
     for path in options.bag or [options.images]:
         if not path.exists():
             raise DataError(f"{path} does not exist; name a bag or a folder of images")
@@ -147,7 +147,7 @@ def _extracted(options: argparse.Namespace, folder: Path) -> list[str]:
         command = ["bag", "images", *map(str, options.bag), "--out", str(folder)]
         command += ["--frames", str(options.frames)]
         command += ["--topic", options.topic] if options.topic else []
-        command += ["--input-range", str(options.input_range)] if options.input_range else []
+        command += ["--white-level", str(options.white_level)] if options.white_level else []
         program = [sys.executable, "-m", "camseg_core.cli", *command]
         done = subprocess.run(program, stdout=subprocess.DEVNULL, check=False)
         if done.returncode:  # the command has printed the reason
@@ -157,13 +157,13 @@ def _extracted(options: argparse.Namespace, folder: Path) -> list[str]:
         "--bag": sorted(found["bags"]),
         "--frames": found["asked"],
         "--topic": found["topic"],
-        "--input-range": found["input_range"],
+        "--white-level": found["white_level"],
     }
     now = {
         "--bag": sorted(map(str, options.bag)),
         "--frames": options.frames,
         "--topic": options.topic,
-        "--input-range": options.input_range or 0,
+        "--white-level": options.white_level or 0,
     }
     differ = [f"{name} ({before[name]})" for name in now if now[name] != before[name]]
     if differ:

@@ -149,6 +149,7 @@ def add_robustness(parser: argparse.ArgumentParser) -> None:
         "paper,weather/fog (default: all)",
     )
     parser.add_argument(
+        "--compare",
         "--against",
         metavar="MODEL",
         help="a second checkpoint folder or bundled model to compare with",
@@ -192,7 +193,7 @@ def _robustness(options: argparse.Namespace) -> None:
         from camseg_core.evaluation.robustness_suite import SUITE, selected
         from camseg_core.long_runs import shown_progress
     suite = selected(options.only) if options.only else SUITE
-    models = [options.model] if options.against is None else [options.model, options.against]
+    models = [options.model] if options.compare is None else [options.model, options.compare]
     require_same_ids({model: model_labels(model) for model in models})
     data = data_of(options)
     shared = shared_of(data, models, options.groups)

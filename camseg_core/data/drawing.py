@@ -87,7 +87,7 @@ class Circle:
 
 
 @dataclass(frozen=True)
-class Segmentation:
+class CocoSegmentation:
     """Polygons as lists of x and y by turns, or a run-length mask, as COCO stores them."""
 
     stored: Any
@@ -120,7 +120,7 @@ def outside(points: Sequence[Point], size: Size) -> str:
 
 
 def segmentation_problem(stored: Any, size: Size) -> str:
-    """Return what is wrong with a stored `Segmentation`; empty if it can be drawn."""
+    """Return what is wrong with a stored `CocoSegmentation`; empty if it can be drawn."""
     if not stored:
         return "has no segmentation, as boxes and points have: draw a polygon or mask, or delete it"
     if isinstance(stored, dict):

@@ -41,7 +41,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Measured:
+class VariantResult:
     """The measurements of a variant.
 
     Attributes:
@@ -85,7 +85,7 @@ class Benchmark:
         missing: the package that counting work needs, if it is not installed.
     """
 
-    measured: tuple[Measured, ...]
+    measured: tuple[VariantResult, ...]
     ratio: Ratio | None
     agreement: float | None
     missing: str | None
@@ -119,7 +119,7 @@ def benchmark(
     engines = [f"{segmenter.engine} in {segmenter.precision}" for segmenter in segmenters]
     peaks = peaks_of(segmenters) if missing is None else [{} for _ in segmenters]
     facts = zip(variants, engines, sizes, footprints, timed.latencies, works, peaks, strict=True)
-    measured = tuple(Measured(*each) for each in facts)
+    measured = tuple(VariantResult(*each) for each in facts)
     ratio, agreement = None, None
     if len(measured) == 2:
         ratio = ratio_of_medians(timed.latencies[1].frames_ms, timed.latencies[0].frames_ms)
@@ -184,7 +184,7 @@ def benchmark_content(
     return content
 
 
-def _model(each: Measured) -> dict[str, Any]:
+def _model(each: VariantResult) -> dict[str, Any]:
     return {
         "name": each.variant.name,
         "options": dict(each.variant.options),
@@ -235,7 +235,7 @@ def benchmark_lines(found: Benchmark, roofline: bool) -> Iterator[str]:
     yield from (f"{name}: {value}" for name, value in found.machine.items())
 
 
-def _heading(each: Measured, base: Measured) -> str:
+def _heading(each: VariantResult, base: VariantResult) -> str:
     """List the options of a model, or only the differences from `base`."""
     options = each.variant.options
     if each is not base:
@@ -252,7 +252,7 @@ def _heading(each: Measured, base: Measured) -> str:
     return f"{each.variant.name}: as {base.variant.name}" + (f", but {said}" if said else "")
 
 
-def _table(each: Measured) -> Iterator[str]:
+def _table(each: VariantResult) -> Iterator[str]:
     row = "{:<16} {:>8} {:>8} {:>8} {:>8}".format
     gmac = {stage: work.multiply_accumulates / 1e9 for stage, work in each.stages().items()}
     if gmac:
@@ -265,7 +265,7 @@ def _table(each: Measured) -> Iterator[str]:
         ).rstrip()
 
 
-def _facts(each: Measured) -> str:
+def _facts(each: VariantResult) -> str:
     facts = [
         f"on {each.engine}",
         f"{each.frames_per_second:.1f} frames/s",

@@ -31,7 +31,7 @@ Read: TypeAlias = Iterable[tuple[Sample, bool]]
 
 
 @dataclass(frozen=True)
-class Contender:
+class ComparedModel:
     """A model and the labels that its masks are scored against."""
 
     name: str
@@ -75,7 +75,7 @@ class Footage:
 class Side:
     """A model and what was counted for it."""
 
-    contender: Contender
+    contender: ComparedModel
     scorer: Scorer
     latency: Latency
 
@@ -132,8 +132,8 @@ class Comparison:
 
 
 def compare(
-    old: Contender,
-    new: Contender,
+    old: ComparedModel,
+    new: ComparedModel,
     footage: Footage,
     progress: Callable[[Read], Read] = lambda frames: frames,
     left_out: Sequence[LeftOut] = (),

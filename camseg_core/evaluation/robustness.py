@@ -37,7 +37,7 @@ from camseg_core.weights import checkpoint_folder
 Pixels = npt.NDArray[np.uint8]
 
 
-class Contender(Protocol):
+class SupportsSegment(Protocol):
     """Anything that segments a picture, as `Segmenter` does."""
 
     def segment(self, rgb: Pixels, /) -> Segmentation:
@@ -104,7 +104,7 @@ Work = Iterable[tuple[Condition, int]]
 
 
 def run_suite(
-    contenders: Mapping[str, Contender],
+    contenders: Mapping[str, SupportsSegment],
     samples: Samples,
     labels: Sequence[Label] | ScoredLabels,
     suite: Sequence[Series] = SUITE,
@@ -143,7 +143,7 @@ def run_suite(
             its image or a mask from its picture, or `keep` cannot be written.
     """
     if not contenders or not suite:
-        raise ConfigError("a robustness suite needs at least one contender and one disturbance")
+        raise ConfigError("a robustness suite needs at least one model and one disturbance")
     scored, pictures = as_scored(labels), Pictures(samples, frames, suite, seed, table)
     if any(series.reference == CLEAR for series in suite):
         pictures.require_drive(scored)
@@ -211,7 +211,7 @@ def run_suite(
     )
 
 
-def _classes(contenders: Iterable[Contender]) -> tuple[Label, ...]:
+def _classes(contenders: Iterable[SupportsSegment]) -> tuple[Label, ...]:
     """Return the classes of all contenders; one without a list may have any Cityscapes class."""
     listed = [getattr(each, "labels", CITYSCAPES) for each in contenders]
     return tuple({label.id: label for labels in listed for label in labels}.values())
@@ -233,7 +233,7 @@ def identity(model: str, segmenter: Segmenter, settings: Mapping[str, Any]) -> s
     return json.dumps(content, sort_keys=True, default=str)
 
 
-def _mask(contenders: Mapping[str, Contender], name: str, sample: Sample) -> Pixels:
+def _mask(contenders: Mapping[str, SupportsSegment], name: str, sample: Sample) -> Pixels:
     mask = contenders[name].segment(sample.image).mask
     if mask.shape != sample.label.shape:
         raise DataError(

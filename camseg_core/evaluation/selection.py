@@ -19,7 +19,7 @@ Counts = npt.NDArray[np.int64]
 MEASURES: Mapping[str, str] = {
     "uncertainty": "entropy of the sampled masks",
     "disagreement": "share of pixels in which the other checkpoint differs",
-    "flicker": "share of pixels that changed since the frame before",
+    "change": "share of pixels whose class changed since the frame before",
     "rarity": "mean information of the classes in the mask",
 }
 """What makes a frame worth labelling, by name."""
@@ -131,7 +131,7 @@ class Judge:
         before = mask
         if self._previous is not None and self._previous[0] == place[0]:
             before = self._previous[1]
-        measures = {"uncertainty": entropy(found), "flicker": changed(mask, before)}
+        measures = {"uncertainty": entropy(found), "change": changed(mask, before)}
         if self._other is not None:
             measures["disagreement"] = changed(mask, sparse(self._other.segment(image).mask))
         self._previous = place[0], mask

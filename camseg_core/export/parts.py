@@ -115,7 +115,7 @@ def parts_of(model: CamSeg) -> list[Part]:
         "step": lambda *_: np.array([999]),
         "condition": lambda b, h, w: sizes.normal(b * sizes.denoised(h, w), config.condition_width),
     }
-    axes = {"x": {0: sizes.cells}, "steps": None, "condition": {0: sizes.cells}}
+    axes = {"x": {0: sizes.cells}, "timesteps": None, "condition": {0: sizes.cells}}
     denoiser = Part("denoiser", model.denoiser, tokens, OUTPUTS["denoiser"], axes)
     channels = config.mask_codec.latent_channels
     side = max(1, sizes.multiple // config.mask_codec.stride)

@@ -1,4 +1,4 @@
-"""The diffusion head: an MLP that denoises each token by itself, given step and condition.
+"""The diffusion head: an MLP that denoises each token by itself, given timestep and condition.
 
 Parameter names follow the published checkpoint (`diffloss.net.*`). Source: arXiv 2406.11838,
 section 3.
@@ -15,7 +15,7 @@ from camseg_core.config.model import DenoiserConfig
 
 
 class _TimeEmbedding(nn.Module):
-    """Step numbers `(N,)` to `(N, width)`: a 256-wide sinusoid through a two-layer MLP."""
+    """Timesteps `(N,)` to `(N, width)`: a 256-wide sinusoid through a two-layer MLP."""
 
     frequencies: Tensor
 
@@ -27,8 +27,8 @@ class _TimeEmbedding(nn.Module):
             "frequencies", torch.exp(-math.log(10000) * torch.arange(half) / half), persistent=False
         )
 
-    def forward(self, steps: Tensor) -> Tensor:
-        angles = steps.to(self.frequencies.dtype).unsqueeze(1) * self.frequencies
+    def forward(self, timesteps: Tensor) -> Tensor:
+        angles = timesteps.to(self.frequencies.dtype).unsqueeze(1) * self.frequencies
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1))
 
 
@@ -65,10 +65,11 @@ class _FinalLayer(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """Noisy tokens `(N, C)`, step numbers `(N,)` and conditions `(N, D)` to its prediction `(N,
-    C)`.
+    """Predicts the clean tokens or the noise of noisy ones, each by itself.
 
-    With learned variance the result is `(N, 2C)`. Step numbers `(1,)` serve all tokens.
+    `forward` takes noisy tokens `(N, C)`, timesteps `(N,)` int64 and conditions `(N, D)`; timesteps
+    `(1,)` serve all tokens. It returns the prediction `(N, C)`, with learned variance `(N, 2C)`:
+    the prediction, then the variance.
     """
 
     def __init__(self, config: DenoiserConfig, token_channels: int, condition_width: int) -> None:
@@ -89,8 +90,8 @@ class Denoiser(nn.Module):
             if "adaLN_modulation" in name or name.startswith("final_layer"):
                 nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor, steps: Tensor, condition: Tensor) -> Tensor:
-        modulation = self.time_embed(steps) + self.cond_embed(condition)
+    def forward(self, x: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
+        modulation = self.time_embed(timesteps) + self.cond_embed(condition)
         h = self.input_proj(x)
         for block in self.res_blocks:
             h = block(h, modulation)

@@ -7,7 +7,7 @@ from typing import Any
 
 from camseg_core.data import Samples
 from camseg_core.errors import CamSegError
-from camseg_core.training.mean_teacher import MeanTeacher, Measured
+from camseg_core.training.mean_teacher import MeanTeacher, TeacherMeasurement
 
 
 class NotAdapted(CamSegError):
@@ -44,8 +44,8 @@ class Adapted:
     learnt: int
     watched: int
     labelled_share: float
-    measured: Sequence[Measured]
-    best: Measured
+    measured: Sequence[TeacherMeasurement]
+    best: TeacherMeasurement
     start: str
 
     @staticmethod

@@ -15,7 +15,7 @@ from camseg_core.data import Sample
 from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ModelError, camseg_command
 from camseg_core.evaluation.calibration import fit_logit_scale
-from camseg_core.evaluation.comparison import Contender, Footage, compare
+from camseg_core.evaluation.comparison import ComparedModel, Footage, compare
 from camseg_core.evaluation.evaluate import Evaluation, evaluate
 from camseg_core.evaluation.report.comparison import comparison_lines, write_comparison
 from camseg_core.evaluation.report.evaluation import write_report
@@ -205,8 +205,8 @@ def compare_with(
         scored = opened.scored()
         folder = run / _folder("comparison", data, name)
         found = compare(
-            Contender("before", old, changes.scored(scored)),
-            Contender("after", new, scored),
+            ComparedModel("before", old, changes.scored(scored)),
+            ComparedModel("after", new, scored),
             Footage.of(_folder("val", data, name), opened.samples, notes),
         )
         content = write_comparison([found], folder, {})

@@ -164,14 +164,14 @@ def _of_image(
     return entropy, jaccard
 
 
-def add_noise(clean: Tensor, noise: Tensor, steps: Tensor, schedule: Schedule) -> Tensor:
-    """Return clean tokens `(N, C)` with the noise of their steps `(N,)`."""
-    alpha_prod = _at(schedule.alphas_cumprod, steps)
+def add_noise(clean: Tensor, noise: Tensor, timesteps: Tensor, schedule: Schedule) -> Tensor:
+    """Return clean tokens `(N, C)` with the noise of their timesteps `(N,)`."""
+    alpha_prod = _at(schedule.alphas_cumprod, timesteps)
     return alpha_prod.sqrt() * clean + (1 - alpha_prod).sqrt() * noise
 
 
 def published_loss(
-    output: Tensor, clean: Tensor, noise: Tensor, steps: Tensor, schedule: Schedule
+    output: Tensor, clean: Tensor, noise: Tensor, timesteps: Tensor, schedule: Schedule
 ) -> tuple[Tensor, Tensor]:
     """Return both parts of the published loss, `(N,)` each; their sum is the loss.
 
@@ -184,27 +184,30 @@ def published_loss(
     predicted, variance = output.split(channels, dim=1)
     squared_error = (noise - predicted).square().mean(1)
     return squared_error, _variational_bound(
-        torch.cat([predicted.detach(), variance], dim=1), clean, noise, steps, schedule
+        torch.cat([predicted.detach(), variance], dim=1), clean, noise, timesteps, schedule
     )
 
 
 def _variational_bound(
-    output: Tensor, clean: Tensor, noise: Tensor, steps: Tensor, schedule: Schedule
+    output: Tensor, clean: Tensor, noise: Tensor, timesteps: Tensor, schedule: Schedule
 ) -> Tensor:
-    alpha_prod = _at(schedule.alphas_cumprod, steps)
+    alpha_prod = _at(schedule.alphas_cumprod, timesteps)
     noisy = alpha_prod.sqrt() * clean + (1 - alpha_prod).sqrt() * noise
     channels = clean.shape[1]
     predicted, share = output[:, :channels], (output[:, channels:] + 1) / 2
     estimate = (1 / alpha_prod).sqrt() * noisy - (1 / alpha_prod - 1).sqrt() * predicted
     clean_weight, noisy_weight = (
-        _at(schedule.posterior_mean_coef1, steps),
-        _at(schedule.posterior_mean_coef2, steps),
+        _at(schedule.posterior_mean_coef1, timesteps),
+        _at(schedule.posterior_mean_coef2, timesteps),
     )
     true_mean, mean = (
         clean_weight * clean + noisy_weight * noisy,
         clean_weight * estimate + noisy_weight * noisy,
     )
-    low, high = _at(schedule.posterior_variance, steps).log(), _at(schedule.betas, steps).log()
+    low, high = (
+        _at(schedule.posterior_variance, timesteps).log(),
+        _at(schedule.betas, timesteps).log(),
+    )
     log_variance = share * high + (1 - share) * low
     kl = 0.5 * (
         -1.0
@@ -214,7 +217,7 @@ def _variational_bound(
         + (true_mean - mean).square() * (-log_variance).exp()
     )
     likelihood = -_discretised_log_likelihood(clean, mean, 0.5 * log_variance)
-    return torch.where(steps == 0, likelihood.mean(1), kl.mean(1)) / math.log(2)
+    return torch.where(timesteps == 0, likelihood.mean(1), kl.mean(1)) / math.log(2)
 
 
 def _discretised_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
@@ -235,6 +238,6 @@ def _normal_cdf(x: Tensor) -> Tensor:
     return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-def _at(values: object, steps: Tensor) -> Tensor:
-    """Return entries of a schedule's float64 table at `steps`, as a float32 column `(N, 1)`."""
-    return torch.as_tensor(values, device=steps.device)[steps].float().unsqueeze(1)
+def _at(values: object, timesteps: Tensor) -> Tensor:
+    """Return entries of a schedule's float64 table at `timesteps`, as a float32 column `(N, 1)`."""
+    return torch.as_tensor(values, device=timesteps.device)[timesteps].float().unsqueeze(1)

@@ -74,7 +74,7 @@ class Teaching:
 
 
 @dataclass(frozen=True)
-class Measured:
+class TeacherMeasurement:
     """Measurements of the averaged model after some steps.
 
     Attributes:
@@ -126,10 +126,12 @@ class MeanTeacher(Callback):
         self._changes, self._source = (*COLOR_CHANGES, *changes), source
         self._folder, self._seed = folder, seed
         self._average: CamSeg | None = None
-        self._found: Measured | None = None  # by the validation, until it is recorded
+        self._found: TeacherMeasurement | None = None  # by the validation, until it is recorded
         path = folder / "agreement.json"
         text = path.read_text(encoding="utf-8") if path.is_file() else "[]"
-        self.measured = [build(Measured, each, str(path), CamSegError) for each in json.loads(text)]
+        self.measured = [
+            build(TeacherMeasurement, each, str(path), CamSegError) for each in json.loads(text)
+        ]
 
     def start(self, model: CamSeg) -> None:
         """Measure the start model, unless that was done before."""
@@ -200,7 +202,7 @@ class MeanTeacher(Callback):
         )
         agreement = float(np.nan_to_num(confusion.iou())[[*shown]].mean()) if shown else 0.0
         labelled = kept / max(1, int(counts.sum()))
-        self._found = Measured(0, agreement, figures["mIoU"], labelled, thresholds, shown)
+        self._found = TeacherMeasurement(0, agreement, figures["mIoU"], labelled, thresholds, shown)
         return {"agreement": agreement, "labelled": labelled, **figures}, picture
 
     def on_average(self, averaged: nn.Module) -> None:

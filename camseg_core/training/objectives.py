@@ -141,14 +141,14 @@ def task_objective(
         with loop.autocast(device):
             features = model.image_features(images.to(device) * 255)
 
-            def estimate(x: Tensor, steps: Tensor, condition: Tensor) -> Tensor:
-                output = model.denoiser(x.flatten(0, 1), steps.flatten(), condition)
+            def estimate(x: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
+                output = model.denoiser(x.flatten(0, 1), timesteps.flatten(), condition)
                 return output.float().view_as(start)
 
             def first_estimate(*mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
                 """Return condition, cells and logits from noise; by default the mask is hidden."""
                 condition = model.conditions(features, *mask).flatten(0, 1)
-                found = estimate(start, torch.full_like(draws.steps, last), condition)
+                found = estimate(start, torch.full_like(draws.timesteps, last), condition)
                 return condition, found, codec.decode(model.to_latents(found, cells))
 
             grouped = members is not None and has_groups(cpu_indices, len(model.labels))
@@ -164,15 +164,16 @@ def task_objective(
                 condition, first, logits = first_estimate(tokens, draws.hidden)
             base = torch.cat([first[:own].detach(), clean[own:]])
             noisy = add_noise(
-                base.flatten(0, 1), noise.flatten(0, 1), draws.steps.flatten(), model.schedule
+                base.flatten(0, 1), noise.flatten(0, 1), draws.timesteps.flatten(), model.schedule
             ).view_as(clean)
-            steps = draws.steps
+            timesteps = draws.timesteps
             if own and (scored := config.scored_call(step)) is not None:
                 own_condition = condition.unflatten(0, clean.shape[:2])[:own]
                 met, number = ddim_input(model, own_condition, start[:own], *scored)
                 noisy = torch.cat([met, noisy[own:]])
-                steps = torch.cat([torch.full_like(steps[:own], number), steps[own:]])
-            later = estimate(noisy, steps, condition)
+                reached = torch.full_like(timesteps[:own], number)
+                timesteps = torch.cat([reached, timesteps[own:]])
+            later = estimate(noisy, timesteps, condition)
             true = slice(own, 2 * own) if joined else slice(0, 0)
             if own:
                 others = torch.cat([later[:own], clean[true]])
@@ -235,7 +236,7 @@ def published_objective(
     tokens, each denoised from `diffusion_batch_mul` noises and diffusion steps under the same
     condition.
     """
-    device, timesteps = processes.device, len(model.schedule.timesteps)
+    device, num_train_timesteps = processes.device, len(model.schedule.timesteps)
 
     def loss(step: int, part: int = 0) -> tuple[Tensor, dict[str, float]]:
         model.train()
@@ -249,19 +250,19 @@ def published_objective(
             loop.seed,
             (clean.shape[1], clean.shape[2]),
             clean.shape[1],
-            timesteps,
+            num_train_timesteps,
             all_hidden,
             cut,
         ).to(device)
-        repeated = draws.repeated(diffusion_batch_mul, numbers, loop.seed, timesteps)
-        noise, steps = (drawn.flatten(0, 1) for drawn in repeated)
+        repeated = draws.repeated(diffusion_batch_mul, numbers, loop.seed, num_train_timesteps)
+        noise, timesteps = (drawn.flatten(0, 1) for drawn in repeated)
         flat = clean.flatten(0, 1).repeat(diffusion_batch_mul, 1)
-        noisy = add_noise(flat, noise, steps, model.schedule)
+        noisy = add_noise(flat, noise, timesteps, model.schedule)
         with loop.autocast(device):
             conditions = model.transformer(tokens, grid, clean, draws.hidden).flatten(0, 1)
             condition = conditions.repeat(diffusion_batch_mul, 1)
-            output = model.denoiser(noisy, steps, condition).float()
-        error, bound = published_loss(output, flat, noise, steps, model.schedule)
+            output = model.denoiser(noisy, timesteps, condition).float()
+        error, bound = published_loss(output, flat, noise, timesteps, model.schedule)
         chosen = draws.hidden.flatten().repeat(diffusion_batch_mul)
         squared, bits = error[chosen].mean(), bound[chosen].mean()
         return squared + bits, {"noise": squared.item(), "bound": bits.item()}

@@ -117,9 +117,10 @@ def _task_loss(network: CamSeg, training: TransformerTraining, frames: int) -> T
         features = network.image_features(torch.zeros(frames, 3, *training.crop))
         condition = network.conditions(features).flatten(0, 1)
         cells = torch.zeros(len(condition), network.config.denoised_channels)
-        steps = torch.zeros(len(condition), dtype=torch.long)
+        timesteps = torch.zeros(len(condition), dtype=torch.long)
         first, later = (
-            network.denoiser(cells, steps, condition).unflatten(0, (frames, -1)) for _ in range(2)
+            network.denoiser(cells, timesteps, condition).unflatten(0, (frames, -1))
+            for _ in range(2)
         )
         # the true latents of as many frames are decoded too
         decoded = torch.cat([first, later[:own], later[:own]])
@@ -147,9 +148,9 @@ def _latents_loss(
         conditions = transformer.decode(torch.cat([embedded, masked], dim=1), grid)[:, cells:]
         condition = conditions.flatten(0, 1).repeat(training.diffusion_batch_mul, 1)
         noise = torch.zeros(len(condition), network.config.denoised_channels)
-        steps = torch.zeros(len(condition), dtype=torch.long)
-        output = network.denoiser(noise, steps, condition).float()
-    error, bound = published_loss(output, noise, noise, steps, network.schedule)
+        timesteps = torch.zeros(len(condition), dtype=torch.long)
+        output = network.denoiser(noise, timesteps, condition).float()
+    error, bound = published_loss(output, noise, noise, timesteps, network.schedule)
     return error.mean() + bound.mean()
 
 

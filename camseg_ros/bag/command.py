@@ -71,9 +71,9 @@ def add_reading(parser: argparse._ActionsContainer) -> None:
     option = parser.add_argument
     option("--topic", help="image topic, if a bag has several")
     option(
-        "--input-range",
+        "--white-level",
         type=at_least(0),
-        metavar="WHITE",
+        metavar="VALUE",
         default=0,
         help="value of white in 16-bit images, such as 4095 for a 12-bit camera (default: 65535)",
     )

@@ -17,7 +17,14 @@ from camseg_core.data import Sample, SamplesOf, spread_numbers
 from camseg_core.data.label_table import LabelTable, is_cityscapes, related
 from camseg_core.data.shared_labels import SharedLabels, shared_labels, shared_over
 from camseg_core.errors import ConfigError, camseg_command
-from camseg_core.evaluation.comparison import Comparison, Contender, Footage, Limits, Read, compare
+from camseg_core.evaluation.comparison import (
+    ComparedModel,
+    Comparison,
+    Footage,
+    Limits,
+    Read,
+    compare,
+)
 from camseg_core.evaluation.report.comparison import comparison_lines, write_comparison
 from camseg_core.groups import ScoredLabels
 from camseg_core.labels import CITYSCAPES, UNLABELLED, Label
@@ -93,7 +100,7 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError("there must be frames to compare on: give --data ROOT, --bag BAG or both")
     for needed, given, names in (
         ("--data", options.data is not None, ("split", "labels", "mapping")),
-        ("--bag", bool(options.bag), ("bag_labels", "topic", "input_range")),
+        ("--bag", bool(options.bag), ("bag_labels", "topic", "white_level")),
     ):
         without = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]
         if without and not given:
@@ -115,7 +122,7 @@ def _compared(
     models: Mapping[str, Segmenter], shared: SharedLabels, footage: Footage
 ) -> Comparison:
     old, new = (
-        Contender(name, segmenter, scored)
+        ComparedModel(name, segmenter, scored)
         for (name, segmenter), scored in zip(models.items(), shared.scored, strict=True)
     )
 
@@ -133,7 +140,7 @@ def _inspected(options: argparse.Namespace) -> tuple["ReadOptions", list["BagInf
     labels = None
     if options.bag_labels:
         labels = label_source(options.bag_labels, options.tolerance)
-    reading = ReadOptions(options.topic, labels, input_range=options.input_range)
+    reading = ReadOptions(options.topic, labels, white_level=options.white_level)
     bags = [inspect_bag(path, reading) for path in options.bag]
     for note in (bag.note for bag in bags if bag.note):
         say(f"{camseg_command()}: {note}")

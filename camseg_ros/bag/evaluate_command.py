@@ -164,7 +164,7 @@ def _evaluation_options(options: argparse.Namespace, scenario: Scenario) -> Eval
         for line in shared.lines:
             say(f"{camseg_command()}: {line}")
     return EvaluationOptions(
-        ReadOptions(options.topic, labels, scenario.within, options.input_range),
+        ReadOptions(options.topic, labels, scenario.within, options.white_level),
         loader(options.model),
         loader(options.compare) if options.compare else None,
         options.write_bag is not None,

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
         CamSegError: a bag cannot be used, or `--out` is not a new folder.
     """
     require_new(options.out, "--out")
-    reading = ReadOptions(options.topic, None, input_range=options.input_range)
+    reading = ReadOptions(options.topic, None, white_level=options.white_level)
     counts = [count_images(bag, reading) for bag in options.bags]
     wanted = spread(counts, options.frames)
     problems = list[str]()
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> None:
             "bags": {str(bag): count for bag, count in zip(options.bags, counts, strict=True)},
             "asked": options.frames,
             "topic": options.topic,
-            "input_range": options.input_range,
+            "white_level": options.white_level,
             "left_out": problems,
             "images": written,
         }

@@ -23,13 +23,13 @@ logger = logging.getLogger(__name__)
 class ReadOptions:
     """What to read of a bag: the image topic (None: the only one), its labels, a time range.
 
-    `input_range` is the value of white in 16-bit images; 0 means 65535.
+    `white_level` is the value of white in 16-bit images; 0 means 65535.
     """
 
     topic: str | None = None
     labels: LabelSource | None = None
     within: TimeRange = WHOLE
-    input_range: int = 0
+    white_level: int = 0
 
     def open(self, bag: Path) -> ImageBag:
         """Open the images of a bag, which may be damaged.
@@ -81,7 +81,7 @@ def read_frames(
         DataError: an image has an unknown encoding or another size than its label, or a label does
             not hold class ids.
     """
-    converter, white, brightest = choose_converter(), options.input_range, 0
+    converter, white, brightest = choose_converter(), options.white_level, 0
     labels, doubt = None, ""
     if options.labels is not None:
         labels, pairs = options.labels.open(bag.path), pairs or options.labels.pair(bag)

@@ -59,9 +59,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.description = (
         "Find the frames of bags that are worth labelling: those whose masks are uncertain, "
-        "flicker or show rare classes, spread over the drives and over how frames look, without "
-        "near-duplicates. Writes images, masks to start from, a zip of these for CVAT, "
-        "selection.csv with the reasons, and a page. The same command chooses the same frames."
+        "change from frame to frame or show rare classes, spread over the drives and over how "
+        "frames look, without near-duplicates. Writes images, masks to start from, a zip of these "
+        "for CVAT, selection.csv with the reasons, and a page. The same command chooses the same "
+        "frames."
     )
     option = parser.add_argument
     add_images(parser)
@@ -92,7 +93,7 @@ def run(options: argparse.Namespace) -> None:
         CamSegError: a bag or model cannot be used, or `--out` is not a new folder.
     """
     require_new(options.out, "--out")
-    reading = ReadOptions(options.topic, None, input_range=options.input_range)
+    reading = ReadOptions(options.topic, None, white_level=options.white_level)
     counts = [count_images(bag, reading) for bag in options.bags]
     if options.labels:
         labels = label_source(options.labels, options.tolerance)

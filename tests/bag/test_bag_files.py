@@ -580,11 +580,11 @@ def test_images_of_twelve_bits_are_scaled_as_asked_and_reported(
         fields = {"height": 4, "width": 4, "is_bigendian": 0, "step": 8, "data": data}
         return message(RAW, stamp_ns, encoding="mono16", **fields)
 
-    options = ReadOptions(input_range=white)
+    options = ReadOptions(white_level=white)
     with options.open(record(tmp_path / "bag", {"/camera": make})) as bag:
         (first, *_) = list(read_frames(bag, options))
     assert first.image is not None
     assert first.image[0, 0, 0] == (255 if white else 16)
     said = [each.getMessage() for each in caplog.records]
     assert len(said) == (not white)
-    assert all("/camera of the bag" in each and "set input_range: 4095" in each for each in said)
+    assert all("/camera of the bag" in each and "set white_level: 4095" in each for each in said)

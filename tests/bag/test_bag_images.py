@@ -40,7 +40,7 @@ def test_images_are_written_as_they_are_evenly_spread_over_the_bags(
     extracted(*bags, "--frames", 3, "--out", out, "--json")
     result = json.loads(capsys.readouterr().out)
     assert result == json.loads((out / "images.json").read_text())
-    assert (result["asked"], result["topic"], result["input_range"]) == (3, None, 0)
+    assert (result["asked"], result["topic"], result["white_level"]) == (3, None, 0)
     assert [(Path(each["bag"]).name, each["index"]) for each in result["images"]] == [
         *(("first", 1), ("first", 3), ("second", 1))
     ]
@@ -73,7 +73,7 @@ def test_adapt_reads_the_images_of_bags_once(
     bags: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = argparse.Namespace(
-        bag=bags, images=None, frames=5, topic=None, input_range=None, run_folder=tmp_path
+        bag=bags, images=None, frames=5, topic=None, white_level=None, run_folder=tmp_path
     )
     found = adapt._images(options)
     assert (found.title, found.left_out) == ("the bag first and second", ())

@@ -57,7 +57,7 @@ def test_frames_masks_and_reasons_are_written_and_come_back_from_cvat(
     rows = list(csv.DictReader((out / "selection.csv").open()))
     assert [row["name"] for row in rows] == names
     assert all(row["reason"] for row in rows)
-    assert {"uncertainty", "flicker", "rarity", "disagreement"} <= {*rows[0]}
+    assert {"uncertainty", "change", "rarity", "disagreement"} <= {*rows[0]}
     page = (out / "index.html").read_text()
     assert all(f'data-frame="{name}"' in page for name in names)
     export = tmp_path / "export"

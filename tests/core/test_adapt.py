@@ -23,7 +23,12 @@ from camseg_core.training import class_offsets
 from camseg_core.training.adaptation import AdaptationRecipe
 from camseg_core.training.adaptation_result import Adapted, Images, NotAdapted
 from camseg_core.training.frames import Frames
-from camseg_core.training.mean_teacher import MeanTeacher, Measured, Teaching, thresholds_of
+from camseg_core.training.mean_teacher import (
+    MeanTeacher,
+    TeacherMeasurement,
+    Teaching,
+    thresholds_of,
+)
 from camseg_core.training.objectives import TaskLoss
 from camseg_core.training.settings import LoopConfig
 from camseg_core.training.trainer import Run
@@ -46,8 +51,8 @@ SMALL = (
 )
 
 
-def measured(step: int, agreement: float, source: float = 0.5) -> Measured:
-    return Measured(step, agreement, source, 0.4, (0.9,) * 11, (0, 1))
+def measured(step: int, agreement: float, source: float = 0.5) -> TeacherMeasurement:
+    return TeacherMeasurement(step, agreement, source, 0.4, (0.9,) * 11, (0, 1))
 
 
 def teacher(config: Teaching, folder: Path, first: int = 1) -> MeanTeacher:
@@ -84,7 +89,7 @@ def test_a_teacher_labels_sure_pixels_of_unlabelled_samples_alone(tmp_path: Path
     frames = {7: 0, 8: 1, 9: 2}  # frame 0 has labels
 
     def labelled(least: float) -> tuple[torch.Tensor, torch.Tensor]:
-        found.measured = [Measured(0, 0.5, 0.5, 0.5, (least,) * 11, (0,))]
+        found.measured = [TeacherMeasurement(0, 0.5, 0.5, 0.5, (least,) * 11, (0,))]
         batch = found.labelled(lambda _: (images, given), frames.__getitem__)
         return batch(range(7, 10))
 
@@ -110,7 +115,9 @@ def test_a_class_that_vanishes_counts_as_no_agreement(tmp_path: Path) -> None:
     assert first.shown
     assert 0 <= first.agreement <= 1
     absent = next(i for i in range(11) if i not in first.shown)
-    found.measured[0] = Measured(0, 0.5, 0.5, 0.5, first.thresholds, (*first.shown, absent))
+    found.measured[0] = TeacherMeasurement(
+        0, 0.5, 0.5, 0.5, first.thresholds, (*first.shown, absent)
+    )
     figures, _ = found.validate(model)
     expected = first.agreement * len(first.shown) / (len(first.shown) + 1)
     assert figures["agreement"] == pytest.approx(expected)
@@ -282,7 +289,7 @@ def test_without_labelled_frames_only_the_images_are_learnt_from(
     ("extra", "message"),
     [
         (["--images", "DRIVE", "--bag", "DRIVE"], "name the images with either --bag or --images"),
-        (["--images", "DRIVE", "--topic", "/x"], "--topic and --input-range are for --bag"),
+        (["--images", "DRIVE", "--topic", "/x"], "--topic and --white-level are for --bag"),
         (["--images", "MISSING"], "does not exist; name a bag or a folder of images"),
         (["--images", "DRIVE", "--frames", "4"], "at least 8 images to adapt to, got 4"),
         (["--images", "DRIVE", "--set=labelled_share=2"], "labelled_share must be at least 0"),
@@ -313,7 +320,7 @@ def test_a_folder_with_content_is_not_overwritten(
     ("changed", "named"),
     [
         (["--topic", "/rear"], "--topic (/front)"),
-        (["--topic", "/front", "--input-range", "1023"], "--input-range (0)"),
+        (["--topic", "/front", "--white-level", "1023"], "--white-level (0)"),
         (["--topic", "/front", "--frames", "9"], "--frames (400)"),
         (["--frames", "9", "--topic", "/rear"], "--frames (400) and --topic (/front)"),
     ],
@@ -327,7 +334,7 @@ def test_a_run_goes_on_with_the_images_of_its_bag(
         "bags": {str(untrained / "drive"): 11},
         "asked": 400,
         "topic": "/front",
-        "input_range": 0,
+        "white_level": 0,
         "left_out": [],
     }
     (images / "images.json").write_text(json.dumps(content))

@@ -13,7 +13,7 @@ from camseg_core.data.label_table import LabelTable, OwnClass
 from camseg_core.data.shared_labels import shared_labels
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.evaluation import intervals
-from camseg_core.evaluation.comparison import Comparison, Contender, Footage, Limits, compare
+from camseg_core.evaluation.comparison import ComparedModel, Comparison, Footage, Limits, compare
 from camseg_core.evaluation.intervals import differences, ratio_of_medians
 from camseg_core.evaluation.metrics import Confusion
 from camseg_core.evaluation.report.comparison import comparison_lines, write_comparison
@@ -62,8 +62,8 @@ def compared(
 
     scored = ScoredLabels.of(STREET)
     return compare(
-        Contender("old", old, scored),  # type: ignore[arg-type]
-        Contender("new", new, scored),  # type: ignore[arg-type]
+        ComparedModel("old", old, scored),  # type: ignore[arg-type]
+        ComparedModel("new", new, scored),  # type: ignore[arg-type]
         Footage("street", len(samples), read, lambda numbers: {i: samples[i] for i in numbers}),
     )
 
@@ -407,8 +407,8 @@ def test_limits_of_the_iou_are_not_kept_by_a_model_that_lost_a_class_of_the_labe
     classes = {"old": cityscapes_labels(old), "new": cityscapes_labels(new)}
     shared = shared_labels(ScoredLabels.of(CITYSCAPES), LabelTable.of(CITYSCAPES), classes)
     found = compare(
-        Contender("old", Painted(), shared.scored[0]),  # type: ignore[arg-type]
-        Contender("new", Painted(), shared.scored[1]),  # type: ignore[arg-type]
+        ComparedModel("old", Painted(), shared.scored[0]),  # type: ignore[arg-type]
+        ComparedModel("new", Painted(), shared.scored[1]),  # type: ignore[arg-type]
         Footage("street", 2, lambda: ((each, False) for each in samples), lambda numbers: {}),
         left_out=shared.left_out,
     )

@@ -180,7 +180,7 @@ def test_repeated_tokens_are_denoised_from_other_noises_and_steps_under_one_cond
     noise, steps = draws.repeated(4, range(2), 0, 1000)
     assert (noise.shape, steps.shape) == ((8, 64, 4), (8, 64))
     assert torch.equal(noise[:2], draws.noises[0])
-    assert torch.equal(steps[:2], draws.steps)
+    assert torch.equal(steps[:2], draws.timesteps)
     assert (
         len({tuple(row.flatten().tolist()[:3]) for row in noise})
         == len({tuple(row.tolist()[:5]) for row in steps})

@@ -31,7 +31,7 @@ from camseg_core.evaluation.report.robustness import (
     robustness_content,
     write_robustness,
 )
-from camseg_core.evaluation.robustness import Contender, Robustness, run_suite
+from camseg_core.evaluation.robustness import Robustness, SupportsSegment, run_suite
 from camseg_core.evaluation.robustness_suite import CLEAN, CLEAR, SUITE, Condition, Series, selected
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, TRAIN_ID, UNLABELLED, cityscapes_labels
 from camseg_core.runtime import Segmenter
@@ -290,7 +290,7 @@ def test_what_is_done_serves_a_run_with_more_and_no_run_with_something_else(
     ) -> int:
         recorder = Recorder()
         identities = {} if identity is None else {"it": identity}
-        contenders: dict[str, Contender] = {"it": recorder, "blind": Blind()}
+        contenders: dict[str, SupportsSegment] = {"it": recorder, "blind": Blind()}
         run_suite(contenders, data, LABELS, suite, keep=tmp_path, identities=identities, **options)
         return len(recorder.seen) - 1 - len(suite)
 
@@ -346,8 +346,8 @@ def test_errors_say_what_cannot_be_run(samples: list[Sample]) -> None:
     odd = [Sample(samples[0].image, samples[0].label[1:], "odd one")]
     nothing = [Sample(samples[0].image, np.full_like(samples[0].label, UNLABELLED), "a")]
     cases: list[tuple[type[CamSegError], str, dict[str, Any]]] = [
-        (ConfigError, "at least one contender", {"contenders": {}}),
-        (ConfigError, "at least one contender and one disturbance", {"suite": []}),
+        (ConfigError, "at least one model", {"contenders": {}}),
+        (ConfigError, "at least one model and one disturbance", {"suite": []}),
         (DataError, "no frames", {"samples": []}),
         (DataError, "label of odd one must have its image's size", {"samples": odd}),
         (DataError, "no frame has a pixel labelled as one of the classes", {"samples": nothing}),
@@ -613,7 +613,7 @@ def test_the_command_compares_two_checkpoints_prints_what_is_kept_and_resumes(
         "--out",
         str(tmp_path / "out"),
     ]
-    run(*arguments, "--against", str(other))
+    run(*arguments, "--compare", str(other))
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
     content = json.loads((tmp_path / "out/robustness.json").read_text(encoding="utf-8"))

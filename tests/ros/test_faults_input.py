@@ -104,7 +104,7 @@ def test_images_that_look_like_depth_or_do_not_fill_their_range_are_a_warning(
     start_bench: StartBench,
 ) -> None:
     bench = start_bench(REPORTS, program=SUBSTITUTE)
-    for encoding, words in (("16UC1", "depth images"), ("mono16", "set input_range: 4095")):
+    for encoding, words in (("16UC1", "depth images"), ("mono16", "set white_level: 4095")):
         message = filled(encoding, 0)
         message.data[1::2] = type(message.data)("B", [12] * (64 * 48))  # 3072
         (mask,) = bench.ask(message)
@@ -112,7 +112,7 @@ def test_images_that_look_like_depth_or_do_not_fill_their_range_are_a_warning(
         status, _ = bench.status(lambda values: True, words, level=DiagnosticStatus.WARN)
         assert words in status.message
         assert words in bench.node.stderr
-    assert bench.set_parameter("input_range", 4095) == (True, "")
+    assert bench.set_parameter("white_level", 4095) == (True, "")
     (mask,) = bench.ask(message)
     assert (pixels_of(mask) == RED).all(), "3072 of 4095 is over half"
     bench.status(lambda values: True, "no warning", level=DiagnosticStatus.OK)

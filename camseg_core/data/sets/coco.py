@@ -8,8 +8,8 @@ from typing import Any
 
 from camseg_core.data.class_names import ClassNames
 from camseg_core.data.drawing import (
+    CocoSegmentation,
     Drawing,
-    Segmentation,
     Size,
     first_file,
     not_of,
@@ -139,7 +139,7 @@ class _Reader:
                 images[key] = name, size_of(entry, "height", "width")
             except ValueError as error:
                 self.problems.append(f"{self._path}: image {name}: {error}")
-        areas: dict[int | str, list[tuple[int, Segmentation]]] = {key: [] for key in images}
+        areas: dict[int | str, list[tuple[int, CocoSegmentation]]] = {key: [] for key in images}
         for entry in self._entries("annotations", "image_id", "category_id"):
             self._add(entry, images, areas)
         pairs, empty, absent = [], [], []
@@ -193,7 +193,7 @@ class _Reader:
         self,
         entry: dict[str, Any],
         images: dict[int | str, tuple[str, Size]],
-        areas: dict[int | str, list[tuple[int, Segmentation]]],
+        areas: dict[int | str, list[tuple[int, CocoSegmentation]]],
     ) -> None:
         key, category = entry["image_id"], entry["category_id"]
         where = f"{self._path}: annotation {entry.get('id', '')}"
@@ -211,7 +211,7 @@ class _Reader:
             self.problems.append(f"{where} {problem}")
         id = self._ids[category]
         if not problem and id is not None:
-            areas[key].append((id, Segmentation(stored)))
+            areas[key].append((id, CocoSegmentation(stored)))
 
 
 def _is_key(value: Any) -> bool:

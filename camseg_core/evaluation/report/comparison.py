@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from camseg_core.data import Sample
-from camseg_core.evaluation.comparison import ComparedFrame, Comparison, Contender, Side
+from camseg_core.evaluation.comparison import ComparedFrame, ComparedModel, Comparison, Side
 from camseg_core.evaluation.intervals import Difference
 from camseg_core.evaluation.metrics import mean
 from camseg_core.evaluation.report.page import (
@@ -158,7 +158,7 @@ def _text(score: float | None, sign: str = "") -> str:
     return "–" if score is None else f"{score:{sign}.3f}"
 
 
-def _model(contender: Contender) -> dict[str, Any]:
+def _model(contender: ComparedModel) -> dict[str, Any]:
     segmenter = contender.segmenter
     return {
         "title": contender.name,
