@@ -3,8 +3,8 @@
     python benchmarks/own_camera.py --data FOLDER --list
     python benchmarks/own_camera.py --data FOLDER --run runs/own-camera --write docs/results.md
 
-All frames are of `val`, which no bundled model was trained on. Tuning: on the first frames of a
-drive, from the bundled model and from scratch, scored on the later ones. Mining: on frames that
+All frames are of `val`, which no bundled model was trained on. Fine-tuning: on the first frames of
+a drive, from the bundled model and from scratch, scored on the later ones. Mining: on frames that
 `camseg bag mine` would choose, and on as many random ones, scored on those that neither has. A job
 with a result in `docs/results/` is not run again; a killed one resumes.
 """
@@ -71,7 +71,7 @@ def _counts(figures: Mapping[str, Any], names: Iterable[str]) -> Counts:
 
 
 def tuning_table(found: Found, drive: str) -> str:
-    """Return the scores of the model, of those tuned from it and of those from scratch.
+    """Return the scores of the model, of those fine-tuned from it and of those from scratch.
 
     Near-duplicates of frames that were trained on are not scored.
     """
@@ -106,7 +106,7 @@ def tuning_table(found: Found, drive: str) -> str:
 
 
 def mining_table(found: Found, pools: Iterable[str]) -> str:
-    """Return the scores after tuning on mined and on random frames, on those that neither has.
+    """Return the scores after fine-tuning on mined and on random frames, on those that neither has.
 
     Near-duplicates of frames that were trained on are not scored.
     """
@@ -136,7 +136,7 @@ def mining_table(found: Found, pools: Iterable[str]) -> str:
         if len(leads) > 1:
             mean = over_seeds(leads).text(seeds, sign="+")
             rows.append((pool, "mean", *["" for _ in range(7)], mean))
-    facts = ("val of", "seed", "tuned on", "in both", "scored", "classes")
+    facts = ("val of", "seed", "trained on", "in both", "scored", "classes")
     heads = (*facts, "before", "random", "mined", "mined leads by")
     return markdown_table(heads, rows) if rows else ""
 
@@ -150,20 +150,22 @@ def sections(found: Found, drive: str, pools: Sequence[str], command: str) -> di
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what was asked for; the exit code is 1 if a job failed."""
-    parser = argparse.ArgumentParser(description="Measure tuning to your own camera, and mining.")
+    parser = argparse.ArgumentParser(
+        description="Measure fine-tuning to your own camera, and mining."
+    )
     option = parser.add_argument
     option("--data", type=Path, required=True, help="folder of the recipe's data sets")
     option("--run", type=Path, default=Path("runs/own-camera"), help="working files")
     option("--results", type=Path, default=RESULTS, help="folder of the results")
-    option("--model", default=DEFAULT_MODEL, help="to tune")
+    option("--model", default=DEFAULT_MODEL, help="to fine-tune")
     option("--recipe", type=Path, default=CONFIGS / "camseg-lite.yaml", help="names the sets")
-    option("--config", type=Path, default=CONFIGS / "finetune.yaml", help="of the tuning")
+    option("--config", type=Path, default=CONFIGS / "finetune.yaml", help="of the fine-tuning")
     option("--scratch", type=Path, default=CONFIGS / "camseg-lite-camvid.yaml", help="of the other")
     option("--drive", default="camvid", metavar="NAME", help="set whose val is one drive, in order")
     option("--pools", nargs="+", default=["camvid", "cityscapes-small"], metavar="NAME")
     option("--frames", type=int, default=40, help="to train on")
-    option("--steps", type=int, default=300, help="of tuning; 10 min at 2 s each")
-    option("--mining-steps", type=int, default=90, help="of tuning to mined and random frames")
+    option("--steps", type=int, default=300, help="of fine-tuning; 10 min at 2 s each")
+    option("--mining-steps", type=int, default=90, help="of fine-tuning on mined and random frames")
     option("--seeds", nargs="+", type=int, default=[0, 1, 2])
     option("--only", nargs="+", default=[], metavar="NAME", help="beginnings of jobs' names")
     option("--list", action="store_true", help="say what is done, and run nothing")

@@ -30,7 +30,7 @@ Choice = Literal["none", "first", "mined", "random"]
 
 @dataclass(frozen=True)
 class Job:
-    """A model to tune, or the one as it is (`choice` none), and to score on the other frames.
+    """A model to fine-tune, or the one as it is (`choice` none), and to score on the other frames.
 
     `settings` are what decides the result beside the set of frames, how some are chosen to train
     on, whether the training starts from the model, and the seed.

@@ -1,4 +1,4 @@
-"""Time camseg-lite beside SegFormer-B0 (arXiv 2105.15203), on the same engines, by turns.
+"""Time camseg-lite beside SegFormer-B0 (arXiv 2105.15203), on the same engines, interleaved.
 
     python benchmarks/peers.py --frames 40
 

@@ -2,7 +2,7 @@
 
     python benchmarks/precisions.py --data <CamVid root> --write docs/results.md
 
-The first of `--runs` is what the others are compared with. Frames are timed by turns, each with
+The first of `--runs` is what the others are compared with. Frames are timed interleaved, each with
 every engine and precision, so that drift of the machine affects all.
 """
 

@@ -224,7 +224,7 @@ def domain_shift(found: Found, images: Path) -> str:
     single = [name for name, lead in drawn.items() if lead.n == 1]
     verdict = (
         f"Of {len(drawn)} shifts, {HEADS['latents']} leads in {_named(won)}, trails in "
-        f"{_named(lost)}; the others are not decided, {_named(single)} of them with one seed."
+        f"{_named(lost)}; the others are inconclusive, {_named(single)} of them with one seed."
         if drawn
         else ""
     )

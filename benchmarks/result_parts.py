@@ -87,8 +87,8 @@ def lead_text(lead: Estimate) -> str:
 def decision(lead: Estimate, of: int) -> str:
     """Return what a lead's interval decides, in words; `of` seeds are planned."""
     if lead.n == 1:
-        return "not decided by one seed"
-    found = "not decided"
+        return "inconclusive with one seed"
+    found = "inconclusive"
     if lead.decided:
         found = "it leads" if lead.mean > 0 else "it trails"
     return f"{found} ({lead.n} of {of} seeds)" if lead.n < of else found
@@ -152,7 +152,7 @@ def plot_leads(leads: Mapping[str, Estimate], path: Path, label: str) -> str:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(leads)), [*leads])
     axes.invert_yaxis()
-    figure.supxlabel(f"{label}; grey: not decided", fontsize=11)
+    figure.supxlabel(f"{label}; grey: inconclusive", fontsize=11)
     axes.grid(axis="x", alpha=0.3)
     return _saved(figure, path, f"{label}, with 95 % intervals")
 

@@ -10,7 +10,7 @@ from result_claims import HEADS
 from result_parts import Found, estimates_table, joined, lead_text, plot_leads
 
 SEEN, UNSEEN = "the sets of the training", "a set that the training never saw"
-COLUMNS = {"error_rate": "share wrong", "auroc": "AUROC", "aurc": "area under risk-coverage"}
+COLUMNS = {"error_rate": "share wrong", "auroc": "AUROC", "aurc": "AURC"}
 
 Detection = dict[str, dict[int, dict[str, float]]]
 """By domain and seed: the columns."""
@@ -80,17 +80,17 @@ def uncertainty(found: Found, images: Path) -> str:
                     where = f"in {COLUMNS[name]} on {domain}"
                     decided.setdefault(f"{how} of {other}", []).append(where)
     verdict = "; ".join(f"{how} {' and '.join(where)}" for how, where in decided.items())
-    verdict = f"{several}: {verdict or 'decided nowhere'}. " if drawn else ""
+    verdict = f"{several}: {verdict or 'inconclusive everywhere'}. " if drawn else ""
     if drawn:
         several_seeds = sum(lead.n > 1 for lead in drawn.values())
         verdict += (
             f"These are {2 * several_seeds} comparisons at 95 %, those with one seed left out: "
-            "about one in twenty is decided by chance. Intervals are over seeds; the frames are "
-            "the same, and few."
+            "about one in twenty intervals excludes 0 by chance. Intervals are over seeds; the "
+            "frames are the same, and few."
         )
     picture = plot_leads(drawn, images / "uncertainty.png", f"lead in AUROC of {several}")
     heads = ["domain", "confidence of", *COLUMNS.values()]
-    over = ["domain", f"{several} over", "lead in AUROC", "lead in area (less is better)"]
+    over = ["domain", f"{several} over", "lead in AUROC", "lead in AURC (less is better)"]
     return joined(
         verdict,
         picture if drawn else "",

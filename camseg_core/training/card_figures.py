@@ -20,7 +20,7 @@ _NO_SCORE = (
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured on `val`, with the runtime that ships.
+    """What was measured on `val`, with the deployed runtime.
 
     Each set is scored over its own labels: its frames say nothing about classes that it does not
     distinguish.
@@ -57,7 +57,7 @@ def figures_text(figures: Figures) -> str:
     mean_of = "mean of the sets' mean IoU" if len(sets) > 1 else "mean IoU"
     several = ", ".join(f"{number(score)} in {steps}" for steps, score in figures.several.items())
     lines = [
-        f"Measured with the runtime that ships ({first.provider}, {first.precision}, seed 0) on "
+        f"Measured with the deployed runtime ({first.provider}, {first.precision}, seed 0) on "
         f"the {frames} frames of `val`; pixels without a class are left out. If they are from the "
         "same drives as the training frames, these scores are optimistic. They are of one "
         "training, so there is no interval. `camseg evaluate` measures them again, one set at a "

@@ -46,7 +46,7 @@ def validation(config: TransformerTraining, val: Frames) -> Callable[[nn.Module]
             ]
             for sampler in ("one_step", "ddim")
         )
-        figures = {"mIoU": float(np.mean(one)), "mIoU of 10 steps": float(np.mean(ten))}
+        figures = {"mIoU": float(np.mean(one)), "mIoU with 10 steps": float(np.mean(ten))}
         if len(parts) > 1:
             figures |= {
                 f"mIoU of {part.name}": score for part, score in zip(parts, one, strict=True)

@@ -270,7 +270,7 @@ def test_tuning_is_measured_against_scratch_and_mining_against_chance(
     assert document.read_text() == text
 
 
-def test_what_was_not_measured_of_an_own_camera_is_said(
+def test_the_listing_says_what_was_not_measured_of_an_own_camera(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own_camera.main([*own_camera_options(place), "--list"])
@@ -637,7 +637,7 @@ def test_one_seed_decides_nothing() -> None:
     lead = paired_lead([[counts(*(frames + 9))]], [[counts(*frames)]], mean_iou)
     assert lead.low > 0
     assert not lead.decided
-    assert result_parts.decision(lead, 3) == "not decided by one seed"
+    assert result_parts.decision(lead, 3) == "inconclusive with one seed"
 
 
 # viewpoints
