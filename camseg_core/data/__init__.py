@@ -14,9 +14,10 @@ from camseg_core.groups import Group
 class Sample:
     """One labelled frame.
 
-    `image` is RGB `(H, W, 3)` uint8, `label` Cityscapes train ids `(H, W)` uint8 with 255 for
-    unlabelled, and `name` identifies the frame within its data set. Pixels that have one of several
-    classes hold the id of one of the `groups`; code that ignores groups treats them as unlabelled.
+    `image` is RGB `(H, W, 3)` uint8, `label` class ids `(H, W)` uint8 (Cityscapes train ids, or
+    those of the set's class table), 255 for unlabelled, and `name` identifies the frame within its
+    data set. Pixels that have one of several classes hold the id of one of the `groups`; code that
+    ignores groups treats them as unlabelled.
     """
 
     image: npt.NDArray[np.uint8]

@@ -43,7 +43,7 @@ class Variation:
 
     - `noise`: standard deviation of Gaussian noise in levels of 0..255.
     - `salt_and_pepper`: share of pixels that become white or black.
-    - `blur`: kernel width in pixels, from which OpenCV's rule gives the Gaussian's deviation. The
+    - `blur`: kernel width in pixels, from which OpenCV's rule gives the Gaussian's σ. The
       paper publishes no widths; these are ours.
     - `motion_blur`: length in pixels. Both widths are rounded down to an odd number.
     - `jitter`: largest relative change of brightness, contrast and saturation, each independently.

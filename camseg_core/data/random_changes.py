@@ -79,7 +79,7 @@ class Disturb:
     - `resolution`: factor to which both sides shrink before they grow again.
     - `jpeg`: quality.
     - `gamma`: exponent of the values in 0..1.
-    - `haze`: share of bright light that covers the far part of the picture.
+    - `haze`: opacity of pale haze in the far part of the image.
     - `low_light`: factor of the light, with the noise of a sensor that amplifies what is left.
 
     Raises:
@@ -164,7 +164,7 @@ def gamma(rgb: Pixels, level: float, rng: np.random.Generator) -> Pixels:
 
 
 def haze(rgb: Pixels, level: float, rng: np.random.Generator) -> Pixels:
-    """Bright light covers the picture, by the level's share at a random horizon and less below."""
+    """Cover the image with pale haze: opacity `level` to a random horizon, fading below it."""
     height = rgb.shape[0]
     light = rng.uniform(150, 245) + rng.uniform(-10, 10, 3)
     horizon = rng.uniform(0.2, 0.6)

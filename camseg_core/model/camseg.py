@@ -46,8 +46,8 @@ class CamSeg(nn.Module):
 
     Pixels are RGB `(B, 3, H, W)` in 0..255 of any dtype, H and W multiples of
     `config.size_multiple`. With h·w = L tokens a frame, mask tokens are `(B, L, token_channels)`,
-    row-major. `labels` are the classes in the order of the outputs; decoded masks hold Cityscapes
-    train ids.
+    row-major. `labels` are the classes in the order of the outputs; decoded masks hold the ids of
+    `labels`: Cityscapes train ids, or those of the model's own class table.
 
     Raises:
         ModelError: the mask autoencoder decodes another number of classes than there are labels.
@@ -96,7 +96,7 @@ class CamSeg(nn.Module):
     # image -> features -> conditions -> latents
 
     def image_features(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Return feature maps: `(B, C, h, w)`, one cell per token, then finer ones for a refiner.
+        """Return feature maps: `(B, C, h, w)`, a position per token, then finer ones for a refiner.
 
         In the published layout the only map is the KL encoder's posterior mean, folded to tokens.
         """
@@ -160,7 +160,11 @@ class CamSeg(nn.Module):
     # masks <-> latents
 
     def encode_mask(self, train_ids: Tensor) -> Tensor:
-        """Encode train ids `(B, H, W)` to latents; the published codec draws 255 as unlabelled."""
+        """Encode class ids `(B, H, W)`, of any integer type, to latents `(B, C, h, w)`.
+
+        The published layout draws unknown ids, such as 255, as unlabelled; a mask autoencoder takes
+        them as its first class.
+        """
         if self.autoencoder is not None:
             return self.autoencoder.encode(draw(train_ids))
         assert self.mask_autoencoder is not None
@@ -168,7 +172,7 @@ class CamSeg(nn.Module):
         return self.mask_autoencoder.encode(table[train_ids.long()].long())
 
     def decode_mask(self, latents: Tensor, exact: bool = False) -> Tensor:
-        """Decode latents to train ids `(B, H, W)` uint8.
+        """Decode latents `(B, C, h, w)` to class ids `(B, H, W)` uint8.
 
         A model of the published layout uses its light decoder if it has one; `exact` asks for the
         nearest colour of the decoded picture instead.
@@ -180,7 +184,7 @@ class CamSeg(nn.Module):
 
     @property
     def decoded_ids(self) -> tuple[int, ...]:
-        """The train id of each class of `logit_blocks`; a light decoder's last is unlabelled."""
+        """The class id of each class of `logit_blocks`; a light decoder's last is unlabelled."""
         ids = tuple(label.id for label in self.labels)
         return ids if self.light_decoder is None else (*ids, UNLABELLED)
 
@@ -251,6 +255,6 @@ def stored_type(folder: Path) -> torch.dtype:
 
 
 def _fold(latents: Tensor, patch: int) -> tuple[Tensor, Grid]:
-    """Squares of `patch`×`patch` latent cells as `(B, N, c·patch²)`, row-major, and their grid."""
+    """Squares of `patch`×`patch` latents as `(B, N, c·patch²)`, row-major, and their grid."""
     patches = F.pixel_unshuffle(latents, patch)
     return patches.flatten(2).transpose(1, 2), (patches.shape[2], patches.shape[3])

@@ -25,9 +25,9 @@ from camseg_core.config.backbone import (
 class ImageEncoder(nn.Module):
     """Normalised RGB `(B, 3, H, W)`, H and W multiples of 32, to feature maps.
 
-    The first is `(B, width, H/s, W/s)`, s = `config.stride`, one cell per token: finer scales, down
-    to `config.finest`, are folded into its channels rather than pooled, so that a token still knows
-    where in its pixels a pole stands. The others are the backbone's own features finer than a
+    The first is `(B, width, H/s, W/s)`, s = `config.stride`, one position per token: finer scales,
+    down to `config.finest`, are folded into its channels rather than pooled, so that a token still
+    knows where in its pixels a pole stands. The others are the backbone's own features finer than a
     token, fine to coarse.
     """
 

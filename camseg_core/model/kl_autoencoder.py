@@ -187,7 +187,10 @@ class KLAutoencoder(nn.Module):
         return mean, log_variance.clamp(-30.0, 20.0)
 
     def encode(self, pictures: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Encode pictures to scaled latents: a posterior draw with `generator`, else the mean."""
+        """Encode pictures `(B, 3, H, W)` in −1..1 to scaled latents `(B, C, h, w)`.
+
+        They are a draw from the posterior with `generator`, else its mean.
+        """
         mean, log_variance = self.posterior(pictures)
         if generator is not None:
             noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean)

@@ -163,9 +163,9 @@ class MaskAutoencoder(nn.Module):
         """Reconstruct class indices `(B, H, W)` as logits; also a penalty on the latents (scalar).
 
         H and W are multiples of the stride. KL: the latent is the mean plus `noise` `(B, C, h, w)`
-        times the deviation; the penalty is `kl_divergence`. VQ: `noise` is not used; the penalty is
-        the squared distance to the codebook, which learns in training mode. FSQ: neither noise nor
-        penalty, which is 0.
+        times the standard deviation; the penalty is `kl_divergence`. VQ: `noise` is not used; the
+        penalty is the squared distance to the codebook, which learns in training mode. FSQ: neither
+        noise nor penalty, which is 0.
         """
         mean, log_variance = self.encoder(indices)
         if self.quantizer is None:
@@ -175,7 +175,10 @@ class MaskAutoencoder(nn.Module):
         return self.decoder(quantised), distance
 
     def latents(self, indices: Tensor) -> Tensor:
-        """Encode class indices to latents as the decoder reads them: mean or codebook entries."""
+        """Encode class indices `(B, H, W)` to latents `(B, C, h, w)` float32, not standardised.
+
+        They are what the decoder reads: the posterior's mean, or codebook entries.
+        """
         mean: Tensor = self.encoder(indices)[0]
         return mean if self.quantizer is None else self.quantizer(mean)[0]
 
@@ -185,11 +188,11 @@ class MaskAutoencoder(nn.Module):
         return (self.latents(indices) - mean) / std
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Decode normalised latents `(B, C, h, w)` to class logits `(B, classes, H, W)`."""
+        """Decode standardised latents `(B, C, h, w)` to class logits `(B, classes, H, W)`."""
         return self.decoder(self.denormalised(latents))
 
     def denormalised(self, latents: Tensor) -> Tensor:
-        """Return normalised latents `(B, C, h, w)` as the decoder reads them, see `latents`."""
+        """Return standardised latents `(B, C, h, w)` as the decoder reads them, see `latents`."""
         scaled = latents * self.latent_std.view(1, -1, 1, 1) + self.latent_mean.view(1, -1, 1, 1)
         return scaled if self.quantizer is None else self.quantizer.nearest(scaled)
 

@@ -1,6 +1,7 @@
 """The masked transformer: image tokens and mask tokens in, one condition per mask token out.
 
-`ConditionRefiner` may turn these into one condition per latent cell, with finer image features.
+`ConditionRefiner` may turn these into one condition per cell of the diffusion head, with finer
+image features.
 Parameter names follow the published checkpoint. Sources: arXiv 2503.15617, after arXiv 2406.11838
 (MAR) and arXiv 2111.06377 (masked autoencoders).
 """
@@ -72,9 +73,9 @@ class _Block(nn.Module):
 class MaskedTransformer(nn.Module):
     """Tokens of an image and of a partly known mask to conditions for the mask's tokens.
 
-    With L = h·w cells, `image` is `(B, L, image_channels)`, `mask` is `(B, L, mask_channels)`, both
-    row-major, and `hidden` is `(B, L)` bool, True where a mask token is unknown; every row hides
-    the same number.
+    With L = h·w positions, `image` is `(B, L, image_channels)`, `mask` is `(B, L, mask_channels)`,
+    both row-major, and `hidden` is `(B, L)` bool, True where a mask token is unknown; every row
+    hides the same number.
     """
 
     def __init__(self, config: TransformerConfig, image_channels: int, mask_channels: int) -> None:
@@ -149,11 +150,11 @@ class MaskedTransformer(nn.Module):
     ) -> Tensor:
         """Return conditions of all tokens `(B, 2L, D)`, the image's first (published layout)."""
         embedded = self.decoder_embed(self.encode_visible(image, grid, mask, hidden))
-        batch, cells, width = image.shape[0], image.shape[1], self.config.width
+        batch, length, width = image.shape[0], image.shape[1], self.config.width
         if hidden is None:
-            tokens = torch.cat([embedded, self.mask_token.expand(batch, cells, width)], dim=1)
+            tokens = torch.cat([embedded, self.mask_token.expand(batch, length, width)], dim=1)
         else:
-            tokens = self.mask_token.expand(batch, 2 * cells, width).to(embedded.dtype)
+            tokens = self.mask_token.expand(batch, 2 * length, width).to(embedded.dtype)
             tokens = tokens.masked_scatter(~_over_both(hidden).unsqueeze(2), embedded)
         return self.decode(tokens, grid)
 

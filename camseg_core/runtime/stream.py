@@ -133,12 +133,15 @@ class Stream:
         self._forget("hand")
 
     def steady(self, latents: Floats, picture: Ids, time: float | None = None) -> Floats:
-        """Average the next frame's latents `(S, C, h, w)` with the past, and remember them.
+        """Average the next frame's latents with the past, and remember them.
 
         Args:
-            latents: of the frame.
-            picture: what the network saw, `(H, W, 3)` uint8.
-            time: capture time in seconds of any clock; without it, gaps go unnoticed.
+            latents: of the frame, `(S, C, h, w)` float32.
+            picture: what the network saw, RGB `(H, W, 3)` uint8.
+            time: capture time in seconds; without it, gaps are not detected.
+
+        Returns:
+            The averaged latents, `(S, C, h, w)` float32.
         """
         seen = thumbnail(picture)
         if self._memory is not None and (

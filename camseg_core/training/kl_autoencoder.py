@@ -18,7 +18,7 @@ from camseg_core.training.loading import Batch, FrameStream, posterior_noise, pr
 from camseg_core.training.settings import LoopConfig, check_samples, check_setting
 from camseg_core.training.trainer import Run, train
 
-_MEASURED = 64  # pictures on which the deviation of the latents is measured
+_MEASURED = 64  # pictures on which the standard deviation of the latents is measured
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class PictureAutoencoderTraining:
 def train_picture_autoencoder(
     config: PictureAutoencoderTraining, frames: Frames, labels: tuple[Label, ...], run: Run
 ) -> KLAutoencoder:
-    """Train on `frames` and return the averaged autoencoder, its latents scaled to unit deviation.
+    """Train on `frames` and return the averaged autoencoder, its latents scaled to unit variance.
 
     Every other sample is a camera image; the rest are masks in the published colours, of the class
     indices of `labels`. The loss is the mean absolute error of the picture plus `kl_weight` × the

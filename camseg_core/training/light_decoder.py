@@ -37,8 +37,8 @@ class LightDecoderTraining:
         crop_area: smallest and largest share of a frame that a crop takes before it is scaled.
         teacher: the target, what the `exact` decoder returns or the `labels`, see
             `train_light_decoder`.
-        disturbance: largest deviation of the noise on the latents, whose own is about 1; each
-            sample draws a deviation from 0 to that.
+        disturbance: largest standard deviation of the noise on the latents, whose own is about 1;
+            each sample draws a standard deviation from 0 to that.
         jaccard_weight: of the soft Jaccard loss, beside the cross-entropy.
 
     Raises:
@@ -142,7 +142,7 @@ def train_light_decoder(
 
 
 def _disturbance(numbers: range, shape: torch.Size, seed: int, largest: float) -> Tensor:
-    """Return noise `(B, C, h, w)` seeded by the samples' numbers, of deviations up to `largest`."""
+    """Return noise `(B, C, h, w)` seeded by sample number, of standard deviations to `largest`."""
 
     def of_sample(drawn: torch.Generator) -> Tensor:
         deviation = largest * torch.rand((), generator=drawn)

@@ -138,12 +138,12 @@ def _read_by_encoder(model: MaskAutoencoder, kept: Sequence[int]) -> tuple[nn.Pa
 
 
 _STATISTICS_FRAMES = 400
-"""Of how many frames, at most, latents are encoded for their mean and deviation."""
+"""Of how many frames, at most, latents are encoded for their mean and standard deviation."""
 
 
 @torch.no_grad()
 def set_latent_statistics(model: MaskAutoencoder, frames: Frames) -> None:
-    """Store in `model` the mean and deviation of each latent channel over `frames`.
+    """Store in `model` the mean and standard deviation of each latent channel over `frames`.
 
     Of more than `_STATISTICS_FRAMES`, frames at even distances stand for all.
     """
@@ -163,8 +163,8 @@ def reconstructions(
 ) -> Iterator[tuple[npt.NDArray[np.uint8], list[npt.NDArray[np.int64]]]]:
     """Yield class indices of whole `frames` and their reconstructions, `(H, W)` each.
 
-    There is one for each of `disturbances`, the deviations of seeded normal noise that is added to
-    the normalised latents.
+    There is one for each of `disturbances`: standard deviations of seeded normal noise, added to
+    the standardised latents.
     """
     for i, indices in enumerate(_completed(frames)):
         latents = model.encode(_whole(indices, model.latent_mean.device))

@@ -60,7 +60,7 @@ class Texture:
 
 
 def noise(rng: np.random.Generator, shape: tuple[int, int], cells: Sequence[int]) -> Floats:
-    """Smooth noise that tiles without a seam, mean 0 and deviation 1.
+    """Smooth noise that tiles without a seam, mean 0 and standard deviation 1.
 
     There is one octave for each cell size in pixels.
     """
