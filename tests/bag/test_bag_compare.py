@@ -127,7 +127,7 @@ def test_a_data_set_and_a_bag_are_parts_of_one_page(tmp_path: Path, camseg: Comm
         (["--max-class-drop", "0.3"], ["max_class_drop of road on drive: 0.3333 is above"]),
     ],
 )
-def test_a_limit_that_is_not_kept_ends_with_1(
+def test_a_failed_limit_ends_with_1(
     tmp_path: Path, camseg: Commands, limits: list[str], lines: list[str]
 ) -> None:
     bag = labelled_bag(tmp_path / "drive", frames(6))
@@ -171,7 +171,7 @@ def test_a_class_table_in_the_folder_of_labels_says_what_they_mean(
     assert "mapping.yaml is not read for them: write them as ids into a folder without it" in err
 
 
-def test_models_of_different_classes_are_compared_over_those_that_both_tell(
+def test_models_of_different_classes_are_compared_over_those_that_both_distinguish(
     tmp_path: Path, camseg: Commands
 ) -> None:
     data = data_set(tmp_path / "data", 2)

@@ -29,7 +29,7 @@ def test_every_entry_is_read_and_may_be_left_out(tmp_path: Path) -> None:
     assert Scenario().check({}, {}) == []
 
 
-def test_each_limit_that_is_not_kept_has_its_line() -> None:
+def test_each_failed_limit_has_its_line() -> None:
     scenario = Scenario(
         min_miou=0.7, min_iou={"road": 0.9, "car": 0.6}, max_p95_ms=39.5, max_drops=1
     )

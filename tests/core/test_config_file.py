@@ -127,7 +127,7 @@ def test_a_part_of_a_nested_entry_keeps_the_rest_that_the_outer_one_gives_it(
         ("_1", "_1"),
     ],
 )
-def test_numbers_are_decimal_whatever_they_begin_with(
+def test_numbers_with_leading_zeros_are_decimal(
     tmp_path: Path, text: str, value: float | str
 ) -> None:
     path = tmp_path / "a.yaml"
@@ -362,7 +362,7 @@ def test_renamed_entries_and_values_are_read_with_one_line_that_names_the_new(
     ]
 
 
-def test_an_override_goes_by_either_name(tmp_path: Path) -> None:
+def test_an_override_works_under_either_name(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("iterations: 5\nloop: {steps: 4}", encoding="utf-8")
     overrides = ["loop_steps=6", "loop.warmup=2"]

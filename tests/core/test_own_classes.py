@@ -168,7 +168,7 @@ def related_names(old: Sequence[OwnClass], new: Sequence[OwnClass]) -> dict[str,
     return {label.name: [before[place].name for place in places] for label, places in found}
 
 
-def test_classes_are_related_by_their_origins_whatever_their_ids_and_spelling() -> None:
+def test_classes_are_related_by_their_origins_regardless_of_ids_and_spelling() -> None:
     plain = [own("road", id=0), own("car", id=1), own("truck", id=2), own("traffic light", id=3)]
     new = [
         own("Vehicle", ("Truck", "car"), 1),

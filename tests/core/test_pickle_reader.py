@@ -404,7 +404,7 @@ def test_random_damage_gives_an_error_of_the_project_or_a_readable_file(
         (pickle.dumps({"model": 1}), "it starts like neither of its formats"),
     ],
 )
-def test_what_is_no_torch_file_is_said_to_be_what_it_seems(
+def test_a_file_that_is_not_of_torch_is_refused_with_what_it_seems_to_be(
     tmp_path: Path, content: bytes, reason: str
 ) -> None:
     path = tmp_path / "x.pth"

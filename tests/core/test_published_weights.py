@@ -327,7 +327,7 @@ def test_a_running_average_in_another_order_is_noticed_by_its_shapes(
         ),
     ],
 )
-def test_another_checkpoint_is_said_to_be_what_it_is(
+def test_another_kind_of_checkpoint_is_named_in_the_error(
     files: Files, capsys: pytest.CaptureFixture[str], content: object, reason: str
 ) -> None:
     torch.save(content, files.transformer)

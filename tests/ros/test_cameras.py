@@ -118,7 +118,7 @@ def test_each_camera_has_its_own_topics_and_is_answered_with_its_own_stamp_frame
     assert rig.driver.node.count_publishers("/segmentation/mask") == 0
 
 
-def test_each_camera_goes_by_its_own_values(start_rig: Callable[..., Rig]) -> None:
+def test_each_camera_uses_its_own_parameters(start_rig: Callable[..., Rig]) -> None:
     rig = start_rig(
         {
             "left": ("/sensing/left/raw/compressed", CompressedImage, BEST_EFFORT),

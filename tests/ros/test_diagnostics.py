@@ -285,7 +285,7 @@ def test_the_values_have_every_number() -> None:
     }
 
 
-def test_what_has_not_happened_yet_says_so() -> None:
+def test_what_has_not_happened_yet_is_reported_as_such() -> None:
     values = Stream().snapshot().values()
     assert {name for name, value in values.items() if value == "none yet"} == {
         "latency p50 (ms)",

@@ -213,7 +213,7 @@ def test_without_names_there_is_one_camera_without_a_name() -> None:
     assert replace(DEFAULTS, cameras=("left", "right")).camera_names == ("left", "right")
 
 
-def test_a_camera_goes_by_its_own_value_and_else_by_the_nodes() -> None:
+def test_a_camera_uses_its_own_value_or_else_that_of_the_node() -> None:
     given = replace(
         DEFAULTS,
         cameras=("left", "right"),
