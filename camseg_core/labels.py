@@ -295,6 +295,6 @@ def read_labels(path: Path) -> tuple[Label, ...]:
     for values in ([label.id for label in labels], [label.name for label in labels]):
         if twice := [value for value, count in Counter(values).items() if count > 1]:
             raise ModelError(
-                f"the classes of {path} must all have another id and name, got {twice[0]!r} twice"
+                f"the classes of {path} must have distinct ids and names, got {twice[0]!r} twice"
             )
     return labels

@@ -59,7 +59,7 @@ class ClassTable:
             for name in members:
                 if name in group_of:
                     raise ConfigError(
-                        f"class {name!r} must be in one group, once; it is again in {text!r}"
+                        f"class {name!r} must be in at most one group, found again in {text!r}"
                     )
                 group_of[name] = group
         result = tuple(dict.fromkeys(group_of.get(label.name, label) for label in labels))

@@ -88,7 +88,7 @@ WHITE_16 = 65535
 DEPTH_ENCODING = "16UC1"
 """The encoding of depth images in whole millimetres (REP 118)."""
 
-DEPTH = "holds depth, not a picture; subscribe to the colour image"
+DEPTH = "holds depth, not colours; subscribe to the colour image"
 
 
 class ImageFields(Protocol):
@@ -147,9 +147,9 @@ def range_problem(message: ImageFields, max_bytes: int, brightest: int) -> tuple
 
 
 def depth_range() -> str:
-    """Return why images in the encoding of depth may be no pictures."""
-    text = f"{DEPTH_ENCODING} is the encoding of depth images (REP 118), which are no pictures"
-    return f"{text}; subscribe to the colour image, or set white_level if these are"
+    """Return why images in the encoding of depth may not be camera images."""
+    text = f"{DEPTH_ENCODING} is the encoding of depth images (REP 118); subscribe to the colour"
+    return f"{text} image, or set white_level if these are camera images"
 
 
 def dark_range(kind: str, brightest: int) -> tuple[str, int]:

@@ -170,8 +170,8 @@ class Parameters(CameraParameters):
     )
     temporal_carry: float = parameter(
         0.0,
-        "Stability over time: weight of earlier frames where the same thing is recognised; 0: off, "
-        "0.7 is a good value.",
+        "Temporal smoothing: weight of earlier frames where the optical flow finds the same "
+        "content; 0: off, 0.7 is a good value.",
         limits=(0.0, 0.95),
     )
     temporal_max_gap: float = parameter(
@@ -238,8 +238,8 @@ class Parameters(CameraParameters):
     )
     exit_on_failure: bool = parameter(
         False,
-        "When the node gives up its engine, exit with code 1 so that a supervisor restarts it; "
-        "false: become unconfigured.",
+        "When the node gives up on the engine: true: exit with code 1, so that a supervisor "
+        "restarts it; false: become unconfigured.",
     )
     diagnostics_period: float = parameter(
         1.0, "Seconds between two messages on /diagnostics.", limits=(0.1, 60.0)

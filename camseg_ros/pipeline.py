@@ -108,8 +108,8 @@ class Pipeline:
     Args:
         node: creates the topics.
         parameters: current values; `apply` replaces them.
-        on_give_up: called in the inference thread with the reason when the model is given up for
-            good.
+        on_give_up: called in the inference thread with the reason when the node gives up on the
+            engine.
 
     Attributes:
         cameras: by name.

@@ -31,7 +31,8 @@ Experimental: where it was measured, the same number of steps on the labelled fr
 more (docs/results.md).
 
 The same command with the same --run resumes. Ctrl-C, SIGTERM or a file named "stop" beside the
-run's state.safetensors ends it after the current step and saves its state.
+run's state.safetensors ends it after the current step and saves its state; a second Ctrl-C ends
+it at once.
 """
 
 

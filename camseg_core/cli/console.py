@@ -52,7 +52,7 @@ def command_line(program: str, kept: Callable[[], str] = str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         code = EXIT_BAD_INPUT
-        line = "error: out of memory; use smaller pictures, or free some memory"
+        line = "error: out of memory; use smaller images, or free some memory"
     else:
         return
     say(f"{program}: {line}")
@@ -141,7 +141,7 @@ class Pictures:
     def exit_if_left_out(self) -> None:
         """If pictures were left out, print how many and exit with 1."""
         if self._count:
-            pictures = "1 picture was" if self._count == 1 else f"{self._count} pictures were"
+            pictures = "1 image was" if self._count == 1 else f"{self._count} images were"
             say(f"{self._program}: {pictures} left out; --strict stops at the first")
             sys.exit(EXIT_FAILED)
 

@@ -43,7 +43,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         "labels. The exit code is 1 if something is wrong."
     )
     check.add_argument("data", type=Path, metavar="ROOT", help="the data set's root")
-    check.add_argument("--split", action="append", help="repeatable (default: all with labels)")
+    check.add_argument(
+        "--split",
+        action="append",
+        help="split to check; repeatable (default: all with labels)",
+    )
     add_dataset_options(check)
     check.add_argument("--json", action="store_true", help="print the result as JSON")
     check.add_argument(

@@ -18,7 +18,7 @@ from camseg_core.weights import checkpoint_folder
 def add_distill(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `camseg distill`."""
     parser.description = (
-        "Tune a trained model end to end for one, two or four denoising steps, and write its\n"
+        "Fine-tune a trained model end to end for one, two or four denoising steps, and write its\n"
         "checkpoint folder as camseg train does. The labels are the teacher: the estimates of one\n"
         "step and of short chains of steps are decoded and compared with them."
     )
@@ -41,9 +41,9 @@ def add_distill_decoder(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `camseg distill-decoder`."""
     parser.description = (
         "Train a light decoder, latents straight to classes, for a model of the published layout,\n"
-        "which decodes masks as pictures. The exact decoder is the teacher. Write a checkpoint\n"
-        "folder with the light decoder and the other weights unchanged, and val.json: how far the\n"
-        "two decoders agree on the validation masks."
+        "which decodes masks as colour images. The exact decoder is the teacher. Write a\n"
+        "checkpoint folder with the light decoder and the other weights unchanged, and val.json:\n"
+        "how far the two decoders agree on the validation masks."
     )
     parser.add_argument(
         "--model",

@@ -46,7 +46,7 @@ def add_segment(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Write the class ids of every frame of SOURCE (mask/NAME.png, ids of the model's "
         "classes, by default Cityscapes train ids), in colour (color/NAME.png) and over the "
-        "picture (overlay/NAME.png)."
+        "image (overlay/NAME.png)."
     )
     parser.add_argument(
         "source", type=Path, metavar="SOURCE", help="an image, a video or a folder of images"
@@ -84,8 +84,9 @@ def _segment(options: argparse.Namespace) -> None:
 def add_bench(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `camseg bench`."""
     parser.description = (
-        "Time a model stage by stage on this machine, with its memory, parameters and "
-        "multiply-accumulates. With --against, time a second setting in turns and compare both."
+        "Times a model stage by stage on this machine, with its memory, parameters and "
+        "multiply-accumulates. With --against, times a second setting, interleaved "
+        "with the first, and compares both."
     )
     frames = parser.add_mutually_exclusive_group()
     frames.add_argument(
@@ -111,7 +112,7 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
         "--warm-up",
         type=at_least(0),
         default=10,
-        help="frames to run before those, not counted",
+        help="warm-up frames, not timed",
     )
     parser.add_argument(
         "--against",

@@ -64,7 +64,7 @@ _COMMANDS: tuple[tuple[str, tuple[Command, ...]], ...] = (
             ("data", data.add, "check a labelled data set, or list the supported kinds"),
             ("train", train.add_train, "train a model on labelled frames"),
             ("adapt", adapt.add_adapt, "adapt a model to images without labels (experimental)"),
-            ("distill", distill.add_distill, "tune a trained model for few denoising steps"),
+            ("distill", distill.add_distill, "distil a trained model to few denoising steps"),
             ("train-autoencoder", train.add_train_autoencoder, "train only its autoencoder"),
             (
                 "distill-decoder",
@@ -75,6 +75,9 @@ _COMMANDS: tuple[tuple[str, tuple[Command, ...]], ...] = (
     ),
 )
 """Commands by task: name, the function that declares the options, and a summary."""
+
+_TASKS_OF_OTHERS = {"compare": "score a model", "bag": "recorded drives"}
+"""The task under which a command of another package is listed; by default "more"."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -102,7 +105,9 @@ def command_parser() -> Parser:
         help="one of the commands below",
     )
     tasks = {task: [_add(commands, *command) for command in group] for task, group in _COMMANDS}
-    tasks["more"] = [_add_other(commands, other) for other in entry_points(group=OTHER_COMMANDS)]
+    for other in entry_points(group=OTHER_COMMANDS):
+        task = _TASKS_OF_OTHERS.get(other.name, "more")
+        tasks.setdefault(task, []).append(_add_other(commands, other))
     parser.epilog = "\n\n".join(
         "\n".join([f"{task}:", *lines]) for task, lines in tasks.items() if lines
     )

@@ -168,7 +168,7 @@ def add_strict_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="stop at the first picture that cannot be read (default: leave it out, name it, and "
+        help="stop at the first image that cannot be read (default: leave it out, name it, and "
         "exit with 1 at the end)",
     )
 

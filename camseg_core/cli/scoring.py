@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `camseg evaluate`."""
     parser.description = (
-        "Score a model on labelled frames, with the runtime that ships: IoU, precision, "
+        "Score a model on labelled frames, with the deployed runtime: IoU, precision, "
         "boundaries, calibration and latency. Prints a table, writes report.html and report.json."
     )
     add_data_options(parser)

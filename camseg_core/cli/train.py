@@ -211,10 +211,11 @@ def run_training(
 def add_train(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `camseg train`."""
     parser.description = (
-        "Train a model, and write its checkpoint folder: weights, ONNX graphs, model card and the\n"
-        "scores on the validation frames (only weights for the published layout). Without\n"
-        "--autoencoder, a model with a mask autoencoder starts by training one. With --from, a\n"
-        "trained model is tuned to the data, of any classes, and compared with the result."
+        "Train a model and write its checkpoint folder: weights, ONNX graphs, model card and\n"
+        "scores on the validation frames (only weights and a card for the published layout).\n"
+        "Without --autoencoder, a model with a mask autoencoder trains one first. With --from,\n"
+        "fine-tunes a trained model on the data, whose classes may differ, and compares it before\n"
+        "and after."
     )
     add_training_options(
         parser, "train", "config/train/camseg-lite.yaml", "training.loop.steps", folders=False

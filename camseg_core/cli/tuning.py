@@ -40,7 +40,7 @@ def add_start_option(parser: argparse.ArgumentParser) -> None:
         "--model",
         dest="start",
         metavar="MODEL",
-        help="tune this trained model, a checkpoint folder or the name of a bundled model "
+        help="fine-tune this trained model, a checkpoint folder or the name of a bundled model "
         f"({', '.join(bundled_models())}), as config/train/finetune.yaml (the default of "
         "--config) describes",
     )

@@ -46,7 +46,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
     importing = commands.add_parser("import", help="import published files from this machine")
     for name, text in (
-        ("--autoencoder", "the picture autoencoder, such as modelf16.ckpt"),
+        ("--autoencoder", "the image autoencoder, such as modelf16.ckpt"),
         ("--transformer", "transformer and head, such as city768.16.pth"),
     ):
         importing.add_argument(name, type=Path, required=True, metavar="FILE", help=text)

@@ -217,7 +217,7 @@ class CamSegConfig:
         if self.light_decoder is not None:
             if self.autoencoder is None:
                 raise ModelError(
-                    "a light_decoder needs an autoencoder of pictures to stand in for; "
+                    "a light_decoder needs an image autoencoder to stand in for; "
                     "a mask_autoencoder's own decoder is light"
                 )
             found, wanted = self.light_decoder.stride, self.autoencoder.stride

@@ -240,7 +240,7 @@ class _Reader:
             if note := turned(path):
                 self.report(Problem.ORIENTATION, path, note)
             if several_pictures(content):
-                text = f"{path} holds several pictures: only the first is read"
+                text = f"{path} holds several images: only the first is read"
                 self.report(Problem.LEFT_OUT, path, text)
         size = image.shape[:2]
         height, width = files.size_read(size)

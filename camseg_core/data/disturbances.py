@@ -66,7 +66,7 @@ class Disturbance:
                 f"{rgb.shape} {rgb.dtype}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
             )
             raise ImageError(
-                f"cannot disturb {found}: the picture must be RGB (H, W, 3) uint8, at least 1x1"
+                f"cannot disturb {found}: the image must be RGB (H, W, 3) uint8, at least 1x1"
             )
         if level == self.clean:
             return rgb.copy()
@@ -103,12 +103,12 @@ def description(function: Callable[..., object]) -> str:
 
 
 def gaussian_noise(rgb: Pixels, level: float, rng: np.random.Generator) -> Pixels:
-    """Gaussian noise on every pixel and channel; the level is its deviation in grey values."""
+    """Gaussian noise on every pixel and channel; level: standard deviation in grey values."""
     return to_pixels(rgb + np.float32(level) * rng.standard_normal(rgb.shape, np.float32))
 
 
 def gaussian_blur(rgb: Pixels, level: float, rng: np.random.Generator) -> Pixels:
-    """Gaussian blur with the level as deviation in pixels, cut at four of it; borders mirrored."""
+    """Gaussian blur, cut at 4 σ, borders mirrored; level: standard deviation σ in pixels."""
     return to_pixels(blurred(rgb.astype(np.float32), level))
 
 

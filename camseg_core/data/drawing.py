@@ -88,7 +88,7 @@ class Circle:
 
 @dataclass(frozen=True)
 class CocoSegmentation:
-    """Polygons as lists of x and y by turns, or a run-length mask, as COCO stores them."""
+    """Polygons as flat lists of x, y pairs, or a run-length mask, as COCO stores them."""
 
     stored: Any
 

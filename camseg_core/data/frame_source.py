@@ -144,7 +144,7 @@ def find_images(folder: Path) -> list[Path]:
         raise DataError(f"no images ({kinds}) in {folder}; {remedy}")
     if others := sorted(visible(folder.iterdir(), *_UNREAD)):
         first, count = others[0], len(others)
-        logger.warning("pictures of kinds that are not read, left out: %d, first %s", count, first)
+        logger.warning("images of kinds that are not read, left out: %d, first %s", count, first)
     return found
 
 
@@ -182,7 +182,7 @@ def image_frames(
                 continue
             if path not in said and several_pictures(path.read_bytes()):
                 said.add(path)
-                logger.warning("%s holds several pictures: only the first is read", path)
+                logger.warning("%s holds several images: only the first is read", path)
             yield SourceFrame(_stamp(i, fps), image, path.name)
 
     return FrameSource(title, len(files), fps, read)

@@ -71,7 +71,7 @@ class IdLabels:
                 )
             alpha = " (with alpha)" if raw.shape[2] == 4 else ""
             raise DataError(
-                f"{path} has {raw.shape[2]} channels{alpha}, like a colour picture: "
+                f"{path} has {raw.shape[2]} channels{alpha}, like a colour image: "
                 f"expected one channel of class ids, {self._ids}"
             )
         if raw.dtype not in (np.uint8, np.uint16):
@@ -171,7 +171,7 @@ def _require_colors(raw: Raw, path: Path, expected: str) -> None:
     if raw.ndim != 3 or raw.dtype != np.uint8:
         kind = "one channel" if raw.ndim != 3 else f"{8 * raw.itemsize} bits a channel"
         raise DataError(
-            f"{path} is not an 8-bit colour picture: expected {expected}, got {kind}; "
+            f"{path} is not an 8-bit colour image: expected {expected}, got {kind}; "
             "store it as a PNG in 8-bit RGB"
         )
 

@@ -196,7 +196,7 @@ class Meaning(NamedTuple):
         if self.decode is None:
             raise ConfigError(
                 "a mapping with names: is for exports of annotation tools (--dataset voc, coco or "
-                "labelme): labels in pictures need ids: or colors:"
+                "labelme): labels in image files need ids: or colors:"
             )
         more["table"] = self.table
         return FileSet(found, self.labels, self.decode, self.stretch, self.groups, **more)

@@ -32,7 +32,7 @@ class PassOptions:
         if self.passes < 1:
             raise ConfigError(f"passes must be >= 1, got {self.passes}")
         if self.order not in ORDERS:
-            raise ConfigError(f"unknown order {self.order!r}; choose one of {', '.join(ORDERS)}")
+            raise ConfigError(f"order must be one of {', '.join(ORDERS)}, got {self.order!r}")
 
 
 @dataclass(frozen=True)

@@ -267,5 +267,5 @@ def sampler_named(name: str) -> Sampler:
         ConfigError: the name is unknown; the message lists the choices.
     """
     if name not in SAMPLERS:
-        raise ConfigError(f"unknown sampler {name!r}; choose one of {', '.join(SAMPLERS)}")
+        raise ConfigError(f"sampler must be one of {', '.join(SAMPLERS)}, got {name!r}")
     return SAMPLERS[name]

@@ -86,7 +86,7 @@ class Option:
         """
         if self.choices and value not in self.choices:
             choices = ", ".join(self.choices)
-            raise ConfigError(f"unknown {self.name} {value!r}; choose one of {choices}")
+            raise ConfigError(f"{self.name} must be one of {choices}, got {value!r}")
         if self.minimum is None or (value is None and self.default is None):
             return
         most = math.inf if self.maximum is None else self.maximum
@@ -105,7 +105,18 @@ def _option(default: str | float | None, help: str, **described: Any) -> Any:
 class Sampling:
     """How a `Segmenter` draws masks; may change while the model is loaded.
 
-    `streams`, which users do not set, keeps the latents out of a fused graph, for a `Stream`.
+    Attributes:
+        sampler: str, a name in `SAMPLERS`; default `one_step`.
+        steps: int, 1 to the model's `num_train_timesteps`; default 1. Not used by `one_step`.
+        temperature: float >= 0 that scales the noise; default None, the model's own.
+        eta: float, 0 to 1, of `ddim`: 0 is deterministic, 1 as noisy as ancestral sampling;
+            default 0.
+        samples: int >= 1, masks drawn per frame, whose probabilities are averaged; default 1.
+        passes: int >= 1, passes of the transformer; default 1.
+        order: str, one of `ORDERS`: what a pass reveals first; default `random`.
+        seed: int >= 0, of the noise; default 0.
+        streams: bool, runs the model in parts instead of a fused graph; needed for a `Stream` and
+            for `Segmenter.features`; default False. Not an option of the command line or the node.
 
     Raises:
         ConfigError: a value suits no model; the message lists the choices.
@@ -126,7 +137,12 @@ class Sampling:
         minimum=0,
         node_maximum=10,
     )
-    eta: float = _option(0.0, "Share of noise that ddim adds at each step.", minimum=0, maximum=1)
+    eta: float = _option(
+        0.0,
+        "DDIM's eta: 0 is deterministic, 1 is as noisy as ancestral sampling.",
+        minimum=0,
+        maximum=1,
+    )
     samples: int = _option(
         1,
         "Masks drawn per frame, whose class probabilities are averaged; more take longer.",

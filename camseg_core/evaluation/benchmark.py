@@ -98,7 +98,7 @@ def benchmark(
     images: Iterable[npt.NDArray[np.uint8]],
     warm_up: int = 0,
 ) -> Benchmark:
-    """Measure one variant, or two in turns.
+    """Measure one variant, or two, interleaved.
 
     Args:
         variants: one or two.

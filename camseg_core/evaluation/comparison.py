@@ -1,4 +1,4 @@
-"""Compares two models on the same frames: scores, flicker, and latency in turns."""
+"""Compares two models on the same frames: scores, flicker, and interleaved latency."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -138,7 +138,7 @@ def compare(
     progress: Callable[[Read], Read] = lambda frames: frames,
     left_out: Sequence[LeftOut] = (),
 ) -> Comparison:
-    """Segment every frame with both models, in turns, and score both.
+    """Segment every frame with both models, interleaved, and score both.
 
     Memory holds two frames, and for each frame a line of counts.
 
@@ -239,10 +239,10 @@ class Limits:
     max_calibration_rise: float | None = None
 
     def broken(self, comparisons: Sequence[Comparison]) -> list[str]:
-        """Return a line for each limit that is not kept.
+        """Return a line for each limit that failed.
 
         Scores without labels and flicker without a drive are not measured. A limit must be measured
-        in at least one of the comparisons. Limits of the IoU are not kept if a class is lost.
+        in at least one of the comparisons. Limits of the IoU fail if a class is lost.
         """
         lines = []
         for name, limit in vars(self).items():
@@ -265,7 +265,7 @@ def _lost(found: Comparison) -> str:
     if not found.lost:
         return ""
     return (
-        f"on {found.footage.title} cannot be kept: {new} lacks {', '.join(found.lost)}, which "
+        f"on {found.footage.title} cannot be met: {new} lacks {', '.join(found.lost)}, which "
         f"{old} has and the labels hold; train on these classes, or leave them out with --groups"
     )
 

@@ -1,4 +1,4 @@
-"""Scores a model on labelled frames, with the runtime that ships."""
+"""Scores a model on labelled frames, with the deployed runtime."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence

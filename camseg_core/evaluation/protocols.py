@@ -108,7 +108,7 @@ CITYSCAPES_PROTOCOL = Protocol(
 PUBLISHED = Protocol(
     "camseg",
     "As published with CAM-Seg (arXiv 2503.15617): image and label are resized to "
-    f"{PUBLISHED_SIZE}×{PUBLISHED_SIZE}, the label bilinearly as a picture in the published "
+    f"{PUBLISHED_SIZE}×{PUBLISHED_SIZE}, the label bilinearly as a colour image in the published "
     "palette, whose nearest colour then gives the class; counts over unlabelled and 19 "
     "classes, of which the row and the column of unlabelled are dropped. The score is AP, the "
     "mean of TP / (TP + FP): a precision, not an IoU.",

@@ -237,8 +237,8 @@ def _mask(contenders: Mapping[str, SupportsSegment], name: str, sample: Sample) 
     mask = contenders[name].segment(sample.image).mask
     if mask.shape != sample.label.shape:
         raise DataError(
-            f"a mask must have its picture's size: that of {name} for {sample.name} is {mask.shape}"
-            f", but the picture {sample.label.shape}"
+            f"a mask must have its image's size: that of {name} for {sample.name} is {mask.shape}"
+            f", but the image {sample.label.shape}"
         )
     return mask
 

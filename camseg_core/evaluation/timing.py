@@ -1,4 +1,4 @@
-"""Times models in turns, so that drift affects all alike; measures memory; names the machine."""
+"""Times models interleaved, so that drift affects all alike; measures memory; names the machine."""
 
 import multiprocessing
 import os

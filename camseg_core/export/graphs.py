@@ -209,7 +209,7 @@ def export_onnx(
         ConfigError: the precision is unknown, or int8 has no frames.
     """
     if precision not in PRECISIONS:
-        raise ConfigError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
+        raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if precision == "int8" and not calibration:
         raise ConfigError(
             "int8 graphs need frames of the camera's kind: name a data set with --data ROOT"

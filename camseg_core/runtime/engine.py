@@ -253,7 +253,7 @@ def graphs_of(folder: Path, provider: str, precision: str, fused: Fused | None) 
     """
     if precision not in ASKED_PRECISIONS:
         choices = ", ".join(ASKED_PRECISIONS)
-        raise ConfigError(f"unknown precision {precision!r}; choose one of {choices}")
+        raise ConfigError(f"precision must be one of {choices}, got {precision!r}")
     given = "fp32" if precision == BF16 else precision
     candidates = BEST_FIRST[provider.partition(":")[0]] if given == AUTO else (given,)
     for each in candidates:

@@ -108,11 +108,9 @@ class Fit:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise ConfigError(
-                f"unknown resize mode {self.mode!r}; choose one of {', '.join(MODES)}"
-            )
+            raise ConfigError(f"resize mode must be one of {', '.join(MODES)}, got {self.mode!r}")
         if self.output not in OUTPUTS:
-            raise ConfigError(f"unknown output {self.output!r}; choose one of {', '.join(OUTPUTS)}")
+            raise ConfigError(f"output must be one of {', '.join(OUTPUTS)}, got {self.output!r}")
         if len(self.roi) != 4 or not (
             0 <= self.roi[0] < self.roi[2] <= 1 and 0 <= self.roi[1] < self.roi[3] <= 1
         ):

@@ -49,8 +49,8 @@ def check_origin(checkpoint: Path, precision: str) -> None:
     again = f"{camseg_command()} export --model {checkpoint} --precision {precision}"
     if exported is not None and weights.is_file() and fingerprint(weights) != exported:
         raise ModelError(
-            f"the graphs in {graphs} must be of the weights beside them, but were exported from "
-            f"others than {weights}: export them again ({again}), or restore the weights"
+            f"the graphs in {graphs} must be exported from the weights beside them, {weights}, but "
+            f"were exported from other weights: export them again ({again}), or restore the weights"
         )
     if labels.is_file() and (listed := [label.id for label in read_labels(labels)]) != ids:
         raise ModelError(

@@ -52,11 +52,11 @@ def provider_list(given: str | Sequence[str]) -> tuple[str, ...]:
     for name in names:
         if name not in PROVIDERS:
             raise ConfigError(
-                f"unknown provider {name!r}; choose one of {choices}, or several, comma-separated"
+                f"provider must be one of {choices}, or several, comma-separated, got {name!r}"
             )
     if not names:
         raise ConfigError(
-            f"no provider is given; choose one of {choices}, or several in the order to try them"
+            f"provider must be one of {choices}, or several, comma-separated, got nothing"
         )
     if AUTO in names and len(names) > 1:
         raise ConfigError(f"provider auto must be given alone, got {','.join(names)}")

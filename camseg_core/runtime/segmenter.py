@@ -1,4 +1,4 @@
-"""The public way to segment: a camera frame in, train ids out."""
+"""The public way to segment: a camera frame in, a mask of class ids out."""
 
 import math
 import time
@@ -28,7 +28,8 @@ class Segmentation:
     """A segmented frame.
 
     Attributes:
-        mask: train ids `(H, W)` uint8, 255 where unlabelled, at the size the `Fit` asks for.
+        mask: class ids `(H, W)` uint8 (Cityscapes train ids, or those in the model's
+            `labels.json`), 255 where unlabelled, at the size that `Fit.output` asks for.
         confidence: of the chosen class, `(H, W)` float32 in 0..1.
         timings: milliseconds per stage, in order. Frames that went through the network together all
             have the time the batch took: each had to wait for it.
@@ -194,24 +195,37 @@ class Segmenter:
         return tuple(self._engine.options.graphs(self.sampling.fused).paths.values())
 
     def warm_up(self, height: int, width: int, fit: Fit = Fit()) -> float:  # noqa: B008
-        """Segment a grey frame of the camera's size; returns the seconds it took.
+        """Segment a grey frame of the camera's size.
 
         OpenVINO compiles its graphs at the first frame of a size, in about a second; TensorRT
         builds engines, which takes minutes unless they are cached.
+
+        Args:
+            height: of the camera's frames, in pixels.
+            width: of the camera's frames, in pixels.
+            fit: how they are fitted to the network.
+
+        Returns:
+            The seconds that it took.
         """
         began = time.perf_counter()
         self.segment(np.full((height, width, 3), 128, np.uint8), fit)
         return time.perf_counter() - began
 
     def features(self, rgb: Ids, fit: Fit = Fit()) -> Floats:  # noqa: B008
-        """Return the image encoder's features of a frame, averaged over it, `(D,)`.
+        """Return the image encoder's features averaged over a frame, `(D,)` float32.
 
-        Raises ConfigError and ImageError, see `Network.features` and `segment`.
+        Raises:
+            ConfigError: the whole network runs as one graph: load with `streams=True`.
+            ImageError: the array has another shape or type than RGB `(H, W, 3)` uint8.
         """
         return self._network.features(self._geometry(rgb, fit).to_network(rgb))
 
     def segment(self, rgb: Ids, fit: Fit = Fit()) -> Segmentation:  # noqa: B008
         """Segment one RGB frame `(H, W, 3)` uint8 of any size from 1×1 up.
+
+        Returns:
+            Mask and confidence at the frame's size, or at the network's as `fit.output` says.
 
         Raises:
             ImageError: the array has another shape or type.
@@ -237,6 +251,9 @@ class Segmenter:
             streams: the stream each belongs to, or None for a frame by itself.
             times: capture times in seconds, so that streams notice gaps.
 
+        Returns:
+            A `Segmentation` for each frame, in the order of `frames`.
+
         Raises:
             ImageError: a frame is not an RGB array.
             ConfigError: streams or times are not as many as frames, or there is a stream and the
@@ -252,8 +269,8 @@ class Segmenter:
                 )
         if self._engine.fused is not None and any(streams):
             raise ConfigError(
-                f"a stream needs the latents, which the graph {self._engine.fused.name} keeps "
-                "inside: load with streams=True"
+                "a stream needs the latents, which the fused graph "
+                f"{self._engine.fused.name} does not output: load with streams=True"
             )
         prepared = []
         groups: defaultdict[tuple[tuple[int, int], int], list[int]] = defaultdict(list)

@@ -11,7 +11,7 @@ from camseg_core.training.mean_teacher import MeanTeacher, TeacherMeasurement
 
 
 class NotAdapted(CamSegError):
-    """Nothing was learnt, or too much was lost on the labelled frames: no checkpoint is written."""
+    """Nothing was learned, or too much lost on the labelled frames: no checkpoint is written."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Adapted:
 
     Attributes:
         images: the images that the model adapted to.
-        learnt: how many of them were learnt from.
+        learnt: how many of them were learned from.
         watched: how many of them were held out to measure the agreement.
         labelled_share: share of the samples that had labels.
         measured: the start model, then the model after each validation.

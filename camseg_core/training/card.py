@@ -29,7 +29,7 @@ from camseg_core.training.transformer import TransformerTraining
 
 NOT_STATED = "not stated"
 _LINES = textwrap.TextWrapper(120, break_long_words=False, break_on_hyphens=False)
-UNMEASURED = "Nothing was measured (`--no-export`, or a layout whose masks are pictures)."
+UNMEASURED = "Nothing was measured (`--no-export`, or a layout whose masks are colour images)."
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class History:
         training: the part of it for the transformer.
         processes: the processes that shared the work.
         began: what came before the transformer's steps, as the beginning of a sentence.
-        before: how the model that it was tuned from was made, see `how_it_was_made`.
-        unlabelled: a paragraph on what was learnt without labels.
+        before: how the model that it was fine-tuned from was made, see `how_it_was_made`.
+        unlabelled: a paragraph on what was learned without labels.
     """
 
     about: About
@@ -88,12 +88,12 @@ class History:
 
 
 def how_it_was_made(start: Path) -> str:
-    """Return that section of a checkpoint's card, for a model tuned from it; "" without a card."""
+    """Return that section of a checkpoint's card, for models fine-tuned from it; "" without."""
     card = start / "MODEL_CARD.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     _, _, rest = text.partition("## How it was made\n")
     made = re.split(r"^(?:## |The figures: )", rest, maxsplit=1, flags=re.MULTILINE)[0].strip()
-    return f"### The model that it was tuned from\n\n{made}\n" if made else ""
+    return f"### The model that it was fine-tuned from\n\n{made}\n" if made else ""
 
 
 def model_card(
@@ -194,7 +194,8 @@ def _architecture(model: CamSeg) -> Iterable[tuple[str, str]]:
     yield "Diffusion head", f"{mlp.depth}-block MLP of width {mlp.width} that predicts {found}"
     codec = config.mask_autoencoder
     if codec is None:
-        yield "Mask autoencoder", "that of pictures: masks are drawn in the classes' colours"
+        what = "masks are drawn in the class colours and encoded by the image autoencoder"
+        yield "Mask autoencoder", f"none of its own: {what}"
     else:
         size, kind = codec.codebook_size, f"KL, {codec.latent_channels} channels"
         if isinstance(size, tuple):
@@ -242,7 +243,7 @@ def _seen(model: CamSeg, train: Frames) -> str:
     absent, grouped = missing_classes(counts, model.labels, train.groups)
     lines = []
     if names := ", ".join(absent):
-        lines.append(f"No training frame shows {names}: the model has not learnt these.")
+        lines.append(f"No training frame shows {names}: the model has not learned these.")
     if names := ", ".join(grouped):
         lines.append(f"Only labels for one of several classes show {names} in training frames.")
     return "\n".join(lines) or "Every class occurs in the training frames."

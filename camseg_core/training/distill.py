@@ -57,7 +57,7 @@ def _distillation() -> TransformerTraining:
 
 @dataclass(frozen=True)
 class DistillationRecipe:
-    """A configuration of `camseg distill`: end-to-end tuning of a trained model for few steps.
+    """A configuration of `camseg distill`: end-to-end fine-tuning of a trained model for few steps.
 
     The teacher is the label, not the model in many steps: the estimates after one step, and after
     later calls of the short `chains`, are decoded and scored by the task loss. The result can be
@@ -94,7 +94,7 @@ def run_distillation(
     about: About = ABOUT_NOTHING,
     export: bool = True,
 ) -> None:
-    """Tune the model of the checkpoint folder `start` for few steps, and write it to `out`.
+    """Distil the model of the checkpoint folder `start` to few steps, and write it to `out`.
 
     The folder `out` is as `recipes.run` writes it, with the same `about` and `export`. The same
     `run` resumes.
@@ -118,7 +118,7 @@ def run_distillation(
         keep_start(start, run, processes)
         # read now: `out` may be `start`
         before = how_it_was_made(start)
-        began = f"`{model.config.name}`, tuned in "
+        began = f"`{model.config.name}`, fine-tuned in "
         model.config = replace(model.config, name=about.name_for(run))
         trained = train_in(run, recipe.training, model, found, processes)
         if processes.is_main_process:

@@ -123,7 +123,7 @@ def init_processes(device: str = "cpu", workers: int = 0) -> Iterator[Processes]
         ConfigError: the device is unknown or not available.
     """
     if device not in ("cpu", "cuda"):
-        raise ConfigError(f"unknown device {device!r}; choose cpu or cuda")
+        raise ConfigError(f"device must be one of cpu, cuda, got {device!r}")
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             "device cuda: torch finds no CUDA device here; check the driver and that torch is a "

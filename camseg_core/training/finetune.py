@@ -89,9 +89,9 @@ class FinetuneRecipe:
 
     Attributes:
         data: the kind of the data set, or several sets.
-        classes: of the tuned model: the path of a class table, `start` for those of the start
+        classes: of the fine-tuned model: the path of a class table, `start` for those of the start
             model, or None for those of `data`.
-        replay: other sets that are mixed in against forgetting.
+        replay: other sets that are mixed in against catastrophic forgetting.
         replay_share: their share of the samples.
         autoencoder: trained only if a class is new or split.
         training: of the whole model except the mask encoder.
@@ -137,7 +137,7 @@ class FinetuneRecipe:
         return replace(self, classes=classes, replay=replay)
 
     def table(self, start: CamSeg, root: Path) -> LabelTable:
-        """Return the classes of the tuned model.
+        """Return the classes of the fine-tuned model.
 
         Raises:
             ConfigError: the class table cannot be used, or sets have different ones.
@@ -163,7 +163,7 @@ def run_finetuning(
     export: bool = True,
     dry_run: bool = False,
 ) -> None:
-    """Tune the model of the checkpoint folder `start` to `data`, and write it to `out`.
+    """Fine-tune the model of the checkpoint folder `start` on `data`, and write it to `out`.
 
     What is kept and new, and how long it takes, is logged first; `dry_run` ends there. The folder
     `out` is as `recipes.run` writes it, with the same `about` and `export`. Both models are then
@@ -209,7 +209,7 @@ def run_finetuning(
             _learn_masks(codec, model, changes, found, run, processes)
         trained = train_in(run, recipe.training, model, found, processes)
         if processes.is_main_process:
-            began = f"`{old.config.name}`, tuned in "
+            began = f"`{old.config.name}`, fine-tuned in "
             history = History(about, recipe, recipe.training, processes, began, before)
             finish(trained, found, run, out, history, export)
             compare_with(start, out, changes, found, run)

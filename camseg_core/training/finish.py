@@ -84,7 +84,7 @@ def finish(
 
     Before, a model with a mask autoencoder gets class offsets, see `add_class_offsets`, unless
     `with_offsets` is false. So it is after learning from images without labels: offsets for the
-    labelled frames would be none for the images, and hide what was learnt from them.
+    labelled frames would be none for the images, and hide what was learned from them.
     Only models with a mask autoencoder are exported and scored. int8 graphs are calibrated on
     frames of `train`, and left out if they lose too much; without fp32 graphs, as without `export`,
     the folder has weights alone, and the card says why. The report of one step goes to `run/val`,
@@ -124,7 +124,7 @@ def finish(
 def _export_and_score(
     trained: CamSeg, codec: MaskAutoencoder, data: TrainingData, run: Path, out: Path
 ) -> Figures:
-    """Export and calibrate the stored model, and score it as it ships."""
+    """Export and calibrate the stored model, and score it with the deployed runtime."""
     reconstruction = reconstruction_scores(codec, data.val, trained.labels)
     stored, val = CamSeg.from_pretrained(out), JoinedSamples(data.val_sets, trained.labels)
     some = val.spread(_CALIBRATION_FRAMES * len(data.val_sets))
@@ -213,7 +213,7 @@ def compare_with(
         scores.append(content["parts"][0]["mean_iou"]["iou"])
         table = "\n".join(comparison_lines(content))
         logger.info("%s before and %s after:\n%s", old.name, new.name, table)
-        logger.info("pictures and scores side by side: %s", folder / "comparison.html")
+        logger.info("images and scores side by side: %s", folder / "comparison.html")
     before, after = np.mean(scores, axis=0).tolist()
     return before, after
 

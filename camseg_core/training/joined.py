@@ -61,7 +61,7 @@ class SetConfig:
         check_setting("weight", self.weight, self.weight >= 0, ">= 0")
         if self.kind != AUTO and self.kind not in SETS:
             raise ConfigError(
-                f"unknown data set {self.kind!r}; choose one of {', '.join(SETS)}, or {AUTO}"
+                f"data set must be one of {AUTO}, {', '.join(SETS)}, got {self.kind!r}"
             )
 
     def open(self, data: Path, split: str) -> LabelledSet:

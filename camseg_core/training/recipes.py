@@ -107,7 +107,7 @@ def estimate_run(
             "the classes of several data sets are known from their files: name them with --data"
         )
     elif recipe.data not in SETS:
-        raise ConfigError(f"unknown data set {recipe.data!r}; choose one of {', '.join(SETS)}")
+        raise ConfigError(f"data set must be one of {', '.join(SETS)}, got {recipe.data!r}")
     else:
         labels = SETS[recipe.data].labels
     config = with_classes(config, labels)
@@ -132,7 +132,7 @@ def run_autoencoder(
     """
     if (recipe.mask is None) == (recipe.picture is None):
         raise ConfigError(
-            "the configuration must describe either a mask autoencoder (mask:) or a picture "
+            "the configuration must describe either a mask autoencoder (mask:) or an image "
             "autoencoder (picture:)"
         )
     training = recipe.mask or recipe.picture
@@ -157,7 +157,7 @@ def run_autoencoder(
             logger.info(
                 "wrote %s; masks of val through it: mIoU %s",
                 out,
-                result.get("mean_iou", "not measured for pictures"),
+                result.get("mean_iou", "not measured for images"),
             )
 
 

@@ -101,7 +101,8 @@ def _warn_of_shared(train: Sequence[OpenedSet], val: Sequence[OpenedSet]) -> Non
     shared = [p.image for each in val for p in each.found.pairs if p.image.resolve() in learnt]
     if shared:
         logger.warning(
-            "%s%s is in val and in train: scores on val are too good; keep each frame in one split",
+            "%s%s is in val and in train: scores on val will be optimistic; keep each frame in one "
+            "split",
             shared[0],
             more(shared),
         )

@@ -122,8 +122,8 @@ def adapted(start: CamSeg, table: LabelTable) -> CamSeg:
     if start.mask_autoencoder is None:
         if not changes.same:
             raise ConfigError(
-                f"the classes must be those of {config.name}, which draws masks as pictures in "
-                f"their colours; {'; '.join(changes.lines())}"
+                f"the classes must be those of {config.name}, which draws masks as colour "
+                f"images; {'; '.join(changes.lines())}"
             )
         model = CamSeg(config, table.labels)
     else:
@@ -192,7 +192,7 @@ def require_mask_autoencoder(model: CamSeg, to_be: str) -> None:
     if model.mask_autoencoder is None:
         raise ConfigError(
             f"only models with a mask autoencoder can be {to_be}, and {model.config.name} decodes "
-            "masks as pictures"
+            "masks as colour images"
         )
 
 

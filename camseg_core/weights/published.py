@@ -51,7 +51,7 @@ def published_shapes(config: CamSegConfig) -> tuple[Shapes, Shapes]:
         or config.light_decoder is not None
     ):
         raise ConfigError(
-            f"{config.name} does not have the published layout: an autoencoder of pictures, "
+            f"{config.name} does not have the published layout: an image autoencoder, "
             "fusion sequence and no light decoder"
         )
     with torch.device("meta"):

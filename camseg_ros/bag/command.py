@@ -94,9 +94,9 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
     """Compare two models on labelled frames, on bags, or on both."""
     parser.description = (
         "Compare two models on the same frames: IoU by class with 95 % intervals, calibration, "
-        "flicker, latency by turns, and the frames that got better and worse. Models of different "
-        "classes are compared over those that both distinguish. Prints a table, writes "
-        "comparison.html and comparison.json. Exits 1 if a limit is not kept."
+        "flicker, interleaved latency, and the frames that got better and worse. Models of "
+        "different classes are compared over those that both distinguish. Prints a table, writes "
+        "comparison.html and comparison.json. Exits with 1 if a limit fails."
     )
     option = parser.add_argument
     option("old", metavar="OLD", help="the model to compare with: a checkpoint folder or a name")
@@ -107,7 +107,8 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
     bags.add_argument(
         "--bag-labels",
         metavar="TOPIC|FOLDER",
-        help="their labels; see camseg bag evaluate, where the model is NEW",
+        help="labels of the bags: a topic, which begins with /, or a folder; ids without a class "
+        "table are those of NEW",
     )
     add_tolerance(bags)
     add_reading(bags)

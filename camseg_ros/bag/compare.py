@@ -40,7 +40,7 @@ _SAMPLING = ("sampler", "steps", "samples", "passes", "seed", "threads")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Compare, write the report and print it; exit 1 if a limit is not kept.
+    """Compare, write the report and print it; exit with 1 if a limit fails.
 
     Raises:
         CamSegError: frames or a model cannot be used, or the report cannot be written.

@@ -52,7 +52,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=not_negative,
         default=1.0,
         metavar="S",
-        help="play this long before, not counted",
+        help="seconds to play before measuring",
     )
     option(
         "--restamp",
@@ -77,7 +77,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="write all results to a file, or to stdout as the last line",
     )
     option("--page", type=Path, metavar="FILE", help="also write the result as an HTML page")
-    option("--scenario", type=Path, metavar="FILE", help="limits, YAML; exit 1 if one is not kept")
+    option("--scenario", type=Path, metavar="FILE", help="limits, YAML; exits with 1 if one fails")
     _add_search_options(parser.add_argument_group("highest rate").add_argument)
     _add_node_options(parser.add_argument_group("node").add_argument)
 
@@ -116,7 +116,7 @@ def _add_node_options(option: Callable[..., object]) -> None:
         "--image-topic",
         default=topics.image,
         metavar="TOPIC",
-        help="without /compressed",
+        help="the node's image topic, without /compressed",
     )
     option("--mask-topic", default=topics.mask, metavar="TOPIC", help="of its masks")
     option(
@@ -161,7 +161,7 @@ def run(options: argparse.Namespace) -> None:
 
     Raises:
         DataError, ConfigError, ModelError: the bag, an option or the model is not usable.
-        SystemExit: 1 if the node failed or a limit was not kept, 130 after Ctrl-C.
+        SystemExit: 1 if the node or a limit failed, 130 after Ctrl-C.
     """
     # so that a started node is stopped too, and its shared memory and this process's are removed
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -41,7 +41,7 @@ def content(
 ) -> dict[str, Any]:
     """Return everything for JSON; None for what was not measured.
 
-    `failures` are the limits of the scenario that were not kept, None without a scenario.
+    `failures` are the limits of the scenario that failed, None without a scenario.
     """
     bag, described = result.bag, describe_machine()
     parameters = result.parameters
@@ -219,7 +219,7 @@ def rate_not_kept(played: Playback) -> str:
 
 
 def read_limits(path: Path) -> tuple[TimeRange, Callable[[Measurement], list[str]]]:
-    """Read the time range of a scenario and a check that returns a line for each limit not kept.
+    """Read the time range of a scenario and a check that returns a line for each limit that failed.
 
     Ignores limits on the masks, which `camseg bag evaluate` checks, so that one file serves both.
 

@@ -211,7 +211,7 @@ def build_report(
 
 
 def broken_limits(merged: Merged, scenario: Scenario) -> list[str]:
-    """Return a line for each limit of the scenario that is not kept."""
+    """Return a line for each limit of the scenario that failed."""
     confusion = merged.scorer.confusion
     p95_ms = float(np.percentile(merged.latency_ms, 95))
     measured = {MIOU: confusion.mean_iou(), P95_MS: p95_ms, DROPS: merged.skipped}

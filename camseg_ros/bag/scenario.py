@@ -65,7 +65,7 @@ class Scenario:
         return load_yaml(path, Scenario)
 
     def check(self, measured: Mapping[str, float], classes: Mapping[str, float]) -> list[str]:
-        """Return a line for each limit that is not kept; an unmeasured metric fails its limit.
+        """Return a line for each limit that failed; an unmeasured metric fails its limit.
 
         Args:
             measured: by `MIOU`, `P95_MS` and `DROPS`; missing or NaN if not measured.

@@ -94,7 +94,7 @@ def _no_images(connections: Sequence[Connection], bag: Path) -> DataError:
         if kind != _CDR:
             what = _FOREIGN.get(
                 kind,
-                f"{kind} messages, which ROS 2 cannot read: export the pictures into a folder, and "
+                f"{kind} messages, which ROS 2 cannot read: export the images into a folder, and "
                 f"make a bag of them with `{camseg_command()} bag make BAG --source FOLDER`",
             )
             return DataError(f"{each.topic} of the bag {bag} holds {what}")

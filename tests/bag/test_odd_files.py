@@ -68,7 +68,7 @@ def test_pictures_that_cannot_be_read_are_left_out_and_named(
     left_out = len(refused(PICTURES))
     assert (code, lines.pop()) == (
         1,
-        f"camseg: {left_out} pictures were left out; --strict stops at the first",
+        f"camseg: {left_out} images were left out; --strict stops at the first",
     )
     assert all(line.startswith("camseg: left out: ") for line in lines)
     expect(PICTURES, lines)

@@ -185,7 +185,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model that has learnt a little."""
+    """A folder with a model that has learned a little."""
     root = tmp_path_factory.mktemp("adapt")
     loop = LoopConfig(steps=150, lr=3e-3, warmup=5, ema_decay=0.9, precision="fp32")
     task = TaskLoss(own_share=0, late_own_share=0, decoder_joins=0, balanced_until=0)
@@ -205,10 +205,10 @@ def command(root: Path, name: str, *extra: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_an_adapted_checkpoint_says_what_it_learnt_from(
+def test_an_adapted_checkpoint_says_what_it_learned_from(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # offsets for the labelled frames would hide what was learnt from the images
+    # offsets for the labelled frames would hide what was learned from the images
     monkeypatch.setattr(class_offsets, "LEAST_FRAMES", 1)
     main(command(place, "one"))
     out, err = capsys.readouterr()
@@ -269,7 +269,7 @@ def test_a_killed_adaptation_ends_as_an_uninterrupted_one(
 
 
 @pytest.mark.slow
-def test_without_labelled_frames_only_the_images_are_learnt_from(
+def test_without_labelled_frames_only_the_images_are_learned_from(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     extra = ("--set=labelled_share=0", "--set=training.loop.steps=2", "--no-export")

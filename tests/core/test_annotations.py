@@ -138,7 +138,7 @@ def test_colours_in_a_mapping_replace_the_label_map(tmp_path: Path) -> None:
 def test_names_in_a_mapping_are_refused_for_pictures(tmp_path: Path) -> None:
     data_trees.folder(tmp_path)
     (tmp_path / "mapping.yaml").write_text("names: {road: [lane]}\n")
-    assert "labels in pictures need ids: or colors:" in refused(tmp_path, "folder")
+    assert "labels in image files need ids: or colors:" in refused(tmp_path, "folder")
 
 
 @pytest.mark.parametrize("pair", [("voc", "coco"), ("coco", "labelme"), ("voc", "labelme")])

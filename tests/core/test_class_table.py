@@ -123,11 +123,11 @@ def test_what_is_not_enabled_is_unlabelled() -> None:
             [],
             "unknown class 'zebra crossing' in group 'flat = zebra crossing': choose from building",
         ),
-        (["flat = road, road"], [], "class 'road' must be in one group, once; it is again"),
+        (["flat = road, road"], [], "class 'road' must be in at most one group, found again"),
         (
             ["flat = road", "ground = sidewalk, road"],
             [],
-            "class 'road' must be in one group, once; it is again in 'ground = sidewalk, road'",
+            "class 'road' must be in at most one group, found again in 'ground = sidewalk, road'",
         ),
         (["flat:10 = road"], [], "'sky' and 'flat' both have the id 10; give the group another"),
         (["flat:100 = road", "tall:100 = pole"], [], "both have the id 100"),

@@ -119,7 +119,7 @@ def test_a_training_without_validation_frames_is_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("data=kitti", "unknown data set 'kitti'; choose one of camvid"),
+        ("data=kitti", "data set must be one of camvid"),
         ("banana=1", "--set banana=1: unknown entries banana"),
     ],
 )

@@ -198,7 +198,7 @@ def test_files_and_lines_hold_what_was_measured(tmp_path: Path) -> None:
     page = (tmp_path / "comparison.html").read_text()
     for number in range(6):
         assert (f'data-frame="frame {number}"' in page) == (number in (1, 2, 3))
-    assert "limits not kept" in page
+    assert "limits failed" in page
     lines = "\n".join(comparison_lines(content))
     assert "street: 6 frames, 6 with labels" in lines
     assert "car                       0.833         0.667      -0.167" in lines
@@ -384,7 +384,7 @@ def test_models_without_a_common_class_are_refused() -> None:
         (Limits(max_calibration_rise=0), 0),
     ],
 )
-def test_each_limit_that_is_not_kept_gives_a_line(limits: Limits, lines: int) -> None:
+def test_each_failed_limit_gives_a_line(limits: Limits, lines: int) -> None:
     samples = [sample(i, street()) for i in range(4)]
     found = compared(Painted(), Painted(wrong=(2,)), samples)
     # a quarter of the cars is taken for road: car falls by 1/4, road by 1/3, their mean by 7/36
@@ -400,7 +400,7 @@ def test_each_limit_that_is_not_kept_gives_a_line(limits: Limits, lines: int) ->
         ([ROAD, CAR], [ROAD, CAR], []),
     ],
 )
-def test_limits_of_the_iou_are_not_kept_by_a_model_that_lost_a_class_of_the_labels(
+def test_limits_of_the_iou_fail_for_a_model_that_lost_a_class_of_the_labels(
     old: list[int], new: list[int], lost: list[str]
 ) -> None:
     samples = [sample(i, street()) for i in range(2)]

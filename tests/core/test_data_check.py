@@ -834,7 +834,7 @@ def test_a_label_that_is_no_file_is_reported_for_what_it_is(
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
-def test_of_several_pictures_in_one_file_only_the_first_is_read_and_that_is_said(
+def test_only_the_first_of_several_images_in_a_file_is_read_with_a_warning(
     tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     pictures = [Image.new("RGB", (32, 24), color) for color in ("red", "blue")]
@@ -845,4 +845,4 @@ def test_of_several_pictures_in_one_file_only_the_first_is_read_and_that_is_said
         (tmp_path / f"{name}.{kind.lower()}").write_bytes(content.getvalue())
     assert len([*open_frames(tmp_path)]) == 2
     (said,) = caplog.messages
-    assert re.fullmatch(r".*several\.\w+ holds several pictures: only the first is read", said)
+    assert re.fullmatch(r".*several\.\w+ holds several images: only the first is read", said)

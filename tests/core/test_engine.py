@@ -75,7 +75,7 @@ def test_providers_come_as_a_list_with_commas_or_a_sequence(
     assert provider_list(given) == wanted
 
 
-def test_a_provider_that_is_missing_gives_way_to_the_next_and_that_is_told(
+def test_a_missing_provider_falls_back_to_the_next_and_that_is_reported(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -146,7 +146,7 @@ def test_a_gpu_is_set_up_for_every_graph_with_its_options_and_the_cpu_behind_it(
         assert made["providers"][0][1]["trt_engine_cache_path"] == str(cache)
 
 
-def test_a_provider_whose_libraries_are_missing_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_provider_whose_libraries_are_missing_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
     Sessions(monkeypatch, "CPUExecutionProvider")  # ONNX Runtime leaves out what does not start
     engine = engine_of("cuda,cpu")
     assert engine.options.provider == "cpu"
@@ -159,7 +159,7 @@ def test_a_provider_whose_libraries_are_missing_gives_way(monkeypatch: pytest.Mo
         engine_of("cuda")
 
 
-def test_a_provider_that_cannot_load_a_graph_gives_way_and_the_last_one_is_an_error(
+def test_a_provider_that_cannot_load_a_graph_falls_back_and_the_last_one_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     Sessions(monkeypatch, *ALL, raising=("TensorrtExecutionProvider",))
@@ -204,7 +204,7 @@ def test_operators_that_tensorrt_lacks_go_to_the_cpu_where_there_is_no_cuda() ->
     ]
 
 
-def test_an_engine_cache_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_an_engine_cache_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(
         ConfigError, match=r"the engine cache .*file/engines cannot be made: Not a directory"
@@ -255,7 +255,7 @@ def test_a_fallback_takes_the_graphs_that_suit_the_provider_that_starts(tmp_path
     assert (segmenter.provider, segmenter.precision) == ("cpu", "int8+fp32")
 
 
-def test_int8_on_a_gpu_is_told_what_to_choose(
+def test_int8_on_a_gpu_is_refused_with_the_precision_to_choose(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ALL)
@@ -316,7 +316,7 @@ def test_one_step_takes_one_step_for_any_number_of_steps_and_leaves_its_noise_un
         ("one_step:3", "steps of one_step must be 1, got 3"),
     ],
 )
-def test_a_graph_that_cannot_be_fused_is_told(text: str, message: str) -> None:
+def test_a_graph_that_cannot_be_fused_is_reported(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Fused.parse(text)
 
@@ -549,7 +549,7 @@ def test_without_page_locked_memory_frames_go_without() -> None:
     [
         (
             ["segment", ".", "--provider", "cuda,npu"],
-            "unknown provider 'npu'; choose one of auto, cpu, openvino, ",
+            "provider must be one of auto, cpu, openvino, ",
         ),
         (
             ["bench", "--provider", "cuda"],

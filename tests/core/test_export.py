@@ -214,7 +214,7 @@ def test_int8_needs_frames_and_scores_need_labels(
 ) -> None:
     with pytest.raises(ConfigError, match="int8 graphs need frames of the camera's kind"):
         export_onnx(tiny_lite(), tmp_path, "int8", traced=traced_tiny_lite)
-    with pytest.raises(ConfigError, match="unknown precision 'int4'"):
+    with pytest.raises(ConfigError, match="precision must be one of fp32, fp16, int8, got 'int4'"):
         export_onnx(tiny_lite(), tmp_path, "int4", traced=traced_tiny_lite)
     unlabelled = [
         type(sample)(sample.image, np.full_like(sample.label, 255), sample.name)
@@ -248,7 +248,7 @@ def test_weights_that_fp16_would_change_too_much_are_stored_in_fp32(
     assert sizes[1] > 1.7 * sizes[0]
 
 
-def test_a_graph_that_is_not_the_model_is_told_by_how_much(
+def test_a_graph_that_differs_from_the_model_is_reported_with_the_difference(
     traced_tiny_lite: list[Traced], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     part, graph = traced_tiny_lite[2].part, onnx.ModelProto()
@@ -269,7 +269,7 @@ def test_a_graph_that_is_not_the_model_is_told_by_how_much(
     assert 0.005 < check(part, tmp_path / "denoiser.onnx", "fp32").largest < 1.0
 
 
-def test_the_command_writes_a_folder_that_segments_and_tells_what_it_found(
+def test_the_command_writes_a_folder_that_segments_and_prints_what_it_found(
     tmp_path: Path,
     data: Path,
     capsys: pytest.CaptureFixture[str],

@@ -113,7 +113,7 @@ def test_masks_of_the_old_model_are_scored_in_the_new_classes() -> None:
     assert found.tolist() == [[0, 1, 1, 2, 3, 2, 0]]
 
 
-def test_a_new_class_leaves_the_latents_of_the_others_and_is_learnt(tmp_path: Path) -> None:
+def test_a_new_class_leaves_the_latents_of_the_others_and_is_learned(tmp_path: Path) -> None:
     start = tiny_lite()
     new = LabelTable.of((*start.labels, Label(40, "cone", (250, 120, 0))))
     changes = ClassChanges.of(start.labels, new)
@@ -205,7 +205,7 @@ def test_tuning_gives_a_checkpoint_of_the_new_classes_and_a_comparison(tuned: Pa
         "weights kept: ",
         "the mask autoencoder learns",
         "2 steps of the mask autoencoder at ",
-        "pictures and scores side by side: ",
+        "images and scores side by side: ",
     ):
         assert line in log
     compared = tuned / "run" / "comparison-own"
@@ -220,7 +220,7 @@ def test_tuning_gives_a_checkpoint_of_the_new_classes_and_a_comparison(tuned: Pa
     assert (tuned / "run" / "comparison-other" / "comparison.html").is_file()
     card = (tuned / "out" / "MODEL_CARD.md").read_text()
     assert "by hand" in card
-    assert "`tiny-lite`, tuned in" in card
+    assert "`tiny-lite`, fine-tuned in" in card
     assert "--from" in card
 
 

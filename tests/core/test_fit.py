@@ -274,9 +274,9 @@ def test_frames_of_one_size_at_the_network_share_a_batch_with_any_fit() -> None:
     [
         (
             {"mode": "squeeze"},
-            "unknown resize mode 'squeeze'; choose one of letterbox, stretch, crop",
+            "resize mode must be one of letterbox, stretch, crop, got 'squeeze'",
         ),
-        ({"output": "screen"}, "unknown output 'screen'; choose one of camera, network"),
+        ({"output": "screen"}, "output must be one of camera, network, got 'screen'"),
         ({"roi": (0.0, 0.2, 1.0, 1.0)}, "roi needs mode crop, not letterbox"),
         ({"mode": "stretch", "roi": (0.0, 0.2, 1.0, 1.0)}, "roi needs mode crop, not stretch"),
         (

@@ -181,7 +181,7 @@ def test_a_stray_picture_beside_folders_of_pictures_is_not_taken_for_the_source(
     assert open_frames(tmp_path / "right").count == 1
 
 
-def test_pictures_of_kinds_that_are_not_read_are_said_to_be_left_out(
+def test_images_of_kinds_that_are_not_read_are_left_out_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_image(tmp_path / "a.png", (1, 2, 3))
@@ -189,5 +189,5 @@ def test_pictures_of_kinds_that_are_not_read_are_said_to_be_left_out(
         (tmp_path / name).write_bytes(b"...")
     assert open_frames(tmp_path).count == 1
     assert caplog.messages == [
-        f"pictures of kinds that are not read, left out: 2, first {tmp_path / 'b.HEIC'}"
+        f"images of kinds that are not read, left out: 2, first {tmp_path / 'b.HEIC'}"
     ]

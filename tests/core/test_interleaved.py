@@ -1,4 +1,4 @@
-"""Models timed in turns, and how two series of times compare."""
+"""Models timed interleaved, and how two series of times compare."""
 
 import numpy as np
 import numpy.typing as npt

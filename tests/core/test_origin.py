@@ -41,7 +41,9 @@ def test_graphs_of_other_weights_are_refused(folder: Path) -> None:
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(ModelError, match=r"int8 must be of the weights beside them, but were exp"):
+    with pytest.raises(
+        ModelError, match=r"int8 must be exported from the weights beside them, .*, but"
+    ):
         load(folder)
     weights.unlink()  # a vehicle needs no weights
     assert load(folder).segment(FRAME).mask.shape == (64, 96)
@@ -75,7 +77,7 @@ def test_classes_may_get_other_names_and_colours_but_no_other_ids(folder: Path) 
 def test_two_classes_with_one_id_or_name_are_refused(folder: Path, key: str, shown: str) -> None:
     first, second, *others = entries_of(folder)
     change_labels(folder, first, {**second, key: first[key]}, *others)
-    with pytest.raises(ModelError, match=rf"must all have another id and name, got {shown} twice"):
+    with pytest.raises(ModelError, match=rf"must have distinct ids and names, got {shown} twice"):
         load(folder)
 
 

@@ -23,7 +23,8 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_commands_are_grouped_by_task(capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, "--help", code=0)
-    order = ["run a model:", "segment", "score a model:", "evaluate", "train:", "distill", "more:"]
+    scoring, drives = ("score a model:", "evaluate", "compare"), ("recorded drives:", "bag")
+    order = ["run a model:", "segment", *scoring, "train:", "distill", *drives]
     places = [text.index(f" {each} ") for each in order]
     assert places == sorted(places)
 

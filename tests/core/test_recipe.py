@@ -95,7 +95,7 @@ def test_one_command_goes_from_frames_to_a_checkpoint_with_its_card(
     validations = [entry for entry in curve if "validation" in entry]
     assert [entry["step"] for entry in validations] == [2, 4]
     for entry in validations:
-        one, ten = entry["validation"]["mIoU"], entry["validation"]["mIoU of 10 steps"]
+        one, ten = entry["validation"]["mIoU"], entry["validation"]["mIoU with 10 steps"]
         assert f"| {entry['step']} | {one:.3f} | {ten:.3f} |" in card
     computed = "bf16" if computes_bf16("cpu") else "fp32, as this processor has no bf16"
     assert f"batches of 2 (CPU, {computed}, 1 process)" in " ".join(card.split())
@@ -156,8 +156,8 @@ def test_a_trained_model_is_distilled_into_a_folder_whose_card_describes_both_tr
     assert card.startswith("# run-distill\n")
     assert CamSeg.from_pretrained(root / "distilled").config.name == "run-distill"
     assert f"    camseg distill --model={root / 'out'}" in card
-    assert "`run`, tuned in 4 steps with batches of 2" in card
-    assert "### The model that it was tuned from" in card
+    assert "`run`, fine-tuned in 4 steps with batches of 2" in card
+    assert "### The model that it was fine-tuned from" in card
     assert card.index("camseg distill --model") < card.index("camseg train --config")
     assert card.count("## Limits") == card.count("## Figures") == 1
     assert all(
@@ -386,7 +386,7 @@ def test_the_card_of_weights_alone_says_what_is_known(root: Path) -> None:
     assert card.startswith("# town\n")
     assert "Licence of these weights: CC-BY-4.0, Town." in card
     assert "| 3 | 3 | 80×70 to 96×64 (2 sizes) | 100 % | 11 classes" in card
-    assert "No training frame shows car: the model has not learnt these." in card
+    assert "No training frame shows car: the model has not learned these." in card
     assert "Nothing was measured" in card
     assert not {"nan", "None"} & {*re.findall(r"\w+", card)}
 

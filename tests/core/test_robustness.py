@@ -353,8 +353,8 @@ def test_errors_say_what_cannot_be_run(samples: list[Sample]) -> None:
         (DataError, "no frame has a pixel labelled as one of the classes", {"samples": nothing}),
         (
             DataError,
-            r"a mask must have its picture's size: that of small for .* is \(60, 160\), but the "
-            r"picture \(120, 160\)",
+            r"a mask must have its image's size: that of small for .* is \(60, 160\), but the "
+            r"image \(120, 160\)",
             {"contenders": {"small": Small()}},
         ),
     ]

@@ -130,7 +130,7 @@ def test_a_stream_forgets_what_does_not_go_on(
     assert stream.resets == {reason: 1}
 
 
-def test_a_stream_forgets_when_told_and_counts_no_reset_where_there_was_nothing() -> None:
+def test_a_reset_stream_forgets_and_counts_no_reset_without_a_memory() -> None:
     stream = Stream()
     stream.reset()
     assert not stream.resets
@@ -194,7 +194,7 @@ def test_a_whole_network_in_one_graph_takes_no_stream(
     segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(segmenter._engine, "fused", Fused("ddim", 4))
-    with pytest.raises(ConfigError, match=r"fused_ddim_4 keeps inside: load with streams=True"):
+    with pytest.raises(ConfigError, match=r"fused_ddim_4 does not output: load with streams=True"):
         segmenter.segment_batch(FRAMES[:1], streams=[Stream()])
 
 

@@ -91,7 +91,7 @@ def frame_path(driver: Driver, fail: Callable[[str], None]) -> dict[str, list[st
 
     Args:
         driver: its node owns the pipeline and plays the camera.
-        fail: called if the pipeline gives up its model.
+        fail: called if the pipeline gives up on the engine.
     """
     recorder = Recorder()
     pipeline = Pipeline(driver.node, Parameters(warm_up_sizes=("64x48",)), fail)

@@ -112,7 +112,7 @@ def test_pictures_that_cannot_be_read_are_left_out_named_and_counted(tmp_path: P
     assert printed.count("left out ") == 2
     summary = json.loads((out / "summary.json").read_text())
     assert summary["left_out"][0].endswith("b.png is empty (0 bytes): copy it again")
-    assert "Pictures of the source that cannot be read" in (out / "index.html").read_text()
+    assert "Images of the source that cannot be read" in (out / "index.html").read_text()
     assert (out / "overlay.mp4").is_file()
 
 

@@ -1,4 +1,4 @@
-"""Stability over time through the node: earlier frames steady later ones, until a gap."""
+"""Temporal smoothing through the node: earlier frames steady later ones, until a gap."""
 
 import numpy as np
 from ros_harness import StartBench, header, pixels_of

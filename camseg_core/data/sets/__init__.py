@@ -162,7 +162,7 @@ def kind_of(kind: str, root: Path, own: OwnLabels = NONE, split: str | None = No
     """
     if kind != AUTO:
         if kind not in SETS:
-            raise ConfigError(f"unknown data set {kind!r}; choose one of {', '.join(SETS)}")
+            raise ConfigError(f"data set must be one of {', '.join(SETS)}, got {kind!r}")
         return kind
     # an error in the mapping is reported before any about the layout
     place = folder_of(root)

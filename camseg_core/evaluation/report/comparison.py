@@ -66,7 +66,7 @@ def write_comparison(
         comparisons: of the same two models, each on other frames.
         folder: made if missing.
         about: facts about the run to keep, by name.
-        broken: the limits that were not kept; None if there were none to keep.
+        broken: the limits that failed; None if there were no limits.
 
     Raises:
         DataError: the folder cannot be written, or frames cannot be read again for their pictures.

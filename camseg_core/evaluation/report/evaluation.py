@@ -264,7 +264,7 @@ def _cards(scores: Mapping[str, Any], latency_ms: Mapping[str, float]) -> list[C
         "mean_iou": "mean IoU",
         "mean_category_iou": "mean category IoU",
         "pixel_accuracy": "pixel accuracy",
-        "average_precision": "AP, mean precision",
+        "average_precision": "mean precision (AP)",
         "boundary_f1": "boundary F1",
         "expected_calibration_error": "calibration error",
         "error_detection_auroc": "error detection AUROC",

@@ -47,26 +47,23 @@ AP: dict[str, dict[float, float]] = {
 
 _DEFINITIONS = {
     "AP": (
-        "The paper's score (arXiv 2503.15617): pixel precision TP / (TP + FP), mean over the "
-        "classes that occur in labels or masks; 0 for a labelled class that no mask has. Here "
-        "at the frames' own size."
+        "The paper's score (arXiv 2503.15617): pixel precision TP / (TP + FP), averaged over the "
+        "labelled classes; 0 for a labelled class that is never predicted. Measured at the "
+        "frames' own size."
     ),
-    "mean IoU": (
-        "Intersection over union of all frames' pixels, mean over the classes that occur in "
-        "labels or masks."
-    ),
+    "mean IoU": "Intersection over union over all pixels, averaged over the labelled classes.",
     "groups": (
         "Frequent, common and rare are thirds of the labelled classes, ordered by their number "
-        "of labelled pixels; the same for all conditions and contenders."
+        "of labelled pixels; the same for all conditions and models."
     ),
     "kept": (
-        "The score divided by the same contender's score on the reference: the undisturbed "
+        "The score divided by the same model's score on the reference: the undisturbed "
         "frames or, for weather, the synthetic drive in clear weather. Precision can rise when a "
         "class is found less often: prefer mean IoU."
     ),
     "published": (
         f"Marks of the paper's own model ({SOURCE}): its AP divided by its clean AP of {CLEAN_AP}. "
-        "Data, training and picture sizes differ, and the paper does not give the scale of its "
+        "Data, training and image sizes differ, and the paper does not give the scale of its "
         "disturbances: compare shapes, not values."
     ),
 }

@@ -181,7 +181,7 @@ def frames_chart(
     marks: Iterable[tuple[int, float, str]] = (),
     unit: str = "",
 ) -> Chart | None:
-    """Lay out a figure over frames: the means as a line, least to greatest as a band.
+    """Lay out a figure over frames: the means as a line, minimum to maximum as a band.
 
     Args:
         timeline: the frames.
