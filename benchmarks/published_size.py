@@ -5,8 +5,8 @@ python benchmarks/published_size.py --size 256 --write docs/results.md --json
 The weights are random, so the masks have no quality to compare. `as_published` is fp32: 100
 ancestral steps on the tokens of image and mask, and a picture decoded by its colours. The others
 denoise the mask's tokens alone: in torch, in bf16 except for the diffusion head, and the same in
-fp32; and exported to the CPU engines. Settings take turns, so that all see the same load of the
-machine.
+fp32; and exported to the CPU engines. Settings are interleaved, so that all see the same load of
+the machine.
 """
 
 import argparse
@@ -168,7 +168,7 @@ def in_torch(name: str, config: CamSegConfig, size: int) -> Segment:
 
 
 def seconds(segments: Mapping[str, Segment], repeats: int) -> dict[str, float]:
-    """The median time of each setting over `repeats` rounds in which they take turns."""
+    """The median time of each setting over `repeats` interleaved rounds."""
     times: dict[str, list[float]] = {name: [] for name in segments}
     for _ in range(repeats):
         for turn in range(TURNS):

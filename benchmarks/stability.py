@@ -3,7 +3,7 @@
     python benchmarks/stability.py --data <CamVid root> --write docs/results.md
 
 Uses synthetic drives with a camera's noise and, with `--data`, CamVid val at 15 Hz. Runs the
-shipped runtime with seed 0. Settings take turns on every frame, so that drift affects all.
+shipped runtime with seed 0. Settings are interleaved on every frame, so that drift affects all.
 """
 
 import argparse

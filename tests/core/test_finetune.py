@@ -1,4 +1,4 @@
-"""`camseg train --from`: a trained model tuned to other data and other classes."""
+"""`camseg train --from`: a trained model fine-tuned on other data and other classes."""
 
 import json
 from pathlib import Path
@@ -164,7 +164,7 @@ def test_sets_to_replay_get_their_share() -> None:
 
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The root of a finished tuning to five classes of its own, with a set to replay."""
+    """The root of a finished fine-tuning to five classes of its own, with a set to replay."""
     root = tmp_path_factory.mktemp("tuned")
     random = np.random.default_rng(0)
     for split in ("train", "val"):

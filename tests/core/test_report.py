@@ -294,11 +294,11 @@ def test_the_legend_names_every_class_of_the_masks_and_labels_shown(
     assert named == {"truck", *shown, "not labelled, or no class", "wrong, in the differences"}
 
 
-def test_a_page_without_pictures_says_so(
+def test_a_page_of_a_stream_says_that_no_frame_can_be_shown(
     segmenter: Segmenter, drive: list[Sample], tmp_path: Path
 ) -> None:
     page = write_report(evaluate(segmenter, iter(drive[:1]), LABELS), tmp_path)
-    assert "none was kept" in page.read_text(encoding="utf-8")
+    assert "none can be shown" in page.read_text(encoding="utf-8")
 
 
 def test_an_unwritable_folder_is_an_error(evaluation: Evaluation, tmp_path: Path) -> None:
