@@ -61,8 +61,8 @@ def segment_files(
         spent = f"{sum(result.timings.values()):.0f} ms"
         yield f"{count}/{max(count, frames.count)} {frame.name}: {', '.join(largest)}; {spent}"
     seconds = f"{time.monotonic() - began:.1f} s"
-    frame = "frame" if count == 1 else "frames"
-    yield f"{count} {frame} in {seconds}; masks, colours and overlays are in {out}"
+    noun = "frame" if count == 1 else "frames"
+    yield f"{count} {noun} in {seconds}; masks, colours and overlays are in {out}"
 
 
 def _named(frame: SourceFrame) -> str:
