@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TypeVar
 
-from camseg_core.errors import ConfigError
+from camseg_core.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +86,34 @@ def writable_file(path: Path, option: str) -> Path:
 
 
 @contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a path to make a folder at; it is renamed to `path` when the block ends.
+
+    It is in a new folder beside `path`, so nothing else is there. If the block raises, that is
+    removed and `path` stays as it was.
+
+    Raises:
+        OSError: the folder beside `path` cannot be made.
+        DataError: at the end, there is something at `path`; the new folder is kept then.
+    """
+    beside = Path(tempfile.mkdtemp(prefix=f"{path.name[:50]}.partial-", dir=path.parent))
+    partial = beside / path.name
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    try:
+        partial.rename(path)  # replaces an empty folder
+    except OSError as error:
+        raise DataError(
+            f"{path} must be new or empty, but something was put there meanwhile "
+            f"({error.strerror}): all is in {partial}, move it from there"
+        ) from error
+    beside.rmdir()
+
+
+@contextmanager
 def new_folder(folder: Path, option: str) -> Iterator[Path]:
     """Yield an empty folder that gets the name `folder` when the block ends.
 
@@ -93,19 +121,14 @@ def new_folder(folder: Path, option: str) -> Iterator[Path]:
 
     Raises:
         ConfigError: see `require_new`, or it cannot be written; the message begins with `option`.
+        DataError: see `atomic_folder`.
     """
     require_new(folder, option)
     target = folder.resolve()
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    writable_folder(partial, option)
-    try:
+    writable_folder(target.parent, option)
+    with atomic_folder(target) as partial:
+        partial.mkdir()
         yield partial
-        if target.exists():
-            target.rmdir()
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def require_new(folder: Path, option: str) -> None:

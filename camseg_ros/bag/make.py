@@ -1,7 +1,6 @@
 """Writes rosbag2 bags (MCAP), and is `camseg bag make`. Needs no ROS."""
 
 import argparse
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from rosbags.interfaces import (
     QosReliability,
     QosTime,
 )
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
 from rosbags.typesys import Stores, get_typestore
 
 from camseg_core.cli.console import Pictures, print_lines
@@ -36,7 +35,7 @@ from camseg_core.data.frame_source import DEFAULT_FPS, START_NS, SourceFrame, op
 from camseg_core.data.synthetic.camera import PinholeCamera
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import DataError
-from camseg_core.long_runs import shown_progress
+from camseg_core.long_runs import atomic_folder, shown_progress
 from camseg_ros.bag.command import positive
 from camseg_ros.bag.storage import SECOND_NS
 from camseg_ros.bag.topics import COMPRESSED, RAW
@@ -125,8 +124,6 @@ def write_bag(frames: Iterable[SourceFrame], path: Path, topics: BagTopics = DEF
         DataError: `path` exists or cannot be written, or there are no frames. The unfinished bag is
             removed, also if `frames` raises.
     """
-    if path.exists():
-        raise DataError(f"{path} exists already; remove it or name another folder for the bag")
     count = 0
     with new_bag(path) as writer:
         connections: dict[str, Any] = {}
@@ -146,21 +143,28 @@ def write_bag(frames: Iterable[SourceFrame], path: Path, topics: BagTopics = DEF
 
 @contextmanager
 def new_bag(path: Path) -> Iterator[Writer]:
-    """Open a new bag for writing; remove it if anything fails, including Ctrl-C."""
+    """Open a new bag for writing, which gets its name when it is whole.
+
+    If anything fails, including Ctrl-C, it is removed.
+
+    Raises:
+        DataError: `path` exists, or the bag cannot be written.
+    """
+    if path.exists():
+        raise DataError(f"{path} exists already; remove it or name another folder for the bag")
+    version, storage = VERSION, StoragePlugin.MCAP
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        version, storage = VERSION, StoragePlugin.MCAP
-        with Writer(path, version=version, storage_plugin=storage) as writer:
+        with (
+            atomic_folder(path) as unfinished,
+            Writer(unfinished, version=version, storage_plugin=storage) as writer,
+        ):
             yield writer
-    except OSError as error:
-        shutil.rmtree(path, ignore_errors=True)
+    except (OSError, WriterError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else "") or error
         raise DataError(
-            f"cannot write the bag {path}: {error.strerror or error}; "
-            "check the disk and the permissions"
+            f"cannot write the bag {path}: {reason}; check the disk and the permissions"
         ) from error
-    except BaseException:
-        shutil.rmtree(path, ignore_errors=True)
-        raise
 
 
 def _messages(frame: SourceFrame, topics: BagTopics) -> Iterator[tuple[str, Any]]:

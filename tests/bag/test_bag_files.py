@@ -19,7 +19,7 @@ from rosbags.typesys import Stores, get_typestore
 from camseg_core.data.frame_source import SourceFrame
 from camseg_core.errors import DataError
 from camseg_ros.bag.frames import ReadOptions, read_frames
-from camseg_ros.bag.make import IMAGE_TOPIC, BagTopics, write_bag
+from camseg_ros.bag.make import IMAGE_TOPIC, BagTopics, new_bag, write_bag
 from camseg_ros.bag.read import BagDamaged, ImageBag, read_input
 from camseg_ros.bag.storage import is_bag
 from camseg_ros.bag.topics import COMPRESSED, RAW
@@ -389,6 +389,36 @@ def test_a_bag_is_not_overwritten_and_an_unfinished_one_removed(tmp_path: Path) 
         DataError, match=r"cannot write the bag .*file/bag: .*; check the disk and the permissions"
     ):
         write_bag(iter(frames()), tmp_path / "file" / "bag")
+
+
+def test_a_bag_appears_when_it_is_whole_and_replaces_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "bag"
+
+    def meanwhile() -> Iterator[SourceFrame]:
+        yield from frames()
+        assert not path.exists()
+        path.mkdir()
+        (path / "notes.txt").write_text("mine")
+
+    with pytest.raises(DataError, match=r"bag must be new or empty, but something .*all is in"):
+        write_bag(meanwhile(), path)
+    assert [each.name for each in path.iterdir()] == ["notes.txt"]
+    (kept,) = tmp_path.glob("bag.partial-*/bag")
+    with ImageBag(kept) as bag:
+        assert bag.count == len(frames())
+
+
+def test_what_the_writer_refuses_is_an_error_of_the_bag(tmp_path: Path) -> None:
+    def twice() -> None:
+        with new_bag(tmp_path / "bag") as writer:
+            for _ in range(2):
+                writer.add_connection("/camera", RAW, typestore=STORE)
+
+    with pytest.raises(
+        DataError, match=r"cannot write the bag .*bag: Connection can only be added"
+    ):
+        twice()
+    assert not list(tmp_path.iterdir())
 
 
 def test_is_bag(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from camseg_core.long_runs import atomic_write
+from camseg_core.errors import DataError
+from camseg_core.long_runs import atomic_write, new_folder
 
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
@@ -34,3 +36,54 @@ def test_nothing_is_left_where_nothing_was_written(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "state.bin"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def fill(
+    folder: Path, name: str, meanwhile: Callable[[Path], object] = lambda partial: None
+) -> None:
+    """Make a new folder with one file."""
+    with new_folder(folder, "--out") as partial:
+        (partial / name).touch()
+        meanwhile(partial)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
+
+
+def full(partial: Path) -> None:
+    raise OSError("disk full")
+
+
+def test_a_new_folder_appears_when_it_is_whole_beside_what_is_there(tmp_path: Path) -> None:
+    out, others = tmp_path / "out", tmp_path / "out.partial"
+    others.mkdir()
+    (others / "notes.txt").write_text("mine")
+    fill(out, "a", lambda partial: pytest.fail("too early") if out.exists() else None)
+    assert names(out) == ["a"]
+    assert out.stat().st_mode == others.stat().st_mode
+    with pytest.raises(OSError, match="full"):
+        fill(tmp_path / "half", "a", full)
+    assert names(tmp_path) == ["out", "out.partial"]
+    assert (others / "notes.txt").read_text() == "mine"
+
+
+def test_an_empty_folder_is_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    out.mkdir(parents=True)
+    fill(out, "a")
+    assert names(out) == ["a"]
+    assert names(out.parent) == ["out"]
+
+
+def test_a_folder_that_was_filled_meanwhile_stays_and_so_does_the_new_one(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(
+        DataError,
+        match="out must be new or empty, but something was put there meanwhile .* move it from",
+    ) as raised:
+        fill(out, "a", lambda partial: fill(out, "b"))  # as of two processes
+    assert names(out) == ["b"]
+    (kept,) = tmp_path.glob("out.partial-*/out")
+    assert names(kept) == ["a"]
+    assert str(kept) in str(raised.value)
