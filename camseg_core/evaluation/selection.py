@@ -118,10 +118,10 @@ class Judge:
             ),
         ]
         self._other = other
-        self._previous: tuple[int, Ids] | None = None
+        self._previous: tuple[tuple[int, int], Ids] | None = None
 
     def candidate(self, place: tuple[int, int], stamp_ns: int, image: Ids) -> Candidate:
-        """Measure the RGB frame `(H, W, 3)` that follows, in its drive, the one given before.
+        """Measure the RGB frame `(H, W, 3)` that comes after the one given before.
 
         Raises:
             ImageError: see `Segmenter.segment`.
@@ -129,12 +129,12 @@ class Judge:
         found = [each.segment(image) for each in self._sampled]
         mask = sparse(found[0].mask)
         before = mask
-        if self._previous is not None and self._previous[0] == place[0]:
+        if self._previous is not None and self._previous[0] == (place[0], place[1] - 1):
             before = self._previous[1]
         measures = {"uncertainty": entropy(found), "change": changed(mask, before)}
         if self._other is not None:
             measures["disagreement"] = changed(mask, sparse(self._other.segment(image).mask))
-        self._previous = place[0], mask
+        self._previous = place, mask
         return Candidate(
             place,
             stamp_ns,

@@ -1,11 +1,16 @@
 """The choice of frames to label: uncertain ones, apart from each other, never near-duplicates."""
 
+from dataclasses import dataclass, field
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 
+from camseg_core.diffusion.sampling import Sampling
 from camseg_core.evaluation.selection import (
     KEPT,
     Candidate,
+    Judge,
     Pool,
     changed,
     choose,
@@ -126,3 +131,29 @@ def test_changed_pixels_are_counted() -> None:
 
 def test_a_thumbnail_is_small_and_grey() -> None:
     assert thumbnail(np.full((48, 64, 3), 7, np.uint8)).tolist() == np.full((24, 32), 7.0).tolist()
+
+
+@dataclass
+class Blinking:
+    """A model whose mask is another class on every call, as far as `Judge` needs one."""
+
+    sampling: Sampling = field(default_factory=Sampling)
+    calls: int = 0
+
+    def with_sampling(self, sampling: Sampling) -> "Blinking":
+        return Blinking(sampling)
+
+    def segment(self, image: npt.NDArray[np.uint8]) -> Segmentation:
+        self.calls += 1
+        mask = np.full(image.shape[:2], self.calls, np.uint8)
+        return Segmentation(mask, np.ones(mask.shape, np.float32), {})
+
+    def features(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        return np.zeros(4, np.float32)
+
+
+def test_changes_count_only_between_neighbours_of_one_drive() -> None:
+    judge, image = Judge(Blinking()), np.zeros((16, 16, 3), np.uint8)  # type: ignore[arg-type]
+    places = [(0, 0), (0, 1), (0, 3), (0, 4), (1, 0), (1, 1)]  # 2 could not be decoded
+    found = [judge.candidate(place, 0, image).measures["flicker"] for place in places]
+    assert found == [0, 1, 0, 1, 0, 1]
