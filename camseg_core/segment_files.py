@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from camseg_core.data.frame_source import LeaveOut, SourceFrame, open_frames
+from camseg_core.data.frame_source import IMAGE_SUFFIXES, LeaveOut, SourceFrame, open_frames
 from camseg_core.data.image_files import write_image
 from camseg_core.errors import DataError, memory_for
 from camseg_core.labels import color_table
@@ -71,8 +71,13 @@ def _named(frame: SourceFrame) -> str:
 
 
 def _file_name(frame: str, taken: set[str]) -> str:
-    """Name a frame's files: without its suffix, unless an earlier frame took that name."""
+    """Name a frame's files: without the suffix of an image, unless an earlier one took that name.
+
+    Frames of a video have none, even if the video's name has dots.
+    """
     plain = frame.replace(":", "_")
-    name = plain if Path(plain).stem in taken else Path(plain).stem
+    path = Path(plain)
+    short = path.stem if path.suffix.lower() in IMAGE_SUFFIXES else plain
+    name = plain if short in taken else short
     taken.add(name)
     return name

@@ -252,18 +252,21 @@ def test_masks_are_drawn_in_the_colours_of_the_models_own_classes(tmp_path: Path
         assert np.array_equal(read_rgb(out / kind / "a.png"), colors)
 
 
+@pytest.mark.parametrize("name", ["drive", "2024.05.01"])
 def test_the_command_segments_a_video_up_to_a_number_of_frames(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     video = cv2.VideoWriter(
-        str(tmp_path / "drive.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (480, 360)
+        str(tmp_path / f"{name}.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (480, 360)
     )
     for sample in SyntheticDrive(frames=4):
         video.write(cv2.cvtColor(sample.image, cv2.COLOR_RGB2BGR))
     video.release()
-    main(["segment", str(tmp_path / "drive.mp4"), "--out", str(tmp_path / "out"), "--frames", "3"])
+    main(
+        ["segment", str(tmp_path / f"{name}.mp4"), "--out", str(tmp_path / "out"), "--frames", "3"]
+    )
     assert sorted(path.name for path in (tmp_path / "out" / "mask").iterdir()) == [
-        f"drive_00000{i}.png" for i in range(3)
+        f"{name}_00000{i}.png" for i in range(3)
     ]
     assert capsys.readouterr().out.splitlines()[-1].startswith("3 frames in ")
 
