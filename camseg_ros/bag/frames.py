@@ -12,7 +12,7 @@ from camseg_core.errors import ConfigError, DataError
 from camseg_ros.bag.labels import MAX_BYTES, Ids, Labels, LabelSource
 from camseg_ros.bag.pairs import NO_LABEL, Pairs
 from camseg_ros.bag.read import WHOLE, ImageBag, TimeRange
-from camseg_ros.compressed_images import Decoded, decode_compressed
+from camseg_ros.compressed_images import JPEG_DAMAGE, Decoded, decode_compressed
 from camseg_ros.image_conversion import Converter, choose_converter
 from camseg_ros.images import BadImage, image_to_rgb, range_problem
 
@@ -166,8 +166,16 @@ def decode_whole(message: Any) -> Decoded:
         decoded = decode_compressed(message, MAX_BYTES)
     content = bytes(message.data)
     problem = "" if is_jpeg(content) else damage(content)  # a JPEG was checked as it was decoded
-    if not problem and messages:
-        problem = f"is damaged ({messages[0]})"
+def _costs_pixels(message: str) -> bool:
+    """Return whether a decoder's message is about lost pixels, not about a profile or padding."""
+    if message.startswith("Corrupt JPEG"):
+        return JPEG_DAMAGE.search(message) is not None
+    return not message.startswith("libpng warning")
+
+
+    costly = [each for each in messages if _costs_pixels(each)]
+    if costly and not problem:
+        problem = f"is damaged ({costly[0]})"
     if problem:
         raise BadImage("corrupt", f"compressed image {problem}")
     return decoded
