@@ -38,7 +38,9 @@ from camseg_ros.bag.evaluation import (
 from camseg_ros.bag.frames import ReadOptions, label_source
 from camseg_ros.bag.label_meaning import stated_by
 from camseg_ros.bag.make import MASK_TOPIC
-from camseg_ros.bag.parts import PartFolder, parts_name, write_mask_bag
+from camseg_ros.bag.mask_bag import write_mask_bag
+from camseg_ros.bag.names import bag_name
+from camseg_ros.bag.parts import PartFolder, parts_name, versions
 from camseg_ros.bag.report import (
     FRAMES,
     TIMINGS,
@@ -191,7 +193,7 @@ def _mask_bags(options: argparse.Namespace, bags: dict[int, BagInfo]) -> dict[in
     if folder is None:
         return {}
     several = len(options.bags) > 1
-    targets = {n: folder / bag.path.stem if several else folder for n, bag in bags.items()}
+    targets = {n: folder / bag_name(bag.path) if several else folder for n, bag in bags.items()}
     for target in targets.values():
         writable_folder(target.parent, "--write-bag")
         if target.exists() or list(targets.values()).count(target) > 1:
@@ -213,6 +215,7 @@ def _parts_folder(
     key["over"] = "" if over is None else json.dumps(over.to_json())
     models = [checkpoint_folder(each) for each in (options.model, options.compare) if each]
     labels = [Path(options.labels)] if options.labels else []  # a folder, or the name of a topic
+    key["versions"] = json.dumps(versions())
     used = [*options.bags, *labels, *models]
     return writable_folder(options.out, "--out") / "parts" / parts_name(key, used)
 

@@ -17,7 +17,7 @@ from camseg_core.runtime.segmenter import Segmenter
 from camseg_ros.bag.frames import DecodedFrame, ReadOptions, read_frames
 from camseg_ros.bag.labels import Ids
 from camseg_ros.bag.pairs import Pairs
-from camseg_ros.bag.parts import BagPart, ModelInfo, PartFolder, ScoredFrame
+from camseg_ros.bag.parts import BagPart, ModelInfo, PartFolder, ScoredFrame, versions
 from camseg_ros.bag.read import BagDamaged
 
 PART_FRAMES = 200
@@ -67,9 +67,8 @@ class EvaluationOptions:
         model, compare = models.model, models.compare
         scored = as_scored(model.labels) if self.over is None else self.over
         compared = None if compare is None else compare.name
-        return ModelInfo(
-            model.name, model.engine, model.precision, tuple(model.labels), scored, compared
-        )
+        engine = model.name, model.engine, model.precision
+        return ModelInfo(*engine, tuple(model.labels), scored, compared, versions())
 
     def models(self) -> Models:
         """Return the models, loaded and warmed up once in a process."""
@@ -156,6 +155,7 @@ def evaluate_here(run: EvaluationRun, stopping: Callable[[], str | None]) -> Ite
 
     Raises:
         EvaluationStopped: there was a reason to stop.
+        ConfigError: see `PartFolder.require`.
     """
     for number in run.bags:
         try:
@@ -174,6 +174,7 @@ def _evaluate_bag(
             return
         start = done.stop
     info = run.options.info
+    run.parts.require(info)
     part = BagPart.empty(start, info)
     try:
         for frame in score_frames(bag, run.options, start):

@@ -2,36 +2,29 @@
 
 import hashlib
 import json
-import logging
+import platform
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-from rosbags.interfaces import Connection, ConnectionExtRosbag2
-from rosbags.rosbag2 import Writer
-
-from camseg_core.errors import DataError
+from camseg_core.errors import ConfigError, DataError
 from camseg_core.evaluation.scorer import Scorer
+from camseg_core.evaluation.timing import PACKAGES
 from camseg_core.groups import ScoredLabels
 from camseg_core.labels import Label
 from camseg_core.long_runs import atomic_write
-from camseg_ros.bag.make import MASK_TOPIC, QOS, STORE, image_message, new_bag
-from camseg_ros.bag.storage import open_bag
-from camseg_ros.bag.topics import RAW
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ModelInfo:
     """What the report says about the model; `compared` is the name of the other one, if any.
 
-    `labels` are the model's classes, `scored` what its masks are scored over.
+    `labels` are the model's classes, `scored` what its masks are scored over, `versions` those of
+    the packages that computed them.
     """
 
     name: str
@@ -40,6 +33,22 @@ class ModelInfo:
     labels: tuple[Label, ...]
     scored: ScoredLabels
     compared: str | None
+    versions: Mapping[str, str]
+
+    @property
+    def facts(self) -> dict[str, str | None]:
+        """Everything except classes, by name."""
+        named = {"model": self.name, "engine": self.engine, "precision": self.precision}
+        return {**named, "compared": self.compared, **self.versions}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages here on which results depend."""
+    found = {"python": platform.python_version()}
+    for name in (*PACKAGES, "rosbags"):
+        with suppress(PackageNotFoundError):  # one of the two ONNX Runtimes
+            found[name] = version(name)
+    return found
 
 
 @dataclass(frozen=True)
@@ -110,14 +119,32 @@ class BagPart:
 
 
 class PartFolder:
-    """The parts of several bags in a folder, by the number of the bag."""
+    """The parts of several bags in a folder, by the number of the bag; all of one `ModelInfo`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._info: ModelInfo | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
+    def require(self, info: ModelInfo) -> None:
+        """Raise ConfigError if the parts seen so far are of another model, engine or version."""
+        self._info = self._info or info
+        before, now = self._info.facts, info.facts
+        differ = [
+            f"{name} {before.get(name) or 'none'} and {now.get(name) or 'none'}"
+            for name in sorted({*before, *now})
+            if before.get(name) != now.get(name)
+        ]
+        if differ:
+            raise ConfigError(
+                "an evaluation must be computed by one model, engine and version of each package, "
+                f"got {'; '.join(differ)} ({self.folder}): continue with the first, or remove that "
+                "folder to start again"
+            )
+
     def save(self, bag: int, part: BagPart) -> None:
-        """Write a part atomically."""
+        """Write a part atomically; raises as `require`."""
+        self.require(part.info)
         if part.masks:
             with (
                 atomic_write(self._path(bag, part.start, "zip")) as path,
@@ -138,6 +165,7 @@ class PartFolder:
 
         Raises:
             DataError: another version of this program wrote it.
+            ConfigError: see `require`.
         """
         path = self._path(bag, start, "json")
         if not path.is_file():
@@ -149,12 +177,14 @@ class PartFolder:
             scored = ScoredLabels.from_json(info["scored"])
             content["info"] = ModelInfo(**{**info, "labels": labels, "scored": scored})
             content["scorer"] = Scorer.from_json(content["scorer"], scored)
-            return BagPart(**content)
+            part = BagPart(**content)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{path} was written by another version of camseg, so this evaluation cannot be "
                 f"resumed; remove {self.folder} to start again"
             ) from error
+        self.require(part.info)
+        return part
 
     def has(self, bag: int, start: int) -> bool:
         """Return whether there is a part that begins with image `start`."""
@@ -194,84 +224,3 @@ def _file_states(path: Path) -> list[tuple[str, int, int]]:
     return [
         (str(each), each.stat().st_size, each.stat().st_mtime_ns) for each in files if each.exists()
     ]
-
-
-def write_mask_bag(
-    source: Path,
-    target: Path,
-    image_topic: str,
-    masks: Iterator[tuple[int, bytes]],
-    mask_topic: str = MASK_TOPIC,
-) -> None:
-    """Write a copy of a bag with masks, for `ros2 bag play` and Foxglove.
-
-    A mask follows its image, as a mono8 image with the same stamp, frame_id and recording time.
-    Leaves out, with a warning, topics whose type neither the bag nor ROS defines, and copies only
-    the intact messages of a damaged bag.
-
-    Args:
-        source: a bag.
-        target: folder of the new bag, which must not exist yet.
-        image_topic: topic of the images that the masks belong to.
-        masks: number of an image on its topic and its mask as PNG, in order.
-        mask_topic: topic of the masks, which `source` must not have.
-
-    Raises:
-        DataError: the bag cannot be written; the unfinished bag is removed.
-    """
-    opened = open_bag(source, salvage=True)
-    reader = opened.reader
-    if opened.files.lost:
-        logger.warning("the copy of %s is incomplete: %s", source, opened.files.lost)
-    with closing(reader), new_bag(target) as writer:
-        if any(connection.topic == mask_topic for connection in reader.connections):
-            raise DataError(
-                f"the bag {source} has a topic {mask_topic} already; name another with --mask-topic"
-            )
-        copies = _copy_connections(reader, writer)
-        mask_connection = writer.add_connection(
-            mask_topic, RAW, typestore=STORE, offered_qos_profiles=[QOS]
-        )
-        index, (next_index, png) = 0, next(masks, (-1, b""))
-        messages = reader.messages([each for each in reader.connections if _key(each) in copies])
-        while True:
-            try:
-                connection, recorded_ns, data = next(messages)
-            except StopIteration:
-                return
-            except Exception as error:  # a damaged file can raise anything
-                logger.warning("%s is copied up to its damage: %s", source, error)
-                return
-            writer.write(copies[_key(connection)], recorded_ns, data)
-            if connection.topic != image_topic:
-                continue
-            if index == next_index:
-                image: Any = reader.deserialize(data, connection.msgtype)
-                mask = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
-                message = image_message(np.asarray(mask, np.uint8), "mono8", image.header)
-                writer.write(mask_connection, recorded_ns, STORE.serialize_cdr(message, RAW))
-                next_index, png = next(masks, (-1, b""))
-            index += 1
-
-
-def _key(connection: Connection) -> tuple[str, str]:
-    return connection.topic, connection.msgtype
-
-
-def _copy_connections(reader: Any, writer: Writer) -> dict[tuple[str, str], Connection]:
-    """Add a connection to the new bag for each topic and type of the old one."""
-    copies: dict[tuple[str, str], Connection] = {}
-    for connection in reader.connections:
-        topic, kind = key = _key(connection)
-        if key in copies:
-            continue
-        recorded = isinstance(connection.ext, ConnectionExtRosbag2)
-        qos = connection.ext.offered_qos_profiles if recorded else []
-        store = reader.typestore if kind in reader.typestore.fielddefs else STORE
-        try:
-            copies[key] = writer.add_connection(
-                topic, kind, typestore=store, offered_qos_profiles=qos
-            )
-        except Exception as error:  # rosbags has no error of its own for this
-            logger.warning("topic %s is left out: type %s is unknown (%r)", topic, kind, error)
-    return copies

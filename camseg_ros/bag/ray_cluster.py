@@ -55,7 +55,8 @@ def evaluate_on_ray(
 
     Raises:
         EvaluationStopped: there was a reason to stop.
-        CamSegError: the cluster cannot be reached, or a worker cannot run the model.
+        CamSegError: the cluster cannot be reached, a worker cannot run the model, or workers have
+            different engines or versions.
     """
     connected_here = not ray.is_initialized()
     if connected_here:

@@ -2,12 +2,10 @@
 
 import heapq
 import json
-import platform
 from array import array
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,7 +14,6 @@ import numpy as np
 from camseg_core.errors import DataError
 from camseg_core.evaluation.report.page import plain
 from camseg_core.evaluation.scorer import Scorer
-from camseg_core.evaluation.timing import PACKAGES
 from camseg_core.labels import UNLABELLED
 from camseg_core.long_runs import atomic_write
 from camseg_ros.bag.evaluation import READ, WALL, EvaluationRun, paired
@@ -190,7 +187,7 @@ def build_report(
             "engine": info.engine,
             **sampling,
         },
-        "versions": _versions(),
+        "versions": dict(info.versions),
         "scores": _scores(merged) if scored else None,
         "classes": _classes(merged, scored),
         "confusion": {"names": names, "matrix": matrix[:, : len(names)].tolist()}
@@ -288,11 +285,3 @@ def _timings(merged: Merged) -> dict[str, Any]:
         "read_share": merged.read_ms / merged.wall_ms,
         "seconds": merged.wall_ms / 1000,
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in (*PACKAGES, "rosbags"):
-        with suppress(PackageNotFoundError):  # one of the two ONNX Runtimes
-            found[name] = version(name)
-    return found
