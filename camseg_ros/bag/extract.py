@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,9 @@ from camseg_core.data.image_files import write_image
 from camseg_core.errors import DataError, camseg_command
 from camseg_core.long_runs import new_folder, require_new, shown_progress
 from camseg_ros.bag.command import add_images
-from camseg_ros.bag.frames import (
-    DecodedFrame,
-    ReadOptions,
-    count_images,
-    frame_name,
-    wanted_frames,
-)
+from camseg_ros.bag.evaluation import BagInfo, inspect_bag
+from camseg_ros.bag.frames import DecodedFrame, ReadOptions, read_frames
+from camseg_ros.bag.names import frame_name
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -52,20 +48,23 @@ def run(options: argparse.Namespace) -> None:
     """
     require_new(options.out, "--out")
     reading = ReadOptions(options.topic, None, white_level=options.white_level)
-    counts = [count_images(bag, reading) for bag in options.bags]
+    bags = [inspect_bag(bag, reading) for bag in options.bags]
+    for note in (bag.note for bag in bags if bag.note):
+        say(f"{camseg_command()}: {note}")
+    counts = [bag.count for bag in bags]
     wanted = spread(counts, options.frames)
     problems = list[str]()
     with new_folder(options.out, "--out") as folder:
         written = []
-        frames = _frames(options.bags, wanted, reading, problems)
+        frames = _frames(bags, wanted, reading, problems)
         for number, frame in shown_progress(frames, sum(map(len, wanted)), "images"):
             assert frame.image is not None  # of _frames
-            name = frame_name(number, options.bags[number], frame.index, frame.stamp_ns)
+            name = frame_name(number, bags[number].path, frame.index, frame.stamp_ns)
             write_image(folder / f"{name}.png", frame.image)
             written.append(
                 {
                     "name": f"{name}.png",
-                    "bag": str(options.bags[number]),
+                    "bag": str(bags[number].path),
                     "index": frame.index,
                     "stamp_ns": frame.stamp_ns,
                 }
@@ -74,7 +73,8 @@ def run(options: argparse.Namespace) -> None:
             why = problems[0] if problems else "they hold none"
             raise DataError(f"no image of the bags can be read: {why}")
         result: dict[str, Any] = {
-            "bags": {str(bag): count for bag, count in zip(options.bags, counts, strict=True)},
+            "bags": {str(bag.path): bag.count for bag in bags},
+            "topics": {str(bag.path): bag.topic for bag in bags},
             "asked": options.frames,
             "topic": options.topic,
             "white_level": options.white_level,
@@ -104,15 +104,18 @@ def spread(counts: list[int], most: int | None) -> list[list[int]]:
 
 
 def _frames(
-    bags: list[Path], wanted: list[list[int]], reading: ReadOptions, problems: list[str]
+    bags: Sequence[BagInfo], wanted: list[list[int]], reading: ReadOptions, problems: list[str]
 ) -> Iterator[tuple[int, DecodedFrame]]:
-    """Yield the wanted images with the number of their bag; `problems` gets a line for others."""
+    """Yield the wanted images with the number of their bag; `problems` gets a line for others.
+
+    Reads each bag that has some to its end, as only that shows whether it is damaged.
+    """
     for number, (bag, numbers) in enumerate(zip(bags, wanted, strict=True)):
         if not numbers:
             continue
-        with reading.open(bag) as images:
+        with reading.open(bag.path) as images:
             try:
-                for frame in wanted_frames(images, reading, numbers):
+                for frame in read_frames(images, reading, only={*numbers}):
                     if frame.image is None:
                         problems.append(frame.problem)
                     else:

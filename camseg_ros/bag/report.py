@@ -171,7 +171,8 @@ def build_report(
     report = {
         "bag": {
             "paths": [bag.path.name for bag in good],
-            "topic": good[0].topic,
+            "topic": ", ".join(dict.fromkeys(bag.topic for bag in good)),
+            "topics": [bag.topic for bag in good],
             "labels": str(labels) if labels else None,
             "frames": int(scorer.frames[0]),
             "scored": int(scorer.frames[1]),

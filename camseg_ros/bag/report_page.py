@@ -183,9 +183,12 @@ def _run(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
     model = {key.replace("_", " "): value for key, value in report["model"].items()}
     by_order = bag.get("paired_by_order")
     order = f" (of {by_order} images whose stamps repeat by their order)" if by_order else ""
+    topics = bag.get("topics", ())
+    several = len({*topics}) > 1
+    of_bags = [f"{topic} of {path}" for topic, path in zip(topics, bag["paths"], strict=several)]
     return [
         ("recording", ", ".join(bag["paths"])),
-        ("images", bag["topic"]),
+        ("images", ", ".join(of_bags) if several else bag["topic"]),
         ("labels", (bag["labels"] or "none") + order),
         ("model", model.pop("name")),
         *model.items(),

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 
 from camseg_core.cli import adapt
+from camseg_core.data.frame_source import SourceFrame
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError
 from camseg_ros.bag import extract
-from camseg_ros.bag.make import LabelledFrame, write_bag
+from camseg_ros.bag.make import BagTopics, LabelledFrame, write_bag
 
 DRIVE = SyntheticDrive(frames=6, height=96, width=128)
 
@@ -51,6 +53,53 @@ def test_images_are_written_as_they_are_evenly_spread_over_the_bags(
         extracted(*bags, "--out", out)
     extracted(*bags, "--out", tmp_path / "all")
     assert len(list((tmp_path / "all").glob("*.png"))) == 6
+
+
+@pytest.mark.parametrize("asked", [(), ("--frames", 1)])
+def test_damage_of_a_bag_is_reported(
+    tmp_path: Path, asked: tuple[object, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = tmp_path / "bag"
+    frames = [*DRIVE] * 12  # of several chunks
+    write_bag([SourceFrame(10**9 + i, each.image, "") for i, each in enumerate(frames)], bag)
+    (bag / "metadata.yaml").unlink()
+    content = (bag / "bag.mcap").read_bytes()
+    (bag / "bag.mcap").write_bytes(content[: len(content) * 2 // 3])
+    extracted(bag, *asked, "--out", tmp_path / "out")
+    (line,) = json.loads((tmp_path / "out" / "images.json").read_text())["left_out"]
+    assert line.startswith(f"the bag {bag} is damaged after image ")
+    assert f"camseg: left out: {line}\n" in capsys.readouterr().err
+
+
+def test_a_file_that_a_split_bag_lacks_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = tmp_path / "split"
+    split.mkdir()
+    for number in (0, 2):
+        write_bag([SourceFrame(10**9, DRIVE[number].image, "")], tmp_path / "one")
+        (tmp_path / "one" / "one.mcap").rename(split / f"split_{number}.mcap")
+        shutil.rmtree(tmp_path / "one")
+    extracted(split, "--out", tmp_path / "out", "--json")
+    out, err = capsys.readouterr()
+    (line,) = json.loads(out)["left_out"]
+    assert "is incomplete: it lacks split_1.mcap" in line
+    assert line in err
+    assert len(list((tmp_path / "out").glob("*.png"))) == 2
+
+
+def test_the_topic_of_each_bag_is_stated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bags = [tmp_path / "front", tmp_path / "left"]
+    for bag in bags:
+        topics = BagTopics(images=f"/{bag.name}/image")
+        write_bag([LabelledFrame(10**9, DRIVE[0].image, "", DRIVE[0].label)], bag, topics)
+    extracted(*bags, "--out", tmp_path / "out", "--json")
+    out, err = capsys.readouterr()
+    assert json.loads(out)["topics"] == {str(bag): f"/{bag.name}/image" for bag in bags}
+    for bag in bags:
+        assert f"camseg: {bag}: reading /{bag.name}/image (rgb8), the only topic in colour" in err
 
 
 @pytest.mark.parametrize(
