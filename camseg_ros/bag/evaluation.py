@@ -244,7 +244,7 @@ def score_frames(bag: BagInfo, options: EvaluationOptions, start: int = 0) -> It
                     yield ScoredFrame(frame.index, problem=frame.problem)
                 continue
             height, width = frame.image.shape[:2]
-            with memory_for(f"image {frame.index} of {bag}, {width}x{height} pixels"):
+            with memory_for(f"image {frame.index} of {bag.path}, {width}x{height} pixels"):
                 result = models.model.segment(frame.image)
             if frame.index >= start:
                 other = models.compare.segment(frame.image).mask if models.compare else None
