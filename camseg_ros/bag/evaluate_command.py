@@ -34,6 +34,7 @@ from camseg_ros.bag.evaluation import (
     EvaluationStopped,
     evaluate_here,
     inspect_bag,
+    paired,
 )
 from camseg_ros.bag.frames import ReadOptions, label_source
 from camseg_ros.bag.label_meaning import stated_by
@@ -112,6 +113,8 @@ def run(options: argparse.Namespace) -> None:
     bags, failures = _inspect_bags(options.bags, evaluation)
     if not bags:
         raise DataError(failures[0])
+    if evaluation.read.labels is not None:
+        evaluation.read.labels.check_shared(paired(bags.values()))
     for note in (bag.note for bag in bags.values() if bag.note):
         say(f"{camseg_command()}: {note}")
     targets = _mask_bags(options, bags)
@@ -212,10 +215,10 @@ def _parts_folder(
     key = {name: str(value) for name, value in vars(options).items() if name not in ignored}
     key["write_bag"] = str(options.write_bag is not None)
     key["stretch"] = str((scenario.start_s, scenario.end_s))
+    key["versions"] = json.dumps(versions())
     key["over"] = "" if over is None else json.dumps(over.to_json())
     models = [checkpoint_folder(each) for each in (options.model, options.compare) if each]
     labels = [Path(options.labels)] if options.labels else []  # a folder, or the name of a topic
-    key["versions"] = json.dumps(versions())
     used = [*options.bags, *labels, *models]
     return writable_folder(options.out, "--out") / "parts" / parts_name(key, used)
 

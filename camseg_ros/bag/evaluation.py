@@ -138,7 +138,7 @@ def inspect_bag(bag: Path, read: ReadOptions) -> BagInfo:
             )
         pairs = None
         if read.labels is not None:
-            pairs = read.labels.pair(images)
+            pairs = read.labels.pair(images, read.within)
             read.labels.check(pairs, images, read.within)
         return BagInfo(bag, images.topic, images.count, pairs, images.note)
 

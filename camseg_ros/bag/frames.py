@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from camseg_core.data.frame_source import LeaveOut
 from camseg_core.data.image_header import damage, decoder_messages, is_jpeg, orientation
 from camseg_core.errors import ConfigError, DataError
 from camseg_ros.bag.labels import MAX_BYTES, Ids, Labels, LabelSource
@@ -71,15 +72,17 @@ def read_frames(
     start: int = 0,
     only: Collection[int] | None = None,
     pairs: Pairs | None = None,
+    leave_out: LeaveOut | None = None,
 ) -> Iterator[DecodedFrame]:
     """Decode the images of the time range from number `start` on, or `only` those numbers.
 
-    `pairs` are those of `LabelSource.pair`, if known already.
+    `pairs` are those of `LabelSource.pair`, if known already. With `leave_out`, labels that cannot
+    be used are left out, and it is called with the error of each.
 
     Raises:
         BagDamaged: the bag is damaged; every image before the damage has been yielded.
-        DataError: an image has an unknown encoding or another size than its label, or a label does
-            not hold class ids.
+        DataError: an image has an unknown encoding or, without `leave_out`, another size than its
+            label, or its label does not hold class ids.
     """
     converter, white, brightest = choose_converter(), options.white_level, 0
     labels, doubt = None, ""
@@ -116,44 +119,33 @@ def read_frames(
                 number = pairs.of(raw.index) if pairs is not None else NO_LABEL
                 tag = orientation(bytes(message.message.data)) if bag.compressed else 1
                 note = f"; the EXIF orientation tag of an image ({tag}) is ignored in bags"
-                truth = _label(labels, number, image, where, note if tag > 1 else "")
+                try:
+                    truth = _label(labels, number, image, where, note if tag > 1 else "")
+                except DataError as error:
+                    if leave_out is None:
+                        raise
+                    leave_out(error)
+                    truth = None
                 yield DecodedFrame(*header, image, truth)
     finally:  # also where the caller needs no more frames
         if doubt:
             logger.warning("%s of the bag %s: %s", bag.topic, bag.path, doubt)
 
 
-def count_images(bag: Path, options: ReadOptions) -> int:
-    """Return the number of images of a bag.
-
-    Raises:
-        DataError: there are none, or as `ImageBag`.
-    """
-    with options.open(bag) as images:
-        if not images.count:
-            raise DataError(f"no images on {images.topic} of the bag {bag}")
-        return images.count
-
-
 def wanted_frames(
-    bag: ImageBag, options: ReadOptions, wanted: Collection[int]
+    bag: ImageBag,
+    options: ReadOptions,
+    wanted: Collection[int],
+    pairs: Pairs | None = None,
+    leave_out: LeaveOut | None = None,
 ) -> Iterator[DecodedFrame]:
-    """Decode the images with the numbers `wanted`; nothing behind the last of them is read."""
+    """Decode the images `wanted` as `read_frames` does; nothing behind the last of them is read."""
     left = {*wanted}
-    for frame in read_frames(bag, options, only=left.copy()):
+    for frame in read_frames(bag, options, only=left.copy(), pairs=pairs, leave_out=leave_out):
         yield frame
         left.discard(frame.index)
         if not left:
             return
-
-
-def frame_name(number: int, bag: Path, index: int, stamp_ns: int) -> str:
-    """Return a file name for the image `index` of the bag with this number among several.
-
-    The stamp has more digits than nanoseconds in a second: the index before it are no seconds.
-    """
-    stem = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in bag.stem)
-    return f"{number:02}_{stem}_{index:06}_{stamp_ns:010}"
 
 
 def decode_whole(message: Any) -> Decoded:
@@ -166,19 +158,19 @@ def decode_whole(message: Any) -> Decoded:
         decoded = decode_compressed(message, MAX_BYTES)
     content = bytes(message.data)
     problem = "" if is_jpeg(content) else damage(content)  # a JPEG was checked as it was decoded
-def _costs_pixels(message: str) -> bool:
-    """Return whether a decoder's message is about lost pixels, not about a profile or padding."""
-    if message.startswith("Corrupt JPEG"):
-        return JPEG_DAMAGE.search(message) is not None
-    return not message.startswith("libpng warning")
-
-
     costly = [each for each in messages if _costs_pixels(each)]
     if costly and not problem:
         problem = f"is damaged ({costly[0]})"
     if problem:
         raise BadImage("corrupt", f"compressed image {problem}")
     return decoded
+
+
+def _costs_pixels(message: str) -> bool:
+    """Return whether a decoder's message is about lost pixels, not about a profile or padding."""
+    if message.startswith("Corrupt JPEG"):
+        return JPEG_DAMAGE.search(message) is not None
+    return not message.startswith("libpng warning")
 
 
 def decode(message: Any, compressed: bool, converter: Converter, white: int = 0) -> Ids:

@@ -1,9 +1,8 @@
 """Finds the labels of a bag's images, on a topic or in a folder, by their stamps."""
 
-import re
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,9 @@ import numpy.typing as npt
 from camseg_core.data.image_files import read_label
 from camseg_core.data.image_header import has_palette
 from camseg_core.errors import DataError, ImageError
-from camseg_ros.bag.pairs import NO_LABEL, Pairs, counted, pair, seconds
-from camseg_ros.bag.read import BagDamaged, ImageBag, RawImage, TimeRange
-from camseg_ros.bag.storage import SECOND_NS
+from camseg_ros.bag.names import frame_of, name_in_files, stamp_of
+from camseg_ros.bag.pairs import NO_IMAGE, NO_LABEL, Pairs, counted, pair, seconds
+from camseg_ros.bag.read import WHOLE, BagDamaged, ImageBag, RawImage, TimeRange
 from camseg_ros.compressed_images import compressed_to_ids
 from camseg_ros.images import image_to_ids
 
@@ -26,11 +25,6 @@ Ids = npt.NDArray[np.uint8]
 MAX_BYTES = 1 << 30
 """A message that claims an image larger than `MAX_BYTES` is treated as damage."""
 
-_STAMP = re.compile(
-    r"(?:(?<!\d)(?:(?P<point>\d+)\.|(?P<line>0|[1-9]\d*)_)(?P<rest>\d{1,9})|(?P<ns>\d+))$"
-)
-"""Before `_`, seconds have no leading zeros: in `000001_50000000`, the first number is an index."""
-
 
 class Labels(ABC):
     """The labels of a bag's images, numbered from 0."""
@@ -38,6 +32,10 @@ class Labels(ABC):
     @abstractmethod
     def stamps(self) -> Sequence[int]:
         """Return the stamps of all labels in ns; raises DataError if they are not usable."""
+
+    def named_for(self, bag: Path) -> Mapping[int, int]:
+        """Return the labels that can only belong to one image: which of `bag`, or `NO_IMAGE`."""
+        return {}
 
     @abstractmethod
     def read(self, number: int) -> Ids:
@@ -68,8 +66,10 @@ class LabelSource:
             return FolderLabels(self.folder)
         return TopicLabels(ImageBag(bag, self.topic, salvage=True))
 
-    def pair(self, images: ImageBag) -> Pairs:
+    def pair(self, images: ImageBag, within: TimeRange = WHOLE) -> Pairs:
         """Read the stamps of all images and labels, and pair them.
+
+        Only images `within` the time range count in `Pairs.by_order` and `unclear`.
 
         Raises:
             DataError: the bag has no such topic, the folder no labels, or the labels are on a topic
@@ -77,12 +77,17 @@ class LabelSource:
         """
         with closing(self.open(images.path)) as labels:
             label_ns = labels.stamps()
-            image_ns = array("q")
+            image_ns, inside = array("q"), None
             with suppress(DataError):  # reading the images reports it when it gets there
                 image_ns.extend(raw.stamp_ns for raw in images.raw())
             if self.topic is not None:
                 _check_order("images", image_ns, images.path, self.topic)
-            return pair(image_ns, label_ns, self.tolerance_ns)
+            if within != WHOLE:
+                inside = array("q")
+                with suppress(DataError):
+                    inside.extend(raw.index for raw in images.raw(within=within))
+            named = labels.named_for(images.path)
+            return pair(image_ns, label_ns, self.tolerance_ns, named, inside)
 
     def check(self, pairs: Pairs, images: ImageBag, within: TimeRange) -> None:
         """Raise DataError if no image of the time range has a label."""
@@ -100,6 +105,13 @@ class LabelSource:
                 f"no image of the bag {images.path} has a label, as {pairs.example}: record both "
                 "with stamps that differ from image to image, or as many labels as images"
             )
+        others = "" if self.folder is None else FolderLabels(self.folder).of_others(images.path)
+        if others:
+            raise DataError(
+                f"no label of {self} is named for the bag {images.path}, but all for images of "
+                f"others, such as {others}: give the bag's own labels, or name them for "
+                f"{name_in_files(images.path)} or only for their stamps"
+            )
         first = pairs.first_ns
         label = "there are no labels" if first is None else f"the first label at {seconds(first)}"
         raise DataError(
@@ -107,6 +119,24 @@ class LabelSource:
             f"{images.path}: images are stamped {seconds(first_ns)} to {seconds(last_ns)}, "
             f"{label}; were they stamped by two clocks? (--tolerance)"
         )
+
+    def check_shared(self, bags: Sequence[tuple[Path, Pairs]]) -> None:
+        """Raise DataError if a label of the folder belongs to images of two bags."""
+        if self.folder is None:
+            return
+        owners: dict[int, tuple[Path, int]] = {}
+        for bag, pairs in bags:
+            for image, number in enumerate(pairs.label):
+                owner = owners.setdefault(number, (bag, image))
+                if number == NO_LABEL or owner[0] == bag:
+                    continue
+                raise DataError(
+                    "a label must belong to one bag, but the stamp of "
+                    f"{FolderLabels(self.folder).name(number)} in {self.folder} is that of image "
+                    f"{owner[1]} of {owner[0]} and of image {image} of {bag}: name labels as "
+                    "`camseg bag images` does for bags of different names, or give one bag at a "
+                    "time with its labels"
+                )
 
     def unpaired(self, bags: Sequence[tuple[Path, Pairs]]) -> str:
         """Say how many labels belong to no image of these bags, with an example; empty if all do.
@@ -194,7 +224,8 @@ def _check_order(kind: str, stamps: Sequence[int], bag: Path, topic: str) -> Non
 class FolderLabels(Labels):
     """Labels in PNG files whose names end with their stamp.
 
-    The stamp is in ns, or in seconds and nanoseconds with `.` or `_` between.
+    The stamp is in ns, or in seconds and nanoseconds with `.` or `_` between. A file named as by
+    `frame_name` belongs to that image of that bag only.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -204,7 +235,7 @@ class FolderLabels(Labels):
                 f"the folder of labels {folder} does not exist; "
                 "name a folder of PNG files, or a topic that begins with /"
             )
-        stamped = [(_stamp_of(path.stem), path) for path in sorted(folder.glob("*.png"))]
+        stamped = [(stamp_of(path.stem), path) for path in sorted(folder.glob("*.png"))]
         self._files = sorted((stamp, path) for stamp, path in stamped if stamp is not None)
         self.unstamped = [path.name for stamp, path in stamped if stamp is None]
         if not self._files:
@@ -216,6 +247,26 @@ class FolderLabels(Labels):
     def stamps(self) -> Sequence[int]:
         """Return the stamps in the names."""
         return [stamp for stamp, _ in self._files]
+
+    def named_for(self, bag: Path) -> Mapping[int, int]:
+        """Return the labels with the name of an image; see `Labels.named_for`."""
+        own = name_in_files(bag)
+        frames = ((number, frame_of(path.stem)) for number, (_, path) in enumerate(self._files))
+        return {
+            number: frame.number if frame.bag == own else NO_IMAGE
+            for number, frame in frames
+            if frame is not None
+        }
+
+    def of_others(self, bag: Path) -> str:
+        """Return an example if all labels are named for images of other bags, else nothing."""
+        named = self.named_for(bag)
+        elsewhere = len(named) == len(self._files) and {*named.values()} == {NO_IMAGE}
+        return self.name(0) if elsewhere else ""
+
+    def name(self, number: int) -> str:
+        """Return the name of a label's file."""
+        return self._files[number][1].name
 
     def without(self, used: Collection[int]) -> list[str]:
         """Return the names of the labels whose numbers are not in `used`."""
@@ -234,18 +285,3 @@ class FolderLabels(Labels):
 
     def close(self) -> None:
         """Do nothing: no file stays open."""
-
-
-def _stamp_of(name: str) -> int | None:
-    """Return the stamp in ns that a file name ends with.
-
-    `12500000000` (ns), `12.5` (s) and `12_500000000` (s and ns) are the same stamp.
-    """
-    found = _STAMP.search(name)
-    if found is None:
-        return None
-    if found["ns"] is not None:
-        return int(found["ns"])
-    if found["point"] is not None:
-        return int(found["point"]) * SECOND_NS + int(found["rest"].ljust(9, "0"))
-    return int(found["line"]) * SECOND_NS + int(found["rest"])

@@ -40,17 +40,17 @@ from camseg_core.long_runs import new_folder, require_new, shown_progress
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.weights import model_labels
 from camseg_ros.bag.command import add_images, add_tolerance
-from camseg_ros.bag.evaluation import inspect_bag
+from camseg_ros.bag.evaluation import BagInfo, inspect_bag, paired
 from camseg_ros.bag.frames import (
     DecodedFrame,
     ReadOptions,
-    count_images,
-    frame_name,
     label_source,
     read_frames,
     wanted_frames,
 )
 from camseg_ros.bag.label_meaning import class_table
+from camseg_ros.bag.names import frame_name
+from camseg_ros.bag.pairs import NO_LABEL
 
 _WIDTH = 320
 
@@ -93,16 +93,16 @@ def run(options: argparse.Namespace) -> None:
         CamSegError: a bag or model cannot be used, or `--out` is not a new folder.
     """
     require_new(options.out, "--out")
-    reading = ReadOptions(options.topic, None, white_level=options.white_level)
-    counts = [count_images(bag, reading) for bag in options.bags]
-    if options.labels:
-        labels = label_source(options.labels, options.tolerance)
-        class_table(labels)  # checked before the work
-        reading = replace(reading, labels=labels)
-        for bag in options.bags:
-            inspect_bag(bag, reading)
+    labels = label_source(options.labels, options.tolerance) if options.labels else None
+    class_table(labels)  # checked before the work
+    reading = ReadOptions(options.topic, labels, white_level=options.white_level)
+    bags = [inspect_bag(bag, reading) for bag in options.bags]
+    if labels is not None:
+        labels.check_shared(paired(bags))
+    for note in (bag.note for bag in bags if bag.note):
+        say(f"{camseg_command()}: {note}")
     with new_folder(options.out, "--out") as partial:
-        result = _mine(options, reading, counts, partial)
+        result = _mine(options, reading, bags, partial)
     chosen, problems = len(result["chosen"]), result["left_out"]
     if options.json:
         sys.stdout.write(json.dumps(result, indent=1, allow_nan=False) + "\n")
@@ -120,7 +120,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _mine(
-    options: argparse.Namespace, reading: ReadOptions, counts: Sequence[int], folder: Path
+    options: argparse.Namespace, reading: ReadOptions, bags: Sequence[BagInfo], folder: Path
 ) -> dict[str, Any]:
     """Choose frames and write them to `folder`; return the content of `selection.json`."""
     if options.compare:
@@ -131,9 +131,9 @@ def _mine(
         given.model = options.compare
         other = segmenter_of(given)
     judge = Judge(segmenter, other)
-    pool, problems = Pool(sum(counts), options.frames), list[str]()
-    frames = _frames(options.bags, replace(reading, labels=None), problems)
-    for bag, frame in shown_progress(frames, sum(counts), "mine"):
+    count = sum(bag.count for bag in bags)
+    pool, problems = Pool(count, options.frames), list[str]()
+    for bag, frame in shown_progress(_frames(bags, reading, problems), count, "mine"):
         assert frame.image is not None  # of _frames
         pool.add(judge.candidate((bag, frame.index), frame.stamp_ns, frame.image))
     chosen = choose(pool, options.frames)
@@ -145,11 +145,8 @@ def _mine(
             f"only {len(chosen)} of {options.frames} frames: the others are near-duplicates of "
             "these, or of no interest beside them"
         )
-    rows = _write(folder, options.bags, reading, chosen, judge.segmenter)
+    rows = _write(folder, bags, reading, chosen, judge.segmenter, problems)
     if reading.labels is not None:
-        there = {path.stem for path in (folder / "labels").glob("*.png")}
-        names = (row["name"] for row in rows if row["name"] not in there)
-        problems += [f"{name} has no label yet" for name in names]
         table = class_table(reading.labels)
         if table is not None:
             shutil.copyfile(table, folder / LABEL_TABLE)
@@ -160,7 +157,8 @@ def _mine(
         "model": judge.segmenter.name,
         "compared_with": options.compare,
         "engine": judge.segmenter.engine,
-        "bags": {str(bag): count for bag, count in zip(options.bags, counts, strict=True)},
+        "bags": {str(bag.path): bag.count for bag in bags},
+        "topics": {str(bag.path): bag.topic for bag in bags},
         "frames_read": pool.seen,
         "asked": options.frames,
         "left_out": problems,
@@ -173,58 +171,67 @@ def _mine(
 
 
 def _frames(
-    bags: Sequence[Path], reading: ReadOptions, problems: list[str]
+    bags: Sequence[BagInfo], reading: ReadOptions, problems: list[str]
 ) -> Iterator[tuple[int, DecodedFrame]]:
     """The images of all bags that can be decoded; `problems` gets a line for each that cannot."""
-    for number_of_bag, bag in enumerate(bags):
-        with reading.open(bag) as images:
+    for number, bag in enumerate(bags):
+        # by name, as without the labels their topic would be one to choose from
+        unlabelled = replace(reading, topic=bag.topic, labels=None)
+        with unlabelled.open(bag.path) as images:
             try:
-                for frame in read_frames(images, reading):
+                for frame in read_frames(images, unlabelled):
                     if frame.image is None:
                         problems.append(frame.problem)
                     else:
-                        yield number_of_bag, frame
+                        yield number, frame
             except DataError as error:
                 problems.append(str(error))
 
 
 def _write(
     folder: Path,
-    bags: Sequence[Path],
+    bags: Sequence[BagInfo],
     reading: ReadOptions,
     chosen: Sequence[Chosen],
     segmenter: Segmenter,
+    problems: list[str],
 ) -> list[dict[str, Any]]:
-    """Write images and masks of the chosen frames; return their rows, the best first."""
+    """Write images, masks and labels of the chosen frames; return their rows, the best first.
+
+    `problems` gets a line for each label that is missing or cannot be used.
+    """
     pictures: dict[tuple[int, int], tuple[str, str]] = {}
-    found = [each.candidate for each in chosen]
-    names = {
-        each.place: frame_name(each.place[0], bags[each.place[0]], each.place[1], each.stamp_ns)
-        for each in found
-    }
-    for bag, path in enumerate(bags):
-        wanted = [index for place, index in names if place == bag]
+    names: dict[tuple[int, int], str] = {}
+    for found in (each.candidate for each in chosen):
+        number, index = found.place
+        names[found.place] = frame_name(number, bags[number].path, index, found.stamp_ns)
+    for number, bag in enumerate(bags):
+        wanted = [index for place, index in names if place == number]
         if not wanted:
             continue
-        with reading.open(path) as images:
-            for frame in wanted_frames(images, reading, wanted):
-                name, image = names[bag, frame.index], frame.image
+        with reading.open(bag.path) as images:
+            for frame in wanted_frames(
+                images, reading, wanted, bag.pairs, lambda error: problems.append(str(error))
+            ):
+                name, image = names[number, frame.index], frame.image
                 assert image is not None  # it could be read before
                 mask = segmenter.segment(image).mask
                 write_image(folder / "images" / f"{name}.png", image)
                 write_image(folder / "masks" / f"{name}.png", mask)
                 if frame.truth is not None:
                     write_image(folder / "labels" / f"{name}.png", frame.truth)
+                elif bag.pairs is not None and bag.pairs.of(frame.index) == NO_LABEL:
+                    problems.append(f"{name} has no label yet")
                 colors = color_table(segmenter.labels)
                 blended = cv2.addWeighted(image, 0.5, colors[mask], 0.5, 0)
-                pictures[bag, frame.index] = (
+                pictures[number, frame.index] = (
                     page_picture(image, _WIDTH),
                     page_picture(np.asarray(blended, np.uint8), _WIDTH),
                 )
     rows = [
         {
             "name": names[each.candidate.place],
-            "bag": str(bags[each.candidate.place[0]]),
+            "bag": str(bags[each.candidate.place[0]].path),
             "index": each.candidate.place[1],
             "stamp_ns": each.candidate.stamp_ns,
             **{name: round(rank, 4) for name, rank in each.ranks.items()},

@@ -55,8 +55,8 @@ from camseg_ros.bag.evaluation import (
     evaluate_here,
     evaluate_part,
 )
-from camseg_ros.bag.frames import ReadOptions, frame_name
-from camseg_ros.bag.labels import LabelSource, _stamp_of
+from camseg_ros.bag.frames import ReadOptions
+from camseg_ros.bag.labels import LabelSource
 from camseg_ros.bag.make import (
     IMAGE_TOPIC,
     LABEL_TOPIC,
@@ -466,26 +466,6 @@ def test_a_folder_of_labels(tmp_path: Path, camseg: Commands) -> None:
     assert code == 2
     assert "no label of labels is within 2 ms of an image of the bag" in err
     assert "images are stamped 100.000 s to 100.300 s, the first label at 100.103 s" in err
-
-
-@pytest.mark.parametrize(
-    ("name", "stamp"),
-    [
-        ("12000000005", 12 * SECOND + 5),
-        ("12.5", 12 * SECOND + SECOND // 2),
-        ("left_12_5", 12 * SECOND + 5),
-        ("v1.2_left_12_5", 12 * SECOND + 5),
-        ("0_5", 5),
-        ("000012.5", 12 * SECOND + SECOND // 2),
-        ("00_drive_000001_50000000", 50_000_000),
-        (frame_name(0, Path("drive"), 1, 50_000_000), 50_000_000),
-        (frame_name(0, Path("drive"), 123456, 5), 5),
-        (frame_name(0, Path("drive"), 1, 17 * 10**17), 17 * 10**17),
-        ("front", None),
-    ],
-)
-def test_stamps_in_the_names_of_files(name: str, stamp: int | None) -> None:
-    assert _stamp_of(name) == stamp
 
 
 def test_labels_that_belong_to_no_image_are_counted(tmp_path: Path, camseg: Commands) -> None:
@@ -965,6 +945,25 @@ def test_labels_that_cannot_be_told_apart_are_left_out_and_reported(
     assert left in err
 
 
+def test_images_outside_the_time_range_are_not_reported_as_unclear(
+    tmp_path: Path, camseg: Commands
+) -> None:
+    stamps = [0, 0, 0, *(START + i * STEP for i in range(3, 6))]  # unset while the driver starts
+    stamped(tmp_path / "bag", stamps, stamps[1:])
+    scenario = tmp_path / "scenario.yaml"
+    scenario.write_text("start_s: 0.3\nmin_miou: 0.1\n")
+    arguments = ("evaluate", tmp_path / "bag", "--topic", IMAGE_TOPIC, "--labels", LABEL_TOPIC)
+    code, _, err = camseg(*arguments, "--scenario", scenario, "--out", tmp_path / "out")
+    assert (code, err) == (0, "")
+    bag = report_of(tmp_path / "out")["bag"]
+    assert (bag["scored"], bag["paired_by_order"], bag["damage"]) == (3, 0, "")
+    scenario.write_text("start_s: 0.2\nmin_miou: 0.1\n")
+    code, _, err = camseg(*arguments, "--scenario", scenario, "--out", tmp_path / "out")
+    assert code == 1
+    assert "1 images of" in err
+    assert "left without a label, as 3 images and 2 labels are stamped 0.000 s" in err
+
+
 def test_labels_whose_stamps_say_nothing_are_refused_before_the_work(
     tmp_path: Path, camseg: Commands
 ) -> None:
@@ -1179,6 +1178,67 @@ def test_a_topic_with_two_types_costs_only_its_own_bag(tmp_path: Path, camseg: C
     assert "2 frames, 0 with labels" in out
     assert "camseg: the topic /camera/image_raw of the bag" in err
     assert "reading /camera/image_raw (rgb8), the only topic in colour, not /camera/labels" in err
+
+
+def test_the_report_names_the_topic_of_each_bag(tmp_path: Path, camseg: Commands) -> None:
+    bags = [
+        labelled_bag(tmp_path / name, drive(2), images=f"/{name}/image")
+        for name in ("front", "left")
+    ]
+    assert camseg("evaluate", *bags, "--labels", LABEL_TOPIC, "--out", tmp_path / "out")[0] == 0
+    bag = report_of(tmp_path / "out")["bag"]
+    assert (bag["topics"], bag["topic"]) == (
+        ["/front/image", "/left/image"],
+        "/front/image, /left/image",
+    )
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "/front/image of front, /left/image of left" in page
+
+
+def test_bags_whose_names_differ_after_a_dot_get_masks_of_their_own(
+    tmp_path: Path, camseg: Commands
+) -> None:
+    bags = [labelled_bag(tmp_path / name, drive(2)) for name in ("run.1", "run.2")]
+    written = ("--write-bag", tmp_path / "masks", "--out", tmp_path / "out")
+    assert camseg("evaluate", *bags, "--topic", IMAGE_TOPIC, *written)[0] == 0
+    assert {each.name for each in (tmp_path / "masks").iterdir()} == {"run.1", "run.2"}
+
+
+def test_a_folder_that_appeared_during_the_work_stays(
+    tmp_path: Path, camseg: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bag, target = labelled_bag(tmp_path / "bag", drive(2)), tmp_path / "masks"
+
+    def merged(*given: Any) -> Merged:
+        target.mkdir()
+        (target / "notes.txt").write_text("mine")
+        return merge(*given)
+
+    monkeypatch.setattr(evaluate_command, "merge", merged)
+    arguments = ("evaluate", bag, "--topic", IMAGE_TOPIC, "--out", tmp_path / "out", "--write-bag")
+    code, _, err = camseg(*arguments, target)
+    assert (code, err) == (
+        2,
+        f"camseg: error: {target} exists already; remove it or name another folder for the bag\n",
+    )
+    assert (target / "notes.txt").read_text() == "mine"
+    monkeypatch.undo()
+
+
+def test_an_image_too_large_for_the_memory_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bag = labelled_bag(tmp_path / "bag", drive(2))
+    options = EvaluationOptions(ReadOptions(labels=BY_TOPIC), painter)
+    options.models()
+
+    def segment(self: Painter, rgb: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(Painter, "segment", segment)
+    run = run_of(bag, options, tmp_path / "parts")
+    assert not list(evaluate_here(run, lambda: None))
+    assert run.failures[0].startswith(f"not enough memory for image 0 of {bag}, 48x36 pixels: ")
 
 
 def test_a_bag_with_masks_needs_no_topic(tmp_path: Path, camseg: Commands) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from camseg_core.errors import DataError
 from camseg_ros.bag.labels import FolderLabels
-from camseg_ros.bag.pairs import NO_LABEL, pair
+from camseg_ros.bag.pairs import NO_IMAGE, NO_LABEL, pair
 from camseg_ros.compressed_images import compressed_to_ids
 from camseg_ros.images import BadImage, image_to_ids
 
@@ -95,6 +95,28 @@ def test_an_image_has_the_label_that_is_nearest_and_no_other(
     images: list[int], labels: list[int], found: list[int]
 ) -> None:
     assert pair(images, labels, 30).label.tolist() == found
+
+
+def test_a_label_named_for_an_image_belongs_to_no_other() -> None:
+    stamps = [7, 7, 9, 11]
+    assert pair(stamps, stamps, 0, {0: 1, 1: 0}).label.tolist() == [1, 0, 2, 3]
+    assert pair(stamps, [9, 11], 0, {0: 3, 1: NO_IMAGE}).label.tolist() == [NO_LABEL] * 4
+    assert pair(stamps, [9], 0, {0: 4}).label.tolist() == [NO_LABEL] * 4  # as many images as 4
+    # an image with a label takes no second one, nor does its neighbour get that
+    assert pair([10, 20], [10, 10], 15, {0: 0}).label.tolist() == [0, NO_LABEL]
+    pairs = pair([7, 7, 7], [7, 7], 0, {0: 2})
+    assert (pairs.label.tolist(), pairs.unclear) == ([NO_LABEL, NO_LABEL, 0], 2)
+
+
+def test_only_images_of_the_range_count_as_unclear_or_paired_by_order() -> None:
+    stamps, labels = [0, 0, 0, 7, 7, 9, 9, 9], [0, 0, 7, 7, 9, 9]
+    whole = pair(stamps, labels, 0)
+    assert (whole.by_order, whole.unclear) == (2, 6)
+    pairs = pair(stamps, labels, 0, inside=[4, 5, 6])
+    assert (pairs.by_order, pairs.unclear) == (1, 2)
+    assert pairs.example == "3 images and 2 labels are stamped 0.000 s"
+    assert pairs.label == whole.label
+    assert pair(stamps, labels, 0, inside=[3, 4]).example == ""
 
 
 def test_what_cannot_be_paired_is_counted() -> None:

@@ -17,7 +17,15 @@ from camseg_core.data.sets import open_set
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, DataError
 from camseg_ros.bag import mine
-from camseg_ros.bag.make import BagTopics, LabelledFrame, write_bag
+from camseg_ros.bag.make import (
+    STORE,
+    BagTopics,
+    LabelledFrame,
+    image_message,
+    new_bag,
+    write_bag,
+)
+from camseg_ros.bag.topics import RAW
 
 FRAMES = 6
 
@@ -108,6 +116,49 @@ def test_a_chosen_frame_without_a_label_is_named(
 
 
 @pytest.mark.slow
+def test_a_label_of_another_size_costs_only_itself(
+    tmp_path: Path, drive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, out = tmp_path / "labels", tmp_path / "out"
+    labels.mkdir()
+    for number in range(FRAMES):
+        size = (48, 64) if number % 2 else (96, 128)
+        stamp = 10**9 + 10**8 * number
+        cv2.imwrite(str(labels / f"{stamp}.png"), np.zeros(size, np.uint8))
+    mined(drive, "--frames", FRAMES, "--labels", labels, "--out", out)
+    chosen = {path.stem for path in (out / "images").iterdir()}
+    right = {name for name in chosen if int(name.rpartition("_")[2]) // 10**8 % 2 == 0}
+    assert right < chosen
+    assert {path.stem for path in (out / "labels").iterdir()} == right
+    left_out = json.loads((out / "selection.json").read_text())["left_out"]
+    wrong = [line for line in left_out if "the label is 64x48, the image 128x96" in line]
+    assert len(wrong) == len(chosen - right)
+    assert all(line in capsys.readouterr().err for line in wrong[:1])
+
+
+@pytest.mark.slow
+def test_labels_beside_a_grey_camera_are_no_second_camera(tmp_path: Path) -> None:
+    frames = SyntheticDrive(frames=2, height=96, width=128)
+    with new_bag(tmp_path / "grey") as writer:
+        topics = ("/camera", "/labels")
+        connections = [writer.add_connection(each, RAW, typestore=STORE) for each in topics]
+        for number, each in enumerate(frames):
+            stamp = STORE.types["builtin_interfaces/msg/Time"](number + 1, 0)
+            header = STORE.types["std_msgs/msg/Header"](stamp, "camera")
+            for connection, pixels in zip(
+                connections, (each.image[..., 0], each.label), strict=True
+            ):
+                message = image_message(pixels, "mono8", header)
+                recorded_ns = (number + 1) * 10**9
+                writer.write(connection, recorded_ns, STORE.serialize_cdr(message, RAW))
+    out = tmp_path / "out"
+    mined(tmp_path / "grey", "--frames", 1, "--labels", "/labels", "--out", out)
+    assert len(list((out / "labels").iterdir())) == 1
+    result = json.loads((out / "selection.json").read_text())
+    assert result["topics"] == {str(tmp_path / "grey"): "/camera"}
+
+
+@pytest.mark.slow
 def test_a_folder_of_labels_brings_its_class_table(tmp_path: Path, drive: Path) -> None:
     labels, out = tmp_path / "labels", tmp_path / "out"
     labels.mkdir()
@@ -164,4 +215,4 @@ def test_a_folder_with_files_is_refused_before_the_work(
     with pytest.raises(SystemExit), command_line("camseg"):
         mined(drive, "--out", out)
     assert "must be new or empty: name another folder, or remove it" in capsys.readouterr().err
-    assert not (tmp_path / "out.partial").exists()
+    assert not list(tmp_path.glob("out.partial*"))
