@@ -25,6 +25,7 @@ from camseg_core.evaluation.timing import Latency, in_turns
 from camseg_core.groups import ScoredLabels
 from camseg_core.runtime.segmenter import Segmentation, Segmenter
 
+Booleans = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]
 Read: TypeAlias = Iterable[tuple[Sample, bool]]
 """Frames, each with whether it follows directly from the one before in a drive."""
@@ -113,6 +114,8 @@ class Comparison:
         slowdown: time per frame of the new model, divided by the old model's.
         agreement: share of pixels with the same class in both masks, among pixels with a shared
             class in either; NaN if there are none.
+        judged: whether the IoU of a class is defined for both models, `(C,)`, see
+            `ScoredLabels.recall_only`. All means are over these classes.
         lost: classes that the old model has, the new one lacks, and the labels of frames hold.
     """
 
@@ -123,6 +126,7 @@ class Comparison:
     iou: tuple[Difference, ...]
     slowdown: Ratio
     agreement: float
+    judged: Booleans
     lost: tuple[str, ...] = ()
 
     @property
@@ -155,6 +159,7 @@ def compare(
     """
     sides = tuple(Side(each, Scorer(each.scored), Latency()) for each in (old, new))
     models = [each.segmenter for each in (old, new)]
+    judged = ~(old.scored.recall_only | new.scored.recall_only)
     frames: list[ComparedFrame] = []
     counts: list[Counts] = []
     agreeing = np.zeros(2, np.int64)
@@ -178,10 +183,10 @@ def compare(
             confusions.append(frame.confusion)
         same = _agreement(sides, results)
         agreeing += same
-        ious = [each.labelled_mean_iou() for each in confusions]
+        ious = [each.labelled_mean_iou(judged) for each in confusions]
         share = same[0] / same[1] if same[1] else math.nan
         frames.append(ComparedFrame(sample.name, (ious[0], ious[1]), float(share)))
-        counts.append(np.stack([_hits_union_labelled(each) for each in confusions]))
+        counts.append(np.stack([_hits_union_labelled(each) for each in confusions]) * judged)
         before = sample, results
     if not frames:
         why = footage.problems[0] if footage.problems else "there is nothing to compare on"
@@ -196,6 +201,7 @@ def compare(
         tuple(each),
         ratio_of_medians(times[1], times[0]),
         int(agreeing[0]) / int(agreeing[1]) if agreeing[1] else math.nan,
+        judged,
         tuple(
             each.name
             for each in left_out
@@ -216,8 +222,8 @@ def _agreement(sides: Sequence[Side], results: Sequence[Segmentation]) -> Counts
 
 
 def _hits_union_labelled(confusion: Confusion) -> Counts:
-    hits, labelled, judged = confusion.hits, confusion.labelled, ~np.isnan(confusion.iou())
-    return np.stack([hits, labelled + confusion.predicted - hits, labelled]) * judged
+    hits, labelled = confusion.hits, confusion.labelled
+    return np.stack([hits, labelled + confusion.predicted - hits, labelled])
 
 
 @dataclass(frozen=True)

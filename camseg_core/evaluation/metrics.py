@@ -87,16 +87,21 @@ class Confusion:
         """
         return mean(self.iou())
 
-    def labelled_mean_iou(self) -> float:
+    def labelled_mean_iou(self, among: Booleans | None = None) -> float:
         """Return the mean of `iou` over labelled classes; NaN if there are none.
 
-        The classes depend on the labels alone, so such means of the same frames can be compared.
+        The classes depend on the labels alone, so such means of the same frames can be compared;
+        where `recall_only` differs, over the classes `among` that are judged on both sides.
         """
-        return mean(self.iou()[self.labelled > 0])
+        return mean(self.iou()[self._labelled_among(among)])
 
-    def labelled_precision(self) -> float:
+    def labelled_precision(self, among: Booleans | None = None) -> float:
         """Return the mean of `precision` over labelled classes (AP); NaN if there are none."""
-        return mean(self.precision()[self.labelled > 0])
+        return mean(self.precision()[self._labelled_among(among)])
+
+    def _labelled_among(self, among: Booleans | None) -> Booleans:
+        labelled = np.asarray(self.labelled > 0)
+        return labelled if among is None else labelled & among
 
     def accuracy(self) -> float:
         """Return the share of labelled pixels whose class is right."""

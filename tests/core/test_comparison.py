@@ -21,6 +21,7 @@ from camseg_core.evaluation.report.page import write_files
 from camseg_core.groups import Group, ScoredLabels
 from camseg_core.labels import CITYSCAPES, UNLABELLED, Label, cityscapes_labels
 from camseg_core.runtime.segmenter import Segmentation
+from camseg_core.training.start import ClassChanges
 
 ROAD, TREE, SKY, CAR, TRUCK = 0, 8, 10, 13, 14
 STREET = cityscapes_labels([ROAD, SKY, CAR])
@@ -113,6 +114,33 @@ def test_a_class_that_only_one_model_predicts_and_no_label_has_moves_no_mean(
     lines = comparison_lines(content)
     assert not any(line.startswith("car") for line in lines)
     assert found.mean_iou.low == pytest.approx(found.mean_iou.high)
+
+
+def test_a_class_with_only_a_recall_for_one_model_is_in_no_mean_of_either(tmp_path: Path) -> None:
+    classes = table(
+        (ROAD, "road", None), (8, "tree", ("vegetation",)), (9, "hedge", ("vegetation",))
+    )
+    label = street((8, 9, ROAD, ROAD))
+    seen = street((8, 8, 8, ROAD))  # the new model takes hedges and half of the road for trees
+    samples = [sample(i, label, seen) for i in range(5)]
+    before = LabelTable.of(cityscapes_labels([ROAD, TREE]))
+    own = ScoredLabels.of(classes.labels)
+    old = ClassChanges.of(before.labels, classes).scored(own)
+    assert (old.recall_only.tolist(), own.recall_only.any()) == ([False, False, True], False)
+    found = compare(
+        Contender("old", Painted(before.labels), old),  # type: ignore[arg-type]
+        Contender("new", Painted(classes.labels), own),  # type: ignore[arg-type]
+        Footage.of("street", samples),  # type: ignore[arg-type]
+    )
+    # road 1/2 for both; tree 1/2 for the old model, which is right on hedges, and 1/3 for the new
+    assert found.mean_iou.value == pytest.approx((1 / 2 + 1 / 3) / 2 - 1 / 2)
+    assert found.frames[0].mean_iou == pytest.approx((1 / 2, 5 / 12))
+    assert math.isnan(found.iou[2].value)
+    (part,) = write_comparison([found], tmp_path, {})["parts"]
+    assert part["mean_iou"]["iou"] == pytest.approx([1 / 2, 5 / 12], abs=1e-6)
+    assert part["classes"][2]["iou"] == [None, 0]
+    assert "old: in no mean, only their recall is defined: hedge" in part["notes"]
+    assert Limits(max_drop=0.05).broken([found])
 
 
 def test_the_models_take_turns_after_a_first_frame_that_is_not_timed() -> None:

@@ -173,7 +173,7 @@ def _part(found: Comparison) -> dict[str, Any]:
     sides, new = found.sides, found.sides[1].scorer
     ious = [side.scorer.confusion.iou() for side in sides]
     share = new.confusion.labelled / max(1, int(new.confusion.matrix.sum()))
-    scores = [_scores(side, bool(found.labelled)) for side in sides]
+    scores = [_scores(side, found) for side in sides]
     latencies = [side.latency.total() for side in sides]
     return {
         "title": found.footage.title,
@@ -207,13 +207,15 @@ def _interval(found: Difference) -> dict[str, Any]:
     return {"difference": found.value, "low": found.low, "high": found.high, "sure": found.sure}
 
 
-def _scores(side: Side, labelled: bool) -> dict[str, float]:
+def _scores(side: Side, found: Comparison) -> dict[str, float]:
     scorer, confusion = side.scorer, side.scorer.confusion
+    boundaries = [each.scorer.boundary.per_class() for each in found.sides]
+    bounded = found.judged & (confusion.labelled > 0) & ~np.isnan(boundaries).any(0)
     return {
-        "mean_iou": confusion.labelled_mean_iou(),
-        "pixel_accuracy": confusion.accuracy() if labelled else math.nan,
-        "average_precision": confusion.labelled_precision(),
-        "boundary_f1": mean(scorer.boundary.per_class()[confusion.labelled > 0]),
+        "mean_iou": confusion.labelled_mean_iou(found.judged),
+        "pixel_accuracy": confusion.accuracy() if found.labelled else math.nan,
+        "average_precision": confusion.labelled_precision(found.judged),
+        "boundary_f1": mean(scorer.boundary.per_class()[bounded]),
         "expected_calibration_error": scorer.calibration.error(),
         "error_detection_auroc": scorer.error_detection.auroc(),
         "mean_confidence": scorer.mean_confidence(),
@@ -225,12 +227,16 @@ def _scores(side: Side, labelled: bool) -> dict[str, float]:
 def _notes(found: Comparison) -> list[str]:
     """Say what was counted in another way than each class as itself, or not at all."""
     facts: dict[str, list[str]] = {}  # names of the models by fact
-    for side in found.sides:
-        for name, text in side.scorer.counted_as(side.contender.segmenter.labels).facts():
-            facts.setdefault(f"{name}: {text}", []).append(side.contender.name)
-    counted = [f"{names[0]}: {fact}" if len(names) == 1 else fact for fact, names in facts.items()]
-    either = np.any([side.scorer.confusion.stray() for side in found.sides], axis=0)
     labels = found.sides[1].scorer.labels
+    for side in found.sides:
+        own = side.scorer.counted_as(side.contender.segmenter.labels).facts()
+        unjudged = side.scorer.scored.recall_only & (side.scorer.confusion.labelled > 0)
+        if names := ", ".join(labels[i].name for i in np.flatnonzero(unjudged)):
+            own.append(("in no mean, only their recall is defined", names))
+        for name, text in own:
+            facts.setdefault(f"{name}: {text}", []).append(side.contender.name)
+    counted = [f"{of[0]}: {fact}" if len(of) == 1 else fact for fact, of in facts.items()]
+    either = np.any([side.scorer.confusion.stray() for side in found.sides], axis=0)
     if stray := [label.name for label, is_so in zip(labels, either, strict=True) if is_so]:
         counted.append(f"in no mean, predicted but never labelled: {', '.join(stray)}")
     return [*found.footage.notes, *found.footage.problems, *counted]
