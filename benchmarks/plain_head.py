@@ -14,16 +14,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from camseg_core.config.backbone import finer_features
 from camseg_core.config.model import CamSegConfig
 from camseg_core.labels import Label
-from camseg_core.long_runs import atomic_write
 from camseg_core.model.image_encoder import ImageEncoder
 from camseg_core.model.mask_autoencoder import MaskDecoder
 from camseg_core.model.transformer import ConditionRefiner, MaskedTransformer
+from camseg_core.model.weights_file import save_tensors
 from camseg_core.runtime.geometry import FrameGeometry
 from camseg_core.runtime.segmenter import Segmentation
 from camseg_core.training.frames import Frames
@@ -98,8 +98,7 @@ class PlainHead(nn.Module):
     def save(self, path: Path) -> None:
         """Write the weights as safetensors; that the file exists means that it is whole."""
         tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-        with atomic_write(path) as temporary:
-            save_file(tensors, temporary)
+        save_tensors(tensors, path)
 
 
 class PlainSegmenter:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from camseg_core.config.backbone import finer_features
@@ -26,12 +26,12 @@ from camseg_core.labels import (
     read_labels,
     write_labels,
 )
-from camseg_core.long_runs import atomic_write
 from camseg_core.model.denoiser import Denoiser
 from camseg_core.model.image_encoder import ImageEncoder
 from camseg_core.model.kl_autoencoder import KLAutoencoder, draw, nearest_class
 from camseg_core.model.mask_autoencoder import MaskAutoencoder, MaskDecoder
 from camseg_core.model.transformer import ConditionRefiner, MaskedTransformer
+from camseg_core.model.weights_file import save_tensors
 
 Grid = tuple[int, int]
 """Rows and columns."""
@@ -206,6 +206,9 @@ class CamSeg(nn.Module):
 
         Matrices and kernels are stored in `dtype`. Vectors (biases, norms and their statistics)
         stay fp32: they are small, and overflow fp16.
+
+        Raises:
+            CamSegError: the weights cannot be written.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -215,9 +218,7 @@ class CamSeg(nn.Module):
             n: (t.to(dtype) if t.is_floating_point() and t.ndim > 1 else t).contiguous().clone()
             for n, t in self.state_dict().items()
         }
-        with atomic_write(folder / "model.safetensors") as temporary:
-            save_file(state, temporary, {"format": "pt"})
-            temporary.chmod(0o644)  # safetensors makes it readable by its owner alone
+        save_tensors(state, folder / "model.safetensors", {"format": "pt"})
 
     @staticmethod
     def from_pretrained(folder: str | Path) -> "CamSeg":

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.tensorboard import SummaryWriter
 
 from camseg_core.data.image_files import write_image
-from camseg_core.long_runs import atomic_write
+from camseg_core.long_runs import atomic_write, naming
 from camseg_core.training.trainer import Callback, Picture
 
 logger = logging.getLogger(__name__)
@@ -249,7 +249,7 @@ class JsonLines(Means):
         self._write({"step": done, "validation": _rounded(scores)})
 
     def _write(self, content: Mapping[str, object]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
+        with naming(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(content, allow_nan=False) + "\n")
 
 

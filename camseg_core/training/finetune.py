@@ -14,6 +14,7 @@ from camseg_core.labels import CITYSCAPES
 from camseg_core.model.camseg import CamSeg
 from camseg_core.training.callbacks import default_callbacks
 from camseg_core.training.card import ABOUT_NOTHING, About, History, how_it_was_made
+from camseg_core.training.codec import load_codec_into, save_codec
 from camseg_core.training.distributed import Processes, init_processes
 from camseg_core.training.estimate import seconds_per_step, timed_loop
 from camseg_core.training.finish import compare_with, finish, train_in
@@ -27,14 +28,7 @@ from camseg_core.training.joined import (
 )
 from camseg_core.training.mask_autoencoder import AutoencoderTraining, train_autoencoder
 from camseg_core.training.objectives import TaskLoss
-from camseg_core.training.run import (
-    TrainingData,
-    check_batch,
-    keep_config,
-    keep_data,
-    load_codec_into,
-    save_codec,
-)
+from camseg_core.training.run import TrainingData, check_batch, keep_config, keep_data
 from camseg_core.training.settings import LoopConfig, check_setting
 from camseg_core.training.start import (
     ClassChanges,

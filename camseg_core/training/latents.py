@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from camseg_core.errors import ConfigError
 from camseg_core.labels import train_id_table
-from camseg_core.long_runs import atomic_write
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.kl_autoencoder import draw
+from camseg_core.model.weights_file import save_tensors
 from camseg_core.training.distributed import Processes
 from camseg_core.training.frames import Frames
 from camseg_core.training.loading import Batch, FrameStream, generator
@@ -115,8 +115,7 @@ def _encode_all(
         for name, parts in latents.items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as temporary:
-        save_file(stacked, temporary, {"of": _fingerprint(model, frames)})
+    save_tensors(stacked, path, {"of": _fingerprint(model, frames)})
 
 
 def _fingerprint(model: CamSeg, frames: Frames) -> str:

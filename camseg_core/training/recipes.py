@@ -16,6 +16,7 @@ from camseg_core.model.camseg import CamSeg
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.training.callbacks import default_callbacks
 from camseg_core.training.card import ABOUT_NOTHING, About, History
+from camseg_core.training.codec import Codec, load_codec_into, save_codec
 from camseg_core.training.distributed import Processes, init_processes
 from camseg_core.training.estimate import TrainingEstimate, estimate, estimate_lines
 from camseg_core.training.finish import finish, train_in
@@ -30,15 +31,7 @@ from camseg_core.training.mask_autoencoder import (
     reconstruction_scores,
     train_autoencoder,
 )
-from camseg_core.training.run import (
-    Codec,
-    TrainingData,
-    check_batch,
-    keep_config,
-    keep_data,
-    load_codec_into,
-    save_codec,
-)
+from camseg_core.training.run import TrainingData, check_batch, keep_config, keep_data
 from camseg_core.training.start import keep_start
 from camseg_core.training.trainer import Run
 from camseg_core.training.transformer import TransformerTraining

@@ -1,27 +1,22 @@
-"""Inputs and records of a run: its data, its configuration, a trained autoencoder's folder."""
+"""Inputs and records of a run: its data and its configuration."""
 
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file, save_file
 
 from camseg_core.config.differences import differences
-from camseg_core.config.model import KLAutoencoderConfig, MaskAutoencoderConfig
-from camseg_core.config.reader import build
 from camseg_core.config.yaml_file import load_yaml, to_yaml
 from camseg_core.data.folders import more
 from camseg_core.data.label_table import LabelTable, is_cityscapes
-from camseg_core.errors import ConfigError, DataError, ModelError, camseg_command
+from camseg_core.errors import ConfigError, DataError, camseg_command
 from camseg_core.groups import joint_groups
 from camseg_core.labels import Label
 from camseg_core.long_runs import atomic_write
-from camseg_core.model.kl_autoencoder import KLAutoencoder
-from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.training.distributed import Processes
 from camseg_core.training.frames import Frames
 from camseg_core.training.joined import (
@@ -238,65 +233,3 @@ def _differences(path: Path, recipe: Any) -> str:
     except ConfigError as error:
         return str(error)
     return differences(before, recipe)
-
-
-Codec = KLAutoencoder | MaskAutoencoder
-
-
-def save_codec(codec: Codec, folder: Path) -> None:
-    """Write `codec` to `folder`; `config.json` names its kind as a model's configuration does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    kind = "mask_autoencoder" if isinstance(codec, MaskAutoencoder) else "autoencoder"
-    (folder / "config.json").write_text(
-        json.dumps({kind: asdict(codec.config)}, indent=1) + "\n", encoding="utf-8"
-    )
-    # last and atomically: the file's existence means that the training is complete
-    with atomic_write(folder / "model.safetensors") as temporary:
-        save_file(
-            {name: tensor.cpu().contiguous() for name, tensor in codec.state_dict().items()},
-            temporary,
-        )
-        temporary.chmod(0o644)  # safetensors makes it readable only for its owner
-
-
-def load_codec_into(codec: Codec, folder: Path) -> None:
-    """Load the weights of an autoencoder's folder, or of a checkpoint folder, into `codec`.
-
-    Raises:
-        ModelError: the folder is missing or damaged, or has no autoencoder of this kind and size.
-    """
-    path = folder / "config.json"
-    kind, config_class = (
-        ("mask_autoencoder", MaskAutoencoderConfig)
-        if isinstance(codec, MaskAutoencoder)
-        else ("autoencoder", KLAutoencoderConfig)
-    )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read the autoencoder's configuration {path}: {error}") from error
-    whole_model = isinstance(content, dict) and isinstance(content.get("transformer"), dict)
-    if not isinstance(content, dict) or (
-        list(content) != [kind] and not (whole_model and content.get(kind))
-    ):
-        raise ModelError(f"{path} must describe a {kind}, as in the model to be trained")
-    found = build(config_class, content[kind], str(path), ModelError)
-    if found != codec.config:
-        raise ModelError(
-            f"{path} must be {codec.config}, as in the model to be trained, got {found}: "
-            "train an autoencoder of that size"
-        )
-    weights = folder / "model.safetensors"
-    try:
-        tensors = load_file(weights)
-        if whole_model:
-            tensors = {
-                name.removeprefix(f"{kind}."): tensor.float()
-                for name, tensor in tensors.items()
-                if name.startswith(f"{kind}.")
-            }
-        codec.load_state_dict(tensors)
-    except Exception as error:  # safetensors raises its own type, which is not exported
-        raise ModelError(
-            f"cannot read the autoencoder's weights {weights}: {str(error).splitlines()[0]}"
-        ) from error

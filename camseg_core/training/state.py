@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.swa_utils import AveragedModel
 
 from camseg_core.errors import CamSegError
-from camseg_core.long_runs import atomic_write
+from camseg_core.model.weights_file import save_tensors
 from camseg_core.training.distributed import full_tensor, split_like
 
 
@@ -35,7 +34,11 @@ class TrainingState:
         self._optimizer, self._scaler = optimizer, scaler
 
     def save(self, step: int, is_main_process: bool) -> None:
-        """Write the state after `step` steps, in the main process; a collective call."""
+        """Write the state after `step` steps, in the main process; a collective call.
+
+        Raises:
+            CamSegError: the file cannot be written; the last one stays.
+        """
         contiguous: dict[str, Tensor] = {}
         for name, tensor in self._tensors():
             gathered = full_tensor(tensor)  # one by one: no device holds all that FSDP has split
@@ -43,8 +46,7 @@ class TrainingState:
                 # safetensors refuses tensors that share memory or are strided (channels_last)
                 contiguous[name] = gathered.detach().cpu().clone().contiguous()
         if is_main_process:
-            with atomic_write(self.path) as temporary:
-                save_file(contiguous, temporary, {"step": str(step)})
+            save_tensors(contiguous, self.path, {"step": str(step)})
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         for part, module in self._modules.items():

@@ -19,7 +19,7 @@ from camseg_core.config.model import save_config
 from camseg_core.labels import CITYSCAPES
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.kl_autoencoder import KLAutoencoder
-from camseg_core.training.run import save_codec
+from camseg_core.training.codec import save_codec
 
 RECIPE = Path(__file__).parents[2] / "config" / "train" / "cam-seg-base-768.yaml"
 CONFIG = replace(

@@ -17,6 +17,7 @@ from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.model.camseg import CamSeg
 from camseg_core.training import trainer as loop
+from camseg_core.training.codec import load_codec_into
 from camseg_core.training.distributed import Processes, enable_gradient_checkpointing
 from camseg_core.training.draws import Draws
 from camseg_core.training.frames import Frames
@@ -24,7 +25,7 @@ from camseg_core.training.joined import SetConfig
 from camseg_core.training.mask_autoencoder import AutoencoderTraining
 from camseg_core.training.objectives import published_objective
 from camseg_core.training.recipes import Recipe
-from camseg_core.training.run import keep_config, load_codec_into
+from camseg_core.training.run import keep_config
 from camseg_core.training.settings import LoopConfig
 from camseg_core.training.trainer import Callback, Run
 from camseg_core.training.transformer import TransformerTraining, train_transformer

@@ -1,3 +1,5 @@
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,3 +89,13 @@ def test_a_folder_that_was_filled_meanwhile_stays_and_so_does_the_new_one(tmp_pa
     (kept,) = tmp_path.glob("out.partial-*/out")
     assert names(kept) == ["a"]
     assert str(kept) in str(raised.value)
+
+
+def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    with pytest.raises(OSError, match="No space left on device") as raised, atomic_write(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert raised.value.filename == str(path)
+    with pytest.raises(FileNotFoundError) as missing, atomic_write(path):
+        (tmp_path / "other").read_text()
+    assert missing.value.filename == str(tmp_path / "other")
