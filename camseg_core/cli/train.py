@@ -131,12 +131,11 @@ def training_run(options: argparse.Namespace) -> Iterator[None]:
 
 def _log_to(folder: Path) -> list[logging.Handler]:
     """Send the project's log to stderr and `folder`/train.log, from the main process alone."""
-    if os.environ.get("RANK", "0") != "0":
-        return []
-    handlers: list[logging.Handler] = [
-        _StderrHandler(),
-        logging.FileHandler(folder / "train.log", encoding="utf-8", errors="backslashreplace"),
-    ]
+    handlers: list[logging.Handler] = [logging.NullHandler()]  # without any, stderr gets warnings
+    if os.environ.get("RANK", "0") == "0":
+        log = folder / "train.log"
+        file = logging.FileHandler(log, encoding="utf-8", errors="backslashreplace")
+        handlers = [_StderrHandler(), file]
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         logging.getLogger().addHandler(handler)
@@ -265,6 +264,7 @@ def _train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error(f"the following arguments are required: {', '.join(missing)}")
     if not options.dry_run:
         return run_training(_model_task, options)
+    options.kept = "a dry run keeps nothing"
     if options.start is None:
         return _estimate(options)
     with tempfile.TemporaryDirectory() as folder:

@@ -69,11 +69,15 @@ class Callback:
 
 @dataclass(frozen=True)
 class Run:
-    """Where a training runs: the folder of its state, its callbacks and its processes."""
+    """Where a training runs: the folder of its state, its callbacks and its processes.
+
+    Without `keeps_state`, nothing is written to the folder: the training cannot be resumed.
+    """
 
     folder: Path
     callbacks: Sequence[Callback] = ()
     processes: Processes = field(default_factory=Processes)
+    keeps_state: bool = True
 
 
 def learning_rate(step: int, config: LoopConfig) -> float:
@@ -144,8 +148,8 @@ def train(
 
     Raises:
         CamSegError: the loss became NaN or infinite; the last saved state is kept. Or the saved
-            state does not fit.
-        Stopped: a stop was requested; the state is saved.
+            state does not fit, or the state cannot be saved.
+        Stopped: a stop was requested, even if no step was left; the state is saved.
     """
     if config.epochs is not None or config.warmup_epochs is not None:
         raise ConfigError("train() counts in steps: convert with LoopConfig.in_steps first")
@@ -170,7 +174,7 @@ def train(
     for callback in callbacks:
         callback.on_average(averaged.module)
         callback.on_train_begin(start, config.steps, batch)
-    done, reason = start, "done"
+    done = start
     last = done == config.steps or _enough(callbacks)
     with StopRequest(folder) as stop:
         for step in range(start, start if last else config.steps):
@@ -199,18 +203,24 @@ def train(
                 processes.wait()
                 last = last or _enough(callbacks)
             # after the validation: a run killed in between repeats both
-            if last or stopping or done % config.save_every == 0:
+            if run.keeps_state and (last or stopping or done % config.save_every == 0):
                 state.save(done, processes.is_main_process)
-            if stopping and not last:
-                reason = stop.requested or "another process was asked to stop"
             if stopping or last:
                 break
+        # also a request that came after the last step began, as during its validation
+        stopped = processes.mean({"stop": float(stop.requested is not None)})["stop"] > 0
+        reason = stop.requested or "another process was asked to stop"
     for callback in callbacks:
-        callback.on_train_end(done, reason)
-    if not last:
+        callback.on_train_end(done, "done" if last else reason)
+    if not last or (stopped and not run.keeps_state):
         raise Stopped(
             f"stopped after step {done} of {config.steps} ({reason}); "
             "run the same command to continue"
+        )
+    if stopped:
+        raise Stopped(
+            f"stopped after the last step, {done} ({reason}): all steps are done; "
+            "run the same command to finish"
         )
     result: nn.Module = unwrap_distributed(averaged.module, original, processes.device)
     return result

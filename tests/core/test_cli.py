@@ -173,7 +173,7 @@ def test_only_the_first_of_several_processes_reports(
     for rank in ("1", "0"):
         monkeypatch.setenv("RANK", rank)
         with training_run(options):
-            logging.getLogger("camseg_core.training").info("from rank %s", rank)
+            logging.getLogger("camseg_core.training").warning("from rank %s", rank)
     assert (tmp_path / "run" / "train.log").read_text().endswith(" from rank 0\n")
     assert "from rank 1" not in (tmp_path / "run" / "train.log").read_text()
     assert re.fullmatch(r"\S+ \S+ from rank 0\n", capsys.readouterr().err)

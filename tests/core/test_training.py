@@ -2,6 +2,9 @@
 
 import copy
 import math
+import os
+import resource
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from camseg_core.errors import CamSegError, ModelError
 from camseg_core.export import export_onnx
 from camseg_core.export.graphs import Traced
 from camseg_core.model.camseg import CamSeg
+from camseg_core.model.weights_file import save_tensors
 from camseg_core.runtime import Segmenter
 from camseg_core.training import trainer as loop
 from camseg_core.training.frames import Frames
@@ -30,7 +34,7 @@ from camseg_core.training.losses import pixel_loss
 from camseg_core.training.mask_autoencoder import AutoencoderTraining, train_autoencoder
 from camseg_core.training.objectives import TaskLoss, ddim_input
 from camseg_core.training.settings import LoopConfig
-from camseg_core.training.trainer import Callback, Loss, Run, Stopped
+from camseg_core.training.trainer import Callback, Loss, Run, Stopped, Validation
 from camseg_core.training.transformer import TransformerTraining, train_transformer
 from camseg_core.training.validation import confusion_of
 
@@ -207,6 +211,50 @@ def test_a_run_that_is_asked_to_stop_saves_its_state_and_resumes(tmp_path: Path)
         model, lambda step: (steps.append(step), line(step, model))[1], plain(), Run(tmp_path), 16
     )
     assert steps == list(range(4, 10))
+
+
+@pytest.mark.parametrize("during", ["the last step", "the last validation"])
+def test_a_stop_after_the_last_step_began_is_not_swallowed(tmp_path: Path, during: str) -> None:
+    model = nn.Linear(1, 1)
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        if step == 9 and during == "the last step":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return line(step, model)
+
+    def validate(_: nn.Module) -> Validation:
+        if during == "the last validation":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {}, None
+
+    with pytest.raises(Stopped, match=r"the last step, 10 \(SIGTERM\): .* command to finish"):
+        loop.train(model, loss, plain(), Run(tmp_path, (Callback(),)), 16, validate=validate)
+    # the same command has no step left
+    loop.train(model, lambda step: pytest.fail("a step"), plain(), Run(tmp_path), 16)
+
+
+def test_a_run_without_a_state_writes_nothing(tmp_path: Path) -> None:
+    model = nn.Linear(1, 1)
+    run = Run(tmp_path, keeps_state=False)
+    loop.train(model, lambda step: line(step, model), plain(save_every=2), run, 16)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_state_that_does_not_fit_on_the_disk_is_named_and_the_last_one_stays(
+    tmp_path: Path,
+) -> None:
+    model = nn.Linear(100, 1)
+    loop.train(model, lambda _: (model(torch.ones(100)).sum(), {}), plain(), Run(tmp_path), 16)
+    state = tmp_path / "state.safetensors"
+    kept, before = state.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(CamSegError, match=rf"cannot write {state}: .*File too large.*; free"):
+            save_tensors({"x": torch.zeros(1000)}, state)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert state.read_bytes() == kept
+    assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
 
 
 def test_a_state_of_another_model_is_refused_by_name(tmp_path: Path) -> None:
