@@ -38,16 +38,16 @@ class SamplesOf(Samples):
     """Some of the samples of another data set, by number."""
 
     def __init__(self, samples: Samples, numbers: Sequence[int]) -> None:
-        self._samples, self._numbers = samples, numbers
+        self.samples, self.numbers = samples, numbers
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self.numbers)
 
     def __getitem__(self, index: int) -> Sample:
-        return self._samples[self._numbers[index]]
+        return self.samples[self.numbers[index]]
 
     def __iter__(self) -> Iterator[Sample]:
-        return (self._samples[number] for number in self._numbers)
+        return (self.samples[number] for number in self.numbers)
 
 
 def evenly_spread(samples: Samples, count: int | None) -> list[Sample]:

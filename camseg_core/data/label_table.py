@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from camseg_core.data import Sample, Samples
 from camseg_core.errors import ConfigError
-from camseg_core.groups import FIRST_GROUP, Group
+from camseg_core.groups import FIRST_GROUP, Group, distinguished
 from camseg_core.labels import (
     CITYSCAPES,
     UNLABELLED,
@@ -189,11 +189,13 @@ class Translation:
         ids: the new id by old id, `(256,)` uint8; 255 without a class in the new table.
         labels: the classes of the new table that stand alone in the data set.
         groups: the groups of the new table.
+        lost: the classes and groups of the data set that become unlabelled.
     """
 
     ids: npt.NDArray[np.uint8]
     labels: tuple[Label, ...]
     groups: tuple[Group, ...]
+    lost: tuple[Label, ...] = ()
 
 
 def translation(
@@ -230,7 +232,10 @@ def translation(
                 raise ConfigError(f"a data set must have at most {UNLABELLED - FIRST_GROUP} groups")
             ids[old] = made.setdefault(ordered, Group.of(number, ordered)).id
     return Translation(
-        ids, tuple(label for label in table.labels if label in alone), tuple(made.values())
+        ids,
+        tuple(label for label in table.labels if label in alone),
+        tuple(made.values()),
+        tuple(each for each in distinguished(labels, groups) if ids[each.id] == UNLABELLED),
     )
 
 

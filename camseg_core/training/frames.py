@@ -90,6 +90,22 @@ class Frames(ABC):
         """Return every n-th frame."""
 
     @abstractmethod
+    def chosen(self, numbers: Sequence[int]) -> "Frames":
+        """Return the frames with these numbers, at least one."""
+
+    def labelled_every(self, n: int) -> "Frames":
+        """Return every n-th of the frames with a pixel of a class or group.
+
+        Raises:
+            DataError: there is none.
+        """
+        classes = len(self.labels) + len(self.groups)
+        labelled = np.flatnonzero(self.pixels_by_frame()[:, :classes].any(1))
+        if not labelled.size:
+            raise DataError(f"one of the {len(self)} frames must have a labelled pixel, got none")
+        return self.every(n) if len(labelled) == len(self) else self.chosen(labelled[::n].tolist())
+
+    @abstractmethod
     def pixels_by_frame(self) -> npt.NDArray[np.int64]:
         """Count each frame's pixels by class index, `(N, 256)`; reads all that are not held."""
 
@@ -183,6 +199,12 @@ class HeldFrames(Frames):
         kept = self.images[::n], self.indices[::n], self.names[::n]
         return HeldFrames(*kept, self.labels, self.groups)
 
+    def chosen(self, numbers: Sequence[int]) -> "HeldFrames":
+        places = [*numbers]
+        names = [self.names[place] for place in places]
+        images, indices = self.images[places], self.indices[places]
+        return HeldFrames(images, indices, names, self.labels, self.groups)
+
     def pixels_by_frame(self) -> npt.NDArray[np.int64]:
         # one at a time: bincount takes eight bytes a pixel for itself
         return np.stack([np.bincount(each.ravel(), minlength=256) for each in self.indices.numpy()])
@@ -220,6 +242,10 @@ class ReadFrames(Frames):
 
     def every(self, n: int) -> "ReadFrames":
         return ReadFrames(self._samples, self.labels, self.groups, self._numbers[::n])
+
+    def chosen(self, numbers: Sequence[int]) -> "ReadFrames":
+        places = [self._numbers[number] for number in numbers]
+        return ReadFrames(self._samples, self.labels, self.groups, places)
 
     def pixels_by_frame(self) -> npt.NDArray[np.int64]:
         return self._read_all()[0]

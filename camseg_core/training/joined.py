@@ -205,6 +205,24 @@ class JoinedFrames(Frames):
         """Return every n-th frame of each set."""
         return JoinedFrames([part._replace(frames=part.frames.every(n)) for part in self._parts])
 
+    def labelled_every(self, n: int) -> "JoinedFrames":
+        """Return every n-th of the frames of each set with a pixel of a class or group.
+
+        Raises:
+            DataError: a set has none.
+        """
+        parts = [part._replace(frames=part.frames.labelled_every(n)) for part in self._parts]
+        return JoinedFrames(parts)
+
+    def chosen(self, numbers: Sequence[int]) -> "JoinedFrames":
+        places = [_located(self._ends, number) for number in numbers]
+        parts = [
+            part._replace(frames=part.frames.chosen([place for at, place in places if at == i]))
+            for i, part in enumerate(self._parts)
+            if any(at == i for at, _ in places)
+        ]
+        return JoinedFrames(parts)
+
     def pixels_by_frame(self) -> npt.NDArray[np.int64]:
         return np.concatenate([part.frames.pixels_by_frame() for part in self._parts])
 

@@ -5,6 +5,7 @@ label of the same crop, changed in colour and disturbed. Thresholds by class (ar
 keep rare classes from dropping out.
 """
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from camseg_core.config.reader import build
@@ -25,6 +26,7 @@ from camseg_core.export.torch_engine import TorchEngine
 from camseg_core.labels import UNLABELLED, index_table
 from camseg_core.long_runs import atomic_write
 from camseg_core.model.camseg import CamSeg
+from camseg_core.model.weights_file import save_tensors
 from camseg_core.runtime import Sampling, Segmenter
 from camseg_core.training.frames import Frames
 from camseg_core.training.loading import Batch, seed_of
@@ -129,9 +131,8 @@ class MeanTeacher(Callback):
         self._found: TeacherMeasurement | None = None  # by the validation, until it is recorded
         path = folder / "agreement.json"
         text = path.read_text(encoding="utf-8") if path.is_file() else "[]"
-        self.measured = [
-            build(TeacherMeasurement, each, str(path), CamSegError) for each in json.loads(text)
-        ]
+        found = json.loads(text, parse_constant=functools.partial(_refuse, path))
+        self.measured = [build(TeacherMeasurement, each, str(path), CamSegError) for each in found]
 
     def start(self, model: CamSeg) -> None:
         """Measure the start model, unless that was done before."""
@@ -224,11 +225,11 @@ class MeanTeacher(Callback):
                 name: tensor.detach().cpu().clone().contiguous()
                 for name, tensor in self._average.state_dict().items()
             }
-            with atomic_write(self._folder / "best.safetensors") as temporary:
-                save_file(state, temporary)
+            save_tensors(state, self._folder / "best.safetensors")
         with atomic_write(self._folder / "agreement.json") as temporary:
             content = [asdict(each) for each in self.measured]
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+            temporary.write_text(text, encoding="utf-8")
 
     def has_enough(self) -> bool:
         return self.best()[1] >= self._config.patience
@@ -277,6 +278,13 @@ def thresholds_of(counts: npt.NDArray[np.int64], config: Teaching) -> tuple[floa
     highest = enough.sum(1) - 1
     found = np.where(highest < 0, config.sure, highest / levels)
     return tuple(float(each) for each in found.clip(config.least, config.sure))
+
+
+def _refuse(path: Path, found: str) -> None:
+    raise CamSegError(
+        f"{path} must hold scores, got {found}, of an older version on val frames without labels: "
+        "choose another --run"
+    )
 
 
 def _segmenter(model: CamSeg, pixels: int | None = None) -> Segmenter:

@@ -12,7 +12,7 @@ import numpy as np
 from camseg_core.config.differences import differences
 from camseg_core.config.yaml_file import load_yaml, to_yaml
 from camseg_core.data.folders import more
-from camseg_core.data.label_table import LabelTable, is_cityscapes
+from camseg_core.data.label_table import LabelTable, is_cityscapes, translation
 from camseg_core.errors import ConfigError, DataError, camseg_command
 from camseg_core.groups import joint_groups
 from camseg_core.labels import Label
@@ -73,10 +73,11 @@ class TrainingData:
         own = any(each.found.table is not None for each in (*train, *val))
         if table is None and (own or not is_cityscapes(labels or ())):
             table = LabelTable.of(labels) if labels else table_of(data, [*train, *val])
+        labels = labels or (table or table_of(data, [*train, *val])).labels
+        opened = (*train, *val)
         if table is not None:
             train, val = _in_table(train, table), _in_table(val, table)
-            labels = labels or table.labels
-        labels = labels or table_of(data, [*train, *val]).labels
+        _warn_of_lost(opened, table or LabelTable.of(labels))
         groups = joint_groups(labels, *(each.found.groups for each in (*train, *val)))
         found = TrainingData(
             train,
@@ -101,6 +102,23 @@ def _warn_of_shared(train: Sequence[OpenedSet], val: Sequence[OpenedSet]) -> Non
             shared[0],
             more(shared),
         )
+
+
+def _warn_of_lost(sets: Sequence[OpenedSet], table: LabelTable) -> None:
+    """Log a warning for each set with classes that become unlabelled, as `table` lacks them."""
+    lost: dict[str, dict[str, None]] = {}
+    for name, found, _ in sets:
+        meant = translation(found.labels, found.groups, found.vocabulary, table)
+        lost.setdefault(name, {}).update(dict.fromkeys(each.name for each in meant.lost))
+    for name, classes in lost.items():
+        if classes:
+            logger.warning(
+                "data set %s has classes that the model lacks, and their pixels count as "
+                "unlabelled: %s; to learn them, name a class table that has them (classes), or say "
+                "in labels.yaml what each was",
+                name,
+                ", ".join(classes),
+            )
 
 
 def _in_table(sets: Sequence[OpenedSet], table: LabelTable) -> tuple[OpenedSet, ...]:

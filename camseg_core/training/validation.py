@@ -26,11 +26,15 @@ from camseg_core.training.transformer import TransformerTraining
 def validation(config: TransformerTraining, val: Frames) -> Callable[[nn.Module], Validation]:
     """Return a function that scores a model in one and in ten steps on every fifth `val` frame.
 
+    Frames without a labelled pixel are passed over: a set of them alone has no score.
     With several sets, the scores are means over the sets, followed by each set's own in one step.
     The picture shows three of the frames, or one of each set. Where training scales whole frames,
     the published layout is validated on frames of that size.
+
+    Raises:
+        DataError: no frame of a set has a labelled pixel.
     """
-    some = val.every(5)
+    some = val.labelled_every(5)
     shown = some.every(max(1, len(some) // 3))
     parts = some.parts()
 

@@ -2,7 +2,9 @@
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from camseg_core.cli.main import main
 from camseg_core.data.frame_source import Unlabelled
 from camseg_core.data.image_files import write_image
 from camseg_core.data.synthetic.drive import SyntheticDrive
-from camseg_core.errors import ConfigError
+from camseg_core.errors import CamSegError, ConfigError
 from camseg_core.labels import UNLABELLED
 from camseg_core.model.camseg import CamSeg
 from camseg_core.training import class_offsets
@@ -131,6 +133,15 @@ def test_measurements_after_the_saved_state_are_repeated(tmp_path: Path) -> None
     found.measured += [measured(5, 0.1), measured(10, 0.1)]
     found.on_train_begin(5, 20, 1)
     assert [each.step for each in found.measured] == [0, 5]
+
+
+def test_a_run_that_was_measured_on_frames_without_labels_is_not_resumed(tmp_path: Path) -> None:
+    found = teacher(Teaching(), tmp_path)
+    found.start(tiny_lite())
+    path = tmp_path / "agreement.json"
+    path.write_text(path.read_text().replace('"source": 0.5', '"source": NaN'))
+    with pytest.raises(CamSegError, match=r"agreement.json must hold scores, got NaN, .* --run"):
+        teacher(Teaching(), tmp_path)
 
 
 def test_no_checkpoint_without_a_rise_or_with_too_great_a_loss(tmp_path: Path) -> None:
@@ -266,6 +277,20 @@ def test_a_killed_adaptation_ends_as_an_uninterrupted_one(
     assert whole == parts
     whole, parts = (load_file(place / name / "model.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(parts[name], tensor) for name, tensor in whole.items())
+
+
+@pytest.mark.slow
+def test_the_guard_is_scored_on_val_frames_with_labels(
+    untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(untrained, tmp_path, dirs_exist_ok=True)
+    void = np.full((96, 128), UNLABELLED, np.uint8)
+    write_image(tmp_path / "data" / "val" / "labels" / "0.png", void)  # the first of every fifth
+    with suppress(SystemExit):  # the agreement need not rise
+        main(command(tmp_path, "void"))
+    measured = json.loads((tmp_path / "run-void" / "transformer" / "agreement.json").read_text())
+    assert all(0 <= each["source"] <= 1 for each in measured)
+    assert "NaN" not in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from camseg_core.training.finetune import FinetuneRecipe
 from camseg_core.training.frames import HeldFrames
 from camseg_core.training.mask_autoencoder import AutoencoderTraining, train_autoencoder
 from camseg_core.training.recipes import model_config
+from camseg_core.training.run import TrainingData
 from camseg_core.training.settings import LoopConfig
 from camseg_core.training.start import ClassChanges, adapted, check_origins
 from camseg_core.training.trainer import Run
@@ -264,6 +265,38 @@ def test_a_dry_run_says_what_is_kept_and_how_long_it_takes(
     assert "no frame of train shows bus alone" in err
     assert "measured now" in err
     assert not (tmp_path / "data" / "run").exists()
+
+
+def test_an_interrupted_dry_run_names_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    tiny_lite().save_pretrained(tmp_path / "start")
+    monkeypatch.setattr("camseg_core.training.finetune.check_batch", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", f"--from={tmp_path / 'start'}", f"--data={tmp_path}", "--dry-run"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "camseg: interrupted; a dry run keeps nothing\n"
+
+
+def test_classes_of_the_data_that_the_model_lacks_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for split in ("train", "val"):
+        write_frames(tmp_path, np.array([[9, 0, 3, 255]] * 4, np.uint8), split)
+    (tmp_path / "labels.yaml").write_text(TABLE)
+    model = tiny_lite().labels
+    TrainingData.load("auto", tmp_path, table=LabelTable.of(model))
+    (warned,) = (each.message for each in caplog.records if "lacks" in each.message)
+    assert warned.startswith(
+        "data set folder has classes that the model lacks, and their pixels count as unlabelled: "
+        "cone; to learn them, name a class table that has them (classes), or say in labels.yaml"
+    )
+    caplog.clear()
+    TrainingData.load("auto", tmp_path)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,12 @@ import pytest
 from camvid_folder import write_camvid
 
 from camseg_core.cli.main import main
+from camseg_core.data import Sample
+from camseg_core.errors import DataError
 from camseg_core.evaluation.scorer import Scorer
 from camseg_core.labels import CITYSCAPES, UNLABELLED
+from camseg_core.training.frames import Frames, HeldFrames, Part
+from camseg_core.training.joined import JoinedFrames
 from camseg_core.training.run import TrainingData
 
 VOID = 11  # in CamVid's labels
@@ -49,6 +53,28 @@ def test_an_evaluation_counts_the_frames_that_it_scores(
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "3 labelled frames, 2 with labels to score, on" in page
     assert SAID.partition(": ")[2] in page
+
+
+def test_validations_score_every_fifth_labelled_frame() -> None:
+    def frames(labelled: list[bool]) -> Frames:
+        void = np.full((4, 4), UNLABELLED, np.uint8)
+        labels = [void * 0 if each else void for each in labelled]
+        image = np.zeros((4, 4, 3), np.uint8)
+        samples = [Sample(image, label, str(i)) for i, label in enumerate(labels)]
+        return Frames.load(samples, CITYSCAPES)
+
+    held = frames([False, True, True, False, *[True] * 4, False, True])
+    assert isinstance(held, HeldFrames)
+    some = held.labelled_every(5)
+    assert isinstance(some, HeldFrames)
+    assert some.names == ["1", "7"]
+    joined = JoinedFrames([Part("a", held), Part("b", frames([False, True]))])
+    assert joined.labelled_every(5).pixels_by_frame()[:, 0].tolist() == [16, 16, 16]
+    assert joined.chosen([1, 11]).pixels_by_frame()[:, 0].tolist() == [16, 16]
+    every = frames([True] * 7)
+    assert every.labelled_every(5).fingerprint() == every.every(5).fingerprint()
+    with pytest.raises(DataError, match="one of the 2 frames must have a labelled pixel, got none"):
+        frames([False] * 2).labelled_every(5)
 
 
 def test_an_evaluation_of_labelled_frames_does_not_mention_others(

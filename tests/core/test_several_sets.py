@@ -11,6 +11,7 @@ import pytest
 import torch
 from camvid_folder import write_camvid
 from lite import LABELS, tiny_lite
+from test_own_classes import write_frames
 
 from camseg_core.cli.main import main
 from camseg_core.config.model import CamSegConfig, save_config
@@ -274,6 +275,16 @@ def test_validation_scores_every_set_and_their_mean(root: Path) -> None:
     )
     assert picture is not None
     assert picture.shape == (2 * 64, 3 * 96, 3)
+
+
+def test_frames_that_are_held_out_and_trained_on_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_frames(tmp_path, np.zeros((4, 4), np.uint8), ".", count=5)
+    TrainingData.load((SetConfig("own", "folder"),), tmp_path)
+    assert "in train" not in caplog.text
+    TrainingData.load((SetConfig("own", "folder", train="all"),), tmp_path)
+    assert f"{tmp_path / 'images' / '4.png'} is in val and in train" in caplog.text
 
 
 def test_the_recipe_of_the_bundled_model_opens_its_three_sets(tmp_path: Path) -> None:

@@ -69,6 +69,9 @@ class LabelledSet:
     @property
     def pairs(self) -> tuple[Pair, ...]:
         """The files of each sample; none if samples are not files of their own."""
+        if isinstance(self.samples, SamplesOf):  # held-out frames
+            all_pairs = replace(self, samples=self.samples.samples).pairs
+            return tuple(all_pairs[number] for number in self.samples.numbers if all_pairs)
         return self.samples.pairs if isinstance(self.samples, PairedFiles) else ()
 
     def check(self, numbers: Iterable[int], scored: ScoredLabels | None = None) -> None:
