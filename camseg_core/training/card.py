@@ -24,12 +24,17 @@ from camseg_core.training.card_figures import ABSENT, Figures, figures_text, num
 from camseg_core.training.class_offsets import ClassOffsets
 from camseg_core.training.distributed import Processes
 from camseg_core.training.frames import Frames
+from camseg_core.training.output import CARD
 from camseg_core.training.run import TrainingData
 from camseg_core.training.transformer import TransformerTraining
 
 NOT_STATED = "not stated"
 _LINES = textwrap.TextWrapper(120, break_long_words=False, break_on_hyphens=False)
-UNMEASURED = "Nothing was measured (`--no-export`, or a layout whose masks are colour images)."
+UNCALIBRATED = "The confidence is not calibrated: `camseg calibrate` does that."
+UNMEASURED = (
+    "Nothing was measured (`--no-export`, or a layout whose masks are colour images). "
+    f"{UNCALIBRATED}"
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class History:
 
 def how_it_was_made(start: Path) -> str:
     """Return that section of a checkpoint's card, for models fine-tuned from it; "" without."""
-    card = start / "MODEL_CARD.md"
+    card = start / CARD
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     _, _, rest = text.partition("## How it was made\n")
     made = re.split(r"^(?:## |The figures: )", rest, maxsplit=1, flags=re.MULTILINE)[0].strip()

@@ -25,9 +25,10 @@ from camseg_core.training.light_decoder import (
     with_light_decoder,
 )
 from camseg_core.training.objectives import TaskLoss
+from camseg_core.training.output import check_out, result_folder
 from camseg_core.training.run import TrainingData, check_batch, keep_config, keep_data
 from camseg_core.training.settings import LoopConfig
-from camseg_core.training.start import keep_start, require_mask_autoencoder
+from camseg_core.training.start import check_start, keep_start, require_mask_autoencoder
 from camseg_core.training.trainer import Run
 from camseg_core.training.transformer import TransformerTraining
 
@@ -101,11 +102,13 @@ def run_distillation(
 
     Raises:
         ConfigError: the configuration cannot be used, does not fit the model or the data set, or
-            differs from the one with which `run` was started.
+            differs from the one with which `run` was started; or `out` holds another model.
         DataError: the data cannot be used; the message names the file.
         ModelError: the checkpoint cannot be read.
         CamSegError: the loss became NaN, or the run was asked to stop.
     """
+    check_start(start, out)
+    check_out(out, run)
     with init_processes(device, workers) as processes:
         model = CamSeg.from_pretrained(start)
         require_mask_autoencoder(model, "distilled")
@@ -116,7 +119,6 @@ def run_distillation(
         keep_config(recipe, run, processes)
         keep_data(found, run, processes)
         keep_start(start, run, processes)
-        # read now: `out` may be `start`
         before = how_it_was_made(start)
         began = f"`{model.config.name}`, fine-tuned in "
         model.config = replace(model.config, name=about.name_for(run))
@@ -141,11 +143,13 @@ def run_light_decoder(
 
     Raises:
         ConfigError: the configuration cannot be used, or differs from the one with which
-            `run` was started; or the model needs no light decoder.
+            `run` was started; the model needs no light decoder; or `out` holds another model.
         DataError: the data cannot be used; the message names the file.
         ModelError: the checkpoint cannot be read, or the decoder's sizes do not fit it.
         CamSegError: the loss became NaN, or the run was asked to stop.
     """
+    check_start(start, out)
+    check_out(out, run)
     with init_processes(device, workers) as processes:
         torch.manual_seed(recipe.decoder.loop.seed)
         model = with_light_decoder(CamSeg.from_pretrained(start), recipe.decoder.model)
@@ -170,14 +174,16 @@ def run_light_decoder(
         if processes.is_main_process:
             assert trained.light_decoder is not None
             compared = comparison.scores(trained.light_decoder)
-            trained.cpu().save_pretrained(out, stored)
             by_index = tuple(replace(label, id=index) for index, label in enumerate(model.labels))
             result: dict[str, Any] = {
                 "agreement": round(compared.agreement, 4),
                 "light": scores(compared.light, by_index),
                 "exact": scores(compared.exact, by_index),
             }
-            (out / "val.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            with result_folder(out, run) as folder:
+                trained.cpu().save_pretrained(folder, stored)
+                text = json.dumps(result, indent=1) + "\n"
+                (folder / "val.json").write_text(text, encoding="utf-8")
             logger.info(
                 "wrote %s; masks of val: %.2f %% of the pixels as from the exact decoder, "
                 "mIoU %.4f (exact decoder: %.4f)",

@@ -28,6 +28,7 @@ from camseg_core.training.joined import (
 )
 from camseg_core.training.mask_autoencoder import AutoencoderTraining, train_autoencoder
 from camseg_core.training.objectives import TaskLoss
+from camseg_core.training.output import check_out
 from camseg_core.training.run import TrainingData, check_batch, keep_config, keep_data
 from camseg_core.training.settings import LoopConfig, check_setting
 from camseg_core.training.start import (
@@ -165,12 +166,14 @@ def run_finetuning(
 
     Raises:
         ConfigError: the configuration cannot be used, does not fit the model or the data set, or
-            the run was started with another configuration, model or data.
+            the run was started with another configuration, model or data; or `out` holds
+            another model.
         DataError: the data cannot be used; the message names the file.
         ModelError: the checkpoint cannot be read.
         CamSegError: the loss became NaN, or the run was asked to stop.
     """
     check_start(start, out)
+    check_out(out, run)
     with init_processes(device, workers) as processes:
         old = CamSeg.from_pretrained(start)
         recipe.training.check(old.config)

@@ -26,12 +26,13 @@ from camseg_core.model.camseg import CamSeg
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.runtime import Sampling, Segmenter
 from camseg_core.training.callbacks import default_callbacks
-from camseg_core.training.card import UNMEASURED, History, model_card
+from camseg_core.training.card import UNCALIBRATED, UNMEASURED, History, model_card
 from camseg_core.training.card_figures import Figures, labelled_mean_iou
 from camseg_core.training.class_offsets import add_class_offsets
 from camseg_core.training.distributed import Processes
 from camseg_core.training.joined import JoinedSamples
 from camseg_core.training.mask_autoencoder import reconstruction_scores
+from camseg_core.training.output import CARD, result_folder
 from camseg_core.training.run import TrainingData
 from camseg_core.training.start import ClassChanges
 from camseg_core.training.trainer import Run
@@ -82,41 +83,51 @@ def finish(
 ) -> None:
     """Write the checkpoint folder `out` with its card; with `export`, its graphs and figures too.
 
+    Its files appear when all are complete, see `result_folder`.
     Before, a model with a mask autoencoder gets class offsets, see `add_class_offsets`, unless
     `with_offsets` is false. So it is after learning from images without labels: offsets for the
     labelled frames would be none for the images, and hide what was learned from them.
     Only models with a mask autoencoder are exported and scored. int8 graphs are calibrated on
     frames of `train`, and left out if they lose too much; without fp32 graphs, as without `export`,
-    the folder has weights alone, and the card says why. The report of one step goes to `run/val`,
+    the folder has weights alone, the confidence is not calibrated (`logit_scale` 1), and the card
+    says why. The report of one step goes to `run/val`,
     those of several steps to `run/val-N-steps`; of several sets, those of each to `run/val-NAME`
     and `run/val-NAME-N-steps`. If `out` is renamed later, `shown` is its final name, and the caller
     logs it.
+
+    Raises:
+        ConfigError: `out` holds another model.
+        CamSegError: a file cannot be written.
     """
     trained = trained.cpu()
+    # that of the start model was fitted to other weights
+    trained.config = replace(trained.config, logit_scale=1.0)
     offsets = None
     if with_offsets and trained.mask_autoencoder is not None:
         offsets = add_class_offsets(trained, data.train)
-    trained.save_pretrained(out, torch.float16)
-    shutil.rmtree(out / "onnx", ignore_errors=True)  # of the model that was there before
-    figures: Figures | str = UNMEASURED
-    if export and trained.mask_autoencoder is not None:
-        try:
-            figures = _export_and_score(trained, trained.mask_autoencoder, data, run, out)
-        except ModelError as error:
-            figures = f"Nothing was measured: {error}."
-            logger.warning("%s", error)
-    if isinstance(figures, str):  # graphs there are incomplete
-        shutil.rmtree(out / "onnx", ignore_errors=True)
-        logger.log(
-            logging.INFO if figures == UNMEASURED else logging.WARNING,
-            "neither exported nor scored; to export: %s export --model %s",
-            camseg_command(),
-            shown or out,
-        )
-    with atomic_write(out / "MODEL_CARD.md") as card:
-        stored = CamSeg.from_pretrained(out)
+    with result_folder(out, run) as folder:
+        trained.save_pretrained(folder, torch.float16)
+        figures: Figures | str = UNMEASURED
+        if export and trained.mask_autoencoder is not None:
+            try:
+                figures = _export_and_score(trained, trained.mask_autoencoder, data, run, folder)
+            except ModelError as error:
+                figures = f"Nothing was measured: {error}. {UNCALIBRATED}"
+                logger.warning("%s", error)
+        if isinstance(figures, str):  # graphs there are incomplete
+            shutil.rmtree(folder / "onnx", ignore_errors=True)
+            save_config(trained.config, folder / "config.json")
+            logger.log(
+                logging.INFO if figures == UNMEASURED else logging.WARNING,
+                "neither exported, scored nor calibrated (logit_scale 1); to do so: "
+                "%s export, evaluate and calibrate, with --model %s",
+                camseg_command(),
+                shown or out,
+            )
+        stored = CamSeg.from_pretrained(folder)
         text = model_card(stored, data, run, history, figures, offsets)
-        card.write_text(text, encoding="utf-8")
+        with atomic_write(folder / CARD) as card:
+            card.write_text(text, encoding="utf-8")
     if shown is None:
         logger.info("wrote %s", out)
 

@@ -74,7 +74,9 @@ def with_light_decoder(model: CamSeg, light: LightDecoderConfig) -> CamSeg:
             f"{model.config.name} needs no light decoder: the decoder of its mask autoencoder is "
             "light"
         )
-    result = CamSeg(replace(model.config, light_decoder=light), model.labels)
+    # a logit_scale was fitted to the exact decoder's logits
+    config = replace(model.config, light_decoder=light, logit_scale=1.0)
+    result = CamSeg(config, model.labels)
     state = {
         name: tensor
         for name, tensor in model.state_dict().items()

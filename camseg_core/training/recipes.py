@@ -31,6 +31,7 @@ from camseg_core.training.mask_autoencoder import (
     reconstruction_scores,
     train_autoencoder,
 )
+from camseg_core.training.output import check_out, result_folder
 from camseg_core.training.run import TrainingData, check_batch, keep_config, keep_data
 from camseg_core.training.start import keep_start
 from camseg_core.training.trainer import Run
@@ -119,7 +120,7 @@ def run_autoencoder(
 
     Raises:
         ConfigError: the configuration cannot be used, or differs from the one that `run` was
-            started with.
+            started with; or `out` holds another model.
         DataError: the data cannot be used; the message names the file.
         CamSegError: the loss became NaN, or the run was asked to stop.
     """
@@ -130,6 +131,7 @@ def run_autoencoder(
         )
     training = recipe.mask or recipe.picture
     assert training is not None
+    check_out(out, run)
     with init_processes(device, workers) as processes:
         check_batch(training, processes)
         found = TrainingData.load(recipe.data, data)
@@ -142,11 +144,13 @@ def run_autoencoder(
         else:
             codec = train_autoencoder(for_classes(training, len(found.labels)), found.train, place)
         if processes.is_main_process:
-            save_codec(codec, out)
             result: dict[str, object] = {}
             if isinstance(codec, MaskAutoencoder):
                 result = reconstruction_scores(codec, found.val, found.labels)
-            (out / "val.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            with result_folder(out, run) as folder:
+                save_codec(codec, folder)
+                text = json.dumps(result, indent=1) + "\n"
+                (folder / "val.json").write_text(text, encoding="utf-8")
             logger.info(
                 "wrote %s; masks of val through it: mIoU %s",
                 out,
@@ -172,12 +176,13 @@ def run(
 
     Raises:
         ConfigError: the configuration cannot be used, or differs from the one that `run` was
-            started with.
+            started with; or `out` holds another model.
         DataError: the data cannot be used; the message names the file.
         ModelError: the autoencoder does not fit the model.
         CamSegError: the loss became NaN, or the run was asked to stop.
     """
     config = model_config(recipe.model)
+    check_out(out, run)
     with init_processes(device, workers) as processes:
         # find all errors before the configuration is kept and before the first step
         recipe.training.check(config)

@@ -14,6 +14,7 @@ from camseg_core.cli.main import main
 from camseg_core.data.sets import open_set
 from camseg_core.labels import CAMVID_11
 from camseg_core.model.camseg import CamSeg
+from camseg_core.training.output import result_folder
 from camseg_core.training.run import TrainingData
 
 CONFIG = Path(__file__).parents[2] / "config" / "train" / "distill.yaml"
@@ -40,7 +41,8 @@ def distill(root: Path, data: str, kind: str) -> None:
 def save(
     trained: CamSeg, data: TrainingData, run: Path, out: Path, history: object, export: bool
 ) -> None:
-    trained.save_pretrained(out)
+    with result_folder(out, run) as folder:
+        trained.save_pretrained(folder)
 
 
 def validation(log: Path) -> str:
@@ -87,6 +89,18 @@ def test_a_run_resumes_from_the_same_start_only(
     assert caught.value.code == 2
     assert "the model to start from must be that of" in capsys.readouterr().err
     assert (root / "out-camvid" / "model.safetensors").read_bytes() == kept
+
+
+def test_the_model_is_not_replaced_by_its_own_distillation(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "out-camvid").symlink_to(root / "model")
+    before = {path.name: path.read_bytes() for path in (root / "model").iterdir()}
+    with pytest.raises(SystemExit) as caught:
+        distill(root, "camvid", "camvid")
+    assert caught.value.code == 2
+    assert "--out must not be the folder of the model to start from" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (root / "model").iterdir()} == before
 
 
 def test_a_class_that_the_model_or_the_data_set_lacks_is_named(

@@ -363,6 +363,7 @@ def test_an_error_of_the_command_is_one_line(
             "light_decoder lists strides up to 8, but .* stride 4",
         ),
         ("absent", (), "cannot read the model's configuration .*absent"),
+        ("out", (), "--out must not be the folder of the model to start from"),
     ):
         with pytest.raises(SystemExit) as caught:
             main(command(tmp_path, tmp_path / model, *changes))

@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import borrowed_graphs
@@ -235,6 +236,23 @@ def test_an_autoencoder_trained_alone_serves_a_training(
     assert "train an autoencoder of that size" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("held", ["model.safetensors", "config.json", "MODEL_CARD.md", "onnx/fp32"])
+def test_a_model_that_the_run_did_not_write_is_refused_before_the_work(
+    root: Path, held: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "out" / held).mkdir(parents=True) if "onnx" in held else (root / "out").mkdir()
+    if "onnx" not in held:
+        (root / "out" / held).write_text("of another model")
+    with pytest.raises(SystemExit) as ended:
+        train(root)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert f"--out {root / 'out'} must not hold a model that {root / 'run'} has not written" in said
+    assert f"got {root / 'out' / held.partition('/')[0]}: name another folder" in said
+    assert not (root / "run" / "config.yaml").exists()
+    assert (root / "out" / held).exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_share_the_whole_command(root: Path, trained: Path, strategy: str) -> None:
@@ -378,16 +396,23 @@ def test_the_card_of_weights_alone_says_what_is_known(root: Path) -> None:
     for path in (root / "data" / "train").glob("*/*"):
         picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         cv2.imwrite(str(path), cv2.resize(picture, (80, 70), interpolation=cv2.INTER_NEAREST))
-    (root / "out" / "onnx" / "fp32").mkdir(parents=True)  # of another model
+    of_other_weights = replace(tiny_lite().config, logit_scale=1.5)
+    save_config(of_other_weights, root / "tiny.json")
+    (root / "out").mkdir()
+    (root / "out" / "notes.txt").write_text("mine")
     train(root, "--name=town", "--license=CC-BY-4.0, Town", "--no-export")
-    assert not (root / "out" / "onnx").exists()
-    assert CamSeg.from_pretrained(root / "out").config.name == "town"
+    assert {path.name for path in (root / "out").iterdir()} == {
+        *("MODEL_CARD.md", "config.json", "labels.json", "model.safetensors", "notes.txt")
+    }
+    config = CamSeg.from_pretrained(root / "out").config
+    assert (config.name, config.logit_scale) == ("town", 1)
     card = (root / "out" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert card.startswith("# town\n")
     assert "Licence of these weights: CC-BY-4.0, Town." in card
     assert "| 3 | 3 | 80×70 to 96×64 (2 sizes) | 100 % | 11 classes" in card
     assert "No training frame shows car: the model has not learned these." in card
     assert "Nothing was measured" in card
+    assert "The confidence is not calibrated: `camseg calibrate` does that." in card
     assert not {"nan", "None"} & {*re.findall(r"\w+", card)}
 
 
@@ -455,5 +480,6 @@ def test_a_model_whose_graphs_differ_from_torch_is_kept_without_them(
     assert "Nothing was measured: the exported decoder differs from torch;" in card
     warned = [each.message for each in caplog.records if each.levelname == "WARNING"]
     assert warned[-1] == (
-        f"neither exported nor scored; to export: camseg export --model {root / 'out'}"
+        "neither exported, scored nor calibrated (logit_scale 1); to do so: "
+        f"camseg export, evaluate and calibrate, with --model {root / 'out'}"
     )
