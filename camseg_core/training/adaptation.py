@@ -26,6 +26,7 @@ from camseg_core.training.finish import compare_with, finish
 from camseg_core.training.frames import Frames, Part
 from camseg_core.training.joined import Data, JoinedFrames, OpenedSet, check_data
 from camseg_core.training.mean_teacher import MeanTeacher, Teaching
+from camseg_core.training.milestones import warn_of_unreached
 from camseg_core.training.objectives import TaskLoss
 from camseg_core.training.run import TrainingData, check_batch, keep_config, keep_data
 from camseg_core.training.settings import LoopConfig, check_setting
@@ -147,6 +148,7 @@ def run_adaptation(
             recipe.training.loop.seed,
         )
         _log_start(recipe, old_name, given, found, len(watched))
+        warn_of_unreached(recipe.training, "training", len(found.train), with_task=True)
         if not (teacher.measured and (place / "state.safetensors").is_file()):
             _log_time(recipe, model, found, teacher, processes)
         model.config = replace(model.config, name=about.name_for(run))

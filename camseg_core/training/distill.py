@@ -24,6 +24,7 @@ from camseg_core.training.light_decoder import (
     train_light_decoder,
     with_light_decoder,
 )
+from camseg_core.training.milestones import warn_of_unreached
 from camseg_core.training.objectives import TaskLoss
 from camseg_core.training.output import check_out, result_folder
 from camseg_core.training.run import TrainingData, check_batch, keep_config, keep_data
@@ -119,6 +120,8 @@ def run_distillation(
         keep_config(recipe, run, processes)
         keep_data(found, run, processes)
         keep_start(start, run, processes)
+        task = model.config.mask_autoencoder is not None
+        warn_of_unreached(recipe.training, "training", len(found.train), task)
         before = how_it_was_made(start)
         began = f"`{model.config.name}`, fine-tuned in "
         model.config = replace(model.config, name=about.name_for(run))
@@ -166,6 +169,7 @@ def run_light_decoder(
         keep_config(recipe, run, processes)
         keep_data(found, run, processes)
         keep_start(start, run, processes)
+        warn_of_unreached(recipe.decoder, "decoder", len(train))
         comparison = DecoderComparison(model, found.val)
         place = Run(run, default_callbacks(run, "light decoder"), processes)
         trained = train_light_decoder(

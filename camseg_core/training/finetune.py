@@ -27,6 +27,7 @@ from camseg_core.training.joined import (
     table_of,
 )
 from camseg_core.training.mask_autoencoder import AutoencoderTraining, train_autoencoder
+from camseg_core.training.milestones import warn_of_unreached
 from camseg_core.training.objectives import TaskLoss
 from camseg_core.training.output import check_out
 from camseg_core.training.run import TrainingData, check_batch, keep_config, keep_data
@@ -192,6 +193,10 @@ def run_finetuning(
         learns_masks = codec is not None and len(changes.kept) < len(table.labels)
         if processes.is_main_process:
             _log_start(old, model, changes, found, learns_masks)
+        frames, task = len(found.train), codec is not None
+        warn_of_unreached(recipe.training, "training", frames, task)
+        if codec is not None and learns_masks:
+            warn_of_unreached(codec, "autoencoder", frames)
         if not dry_run:
             keep_config(recipe, run, processes)
             keep_data(found, run, processes)

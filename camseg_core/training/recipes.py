@@ -31,6 +31,7 @@ from camseg_core.training.mask_autoencoder import (
     reconstruction_scores,
     train_autoencoder,
 )
+from camseg_core.training.milestones import warn_of_unreached
 from camseg_core.training.output import check_out, result_folder
 from camseg_core.training.run import TrainingData, check_batch, keep_config, keep_data
 from camseg_core.training.start import keep_start
@@ -137,6 +138,8 @@ def run_autoencoder(
         found = TrainingData.load(recipe.data, data)
         keep_config(recipe, run, processes)
         keep_data(found, run, processes)
+        entry = "mask" if recipe.mask is not None else "picture"
+        warn_of_unreached(training, entry, len(found.train))
         place = Run(run, default_callbacks(run, "autoencoder"), processes)
         codec: Codec
         if isinstance(training, PictureAutoencoderTraining):
@@ -207,7 +210,10 @@ def run(
         keep_config(recipe, run, processes)
         keep_data(found, run, processes)
         keep_start(autoencoder, run, processes, "autoencoder")
+        task = model.mask_autoencoder is not None
+        warn_of_unreached(recipe.training, "training", len(found.train), task)
         if autoencoder is None:
+            warn_of_unreached(recipe.autoencoder, "autoencoder", len(found.train))
             codec_config = for_classes(recipe.autoencoder, len(found.labels))
             own = _own_autoencoder(codec_config, found.train, run, processes)
             load_codec_into(codec, own)
