@@ -19,7 +19,7 @@ from camseg_core.config.model import load_config, save_config
 from camseg_core.data import SamplesOf, spread_numbers
 from camseg_core.errors import ConfigError
 from camseg_core.long_runs import atomic_write, writable_file
-from camseg_core.weights import checkpoint_folder
+from camseg_core.weights import checkpoint_folder, is_bundled
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +28,9 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `camseg calibrate`."""
     parser.description = (
         "Calibrate a model's confidence: find the logit_scale with which its confidence best "
-        "predicts how often it is right, and write it into config.json of the checkpoint folder. "
-        "Masks do not change. camseg train and camseg distill do this at their end."
+        "predicts how often it is right, and write it into config.json of the checkpoint folder, "
+        "which must not be that of a bundled model. Masks do not change. camseg train and camseg "
+        "distill do this at their end."
     )
     add_data_options(parser)
     parser.add_argument(
@@ -46,7 +47,13 @@ def _calibrate(options: argparse.Namespace) -> None:
         from camseg_core.evaluation.scorer import scored_facts
         from camseg_core.long_runs import shown_progress
     if not options.dry_run:
-        path = checkpoint_folder(options.model) / "config.json"
+        folder = checkpoint_folder(options.model)
+        if is_bundled(folder):
+            raise ConfigError(
+                f"--model must be a folder of your own, as its config.json is changed, got the "
+                f"bundled {folder.name}: copy {folder} and name the copy, or add --dry-run"
+            )
+        path = folder / "config.json"
         writable_file(path, "the model's configuration (--dry-run writes nothing)")
     data = data_of(options)
     shared = shared_of(data, [options.model], options.groups)

@@ -102,6 +102,11 @@ def bundled_models() -> list[str]:
     return sorted(path.parent.name for path in _BUNDLED.glob("*/config.json"))
 
 
+def is_bundled(folder: Path) -> bool:
+    """Whether this is the folder of a bundled model, which belongs to the installation."""
+    return folder.resolve().parent == _BUNDLED.resolve()
+
+
 def checkpoint_folder(model: str | Path) -> Path:
     """Return the folder of a bundled model's name or of a path to a checkpoint folder.
 

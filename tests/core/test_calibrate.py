@@ -103,6 +103,18 @@ def test_without_a_labelled_pixel_there_is_nothing_to_calibrate_on() -> None:
         fit_logit_scale(Overconfident(1.0), blank, LABELS)
 
 
+@pytest.mark.parametrize("option", [[], ["--model", str(checkpoint_folder("camseg-lite"))]])
+def test_the_bundled_model_is_not_changed(
+    option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["calibrate", "--data", "nowhere", *option])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "got the bundled camseg-lite: copy " in said
+    assert "or add --dry-run" in said
+
+
 @pytest.mark.slow
 def test_the_command_writes_the_logit_scale_into_the_checkpoint_and_nothing_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
