@@ -128,8 +128,8 @@ def test_a_class_with_only_a_recall_for_one_model_is_in_no_mean_of_either(tmp_pa
     old = ClassChanges.of(before.labels, classes).scored(own)
     assert (old.recall_only.tolist(), own.recall_only.any()) == ([False, False, True], False)
     found = compare(
-        Contender("old", Painted(before.labels), old),  # type: ignore[arg-type]
-        Contender("new", Painted(classes.labels), own),  # type: ignore[arg-type]
+        ComparedModel("old", Painted(before.labels), old),  # type: ignore[arg-type]
+        ComparedModel("new", Painted(classes.labels), own),  # type: ignore[arg-type]
         Footage.of("street", samples),  # type: ignore[arg-type]
     )
     # road 1/2 for both; tree 1/2 for the old model, which is right on hedges, and 1/3 for the new
