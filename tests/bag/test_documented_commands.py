@@ -107,8 +107,8 @@ def write_files(folder: Path) -> None:
         ),
         ("camvid/val/images/0001TP_0.png", encoded(".png")),
         *((f"camvid/{split}/labels/0001TP_0.png", label) for split in ("train", "val")),
-        *((f"sets/{name}/val/images/a.png", encoded(".png")) for name in SETS),
-        *((f"sets/{name}/val/labels/a.png", coarse) for name in SETS),
+        *((f"sets/{name}/val/images/0001TP_0.png", encoded(".png")) for name in SETS),
+        *((f"sets/{name}/val/labels/0001TP_0.png", coarse) for name in SETS),
     ):
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         (folder / place).write_bytes(content)
