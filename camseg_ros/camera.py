@@ -251,7 +251,8 @@ class Camera:
             opacity,
             None if self.info_problem else info,
         )
-        self.count_failures(failures)
+        if failures:
+            self.count_failures(failures)
         if published is not None:
             stages_ms = {
                 "wait": (picture.began - picture.received) * 1e3,

@@ -178,15 +178,16 @@ class DebugTopics:
         Returns:
             One error text per failed topic.
         """
-        values = {self._processing: processing_ms}
-        if stamp := stamp_seconds(header):
+        values: dict[Publisher[Any], float] = {}
+        if self._processing.get_subscription_count():
+            values[self._processing] = processing_ms
+        if self._latency.get_subscription_count() and (stamp := stamp_seconds(header)):
             now = self._node.get_clock().now().nanoseconds
             values[self._latency] = now / 1e6 - stamp * 1e3
         failures = []
         for publisher, value in values.items():
             try:
-                if publisher.get_subscription_count():
-                    publisher.publish(Float64(data=value))
+                publisher.publish(Float64(data=value))
             except Exception as error:  # the masks must go on
                 failures.append(publish_failure(publisher, error))
         return failures

@@ -277,7 +277,9 @@ class Pipeline:
                 published = camera.publish(picture, result, self._table, own, opacity, segmented)
             if published is not None:
                 processing_ms = (published - picture.began) * 1e3
-                camera.count_failures(self._debug.publish(processing_ms, picture.header))
+                failures = self._debug.publish(processing_ms, picture.header)
+                if failures:
+                    camera.count_failures(failures)
         return segmenter
 
     def _stream(self, camera: str) -> Stream:

@@ -18,7 +18,7 @@ REPLACED, TOO_OLD, PAUSED, STOPPED = (
     "replaced by a fresher one",
     "too old",
     "paused",
-    "stopped before its turn",
+    "stopped before its answer",
 )
 """Why good frames are dropped."""
 
