@@ -23,6 +23,7 @@ from ros_harness import (
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from camseg_ros.compressed_images import simplejpeg
 from camseg_ros.images import ENCODINGS
 from camseg_ros.outputs import image_message
 
@@ -314,7 +315,7 @@ def test_damaged_and_cut_compressed_frames_and_bombs_are_rejected(start_bench: S
         ("truncated", jpeg[: len(jpeg) // 2]),
         ("truncated", png[: len(png) // 2]),
         ("corrupt", damaged(png)),
-        ("corrupt", damaged(jpeg)),
+        *([("corrupt", damaged(jpeg))] if simplejpeg() else []),
         ("corrupt", b""),
         ("corrupt", noise),
         ("corrupt", jpeg[:2] + noise),
