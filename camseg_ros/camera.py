@@ -148,7 +148,8 @@ class Camera:
         if self.info_problem or self._info is not None:
             return self.info_problem or f"from {self.info_topic}"
         count = self._node.count_publishers(self.info_topic)
-        return f"none received from {self.info_topic}, which has {count} publishers"
+        publishers = "publisher" if count == 1 else "publishers"
+        return f"none received from {self.info_topic}, which has {count} {publishers}"
 
     def topic_remedy(self) -> str:
         """Return what to do while nothing publishes the image topic."""

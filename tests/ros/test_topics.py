@@ -161,7 +161,7 @@ def test_a_calibration_of_another_size_is_reported_and_not_published(
         lambda values: (
             values["calibration"] == "none received from /camera_info, which has 0 publishers"
         ),
-        "that there is none yet",
+        "no calibration yet",
     )
     with_calibration(bench, calibration(900, 300), WIDE)
     infos = bench.driver.listen(CameraInfo, "/segmentation/camera_info")
