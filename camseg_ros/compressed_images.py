@@ -6,8 +6,6 @@ What a message claims is checked before it is decoded. Needs no ROS, like `camse
 import re
 import struct
 from dataclasses import dataclass
-from functools import cache
-from types import ModuleType
 from typing import Protocol
 
 import cv2
@@ -15,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.bit_depth import stored_ids
+from camseg_core.jpeg import simplejpeg
 from camseg_ros.image_conversion import Converter, Pixels
 from camseg_ros.images import (
     BYTES_PER_RGB_PIXEL,
@@ -54,16 +53,6 @@ UNSEEN_DAMAGE = (
     "(pip install simplejpeg)"
 )
 """What the node logs without the package."""
-
-
-@cache
-def simplejpeg() -> ModuleType | None:
-    """Return the package, or None if it is not installed: rosdep does not have it."""
-    try:
-        import simplejpeg
-    except ImportError:
-        return None
-    return simplejpeg
 
 
 class CompressedFields(Protocol):

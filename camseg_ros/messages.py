@@ -18,7 +18,7 @@ from __future__ import annotations  # rclpy's classes are generic only from Jazz
 
 import copy
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
 import cv2
@@ -155,6 +155,17 @@ def label_info(
     return make_info(header=header, class_map=class_map, threshold=float(threshold))
 
 
+def publish_each(messages: Iterable[tuple[Publisher[Any], Any]]) -> list[str]:
+    """Publish messages; return one error text per failed topic, as the masks must go on."""
+    failures = []
+    for publisher, message in messages:
+        try:
+            publisher.publish(message)
+        except Exception as error:  # a saturated reliable writer raises
+            failures.append(publish_failure(publisher, error))
+    return failures
+
+
 def publish_failure(publisher: Publisher[Any], error: Exception) -> str:
     """Return what could not be published, and the likely reason."""
     hint = "a reliable subscriber may be too slow"
@@ -177,13 +188,7 @@ class LabelTopics:
         if self._info is not None and self._types is not None:
             header = Header(stamp=self._node.get_clock().now().to_msg())
             messages.append((self._info, label_info(*self._types, labels, header)))
-        failures = []
-        for publisher, message in messages:
-            try:
-                publisher.publish(message)
-            except Exception as error:  # the masks must go on
-                failures.append(publish_failure(publisher, error))
-        return failures
+        return publish_each(messages)
 
     def destroy(self) -> None:
         """Remove the publishers from the middleware."""

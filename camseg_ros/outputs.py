@@ -18,6 +18,7 @@ from camseg_core.runtime import Segmentation
 from camseg_ros.image_conversion import Pixels
 from camseg_ros.messages import (
     compressed_message,
+    publish_each,
     publish_failure,
     run_length_message,
     scaled_camera_info,
@@ -178,19 +179,13 @@ class DebugTopics:
         Returns:
             One error text per failed topic.
         """
-        values: dict[Publisher[Any], float] = {}
+        messages: list[tuple[Publisher[Any], Float64]] = []
         if self._processing.get_subscription_count():
-            values[self._processing] = processing_ms
+            messages.append((self._processing, Float64(data=processing_ms)))
         if self._latency.get_subscription_count() and (stamp := stamp_seconds(header)):
             now = self._node.get_clock().now().nanoseconds
-            values[self._latency] = now / 1e6 - stamp * 1e3
-        failures = []
-        for publisher, value in values.items():
-            try:
-                publisher.publish(Float64(data=value))
-            except Exception as error:  # the masks must go on
-                failures.append(publish_failure(publisher, error))
-        return failures
+            messages.append((self._latency, Float64(data=now / 1e6 - stamp * 1e3)))
+        return publish_each(messages) if messages else []
 
     def destroy(self) -> None:
         """Remove the publishers from the middleware."""

@@ -14,13 +14,14 @@ from rclpy.node import Node
 
 from camseg_core.config.model import load_config
 from camseg_core.errors import ConfigError
+from camseg_core.jpeg import simplejpeg
 from camseg_core.labels import Label, read_labels
 from camseg_core.masks import ClassTable
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.stream import Stream
 from camseg_core.weights import checkpoint_folder
 from camseg_ros.camera import Camera, ImageMessage, Picture
-from camseg_ros.compressed_images import UNSEEN_DAMAGE, simplejpeg
+from camseg_ros.compressed_images import UNSEEN_DAMAGE
 from camseg_ros.image_conversion import choose_converter
 from camseg_ros.messages import LabelTopics
 from camseg_ros.outputs import DebugTopics

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from camseg_core.errors import is_out_of_memory
+from camseg_core.jpeg import simplejpeg
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +52,10 @@ def damage(content: bytes) -> str:
 
 def _jpeg_damage(content: bytes) -> str:
     """Other data may follow the end, such as the film of a motion photo."""
-    simplejpeg = _simplejpeg()
-    if simplejpeg is None:
+    turbo = _simplejpeg()
+    if turbo is None:
         return "" if _jpeg_ends(content) else _CUT_OFF
-    warning = _decoder_warning(content, simplejpeg)
+    warning = _decoder_warning(content, turbo)
     if "Premature end" in warning:
         return _CUT_OFF
     return f"is damaged ({warning})" if warning else ""
@@ -181,9 +182,9 @@ def size_of(content: bytes) -> tuple[int, int] | None:
     height = width = 0
     if content.startswith(_PNG) and len(content) > _PNG_COLORS:
         width, height = (_number(content, _PNG_SIZE + i) for i in (0, 4))
-    elif is_jpeg(content) and (simplejpeg := _simplejpeg()) is not None:
+    elif is_jpeg(content) and (turbo := _simplejpeg()) is not None:
         with suppress(ValueError):
-            height, width = simplejpeg.decode_jpeg_header(content)[:2]
+            height, width = turbo.decode_jpeg_header(content)[:2]
     if not 0 < height * width < _VAST:
         return None
     return (width, height) if orientation(content) > 4 else (height, width)
@@ -194,15 +195,15 @@ def is_jpeg(content: bytes) -> bool:
     return content.startswith(_JPEG)
 
 
-def _decoder_warning(content: bytes, simplejpeg: ModuleType) -> str:
+def _decoder_warning(content: bytes, turbo: ModuleType) -> str:
     """Return the first warning or error of libjpeg, which OpenCV would at most print."""
     try:
-        color = simplejpeg.decode_jpeg_header(content)[2]
+        color = turbo.decode_jpeg_header(content)[2]
     except ValueError:
         return ""  # OpenCV decides whether this is an image at all
     try:
         # at an eighth of the size: all data are read, little is computed
-        simplejpeg.decode_jpeg(
+        turbo.decode_jpeg(
             content,
             colorspace="CMYK" if color == "CMYK" else "GRAY",
             fastdct=True,
@@ -219,13 +220,11 @@ def _decoder_warning(content: bytes, simplejpeg: ModuleType) -> str:
 
 @cache
 def _simplejpeg() -> ModuleType | None:
-    """Return the package, or None with a warning: rosdep does not have it."""
-    try:
-        import simplejpeg
-    except ImportError:
+    """Return the package, or None with a warning, once."""
+    found = simplejpeg()
+    if found is None:
         logger.warning("damage within JPEG files goes unnoticed: pip install simplejpeg")
-        return None
-    return simplejpeg
+    return found
 
 
 def orientation(content: bytes) -> int:

@@ -135,18 +135,13 @@ def _compared(
 def _inspected(options: argparse.Namespace) -> tuple["ReadOptions", list["BagInfo"]]:
     """Open the bags and their labels, so that what is missing is reported before the work."""
     with packages_for("--bag", "bag"):
-        from camseg_ros.bag.evaluation import inspect_bag, paired
+        from camseg_ros.bag.evaluation import inspect_bags
         from camseg_ros.bag.frames import ReadOptions, label_source
     labels = None
     if options.bag_labels:
         labels = label_source(options.bag_labels, options.tolerance)
     reading = ReadOptions(options.topic, labels, white_level=options.white_level)
-    bags = [inspect_bag(path, reading) for path in options.bag]
-    if labels is not None:
-        labels.check_shared(paired(bags))
-    for note in (bag.note for bag in bags if bag.note):
-        say(f"{camseg_command()}: {note}")
-    return reading, bags
+    return reading, inspect_bags(options.bag, reading)
 
 
 def _labels_left_out(reading: "ReadOptions", bags: Sequence["BagInfo"]) -> list[str]:

@@ -32,9 +32,9 @@ from camseg_ros.bag.evaluation import (
     EvaluationOptions,
     EvaluationRun,
     EvaluationStopped,
+    check_inspected,
     evaluate_here,
     inspect_bag,
-    paired,
 )
 from camseg_ros.bag.frames import ReadOptions, label_source
 from camseg_ros.bag.label_meaning import stated_by
@@ -113,10 +113,7 @@ def run(options: argparse.Namespace) -> None:
     bags, failures = _inspect_bags(options.bags, evaluation)
     if not bags:
         raise DataError(failures[0])
-    if evaluation.read.labels is not None:
-        evaluation.read.labels.check_shared(paired(bags.values()))
-    for note in (bag.note for bag in bags.values() if bag.note):
-        say(f"{camseg_command()}: {note}")
+    check_inspected(bags.values(), evaluation.read)
     targets = _mask_bags(options, bags)
     parts = PartFolder(_parts_folder(options, scenario, evaluation.over))
     job = EvaluationRun(evaluation, bags, parts, failures)

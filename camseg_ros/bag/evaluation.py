@@ -1,7 +1,7 @@
 """Evaluates bags part by part, so that an evaluation can be stopped and resumed."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from camseg_core.errors import CamSegError, DataError, memory_for
+from camseg_core.cli.console import say
+from camseg_core.errors import CamSegError, DataError, camseg_command, memory_for
 from camseg_core.evaluation.scorer import CONFIDENCE_STEPS, Scorer
 from camseg_core.groups import ScoredLabels, as_scored
 from camseg_core.runtime.segmenter import Segmenter
@@ -146,6 +147,25 @@ def inspect_bag(bag: Path, read: ReadOptions) -> BagInfo:
 def paired(bags: Iterable[BagInfo]) -> list[tuple[Path, Pairs]]:
     """Return the bags that have labels, for `LabelSource.unpaired`."""
     return [(bag.path, bag.pairs) for bag in bags if bag.pairs is not None]
+
+
+def inspect_bags(bags: Iterable[Path], read: ReadOptions) -> list[BagInfo]:
+    """Inspect the bags of a command before its work, see `inspect_bag` and `check_inspected`."""
+    found = [inspect_bag(bag, read) for bag in bags]
+    check_inspected(found, read)
+    return found
+
+
+def check_inspected(bags: Collection[BagInfo], read: ReadOptions) -> None:
+    """Check that no label belongs to two of these bags, and say which topics were chosen.
+
+    Raises:
+        DataError: a label does, see `LabelSource.check_shared`.
+    """
+    if read.labels is not None:
+        read.labels.check_shared(paired(bags))
+    for note in (bag.note for bag in bags if bag.note):
+        say(f"{camseg_command()}: {note}")
 
 
 def evaluate_here(run: EvaluationRun, stopping: Callable[[], str | None]) -> Iterator[int]:

@@ -14,7 +14,7 @@ from camseg_core.data.image_files import write_image
 from camseg_core.errors import DataError, camseg_command
 from camseg_core.long_runs import new_folder, require_new, shown_progress
 from camseg_ros.bag.command import add_images
-from camseg_ros.bag.evaluation import BagInfo, inspect_bag
+from camseg_ros.bag.evaluation import BagInfo, inspect_bags
 from camseg_ros.bag.frames import DecodedFrame, ReadOptions, read_frames
 from camseg_ros.bag.names import frame_name
 
@@ -48,9 +48,7 @@ def run(options: argparse.Namespace) -> None:
     """
     require_new(options.out, "--out")
     reading = ReadOptions(options.topic, None, white_level=options.white_level)
-    bags = [inspect_bag(bag, reading) for bag in options.bags]
-    for note in (bag.note for bag in bags if bag.note):
-        say(f"{camseg_command()}: {note}")
+    bags = inspect_bags(options.bags, reading)
     counts = [bag.count for bag in bags]
     wanted = spread(counts, options.frames)
     problems = list[str]()

@@ -77,15 +77,16 @@ class LabelSource:
         """
         with closing(self.open(images.path)) as labels:
             label_ns = labels.stamps()
-            image_ns, inside = array("q"), None
+            image_ns, inside, ended = array("q"), array("q"), False
             with suppress(DataError):  # reading the images reports it when it gets there
-                image_ns.extend(raw.stamp_ns for raw in images.raw())
+                for raw in images.raw():
+                    image_ns.append(raw.stamp_ns)
+                    at_s = images.seconds(raw.recorded_ns)
+                    ended = ended or within.has_ended(at_s)
+                    if not ended and within.has_begun(at_s):
+                        inside.append(raw.index)
             if self.topic is not None:
                 _check_order("images", image_ns, images.path, self.topic)
-            if within != WHOLE:
-                inside = array("q")
-                with suppress(DataError):
-                    inside.extend(raw.index for raw in images.raw(within=within))
             named = labels.named_for(images.path)
             return pair(image_ns, label_ns, self.tolerance_ns, named, inside)
 

@@ -40,7 +40,7 @@ from camseg_core.long_runs import new_folder, require_new, shown_progress
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.weights import model_labels
 from camseg_ros.bag.command import add_images, add_tolerance
-from camseg_ros.bag.evaluation import BagInfo, inspect_bag, paired
+from camseg_ros.bag.evaluation import BagInfo, inspect_bags
 from camseg_ros.bag.frames import (
     DecodedFrame,
     ReadOptions,
@@ -96,11 +96,7 @@ def run(options: argparse.Namespace) -> None:
     labels = label_source(options.labels, options.tolerance) if options.labels else None
     class_table(labels)  # checked before the work
     reading = ReadOptions(options.topic, labels, white_level=options.white_level)
-    bags = [inspect_bag(bag, reading) for bag in options.bags]
-    if labels is not None:
-        labels.check_shared(paired(bags))
-    for note in (bag.note for bag in bags if bag.note):
-        say(f"{camseg_command()}: {note}")
+    bags = inspect_bags(options.bags, reading)
     with new_folder(options.out, "--out") as partial:
         result = _mine(options, reading, bags, partial)
     chosen, problems = len(result["chosen"]), result["left_out"]

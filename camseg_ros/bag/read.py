@@ -27,6 +27,14 @@ class TimeRange:
     start_s: float | None = None
     end_s: float | None = None
 
+    def has_begun(self, at_s: float) -> bool:
+        """Return whether a moment is not before this part of the bag."""
+        return self.start_s is None or at_s >= self.start_s
+
+    def has_ended(self, at_s: float) -> bool:
+        """Return whether a moment is behind this part of the bag."""
+        return self.end_s is not None and at_s >= self.end_s
+
 
 WHOLE = TimeRange()
 
@@ -166,13 +174,17 @@ class ImageBag:
                 return
             except Exception as error:  # a damaged file can raise anything
                 raise self._damaged(index, error) from error
-            at_s = (recorded_ns - self.start_ns) / 1e9
-            if within.end_s is not None and at_s >= within.end_s:
+            at_s = self.seconds(recorded_ns)
+            if within.has_ended(at_s):
                 self._check_complete(self.count)
                 return
-            if index >= start and (within.start_s is None or at_s >= within.start_s):
+            if index >= start and within.has_begun(at_s):
                 yield RawImage(index, recorded_ns, connection.msgtype, bytes(cdr))
             index += 1
+
+    def seconds(self, recorded_ns: int) -> float:
+        """Return a recording time in s after the bag's first message."""
+        return (recorded_ns - self.start_ns) / 1e9
 
     def _check_complete(self, read: int) -> None:
         """Raise BagDamaged if files are missing, or fewer images were there than promised."""

@@ -17,14 +17,22 @@ from camseg_ros.bag.report import EvaluationRun, merge
 __all__ = ["camseg"]
 
 
-def test_parts_of_another_engine_are_refused(
+def stopped_evaluation(
     tmp_path: Path, camseg: Commands, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bag, out = labelled_bag(tmp_path / "bag", drive(4)), tmp_path / "out"
-    arguments = ("evaluate", bag, "--labels", LABEL_TOPIC, "--out", out)
+) -> tuple[object, ...]:
+    """Stop an evaluation in `out` after some frames; return the command that resumes it."""
+    bag = labelled_bag(tmp_path / "bag", drive(4))
+    arguments = ("evaluate", bag, "--labels", LABEL_TOPIC, "--out", tmp_path / "out")
     with monkeypatch.context() as patch:
         patch.setattr("camseg_core.long_runs.StopRequest.requested", "enough")
         assert camseg(*arguments)[0] == 130
+    return arguments
+
+
+def test_parts_of_another_engine_are_refused(
+    tmp_path: Path, camseg: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments, out = stopped_evaluation(tmp_path, camseg, monkeypatch), tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr(Painter, "engine", "a brush")
         code, _, err = camseg(*arguments)
@@ -43,11 +51,7 @@ def test_parts_of_another_engine_are_refused(
 def test_an_evaluation_begins_anew_with_another_version_of_a_package(
     tmp_path: Path, camseg: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bag, out = labelled_bag(tmp_path / "bag", drive(4)), tmp_path / "out"
-    arguments = ("evaluate", bag, "--labels", LABEL_TOPIC, "--out", out)
-    with monkeypatch.context() as patch:
-        patch.setattr("camseg_core.long_runs.StopRequest.requested", "enough")
-        assert camseg(*arguments)[0] == 130
+    arguments, out = stopped_evaluation(tmp_path, camseg, monkeypatch), tmp_path / "out"
     for module in (evaluation, evaluate_command):
         monkeypatch.setattr(module, "versions", lambda: {"onnxruntime": "9.9"})
     assert camseg(*arguments)[0] == 0

@@ -23,7 +23,7 @@ from ros_harness import (
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from camseg_ros.compressed_images import simplejpeg
+from camseg_core.jpeg import simplejpeg
 from camseg_ros.images import ENCODINGS
 from camseg_ros.outputs import image_message
 
