@@ -56,7 +56,8 @@ def pair(
     in order if they are as many, else none.
 
     Args:
-        images, labels: their stamps.
+        images: the images' stamps in ns.
+        labels: the labels' stamps in ns.
         tolerance_ns: how far apart the stamps of a pair may be.
         named: by label, the only image that it may belong to, or `NO_IMAGE`.
         inside: the images to count in `by_order` and `unclear`; None for all.
