@@ -20,10 +20,8 @@ from document import (
     Outcome,
     add_document_options,
     conclude,
-    current_commit,
-    documented,
-    machine,
     markdown_table,
+    provenance,
 )
 
 from camseg_core.cli.options import at_least
@@ -107,12 +105,7 @@ def outcome(arguments: argparse.Namespace) -> Outcome:
         ),
     )
     table = markdown_table([f"{figures['frames']} frames of {WIDTH}×{HEIGHT}", ""], rows)
-    options = f"--frames {arguments.frames} --threads {arguments.threads}"
-    below = [
-        documented("bag_memory", options, arguments.write),
-        f"{machine()}; commit {current_commit('camseg_core', 'camseg_ros')}.",
-    ]
-    return Outcome(table, below, figures)
+    return Outcome(table, provenance(arguments), figures)
 
 
 def main() -> None:
@@ -133,7 +126,7 @@ def main() -> None:
         help="for the bag, 170 kB a frame (default: the system's for temporary files)",
     )
     add_document_options(parser)
-    conclude(parser.parse_args(), "bag-memory", outcome)
+    conclude(parser, "bag-memory", outcome, ("camseg_core", "camseg_ros", "benchmarks"))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Shared by benchmarks that write into a document: output, sections between markers, provenance."""
 
 import argparse
+import functools
 import json
 import logging
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from camseg_core.errors import CamSegError, ConfigError
+from camseg_core.long_runs import atomic_write
 from camseg_core.weights import DEFAULT_MODEL
 
 COLUMNS = 120
@@ -51,23 +54,41 @@ def add_document_options(parser: argparse.ArgumentParser) -> None:
 
 
 def conclude(
-    arguments: argparse.Namespace, name: str, measure: Callable[[argparse.Namespace], Outcome]
+    parser: argparse.ArgumentParser,
+    name: str,
+    measure: Callable[[argparse.Namespace], Outcome],
+    code: Sequence[str] = ("camseg_core", "benchmarks"),
+    given: Sequence[str] | None = None,
 ) -> None:
-    """Measure, print the table, write it into the document's section `name`, and print JSON.
+    """Measure, print table and JSON, and write the table into the document's section `name`.
 
     An error, or each failure of the outcome, is one line on stderr; the exit code is then 1.
+    Before the work, the document is checked, and command and commit are noted for `provenance`:
+    what is committed during the work did not run.
+
+    Args:
+        parser: of the command line, with the options of `add_document_options`.
+        name: of the section; with `_` for `-`, of the script.
+        measure: does the work with the parsed options.
+        code: the folders that decide the result.
+        given: the command line, for tests.
     """
+    arguments = parser.parse_args(given)
     try:
+        if arguments.write:
+            _section(arguments.write, name)
+        arguments.command = command_of(name, parser, arguments)
+        arguments.commit = current_commit(*code)
         outcome = measure(arguments)
         print(f"\n{outcome.table}")
+        for failure in outcome.failures:
+            sys.stderr.write(f"failed: {failure}\n")
+        if arguments.json:
+            print(json.dumps(outcome.figures))
         if arguments.write:
             write_section(arguments.write, name, "\n\n".join([outcome.table, *outcome.below]))
     except CamSegError as error:
         sys.exit(str(error))
-    for failure in outcome.failures:
-        sys.stderr.write(f"failed: {failure}\n")
-    if arguments.json:
-        print(json.dumps(outcome.figures))
     if outcome.failures:
         sys.exit(1)
 
@@ -87,16 +108,36 @@ def write_section(document: Path, name: str, text: str) -> None:
     Lines longer than `COLUMNS` are wrapped, except in tables.
 
     Raises:
-        ConfigError: the document lacks these markers.
+        ConfigError: the document cannot be used or lacks these markers, or its section has a table
+            and `text` has none.
     """
+    before, section, after = _section(document, name)
+    if _has_table(section) and not _has_table(text):
+        raise ConfigError(
+            f"the section {name} of {document} must keep a table, but there is no result to make "
+            "one of; if it is to go, remove it there first"
+        )
+    text = "\n".join(map(_wrapped, text.splitlines()))
+    with atomic_write(document) as temporary:
+        temporary.write_text(f"{before}\n{text}\n{after}", encoding="utf-8")
+
+
+def _section(document: Path, name: str) -> tuple[str, str, str]:
+    """Return what is before, in and after a section; its markers are with what is around it."""
     opening, closing = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    content = document.read_text(encoding="utf-8")
+    try:
+        content = document.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--write must name a document, got {document}: {error}") from error
     before, begin, rest = content.partition(opening)
-    _, end, after = rest.partition(closing)
+    section, end, after = rest.partition(closing)
     if not begin or not end:
         raise ConfigError(f"{document} has no section between {opening} and {closing}")
-    text = "\n".join(map(_wrapped, text.splitlines()))
-    document.write_text(f"{before}{opening}\n{text}\n{closing}{after}", encoding="utf-8")
+    return before + opening, section, closing + after
+
+
+def _has_table(text: str) -> bool:
+    return any(line.startswith("| ---") for line in text.splitlines())
 
 
 def _wrapped(line: str) -> str:
@@ -116,25 +157,53 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> st
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-def documented(script: str, options: str, document: Path | None) -> str:
-    """Return a benchmark's command as an indented line, which writes into the document if any."""
-    written = f" --write {document}" if document else ""
-    return f"    python benchmarks/{script}.py {options}".rstrip() + written
+WORKING = ("help", "json", "list", "only", "run", "results", "workers")
+"""Options that do not decide a result, and are no part of the command under it."""
 
 
-def provenance(
-    arguments: argparse.Namespace, script: str, options: str, paths: Sequence[str], note: str = ""
-) -> list[str]:
-    """The command that was run, and after `note` the machine and the commit of `paths`."""
-    command = documented(script, options, arguments.write)
-    return [command, f"{note}{machine()}; commit {current_commit(*paths)}."]
+def command_of(name: str, parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str:
+    """Return the command that was run: the script of the section `name`, and what is not default.
+
+    The placeholder of an option, such as `<data>`, stands for its value.
+    """
+    words = ["python", f"benchmarks/{name.replace('-', '_')}.py"]
+    for action in parser._actions:
+        value = getattr(arguments, action.dest, None)
+        if action.dest in WORKING or value in (None, action.default):
+            continue
+        flag = action.option_strings[-1]
+        if isinstance(action.metavar, str) and action.metavar.startswith("<"):
+            words += [flag, action.metavar]
+        elif isinstance(action, argparse._AppendAction):
+            words += [word for each in value for word in (flag, _shown(each))]
+        elif action.nargs == 0:
+            words.append(flag)
+        else:
+            words += [flag, *map(_shown, value if isinstance(value, list) else [value])]
+    return " ".join(words)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):  # a size
+        return "x".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else shlex.quote(str(value))
+
+
+def provenance(arguments: argparse.Namespace, note: str = "", on: str = "") -> list[str]:
+    """The command that was run, as an indented line, and after `note` the machine and the commit.
+
+    Those that `conclude` noted before the work; `on` replaces the machine in words.
+    """
+    return [f"    {arguments.command}", f"{note}{on or machine()}; commit {arguments.commit}."]
 
 
 def camvid_parser(description: str, required: bool = True) -> argparse.ArgumentParser:
     """A parser with `--data` for CamVid, `--model`, and those of `add_document_options`."""
     parser = argparse.ArgumentParser(description=description)
     help_text = "CamVid root with val/images and val/labels"
-    parser.add_argument("--data", type=Path, required=required, help=help_text)
+    parser.add_argument(
+        "--data", type=Path, required=required, metavar="<CamVid root>", help=help_text
+    )
     parser.add_argument("--model", default=DEFAULT_MODEL)
     add_document_options(parser)
     return parser
@@ -177,8 +246,12 @@ def machine_and_torch() -> str:
     return f"{machine()}, torch {torch.__version__.partition('+')[0]}"
 
 
+@functools.cache
 def current_commit(*paths: str) -> str:
-    """The commit, with a note if anything under `paths` differs; "unknown" without git."""
+    """The commit, with a note if anything under `paths` differs; "unknown" without git.
+
+    Asked first at the start of the work: later answers are the same, as the code that runs is.
+    """
     root = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:

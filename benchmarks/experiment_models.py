@@ -1,6 +1,5 @@
 """Trains the models of the experiments: each head from the same recipe, on the same samples."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -10,13 +9,13 @@ from typing import Any, NamedTuple
 import plain_head
 import torch
 from experiment_plan import Model, Plan, name_of
+from job_files import note_commit
 from plain_head import PlainHead, PlainSegmenter
 
 from camseg_core.config.yaml_file import load_yaml
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.robustness import SupportsSegment
 from camseg_core.export.torch_engine import TorchEngine
-from camseg_core.long_runs import atomic_write
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime import Sampling, Segmenter
 from camseg_core.training.callbacks import Display
@@ -127,6 +126,7 @@ def trained(
     labels = labels_of(recipe.data, place.data)
     config = with_classes(model_config(recipe.model), labels)
     keep_config(recipe, folder, Processes())
+    note_commit(folder)
     if model.head == "latents":
         out = folder / "model"
         if not (out / "MODEL_CARD.md").is_file():
@@ -143,11 +143,3 @@ def trained(
         plain_head.trained(head, recipe.training, data.train, state).save(weights)
     segmenter = PlainSegmenter(config, labels, weights)
     return lambda sampling: segmenter
-
-
-def kept_in(path: Path, make: Callable[[], Any]) -> Any:
-    """Return what the file at `path` holds, or what `make` returns, which is then written to it."""
-    if not path.is_file():
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(make()), encoding="utf-8")
-    return json.loads(path.read_text(encoding="utf-8"))

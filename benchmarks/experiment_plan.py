@@ -85,6 +85,10 @@ class Uncertainty:
 
     def __post_init__(self) -> None:
         selected(self.domains)
+        if len(self.sampling) < 2:
+            raise ConfigError(
+                f"uncertainty.sampling must have two samplings to compare, got {len(self.sampling)}"
+            )
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 from adaptation_work import adapt
-from experiment_models import Outcome, Place, kept_in, recipe_of, trained
+from experiment_models import Outcome, Place, recipe_of, trained
 from experiment_plan import DRIVE, Job, Model, Plan, reference_of
+from job_files import kept_in
 from reconstruction_work import reconstruct
 from viewpoints import turned, zoomed
 

@@ -13,17 +13,16 @@ import fcntl
 import json
 import os
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from document import current_commit, log_training, machine_and_torch
+from document import command_of, current_commit, log_training, machine_and_torch
 from experiment_models import Outcome, Place, check
 from experiment_plan import PLAN, Job, jobs_of, load_plan
 from experiment_work import WORK
+from job_files import CODE, check_versions, commits_of, measured, note_commit
 
 from camseg_core.errors import CamSegError, ConfigError
 from camseg_core.long_runs import atomic_write, writable_folder
@@ -67,35 +66,6 @@ def result_of(job: Queued, results: Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def measured(folder: Path, every: float = 10.0) -> Iterator[list[float]]:
-    """Yield a list whose one number becomes the seconds spent, those before a kill included.
-
-    A kill loses at most the last `every` seconds.
-    """
-    path, began, over = folder / "seconds", time.monotonic(), threading.Event()
-    before = float(path.read_text(encoding="utf-8")) if path.is_file() else 0.0
-    seconds = [before]
-
-    def note() -> None:
-        seconds[0] = before + time.monotonic() - began
-        with atomic_write(path) as temporary:
-            temporary.write_text(str(seconds[0]), encoding="utf-8")
-
-    def watch() -> None:
-        while not over.wait(every):
-            note()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield seconds
-    finally:
-        over.set()
-        watcher.join()
-        note()
-
-
-@contextmanager
 def alone(path: Path, what: str) -> Iterator[None]:
     """Hold the lock file `path` until the block ends.
 
@@ -115,24 +85,13 @@ def alone(path: Path, what: str) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def commits_of(folder: Path) -> list[str]:
-    """Return the commits at which the work in a job's folder was done, in order."""
-    path = folder / "commits"
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-
-
-def note_commit(folder: Path) -> None:
-    """Add the current commit to those of the folder."""
-    commit, known = current_commit("camseg_core", "benchmarks", "config"), commits_of(folder)
-    if commit not in known:
-        with atomic_write(folder / "commits") as temporary:
-            temporary.write_text("\n".join([*known, commit]), encoding="utf-8")
-
-
 def run_job(
-    job: AnyJob, work: Callable[[AnyJob], Outcome], script: str, run: Path, results: Path
+    job: AnyJob, work: Callable[[AnyJob], Outcome], command: str, run: Path, results: Path
 ) -> dict[str, Any]:
-    """Run or resume a job, write its result into the folder `results` and return it."""
+    """Run or resume a job, write its result into the folder `results` and return it.
+
+    `command` is what runs all jobs.
+    """
     folder = writable_folder(run / job.name, "--run")
     path, identity = folder / "job.json", json.dumps(job.identity())
     if path.is_file() and path.read_text(encoding="utf-8") != identity:
@@ -141,13 +100,14 @@ def run_job(
         )
     with atomic_write(path) as temporary:
         temporary.write_text(identity, encoding="utf-8")
+    check_versions(folder)
     note_commit(folder)
     with measured(folder) as seconds:
         n, figures = work(job)
     used = commits_of(run / job.trained_in) if job.trained_in else []
     result = {
         "job": job.identity(),
-        "command": f"python benchmarks/{script}.py --data <data> --only {job.name}",
+        "command": f"{command} --only {job.name}",
         "commit": ", ".join(dict.fromkeys([*used, *commits_of(folder)])),
         "machine": machine_and_torch(),
         "seconds": round(seconds[0], 1),
@@ -162,18 +122,32 @@ def run_job(
 def run_all(
     jobs: Sequence[AnyJob],
     work: Callable[[AnyJob], Outcome],
-    script: str,
+    command: str,
     run: Path,
     results: Path,
 ) -> int:
     """Run the jobs that have no result yet; returns how many failed, each with a line on stderr.
 
+    `command` is what runs all jobs, for their results.
+
     Raises:
-        ConfigError: another queue is at work in `run`, or a folder cannot be written to.
+        ConfigError: another queue is at work in `run`, a folder cannot be written to, or a job has
+            a result of other settings, which is not replaced.
         Stopped: the queue was asked to stop.
     """
     failed = 0
     writable_folder(results, "--results")
+    current_commit(*CODE)  # what is committed from here on does not run
+    others = [
+        str(results / f"{job.name}.json")
+        for job in jobs
+        if (results / f"{job.name}.json").is_file() and result_of(job, results) is None
+    ]
+    if others:
+        raise ConfigError(
+            f"results of other settings must not be replaced: {', '.join(others[:3])}"
+            f"{', …' * (len(others) > 3)}; use another --results, or remove them"
+        )
     log_training()
     with alone(writable_folder(run, "--run") / "lock", f"--run {run}"):
         for job in jobs:
@@ -183,7 +157,7 @@ def run_all(
                     # a queue with another --run may write there as well
                     with alone(results / f".{job.name}.lock", job.name):
                         if result_of(job, results) is None:
-                            run_job(job, work, script, run, results)
+                            run_job(job, work, command, run, results)
                 except Stopped:
                     raise
                 except CamSegError as error:  # the others may still be run
@@ -228,7 +202,9 @@ def chosen(jobs: Sequence[AnyJob], names: Sequence[str]) -> list[AnyJob]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what was asked for; the exit code is 1 if a job failed."""
     parser = argparse.ArgumentParser(description="Run the experiments behind docs/results.md.")
-    parser.add_argument("--data", type=Path, help="folder that holds the recipe's data sets")
+    parser.add_argument(
+        "--data", type=Path, metavar="<data>", help="folder that holds the recipe's data sets"
+    )
     parser.add_argument("--run", type=Path, default=Path("runs/experiments"), help="working files")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--plan", type=Path, default=PLAN, help="the experiments")
@@ -253,7 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         def work(job: Job) -> Outcome:
             return WORK[job.kind](job, plan, place)
 
-        failed = run_all(jobs, work, "experiments", given.run, given.results)
+        command = command_of("experiments", parser, given)
+        failed = run_all(jobs, work, command, given.run, given.results)
         print(listing(jobs, given.results)[-1])
     except CamSegError as error:
         sys.exit(str(error))

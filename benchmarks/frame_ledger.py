@@ -14,7 +14,7 @@ class _Frame:
 
 
 class FrameLedger:
-    """Frames of one camera by their stamps. Memory: `REMEMBERED` frames, 16 bytes for each answer.
+    """Frames of one camera by their stamps. Memory: `KEPT` frames, 16 bytes for each answer.
 
     Attributes:
         sent: frames sent.

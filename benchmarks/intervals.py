@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from camseg_core.errors import ConfigError
+from camseg_core.evaluation.intervals import student_t
 from camseg_core.evaluation.metrics import mean
 
 Scores = npt.NDArray[np.float64]
@@ -14,8 +14,8 @@ Scores = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 """Pixels per class, `(…, 3, K)`: those right, those with it as label, those with it as mask."""
 
-STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""Two-sided 95 % quantiles for 1, 2, … degrees of freedom."""
+STUDENT_T = (12.706, 4.303, 3.182)
+"""Two-sided 95 % quantiles for 1 to 3 degrees of freedom; from 4 on, see `student_t`."""
 
 RESAMPLES = 1000
 
@@ -51,11 +51,7 @@ NOT_RUN = Estimate(np.nan, np.nan, np.nan, 0)
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:
-    """Return the mean with Student's interval; `values` are those of the seeds that were run.
-
-    Raises:
-        ConfigError: there are more seeds than `STUDENT_T` has quantiles for.
-    """
+    """Return the mean with Student's interval; `values` are those of the seeds that were run."""
     if not values:
         return NOT_RUN
     middle, n = float(np.mean(values)), len(values)
@@ -66,9 +62,8 @@ def over_seeds(values: Sequence[float]) -> Estimate:
 
 
 def _quantile(seeds: int) -> float:
-    if seeds - 2 >= len(STUDENT_T):
-        raise ConfigError(f"at most {len(STUDENT_T) + 1} seeds, got {seeds}: extend STUDENT_T")
-    return STUDENT_T[seeds - 2]
+    freedom = seeds - 1
+    return STUDENT_T[freedom - 1] if freedom <= len(STUDENT_T) else student_t(freedom)
 
 
 def mean_iou(counts: Counts) -> float:

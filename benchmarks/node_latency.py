@@ -15,6 +15,7 @@ from typing import Any
 from document import Outcome, conclude, markdown_table, provenance
 from frame_driver import ONE, Driver, Size
 from node_under_test import (
+    CODE_OF_NODES,
     Launch,
     model_parameters,
     node_parser,
@@ -70,11 +71,7 @@ def measure(arguments: argparse.Namespace) -> Outcome:
         arguments.frames,
         arguments.warm_up,
     )
-    options = " ".join(
-        [f"--frames {arguments.frames}", *(f"--size {size_text(size)}" for size in sizes)]
-    )
-    paths, note = ["camseg_core", "camseg_ros", "benchmarks"], f"{memory:.0f} MB resident; "
-    below = provenance(arguments, "node_latency", options, paths, note)
+    below = provenance(arguments, f"{memory:.0f} MB resident; ")
     failures = [
         f"{row['size']}: {row['answered']} of {row['frames']} answered"
         for row in rows
@@ -94,7 +91,7 @@ def main() -> None:
     Exit code 1 if a frame was not answered.
     """
     parser = node_parser(__doc__, "480x360 and 640x480")
-    conclude(parser.parse_args(), "node-latency", measure)
+    conclude(parser, "node-latency", measure, CODE_OF_NODES)
 
 
 if __name__ == "__main__":

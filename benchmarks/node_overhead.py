@@ -18,6 +18,7 @@ from typing import Any
 from document import Outcome, conclude, markdown_table, provenance
 from frame_driver import ONE, Driver, Size
 from node_under_test import (
+    CODE_OF_NODES,
     Launch,
     model_parameters,
     node_parser,
@@ -167,14 +168,7 @@ def measure(arguments: argparse.Namespace) -> Outcome:
         f"{size} {ms} ms" + (f" (aim {aims[size]:g} ms)" if size in aims else "")
         for size, ms in found.items()
     )
-    options = " ".join(
-        [f"--frames {arguments.frames}", *(f"--size {size_text(size)}" for size in sizes)]
-    )
-    paths = ["camseg_core", "camseg_ros", "config", "benchmarks"]
-    below = [
-        f"Times in ms. With all that ships: {said}.",
-        *provenance(arguments, "node_overhead", options, paths),
-    ]
+    below = [f"Times in ms. With all that ships: {said}.", *provenance(arguments)]
     failures = [
         f"{size}: {row['answered']} of {row['frames']} answered"
         for size, row in shipped.items()
@@ -191,7 +185,7 @@ def main() -> None:
     Exit code 1 if a frame was not answered with the settings that ship.
     """
     parser = node_parser(__doc__, "640x480 and 1920x1080")
-    conclude(parser.parse_args(), "node-overhead", measure)
+    conclude(parser, "node-overhead", measure, CODE_OF_NODES)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import psutil
 from document import add_document_options
 from frame_driver import ONE, Driver, Size, camera_parameters
 
+from camseg_core.cli.options import at_least
 from camseg_core.errors import CamSegError
 from camseg_ros.bag.node_process import (
     NodeDied,
@@ -28,6 +29,9 @@ from camseg_ros.bag.node_process import (
 from camseg_ros.middleware import ALLOCATOR, TRANSPORT_CHOICES
 
 T = TypeVar("T")
+
+CODE_OF_NODES = ("camseg_core", "camseg_ros", "config", "benchmarks")
+"""The folders that decide what a node's benchmark measures."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threads",
-        type=int,
+        type=at_least(0),
         default=0,
         help="the node's parameter threads (default: 0 = all cores)",
     )
@@ -151,11 +155,12 @@ def node_parser(description: str | None, sizes: str) -> argparse.ArgumentParser:
     """A parser with `--frames`, `--warm-up`, `--size` (default in words), model and document."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=raw)
-    for name, default, text in (
-        ("--frames", 50, "frames of each row"),
-        ("--warm-up", 5, "frames of each row that are not counted"),
+    for name, least, default, text in (
+        ("--frames", 1, 50, "frames of each row"),
+        ("--warm-up", 0, 5, "frames of each row that are not counted"),
     ):
-        parser.add_argument(name, type=int, default=default, help=f"{text} (default: {default})")
+        help_text = f"{text} (default: {default})"
+        parser.add_argument(name, type=at_least(least), default=default, help=help_text)
     help_text = f"may be repeated (default: {sizes})"
     parser.add_argument("--size", type=size_of, action="append", metavar="WxH", help=help_text)
     add_model_options(parser)

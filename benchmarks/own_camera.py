@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from document import documented, markdown_table, write_or_print
+from document import command_of, markdown_table, write_or_print
 from experiment_models import Place
 from experiments import RESULTS, chosen, listing, result_of, run_all
 from intervals import Counts, mean_iou, over_seeds, paired_lead
@@ -154,7 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Measure fine-tuning to your own camera, and mining."
     )
     option = parser.add_argument
-    option("--data", type=Path, required=True, help="folder of the recipe's data sets")
+    help_text = "folder of the recipe's data sets"
+    option("--data", type=Path, required=True, metavar="<data>", help=help_text)
     option("--run", type=Path, default=Path("runs/own-camera"), help="working files")
     option("--results", type=Path, default=RESULTS, help="folder of the results")
     option("--model", default=DEFAULT_MODEL, help="to fine-tune")
@@ -185,15 +186,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             bench.open(name)  # refuse before the work
         everything = jobs_of(bench, given.pools, given.seeds, given.steps, given.mining_steps)
         jobs, failed = chosen(everything, given.only), 0
+        command = command_of("own-camera", parser, given)
         if not given.list:
-            failed = run_all(
-                jobs, lambda job: work(job, bench), "own_camera", given.run, given.results
-            )
+            failed = run_all(jobs, lambda job: work(job, bench), command, given.run, given.results)
         print("\n".join(listing(jobs, given.results)))
         results = {job.name: result_of(job, given.results) for job in everything}
         found = Found(everything, {name: each for name, each in results.items() if each})
-        command = documented("own_camera", "--data <data>", given.write)
-        write_or_print(sections(found, given.drive, given.pools, command), given.write)
+        texts = sections(found, given.drive, given.pools, f"    {command}")
+        write_or_print(texts, given.write)
     except CamSegError as error:
         sys.exit(str(error))
     if failed:

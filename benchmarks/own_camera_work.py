@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from experiment_models import Outcome, Place, in_steps, in_torch, kept_in
+from document import current_commit
+from experiment_models import Outcome, Place, in_steps, in_torch
 from experiment_work import counts_of
-from experiments import measured
+from job_files import CODE, kept_in, measured
 
 from camseg_core.data.file_set import Pair
 from camseg_core.data.sets import SETS, LabelledSet
@@ -155,7 +156,9 @@ def frames_of(job: Job, bench: Bench, opened: LabelledSet) -> list[int]:
 
 def _mined(job: Job, bench: Bench, opened: LabelledSet) -> list[int]:
     """Return what `camseg bag mine` would choose; of single frames, each is a drive of its own."""
-    known = bench.place.run / f"mined-{job.pool}-{job.settings['model']}-{bench.frames}.json"
+    commit = current_commit(*CODE).replace(" ", "-")  # how frames are chosen may change
+    name = f"mined-{job.pool}-{job.settings['model']}-{bench.frames}-{commit}.json"
+    known = bench.place.run / name
 
     def numbers() -> list[int]:
         pool, judge = Pool(len(opened.samples), bench.frames), Judge(in_torch(bench.start))

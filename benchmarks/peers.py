@@ -8,6 +8,7 @@ at the network and fp32 graphs, in fp32 and bf16; camseg-lite also runs its int8
 """
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +22,8 @@ import torch
 from document import machine_and_torch, markdown_table
 from torch import nn
 
+from camseg_core.cli.options import at_least
+from camseg_core.errors import CamSegError
 from camseg_core.evaluation.timing import describe_machine
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.openvino_engine import openvino_core
@@ -104,10 +107,13 @@ def own_runs() -> dict[str, Run]:
 def main() -> None:
     """Print the table: median and 95th percentile of each, in ms."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=40)
+    parser.add_argument("--frames", type=at_least(1), default=40)
     frames = parser.parse_args().frames
     with tempfile.TemporaryDirectory() as folder:
-        runs = own_runs() | peer_runs(exported(Path(folder)))
+        try:
+            runs = own_runs() | peer_runs(exported(Path(folder)))
+        except CamSegError as error:
+            sys.exit(str(error))
         times: dict[str, list[float]] = {name: [] for name in runs}
         for number in range(frames + 3):
             for name, run in runs.items():

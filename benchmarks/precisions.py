@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from document import Outcome, camvid_parser, conclude, markdown_table, provenance
 
+from camseg_core.cli.options import at_least
 from camseg_core.data import Samples
 from camseg_core.data.sets import open_set
 from camseg_core.evaluation.evaluate import evaluate
@@ -51,7 +52,7 @@ def measured_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                 "ratio": round(ratio.value, 3),
                 "ratio_low": round(ratio.low, 3),
                 "ratio_high": round(ratio.high, 3),
-                "mean_iou": round(scores.mean_iou, 4),
+                "mean_iou": round(scores.confusion.labelled_mean_iou(), 4),
                 "calibration_error": round(scores.calibration.error(), 4),
                 "same_class": round(same, 5),
                 "confidence_difference": round(confidence, 4),
@@ -104,9 +105,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def measure(arguments: argparse.Namespace) -> Outcome:
     """The table of all precisions."""
     rows = measured_rows(arguments)
-    options = f"--data <CamVid root> --runs {' '.join(arguments.runs)}"
-    below = provenance(arguments, "precisions", options, ["camseg_core"])
-    return Outcome(table(rows), below, rows)
+    return Outcome(table(rows), provenance(arguments), rows)
 
 
 def main() -> None:
@@ -119,9 +118,9 @@ def main() -> None:
         metavar="PROVIDER/PRECISION",
         help="the first is compared with",
     )
-    parser.add_argument("--threads", type=int, default=0, help="0: one per core")
-    parser.add_argument("--frames", type=int, default=90, help="frames to time")
-    conclude(parser.parse_args(), "precisions", measure)
+    parser.add_argument("--threads", type=at_least(0), default=0, help="0: one per core")
+    parser.add_argument("--frames", type=at_least(1), default=90, help="frames to time")
+    conclude(parser, "precisions", measure)
 
 
 if __name__ == "__main__":

@@ -30,10 +30,9 @@ from document import (
     Outcome,
     add_document_options,
     conclude,
-    current_commit,
-    documented,
     machine_and_torch,
     markdown_table,
+    provenance,
 )
 from peak_memory import peak_bytes
 from published_engines import PROVIDERS, OnEngine
@@ -42,6 +41,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from camseg_core.cli.options import at_least
 from camseg_core.config.model import CamSegConfig, LightDecoderConfig
 from camseg_core.diffusion.samplers import SamplerOptions
 from camseg_core.errors import ConfigError
@@ -268,12 +268,8 @@ def table(figures: Mapping[str, Any]) -> str:
 def measure(arguments: argparse.Namespace) -> Outcome:
     """Measure the published size with these options."""
     figures = measure_all(PUBLISHED, arguments.size, arguments.repeats)
-    options = f"--size {arguments.size} --repeats {arguments.repeats}"
-    below = [
-        documented("published_size", options, arguments.write),
-        f"{'; '.join(figures['engines'])}; {machine_and_torch()}, {torch.get_num_threads()} "
-        f"threads; commit {current_commit('camseg_core', 'benchmarks')}.",
-    ]
+    on = f"{machine_and_torch()}, {torch.get_num_threads()} threads"
+    below = provenance(arguments, f"{'; '.join(figures['engines'])}; ", on)
     return Outcome(table(figures), below, figures)
 
 
@@ -283,10 +279,12 @@ def main() -> None:
         description="Inference as published and this project's, at the published size, on the CPU.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--size", type=int, default=256, help="side of the frame in pixels")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds; one takes a minute or more")
+    positive = at_least(1)
+    parser.add_argument("--size", type=positive, default=256, help="side of the frame in pixels")
+    help_text = "rounds; one takes a minute or more"
+    parser.add_argument("--repeats", type=positive, default=3, help=help_text)
     add_document_options(parser)
-    conclude(parser.parse_args(), "published-size", measure)
+    conclude(parser, "published-size", measure)
 
 
 if __name__ == "__main__":

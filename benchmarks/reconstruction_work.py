@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from experiment_models import Outcome, Place, kept_in
+from experiment_models import Outcome, Place
 from experiment_plan import Autoencoder, Job, Plan
+from job_files import kept_in
 
 from camseg_core.evaluation.boundary_f1 import BoundaryF1
 from camseg_core.evaluation.metrics import Confusion, mean

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from document import Outcome, add_document_options, conclude, current_commit, documented
+from document import Outcome, add_document_options, conclude
 
 from camseg_core.config.model import CamSegConfig
 from camseg_core.evaluation.flops import frame_work
@@ -93,8 +93,8 @@ def measure(arguments: argparse.Namespace) -> Outcome:
     cases = {case.title: case.stages() for case in CASES}
     below = [
         "Times in ms; `*` marks stages that the memory bounds, the others are bound by arithmetic.",
-        documented("roofline", "", arguments.write),
-        f"Commit {current_commit('camseg_core', 'benchmarks/roofline.py')}.",
+        f"    {arguments.command}",
+        f"Commit {arguments.commit}.",
     ]
     figures = {
         title: [asdict(each) | {"ms": each.ms} for each in estimates(stages)]
@@ -113,7 +113,7 @@ def main() -> None:
         description="Estimated least times on AGX Orin, Orin NX, RTX 4090 and H100."
     )
     add_document_options(parser)
-    conclude(parser.parse_args(), "roofline", measure)
+    conclude(parser, "roofline", measure)
 
 
 if __name__ == "__main__":

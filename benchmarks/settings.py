@@ -11,6 +11,7 @@ from typing import Any
 
 from document import Outcome, camvid_parser, conclude, markdown_table, provenance
 
+from camseg_core.cli.options import at_least
 from camseg_core.data.sets import open_set
 from camseg_core.evaluation.evaluate import evaluate
 from camseg_core.runtime import Segmenter
@@ -46,9 +47,9 @@ def score(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     val = open_set("camvid", arguments.data, "val")
     found = evaluate(segmenter, val.samples, val.scored(), frames=arguments.frames)
     values = (
-        found.mean_iou,
+        found.confusion.labelled_mean_iou(),
         found.pixel_accuracy,
-        found.average_precision,
+        found.confusion.labelled_precision(),
         found.boundary_f1,
         found.calibration.error(),
     )
@@ -69,17 +70,16 @@ def measure(arguments: argparse.Namespace) -> Outcome:
         [row["setting"], *(f"{row[each]:.3f}" for each in COLUMNS), f"{row['median ms']:.0f}"]
         for row in rows
     ]
-    options = "--data <CamVid root>" + (f" --frames {arguments.frames}" if arguments.frames else "")
-    note = f"{rows[0]['frames']} frames; "
-    below = provenance(arguments, "settings", options, ["camseg_core"], note)
+    below = provenance(arguments, f"{rows[0]['frames']} frames; ")
     return Outcome(markdown_table(["", *COLUMNS, "median ms"], lines), below, rows)
 
 
 def main() -> None:
     """Print the table; with `--json` the rows as the last line."""
     parser = camvid_parser("camseg-lite on CamVid val in each of its settings.")
-    parser.add_argument("--frames", type=int, help="stop after this many frames (default: all)")
-    conclude(parser.parse_args(), "settings", measure)
+    help_text = "stop after this many frames (default: all)"
+    parser.add_argument("--frames", type=at_least(1), help=help_text)
+    conclude(parser, "settings", measure)
 
 
 if __name__ == "__main__":

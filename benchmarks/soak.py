@@ -21,16 +21,17 @@ from document import Outcome, add_document_options, conclude, markdown_table, pr
 from frame_driver import SEVERAL, Driver, Size, camera_names
 from frame_ledger import FrameLedger
 from node_under_test import (
+    CODE_OF_NODES,
     Launch,
     add_model_options,
     model_parameters,
     percentile,
     resident_mb,
     size_of,
-    size_text,
     with_node,
 )
 
+from camseg_core.cli.options import number
 from camseg_core.errors import CamSegError
 from camseg_ros.bag.node_process import NodeProcess
 
@@ -212,14 +213,9 @@ def measure(arguments: argparse.Namespace) -> Outcome:
     found = figures(
         with_node(launch, drive, arguments.minutes * 60, arguments.rate, arguments.size)
     )
-    options = (
-        f"--minutes {arguments.minutes:g} --cameras {arguments.cameras} "
-        f"--rate {arguments.rate:g} --size {size_text(arguments.size)}"
-    )
-    below = provenance(arguments, "soak", options, ["camseg_core", "camseg_ros", "benchmarks"])
     return Outcome(
         table(found),
-        below,
+        provenance(arguments),
         found,
         failures(found, Limits(arguments.growth_limit, arguments.latency_tolerance)),
     )
@@ -234,7 +230,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--minutes", type=float, default=20.0, help="how long (default: %(default)g)"
+        "--minutes", type=number(0.1), default=20.0, help="how long (default: %(default)g)"
     )
     parser.add_argument(
         "--cameras",
@@ -245,7 +241,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--rate",
-        type=float,
+        type=number(0.1),
         default=30.0,
         help="frames a second of each camera (default: %(default)g)",
     )
@@ -270,7 +266,7 @@ def main() -> None:
     )
     add_model_options(parser)
     add_document_options(parser)
-    conclude(parser.parse_args(), "soak", measure)
+    conclude(parser, "soak", measure, CODE_OF_NODES)
 
 
 if __name__ == "__main__":

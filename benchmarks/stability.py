@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from document import Outcome, camvid_parser, conclude, markdown_table, provenance
 
+from camseg_core.cli.options import at_least, number
 from camseg_core.data import Samples
 from camseg_core.data.sets import open_set
 from camseg_core.data.synthetic.drive import SyntheticDrive
@@ -175,14 +176,14 @@ def run(video: Video, rows: Sequence[Setting]) -> None:
             row.part_way.reset()
     for index in range(len(video.samples)):
         image, label = video.image(index), video.samples[index].label
-        for number, (row, stream, scorer) in enumerate(zip(rows, streams, scorers, strict=True)):
+        for i, (row, stream, scorer) in enumerate(zip(rows, streams, scorers, strict=True)):
             began = time.perf_counter()
             mask = row.segmenter.segment_batch(
                 [image], streams=[stream], times=[index / video.fps]
             )[0].mask
             row.milliseconds.append((time.perf_counter() - began) * 1000)
-            scorer.add(label, mask, before=last[number])
-            last[number] = mask, label
+            scorer.add(label, mask, before=last[i])
+            last[i] = mask, label
     for row, stream, scorer in zip(rows, streams, scorers, strict=True):
         row.videos[video.name] = {
             "flicker": round(scorer.flicker.flicker, 5),
@@ -221,15 +222,13 @@ def measure(arguments: argparse.Namespace) -> Outcome:
         )
         for weather, fps in (("clear", 10.0), ("clear", 30.0), ("rain", 10.0))
     ]
-    options = f"--frames {count}"
     if arguments.data is not None:
         val = open_set("camvid", arguments.data, "val")
         videos.insert(0, Video("CamVid val", val.samples, CAMVID_FPS, 0.0, val.scored()))
-        options += " --data <CamVid root>"
     for video in videos:
         run(video, rows)
     lengths = ", ".join(f"{video.name}: {len(video.samples)} frames" for video in videos)
-    below = provenance(arguments, "stability", options, ["camseg_core"], f"{lengths}; ")
+    below = provenance(arguments, f"{lengths}; ")
     return Outcome(table(rows), below, [row.figures() for row in rows])
 
 
@@ -238,25 +237,25 @@ def main() -> None:
     parser = camvid_parser(
         "Flicker and mean IoU of videos, with and without memory of the last frame.", required=False
     )
-    parser.add_argument("--frames", type=int, default=24, help="frames of each synthetic drive")
-    parser.add_argument(
-        "--height", type=int, default=360, help="of the synthetic frames, in pixels; they are 4:3"
-    )
+    help_text = "frames of each synthetic drive"
+    parser.add_argument("--frames", type=at_least(2), default=24, help=help_text)
+    help_text = "of the synthetic frames, in pixels; they are 4:3"
+    parser.add_argument("--height", type=at_least(16), default=360, help=help_text)
     parser.add_argument(
         "--carry",
-        type=float,
+        type=number(0, 1),
         nargs="+",
         default=[0.5, CARRY, 0.8],
         help="of the streams with one step",
     )
     parser.add_argument(
         "--skipped",
-        type=float,
+        type=number(0, 1),
         nargs="+",
         default=[0.2, 0.6],
         help="shares of the schedule that starting part-way skips",
     )
-    conclude(parser.parse_args(), "stability", measure)
+    conclude(parser, "stability", measure)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,18 @@ Runs the shipped runtime with seed 0. 100 steps take about two seconds a frame o
 
 import argparse
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from document import Outcome, camvid_parser, conclude, markdown_table, picture, provenance, pyplot
 
+from camseg_core.cli.options import at_least, number
 from camseg_core.data import Sample
 from camseg_core.data.sets import open_set
 from camseg_core.evaluation.evaluate import evaluate
 from camseg_core.groups import ScoredLabels
+from camseg_core.long_runs import writable_file
 from camseg_core.runtime import Segmenter
 
 Result = dict[str, Any]
@@ -40,7 +43,7 @@ def score(
         "sampler": sampler,
         "steps": steps,
         "temperature": segmenter.temperature,
-        "mean_iou": round(found.mean_iou, 4),
+        "mean_iou": round(found.confusion.labelled_mean_iou(), 4),
     }
     print(result, flush=True)
     return result
@@ -68,9 +71,8 @@ def plot(results: list[Result], path: Path) -> None:
         lines.setdefault(f"{r['sampler']}, temperature {r['temperature']:g}", []).append(
             (r["steps"], r["mean_iou"])
         )
-    for (name, points), style in zip(
-        lines.items(), ("o-", "s--", "^:", "D-.", "v-", "x--", "*:", "+-.", "p-"), strict=False
-    ):
+    styles = cycle(("o-", "s--", "^:", "D-.", "v-", "x--", "*:", "+-.", "p-"))
+    for (name, points), style in zip(lines.items(), styles, strict=False):
         axes.plot(*zip(*points, strict=True), style, linewidth=2, markersize=7, label=name)
     counts = sorted({r["steps"] for r in results})
     axes.set_xscale("log")
@@ -86,6 +88,7 @@ def plot(results: list[Result], path: Path) -> None:
 
 def measure(arguments: argparse.Namespace) -> Outcome:
     """Score every cell of the table, and plot it."""
+    writable_file(arguments.plot, "--plot")
     val = open_set("camvid", arguments.data, "val")
     samples = [val.samples[i] for i in range(0, len(val.samples), arguments.every)]
     results = [
@@ -95,20 +98,9 @@ def measure(arguments: argparse.Namespace) -> Outcome:
         for steps in arguments.steps
     ]
     plot(results, arguments.plot)
-    options = [
-        "--data <CamVid root>",
-        f"--samplers {' '.join(arguments.samplers)}",
-        f"--steps {' '.join(map(str, arguments.steps))}",
-    ]
-    if arguments.temperatures:
-        options.append(f"--temperatures {' '.join(f'{t:g}' for t in arguments.temperatures)}")
-    if arguments.every > 1:
-        options.append(f"--every {arguments.every}")
     below = [
         picture(arguments, "mIoU over the number of steps"),
-        *provenance(
-            arguments, "steps", " ".join(options), ["camseg_core"], f"{len(samples)} frames; "
-        ),
+        *provenance(arguments, f"{len(samples)} frames; "),
     ]
     return Outcome(table(results, arguments.steps), below, results)
 
@@ -117,18 +109,18 @@ def main() -> None:
     """Print the table; with `--json` the results as the last line."""
     parser = camvid_parser("Mean IoU on CamVid val over the number of denoising steps.")
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=SAMPLERS)
-    parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 10, 25, 100])
+    parser.add_argument("--steps", type=at_least(1), nargs="+", default=[1, 2, 4, 10, 25, 100])
     parser.add_argument(
         "--temperatures",
-        type=float,
+        type=number(0),
         nargs="+",
         help="scales of the noise; the model's own by default",
     )
-    parser.add_argument("--every", type=int, default=1, help="score every n-th frame")
+    parser.add_argument("--every", type=at_least(1), default=1, help="score every n-th frame")
     parser.add_argument(
         "--plot", type=Path, default=Path("docs/images/steps.png"), help="the picture to write"
     )
-    conclude(parser.parse_args(), "steps", measure)
+    conclude(parser, "steps", measure)
 
 
 if __name__ == "__main__":

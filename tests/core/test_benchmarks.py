@@ -11,7 +11,15 @@ import published_size
 import pytest
 import stability
 import torch
-from document import Outcome, conclude, documented, write_section
+from document import (
+    Outcome,
+    add_document_options,
+    camvid_parser,
+    command_of,
+    conclude,
+    provenance,
+    write_section,
+)
 from published import LIGHT, TINY
 from torch import nn
 
@@ -20,6 +28,14 @@ from camseg_core.errors import ConfigError
 from camseg_core.weights import DEFAULT_MODEL
 
 CONFIG = replace(TINY, light_decoder=LIGHT)
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser()
+    add_document_options(found)
+    return found
+
+
 NAMES = ["as_published", "exact_decoder_4_steps", "light_decoder_1_step"]
 
 
@@ -28,11 +44,8 @@ def test_a_benchmark_writes_its_section_and_ends_with_json(
 ) -> None:
     document = tmp_path / "results.md"
     document.write_text("before\n<!-- x: begin -->\nold\n<!-- x: end -->\nafter\n")
-    conclude(
-        argparse.Namespace(write=document, json=True),
-        "x",
-        lambda _: Outcome("| a |", ["    command"], {"a": 1}),
-    )
+    outcome = Outcome("| a |", ["    command"], {"a": 1})
+    conclude(parser(), "x", lambda _: outcome, given=["--json", f"--write={document}"])
     assert (
         document.read_text()
         == "before\n<!-- x: begin -->\n| a |\n\n    command\n<!-- x: end -->\nafter\n"
@@ -42,9 +55,41 @@ def test_a_benchmark_writes_its_section_and_ends_with_json(
     assert json.loads(last) == {"a": 1}
 
 
-def test_a_documented_command_names_the_document_only_if_one_was_written() -> None:
-    assert documented("x", "--a 1", Path("r.md")) == "    python benchmarks/x.py --a 1 --write r.md"
-    assert documented("x", "", None) == "    python benchmarks/x.py"
+def test_the_command_has_what_was_asked_for_and_no_default_or_path_of_the_machine() -> None:
+    options = camvid_parser("")
+    options.add_argument("--temperatures", type=float, nargs="+")
+    options.add_argument("--frames", type=int, default=5)
+    options.add_argument(
+        "--size", action="append", type=lambda text: tuple(map(int, text.split("x")))
+    )
+    given = ["--data", "/home/me/camvid", "--json", "--frames", "5", "--temperatures", "0.5", "1"]
+    more = ["--model", "my model", "--size", "4x3", "--size", "8x6", "--write", "r.md"]
+    assert command_of("x-y", options, options.parse_args([*given, *more])) == (
+        "python benchmarks/x_y.py --data <CamVid root> --model 'my model' --write r.md "
+        "--temperatures 0.5 1 --size 4x3 --size 8x6"
+    )
+
+
+def test_the_commit_is_that_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    commits = iter(["old", "new"])
+    monkeypatch.setattr("document.current_commit", lambda *paths: next(commits))
+    seen: list[str] = []
+
+    def measure(arguments: argparse.Namespace) -> Outcome:
+        seen.extend(provenance(arguments, "3 frames; ", on="a machine"))
+        return Outcome("", [], {})
+
+    conclude(parser(), "x", measure, given=[])
+    assert seen == ["    python benchmarks/x.py", "3 frames; a machine; commit old."]
+
+
+def test_a_table_is_not_replaced_by_nothing(tmp_path: Path) -> None:
+    document = tmp_path / "results.md"
+    content = "<!-- x: begin -->\n| a |\n| --- |\n| 1 |\n<!-- x: end -->\n"
+    document.write_text(content)
+    with pytest.raises(ConfigError, match=r"the section x of .*results\.md must keep a table"):
+        write_section(document, "x", "0 of 3 jobs were run.")
+    assert document.read_text() == content
 
 
 def test_long_lines_of_a_section_are_wrapped_except_in_tables(tmp_path: Path) -> None:
@@ -64,22 +109,23 @@ def test_what_a_benchmark_cannot_use_is_one_line(tmp_path: Path) -> None:
         raise ConfigError("not like this")
 
     with pytest.raises(SystemExit, match="^not like this$"):
-        conclude(argparse.Namespace(write=None, json=True), "x", refuse)
+        conclude(parser(), "x", refuse, given=["--json"])
+
+
+def test_a_document_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "empty.md").write_text("")
-    with pytest.raises(
-        SystemExit, match=r"empty\.md has no section between <!-- x: begin --> and <!-- x: end -->"
+    for name, message in (
+        ("empty.md", r"empty\.md has no section between <!-- x: begin --> and <!-- x: end -->"),
+        ("none.md", r"--write must name a document, got .*none\.md: "),
     ):
-        conclude(
-            argparse.Namespace(write=tmp_path / "empty.md", json=False),
-            "x",
-            lambda _: Outcome("", [], {}),
-        )
+        with pytest.raises(SystemExit, match=message):
+            conclude(parser(), "x", pytest.fail, given=[f"--write={tmp_path / name}"])
 
 
 def test_failures_are_lines_on_stderr_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
     outcome = Outcome("| a |", [], {"a": 1}, failures=["a is 1", "b is missing"])
     with pytest.raises(SystemExit, match="^1$"):
-        conclude(argparse.Namespace(write=None, json=True), "x", lambda _: outcome)
+        conclude(parser(), "x", lambda _: outcome, given=["--json"])
     printed = capsys.readouterr()
     assert printed.err == "failed: a is 1\nfailed: b is missing\n"
     assert json.loads(printed.out.splitlines()[-1]) == {"a": 1}
@@ -130,7 +176,14 @@ def test_a_size_between_the_tokens_is_refused() -> None:
 @pytest.mark.slow
 def test_stability_is_measured_on_every_video_in_every_setting() -> None:
     arguments = argparse.Namespace(
-        model=DEFAULT_MODEL, frames=2, height=48, data=None, carry=[0.5], skipped=[], write=None
+        model=DEFAULT_MODEL,
+        frames=2,
+        height=48,
+        data=None,
+        carry=[0.5],
+        skipped=[],
+        command="",
+        commit="",
     )
     outcome = stability.measure(arguments)
     names = [

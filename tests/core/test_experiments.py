@@ -11,6 +11,7 @@ import adaptation_work
 import experiment_work
 import experiments
 import intervals
+import job_files
 import numpy as np
 import own_camera
 import pytest
@@ -337,7 +338,7 @@ def test_a_result_names_the_commits_of_its_model_and_its_own(
     folder.mkdir(parents=True)
     (folder / "commits").write_text("aaa\nbbb")
     monkeypatch.setitem(experiment_work.WORK, "shift", lambda *_: ({"frames": 1}, {}))
-    monkeypatch.setattr(experiments, "current_commit", lambda *_: "ccc with changes")
+    monkeypatch.setattr(job_files, "current_commit", lambda *_: "ccc with changes")
     run(place, "--only", job.name)
     result = json.loads((place / "results" / f"{job.name}.json").read_text(encoding="utf-8"))
     assert result["commit"] == "aaa, bbb, ccc with changes"
@@ -401,9 +402,42 @@ def test_a_result_of_other_settings_counts_as_not_run(
     plan.write_text(plan.read_text().replace("disturbances: [0.5]", "disturbances: [0.7]"))
     run(place, "--list", "--only", "reconstruct-kl")
     assert "not run with these settings" in capsys.readouterr().out
+    (result,) = (place / "results").iterdir()
+    before = result.read_bytes()
+    with pytest.raises(SystemExit, match="results of other settings must not be replaced: .*kl"):
+        run(place, "--only", "reconstruct-kl")
+    assert result.read_bytes() == before
+    result.unlink()
     with pytest.raises(SystemExit, match="1 of 1 jobs failed"):
         run(place, "--only", "reconstruct-kl")
     assert "was begun with other settings: remove it" in capsys.readouterr().err
+
+
+def test_a_job_is_not_resumed_with_other_disturbances_or_libraries(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(experiment_work.WORK, "reconstruct", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(place, "--only", "reconstruct-kl")
+    monkeypatch.setattr(job_files, "REVISION", 999)
+    with pytest.raises(SystemExit, match="1 of 1 jobs failed"):
+        run(place, "--only", "reconstruct-kl")
+    assert "must be resumed with what it was begun with, {'disturbances'" in capsys.readouterr().err
+
+
+def test_a_result_names_the_options_that_decide_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(experiment_work.WORK, "reconstruct", lambda *_: ({"frames": 1}, {}))
+    run(place, "--only", "reconstruct-kl", "--workers", "0")
+    (result,) = (place / "results").iterdir()
+    plan = place / "plan.yaml"
+    assert json.loads(result.read_text(encoding="utf-8"))["command"] == (
+        f"python benchmarks/experiments.py --data <data> --plan {plan} --only reconstruct-kl-s0"
+    )
 
 
 @pytest.mark.parametrize(
@@ -627,9 +661,11 @@ def test_three_seeds_that_differ_by_chance_decide_one_time_in_twenty(
     assert decided / 200 < 0.1
 
 
-def test_more_seeds_than_quantiles_are_refused() -> None:
-    with pytest.raises(ConfigError, match="at most 10 seeds, got 11"):
-        over_seeds([1.0] * 11)
+def test_the_quantiles_go_on_beyond_the_table() -> None:
+    for n, quantile in ((4, 3.182), (5, 2.776), (11, 2.228)):
+        estimate = over_seeds([0.0, 2.0] + [1.0] * (n - 2))
+        spread = (2 / (n - 1)) ** 0.5 / n**0.5
+        assert (estimate.high - estimate.mean) / spread == pytest.approx(quantile, rel=0.006)
 
 
 def test_one_seed_decides_nothing() -> None:
