@@ -28,13 +28,21 @@ from camseg_core.weights import DEFAULT_MODEL, bundled_models
 logger = logging.getLogger(__name__)
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """An argparse type: a whole number >= `least`."""
+MOST_THREADS = 1024
+
+
+def at_least(least: int, most: int | None = None) -> Callable[[str], int]:
+    """An argparse type: a whole number >= `least`, and <= `most` if given."""
+    wanted = f">= {least}" if most is None else f"from {least} to {most}"
 
     def whole(text: str) -> int:
-        if not text.removeprefix("-").isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number >= {least}, got {text!r}")
-        return int(text)
+        try:
+            value = int(text) if text.removeprefix("-").isdecimal() else least - 1
+        except ValueError:  # more digits than Python converts
+            value = least - 1
+        if value < least or (most is not None and value > most):
+            raise argparse.ArgumentTypeError(f"must be a whole number {wanted}, got {text!r}")
+        return value
 
     return whole
 
@@ -192,7 +200,8 @@ def add_model_options(parser: argparse.ArgumentParser, choose: bool = True) -> N
         default=AUTO,
         help="precision of the model; auto: the fastest for the provider",
     )
-    model.add_argument("--threads", type=at_least(0), default=0, help="CPU threads; 0 = all cores")
+    help_text = f"CPU threads, up to {MOST_THREADS}; 0 = all cores"
+    model.add_argument("--threads", type=at_least(0, MOST_THREADS), default=0, help=help_text)
     add_sampling_options(model)
     model.add_argument(
         "--engine-cache",
@@ -250,6 +259,13 @@ def segmenter_of(options: argparse.Namespace) -> Segmenter:
         engine_cache=options.engine_cache,
         **sampling,
     )
+
+
+def sampling_facts(options: argparse.Namespace) -> dict[str, str | float]:
+    """Return how masks are drawn and on how many threads, to store with the scores of a run."""
+    chosen = {option.name: getattr(options, option.name) for option in OPTIONS}
+    own = {name: "the model's own" for name, value in chosen.items() if value is None}
+    return {**chosen, **own, "threads": options.threads}
 
 
 def model_options(options: argparse.Namespace) -> argparse.Namespace:

@@ -14,6 +14,7 @@ from camseg_core.cli.options import (
     data_of,
     model_options,
     packages_for,
+    sampling_facts,
     segmenter_of,
 )
 from camseg_core.data import Sample
@@ -267,11 +268,12 @@ def _add_report_option(parser: argparse.ArgumentParser, folder: str) -> None:
 def _about(
     options: argparse.Namespace, data: LabelledSet, more: Mapping[str, Any], notes: Sequence[str]
 ) -> dict[str, Any]:
-    """Return facts about a run to store with its scores: data, `more`, notes, and the sampling."""
-    shown = ("sampler", "steps", "samples", "passes", "seed", "threads")
+    """Return facts about a run to store with its scores: models, data, `more`, notes, sampling."""
+    models = [options.model, *filter(None, [getattr(options, "compare", None)])]
     return {
+        "checkpoint": ", ".join(models),
         "data": f"{options.data.resolve().name}/{data.split}",
         **more,
         **({"labels": "; ".join(notes)} if notes else {}),
-        **{name: getattr(options, name) for name in shown},
+        **sampling_facts(options),
     }

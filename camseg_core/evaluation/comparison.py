@@ -89,15 +89,19 @@ class Side:
 
 @dataclass(frozen=True)
 class ComparedFrame:
-    """A frame's mean IoU for both models (NaN without labels), and the share where they agree."""
+    """A frame's mean IoU for both models, the share where they agree, and whether it has labels.
+
+    The mean IoU is NaN without labels, and where no class in the labels is judged by it.
+    """
 
     name: str
     mean_iou: tuple[float, float]
     agreement: float
+    labelled: bool
 
     @property
     def change(self) -> float:
-        """Gain in mean IoU; NaN without labels."""
+        """Gain in mean IoU; NaN where it is not defined."""
         return self.mean_iou[1] - self.mean_iou[0]
 
 
@@ -132,7 +136,7 @@ class Comparison:
     @property
     def labelled(self) -> int:
         """Number of frames with a label."""
-        return sum(not math.isnan(frame.change) for frame in self.frames)
+        return sum(frame.labelled for frame in self.frames)
 
 
 def compare(
@@ -185,7 +189,8 @@ def compare(
         agreeing += same
         ious = [each.labelled_mean_iou(judged) for each in confusions]
         share = same[0] / same[1] if same[1] else math.nan
-        frames.append(ComparedFrame(sample.name, (ious[0], ious[1]), float(share)))
+        labelled = any(each.matrix.any() for each in confusions)
+        frames.append(ComparedFrame(sample.name, (ious[0], ious[1]), float(share), labelled))
         counts.append(np.stack([_hits_union_labelled(each) for each in confusions]) * judged)
         before = sample, results
     if not frames:

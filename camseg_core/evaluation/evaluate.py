@@ -116,7 +116,7 @@ class Evaluation:
     @property
     def frames_scored(self) -> int:
         """Number of frames with a pixel to score."""
-        return sum(not math.isnan(frame.mean_iou) for frame in self.frames)
+        return sum(not math.isnan(frame.pixel_accuracy) for frame in self.frames)
 
     @property
     def mean_category_iou(self) -> float:
@@ -124,7 +124,10 @@ class Evaluation:
         return mean(np.array([each.iou for each in self.categories]))
 
     def worst_first(self) -> list[FrameScore]:
-        """Return the frames that have a score, by rising mean IoU; ties keep their order."""
+        """Return the frames whose mean IoU is defined, by rising mean IoU; ties keep their order.
+
+        It is not where all labels stand for one of several classes that are scored themselves.
+        """
         return sorted(
             (frame for frame in self.frames if not math.isnan(frame.mean_iou)),
             key=lambda frame: frame.mean_iou,
@@ -265,11 +268,16 @@ def _shown(
     protocol: Protocol,
     scores: Sequence[FrameScore],
 ) -> tuple[ShownFrame, ...]:
-    """Segment the best, median and worst frame by mean IoU again, in this order."""
+    """Segment the best, median and worst frame by mean IoU again, in this order.
+
+    None is shown if no frame's mean IoU is defined.
+    """
     ordered = sorted(
         (i for i, score in enumerate(scores) if not math.isnan(score.mean_iou)),
         key=lambda i: -scores[i].mean_iou,
     )
+    if not ordered:
+        return ()
     ranks: dict[int, str] = {}
     for rank, place in (("best", 0), ("worst", -1), ("median", len(ordered) // 2)):
         ranks.setdefault(ordered[place], rank)

@@ -1,5 +1,6 @@
 """The robustness suite: series of conditions, their pictures, and results kept in files."""
 
+import functools
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -173,9 +174,20 @@ class Pictures:
         self._samples, self._seed = samples, seed
         self._indices = spread_numbers(available, count)
         self._series = {series.key: series for series in suite}
-        height, width = samples[0].image.shape[:2]
-        self._drive = SyntheticDrive(len(self._indices), height, width, seed, DRIVE_FPS)
         self._table = table
+
+    @functools.cached_property
+    def _drive(self) -> SyntheticDrive:
+        """The synthetic drive, of the size of the data's first frame."""
+        first = self._samples[0]
+        height, width = first.image.shape[:2]
+        try:
+            return SyntheticDrive(len(self), height, width, self._seed, DRIVE_FPS)
+        except ConfigError as error:
+            raise DataError(
+                f"the synthetic drive, on which weather is measured, has the size of the first "
+                f"frame, {first.name}: {error}; leave weather out with --only paper,common"
+            ) from error
 
     def __len__(self) -> int:
         """Return the number of pictures of a condition."""

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from camseg_core.cli.console import EXIT_FAILED, print_lines, say
-from camseg_core.cli.options import check_frames, data_of, packages_for, segmenter_of
+from camseg_core.cli.options import (
+    check_frames,
+    data_of,
+    packages_for,
+    sampling_facts,
+    segmenter_of,
+)
 from camseg_core.cli.scoring import titles
 from camseg_core.data import Sample, SamplesOf, spread_numbers
 from camseg_core.data.label_table import LabelTable, is_cityscapes, related
@@ -35,8 +41,6 @@ from camseg_core.weights import model_labels
 if TYPE_CHECKING:
     from camseg_ros.bag.evaluation import BagInfo
     from camseg_ros.bag.frames import DecodedFrame, ReadOptions
-
-_SAMPLING = ("sampler", "steps", "samples", "passes", "seed", "threads")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -81,7 +85,7 @@ def run(options: argparse.Namespace) -> None:
     broken = None
     if limits != Limits():
         broken = [*limits.broken(comparisons), *problems]
-    about = {name: getattr(options, name) for name in _SAMPLING}
+    about = {"checkpoint": ", ".join(paths), **sampling_facts(options)}
     content = write_comparison(comparisons, options.out, about, broken)
     if options.json:
         sys.stdout.write(json.dumps(content, indent=1, allow_nan=False) + "\n")

@@ -17,6 +17,7 @@ from camseg_core.cli.options import (
     add_model_options,
     model_options,
     packages_for,
+    sampling_facts,
     segmenter_of,
 )
 from camseg_core.data.label_table import require_same_ids
@@ -120,8 +121,8 @@ def run(options: argparse.Namespace) -> None:
     _evaluate(job, options)
     merged = merge(job, options.out)
     problems = [*failures.values(), *merged.damage]
-    sampling = {name: getattr(options, name) for name in ("sampler", "steps", "seed")}
-    report = build_report(merged, job, sampling, problems)
+    drawn = {"checkpoint": options.model, **sampling_facts(options)}
+    report = build_report(merged, job, drawn, problems)
     broken = [*broken_limits(merged, scenario), *problems] if options.scenario else []
     if options.scenario:
         report["scenario"] = {"passed": not broken, "failures": broken}

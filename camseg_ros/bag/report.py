@@ -151,7 +151,7 @@ def _nothing_to_score(run: EvaluationRun, number: int) -> str:
 
 
 def build_report(
-    merged: Merged, run: EvaluationRun, sampling: Mapping[str, Any], problems: Sequence[str]
+    merged: Merged, run: EvaluationRun, drawn: Mapping[str, Any], problems: Sequence[str]
 ) -> dict[str, Any]:
     """Return everything that was found except the scenario, ready for JSON.
 
@@ -161,7 +161,7 @@ def build_report(
     Args:
         merged: the result.
         run: the bags it comes from.
-        sampling: the sampling options, for the section `model`.
+        drawn: the checkpoint and the sampling options, for the section `model`.
         problems: a line for each failure and each damage.
     """
     scorer, info, labels = merged.scorer, merged.info, run.options.read.labels
@@ -186,7 +186,7 @@ def build_report(
             "name": info.name,
             "precision": info.precision,
             "engine": info.engine,
-            **sampling,
+            **drawn,
         },
         "versions": dict(info.versions),
         "scores": _scores(merged) if scored else None,

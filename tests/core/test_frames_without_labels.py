@@ -122,3 +122,30 @@ def test_a_scorer_counts_frames_with_a_pixel_to_score() -> None:
     for label in (mask, None, np.full_like(mask, UNLABELLED), np.full_like(mask, 7)):
         scorer.add(label, mask)
     assert scorer.frames.tolist() == [4, 1]
+
+
+def test_a_frame_whose_labels_all_stand_for_one_of_several_classes_is_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its IoU is not defined, but its accuracy and calibration are."""
+    root = tmp_path / "set"
+    for name, label in (("a", 3), ("b", 1)):
+        for part, picture in (
+            ("images", np.full((48, 64, 3), 90, np.uint8)),
+            ("labels", np.full((48, 64), label, np.uint8)),
+        ):
+            (root / "val" / part).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(root / "val" / part / f"{name}.png"), picture)
+    (root / "mapping.yaml").write_text(
+        "ids: {car: [1], truck: [2]}\ngroups: [{classes: [car, truck], ids: [3]}]\n"
+    )
+    of = [f"--data={root}", f"--out={tmp_path / 'out'}"]
+    main(["evaluate", *of])
+    assert "no pixel of the others has a scored label" not in capsys.readouterr().out
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert (report["frames_scored"], len(report["frames"])) == (2, 2)
+    main(["evaluate", *of, "--frames=1"])
+    main(["compare", "camseg-lite", "camseg-lite", *of, "--frames=1"])
+    (part,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["parts"]
+    assert part["labelled"] == 1
+    assert part["scores"]["pixel_accuracy"][0] is not None

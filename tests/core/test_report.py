@@ -381,13 +381,17 @@ def test_the_command_prints_the_scores_and_where_the_report_is(
     assert printed.err.splitlines()[-1] == f"{FRAMES}/{FRAMES} frames, about 0 s left"
     content = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
     assert content["about"] == {
+        "checkpoint": "camseg-lite",
         "data": "camvid/val",
+        "eta": 0.0,
         "frames": FRAMES,
+        "order": "random",
         "passes": 1,
         "sampler": "one_step",
         "samples": 1,
         "seed": 0,
         "steps": 1,
+        "temperature": "the model's own",
         "threads": 0,
     }
 

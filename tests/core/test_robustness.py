@@ -32,7 +32,15 @@ from camseg_core.evaluation.report.robustness import (
     write_robustness,
 )
 from camseg_core.evaluation.robustness import Robustness, SupportsSegment, run_suite
-from camseg_core.evaluation.robustness_suite import CLEAN, CLEAR, SUITE, Condition, Series, selected
+from camseg_core.evaluation.robustness_suite import (
+    CLEAN,
+    CLEAR,
+    SUITE,
+    Condition,
+    Pictures,
+    Series,
+    selected,
+)
 from camseg_core.labels import CAMVID_11_TRAIN_IDS, TRAIN_ID, UNLABELLED, cityscapes_labels
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.segmenter import Segmentation
@@ -723,3 +731,11 @@ def test_declaring_the_command_imports_nothing_heavy_and_the_suite_no_torch() ->
             [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
         )
         assert not unwanted & set(done.stdout.split())
+
+
+def test_frames_too_small_for_the_synthetic_drive_only_need_it_for_weather() -> None:
+    small = [Sample(np.zeros((8, 40, 3), np.uint8), np.zeros((8, 40), np.uint8), "tiny")]
+    pictures = Pictures(small, None, selected(["paper"]), seed=0)
+    assert pictures.at(CLEAN, 0).name == "tiny"
+    with pytest.raises(DataError, match="of the first frame, tiny: .*--only paper,common"):
+        pictures.at(CLEAR, 0)
