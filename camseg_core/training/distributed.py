@@ -171,6 +171,8 @@ def wrap_distributed(
     """
     if processes.world_size == 1:
         return objective
+    if processes.device.type == "cuda":
+        objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)
     if strategy == "fsdp":
         mesh = init_device_mesh(processes.device.type, (processes.world_size,))
         # gloo's threads end with the last reference to the group; where Python ends first, a
@@ -182,8 +184,6 @@ def wrap_distributed(
             for part in (*repeated_blocks(root), root):
                 fully_shard(part, mesh=mesh)
         return objective
-    if processes.device.type == "cuda":
-        objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)
     # some parameters only learn later, see `objectives.TaskLoss.decoder_joins`
     devices = None if processes.device.type == "cpu" else [processes.device.index]
     return DistributedDataParallel(objective, device_ids=devices, find_unused_parameters=True)

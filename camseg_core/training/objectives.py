@@ -38,8 +38,9 @@ class TaskLoss:
     Attributes:
         latent_weight: of the squared error of the latents.
         jaccard_weight: of the soft Jaccard loss.
-        own_share: share of the images that start the second estimate from the noised first
-            estimate, as a sampler does, instead of the noised truth.
+        own_share: share of the images of a batch that start the second estimate from the noised
+            first estimate, as a sampler does, instead of the noised truth; at least one starts from
+            the truth.
         decoder_joins: step from which the mask decoder learns. Until then it has only seen latents
             of true masks, and the head's uncertain latents look different. True latents remain
             among its inputs, so it still decodes the encoder's output. The encoder stays frozen,
@@ -137,7 +138,10 @@ def task_objective(
         draws = draws.to(device)
         start, noise = draws.noises
         share = config.late_own_share if step >= config.late_from else config.own_share
-        own = min(round(share * len(numbers)), len(numbers) - 1)  # at least one uses the truth
+        # of the whole batch the first frames, of which this process or part may have some or none
+        of_batch = min(round(share * size), size - 1)  # at least one uses the truth
+        before = numbers.start - step * size
+        own, both = (min(max(end - before, 0), len(numbers)) for end in (of_batch, 2 * of_batch))
         with loop.autocast(device):
             features = model.image_features(images.to(device) * 255)
 
@@ -174,8 +178,8 @@ def task_objective(
                 reached = torch.full_like(timesteps[:own], number)
                 timesteps = torch.cat([reached, timesteps[own:]])
             later = estimate(noisy, timesteps, condition)
-            true = slice(own, 2 * own) if joined else slice(0, 0)
-            if own:
+            true = slice(own, both) if joined else slice(0, 0)
+            if own or clean[true].numel():
                 others = torch.cat([later[:own], clean[true]])
                 logits = torch.cat([logits, codec.decode(model.to_latents(others, cells))])
         counted = _for_cells(draws.hidden, grid, cells) * _labelled_share(indices, cells)

@@ -60,8 +60,9 @@ class LoopConfig:
         warmup_epochs: in place of `warmup`.
         betas: AdamW's.
         no_weight_decay: prefixes of the names of modules whose matrices do not decay either.
-        grad_accum_steps: parts in which each process takes its share of a batch; the gradient is
-            that of the whole batch, in the memory of a part.
+        grad_accum_steps: parts in which each process takes its share of a batch, in the memory of a
+            part; the gradient is that of the whole batch, but batch norms normalise each part by
+            itself.
 
     Raises:
         ConfigError: a value is out of range.

@@ -260,6 +260,42 @@ def figures(indices: torch.Tensor, all_hidden: float, own_share: float = 0.34) -
     return {**found, "total": total.item(), "gradient": gradient.norm().item()}
 
 
+@pytest.mark.parametrize(("parts", "own"), [(1, [2]), (2, [2, 0]), (4, [1, 1, 0, 0])])
+def test_the_share_of_own_estimates_is_of_the_whole_batch(
+    parts: int, own: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a process or part has a single frame, which alone would round to none."""
+    followed: list[int] = []
+
+    def chain(model: object, condition: object, start: torch.Tensor, *scored: int) -> object:
+        followed.append(len(start))
+        return start, 0
+
+    monkeypatch.setattr(objectives, "ddim_input", chain)
+    images = torch.rand(4, 3, 64, 96)
+    indices = torch.randint(11, (4, 64, 96), dtype=torch.uint8)
+
+    def batch(numbers: range) -> tuple[torch.Tensor, torch.Tensor]:
+        inside = [number % 4 for number in numbers]
+        return images[inside], indices[inside]
+
+    loss = task_objective(
+        copy.deepcopy(tiny_lite()),
+        batch,
+        4,
+        torch.ones(11),
+        TaskLoss(own_share=0.5, decoder_joins=0, chains=(2,)),
+        1.0,
+        LoopConfig(steps=1, lr=1e-3, precision="fp32", grad_accum_steps=parts),
+        Processes(),
+    )
+    for step in range(2):
+        followed.clear()
+        totals = [loss(step, part)[0] for part in range(parts)]
+        assert followed == [count for count in own if count]
+        assert all(torch.isfinite(total) for total in totals)
+
+
 @pytest.mark.parametrize("all_hidden", [0.0, 1.0])
 def test_latents_of_groups_are_those_of_the_model_s_own_completion(
     all_hidden: float, monkeypatch: pytest.MonkeyPatch
