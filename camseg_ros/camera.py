@@ -93,11 +93,13 @@ class Camera:
         self._qos = image_qos(given.image_reliability)
         self._max_bytes = parameters.max_image_bytes
         image_topic = node.resolve_topic_name(camera_topic(name, given.image_topic))
+        # Like image_transport: the remapped raw topic plus the transport, which may be remapped
+        # itself; camera_info in the same namespace.
+        self.topic: str = image_topic
         if compressed:  # the parameter may name either topic
-            image_topic = image_topic.removesuffix("/compressed")
-        # Like image_transport: the remapped raw topic plus the transport; camera_info in the same
-        # namespace.
-        self.topic: str = image_topic + ("/compressed" if compressed else "")
+            own = f"{image_topic.removesuffix('/compressed')}/compressed"
+            self.topic = node.resolve_topic_name(own)
+            image_topic = self.topic.removesuffix("/compressed")
         info_topic = camera_topic(name, given.camera_info_topic or CAMERA_INFO)
         if not given.camera_info_topic and not remapped(node, info_topic):
             info_topic = f"{image_topic.rpartition('/')[0]}/{CAMERA_INFO}"

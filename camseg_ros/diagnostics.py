@@ -167,7 +167,9 @@ class HealthReport:
         memory = f"{resident_megabytes():.0f}"
         values = {"state": state, "memory (MB)": memory, "model": parameters.model}
         health: Health = DiagnosticStatus.OK, state
-        if self._node.get_parameter("use_sim_time").value and not self._now():
+        simulated = self._node.get_parameter("use_sim_time").value
+        # a clock may stand at 0, or its first message wait until the model is loaded
+        if simulated and not self._now() and not self._node.count_publishers("/clock"):
             health = DiagnosticStatus.WARN, NO_CLOCK
             warn_throttled(self._node, "clock", NO_CLOCK, LOG_PERIOD_S)
         if pipeline is not None:

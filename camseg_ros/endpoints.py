@@ -3,10 +3,12 @@ the image topics there are."""
 
 from __future__ import annotations  # rclpy's classes are generic only from Jazzy on
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 from rclpy.topic_endpoint_info import TopicEndpointInfo
@@ -15,6 +17,12 @@ UNKNOWN_NAME = "_NODE_NAME_UNKNOWN_"
 """An endpoint's node name until the middleware discovers it; for good if it is not a ROS node."""
 
 PUBLISHES = "publishes"
+
+POLICIES = ("reliability", "durability", "liveliness", "deadline", "liveliness_lease_duration")
+"""The policies in which two sides must fit together."""
+
+_ENDLESS_NS = 2**31 * 10**9
+"""From this duration on, middlewares mean none."""
 
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 
@@ -114,11 +122,13 @@ def transport_remedy(topic: str, kind: str) -> str:
     """Return the parameters, or the command, with which this node receives a topic of this type."""
     if kind in VIDEO:
         transport, package = VIDEO[kind]
-        decode = f"-p in_transport:={transport} -p out_transport:=raw"
+        decode = f"--ros-args -p in_transport:={transport} -p out_transport:=raw"
+        if os.environ.get("ROS_DISTRO") == "humble":
+            decode = f"{transport} raw --ros-args"
         names = f"-r in/{transport}:={topic} -r out:=/decoded/image"
         return (
             f"video is not supported; with {package} installed, decode it: ros2 run "
-            f"image_transport republish --ros-args {decode} {names}; then use /decoded/image"
+            f"image_transport republish {decode} {names}; then use /decoded/image"
         )
     return {RAW: "set image_transport: raw", COMPRESSED: "set image_transport: compressed"}.get(
         kind, ""
@@ -186,11 +196,11 @@ def _problem(
         return f"{does} {{topic}} {types}: they cannot connect; {remedy}"
     mine = asked if offered is endpoint.qos_profile else offered
     texts = []
-    for policy in ("reliability", "durability", "liveliness"):
+    for policy in POLICIES:
         if not _compatible(policy, offered, asked):
-            theirs, own = (getattr(qos, policy) for qos in (endpoint.qos_profile, mine))
-            theirs, own = theirs.name.lower(), own.name.lower()
-            texts.append(f"{its} {policy} {theirs} where this node {ours} {own}")
+            theirs, own = (_shown(qos, policy) for qos in (endpoint.qos_profile, mine))
+            name = policy.replace("_", " ")
+            texts.append(f"{its} {name} {theirs} where this node {ours} {own}")
     if not texts:
         return ""
     text = " and ".join(texts)
@@ -200,9 +210,23 @@ def _problem(
 def _compatible(policy: str, offered: QoSProfile, asked: QoSProfile) -> bool:
     """Return whether two profiles match in this policy."""
     ours, theirs = (
-        QoSProfile(depth=1, **{policy: getattr(profile, policy)}) for profile in (offered, asked)
+        QoSProfile(depth=1, **{policy: _policy(profile, policy)}) for profile in (offered, asked)
     )
     return bool(qos_check_compatible(ours, theirs)[0] != QoSCompatibility.ERROR)
+
+
+def _policy(profile: QoSProfile, policy: str) -> Any:
+    """Return a policy's value; a duration without limit as 0, as profiles of this node have it."""
+    value = getattr(profile, policy)
+    endless = isinstance(value, Duration) and value.nanoseconds >= _ENDLESS_NS
+    return Duration() if endless else value
+
+
+def _shown(profile: QoSProfile, policy: str) -> str:
+    value = _policy(profile, policy)
+    if isinstance(value, Duration):
+        return f"of {value.nanoseconds / 1e9:g} s" if value.nanoseconds else "none"
+    return str(value.name).lower()
 
 
 def _name(endpoint: TopicEndpointInfo) -> str:

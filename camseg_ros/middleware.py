@@ -62,6 +62,22 @@ def _is_fast_dds_2(current: Mapping[str, str]) -> bool:
     return False
 
 
+def large_images_hint(rmw: str, current: Mapping[str, str]) -> str:
+    """Return how to start a publisher of large images so that they arrive; empty if all do.
+
+    Args:
+        rmw: the middleware's identifier, such as `rmw_fastrtps_cpp`.
+        current: the environment.
+    """
+    if "fastrtps" not in rmw:
+        return ""
+    profile = OLD_PROFILE if _is_fast_dds_2(current) else PROFILE
+    hint = f"start it with {profile}={share_file('config/fastdds.xml')}"
+    if current.get("ROS_DISTRO") == "humble":  # its Fast DDS lacks the other
+        return hint
+    return f"{hint} or FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA"
+
+
 def share_file(name: str) -> Path:
     """Return the path of an installed file, such as `config/fastdds.xml`.
 

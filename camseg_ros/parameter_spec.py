@@ -23,7 +23,7 @@ TYPE_NAMES = {
 }
 JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 
-MIDDLEWARE_OWN = ("use_sim_time", "start_type_description_service", "qos_overrides")
+MIDDLEWARE_OWN = ("use_sim_time", "start_type_description_service")
 """Parameters that rclpy declares itself; they may be in the same file."""
 
 MAX_SHOWN = 200
@@ -119,6 +119,9 @@ class Spec:
         shown = repr(value)
         shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}…"
         kind = f" ({TYPE_NAMES.get(type(value), 'a list')})" if with_type else ""
+        words = isinstance(self.default, tuple) and isinstance(self.default[0], str)
+        if words and isinstance(value, Sequence) and any(isinstance(each, bool) for each in value):
+            kind += "; put y, n, yes, no, on and off in quotes"
         return ConfigError(f"parameter '{self.name}' must be {self.takes}, got {shown}{kind}")
 
     def descriptor(self) -> ParameterDescriptor:
@@ -192,10 +195,7 @@ def file_schema(specs: Iterable[Spec]) -> dict[str, Any]:
         "properties": {spec.name: spec.json_schema() for spec in specs if spec.per_camera},
         "additionalProperties": False,
     }
-    middleware = {
-        name: {"type": "object" if name == "qos_overrides" else "boolean"}
-        for name in MIDDLEWARE_OWN
-    }
+    middleware = {name: {"type": "boolean"} for name in MIDDLEWARE_OWN}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Parameters of camseg_ros",

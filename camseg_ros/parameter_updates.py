@@ -83,6 +83,8 @@ def declare(node: Node) -> tuple[Parameters, list[str]]:
 def _hint(name: str, cameras: tuple[Any, ...], possible: Mapping[str, Spec]) -> str:
     """Return advice for an unknown parameter name."""
     camera, _, last = name.rpartition(".")
+    if name.split(".")[0] == "qos_overrides":
+        return "set image_reliability or output_reliability"
     if camera in cameras and last in BY_NAME:
         return f"'{last}' is the same for all cameras"
     close = difflib.get_close_matches(name, [*BY_NAME, *possible], n=1)

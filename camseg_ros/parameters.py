@@ -13,7 +13,7 @@ from functools import cached_property
 
 from camseg_core.diffusion.sampling import OPTIONS, Sampling
 from camseg_core.runtime.engine import ASKED_PRECISIONS, AUTO
-from camseg_core.runtime.geometry import MODES, OUTPUTS, Fit
+from camseg_core.runtime.geometry import MODES, OUTPUTS, WHOLE, Fit
 from camseg_core.runtime.providers import PROVIDERS
 from camseg_ros.parameter_spec import (
     NO_STRINGS,
@@ -94,12 +94,13 @@ class CameraParameters:
 
     @cached_property
     def fit(self) -> Fit:
-        """How frames are fitted to the network.
+        """How frames are fitted to the network; `roi` only counts with `resize_mode` crop.
 
         Raises:
-            ConfigError: resize mode and region do not fit together.
+            ConfigError: the region is empty.
         """
-        return Fit(self.resize_mode, self.roi, self.output_size)
+        roi = self.roi if self.resize_mode == "crop" else WHOLE
+        return Fit(self.resize_mode, roi, self.output_size)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 
-import numpy as np
 from rclpy.node import Node
 
 from camseg_core.config.model import load_config
@@ -77,7 +76,7 @@ def load_segmenter(parameters: Parameters) -> Segmenter:
     for width, height in sizes:
         for batch in range(1, min(len(parameters.camera_names), parameters.max_batch) + 1):
             # OpenVINO compiles here, TensorRT builds engines, which takes minutes if not cached
-            segmenter.segment_batch([np.full((height, width, 3), 128, np.uint8)] * batch)
+            segmenter.warm_up(height, width, batch=batch)
     return segmenter
 
 

@@ -19,7 +19,7 @@ PARAMETERS_KEY = "ros__parameters"
 EVERY_NODE = "/**"
 FORM = f"must hold parameters, as in {EVERY_NODE}: {{{PARAMETERS_KEY}: {{model: camseg-lite}}}}"
 
-_ONLY_RCL = re.compile(r"!!|(^|[\s:,\[{-])[&*][A-Za-z0-9_]", re.MULTILINE)
+_ONLY_RCL = (yaml.TagToken, yaml.AnchorToken, yaml.AliasToken)
 """YAML's tags and anchors, which rcl takes or refuses in its own way."""
 
 _NAME = r"(?!\d)(?!\w*__)\w+"
@@ -125,7 +125,7 @@ def read_file(path: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     try:
         text = path.read_text(encoding="utf-8")
-        if _ONLY_RCL.search(text):
+        if any(isinstance(token, _ONLY_RCL) for token in yaml.scan(text)):
             raise NotUnderstood(f"{path} has tags or anchors")
         for document in yaml.compose_all(text, Loader=yaml.SafeLoader):
             found.update(_nodes(document))
@@ -180,9 +180,9 @@ def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _compose(text: str) -> yaml.Node:
-    if _ONLY_RCL.search(text):
-        raise NotUnderstood(f"YAML with tags or anchors: {text[:40]}")
     try:
+        if any(isinstance(token, _ONLY_RCL) for token in yaml.scan(text)):
+            raise NotUnderstood(f"YAML with tags or anchors: {text[:40]}")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise NotUnderstood(str(error)) from error

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.utilities import get_rmw_implementation_identifier
 
 from camseg_core.runtime.engine import AUTO
 from camseg_ros.endpoints import NO_IMAGE_TOPICS, Endpoints
+from camseg_ros.middleware import large_images_hint
 from camseg_ros.parameters import Parameters
 from camseg_ros.statistics import REPLACED, Snapshot
 
@@ -142,12 +144,14 @@ def silence_text(topic: str, seconds: float, never: bool, endpoints: Endpoints, 
     names = ", ".join(endpoints.suitable)
     # too large frames may still arrive now and then, so earlier frames do not exclude that cause
     sends = "it sends nothing" if never else "it has stopped sending, so check the camera"
-    why = (
-        f"matched with {names}, but silent: either {sends}, or its frames exceed its Fast DDS "
-        "shared memory, as best-effort images do by default; start it with "
-        "FASTDDS_DEFAULT_PROFILES_FILE=config/fastdds.xml of this package or "
-        "FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA"
-    )
+    why = f"matched with {names}, but silent: "
+    if hint := large_images_hint(get_rmw_implementation_identifier(), os.environ):
+        why += (
+            f"either {sends}, or its frames exceed its Fast DDS shared memory, as best-effort "
+            f"images do by default; {hint}"
+        )
+    else:
+        why += sends
     if endpoints.problems:
         why = "; ".join(endpoints.problems)
     elif not endpoints.suitable:

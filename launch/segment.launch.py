@@ -13,15 +13,18 @@ from launch_ros.actions import Node
 
 from camseg_core.errors import ConfigError
 from camseg_ros.middleware import environment
-from camseg_ros.ros_arguments import read_file
+from camseg_ros.ros_arguments import NotUnderstood, read_file
 
 ARGUMENTS = {
     "image": (
         "",
-        "The camera's image topic, with or without /compressed; empty: image_topic of the "
-        "parameter file.",
+        "The camera's image topic; one that ends with /compressed has compressed images; empty: "
+        "image_topic of the parameter file.",
     ),
-    "image_transport": ("", "raw or compressed; empty: from the parameter file."),
+    "image_transport": (
+        "",
+        "raw or compressed; empty: from the parameter file, unless image says it.",
+    ),
     "model": (
         "",
         "Name of a bundled model, or path of a checkpoint folder; empty: from the parameter file.",
@@ -60,6 +63,9 @@ ARGUMENTS = {
 
 ON_FAILURE = ("shutdown", "respawn", "ignore")
 
+NOT_NAMES = ("y", "Y", "n", "N")
+"""Names that become true or false on their way to the node, which launch writes without quotes."""
+
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 RESPAWN_DELAY_S = 2.0
@@ -86,7 +92,8 @@ def overrides(context: LaunchContext) -> dict[str, str | bool | list[str]]:
     """Return the parameters given as arguments; defaults do not override the parameter file.
 
     Raises:
-        RuntimeError: an argument that must be true or false is neither.
+        RuntimeError: an argument that must be true or false is neither, or a camera has a name that
+            cannot be passed on.
     """
     names = {name: name for name in ("model", "provider", "precision", "image_transport")}
     given: dict[str, str | bool | list[str]] = {
@@ -97,6 +104,13 @@ def overrides(context: LaunchContext) -> dict[str, str | bool | list[str]]:
     given["cameras"] = [
         name.strip() for name in value(context, "cameras").split(",") if name.strip()
     ]
+    if taken := [name for name in given["cameras"] if name in NOT_NAMES]:
+        raise RuntimeError(
+            f"launch argument 'cameras' must not have the name {taken[0]}, which ROS reads as true "
+            "or false: use a longer one"
+        )
+    if str(given["image_topic"]).endswith("/compressed") and not given["image_transport"]:
+        given["image_transport"] = "compressed"
     given = {name: each for name, each in given.items() if each}
     for name in ("autostart", "use_sim_time"):
         if value(context, name):
@@ -134,6 +148,8 @@ def parameter_file(context: LaunchContext, given: Collection[str]) -> str:
     path = Path(value(context, "params_file")).expanduser()
     try:
         entries = read_file(path)
+    except NotUnderstood:  # the node asks rcl
+        return str(path)
     except ConfigError as error:
         raise RuntimeError(f"launch argument 'params_file': {error}") from error
     own = sorted(

@@ -92,6 +92,17 @@ def test_the_input_is_the_remapped_topic_and_the_calibration_lies_beside_it(
     assert list(node.subscriptions) == []
 
 
+def test_a_remapped_compressed_topic_is_named_and_the_calibration_lies_beside_it(ros: None) -> None:
+    rule = "image/compressed:=/cam/image_raw/compressed"
+    node = Node("owner", cli_args=["--ros-args", "-r", rule])
+    camera = camera_of(node, image_transport="compressed")
+    topics = "/cam/image_raw/compressed", "/cam/camera_info"
+    assert (camera.topic, camera.info_topic) == topics
+    camera.subscribe(lambda message: None)
+    assert {subscription.topic_name for subscription in node.subscriptions} == {*topics}
+    node.destroy_node()
+
+
 @pytest.mark.parametrize(
     ("name", "values", "info_topic"),
     [

@@ -71,6 +71,13 @@ def test_everything_that_is_copied_exists_and_is_enough_to_install(name: str) ->
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
+def test_the_node_has_a_converter_of_images(name: str) -> None:
+    commands = " ".join(arguments for keyword, arguments in instructions(name) if keyword == "RUN")
+    skipped = re.findall(r'--skip-keys "([^"]*)"', commands)
+    assert "rosbags-image" in commands or "cv_bridge" not in " ".join(skipped)
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
 def test_the_container_runs_the_launch_file_as_a_user_with_the_entrypoint(name: str) -> None:
     found = instructions(name)
     last = dict(found)

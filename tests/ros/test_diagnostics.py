@@ -88,7 +88,7 @@ def test_serving_and_then_silent() -> None:
         f"{silent}matched with /camera_driver, but silent: either it has stopped sending, "
         "so check the camera, or "
     )
-    assert "FASTDDS_DEFAULT_PROFILES_FILE" in text
+    assert "_DEFAULT_PROFILES_FILE" in text
     assert stream.health(NOBODY) == (
         WARN,
         f"{silent}no publisher; check the topic name and whether the camera runs",

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -90,6 +91,18 @@ def test_a_listener_that_asks_for_too_much_is_named_with_every_policy() -> None:
     assert problem.startswith(f"/late subscribes to /mask but {reliability} and {durability}: ")
 
 
+def test_durations_fit_where_both_have_no_limit_and_are_named_where_they_do_not() -> None:
+    endless = Duration(nanoseconds=2**63 - 1)
+    remote = QoSProfile(depth=5, deadline=endless, liveliness_lease_duration=endless)
+    strict = QoSProfile(depth=5, deadline=Duration(seconds=0, nanoseconds=100_000_000))
+    found = subscribers_of(
+        node(endpoint("rviz", remote), endpoint("safety", strict)), "/mask", Image, RELIABLE
+    )
+    assert found.suitable == ("/rviz",)
+    (problem,) = found.problems
+    assert "but asks for deadline of 0.1 s where this node offers none: " in problem
+
+
 def test_another_type_on_the_topic_is_reported() -> None:
     compressed = endpoint("camera", BEST_EFFORT, "sensor_msgs/msg/CompressedImage")
     (problem,) = publishers_of(node(compressed), "/image", Image, BEST_EFFORT).problems
@@ -116,6 +129,18 @@ def test_another_type_is_answered_with_the_transport_that_reads_it(
     ).problems
     assert remedy in problem
     assert "{topic}" not in problem
+
+
+def test_the_command_that_decodes_video_is_that_of_the_distribution(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (kind, (name, _)), *_ = VIDEO.items()
+    for distribution, command in (
+        ("humble", f"republish {name} raw --ros-args -r in/{name}:=/a "),
+        ("jazzy", f"republish --ros-args -p in_transport:={name} -p out_transport:=raw "),
+    ):
+        monkeypatch.setenv("ROS_DISTRO", distribution)
+        assert command in transport_remedy("/a", kind)
 
 
 def test_two_publishers_of_one_topic_are_both_named() -> None:

@@ -29,7 +29,7 @@ from ros_harness import (
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from camseg_ros.middleware import TRANSPORT_CHOICES
+from camseg_ros.middleware import TRANSPORT_CHOICES, share_file
 
 PARAMETERS = ("diagnostics_period:=0.1", "silent_after:=0.5")
 WARN = DiagnosticStatus.WARN
@@ -242,7 +242,7 @@ def test_a_best_effort_camera_whose_frames_cannot_arrive_is_named_with_the_remed
     bench.driver.node.destroy_publisher(bench.publisher)
     camera = start_camera("plain_camera", profile=False)
     warning = camera_warning(bench, "matched with /plain_camera, but silent")
-    assert "FASTDDS_DEFAULT_PROFILES_FILE=config/fastdds.xml" in warning
+    assert f"PROFILES_FILE={share_file('config/fastdds.xml')}" in warning
     assert "FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA" in warning
     # a frame may get through now and then, as fast as the node takes its pieces
     _, values = bench.status(lambda values: True, "a report")

@@ -100,6 +100,20 @@ def test_only_what_was_given_overrides_the_parameter_file() -> None:
     assert node.node_executable == "segmentation_node"
 
 
+def test_a_compressed_topic_says_the_transport_and_names_that_ros_misreads_are_refused() -> None:
+    module = load()
+    given = module.overrides(context_of(module, image="/image_raw/compressed"))
+    assert given == {"image_topic": "/image_raw/compressed", "image_transport": "compressed"}
+    with pytest.raises(RuntimeError, match="'cameras' must not have the name n, which ROS reads"):
+        module.overrides(context_of(module, cameras="n,s"))
+
+
+def test_a_parameter_file_that_only_rcl_reads_is_left_to_the_node(tmp_path: Path) -> None:
+    module, path = load(), tmp_path / "tags.yaml"
+    path.write_text("/**: {ros__parameters: {model: !!str camseg-lite}}")
+    assert module.parameter_file(context_of(module, params_file=str(path)), []) == str(path)
+
+
 @pytest.mark.parametrize("name", ["autostart", "use_sim_time", "fastdds_profile"])
 @pytest.mark.parametrize(("text", "value"), [("True", True), ("FALSE", False), ("1", True)])
 def test_true_and_false_are_read_in_any_case(name: str, text: str, value: bool) -> None:

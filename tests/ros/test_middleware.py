@@ -11,6 +11,7 @@ from camseg_ros.middleware import (
     PROFILE,
     TRANSPORT_CHOICES,
     environment,
+    large_images_hint,
     share_file,
 )
 
@@ -66,3 +67,16 @@ def test_the_profile_has_a_large_shared_memory_segment_and_no_builtin_transports
         for entry in participant.iterfind(f"{XML}rtps/{XML}userTransports/{XML}transport_id")
     ]
     assert sorted(used) == sorted(t.findtext(f"{XML}transport_id") for t in transports.values())
+
+
+@pytest.mark.parametrize(
+    ("distribution", "variable", "transports"),
+    [("humble", OLD_PROFILE, False), ("jazzy", OLD_PROFILE, True), ("kilted", PROFILE, True)],
+)
+def test_the_hint_for_large_images_is_that_of_the_distribution(
+    distribution: str, variable: str, transports: bool
+) -> None:
+    hint = large_images_hint("rmw_fastrtps_cpp", {"ROS_DISTRO": distribution})
+    assert f"{variable}={share_file('config/fastdds.xml')}" in hint
+    assert ("FASTDDS_BUILTIN_TRANSPORTS" in hint) is transports
+    assert large_images_hint("rmw_cyclonedds_cpp", {"ROS_DISTRO": distribution}) == ""

@@ -187,7 +187,7 @@ def test_a_camera_may_have_its_own_value_of_some_parameters() -> None:
                     "ros__parameters": {"qos_overrides": {"/image": {"subscription": {"depth": 1}}}}
                 }
             },
-            True,
+            False,
         ),
         ({"/**": {"ros__parameters": {"modle": "camseg-lite"}}}, False),
         ({"/**": {"ros_parameters": {}}}, False),

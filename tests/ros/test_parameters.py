@@ -13,9 +13,16 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from camseg_core.errors import ConfigError
+from camseg_core.runtime.geometry import Fit
 from camseg_ros.middleware import share_file
 from camseg_ros.parameter_spec import Spec
-from camseg_ros.parameter_updates import change, check_together, declare, without_effect
+from camseg_ros.parameter_updates import (
+    change,
+    check_together,
+    declare,
+    read,
+    without_effect,
+)
 from camseg_ros.parameters import BY_NAME, SPECS, CameraParameters, Parameters
 
 DEFAULTS = Parameters()
@@ -260,11 +267,13 @@ def test_a_camera_uses_its_own_value_or_else_that_of_the_node() -> None:
             {"cameras": ("left",), "own": {"left.camera_info_topic": "info/"}},
             "'camera_info_topic' of camera 'left' must be a valid topic name, got 'info/'",
         ),
-        ({"roi": (0.0, 0.0, 0.5, 1.0)}, "roi needs mode crop, not letterbox"),
         ({"resize_mode": "crop", "roi": (0.5, 0.0, 0.5, 1.0)}, "0 <= left < right <= 1"),
         (
-            {"cameras": ("left",), "own": {"left.roi": (0.0, 0.0, 0.5, 1.0)}},
-            "camera 'left': roi needs mode crop",
+            {
+                "cameras": ("left",),
+                "own": {"left.resize_mode": "crop", "left.roi": (0.5, 0.0, 0.5, 1.0)},
+            },
+            "camera 'left': roi must be left, top, right, bottom",
         ),
         (
             {"cameras": ("left", "right"), "image_topic": "/camera/image"},
@@ -343,15 +352,19 @@ def test_everything_else_changes_while_the_node_runs(spec: Spec) -> None:
     assert getattr(changed, spec.name) == (tuple(value) if isinstance(value, list) else value)
 
 
-def test_what_only_goes_together_is_changed_together() -> None:
-    region = Parameter("roi", value=[0.0, 0.5, 1.0, 1.0])
-    kept, answer = change(DEFAULTS, [region], configured=True)
-    assert (kept, answer.reason) == (DEFAULTS, "roi needs mode crop, not letterbox")
-    changed, answer = change(
-        DEFAULTS, [region, Parameter("resize_mode", value="crop")], configured=True
+def test_a_region_counts_from_the_change_to_crop_on() -> None:
+    region, crop = (
+        Parameter("roi", value=[0.0, 0.5, 1.0, 1.0]),
+        Parameter("resize_mode", value="crop"),
     )
+    alone, answer = change(DEFAULTS, [region], configured=True)
     assert answer.successful
-    assert changed.camera("").fit.roi == (0.0, 0.5, 1.0, 1.0)
+    assert alone.camera("").fit == Fit("letterbox")
+    assert "parameter 'roi' has no effect" in without_effect(alone)[0]
+    for before, wanted in ((alone, [crop]), (DEFAULTS, [region, crop])):
+        changed, answer = change(before, wanted, configured=True)
+        assert answer.successful
+        assert changed.camera("").fit.roi == (0.0, 0.5, 1.0, 1.0)
 
 
 def test_setting_the_same_value_again_is_fine_and_a_wrong_one_is_not() -> None:
@@ -418,7 +431,6 @@ def test_a_cameras_own_value_changes_by_its_own_name() -> None:
 def test_other_parameters_are_left_to_others() -> None:
     for name in (
         "use_sim_time",
-        "qos_overrides./image.subscription.depth",
         "right.frame_id",
         "x.model",
     ):
@@ -564,3 +576,25 @@ def test_a_value_that_changes_nothing_is_reported(values: dict[str, Any], name: 
 
 def test_the_shipped_defaults_all_have_an_effect() -> None:
     assert without_effect(DEFAULTS) == []
+
+
+def test_qos_overrides_are_answered_with_the_parameters_that_set_it() -> None:
+    _, (warning,) = read({"qos_overrides./mask.publisher.reliability": "best_effort"})
+    assert warning.endswith("is ignored; set image_reliability or output_reliability")
+
+
+def test_a_region_counts_only_with_crop_and_may_be_set_in_any_order() -> None:
+    region = (0.0, 0.5, 1.0, 1.0)
+    given, warnings = read({"roi": region, "resize_mode": "crop", "cameras": ["left", "right"]})
+    assert not warnings
+    assert given.camera("left").fit.roi == region
+    changed, answer = change(given, [Parameter("resize_mode", value="letterbox")], configured=True)
+    assert answer.successful
+    assert changed.camera("left").fit == Fit("letterbox")
+    _, (warning,) = read({"roi": region})
+    assert warning.startswith("parameter 'roi' has no effect")
+
+
+def test_names_that_yaml_reads_as_true_are_asked_for_in_quotes() -> None:
+    with pytest.raises(ConfigError, match="put y, n, yes, no, on and off in quotes"):
+        read({"cameras": [False, "s"]})

@@ -203,6 +203,9 @@ def test_tags_and_anchors_are_left_to_rcl_and_other_ampersands_are_text(tmp_path
         path.write_text(f"/**: {{ros__parameters: {{model: {value}}}}}")
         with pytest.raises(NotUnderstood, match="tags or anchors"):
             read_file(path)
+    for comment in ("# do not change!!", "# use the *small* model", "# R &D"):
+        path.write_text(f"/**: {{ros__parameters: {{model: x}}}}  {comment}")
+        assert read_file(path) == {"/**": {"model": "x"}}
     path.write_text("/**: {ros__parameters: {model: a & b*c}}\n---\n/x: {ros__parameters: {y: 1}}")
     assert read_file(path) == {"/**": {"model": "a & b*c"}, "/x": {"y": 1}}
 
