@@ -47,6 +47,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(text in str(error).lower() for text in texts)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 @contextmanager
 def memory_for(picture: object) -> Iterator[None]:
     """Turn an out-of-memory error inside the block into one that names the picture.

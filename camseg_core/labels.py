@@ -285,7 +285,16 @@ def read_labels(path: Path) -> tuple[Label, ...]:
             )
             for e in entries
         )
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+        AttributeError,
+        OverflowError,  # an id such as 1e999
+        RecursionError,  # nested too deeply
+    ) as error:
         raise ModelError(
             f"cannot read the class table {path}: {error!r}; "
             "a checkpoint folder needs a valid labels.json"

@@ -8,10 +8,13 @@ import numpy as np
 
 from camseg_core.data.frame_source import IMAGE_SUFFIXES, LeaveOut, SourceFrame, open_frames
 from camseg_core.data.image_files import write_image
-from camseg_core.errors import DataError, memory_for
+from camseg_core.errors import ConfigError, DataError, memory_for
 from camseg_core.labels import color_table
 from camseg_core.masks import colorize, overlay
 from camseg_core.runtime.segmenter import Segmenter
+
+RESULTS = ("mask", "color", "overlay")
+"""The folders of the results."""
 
 
 def segment_files(
@@ -30,8 +33,10 @@ def segment_files(
     and it is called with the error of each. Without it, the first error is raised.
 
     Raises:
+        ConfigError: results would replace frames, see `check_apart`.
         DataError: the source has no readable frames, or a result cannot be written.
     """
+    check_apart(source, out)
     frames = open_frames(source, leave_out=leave_out)
     frames = frames if limit is None else frames.first(limit)
     names = {label.id: label.name for label in segmenter.labels}
@@ -49,10 +54,10 @@ def segment_files(
             continue
         count += 1
         name = _file_name(frame.name, taken)
-        write_image(out / "mask" / f"{name}.png", result.mask)
-        write_image(out / "color" / f"{name}.png", colorize(result.mask, colors))
         over = overlay(frame.image, result.mask, opacity, colors)
-        write_image(out / "overlay" / f"{name}.png", over)
+        drawn = result.mask, colorize(result.mask, colors), over
+        for folder, picture in zip(RESULTS, drawn, strict=True):
+            write_image(out / folder / f"{name}.png", picture)
         ids, pixels = np.unique(result.mask, return_counts=True)
         largest = [
             f"{names.get(int(ids[i]), 'unlabelled')} {pixels[i] / result.mask.size:.0%}"
@@ -63,6 +68,21 @@ def segment_files(
     seconds = f"{time.monotonic() - began:.1f} s"
     noun = "frame" if count == 1 else "frames"
     yield f"{count} {noun} in {seconds}; masks, colours and overlays are in {out}"
+
+
+def check_apart(source: Path, out: Path) -> None:
+    """Check that no result is written into the folder that frames are read from.
+
+    Raises:
+        ConfigError: it would be: masks would replace pictures of the same names.
+    """
+    read = (source if source.is_dir() else source.parent).resolve()
+    for name in RESULTS:
+        if (out / name).resolve() == read:
+            raise ConfigError(
+                f"--out {out} must not make {name}/ the folder of the frames, {read}: they would "
+                "be replaced; name another folder"
+            )
 
 
 def _named(frame: SourceFrame) -> str:

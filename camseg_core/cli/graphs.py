@@ -22,6 +22,7 @@ from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.long_runs import writable_folder
 from camseg_core.runtime.engine import AUTO, PRECISIONS
+from camseg_core.runtime.origin import weights_of
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.weights import checkpoint_folder
 
@@ -108,6 +109,7 @@ def _export(options: argparse.Namespace) -> None:
         from camseg_core.export import Scores, export_onnx, trace_all
         from camseg_core.model.camseg import CamSeg
     folder = checkpoint_folder(options.model)
+    weights = weights_of(folder)
     model = CamSeg.from_pretrained(folder)
     out = folder if options.out is None else options.out
     writable_folder(out, "the model's folder" if options.out is None else "--out")
@@ -122,7 +124,13 @@ def _export(options: argparse.Namespace) -> None:
     traced = trace_all(model, options.fused)
     for precision in precisions:
         exported = export_onnx(
-            model, out, precision, traced=traced, calibration=calibration, scores=scores
+            model,
+            out,
+            precision,
+            traced=traced,
+            calibration=calibration,
+            scores=scores,
+            weights=weights,
         )
         print_lines(*lines(exported, len(samples)))
 
@@ -164,13 +172,17 @@ def lines(exported: "Exported", frames: int) -> list[str]:
     ]
 
 
+BUILT_FOR = ("sampler", "steps", "eta", "samples", "passes")
+"""The sampling options that decide which graphs run."""
+
+
 def add_build_engine(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `camseg build-engine`."""
     parser.description = (
         "Build a model's TensorRT engines for the sizes of a vehicle's frames, into a folder that "
         "the node takes as engine_cache and other commands as --engine-cache. Run it on the "
-        "vehicle's own GPU with its own TensorRT: an engine runs on no other. Sampler and steps "
-        "select the graphs, as for the node."
+        "vehicle's own GPU with its own TensorRT: an engine runs on no other. The sampling options "
+        "and --streams select the graphs: give those of the node."
     )
     add_model_option(parser)
     parser.add_argument(
@@ -190,7 +202,18 @@ def add_build_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--provider", choices=["tensorrt"], default="tensorrt", help="provider to build for"
     )
-    add_sampling_options(parser, ("sampler", "steps"))
+    parser.add_argument(
+        "--batch",
+        type=at_least(1),
+        default=1,
+        metavar="N",
+        help="also for up to N frames at once, as a node with N cameras runs them, up to its "
+        "max_batch (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--streams", action="store_true", help="for a node with temporal_carry above 0"
+    )
+    add_sampling_options(parser, BUILT_FOR)
     parser.set_defaults(run=_build, kept="the engines so far are in {engine_cache}")
 
 
@@ -201,14 +224,16 @@ def _build(options: argparse.Namespace) -> None:
         options.model,
         provider=options.provider,
         precision=options.precision,
-        sampler=options.sampler,
-        steps=options.steps,
         engine_cache=options.engine_cache,
+        streams=options.streams,
+        **{name: getattr(options, name) for name in BUILT_FOR},
     )
     for width, height in options.size:
-        seconds = segmenter.warm_up(height, width)
-        print_lines(f"{width}x{height}: built in {seconds:.0f} s")
-    kept = [path for path in options.engine_cache.iterdir() if path.is_file()]
+        for batch in range(1, options.batch + 1):
+            seconds = segmenter.warm_up(height, width, batch=batch)
+            of = f" for {batch} frames at once" if batch > 1 else ""
+            print_lines(f"{width}x{height}{of}: built in {seconds:.0f} s")
+    kept = [path for path in options.engine_cache.rglob("*") if path.is_file()]
     megabytes = sum(path.stat().st_size for path in kept) / 1e6
     files = f"{options.engine_cache}: {len(kept)} files, {megabytes:.0f} MB"
     print_lines(f"{files}, for {segmenter.name} in {segmenter.precision}")

@@ -33,7 +33,7 @@ from camseg_core.evaluation.benchmark import (
 )
 from camseg_core.evaluation.roofline import repeats_of
 from camseg_core.long_runs import writable_file, writable_folder
-from camseg_core.segment_files import segment_files
+from camseg_core.segment_files import check_apart, segment_files
 
 SYNTHETIC_FRAMES = 20
 """Different frames of the synthetic drive, which repeat: drawing is slower than segmenting."""
@@ -74,6 +74,7 @@ def add_segment(parser: argparse.ArgumentParser) -> None:
 def _segment(options: argparse.Namespace) -> None:
     pictures = Pictures(options.strict)
     open_frames(options.source)  # fails before the model is loaded
+    check_apart(options.source, options.out)
     writable_folder(options.out, "--out")
     how = options.opacity, options.frames, pictures.leave_out
     for line in segment_files(segmenter_of(options), options.source, options.out, *how):

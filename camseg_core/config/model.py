@@ -1,6 +1,7 @@
 """Sizes of every part of a model: dataclasses, saved as the checkpoint's `config.json`."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -226,8 +227,15 @@ class CamSegConfig:
                     f"light_decoder lists strides up to {found}, "
                     f"but the autoencoder's latents have stride {wanted}"
                 )
-        if not self.logit_scale > 0:
-            raise ModelError(f"logit_scale must be > 0, got {self.logit_scale}")
+        for name, least in (("network_pixels", 1), ("patch_size", 1), ("num_train_timesteps", 1)):
+            if getattr(self, name) < least:
+                raise ModelError(f"{name} must be >= {least}, got {getattr(self, name)}")
+        if not 0 <= self.temperature < math.inf:
+            raise ModelError(f"temperature must be a finite number >= 0, got {self.temperature}")
+        if not 0 < self.logit_scale < math.inf:
+            raise ModelError(f"logit_scale must be a finite number > 0, got {self.logit_scale}")
+        if not all(0 < each < math.inf for each in self.pixel_std):
+            raise ModelError(f"pixel_std must be finite numbers > 0, got {self.pixel_std}")
 
     def check_classes(self, count: int) -> None:
         """Check that a model with a mask autoencoder decodes so many classes.
@@ -296,6 +304,6 @@ def load_config(path: Path) -> CamSegConfig:
     except OSError as error:
         text = f"cannot read the model's configuration {path}: {error.strerror}"
         raise ModelError(text) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter: nested too deeply
         raise ModelError(f"cannot read the model's configuration {path}: {error}") from error
     return build(CamSegConfig, content, str(path), ModelError)

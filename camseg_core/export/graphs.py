@@ -24,7 +24,7 @@ from camseg_core.long_runs import atomic_write
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime.engine import PRECISIONS, EngineOptions, graph_path
 from camseg_core.runtime.onnx_engine import OnnxEngine
-from camseg_core.runtime.origin import write_origin
+from camseg_core.runtime.origin import weights_of, write_origin
 
 _IR_VERSION = 9
 """ONNX's file format of operator set 20, in which graphs are traced."""
@@ -189,6 +189,7 @@ def export_onnx(
     traced: Sequence[Traced] | None = None,
     calibration: Sequence[Sample] = (),
     scores: Scores | None = None,
+    weights: str | None = None,
 ) -> Exported:
     """Write `onnx/<precision>/` of a checkpoint folder.
 
@@ -203,9 +204,12 @@ def export_onnx(
         traced: graphs from `trace_all`; by default the four parts.
         calibration: frames that int8 needs for the ranges of activations.
         scores: scores the masks.
+        weights: fingerprint of the weights that `model` was read from, see `weights_of`; by default
+            of those in `folder`.
 
     Raises:
-        ModelError: a graph differs from torch, or the masks lose too much; the old graphs stay.
+        ModelError: a graph differs from torch, the masks lose too much, or the weights in `folder`
+            are others at the end; the old graphs stay.
         ConfigError: the precision is unknown, or int8 has no frames.
     """
     if precision not in PRECISIONS:
@@ -216,6 +220,7 @@ def export_onnx(
         )
     traced = trace_all(model) if traced is None else traced
     folder.mkdir(parents=True, exist_ok=True)
+    weights = weights_of(folder) if weights is None else weights
     result = Exported(precision, folder / "onnx" / precision)
     # the new graphs are checked in a folder beside the old ones
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as name:
@@ -238,7 +243,12 @@ def export_onnx(
         before = {path.stem for path in result.folder.glob("*.onnx")}
         result.removed.extend(sorted(before - set(result.sizes)))
         graphs = graph_path(beside, precision, "any").parent
-        write_origin(graphs, folder, [label.id for label in model.labels])
+        if weights_of(folder) != weights:
+            raise ModelError(
+                f"the weights in {folder} must stay as they are during an export, but were "
+                "replaced: export again"
+            )
+        write_origin(graphs, weights, [label.id for label in model.labels])
         _take_place(graphs, result.folder)
     return result
 
@@ -288,8 +298,8 @@ def _take_place(new: Path, old: Path) -> None:
         old.rename(before)
     try:
         new.rename(old)
-    except OSError:
-        if before.exists():
+    except BaseException:  # Ctrl-C too
+        if before.exists() and not old.exists():
             before.rename(old)
         raise
     shutil.rmtree(before, ignore_errors=True)

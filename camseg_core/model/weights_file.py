@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from camseg_core.errors import CamSegError
+from camseg_core.errors import CamSegError, first_line
 from camseg_core.long_runs import atomic_write
 
 
@@ -24,7 +24,7 @@ def save_tensors(
             save_file(dict(tensors), temporary, dict(metadata or {}) or None)
             temporary.chmod(0o644)  # safetensors makes it readable for its owner alone
     except (OSError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0].removeprefix("Error while serializing: ")
+        reason = first_line(error).removeprefix("Error while serializing: ")
         raise CamSegError(
             f"cannot write {path}: {reason}; free some disk space, and run the same command again"
         ) from error

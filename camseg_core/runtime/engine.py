@@ -16,7 +16,13 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from camseg_core.diffusion.sampling import Fused
-from camseg_core.errors import ConfigError, ModelError, camseg_command
+from camseg_core.errors import (
+    ConfigError,
+    ModelError,
+    camseg_command,
+    first_line,
+    is_out_of_memory,
+)
 from camseg_core.runtime.origin import check_origin
 
 Array = Any
@@ -208,10 +214,13 @@ class FolderEngine:
 
 def damaged(path: Path, error: Exception) -> ModelError:
     """Return the error of a graph that an engine cannot load."""
-    first_line = str(error).strip().splitlines()[0]
-    return ModelError(
-        f"cannot load {path}: {first_line}; the file is damaged, fetch or export it again"
-    )
+    if is_out_of_memory(error):
+        remedy = "there is not enough memory, free some or use a smaller model"
+    elif isinstance(error, OSError):
+        remedy = "make it readable"
+    else:
+        remedy = "the file is damaged, fetch or export it again"
+    return ModelError(f"cannot load {path}: {first_line(error)}; {remedy}")
 
 
 def shape_text(inputs: Mapping[str, Array]) -> str:

@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from camseg_core.diffusion.sampling import Fused
-from camseg_core.errors import ConfigError
+from camseg_core.errors import ConfigError, ModelError, first_line
 from camseg_core.runtime.engine import (
     BF16,
     READ_BY_GRAPHS,
@@ -20,6 +20,7 @@ from camseg_core.runtime.engine import (
     shape_text,
 )
 from camseg_core.runtime.onnx_graph import BoundGraph, HostBuffers
+from camseg_core.runtime.origin import fingerprint
 
 EXECUTION_PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -56,7 +57,8 @@ class OnnxEngine(FolderEngine):
         sessions = _start(onnxruntime, options, self._chosen)
         device = "CPU" if provider == "cpu" else "CUDA" if provider == "cuda" else "TensorRT"
         self.name = f"ONNX Runtime {onnxruntime.__version__} on {device}"
-        plain = "fp16" if self._chosen.precision == "fp16" else "fp32"
+        # on the CPU, ONNX Runtime stores fp16 graphs in fp16 and computes them in fp32
+        plain = "fp16" if self._chosen.precision == "fp16" and provider != "cpu" else "fp32"
         self.precision = precision_name(self._chosen.precision, plain)
         on_gpu, buffers = provider != "cpu", None
         if on_gpu:
@@ -84,8 +86,15 @@ class OnnxEngine(FolderEngine):
         key = graph, *(tuple(each.shape) for each in inputs.values())
         if key in self._built:
             return self._graphs[graph].run(inputs)
-        with self.options.compilations.compiling(f"{graph} for {shape_text(inputs)}"):
-            outputs = self._graphs[graph].run(inputs)
+        what = f"{graph} for {shape_text(inputs)}"
+        with self.options.compilations.compiling(what):
+            try:
+                outputs = self._graphs[graph].run(inputs)
+            except Exception as error:  # ONNX Runtime's error types share no base but Exception
+                raise ModelError(
+                    f"{self.name} cannot build an engine of {what}: {first_line(error)}; choose "
+                    "provider cuda"
+                ) from error
         self._built.add(key)
         return outputs
 
@@ -146,6 +155,15 @@ def session_providers(
     ]
 
 
+def cache_of(graph: Path, cache: Path) -> Path:
+    """Return the folder of a graph's TensorRT engines in an engine cache.
+
+    ONNX Runtime names engines by the graph's file and outputs, which all models of one architecture
+    share: without a folder for each content, new weights would run as the old.
+    """
+    return cache / f"{graph.stem}-{fingerprint(graph)}"
+
+
 def _start(onnxruntime: ModuleType, options: EngineOptions, graphs: Graphs) -> dict[str, Any]:
     """Start a session for each graph.
 
@@ -168,12 +186,13 @@ def _start(onnxruntime: ModuleType, options: EngineOptions, graphs: Graphs) -> d
     settings.log_severity_level = 3
     # threads that spin while they wait burn a core that the camera driver needs
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers = session_providers(provider, available, graphs.precision, options.cache)
-    sessions = {
-        graph: _load(onnxruntime, path, settings, providers) for graph, path in graphs.paths.items()
-    }
+    sessions = {}
+    for graph, path in graphs.paths.items():
+        cache = None if options.cache is None else cache_of(path, options.cache)
+        providers = session_providers(provider, available, graphs.precision, cache)
+        sessions[graph] = _load(onnxruntime, path, settings, providers)
     # without its libraries, ONNX Runtime skips a provider and takes the next
-    name = providers[0][0]
+    name = EXECUTION_PROVIDERS[provider]
     if any(session.get_providers()[0] != name for session in sessions.values()):
         raise ConfigError(
             f"{name} did not start: its libraries (CUDA, cuDNN, TensorRT) "

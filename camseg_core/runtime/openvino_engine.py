@@ -141,12 +141,21 @@ class OpenVinoEngine(FolderEngine):
         return settings
 
     def _arithmetic(self) -> str:
-        """Return the precision of what int8 graphs leave in floats, or of all."""
+        """Return the precision of what int8 graphs leave in floats, or of all.
+
+        Where OpenVINO chooses the device, it may be that of any; they are then all named.
+        """
         hint = self._settings.get("INFERENCE_PRECISION_HINT")
-        if hint is None:
-            device = self._core.available_devices[0] if self._device == "AUTO" else self._device
-            hint = self._core.get_property(device, "INFERENCE_PRECISION_HINT").get_type_name()
-        return _ARITHMETIC.get(str(hint), str(hint))
+        devices = self._core.available_devices if self._device == "AUTO" else [self._device]
+        hints = (
+            [str(hint)]
+            if hint is not None
+            else [
+                self._core.get_property(each, "INFERENCE_PRECISION_HINT").get_type_name()
+                for each in devices
+            ]
+        )
+        return " or ".join(dict.fromkeys(_ARITHMETIC.get(each, each) for each in hints))
 
 
 def openvino_core() -> Any:

@@ -19,10 +19,15 @@ _PART_BYTES = 1 << 20
 WEIGHTS, LABELS, ORIGIN = "model.safetensors", "labels.json", "origin.json"
 
 
-def write_origin(graphs: Path, checkpoint: Path, ids: Sequence[int]) -> None:
-    """Record in the folder `graphs` the weights of `checkpoint`, if there, and the classes' ids."""
+def weights_of(checkpoint: Path) -> str | None:
+    """Return the fingerprint of a checkpoint's weights; None without weights."""
     weights = checkpoint / WEIGHTS
-    found = {"weights": fingerprint(weights) if weights.is_file() else None, "ids": [*ids]}
+    return fingerprint(weights) if weights.is_file() else None
+
+
+def write_origin(graphs: Path, weights: str | None, ids: Sequence[int]) -> None:
+    """Record in the folder `graphs` the fingerprint of its weights and the classes' ids."""
+    found = {"weights": weights, "ids": [*ids]}
     with atomic_write(graphs / ORIGIN) as temporary:
         temporary.write_text(json.dumps(found) + "\n", encoding="utf-8")
 
@@ -42,7 +47,7 @@ def check_origin(checkpoint: Path, precision: str) -> None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         exported, ids = found["weights"], [int(i) for i in found["ids"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ModelError(
             f"cannot read {path}: {error!r}; copy the checkpoint folder again"
         ) from error

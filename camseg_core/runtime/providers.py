@@ -6,7 +6,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 
 from camseg_core.diffusion.sampling import Fused
-from camseg_core.errors import ConfigError, ModelError
+from camseg_core.errors import ConfigError, ModelError, first_line
 from camseg_core.runtime.engine import AUTO, Engine, EngineOptions
 from camseg_core.runtime.onnx_engine import (
     EXECUTION_PROVIDERS,
@@ -95,8 +95,6 @@ def load_engine(
         absent = {name: _why_absent(name) for name in FASTEST_FIRST}
         names = tuple(name for name, why in absent.items() if not why)
         reasons = [why for why in absent.values() if why]
-    for name in names:  # before any is loaded: what is missing here is missing for good
-        replace(options, provider=name).graphs(fused)
     for name in names:
         because = "; ".join(reasons)
         choice = f"auto: {because}" if because else "auto"
@@ -129,8 +127,7 @@ def _load(options: EngineOptions, fused: Fused | None, trial: Trial | None) -> E
         except (ConfigError, ModelError):
             raise
         except Exception as error:  # engines raise errors of any type
-            first_line = str(error).strip().splitlines()[0]
-            raise ModelError(f"{engine.name} cannot run the model: {first_line}") from error
+            raise ModelError(f"{engine.name} cannot run the model: {first_line(error)}") from error
     return engine
 
 

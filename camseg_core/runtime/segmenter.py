@@ -194,8 +194,8 @@ class Segmenter:
         """The graphs in use."""
         return tuple(self._engine.options.graphs(self.sampling.fused).paths.values())
 
-    def warm_up(self, height: int, width: int, fit: Fit = Fit()) -> float:  # noqa: B008
-        """Segment a grey frame of the camera's size.
+    def warm_up(self, height: int, width: int, fit: Fit = Fit(), batch: int = 1) -> float:  # noqa: B008
+        """Segment grey frames of the camera's size.
 
         OpenVINO compiles its graphs at the first frame of a size, in about a second; TensorRT
         builds engines, which takes minutes unless they are cached.
@@ -204,12 +204,13 @@ class Segmenter:
             height: of the camera's frames, in pixels.
             width: of the camera's frames, in pixels.
             fit: how they are fitted to the network.
+            batch: how many at once.
 
         Returns:
             The seconds that it took.
         """
         began = time.perf_counter()
-        self.segment(np.full((height, width, 3), 128, np.uint8), fit)
+        self.segment_batch([np.full((height, width, 3), 128, np.uint8)] * batch, [fit] * batch)
         return time.perf_counter() - began
 
     def features(self, rgb: Ids, fit: Fit = Fit()) -> Floats:  # noqa: B008

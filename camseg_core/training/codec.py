@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from camseg_core.config.model import KLAutoencoderConfig, MaskAutoencoderConfig
 from camseg_core.config.reader import build
-from camseg_core.errors import ModelError
+from camseg_core.errors import ModelError, first_line
 from camseg_core.model.kl_autoencoder import KLAutoencoder
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.model.weights_file import save_tensors
@@ -46,7 +46,7 @@ def load_codec_into(codec: Codec, folder: Path) -> None:
     )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"cannot read the autoencoder's configuration {path}: {error}") from error
     whole_model = isinstance(content, dict) and isinstance(content.get("transformer"), dict)
     if not isinstance(content, dict) or (
@@ -71,5 +71,5 @@ def load_codec_into(codec: Codec, folder: Path) -> None:
         codec.load_state_dict(tensors)
     except Exception as error:  # safetensors raises its own type, which is not exported
         raise ModelError(
-            f"cannot read the autoencoder's weights {weights}: {str(error).splitlines()[0]}"
+            f"cannot read the autoencoder's weights {weights}: {first_line(error)}"
         ) from error

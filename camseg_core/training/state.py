@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.swa_utils import AveragedModel
 
-from camseg_core.errors import CamSegError
+from camseg_core.errors import CamSegError, first_line
 from camseg_core.model.weights_file import save_tensors
 from camseg_core.training.distributed import full_tensor, split_like
 
@@ -72,9 +72,8 @@ class TrainingState:
                 step = int(file.metadata()["step"])
                 self._read(file)
         except Exception as error:  # safetensors raises its own type, which is not exported
-            reason = str(error).strip().splitlines()[0]
             raise CamSegError(
-                f"cannot resume from {self.path}: {reason}; "
+                f"cannot resume from {self.path}: {first_line(error)}; "
                 "it is damaged or belongs to another model: choose another --run"
             ) from error
         return step

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from camseg_core.config.model import CamSegConfig
-from camseg_core.errors import ConfigError, ModelDifferences, ModelError
+from camseg_core.errors import CamSegError, ConfigError, ModelDifferences, ModelError
 from camseg_core.long_runs import writable_folder
 from camseg_core.model.camseg import CamSeg
 from camseg_core.weights.pickle_reader import Inert, StoredTensor
@@ -131,11 +131,9 @@ def _own_name(part: str, name: str) -> str:
 
 
 def _save(model: CamSeg, out: Path, dtype: torch.dtype) -> None:
-    from safetensors import SafetensorError
-
     try:
         model.save_pretrained(out, dtype)
-    except (OSError, SafetensorError) as error:
+    except (OSError, CamSegError) as error:
         raise ConfigError(f"--out {out} cannot be written to: {error}") from error
 
 

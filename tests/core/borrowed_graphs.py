@@ -10,7 +10,7 @@ from unittest import mock
 
 from camseg_core.cli.main import main
 from camseg_core.model.camseg import CamSeg
-from camseg_core.runtime.origin import write_origin
+from camseg_core.runtime.origin import weights_of, write_origin
 from camseg_core.training import finish
 
 EXPORT = "camseg_core.training.finish._export"
@@ -25,7 +25,7 @@ def borrowed(folder: Path) -> Callable[..., None]:
         for path, content in graphs.items():
             (out / path).parent.mkdir(parents=True, exist_ok=True)
             (out / path).write_bytes(content)
-            write_origin((out / path).parent, out, [label.id for label in model.labels])
+            write_origin((out / path).parent, weights_of(out), [label.id for label in model.labels])
 
     return export
 

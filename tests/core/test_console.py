@@ -79,6 +79,20 @@ def test_every_name_can_be_segmented(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert all(line.isprintable() for line in lines)
 
 
+@pytest.mark.parametrize("kind", ["mask", "color", "overlay"])
+def test_frames_are_not_replaced_by_their_masks(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Recordings of some cameras have their frames in `color`."""
+    images = write_set(tmp_path / "set", ("a",)) / "images"
+    drive = images.rename(tmp_path / kind)
+    before = {path: path.read_bytes() for path in drive.iterdir()}
+    for source in (drive, next(iter(before))):
+        assert run("segment", source, "--out", tmp_path, "--provider", "cpu") == 2
+        assert f"must not make {kind}/ the folder of the frames" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in drive.iterdir()} == before
+
+
 @pytest.mark.parametrize("provider", ["cpu", "openvino"])
 def test_a_model_s_folder_may_have_any_name(
     provider: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

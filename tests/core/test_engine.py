@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +26,11 @@ from camseg_core.runtime.engine import (
     PARTS,
     Engine,
     EngineOptions,
+    damaged,
     graph_path,
     graphs_of,
 )
-from camseg_core.runtime.onnx_engine import session_providers
+from camseg_core.runtime.onnx_engine import cache_of, session_providers
 from camseg_core.runtime.onnx_graph import BoundGraph, DeviceArray, HostBuffers
 from camseg_core.runtime.providers import load_engine, provider_list
 from camseg_core.weights import checkpoint_folder
@@ -143,7 +145,38 @@ def test_a_gpu_is_set_up_for_every_graph_with_its_options_and_the_cpu_behind_it(
             made["enable_fallback"] == 0
         )  # or ONNX Runtime would fall back by itself, and print that it does
         assert [name for name, _ in made["providers"]] == ALL
-        assert made["providers"][0][1]["trt_engine_cache_path"] == str(cache)
+        folder = Path(made["providers"][0][1]["trt_engine_cache_path"])
+        assert folder.parent == cache
+        assert folder.name.startswith(f"{made['graph']}-")
+
+
+def test_engines_of_graphs_with_other_weights_are_kept_apart(tmp_path: Path) -> None:
+    """ONNX Runtime names them by the graph's file and outputs alone."""
+    folders = []
+    for content in (b"old", b"new"):
+        graph = tmp_path / "denoiser.onnx"
+        graph.write_bytes(content)
+        os.utime(graph, ns=(len(folders), len(folders)))
+        folders.append(cache_of(graph, tmp_path / "cache"))
+    assert len({*folders}) == 2
+
+
+def test_a_tensorrt_engine_that_cannot_be_built_is_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Sessions(monkeypatch, *ALL)
+
+    class Failing:
+        def __init__(self, *_: object) -> None:
+            self.inputs: dict[str, object] = {}
+
+        def run(self, _: object) -> None:
+            raise RuntimeError("workspace too small\nmore")
+
+    monkeypatch.setattr("camseg_core.runtime.onnx_engine.BoundGraph", Failing)
+    engine = engine_of("tensorrt")
+    with pytest.raises(ModelError, match="cannot build an engine of decoder for 2x3: workspace"):
+        engine.run("decoder", {"cells": np.zeros((2, 3), np.float32)})
 
 
 def test_a_provider_whose_libraries_are_missing_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,6 +286,31 @@ def test_a_fallback_takes_the_graphs_that_suit_the_provider_that_starts(tmp_path
         with_precisions(tmp_path, "fp16", "int8"), provider="cuda,cpu"
     )
     assert (segmenter.provider, segmenter.precision) == ("cpu", "int8+fp32")
+
+
+def test_a_provider_without_graphs_falls_back_to_one_that_has_some(tmp_path: Path) -> None:
+    segmenter = Segmenter.from_pretrained(with_precisions(tmp_path, "int8"), provider="cuda,cpu")
+    assert segmenter.provider == "cpu"
+    assert "fp32/image_encoder.onnx" in segmenter.fallback
+
+
+def test_fp16_graphs_on_the_cpu_are_computed_in_fp32(tmp_path: Path) -> None:
+    folder = with_precisions(tmp_path, "fp16")
+    segmenter = Segmenter.from_pretrained(folder, provider="cpu", precision="fp16")
+    assert segmenter.precision == "fp16+fp32"
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (RuntimeError("bad magic\nmore"), "bad magic; the file is damaged, fetch or export"),
+        (RuntimeError("Failed to allocate memory for requested buffer"), "not enough memory"),
+        (MemoryError(), "MemoryError; there is not enough memory"),
+        (PermissionError("denied"), "denied; make it readable"),
+    ],
+)
+def test_a_graph_that_cannot_be_loaded_says_what_to_do(error: Exception, remedy: str) -> None:
+    assert remedy in str(damaged(Path("x.onnx"), error))
 
 
 def test_int8_on_a_gpu_is_refused_with_the_precision_to_choose(
@@ -435,7 +493,7 @@ def test_a_configuration_from_before_the_logit_scale_loads_and_one_that_makes_no
     path.write_text(json.dumps(content))
     assert load_config(path).logit_scale == 1.0
     path.write_text(json.dumps(content | {"logit_scale": 0.0}))
-    with pytest.raises(ModelError, match=r"logit_scale must be > 0, got 0\.0"):
+    with pytest.raises(ModelError, match=r"logit_scale must be a finite number > 0, got 0\.0"):
         load_config(path)
 
 
@@ -476,6 +534,7 @@ def test_ddims_share_of_noise_is_passed_on(provider: str) -> None:
 
 def test_warming_up_takes_a_frame_of_the_cameras_size(segmenter: Segmenter) -> None:
     assert segmenter.warm_up(60, 90) > 0
+    assert segmenter.warm_up(60, 90, batch=2) > 0
 
 
 def test_what_a_graph_leaves_for_the_next_can_be_bound_in_another_shape() -> None:
@@ -593,9 +652,13 @@ def test_engines_are_built_for_every_size_and_counted(
         lambda session, device, keep, buffers: BoundGraph(session, "cpu", keep),
     )
     (tmp_path / "one.engine").write_bytes(b"0" * 2_000_000)
-    main(["build-engine", "--size", "96x64", "--size", "64x32", "--engine-cache", str(tmp_path)])
+    sizes = ["--size", "96x64", "--size", "64x32"]
+    cache = ["--engine-cache", str(tmp_path)]
+    main(["build-engine", *sizes, *cache, "--batch", "2", "--streams", "--samples", "2"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["96x64", "64x32", str(tmp_path)]
+    of_two = " for 2 frames at once"
+    built = ["96x64", f"96x64{of_two}", "64x32", f"64x32{of_two}"]
+    assert [line.split(":")[0] for line in lines] == [*built, str(tmp_path)]
     assert lines[-1].endswith(": 1 files, 2 MB, for camseg-lite in fp32")
     assert {name for made in sessions.made for name, _ in made["providers"][:1]} == {
         "TensorrtExecutionProvider"

@@ -85,3 +85,29 @@ def test_a_class_table_of_another_length_is_refused(folder: Path) -> None:
     change_labels(folder, *entries_of(folder)[:11])
     with pytest.raises(ModelError, match="decodes 19 classes, but its labels list 11"):
         load(folder)
+
+
+def test_a_table_that_no_reader_can_take_is_one_clear_line(folder: Path) -> None:
+    path, first = folder / "labels.json", entries_of(folder)[0]
+    for text in (
+        json.dumps({"classes": [{**first, "id": 1}]}).replace('"id": 1', '"id": 1e999'),
+        "[" * 100_000,
+    ):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(ModelError, match="cannot read the class table"):
+            load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("network_pixels", -5), ("temperature", -1.0), ("logit_scale", 0.0)]
+)
+def test_a_configuration_with_numbers_that_make_no_sense_is_refused(
+    folder: Path, name: str, value: float
+) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises(ModelError, match=f"{name} must be .*, got {value}"):
+        load(folder)
+    path.write_text("[" * 100_000)
+    with pytest.raises(ModelError, match="cannot read the model's configuration"):
+        load(folder)
