@@ -15,8 +15,15 @@ Floats = npt.NDArray[np.float32]
 _SIZE = 192, 240
 """Rows and columns of a thumbnail, for any camera: optical flow at this size takes 1 to 2 ms."""
 
-_GREY_TOLERANCE = 15.0
-"""Grey difference (0 to 255) at which trust falls to 1/e: above sensor noise and flow errors."""
+_GREY_TOLERANCE, _NOISE = 15.0, 3.0
+"""Grey difference (0 to 255) at which trust falls to 1/e: above sensor noise and flow errors.
+
+The first holds for pictures by day, and in the dark or in haze, less in proportion to the contrast,
+down to the second.
+"""
+
+_DAYLIGHT = 60.0
+"""Standard deviation of the greys of pictures by day; CamVid's are 61 to 66."""
 
 
 def thumbnail(rgb: Ids) -> Ids:
@@ -44,7 +51,9 @@ class Motion:
         still = np.zeros((*_SIZE, 2), np.float32)  # where the search starts
         flow = np.asarray(search.calc(now, before, still), np.float32)
         difference = now.astype(np.float32) - _moved(before, flow)
-        return Motion(flow, np.exp(-np.square(difference / _GREY_TOLERANCE)))
+        contrast = min(now.std(), before.std()) / _DAYLIGHT
+        tolerance = max(_NOISE, _GREY_TOLERANCE * min(1.0, contrast))
+        return Motion(flow, np.exp(-np.square(difference / tolerance)))
 
     @property
     def recognised(self) -> float:
@@ -100,7 +109,8 @@ class Stream:
 
     A frame's latents become `(1 - w)·(its own) + w·(the last frame's, moved along the flow)`. The
     weight w is `carry` where the flow finds the same grey in the last picture, and falls to 0 where
-    it does not: what appears or changes brightness is seen as in a single frame. Averaging is
+    it does not: what changes its brightness, or appears with another, is seen as in a single frame;
+    what appears with nearly the brightness of what it covers, over a few frames. Averaging is
     recursive, over about `1 / (1 - carry)` frames. Masks then depend on earlier frames; account for
     this in a safety case.
 

@@ -250,3 +250,25 @@ def test_flicker_makes_no_pairs_over_a_cut_a_size_or_a_missing_label() -> None:
     measure.add(np.ones((3, 2), np.uint8))
     assert measure.change_rate == 1
     assert np.isnan(measure.flicker)
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.3, 0.15])
+def test_what_differs_as_much_in_relation_is_as_new_in_the_dark(gain: float) -> None:
+    """Grey levels are fewer at night; trust in the past must not grow with that."""
+    before = FRAMES[0]
+    now = before.copy()
+    now[60:120, 80:160] = 255 - before[60:120, 80:160]
+    pair = (thumbnail((picture * gain).astype(np.uint8)) for picture in (now, before))
+    motion = Motion.between(*pair)
+    changed = motion.trust[70:120, 90:150]
+    assert changed.mean() < 0.35
+    assert motion.trust[:50].mean() > 0.9
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.3, 0.15])
+def test_a_cut_is_noticed_in_the_dark(gain: float) -> None:
+    stream = Stream()
+    for picture in (FRAMES[0], 255 - FRAMES[0]):
+        dark = (picture.astype(np.float32) * gain).astype(np.uint8)
+        stream.steady(LATENTS, dark)
+    assert stream.resets == {"scene": 1}
