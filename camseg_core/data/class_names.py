@@ -38,11 +38,13 @@ class ClassNames:
     table: LabelTable | None = None
 
     @staticmethod
-    def read(mapping: Path | None, default: Path) -> "ClassNames":
+    def read(mapping: Path | None, default: Path, suffixes: bool = False) -> "ClassNames":
         """Read the names of a mapping file, see `read_mapping`.
 
+        `suffixes` says whether the kind of data set has names that may end with one.
+
         Raises:
-            ConfigError: see `read_mapping`; or the file lists ids or colours.
+            ConfigError: see `read_mapping`; or the file lists ids or colours, or has suffixes.
         """
         found = read_mapping(mapping, default)
         read = found.mapping
@@ -52,6 +54,11 @@ class ClassNames:
             raise ConfigError(
                 f"{found.path} lists ids or colours, but this export has class names: "
                 "list names:, as in names: {road: [lane, asphalt]}"
+            )
+        if not suffixes and (read.image_suffix or read.label_suffix):
+            raise ConfigError(
+                f"{found.path} has image_suffix or label_suffix, which are for labels that are "
+                "pictures: this export names the files itself, so leave them out"
             )
         meant = read.id_of(found.vocabulary).items()
         listed = {name: id for name, id in meant if isinstance(name, str)}
@@ -88,7 +95,8 @@ class ClassNames:
         self, found: Found, names: Iterable[str], decode: LabelDecoder | None = None, rule: str = ""
     ) -> FileSet:
         """Return a split whose annotations may have these names; without names, all classes."""
-        labels = self.labels(names) or self._vocabulary
+        names = list(names)
+        labels = self.labels(names) if names else self._vocabulary
         rule = rule or FileSet.rule
         return FileSet(
             found, labels, decode, self.stretch, self.groups, rule=rule, table=self.table

@@ -131,7 +131,7 @@ def related(old: Sequence[Label], new: Sequence[Label]) -> tuple[tuple[int, ...]
     The class of the same name is the first of them, then they are in the order of `was`. Names are
     compared as `plain_name` writes them. The rules, each for what those before it left:
 
-    1. A class with the same name and origins in both is the same, and nothing else.
+    1. A class with the same name that states the same origins in both is the same, nothing else.
     2. A class that states no origins is the one of its name. Cityscapes' classes state their names.
     3. A class that keeps its name and an origin is itself, and what its other origins name.
     4. A class comes from those that its origins name, or whose origins it has in common.
@@ -155,7 +155,8 @@ def related(old: Sequence[Label], new: Sequence[Label]) -> tuple[tuple[int, ...]
             continue
         found[i].append(j)
         claimed.add(j)
-        if mine is not None and {*mine} == {*(theirs or ())}:
+        stated = new[i].was is not None and old[j].was is not None
+        if stated and {*(mine or ())} == {*(theirs or ())}:
             closed.add(i)
     for i in (i for i in range(len(new)) if i not in closed and was[i] != ()):
         mine = (names[i],) if was[i] is None else was[i] or ()

@@ -120,9 +120,11 @@ def train_autoencoder(
 
 
 def _train_only_new_classes(model: MaskAutoencoder, kept: Sequence[int]) -> None:
-    """Freeze the encoder, except its input weights of classes that are not `kept`."""
+    """Freeze encoder and codebook, except the encoder's input weights of classes not `kept`."""
     model.train()
     model.encoder.eval().requires_grad_(False)
+    if model.quantizer is not None:
+        model.quantizer.eval()  # in training, entries of a codebook move without a gradient
     weight, learns = _read_by_encoder(model, kept)
     weight.requires_grad_(True).register_hook(lambda gradient: gradient * learns)
 

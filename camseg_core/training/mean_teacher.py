@@ -154,7 +154,11 @@ class MeanTeacher(Callback):
 
     def load_best(self, model: CamSeg) -> None:
         """Load the weights of the best step, which must not be 0, into `model`."""
-        model.load_state_dict(load_file(self._folder / "best.safetensors"))
+        model.load_state_dict(load_file(self._weights(self.best()[0])))
+
+    def _weights(self, step: int) -> Path:
+        """Return the file of a step's weights: a run that is killed may repeat a later step."""
+        return self._folder / f"best-{step}.safetensors"
 
     def labelled(self, batch: Batch, frame_of: Callable[[int], int]) -> Batch:
         """Return `batch` with changed images, and the teacher's labels for unlabelled frames.
@@ -214,6 +218,12 @@ class MeanTeacher(Callback):
         # a run that was killed between a validation and saving its state repeats both
         self.measured = [each for each in self.measured if each.step <= done]
 
+    def on_train_end(self, done: int, reason: str) -> None:
+        kept = self._weights(self.best()[0])
+        for path in self._folder.glob("best-*.safetensors"):
+            if path != kept:
+                path.unlink()
+
     def on_validation_end(
         self, done: int, scores: Mapping[str, float], picture: Picture | None
     ) -> None:
@@ -225,7 +235,7 @@ class MeanTeacher(Callback):
                 name: tensor.detach().cpu().clone().contiguous()
                 for name, tensor in self._average.state_dict().items()
             }
-            save_tensors(state, self._folder / "best.safetensors")
+            save_tensors(state, self._weights(done))
         with atomic_write(self._folder / "agreement.json") as temporary:
             content = [asdict(each) for each in self.measured]
             text = json.dumps(content, indent=1, allow_nan=False) + "\n"

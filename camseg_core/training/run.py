@@ -13,6 +13,7 @@ from camseg_core.config.differences import differences
 from camseg_core.config.yaml_file import load_yaml, to_yaml
 from camseg_core.data.folders import more
 from camseg_core.data.label_table import LabelTable, is_cityscapes, translation
+from camseg_core.data.sets import LabelledSet
 from camseg_core.errors import ConfigError, DataError, camseg_command
 from camseg_core.groups import joint_groups
 from camseg_core.labels import Label
@@ -71,7 +72,9 @@ class TrainingData:
         train, val = (tuple(open_data(data, root, split)) for split in ("train", "val"))
         _warn_of_shared(train, val)
         own = any(each.found.table is not None for each in (*train, *val))
-        if table is None and (own or not is_cityscapes(labels or ())):
+        known = {label.id for label in labels or ()}
+        lacking = labels is not None and any(_ids_of(each.found) - known for each in (*train, *val))
+        if table is None and (own or lacking or not is_cityscapes(labels or ())):
             table = LabelTable.of(labels) if labels else table_of(data, [*train, *val])
         labels = labels or (table or table_of(data, [*train, *val])).labels
         opened = (*train, *val)
@@ -89,6 +92,13 @@ class TrainingData:
         for split, frames in (("train", found.train), ("val", found.val)):
             _require_labels(split, frames)
         return found
+
+
+def _ids_of(found: LabelledSet) -> set[int]:
+    """Return the ids of the classes of a set and of its groups."""
+    return {label.id for label in found.labels} | {
+        id for group in found.groups for id in group.train_ids
+    }
 
 
 def _warn_of_shared(train: Sequence[OpenedSet], val: Sequence[OpenedSet]) -> None:

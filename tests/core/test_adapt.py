@@ -144,6 +144,30 @@ def test_a_run_that_was_measured_on_frames_without_labels_is_not_resumed(tmp_pat
         teacher(Teaching(), tmp_path)
 
 
+def test_the_weights_that_are_loaded_are_those_of_the_best_step(tmp_path: Path) -> None:
+    """A killed run may have stored better weights of a later step, which it then repeats."""
+    model, found = copy.deepcopy(tiny_lite()), teacher(Teaching(), tmp_path)
+    found.start(model)
+    found.on_average(model)
+    norm = model.transformer.z_proj_ln.bias
+
+    def validated(step: int, agreement: float) -> None:
+        torch.nn.init.constant_(norm, step)
+        found._found = measured(step, agreement)
+        found.on_validation_end(step, {}, None)
+
+    top = found.measured[0].agreement
+    validated(5, top + 0.2)
+    validated(10, top + 0.4)
+    found.on_train_begin(5, 20, 1)  # resumed from the state of step 5
+    validated(10, top + 0.2)
+    assert found.best()[0] == 5
+    found.on_train_end(10, "")
+    found.load_best(model)
+    assert (norm == 5).all()
+    assert [path.name for path in tmp_path.glob("best*")] == ["best-5.safetensors"]
+
+
 def test_no_checkpoint_without_a_rise_or_with_too_great_a_loss(tmp_path: Path) -> None:
     images = Images(SyntheticDrive(2), "a drive")
     found = teacher(Teaching(), tmp_path)

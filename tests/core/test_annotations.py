@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import re
+import shutil
 import sys
 import unicodedata
 import zipfile
@@ -103,6 +104,41 @@ def test_names_may_stand_for_groups_or_for_nothing(tmp_path: Path, title: str) -
     assert [label.name for label in found.labels] == ["traffic light"]
     assert [group.name for group in found.groups] == ["road or sidewalk"]
     assert found.samples[0].label[0].tolist() == [255, 255, 6, FIRST_GROUP]
+
+
+@TOOLS
+def test_an_export_whose_names_all_mean_groups_has_no_classes_of_its_own(
+    tmp_path: Path, title: str
+) -> None:
+    TREES[title][1](tmp_path)
+    (tmp_path / "mapping.yaml").write_text(
+        "names: {unlabelled: [ROAD]}\ngroups:\n"
+        "- {classes: [road, sidewalk], names: [Tarmac]}\n"
+        "- {classes: [traffic light, traffic sign], names: [traffic light, traffic_light]}\n"
+    )
+    found = open_set("auto", tmp_path)
+    assert not found.labels
+    assert len(found.groups) == 2
+    assert not found.scored().recall_only.any()
+
+
+def test_the_names_of_masks_may_end_with_a_suffix_and_annotations_name_their_files(
+    tmp_path: Path,
+) -> None:
+    tree = data_trees.voc(tmp_path / "voc")
+    for image, label in tree.frames.values():
+        image.rename(image.with_stem(f"{image.stem}_image"))
+        label.rename(label.with_stem(f"{label.stem}_label"))
+    shutil.rmtree(tmp_path / "voc" / "ImageSets")
+    suffixes = "image_suffix: _image\nlabel_suffix: _label\n"
+    mapping = tmp_path / "voc" / "mapping.yaml"
+    mapping.write_text(mapping.read_text() + suffixes)
+    assert len(open_set("auto", tmp_path / "voc").samples) == len(tree.frames)
+    data_trees.coco(tmp_path / "coco")
+    mapping = tmp_path / "coco" / "mapping.yaml"
+    mapping.write_text((mapping.read_text() if mapping.is_file() else "") + suffixes)
+    with pytest.raises(ConfigError, match="has image_suffix or label_suffix, which are for"):
+        open_set("coco", tmp_path / "coco")
 
 
 @TOOLS

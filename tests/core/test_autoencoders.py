@@ -18,10 +18,11 @@ from camseg_core.config.model import KLAutoencoderConfig, MaskAutoencoderConfig,
 from camseg_core.config.reader import build
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, ModelError
+from camseg_core.labels import CITYSCAPES
 from camseg_core.model.kl_autoencoder import KLAutoencoder
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.model.quantizers import FiniteScalarQuantizer, VectorQuantizer
-from camseg_core.training.frames import Frames
+from camseg_core.training.frames import Frames, HeldFrames
 from camseg_core.training.kl_autoencoder import (
     PictureAutoencoderTraining,
     scale_latents,
@@ -426,3 +427,21 @@ def test_the_number_of_widths_gives_the_stride_of_the_latents(levels: int) -> No
 def test_widths_of_different_strides_are_refused(sizes: tuple[tuple[int, ...], ...]) -> None:
     with pytest.raises(ModelError, match="must list the same strides, at least two, got"):
         MaskAutoencoderConfig(11, 4, *sizes)
+
+
+def test_a_codebook_stays_when_only_new_classes_are_learned(tmp_path: Path) -> None:
+    config = MaskAutoencoderConfig(12, 4, (16, 24), (16, 24), (0, 1), codebook_size=16)
+    torch.manual_seed(0)
+    start = MaskAutoencoder(config).eval()
+    indices = torch.randint(0, 12, (4, 32, 32), dtype=torch.uint8)
+    pictures = torch.zeros((4, 3, 32, 32), dtype=torch.uint8)
+    frames = HeldFrames(pictures, indices, ("a",) * 4, CITYSCAPES[:12])
+    training = AutoencoderTraining(
+        config, LoopConfig(steps=30, lr=1e-2, warmup=1, ema_decay=0.5), 2, (32, 32)
+    )
+    plain = torch.randint(0, 11, (2, 32, 32))
+    with torch.no_grad():
+        before = start.encode(plain)
+    tuned = train_autoencoder(training, frames, Run(tmp_path), start, range(11))
+    with torch.no_grad():
+        torch.testing.assert_close(tuned.encode(plain), before)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from data_trees import MAPPING, OWN_IDS, TREES, Tree, columns, photo, write
 
-from camseg_core.data.sets import SETS, kind_of, open_set
+from camseg_core.data.sets import SETS, kind_of, open_for_training, open_set
 from camseg_core.data.sets.kind import OwnLabels, SetKind
 from camseg_core.errors import ConfigError, DataError
 from camseg_core.groups import FIRST_GROUP, possible_classes
@@ -691,3 +691,21 @@ def test_labels_that_belong_to_other_images_are_no_suffix(tmp_path: Path) -> Non
     (tmp_path / "mapping.yaml").write_text(MAPPING)
     with pytest.raises(DataError, match=r"^missing label .*0001\.png"):
         open_set("auto", tmp_path)
+
+
+def test_the_frames_held_out_are_the_last_by_name_in_any_order_of_a_list(tmp_path: Path) -> None:
+    names = [f"frame_{number}" for number in range(1, 21)]
+    for name in names:
+        write(tmp_path / "images" / f"{name}.png", photo(4))
+        write(tmp_path / "labels" / f"{name}.png", columns((0, 1, 2, 255)))
+    np.random.default_rng(0).shuffle(names)
+    text = "".join(f"images/{name}.png labels/{name}.png\n" for name in names)
+    (tmp_path / "all.txt").write_text(text)
+    for kind, root in (("list", tmp_path / "all.txt"), ("folder", tmp_path)):
+        train, val = (open_for_training(kind, root, split) for split in ("train", "val"))
+        held_out = {int(pair.image.stem.rpartition("_")[2]) for pair in val.pairs}
+        assert held_out == {17, 18, 19, 20}
+        assert len(train.samples) == 16
+        listed = [pair.image.stem for pair in train.pairs]
+        if kind == "list":
+            assert listed == [name for name in names if name in listed]

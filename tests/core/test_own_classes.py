@@ -192,6 +192,17 @@ def test_classes_are_related_by_their_origins_regardless_of_ids_and_spelling() -
     }
 
 
+def test_stating_the_origin_that_a_class_has_anyway_changes_nothing() -> None:
+    police = own("police car", ("car",), 1)
+    of_name, stated = (LabelTable((own("car", was), police)).labels for was in (None, ("car",)))
+    for parts in (of_name, stated):
+        found = dict(
+            zip((each.name for each in CITYSCAPES), related(parts, CITYSCAPES), strict=True)
+        )
+        assert found["car"] == (0, 1)
+        assert related(CITYSCAPES, parts) == ((13,), (13,))
+
+
 def test_a_class_with_the_same_origins_is_the_same_in_a_model_tuned_with_that_table() -> None:
     table = [own("car", ("van",), 0), own("vehicle", ("car", "truck"), 1), own("cone", (), 2)]
     assert related_names(table, table) == {"car": ["car"], "vehicle": ["vehicle"], "cone": ["cone"]}

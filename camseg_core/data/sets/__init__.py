@@ -9,6 +9,7 @@ from pathlib import Path
 from camseg_core.data import Samples, SamplesOf
 from camseg_core.data.file_set import Pair, PairedFiles, joined_labels
 from camseg_core.data.folders import folder_of, no_split, subfolders
+from camseg_core.data.frame_source import natural_key
 from camseg_core.data.label_table import (
     LABEL_TABLE,
     LabelTable,
@@ -207,7 +208,7 @@ HELD_OUT = 5
 def open_for_training(kind: str, root: Path, split: str, own: OwnLabels = NONE) -> LabelledSet:
     """Open a split; of a set without splits, `train` are the first four fifths and `val` the rest.
 
-    Neighbours in a drive look alike, so the frames held out are its last, by name.
+    Neighbours in a drive look alike, so the frames held out are its last by name, in natural order.
 
     Raises:
         ConfigError: see `open_set`.
@@ -220,8 +221,10 @@ def open_for_training(kind: str, root: Path, split: str, own: OwnLabels = NONE) 
     frames = len(found.samples)
     if frames < 2:
         raise DataError(f"{root} must have at least two frames, to train on and to validate, got 1")
+    names = [natural_key(pair.image.as_posix()) for pair in found.pairs]
+    by_name = sorted(range(frames), key=names.__getitem__) if names else range(frames)
     first = frames - max(1, frames // HELD_OUT)
-    numbers = range(first) if split == "train" else range(first, frames)
+    numbers = sorted(by_name[:first] if split == "train" else by_name[first:])
     if split == "val":
         _note(f"{root} has no splits: its last {len(numbers)} of {frames} frames are val")
     return replace(found, samples=SamplesOf(found.samples, numbers), split=split)

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 
 from camseg_core.data.class_names import ClassNames
-from camseg_core.data.file_set import FileSet, Found
+from camseg_core.data.file_set import IMAGES, FileSet, Found
 from camseg_core.data.find_files import find_files
 from camseg_core.data.folders import composed, files_in, more, no_split, read_list, visible
 from camseg_core.data.image_files import Ids, Raw, read_label
@@ -69,18 +69,21 @@ class VocMasks(SetKind):
                 f"no images in {root}: export with images ('Save images' in CVAT), or copy them "
                 f"to {root / _IMAGES[0]}"
             )
+        read = read_mapping(own.mapping, root / MAPPING).mapping
+        image_end, mask_end = (read.image_suffix, read.label_suffix) if read else ("", "")
         found = find_files(
             [(images or root, masks)],
             self.expected,
+            endings=[f"{image_end}{ending}" for ending in IMAGES],
+            label_ending=f"{mask_end}.png",
             deep=True,
             name=lambda stem: stem.relative_to(images or root).as_posix(),
         )
         found = _of_split(found, base, split, masks)
         rule = "every image needs the mask of its name: annotate it, or move it out of the folder"
-        mapping = read_mapping(own.mapping, root / MAPPING).mapping
-        if mapping is not None and (mapping.ids or mapping.colors):
+        if read is not None and (read.ids or read.colors):
             return meaning(own.mapping, root / MAPPING).files(found, rule=rule)
-        names = ClassNames.read(own.mapping, root / MAPPING)
+        names = ClassNames.read(own.mapping, root / MAPPING, suffixes=True)
         classes, problems = _classes(base, names)
         found = found._replace(problems=(*found.problems, *problems))
         decode: LabelDecoder = MaskLabels(
