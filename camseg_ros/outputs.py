@@ -13,6 +13,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float64, Header
 
+from camseg_core.labels import UNLABELLED
 from camseg_core.masks import ClassTable, colorize, overlay
 from camseg_core.runtime import Segmentation
 from camseg_ros.image_conversion import Pixels
@@ -132,7 +133,9 @@ class CameraOutputs:
             return True
 
         def confidence() -> Pixels:
-            return np.rint(result.confidence * np.float32(255)).astype(np.uint8)
+            scaled = np.rint(result.confidence * np.float32(255)).astype(np.uint8)
+            scaled[mask == UNLABELLED] = 0
+            return scaled
 
         def color() -> Pixels:
             return colorize(mask, table.colors)
@@ -169,11 +172,12 @@ class DebugTopics:
         self._processing = node.create_publisher(Float64, "~/debug/processing_time_ms", 10)
         self._latency = node.create_publisher(Float64, "~/debug/pipeline_latency_ms", 10)
 
-    def publish(self, processing_ms: float, header: Header) -> list[str]:
-        """Publish the times of a frame whose mask has just been published, if anyone subscribes.
+    def publish(self, began: float, published: float, header: Header) -> list[str]:
+        """Publish the times of a frame whose mask was published, if anyone subscribes.
 
         Args:
-            processing_ms: from the start of work on the frame to its mask, in ms.
+            began: when the work on the frame began (`time.monotonic`).
+            published: when its mask was published; pictures of it may have followed.
             header: of the frame; a zero stamp has no latency.
 
         Returns:
@@ -181,10 +185,11 @@ class DebugTopics:
         """
         messages: list[tuple[Publisher[Any], Float64]] = []
         if self._processing.get_subscription_count():
-            messages.append((self._processing, Float64(data=processing_ms)))
+            messages.append((self._processing, Float64(data=(published - began) * 1e3)))
         if self._latency.get_subscription_count() and (stamp := stamp_seconds(header)):
-            now = self._node.get_clock().now().nanoseconds
-            messages.append((self._latency, Float64(data=now / 1e6 - stamp * 1e3)))
+            now = self._node.get_clock().now().nanoseconds / 1e9
+            then = now - (time.monotonic() - published)
+            messages.append((self._latency, Float64(data=(then - stamp) * 1e3)))
         return publish_each(messages) if messages else []
 
     def destroy(self) -> None:

@@ -223,8 +223,8 @@ class Parameters(CameraParameters):
     )
     inference_timeout: float = parameter(
         20.0,
-        "Seconds after which inference counts as hung and the engine is rebuilt; TensorRT may need "
-        "minutes for a new image size.",
+        "Seconds after which inference counts as hung and the engine is rebuilt; the time in which "
+        "graphs are compiled does not count.",
         limits=(0.1, 3600.0),
     )
     max_rebuilds: int = parameter(

@@ -6,8 +6,10 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
+from itertools import product
 
 from rclpy.node import Node
 
@@ -17,6 +19,7 @@ from camseg_core.jpeg import simplejpeg
 from camseg_core.labels import Label, read_labels
 from camseg_core.masks import ClassTable
 from camseg_core.runtime import Segmenter
+from camseg_core.runtime.engine import KEPT_SIZES
 from camseg_core.runtime.stream import Stream
 from camseg_core.weights import checkpoint_folder
 from camseg_ros.camera import Camera, ImageMessage, Picture
@@ -64,6 +67,8 @@ def load_segmenter(parameters: Parameters) -> Segmenter:
             is malformed.
     """
     sizes = [warm_up_size(size) for size in parameters.warm_up_sizes]
+    cameras = parameters.by_camera.values()
+    fits = dict.fromkeys(each.fit for each in cameras)
     segmenter = Segmenter.from_pretrained(
         parameters.model,
         provider=parameters.provider,
@@ -71,12 +76,15 @@ def load_segmenter(parameters: Parameters) -> Segmenter:
         threads=parameters.threads,
         engine_cache=parameters.engine_cache or None,
         frame_size=sizes[0][::-1] if sizes else None,
+        # with fewer, cameras of different sizes would drop and compile each other's in turns
+        kept_sizes=max(KEPT_SIZES, len(cameras) + len(sizes) * len(fits)),
         **asdict(parameters.sampling),
     )
-    for width, height in sizes:
-        for batch in range(1, min(len(parameters.camera_names), parameters.max_batch) + 1):
+    together = min(len(cameras), parameters.max_batch) if segmenter.batches else 1
+    for (width, height), fit in product(sizes, fits):
+        for batch in range(1, together + 1):
             # OpenVINO compiles here, TensorRT builds engines, which takes minutes if not cached
-            segmenter.warm_up(height, width, batch=batch)
+            segmenter.warm_up(height, width, fit, batch)
     return segmenter
 
 
@@ -133,18 +141,18 @@ class Pipeline:
         self.converter = choose_converter()
         self.paused = False
         self.cameras: dict[str, Camera] = {}
-        try:
+        with ExitStack() as made:  # undone if a topic fails: this process has it with another type
             for name in parameters.camera_names:
                 self.cameras[name] = Camera(node, name, parameters)
-        except Exception:  # such as a topic that this process has with another type
-            for camera in self.cameras.values():
-                camera.destroy()
-            raise
+                made.callback(self.cameras[name].destroy)
+            self._debug = DebugTopics(node)
+            made.callback(self._debug.destroy)
+            self._labels = LabelTopics(node)
+            made.pop_all()
         self.worker: InferenceWorker[ImageMessage, Segmenter] | None = None
         self._slots: FrameSlots[ImageMessage] = FrameSlots(self.cameras)
         self._streams: dict[str, Stream] = {}
         self._publishing = threading.Lock()
-        self._debug, self._labels = DebugTopics(node), LabelTopics(node)
         self._publish_labels()
         if not simplejpeg() and any(camera.compressed for camera in self.cameras.values()):
             node.get_logger().warning(UNSEEN_DAMAGE)
@@ -166,7 +174,8 @@ class Pipeline:
             handle=self._segment,
             on_failure=self._inference_failed,
             on_give_up=self._on_give_up,
-            max_batch=self._parameters.max_batch,
+            # frames that would go one by one are not held back by each other
+            max_batch=lambda model: self._parameters.max_batch if model.batches else 1,
             recovery=lambda: Recovery(
                 self._parameters.inference_timeout,
                 self._parameters.max_rebuilds,
@@ -243,7 +252,7 @@ class Pipeline:
         self, segmenter: Segmenter, frames: list[Frame[ImageMessage]], session: WorkerSession
     ) -> Segmenter | None:
         """Turn messages into published masks, in the inference thread; see `worker.Handle`."""
-        parameters = self._parameters
+        parameters, streams = self._parameters, self._streams
         batch: list[tuple[Camera, Picture]] = []
         for frame in frames:
             camera, began = self.cameras[frame.camera], time.monotonic()
@@ -257,12 +266,14 @@ class Pipeline:
             return None
         if segmenter.sampling != parameters.sampling:
             segmenter = segmenter.with_sampling(parameters.sampling)
+        if session.over.is_set():  # abandoned meanwhile: the streams are those of another thread
+            return None
         video = parameters.temporal_carry > 0
         compilations = segmenter.compilations.count
         results = segmenter.segment_batch(
             [picture.rgb for _, picture in batch],
             [parameters.by_camera[camera.name].fit for camera, _ in batch],
-            streams=[self._stream(camera.name) for camera, _ in batch] if video else None,
+            streams=[_stream(streams, c.name, parameters) for c, _ in batch] if video else None,
             times=[picture.time for _, picture in batch] if video else None,
         )
         segmented = time.monotonic()
@@ -276,19 +287,10 @@ class Pipeline:
                 del session.frames[0]
                 published = camera.publish(picture, result, self._table, own, opacity, segmented)
             if published is not None:
-                processing_ms = (published - picture.began) * 1e3
-                failures = self._debug.publish(processing_ms, picture.header)
+                failures = self._debug.publish(picture.began, published, picture.header)
                 if failures:
                     camera.count_failures(failures)
         return segmenter
-
-    def _stream(self, camera: str) -> Stream:
-        """Return the memory of a camera's previous frames."""
-        carry, gap = self._parameters.temporal_carry, self._parameters.temporal_max_gap
-        stream = self._streams.get(camera)
-        if stream is None or (stream.carry, stream.max_gap_s) != (carry, gap):
-            stream = self._streams[camera] = Stream(carry, gap)
-        return stream
 
     def _inference_failed(
         self, kind: Failure, text: str, frames: list[Frame[ImageMessage]]
@@ -299,3 +301,12 @@ class Pipeline:
         for frame in frames:
             camera = self.cameras[frame.camera]
             camera.statistics.frame_rejected(kind, f"{camera.topic}: {kind}: {text}")
+
+
+def _stream(streams: dict[str, Stream], camera: str, parameters: Parameters) -> Stream:
+    """Return the memory of a camera's previous frames, which is kept in `streams`."""
+    carry, gap = parameters.temporal_carry, parameters.temporal_max_gap
+    stream = streams.get(camera)
+    if stream is None or (stream.carry, stream.max_gap_s) != (carry, gap):
+        stream = streams[camera] = Stream(carry, gap)
+    return stream

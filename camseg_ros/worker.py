@@ -117,7 +117,7 @@ class InferenceWorker(Generic[Message, Model]):
         handle: processes a batch. A `CamSegError` blames the frames and causes no rebuild.
         on_failure: receives the kind of failure, its text and the unanswered frames.
         on_give_up: receives the text of the last failure, once; the worker has then ended.
-        max_batch: most frames in a batch.
+        max_batch: returns the most frames in a batch of this model.
         recovery: returns the current settings; called each time, so they may change.
         compiling_s: returns the seconds that a model spent compiling since a moment
             (`time.monotonic`); they do not count as hanging.
@@ -135,7 +135,7 @@ class InferenceWorker(Generic[Message, Model]):
         handle: Handle[Model, Message],
         on_failure: Callable[[Failure, str, list[Frame[Message]]], None],
         on_give_up: Callable[[str], None],
-        max_batch: int,
+        max_batch: Callable[[Model], int],
         recovery: Callable[[], Recovery],
         compiling_s: Callable[[Model, float], float] = lambda *_: 0.0,
     ) -> None:
@@ -199,7 +199,7 @@ class InferenceWorker(Generic[Message, Model]):
             model = self._model if self._model is not None else self._rebuild(session)
             if model is None:
                 return
-            frames = self._slots.take(self._max_batch, session.over)
+            frames = self._slots.take(self._max_batch(model), session.over)
             if not frames:
                 return
             session.frames, session.busy_since = list(frames), time.monotonic()

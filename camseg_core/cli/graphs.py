@@ -14,6 +14,7 @@ from camseg_core.cli.options import (
     add_sampling_options,
     at_least,
     data_of,
+    number,
     packages_for,
 )
 from camseg_core.cli.scoring import shared_of
@@ -22,6 +23,7 @@ from camseg_core.diffusion.sampling import Fused
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.long_runs import writable_folder
 from camseg_core.runtime.engine import AUTO, PRECISIONS
+from camseg_core.runtime.geometry import MODES, WHOLE, Fit
 from camseg_core.runtime.origin import weights_of
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_core.weights import checkpoint_folder
@@ -211,6 +213,20 @@ def add_build_engine(parser: argparse.ArgumentParser) -> None:
         "max_batch (default: %(default)s)",
     )
     parser.add_argument(
+        "--resize-mode",
+        choices=MODES,
+        default=MODES[0],
+        help="the node's parameter resize_mode (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--roi",
+        nargs=4,
+        type=number(0, 1),
+        default=WHOLE,
+        metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"),
+        help="the node's parameter roi, for --resize-mode crop",
+    )
+    parser.add_argument(
         "--streams", action="store_true", help="for a node with temporal_carry above 0"
     )
     add_sampling_options(parser, BUILT_FOR)
@@ -218,6 +234,7 @@ def add_build_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def _build(options: argparse.Namespace) -> None:
+    fit = Fit(options.resize_mode, tuple(options.roi))
     writable_folder(options.engine_cache, "--engine-cache")
     # not run on a GPU here; a test puts the CPU in TensorRT's place
     segmenter = Segmenter.from_pretrained(
@@ -230,7 +247,7 @@ def _build(options: argparse.Namespace) -> None:
     )
     for width, height in options.size:
         for batch in range(1, options.batch + 1):
-            seconds = segmenter.warm_up(height, width, batch=batch)
+            seconds = segmenter.warm_up(height, width, fit, batch)
             of = f" for {batch} frames at once" if batch > 1 else ""
             print_lines(f"{width}x{height}{of}: built in {seconds:.0f} s")
     kept = [path for path in options.engine_cache.rglob("*") if path.is_file()]

@@ -159,6 +159,10 @@ class Compilations:
         return sum(max(0.0, ended - max(began, moment)) for began, ended in spans)
 
 
+KEPT_SIZES = 4
+"""Default of `EngineOptions.kept_sizes`."""
+
+
 @dataclass(frozen=True)
 class EngineOptions:
     """Options that an engine is loaded with.
@@ -169,6 +173,8 @@ class EngineOptions:
         threads: CPU threads; 0 lets the engine choose, about one a core.
         precision: one of `ASKED_PRECISIONS`.
         cache: folder that keeps compiled graphs.
+        kept_sizes: network sizes for which OpenVINO keeps compiled graphs in memory; the bundled
+            model's take 65 MB each.
         fallback: why this is not the first requested provider; empty if it is.
         choice: why `AUTO` chose this provider; empty if it was requested by name.
         compilations: of all engines of this model.
@@ -179,6 +185,7 @@ class EngineOptions:
     threads: int = 0
     precision: str = AUTO
     cache: Path | None = None
+    kept_sizes: int = KEPT_SIZES
     fallback: str = ""
     choice: str = ""
     compilations: Compilations = field(default_factory=Compilations, compare=False)

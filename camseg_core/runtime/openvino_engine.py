@@ -24,9 +24,6 @@ from camseg_core.runtime.engine import (
     shape_text,
 )
 
-MAX_CACHED_SIZES = 4
-"""Frame sizes for which compiled graphs are kept; the bundled model's take 65 MB each."""
-
 _HINTS = {"fp32": "f32", BF16: "bf16", "fp16": "f16"}
 """Arithmetic to ask for, by precision; for the others OpenVINO takes the processor's fastest."""
 
@@ -86,7 +83,7 @@ class OpenVinoEngine(FolderEngine):
         key = graph, *map(tuple, shapes.values())
         if key not in self._requests:
             # the size used longest ago first makes room: both together need more memory
-            if len(self._requests) >= MAX_CACHED_SIZES * len(self._models):
+            if len(self._requests) >= self.options.kept_sizes * len(self._models):
                 self._requests.popitem(last=False)
             what = f"{graph} for {shape_text(inputs)}"
             with self.options.compilations.compiling(what):

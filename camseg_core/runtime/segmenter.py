@@ -15,7 +15,13 @@ from camseg_core.config.model import CamSegConfig, load_config
 from camseg_core.diffusion.sampling import Sampling
 from camseg_core.errors import ConfigError, ImageError
 from camseg_core.labels import Label, read_labels
-from camseg_core.runtime.engine import AUTO, Compilations, Engine, EngineOptions
+from camseg_core.runtime.engine import (
+    AUTO,
+    KEPT_SIZES,
+    Compilations,
+    Engine,
+    EngineOptions,
+)
 from camseg_core.runtime.geometry import Fit, Floats, FrameGeometry, Ids, View
 from camseg_core.runtime.network import Laps, Network
 from camseg_core.runtime.providers import load_engine
@@ -80,6 +86,7 @@ class Segmenter:
         threads: int = 0,
         engine_cache: str | Path | None = None,
         frame_size: tuple[int, int] | None = None,
+        kept_sizes: int = KEPT_SIZES,
         **sampling: Any,
     ) -> "Segmenter":
         """Load a bundled model by name or a checkpoint folder by path.
@@ -97,6 +104,7 @@ class Segmenter:
             engine_cache: folder for what OpenVINO and TensorRT compile; without it they compile at
                 every start.
             frame_size: height and width of expected frames, which OpenVINO and CUDA try here.
+            kept_sizes: network sizes for which OpenVINO keeps compiled graphs in memory.
             **sampling: the fields of `Sampling`: sampler, steps, temperature, eta, samples, passes,
                 order, seed, streams. `with_sampling` changes them later.
 
@@ -116,7 +124,9 @@ class Segmenter:
         def trial(engine: Engine) -> None:
             cls(config, labels, engine, drawn).warm_up(*size)
 
-        options = EngineOptions(folder, threads=threads, precision=precision, cache=cache)
+        options = EngineOptions(
+            folder, threads=threads, precision=precision, cache=cache, kept_sizes=kept_sizes
+        )
         return cls(config, labels, load_engine(options, provider, drawn.fused, trial), drawn)
 
     def check_sampling(self, sampling: Sampling) -> None:
@@ -163,6 +173,14 @@ class Segmenter:
     def temperature(self) -> float:
         """The scale of the noise."""
         return self.sampling.options(self.config).temperature
+
+    @property
+    def batches(self) -> bool:
+        """Whether frames of one size go through the network together, else one after the other.
+
+        They do not on CPUs with OpenVINO, and not in passes, which differ in what is known of each.
+        """
+        return self._engine.batches and self.sampling.passes == 1
 
     @property
     def provider(self) -> str:
@@ -279,9 +297,7 @@ class Segmenter:
             began, geometry = time.perf_counter(), self._geometry(rgb, fit)
             image = geometry.to_network(rgb)
             prepared.append((geometry, image, (time.perf_counter() - began) * 1000))
-            # in passes frames go one by one: they differ in which tokens are known
-            together = self._engine.batches and self.sampling.passes == 1
-            alone = 0 if together else index
+            alone = 0 if self.batches else index
             groups[geometry.padded, alone].append(index)
         results: dict[int, Segmentation] = {}
         for members in groups.values():

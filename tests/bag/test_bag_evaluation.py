@@ -130,9 +130,16 @@ def test_scores_by_hand(tmp_path: Path, camseg: Commands) -> None:
         "name": "painter 1",
         "precision": "fp32",
         "engine": "a painter",
+        "checkpoint": "camseg-lite",
         "sampler": "one_step",
         "steps": 1,
+        "temperature": "the model's own",
+        "eta": 0.0,
+        "samples": 1,
+        "passes": 1,
+        "order": "random",
         "seed": 0,
+        "threads": 0,
     }
     first, second = lines_of(tmp_path / "out")
     assert first == {

@@ -77,7 +77,7 @@ def test_an_option_that_is_new_can_be_changed_without_being_named_here(
             "--against sampler=euler: invalid choice: 'euler' .*one_step.*ddim.*ancestral",
         ),
         ("steps=0", "--against steps=0: must be a whole number >= 1, got '0'"),
-        ("threads=", "--against threads=: must be a whole number >= 0, got ''"),
+        ("threads=", "--against threads=: must be a whole number from 0 to 1024, got ''"),
     ],
 )
 def test_a_change_that_does_not_fit_says_what_does(change: str, message: str) -> None:

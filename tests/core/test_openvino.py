@@ -334,12 +334,13 @@ def test_results_are_not_overwritten_by_the_next_frame(segmenter: Segmenter) -> 
 
 
 def test_a_size_is_compiled_once_and_the_least_recently_used_is_dropped(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(openvino_engine, "MAX_CACHED_SIZES", 2)
     folder = without_graphs(tmp_path)
     write_fused(folder, Fused("one_step", 1))
-    segmenter = Segmenter.from_pretrained(folder, provider="openvino", frame_size=(64, 96))
+    segmenter = Segmenter.from_pretrained(
+        folder, provider="openvino", frame_size=(64, 96), kept_sizes=2
+    )
     assert segmenter.compilations.count == 1
     assert segmenter.compilations.last.startswith("fused_one_step_1 for 96x64 in ")
     for side, count in ((64, 1), (128, 2), (64, 2), (128, 2), (192, 3), (64, 4)):

@@ -234,10 +234,20 @@ def test_the_counts_are_each_cameras_own(start_rig: Callable[..., Rig]) -> None:
     assert status.level == DiagnosticStatus.OK
 
 
-@pytest.mark.parametrize(("most", "batches"), [(8, [3]), (2, [2, 1]), (1, [1, 1, 1])])
+@pytest.mark.parametrize(
+    ("provider", "most", "batches"),
+    [
+        ("cpu", 8, [3]),
+        ("cpu", 2, [2, 1]),
+        ("cpu", 1, [1, 1, 1]),
+        ("openvino", 8, [1, 1, 1]),  # it runs them one by one: none waits for another
+    ],
+)
 def test_frames_that_wait_go_through_the_model_together(
-    driver: Driver, monkeypatch: pytest.MonkeyPatch, most: int, batches: list[int]
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, provider: str, most: int, batches: list[int]
 ) -> None:
+    if provider == "openvino":
+        pytest.importorskip("openvino")
     seen: list[int] = []
     segment_batch = Segmenter.segment_batch
 
@@ -245,7 +255,7 @@ def test_frames_that_wait_go_through_the_model_together(
         seen.append(len(frames))
         return segment_batch(self, frames, *rest, **named)
 
-    given = Parameters(cameras=("a", "b", "c"), max_batch=most, warm_up_sizes=())
+    given = Parameters(cameras=("a", "b", "c"), max_batch=most, warm_up_sizes=(), provider=provider)
     node = Node("owner", namespace="/batch")
     pipeline = Pipeline(node, given, pytest.fail)
     try:
@@ -272,7 +282,7 @@ def test_frames_that_wait_go_through_the_model_together(
         driver.wait(lambda: all(masks.values()), "the masks")
         assert seen == batches
         for found, rgb in zip(masks.values(), pictures, strict=True):
-            assert np.array_equal(pixels_of(found[0]), MODEL.segment(rgb).mask)
+            assert np.array_equal(pixels_of(found[0]), pipeline.segmenter.segment(rgb).mask)
     finally:
         pipeline.stop(60)
         pipeline.destroy()

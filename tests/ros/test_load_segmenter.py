@@ -7,6 +7,7 @@ import pytest
 from camseg_core.diffusion.sampling import Sampling
 from camseg_core.errors import CamSegError, ConfigError
 from camseg_core.runtime import Segmenter
+from camseg_core.runtime.geometry import Fit
 from camseg_ros.parameters import Parameters
 from camseg_ros.pipeline import check_model, class_table, load_segmenter, warm_up_size
 
@@ -69,6 +70,24 @@ def test_it_is_warmed_up_for_every_size_and_number_of_frames_to_come(
     given = replace(DEFAULTS, warm_up_sizes=("64x48", "32x32"), provider="cpu")
     load_segmenter(replace(given, cameras=cameras, max_batch=max_batch))
     assert seen == [(batch, shape) for shape in ((48, 64, 3), (32, 32, 3)) for batch in batches]
+
+
+def test_it_is_warmed_up_as_the_cameras_frames_are_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Fit] = []
+    monkeypatch.setattr(
+        Segmenter, "segment_batch", lambda self, frames, fits: seen.extend(fits) or []
+    )
+    roi = (0.0, 0.2, 1.0, 0.9)
+    own = {"b.resize_mode": "crop", "b.roi": roi}
+    given = replace(DEFAULTS, warm_up_sizes=("64x48",), provider="cpu", max_batch=1, own=own)
+    load_segmenter(replace(given, cameras=("a", "b", "c")))
+    assert seen == [Fit(), Fit("crop", roi)]
+
+
+def test_graphs_are_kept_for_the_size_of_every_camera() -> None:
+    many = tuple("abcdefg")
+    given = replace(QUICK, cameras=many, provider="cpu")
+    assert load_segmenter(given)._engine.options.kept_sizes >= len(many)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,13 @@ def test_a_frame_lost_with_all_that_ships_is_a_failure(monkeypatch: pytest.Monke
         node_overhead, "with_node", lambda launch, *rest: {"frames": 50, "answered": 49}
     )
     arguments = argparse.Namespace(
-        model="camseg-lite", threads=0, frames=50, warm_up=5, size=[(640, 480)], write=None
+        model="camseg-lite",
+        threads=0,
+        frames=50,
+        warm_up=5,
+        size=[(640, 480)],
+        command="",
+        commit="",
     )
     outcome = node_overhead.measure(arguments)
     assert outcome.figures["overhead_ms"] == {"640x480": None}

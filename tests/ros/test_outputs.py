@@ -9,7 +9,7 @@ from rclpy.node import Node
 from ros_harness import Driver, header, picture, pixels_of
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from camseg_core.labels import CITYSCAPES
+from camseg_core.labels import CITYSCAPES, Label
 from camseg_core.masks import ClassTable
 from camseg_core.runtime import Segmentation
 from camseg_ros import outputs as module
@@ -124,6 +124,21 @@ def test_everything_listened_to_has_the_same_header(driver: Driver, outputs: Cam
     assert all(message.header == header(7) for messages in heard.values() for message in messages)
     assert (pixels_of(heard["mask"][0]) == 3).all()
     assert (pixels_of(heard["confidence"][0]) == 128).all()
+
+
+def test_unlabelled_pixels_have_no_confidence(driver: Driver, outputs: CameraOutputs) -> None:
+    """Also those of a class that is switched off, of which the model was sure."""
+    heard = listen(driver, outputs, "confidence")
+    labels = (Label(3, "wall", (1, 2, 3)), Label(7, "sky", (4, 5, 6)))
+    table = ClassTable.of(labels, (), ("wall",))
+    mask = np.full((6, 8), 3, np.uint8)
+    mask[:2] = 7
+    result = Segmentation(mask, np.full((6, 8), 0.5, np.float32), {})
+    outputs.publish(header(1), RGB, result, table, 0.5, None)
+    driver.wait(lambda: heard, "the confidence")
+    found = pixels_of(heard[0])
+    assert (found[:2] == 0).all()
+    assert (found[2:] == 128).all()
 
 
 def test_a_topic_that_fails_is_reported_and_the_others_are_published(

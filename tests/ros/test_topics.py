@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import yaml
+from rclpy.node import Node
 from rclpy.qos import ReliabilityPolicy
 from ros_harness import (
     BEST_EFFORT,
@@ -28,7 +30,7 @@ from ros_harness import (
 from ros_services import set_parameters
 from run_length_decoder import decode
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Float64, String
+from std_msgs.msg import Float64, Header, String
 from std_srvs.srv import SetBool
 
 from camseg_core.labels import UNLABELLED, cityscapes_labels
@@ -38,6 +40,7 @@ from camseg_core.runtime.geometry import Fit
 from camseg_core.weights import checkpoint_folder
 from camseg_ros.messages import LATCHED, scaled_camera_info
 from camseg_ros.middleware import share_file
+from camseg_ros.outputs import DebugTopics
 
 Pixels = npt.NDArray[np.uint8]
 MODEL = Segmenter.from_pretrained()
@@ -271,6 +274,24 @@ def test_the_run_length_mask_is_not_there_unless_asked_for(start_bench: StartBen
     bench = start_bench()
     assert bench.driver.node.count_publishers("/segmentation/camera_info") == 1
     assert bench.driver.node.count_publishers("/segmentation/mask_rle") == 0
+
+
+def test_the_latency_ends_with_the_mask_and_not_with_the_pictures_that_follow(
+    driver: Driver,
+) -> None:
+    node = Node("owner", namespace="/latency")
+    debug = DebugTopics(node)
+    try:
+        heard = driver.listen(Float64, "/latency/owner/debug/pipeline_latency_ms")
+        driver.wait(debug._latency.get_subscription_count, "the listener")
+        now, published = node.get_clock().now(), time.monotonic()
+        frame = Header(stamp=now.to_msg())
+        debug.publish(published - 0.1, published - 10, frame)  # ten seconds of pictures since
+        driver.wait(lambda: heard, "the latency")
+        assert -10_500 < heard[0].data < -9_000
+    finally:
+        debug.destroy()
+        node.destroy_node()
 
 
 def test_the_times_of_each_frame_are_there_for_who_listens(start_bench: StartBench) -> None:
