@@ -19,6 +19,8 @@ from camseg_core.errors import CamSegError, ConfigError
 from camseg_core.long_runs import atomic_write
 from camseg_core.weights import DEFAULT_MODEL
 
+ROOT = Path(__file__).parents[1]
+
 COLUMNS = 120
 """Width of a document's lines."""
 
@@ -164,7 +166,7 @@ WORKING = ("help", "json", "list", "only", "run", "results", "workers")
 def command_of(name: str, parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str:
     """Return the command that was run: the script of the section `name`, and what is not default.
 
-    The placeholder of an option, such as `<data>`, stands for its value.
+    The placeholder of an option, such as `<data>`, stands for its value, and for a path elsewhere.
     """
     words = ["python", f"benchmarks/{name.replace('-', '_')}.py"]
     for action in parser._actions:
@@ -175,18 +177,26 @@ def command_of(name: str, parser: argparse.ArgumentParser, arguments: argparse.N
         if isinstance(action.metavar, str) and action.metavar.startswith("<"):
             words += [flag, action.metavar]
         elif isinstance(action, argparse._AppendAction):
-            words += [word for each in value for word in (flag, _shown(each))]
+            words += [word for each in value for word in (flag, _shown(each, action.dest))]
         elif action.nargs == 0:
             words.append(flag)
         else:
-            words += [flag, *map(_shown, value if isinstance(value, list) else [value])]
+            values = value if isinstance(value, list) else [value]
+            words += [flag, *(_shown(each, action.dest) for each in values)]
     return " ".join(words)
 
 
-def _shown(value: object) -> str:
+def _shown(value: object, name: str) -> str:
     if isinstance(value, tuple):  # a size
         return "x".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else shlex.quote(str(value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = str(value)
+    if os.path.isabs(text):
+        if not Path(text).is_relative_to(ROOT):
+            return f"<{name}>"
+        text = str(Path(text).relative_to(ROOT))
+    return shlex.quote(text)
 
 
 def provenance(arguments: argparse.Namespace, note: str = "", on: str = "") -> list[str]:
@@ -252,11 +262,10 @@ def current_commit(*paths: str) -> str:
 
     Asked first at the start of the work: later answers are the same, as the code that runs is.
     """
-    root = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", root, *arguments], capture_output=True, text=True, check=True
+            ["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True
         ).stdout.strip()
 
     try:

@@ -140,8 +140,8 @@ class Parameters(CameraParameters):
     )
     max_batch: int = parameter(
         8,
-        "Largest number of cameras whose frames go through the model together, where the engine gains "
-        "from it: OpenVINO on a CPU does not.",
+        "Largest number of cameras whose frames go through the model together, where the engine "
+        "gains from it: OpenVINO on a CPU does not.",
         limits=(1, 64),
         fixed_because=RELOAD,
     )
