@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from itertools import product
+from operator import attrgetter
 
 from rclpy.node import Node
 
@@ -174,8 +175,8 @@ class Pipeline:
             handle=self._segment,
             on_failure=self._inference_failed,
             on_give_up=self._on_give_up,
-            # frames that would go one by one are not held back by each other
-            max_batch=lambda model: self._parameters.max_batch if model.batches else 1,
+            max_batch=self._parameters.max_batch,
+            together=attrgetter("batches"),
             recovery=lambda: Recovery(
                 self._parameters.inference_timeout,
                 self._parameters.max_rebuilds,

@@ -117,7 +117,8 @@ class InferenceWorker(Generic[Message, Model]):
         handle: processes a batch. A `CamSegError` blames the frames and causes no rebuild.
         on_failure: receives the kind of failure, its text and the unanswered frames.
         on_give_up: receives the text of the last failure, once; the worker has then ended.
-        max_batch: returns the most frames in a batch of this model.
+        max_batch: most frames in a batch.
+        together: whether a model takes several frames at once; else they come one by one.
         recovery: returns the current settings; called each time, so they may change.
         compiling_s: returns the seconds that a model spent compiling since a moment
             (`time.monotonic`); they do not count as hanging.
@@ -135,10 +136,12 @@ class InferenceWorker(Generic[Message, Model]):
         handle: Handle[Model, Message],
         on_failure: Callable[[Failure, str, list[Frame[Message]]], None],
         on_give_up: Callable[[str], None],
-        max_batch: Callable[[Model], int],
+        max_batch: int,
         recovery: Callable[[], Recovery],
         compiling_s: Callable[[Model, float], float] = lambda *_: 0.0,
+        together: Callable[[Model], bool] = lambda _: True,
     ) -> None:
+        self._together = together
         self._slots, self._max_batch, self._compiling_s = slots, max_batch, compiling_s
         self._load, self._handle, self._recovery = load, handle, recovery
         self._on_failure, self._on_give_up = on_failure, on_give_up
@@ -199,7 +202,8 @@ class InferenceWorker(Generic[Message, Model]):
             model = self._model if self._model is not None else self._rebuild(session)
             if model is None:
                 return
-            frames = self._slots.take(self._max_batch(model), session.over)
+            most = self._max_batch if self._together(model) else 1  # none waits for another
+            frames = self._slots.take(most, session.over)
             if not frames:
                 return
             session.frames, session.busy_since = list(frames), time.monotonic()

@@ -75,6 +75,11 @@ class Segmenter:
         self.compilations: Compilations = engine.options.compilations
         self.folder, self.threads = engine.options.folder, engine.options.threads
         self._multiple = config.size_multiple
+        self.batches: bool = engine.batches and sampling.passes == 1
+        """Whether frames of one size go through the network together, else one after the other.
+
+        They do not on CPUs with OpenVINO, and not in passes, which differ in what is known of each.
+        """
 
     @classmethod
     def from_pretrained(
@@ -173,14 +178,6 @@ class Segmenter:
     def temperature(self) -> float:
         """The scale of the noise."""
         return self.sampling.options(self.config).temperature
-
-    @property
-    def batches(self) -> bool:
-        """Whether frames of one size go through the network together, else one after the other.
-
-        They do not on CPUs with OpenVINO, and not in passes, which differ in what is known of each.
-        """
-        return self._engine.batches and self.sampling.passes == 1
 
     @property
     def provider(self) -> str:

@@ -44,7 +44,7 @@ class Bench:
                 (kind, text, [frame.camera for frame in frames])
             ),
             on_give_up=self.given_up.append,
-            max_batch=lambda _: 8,
+            max_batch=8,
             recovery=lambda: recovery,
             compiling_s=compiling_s,
         )
