@@ -126,14 +126,15 @@ def trained(
     labels = labels_of(recipe.data, place.data)
     config = with_classes(model_config(recipe.model), labels)
     keep_config(recipe, folder, Processes())
-    note_commit(folder)
     if model.head == "latents":
         out = folder / "model"
         if not (out / "MODEL_CARD.md").is_file():
+            note_commit(folder)
             run(recipe, place.data, folder, out, workers=place.workers, export=False)
         return partial(in_torch, out)
     weights = folder / "plain-head.safetensors"
     if not weights.is_file():
+        note_commit(folder)
         data = TrainingData.load(recipe.data, place.data)
         torch.manual_seed(seed)
         head = PlainHead(config)

@@ -18,7 +18,7 @@ import pytest
 import result_parts
 import results
 from camvid_folder import write_camvid
-from experiment_models import Place, in_steps, recipe_of
+from experiment_models import Place, in_steps, recipe_of, trained
 from experiment_plan import PLAN as PLAN_FILE
 from experiment_plan import Autoencoder, Job, Model, jobs_of, load_plan
 from experiments import main, result_of
@@ -341,6 +341,26 @@ def test_a_result_names_the_commits_of_its_model_and_its_own(
     run(place, "--only", job.name)
     result = json.loads((place / "results" / f"{job.name}.json").read_text(encoding="utf-8"))
     assert result["commit"] == "aaa, bbb, ccc with changes"
+
+
+def test_a_model_that_is_only_used_again_gets_no_further_commit(place: Path) -> None:
+    plan = load_plan(place / "plan.yaml")
+    job = next(
+        each
+        for each in jobs_of(plan)
+        if each.kind == "shift"
+        and isinstance(each.subject, Model)
+        and each.subject.head == "latents"
+    )
+    assert job.trained_in is not None
+    assert isinstance(job.subject, Model)
+    folder = place / "run" / job.trained_in
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "MODEL_CARD.md").touch()
+    trained(
+        job.subject, job.seed, plan, Place(place / "data", place / "run", place / "recipe.yaml")
+    )
+    assert not job_files.commits_of(folder)
 
 
 def test_a_job_that_another_queue_is_at_is_left_to_it(
