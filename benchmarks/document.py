@@ -20,6 +20,7 @@ from camseg_core.long_runs import atomic_write
 from camseg_core.weights import DEFAULT_MODEL
 
 ROOT = Path(__file__).parents[1]
+"""The repository."""
 
 COLUMNS = 120
 """Width of a document's lines."""

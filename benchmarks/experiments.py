@@ -49,13 +49,17 @@ class Queued(Protocol):
 AnyJob = TypeVar("AnyJob", bound=Queued)
 
 
+def _file_of(job: Queued, results: Path) -> Path:
+    return results / f"{job.name}.json"
+
+
 def result_of(job: Queued, results: Path) -> dict[str, Any] | None:
     """Return the result of a job; None if it was not run, or with other settings.
 
     Raises:
         ConfigError: the file is not a result.
     """
-    path = results / f"{job.name}.json"
+    path = _file_of(job, results)
     if not path.is_file():
         return None
     try:
@@ -114,7 +118,7 @@ def run_job(
         "n": n,
         "figures": figures,
     }
-    with atomic_write(results / f"{job.name}.json") as path:
+    with atomic_write(_file_of(job, results)) as path:
         path.write_text(json.dumps(result, separators=(",", ":")) + "\n", encoding="utf-8")
     return result
 
@@ -139,9 +143,9 @@ def run_all(
     writable_folder(results, "--results")
     current_commit(*CODE)  # what is committed from here on does not run
     others = [
-        str(results / f"{job.name}.json")
+        str(_file_of(job, results))
         for job in jobs
-        if (results / f"{job.name}.json").is_file() and result_of(job, results) is None
+        if _file_of(job, results).is_file() and result_of(job, results) is None
     ]
     if others:
         raise ConfigError(
@@ -177,7 +181,7 @@ def listing(jobs: Sequence[Queued], results: Path) -> list[str]:
             state = f"done in {result['seconds'] / 60:.1f} min, commit {result['commit']}"
         else:
             left += job.minutes
-            other = (results / f"{job.name}.json").is_file()
+            other = _file_of(job, results).is_file()
             state = "not run" + " with these settings" * other + f", about {job.minutes:.0f} min"
         lines.append(f"{job.name:<{width}}  {state}")
     lines.append(

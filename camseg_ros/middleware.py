@@ -47,10 +47,12 @@ def environment(current: Mapping[str, str], profile: bool = True) -> dict[str, s
     """
     added = {name: value for name, value in ALLOCATOR.items() if name not in current}
     if profile and not any(current.get(name) for name in TRANSPORT_CHOICES):
-        added[OLD_PROFILE if _is_fast_dds_2(current) else PROFILE] = str(
-            share_file("config/fastdds.xml")
-        )
+        added[_profile_variable(current)] = str(share_file("config/fastdds.xml"))
     return added
+
+
+def _profile_variable(current: Mapping[str, str]) -> str:
+    return OLD_PROFILE if _is_fast_dds_2(current) else PROFILE
 
 
 def _is_fast_dds_2(current: Mapping[str, str]) -> bool:
@@ -71,8 +73,7 @@ def large_images_hint(rmw: str, current: Mapping[str, str]) -> str:
     """
     if "fastrtps" not in rmw:
         return ""
-    profile = OLD_PROFILE if _is_fast_dds_2(current) else PROFILE
-    hint = f"start it with {profile}={share_file('config/fastdds.xml')}"
+    hint = f"start it with {_profile_variable(current)}={share_file('config/fastdds.xml')}"
     if current.get("ROS_DISTRO") == "humble":  # its Fast DDS lacks the other
         return hint
     return f"{hint} or FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA"

@@ -19,9 +19,6 @@ PARAMETERS_KEY = "ros__parameters"
 EVERY_NODE = "/**"
 FORM = f"must hold parameters, as in {EVERY_NODE}: {{{PARAMETERS_KEY}: {{model: camseg-lite}}}}"
 
-_ONLY_RCL = (yaml.TagToken, yaml.AnchorToken, yaml.AliasToken)
-"""YAML's tags and anchors, which rcl takes or refuses in its own way."""
-
 _NAME = r"(?!\d)(?!\w*__)\w+"
 """A node's name, or a part of a namespace, with `re.ASCII`."""
 
@@ -125,7 +122,7 @@ def read_file(path: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     try:
         text = path.read_text(encoding="utf-8")
-        if any(isinstance(token, _ONLY_RCL) for token in yaml.scan(text)):
+        if _only_for_rcl(text):
             raise NotUnderstood(f"{path} has tags or anchors")
         for document in yaml.compose_all(text, Loader=yaml.SafeLoader):
             found.update(_nodes(document))
@@ -179,9 +176,15 @@ def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield word, next(words, "")
 
 
+def _only_for_rcl(text: str) -> bool:
+    """Return whether YAML has tags or anchors, which rcl takes or refuses in its own way."""
+    kinds = (yaml.TagToken, yaml.AnchorToken, yaml.AliasToken)
+    return any(isinstance(token, kinds) for token in yaml.scan(text))
+
+
 def _compose(text: str) -> yaml.Node:
     try:
-        if any(isinstance(token, _ONLY_RCL) for token in yaml.scan(text)):
+        if _only_for_rcl(text):
             raise NotUnderstood(f"YAML with tags or anchors: {text[:40]}")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:

@@ -141,21 +141,19 @@ def silence_text(topic: str, seconds: float, never: bool, endpoints: Endpoints, 
         endpoints: publishers on it.
         remedy: what to do without a publisher.
     """
-    names = ", ".join(endpoints.suitable)
-    # too large frames may still arrive now and then, so earlier frames do not exclude that cause
-    sends = "it sends nothing" if never else "it has stopped sending, so check the camera"
-    why = f"matched with {names}, but silent: "
-    if hint := large_images_hint(get_rmw_implementation_identifier(), os.environ):
-        why += (
-            f"either {sends}, or its frames exceed its Fast DDS shared memory, as best-effort "
-            f"images do by default; {hint}"
-        )
-    else:
-        why += sends
     if endpoints.problems:
         why = "; ".join(endpoints.problems)
     elif not endpoints.suitable:
         why = f"no publisher; {remedy}"
+    else:
+        # too large frames may still arrive now and then, so earlier frames do not exclude that
+        why = "it sends nothing" if never else "it has stopped sending, so check the camera"
+        if hint := large_images_hint(get_rmw_implementation_identifier(), os.environ):
+            why = (
+                f"either {why}, or its frames exceed its Fast DDS shared memory, as best-effort "
+                f"images do by default; {hint}"
+            )
+        why = f"matched with {', '.join(endpoints.suitable)}, but silent: {why}"
     return f"no images on {topic} for {seconds:.0f} s: {why}"
 
 

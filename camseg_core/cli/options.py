@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 MOST_THREADS = 1024
+"""The most that `--threads` takes: engines fail on larger numbers with errors of their own."""
 
 
 def at_least(least: int, most: int | None = None) -> Callable[[str], int]:

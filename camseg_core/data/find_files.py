@@ -13,6 +13,11 @@ NOT_READ = (".avif", ".bmp", ".gif", ".heic", ".heif", ".tif", ".tiff", ".webp")
 """Endings of images in formats that are not looked for."""
 
 
+def image_endings(suffix: str) -> list[str]:
+    """Return how image names end that have a `suffix` before the ending of their format."""
+    return [f"{suffix}{ending}" for ending in IMAGES]
+
+
 def find_files(
     folders: Iterable[tuple[Path, Path]],
     expected: str,

@@ -143,16 +143,13 @@ class OpenVinoEngine(FolderEngine):
         Where OpenVINO chooses the device, it may be that of any; they are then all named.
         """
         hint = self._settings.get("INFERENCE_PRECISION_HINT")
-        devices = self._core.available_devices if self._device == "AUTO" else [self._device]
-        hints = (
-            [str(hint)]
-            if hint is not None
-            else [
-                self._core.get_property(each, "INFERENCE_PRECISION_HINT").get_type_name()
-                for each in devices
-            ]
-        )
-        return " or ".join(dict.fromkeys(_ARITHMETIC.get(each, each) for each in hints))
+        if hint is not None:
+            return _ARITHMETIC.get(str(hint), str(hint))
+        found = dict[str, None]()
+        for device in self._core.available_devices if self._device == "AUTO" else [self._device]:
+            kind = self._core.get_property(device, "INFERENCE_PRECISION_HINT").get_type_name()
+            found[_ARITHMETIC.get(kind, kind)] = None
+        return " or ".join(found)
 
 
 def openvino_core() -> Any:

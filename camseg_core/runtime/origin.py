@@ -52,7 +52,7 @@ def check_origin(checkpoint: Path, precision: str) -> None:
             f"cannot read {path}: {error!r}; copy the checkpoint folder again"
         ) from error
     again = f"{camseg_command()} export --model {checkpoint} --precision {precision}"
-    if exported is not None and weights.is_file() and fingerprint(weights) != exported:
+    if None not in (exported, there := weights_of(checkpoint)) and there != exported:
         raise ModelError(
             f"the graphs in {graphs} must be exported from the weights beside them, {weights}, but "
             f"were exported from other weights: export them again ({again}), or restore the weights"

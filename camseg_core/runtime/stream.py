@@ -15,15 +15,17 @@ Floats = npt.NDArray[np.float32]
 _SIZE = 192, 240
 """Rows and columns of a thumbnail, for any camera: optical flow at this size takes 1 to 2 ms."""
 
-_GREY_TOLERANCE, _NOISE = 15.0, 3.0
-"""Grey difference (0 to 255) at which trust falls to 1/e: above sensor noise and flow errors.
+_GREY_TOLERANCE = 15.0
+"""Grey difference (0 to 255) at which trust falls to 1/e, by day: above noise and flow errors.
 
-The first holds for pictures by day, and in the dark or in haze, less in proportion to the contrast,
-down to the second.
+In the dark or in haze it is less, in proportion to the contrast.
 """
 
+_LEAST_TOLERANCE = 3.0
+"""The least that it can be, above the noise of a sensor in the dark."""
+
 _DAYLIGHT = 60.0
-"""Standard deviation of the greys of pictures by day; CamVid's are 61 to 66."""
+"""Contrast by day, as the standard deviation of a picture's greys; CamVid's have 61 to 66."""
 
 
 def thumbnail(rgb: Ids) -> Ids:
@@ -52,7 +54,7 @@ class Motion:
         flow = np.asarray(search.calc(now, before, still), np.float32)
         difference = now.astype(np.float32) - _moved(before, flow)
         contrast = min(now.std(), before.std()) / _DAYLIGHT
-        tolerance = max(_NOISE, _GREY_TOLERANCE * min(1.0, contrast))
+        tolerance = max(_LEAST_TOLERANCE, _GREY_TOLERANCE * min(1.0, contrast))
         return Motion(flow, np.exp(-np.square(difference / tolerance)))
 
     @property

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from camseg_core.data import Samples
 from camseg_core.data.file_set import IMAGES, FileSet, Found, PairedFiles
-from camseg_core.data.find_files import find_files
+from camseg_core.data.find_files import find_files, image_endings
 from camseg_core.data.folders import composed, files_in, more, no_split, subfolders, visible
 from camseg_core.data.label_table import LABEL_TABLE
 from camseg_core.data.mapping import MAPPING, meaning, read_mapping
@@ -187,7 +187,7 @@ class Folder(SetKind):
         found = find_files(
             [(images, label_files)],
             self.expected,
-            endings=[f"{meant.image_suffix}{ending}" for ending in IMAGES],
+            endings=image_endings(meant.image_suffix),
             label_ending=f"{meant.label_suffix}.png",
             deep=True,
             name=lambda stem: stem.relative_to(images).as_posix(),
@@ -215,7 +215,7 @@ class Folder(SetKind):
         else:
             labels = {*visible(files_in(own.root, deep=True), f"{meant.label_suffix}.png")}
         splits = {_places(root, split, own.root)[0] for split in self.splits(root, own)}
-        endings = [f"{meant.image_suffix}{ending}" for ending in IMAGES]
+        endings = image_endings(meant.image_suffix)
         there = [path for each in places for path in files_in(each, deep=True)]
         inside = {path for path in visible(there, *endings) if splits & {*path.parents}}
         known = inside | labels

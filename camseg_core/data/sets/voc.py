@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 
 from camseg_core.data.class_names import ClassNames
-from camseg_core.data.file_set import IMAGES, FileSet, Found
-from camseg_core.data.find_files import find_files
+from camseg_core.data.file_set import FileSet, Found
+from camseg_core.data.find_files import find_files, image_endings
 from camseg_core.data.folders import composed, files_in, more, no_split, read_list, visible
 from camseg_core.data.image_files import Ids, Raw, read_label
 from camseg_core.data.label_decoders import Color, ColorLabels, IdLabels, LabelDecoder
@@ -74,7 +74,7 @@ class VocMasks(SetKind):
         found = find_files(
             [(images or root, masks)],
             self.expected,
-            endings=[f"{image_end}{ending}" for ending in IMAGES],
+            endings=image_endings(image_end),
             label_ending=f"{mask_end}.png",
             deep=True,
             name=lambda stem: stem.relative_to(images or root).as_posix(),
