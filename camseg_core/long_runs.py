@@ -75,14 +75,30 @@ def writable_folder(folder: Path, option: str) -> Path:
         ) from error
 
 
-def writable_file(path: Path, option: str) -> Path:
+def writable_file(path: Path, option: str, read: Iterable[Path | None] = ()) -> Path:
     """Make the folder of `path`, check that the file can be written, and return `path`.
 
     A file that exists keeps its content.
 
+    Args:
+        path: the file to write.
+        option: the option that names it.
+        read: files and folders that the command reads or writes besides.
+
     Raises:
-        ConfigError: it cannot be written; the message begins with `option`.
+        ConfigError: it cannot be written, is one of the files of `read`, or would replace a file in
+            one of its folders, unless that is an earlier result; the message begins with `option`.
     """
+    target = path.resolve()
+    for each in read:
+        if each is not None and (
+            target == each.resolve()
+            or (each.resolve() in target.parents and target.exists() and not _is_result(target))
+        ):
+            raise ConfigError(
+                f"{option} {path} must not replace what the command reads or writes besides, "
+                f"{each}; name another file"
+            )
     writable_folder(path.parent, option)
     try:
         there = path.exists()
@@ -95,6 +111,10 @@ def writable_file(path: Path, option: str) -> Path:
         raise ConfigError(
             f"{option} {path} must be a file that can be written: {error.strerror}; name another"
         ) from error
+
+
+def _is_result(path: Path) -> bool:
+    return path.suffix.lower() in (".json", ".html")
 
 
 @contextmanager

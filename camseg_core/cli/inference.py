@@ -22,9 +22,10 @@ from camseg_core.cli.options import (
     share,
 )
 from camseg_core.data.frame_source import START_NS, FrameSource, SourceFrame, open_frames
+from camseg_core.data.label_table import require_same_ids
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.diffusion.passes import PassOptions
-from camseg_core.errors import ConfigError
+from camseg_core.errors import ConfigError, DataError
 from camseg_core.evaluation.benchmark import (
     Variant,
     benchmark,
@@ -34,6 +35,7 @@ from camseg_core.evaluation.benchmark import (
 from camseg_core.evaluation.roofline import repeats_of
 from camseg_core.long_runs import writable_file, writable_folder
 from camseg_core.segment_files import check_apart, segment_files
+from camseg_core.weights import model_labels
 
 SYNTHETIC_FRAMES = 20
 """Different frames of the synthetic drive, which repeat: drawing is slower than segmenting."""
@@ -150,9 +152,10 @@ def with_changes(options: argparse.Namespace, changes: Sequence[str]) -> argpars
         changes: each is `KEY=VALUE`, where KEY is an option of `add_model_options` without dashes.
 
     Raises:
-        ConfigError: a change has another form, its key is unknown or its value invalid.
+        ConfigError: a change has another form, its key is unknown or named twice, or its value
+            invalid.
     """
-    parser, changed = model_parser(), model_options(options)
+    parser, changed, seen = model_parser(), model_options(options), set[str]()
     keys = [action.option_strings[-1].removeprefix("--") for action in parser._actions]
     for change in changes:
         key, equals, value = change.partition("=")
@@ -161,6 +164,9 @@ def with_changes(options: argparse.Namespace, changes: Sequence[str]) -> argpars
             raise ConfigError(
                 f"--against {change}: must be KEY=VALUE, with KEY one of {', '.join(keys)}"
             )
+        if key in seen:
+            raise ConfigError(f"--against {change}: {key} must be changed once, not twice")
+        seen.add(key)
         try:
             parser.parse_args([f"--{key}={value}"], changed)
         except ConfigError as error:
@@ -171,11 +177,14 @@ def with_changes(options: argparse.Namespace, changes: Sequence[str]) -> argpars
 def _bench(options: argparse.Namespace) -> None:
     variants = [_variant("A", model_options(options))]
     if options.against:
-        variants.append(_variant("B", with_changes(options, options.against)))
+        changed = with_changes(options, options.against)
+        variants.append(_variant("B", changed))
+        require_same_ids({each: model_labels(each) for each in (options.model, changed.model)})
     if options.json is not None:
-        writable_file(options.json, "--json")  # now, not after minutes of measuring
+        # now, not after minutes of measuring
+        writable_file(options.json, "--json", [options.source])
     source, count = _source(options), options.warm_up + options.frames
-    example = next(iter(source)).image
+    example = _of_one_size(source, count)
     found = benchmark(variants, example, _shown(_repeated(source, count), count), options.warm_up)
     width, height = example.shape[1], example.shape[0]
     if options.json is not None:
@@ -213,6 +222,22 @@ def _source(options: argparse.Namespace) -> FrameSource:
         for i, sample in enumerate(drive)
     ]
     return FrameSource("synthetic drive", len(frames), drive.fps, lambda: iter(frames))
+
+
+def _of_one_size(source: FrameSource, count: int) -> npt.NDArray[np.uint8]:
+    """Return the first frame; raise DataError if one of the first `count` has another size."""
+    frames = islice(source, count)
+    first = next(frames)
+    for frame in frames:
+        if frame.image.shape != first.image.shape:
+            found = " and ".join(
+                f"{each.name} of {each.image.shape[1]}x{each.image.shape[0]} pixels"
+                for each in (first, frame)
+            )
+            raise DataError(
+                f"frames to time must have one size, got {found}: measure each size by itself"
+            )
+    return first.image
 
 
 def _repeated(source: FrameSource, count: int) -> Images:

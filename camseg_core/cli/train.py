@@ -248,9 +248,8 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--utilisation",
         type=number(0, 1, above=True),
-        default=1.0,
         metavar="U",
-        help="share of the peak rate that is reached",
+        help="share of the peak rate that is reached (default: 1)",
     )
     parser.set_defaults(run=functools.partial(_train, parser))
 
@@ -262,6 +261,7 @@ def _train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     missing = [option for option, value in needed.items() if value is None]
     if missing:
         parser.error(f"the following arguments are required: {', '.join(missing)}")
+    _check_estimate_options(parser, options)
     if not options.dry_run:
         return run_training(_model_task, options)
     options.kept = "a dry run keeps nothing"
@@ -270,6 +270,19 @@ def _train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     with tempfile.TemporaryDirectory() as folder:
         options.run_folder, options.out = Path(folder, "run"), Path(folder, "out")
         return run_training(_model_task, options)
+
+
+def _check_estimate_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse options of the estimate where there is none, or where they would change nothing."""
+    names = ("processes", "frames", "device_tflops", "device_memory", "utilisation")
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
+    if given and not (options.dry_run and options.start is None):
+        parser.error(
+            f"{', '.join(given)}: only for the estimate of --dry-run without --from, which trains "
+            "nothing; leave out"
+        )
+    if options.device_memory is not None and options.device_tflops is None:
+        parser.error("--device-memory: needs --device-tflops, the rate of that device")
 
 
 def _model_task(options: argparse.Namespace) -> Task:
@@ -297,8 +310,8 @@ def _estimate(options: argparse.Namespace) -> None:
     if options.device_tflops is not None:
         memory = None if options.device_memory is None else 1e9 * options.device_memory
         devices = (Device("device", 0.0, {}, training=1e12 * options.device_tflops, memory=memory),)
-    lines = [*estimate_lines(found, devices, options.utilisation), "", *textwrap.wrap(CAVEAT, 110)]
-    print_lines(*lines)
+    lines = estimate_lines(found, devices, options.utilisation or 1.0)
+    print_lines(*lines, "", *textwrap.wrap(CAVEAT, 110))
 
 
 def add_train_autoencoder(parser: argparse.ArgumentParser) -> None:

@@ -21,7 +21,7 @@ from camseg_core.evaluation.intervals import (
 )
 from camseg_core.evaluation.metrics import Confusion
 from camseg_core.evaluation.scorer import Scorer
-from camseg_core.evaluation.timing import Latency, in_turns
+from camseg_core.evaluation.timing import Latency, WarmUp, in_turns
 from camseg_core.groups import ScoredLabels
 from camseg_core.runtime.segmenter import Segmentation, Segmenter
 
@@ -166,14 +166,13 @@ def compare(
     judged = ~(old.scored.recall_only | new.scored.recall_only)
     frames: list[ComparedFrame] = []
     counts: list[Counts] = []
-    agreeing = np.zeros(2, np.int64)
+    agreeing, warm_up = np.zeros(2, np.int64), WarmUp()
     before: tuple[Sample, list[Segmentation]] | None = None
     for sample, follows in progress(footage.read()):
         check_sizes(sample)
         height, width = sample.image.shape[:2]
         with memory_for(f"{sample.name} of {width}x{height} pixels"):
-            if not frames:
-                in_turns(models, sample.image, 0)  # they plan their memory on the first frame
+            warm_up([each.segment for each in models], sample.image)
             results = in_turns(models, sample.image, len(frames))
         confusions = []
         for number, (side, result) in enumerate(zip(sides, results, strict=True)):

@@ -20,7 +20,7 @@ from camseg_core.evaluation.metrics import (
 )
 from camseg_core.evaluation.protocols import OWN_SIZE, Protocol
 from camseg_core.evaluation.scorer import CountedAs, Scorer
-from camseg_core.evaluation.timing import Latency
+from camseg_core.evaluation.timing import Latency, WarmUp
 from camseg_core.groups import ScoredLabels, as_scored
 from camseg_core.labels import Label
 from camseg_core.runtime.segmenter import Segmentation, Segmenter
@@ -148,8 +148,8 @@ def evaluate(
 ) -> Evaluation:
     """Segment every sample and score masks and confidences against the labels.
 
-    The first frame is segmented once before anything is timed. Memory holds one frame and a line of
-    scores per frame: the frames to show are chosen at the end and segmented again.
+    The first frame of each size is segmented once before it is timed. Memory holds one frame and a
+    line of scores per frame: the frames to show are chosen at the end and segmented again.
 
     Args:
         segmenter: the model. The same model and samples give the same scores; latencies differ.
@@ -173,14 +173,14 @@ def evaluate(
     scored = as_scored(labels if protocol.labels is None else protocol.labels)
     scorer = Scorer(scored, boundary_tolerance, protocol.drops_no_class)
     scores: list[FrameScore] = []
-    latency, frame_size = Latency(), (0, 0)
+    latency, warm_up, frame_size = Latency(), WarmUp(), (0, 0)
     for raw in progress(islice(samples, frames)):
         check_sizes(raw)
         sample = protocol.prepare(raw)
         height, width = sample.image.shape[:2]
         with memory_for(f"{sample.name} of {width}x{height} pixels"):
+            warm_up([segmenter.segment], sample.image)
             if not scores:
-                segmenter.segment(sample.image)  # ONNX Runtime plans its memory on the first frame
                 frame_size = width, height
             result = segmenter.segment(sample.image)
         latency.add(result.timings)

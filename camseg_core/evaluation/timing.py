@@ -71,6 +71,27 @@ class Timed:
     agreements: tuple[float, ...]
 
 
+class WarmUp:
+    """Segments the first frame of each size once more, before it is timed.
+
+    Engines plan their memory or compile their graphs at a new size, which takes seconds.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: set[tuple[int, ...]] = set()
+
+    def __call__(
+        self,
+        segment: Iterable[Callable[[npt.NDArray[np.uint8]], object]],
+        image: npt.NDArray[np.uint8],
+    ) -> None:
+        """Call each model's `segment` with the image if none of its size was segmented here."""
+        if image.shape not in self._sizes:
+            self._sizes.add(image.shape)
+            for each in segment:
+                each(image)
+
+
 def in_turns(
     models: Sequence[Segments], image: npt.NDArray[np.uint8], number: int
 ) -> list[Segmentation]:

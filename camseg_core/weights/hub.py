@@ -1,5 +1,6 @@
 """Downloads published files from the Hugging Face hub, through its client and cache."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,14 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import DryRunFileInfo
 
 from camseg_core.errors import ModelError, camseg_command
+
+_TRANSFER_ERRORS = tuple(
+    each
+    for module in ("httpx2", "httpx")  # whichever the hub's client uses
+    if module in sys.modules
+    for each in (sys.modules[module].HTTPError, sys.modules[module].InvalidURL)
+)
+"""Errors of a transfer, such as a lost connection or a bad address, which are no OSErrors."""
 
 
 def download(
@@ -47,7 +56,7 @@ def download(
             str(hf_hub_download(repository, name := each.filename, revision=revision))
             for each in files
         ]
-    except (OSError, HFValidationError) as error:  # all other errors of the client are OSErrors
+    except (OSError, HFValidationError, *_TRANSFER_ERRORS) as error:
         raise ModelError(
             f"cannot download {name} of {repository}: {_reason(error, revision)}"
         ) from error
@@ -79,4 +88,7 @@ def _reason(error: Exception, revision: str | None) -> str:
         return (
             "the repository has no such file in this revision; name an earlier one with --revision"
         )
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, _TRANSFER_ERRORS):
+        return f"{text}; check the network, any proxy and HF_ENDPOINT; the same command resumes"
+    return text

@@ -19,6 +19,8 @@ MAX_OPCODES = 2_000_000
 """Most instructions in one pickle: one byte can make an object of 64 bytes or more."""
 MAX_COPIED = 10_000_000
 """Most items copied by calls such as `set(items)`: one list can be named again and again."""
+MAX_KEY = 2**60
+"""Numbers as keys are smaller: larger ones can share a hash, so that dicts become slow."""
 MAX_DIMENSIONS = 16
 _ITERABLE = (list, tuple, set, frozenset)
 
@@ -162,6 +164,7 @@ class _Machine:
             case "BUILD":
                 state, target = stack.pop(), stack[-1]
                 if isinstance(target, argparse.Namespace) and isinstance(state, dict):
+                    self._count_copied(len(state))
                     vars(target).update((k, v) for k, v in state.items() if isinstance(k, str))
             case "BINPERSID":
                 stack.append(self._persistent(stack.pop()))
@@ -195,13 +198,16 @@ class _Machine:
         if build is None or not isinstance(arguments, tuple):
             return Inert(name)
         sized = (each for each in arguments if isinstance(each, (str, dict, *_ITERABLE)))
-        self._copied += sum(map(len, sized))
-        if self._copied > MAX_COPIED:
-            raise UnreadablePickle(f"more than {MAX_COPIED} items are copied")
+        self._count_copied(sum(map(len, sized)))
         try:
             return build(*arguments)
         except (TypeError, ValueError):  # arguments that fit no checkpoint
             return Inert(name)
+
+    def _count_copied(self, items: int) -> None:
+        self._copied += items
+        if self._copied > MAX_COPIED:
+            raise UnreadablePickle(f"more than {MAX_COPIED} items are copied")
 
     def _persistent(self, identity: object) -> object:
         """A storage, as `torch.save` names it; the legacy format has a view at the end."""
@@ -216,8 +222,13 @@ class _Machine:
 
 
 def _key(value: object) -> object:
-    """A key of a dict or set; all but scalars are only kept apart: hashing deep tuples crashes."""
-    return value if value is None or isinstance(value, str | bytes | int | float) else Inert("key")
+    """A key of a dict or set; all but short scalars are only kept apart.
+
+    Hashing deep tuples crashes, and chosen large numbers all have one hash.
+    """
+    if isinstance(value, int | float):
+        return value if abs(value) < MAX_KEY else Inert("key")
+    return value if value is None or isinstance(value, str | bytes) else Inert("key")
 
 
 def _named(argument: object) -> Inert:

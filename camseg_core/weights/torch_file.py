@@ -137,7 +137,12 @@ class TorchFile:
                     )
                 with archive.open(self._stored(entries[pickles[0]])) as stream:
                     pickled = read_pickle(stream, entries[pickles[0]].file_size)
-        except UnreadablePickle:
+            for key in pickled.storages:
+                entry = entries.get(f"{root}data/{key}")
+                if entry is not None:
+                    start = self._data_start(file, self._stored(entry))
+                    self._regions[key] = start, entry.file_size, entry.CRC
+        except (UnreadablePickle, ModelError):
             raise
         except (
             zipfile.BadZipFile,
@@ -150,14 +155,6 @@ class TorchFile:
             raise ModelError(
                 f"{self.path} is cut short or damaged ({error}): download it again"
             ) from error
-        for key in pickled.storages:
-            entry = entries.get(f"{root}data/{key}")
-            if entry is not None:
-                self._regions[key] = (
-                    self._data_start(file, self._stored(entry)),
-                    entry.file_size,
-                    entry.CRC,
-                )
         return pickled.content
 
     def _stored(self, entry: zipfile.ZipInfo) -> zipfile.ZipInfo:

@@ -109,6 +109,8 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         CamSegError: nothing could be evaluated.
     """
+    if options.ray:
+        options.threads = options.threads or 1  # a task has one core by default
     scenario = Scenario.read(options.scenario) if options.scenario else Scenario()
     evaluation = _evaluation_options(options, scenario)
     bags, failures = _inspect_bags(options.bags, evaluation)
@@ -135,13 +137,20 @@ def run(options: argparse.Namespace) -> None:
         if number in targets:
             masks = job.parts.masks(number)
             write_mask_bag(bag.path, targets[number], bag.topic, masks, options.mask_topic)
-    shutil.rmtree(job.parts.folder)
-    with suppress(OSError):  # another evaluation has its parts there
-        job.parts.folder.parent.rmdir()
+    stopped = sorted(failures.keys() & bags.keys())
+    if not stopped:
+        shutil.rmtree(job.parts.folder)
+        with suppress(OSError):  # another evaluation has its parts there
+            job.parts.folder.parent.rmdir()
     lines = [*_summary(report, options.out), *(f"masks: {path}" for path in targets.values())]
     print_lines(*lines)
     for line in [*problems, *(f"scenario: {line}" for line in broken)]:
         say(f"{camseg_command()}: {line}")
+    if stopped:
+        say(
+            f"{camseg_command()}: what was evaluated is kept in {job.parts.folder}: "
+            "the same command continues"
+        )
     if broken or failures:
         sys.exit(EXIT_FAILED)
 
@@ -153,8 +162,6 @@ def _evaluation_options(options: argparse.Namespace, scenario: Scenario) -> Eval
         given.model = (
             model if model in bundled_models() else str(checkpoint_folder(model).resolve())
         )
-        if options.ray:
-            given.threads = options.threads or 1  # a task has one core by default
         return functools.partial(segmenter_of, given)
 
     if options.compare:
@@ -231,7 +238,7 @@ def _evaluate(job: EvaluationRun, options: argparse.Namespace) -> None:
         if options.ray:
             with packages_for("--ray", "ray"):
                 from camseg_ros.bag.ray_cluster import evaluate_on_ray
-            cores, gpu = options.threads or 1, not {"cuda", "tensorrt"}.isdisjoint(options.provider)
+            cores, gpu = options.threads, not {"cuda", "tensorrt"}.isdisjoint(options.provider)
             frames = evaluate_on_ray(job, lambda: stop.requested, cores, gpu)
         else:
             frames = evaluate_here(job, lambda: stop.requested)

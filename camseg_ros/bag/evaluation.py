@@ -13,6 +13,7 @@ import numpy as np
 from camseg_core.cli.console import say
 from camseg_core.errors import CamSegError, DataError, camseg_command, memory_for
 from camseg_core.evaluation.scorer import CONFIDENCE_STEPS, Scorer
+from camseg_core.evaluation.timing import WarmUp
 from camseg_core.groups import ScoredLabels, as_scored
 from camseg_core.runtime.segmenter import Segmenter
 from camseg_ros.bag.frames import DecodedFrame, ReadOptions, read_frames
@@ -41,6 +42,7 @@ class Models:
 
     model: Segmenter
     compare: Segmenter | None
+    warm_up: WarmUp = field(default_factory=WarmUp)
 
 
 _loaded: dict[str, tuple["EvaluationOptions", Models]] = {}
@@ -72,13 +74,10 @@ class EvaluationOptions:
         return ModelInfo(*engine, tuple(model.labels), scored, compared, versions())
 
     def models(self) -> Models:
-        """Return the models, loaded and warmed up once in a process."""
+        """Return the models, loaded once in a process."""
         key = repr((self.load, self.compare))  # a copy sent to this process again has the same
         if key not in _loaded:
             models = Models(self.load(), self.compare() if self.compare is not None else None)
-            for model in (models.model, models.compare):
-                if model is not None:
-                    model.segment(np.zeros((64, 64, 3), np.uint8))
             _loaded.clear()
             _loaded[key] = self, models
         return _loaded[key][1]
@@ -265,6 +264,8 @@ def score_frames(bag: BagInfo, options: EvaluationOptions, start: int = 0) -> It
                 continue
             height, width = frame.image.shape[:2]
             with memory_for(f"image {frame.index} of {bag.path}, {width}x{height} pixels"):
+                models.warm_up([models.model.segment], frame.image)
+                ready = time.perf_counter()
                 result = models.model.segment(frame.image)
             if frame.index >= start:
                 other = models.compare.segment(frame.image).mask if models.compare else None
@@ -272,7 +273,7 @@ def score_frames(bag: BagInfo, options: EvaluationOptions, start: int = 0) -> It
                 scorer.add(frame.truth, result.mask, result.confidence, before=before, other=other)
                 line = _line(frame, scorer)
                 mask = _png(result.mask) if options.keep_masks else None
-                wall = time.perf_counter() - began
+                wall = read - began + time.perf_counter() - ready
                 times = {READ: 1000 * (read - began), WALL: 1000 * wall, **result.timings}
                 yield ScoredFrame(frame.index, line, scorer, times, mask)
             before = result.mask, frame.truth

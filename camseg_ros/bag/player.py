@@ -179,7 +179,10 @@ class Player(Link):
             quiet = min(timeout_s, max(QUIET_S, QUIET_LATENCIES * longest))
             return not self._pending or time.monotonic() - self._last_answer > quiet
 
-        self.spin_until(over, ended + timeout_s - time.monotonic(), check)
+        try:
+            self.spin_until(over, ended + timeout_s - time.monotonic(), check)
+        except KeyboardInterrupt:
+            playback.interrupted = True
         self._pending.clear()
         return playback
 

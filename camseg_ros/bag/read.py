@@ -94,7 +94,6 @@ class ImageBag:
         note: why this topic was chosen of several, empty if it was named or is the only one.
         count: number of images that the bag holds or, if that is more, that its metadata promise.
         start_ns: recording time of the bag's first message on any topic, in ns.
-        interval_ms: mean time between two images as recorded, in ms; None for fewer than two.
     """
 
     def __init__(
@@ -132,8 +131,6 @@ class ImageBag:
         self.count = max(held, promised.get(self.topic, 0))
         started_ns = self._files.start_ns
         self.start_ns = self._reader.start_time if started_ns is None else started_ns
-        span_ms = (self._reader.end_time - self.start_ns) / 1e6
-        self.interval_ms = span_ms / (self.count - 1) if self.count > 1 and span_ms > 0 else None
 
     def close(self) -> None:
         """Close the files."""
@@ -257,7 +254,7 @@ def read_input(path: Path, topic: str | None = None, within: TimeRange = WHOLE) 
     """
     digest, size, largest, repeated, frames = hashlib.sha256(), None, 0, None, 0
     seen: set[tuple[int, str]] = set()
-    first_ns = last_ns = 0
+    recorded: list[int] = []  # of the first image and of the last
     with ImageBag(path, topic) as bag:
         for image in bag.images(within):
             digest.update(image.cdr)
@@ -267,7 +264,7 @@ def read_input(path: Path, topic: str | None = None, within: TimeRange = WHOLE) 
             if repeated is None and key in seen:
                 repeated = image.index
             seen.add(key)
-            first_ns, last_ns = first_ns or image.recorded_ns, image.recorded_ns
+            recorded = [*recorded[:1], image.recorded_ns]
             frames += 1
         if not frames:
             where = f"the bag {path}" if within == WHOLE else f"this time range of the bag {path}"
@@ -275,7 +272,7 @@ def read_input(path: Path, topic: str | None = None, within: TimeRange = WHOLE) 
                 f"no images on {bag.topic} in {where}; record it again while the camera runs, "
                 "or choose another time range"
             )
-        span_s = (last_ns - first_ns) / 1e9
+        span_s = (recorded[-1] - recorded[0]) / 1e9
         recorded_hz = (frames - 1) / span_s if span_s > 0 else None
         found = path, within, bag.topic, bag.compressed, frames, digest.hexdigest()
         return BagInput(*found, size, largest, recorded_hz, repeated, bag.note)

@@ -45,6 +45,9 @@ VERDICTS: Mapping[Verdict, str] = {
     "player": "too fast for the player, so nothing is known about the node",
 }
 
+TRIAL_S = 5.0
+"""Length of a trial, if `trial_seconds` is not given."""
+
 FINAL_TRIALS = 4
 """Length of the final measurement in trials, if `seconds` is not given."""
 
@@ -117,7 +120,10 @@ def judge(trial: Measurement) -> Verdict:
 
 @dataclass
 class ReplayResult:
-    """What is known so far; `measurement` is None before the first one has started."""
+    """What is known so far; `measurement` is None before the first one has started.
+
+    `error` is why the node or the bag ended it early, None if nothing did.
+    """
 
     bag: BagInput
     parameters: dict[str, Any] | None = None
@@ -125,6 +131,7 @@ class ReplayResult:
     trials: list[Measurement] = field(default_factory=list)
     max_rate: MaxRate | None = None
     interrupted: bool = False
+    error: str | None = None
 
 
 def measure(
@@ -164,11 +171,10 @@ def measure(
         if options.find_max_rate:
             result.max_rate = _search(options, session, start, result, log)
             if result.max_rate is None or result.max_rate.rate_hz is None:
-                result.measurement = result.trials[-1] if result.trials else None
                 yield result
                 return
             rate = result.max_rate.rate_hz
-            seconds = seconds or FINAL_TRIALS * options.trial_seconds
+            seconds = seconds or FINAL_TRIALS * trial_seconds(options)
         for attempt in range(1, CONFIRMATIONS + 1):
             log(f"measuring {_at(rate)}")
             result.measurement = measured = session.measure(rate, seconds)
@@ -181,7 +187,13 @@ def measure(
             log(f"the longer measurement fails, {_answered(measured)}: trying a lower rate")
             result.trials.append(measured)
             rate /= STEP_DOWN
-            result.max_rate = replace(result.max_rate, rate_hz=rate)
+            limit = _limited_by(judge(measured))
+            result.max_rate = replace(result.max_rate, rate_hz=rate, limited_by=limit)
+
+
+def trial_seconds(options: argparse.Namespace) -> float:
+    """Return the length of a trial in the search for the highest rate."""
+    return float(options.trial_seconds or TRIAL_S)
 
 
 def _check_stamps(bag: BagInput, options: argparse.Namespace) -> None:
@@ -215,7 +227,7 @@ def _search(
     """Search the highest rate; return None if Ctrl-C ended the search."""
 
     def attempt(rate: float) -> Verdict:
-        trial = session.measure(rate, options.trial_seconds)
+        trial = session.measure(rate, trial_seconds(options))
         result.trials.append(trial)
         if trial.playback.interrupted:
             raise KeyboardInterrupt
@@ -228,6 +240,8 @@ def _search(
     except KeyboardInterrupt:
         result.interrupted = True
         return None
+    finally:
+        result.measurement = result.trials[-1] if result.trials else None
 
 
 @contextmanager

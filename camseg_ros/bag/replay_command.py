@@ -21,7 +21,14 @@ from camseg_ros.bag.command import positive
 from camseg_ros.bag.link import Topics
 from camseg_ros.bag.node_process import NodeDied
 from camseg_ros.bag.read import WHOLE, TimeRange
-from camseg_ros.bag.replay import FINAL_TRIALS, HIGHEST_HZ, LOWEST_HZ, ReplayResult, measure
+from camseg_ros.bag.replay import (
+    FINAL_TRIALS,
+    HIGHEST_HZ,
+    LOWEST_HZ,
+    TRIAL_S,
+    ReplayResult,
+    measure,
+)
 from camseg_ros.bag.replay_page import write_replay_page
 from camseg_ros.bag.replay_report import content, read_limits, show, warnings_of
 
@@ -97,9 +104,8 @@ def _add_search_options(option: Callable[..., object]) -> None:
     option(
         "--trial-seconds",
         type=positive,
-        default=5.0,
         metavar="S",
-        help="length of a trial (default: %(default)s); --seconds then defaults to "
+        help=f"length of a trial (default: {TRIAL_S:g}); --seconds then defaults to "
         f"{FINAL_TRIALS} times this",
     )
 
@@ -169,10 +175,12 @@ def run(options: argparse.Namespace) -> None:
             signal.signal(number, _interrupt)
     within, check = read_limits(options.scenario) if options.scenario else (WHOLE, None)
     _check(options)
+    read = [options.bag, options.scenario, *options.params_file]
     if options.json not in (None, STDOUT):
-        writable_file(options.json, "--json")  # now, not after minutes of measuring
+        writable_file(options.json, "--json", read)  # now, not after minutes of measuring
+        read.append(options.json)
     if options.page is not None:
-        writable_file(options.page, "--page")
+        writable_file(options.page, "--page", read)
     if options.log is not None:
         writable_folder(options.log, "--log")
     result = _measure(options, within)
@@ -180,7 +188,8 @@ def run(options: argparse.Namespace) -> None:
         say(f"{camseg_command()}: interrupted; nothing was measured")
         sys.exit(EXIT_INTERRUPTED)
     over, measured = None, result.measurement
-    if check is not None and measured is not None and not result.interrupted:
+    ended_early = result.interrupted or result.error is not None
+    if check is not None and measured is not None and not ended_early:
         over = check(measured)
     failed = [*_failures(result), *(f"scenario: {line}" for line in over or [])]
     show(result, failed, Console(highlight=False))
@@ -223,6 +232,19 @@ def _check(options: argparse.Namespace) -> None:
             "--max-rate limits the search of --find-max-rate; add that, or use --rate",
         ),
         (
+            options.trial_seconds is not None and not options.find_max_rate,
+            "--trial-seconds is for the trials of --find-max-rate; add that, or use --seconds",
+        ),
+        (
+            options.running and options.log is not None,
+            "--log is for a node that this command starts; with --running, leave it out",
+        ),
+        (
+            len(dict(options.param)) < len(options.param),
+            "--param must name each parameter once, got "
+            + ", ".join(f"{name}:={value}" for name, value in options.param),
+        ),
+        (
             options.pid is not None and not psutil.pid_exists(options.pid),
             f"there is no process {options.pid}; set --pid to the node's process, or leave it out",
         ),
@@ -249,15 +271,18 @@ def _measure(options: argparse.Namespace, within: TimeRange) -> ReplayResult | N
         raise
     except CamSegError as error:
         last = error.last_lines.strip().rpartition("\n")[2] if isinstance(error, NodeDied) else ""
-        sys.stderr.write(
-            f"{camseg_command()}: error: {error}{f'; its last line: {last}' if last else ''}\n"
-        )
-        sys.exit(EXIT_FAILED)
+        text = f"{error}{f'; its last line: {last}' if last else ''}"
+        if result is None or result.measurement is None:
+            sys.stderr.write(f"{camseg_command()}: error: {text}\n")
+            sys.exit(EXIT_FAILED)
+        result.error = text
     return result
 
 
 def _failures(result: ReplayResult) -> list[str]:
     """Return what makes the command fail, apart from a scenario."""
+    if result.error is not None:
+        return [f"{result.error}; this is what was measured before"]
     if result.interrupted:
         return []
     found, measured = result.max_rate, result.measurement

@@ -16,7 +16,7 @@ from camseg_core.errors import ConfigError, camseg_command
 from camseg_core.evaluation import timing
 from camseg_ros.bag.player import Playback
 from camseg_ros.bag.read import TimeRange
-from camseg_ros.bag.replay import ANSWERED_SHARE, ReplayResult, judge
+from camseg_ros.bag.replay import ANSWERED_SHARE, ReplayResult, judge, trial_seconds
 from camseg_ros.bag.scenario import DROPS, P95_MS, Scenario
 from camseg_ros.bag.session import Measurement
 
@@ -64,7 +64,7 @@ def content(
             "restamp": options.restamp,
             "warm_up_s": options.warm_up,
             "seconds": options.seconds,
-            "trial_s": options.trial_seconds if options.find_max_rate else None,
+            "trial_s": trial_seconds(options) if options.find_max_rate else None,
             "image_topic": options.image_topic,
             "mask_topic": options.mask_topic,
             "mask_reliability": options.mask_reliability,
@@ -79,6 +79,7 @@ def content(
         if failures is None
         else {"passed": not failures, "failures": list(failures)},
         "interrupted": result.interrupted,
+        "error": result.error,
     }
 
 
@@ -130,7 +131,13 @@ def _max_rate(result: ReplayResult) -> dict[str, Any] | None:
     found, measured = result.max_rate, result.measurement
     if found is None:
         return None
-    confirmed = found.rate_hz is not None and measured is not None and judge(measured) == "passed"
+    ended_early = result.interrupted or result.error is not None
+    confirmed = (
+        found.rate_hz is not None
+        and measured is not None
+        and not ended_early
+        and judge(measured) == "passed"
+    )
     return {
         "rate_hz": _rounded(found.rate_hz),
         "limited_by": found.limited_by,

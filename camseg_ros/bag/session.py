@@ -257,8 +257,11 @@ class Session:
         monitor = UsageMonitor(self._pid)
         with read_ahead(schedule(self._bag, rate_hz, seconds), ahead) as images:
             playback = self._player.play(images, self._timeout_s, self._check, monitor)
-        after = self._counters()
-        lost = None
+        after = lost = None
+        try:
+            after = self._counters()
+        except KeyboardInterrupt:
+            playback.interrupted = True
         if before is not None and after is not None:
             lost = drops(playback.sent, playback.answered, before, after)
         return Measurement(rate_hz, playback, lost, monitor.usage)

@@ -185,8 +185,7 @@ def run_demo(options: argparse.Namespace, folder: DemoFolder, console: Console) 
             _replay(report, options, folder, bag, count, progress)
             overlays = sorted(folder.overlays.glob("frame_*.png"))
             pictures = progress.track(overlays, description="video of the overlays")
-            fps = 1e3 / bag.interval_ms if bag.interval_ms else DEFAULT_FPS
-            if write_video(pictures, folder.video, fps):
+            if write_video(pictures, folder.video, report.tally.recorded_hz or DEFAULT_FPS):
                 report.video = folder.video.name
             return report
 
@@ -214,7 +213,6 @@ def _empty_report(
         again=shlex.join(["make", "demo", *given]),
         bag=folder.bag.name if folder.bag.is_dir() else str(options.source),
         overlays=folder.overlays.name,
-        interval_ms=bag.interval_ms,
         machine=describe_machine(),
         tally=DemoCounts(show={round(i) for i in np.linspace(0, count - 1, SHOWN_FRAMES)}),
     )

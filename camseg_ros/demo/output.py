@@ -161,7 +161,6 @@ class DemoReport:
         source: what was replayed; `synthetic` if it is the synthetic drive.
         again: the command that repeats the run.
         bag, overlays: as shown on the page, beside which they lie.
-        interval_ms: the recording's time between frames.
         seconds: length of the replay.
         node: the node's diagnostics, by component.
         last_lines: the end of the node's output if it died.
@@ -173,7 +172,6 @@ class DemoReport:
     again: str
     bag: str
     overlays: str
-    interval_ms: float | None
     machine: Mapping[str, str]
     tally: DemoCounts
     failures: list[str] = field(default_factory=list)
@@ -220,8 +218,8 @@ def write_page(report: DemoReport, path: Path) -> None:
 def _cards(report: DemoReport) -> list[Card]:
     tally = report.tally
     rate = "rate reached"
-    if report.interval_ms:
-        rate += f", recorded {1000 / report.interval_ms:.3g}"
+    if tally.recorded_hz is not None:
+        rate += f", recorded {tally.recorded_hz:.3g}"
     dropped = "–" if report.dropped is None else str(report.dropped)
     latencies = {"p50": 50, "p95": 95, "max": 100}
     return [

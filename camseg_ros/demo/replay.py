@@ -215,6 +215,7 @@ class DemoCounts:
     def __post_init__(self) -> None:
         self._pixels = np.zeros(256, np.int64)
         self._frames = np.zeros(256, np.int64)
+        self._recorded_ns: list[int] = []  # of the first frame and of the last
 
     @property
     def sent(self) -> int:
@@ -231,11 +232,18 @@ class DemoCounts:
         """Unanswered frames, except those without a readable image."""
         return self.sent - self.answered - len(self.unreadable)
 
+    @property
+    def recorded_hz(self) -> float | None:
+        """Mean rate at which the frames sent were recorded; None if that is unknown."""
+        span_s = (self._recorded_ns[-1] - self._recorded_ns[0]) / 1e9 if self._recorded_ns else 0.0
+        return (self.sent - 1) / span_s if span_s > 0 else None
+
     def add(self, answer: Answer) -> None:
         """Count one frame."""
         index, rgb = answer.image.index, answer.rgb
         latency_ms = None if answer.latency_s is None else answer.latency_s * 1e3
         self.latencies_ms.append(latency_ms)
+        self._recorded_ns = [*self._recorded_ns[:1], answer.image.recorded_ns]
         if answer.lost and rgb is None:
             self.unreadable.append(f"frame {index}: {answer.problem}")
         elif answer.problem:

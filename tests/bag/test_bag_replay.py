@@ -26,6 +26,7 @@ from camseg_ros.bag import replay as replaying
 from camseg_ros.bag import replay_command, session
 from camseg_ros.bag.make import write_bag
 from camseg_ros.bag.node_process import (
+    NodeDied,
     NodeProcess,
     free_domain,
     ros_environment,
@@ -294,6 +295,48 @@ def test_the_highest_rate_has_to_hold_for_longer(
     assert [trial.rate_hz for trial in (*result.trials, result.measurement)] == [
         rate for rate, _ in fake.measured
     ], "all are listed"
+    assert result.max_rate.limited_by == "the node"
+
+
+def test_a_limit_that_only_longer_measurements_show_is_named(
+    bag: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replaying, "_session", lambda *_: nullcontext(FakeSession()))
+    *_, result = replaying.measure(
+        parsed(bag, "--find-max-rate", "--max-rate", "36"), lambda _: None
+    )
+    assert result.max_rate is not None
+    assert result.max_rate.limited_by == "the node"
+
+
+def test_what_was_measured_before_the_node_died_is_reported(
+    bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Dying(FakeSession):
+        def measure(self, rate_hz: float, seconds: float) -> Measurement:
+            if len(self.measured) == 2:
+                raise NodeDied("the node ended (killed by SIGKILL)", "Killed\n")
+            return super().measure(rate_hz, seconds)
+
+    monkeypatch.setattr(replaying, "_session", lambda *_: nullcontext(Dying()))
+    with pytest.raises(SystemExit) as ended:
+        replay(bag, "--find-max-rate", "--json", tmp_path / "found.json")
+    assert ended.value.code == 1
+    line = "the node ended (killed by SIGKILL); its last line: Killed"
+    assert line in capsys.readouterr().out
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (found["error"], len(found["trials"]), found["max_rate"]) == (line, 2, None)
+
+
+@pytest.mark.parametrize("option", ["--json", "--page"])
+def test_a_result_replaces_nothing_that_is_read(bag: Path, tmp_path: Path, option: str) -> None:
+    recording = next(bag.glob("*.mcap"))
+    before = recording.read_bytes()
+    with pytest.raises(ConfigError, match=f"{option} .* must not replace what the command reads"):
+        replay(bag, option, recording)
+    assert recording.read_bytes() == before
+    with pytest.raises(ConfigError, match="--page .* must not replace"):
+        replay(bag, "--json", tmp_path / "one", "--page", tmp_path / "one")
 
 
 @pytest.mark.parametrize(
@@ -443,6 +486,9 @@ def test_a_missing_node_is_reported_in_one_line(
         (["--find-max-rate", "--rate", "3"], "searches the rate itself"),
         (["--find-max-rate", "--no-restamp"], "so its stamps repeat"),
         (["--max-rate", "3"], "limits the search of --find-max-rate"),
+        (["--trial-seconds", "3"], "is for the trials of --find-max-rate"),
+        (["--running", "--log", "log"], "is for a node that this command starts"),
+        (["--param", "a:=1", "--param", "a:=2"], "once, got a:=1, a:=2"),
         (["--params-file", "/nowhere.yaml"], "the parameter file /nowhere.yaml does not exist"),
         (["--no-restamp", "--seconds", "3"], "so its stamps repeat"),
         (["--json", "/proc/x.json"], "--json /proc must be a folder that can be written to"),

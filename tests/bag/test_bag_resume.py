@@ -2,13 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from recorded import Commands, Painter, camseg, drive, labelled_bag, painter
 
 from camseg_core.errors import ConfigError
+from camseg_core.runtime.segmenter import Segmentation
 from camseg_ros.bag import evaluate_command, evaluation
-from camseg_ros.bag.evaluation import EvaluationOptions, evaluate_part, inspect_bag
+from camseg_ros.bag.evaluation import BagInfo, EvaluationOptions, evaluate_part, inspect_bag
 from camseg_ros.bag.frames import ReadOptions
 from camseg_ros.bag.make import IMAGE_TOPIC, LABEL_TOPIC
 from camseg_ros.bag.parts import PartFolder
@@ -76,3 +78,39 @@ def test_parts_of_machines_with_other_versions_are_refused(
     PartFolder(parts.folder).save(0, rest)  # as another process may
     with pytest.raises(ConfigError, match=message):
         merge(run, tmp_path)
+
+
+def test_a_bag_that_fails_keeps_what_was_evaluated_and_the_same_command_continues(
+    tmp_path: Path, camseg: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bags = [labelled_bag(tmp_path / name, drive(4)) for name in ("one", "two")]
+    arguments = ("evaluate", *bags, "--labels", LABEL_TOPIC, "--out", tmp_path / "out")
+    monkeypatch.setattr(evaluation, "PART_FRAMES", 1)
+    whole = Painter.segment
+
+    def failing(self: Painter, rgb: Any) -> Segmentation:
+        if self.segmented == 7:  # the first frame twice, so that its time counts
+            self.segmented += 1
+            raise MemoryError
+        return whole(self, rgb)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Painter, "segment", failing)
+        code, _, err = camseg(*arguments)
+    (parts,) = (tmp_path / "out" / "parts").iterdir()
+    assert code == 1
+    assert "not enough memory for image 2 of " in err
+    assert f"what was evaluated is kept in {parts}: the same command continues" in err
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["bag"]["frames"] == 4
+    starts = []
+
+    def score_frames(bag: BagInfo, options: EvaluationOptions, start: int) -> Any:
+        starts.append((bag.path.name, start))
+        return evaluated(bag, options, start)
+
+    evaluated = evaluation.score_frames
+    monkeypatch.setattr(evaluation, "score_frames", score_frames)
+    assert camseg(*arguments)[0] == 0
+    assert starts == [("two", 2)]
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["bag"]["frames"] == 8
+    assert not parts.parent.exists()

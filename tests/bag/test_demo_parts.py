@@ -57,7 +57,6 @@ def report(tally: DemoCounts, failures: list[str], last_lines: str = "") -> Demo
         tally=tally,
         failures=failures,
         seconds=2.0,
-        interval_ms=100.0,
         peak_memory_bytes=300 << 20,
         video="overlay.mp4",
         overlays="overlays",

@@ -98,6 +98,6 @@ def test_a_replay_without_a_measurement_has_a_page(tmp_path: Path, interrupted: 
 @pytest.mark.parametrize("source", ["/bag", "/data/bag", "drives/bag"])
 def test_the_demo_shows_the_source_as_it_was_named(source: str, tmp_path: Path) -> None:
     options = Namespace(source=Path(source), topic=None, frames=None, out=tmp_path, fps=10.0)
-    bag: Any = SimpleNamespace(count=3, interval_ms=100.0)
+    bag: Any = SimpleNamespace(count=3)
     report = demo._empty_report(options, DemoFolder(tmp_path), bag, 3)
     assert report.source == source

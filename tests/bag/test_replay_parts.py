@@ -188,6 +188,13 @@ def test_a_bag_recorded_at_one_time_needs_a_rate(tmp_path: Path) -> None:
         dues(path, None, 1.0)
 
 
+def test_a_recording_that_begins_at_0_has_its_rate(tmp_path: Path) -> None:
+    path = tmp_path / "bag"
+    frames = [SourceFrame(i * SECOND // 10, np.zeros((4, 6, 3), np.uint8), "") for i in range(3)]
+    write_bag(frames, path)
+    assert read_input(path).recorded_hz == pytest.approx(10.0)
+
+
 def test_only_the_stamp_changes(tmp_path: Path) -> None:
     with ImageBag(bag_of(tmp_path / "bag", 0.5)) as bag:
         (image,) = bag

@@ -19,6 +19,7 @@ class Hub:
     files: dict[str, bytes]
     break_after: int | None = None
     """The first GET of a file ends after so many bytes."""
+    redirects_forever: bool = False
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     """Method, name and range of every request for a file."""
     address: str = ""
@@ -39,6 +40,11 @@ def running(hub: Hub) -> Iterator[Hub]:
             pass
 
         def _answer(self, body: bool) -> None:
+            if hub.redirects_forever:
+                self.send_response(307)
+                self.send_header("Location", self.path)
+                self.send_header("Content-Length", "0")
+                return self.end_headers()
             found = re.fullmatch(
                 r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path.partition("?")[0]
             )

@@ -3,21 +3,25 @@
 import argparse
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from lite import tiny_lite
 
 from camseg_core.cli.inference import with_changes
 from camseg_core.cli.main import main
 from camseg_core.cli.options import add_model_options, model_options
+from camseg_core.data.image_files import write_image
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError
 from camseg_core.export import export_onnx
 from camseg_core.export.graphs import Traced
+from camseg_core.weights import checkpoint_folder
 
 STAGES = ["preprocess", "image_encoder", "transformer", "denoiser", "decoder", "postprocess"]
 QUICK = ["--threads", "1", "--size", "160x120", "--warm-up", "1"]
@@ -33,7 +37,7 @@ def options(*arguments: str) -> argparse.Namespace:
 
 def test_changes_are_read_as_the_options_are_and_leave_the_rest() -> None:
     base = options("--threads", "3", "--seed", "7")
-    changed = with_changes(base, ["sampler=ddim", "steps=4", "steps=6"])
+    changed = with_changes(base, ["sampler=ddim", "steps=6"])
     assert (changed.sampler, changed.steps, changed.threads, changed.seed) == ("ddim", 6, 3, 7)
     assert (base.sampler, base.steps) == ("one_step", 1)
     assert "frames" not in changed
@@ -77,6 +81,7 @@ def test_an_option_that_is_new_can_be_changed_without_being_named_here(
             "--against sampler=euler: invalid choice: 'euler' .*one_step.*ddim.*ancestral",
         ),
         ("steps=0", "--against steps=0: must be a whole number >= 1, got '0'"),
+        ("seed=2", "--against seed=2: seed must be changed once, not twice"),
         ("threads=", "--against threads=: must be a whole number from 0 to 1024, got ''"),
     ],
 )
@@ -107,6 +112,36 @@ def test_what_cannot_be_measured_is_one_line(
         main(["bench", "--frames", "1", "--warm-up", "0", "--threads", "1", *arguments])
     assert caught.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_frames_of_two_sizes_are_refused_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, width in (("a.png", 48), ("b.png", 64)):
+        write_image(tmp_path / name, np.zeros((32, width, 3), np.uint8))
+    with pytest.raises(SystemExit) as caught:
+        main(["bench", "--source", str(tmp_path), "--frames", "2", "--warm-up", "0"])
+    assert caught.value.code == 2
+    assert (
+        "frames to time must have one size, got a.png of 48x32 pixels and b.png of 64x32 pixels"
+        in capsys.readouterr().err
+    )
+
+
+def test_models_whose_ids_mean_other_classes_are_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(checkpoint_folder("camseg-lite"), other)
+    table = json.loads((other / "labels.json").read_text())
+    names = [each["name"] for each in table["classes"]]
+    for each, name in zip(table["classes"], [*names[1:], names[0]], strict=True):
+        each["name"] = name
+    table["label_set"] = "custom"
+    (other / "labels.json").write_text(json.dumps(table))
+    with pytest.raises(SystemExit):
+        main(["bench", "--frames", "1", "--against", f"model={other}"])
+    assert "must give each class the same id" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

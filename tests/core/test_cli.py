@@ -209,6 +209,26 @@ def test_a_rate_or_memory_of_zero_or_less_is_refused(
     )
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config", "x.yaml", "--frames", "10"],
+        ["--from", "camseg-lite", "--dry-run", "--processes", "2"],
+        ["--from", "camseg-lite", "--utilisation", "1"],
+        ["--config", "x.yaml", "--dry-run", "--device-memory", "8"],
+    ],
+)
+def test_options_of_the_estimate_are_refused_where_they_would_change_nothing(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["train", *arguments, "--data", "d", "--run", "r", "--out", "o"])
+    assert caught.value.code == 2
+    assert re.search(
+        r"only for the estimate of --dry-run|needs --device-tflops", capsys.readouterr().err
+    )
+
+
 def python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", program, *arguments],

@@ -22,7 +22,7 @@ from camseg_core.evaluation.metrics import (
     scores,
 )
 from camseg_core.evaluation.scorer import Scorer
-from camseg_core.evaluation.timing import Latency
+from camseg_core.evaluation.timing import Latency, WarmUp
 from camseg_core.labels import CITYSCAPES, UNLABELLED, cityscapes_labels
 from camseg_core.runtime import Segmentation
 
@@ -522,3 +522,11 @@ def test_short_scores_are_those_of_the_confusion() -> None:
         "pixel_accuracy": 0.75,
         "iou": {first.name: 0.6667, second.name: 0.5},
     }
+
+
+def test_the_first_frame_of_each_size_is_segmented_once_more() -> None:
+    segmented: list[npt.NDArray[np.uint8]] = []
+    warm_up = WarmUp()
+    for height in (2, 2, 4, 2):
+        warm_up([segmented.append], np.zeros((height, 3, 3), np.uint8))
+    assert [len(each) for each in segmented] == [2, 4]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from camseg_core.errors import DataError
-from camseg_core.long_runs import atomic_write, new_folder
+from camseg_core.errors import ConfigError, DataError
+from camseg_core.long_runs import atomic_write, new_folder, writable_file
 
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
@@ -17,6 +17,24 @@ def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_result_replaces_no_input_but_an_earlier_result(tmp_path: Path) -> None:
+    drive = tmp_path / "drive"
+    drive.mkdir()
+    for name in ("one.png", "found.json"):
+        (drive / name).write_text(name)
+    for path, read in (
+        (drive / "one.png", drive / "one.png"),
+        (drive / "one.png", drive),
+        (drive / ".." / "drive" / "one.png", drive),
+        (drive / "found.json", drive / "found.json"),
+    ):
+        with pytest.raises(ConfigError, match=r"--json .* must not replace what the command reads"):
+            writable_file(path, "--json", [None, read])
+    for name in ("found.json", "new.json"):
+        assert writable_file(drive / name, "--json", [drive]) == drive / name
+    assert sorted(each.name for each in drive.iterdir()) == ["found.json", "one.png"]
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

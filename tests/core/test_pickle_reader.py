@@ -10,6 +10,7 @@ import pickle
 import struct
 import sys
 import types
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,12 @@ def test_a_deeply_nested_key_does_not_end_the_process() -> None:
     assert len(read(b"\x80\x04})" + b"\x85" * 300_000 + b"K\x01s.")) == 1
 
 
+def test_numbers_of_one_hash_do_not_meet_in_a_dict() -> None:
+    found = read(pickle.dumps({i * sys.hash_info.modulus: i for i in range(3)}))
+    assert found[0] == 0
+    assert [type(key) for key in found] == [int, Inert, Inert]
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -211,6 +218,15 @@ def test_a_deeply_nested_key_does_not_end_the_process() -> None:
             + b"e\x94"
             + b"cbuiltins\nset\n\x94"
             + b"h\x01h\x00\x85R0" * 200
+            + b".",
+            "items are copied",
+        ),
+        (
+            b"\x80\x04cargparse\nNamespace\n)R}("
+            + b"".join(string(f"{i}") + b"N" for i in range(20_000))
+            + b"u\x940"
+            + b"cargparse\nNamespace\n)R"
+            + b"h\x00b" * 1000
             + b".",
             "items are copied",
         ),
@@ -345,6 +361,28 @@ def test_numbers_that_changed_in_the_file_are_noticed(tmp_path: Path) -> None:
     file = TorchFile(path)
     with pytest.raises(ModelError, match="the numbers of a are damaged: download the file again"):
         file.read(file.content["a"], "a")
+
+
+def test_a_part_that_begins_beyond_any_file_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    saved(path, {"a": torch.ones(4)})
+    with zipfile.ZipFile(path) as archive:
+        entry = next(each for each in archive.infolist() if each.filename.endswith("/data/0"))
+    data = bytearray(path.read_bytes())
+    name = entry.filename.encode()
+    header = data.rindex(name) - 46  # its entry in the central directory
+    end = header + 46 + len(name) + len(entry.extra)
+    old = len(entry.extra)
+    extra = struct.pack("<HHQ", 1, 8, 2**63)
+    data[header + 30 : header + 32] = struct.pack("<H", len(extra))
+    data[header + 42 : header + 46] = b"\xff" * 4
+    data[end - old : end] = extra
+    tail = data.rindex(b"PK\x05\x06")
+    size, start = struct.unpack_from("<II", data, tail + 12)
+    struct.pack_into("<II", data, tail + 12, size + len(extra) - old, start)
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match=r"x\.pth .*: download it again"):
+        TorchFile(path)
 
 
 @pytest.mark.parametrize("legacy", [False, True])

@@ -77,7 +77,7 @@ class Blind:
 
 
 class Recorder(Blind):
-    """Keeps what it saw, and gives up at the picture of a certain number."""
+    """Keeps what it saw, repetitions once, and gives up at the picture of a certain number."""
 
     def __init__(self, stop_at: int | None = None) -> None:
         self.seen: list[bytes] = []
@@ -86,7 +86,8 @@ class Recorder(Blind):
     def segment(self, rgb: np.ndarray) -> Segmentation:
         if len(self.seen) == self._stop_at:
             raise KeyboardInterrupt
-        self.seen.append(rgb.tobytes())
+        if self.seen[-1:] != [rgb.tobytes()]:  # the first is segmented twice, see `WarmUp`
+            self.seen.append(rgb.tobytes())
         return Segmentation(
             (rgb[..., 0] > 100).astype(np.uint8) * TRAIN_ID["sky"],
             np.ones(rgb.shape[:2], np.float32),

@@ -136,6 +136,8 @@ def test_a_broken_download_goes_on_where_it_stopped(hub: Hub, tmp_path: Path) ->
         ),
         ("repository", "the hub has no such repository, or it is private"),
         ("offline", "HF_HUB_OFFLINE is set) and the file is not in the cache"),
+        ("loop", "the same command resumes"),
+        ("address", "check the network, any proxy and HF_ENDPOINT"),
     ],
 )
 def test_what_cannot_be_downloaded_is_one_line(
@@ -145,7 +147,11 @@ def test_what_cannot_be_downloaded_is_one_line(
         del hub.files[MODEL.transformer]
     elif change == "repository":
         hub.repository = "somebody/else"
-    variables = {"HF_HUB_OFFLINE": "1"} if change == "offline" else {}
+    hub.redirects_forever = change == "loop"
+    variables = {
+        "offline": {"HF_HUB_OFFLINE": "1"},
+        "address": {"HF_ENDPOINT": "hub.local"},
+    }.get(change, {})
     done = pull(hub, tmp_path, *(["--revision", "v9"] if change == "revision" else []), **variables)
     assert done.returncode == 2
     assert reason in done.stderr
