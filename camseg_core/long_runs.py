@@ -69,9 +69,9 @@ def writable_folder(folder: Path, option: str) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError as error:
+        why = "it is a file" if isinstance(error, FileExistsError) else error.strerror
         raise ConfigError(
-            f"{option} {folder} must be a folder that can be written to: {error.strerror}; "
-            "name another"
+            f"{option} {folder} must be a folder that can be written to: {why}; name another"
         ) from error
 
 
@@ -89,17 +89,16 @@ def writable_file(path: Path, option: str, read: Iterable[Path | None] = ()) -> 
         ConfigError: it cannot be written, is one of the files of `read`, or would replace a file in
             one of its folders, unless that is an earlier result; the message begins with `option`.
     """
-    target = path.resolve()
+    target = Path(os.path.realpath(path))  # which no loop of links stops
     for each in read:
-        if each is not None and (
-            target == each.resolve()
-            or (each.resolve() in target.parents and target.exists() and not _is_result(target))
-        ):
+        real = Path() if each is None else Path(os.path.realpath(each))
+        inside = real in target.parents and target.suffix.lower() not in (".json", ".html")
+        if target == real or (inside and target.exists()):
             raise ConfigError(
                 f"{option} {path} must not replace what the command reads or writes besides, "
                 f"{each}; name another file"
             )
-    writable_folder(path.parent, option)
+    writable_folder(path.parent, f"{option} {path}: its folder")
     try:
         there = path.exists()
         with path.open("ab"):
@@ -111,10 +110,6 @@ def writable_file(path: Path, option: str, read: Iterable[Path | None] = ()) -> 
         raise ConfigError(
             f"{option} {path} must be a file that can be written: {error.strerror}; name another"
         ) from error
-
-
-def _is_result(path: Path) -> bool:
-    return path.suffix.lower() in (".json", ".html")
 
 
 @contextmanager

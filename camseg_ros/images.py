@@ -149,7 +149,7 @@ def range_problem(message: ImageFields, max_bytes: int, brightest: int) -> tuple
 def depth_range() -> str:
     """Return why images in the encoding of depth may not be camera images."""
     text = f"{DEPTH_ENCODING} is the encoding of depth images (REP 118); subscribe to the colour"
-    return f"{text} image, or set white_level if these are camera images"
+    return f"{text} image, or set white_level (--white-level) if these are camera images"
 
 
 def dark_range(kind: str, brightest: int) -> tuple[str, int]:
@@ -157,7 +157,8 @@ def dark_range(kind: str, brightest: int) -> tuple[str, int]:
     if white is None:
         return "", brightest
     text = f"no value of its {kind} images is above {white}, so they look dark"
-    return f"{text}; set white_level: {white}, or 65535 if they are", brightest
+    remedy = f"set white_level (--white-level) to {white}, or to 65535 if the scene is that dark"
+    return f"{text}; {remedy}", brightest
 
 
 def _samples(rows: Pixels, message: ImageFields) -> npt.NDArray[np.uint16]:

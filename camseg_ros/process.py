@@ -140,7 +140,7 @@ def start_middleware(arguments: list[str]) -> None:
 
 
 def run(
-    make_node: Callable[[], ServedNode], check: Callable[[Sequence[str]], None] = lambda _: None
+    make_node: Callable[[], ServedNode], check: Callable[[Sequence[str]], object] = lambda _: None
 ) -> int:
     """Run a node until one of `STOP_SIGNALS`, and take it down however it ends.
 

@@ -265,8 +265,11 @@ def _refusal(error: Exception) -> CamSegError:
     return ConfigError(f"cannot create the node: {text}")
 
 
-def check(arguments: Sequence[str]) -> None:
+def check(arguments: Sequence[str]) -> list[str]:
     """Refuse a command line before the node exists, if it is sure to fail.
+
+    Returns:
+        What the node will warn of: parameters that are unknown or have no effect.
 
     Raises:
         ConfigError: a name, a parameter file or a parameter is invalid, or does not fit the model.
@@ -275,10 +278,11 @@ def check(arguments: Sequence[str]) -> None:
     try:
         given = ros_arguments.parse(arguments, NODE_NAME)
     except ros_arguments.NotUnderstood:
-        return  # the node itself will say
-    parameters, _ = parameter_updates.read(given.values)
+        return []  # the node itself will say
+    parameters, warnings = parameter_updates.read(given.values)
     if parameters.autostart:
         check_model(parameters)
+    return warnings
 
 
 def main() -> int:

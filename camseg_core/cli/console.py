@@ -139,10 +139,9 @@ class Pictures:
         say(f"{self._program}: left out: {error}")
 
     def exit_if_left_out(self) -> None:
-        """If pictures were left out, print how many and exit with 1."""
+        """If something was left out, say so and exit with 1."""
         if self._count:
-            pictures = "1 image was" if self._count == 1 else f"{self._count} images were"
-            say(f"{self._program}: {pictures} left out; --strict stops at the first")
+            say(f"{self._program}: left out: {self._count}, see above; --strict stops at the first")
             sys.exit(EXIT_FAILED)
 
 

@@ -98,6 +98,8 @@ def _check(options: argparse.Namespace) -> None:
             checks.append(SplitCheck(split, findings=(Finding(Problem.SPLIT, root, str(error)),)))
             continue
         count = sum(len(each.pairs) for each in files)
+        read = (path for each in files for pair in each.pairs for path in (pair.image, pair.label))
+        writable_file(options.sheet, "--sheet", read)
 
         def progress(pairs: Iterable[Pair], count: int = count) -> Iterator[Pair]:
             return shown_progress(pairs, count, "check")

@@ -104,6 +104,25 @@ def add_data_options(parser: argparse._ActionsContainer, required: bool = True) 
     )
 
 
+def require_with(
+    needed: str, given: bool, options: argparse.Namespace, names: Sequence[str]
+) -> None:
+    """Refuse options that would have no effect, as another is not given.
+
+    Args:
+        needed: the other option, for the message.
+        given: whether it is given.
+        options: parsed options.
+        names: of the options that need it; those that are not given are empty, 0, False or None.
+
+    Raises:
+        ConfigError: some of `names` are given, but `needed` is not.
+    """
+    without = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]
+    if without and not given:
+        raise ConfigError(f"{' and '.join(without)} must come with {needed}")
+
+
 def add_split_option(parser: argparse._ActionsContainer) -> None:
     """Add `--split`; without it, the data set's default applies."""
     parser.add_argument(

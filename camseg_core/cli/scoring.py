@@ -104,7 +104,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     writable_folder(options.out, "--out")
     if options.write_masks is not None:
         writable_folder(options.write_masks, "--write-masks")
-        check_mask_names(data.pairs[: options.frames])
+        check_mask_names(data.pairs[: options.frames], options.write_masks)
     check_frames(options, data, scored, spread_out=False)
     segmenter = segmenter_of(options)
     frames = min(len(data.samples), options.frames or len(data.samples))

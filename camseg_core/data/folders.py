@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from camseg_core.errors import DataError
+from camseg_core.errors import DataError, camseg_command
 
 
 def files_in(folder: Path, deep: bool = False) -> Iterator[Path]:
@@ -32,6 +32,16 @@ def _below(folder: Path, deep: bool, above: tuple[Path, ...]) -> Iterator[Path]:
                 yield from _below(entry, deep, (*above, real))
         else:
             yield entry
+
+
+def refuse_bag(path: Path) -> None:
+    """Raise `DataError` if the path is a file of rosbag2 or a folder with one."""
+    files = files_in(path) if path.is_dir() else [path]
+    if any(each.suffix in (".mcap", ".db3") for each in files):
+        raise DataError(
+            f"{path} is a bag: use {camseg_command()} bag evaluate, or take its images out with "
+            f"{camseg_command()} bag images"
+        )
 
 
 def folder_of(root: Path) -> Path:

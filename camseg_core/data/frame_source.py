@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camseg_core.data import Sample, Samples
-from camseg_core.data.folders import visible
+from camseg_core.data.folders import refuse_bag, visible
 from camseg_core.data.image_files import read_rgb
 from camseg_core.data.image_header import several_pictures
 from camseg_core.data.synthetic.drive import SyntheticDrive
@@ -24,6 +24,11 @@ from camseg_core.labels import UNLABELLED
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv")
+
+MISSING_SHARE = 0.02
+"""Share of the frames in a video's header that may be missing, as some headers are estimates."""
 
 _UNREAD = (
     ".gif",
@@ -102,14 +107,16 @@ def open_frames(
     if path.is_dir():
         return image_frames(find_images(path), fps, path.name or str(path), leave_out)
     if not path.exists():
-        raise DataError(
-            f"{path} does not exist; name an image, a video, a folder of images or a bag"
-        )
+        what = "does not exist"
+        if re.match(r"[a-z]+:/", str(path)):
+            what = "is an address, which is not read: download it first"
+        raise DataError(f"{path} {what}; name an image, a video or a folder of images")
     if not path.is_file():  # a pipe would block
         raise DataError(f"{path} must be a regular file or a folder")
+    refuse_bag(path)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return image_frames([path], fps, path.name, leave_out)
-    return video_frames(path)
+    return video_frames(path, leave_out)
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
@@ -129,23 +136,36 @@ def find_images(folder: Path) -> list[Path]:
     """
     found = _images_in(folder)
     counts = {sub: len(_images_in(sub)) for sub in sorted(folder.iterdir())}
-    inside = max(counts, key=lambda sub: counts[sub], default=folder)
-    most = counts.get(inside, 0)
+    fullest = max(counts, key=lambda sub: counts[sub], default=folder)
+    most = counts.get(fullest, 0)
     if found and (most > len(found) or most == len(found) == 1):
         raise DataError(
-            f"{folder} has {len(found)} image(s), its folder {inside} has {most}: "
+            f"{folder} has {len(found)} image(s), its folder {fullest} has {most}: "
             "name the folder that you mean, or move the others away"
         )
     if not found:
-        remedy = "name a folder with images, a bag or a video"
+        refuse_bag(folder)
+        remedy = "name a folder with images, or a video"
         if most:
-            remedy = f"its folder {inside} has some: name that one"
+            remedy = f"its folder {fullest} has some: name that one"
         kinds = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
         raise DataError(f"no images ({kinds}) in {folder}; {remedy}")
     if others := sorted(visible(folder.iterdir(), *_UNREAD)):
-        first, count = others[0], len(others)
-        logger.warning("images of kinds that are not read, left out: %d, first %s", count, first)
+        _warn_once(f"images of kinds that are not read, left out: {len(others)}, first {others[0]}")
+    if inside := sum(counts.values()):
+        names = ", ".join(sub.name for sub, count in counts.items() if count)
+        _warn_once(f"images in folders of {folder} are not read, left out: {inside}, in {names}")
     return found
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(text: str) -> None:
+    """Log a warning, once in a process: commands look into a folder before and during the work."""
+    if text not in _warned:
+        _warned.add(text)
+        logger.warning("%s", text)
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -169,7 +189,6 @@ def image_frames(
     """
     if not fps > 0:
         raise ConfigError(f"the rate must be above 0 frames per second, got {fps:g}")
-    said = set[Path]()  # once, however often the files are read
 
     def read() -> Iterator[SourceFrame]:
         for i, path in enumerate(files):
@@ -180,9 +199,8 @@ def image_frames(
                     raise
                 leave_out(error)
                 continue
-            if path not in said and several_pictures(path.read_bytes()):
-                said.add(path)
-                logger.warning("%s holds several images: only the first is read", path)
+            if several_pictures(path.read_bytes()):
+                _warn_once(f"{path} holds several images: only the first is read")
             yield SourceFrame(_stamp(i, fps), image, path.name)
 
     return FrameSource(title, len(files), fps, read)
@@ -209,13 +227,15 @@ class Unlabelled(Samples):
         return (self[index] for index in range(len(self)))
 
 
-def video_frames(path: Path) -> FrameSource:
+def video_frames(path: Path, leave_out: LeaveOut | None = None) -> FrameSource:
     """Return the frames of a video file at its own rate, up to its end.
 
-    Logs a warning at the end if their number differs from the header's.
+    Logs a warning at the end if their number differs from the header's, which is an estimate in
+    some formats.
 
     Raises:
-        DataError: the file is not a video that OpenCV can read, or it has no frame.
+        DataError: the file is not a video that OpenCV can read, or it has no frame; (at the end)
+            more than `MISSING_SHARE` of the frames are missing, unless `leave_out` takes the error.
     """
     with _name_for_opencv(path) as name:
         capture = cv2.VideoCapture(name)
@@ -224,14 +244,16 @@ def video_frames(path: Path) -> FrameSource:
     readable = capture.isOpened() and capture.grab()
     capture.release()
     if not readable:
-        raise DataError(
-            f"{path} cannot be read as a video; name an image in JPEG or PNG, a video such as "
-            "H.264 in .mp4, a folder of images or a bag"
-        )
+        remedy = "name an image in JPEG or PNG, a video (H.264 in .mp4) or a folder of images"
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            remedy = (
+                "it is cut off, damaged or of a kind that this OpenCV lacks; copy it again, or "
+                "convert it to H.264 in .mp4"
+            )
+        raise DataError(f"{path} cannot be read as a video: {remedy}")
     if not fps > 0:  # some containers have no rate
         logger.warning("%s has no frame rate: assuming %g frames a second", path, DEFAULT_FPS)
         fps = DEFAULT_FPS
-    said = set[Path]()  # once, however often the video is read
 
     def read() -> Iterator[SourceFrame]:
         with _name_for_opencv(path) as name:
@@ -250,9 +272,14 @@ def video_frames(path: Path) -> FrameSource:
                 i += 1
         finally:
             capture.release()
-        if count and i != count and not said:
-            said.add(path)
-            logger.warning("%s: its header claims %d frames, %d could be read", path, count, i)
+        text = f"{path}: its header claims {count} frames, {i} could be read"
+        if i < (1 - MISSING_SHARE) * count:
+            error = DataError(f"{text}; the end is cut off or damaged: copy the video again")
+            if leave_out is None:
+                raise error
+            leave_out(error)
+        elif count and i != count:
+            _warn_once(text)
 
     return FrameSource(path.name, count, fps, read)
 

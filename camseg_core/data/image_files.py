@@ -51,13 +51,24 @@ def read_rgb_and_brightest(path: Path) -> tuple[npt.NDArray[np.uint8], int]:
     That is 0 if the file has fewer bits, or states what white is.
     """
     content = _content(path)
-    pixels = _decode(path, content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    if pixels.dtype not in (np.uint8, np.uint16):  # such as floats, which this scales
-        pixels = _decode(path, content, cv2.IMREAD_COLOR)
+    try:
+        pixels = _decode(path, content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    except DataError:  # OpenCV turns no grey floats into colours
+        _require_depth(path, decode(content, cv2.IMREAD_UNCHANGED)[0])
+        raise
+    _require_depth(path, pixels)
     unclear = pixels.dtype == np.uint16 and stated_white(content) is None
     bgr = eight_bits(pixels, content)
     rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
     return rgb, int(pixels.max()) if unclear else 0
+
+
+def _require_depth(path: Path, pixels: npt.NDArray[np.generic] | None) -> None:
+    """Refuse numbers whose black and white are unknown."""
+    if pixels is not None and pixels.dtype not in (np.uint8, np.uint16):
+        raise DataError(
+            f"{path} must have 8 or 16 bits a channel, without sign, got {pixels.dtype}: convert it"
+        )
 
 
 def too_dark(white: int) -> str:

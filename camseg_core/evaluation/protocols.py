@@ -1,5 +1,6 @@
 """Evaluation protocols: the frame size, classes and counts by which masks are scored."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,14 +127,22 @@ _TO_LABEL_ID = np.zeros(256, np.uint8)  # 0 is unlabelled
 _TO_LABEL_ID[list(LABEL_ID_OF_TRAIN_ID)] = list(LABEL_ID_OF_TRAIN_ID.values())
 
 
-def check_mask_names(pairs: Sequence[Pair]) -> None:
-    """Check that the masks of these frames, from `write_mask`, get different files.
+def check_mask_names(pairs: Sequence[Pair], folder: Path) -> None:
+    """Check that the masks of these frames, from `write_mask`, get files and folders of their own.
 
     Raises:
-        DataError: two frames have one name; the message names both images.
+        DataError: two frames have one name, or a mask would lie among the frames or their labels;
+            the message names the files.
     """
     owner: dict[str, Path] = {}
+    read = {os.path.realpath(path.parent) for pair in pairs for path in (pair.image, pair.label)}
     for pair in pairs:
+        beside = (folder / pair.name).parent
+        if os.path.realpath(beside) in read:
+            raise DataError(
+                f"--write-masks {folder} must not put masks among the files of the data set in "
+                f"{beside}, whose part they would become: name another folder"
+            )
         # some file systems ignore case
         other = owner.setdefault(pair.name.casefold(), pair.image)
         if other != pair.image:

@@ -59,6 +59,10 @@ def _run(program: str, module: str, extra: str, given: argparse.Namespace) -> No
     command.run(options)
 
 
+TOLERANCE_MS = 5.0
+"""Largest difference between the stamps of an image and its label, in ms, by default."""
+
+
 def add_images(parser: argparse.ArgumentParser) -> None:
     """Declare the bags whose images a command segments, and how these are read."""
     help_text = "bag folder, or .mcap or .db3 file"
@@ -85,8 +89,8 @@ def add_tolerance(parser: argparse._ActionsContainer) -> None:
         "--tolerance",
         type=not_negative,
         metavar="MS",
-        default=5.0,
-        help="largest difference between the stamps of image and label (default: 5)",
+        help="largest difference between the stamps of image and label "
+        f"(default: {TOLERANCE_MS:g})",
     )
 
 

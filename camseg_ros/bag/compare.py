@@ -15,6 +15,7 @@ from camseg_core.cli.options import (
     check_frames,
     data_of,
     packages_for,
+    require_with,
     sampling_facts,
     segmenter_of,
 )
@@ -105,10 +106,9 @@ def _check(options: argparse.Namespace) -> None:
     for needed, given, names in (
         ("--data", options.data is not None, ("split", "labels", "mapping")),
         ("--bag", bool(options.bag), ("bag_labels", "topic", "white_level")),
+        ("--bag-labels", bool(options.bag_labels), ("tolerance",)),
     ):
-        without = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]
-        if without and not given:
-            raise ConfigError(f"{' and '.join(without)} must come with {needed}")
+        require_with(needed, given, options, names)
     if options.max_flicker_rise is not None and not options.bag:
         raise ConfigError("--max-flicker-rise must come with --bag: stills do not flicker")
     limits = ("max_drop", "max_class_drop", "max_calibration_rise")

@@ -17,6 +17,7 @@ from camseg_core.cli.options import (
     add_model_options,
     model_options,
     packages_for,
+    require_with,
     sampling_facts,
     segmenter_of,
 )
@@ -88,7 +89,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--scenario", type=Path, metavar="FILE", help="limits to keep, YAML; see docs/bags.md")
     option("--compare", metavar="MODEL", help="report how far another checkpoint agrees")
     option("--write-bag", type=Path, metavar="FOLDER", help="write a copy of the bag with masks")
-    option("--mask-topic", metavar="TOPIC", default=MASK_TOPIC, help="of the masks in that bag")
+    option("--mask-topic", metavar="TOPIC", help=f"of its masks (default: {MASK_TOPIC})")
     option(
         "--out",
         type=Path,
@@ -109,6 +110,8 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         CamSegError: nothing could be evaluated.
     """
+    require_with("--labels", bool(options.labels), options, ["tolerance"])
+    require_with("--write-bag", options.write_bag is not None, options, ["mask_topic"])
     if options.ray:
         options.threads = options.threads or 1  # a task has one core by default
     scenario = Scenario.read(options.scenario) if options.scenario else Scenario()
@@ -136,7 +139,8 @@ def run(options: argparse.Namespace) -> None:
     for number, bag in job.good.items():
         if number in targets:
             masks = job.parts.masks(number)
-            write_mask_bag(bag.path, targets[number], bag.topic, masks, options.mask_topic)
+            topic = options.mask_topic or MASK_TOPIC
+            write_mask_bag(bag.path, targets[number], bag.topic, masks, topic)
     stopped = sorted(failures.keys() & bags.keys())
     if not stopped:
         shutil.rmtree(job.parts.folder)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -156,11 +157,14 @@ def inspect_bags(bags: Iterable[Path], read: ReadOptions) -> list[BagInfo]:
 
 
 def check_inspected(bags: Collection[BagInfo], read: ReadOptions) -> None:
-    """Check that no label belongs to two of these bags, and say which topics were chosen.
+    """Check that no bag is named twice and no label belongs to two; say which topics were chosen.
 
     Raises:
-        DataError: a label does, see `LabelSource.check_shared`.
+        DataError: a bag is, by its name or that of its file; or see `LabelSource.check_shared`.
     """
+    for first, second in combinations([bag.path.resolve() for bag in bags], 2):
+        if first == second or first == second.parent or first.parent == second:
+            raise DataError(f"each bag must be named once, got {first} and {second}")
     if read.labels is not None:
         read.labels.check_shared(paired(bags))
     for note in (bag.note for bag in bags if bag.note):

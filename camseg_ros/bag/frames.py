@@ -10,6 +10,7 @@ from typing import Any
 from camseg_core.data.frame_source import LeaveOut
 from camseg_core.data.image_header import damage, decoder_messages, is_jpeg, orientation
 from camseg_core.errors import ConfigError, DataError
+from camseg_ros.bag.command import TOLERANCE_MS
 from camseg_ros.bag.labels import MAX_BYTES, Ids, Labels, LabelSource
 from camseg_ros.bag.pairs import NO_LABEL, Pairs
 from camseg_ros.bag.read import WHOLE, ImageBag, TimeRange
@@ -42,9 +43,12 @@ class ReadOptions:
         return ImageBag(bag, self.topic, exclude=exclude, salvage=True)
 
 
-def label_source(named: str, tolerance_ms: float) -> LabelSource:
-    """Return the labels that an option names: a topic, which begins with /, or a folder."""
-    tolerance_ns = round(1e6 * tolerance_ms)
+def label_source(named: str, tolerance_ms: float | None = None) -> LabelSource:
+    """Return the labels that an option names: a topic, which begins with /, or a folder.
+
+    `tolerance_ms` is how far the stamps of image and label may differ, `TOLERANCE_MS` if None.
+    """
+    tolerance_ns = round(1e6 * (TOLERANCE_MS if tolerance_ms is None else tolerance_ms))
     if named.startswith("/") and not Path(named).is_dir():
         return LabelSource(named, None, tolerance_ns)
     return LabelSource(None, Path(named).resolve(), tolerance_ns)

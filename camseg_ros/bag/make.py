@@ -29,6 +29,7 @@ from camseg_core.cli.options import (
     add_strict_option,
     at_least,
     data_of,
+    require_with,
 )
 from camseg_core.data import Sample
 from camseg_core.data.frame_source import DEFAULT_FPS, START_NS, SourceFrame, open_frames
@@ -233,7 +234,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     option(
         "--fps", type=positive, default=DEFAULT_FPS, help="frames per second; a video has its own"
     )
-    option("--seed", type=at_least(0), default=0, help="seed of the synthetic drive")
+    option("--seed", type=at_least(0), help="seed of the synthetic drive (default: 0)")
     option(
         "--topic", default=IMAGE_TOPIC, help="image topic; compressed images use its /compressed"
     )
@@ -257,11 +258,14 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         CamSegError: there are no frames, or the bag cannot be written.
     """
+    require_with("--synthetic", options.synthetic, options, ["seed"])
+    require_with("--data", options.data is not None, options, ["split", "labels", "mapping"])
+    require_with("--synthetic or --data", options.source is None, options, ["no_labels"])
     focal, pictures = options.focal or 0.0, Pictures(options.strict)
     frames: Iterable[SourceFrame]
     if options.synthetic:
         drive = SyntheticDrive(
-            frames=options.frames or SYNTHETIC_FRAMES, seed=options.seed, fps=options.fps
+            frames=options.frames or SYNTHETIC_FRAMES, seed=options.seed or 0, fps=options.fps
         )
         focal = options.focal or float(
             PinholeCamera(drive.height, drive.width, 0, 0, 0, 0, 0).focal

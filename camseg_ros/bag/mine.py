@@ -15,7 +15,13 @@ import cv2
 import numpy as np
 
 from camseg_core.cli.console import print_lines, say
-from camseg_core.cli.options import add_model_options, at_least, model_options, segmenter_of
+from camseg_core.cli.options import (
+    add_model_options,
+    at_least,
+    model_options,
+    require_with,
+    segmenter_of,
+)
 from camseg_core.config.yaml_file import to_yaml
 from camseg_core.data.image_files import write_image
 from camseg_core.data.label_table import (
@@ -93,6 +99,7 @@ def run(options: argparse.Namespace) -> None:
         CamSegError: a bag or model cannot be used, or `--out` is not a new folder.
     """
     require_new(options.out, "--out")
+    require_with("--labels", bool(options.labels), options, ["tolerance"])
     labels = label_source(options.labels, options.tolerance) if options.labels else None
     class_table(labels)  # checked before the work
     reading = ReadOptions(options.topic, labels, white_level=options.white_level)

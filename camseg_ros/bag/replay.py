@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -150,7 +150,8 @@ def measure(
     """
     _topics(options).check()
     if not options.running:
-        check_arguments(_command(options, compressed=False))  # before the bag is read
+        # before the bag is read
+        _report(check_arguments(_command(options, compressed=False)), options, log)
     bag = read_input(options.bag.expanduser(), options.topic, within)
     if bag.note:
         log(bag.note)
@@ -189,6 +190,16 @@ def measure(
             rate /= STEP_DOWN
             limit = _limited_by(judge(measured))
             result.max_rate = replace(result.max_rate, rate_hz=rate, limited_by=limit)
+
+
+def _report(
+    warnings: Sequence[str], options: argparse.Namespace, log: Callable[[str], None]
+) -> None:
+    """Log what the node will warn of; raise ConfigError for an unknown `--param`."""
+    for text in warnings:
+        if any(text.startswith(f"unknown parameter '{name}'") for name, _ in options.param):
+            raise ConfigError(f"--param must name a parameter of the node: {text}")
+        log(f"warning: {text}")
 
 
 def trial_seconds(options: argparse.Namespace) -> float:

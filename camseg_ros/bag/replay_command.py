@@ -244,6 +244,14 @@ def _check(options: argparse.Namespace) -> None:
             "--param must name each parameter once, got "
             + ", ".join(f"{name}:={value}" for name, value in options.param),
         ),
+        *(
+            (
+                (getattr(options, name) or 0) > HIGHEST_HZ,
+                f"--{name.replace('_', '-')} must be at most {HIGHEST_HZ:g} Hz, "
+                f"got {getattr(options, name):g}",
+            )
+            for name in ("rate", "max_rate")
+        ),
         (
             options.pid is not None and not psutil.pid_exists(options.pid),
             f"there is no process {options.pid}; set --pid to the node's process, or leave it out",

@@ -1119,6 +1119,7 @@ def test_a_bad_bag_is_reported_in_one_line_and_the_others_are_evaluated(
 ) -> None:
     make(tmp_path / "bad")
     labelled_bag(tmp_path / "good", drive(3))
+    labelled_bag(tmp_path / "more", drive(3))
     code, _, err = camseg(
         "evaluate", tmp_path / "bad", "--labels", LABEL_TOPIC, "--out", tmp_path / "out"
     )
@@ -1129,7 +1130,7 @@ def test_a_bad_bag_is_reported_in_one_line_and_the_others_are_evaluated(
         "evaluate",
         tmp_path / "good",
         tmp_path / "bad",
-        tmp_path / "good",
+        tmp_path / "more",
         "--labels",
         LABEL_TOPIC,
         "--out",
@@ -1139,7 +1140,7 @@ def test_a_bad_bag_is_reported_in_one_line_and_the_others_are_evaluated(
     assert code == 1
     assert line.partition("error: ")[2] in err
     report = report_of(tmp_path / "both")
-    assert report["bag"]["paths"] == ["good", "good"]
+    assert report["bag"]["paths"] == ["good", "more"]
     assert (report["bag"]["frames"], len(lines_of(tmp_path / "both"))) == (6, 6)
     assert [each["index"] for each in lines_of(tmp_path / "both")] == list(range(6))
     assert [each["changed"] is None for each in lines_of(tmp_path / "both")] == [
@@ -1259,3 +1260,29 @@ def header_at(stamp_ns: int) -> Any:
     """Return a header with a stamp."""
     time = STORE.types["builtin_interfaces/msg/Time"](*divmod(stamp_ns, SECOND))
     return STORE.types["std_msgs/msg/Header"](time, "camera")
+
+
+@pytest.mark.parametrize("second", ["bag", "there", "bag/bag.mcap"])
+def test_a_bag_named_twice_is_refused(tmp_path: Path, camseg: Commands, second: str) -> None:
+    labelled_bag(tmp_path / "bag", drive(2))
+    (tmp_path / "there").symlink_to("bag")
+    code, _, err = camseg(
+        "evaluate", tmp_path / "bag", tmp_path / second, "--out", tmp_path / "out"
+    )
+    assert code == 2
+    assert "each bag must be named once, got " in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--tolerance", "3"), "--tolerance must come with --labels"),
+        (("--mask-topic", "/x"), "--mask-topic must come with --write-bag"),
+    ],
+)
+def test_options_without_effect_are_refused(
+    tmp_path: Path, camseg: Commands, arguments: tuple[str, ...], said: str
+) -> None:
+    bag = labelled_bag(tmp_path / "bag", drive(2))
+    code, _, err = camseg("evaluate", bag, *arguments, "--out", tmp_path / "out")
+    assert (code, said in err) == (2, True)

@@ -616,4 +616,7 @@ def test_images_of_twelve_bits_are_scaled_as_asked_and_reported(
     assert first.image[0, 0, 0] == (255 if white else 16)
     said = [each.getMessage() for each in caplog.records]
     assert len(said) == (not white)
-    assert all("/camera of the bag" in each and "set white_level: 4095" in each for each in said)
+    assert all(
+        "/camera of the bag" in each and "set white_level (--white-level) to 4095" in each
+        for each in said
+    )

@@ -178,5 +178,6 @@ def test_a_video_with_a_wrong_frame_count_is_written_to_its_end(
     video.write_bytes(content)
     limit = ("--frames", wanted) if wanted < 6 else ()
     code, out, _ = camseg("make", tmp_path / "bag", "--source", video, *limit)
-    assert (code, out.split(": ")[1].split(" on")[0]) == (0, f"{wanted} images")
+    missing = claimed > wanted == 6
+    assert (code, out.split(": ")[1].split(" on")[0]) == (int(missing), f"{wanted} images")
     assert len(messages(tmp_path / "bag", "/camera/image_raw")) == wanted

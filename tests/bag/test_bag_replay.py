@@ -491,7 +491,9 @@ def test_a_missing_node_is_reported_in_one_line(
         (["--param", "a:=1", "--param", "a:=2"], "once, got a:=1, a:=2"),
         (["--params-file", "/nowhere.yaml"], "the parameter file /nowhere.yaml does not exist"),
         (["--no-restamp", "--seconds", "3"], "so its stamps repeat"),
-        (["--json", "/proc/x.json"], "--json /proc must be a folder that can be written to"),
+        (["--rate", "1e9"], "--rate must be at most 1000 Hz"),
+        (["--param", "nosuch:=2"], "--param must name a parameter of the node: unknown parameter"),
+        (["--json", "/proc/x.json"], "--json /proc/x.json: its folder /proc must be a folder that"),
     ],
 )
 def test_contradicting_options(bag: Path, arguments: list[str], text: str) -> None:

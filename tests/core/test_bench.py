@@ -101,7 +101,7 @@ def test_a_change_that_does_not_fit_says_what_does(change: str, message: str) ->
         (["--source", "absent.mp4", "--size", "64x64"], "not allowed with argument"),
         (
             ["--json", "/dev/null/file.json"],
-            "--json /dev/null must be a folder that can be written to",
+            "--json /dev/null/file.json: its folder /dev/null must be a folder that can be",
         ),
     ],
 )

@@ -151,7 +151,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_training(
     (tmp_path / option).write_text("a file")
     assert (
         error_of(training("train", tmp_path), capsys)
-        == f"--{option} {tmp_path / option} must be a folder that can be written to: File exists; "
+        == f"--{option} {tmp_path / option} must be a folder that can be written to: it is a file; "
         "name another"
     )
 

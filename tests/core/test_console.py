@@ -287,7 +287,7 @@ def test_what_is_not_a_file_is_no_picture(
     err = capsys.readouterr().err
     assert f"{tmp_path}/pipe.png must be a regular file" in err
     assert f"cannot read {tmp_path}/gone.png: No such file" in err
-    assert "camseg: 2 images were left out" in err
+    assert "camseg: left out: 2, see above" in err
 
 
 class Interrupted(Segmenter):

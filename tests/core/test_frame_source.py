@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from camseg_core.data.frame_source import START_NS, natural_key, open_frames, synthetic_frames
+from camseg_core.data.image_files import read_rgb
 from camseg_core.errors import ConfigError, DataError
 
 
@@ -97,7 +98,21 @@ def video_that_claims(path: Path, frames: int, claimed: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("claimed", [1, 0, 100])
+def test_frames_missing_at_the_end_of_a_video_are_left_out_or_an_error(tmp_path: Path) -> None:
+    path = video_that_claims(tmp_path / "cut.avi", 6, 100)
+    left_out: list[DataError] = []
+    for _ in range(2):
+        assert len(list(open_frames(path, leave_out=left_out.append))) == 6
+    expected = "cut.avi: its header claims 100 frames, 6 could be read; the end is cut off"
+    assert [expected in str(each) for each in left_out] == [True, True]
+    frames = iter(open_frames(path))
+    assert [next(frames).name for _ in range(6)][-1] == "cut:000005"
+    with pytest.raises(DataError, match=expected):
+        next(frames)
+    assert len(list(open_frames(path).first(4))) == 4
+
+
+@pytest.mark.parametrize("claimed", [1, 0])
 def test_a_video_is_read_to_its_end_despite_what_its_header_claims(
     tmp_path: Path, claimed: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -126,7 +141,7 @@ def test_the_synthetic_drive_is_a_source() -> None:
 def test_a_missing_source_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         DataError,
-        match=r"nowhere does not exist; name an image, a video, a folder of images or a bag",
+        match=r"nowhere does not exist; name an image, a video or a folder of images",
     ):
         open_frames(tmp_path / "nowhere")
 
@@ -155,7 +170,7 @@ def test_a_file_that_is_not_a_video_is_named(tmp_path: Path) -> None:
     path.write_text("not a video")
     with pytest.raises(
         DataError,
-        match=r"text\.mp4 cannot be read as a video; name an image in JPEG or PNG, a video",
+        match=r"text\.mp4 cannot be read as a video: it is cut off, damaged or of a kind that",
     ):
         open_frames(path)
 
@@ -191,3 +206,40 @@ def test_images_of_kinds_that_are_not_read_are_left_out_with_a_warning(
     assert caplog.messages == [
         f"images of kinds that are not read, left out: 2, first {tmp_path / 'b.HEIC'}"
     ]
+
+
+@pytest.mark.parametrize("name", ["drive.mcap", "drive"])
+def test_a_bag_is_answered_with_the_commands_that_read_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / "drive").mkdir()
+    for path in (tmp_path / "drive.mcap", tmp_path / "drive" / "drive_0.db3"):
+        path.touch()
+    with pytest.raises(DataError, match=rf"{name} is a bag: use camseg bag evaluate, or .* images"):
+        open_frames(tmp_path / name)
+
+
+def test_an_address_is_not_taken_for_a_missing_file() -> None:
+    with pytest.raises(DataError, match="is an address, which is not read: download it first"):
+        open_frames(Path("https://example.org/a.jpg"))
+
+
+def test_images_in_folders_below_are_counted_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("1.png", "2.png", "day/1.png", "night/1.png"):
+        write_image(tmp_path / name, (0, 0, 0))
+    for _ in range(2):
+        assert open_frames(tmp_path).count == 2
+    (said,) = (each.getMessage() for each in caplog.records)
+    assert said == f"images in folders of {tmp_path} are not read, left out: 2, in day, night"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.int16, np.int8])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_values_of_unclear_range_are_refused(
+    tmp_path: Path, dtype: type[np.generic], channels: int
+) -> None:
+    path = tmp_path / "deep.tiff"
+    assert cv2.imwrite(str(path), np.ones((8, 8, channels), dtype))
+    expected = f"deep.tiff must have 8 or 16 bits a channel, without sign, got {dtype.__name__}"
+    with pytest.raises(DataError, match=expected):
+        read_rgb(path)

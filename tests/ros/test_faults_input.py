@@ -105,7 +105,10 @@ def test_images_that_look_like_depth_or_do_not_fill_their_range_are_a_warning(
     start_bench: StartBench,
 ) -> None:
     bench = start_bench(REPORTS, program=SUBSTITUTE)
-    for encoding, words in (("16UC1", "depth images"), ("mono16", "set white_level: 4095")):
+    for encoding, words in (
+        ("16UC1", "depth images"),
+        ("mono16", "set white_level (--white-level) to 4095"),
+    ):
         message = filled(encoding, 0)
         message.data[1::2] = type(message.data)("B", [12] * (64 * 48))  # 3072
         (mask,) = bench.ask(message)

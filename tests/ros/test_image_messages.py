@@ -201,8 +201,12 @@ def test_what_is_brighter_than_white_is_white(converter: Converter) -> None:
     [
         ("16UC1", [0, 65535], "16UC1 is the encoding of depth images (REP 118)"),
         ("mono16", [0, 4000], "no value of its mono16 images is above 4095, so they look dark"),
-        ("mono16", [0, 900], "set white_level: 1023, or 65535 if they are"),
-        ("mono16", [0, 16000], "set white_level: 16383"),
+        (
+            "mono16",
+            [0, 900],
+            "set white_level (--white-level) to 1023, or to 65535 if the scene",
+        ),
+        ("mono16", [0, 16000], "set white_level (--white-level) to 16383"),
         ("mono16", [0, 17000], ""),
         ("mono16", [0, 200], ""),
         ("bayer_rggb16", [0, 4000], "no value of its bayer_rggb16 images is above 4095"),
@@ -231,7 +235,7 @@ def test_a_bright_image_ends_the_guess_about_the_range() -> None:
     ("values", "words"),
     [
         ([0, 4000], "no value of its 16-bit PNG images is above 4095, so they look dark; set"),
-        ([0, 900], "set white_level: 1023, or 65535 if they are"),
+        ([0, 900], "set white_level (--white-level) to 1023, or to 65535 if the scene"),
         ([0, 17000], ""),
         ([0, 200], ""),
     ],

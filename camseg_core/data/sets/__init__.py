@@ -8,7 +8,7 @@ from pathlib import Path
 
 from camseg_core.data import Samples, SamplesOf
 from camseg_core.data.file_set import Pair, PairedFiles, joined_labels
-from camseg_core.data.folders import folder_of, no_split, subfolders
+from camseg_core.data.folders import folder_of, no_split, refuse_bag, subfolders
 from camseg_core.data.frame_source import natural_key
 from camseg_core.data.label_table import (
     LABEL_TABLE,
@@ -189,6 +189,7 @@ def kind_of(kind: str, root: Path, own: OwnLabels = NONE, split: str | None = No
             f"{root} has the layouts of {' and '.join(matching)}: choose one with --dataset"
         )
     if not matching:
+        refuse_bag(root)
         places = (root, *(root / name for name in subfolders(root)))
         if any((each / "images").is_dir() and (each / "labels").is_dir() for each in places):
             raise DataError(
