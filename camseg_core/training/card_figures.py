@@ -73,7 +73,8 @@ def figures_text(figures: Figures) -> str:
     lines += _scores(sets)
     for name, evaluation in sets.items():
         lines += ["", f"### Classes of {name}", ""] if len(sets) > 1 else [""]
-        lines += _classes(evaluation, figures.reconstruction["iou"])
+        lines += _classes(evaluation)
+    lines += ["", *_reconstructed(figures.reconstruction["iou"], several=len(sets) > 1)]
     return "\n".join(lines)
 
 
@@ -110,14 +111,26 @@ def _scores(sets: Mapping[str, Evaluation]) -> Iterable[str]:
         yield f"| {' | '.join((*counts, *map(number, scores)))} |"
 
 
-def _classes(evaluation: Evaluation, alone: Mapping[str, float | None]) -> Iterable[str]:
-    """Yield a table of a set's labels; `alone` are the IoUs after the autoencoder alone."""
-    yield "| class | IoU | precision | recall | boundary F1 | IoU after the autoencoder alone |"
-    yield "| --- | --- | --- | --- | --- | --- |"
+def _reconstructed(iou: Mapping[str, float | None], several: bool) -> Iterable[str]:
+    """Yield a table of the IoU of masks that only pass through the autoencoder."""
+    yield "### Masks that only pass through the autoencoder"
+    yield ""
+    if several:
+        yield "Of the masks of all sets together, in the model's own classes."
+        yield ""
+    yield "| class | IoU |"
+    yield "| --- | --- |"
+    for name, value in iou.items():
+        yield f"| {name} | {number(value)} |"
+
+
+def _classes(evaluation: Evaluation) -> Iterable[str]:
+    """Yield a table of a set's labels."""
+    yield "| class | IoU | precision | recall | boundary F1 |"
+    yield "| --- | --- | --- | --- | --- |"
     for each in evaluation.classes:
-        name = each.label.name
-        scores = (each.iou, each.precision, each.recall, each.boundary_f1, alone.get(name))
-        yield f"| {' | '.join((name, *map(number, scores)))} |"
+        scores = (each.iou, each.precision, each.recall, each.boundary_f1)
+        yield f"| {' | '.join((each.label.name, *map(number, scores)))} |"
     if any(math.isnan(each.iou) or math.isnan(each.boundary_f1) for each in evaluation.classes):
         yield ""
         yield _NO_SCORE

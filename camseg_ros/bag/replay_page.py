@@ -42,7 +42,7 @@ def write_replay_page(
         failed=failed,
         warnings=warnings,
         key_tables={
-            "Replay": _rows(measured["options"]),
+            "Replay": _rows({_OPTIONS.get(k, k): v for k, v in measured["options"].items()}),
             "Parameters of the node": _rows(measured["parameters"] or {}),
             "Machine and versions": _rows({**measured["machine"], **measured["versions"]}),
         },
@@ -88,4 +88,26 @@ def _chart(measured: Mapping[str, Any], latencies_s: Sequence[float]) -> Chart |
 
 def _rows(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return a table's rows, without what is not known."""
-    return [(name, str(value)) for name, value in values.items() if value is not None]
+    return [(name, _text(value)) for name, value in values.items() if value is not None]
+
+
+def _text(value: object) -> str:
+    """Return a value as in a parameter file."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value)) if any(value) else "none"
+    return "empty" if value == "" else str(value)
+
+
+_OPTIONS = {
+    "running": "a node that ran already",
+    "restamp": "stamped when sent",
+    "warm_up_s": "warm-up in s",
+    "seconds": "length in s",
+    "trial_s": "length of a trial in s",
+    "image_topic": "image topic",
+    "mask_topic": "mask topic",
+    "mask_reliability": "reliability of the masks",
+}
+"""How the page names the options."""

@@ -84,7 +84,7 @@ def write_page(
     """
     labels = [Label(each["id"], each["name"], tuple(each["color"])) for each in report["classes"]]
     names = [label.name for label in labels]
-    timeline, figures = Timeline(names), {}
+    timeline, figures = Timeline(names), dict[int, Mapping[str, Any]]()
     shown = {each.index for each in worst}
     for frame in frames:
         timeline.add(frame)
@@ -120,6 +120,7 @@ def write_page(
         worst=_worst(worst, figures, timeline, color_table(labels)),
         span=_span(report["bag"]),
         run=_run(report),
+        facts=counting_facts(report) if report["scores"] else [],
     )
     try:
         # names of files and topics may hold what is not text; that must not cost the report
@@ -189,7 +190,7 @@ def _run(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [
         ("recording", ", ".join(bag["paths"])),
         ("images", ", ".join(of_bags) if several else bag["topic"]),
-        ("labels", (bag["labels"] or "none") + order),
+        ("labels", (bag["labels"] or "none given") + order),
         ("model", model.pop("name")),
         *model.items(),
         *counting_facts(report),
@@ -227,7 +228,7 @@ def _charts(
         )
         for name, (label, text, top, usual) in (scores | charts).items()
     }
-    return {name: chart for name, chart in drawn.items() if chart}
+    return {name: chart for name, chart in drawn.items() if chart and len(timeline.bins) > 1}
 
 
 def _presence(timeline: Timeline, names: Iterable[str]) -> list[dict[str, Any]]:

@@ -285,7 +285,7 @@ def show(report: DemoReport, folder: DemoFolder, console: Console) -> None:
     for problem in report.left_out:
         console.print(f"[bold red]left out[/] {escape(printable(problem))}", soft_wrap=True)
     if report.passed:
-        every = "every frame came back"
+        every = "every frame sent came back" if report.left_out else "every frame came back"
         if count := len(counts.unreadable):
             every = f"every readable frame came back; {count} could not be read"
             console.print(escape("; ".join(counts.unreadable[:UNREADABLE_SHOWN])), soft_wrap=True)

@@ -251,13 +251,15 @@ def _cards(part: Mapping[str, Any]) -> list[Card]:
         value = f"{total['difference']:+.3f}"
         worse = total["sure"] and total["difference"] < 0
         css = "bad" if worse else "first"
-        cards.append(Card(f"mean IoU ({text})", value, id="mean_iou", css=css))
+        cards.append(Card(f"mean IoU, new − old ({text})", value, id="mean_iou", css=css))
     for key, label in _PRINTED.items():
         old, new = part["scores"][key]
         if None not in (old, new):
-            cards.append(Card(label, f"{new - old:+.4f}", id=key))
+            cards.append(Card(f"{label}, new − old", f"{new - old:+.4f}", id=key))
     interval = _bounds(slow, ".2f") or "no interval: too few frames"
-    cards.append(Card(f"latency ({interval})", f"{slow['value']:.2f}", "times", "slowdown"))
+    cards.append(
+        Card(f"latency, new / old ({interval})", f"{slow['value']:.2f}", "times", "slowdown")
+    )
     if part["agreement"] is not None:
         cards.append(Card("masks agree", f"{100 * part['agreement']:.1f}", "%", "agreement"))
     return cards

@@ -175,7 +175,7 @@ def _definitions(evaluation: Evaluation) -> dict[str, str]:
         ),
         "latency": (
             "From the frame in memory to the mask in memory, one frame at a time, after one "
-            "untimed frame."
+            "untimed frame of each size."
         ),
     }
 

@@ -70,13 +70,15 @@ def to_json(content: Mapping[str, Any]) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return a value for JSON: floats with six decimals, None for NaN."""
+    """Return a value for JSON: None for NaN, floats with six decimals, more if these are all 0."""
     if isinstance(value, Mapping):
         return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
     if isinstance(value, float):
-        return None if math.isnan(value) else round(value, 6)
+        if math.isnan(value):
+            return None
+        return round(value, 6) or float(f"{value:.2g}")
     return value
 
 

@@ -20,7 +20,7 @@ from camseg_core.evaluation.report.page import (
     write_files,
 )
 from camseg_core.evaluation.robustness import Example, Robustness, Scores
-from camseg_core.evaluation.robustness_suite import FAMILIES, REFERENCES, Condition, Series
+from camseg_core.evaluation.robustness_suite import FAMILIES, REFERENCES, SUITE, Condition, Series
 from camseg_core.evaluation.scorer import CountedAs, scored_facts
 from camseg_core.evaluation.timing import describe_machine
 from camseg_core.labels import color_table
@@ -212,6 +212,15 @@ def _series(robustness: Robustness, series: Series) -> dict[str, Any]:
     }
 
 
+def _share_of_family(robustness: Robustness, family: str) -> str:
+    """Say how many kinds of a family were run; nothing if all were."""
+    of_suite, of_run = (
+        {series.key for series in suite if series.family == family}
+        for suite in (SUITE, robustness.suite)
+    )
+    return f", {len(of_run)} of {len(of_suite)} kinds" if of_run < of_suite else ""
+
+
 def _family_mean(robustness: Robustness, family: str, name: str) -> dict[str, float]:
     """The share kept, mean over the conditions of a family."""
     conditions = [
@@ -253,7 +262,11 @@ def _page(robustness: Robustness, content: Mapping[str, Any]) -> str:
         __package__,
         "robustness.html.j2",
         report=content,
-        families=[(FAMILIES[family], family, drawn) for family, drawn in by_family.items()],
+        families=[
+            (FAMILIES[family] + _share_of_family(robustness, family), family, drawn)
+            for family, drawn in by_family.items()
+        ],
+        partial=any(_share_of_family(robustness, family) for family in by_family),
         groups=GROUPS,
         diamond=diamond,
         examples=[
