@@ -246,11 +246,10 @@ def _check(options: argparse.Namespace) -> None:
         ),
         *(
             (
-                (getattr(options, name) or 0) > HIGHEST_HZ,
-                f"--{name.replace('_', '-')} must be at most {HIGHEST_HZ:g} Hz, "
-                f"got {getattr(options, name):g}",
+                rate is not None and rate > HIGHEST_HZ,
+                f"{option} must be at most {HIGHEST_HZ:g} Hz, got {rate}",
             )
-            for name in ("rate", "max_rate")
+            for option, rate in (("--rate", options.rate), ("--max-rate", options.max_rate))
         ),
         (
             options.pid is not None and not psutil.pid_exists(options.pid),
