@@ -42,7 +42,6 @@ def segment_files(
     names = {label.id: label.name for label in segmenter.labels}
     colors = color_table(segmenter.labels)
     taken: set[str] = set()
-    written: set[str] = set()
     began, count = time.monotonic(), 0
     for frame in frames:
         try:
@@ -55,7 +54,6 @@ def segment_files(
             continue
         count += 1
         name = _file_name(frame.name, taken)
-        written.add(name)
         over = overlay(frame.image, result.mask, opacity, colors)
         drawn = result.mask, colorize(result.mask, colors), over
         for folder, picture in zip(RESULTS, drawn, strict=True):
@@ -70,9 +68,9 @@ def segment_files(
     seconds = f"{time.monotonic() - began:.1f} s"
     noun = "frame" if count == 1 else "frames"
     yield f"{count} {noun} in {seconds}; masks, colours and overlays are in {out}"
-    others = sum(path.stem not in written for path in (out / RESULTS[0]).glob("*.png"))
+    others = sum(path.stem not in taken for path in (out / RESULTS[0]).glob("*.png"))
     if others:
-        yield f"{others} masks of other runs are there too; another --out keeps them apart"
+        yield f"masks of other runs there: {others}; another --out keeps runs apart"
 
 
 def check_apart(source: Path, out: Path) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -39,6 +40,8 @@ from camseg_core.weights import model_labels
 
 SYNTHETIC_FRAMES = 20
 """Different frames of the synthetic drive, which repeat: drawing is slower than segmenting."""
+
+logger = logging.getLogger(__name__)
 
 Images = Iterable[npt.NDArray[np.uint8]]
 
@@ -214,7 +217,7 @@ def _variant(name: str, options: argparse.Namespace) -> Variant:
 
 def _source(options: argparse.Namespace) -> FrameSource:
     if options.source is not None:
-        return open_frames(options.source)
+        return open_frames(options.source, leave_out=_warn)
     width, height = options.size
     drive = SyntheticDrive(min(SYNTHETIC_FRAMES, options.warm_up + options.frames), height, width)
     frames = [
@@ -238,6 +241,10 @@ def _of_one_size(source: FrameSource, count: int) -> npt.NDArray[np.uint8]:
                 f"frames to time must have one size, got {found}: measure each size by itself"
             )
     return first.image
+
+
+def _warn(error: DataError) -> None:
+    logger.warning("left out: %s", error)
 
 
 def _repeated(source: FrameSource, count: int) -> Images:

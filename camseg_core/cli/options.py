@@ -196,8 +196,8 @@ def add_strict_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="stop at the first image that cannot be read (default: leave it out, name it, and "
-        "exit with 1 at the end)",
+        help="stop at the first image that cannot be read, or at a video's missing end (default: "
+        "leave it out, name it, and exit with 1 at the end)",
     )
 
 

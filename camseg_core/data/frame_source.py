@@ -27,8 +27,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".p
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv")
 
-MISSING_SHARE = 0.02
-"""Share of the frames in a video's header that may be missing, as some headers are estimates."""
+MISSING_FRAMES, MISSING_SHARE = 2, 0.02
+"""How many frames of those in a video's header may be missing: some headers are estimates."""
 
 _UNREAD = (
     ".gif",
@@ -87,7 +87,7 @@ class FrameSource:
 
 
 LeaveOut = Callable[[DataError], None]
-"""Called with the error of an image that cannot be read and is therefore left out."""
+"""Called with the error of an image, or of the end of a video, that is therefore left out."""
 
 
 def open_frames(
@@ -98,7 +98,7 @@ def open_frames(
     Args:
         path: an existing folder or file.
         fps: frames per second of a folder of images; a video has its own.
-        leave_out: see `image_frames`.
+        leave_out: see `image_frames` and `video_frames`.
 
     Raises:
         DataError: the path has neither images nor a video that can be read.
@@ -235,7 +235,8 @@ def video_frames(path: Path, leave_out: LeaveOut | None = None) -> FrameSource:
 
     Raises:
         DataError: the file is not a video that OpenCV can read, or it has no frame; (at the end)
-            more than `MISSING_SHARE` of the frames are missing, unless `leave_out` takes the error.
+            more than `MISSING_FRAMES` and `MISSING_SHARE` are missing, unless `leave_out` takes the
+            error.
     """
     with _name_for_opencv(path) as name:
         capture = cv2.VideoCapture(name)
@@ -273,7 +274,7 @@ def video_frames(path: Path, leave_out: LeaveOut | None = None) -> FrameSource:
         finally:
             capture.release()
         text = f"{path}: its header claims {count} frames, {i} could be read"
-        if i < (1 - MISSING_SHARE) * count:
+        if count - i > max(MISSING_FRAMES, MISSING_SHARE * count):
             error = DataError(f"{text}; the end is cut off or damaged: copy the video again")
             if leave_out is None:
                 raise error

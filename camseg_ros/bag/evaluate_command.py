@@ -141,7 +141,8 @@ def run(options: argparse.Namespace) -> None:
             masks = job.parts.masks(number)
             topic = options.mask_topic or MASK_TOPIC
             write_mask_bag(bag.path, targets[number], bag.topic, masks, topic)
-    stopped = sorted(failures.keys() & bags.keys())
+    # a bag with masks that is there already would stop the same command
+    stopped = bool(failures.keys() & bags.keys()) and not targets
     if not stopped:
         shutil.rmtree(job.parts.folder)
         with suppress(OSError):  # another evaluation has its parts there

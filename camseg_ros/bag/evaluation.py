@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +93,7 @@ class BagInfo:
         count: how many images it claims to have.
         pairs: the labels of the images; None without labels, or if they are not known yet.
         note: why its topic was chosen of several, empty if it was named or is the only one.
+        files: the files that hold its messages, without links.
     """
 
     path: Path
@@ -101,6 +101,7 @@ class BagInfo:
     count: int
     pairs: Pairs | None = None
     note: str = ""
+    files: tuple[Path, ...] = ()
 
 
 @dataclass
@@ -141,7 +142,7 @@ def inspect_bag(bag: Path, read: ReadOptions) -> BagInfo:
         if read.labels is not None:
             pairs = read.labels.pair(images, read.within)
             read.labels.check(pairs, images, read.within)
-        return BagInfo(bag, images.topic, images.count, pairs, images.note)
+        return BagInfo(bag, images.topic, images.count, pairs, images.note, images.files)
 
 
 def paired(bags: Iterable[BagInfo]) -> list[tuple[Path, Pairs]]:
@@ -162,9 +163,12 @@ def check_inspected(bags: Collection[BagInfo], read: ReadOptions) -> None:
     Raises:
         DataError: a bag is, by its name or that of its file; or see `LabelSource.check_shared`.
     """
-    for first, second in combinations([bag.path.resolve() for bag in bags], 2):
-        if first == second or first == second.parent or first.parent == second:
-            raise DataError(f"each bag must be named once, got {first} and {second}")
+    owner = dict[Path, Path]()
+    for bag in bags:
+        for file in bag.files:
+            if file in owner:
+                raise DataError(f"each bag must be named once, got {owner[file]} and {bag.path}")
+        owner.update(dict.fromkeys(bag.files, bag.path))
     if read.labels is not None:
         read.labels.check_shared(paired(bags))
     for note in (bag.note for bag in bags if bag.note):
@@ -214,6 +218,10 @@ def _evaluate_bag(
                 )
     except BagDamaged as error:
         part.damage = str(error)
+    except DataError:
+        if part.stop > part.start:
+            run.parts.save(number, part)
+        raise
     part.ended = True
     run.parts.save(number, part)
 
@@ -268,7 +276,8 @@ def score_frames(bag: BagInfo, options: EvaluationOptions, start: int = 0) -> It
                 continue
             height, width = frame.image.shape[:2]
             with memory_for(f"image {frame.index} of {bag.path}, {width}x{height} pixels"):
-                models.warm_up([models.model.segment], frame.image)
+                both = [each.segment for each in (models.model, models.compare) if each]
+                models.warm_up(both, frame.image)
                 ready = time.perf_counter()
                 result = models.model.segment(frame.image)
             if frame.index >= start:

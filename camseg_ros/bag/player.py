@@ -136,7 +136,8 @@ class Player(Link):
         self._pending: dict[FrameKey, float] = {}
         self._last_stamp_ns = 0
         self._last_answer = 0.0
-        self._playback = Playback()
+        self.playback = Playback()
+        """The last playback, also if it ended with an error."""
 
     def __enter__(self) -> "Player":
         return self
@@ -160,7 +161,7 @@ class Player(Link):
             DataError: the bag is damaged.
         """
         self._pending.clear()
-        playback = self._playback = Playback()
+        playback = self.playback = Playback()
         stop = threading.Event()
         listener = threading.Thread(target=self._listen, args=(stop,), name="listener", daemon=True)
         listener.start()
@@ -239,7 +240,7 @@ class Player(Link):
         now = time.monotonic()
         sent = self._pending.pop((stamp_ns, frame_id), None)
         if sent is None:
-            self._playback.strays += 1
+            self.playback.strays += 1
             return
         self._last_answer = now
-        self._playback.latencies_s.append(now - sent)
+        self.playback.latencies_s.append(now - sent)

@@ -1,8 +1,9 @@
 """Reads the camera images of a rosbag2 bag (MCAP or sqlite3), one at a time. Needs no ROS."""
 
 import hashlib
+import os
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,7 @@ class ImageBag:
         note: why this topic was chosen of several, empty if it was named or is the only one.
         count: number of images that the bag holds or, if that is more, that its metadata promise.
         start_ns: recording time of the bag's first message on any topic, in ns.
+        files: the files that hold the bag's messages, without links.
     """
 
     def __init__(
@@ -129,6 +131,7 @@ class ImageBag:
         self._connections = [c for c in self._reader.connections if c.topic == self.topic]
         held, promised = sum(c.msgcount for c in self._connections), self._files.counts
         self.count = max(held, promised.get(self.topic, 0))
+        self.files = tuple(Path(os.path.realpath(each)) for each in self._files.files)
         started_ns = self._files.start_ns
         self.start_ns = self._reader.start_time if started_ns is None else started_ns
 
@@ -246,6 +249,12 @@ class BagInput:
     note: str
 
 
+def mean_rate_hz(recorded_ns: Sequence[int], count: int) -> float | None:
+    """Return the mean rate of `count` images from the times of the first and the last, if known."""
+    span_s = (recorded_ns[-1] - recorded_ns[0]) / 1e9 if recorded_ns else 0.0
+    return (count - 1) / span_s if span_s > 0 else None
+
+
 def read_input(path: Path, topic: str | None = None, within: TimeRange = WHOLE) -> BagInput:
     """Read all images once, one at a time.
 
@@ -272,7 +281,6 @@ def read_input(path: Path, topic: str | None = None, within: TimeRange = WHOLE) 
                 f"no images on {bag.topic} in {where}; record it again while the camera runs, "
                 "or choose another time range"
             )
-        span_s = (recorded[-1] - recorded[0]) / 1e9
-        recorded_hz = (frames - 1) / span_s if span_s > 0 else None
+        recorded_hz = mean_rate_hz(recorded, frames)
         found = path, within, bag.topic, bag.compressed, frames, digest.hexdigest()
         return BagInput(*found, size, largest, recorded_hz, repeated, bag.note)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from rclpy.qos import ReliabilityPolicy
 
-from camseg_core.errors import ConfigError, DataError
+from camseg_core.errors import CamSegError, ConfigError, DataError
 from camseg_ros import shared_memory
 from camseg_ros.bag.link import Topics
 from camseg_ros.bag.node_process import (
@@ -29,7 +29,7 @@ from camseg_ros.middleware import environment
 from camseg_ros.segmentation_node import check as check_arguments
 
 LOWEST_HZ, HIGHEST_HZ = 0.5, 1000.0
-"""Bounds of the search."""
+"""Bounds of the search; no rate may be higher."""
 
 PRECISION = 1.05
 """The search ends if the lowest failed rate is at most this many times the highest passed one."""
@@ -122,7 +122,7 @@ def judge(trial: Measurement) -> Verdict:
 class ReplayResult:
     """What is known so far; `measurement` is None before the first one has started.
 
-    `error` is why the node or the bag ended it early, None if nothing did.
+    `error` is why the node ended it early, None if it did not.
     """
 
     bag: BagInput
@@ -178,7 +178,11 @@ def measure(
             seconds = seconds or FINAL_TRIALS * trial_seconds(options)
         for attempt in range(1, CONFIRMATIONS + 1):
             log(f"measuring {_at(rate)}")
-            result.measurement = measured = session.measure(rate, seconds)
+            try:
+                result.measurement = measured = session.measure(rate, seconds)
+            except CamSegError:
+                result.measurement = session.unfinished or result.measurement
+                raise
             result.interrupted = measured.playback.interrupted
             yield result
             if result.max_rate is None or rate is None or result.interrupted:

@@ -92,7 +92,7 @@ def _rows(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _text(value: object) -> str:
-    """Return a value as in a parameter file."""
+    """Return a value for a reader."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):

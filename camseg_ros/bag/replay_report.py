@@ -195,7 +195,8 @@ def warnings_of(result: ReplayResult) -> list[str]:
         played = measured.playback
         if not played.rate_kept:
             warnings.append(rate_not_kept(played))
-        failed = played.answered_share < ANSWERED_SHARE and not result.interrupted
+        ended_early = result.interrupted or result.error is not None
+        failed = played.answered_share < ANSWERED_SHARE and not ended_early
         if failed and found is not None and found.rate_hz is not None:
             warnings.append(
                 "the rate found did not hold: in a longer measurement, "

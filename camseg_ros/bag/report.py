@@ -155,8 +155,8 @@ def build_report(
 ) -> dict[str, Any]:
     """Return everything that was found except the scenario, ready for JSON.
 
-    Numbers have six decimals, and None replaces NaN. The same bags and options give the same
-    report, apart from `timings`.
+    Numbers are rounded as by `plain`, and None replaces NaN. The same bags and options give the
+    same report, apart from `timings`.
 
     Args:
         merged: the result.

@@ -11,7 +11,7 @@ from rcl_interfaces.srv import GetParameters, ListParameters
 from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
 
-from camseg_core.errors import DataError
+from camseg_core.errors import CamSegError, DataError
 from camseg_ros.bag.link import MAX_GAP_S
 from camseg_ros.bag.node_process import Usage, UsageMonitor
 from camseg_ros.bag.player import Playback, Player, ScheduledImage
@@ -241,6 +241,8 @@ class Session:
         """The node's parameters; None if it does not report them."""
         period = float((self.parameters or {}).get("diagnostics_period", DEFAULT_PERIOD_S))
         self._diagnostics_s = 2 * period + 1
+        self.unfinished: Measurement | None = None
+        """What was measured when `measure` raised an error, if an image was sent."""
 
     def measure(self, rate_hz: float | None, seconds: float | None) -> Measurement:
         """Play the bag at a rate or as recorded, for some seconds or once.
@@ -256,7 +258,12 @@ class Session:
         ahead = min(max(fitting, MIN_READ_AHEAD), MAX_READ_AHEAD)
         monitor = UsageMonitor(self._pid)
         with read_ahead(schedule(self._bag, rate_hz, seconds), ahead) as images:
-            playback = self._player.play(images, self._timeout_s, self._check, monitor)
+            try:
+                playback = self._player.play(images, self._timeout_s, self._check, monitor)
+            except CamSegError:
+                if (sent := self._player.playback).sent:
+                    self.unfinished = Measurement(rate_hz, sent, None, monitor.usage)
+                raise
         after = lost = None
         try:
             after = self._counters()

@@ -14,7 +14,7 @@ from camseg_core.evaluation.report.page import thumbnail
 from camseg_core.labels import CITYSCAPES, UNLABELLED, UNLABELLED_COLOR
 from camseg_ros.bag.frames import decode
 from camseg_ros.bag.link import MASK, MAX_GAP_S, OVERLAY, Link, Topics
-from camseg_ros.bag.read import BagImage, ImageBag
+from camseg_ros.bag.read import BagImage, ImageBag, mean_rate_hz
 from camseg_ros.image_conversion import choose_converter
 
 Pixels = npt.NDArray[np.uint8]
@@ -235,8 +235,7 @@ class DemoCounts:
     @property
     def recorded_hz(self) -> float | None:
         """Mean rate at which the frames sent were recorded; None if that is unknown."""
-        span_s = (self._recorded_ns[-1] - self._recorded_ns[0]) / 1e9 if self._recorded_ns else 0.0
-        return (self.sent - 1) / span_s if span_s > 0 else None
+        return mean_rate_hz(self._recorded_ns, self.sent)
 
     def add(self, answer: Answer) -> None:
         """Count one frame."""

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from itertools import islice
@@ -262,6 +263,8 @@ class FakeSession:
 
     parameters: Mapping[str, Any] | None = None
 
+    unfinished: Measurement | None = None
+
     def __init__(self) -> None:
         self.measured: list[tuple[float, float]] = []
 
@@ -428,15 +431,19 @@ def test_ctrl_c_ends_the_command_and_the_node(bag: Path, tmp_path: Path) -> None
     assert not node.is_running()
 
 
-def test_a_node_that_dies_is_reported_in_one_line(bag: Path, tmp_path: Path) -> None:
+def test_a_node_that_dies_is_reported_with_what_was_measured(bag: Path, tmp_path: Path) -> None:
     process, node = start(
-        tmp_path, bag, "--rate", "5", "--seconds", "600", "--log", tmp_path / "log"
+        tmp_path, bag, "--rate", "5", "--seconds", "600", "--log", tmp_path / "log", "--json"
     )
+    time.sleep(3)  # images are sent
     node.kill()
     code, out, err = finish(process)
-    assert (code, out) == (1, "")
-    assert err.count("\n") == 1
-    assert err.startswith("camseg: error: the node ended (killed by SIGKILL); see its output in ")
+    assert code == 1
+    assert "the node ended (killed by SIGKILL); see its output in " in out
+    assert "this is what was measured before" in out
+    result = json.loads(out.splitlines()[-1])
+    assert result["frames"]["sent"] > 0
+    assert (result["max_rate"], result["drops"]) == (None, None)
 
 
 def test_a_node_that_does_not_start_says_why(

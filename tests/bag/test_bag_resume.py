@@ -85,7 +85,6 @@ def test_a_bag_that_fails_keeps_what_was_evaluated_and_the_same_command_continue
 ) -> None:
     bags = [labelled_bag(tmp_path / name, drive(4)) for name in ("one", "two")]
     arguments = ("evaluate", *bags, "--labels", LABEL_TOPIC, "--out", tmp_path / "out")
-    monkeypatch.setattr(evaluation, "PART_FRAMES", 1)
     whole = Painter.segment
 
     def failing(self: Painter, rgb: Any) -> Segmentation:

@@ -189,7 +189,6 @@ def kind_of(kind: str, root: Path, own: OwnLabels = NONE, split: str | None = No
             f"{root} has the layouts of {' and '.join(matching)}: choose one with --dataset"
         )
     if not matching:
-        refuse_bag(root)
         places = (root, *(root / name for name in subfolders(root)))
         if any((each / "images").is_dir() and (each / "labels").is_dir() for each in places):
             raise DataError(
@@ -197,6 +196,7 @@ def kind_of(kind: str, root: Path, own: OwnLabels = NONE, split: str | None = No
                 "hold Cityscapes train ids, add --dataset folder; if CamVid's 11 classes, "
                 f"--dataset camvid ({camseg_command()} data list has all layouts)"
             )
+        refuse_bag(root)
         layouts = "; ".join(f"{name}: {each.layout[0]}" for name, each in candidates.items())
         raise no_split(split or "val", root, f"looked for {layouts}")
     return matching[0]

@@ -99,7 +99,7 @@ def comparison_content(
 ) -> dict[str, Any]:
     """Return the content of `comparison.json`: pairs are of the old model and the new one.
 
-    Scores are 0..1 with six decimals, null where undefined. Everything but `machine` and the
+    Scores are 0..1, rounded, null where undefined. Everything but `machine` and the
     `timings` of each part is the same in every run of the same models on the same frames.
     """
     content = {

@@ -55,7 +55,7 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
 
 
 def report_content(evaluation: Evaluation) -> dict[str, Any]:
-    """Return the content of `report.json`: scores 0..1 with six decimals, null where undefined.
+    """Return the content of `report.json`: scores 0..1, rounded, null where undefined.
 
     Everything except `timings` (ms, and the machine) is the same in every run of the same model on
     the same frames. `timings.frames_ms` is in the order of `frames`.

@@ -76,7 +76,7 @@ def kept(series: str, level: float) -> float | None:
 
 
 def robustness_content(robustness: Robustness) -> dict[str, Any]:
-    """Return the content of `robustness.json`: scores 0..1 with six decimals, null where undefined.
+    """Return the content of `robustness.json`: scores 0..1, rounded, null where undefined.
 
     Everything except `timings` (mean ms per frame, and the machine) is the same in every run with
     the same contenders and frames.
