@@ -437,7 +437,7 @@ def test_a_node_that_dies_is_reported_with_what_was_measured(bag: Path, tmp_path
     )
     time.sleep(3)  # images are sent
     node.kill()
-    code, out, err = finish(process)
+    code, out, _ = finish(process)
     assert code == 1
     assert "the node ended (killed by SIGKILL); see its output in " in out
     assert "this is what was measured before" in out
