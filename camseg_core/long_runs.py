@@ -90,10 +90,10 @@ def writable_file(path: Path, option: str, read: Iterable[Path | None] = ()) -> 
             one of its folders, unless that is an earlier result; the message begins with `option`.
     """
     target = Path(os.path.realpath(path))  # which no loop of links stops
-    for each in read:
-        real = Path() if each is None else Path(os.path.realpath(each))
-        inside = real in target.parents and target.suffix.lower() not in (".json", ".html")
-        if target == real or (inside and target.exists()):
+    new_or_result = not target.exists() or target.suffix.lower() in (".json", ".html")
+    for each in (path for path in read if path is not None):
+        real = Path(os.path.realpath(each))
+        if target == real or (real in target.parents and not new_or_result):
             raise ConfigError(
                 f"{option} {path} must not replace what the command reads or writes besides, "
                 f"{each}; name another file"

@@ -273,7 +273,7 @@ def _train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
 
 
 def _check_estimate_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Refuse options of the estimate where there is none, or where they would change nothing."""
+    """Refuse options of the estimate that have no effect."""
     names = ("processes", "frames", "device_tflops", "device_memory", "utilisation")
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
     if given and not (options.dry_run and options.start is None):

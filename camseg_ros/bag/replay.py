@@ -133,6 +133,11 @@ class ReplayResult:
     interrupted: bool = False
     error: str | None = None
 
+    @property
+    def ended_early(self) -> bool:
+        """Whether Ctrl-C or an error came before the last measurement was complete."""
+        return self.interrupted or self.error is not None
+
 
 def measure(
     options: argparse.Namespace, log: Callable[[str], None], within: TimeRange = WHOLE

@@ -188,8 +188,7 @@ def run(options: argparse.Namespace) -> None:
         say(f"{camseg_command()}: interrupted; nothing was measured")
         sys.exit(EXIT_INTERRUPTED)
     over, measured = None, result.measurement
-    ended_early = result.interrupted or result.error is not None
-    if check is not None and measured is not None and not ended_early:
+    if check is not None and measured is not None and not result.ended_early:
         over = check(measured)
     failed = [*_failures(result), *(f"scenario: {line}" for line in over or [])]
     show(result, failed, Console(highlight=False))

@@ -131,11 +131,10 @@ def _max_rate(result: ReplayResult) -> dict[str, Any] | None:
     found, measured = result.max_rate, result.measurement
     if found is None:
         return None
-    ended_early = result.interrupted or result.error is not None
     confirmed = (
         found.rate_hz is not None
         and measured is not None
-        and not ended_early
+        and not result.ended_early
         and judge(measured) == "passed"
     )
     return {
@@ -195,8 +194,7 @@ def warnings_of(result: ReplayResult) -> list[str]:
         played = measured.playback
         if not played.rate_kept:
             warnings.append(rate_not_kept(played))
-        ended_early = result.interrupted or result.error is not None
-        failed = played.answered_share < ANSWERED_SHARE and not ended_early
+        failed = played.answered_share < ANSWERED_SHARE and not result.ended_early
         if failed and found is not None and found.rate_hz is not None:
             warnings.append(
                 "the rate found did not hold: in a longer measurement, "

@@ -84,7 +84,7 @@ def write_page(
     """
     labels = [Label(each["id"], each["name"], tuple(each["color"])) for each in report["classes"]]
     names = [label.name for label in labels]
-    timeline, figures = Timeline(names), dict[int, Mapping[str, Any]]()
+    timeline, figures = Timeline(names), {}
     shown = {each.index for each in worst}
     for frame in frames:
         timeline.add(frame)
