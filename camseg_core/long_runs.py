@@ -90,7 +90,7 @@ def writable_file(path: Path, option: str, read: Iterable[Path | None] = ()) -> 
             one of its folders, unless that is an earlier result; the message begins with `option`.
     """
     target = Path(os.path.realpath(path))  # which no loop of links stops
-    new_or_result = not target.exists() or target.suffix.lower() in (".json", ".html")
+    new_or_result = not os.path.exists(target) or target.suffix.lower() in (".json", ".html")
     for each in (path for path in read if path is not None):
         real = Path(os.path.realpath(each))
         if target == real or (real in target.parents and not new_or_result):

@@ -54,7 +54,7 @@ def read_rgb_and_brightest(path: Path) -> tuple[npt.NDArray[np.uint8], int]:
     try:
         pixels = _decode(path, content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     except DataError:  # OpenCV turns no grey floats into colours
-        _require_depth(path, decode(content, cv2.IMREAD_UNCHANGED)[0])
+        _require_depth(path, _decode(path, content, cv2.IMREAD_UNCHANGED))
         raise
     _require_depth(path, pixels)
     unclear = pixels.dtype == np.uint16 and stated_white(content) is None
