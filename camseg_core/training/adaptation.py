@@ -133,21 +133,21 @@ def run_adaptation(
         keep_config(recipe, run, processes)
         keep_start(start, run, processes)
         given = images()
-        learnt, watched = _split(given, recipe.teaching.watched)
+        learnt, held_out = _split(given, recipe.teaching.held_out)
         found, first = _with_unlabelled(labelled, learnt, recipe.labelled_share)
         keep_data(found, run, processes)
         before, old_name = how_it_was_made(start), model.config.name
         place = run / "transformer"
         teacher = MeanTeacher(
             recipe.teaching,
-            Frames.load(watched, model.labels),
+            Frames.load(held_out, model.labels),
             first,
             recipe.training.disturb.changes(),
             validation(recipe.training, found.val),
             place,
             recipe.training.loop.seed,
         )
-        _log_start(recipe, old_name, given, found, len(watched))
+        _log_start(recipe, old_name, given, found, len(held_out))
         warn_of_unreached(recipe.training, "training", len(found.train), with_task=True)
         if not (teacher.measured and (place / "state.safetensors").is_file()):
             _log_time(recipe, model, found, teacher, processes)
@@ -162,7 +162,7 @@ def run_adaptation(
             teacher,
         )
         share = recipe.labelled_share
-        adapted = Adapted.of(given, len(learnt), len(watched), share, teacher, old_name)
+        adapted = Adapted.of(given, len(learnt), len(held_out), share, teacher, old_name)
         teacher.load_best(model)
         logger.info("%s", adapted.summary())
         training = replace(
@@ -179,7 +179,7 @@ def run_adaptation(
             with atomic_write(run / "result.json") as path:
                 text = json.dumps(result, indent=1, allow_nan=False) + "\n"
                 path.write_text(text, encoding="utf-8")
-            adapted.check(*scored, recipe.teaching.most_loss, run)
+            adapted.check(*scored, recipe.teaching.max_miou_drop, run)
     logger.info("wrote %s", out)
     return result
 
@@ -205,10 +205,10 @@ def _split(images: Images, most: int) -> tuple[Samples, Samples]:
             f"{images.title}{why}"
         )
     count = min(most, total // 4)
-    watched = [(2 * i + 1) * total // (2 * count) for i in range(count)]
-    learnt = sorted({*range(total)} - {*watched})
+    held_out = [(2 * i + 1) * total // (2 * count) for i in range(count)]
+    learnt = sorted({*range(total)} - {*held_out})
     plain = Unlabelled(images.samples)
-    return SamplesOf(plain, learnt), SamplesOf(plain, watched)
+    return SamplesOf(plain, learnt), SamplesOf(plain, held_out)
 
 
 def _with_unlabelled(data: TrainingData, learnt: Samples, share: float) -> tuple[TrainingData, int]:
@@ -234,7 +234,7 @@ def _with_unlabelled(data: TrainingData, learnt: Samples, share: float) -> tuple
 
 
 def _log_start(
-    recipe: AdaptationRecipe, name: str, images: Images, data: TrainingData, watched: int
+    recipe: AdaptationRecipe, name: str, images: Images, data: TrainingData, held_out: int
 ) -> None:
     share, learnt = recipe.labelled_share, len(data.train_sets[-1].found.samples)
     logger.warning(
@@ -248,7 +248,7 @@ def _log_start(
         name,
         learnt,
         images.title,
-        watched,
+        held_out,
     )
     logger.info(
         "labelled frames: %d of train, %.0f %% of the samples; %d of val, on which the result may "
@@ -256,7 +256,7 @@ def _log_start(
         len(data.train) - learnt,
         100 * share,
         len(data.val),
-        recipe.teaching.most_loss,
+        recipe.teaching.max_miou_drop,
     )
     for line in images.left_out:
         logger.warning("left out: %s", line)

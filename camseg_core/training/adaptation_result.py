@@ -33,7 +33,7 @@ class Adapted:
     Attributes:
         images: the images that the model adapted to.
         learnt: how many of them were learned from.
-        watched: how many of them were held out to measure the agreement.
+        held_out: how many of them were held out to measure the agreement.
         labelled_share: share of the samples that had labels.
         measured: the start model, then the model after each validation.
         best: the measurement of the weights that are kept.
@@ -42,7 +42,7 @@ class Adapted:
 
     images: Images
     learnt: int
-    watched: int
+    held_out: int
     labelled_share: float
     measured: Sequence[TeacherMeasurement]
     best: TeacherMeasurement
@@ -52,7 +52,7 @@ class Adapted:
     def of(
         images: Images,
         learnt: int,
-        watched: int,
+        held_out: int,
         labelled_share: float,
         teacher: MeanTeacher,
         start: str,
@@ -73,7 +73,7 @@ class Adapted:
                 "some frames for camseg train --from"
             )
         best = next(each for each in measured if each.step == step)
-        return Adapted(images, learnt, watched, labelled_share, measured, best, start)
+        return Adapted(images, learnt, held_out, labelled_share, measured, best, start)
 
     def summary(self) -> str:
         """Return which weights are kept, and why, for the log."""
@@ -82,16 +82,16 @@ class Adapted:
             f"{self.measured[0].agreement:.4f} at first; agreement is not accuracy"
         )
 
-    def check(self, before: float, after: float, most_loss: float, run: Path) -> None:
+    def check(self, before: float, after: float, max_miou_drop: float, run: Path) -> None:
         """Check how much mean IoU was lost on the labelled frames.
 
         Raises:
-            NotAdapted: more than `most_loss` was lost.
+            NotAdapted: more than `max_miou_drop` was lost.
         """
-        if not before - after <= most_loss:
+        if not before - after <= max_miou_drop:
             raise NotAdapted(
                 f"nothing was written: the mean IoU on the labelled val frames may fall by at most "
-                f"{most_loss:g}, got {after:.4f} after {before:.4f} with "
+                f"{max_miou_drop:g}, got {after:.4f} after {before:.4f} with "
                 f"{self.start}; see {run / 'comparison'}; try a lower training.loop.lr or a higher "
                 "labelled_share in another --run"
             )
@@ -105,7 +105,7 @@ class Adapted:
             f"**Adapted without labels, which is experimental.** {self.learnt} images of "
             f"{self.images.title} were used without labels: where the running average of the "
             f"model's own weights was confident, its masks served as labels{along}. "
-            f"{self.watched} more images were held out to decide when to stop: on these, the mean "
+            f"{self.held_out} more images were held out to decide when to stop: on these, the mean "
             f"IoU between masks of undisturbed and disturbed images was "
             f"{self.measured[0].agreement:.3f} before and {self.best.agreement:.3f} after. That is "
             f"agreement, not accuracy: whether the masks of these images improved was not "
@@ -119,7 +119,7 @@ class Adapted:
             "images": {
                 "from": self.images.title,
                 "learnt": self.learnt,
-                "watched": self.watched,
+                "held_out": self.held_out,
                 "left_out": list(self.images.left_out),
             },
             "labelled_share": self.labelled_share,

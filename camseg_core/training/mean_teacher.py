@@ -8,7 +8,7 @@ keep rare classes from dropping out.
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from camseg_core.config.reader import build
+from camseg_core.config.reader import build, renamed_from
 from camseg_core.data.disturbances import Pixels
 from camseg_core.data.random_changes import COLOR_CHANGES, Change
 from camseg_core.errors import CamSegError
@@ -45,33 +45,44 @@ class Teaching:
     """How the averaged model labels frames, and when training stops.
 
     Attributes:
-        sure: confidence from which a pixel of any class gets a label.
+        confidence_threshold: confidence from which a pixel of any class gets a label.
         class_share: share of each class's pixels, the most confident ones, that get a label even
-            below `sure`.
-        least: confidence below which no pixel gets a label.
-        watched: number of frames held out to measure the agreement, at most a quarter of all.
+            below `confidence_threshold`.
+        min_confidence: confidence below which no pixel gets a label.
+        held_out: number of frames held out to measure the agreement, at most a quarter of all.
         patience: consecutive validations without a rise of the agreement that end the training.
-        least_rise: smallest increase of the agreement that counts as a rise.
-        most_loss: largest loss of mean IoU on the labelled `val` frames. Weights that lose more are
-            not kept, and a checkpoint that loses more is not written.
+        min_delta: smallest increase of the agreement that counts as a rise.
+        max_miou_drop: largest loss of mean IoU on the labelled `val` frames. Weights that lose more
+            are not kept, and a checkpoint that loses more is not written.
 
     Raises:
         ConfigError: a value is out of range.
     """
 
-    sure: float = 0.9
+    confidence_threshold: float = field(default=0.9, metadata=renamed_from("sure"))
     class_share: float = 0.3
-    least: float = 0.5
-    watched: int = 16
+    min_confidence: float = field(default=0.5, metadata=renamed_from("least"))
+    held_out: int = field(default=16, metadata=renamed_from("watched"))
     patience: int = 3
-    least_rise: float = 0.001
-    most_loss: float = 0.02
+    min_delta: float = field(default=0.001, metadata=renamed_from("least_rise"))
+    max_miou_drop: float = field(default=0.02, metadata=renamed_from("most_loss"))
 
     def __post_init__(self) -> None:
-        for name in ("sure", "class_share", "least", "least_rise", "most_loss"):
+        for name in (
+            "confidence_threshold",
+            "class_share",
+            "min_confidence",
+            "min_delta",
+            "max_miou_drop",
+        ):
             check_setting(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "in [0, 1]")
-        check_setting("least", self.least, self.least <= self.sure, f"at most sure, {self.sure:g}")
-        for name in ("watched", "patience"):
+        check_setting(
+            "min_confidence",
+            self.min_confidence,
+            self.min_confidence <= self.confidence_threshold,
+            f"at most confidence_threshold, {self.confidence_threshold:g}",
+        )
+        for name in ("held_out", "patience"):
             check_setting(name, getattr(self, name), getattr(self, name) >= 1, ">= 1")
 
 
@@ -81,10 +92,10 @@ class TeacherMeasurement:
 
     Attributes:
         step: steps done; 0 is the start model.
-        agreement: mean IoU between its masks of the watched frames, undisturbed and disturbed. A
+        agreement: mean IoU between its masks of the held-out frames, undisturbed and disturbed. A
             class counts if the start model sees it; if it vanishes, its IoU is 0.
         source: mean IoU on the labelled `val` frames that a validation scores.
-        labelled: share of the watched frames' pixels that are confident enough to become labels.
+        labelled: share of the held-out frames' pixels that are confident enough to become labels.
         thresholds: by class, the confidence from which pixels become labels.
         shown: the classes that count in the agreement.
     """
@@ -106,7 +117,7 @@ class MeanTeacher(Callback):
     def __init__(
         self,
         config: Teaching,
-        watched: Frames,
+        held_out: Frames,
         first: int,
         changes: tuple[Change, ...],
         source: Callable[[nn.Module], Validation],
@@ -117,14 +128,14 @@ class MeanTeacher(Callback):
 
         Args:
             config: see `Teaching`.
-            watched: unlabelled frames that are not trained on.
+            held_out: unlabelled frames that are not trained on.
             first: number of the first frame without labels.
             changes: applied to what the model sees, besides changes of colour.
             source: scores a model on labelled frames, as `mIoU`.
             folder: where the measurements and the best weights are kept.
             seed: of the changes.
         """
-        self._config, self._watched, self._first = config, watched, first
+        self._config, self._held_out, self._first = config, held_out, first
         self._changes, self._source = (*COLOR_CHANGES, *changes), source
         self._folder, self._seed = folder, seed
         self._average: CamSeg | None = None
@@ -142,13 +153,13 @@ class MeanTeacher(Callback):
     def best(self) -> tuple[int, int]:
         """Return the step with the best agreement so far, and how many validations followed it.
 
-        Steps that lost more than `Teaching.most_loss` are not considered.
+        Steps that lost more than `Teaching.max_miou_drop` are not considered.
         """
         step, top, since = 0, self.measured[0].agreement, 0
-        allowed = self.measured[0].source - self._config.most_loss
+        allowed = self.measured[0].source - self._config.max_miou_drop
         for each in self.measured[1:]:
             since += 1
-            if each.source >= allowed and each.agreement >= top + self._config.least_rise:
+            if each.source >= allowed and each.agreement >= top + self._config.min_delta:
                 step, top, since = each.step, each.agreement, 0
         return step, since
 
@@ -184,12 +195,12 @@ class MeanTeacher(Callback):
         return labelled_batch
 
     def validate(self, model: nn.Module) -> Validation:
-        """Score a model on the labelled frames, and measure the agreement on the watched ones."""
+        """Score a model on the labelled frames, and measure the agreement on the held-out ones."""
         assert isinstance(model, CamSeg)
         figures, picture = self._source(model)
         classes = len(model.labels)
         counts, confusion = np.zeros((classes, _LEVELS), np.int64), Confusion(classes)
-        for plain, confidence, disturbed in self._masks_of_watched(model):
+        for plain, confidence, disturbed in self._masks_of_held_out(model):
             level = np.minimum(confidence * _LEVELS, _LEVELS - 1).astype(np.int64)
             known = plain < classes
             places = plain[known].astype(np.int64) * _LEVELS + level[known]
@@ -258,12 +269,12 @@ class MeanTeacher(Callback):
             labels.append(np.where(found.confidence >= least[index], index, np.uint8(UNLABELLED)))
         return labels
 
-    def _masks_of_watched(
+    def _masks_of_held_out(
         self, model: CamSeg
     ) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.uint8]]]:
         """Yield class indices and confidence of each undisturbed frame, and indices disturbed."""
         segmenter, table = _segmenter(model), index_table(model.labels)
-        for number, (image, _) in enumerate(self._watched):
+        for number, (image, _) in enumerate(self._held_out):
             picture = _pixels(image)
             plain = segmenter.segment(picture)
             disturbed = segmenter.segment(self._changed(picture, "watched", number))
@@ -286,8 +297,10 @@ def thresholds_of(counts: npt.NDArray[np.int64], config: Teaching) -> tuple[floa
     enough = above >= np.maximum(config.class_share * counts.sum(1, keepdims=True), 1)
     # the highest level with enough of them
     highest = enough.sum(1) - 1
-    found = np.where(highest < 0, config.sure, highest / levels)
-    return tuple(float(each) for each in found.clip(config.least, config.sure))
+    found = np.where(highest < 0, config.confidence_threshold, highest / levels)
+    return tuple(
+        float(each) for each in found.clip(config.min_confidence, config.confidence_threshold)
+    )
 
 
 def _refuse(path: Path, found: str) -> None:

@@ -46,10 +46,10 @@ SMALL = (
     "training.batch=4",
     "training.crop=[64, 96]",
     "training.disturb.share=0.2",
-    "teaching.watched=2",
+    "teaching.held_out=2",
     "teaching.patience=9",
-    "teaching.least_rise=0",
-    "teaching.most_loss=1",
+    "teaching.min_delta=0",
+    "teaching.max_miou_drop=1",
 )
 
 
@@ -58,8 +58,8 @@ def measured(step: int, agreement: float, source: float = 0.5) -> TeacherMeasure
 
 
 def teacher(config: Teaching, folder: Path, first: int = 1) -> MeanTeacher:
-    watched = Frames.load(Unlabelled(SyntheticDrive(2, 64, 96)), tiny_lite().labels)
-    return MeanTeacher(config, watched, first, (), lambda _: ({"mIoU": 0.5}, None), folder)
+    held_out = Frames.load(Unlabelled(SyntheticDrive(2, 64, 96)), tiny_lite().labels)
+    return MeanTeacher(config, held_out, first, (), lambda _: ({"mIoU": 0.5}, None), folder)
 
 
 def test_sure_pixels_get_labels_and_of_each_class_its_surest_share() -> None:
@@ -67,12 +67,12 @@ def test_sure_pixels_get_labels_and_of_each_class_its_surest_share() -> None:
     counts[0, 9], counts[0, 2] = 80, 20  # mostly sure
     counts[1, 8], counts[1, 7], counts[1, 6] = 10, 20, 70  # its surest 30 % are at least 0.7
     counts[2, 1] = 100  # never sure enough
-    config = Teaching(sure=0.85, class_share=0.3, least=0.5)
+    config = Teaching(confidence_threshold=0.85, class_share=0.3, min_confidence=0.5)
     assert thresholds_of(counts, config) == (0.85, 0.7, 0.5, 0.85)
 
 
 def test_the_best_step_rises_and_keeps_the_score_on_labelled_frames(tmp_path: Path) -> None:
-    found = teacher(Teaching(patience=2, least_rise=0.01, most_loss=0.02), tmp_path)
+    found = teacher(Teaching(patience=2, min_delta=0.01, max_miou_drop=0.02), tmp_path)
     found.measured = [measured(0, 0.6), measured(5, 0.605), measured(10, 0.62)]
     assert found.best() == (10, 0)
     found.measured.append(measured(15, 0.9, source=0.47))  # lost more than 0.02
@@ -185,15 +185,21 @@ def test_no_checkpoint_without_a_rise_or_with_too_great_a_loss(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"teaching": Teaching(sure=0.4, least=0.4), "labelled_share": 1.0}, "labelled_share"),
+        (
+            {
+                "teaching": Teaching(confidence_threshold=0.4, min_confidence=0.4),
+                "labelled_share": 1.0,
+            },
+            "labelled_share",
+        ),
         ({"training": TransformerTraining(augment="vary")}, "training.augment must be crop"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         AdaptationRecipe(**settings)
-    with pytest.raises(ConfigError, match="least must be at most sure"):
-        Teaching(sure=0.4)
+    with pytest.raises(ConfigError, match="min_confidence must be at most confidence_threshold"):
+        Teaching(confidence_threshold=0.4)
 
 
 SAMPLES = list(SyntheticDrive(frames=12, height=96, width=128))
@@ -249,7 +255,7 @@ def test_an_adapted_checkpoint_says_what_it_learned_from(
     out, err = capsys.readouterr()
     result = json.loads(out)
     assert result["images"]["learnt"] == 9
-    assert result["images"]["watched"] == 2
+    assert result["images"]["held_out"] == 2
     assert "5.png" in result["images"]["left_out"][0]
     assert [each["step"] for each in result["validations"]] == [0, 2, 4, 6, 8]
     assert result["val_mean_iou"].keys() == {"before", "after"}

@@ -248,7 +248,7 @@ def test_an_interval_is_that_of_the_mean_over_frames() -> None:
     half = 1.96 * gains.std() / math.sqrt(frames)
     assert first.low == pytest.approx(first.value - half, abs=0.15 * half)
     assert first.high == pytest.approx(first.value + half, abs=0.15 * half)
-    assert first.sure
+    assert first.significant
     assert all(math.isnan(each) for each in (absent.value, absent.low, absent.high))
     assert differences(counts)[1] == mean
 
@@ -262,13 +262,13 @@ def test_a_class_in_few_frames_has_no_interval(shown: int, has_interval: bool) -
     counts[:shown, :, 1:, 1] = 100
     (everywhere, rare), mean = differences(counts)
     assert rare.value == pytest.approx(-0.1)
-    assert rare.sure == has_interval
+    assert rare.significant == has_interval
     assert math.isnan(rare.low) == math.isnan(rare.high) == (not has_interval)
     assert (everywhere.low, everywhere.high) == (0, 0)
     assert not math.isnan(mean.low)
     few = differences(counts[:4])[1]
     assert math.isnan(few.low)
-    assert not few.sure
+    assert not few.significant
 
 
 @pytest.mark.parametrize("frames", [5, 20])
@@ -285,7 +285,7 @@ def test_intervals_of_few_frames_are_wide_enough(
         union = labelled + random.poisson((labelled - hits) / 2)
         counts = np.stack([hits, union, np.broadcast_to(labelled, hits.shape)], 2)
         (first, *_), mean = differences(counts.astype(np.int64))
-        wrong += first.sure, mean.sure
+        wrong += first.significant, mean.significant
     assert (wrong / cases <= 0.08).all()
 
 

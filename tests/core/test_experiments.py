@@ -60,7 +60,7 @@ uncertainty:
 adaptation:
   {left_out: [coarse], minutes: 1,
    changed: [training.loop.steps=2, training.loop.validate_every=1, training.batch=2,
-   "training.crop=[64, 64]", teaching.least_rise=0, teaching.most_loss=1]}
+   "training.crop=[64, 64]", teaching.min_delta=0, teaching.max_miou_drop=1]}
 """
 
 

@@ -204,7 +204,12 @@ def _part(found: Comparison) -> dict[str, Any]:
 
 
 def _interval(found: Difference) -> dict[str, Any]:
-    return {"difference": found.value, "low": found.low, "high": found.high, "sure": found.sure}
+    return {
+        "difference": found.value,
+        "low": found.low,
+        "high": found.high,
+        "significant": found.significant,
+    }
 
 
 def _scores(side: Side, found: Comparison) -> dict[str, float]:
@@ -249,7 +254,7 @@ def _cards(part: Mapping[str, Any]) -> list[Card]:
     if total["difference"] is not None:
         text = _bounds(total, "+.3f") or "no interval: too few frames"
         value = f"{total['difference']:+.3f}"
-        worse = total["sure"] and total["difference"] < 0
+        worse = total["significant"] and total["difference"] < 0
         css = "bad" if worse else "first"
         cards.append(Card(f"mean IoU, new − old ({text})", value, id="mean_iou", css=css))
     for key, label in _PRINTED.items():
