@@ -26,7 +26,7 @@ from camseg_core.runtime.engine import AUTO, PRECISIONS
 from camseg_core.runtime.geometry import MODES, WHOLE, Fit
 from camseg_core.runtime.origin import weights_of
 from camseg_core.runtime.segmenter import Segmenter
-from camseg_core.weights import checkpoint_folder
+from camseg_core.weights import checkpoint_folder, is_bundled
 
 if TYPE_CHECKING:
     from camseg_core.export import Exported
@@ -45,7 +45,8 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="FOLDER",
-        help="the checkpoint folder to write to (default: the model's own)",
+        help="the checkpoint folder to write to (default: the model's own; required for a bundled "
+        "model)",
     )
     parser.add_argument(
         "--precision",
@@ -111,6 +112,11 @@ def _export(options: argparse.Namespace) -> None:
         from camseg_core.export import Scores, export_onnx, trace_all
         from camseg_core.model.camseg import CamSeg
     folder = checkpoint_folder(options.model)
+    if options.out is None and is_bundled(folder):
+        raise ConfigError(
+            f"--out must name a folder for the graphs of the bundled {folder.name}, as the "
+            "installed model stays as it is"
+        )
     weights = weights_of(folder)
     model = CamSeg.from_pretrained(folder)
     out = folder if options.out is None else options.out

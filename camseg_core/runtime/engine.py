@@ -24,6 +24,7 @@ from camseg_core.errors import (
     is_out_of_memory,
 )
 from camseg_core.runtime.origin import check_origin
+from camseg_core.weights import is_bundled
 
 Array = Any
 """A numpy array, or an engine's own with `shape`, `reshape` and support for `numpy.asarray`."""
@@ -283,8 +284,10 @@ def graphs_of(folder: Path, provider: str, precision: str, fused: Fused | None) 
             return Graphs(each, None, parts)
         # a folder with some of the parts is damaged: report it rather than try the next precision
         if len(missing) < len(parts) or each == candidates[-1]:
+            out = " --out FOLDER" * is_bundled(folder)
             raise ModelError(
                 f"missing {missing[0]}: the checkpoint folder is incomplete, or not exported in "
-                f"{each}; {camseg_command()} export --model {folder} --precision {each} makes it"
+                f"{each}; {camseg_command()} export --model {folder} --precision {each}{out} makes "
+                "it"
             )
     raise AssertionError("there is a candidate")

@@ -252,7 +252,7 @@ def test_a_precision_without_graphs_says_which_command_makes_them() -> None:
     with pytest.raises(
         ModelError,
         match=r"missing .*/onnx/fp16/image_encoder\.onnx: "
-        r".*camseg export --model \S+ --precision fp16 makes it",
+        r".*camseg export --model \S+ --precision fp16 --out FOLDER makes it",
     ):
         Segmenter.from_pretrained(precision="fp16")
 
@@ -628,6 +628,7 @@ def test_without_page_locked_memory_frames_go_without() -> None:
         ),
         (["build-engine", "--engine-cache", "CACHE"], "--size"),
         (["export", "--fused", "ancestral:3"], "'ancestral' cannot be fused into one graph"),
+        (["export"], "--out must name a folder for the graphs of the bundled camseg-lite"),
         (["export", "--precision", "int8"], "name a data set with --data ROOT"),
         (["export", "--model", "nothing"], "no model 'nothing'"),
         (["export", "--data", "nowhere"], "no split 'val' in nowhere"),
