@@ -21,7 +21,7 @@ from camseg_core.data.file_set import Pair, joined_labels
 from camseg_core.data.image_files import write_image
 from camseg_core.data.sets import SETS, kind_of
 from camseg_core.data.sets.kind import SetKind
-from camseg_core.errors import DataError, absent
+from camseg_core.errors import ConfigError, DataError, absent
 from camseg_core.groups import distinguished
 from camseg_core.long_runs import writable_file
 
@@ -54,8 +54,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--sheet",
         type=Path,
         default=Path("out/data/contact-sheet.png"),
-        metavar="PNG",
-        help="where to write the contact sheet",
+        metavar="PICTURE",
+        help="where to write the contact sheet; ends in .png or .jpg",
     )
     check.add_argument(
         "--sheet-frames",
@@ -84,6 +84,8 @@ def _check(options: argparse.Namespace) -> None:
     if not root.exists():
         raise DataError(f"there must be a data set in {absent(root)}; name its folder or list file")
     writable_file(options.sheet, "--sheet")
+    if options.sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ConfigError(f"--sheet must end in .png or .jpg, got {options.sheet}")
     splits: Sequence[str] = options.split or ()
     with packages_for("a mapping of labels", "evaluate"):
         name = kind_of(options.dataset, root, own, splits[0] if splits else None)

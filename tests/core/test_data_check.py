@@ -238,6 +238,18 @@ def test_a_sheet_that_cannot_be_written_is_an_error(
     assert "must be a folder that can be written to" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["sheet.html", "sheet", "sheet.tiff"])
+def test_a_sheet_in_another_format_is_refused_before_the_work(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["data", "check", str(tmp_path), "--sheet", str(tmp_path / name)])
+    assert caught.value.code == 2
+    said = f"camseg: error: --sheet must end in .png or .jpg, got {tmp_path / name}\n"
+    assert capsys.readouterr().err == said
+    assert not list(tmp_path.iterdir())
+
+
 def test_all_kinds_are_listed_with_their_layout(capsys: pytest.CaptureFixture[str]) -> None:
     main(["data", "list"])
     text = capsys.readouterr().out
