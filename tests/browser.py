@@ -36,6 +36,31 @@ FLAGS = (
 )
 
 
+FAINT_TEXTS = """
+const numbers = color => color.match(/[\\d.]+/g).map(Number);
+const over = (color, back) => {
+  const [r, g, b, alpha = 1] = numbers(color);
+  return [r, g, b].map((each, i) => alpha * each + (1 - alpha) * back[i]);
+};
+const behind = e => e === null ? [255, 255, 255]
+  : over(getComputedStyle(e).backgroundColor, behind(e.parentElement));
+const light = color => color.map(c => c / 255)
+  .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+  .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0.05);
+return Array.from(document.body.querySelectorAll('*')).filter(e => e.checkVisibility()
+    && Array.from(e.childNodes).some(n => n.nodeType === Node.TEXT_NODE && n.data.trim()))
+  .map(e => {
+    const back = behind(e), style = getComputedStyle(e);
+    const ink = over(e.closest('svg') ? style.fill : style.color, back);
+    const [low, high] = [light(ink), light(back)].sort((a, b) => a - b);
+    return [high / low, e];
+  })
+  .filter(([ratio]) => ratio < 4.5)
+  .map(([ratio, e]) => `${e.tagName}.${e.className}: ${ratio.toFixed(2)} ${e.textContent.trim()}`);
+"""
+"""Texts with less contrast than WCAG's 4.5 against the colours of the elements around them."""
+
+
 class Page:
     """A page in the browser."""
 
@@ -98,6 +123,14 @@ class Page:
         """Set the preferred colour scheme, as a reader's system does."""
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self._driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    def faint_texts(self) -> list[str]:
+        """The texts that are hard to read by day or by night, see `FAINT_TEXTS`."""
+        found: list[str] = []
+        for dark in (True, False):
+            self.show_dark(dark)
+            found += self.run(FAINT_TEXTS)
+        return found
 
     def screenshot(self, path: Path, width: int = 1240) -> None:
         """Write the whole page as PNG."""

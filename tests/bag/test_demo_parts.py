@@ -149,6 +149,7 @@ def test_a_browser_shows_the_page_and_requests_only_the_video_beside_it(
     assert page.run("return Array.from(document.images, e => e.naturalWidth)") == [WIDTH] * 6
     assert set(page.requests()) == {page.path.as_uri(), (tmp_path / "overlay.mp4").as_uri()}
     assert page.complaints() == []
+    assert page.faint_texts() == []
 
 
 def test_the_page_of_a_node_that_never_answered(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def test_a_browser_shows_the_replay_on_wide_and_narrow_screens(
     frames = {"sent": 3010, "answered": 3000, "lost": 10}
     write_replay_page(path, result(frames=frames), [0.06] * 3 * MAX_DOTS, [FAILED], ["a warning"])
     page = chromium.open(path)
+    assert page.faint_texts() == []
     for width in (1240, 400):
         page.screenshot(tmp_path / "page.png", width)
         assert page.run("return document.documentElement.scrollWidth <= innerWidth")

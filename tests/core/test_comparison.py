@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import Browser
 
 from camseg_core.data import Sample
 from camseg_core.data.label_table import LabelTable, OwnClass
@@ -207,6 +208,25 @@ def test_labels_that_are_not_scored_and_predictions_of_no_label_are_named(tmp_pa
 def test_there_must_be_frames() -> None:
     with pytest.raises(DataError, match="street has no frames: there is nothing to compare on"):
         compared(Painted(), Painted(), [])
+
+
+@pytest.mark.parametrize("wrong", [((0, 1, 2, 3, 4, 5), ()), ((), (0, 1, 2, 3, 4, 5))])
+def test_a_browser_shows_gains_and_losses_on_wide_and_narrow_screens(
+    wrong: tuple[tuple[int, ...], tuple[int, ...]], chromium: Browser, tmp_path: Path
+) -> None:
+    found = compared(
+        *(Painted(wrong=each) for each in wrong), [sample(i, street()) for i in range(6)]
+    )
+    write_comparison([found], tmp_path, {"seed": 0}, Limits(max_drop=0.01).broken([found]))
+    page = chromium.open(tmp_path / "comparison.html")
+    assert page.requests() == [page.path.as_uri()]
+    assert page.complaints() == []
+    assert page.faint_texts() == []
+    colored = f"return document.querySelectorAll('.{'better' if wrong[0] else 'worse'}').length"
+    assert page.run(colored) == 3  # two classes and the mean
+    for width in (1240, 400):
+        page.screenshot(tmp_path / "page.png", width)
+        assert page.run("return document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_files_and_lines_hold_what_was_measured(tmp_path: Path) -> None:

@@ -246,6 +246,7 @@ def test_a_narrow_page_says_that_tables_scroll_and_every_chart_has_a_label(
             page.run("return getComputedStyle(document.querySelector('.wide'), '::before').content")
             == hint
         )
+    assert page.faint_texts() == []
     unlabelled = "svg:not([role=img][aria-label]):not([aria-hidden=true])"
     assert page.run("return document.querySelectorAll('svg').length") == 2
     assert page.run("return document.querySelectorAll(arguments[0]).length", unlabelled) == 0

@@ -448,6 +448,7 @@ def test_a_browser_shows_the_figures_of_the_json_and_asks_for_nothing_else(
         chromium.open(folder / "robustness.html"),
     )
     page.run("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert page.faint_texts() == []
 
     def shown(metric: str) -> dict[tuple[str, float, str], str]:
         return {
