@@ -246,7 +246,10 @@ def add_sampling_options(
         else:
             settings |= {"type": number(option.minimum or 0, option.maximum), "metavar": "X"}
         default = "the model's own" if option.default is None else "%(default)s"
-        help_text = f"{option.help[0].lower()}{option.help[1:].rstrip('.')} (default: {default})"
+        does = option.help.rstrip(".")
+        if not does[:2].isupper():  # such as DDIM
+            does = does[0].lower() + does[1:]
+        help_text = f"{does} (default: {default})"
         parser.add_argument(f"--{option.name}", help=help_text, **settings)
 
 

@@ -52,6 +52,12 @@ def test_defaults_are_shown_once(
     assert "(default: False)" not in text
 
 
+def test_help_that_begins_with_an_abbreviation_keeps_it(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "segment", "--help", code=0)
+    assert "--eta X DDIM's eta: 0 is deterministic" in text
+    assert "--steps STEPS denoising steps; more take longer" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
