@@ -1,5 +1,6 @@
 """Segment image files, a folder of them or a video into folders of PNGs."""
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,9 +80,9 @@ def check_apart(source: Path, out: Path) -> None:
     Raises:
         ConfigError: it would be: masks would replace pictures of the same names.
     """
-    read = (source if source.is_dir() else source.parent).resolve()
+    read = os.path.realpath(source if source.is_dir() else source.parent)
     for name in RESULTS:
-        if (out / name).resolve() == read:
+        if os.path.realpath(out / name) == read:
             raise ConfigError(
                 f"--out {out} must not make {name}/ the folder of the frames, {read}: they would "
                 "be replaced; name another folder"

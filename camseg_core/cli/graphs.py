@@ -1,6 +1,7 @@
 """Commands that write graphs and engines: `camseg export` and `camseg build-engine`."""
 
 import argparse
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -145,7 +146,7 @@ def _export(options: argparse.Namespace) -> None:
 
 def _begin(folder: Path, out: Path) -> None:
     """Make `out` a checkpoint folder of the same model; the graphs alone cannot be run."""
-    if out.resolve() == folder.resolve():
+    if os.path.realpath(out) == os.path.realpath(folder):
         return
     names = ("config.json", "labels.json", "model.safetensors", "MODEL_CARD.md")
     for name in names[:3]:

@@ -32,16 +32,20 @@ MOST_THREADS = 1024
 """The most that `--threads` takes: engines fail on larger numbers with errors of their own."""
 
 
-def at_least(least: int, most: int | None = None) -> Callable[[str], int]:
-    """An argparse type: a whole number >= `least`, and <= `most` if given."""
-    wanted = f">= {least}" if most is None else f"from {least} to {most}"
+def at_least(least: int, most: int = sys.maxsize) -> Callable[[str], int]:
+    """An argparse type: a whole number from `least` to `most`; no iterator counts beyond that."""
+    wanted = f">= {least}" if most == sys.maxsize else f"from {least} to {most}"
 
     def whole(text: str) -> int:
         try:
             value = int(text) if text.removeprefix("-").isdecimal() else least - 1
         except ValueError:  # more digits than Python converts
             value = least - 1
-        if value < least or (most is not None and value > most):
+        if value > sys.maxsize:
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number {wanted} and <= {sys.maxsize}, got {text!r}"
+            )
+        if not least <= value <= most:
             raise argparse.ArgumentTypeError(f"must be a whole number {wanted}, got {text!r}")
         return value
 

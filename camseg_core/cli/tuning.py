@@ -1,6 +1,7 @@
 """Options of `camseg train --from`, and those that replace a configuration's data set."""
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ def data_for(options: argparse.Namespace, data: Any, folder: Path) -> Any:
     if options.mapping is None and options.labels is None:
         return kind
     mapping, labels = (
-        None if path is None else str(path.resolve()) for path in (options.mapping, options.labels)
+        None if path is None else os.path.realpath(path)
+        for path in (options.mapping, options.labels)
     )
     return (SetConfig("own", kind, mapping=mapping, labels=labels),)
 

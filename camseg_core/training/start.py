@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -179,7 +180,7 @@ def check_start(start: Path, out: Path) -> None:
     Raises:
         ConfigError: both are the same folder.
     """
-    if start.resolve() == out.resolve():
+    if os.path.realpath(start) == os.path.realpath(out):
         raise ConfigError(f"--out must not be the folder of the model to start from, {start}")
 
 

@@ -1,6 +1,7 @@
 """Reads the images of a bag as pixels, each with its label."""
 
 import logging
+import os
 from collections.abc import Collection, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ def label_source(named: str, tolerance_ms: float | None = None) -> LabelSource:
     tolerance_ns = round(1e6 * (TOLERANCE_MS if tolerance_ms is None else tolerance_ms))
     if named.startswith("/") and not Path(named).is_dir():
         return LabelSource(named, None, tolerance_ns)
-    return LabelSource(None, Path(named).resolve(), tolerance_ns)
+    return LabelSource(None, Path(os.path.realpath(named)), tolerance_ns)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What the demo writes and prints: its folder, page, summary and video."""
 
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -83,7 +84,9 @@ class DemoFolder:
                 f"{path} holds files that are not the demo's; "
                 "name another folder for its output, or an empty one"
             )
-        if source is not None and source.resolve().is_relative_to(path.resolve()):
+        if source is not None and Path(os.path.realpath(source)).is_relative_to(
+            os.path.realpath(path)
+        ):
             raise ConfigError(
                 f"{source} lies in {path}, which this run replaces; "
                 "copy it elsewhere, or name another folder for the output"

@@ -163,7 +163,7 @@ OUTPUTS = {
 
 
 @pytest.mark.parametrize("command", OUTPUTS)
-@pytest.mark.parametrize("place", ["file/below", "/proc/nowhere", "a" * 300, "/dev/full/x"])
+@pytest.mark.parametrize("place", ["file/below", "/proc/nowhere", "a" * 300, "/dev/full/x", "loop"])
 def test_an_output_that_cannot_be_written_is_refused_before_the_work(
     command: str,
     place: str,
@@ -173,6 +173,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(
 ) -> None:
     write_set(tmp_path, ("a",))
     (tmp_path / "file").write_text("content")
+    (tmp_path / "loop").symlink_to("loop")
     monkeypatch.chdir(tmp_path)
     words = command.removesuffix(" with masks").split()
     assert run(*words, *OUTPUTS[command], place) == 2

@@ -58,6 +58,14 @@ def test_help_that_begins_with_an_abbreviation_keeps_it(capsys: pytest.CaptureFi
     assert "--steps STEPS denoising steps; more take longer" in text
 
 
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "9223372036854775808", "9" * 5000])
+def test_a_count_is_a_number_that_can_be_counted_to(
+    value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = said(capsys, "segment", "x", "--frames", value)
+    assert "camseg segment: error: argument --frames: must be a whole number >= 1" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
