@@ -151,7 +151,7 @@ def new_folder(folder: Path, option: str) -> Iterator[Path]:
         DataError: see `atomic_folder`.
     """
     require_new(folder, option)
-    target = folder.resolve()
+    target = Path(os.path.realpath(folder))
     writable_folder(target.parent, option)
     with atomic_folder(target) as partial:
         partial.mkdir()
@@ -162,9 +162,11 @@ def require_new(folder: Path, option: str) -> None:
     """Check that `folder` does not exist, or is empty.
 
     Raises:
-        ConfigError: it has content, or is a file; the message begins with `option`.
+        ConfigError: it has content, or is a file or a loop of links; the message begins with
+            `option`.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    loop = os.path.islink(os.path.realpath(folder))
+    if loop or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise ConfigError(
             f"{option} {folder} must be new or empty: name another folder, or remove it"
         )

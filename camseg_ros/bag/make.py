@@ -29,6 +29,7 @@ from camseg_core.cli.options import (
     add_strict_option,
     at_least,
     data_of,
+    number,
     require_with,
 )
 from camseg_core.data import Sample
@@ -232,7 +233,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         help=f"stop after this many frames (default: all; synthetic: {SYNTHETIC_FRAMES})",
     )
     option(
-        "--fps", type=positive, default=DEFAULT_FPS, help="frames per second; a video has its own"
+        "--fps",
+        type=number(0.001, 1e6),  # so that stamps can be stored
+        default=DEFAULT_FPS,
+        help="frames per second; a video has its own",
     )
     option("--seed", type=at_least(0), help="seed of the synthetic drive (default: 0)")
     option(

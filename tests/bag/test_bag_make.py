@@ -181,3 +181,13 @@ def test_a_video_with_a_wrong_frame_count_is_written_to_its_end(
     missing = claimed > wanted == 6
     assert (code, out.split(": ")[1].split(" on")[0]) == (int(missing), f"{wanted} images")
     assert len(messages(tmp_path / "bag", "/camera/image_raw")) == wanted
+
+
+@pytest.mark.parametrize("fps", ["0", "1e-320", "1e7", "nan"])
+def test_a_rate_whose_stamps_cannot_be_stored_is_refused(
+    tmp_path: Path, camseg: Commands, fps: str
+) -> None:
+    code, _, err = camseg("make", tmp_path / "bag", "--synthetic", "--fps", fps)
+    assert code == 2
+    assert f"argument --fps: must be a number from 0.001 to 1e+06, got '{fps}'" in err
+    assert not (tmp_path / "bag").exists()

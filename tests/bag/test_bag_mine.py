@@ -203,13 +203,15 @@ def test_near_duplicates_are_named_when_frames_are_missing(
     assert "only 1 of 2 frames: the others are near-duplicates" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("there", ["file", "folder"])
+@pytest.mark.parametrize("there", ["file", "folder", "loop"])
 def test_a_folder_with_files_is_refused_before_the_work(
     tmp_path: Path, drive: Path, there: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     if there == "file":
         out.write_text("mine")
+    elif there == "loop":
+        out.symlink_to("out")
     else:
         (out / "x").mkdir(parents=True)
     with pytest.raises(SystemExit), command_line("camseg"):
