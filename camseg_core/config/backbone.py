@@ -7,6 +7,7 @@ It is EfficientNet-Lite0 (arXiv 1905.11946 without squeeze-and-excitation);
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from camseg_core.config.sizes import check_sizes
 from camseg_core.errors import ModelError
 
 STEM_CHANNELS = 32
@@ -79,3 +80,4 @@ class ImageEncoderConfig:
                 )
         if not 0 < self.depth <= 1:
             raise ModelError(f"image_encoder.depth must be in (0, 1], got {self.depth}")
+        check_sizes(self)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from camseg_core.config.backbone import SIZE_MULTIPLE, ImageEncoderConfig, finer_features
 from camseg_core.config.reader import build, renamed_from
+from camseg_core.config.sizes import check_sizes
 from camseg_core.errors import ModelError
 
 
@@ -20,6 +21,15 @@ class KLAutoencoderConfig:
     blocks_per_level: int = 2
     latent_channels: int = 16
     latent_scale: float = 0.2325
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
+        if self.base_width % 32:  # groups of its norms
+            raise ModelError(f"base_width must be a multiple of 32, got {self.base_width}")
+        if not self.multipliers:
+            raise ModelError("multipliers must list a level at least, got none")
+        if not 0 < self.latent_scale < math.inf:
+            raise ModelError(f"latent_scale must be a finite number > 0, got {self.latent_scale}")
 
     @property
     def stride(self) -> int:
@@ -74,6 +84,7 @@ class MaskAutoencoderConfig:
                 f"codebook_size must be >= 2, got {self.codebook_size}; leave it out for "
                 "continuous latents"
             )
+        check_sizes(self, may_be_zero=("decoder_blocks",))
 
     @property
     def stride(self) -> int:
@@ -97,6 +108,7 @@ class LightDecoderConfig:
                 "widths and blocks must list the same strides, at least two, "
                 f"got {len(self.widths)} and {len(self.blocks)}"
             )
+        check_sizes(self, may_be_zero=("blocks",))
 
     @property
     def stride(self) -> int:
@@ -119,6 +131,9 @@ class ConditionRefinerConfig:
     detail: int = 48
     edge: int = 0
     separable: bool = False
+
+    def __post_init__(self) -> None:
+        check_sizes(self, may_be_zero=("edge",))
 
     @property
     def levels(self) -> int:
@@ -144,6 +159,15 @@ class TransformerConfig:
     fusion: Literal["sequence", "grid"] = "sequence"
     dropout: float = 0.1
 
+    def __post_init__(self) -> None:
+        check_sizes(self)
+        if self.width % self.heads:
+            raise ModelError(f"width must be a multiple of heads, {self.heads}, got {self.width}")
+        if len(self.grid) != 2:
+            raise ModelError(f"grid must be two numbers, rows and columns, got {list(self.grid)}")
+        if not 0 <= self.dropout < 1:
+            raise ModelError(f"dropout must be in [0, 1), got {self.dropout}")
+
 
 @dataclass(frozen=True)
 class DenoiserConfig:
@@ -160,6 +184,9 @@ class DenoiserConfig:
         default="epsilon", metadata=renamed_from("prediction", {"noise": "epsilon"})
     )
     learned_variance: bool = True
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
 
 
 @dataclass(frozen=True)
@@ -227,9 +254,15 @@ class CamSegConfig:
                     f"light_decoder lists strides up to {found}, "
                     f"but the autoencoder's latents have stride {wanted}"
                 )
-        for name, least in (("network_pixels", 1), ("patch_size", 1), ("num_train_timesteps", 1)):
-            if getattr(self, name) < least:
-                raise ModelError(f"{name} must be >= {least}, got {getattr(self, name)}")
+        check_sizes(self, without=("network_pixels",))
+        if self.network_pixels < 1:
+            raise ModelError(f"network_pixels must be >= 1, got {self.network_pixels}")
+        for name in ("pixel_mean", "pixel_std"):
+            if len(getattr(self, name)) != 3:
+                raise ModelError(
+                    f"{name} must be three numbers, of red, green and blue, got "
+                    f"{list(getattr(self, name))}"
+                )
         if not 0 <= self.temperature < math.inf:
             raise ModelError(f"temperature must be a finite number >= 0, got {self.temperature}")
         if not 0 < self.logit_scale < math.inf:

@@ -93,6 +93,7 @@ class LoopConfig:
             check_setting(name, getattr(self, name), getattr(self, name) > 0, "> 0")
         for name in ("warmup", "weight_decay"):
             check_setting(name, getattr(self, name), getattr(self, name) >= 0, ">= 0")
+        check_setting("seed", self.seed, -(2**63) <= self.seed < 2**63, "of 64 bits")
         check_setting("epochs", self.epochs, self.epochs is None or self.epochs > 0, "> 0")
         late = self.warmup_epochs
         check_setting("warmup_epochs", late, late is None or late >= 0, ">= 0")

@@ -93,7 +93,8 @@ class TransformerTraining:
         rare, crops = self.rare_share, self.augment == "crop"
         must = "in [0, 1], and 0 unless augment is crop"
         check_setting("rare_share", rare, rare == 0 or (0 < rare <= 1 and crops), must)
-        check_setting("rare_until", self.rare_until, self.rare_until >= 0, ">= 0")
+        for name in ("rare_until", "backbone_lr", "decoder_lr"):
+            check_setting(name, getattr(self, name), getattr(self, name) >= 0, ">= 0")
         check_setting("all_hidden", self.all_hidden, 0 <= self.all_hidden <= 1, "in [0, 1]")
 
     def check(self, model: CamSegConfig) -> None:

@@ -1,9 +1,10 @@
 """Configuration files: read strictly, overridden, written back; one-line errors name the entry."""
 
+import copy
 import enum
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Optional
@@ -11,12 +12,12 @@ from typing import Any, Literal, Optional
 import pytest
 import yaml
 
-from camseg_core.config.model import CamSegConfig
+from camseg_core.config.model import CamSegConfig, LightDecoderConfig
 from camseg_core.config.reader import build, renamed_from
 from camseg_core.config.yaml_file import load_yaml, read_yaml, to_yaml
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.training.recipes import Recipe
-from camseg_core.weights import CAMSEG_LITE
+from camseg_core.weights import CAM_SEG_BASE_768, CAMSEG_LITE
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -340,6 +341,58 @@ def test_the_model_configuration_is_read_by_the_same_rules() -> None:
         ModelError, match=r"config\.json: refiner\.detail must be of type int, got 1\.5"
     ):
         build(CamSegConfig, content, "config.json", ModelError)
+
+
+def sizes(content: dict[str, Any], place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The places of whole numbers and of lists of them."""
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from sizes(value, (*place, name))
+        elif type(value) is int or (isinstance(value, tuple) and type(value[0]) is int):
+            yield (*place, name)
+
+
+@pytest.mark.parametrize("size", [-1, 10**9])
+@pytest.mark.parametrize("light", [True, False])
+def test_a_model_of_impossible_sizes_is_refused_by_name(size: int, light: bool) -> None:
+    whole = asdict(CAMSEG_LITE)
+    if light:
+        whole = asdict(replace(CAM_SEG_BASE_768, light_decoder=LightDecoderConfig(blocks=(1,) * 4)))
+    places = [place for place in sizes(whole) if place != ("network_pixels",)]
+    assert len(places) > 14
+    for place in places:
+        content = copy.deepcopy(whole)
+        part = content
+        for name in place[:-1]:
+            part = part[name]
+        part[place[-1]] = (
+            (*part[place[-1]][:-1], size) if isinstance(part[place[-1]], tuple) else size
+        )
+        with pytest.raises(ModelError, match=place[-1]):
+            build(CamSegConfig, content, "config.json", ModelError)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "said"),
+    [
+        ("transformer", {"heads": 5}, "width must be a multiple of heads, 5, got 192"),
+        ("transformer", {"grid": (3,)}, r"grid must be two numbers, rows and columns, got \[3\]"),
+        ("transformer", {"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
+        ("denoiser", {"width": 0}, "width must be from 1 to 65536, got 0"),
+        ("mask_autoencoder", {"decoder_blocks": (-1, 2)}, r"from 0 to 65536, got \[-1, 2\]"),
+        ("mask_autoencoder", {"latent_channels": 0}, "latent_channels must be from 1"),
+    ],
+)
+def test_a_part_that_cannot_be_built_is_refused(
+    part: str, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ModelError, match=said):
+        replace(getattr(CAMSEG_LITE, part), **changes)
+
+
+def test_pixels_have_three_channels() -> None:
+    with pytest.raises(ModelError, match=r"pixel_mean must be three numbers, .*, got \[1.0\]"):
+        replace(CAMSEG_LITE, pixel_mean=(1.0,))
 
 
 @dataclass(frozen=True)

@@ -294,12 +294,19 @@ def test_betas_are_the_optimisers(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         ({"grad_accum_steps": 0}, "grad_accum_steps must be >= 1, got 0"),
         ({"epochs": 0.0}, "epochs must be > 0, got 0.0"),
         ({"warmup_epochs": -1.0}, "warmup_epochs must be >= 0, got -1.0"),
+        ({"seed": 2**63}, "seed must be of 64 bits, got 9223372036854775808"),
         ({"betas": (0.9, 1.0)}, r"both betas must be in \[0, 1\), got \[0.9, 1.0\]"),
     ],
 )
 def test_impossible_loops_are_refused(changes: dict[str, float], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         LoopConfig(steps=1, lr=1, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["backbone_lr", "decoder_lr"])
+def test_no_part_learns_backwards(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} must be >= 0, got -0.1"):
+        TransformerTraining(**{name: -0.1})
 
 
 def test_repeats_are_for_the_published_layout() -> None:
