@@ -135,7 +135,7 @@ class _Reader:
         remedy = (
             f"did you mean {', '.join(_join(place, name) for name in close)}?"
             if close
-            else "misspelt, or written by a newer camseg?"
+            else "misspelt, or written by a newer camseg? Entries here: " + ", ".join(known)
         )
         raise self._wrong(
             f"unknown entries {', '.join(_join(place, name) for name in unknown)}: {remedy}"

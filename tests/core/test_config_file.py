@@ -158,7 +158,10 @@ def test_a_number_without_a_dot_before_its_exponent_is_a_number(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("banana: 1", "unknown entries banana: misspelt, or written by a newer camseg?"),
+        (
+            "banana: 1",
+            "unknown entries banana: misspelt, or written by a newer camseg? Entries here: ",
+        ),
         (
             "loop: {stpes: 1, wramup: 2}",
             "unknown entries loop.stpes, loop.wramup: did you mean loop.steps, loop.warmup?",
