@@ -266,7 +266,7 @@ def graphs_of(folder: Path, provider: str, precision: str, fused: Fused | None) 
     Raises:
         ConfigError: the precision is unknown.
         ModelError: the folder lacks the graphs; the message names the command that makes them. Or
-            they are of other weights or classes.
+            they are damaged, or of other weights or classes.
     """
     if precision not in ASKED_PRECISIONS:
         choices = ", ".join(ASKED_PRECISIONS)
@@ -276,11 +276,11 @@ def graphs_of(folder: Path, provider: str, precision: str, fused: Fused | None) 
     for each in candidates:
         parts = {part: graph_path(folder, each, part) for part in PARTS}
         if fused is not None and (path := graph_path(folder, each, fused.name)).is_file():
-            check_origin(folder, each)
+            check_origin(folder, each, [path])
             return Graphs(each, fused, {fused.name: path})
         missing = [path for path in parts.values() if not path.is_file()]
         if not missing:
-            check_origin(folder, each)
+            check_origin(folder, each, parts.values())
             return Graphs(each, None, parts)
         # a folder with some of the parts is damaged: report it rather than try the next precision
         if len(missing) < len(parts) or each == candidates[-1]:

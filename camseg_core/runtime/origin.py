@@ -1,13 +1,13 @@
 """What the graphs of a checkpoint folder were exported from: `origin.json` beside them.
 
 A folder whose weights or classes were replaced after the export would run the old model under the
-new names.
+new names; a damaged graph may run, and give other masks.
 """
 
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from camseg_core.errors import ModelError, camseg_command
@@ -26,19 +26,25 @@ def weights_of(checkpoint: Path) -> str | None:
 
 
 def write_origin(graphs: Path, weights: str | None, ids: Sequence[int]) -> None:
-    """Record in the folder `graphs` the fingerprint of its weights and the classes' ids."""
-    found = {"weights": weights, "ids": [*ids]}
+    """Record in the folder `graphs` the fingerprints of weights and graphs, and the ids."""
+    files = {path.name: fingerprint(path) for path in sorted(graphs.glob("*.onnx"))}
+    found = {"weights": weights, "ids": [*ids], "graphs": files}
     with atomic_write(graphs / ORIGIN) as temporary:
         temporary.write_text(json.dumps(found) + "\n", encoding="utf-8")
 
 
-def check_origin(checkpoint: Path, precision: str) -> None:
-    """Check that graphs are of the weights and classes of their checkpoint folder.
+def check_origin(checkpoint: Path, precision: str, files: Iterable[Path]) -> None:
+    """Check that graphs are whole, and of the weights and classes of their checkpoint folder.
 
-    Graphs of versions that recorded no origin pass, as does a folder without weights.
+    What older versions did not record passes, as does a folder without weights.
+
+    Args:
+        checkpoint: the checkpoint folder.
+        precision: of the graphs.
+        files: those that are to run.
 
     Raises:
-        ModelError: they are of others, or the record cannot be read.
+        ModelError: they are of others, or damaged, or the record cannot be read.
     """
     graphs = checkpoint / "onnx" / precision
     path, weights, labels = graphs / ORIGIN, checkpoint / WEIGHTS, checkpoint / LABELS
@@ -47,6 +53,7 @@ def check_origin(checkpoint: Path, precision: str) -> None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         exported, ids = found["weights"], [int(i) for i in found["ids"]]
+        recorded = {**found.get("graphs", {})}
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ModelError(
             f"cannot read {path}: {error!r}; copy the checkpoint folder again"
@@ -62,6 +69,12 @@ def check_origin(checkpoint: Path, precision: str) -> None:
             f"{labels} must list the ids that the graphs in {graphs} give, in their order: "
             f"{ids}, got {listed}; restore it, or export again ({again})"
         )
+    for file in files if "graphs" in found else ():
+        if fingerprint(file) != recorded.get(file.name):
+            raise ModelError(
+                f"cannot load {file}: it must be as it was exported, but {ORIGIN} records "
+                f"other content; copy the checkpoint folder again, or export again ({again})"
+            )
 
 
 def fingerprint(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -55,10 +56,42 @@ def test_graphs_of_versions_that_recorded_no_origin_run(folder: Path) -> None:
     assert load(folder).segment(FRAME).mask.shape == (64, 96)
 
 
-def test_a_damaged_record_is_named(folder: Path) -> None:
-    (folder / "onnx" / "int8" / ORIGIN).write_text("{}", encoding="utf-8")
-    with pytest.raises(ModelError, match=r"cannot read .*origin\.json: KeyError"):
+@pytest.mark.parametrize("content", ["{}", '{"weights": null, "ids": [], "graphs": 3}', "[1]"])
+def test_a_damaged_record_is_named(folder: Path, content: str) -> None:
+    (folder / "onnx" / "int8" / ORIGIN).write_text(content, encoding="utf-8")
+    with pytest.raises(ModelError, match=r"cannot read .*origin\.json: (Key|Type)Error"):
         load(folder)
+
+
+def changed(content: bytes) -> bytes:
+    """The same with one bit changed, in the middle of some weights: the graph can still run."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", [changed, lambda content: content[:-100], lambda content: b""])
+@pytest.mark.parametrize("name", ["fused_one_step_1", "decoder"])
+def test_a_damaged_graph_is_refused_by_name(
+    folder: Path, name: str, damage: Callable[[bytes], bytes]
+) -> None:
+    path = folder / "onnx" / "int8" / f"{name}.onnx"
+    path.write_bytes(damage(path.read_bytes()))
+    steps = 1 if name.startswith("fused") else 2  # the latter run the parts
+    sampling = {"sampler": "one_step" if steps == 1 else "ddim", "steps": steps}
+    with pytest.raises(ModelError, match=rf"{name}\.onnx: it must be as it was exported, but"):
+        Segmenter.from_pretrained(folder, provider="cpu", **sampling)
+
+
+def test_a_graph_from_another_export_is_refused(folder: Path) -> None:
+    record = folder / "onnx" / "int8" / ORIGIN
+    found = json.loads(record.read_text(encoding="utf-8"))
+    del found["graphs"]["fused_one_step_1.onnx"]
+    record.write_text(json.dumps(found), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"fused_one_step_1\.onnx: it must be as it was exported"):
+        load(folder)
+    del found["graphs"]  # as older versions wrote it
+    record.write_text(json.dumps(found), encoding="utf-8")
+    assert load(folder).segment(FRAME).mask.shape == (64, 96)
 
 
 def test_classes_may_get_other_names_and_colours_but_no_other_ids(folder: Path) -> None:
