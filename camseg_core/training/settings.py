@@ -10,6 +10,9 @@ from camseg_core.errors import ConfigError
 from camseg_core.model.precision import computes_bf16
 from camseg_core.training.distributed import Strategy
 
+MOST_SAMPLES = 65_536
+"""The largest batch that is taken: many times that of any published training."""
+
 
 def check_setting(name: str, found: object, holds: bool, wanted: str) -> None:
     """Raise ConfigError "`name` must be `wanted`, got `found`" unless `holds`."""
@@ -27,11 +30,12 @@ def check_samples(
     """Check the settings of a stream of samples.
 
     Raises:
-        ConfigError: `batch` is below 1, a side of `crop` (height, width in pixels) is no multiple
-            of `stride`, or `crop_area`, the share of a frame that a crop takes, is no range of
-            numbers up to `most`.
+        ConfigError: `batch` is below 1 or above `MOST_SAMPLES`, a side of `crop` (height, width in
+            pixels) is no multiple of `stride`, or `crop_area`, the share of a frame that a crop
+            takes, is no range of numbers up to `most`.
     """
     check_setting("batch", batch, batch >= 1, ">= 1")
+    check_setting("batch", batch, batch <= MOST_SAMPLES, f"<= {MOST_SAMPLES}")
     fits = all(side > 0 and side % stride == 0 for side in crop)
     check_setting("both sides of crop", list(crop), fits, f"multiples of {stride}")
     rising = 0 < crop_area[0] <= crop_area[1] <= most

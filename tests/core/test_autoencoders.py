@@ -301,10 +301,12 @@ def test_a_crop_between_latent_cells_is_refused() -> None:
         PictureAutoencoderTraining(crop=(60, 96))
 
 
-def test_an_empty_batch_is_refused() -> None:
+def test_an_empty_batch_and_an_endless_one_are_refused() -> None:
     for config in (AutoencoderTraining, PictureAutoencoderTraining):
         with pytest.raises(ConfigError, match="batch must be >= 1, got 0"):
             config(batch=0)
+        with pytest.raises(ConfigError, match="batch must be <= 65536, got 1000000"):
+            config(batch=1_000_000)
 
 
 def test_rates_of_continuous_and_of_quantised_latents(frames: Frames) -> None:
