@@ -20,6 +20,9 @@ from camseg_core.labels import CITYSCAPES, UNLABELLED, UNLABELLED_NAME, Label, p
 MAPPING = "mapping.yaml"
 """Name of the mapping file that is read without being named, in the set's root."""
 
+MOST_STRETCH = 16
+"""The largest `stretch` that is taken; no camera's frames are stored that narrow."""
+
 Value = int | Color | str
 """What stands for a class in a file: an id, a colour, or a name."""
 
@@ -73,6 +76,8 @@ class ClassMapping:
     def __post_init__(self) -> None:
         if not 0 < self.stretch < float("inf"):
             raise ConfigError(f"stretch must be above 0, got {self.stretch:g}")
+        if self.stretch > MOST_STRETCH:
+            raise ConfigError(f"stretch must be <= {MOST_STRETCH}, got {self.stretch:g}")
         if self._holds_ids():
             return
         if sum(each is not None for each in (self.ids, self.colors, self.names)) != 1:

@@ -484,6 +484,7 @@ def test_frames_with_pixels_that_are_not_square_are_stretched(
             "the group car or bus must have ids:, as the classes have",
         ),
         ("ids: {road: [1]}\nstretch: 0", "stretch must be above 0, got 0"),
+        ("ids: {road: [1]}\nstretch: 1e300", "stretch must be <= 16, got 1e"),
         ("stretch: 1", "a mapping must have either ids: or colors:"),
         ("ids: {road: 1}", "ids.road must be a list, got 1"),
         ("classes: {}", "unknown entries classes"),
