@@ -5,6 +5,7 @@ The command line's options, the node's parameters and their JSON schema derive f
 
 import math
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any
 
 from camseg_core.config.model import CamSegConfig
@@ -89,10 +90,21 @@ class Option:
             raise ConfigError(f"{self.name} must be one of {choices}, got {value!r}")
         if self.minimum is None or (value is None and self.default is None):
             return
+        self.check_type(value)
         most = math.inf if self.maximum is None else self.maximum
         if not (self.minimum <= value <= most and math.isfinite(value)):
             wanted = f">= {self.minimum:g}" + ("" if self.maximum is None else f" and <= {most:g}")
             raise ConfigError(f"{self.name} must be {wanted}, got {value}")
+
+    def check_type(self, value: Any) -> None:
+        """Check that a value for a number is a whole number, or a number.
+
+        Raises:
+            ConfigError: it is something else, such as 1.5 for `steps`, True or a text.
+        """
+        if isinstance(value, bool) or not isinstance(value, Integral if self.kind is int else Real):
+            what = "a whole number" if self.kind is int else "a number"
+            raise ConfigError(f"{self.name} must be {what}, got {value!r}")
 
 
 def _option(default: str | float | None, help: str, **described: Any) -> Any:
@@ -170,7 +182,9 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for option in OPTIONS:
-            if option.name != "steps":  # its range is the model's schedule, see `check`
+            if option.name == "steps":  # its range is the model's schedule, see `check`
+                option.check_type(self.steps)
+            else:
                 option.check(getattr(self, option.name))
 
     def check(self, config: CamSegConfig) -> None:

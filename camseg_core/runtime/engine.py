@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -179,6 +180,9 @@ class EngineOptions:
         fallback: why this is not the first requested provider; empty if it is.
         choice: why `AUTO` chose this provider; empty if it was requested by name.
         compilations: of all engines of this model.
+
+    Raises:
+        ConfigError: `threads` or `kept_sizes` is no number of them.
     """
 
     folder: Path
@@ -190,6 +194,12 @@ class EngineOptions:
     fallback: str = ""
     choice: str = ""
     compilations: Compilations = field(default_factory=Compilations, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, least in (("threads", 0), ("kept_sizes", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+                raise ConfigError(f"{name} must be a whole number >= {least}, got {value!r}")
 
     def graphs(self, fused: Fused | None) -> "Graphs":
         """Choose the graphs to run, see `graphs_of`."""

@@ -36,7 +36,7 @@ def write_origin(graphs: Path, weights: str | None, ids: Sequence[int]) -> None:
 def check_origin(checkpoint: Path, precision: str, files: Iterable[Path]) -> None:
     """Check that graphs are whole, and of the weights and classes of their checkpoint folder.
 
-    What older versions did not record passes, as does a folder without weights.
+    What is not recorded passes, as by older versions, and so does a folder without weights.
 
     Args:
         checkpoint: the checkpoint folder.
@@ -69,8 +69,8 @@ def check_origin(checkpoint: Path, precision: str, files: Iterable[Path]) -> Non
             f"{labels} must list the ids that the graphs in {graphs} give, in their order: "
             f"{ids}, got {listed}; restore it, or export again ({again})"
         )
-    for file in files if "graphs" in found else ():
-        if fingerprint(file) != recorded.get(file.name):
+    for file in (each for each in files if each.name in recorded):
+        if fingerprint(file) != recorded[file.name]:
             raise ModelError(
                 f"cannot load {file}: it must be as it was exported, but {ORIGIN} records "
                 f"other content; copy the checkpoint folder again, or export again ({again})"

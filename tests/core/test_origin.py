@@ -83,13 +83,16 @@ def test_a_damaged_graph_is_refused_by_name(
 
 
 def test_a_graph_from_another_export_is_refused(folder: Path) -> None:
-    record = folder / "onnx" / "int8" / ORIGIN
-    found = json.loads(record.read_text(encoding="utf-8"))
-    del found["graphs"]["fused_one_step_1.onnx"]
-    record.write_text(json.dumps(found), encoding="utf-8")
+    parts = folder / "onnx" / "int8"
+    shutil.copy(parts / "denoiser.onnx", parts / "fused_one_step_1.onnx")
     with pytest.raises(ModelError, match=r"fused_one_step_1\.onnx: it must be as it was exported"):
         load(folder)
-    del found["graphs"]  # as older versions wrote it
+
+
+def test_graphs_run_that_older_versions_did_not_record(folder: Path) -> None:
+    record = folder / "onnx" / "int8" / ORIGIN
+    found = json.loads(record.read_text(encoding="utf-8"))
+    del found["graphs"]
     record.write_text(json.dumps(found), encoding="utf-8")
     assert load(folder).segment(FRAME).mask.shape == (64, 96)
 

@@ -169,6 +169,9 @@ def test_what_is_not_an_rgb_frame_is_refused(segmenter: Segmenter, array) -> Non
             "precision must be one of auto, fp32, bf16, fp16, int8, got 'int4'",
         ),
         ({"eta": 1.5}, "eta must be >= 0 and <= 1, got 1.5"),
+        ({"threads": -1}, "threads must be a whole number >= 0, got -1"),
+        ({"threads": 1.5}, "threads must be a whole number >= 0, got 1.5"),
+        ({"kept_sizes": 0}, "kept_sizes must be a whole number >= 1, got 0"),
         (
             {"provider": "cuda"},
             "needs ONNX Runtime's CUDAExecutionProvider, "

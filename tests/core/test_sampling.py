@@ -115,6 +115,11 @@ def test_what_else_was_changed_stays(segmenter: Segmenter) -> None:
         ({"passes": 0}, "passes must be >= 1, got 0"),
         ({"order": "best"}, "order must be one of random, confident, got 'best'"),
         ({"seed": -1}, "seed must be >= 0, got -1"),
+        ({"steps": 1.5}, r"steps must be a whole number, got 1\.5"),
+        ({"steps": None}, "steps must be a whole number, got None"),
+        ({"samples": True}, "samples must be a whole number, got True"),
+        ({"temperature": "0.5"}, r"temperature must be a number, got '0\.5'"),
+        ({"eta": None}, "eta must be a number, got None"),
     ],
 )
 def test_what_does_not_suit_is_refused_as_at_loading_and_without_loading(
