@@ -47,15 +47,16 @@ const behind = e => e === null ? [255, 255, 255]
 const light = color => color.map(c => c / 255)
   .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
   .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0.05);
-return Array.from(document.body.querySelectorAll('*')).filter(e => e.checkVisibility()
-    && Array.from(e.childNodes).some(n => n.nodeType === Node.TEXT_NODE && n.data.trim()))
-  .map(e => {
+const texts = Array.from(document.body.querySelectorAll('*')).filter(e => e.checkVisibility()
+    && Array.from(e.childNodes).some(n => n.nodeType === Node.TEXT_NODE && n.data.trim()));
+if (!texts.length) return ['the page has no text'];
+return texts.map(e => {
     const back = behind(e), style = getComputedStyle(e);
     const ink = over(e.closest('svg') ? style.fill : style.color, back);
     const [low, high] = [light(ink), light(back)].sort((a, b) => a - b);
     return [high / low, e];
   })
-  .filter(([ratio]) => ratio < 4.5)
+  .filter(([ratio]) => !(ratio >= 4.5))
   .map(([ratio, e]) => `${e.tagName}.${e.className}: ${ratio.toFixed(2)} ${e.textContent.trim()}`);
 """
 """Texts with less contrast than WCAG's 4.5 against the colours of the elements around them."""

@@ -20,7 +20,7 @@ from camseg_core.cli import (
     weights,
 )
 from camseg_core.cli.console import command_line
-from camseg_core.cli.parser import OTHER_COMMANDS, LayoutHelp, Parser
+from camseg_core.cli.parser import OTHER_COMMANDS, LayoutHelp, Parser, as_phrase
 from camseg_core.errors import ConfigError, camseg_command
 
 Command = tuple[str, Callable[[argparse.ArgumentParser], None], str]
@@ -132,7 +132,7 @@ def _add_other(commands: Commands, other: EntryPoint) -> str:
         commands.add_parser(other.name).set_defaults(run=functools.partial(_refuse, text))
         return f"  {other.name:<18} (cannot be loaded)"
     summary, _, _ = (add.__doc__ or "").partition("\n")
-    return _add(commands, other.name, add, summary[:1].lower() + summary[1:].rstrip("."))
+    return _add(commands, other.name, add, as_phrase(summary))
 
 
 def _refuse(text: str, options: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from camseg_core.cli.console import how_to_install
-from camseg_core.cli.parser import Parser
+from camseg_core.cli.parser import Parser, as_phrase
 from camseg_core.data import spread_numbers
 from camseg_core.data.sets import AUTO as BY_LAYOUT
 from camseg_core.data.sets import SETS, LabelledSet, open_set
@@ -41,12 +41,11 @@ def at_least(least: int, most: int = sys.maxsize) -> Callable[[str], int]:
             value = int(text) if text.removeprefix("-").isdecimal() else least - 1
         except ValueError:  # more digits than Python converts
             value = least - 1
-        if value > sys.maxsize:
-            raise argparse.ArgumentTypeError(
-                f"must be a whole number {wanted} and <= {sys.maxsize}, got {text!r}"
-            )
         if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"must be a whole number {wanted}, got {text!r}")
+            beyond = f" and <= {most}" * (value > most == sys.maxsize)
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number {wanted}{beyond}, got {text!r}"
+            )
         return value
 
     return whole
@@ -250,10 +249,7 @@ def add_sampling_options(
         else:
             settings |= {"type": number(option.minimum or 0, option.maximum), "metavar": "X"}
         default = "the model's own" if option.default is None else "%(default)s"
-        does = option.help.rstrip(".")
-        if not does[:2].isupper():  # such as DDIM
-            does = does[0].lower() + does[1:]
-        help_text = f"{does} (default: {default})"
+        help_text = f"{as_phrase(option.help)} (default: {default})"
         parser.add_argument(f"--{option.name}", help=help_text, **settings)
 
 

@@ -12,6 +12,12 @@ OTHER_COMMANDS = "camseg.commands"
 """The group of entry points with which other packages, such as the ROS one, add commands."""
 
 
+def as_phrase(sentence: str) -> str:
+    """Return a sentence as help shows it: without capital and full stop; abbreviations stay."""
+    start = sentence[:2] if sentence[:2].isupper() else sentence[:1].lower() + sentence[1:2]
+    return start + sentence[2:].rstrip(".")
+
+
 class Help(argparse.HelpFormatter):
     """Adds the default to the help of every option that has one and does not state it itself."""
 

@@ -14,6 +14,11 @@ from camseg_core.diffusion.samplers import FUSABLE, SAMPLERS, SamplerOptions, Sc
 from camseg_core.errors import ConfigError
 
 
+def is_whole(value: object) -> bool:
+    """Return whether a value is a whole number, of Python or numpy; a bool does not count."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True)
 class Fused:
     """A graph of the whole network with a sampler and its number of steps built in.
@@ -102,9 +107,10 @@ class Option:
         Raises:
             ConfigError: it is something else, such as 1.5 for `steps`, True or a text.
         """
-        if isinstance(value, bool) or not isinstance(value, Integral if self.kind is int else Real):
-            what = "a whole number" if self.kind is int else "a number"
-            raise ConfigError(f"{self.name} must be {what}, got {value!r}")
+        if self.kind is int and not is_whole(value):
+            raise ConfigError(f"{self.name} must be a whole number, got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise ConfigError(f"{self.name} must be a number, got {value!r}")
 
 
 def _option(default: str | float | None, help: str, **described: Any) -> Any:

@@ -10,13 +10,12 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from camseg_core.diffusion.sampling import Fused
+from camseg_core.diffusion.sampling import Fused, is_whole
 from camseg_core.errors import (
     ConfigError,
     ModelError,
@@ -198,7 +197,7 @@ class EngineOptions:
     def __post_init__(self) -> None:
         for name, least in (("threads", 0), ("kept_sizes", 1)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            if not is_whole(value) or value < least:
                 raise ConfigError(f"{name} must be a whole number >= {least}, got {value!r}")
 
     def graphs(self, fused: Fused | None) -> "Graphs":

@@ -277,6 +277,7 @@ class MeanTeacher(Callback):
         for number, (image, _) in enumerate(self._held_out):
             picture = _pixels(image)
             plain = segmenter.segment(picture)
+            # the name is part of the seed: another one would change runs that can be repeated
             disturbed = segmenter.segment(self._changed(picture, "watched", number))
             yield table[plain.mask], plain.confidence, table[disturbed.mask]
 

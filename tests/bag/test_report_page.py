@@ -89,9 +89,10 @@ def opened(chromium: Browser, path: Path, **changes: Any) -> Page:
 
 
 def checked(page: Page) -> Page:
-    """The page, if the browser asked for nothing else and complained about nothing."""
+    """The page, if its texts can be read, and the browser asked for and complained of nothing."""
     assert page.requests() == [page.path.as_uri()]
     assert page.complaints() == []
+    assert page.faint_texts() == []
     assert (
         page.run(
             "return document.scripts.length"
@@ -316,7 +317,6 @@ def test_it_can_be_read_by_day_and_by_night(
     chromium: Browser, report: Report, tmp_path: Path, dark: bool
 ) -> None:
     page = chromium.open(report[0])
-    assert page.faint_texts() == []
     page.show_dark(dark)
     page.screenshot(tmp_path / "page.png")
     page.show_dark(False)

@@ -62,7 +62,7 @@ def teacher(config: Teaching, folder: Path, first: int = 1) -> MeanTeacher:
     return MeanTeacher(config, held_out, first, (), lambda _: ({"mIoU": 0.5}, None), folder)
 
 
-def test_sure_pixels_get_labels_and_of_each_class_its_surest_share() -> None:
+def test_confident_pixels_get_labels_and_of_each_class_its_most_confident_share() -> None:
     counts = np.zeros((4, 10), np.int64)
     counts[0, 9], counts[0, 2] = 80, 20  # mostly sure
     counts[1, 8], counts[1, 7], counts[1, 6] = 10, 20, 70  # its surest 30 % are at least 0.7
