@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -186,7 +187,9 @@ def work(job: Job, bench: Bench) -> Outcome:
         every = max(1, len(others) // VALIDATED)
         splits = {"train": numbers, "val": others[::every]}
         data = _linked({name: [pairs[i] for i in each] for name, each in splits.items()}, folder)
-        data_set = replace(source, root=str(data.resolve()), weight=1.0, train="train", val="val")
+        data_set = replace(
+            source, root=os.path.realpath(data), weight=1.0, train="train", val="val"
+        )
         (folder / "training").mkdir(exist_ok=True)
         with measured(folder / "training") as spent:
             if not (out / "MODEL_CARD.md").is_file():
@@ -226,7 +229,7 @@ def _linked(splits: Mapping[str, Sequence[Pair]], folder: Path) -> Path:
             for path in paths:
                 link = data / split / part / path.name
                 if not link.is_symlink():
-                    link.symlink_to(path.resolve())
+                    link.symlink_to(os.path.realpath(path))
     return data
 
 

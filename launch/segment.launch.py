@@ -198,8 +198,9 @@ def generate_launch_description() -> LaunchDescription:
         for name, (default, text) in ARGUMENTS.items()
     ]
     text = (
-        "When the node fails: shutdown ends the whole launch with a non-zero exit code, respawn "
-        "restarts the node, ignore does nothing."
+        "When the node's process ends with an error: shutdown ends the whole launch with a "
+        "non-zero exit code, respawn restarts the node, ignore does nothing. An engine that fails "
+        "for good ends the process only with the parameter exit_on_failure."
     )
     choices = list(ON_FAILURE)
     arguments.append(

@@ -3,6 +3,7 @@
 import argparse
 import functools
 import json
+import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -119,11 +120,12 @@ def _images(options: argparse.Namespace) -> Any:
 
     if options.bag is None:
         folder, left_out = options.images, list[str]()
-        title = f"the folder {folder.resolve().name}"
+        title = f"the folder {os.path.basename(os.path.realpath(folder))}"
     else:
         folder = options.run_folder / "images"
         left_out = _extracted(options, folder)
-        title = f"the bag {' and '.join(bag.resolve().name for bag in options.bag)}"
+        names = (os.path.basename(os.path.realpath(bag)) for bag in options.bag)
+        title = f"the bag {' and '.join(names)}"
     files = find_images(folder)
     chosen = [files[i] for i in spread_numbers(len(files), options.frames)]
     kept = []

@@ -1,6 +1,7 @@
 """Commands that score models on labelled frames: `camseg evaluate` and `camseg robustness`."""
 
 import argparse
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -272,7 +273,7 @@ def _about(
     models = [options.model, *filter(None, [getattr(options, "compare", None)])]
     return {
         "checkpoint": ", ".join(models),
-        "data": f"{options.data.resolve().name}/{data.split}",
+        "data": f"{os.path.basename(os.path.realpath(options.data))}/{data.split}",
         **more,
         **({"labels": "; ".join(notes)} if notes else {}),
         **sampling_facts(options),

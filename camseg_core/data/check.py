@@ -235,7 +235,7 @@ class _Reader:
             content = path.read_bytes()
             if path == pair.image:
                 plain = bool((image == image[:1, :1]).all())
-                seen = os.fsencode(path.resolve()) if plain else content
+                seen = os.fsencode(os.path.realpath(path)) if plain else content
                 self.images[hashlib.blake2b(seen, digest_size=16).hexdigest()] = path
             if note := turned(path):
                 self.report(Problem.ORIENTATION, path, note)

@@ -1,10 +1,16 @@
 """What folders of data sets hold: files, folders below, and lists of names."""
 
+import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from camseg_core.errors import DataError, camseg_command
+
+
+def real_path(path: Path) -> Path:
+    """Return a path without links; unlike `Path.resolve`, also of a loop of links."""
+    return Path(os.path.realpath(path))
 
 
 def files_in(folder: Path, deep: bool = False) -> Iterator[Path]:
@@ -19,7 +25,7 @@ def files_in(folder: Path, deep: bool = False) -> Iterator[Path]:
 
 
 def _below(folder: Path, deep: bool, above: tuple[Path, ...]) -> Iterator[Path]:
-    real = folder.resolve()
+    real = real_path(folder)
     if real in above:  # a link to a folder that holds it
         return
     try:

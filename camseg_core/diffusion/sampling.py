@@ -206,7 +206,8 @@ class Sampling:
         """Why an option that differs from its default changes no mask, by name."""
         sampler, found = self.sampler, dict[str, str]()
         if sampler == "one_step":
-            several = " or ".join(name for name in SAMPLERS if name != sampler)
+            *others, last = (name for name in SAMPLERS if name != sampler)
+            several = f"{', '.join(others)} or {last}"
             for name in ("steps", "temperature"):
                 found[name] = f"{sampler} does not use it; set sampler to {several}"
         if sampler == "ancestral" and self.steps == 1:

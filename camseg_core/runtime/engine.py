@@ -43,7 +43,8 @@ class Engine(Protocol):
 
     Inputs come in this order. `mask` and `hidden` (bool) give the transformer the known part of the
     mask; without them everything is hidden. `sharpness` is the logit scale, S the samples that are
-    averaged as probabilities. Floats are float32; `mask` of the last two holds uint8 train ids.
+    averaged as probabilities. Floats are float32; `mask` of the last two holds uint8 class ids,
+    those of `labels.json`.
     What the first two graphs return may be the engine's own arrays; the rest is numpy.
 
     Attributes:
@@ -181,7 +182,7 @@ class EngineOptions:
         compilations: of all engines of this model.
 
     Raises:
-        ConfigError: `threads` or `kept_sizes` is no number of them.
+        ConfigError: `threads` is not an integer >= 0, or `kept_sizes` not an integer >= 1.
     """
 
     folder: Path
@@ -241,7 +242,7 @@ def damaged(path: Path, error: Exception) -> ModelError:
 
 
 def shape_text(inputs: Mapping[str, Array]) -> str:
-    """Describe the size that a graph is compiled for: the picture's, or its first input's."""
+    """Describe the size that a graph is compiled for: the image's, or its first input's."""
     if "image" in inputs:
         _, height, width, _ = inputs["image"].shape
         return f"{width}x{height}"

@@ -29,7 +29,7 @@ class View:
 
     `left` and `top` are in the camera's pixels. Whole coordinates are pixel centres, 0 being the
     first, as in ROS' CameraInfo: the mask's camera matrix is the camera's with the focal lengths
-    scaled and the principal point mapped by `to_mask`. The default is the camera's own picture.
+    scaled and the principal point mapped by `to_mask`. The default is the camera's whole image.
     """
 
     left: int = 0
@@ -38,7 +38,7 @@ class View:
     scale_y: float = 1.0
 
     def to_mask(self, x: float, y: float) -> tuple[float, float]:
-        """Map a point of the camera's picture to the mask; it may lie outside."""
+        """Map a point of the camera's image to the mask; it may lie outside."""
         return (x + 0.5 - self.left) * self.scale_x - 0.5, (y + 0.5 - self.top) * self.scale_y - 0.5
 
     def picture(self, rgb: Ids, size: Size) -> Ids:
@@ -96,7 +96,7 @@ class Fit:
             0 to 1, rounded to whole pixels, at least one.
         output: `camera` returns masks at the camera's size, unlabelled with confidence 0 outside
             the region; `network` as the network saw the frame or region, without padding, which is
-            cheaper: `Segmentation.view` says where that lies in the camera's picture.
+            cheaper: `Segmentation.view` says where that lies in the camera's image.
 
     Raises:
         ConfigError: mode or output is unknown, the region is invalid or given without `crop`.
@@ -133,7 +133,7 @@ class FrameGeometry:
         scaled: its size at the network.
         padded: `scaled` with the padding at the right and bottom.
         output: as in `Fit`.
-        view: where the pixels of the returned mask lie in the camera's picture.
+        view: where the pixels of the returned mask lie in the camera's image.
     """
 
     camera: Size

@@ -41,8 +41,8 @@ class Network:
     ) -> tuple[Ids, Floats]:
         """Segment images `(B, H, W, 3)`, each with its stream and time.
 
-        Returns masks of train ids and confidences, `(B, H, W)`. Every stage appends its end to
-        `laps`.
+        Returns masks of class ids, `(B, H, W)` uint8, and confidences, `(B, H, W)` float32. Every
+        stage appends its end to `laps`.
         """
         batch, height, width, _ = images.shape
         grid = height // self._stride, width // self._stride

@@ -1,7 +1,7 @@
 """Where a model can run: names of providers, and loading the first engine of several that can."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -83,6 +83,7 @@ def load_engine(
         ModelError: a graph is missing or damaged, or the last provider cannot run it.
     """
     names, reasons, last = provider_list(provider), list[str](), None
+    passed_over: list[tuple[str, str]] = []
     if options.cache is not None:
         try:
             options.cache.mkdir(parents=True, exist_ok=True)
@@ -105,17 +106,23 @@ def load_engine(
         except (ConfigError, ModelError) as error:
             last, reason = error, str(error).removesuffix(f"; {REMEDY}")
             reasons.append(reason)
-            if automatic and name != names[-1]:
-                logger.warning("%s cannot run the model: %s", name, reason)
+            passed_over += [(name, reason)] * automatic
             continue
+        _warn_of(passed_over)
         if each.fallback:
             logger.warning("the model runs on %s: %s", name, each.fallback)
         return engine
     assert last is not None
+    _warn_of(each for each in passed_over[:-1] if each[1] != passed_over[-1][1])
     if len(names) == 1 or isinstance(last, ModelError):
         raise last
     remedy = [REMEDY] if any(name in ("cuda", "tensorrt") for name in names) else []
     raise ConfigError("; ".join([*reasons, *remedy])) from last
+
+
+def _warn_of(passed_over: Iterable[tuple[str, str]]) -> None:
+    for name, reason in passed_over:
+        logger.warning("%s cannot run the model: %s", name, reason)
 
 
 def _load(options: EngineOptions, fused: Fused | None, trial: Trial | None) -> Engine:

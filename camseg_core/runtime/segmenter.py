@@ -37,8 +37,10 @@ class Segmentation:
         mask: class ids `(H, W)` uint8 (Cityscapes train ids, or those in the model's
             `labels.json`), 255 where unlabelled, at the size that `Fit.output` asks for.
         confidence: of the chosen class, `(H, W)` float32 in 0..1.
-        timings: milliseconds per stage, in order. Frames that went through the network together all
-            have the time the batch took: each had to wait for it.
+        timings: milliseconds per stage, in order: `preprocess`; `network` for one graph, or
+            `image_encoder`, `transformer`, `denoiser`, `stream`, `decoder` for the parts;
+            `postprocess`. Frames that went through the network together all have the time the batch
+            took: each had to wait for it.
         view: where the mask's pixels lie in the frame.
     """
 
@@ -52,8 +54,14 @@ class Segmenter:
     """A loaded model.
 
     The same frame always gives the same mask: noise is drawn from the seed anew for each frame.
+    Call it from one thread at a time.
 
     Attributes:
+        config: the model's configuration.
+        labels: its classes, in the order of its outputs.
+        sampling: how masks are drawn.
+        folder: the checkpoint folder.
+        threads: CPU threads; 0 for all cores.
         compilations: of the model's graphs, including those of `with_sampling`.
 
     Raises:
@@ -108,7 +116,9 @@ class Segmenter:
             threads: CPU threads; 0 means all cores.
             engine_cache: folder for what OpenVINO and TensorRT compile; without it they compile at
                 every start.
-            frame_size: height and width of expected frames, which OpenVINO and CUDA try here.
+            frame_size: (height, width) in pixels of a grey frame that OpenVINO and CUDA segment
+                here, so that an engine that cannot run the model is passed over; by default 3:4
+                with the network's area.
             kept_sizes: network sizes for which OpenVINO keeps compiled graphs in memory.
             **sampling: the fields of `Sampling`: sampler, steps, temperature, eta, samples, passes,
                 order, seed, streams. `with_sampling` changes them later.
@@ -223,6 +233,9 @@ class Segmenter:
 
         Returns:
             The seconds that it took.
+
+        Raises:
+            ModelError: the engine cannot compile its graphs for this size.
         """
         began = time.perf_counter()
         self.segment_batch([np.full((height, width, 3), 128, np.uint8)] * batch, [fit] * batch)
@@ -245,6 +258,7 @@ class Segmenter:
 
         Raises:
             ImageError: the array has another shape or type.
+            ModelError: the engine cannot compile its graphs for this size.
         """
         return self.segment_batch([rgb], [fit])[0]
 
@@ -272,6 +286,7 @@ class Segmenter:
 
         Raises:
             ImageError: a frame is not an RGB array.
+            ModelError: the engine cannot compile its graphs for the size of a frame.
             ConfigError: streams or times are not as many as frames, or there is a stream and the
                 whole network runs as one graph.
         """

@@ -25,11 +25,11 @@ _LEAST_TOLERANCE = 3.0
 """The least that it can be, above the noise of a sensor in the dark."""
 
 _DAYLIGHT = 60.0
-"""Contrast by day, as the standard deviation of a picture's greys; CamVid's have 61 to 66."""
+"""Contrast by day, as the standard deviation of an image's greys; CamVid's have 61 to 66."""
 
 
 def thumbnail(rgb: Ids) -> Ids:
-    """Shrink a picture `(H, W, 3)` of any size to a grey one, `(192, 240)` uint8."""
+    """Shrink an image `(H, W, 3)` of any size to a grey one, `(192, 240)` uint8."""
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     return np.asarray(cv2.resize(grey, _SIZE[::-1], interpolation=cv2.INTER_AREA), np.uint8)
 
@@ -59,7 +59,7 @@ class Motion:
 
     @property
     def recognised(self) -> float:
-        """The share of the picture that was there before, 0 to 1: the mean trust."""
+        """The share of the image that was there before, 0 to 1: the mean trust."""
         return float(self.trust.mean())
 
     def mix(self, now: Floats, before: Floats, share: float) -> Floats:
@@ -110,13 +110,13 @@ class Stream:
     """One camera's video: averages latents over time along the optical flow.
 
     A frame's latents become `(1 - w)·(its own) + w·(the last frame's, moved along the flow)`. The
-    weight w is `carry` where the flow finds the same grey in the last picture, and falls to 0 where
+    weight w is `carry` where the flow finds the same grey in the last image, and falls to 0 where
     it does not: what changes its brightness, or appears with another, is seen as in a single frame;
     what appears with nearly the brightness of what it covers, over a few frames. Averaging is
     recursive, over about `1 / (1 - carry)` frames. Masks then depend on earlier frames; account for
     this in a safety case.
 
-    The memory resets after a long gap, when time goes back, when the network's picture changes its
+    The memory resets after a long gap, when time goes back, when the network's image changes its
     size, and when the scene changes. A stream belongs to one camera and one segmenter, and is not
     thread-safe.
 
@@ -144,18 +144,18 @@ class Stream:
         """Forget the last frame."""
         self._forget("hand")
 
-    def steady(self, latents: Floats, picture: Ids, time: float | None = None) -> Floats:
+    def steady(self, latents: Floats, image: Ids, time: float | None = None) -> Floats:
         """Average the next frame's latents with the past, and remember them.
 
         Args:
             latents: of the frame, `(S, C, h, w)` float32.
-            picture: what the network saw, RGB `(H, W, 3)` uint8.
+            image: the network's input, RGB `(H, W, 3)` uint8.
             time: capture time in seconds; without it, gaps are not detected.
 
         Returns:
             The averaged latents, `(S, C, h, w)` float32.
         """
-        seen = thumbnail(picture)
+        seen = thumbnail(image)
         if self._memory is not None and (
             reason := self._outdated(self._memory, latents.shape, time)
         ):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -62,7 +63,7 @@ class About:
 
     def name_for(self, run: Path) -> str:
         """Return the name of a model that is trained in the folder `run`."""
-        plain = re.sub(r"[^\w.+-]+", "-", run.resolve().name).strip(".+-")[:64]
+        plain = re.sub(r"[^\w.+-]+", "-", os.path.basename(os.path.realpath(run))).strip(".+-")[:64]
         return self.name or plain or "model"
 
 

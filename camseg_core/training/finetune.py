@@ -127,7 +127,7 @@ class FinetuneRecipe:
         """Return the same with files that are relative to `folder` as absolute paths."""
         classes = self.classes
         if classes not in (None, OF_THE_START):
-            classes = str((folder / str(classes)).resolve())
+            classes = os.path.realpath(folder / str(classes))
         replay = located(self.replay, folder)
         assert isinstance(replay, tuple)
         return replace(self, classes=classes, replay=replay)

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -114,7 +115,7 @@ def located(data: Data, folder: Path) -> Data:
     return tuple(
         each
         if each.mapping is None
-        else replace(each, mapping=str((folder / each.mapping).resolve()))
+        else replace(each, mapping=os.path.realpath(folder / each.mapping))
         for each in data
     )
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,8 +104,9 @@ def _ids_of(found: LabelledSet) -> set[int]:
 
 def _warn_of_shared(train: Sequence[OpenedSet], val: Sequence[OpenedSet]) -> None:
     """Log a warning if frames to validate on are trained on."""
-    learnt = {pair.image.resolve() for each in train for pair in each.found.pairs}
-    shared = [p.image for each in val for p in each.found.pairs if p.image.resolve() in learnt]
+    learnt = {os.path.realpath(pair.image) for each in train for pair in each.found.pairs}
+    pairs = [pair for each in val for pair in each.found.pairs]
+    shared = [pair.image for pair in pairs if os.path.realpath(pair.image) in learnt]
     if shared:
         logger.warning(
             "%s%s is in val and in train: scores on val will be optimistic; keep each frame in one "

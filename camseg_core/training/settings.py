@@ -31,8 +31,8 @@ def check_samples(
 
     Raises:
         ConfigError: `batch` is below 1 or above `MOST_SAMPLES`, a side of `crop` (height, width in
-            pixels) is no multiple of `stride`, or `crop_area`, the share of a frame that a crop
-            takes, is no range of numbers up to `most`.
+            pixels) is not a multiple of `stride`, or `crop_area`, the share of a frame that a crop
+            takes, is not two rising numbers up to `most`.
     """
     check_setting("batch", batch, batch >= 1, ">= 1")
     check_setting("batch", batch, batch <= MOST_SAMPLES, f"<= {MOST_SAMPLES}")

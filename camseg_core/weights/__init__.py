@@ -3,6 +3,7 @@
 Imports neither torch nor the hub's client.
 """
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def bundled_models() -> list[str]:
 
 def is_bundled(folder: Path) -> bool:
     """Whether this is the folder of a bundled model, which belongs to the installation."""
-    return folder.resolve().parent == _BUNDLED.resolve()
+    return os.path.dirname(os.path.realpath(folder)) == os.path.realpath(_BUNDLED)
 
 
 def checkpoint_folder(model: str | Path) -> Path:

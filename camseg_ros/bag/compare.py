@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -74,7 +75,7 @@ def run(options: argparse.Namespace) -> None:
     comparisons = []
     if data is not None and on_data is not None:
         samples = SamplesOf(data.samples, spread_numbers(len(data.samples), options.frames))
-        title = f"{options.data.resolve().name}/{data.split}"
+        title = f"{os.path.basename(os.path.realpath(options.data))}/{data.split}"
         footage = Footage.of(title, samples, on_data.lines)
         comparisons.append(_compared(models, on_data, footage))
     if bags is not None and on_bags is not None:

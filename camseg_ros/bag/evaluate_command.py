@@ -5,6 +5,7 @@ import functools
 import json
 import logging
 import math
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from camseg_core.cli.options import (
     sampling_facts,
     segmenter_of,
 )
+from camseg_core.data.folders import real_path
 from camseg_core.data.label_table import require_same_ids
 from camseg_core.data.shared_labels import shared_over
 from camseg_core.errors import ConfigError, DataError, ModelError, camseg_command
@@ -165,7 +167,7 @@ def _evaluation_options(options: argparse.Namespace, scenario: Scenario) -> Eval
         given = model_options(options)
         # bundled models are found by name, as their path differs between machines
         given.model = (
-            model if model in bundled_models() else str(checkpoint_folder(model).resolve())
+            model if model in bundled_models() else os.path.realpath(checkpoint_folder(model))
         )
         return functools.partial(segmenter_of, given)
 
@@ -194,7 +196,7 @@ def _inspect_bags(
     bags, failures = dict[int, BagInfo](), dict[int, str]()
     for number, path in enumerate(paths):
         try:
-            bags[number] = inspect_bag(path.resolve() if path.exists() else path, options.read)
+            bags[number] = inspect_bag(real_path(path) if path.exists() else path, options.read)
         except DataError as error:
             failures[number] = str(error)
     return bags, failures

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from camseg_core.data.folders import real_path
 from camseg_ros.bag.storage import METADATA, SECOND_NS, STORAGE_SUFFIXES
 
 _STAMP = re.compile(
@@ -26,7 +27,7 @@ class NamedFrame(NamedTuple):
 
 def bag_name(bag: Path) -> str:
     """Return the name of a bag: that of its folder, or of its file without suffix."""
-    path = bag.resolve()
+    path = real_path(bag)
     if path.name == METADATA:
         path = path.parent
     return path.stem if path.suffix in STORAGE_SUFFIXES and not path.is_dir() else path.name

@@ -71,7 +71,7 @@ def free_domain() -> int:
 
 def ros_environment(domain: int, log_dir: Path, current: Mapping[str, str]) -> dict[str, str]:
     """Return `current` with the domain, the log folder and the settings for large images."""
-    ros = {"ROS_DOMAIN_ID": str(domain), "ROS_LOG_DIR": str(log_dir.resolve())}
+    ros = {"ROS_DOMAIN_ID": str(domain), "ROS_LOG_DIR": os.path.realpath(log_dir)}
     return {**current, **environment(current), **ros}
 
 

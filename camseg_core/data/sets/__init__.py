@@ -197,8 +197,12 @@ def kind_of(kind: str, root: Path, own: OwnLabels = NONE, split: str | None = No
                 f"--dataset camvid ({camseg_command()} data list has all layouts)"
             )
         refuse_bag(root)
-        layouts = "; ".join(f"{name}: {each.layout[0]}" for name, each in candidates.items())
-        raise no_split(split or "val", root, f"looked for {layouts}")
+        if not root.exists():
+            what = "name the folder of a data set, or a list file"
+        else:
+            known = ", ".join(candidates)
+            what = f"looked for {known}; {camseg_command()} data list has their layouts"
+        raise no_split(split or "val", root, what)
     return matching[0]
 
 

@@ -38,6 +38,7 @@ from camseg_core.data.folders import (
     more,
     no_split,
     read_list,
+    real_path,
     subfolders,
     visible,
 )
@@ -151,20 +152,20 @@ class _Reader:
                 self._problems.append(str(error))
         of: dict[Path, Path] = {}
         for pair in pairs:
-            other = of.setdefault(pair.image.resolve(), pair.label)
+            other = of.setdefault(real_path(pair.image), pair.label)
             if other != pair.label:
                 self._problems.append(
                     f"{other} and {pair.label} are both of {pair.image}: remove one, or mend its "
                     "imagePath"
                 )
-        known = {path.resolve() for path in (*(pair.image for pair in pairs), *self._empty)}
+        known = {real_path(path) for path in (*(pair.image for pair in pairs), *self._empty)}
         for path in self._there:
-            if path.resolve() not in known:
+            if real_path(path) not in known:
                 name = path.relative_to(self._images).with_suffix("")
                 label = (self._folder / name).with_suffix(".json")
                 pairs.append(Pair(path, label, name.as_posix()))
         for path in self._beside(pairs, others):
-            if path.resolve() not in known:
+            if real_path(path) not in known:
                 pairs.append(Pair(path, self._folder / f"{path.stem}.json", path.stem))
         if not pairs:
             raise DataError(
@@ -188,10 +189,10 @@ class _Reader:
         for path in others:
             with suppress(DataError):  # reported where it belongs
                 stated = str(read_json(path).get("imagePath") or path.stem).replace("\\", "/")
-                named.add((path.parent / stated).resolve())
+                named.add(real_path(path.parent / stated))
                 named |= {folder / Path(stated).name for folder in folders}
         there = visible((each for folder in folders for each in files_in(folder)), *IMAGES)
-        return [each for each in there if not {each, each.resolve()} & named]
+        return [each for each in there if not {each, real_path(each)} & named]
 
     def _read(self, path: Path, pairs: list[Pair], empty: list[Path]) -> None:
         content = read_json(path)
