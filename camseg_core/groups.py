@@ -148,7 +148,7 @@ class ScoredLabels:
         classes = tuple(members.get(label.id, (label.id,)) for label in found)
         truth = np.full(256, len(found), np.uint8)
         for place in sorted(range(len(found)), key=lambda i: -len(classes[i])):
-            if found[place].id >= FIRST_GROUP:
+            if len(classes[place]) > 1:
                 truth[list(classes[place])] = place
         truth[[label.id for label in found]] = range(len(found))
         return ScoredLabels(found, classes, truth, {label.id: label for label in found})

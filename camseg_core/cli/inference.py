@@ -230,7 +230,9 @@ def _source(options: argparse.Namespace) -> FrameSource:
 def _of_one_size(source: FrameSource, count: int) -> npt.NDArray[np.uint8]:
     """Return the first frame; raise DataError if one of the first `count` has another size."""
     frames = islice(source, count)
-    first = next(frames)
+    first = next(frames, None)
+    if first is None:
+        raise DataError(f"{source.title} has no image that can be read")
     for frame in frames:
         if frame.image.shape != first.image.shape:
             found = " and ".join(

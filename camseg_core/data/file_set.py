@@ -1,6 +1,8 @@
 """Image and label files of a split, which are read as samples on demand."""
 
 import logging
+import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -180,6 +182,12 @@ class PairedFiles:
                 note = files.note_on(first)
                 logger.warning("label without an image, left out: %s%s%s", first, others, note)
         self._pairs = [(files, pair) for files in sets for pair in files.pairs]
+        images = Counter(os.path.normpath(pair.image) for pair in self.pairs)
+        if repeated := [image for image, count in images.items() if count > 1]:
+            raise DataError(
+                f"{repeated[0]}{more(repeated)} would count twice: name each split once, and none "
+                "that holds another"
+            )
         self._first_read: dict[int, tuple[Path, tuple[int, ...]]] = {}
 
     def __len__(self) -> int:

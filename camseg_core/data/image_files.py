@@ -17,6 +17,7 @@ from camseg_core.data.image_header import (
     decode,
     has_palette,
     is_jpeg,
+    keeps_ids,
     orientation,
     size_of,
 )
@@ -95,12 +96,15 @@ def read_label(path: Path) -> npt.NDArray[np.uint8 | np.uint16]:
     Values have the file's 16 bits, or 8 for files with 8 or fewer.
 
     Raises:
-        DataError: see `read_rgb`; also a JPEG, whose compression changes class ids.
+        DataError: see `read_rgb`; also a format of which decoders change class ids, see
+            `keeps_ids`.
     """
     content = _content(path)
     if is_jpeg(content):
         raise DataError(f"{path} is a JPEG, which changes class ids: store labels as PNG")
     label = _decode(path, content, cv2.IMREAD_UNCHANGED)
+    if not keeps_ids(content):
+        raise DataError(f"{path} is in a format that may change class ids: store labels as PNG")
     return label if label.ndim > 2 else np.asarray(stored_ids(label, content), label.dtype)
 
 

@@ -16,12 +16,14 @@ from typing import Any
 import cv2
 import numpy as np
 
+from camseg_core.bit_depth import stated_white
 from camseg_core.errors import is_out_of_memory
 from camseg_core.jpeg import simplejpeg
 
 logger = logging.getLogger(__name__)
 
 _JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+_JPEG_APP1, _EXIF = b"\xe1", b"Exif\0\0"
 _JPEG_MARK = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
 """Ends a scan or begins a segment; stuffed bytes and restarts do not."""
 
@@ -36,7 +38,9 @@ _VAST = 1 << 28
 """Pixels of a picture that may be damaged, or too large."""
 
 _TIFF = {b"II*\0": "<", b"MM\0*": ">"}
-_ORIENTATION = 0x0112
+_ORIENTATION, _BITS, _PHOTOMETRIC = 0x0112, 0x0102, 0x0106
+_BLACK_IS_ZERO, _RGB = 1, 2
+_BMP_BITS = 28
 
 
 def damage(content: bytes) -> str:
@@ -104,9 +108,15 @@ def pixels_only(content: bytes) -> bytes:
     if not content.startswith(_PNG):
         return content
     chunks = [*_chunks(content)]
-    if all(kind in _PNG_PIXELS for kind, _ in chunks):
-        return content
-    return b"".join([_PNG, *(content[chunk] for kind, chunk in chunks if kind in _PNG_PIXELS)])
+    kept = [at for kind, at in chunks if kind in _PNG_PIXELS and not _odd_tags(content, kind, at)]
+    return (
+        content if len(kept) == len(chunks) else b"".join([_PNG, *map(content.__getitem__, kept)])
+    )
+
+
+def _odd_tags(content: bytes, kind: bytes, at: slice) -> bool:
+    """Return whether a chunk is tags without the beginning of such, which libpng ignores."""
+    return kind == b"eXIf" and content[at.start + 8 : at.start + 12] not in _TIFF
 
 
 _printing = threading.Lock()
@@ -232,35 +242,79 @@ def orientation(content: bytes) -> int:
 
     Upright is 1, also without a tag; `cv2.imdecode` turns other images by default.
     """
-    at = _tags(content)
+    value = _tag(content, _tags(content), _ORIENTATION)
+    return value if value is not None and 1 <= value <= 8 else 1
+
+
+def keeps_ids(content: bytes) -> bool:
+    """Return whether OpenCV, or `stored_ids` after it, returns the values that a label file stores.
+
+    PNG, PGM and PPM are such, and BMP and TIFF of 8 or more bits without palette, inversion or
+    orientation tag. Others are compressed with loss, or may be.
+    """
+    if content.startswith(_PNG) or stated_white(content) is not None:
+        return True
+    if content.startswith(b"BM"):
+        return int.from_bytes(content[_BMP_BITS : _BMP_BITS + 2], "little") >= 8
+    if content[:4] not in _TIFF:
+        return False
+    bits, photometric = (_tag(content, 0, tag) for tag in (_BITS, _PHOTOMETRIC))
+    upright = orientation(content) == 1
+    return (bits or 1) >= 8 and photometric in (_BLACK_IS_ZERO, _RGB) and upright
+
+
+def _tag(content: bytes, at: int | None, number: int) -> int | None:
+    """Return the first value of a tag of 16-bit numbers in the tags at `at`; None without it."""
     order = _TIFF.get(content[at : at + 4]) if at is not None else None
     if at is None or order is None:
-        return 1
+        return None
     try:
         place = at + struct.unpack_from(f"{order}I", content, at + 4)[0]
         count = struct.unpack_from(f"{order}H", content, place)[0]
         for entry in range(place + 2, place + 2 + 12 * count, 12):
-            if struct.unpack_from(f"{order}H", content, entry)[0] == _ORIENTATION:
-                value = int(struct.unpack_from(f"{order}H", content, entry + 8)[0])
-                return value if 1 <= value <= 8 else 1
+            if struct.unpack_from(f"{order}H", content, entry)[0] == number:
+                values = struct.unpack_from(f"{order}I", content, entry + 4)[0]
+                inside = entry + 8
+                if values > 2:  # do not fit into the entry
+                    inside = at + struct.unpack_from(f"{order}I", content, inside)[0]
+                return int(struct.unpack_from(f"{order}H", content, inside)[0])
     except struct.error:  # the tags are cut off
         pass
-    return 1
+    return None
 
 
 def _tags(content: bytes) -> int | None:
     """Return where the file's tags begin, or None."""
     if content[:4] in _TIFF:
         return 0
-    mark, after, end = b"", 0, len(content)
     if is_jpeg(content):
-        mark, after, end = b"Exif\0\0", 6, content.find(_JPEG_SCAN)
-    elif content.startswith(_PNG):
-        mark, after = b"eXIf", 4
-    elif content.startswith(b"RIFF") and content[8:12] == b"WEBP":
-        mark, after = b"EXIF", 8
-    found = content.find(mark, 0, end) if mark else -1
-    return found + after if found >= 0 else None
+        return _jpeg_tags(content)
+    if content.startswith(_PNG):
+        return next((at.start + 8 for kind, at in _chunks(content) if kind == b"eXIf"), None)
+    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        return _webp_tags(content)
+    return None
+
+
+def _jpeg_tags(content: bytes) -> int | None:
+    """Return where the tags of the first Exif segment begin; notes before it may hold any bytes."""
+    at = len(_JPEG) - 1
+    while (mark := _JPEG_MARK.search(content, at)) and not mark[0].endswith(_JPEG_SCAN[1:]):
+        at = mark.end() + int.from_bytes(content[mark.end() : mark.end() + 2], "big")
+        if mark[0].endswith(_JPEG_APP1) and content.startswith(_EXIF, mark.end() + 2):
+            return mark.end() + 2 + len(_EXIF)
+    return None
+
+
+def _webp_tags(content: bytes) -> int | None:
+    """Return where the tags in the chunk of that name begin, with or without `Exif`."""
+    at = 12
+    while at + 8 <= len(content):
+        kind, size = content[at : at + 4], int.from_bytes(content[at + 4 : at + 8], "little")
+        if kind == b"EXIF":
+            return at + 8 + len(_EXIF) * content.startswith(_EXIF, at + 8)
+        at += 8 + size + size % 2
+    return None
 
 
 def several_pictures(content: bytes) -> bool:

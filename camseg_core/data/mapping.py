@@ -125,8 +125,16 @@ class ClassMapping:
         kind = next(each for each in kinds if getattr(self, each) is not None)
         if len(self.groups) > UNLABELLED - 1 - FIRST_GROUP:
             raise ConfigError(f"groups must be at most {UNLABELLED - 1 - FIRST_GROUP}")
+        names: dict[frozenset[str], str] = {}
         for group in self.groups:
-            if len({*group.classes}) < 2:
+            classes = frozenset(group.classes)
+            if classes in names:
+                raise ConfigError(
+                    f"two groups must not stand for the same classes, got {names[classes]} and "
+                    f"{group.name}: list the values of both in one"
+                )
+            names[classes] = group.name
+            if len(classes) < 2:
                 raise ConfigError(
                     f"a group must have at least two classes, got {list(group.classes)}"
                 )

@@ -1,6 +1,6 @@
 """The labels of a data set that models distinguish, matched by name and origin."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def shared_labels(
             f"{' and '.join(models)} must share a class with the labels ({known}): list in "
             "labels.yaml what each class was, or choose another model"
         )
-    places_of = _joined(kept, members, [each for one in meant.values() for each in one.values()])
+    places_of = _joined(kept, members, meant.values())
     truth = np.full(256, len(places_of), np.uint8)
     for number, places in enumerate(places_of):
         truth[np.isin(own.truth, places)] = number
@@ -141,16 +141,29 @@ def _meant(labels: Sequence[Label], table: LabelTable) -> dict[int, set[str]]:
 
 
 def _joined(
-    kept: Sequence[int], members: Sequence[set[str]], meant: Sequence[set[str]]
+    kept: Sequence[int], members: Sequence[set[str]], meant: Iterable[Mapping[int, set[str]]]
 ) -> list[list[int]]:
-    """Return the places `kept`, joined where a single class of a model may be any of them.
+    """Return the places `kept`, joined where a model cannot tell them apart.
 
-    Labels that share a class among themselves, as `car` and `car or truck`, do not join by that.
+    That is so where a single class of a model may be any of them, and where the same classes of a
+    model stand for each, as `car` for `car or truck` and `car or bus` if it knows no others. Labels
+    that only share a class, as `car` and `car or truck`, do not join.
     """
     groups = [[place] for place in kept]
-    for classes in meant:
-        alike = [group for group in groups if any(members[place] & classes for place in group)]
-        if len(classes) > 1 and len(alike) > 1:
-            groups = [each for each in groups if each not in alike]
+
+    def join(alike: list[list[int]]) -> None:
+        if len(alike) > 1:
+            groups[:] = [each for each in groups if each not in alike]
             groups.append(sorted(place for group in alike for place in group))
+
+    for model in meant:
+        for classes in model.values():
+            if len(classes) > 1:
+                join([each for each in groups if any(members[i] & classes for i in each)])
+        same: dict[frozenset[int], set[int]] = {}
+        for place in kept:
+            ids = frozenset(id for id, each in model.items() if each & members[place])
+            same.setdefault(ids, set()).add(place)
+        for places in same.values():
+            join([group for group in groups if places & {*group}])
     return sorted(groups)

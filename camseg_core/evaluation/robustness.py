@@ -82,7 +82,8 @@ class Robustness:
     `frames_scored` of the data's `frames` have a pixel to score; where no series needs the data,
     all count. `groups` has, by reference, the group of each of the `labels`: frequent, common,
     rare, or None for a class without labelled pixels. `merged` are the classes of the contenders
-    that count as one, by label. `model_classes` are all classes that their masks may hold.
+    that count as one, by label. `recall_only` are the labelled pixels of labels that are in no
+    mean, see `CountedAs`. `model_classes` are all classes that the masks may hold.
     `timings` are ms per frame, and all that differs from run to run.
     """
 
@@ -97,6 +98,7 @@ class Robustness:
     examples: tuple[Example, ...]
     timings: Mapping[str, float]
     merged: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    recall_only: Mapping[str, int] = field(default_factory=dict)
     model_classes: tuple[Label, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
 
@@ -208,9 +210,21 @@ def run_suite(
         examples=tuple(examples),
         timings=_timings(done, contenders),
         merged=scored.merged(classes),
+        recall_only=_recall_only(done, suite, scored),
         model_classes=classes,
         about=dict(about or {}),
     )
+
+
+def _recall_only(
+    done: Mapping[Condition, Mapping[str, ConditionResult]],
+    suite: Sequence[Series],
+    scored: ScoredLabels,
+) -> dict[str, int]:
+    """Return the pixels of labels of which only the recall is defined, in the references."""
+    found = [next(iter(done[reference].values())) for reference in references_of(suite)]
+    pixels = sum(np.array(each.confusion, np.int64).sum(1) for each in found) * scored.recall_only
+    return {scored.labels[i].name: int(pixels[i]) for i in np.flatnonzero(pixels)}
 
 
 def _classes(contenders: Iterable[SupportsSegment]) -> tuple[Label, ...]:

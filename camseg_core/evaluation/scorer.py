@@ -1,7 +1,7 @@
 """The scorer: counts masks, labels and confidences of frames, and computes their scores."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,18 @@ class CountedAs:
         predicted_outside: scored pixels by predicted class, for classes that no label stands for.
             They are wrong.
         not_scored: pixels by label of the data, for labels that are not scored.
+        recall_only: pixels by label, for labels of which only the recall is defined, see
+            `ScoredLabels.recall_only`. They are in no mean.
     """
 
     merged: Mapping[str, Sequence[str]]
     predicted_outside: Mapping[str, int]
     not_scored: Mapping[str, int]
+    recall_only: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content for reports, without `recall_only` where there is none."""
+        return {name: found for name, found in vars(self).items() if found or name in _ALWAYS}
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the facts to report, as name and text."""
@@ -45,8 +52,12 @@ class CountedAs:
             "classes counted as one": merged_text(self.merged),
             "wrong, as no label stands for them": pixels(self.predicted_outside),
             "labels not scored": pixels(self.not_scored),
+            "in no mean, only their recall is defined": ", ".join(self.recall_only),
         }
         return [(name, text) for name, text in facts.items() if text]
+
+
+_ALWAYS = ("merged", "predicted_outside", "not_scored")
 
 
 def scored_facts(scored: int, frames: int) -> list[tuple[str, str]]:
@@ -206,8 +217,16 @@ class Scorer:
     def counted_as(self, known: Sequence[Label]) -> CountedAs:
         """Return how the classes of a model, `known`, and the labels of the data were counted."""
         return CountedAs(
-            self.scored.merged(known), self.predicted_outside(known), self.not_scored()
+            self.scored.merged(known),
+            self.predicted_outside(known),
+            self.not_scored(),
+            self.recall_only(),
         )
+
+    def recall_only(self) -> dict[str, int]:
+        """Pixels of labels of which only the recall is defined, by name."""
+        pixels = self.confusion.labelled * self.scored.recall_only
+        return {self.labels[i].name: int(pixels[i]) for i in np.flatnonzero(pixels)}
 
     def not_scored(self) -> dict[str, int]:
         """Pixels of the data's labels that count as none of the scored ones, by name."""

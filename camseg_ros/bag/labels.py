@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from camseg_core.data.folders import files_in, visible
 from camseg_core.data.image_files import read_label
 from camseg_core.data.image_header import has_palette
 from camseg_core.errors import DataError, ImageError
@@ -236,7 +237,7 @@ class FolderLabels(Labels):
                 f"the folder of labels {folder} does not exist; "
                 "name a folder of PNG files, or a topic that begins with /"
             )
-        stamped = [(stamp_of(path.stem), path) for path in sorted(folder.glob("*.png"))]
+        stamped = [(stamp_of(path.stem), path) for path in visible(files_in(folder), ".png")]
         self._files = sorted((stamp, path) for stamp, path in stamped if stamp is not None)
         self.unstamped = [path.name for stamp, path in stamped if stamp is None]
         if not self._files:

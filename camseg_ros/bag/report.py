@@ -194,7 +194,7 @@ def build_report(
         "confusion": {"names": names, "matrix": matrix[:, : len(names)].tolist()}
         if scored
         else None,
-        "counted_as": vars(scorer.counted_as(info.labels)),
+        "counted_as": scorer.counted_as(info.labels).to_json(),
         "confidence": {"mean": scorer.mean_confidence(), "p05": scorer.confidence_quantile(0.05)},
         "flicker": {
             "with_truth": scorer.flicker.flicker,

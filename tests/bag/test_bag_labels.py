@@ -156,3 +156,9 @@ def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:
     palette.save(tmp_path / "5.png")
     with pytest.raises(DataError, match="got the colours of a palette"):
         FolderLabels(tmp_path).read(0)
+
+
+def test_labels_may_end_in_capitals(tmp_path: Path) -> None:
+    for name in ("100.png", "200.PNG"):
+        assert cv2.imwrite(str(tmp_path / name), IDS)
+    assert FolderLabels(tmp_path).stamps() == [100, 200]

@@ -292,3 +292,13 @@ def test_without_torch_the_times_remain_and_one_line_says_what_is_missing(tmp_pa
     assert "roofline" not in content
     assert "times as long" not in done.stdout
     assert "p99 ms\n" in done.stdout  # no empty column
+
+
+def test_a_source_without_a_readable_image_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jpg").write_text("no image")
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "--source", str(tmp_path), "--frames=2", "--warm-up=0"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith("has no image that can be read")

@@ -401,6 +401,18 @@ def test_labels_that_a_class_of_a_model_may_be_any_of_count_as_one_in_any_order(
     assert names(shared.scored[0]) == ["road", "car", "car or truck"]
 
 
+def test_labels_that_a_model_cannot_tell_apart_count_as_one() -> None:
+    groups = [
+        Group.of(128 + i, cityscapes_labels([CAR, other])) for i, other in enumerate((TRUCK, 15))
+    ]
+    own = ScoredLabels.of(cityscapes_labels([ROAD]), groups)
+    shared = shared_labels(
+        own, LabelTable.of(CITYSCAPES), {"few": cityscapes_labels([ROAD, CAR]), "all": CITYSCAPES}
+    )
+    assert shared.lines == ["car or truck and car or bus count as one class"]
+    assert not any(each.recall_only.any() for each in shared.scored)
+
+
 def test_a_name_that_is_new_is_not_the_class_of_that_name_before() -> None:
     classes = table((0, "road", None), (1, "car", ()))
     other = (Label(4, "road", (0, 0, 0)), Label(5, "car", (0, 0, 0)))

@@ -733,6 +733,64 @@ def test_the_orientation_is_the_one_that_opencv_follows(
     assert orientation(path.read_bytes()[:30]) == 1  # cut off
 
 
+@pytest.mark.parametrize("marker", [0xFE, 0xE2, 0xE1], ids=["comment", "profile", "XMP"])
+@pytest.mark.parametrize("note", [b"\xff\xda", b"Exif\0\0", b"\xff\xd9 II*\0"])
+def test_notes_before_the_tags_do_not_hide_them(tmp_path: Path, marker: int, note: bytes) -> None:
+    path = turned_image(tmp_path / "a.jpg", 6)
+    content = path.read_bytes()
+    note = b"a note " + note
+    segment = bytes([0xFF, marker]) + (len(note) + 2).to_bytes(2, "big") + note
+    path.write_bytes(content[:2] + segment + content[2:])
+    assert orientation(path.read_bytes()) == 6
+    assert read_rgb(path).shape == (12, 8, 3)
+    assert image_files.size_of_rgb(path) == (12, 8)
+
+
+def test_tags_that_libpng_does_not_know_are_no_damage(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", photo(12, height=8))
+    content = (tmp_path / "a.png").read_bytes()
+    chunk = b"eXIfExif\0\0II*\0"
+    framed = (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    (tmp_path / "a.png").write_bytes(content[:33] + framed + content[33:])
+    assert image_files.size_of_rgb(tmp_path / "a.png") == (8, 12)
+    assert read_rgb(tmp_path / "a.png").shape == (8, 12, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "kept"),
+    [
+        ("a.jp2", {}, False),
+        ("a.webp", {"lossless": True}, False),
+        ("a.bmp", {"bits": 1}, False),
+        ("a.tif", {"bits": 1}, False),
+        ("a.tif", {"tag": 3}, False),
+        ("a.tif", {}, True),
+        ("a.bmp", {}, True),
+        ("a.png", {"bits": 1}, True),
+        ("a.pgm", {}, True),
+    ],
+)
+def test_labels_are_read_only_from_formats_that_keep_ids(
+    tmp_path: Path, name: str, options: dict[str, Any], kept: bool
+) -> None:
+    ids = np.resize(np.arange(2, dtype=np.uint8), (64, 96))
+    ids[0] = 0
+    image = Image.fromarray(ids.astype(bool)) if options.get("bits") else Image.fromarray(ids)
+    exif = Image.Exif()
+    exif[0x0112] = options.get("tag", 1)
+    more = {"exif": exif} if "tag" in options else {}
+    if name.endswith("jp2"):
+        assert cv2.imwrite(str(tmp_path / name), ids)
+    else:
+        lossless = {"lossless": True} if "lossless" in options else {}
+        image.save(tmp_path / name, **more, **lossless)
+    if kept:
+        assert np.array_equal(read_label(tmp_path / name), ids)
+    else:
+        with pytest.raises(DataError, match="a format that may change class ids: store labels as"):
+            read_label(tmp_path / name)
+
+
 def test_orientation_tags_are_reported_and_explain_sizes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

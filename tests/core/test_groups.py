@@ -451,6 +451,32 @@ def test_a_group_whose_classes_are_all_scored_has_only_a_recall() -> None:
         assert np.isnan(scores[4])
     road, bus, either = 0.5, 0.0, 0.5  # car and person: neither labelled nor predicted
     assert confusion.mean_iou() == pytest.approx(np.mean([road, bus, either]))
+    counted = scorer.counted_as(CITYSCAPES)
+    assert ("in no mean, only their recall is defined", "car or bus") in counted.facts()
+    assert counted.to_json()["recall_only"] == {"car or bus": 2}
+    assert "recall_only" not in Scorer(labels).counted_as(CITYSCAPES).to_json()
+
+
+@pytest.mark.parametrize("second", ["[car, truck]", "[truck, car]", "[car, truck, car]"])
+def test_two_groups_of_the_same_classes_are_refused(tmp_path: Path, second: str) -> None:
+    """The second one would be in no mean: every prediction counts as the first."""
+    file = tmp_path / "mapping.yaml"
+    file.write_text(
+        "ids: {road: [0]}\n"
+        f"groups: [{{classes: [car, truck], ids: [50]}}, {{classes: {second}, ids: [51]}}]\n"
+    )
+    with pytest.raises(ConfigError, match="must not stand for the same classes, got car or truck "):
+        open_set("folder", tmp_path, "val", OwnLabels(mapping=file))
+
+
+def test_members_of_a_group_that_is_named_after_a_class_count_as_it_in_other_sets() -> None:
+    """As in the weather on the synthetic drive, which distinguishes them."""
+    scored = ScoredLabels.of(
+        cityscapes_labels([TRAIN_ID["road"], TRAIN_ID["car"]]),
+        [group("car", "bus", "truck", id=TRAIN_ID["car"])],
+    )
+    names = ("road", "car", "bus", "truck", "sky")
+    assert [int(scored.truth[TRAIN_ID[name]]) for name in names] == [0, 1, 1, 1, 2]
 
 
 def test_a_fine_set_is_scored_over_another_s_groups() -> None:

@@ -236,9 +236,9 @@ def open_for_training(kind: str, root: Path, split: str, own: OwnLabels = NONE) 
 
 
 @functools.cache
-def _note(text: str) -> None:
+def _note(text: str, level: int = logging.INFO) -> None:
     """Log a line the first time only: one command opens a set several times."""
-    logger.info("%s", text)
+    logger.log(level, "%s", text)
 
 
 def open_set(kind: str, root: Path, split: str | None = None, own: OwnLabels = NONE) -> LabelledSet:
@@ -254,7 +254,7 @@ def open_set(kind: str, root: Path, split: str | None = None, own: OwnLabels = N
     split = split or opened.default_split(root, own)
     files = opened.files(root, split, own)
     for text in opened.left_out(root, own).values():
-        _note(text)
+        _note(text, logging.WARNING)
     labels, groups = joined_labels(files)
     return LabelledSet(
         PairedFiles(*files), labels, name, opened.title, split, groups, files[0].table

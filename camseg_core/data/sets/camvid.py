@@ -4,11 +4,12 @@ The 32 classes are those first published, with frames of 960×720.
 """
 
 import re
+from collections import Counter
 from pathlib import Path
 
 from camseg_core.data.file_set import IMAGES, FileSet
 from camseg_core.data.find_files import find_files
-from camseg_core.data.folders import files_in, no_split, subfolders, visible
+from camseg_core.data.folders import files_in, no_split, read_list, subfolders, visible
 from camseg_core.data.label_decoders import Color, ColorLabels, IdLabels
 from camseg_core.data.sets.kind import ALL, OwnLabels, SetKind
 from camseg_core.errors import DataError
@@ -75,14 +76,13 @@ class CamVid11(SetKind):
         )
 
     def detect(self, root: Path) -> bool:
-        """Return whether there is `SPLITannot`, or all frames in `SPLIT/images` are CamVid's.
+        """Return whether all frames in `SPLIT/images`, or beside a `SPLITannot`, are CamVid's.
 
-        Sets of any classes have `SPLIT/images` and `SPLIT/labels`.
+        Sets of any classes have such folders.
         """
         there = subfolders(root)
-        if any(f"{name}annot" in there for name in there):
-            return True
-        folders = (root / name / "images" for name in there)
+        annotated = [root / name for name in there if f"{name}annot" in there]
+        folders = annotated or [root / name / "images" for name in there]
         images = visible((path for folder in folders for path in files_in(folder)), *IMAGES)
         return bool(images) and all(_FRAME.match(path.name) for path in images)
 
@@ -123,7 +123,14 @@ class CamVid32(SetKind):
                     f"{root / f'{split}.txt'} lists {absent[0]}, which has no image in {images}"
                 )
             # other labels are of other splits
-            found = found._replace(pairs=[by_name[name] for name in names], label_files=())
+            repeated = tuple(
+                f"{root / f'{split}.txt'} lists {name} {count} times: list it once"
+                for name, count in Counter(names).items()
+                if count > 1
+            )
+            listed = [by_name[name] for name in dict.fromkeys(names)]
+            problems = (*found.problems, *repeated)
+            found = found._replace(pairs=listed, label_files=(), problems=problems)
         rule = f"every image needs the label of its name with {_ENDING}"
         return FileSet(found, self.labels, ColorLabels(_colors(root), self.title), rule=rule)
 
@@ -142,13 +149,13 @@ class CamVid32(SetKind):
 def _listed(path: Path, split: str) -> list[str]:
     """The names of a split's frames, one a line; folders and endings are dropped."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+        lines = read_list(path)
+    except DataError as error:
         raise DataError(
-            f"no split {split!r}: cannot read {path}: {error.strerror}; "
-            f"list the names of its frames there, one a line, or choose {ALL!r}"
+            f"no split {split!r}: {error}; list the names of its frames there, one a line, or "
+            f"choose {ALL!r}"
         ) from error
-    return [Path(line.strip()).stem for line in lines if line.strip()]
+    return [Path(line.replace("\\", "/")).stem for line in lines]
 
 
 def _colors(root: Path) -> dict[Color, int]:
@@ -162,7 +169,7 @@ def _colors(root: Path) -> dict[Color, int]:
 def _read_colors(path: Path) -> dict[Color, int]:
     """Read `R G B name` a line (label_colors.txt) or `name,r,g,b` with a head (class_dict.csv)."""
     train_ids = {name.casefold(): train_id for name, train_id in _TRAIN_ID.items()}
-    colors: dict[Color, int] = {}
+    colors, owner = dict[Color, int](), dict[Color, str]()
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, start=1):
         words = [word for word in re.split(r"[\s,]+", line) if word]
@@ -180,5 +187,11 @@ def _read_colors(path: Path) -> dict[Color, int]:
                 f"{path}, line {number}: {names[0]!r} is not one of CamVid's 32 classes; "
                 "for other sets: --dataset folder"
             )
-        colors[values[0], values[1], values[2]] = train_ids[names[0].casefold()]
+        color, name = (values[0], values[1], values[2]), names[0].casefold()
+        if owner.setdefault(color, name) != name:
+            raise DataError(
+                f"{path}, line {number}: the colour {values} is that of {owner[color]}, too: each "
+                "class needs its own"
+            )
+        colors[color] = train_ids[name]
     return colors

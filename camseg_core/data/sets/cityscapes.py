@@ -5,7 +5,7 @@ from pathlib import Path
 
 from camseg_core.data.file_set import FileSet, Found
 from camseg_core.data.find_files import find_files, joined
-from camseg_core.data.folders import no_split, subfolders
+from camseg_core.data.folders import files_in, no_split, subfolders, visible
 from camseg_core.data.frame_source import natural_key
 from camseg_core.data.label_decoders import IdLabels, RedIdLabels
 from camseg_core.data.sets.kind import ALL, OwnLabels, SetKind
@@ -111,6 +111,21 @@ class KittiStep(SetKind):
 
     def splits(self, root: Path, own: OwnLabels) -> tuple[str, ...]:
         return tuple(split for split in self.named_splits if (_maps(root) / split).is_dir())
+
+    def outside(self, root: Path, own: OwnLabels) -> list[Path]:
+        """Return images of sequences of which no split has maps."""
+        maps, splits = _maps(root), self.splits(root, own)
+        labelled = {split: {*subfolders(maps / split)} for split in splits}
+        places = [(root / "images" / split, labelled[split]) for split in splits]
+        if not (root / "images").is_dir():
+            places = [(root / "training" / "image_02", set[str]().union(*labelled.values()))]
+        return [
+            image
+            for images, known in places
+            for name in subfolders(images)
+            if name not in known
+            for image in visible(files_in(images / name), ".png")
+        ]
 
     def detect(self, root: Path) -> bool:
         return _maps(root).is_dir()

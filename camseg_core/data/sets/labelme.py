@@ -5,7 +5,7 @@ import binascii
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,15 +158,16 @@ class _Reader:
                     f"{other} and {pair.label} are both of {pair.image}: remove one, or mend its "
                     "imagePath"
                 )
+        of_file = {pair.label: pair.image for pair in pairs}
         known = {real_path(path) for path in (*(pair.image for pair in pairs), *self._empty)}
         for path in self._there:
             if real_path(path) not in known:
-                name = path.relative_to(self._images).with_suffix("")
-                label = (self._folder / name).with_suffix(".json")
-                pairs.append(Pair(path, label, name.as_posix()))
+                name = path.relative_to(self._images).with_suffix("").as_posix()
+                pairs.append(self._unannotated(path, self._folder / f"{name}.json", name, of_file))
         for path in self._beside(pairs, others):
             if real_path(path) not in known:
-                pairs.append(Pair(path, self._folder / f"{path.stem}.json", path.stem))
+                label = self._folder / f"{path.stem}.json"
+                pairs.append(self._unannotated(path, label, path.stem, of_file))
         if not pairs:
             raise DataError(
                 next(iter(self._problems), None)
@@ -179,6 +180,17 @@ class _Reader:
         pairs.sort(key=lambda pair: (pair.image.parent, pair.image.name))
         annotated = [path for path in files if path not in empty]
         return Found(pairs, annotated, tuple(self._problems), tuple(left_out))
+
+    def _unannotated(
+        self, image: Path, label: Path, name: str, of_file: Mapping[Path, Path]
+    ) -> Pair:
+        """Return the pair of an image without annotation, and report a file of another's name."""
+        if other := of_file.get(label):
+            self._problems.append(
+                f"{label} is of {other}, so that {image} has no annotation: give one of the images "
+                "another name, or remove it"
+            )
+        return Pair(image, label, name)
 
     def _beside(self, pairs: Sequence[Pair], others: Sequence[Path]) -> list[Path]:
         """Return images in other folders that hold images of this split, without other splits'."""

@@ -234,11 +234,8 @@ def _notes(found: Comparison) -> list[str]:
     facts: dict[str, list[str]] = {}  # names of the models by fact
     labels = found.sides[1].scorer.labels
     for side in found.sides:
-        own = side.scorer.counted_as(side.contender.segmenter.labels).facts()
-        unjudged = side.scorer.scored.recall_only & (side.scorer.confusion.labelled > 0)
-        if names := ", ".join(labels[i].name for i in np.flatnonzero(unjudged)):
-            own.append(("in no mean, only their recall is defined", names))
-        for name, text in own:
+        own = side.scorer.counted_as(side.contender.segmenter.labels)
+        for name, text in own.facts():
             facts.setdefault(f"{name}: {text}", []).append(side.contender.name)
     counted = [f"{of[0]}: {fact}" if len(of) == 1 else fact for fact, of in facts.items()]
     either = np.any([side.scorer.confusion.stray() for side in found.sides], axis=0)

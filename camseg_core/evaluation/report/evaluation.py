@@ -109,7 +109,9 @@ def report_content(evaluation: Evaluation) -> dict[str, Any]:
             for each in evaluation.frames
         ],
         "shown": {each.rank: each.score.name for each in evaluation.shown},
-        **({} if evaluation.counted_as is None else {"counted_as": vars(evaluation.counted_as)}),
+        **(
+            {} if evaluation.counted_as is None else {"counted_as": evaluation.counted_as.to_json()}
+        ),
         "timings": {
             "latency_ms": asdict(evaluation.latency.total()),
             "stages_ms": {

@@ -165,7 +165,7 @@ def kept_table(robustness: Robustness) -> list[str]:
 
 def _limits(robustness: Robustness) -> list[tuple[str, str]]:
     """What was not scored, and which classes count as one, as name and text of each fact."""
-    facts = CountedAs(robustness.merged, {}, {}).facts()
+    facts = CountedAs(robustness.merged, {}, {}, robustness.recall_only).facts()
     return scored_facts(robustness.frames_scored, robustness.frames) + facts
 
 
