@@ -3,11 +3,13 @@
 from __future__ import annotations  # rclpy's classes are generic only from Jazzy on
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
@@ -31,12 +33,15 @@ from camseg_ros.images import (
     image_to_rgb,
     range_problem,
 )
-from camseg_ros.messages import check_camera_info
+from camseg_ros.messages import LATCHED, check_camera_info
 from camseg_ros.outputs import CameraOutputs, image_qos, stamp_seconds
 from camseg_ros.parameters import CameraParameters, Parameters
 from camseg_ros.process import rcl_text, warn_throttled
 from camseg_ros.statistics import TOO_OLD, StreamStatistics
 from camseg_ros.worker import Frame
+
+KEPT_INFOS = 16
+"""Calibrations kept to find the one of an image, which may have waited for others."""
 
 MAX_FRAME_ID = 256
 """Longest accepted frame_id; it is published again with every output."""
@@ -110,25 +115,51 @@ class Camera:
         self._mask_topic: str = self.outputs.mask.topic_name  # cached for the monitor's thread
         self.statistics = StreamStatistics()
         self.info_problem = self.range_problem = ""
-        self._brightest = 0
-        self._info: CameraInfo | None = None
+        self._brightest, self._range_of = 0, ""
+        self._ahead_ms, self._seeks = 0.0, False
+        self._infos: deque[CameraInfo] = deque(maxlen=KEPT_INFOS)
         self._subscriptions: list[Subscription[Any]] = []
 
     def subscribe(self, on_message: Callable[[ImageMessage], None]) -> None:
         """Call `on_message` for every image message, in the executor's thread."""
         self.statistics.begin()
-        # best effort receives from every publisher
+        self.info_problem = self.range_problem = ""
+        self._brightest, self._ahead_ms = 0, 0.0  # the camera may have been replaced
+        self._infos.clear()
+        self._seeks = False
+        # best effort receives from every publisher, but not what was published before
         for message_type, topic, callback, qos in (
             (self._type, self.topic, on_message, self._qos),
-            (CameraInfo, self.info_topic, self._keep_info, image_qos("best_effort")),
+            (CameraInfo, self.info_topic, self.keep_info, image_qos("best_effort")),
         ):
-            try:
-                subscription = self._node.create_subscription(message_type, topic, callback, qos)
-            except Exception as error:  # RCLError, which before Kilted does not name the topic
-                kind = message_type.__name__
-                text = f"cannot subscribe to {topic} as {kind}: {rcl_text(error)}"
-                raise ConfigError(f"{text}; does this node use it with another type?") from error
-            self._subscriptions.append(subscription)
+            self._subscribe(message_type, topic, callback, qos)
+
+    def _subscribe(
+        self, message_type: type[Any], topic: str, callback: Callable[[Any], None], qos: QoSProfile
+    ) -> None:
+        try:
+            subscription = self._node.create_subscription(message_type, topic, callback, qos)
+        except Exception as error:  # RCLError, which before Kilted does not name the topic
+            kind = message_type.__name__
+            text = f"cannot subscribe to {topic} as {kind}: {rcl_text(error)}"
+            raise ConfigError(f"{text}; does this node use it with another type?") from error
+        self._subscriptions.append(subscription)
+
+    def seek_latched_calibration(self) -> None:
+        """Subscribe as a late subscriber if a publisher latches the calibration, from any thread.
+
+        Not from the start: other publishers would warn of a subscription that cannot match.
+        """
+        if self._infos or self._seeks or self._node.executor is None:
+            return
+        offered = self._node.get_publishers_info_by_topic(self.info_topic)
+        if any(each.qos_profile.durability == LATCHED.durability for each in offered):
+            self._seeks = True
+            self._node.executor.create_task(self._subscribe_latched)
+
+    def _subscribe_latched(self) -> None:
+        if self._subscriptions:
+            self._subscribe(CameraInfo, self.info_topic, self.keep_info, LATCHED)
 
     def unsubscribe(self) -> None:
         """Stop receiving images."""
@@ -147,7 +178,7 @@ class Camera:
 
     def calibration(self) -> str:
         """Return where the calibration comes from, or why none is published."""
-        if self.info_problem or self._info is not None:
+        if self.info_problem or self._infos:
             return self.info_problem or f"from {self.info_topic}"
         count = self._node.count_publishers(self.info_topic)
         publishers = "publisher" if count == 1 else "publishers"
@@ -166,13 +197,25 @@ class Camera:
         """Return the subscribers discovered on the mask topic."""
         return subscribers_of(self._node, self._mask_topic, Image, self.outputs.qos)
 
+    def clock_problem(self, max_age_ms: float) -> str:
+        """Return why `max_age_ms` cannot judge the last image; empty if it can, or is 0."""
+        if not max_age_ms or self._ahead_ms < OTHER_CLOCK_MS:
+            return ""
+        ahead = f"{self._ahead_ms / 1e3:.0f} s ahead of this node's clock"
+        return (
+            f"{self.topic}: max_age_ms is {max_age_ms:g}, but stamps are {ahead}, so that no image "
+            "counts as too old: synchronise the clocks, or set max_age_ms: 0.0"
+        )
+
     def age_ms(self, frame: Frame[ImageMessage]) -> float:
         """Return a frame's age since its stamp (if not zero) or its arrival, if longer."""
         age = (time.monotonic() - frame.received) * 1e3
         stamp = stamp_seconds(frame.message.header)
         if not stamp:
             return age
-        return max(age, self._node.get_clock().now().nanoseconds / 1e6 - stamp * 1e3)
+        since_stamp = self._node.get_clock().now().nanoseconds / 1e6 - stamp * 1e3
+        self._ahead_ms = -since_stamp
+        return max(age, since_stamp)
 
     def read(
         self, frame: Frame[ImageMessage], converter: Converter, parameters: CameraParameters
@@ -196,17 +239,20 @@ class Camera:
                 raise BadImage("header", f"frame_id {limit}, has {length}")
             if isinstance(message, CompressedImage):
                 decoded = decode_compressed(message, self._max_bytes)
+                brightest = self._brightest_of("compressed")
                 self._report_range(
                     "compressed",
-                    ("", self._brightest) if white else decoded.range_problem(self._brightest),
+                    ("", brightest) if white else decoded.range_problem(brightest),
                 )
                 return decoded.to_rgb(converter, white)
             if message.encoding in SIXTEEN_BIT or self.range_problem:
+                kind = f"{message.encoding} of {message.width}x{message.height}"
+                brightest = self._brightest_of(kind)
                 self._report_range(
                     message.encoding,
-                    ("", self._brightest)
+                    ("", brightest)
                     if white
-                    else range_problem(message, self._max_bytes, self._brightest),
+                    else range_problem(message, self._max_bytes, brightest),
                 )
             return image_to_rgb(message, converter, self._max_bytes, white)
         except Exception as error:  # one bad frame must not affect the next
@@ -218,6 +264,12 @@ class Camera:
             self.statistics.frame_rejected(reason, text)
             warn_throttled(self._node, reason, f"image rejected ({reason}): {text}")
             return None
+
+    def _brightest_of(self, kind: str) -> int:
+        """Return the largest value so far; images of another kind are of a camera set anew."""
+        if kind != self._range_of:
+            self._brightest, self._range_of = 0, kind
+        return self._brightest
 
     def _report_range(self, kind: str, found: tuple[str, int]) -> None:
         """Warn of images of 16 bits that hold depth or do not fill the range."""
@@ -241,7 +293,7 @@ class Camera:
             When the mask was published (`time.monotonic`), or None if that failed.
         """
         height, width = picture.rgb.shape[:2]
-        info = self._info
+        info = self.info_of(picture.header) if self._infos else None
         self.info_problem = "" if info is None else check_camera_info(info, width, height)
         published, failures = self.outputs.publish(
             Header(
@@ -274,8 +326,18 @@ class Camera:
             self.statistics.publish_failed(failure)
             warn_throttled(self._node, "publish", failure)
 
-    def _keep_info(self, info: CameraInfo) -> None:
-        self._info = info
+    def keep_info(self, info: CameraInfo) -> None:
+        """Keep a calibration for the images of about its stamp."""
+        self._infos.append(info)
+
+    def info_of(self, header: Header) -> CameraInfo | None:
+        """Return the calibration of an image: the newest of its stamp, else of the nearest."""
+        stamp = stamp_seconds(header)
+        return min(
+            reversed([*self._infos]),
+            key=lambda info: abs(stamp_seconds(info.header) - stamp),
+            default=None,
+        )
 
 
 def why_too_old(age_ms: float, waited_ms: float, max_age_ms: float) -> str:

@@ -11,7 +11,7 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 
 from camseg_ros.camera import Camera
-from camseg_ros.endpoints import NO_IMAGE_TOPICS
+from camseg_ros.endpoints import NO_IMAGE_TOPICS, several_sources
 from camseg_ros.parameters import Parameters
 from camseg_ros.pipeline import Pipeline
 from camseg_ros.process import warn_throttled
@@ -118,12 +118,13 @@ class HealthReport:
         publishers, listeners = camera.publishers(), camera.listeners()
         p95_ms = snapshot.latency_ms[1] if snapshot.latency_ms else None
         overrun = history.overrun.seconds(p95_ms, parameters.latency_budget_ms)
-        rivals = camera.rivals()
-        of_mask = [problem for problem in (rivals, *listeners.problems) if problem]
+        rivals, sources = camera.rivals(), several_sources(camera.topic, publishers)
+        of_mask = [problem for problem in (rivals, sources, *listeners.problems) if problem]
         for problem in history.problems.of({*publishers.problems, *of_mask}):
             self._node.get_logger().warning(problem)
         health: Health = DiagnosticStatus.OK, idle or ""
         if idle is None:
+            camera.seek_latched_calibration()
             limits = Limits(
                 parameters.latency_budget_ms,
                 parameters.budget_error_after,
@@ -144,7 +145,13 @@ class HealthReport:
             if (lossy := loss_health(snapshot, limits.advice)) is not None:
                 kind, text = f"loss.{camera.name}", f"{camera.topic}: {lossy[1]}"
                 warn_throttled(self._node, kind, text, LOG_PERIOD_S)
-        others = (*of_mask, camera.info_problem, camera.range_problem)
+        max_age_ms = parameters.by_camera[camera.name].max_age_ms
+        others = (
+            *of_mask,
+            camera.info_problem,
+            camera.range_problem,
+            camera.clock_problem(max_age_ms),
+        )
         problem = next((each for each in others if each), "")
         if problem and health[0] == DiagnosticStatus.OK:
             health = DiagnosticStatus.WARN, problem

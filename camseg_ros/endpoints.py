@@ -91,10 +91,21 @@ def rivals_of(node: Node, topic: str) -> str:
     names = sorted(_name(endpoint) for endpoint in node.get_publishers_info_by_topic(topic))
     if len(names) < 2:
         return ""
-    who = " and ".join(names)
-    if len(set(names)) == 1:
-        who = f"{len(names)} nodes named {names[0]}"
-    return f"{who} publish {topic}, so masks mix; stop one or give it another namespace"
+    return f"{_all_of(names)} publish {topic}, so masks mix; stop one or give it another namespace"
+
+
+def several_sources(topic: str, publishers: Endpoints) -> str:
+    """Return a sentence that names all matching publishers of a camera's topic; empty if one."""
+    if len(publishers.suitable) < 2:
+        return ""
+    who = _all_of(publishers.suitable)
+    return f"{who} publish {topic}, so images of several cameras mix; stop or remap all but one"
+
+
+def _all_of(names: Sequence[str]) -> str:
+    if len({*names}) == 1:
+        return f"{len(names)} nodes named {names[0]}"
+    return " and ".join(names)
 
 
 def image_topics(node: Node) -> list[ImageTopic]:
@@ -149,17 +160,34 @@ def topic_remedy(topic: str, message_type: Any, parameter: str, topics: list[Ima
     base = topic.removesuffix("/compressed")
     for each in topics:  # the same camera with another transport
         if each.name == base or each.name.rpartition("/")[0] == base:
-            return f"{each} exists: {transport_remedy(each.name, each.type)}"
+            return f"{each} exists: {_transport_of(each, topic)}"
     kinds = [each for each in topics if each.type == type_name(message_type)]
     if len(kinds) == 1:
-        name = kinds[0].name
-        if kinds[0].type == COMPRESSED:
-            name = name.removesuffix("/compressed")
-        return f"{kinds[0]} exists: set {parameter}: {name}"
+        (only,) = kinds
+        if only.type != COMPRESSED:
+            return f"{only} exists: set {parameter}: {only.name}"
+        if only.name.endswith("/compressed"):
+            return f"{only} exists: set {parameter}: {only.name.removesuffix('/compressed')}"
+        return f"{only} exists: {_transport_of(only, topic)}"
     listed = ", ".join(map(str, topics[:TOPICS_SHOWN]))
     if len(topics) > TOPICS_SHOWN:
         listed += f" and {len(topics) - TOPICS_SHOWN} more"
     return f"set {parameter} (and image_transport) to one of {listed}"
+
+
+def _transport_of(found: ImageTopic, topic: str) -> str:
+    """Return how this node receives a topic that exists in place of `topic`.
+
+    One of compressed images whose name does not end so is no transport of a topic: only a remapping
+    gets it.
+    """
+    if found.type == COMPRESSED and not found.name.endswith("/compressed"):
+        listened = f"{topic.removesuffix('/compressed')}/compressed"
+        return (
+            "its name does not end in /compressed: set image_transport: compressed, and start the "
+            f"node with -r {listened}:={found.name}"
+        )
+    return transport_remedy(found.name, found.type)
 
 
 def _sorted(

@@ -12,7 +12,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.validate_full_topic_name import validate_full_topic_name
 
-from camseg_core.errors import ConfigError
+from camseg_core.errors import CamSegError, ConfigError
 from camseg_core.runtime.providers import compiles, provider_list
 from camseg_ros.camera import CAMERA_INFO, camera_topic, remapped
 from camseg_ros.parameter_spec import MIDDLEWARE_OWN, Spec, Value
@@ -24,7 +24,7 @@ CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 DEFAULTS = Parameters()
 
 Check = Callable[[Parameters], None]
-"""Raises ConfigError if the values do not fit the loaded model."""
+"""Raises CamSegError if the values do not fit the loaded model."""
 
 
 def read(given: Mapping[str, Any]) -> tuple[Parameters, list[str]]:
@@ -248,6 +248,8 @@ def change(
         new = replace(current, **common, own=own)  # type: ignore[arg-type]
         check_together(new)
         check(new)
-    except ConfigError as error:
-        return current, SetParametersResult(successful=False, reason=str(error))
+    except Exception as error:  # else the request would never be answered
+        known = isinstance(error, CamSegError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        return current, SetParametersResult(successful=False, reason=reason)
     return new, SetParametersResult(successful=True)

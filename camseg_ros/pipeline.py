@@ -166,12 +166,12 @@ class Pipeline:
     def start(self) -> None:
         """Subscribe to the images and answer them."""
         if self._left_behind:  # an abandoned thread may still use the old model
-            self._segmenter, self._left_behind = load_segmenter(self._parameters), False
+            self._segmenter, self._left_behind = self._reload(), False
         self._streams = {}
         self.worker = InferenceWorker(
             self._slots,
             self._segmenter,
-            load=lambda: load_segmenter(self._parameters),
+            load=self._reload,
             handle=self._segment,
             on_failure=self._inference_failed,
             on_give_up=self._on_give_up,
@@ -187,6 +187,15 @@ class Pipeline:
         self.worker.start()
         for camera in self.cameras.values():
             camera.subscribe(partial(self.receive, camera))
+
+    def _reload(self) -> Segmenter:
+        """Load the model again.
+
+        Raises:
+            ModelError: it cannot be loaded, or is another one: its masks could mean other classes.
+        """
+        self._segmenter.contents.check(self._segmenter.folder)
+        return load_segmenter(self._parameters)
 
     def stop(self, timeout: float) -> bool:
         """Unsubscribe and drop waiting frames; False if work goes on after `timeout` seconds."""
@@ -219,8 +228,10 @@ class Pipeline:
 
         Raises:
             ConfigError: they do not.
+            ModelError: the checkpoint folder lacks graphs for another sampling, or was replaced.
         """
-        self.segmenter.check_sampling(parameters.sampling)
+        if parameters.sampling != self._parameters.sampling:
+            self.segmenter.check_sampling(parameters.sampling)
         class_table(self.segmenter.labels, parameters)
 
     def apply(self, parameters: Parameters) -> None:

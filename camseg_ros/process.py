@@ -169,7 +169,7 @@ def run(
     except BaseException as error:
         return _end(error)
     if not serving.stop():
-        _abandon(serving.error)
+        _abandon(node, serving.error)
     node.finalize()
     node.destroy_node()
     return _end(serving.error)
@@ -178,21 +178,30 @@ def run(
 def _end(error: BaseException | None) -> int:
     """Leave the middleware, report the error, and return the exit code."""
     rclpy.try_shutdown()
-    left = shared_memory.held(ports=True)  # nothing, unless an error kept a handle alive
-    shared_memory.remove(left)
+    shared_memory.remove(shared_memory.held())  # nothing, unless an error kept a handle alive
     return _report(error)
 
 
-def _abandon(error: BaseException | None) -> NoReturn:
-    """End the process at once.
+def _abandon(node: Node, error: BaseException | None) -> NoReturn:
+    """End the process without waiting for its threads, which Python would; none publishes any more.
 
-    Python would wait for the middleware, which waits for the abandoned threads; no message is half
-    published. As the participant stays, its shared memory is removed here.
+    The participant leaves if no thread holds it, else its shared memory is removed here. Its ports
+    stay then: a publisher would go on writing to one that is gone, and the next node that takes the
+    port's number would get nothing.
     """
     code = _report(error)
     if not code:
         _say("abandoning unfinished work")
-    shared_memory.remove(shared_memory.held(ports=True))
+
+    def leave() -> None:
+        with contextlib.suppress(Exception):
+            node.destroy_node()
+            rclpy.try_shutdown()
+
+    leaving = threading.Thread(target=leave, daemon=True)
+    leaving.start()
+    leaving.join(STOP_TIMEOUT_S)
+    shared_memory.remove(shared_memory.held())
     os._exit(code)
 
 

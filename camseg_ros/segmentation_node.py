@@ -19,6 +19,7 @@ from camseg_ros import parameter_updates, ros_arguments
 from camseg_ros.diagnostics import HealthReport
 from camseg_ros.pipeline import Pipeline, check_model
 from camseg_ros.process import Monitor, rcl_text, run, warn_throttled
+from camseg_ros.worker import inference_runs
 
 NODE_NAME = "segmentation"
 STOP_TIMEOUT_S = 0.5
@@ -74,6 +75,17 @@ class SegmentationNode(LifecycleNode):
         self._monitor = Monitor(self._beat_period, self._beat, self._monitor_failed)
         self._monitor.start()
 
+    def destroy_node(self) -> None:
+        """Leave the middleware, which rclpy's own leaves to the end of the process.
+
+        The state machine holds the participant: its shared memory would stay, and a camera that
+        goes on would write to the ports of this process.
+        """
+        super().destroy_node()
+        machine = getattr(self, "_state_machine", None)  # none if `__init__` has not ended
+        if machine is not None:
+            machine.destroy_when_not_in_use()
+
     def _discard(self) -> None:
         """Leave the middleware after a failed start; `Node.__init__` may not have ended."""
         with contextlib.suppress(Exception):
@@ -119,7 +131,7 @@ class SegmentationNode(LifecycleNode):
         if pipeline is not None and not pipeline.stop(STOP_TIMEOUT_S):
             pipeline.silence(STOP_TIMEOUT_S)
             return False
-        return True
+        return not inference_runs()  # also a thread that was abandoned as hung, and came back
 
     def finalize(self) -> None:
         """End the life cycle, unless a lifecycle manager has done so."""

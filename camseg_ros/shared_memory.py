@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,10 +20,9 @@ from camseg_ros.middleware import OLD_PROFILE, PROFILE
 FOLDER = Path("/dev/shm")
 
 _SEGMENT = re.compile(r"fast(dds|rtps)_[0-9a-f]{16}")
-_PORT = re.compile(r"fast(dds|rtps)_port[0-9]+")
 
 LOCK_SUFFIX = "_el"
-"""Of the file beside a segment or port that its living owner holds locked."""
+"""Of the file beside a segment that its living owner holds locked."""
 
 DEFAULT_SEGMENT_BYTES = 512 * 1024
 """Size of a segment without a profile."""
@@ -116,10 +115,10 @@ def _is_dead(segment: Path, min_age_s: float) -> bool:
     return True
 
 
-def held(pid: int | str = "self", ports: bool = False) -> list[Path]:
-    """Return the segments that a process holds, and with `ports` its ports, which are small.
+def held(pid: int | str = "self") -> list[Path]:
+    """Return the segments that a process holds.
 
-    Others take over the ports of an ended process, so remove those only while it holds them.
+    Its ports, which are small, are not among them: publishers would go on writing to a removed one.
     """
     found = []
     with suppress(OSError):  # the process has ended, or belongs to another user
@@ -127,8 +126,7 @@ def held(pid: int | str = "self", ports: bool = False) -> list[Path]:
             with suppress(OSError):  # closed meanwhile
                 target = Path(os.readlink(entry))
                 owner = target.with_name(target.name.removesuffix(LOCK_SUFFIX))
-                known = _SEGMENT.fullmatch(owner.name) or (ports and _PORT.fullmatch(owner.name))
-                if target.parent != FOLDER or target == owner or not known:
+                if target.parent != FOLDER or target == owner or not _SEGMENT.fullmatch(owner.name):
                     continue
                 # Fast DDS also opens other processes' lock files for a moment
                 if "FLOCK" in Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text():
@@ -137,21 +135,14 @@ def held(pid: int | str = "self", ports: bool = False) -> list[Path]:
 
 
 def remove(owners: list[Path]) -> None:
-    """Remove segments and ports, with their lock files, after their process has ended.
+    """Remove segments, with their lock files, after their process has ended.
 
     Processes that still map them keep the memory until they end.
     """
     for path in owners:
-        for each in _files(path):
+        for each in (path, path.with_name(path.name + LOCK_SUFFIX)):
             with suppress(OSError):
                 each.unlink(missing_ok=True)
-
-
-def _files(owner: Path) -> Iterator[Path]:
-    yield owner
-    yield owner.with_name(owner.name + LOCK_SUFFIX)
-    if _PORT.fullmatch(owner.name):
-        yield owner.with_name(f"sem.{owner.name}_mutex")
 
 
 def _size(path: Path) -> int:

@@ -11,6 +11,9 @@ from camseg_core.errors import CamSegError
 Message = TypeVar("Message")
 Model = TypeVar("Model")
 
+THREAD = "inference"
+"""Name of the threads of all workers."""
+
 MAX_BACKOFF_S = 3600.0
 """Upper limit of the doubling backoff; Python cannot wait for a hundred doublings."""
 
@@ -79,6 +82,14 @@ class Recovery:
     """Consecutive rebuilds without an answered frame after which the worker gives up."""
     backoff: float
     """Pause before the second consecutive rebuild; doubles up to `MAX_BACKOFF_S`."""
+
+
+def inference_runs() -> bool:
+    """Return whether a thread of any worker is alive, also one that was abandoned as hung.
+
+    Python must not be finalised then: the engine's own threads would abort the process.
+    """
+    return any(thread.name == THREAD for thread in threading.enumerate())
 
 
 class WorkerSession:
@@ -194,7 +205,7 @@ class InferenceWorker(Generic[Message, Model]):
         self._session = WorkerSession()
         # a daemon, so that hung inference cannot keep the process alive
         self._thread = threading.Thread(
-            target=self._run, args=(self._session,), name="inference", daemon=True
+            target=self._run, args=(self._session,), name=THREAD, daemon=True
         )
 
     def _run(self, session: WorkerSession) -> None:

@@ -120,8 +120,12 @@ class Judge:
         self._other = other
         self._previous: tuple[tuple[int, int], Ids] | None = None
 
-    def candidate(self, place: tuple[int, int], stamp_ns: int, image: Ids) -> Candidate:
+    def candidate(
+        self, place: tuple[int, int], stamp_ns: int, image: Ids, follows: bool = True
+    ) -> Candidate:
         """Measure the RGB frame `(H, W, 3)` that comes after the one given before.
+
+        Its change is 0 unless it `follows` that one, in the next place of the same bag.
 
         Raises:
             ImageError: see `Segmenter.segment`.
@@ -129,7 +133,8 @@ class Judge:
         found = [each.segment(image) for each in self._sampled]
         mask = sparse(found[0].mask)
         before = mask
-        if self._previous is not None and self._previous[0] == (place[0], place[1] - 1):
+        next_to = self._previous is not None and self._previous[0] == (place[0], place[1] - 1)
+        if self._previous is not None and next_to and follows:
             before = self._previous[1]
         measures = {"uncertainty": entropy(found), "change": changed(mask, before)}
         if self._other is not None:

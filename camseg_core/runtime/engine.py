@@ -23,7 +23,7 @@ from camseg_core.errors import (
     first_line,
     is_out_of_memory,
 )
-from camseg_core.runtime.origin import check_origin
+from camseg_core.runtime.origin import Contents, check_origin
 from camseg_core.weights import is_bundled
 
 Array = Any
@@ -179,6 +179,7 @@ class EngineOptions:
             model's take 65 MB each.
         fallback: why this is not the first requested provider; empty if it is.
         choice: why `AUTO` chose this provider; empty if it was requested by name.
+        contents: what the folder held when the model was loaded; None if that does not matter.
         compilations: of all engines of this model.
 
     Raises:
@@ -193,6 +194,7 @@ class EngineOptions:
     kept_sizes: int = KEPT_SIZES
     fallback: str = ""
     choice: str = ""
+    contents: Contents | None = None
     compilations: Compilations = field(default_factory=Compilations, compare=False)
 
     def __post_init__(self) -> None:
@@ -222,12 +224,19 @@ class FolderEngine:
 
     def check_graphs(self, fused: Fused | None) -> None:
         """See `Engine.check_graphs`."""
-        self.options.graphs(fused)
+        self._others(fused)
 
     def with_fused(self: Loaded, fused: Fused | None) -> Loaded:
         """See `Engine.with_fused`."""
-        same = self.options.graphs(fused) == self._chosen
-        return self if same else type(self)(self.options, fused)
+        return type(self)(self.options, fused) if self._others(fused) else self
+
+    def _others(self, fused: Fused | None) -> bool:
+        """Return whether other graphs than these would be loaded, of the model in use."""
+        if fused == self.fused:
+            return False
+        if self.options.contents is not None:
+            self.options.contents.check(self.options.folder)
+        return self.options.graphs(fused) != self._chosen
 
 
 def damaged(path: Path, error: Exception) -> ModelError:

@@ -7,7 +7,8 @@ new names; a damaged graph may run, and give other masks.
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from camseg_core.errors import ModelError, camseg_command
@@ -16,7 +17,38 @@ from camseg_core.long_runs import atomic_write
 
 _PART_BYTES = 1 << 20
 
-WEIGHTS, LABELS, ORIGIN = "model.safetensors", "labels.json", "origin.json"
+CONFIG, LABELS, WEIGHTS = "config.json", "labels.json", "model.safetensors"
+ORIGIN = "origin.json"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Fingerprints of a checkpoint folder's files, by name, when its model was loaded."""
+
+    files: Mapping[str, str]
+
+    @staticmethod
+    def of(checkpoint: Path) -> "Contents":
+        """Return those of configuration, classes and weights, as far as they are there."""
+        there = (checkpoint / name for name in (CONFIG, LABELS, WEIGHTS))
+        return Contents({path.name: fingerprint(path) for path in there if path.is_file()})
+
+    def check(self, checkpoint: Path) -> None:
+        """Check that the folder still has the same files.
+
+        Graphs of another model under the loaded classes would give masks of other meaning.
+
+        Raises:
+            ModelError: it does not.
+        """
+        now = Contents.of(checkpoint).files
+        names = [name for name in {**self.files, **now} if self.files.get(name) != now.get(name)]
+        if names:
+            raise ModelError(
+                f"{checkpoint} must hold the model that is in use, but {' and '.join(names)} "
+                "changed since it was loaded: restore the folder, or load the model anew (for the "
+                "node: clean up and configure)"
+            )
 
 
 def weights_of(checkpoint: Path) -> str | None:

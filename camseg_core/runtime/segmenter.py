@@ -24,6 +24,7 @@ from camseg_core.runtime.engine import (
 )
 from camseg_core.runtime.geometry import Fit, Floats, FrameGeometry, Ids, View
 from camseg_core.runtime.network import Laps, Network
+from camseg_core.runtime.origin import Contents
 from camseg_core.runtime.providers import load_engine
 from camseg_core.runtime.stream import Stream
 from camseg_core.weights import DEFAULT_MODEL, checkpoint_folder
@@ -129,6 +130,7 @@ class Segmenter:
         """
         drawn = Sampling(**sampling)
         folder = checkpoint_folder(model)
+        contents = Contents.of(folder)
         config, labels = load_config(folder / "config.json"), read_labels(folder / "labels.json")
         config.check_classes(len(labels))
         drawn.check(config)  # before anything is loaded for it
@@ -140,7 +142,12 @@ class Segmenter:
             cls(config, labels, engine, drawn).warm_up(*size)
 
         options = EngineOptions(
-            folder, threads=threads, precision=precision, cache=cache, kept_sizes=kept_sizes
+            folder,
+            threads=threads,
+            precision=precision,
+            cache=cache,
+            kept_sizes=kept_sizes,
+            contents=contents,
         )
         return cls(config, labels, load_engine(options, provider, drawn.fused, trial), drawn)
 
@@ -213,6 +220,11 @@ class Segmenter:
     def precision(self) -> str:
         """What is computed in: graphs and arithmetic, as in fp32, bf16 or int8+bf16."""
         return self._engine.precision
+
+    @property
+    def contents(self) -> Contents:
+        """What the checkpoint folder held when the model was loaded."""
+        return self._engine.options.contents or Contents({})
 
     @property
     def graph_files(self) -> tuple[Path, ...]:

@@ -189,18 +189,20 @@ class _Drives:
         from camseg_ros.bag.read import BagDamaged
 
         for number, bag in enumerate(self._bags):
-            follows, left_out, first = False, 0, ""
+            last: DecodedFrame | None = None
+            left_out, first = 0, ""
             with self._reading.open(bag.path) as images:
                 try:
                     frames = read_frames(images, self._reading, pairs=bag.pairs)
                     for frame in islice(frames, self._most):
                         if frame.image is None:
-                            follows, left_out = False, left_out + 1
+                            last, left_out = None, left_out + 1
                             first = first or frame.problem
                         else:
                             self._places.append((number, frame.index))
+                            follows = last is not None and frame.follows(last)
                             yield self._sample(number, frame), follows
-                            follows = True
+                            last = frame
                 except BagDamaged as error:
                     self._problems.append(str(error))
             if left_out:

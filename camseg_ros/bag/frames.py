@@ -70,6 +70,14 @@ class DecodedFrame:
     truth: Ids | None
     problem: str = ""
 
+    def follows(self, before: "DecodedFrame") -> bool:
+        """Return whether the image before it in the bag may be the one before in the video.
+
+        That is not so for one of another camera, or if the recorder's clock was set back: bags are
+        read in the order of recording.
+        """
+        return self.frame_id == before.frame_id and self.stamp_ns >= before.stamp_ns
+
 
 def read_frames(
     bag: ImageBag,

@@ -78,13 +78,12 @@ class LabelSource:
         """
         with closing(self.open(images.path)) as labels:
             label_ns = labels.stamps()
-            image_ns, inside, ended = array("q"), array("q"), False
+            image_ns, inside = array("q"), array("q")
             with suppress(DataError):  # reading the images reports it when it gets there
                 for raw in images.raw():
                     image_ns.append(raw.stamp_ns)
                     at_s = images.seconds(raw.recorded_ns)
-                    ended = ended or within.has_ended(at_s)
-                    if not ended and within.has_begun(at_s):
+                    if within.has_begun(at_s) and not within.has_ended(at_s):
                         inside.append(raw.index)
             if self.topic is not None:
                 _check_order("images", image_ns, images.path, self.topic)

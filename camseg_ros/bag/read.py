@@ -175,10 +175,10 @@ class ImageBag:
             except Exception as error:  # a damaged file can raise anything
                 raise self._damaged(index, error) from error
             at_s = self.seconds(recorded_ns)
-            if within.has_ended(at_s):
+            if within.has_ended(at_s) and not self._salvaged:  # else in the order of the file
                 self._check_complete(self.count)
                 return
-            if index >= start and within.has_begun(at_s):
+            if index >= start and within.has_begun(at_s) and not within.has_ended(at_s):
                 yield RawImage(index, recorded_ns, connection.msgtype, bytes(cdr))
             index += 1
 

@@ -2,6 +2,7 @@
 
 import heapq
 import json
+import math
 from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -86,8 +87,10 @@ def _merge(run: EvaluationRun, lines: IO[str], times: IO[str]) -> Merged:
     assert first is not None
     merged = Merged(first.info, Scorer(first.info.scored))
     for number, bag in run.good.items():
-        skipped, problem = 0, ""
+        skipped, problem, back, last_ns = 0, "", 0, -math.inf
         for part in run.parts.in_order(number):
+            for line in part.lines:
+                back, last_ns = back + (line["stamp_ns"] < last_ns), line["stamp_ns"]
             merged.scorer.merge(part.scorer)
             skipped, problem = skipped + part.skipped, problem or part.problem
             if part.damage:
@@ -97,6 +100,12 @@ def _merge(run: EvaluationRun, lines: IO[str], times: IO[str]) -> Merged:
         if skipped:
             images = f"{skipped} image{'s' if skipped > 1 else ''}"
             merged.damage.append(f"{images} of {bag.path} left out, the first: {problem}")
+        if back:
+            images = f"{back} image{'s' if back > 1 else ''}"
+            merged.damage.append(
+                f"{images} of {bag.path} with a stamp before that of the image before: the clock "
+                "of the camera or the recorder was set back; no change is counted there"
+            )
         if bag.pairs is not None:
             merged.by_order += bag.pairs.by_order
             if bag.pairs.unclear:

@@ -67,6 +67,7 @@ from camseg_ros.bag.make import (
     write_bag,
 )
 from camseg_ros.bag.parts import PartFolder
+from camseg_ros.bag.read import BagDamaged, ImageBag, TimeRange
 from camseg_ros.bag.report import Merged, build_report, merge
 from camseg_ros.bag.topics import COMPRESSED, RAW
 
@@ -1055,6 +1056,45 @@ def write_both(writer: Writer, clock: Callable[[int], int], encoding: str = "rgb
 def an_unknown_encoding(path: Path) -> None:
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         write_both(writer, lambda stamp: stamp, "32FC7")
+
+
+def clock_set_back(path: Path) -> None:
+    """Write three images of road, then three of sky, while the recorder's clock is set back."""
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection(IMAGE_TOPIC, RAW, typestore=STORE)
+        for number, ids in enumerate([ROAD] * 3 + [SKY] * 3):
+            each = frame(number, rows(ids, ids), rows(ids, ids))
+            stamp = STORE.types["builtin_interfaces/msg/Time"](*divmod(each.stamp_ns, SECOND))
+            header = STORE.types["std_msgs/msg/Header"](stamp, "c")
+            height, width = each.image.shape[:2]
+            message = STORE.types[RAW](
+                header, height, width, "rgb8", 0, 3 * width, each.image.ravel()
+            )
+            recorded = each.stamp_ns - (3 * STEP // 2 if number > 2 else 0)
+            writer.write(connection, recorded, STORE.serialize_cdr(message, RAW))
+
+
+def test_no_change_is_counted_where_the_clock_was_set_back(
+    tmp_path: Path, camseg: Commands
+) -> None:
+    clock_set_back(tmp_path / "bag")
+    code, _, err = camseg("evaluate", tmp_path / "bag", "--out", tmp_path / "out")
+    assert code == 0  # all is scored
+    assert f"1 image of {tmp_path}/bag with a stamp before that of the image before" in err
+    # in recorded order 0, 1, 3, 2, 4, 5: of the pairs that go forward, two of four change
+    assert report_of(tmp_path / "out")["flicker"]["change_rate"] == 0.5
+
+
+def test_a_damaged_bag_is_read_to_its_end_where_the_clock_was_set_back(tmp_path: Path) -> None:
+    clock_set_back(tmp_path / "bag")
+    (file,) = (tmp_path / "bag").glob("*.mcap")
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / file.name).write_bytes(file.read_bytes()[:-200])
+    with ImageBag(tmp_path / "cut", salvage=True) as bag:
+        images = bag.images(TimeRange(end_s=0.18))
+        assert [(next(images).stamp_ns - START) // STEP for _ in range(3)] == [0, 1, 3]
+        with pytest.raises(BagDamaged):
+            next(images)
 
 
 def stamps_that_go_back(path: Path) -> None:

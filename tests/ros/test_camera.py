@@ -5,13 +5,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from rclpy.node import Node
 from ros_harness import picture, rgb_image
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from camseg_ros.camera import Camera, Picture, camera_topic, why_too_old
+from camseg_ros.image_conversion import choose_converter
 from camseg_ros.parameter_updates import unused_remappings
 from camseg_ros.parameters import Parameters
 from camseg_ros.worker import Frame
@@ -155,6 +158,47 @@ def test_the_age_counts_from_the_stamp_and_from_the_arrival_where_that_is_zero(n
         sec=seconds + 1000
     )  # a clock that is ahead makes nothing young again
     assert camera.age_ms(Frame("", message, now - 50)) >= 50_000
+
+
+def test_stamps_ahead_of_the_clock_are_reported_where_they_switch_the_limit_off(node: Node) -> None:
+    camera = camera_of(node)
+    message = rgb_image(picture(4, 4))
+    for ahead_s, reported in ((3600, True), (5, False), (-100, False)):
+        seconds = node.get_clock().now().nanoseconds // 10**9
+        message.header.stamp = Time(sec=seconds + ahead_s)
+        camera.age_ms(Frame("", message, time.monotonic()))
+        assert ("ahead of this node's clock" in camera.clock_problem(100.0)) == reported
+        assert camera.clock_problem(0.0) == ""
+
+
+def test_the_calibration_is_that_of_the_images_stamp_or_the_nearest(node: Node) -> None:
+    camera = camera_of(node)
+    assert camera.calibration().startswith("none received")
+    for sec, width in ((10, 1), (11, 2), (11, 3), (13, 4)):
+        camera.keep_info(CameraInfo(header=Header(stamp=Time(sec=sec)), width=width))
+    found = {sec: camera.info_of(Header(stamp=Time(sec=sec))) for sec in (0, 10, 11, 14)}
+    assert {sec: info and info.width for sec, info in found.items()} == {0: 1, 10: 1, 11: 3, 14: 4}
+    camera.subscribe(lambda message: None)  # the camera may be another one now
+    camera.unsubscribe()
+    assert camera.info_of(Header()) is None
+
+
+def test_the_range_of_16_bits_is_learned_anew_for_another_kind_of_image(node: Node) -> None:
+    camera, given = camera_of(node), DEFAULTS.camera("")
+
+    def problem(encoding: str, side: int, value: int) -> str:
+        channels = 3 if encoding == "rgb16" else 1
+        data = np.full(side * side * channels, value, np.uint16).tobytes()
+        step = 2 * channels * side
+        message = Image(encoding=encoding, height=side, width=side, step=step, data=data)
+        camera.read(Frame("", message, time.monotonic()), choose_converter(), given)
+        return camera.range_problem
+
+    assert "above 4095" in problem("mono16", 4, 4000)
+    assert problem("mono16", 4, 60000) == ""
+    assert problem("mono16", 4, 4000) == ""  # a dark scene
+    assert "above 4095" in problem("mono16", 8, 4000)  # the camera was set anew
+    assert "above 4095" in problem("rgb16", 8, 4000)
 
 
 def test_a_frames_time_is_its_stamp_or_its_arrival() -> None:

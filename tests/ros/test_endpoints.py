@@ -19,6 +19,7 @@ from camseg_ros.endpoints import (
     image_topics,
     publishers_of,
     rivals_of,
+    several_sources,
     subscribers_of,
     topic_remedy,
     transport_remedy,
@@ -198,6 +199,30 @@ def test_a_topic_without_publisher_is_answered_with_the_topics_that_exist() -> N
     assert text.startswith("set image_topic (and image_transport) to one of /a (")
     many = [(f"/camera_{number}", RAW) for number in range(TOPICS_SHOWN + 3)]
     assert remedy("/image", *many).endswith(" and 3 more")
+
+
+def test_compressed_images_under_a_plain_name_are_received_by_a_remapping() -> None:
+    plain = ("/cam/rect_compressed", COMPRESSED)
+    for topic, own in (
+        ("/cam/rect_compressed", Image),
+        ("/cam/rect_compressed/compressed", CompressedImage),
+    ):
+        text = remedy(topic, plain, own=own)
+        expected = "-r /cam/rect_compressed/compressed:=/cam/rect_compressed"
+        assert text.endswith(f"set image_transport: compressed, and start the node with {expected}")
+    assert remedy("/a/compressed", plain, own=CompressedImage).endswith(
+        "-r /a/compressed:=/cam/rect_compressed"
+    )
+
+
+def test_several_cameras_on_one_topic_are_all_named() -> None:
+    two = publishers_of(
+        node(endpoint("a", RELIABLE), endpoint("b", BEST_EFFORT)), "/image", Image, BEST_EFFORT
+    )
+    text = several_sources("/image", two)
+    assert text.startswith("/a and /b publish /image, so images of several cameras mix")
+    one = publishers_of(node(endpoint("a", RELIABLE)), "/image", Image, BEST_EFFORT)
+    assert several_sources("/image", one) == ""
 
 
 def test_a_type_that_holds_no_image_has_no_remedy() -> None:

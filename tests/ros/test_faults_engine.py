@@ -459,3 +459,30 @@ def test_a_model_replaced_by_rubbish_goes_on_and_cannot_be_configured_until_it_i
     bench.connect(good_frame)
     assert_same(4)
     assert model_message(bench, "active").level == DiagnosticStatus.OK
+
+
+def test_the_end_of_the_process_does_not_wait_for_inference_that_hung(
+    start_bench: StartBench,
+) -> None:
+    bench = start_bench(REPORTS, "inference_timeout:=0.5", program=SUBSTITUTE)
+    give(bench, HANG)
+    bench.status(lambda values: values["engine rebuilds"] == "1", "the rebuild", part="model")
+    bench.node.stop(signal.SIGTERM)
+    assert bench.node.stderr.splitlines()[-1] == "segmentation_node: abandoning unfinished work"
+
+
+def test_a_model_folder_that_was_replaced_is_not_loaded_under_the_labels_of_before(
+    start_bench: StartBench, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(checkpoint_folder("camseg-lite"), tmp_path / "model"))
+    bench = start_bench(f"model:={folder}", "threads:=1")
+    labels = folder / "labels.json"
+    labels.write_text(labels.read_text().replace('"road"', '"water"'))
+    accepted, reason = bench.set_parameter("sampler", "ddim")
+    assert not accepted
+    assert f"{folder} must hold the model that is in use, but labels.json changed" in reason
+    assert bench.set_parameter("overlay_opacity", 0.25)[0]
+    shutil.rmtree(folder)
+    assert not bench.set_parameter("sampler", "ddim")[0]
+    assert bench.set_parameter("overlay_opacity", 0.5)[0]  # an answer, and a mask
+    bench.ask(rgb_image(picture(64, 48)))

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 from rcl_interfaces.srv import DescribeParameters
-from ros_harness import TIMEOUT, Driver, StartBench, StartNode, picture, pixels_of, rgb_image
+from ros_harness import (
+    SUBSTITUTE,
+    TIMEOUT,
+    Driver,
+    StartBench,
+    StartNode,
+    picture,
+    pixels_of,
+    rgb_image,
+)
 
 from camseg_core.masks import overlay
 from camseg_core.weights import checkpoint_folder
@@ -276,3 +285,13 @@ def test_a_parameter_file_and_a_remapping_without_effect_are_reported(
         "the remapping image:=/a has no effect: the image topics are /b",
     ):
         driver.wait(lambda text=text: text in node.stderr, text, lambda: node.output)
+
+
+def test_a_node_that_starts_again_beside_a_running_camera_gets_its_images(
+    start_bench: StartBench,
+) -> None:
+    """The ports in shared memory that a camera writes to must outlive the node, or be closed."""
+    for _ in range(5):
+        bench = start_bench(program=SUBSTITUTE)
+        bench.ask(rgb_image(picture(64, 48)))
+        bench.node.stop(signal.SIGTERM)

@@ -12,7 +12,7 @@ import yaml
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from camseg_core.errors import ConfigError
+from camseg_core.errors import ConfigError, ModelError
 from camseg_core.runtime.geometry import Fit
 from camseg_ros.middleware import share_file
 from camseg_ros.parameter_spec import Spec
@@ -396,6 +396,14 @@ def test_a_value_that_does_not_suit_what_is_loaded_is_refused_with_its_reason() 
         "seven steps do not suit",
     )
     assert (asked[0].steps, asked[0].seed) == (7, 3)
+    for error in (ModelError("missing graphs"), OSError("no such folder")):
+
+        def fails(_: Parameters, error: Exception = error) -> None:
+            raise error
+
+        kept, answer = change(DEFAULTS, [Parameter("steps", value=7)], True, fails)
+        assert (kept is DEFAULTS, answer.successful) == (True, False)
+        assert str(error) in answer.reason
     assert change(DEFAULTS, [Parameter("steps", value=8)], True, suits)[0].steps == 8
 
 

@@ -3,12 +3,13 @@
 import cv2
 import numpy as np
 import pytest
-from ros_harness import RELIABLE, StartBench, header, picture, pixels_of, rgb_image
-from sensor_msgs.msg import CompressedImage, Image
+from ros_harness import RELIABLE, Driver, StartBench, header, picture, pixels_of, rgb_image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from camseg_core.labels import UNLABELLED
 from camseg_core.masks import colorize, overlay
 from camseg_core.runtime import Segmenter
+from camseg_ros.messages import LATCHED
 from camseg_ros.outputs import image_message
 
 TRAIN_IDS = {*range(19), UNLABELLED}
@@ -126,3 +127,17 @@ def test_large_best_effort_frames_all_come_back(start_bench: StartBench) -> None
     assert all((mask.width, mask.height) == (1920, 1080) for mask in masks)
     _, values = bench.status(lambda values: int(values["frames published"]) >= 20, "the counts")
     assert values["frames rejected"] == values["publish failures"] == "0"
+
+
+def test_a_calibration_published_once_before_the_node_starts_is_received(
+    start_bench: StartBench, driver: Driver
+) -> None:
+    publisher = driver.node.create_publisher(CameraInfo, "/camera_info", LATCHED)
+    publisher.publish(CameraInfo(header=header(0), width=64, height=48, k=[50.0] * 9))
+    infos = driver.listen(CameraInfo, "/segmentation/camera_info")
+    bench = start_bench("diagnostics_period:=0.1")
+    bench.status(lambda values: values["calibration"] == "from /camera_info", "the calibration")
+    (mask,) = bench.ask(rgb_image(picture(64, 48), number=7))
+    driver.wait(lambda: infos, "the calibration of the mask")
+    assert infos[-1].header == mask.header
+    driver.node.destroy_publisher(publisher)

@@ -105,7 +105,7 @@ def test_segments_in_use_and_other_files_are_left_alone(folder: Path) -> None:
     port = segment(folder, "fastdds_port7000")
     with (folder / f"{port.name}_el").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert (shared_memory.held(), shared_memory.held(ports=True)) == ([], [port])
+        assert shared_memory.held() == []  # a publisher would go on writing to a removed one
     assert shared_memory.held() == []
     with (folder / f"{used.name}_el").open():  # open, as Fast DDS checks others', but not held
         assert shared_memory.held() == []

@@ -6,7 +6,14 @@ from collections.abc import Callable
 
 from camseg_core.errors import ImageError
 from camseg_core.runtime.engine import Compilations
-from camseg_ros.worker import Frame, FrameSlots, InferenceWorker, Recovery, WorkerSession
+from camseg_ros.worker import (
+    Frame,
+    FrameSlots,
+    InferenceWorker,
+    Recovery,
+    WorkerSession,
+    inference_runs,
+)
 
 TIMEOUT = 30.0
 Act = Callable[[], None]
@@ -250,3 +257,13 @@ def test_after_many_failures_the_pause_is_still_one_that_can_be_waited_for() -> 
         "600 s doubled a hundred times is more than Event.wait takes"
     )
     assert bench.worker.stop(TIMEOUT)
+
+
+def test_a_thread_that_was_abandoned_counts_as_running_until_it_ends() -> None:
+    bench, back = Bench(Recovery(timeout=0.05, rebuilds=3, backoff=0.0)), threading.Event()
+    bench.put(lambda: back.wait(TIMEOUT) and None)
+    bench.wait(lambda: bench.worker.check() or bench.failures)
+    assert bench.worker.stop(TIMEOUT)
+    assert inference_runs()
+    back.set()
+    bench.wait(lambda: not inference_runs())
