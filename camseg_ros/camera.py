@@ -33,7 +33,7 @@ from camseg_ros.images import (
     image_to_rgb,
     range_problem,
 )
-from camseg_ros.messages import LATCHED, check_camera_info
+from camseg_ros.messages import LATCHED, check_camera_info, oversized_info
 from camseg_ros.outputs import CameraOutputs, image_qos, stamp_seconds
 from camseg_ros.parameters import CameraParameters, Parameters
 from camseg_ros.process import rcl_text, warn_throttled
@@ -328,6 +328,8 @@ class Camera:
 
     def keep_info(self, info: CameraInfo) -> None:
         """Keep a calibration for the images of about its stamp."""
+        if oversized_info(info):  # one of these is enough to say what is wrong
+            self._infos.clear()
         self._infos.append(info)
 
     def info_of(self, header: Header) -> CameraInfo | None:

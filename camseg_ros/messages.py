@@ -204,6 +204,17 @@ MAX_INFO_NAME = 256
 """Longest name accepted of a frame or distortion model."""
 
 
+def oversized_info(info: CameraInfo) -> str:
+    """Return which part of `info` is larger than any calibration needs; empty if none is."""
+    names = (("frame_id", info.header.frame_id), ("distortion_model", info.distortion_model))
+    for name, text in names:
+        if len(text) > MAX_INFO_NAME:
+            return f"its {name} must have at most {MAX_INFO_NAME} characters, has {len(text)}"
+    if len(info.d) > MAX_COEFFICIENTS:
+        return f"it must have at most {MAX_COEFFICIENTS} distortion coefficients, has {len(info.d)}"
+    return ""
+
+
 def check_camera_info(info: CameraInfo, image_width: int, image_height: int) -> str:
     """Return why `info` does not belong to an image of this size; empty if it does.
 
@@ -211,12 +222,8 @@ def check_camera_info(info: CameraInfo, image_width: int, image_height: int) -> 
     `height`, the region `roi` (all zeros: everything) is read, with one pixel for each `binning_x`
     x `binning_y` (0 means 1).
     """
-    names = (("frame_id", info.header.frame_id), ("distortion_model", info.distortion_model))
-    for name, text in names:
-        if len(text) > MAX_INFO_NAME:
-            return f"its {name} must have at most {MAX_INFO_NAME} characters, has {len(text)}"
-    if len(info.d) > MAX_COEFFICIENTS:
-        return f"it must have at most {MAX_COEFFICIENTS} distortion coefficients, has {len(info.d)}"
+    if oversized := oversized_info(info):
+        return oversized
     for name, values in (("D", info.d), ("K", info.k), ("R", info.r), ("P", info.p)):
         if not np.isfinite(values).all():
             return f"its {name} contains a number that is not finite"

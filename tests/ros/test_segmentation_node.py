@@ -138,6 +138,5 @@ def test_a_calibration_published_once_before_the_node_starts_is_received(
     bench = start_bench("diagnostics_period:=0.1")
     bench.status(lambda values: values["calibration"] == "from /camera_info", "the calibration")
     (mask,) = bench.ask(rgb_image(picture(64, 48), number=7))
-    driver.wait(lambda: infos, "the calibration of the mask")
-    assert infos[-1].header == mask.header
+    driver.wait(lambda: mask.header in [info.header for info in infos], "that of the mask")
     driver.node.destroy_publisher(publisher)
