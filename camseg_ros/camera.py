@@ -211,10 +211,13 @@ class Camera:
         """Return a frame's age since its stamp (if not zero) or its arrival, if longer."""
         age = (time.monotonic() - frame.received) * 1e3
         stamp = stamp_seconds(frame.message.header)
+        self._ahead_ms = 0.0
         if not stamp:
             return age
-        since_stamp = self._node.get_clock().now().nanoseconds / 1e6 - stamp * 1e3
-        self._ahead_ms = -since_stamp
+        now_ms = self._node.get_clock().now().nanoseconds / 1e6
+        since_stamp = now_ms - stamp * 1e3
+        if now_ms:  # else /clock has not come yet
+            self._ahead_ms = -since_stamp
         return max(age, since_stamp)
 
     def read(
@@ -330,11 +333,18 @@ class Camera:
         """Keep a calibration for the images of about its stamp."""
         if oversized_info(info):  # one of these is enough to say what is wrong
             self._infos.clear()
+        elif self._infos and self._infos[-1].header == info.header:  # from both subscriptions
+            self._infos.pop()
         self._infos.append(info)
 
     def info_of(self, header: Header) -> CameraInfo | None:
-        """Return the calibration of an image: the newest of its stamp, else of the nearest."""
-        stamp = stamp_seconds(header)
+        """Return the calibration of an image: the newest of its stamp, else of the nearest.
+
+        Without stamps, it is the newest.
+        """
+        stamp, newest = stamp_seconds(header), self._infos[-1] if self._infos else None
+        if newest is None or not stamp or not stamp_seconds(newest.header):
+            return newest
         return min(
             reversed([*self._infos]),
             key=lambda info: abs(stamp_seconds(info.header) - stamp),

@@ -91,20 +91,21 @@ def rivals_of(node: Node, topic: str) -> str:
     names = sorted(_name(endpoint) for endpoint in node.get_publishers_info_by_topic(topic))
     if len(names) < 2:
         return ""
-    return f"{_all_of(names)} publish {topic}, so masks mix; stop one or give it another namespace"
+    who = _all_of(names, "nodes")
+    return f"{who} publish {topic}, so masks mix; stop one or give it another namespace"
 
 
 def several_sources(topic: str, publishers: Endpoints) -> str:
     """Return a sentence that names all matching publishers of a camera's topic; empty if one."""
     if len(publishers.suitable) < 2:
         return ""
-    who = _all_of(publishers.suitable)
-    return f"{who} publish {topic}, so images of several cameras mix; stop or remap all but one"
+    who = _all_of(publishers.suitable, "publishers")
+    return f"{who} publish {topic}, so their images mix; stop or remap all but one"
 
 
-def _all_of(names: Sequence[str]) -> str:
+def _all_of(names: Sequence[str], what: str) -> str:
     if len({*names}) == 1:
-        return f"{len(names)} nodes named {names[0]}"
+        return f"{len(names)} {what} named {names[0]}"
     return " and ".join(names)
 
 
@@ -178,8 +179,7 @@ def topic_remedy(topic: str, message_type: Any, parameter: str, topics: list[Ima
 def _transport_of(found: ImageTopic, topic: str) -> str:
     """Return how this node receives a topic that exists in place of `topic`.
 
-    One of compressed images whose name does not end so is no transport of a topic: only a remapping
-    gets it.
+    Compressed images under a name that does not end in `/compressed` need a remapping.
     """
     if found.type == COMPRESSED and not found.name.endswith("/compressed"):
         listened = f"{topic.removesuffix('/compressed')}/compressed"

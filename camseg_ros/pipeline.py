@@ -166,12 +166,12 @@ class Pipeline:
     def start(self) -> None:
         """Subscribe to the images and answer them."""
         if self._left_behind:  # an abandoned thread may still use the old model
-            self._segmenter, self._left_behind = self._reload(), False
+            self._segmenter, self._left_behind = self.reload(), False
         self._streams = {}
         self.worker = InferenceWorker(
             self._slots,
             self._segmenter,
-            load=self._reload,
+            load=self.reload,
             handle=self._segment,
             on_failure=self._inference_failed,
             on_give_up=self._on_give_up,
@@ -188,13 +188,14 @@ class Pipeline:
         for camera in self.cameras.values():
             camera.subscribe(partial(self.receive, camera))
 
-    def _reload(self) -> Segmenter:
+    def reload(self) -> Segmenter:
         """Load the model again.
 
         Raises:
             ModelError: it cannot be loaded, or is another one: its masks could mean other classes.
         """
-        self._segmenter.contents.check(self._segmenter.folder)
+        if (contents := self._segmenter.contents) is not None:
+            contents.check(self._segmenter.folder)
         return load_segmenter(self._parameters)
 
     def stop(self, timeout: float) -> bool:

@@ -169,7 +169,7 @@ def run(
     except BaseException as error:
         return _end(error)
     if not serving.stop():
-        _abandon(node, serving.error)
+        _abandon(None if serving.is_alive() else node, serving.error)
     node.finalize()
     node.destroy_node()
     return _end(serving.error)
@@ -182,27 +182,29 @@ def _end(error: BaseException | None) -> int:
     return _report(error)
 
 
-def _abandon(node: Node, error: BaseException | None) -> NoReturn:
+def _abandon(node: Node | None, error: BaseException | None) -> NoReturn:
     """End the process without waiting for its threads, which Python would; none publishes any more.
 
-    The participant leaves if no thread holds it, else its shared memory is removed here. Its ports
-    stay then: a publisher would go on writing to one that is gone, and the next node that takes the
-    port's number would get nothing.
+    The node leaves the middleware; None if a callback still uses it. Then only its shared memory is
+    removed. Its ports stay: a publisher would go on writing to one that is gone, and the next node
+    that takes the port's number would get nothing.
     """
     code = _report(error)
     if not code:
         _say("abandoning unfinished work")
 
-    def leave() -> None:
-        with contextlib.suppress(Exception):
-            node.destroy_node()
-            rclpy.try_shutdown()
-
-    leaving = threading.Thread(target=leave, daemon=True)
-    leaving.start()
-    leaving.join(STOP_TIMEOUT_S)
+    if node is not None:
+        leaving = threading.Thread(target=_leave, args=(node,), daemon=True)
+        leaving.start()
+        leaving.join(STOP_TIMEOUT_S)
     shared_memory.remove(shared_memory.held())
     os._exit(code)
+
+
+def _leave(node: Node) -> None:
+    with contextlib.suppress(Exception):
+        node.destroy_node()
+        rclpy.try_shutdown()
 
 
 def _report(error: BaseException | None) -> int:

@@ -3,7 +3,6 @@
 import argparse
 import functools
 import json
-import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -21,6 +20,7 @@ from camseg_core.cli.train import (
     run_training,
 )
 from camseg_core.data import spread_numbers
+from camseg_core.data.folders import real_path
 from camseg_core.data.frame_source import Unlabelled, find_images
 from camseg_core.data.image_files import read_rgb
 from camseg_core.errors import ConfigError, DataError
@@ -120,11 +120,11 @@ def _images(options: argparse.Namespace) -> Any:
 
     if options.bag is None:
         folder, left_out = options.images, list[str]()
-        title = f"the folder {os.path.basename(os.path.realpath(folder))}"
+        title = f"the folder {real_path(folder).name}"
     else:
         folder = options.run_folder / "images"
         left_out = _extracted(options, folder)
-        names = (os.path.basename(os.path.realpath(bag)) for bag in options.bag)
+        names = (real_path(bag).name for bag in options.bag)
         title = f"the bag {' and '.join(names)}"
     files = find_images(folder)
     chosen = [files[i] for i in spread_numbers(len(files), options.frames)]

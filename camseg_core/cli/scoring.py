@@ -1,7 +1,6 @@
 """Commands that score models on labelled frames: `camseg evaluate` and `camseg robustness`."""
 
 import argparse
-import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from camseg_core.cli.options import (
     segmenter_of,
 )
 from camseg_core.data import Sample
+from camseg_core.data.folders import real_path
 from camseg_core.data.label_table import is_cityscapes, require_same_ids
 from camseg_core.data.sets import LabelledSet
 from camseg_core.data.shared_labels import SharedLabels
@@ -273,7 +273,7 @@ def _about(
     models = [options.model, *filter(None, [getattr(options, "compare", None)])]
     return {
         "checkpoint": ", ".join(models),
-        "data": f"{os.path.basename(os.path.realpath(options.data))}/{data.split}",
+        "data": f"{real_path(options.data).name}/{data.split}",
         **more,
         **({"labels": "; ".join(notes)} if notes else {}),
         **sampling_facts(options),

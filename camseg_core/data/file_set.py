@@ -182,7 +182,7 @@ class PairedFiles:
                 note = files.note_on(first)
                 logger.warning("label without an image, left out: %s%s%s", first, others, note)
         self._pairs = [(files, pair) for files in sets for pair in files.pairs]
-        images = Counter(os.path.normpath(pair.image) for pair in self.pairs)
+        images = Counter(os.path.realpath(pair.image) for pair in self.pairs)
         if repeated := [image for image, count in images.items() if count > 1]:
             raise DataError(
                 f"{repeated[0]}{more(repeated)} would count twice: name each split once, and none "

@@ -38,9 +38,10 @@ _VAST = 1 << 28
 """Pixels of a picture that may be damaged, or too large."""
 
 _TIFF = {b"II*\0": "<", b"MM\0*": ">"}
-_ORIENTATION, _BITS, _PHOTOMETRIC = 0x0112, 0x0102, 0x0106
+_ORIENTATION, _BITS, _COMPRESSION, _PHOTOMETRIC = 0x0112, 0x0102, 0x0103, 0x0106
 _BLACK_IS_ZERO, _RGB = 1, 2
-_BMP_BITS = 28
+_LOSSLESS = (None, 1, 5, 8, 32773, 32946)
+"""Compressions of TIFF without loss: none, LZW, deflate, PackBits, deflate by its old number."""
 
 
 def damage(content: bytes) -> str:
@@ -115,7 +116,7 @@ def pixels_only(content: bytes) -> bytes:
 
 
 def _odd_tags(content: bytes, kind: bytes, at: slice) -> bool:
-    """Return whether a chunk is tags without the beginning of such, which libpng ignores."""
+    """Return whether a chunk of tags does not begin as tags do; libpng ignores it."""
     return kind == b"eXIf" and content[at.start + 8 : at.start + 12] not in _TIFF
 
 
@@ -249,18 +250,16 @@ def orientation(content: bytes) -> int:
 def keeps_ids(content: bytes) -> bool:
     """Return whether OpenCV, or `stored_ids` after it, returns the values that a label file stores.
 
-    PNG, PGM and PPM are such, and BMP and TIFF of 8 or more bits without palette, inversion or
-    orientation tag. Others are compressed with loss, or may be.
+    It does for PNG, PGM and PPM, and for TIFF of 8 or more bits without palette, inversion, JPEG
+    compression or orientation tag. Other formats have palettes, or may be compressed with loss.
     """
     if content.startswith(_PNG) or stated_white(content) is not None:
         return True
-    if content.startswith(b"BM"):
-        return int.from_bytes(content[_BMP_BITS : _BMP_BITS + 2], "little") >= 8
     if content[:4] not in _TIFF:
         return False
-    bits, photometric = (_tag(content, 0, tag) for tag in (_BITS, _PHOTOMETRIC))
-    upright = orientation(content) == 1
-    return (bits or 1) >= 8 and photometric in (_BLACK_IS_ZERO, _RGB) and upright
+    bits, kind, colors = (_tag(content, 0, tag) for tag in (_BITS, _COMPRESSION, _PHOTOMETRIC))
+    plain = (bits or 1) >= 8 and kind in _LOSSLESS and colors in (_BLACK_IS_ZERO, _RGB)
+    return plain and orientation(content) == 1
 
 
 def _tag(content: bytes, at: int | None, number: int) -> int | None:

@@ -29,7 +29,7 @@ class Contents:
 
     @staticmethod
     def of(checkpoint: Path) -> "Contents":
-        """Return those of configuration, classes and weights, as far as they are there."""
+        """Return those of configuration, classes and weights; of missing files there is none."""
         there = (checkpoint / name for name in (CONFIG, LABELS, WEIGHTS))
         return Contents({path.name: fingerprint(path) for path in there if path.is_file()})
 
@@ -112,11 +112,13 @@ def check_origin(checkpoint: Path, precision: str, files: Iterable[Path]) -> Non
 def fingerprint(path: Path) -> str:
     """Return the fingerprint of a file, kept until it changes."""
     about = path.stat()
-    return _fingerprint(path, about.st_mtime_ns, about.st_size)
+    # archives and images give all files one time of change, and links may name another file
+    version = about.st_dev, about.st_ino, about.st_ctime_ns, about.st_mtime_ns, about.st_size
+    return _fingerprint(path, version)
 
 
 @functools.lru_cache(maxsize=64)
-def _fingerprint(path: Path, changed_ns: int, size: int) -> str:
+def _fingerprint(path: Path, version: tuple[int, ...]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:  # in parts: weights may be larger than a vehicle's free memory
         while part := file.read(_PART_BYTES):

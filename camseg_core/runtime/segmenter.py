@@ -222,9 +222,9 @@ class Segmenter:
         return self._engine.precision
 
     @property
-    def contents(self) -> Contents:
-        """What the checkpoint folder held when the model was loaded."""
-        return self._engine.options.contents or Contents({})
+    def contents(self) -> Contents | None:
+        """What the checkpoint folder held when the model was loaded, if it is from one."""
+        return self._engine.options.contents
 
     @property
     def graph_files(self) -> tuple[Path, ...]:

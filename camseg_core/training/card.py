@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ import torch
 
 from camseg_core.config.backbone import FEATURES, finer_features
 from camseg_core.config.yaml_file import to_yaml
+from camseg_core.data.folders import real_path
 from camseg_core.data.label_table import is_cityscapes
 from camseg_core.errors import ConfigError
 from camseg_core.evaluation.flops import mask_encoder_parameters, vehicle_parameters
@@ -63,7 +63,7 @@ class About:
 
     def name_for(self, run: Path) -> str:
         """Return the name of a model that is trained in the folder `run`."""
-        plain = re.sub(r"[^\w.+-]+", "-", os.path.basename(os.path.realpath(run))).strip(".+-")[:64]
+        plain = re.sub(r"[^\w.+-]+", "-", real_path(run).name).strip(".+-")[:64]
         return self.name or plain or "model"
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -22,6 +21,7 @@ from camseg_core.cli.options import (
 )
 from camseg_core.cli.scoring import titles
 from camseg_core.data import Sample, SamplesOf, spread_numbers
+from camseg_core.data.folders import real_path
 from camseg_core.data.label_table import LabelTable, is_cityscapes, related
 from camseg_core.data.shared_labels import SharedLabels, shared_labels, shared_over
 from camseg_core.errors import ConfigError, camseg_command
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> None:
     comparisons = []
     if data is not None and on_data is not None:
         samples = SamplesOf(data.samples, spread_numbers(len(data.samples), options.frames))
-        title = f"{os.path.basename(os.path.realpath(options.data))}/{data.split}"
+        title = f"{real_path(options.data).name}/{data.split}"
         footage = Footage.of(title, samples, on_data.lines)
         comparisons.append(_compared(models, on_data, footage))
     if bags is not None and on_bags is not None:
@@ -189,20 +189,16 @@ class _Drives:
         from camseg_ros.bag.read import BagDamaged
 
         for number, bag in enumerate(self._bags):
-            last: DecodedFrame | None = None
             left_out, first = 0, ""
             with self._reading.open(bag.path) as images:
                 try:
                     frames = read_frames(images, self._reading, pairs=bag.pairs)
                     for frame in islice(frames, self._most):
                         if frame.image is None:
-                            last, left_out = None, left_out + 1
-                            first = first or frame.problem
+                            left_out, first = left_out + 1, first or frame.problem
                         else:
                             self._places.append((number, frame.index))
-                            follows = last is not None and frame.follows(last)
-                            yield self._sample(number, frame), follows
-                            last = frame
+                            yield self._sample(number, frame), frame.follows
                 except BagDamaged as error:
                     self._problems.append(str(error))
             if left_out:

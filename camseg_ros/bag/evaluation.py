@@ -261,7 +261,6 @@ def score_frames(bag: BagInfo, options: EvaluationOptions, start: int = 0) -> It
     """
     models, scored = options.models(), options.info.scored
     before: tuple[Ids, Ids | None] | None = None
-    last: DecodedFrame | None = None
     with closing(options.read.open(bag.path)) as images:
         frames = read_frames(images, options.read, max(0, start - 1), pairs=bag.pairs)
         while True:
@@ -270,11 +269,9 @@ def score_frames(bag: BagInfo, options: EvaluationOptions, start: int = 0) -> It
             if frame is None:
                 return
             read = time.perf_counter()
-            if last is not None and not frame.follows(last):
+            if not frame.follows:
                 before = None
-            last = frame
             if frame.image is None:
-                before = None  # no pair is counted across a gap
                 if frame.index >= start:
                     yield ScoredFrame(frame.index, problem=frame.problem)
                 continue

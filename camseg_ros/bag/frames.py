@@ -61,6 +61,8 @@ class DecodedFrame:
 
     `index` is its number on its topic. `image` is RGB `(H, W, 3)`, or None if the message cannot
     be decoded, with the reason in `problem`. `truth` `(H, W)` is its label in train ids, or None.
+    `follows`: it continues the video of the image before it in the bag, which could be decoded, has
+    the same frame_id, and no later stamp. (Bags are read in the order of recording.)
     """
 
     index: int
@@ -69,14 +71,7 @@ class DecodedFrame:
     image: Ids | None
     truth: Ids | None
     problem: str = ""
-
-    def follows(self, before: "DecodedFrame") -> bool:
-        """Return whether the image before it in the bag may be the one before in the video.
-
-        That is not so for one of another camera, or if the recorder's clock was set back: bags are
-        read in the order of recording.
-        """
-        return self.frame_id == before.frame_id and self.stamp_ns >= before.stamp_ns
+    follows: bool = False
 
 
 def read_frames(
@@ -99,6 +94,7 @@ def read_frames(
     """
     converter, white, brightest = choose_converter(), options.white_level, 0
     labels, doubt = None, ""
+    last: DecodedFrame | None = None
     if options.labels is not None:
         labels, pairs = options.labels.open(bag.path), pairs or options.labels.pair(bag)
     try:
@@ -126,6 +122,7 @@ def read_frames(
                     if error.reason == "encoding":
                         raise DataError(f"{where}: {error}") from error
                     yield DecodedFrame(*header, None, None, f"{where}: {error}")
+                    last = None
                     continue
                 except ConfigError as error:
                     raise DataError(f"{where}: {error}") from error
@@ -139,7 +136,13 @@ def read_frames(
                         raise
                     leave_out(error)
                     truth = None
-                yield DecodedFrame(*header, image, truth)
+                follows = (
+                    last is not None
+                    and (last.index + 1, last.frame_id) == (raw.index, message.frame_id)
+                    and last.stamp_ns <= message.stamp_ns
+                )
+                last = DecodedFrame(*header, image, truth, follows=follows)
+                yield last
     finally:  # also where the caller needs no more frames
         if doubt:
             logger.warning("%s of the bag %s: %s", bag.topic, bag.path, doubt)

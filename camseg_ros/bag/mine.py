@@ -136,12 +136,9 @@ def _mine(
     judge = Judge(segmenter, other)
     count = sum(bag.count for bag in bags)
     pool, problems = Pool(count, options.frames), list[str]()
-    last: DecodedFrame | None = None
     for bag, frame in shown_progress(_frames(bags, reading, problems), count, "mine"):
         assert frame.image is not None  # of _frames
-        follows = last is not None and frame.follows(last)
-        pool.add(judge.candidate((bag, frame.index), frame.stamp_ns, frame.image, follows))
-        last = frame
+        pool.add(judge.candidate((bag, frame.index), frame.stamp_ns, frame.image, frame.follows))
     chosen = choose(pool, options.frames)
     if not chosen:
         why = problems[0] if problems else "they hold none"

@@ -164,20 +164,24 @@ class ImageBag:
             BagDamaged: the bag is damaged or lacks a part; every image that is there has been
                 yielded.
         """
-        index = 0
+        index, ended = 0, False
         messages = self._reader.messages(self._connections)
         while True:
             try:
                 connection, recorded_ns, cdr = next(messages)
             except StopIteration:
-                self._check_complete(index)
+                self._check_complete(self.count if ended else index)
                 return
             except Exception as error:  # a damaged file can raise anything
+                if ended:  # behind the time range
+                    return
                 raise self._damaged(index, error) from error
             at_s = self.seconds(recorded_ns)
-            if within.has_ended(at_s) and not self._salvaged:  # else in the order of the file
+            ended = ended or within.has_ended(at_s)
+            if ended and not self._salvaged:
                 self._check_complete(self.count)
                 return
+            # a salvaged bag is in the order of the file: more may follow
             if index >= start and within.has_begun(at_s) and not within.has_ended(at_s):
                 yield RawImage(index, recorded_ns, connection.msgtype, bytes(cdr))
             index += 1

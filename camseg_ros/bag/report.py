@@ -2,7 +2,6 @@
 
 import heapq
 import json
-import math
 from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -87,10 +86,13 @@ def _merge(run: EvaluationRun, lines: IO[str], times: IO[str]) -> Merged:
     assert first is not None
     merged = Merged(first.info, Scorer(first.info.scored))
     for number, bag in run.good.items():
-        skipped, problem, back, last_ns = 0, "", 0, -math.inf
+        skipped, problem, back = 0, "", 0
+        stamps: dict[str, int] = {}  # the last one by frame_id
         for part in run.parts.in_order(number):
             for line in part.lines:
-                back, last_ns = back + (line["stamp_ns"] < last_ns), line["stamp_ns"]
+                camera, stamp_ns = line["frame_id"], line["stamp_ns"]
+                back += stamp_ns < stamps.get(camera, stamp_ns)
+                stamps[camera] = stamp_ns
             merged.scorer.merge(part.scorer)
             skipped, problem = skipped + part.skipped, problem or part.problem
             if part.damage:
@@ -100,6 +102,12 @@ def _merge(run: EvaluationRun, lines: IO[str], times: IO[str]) -> Merged:
         if skipped:
             images = f"{skipped} image{'s' if skipped > 1 else ''}"
             merged.damage.append(f"{images} of {bag.path} left out, the first: {problem}")
+        if len(stamps) > 1:
+            names = ", ".join(sorted(map(repr, stamps)))
+            merged.damage.append(
+                f"the images of {bag.path} are of several cameras, by their frame_ids {names}: no "
+                "change is counted from one to another"
+            )
         if back:
             images = f"{back} image{'s' if back > 1 else ''}"
             merged.damage.append(

@@ -765,7 +765,9 @@ def test_tags_that_libpng_does_not_know_are_no_damage(tmp_path: Path) -> None:
         ("a.tif", {"bits": 1}, False),
         ("a.tif", {"tag": 3}, False),
         ("a.tif", {}, True),
-        ("a.bmp", {}, True),
+        ("a.bmp", {}, False),
+        ("a.tif", {"compression": "jpeg"}, False),
+        ("a.tif", {"compression": "tiff_lzw"}, True),
         ("a.png", {"bits": 1}, True),
         ("a.pgm", {}, True),
     ],
@@ -782,8 +784,8 @@ def test_labels_are_read_only_from_formats_that_keep_ids(
     if name.endswith("jp2"):
         assert cv2.imwrite(str(tmp_path / name), ids)
     else:
-        lossless = {"lossless": True} if "lossless" in options else {}
-        image.save(tmp_path / name, **more, **lossless)
+        more |= {key: options[key] for key in ("lossless", "compression") if key in options}
+        image.save(tmp_path / name, **more)
     if kept:
         assert np.array_equal(read_label(tmp_path / name), ids)
     else:

@@ -741,6 +741,10 @@ def test_a_split_named_twice_is_refused(tmp_path: Path, split: str) -> None:
     with pytest.raises(DataError, match="would count twice: name each split once"):
         open_set("camvid", tree.root, split)
     assert len(open_set("camvid", tree.root, "train+val").samples) == 4
+    shutil.rmtree(tree.root / "train")
+    (tree.root / "train").symlink_to(tree.root / "val")
+    with pytest.raises(DataError, match="would count twice"):
+        open_set("camvid", tree.root, "train+val")
 
 
 @pytest.mark.parametrize(

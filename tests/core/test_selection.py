@@ -157,3 +157,5 @@ def test_changes_count_only_between_neighbours_of_one_drive() -> None:
     places = [(0, 0), (0, 1), (0, 3), (0, 4), (1, 0), (1, 1)]  # 2 could not be decoded
     found = [judge.candidate(place, 0, image).measures["change"] for place in places]
     assert found == [0, 1, 0, 1, 0, 1]
+    another = judge.candidate((1, 2), 0, image, follows=False)  # of another camera
+    assert another.measures["change"] == 0

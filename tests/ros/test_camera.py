@@ -169,6 +169,11 @@ def test_stamps_ahead_of_the_clock_are_reported_where_they_switch_the_limit_off(
         camera.age_ms(Frame("", message, time.monotonic()))
         assert ("ahead of this node's clock" in camera.clock_problem(100.0)) == reported
         assert camera.clock_problem(0.0) == ""
+    message.header.stamp = Time(sec=seconds + 3600)
+    camera.age_ms(Frame("", message, time.monotonic()))
+    message.header.stamp = Time()
+    camera.age_ms(Frame("", message, time.monotonic()))
+    assert camera.clock_problem(100.0) == ""
 
 
 def test_the_calibration_is_that_of_the_images_stamp_or_the_nearest(node: Node) -> None:
@@ -176,8 +181,19 @@ def test_the_calibration_is_that_of_the_images_stamp_or_the_nearest(node: Node) 
     assert camera.calibration().startswith("none received")
     for sec, width in ((10, 1), (11, 2), (11, 3), (13, 4)):
         camera.keep_info(CameraInfo(header=Header(stamp=Time(sec=sec)), width=width))
-    found = {sec: camera.info_of(Header(stamp=Time(sec=sec))) for sec in (0, 10, 11, 14)}
-    assert {sec: info and info.width for sec, info in found.items()} == {0: 1, 10: 1, 11: 3, 14: 4}
+    found = {sec: camera.info_of(Header(stamp=Time(sec=sec))) for sec in (0, 9, 10, 11, 14)}
+    widths = {sec: info and info.width for sec, info in found.items()}
+    assert widths == {0: 4, 9: 1, 10: 1, 11: 3, 14: 4}  # without a stamp: the newest
+    camera.keep_info(CameraInfo(width=5))
+    newest = camera.info_of(Header(stamp=Time(sec=10)))
+    assert newest is not None
+    assert newest.width == 5  # it has no stamp to choose by
+    for sec in range(20, 36):
+        for _ in range(2):  # from two subscriptions
+            camera.keep_info(CameraInfo(header=Header(stamp=Time(sec=sec)), width=sec))
+    oldest = camera.info_of(Header(stamp=Time(sec=20)))
+    assert oldest is not None
+    assert oldest.width == 20
     camera.subscribe(lambda message: None)  # the camera may be another one now
     camera.unsubscribe()
     assert camera.info_of(Header()) is None

@@ -220,7 +220,7 @@ def test_several_cameras_on_one_topic_are_all_named() -> None:
         node(endpoint("a", RELIABLE), endpoint("b", BEST_EFFORT)), "/image", Image, BEST_EFFORT
     )
     text = several_sources("/image", two)
-    assert text.startswith("/a and /b publish /image, so images of several cameras mix")
+    assert text.startswith("/a and /b publish /image, so their images mix")
     one = publishers_of(node(endpoint("a", RELIABLE)), "/image", Image, BEST_EFFORT)
     assert several_sources("/image", one) == ""
 

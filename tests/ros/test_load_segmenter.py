@@ -1,15 +1,19 @@
 """The model as the parameters ask for it."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from rclpy.node import Node
 
 from camseg_core.diffusion.sampling import Sampling
-from camseg_core.errors import CamSegError, ConfigError
+from camseg_core.errors import CamSegError, ConfigError, ModelError
 from camseg_core.runtime import Segmenter
 from camseg_core.runtime.geometry import Fit
+from camseg_core.weights import checkpoint_folder
 from camseg_ros.parameters import Parameters
-from camseg_ros.pipeline import check_model, class_table, load_segmenter, warm_up_size
+from camseg_ros.pipeline import Pipeline, check_model, class_table, load_segmenter, warm_up_size
 
 DEFAULTS = Parameters()
 QUICK = replace(DEFAULTS, warm_up_sizes=())
@@ -146,3 +150,21 @@ def test_loading_uses_the_engine_cache_only_where_one_is_named(
     load_segmenter(QUICK)
     load_segmenter(replace(QUICK, engine_cache="/var/cache/camseg"))
     assert caches == [None, "/var/cache/camseg"]
+
+
+def test_a_model_is_not_loaded_again_from_a_folder_that_was_replaced(
+    ros: None, tmp_path: Path
+) -> None:
+    """As after a failure: its masks would have other ids than the labels say."""
+    folder = Path(shutil.copytree(checkpoint_folder("camseg-lite"), tmp_path / "model"))
+    node = Node("owner")
+    pipeline = Pipeline(node, replace(QUICK, model=str(folder)), lambda text: None)
+    try:
+        assert pipeline.reload().labels == pipeline.segmenter.labels
+        labels = folder / "labels.json"
+        labels.write_text(labels.read_text().replace('"road"', '"lawn"'))  # of the same size
+        with pytest.raises(ModelError, match="must hold the model that is in use, but labels.json"):
+            pipeline.reload()
+    finally:
+        pipeline.destroy()
+        node.destroy_node()
