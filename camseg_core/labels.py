@@ -226,16 +226,17 @@ def plain_name(name: str) -> str:
 
 
 def match_by_name(wanted: Sequence[Label], available: Sequence[Label]) -> tuple[int, ...]:
-    """Return the place in `available` of each class of `wanted`, matched by name.
+    """Return the place in `available` of each class of `wanted`, matched by `plain_name`.
 
     Raises:
         ConfigError: `available` lacks a class; the message names it.
     """
-    place = {label.name: index for index, label in enumerate(available)}
-    missing = [label.name for label in wanted if label.name not in place]
+    place = {plain_name(label.name): index for index, label in enumerate(available)}
+    missing = [label.name for label in wanted if plain_name(label.name) not in place]
     if missing:
-        raise ConfigError(f"no class named {', '.join(missing)} among {', '.join(place)}")
-    return tuple(place[label.name] for label in wanted)
+        known = ", ".join(label.name for label in available)
+        raise ConfigError(f"no class named {', '.join(missing)} among {known}")
+    return tuple(place[plain_name(label.name)] for label in wanted)
 
 
 def color_table(labels: Sequence[Label] = CITYSCAPES) -> npt.NDArray[np.uint8]:

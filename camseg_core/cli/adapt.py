@@ -157,13 +157,14 @@ def _extracted(options: argparse.Namespace, folder: Path) -> list[str]:
             sys.exit(done.returncode)
     found = json.loads((folder / "images.json").read_text(encoding="utf-8"))
     before = {
-        "--bag": sorted(found["bags"]),
+        # by name, as they may have moved; the run's record compares the images
+        "--bag": sorted(real_path(Path(each)).name for each in found["bags"]),
         "--frames": found["asked"],
         "--topic": found["topic"],
         "--white-level": found["white_level"],
     }
     now = {
-        "--bag": sorted(map(str, options.bag)),
+        "--bag": sorted(real_path(each).name for each in options.bag),
         "--frames": options.frames,
         "--topic": options.topic,
         "--white-level": options.white_level or 0,

@@ -14,6 +14,7 @@ from camseg_core.cli.options import (
     add_model_option,
     add_sampling_options,
     at_least,
+    check_frames,
     data_of,
     number,
     packages_for,
@@ -107,7 +108,8 @@ def _export(options: argparse.Namespace) -> None:
     val = None if options.data is None else data_of(options, "val")
     shared = None if val is None else shared_of(val, [options.model])
     samples: Samples | Sequence[Sample] = []
-    if val is not None:
+    if val is not None and shared is not None:
+        check_frames(options, val, shared.scored[0])
         samples = SamplesOf(val.samples, spread_numbers(len(val.samples), options.frames))
     with packages_for("export", "train"):
         from camseg_core.export import Scores, export_onnx, trace_all

@@ -134,13 +134,40 @@ def _log_to(folder: Path) -> list[logging.Handler]:
     handlers: list[logging.Handler] = [logging.NullHandler()]  # without any, stderr gets warnings
     if os.environ.get("RANK", "0") == "0":
         log = folder / "train.log"
-        file = logging.FileHandler(log, encoding="utf-8", errors="backslashreplace")
-        handlers = [_StderrHandler(), file]
+        handlers = [_StderrHandler(), _LogFile(log, encoding="utf-8", errors="backslashreplace")]
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         logging.getLogger().addHandler(handler)
     logging.getLogger("camseg_core").setLevel(logging.INFO)
     return handlers
+
+
+class _LogFile(logging.FileHandler):
+    """Goes on without the file if it cannot be written, as on a full disk, and says so once."""
+
+    _failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # logging's name
+        self._fail(sys.exc_info()[1])
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._failed:
+            super().emit(record)
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException | None) -> None:
+        if not self._failed:
+            self._failed = True
+            why = getattr(error, "strerror", None) or error
+            sys.stderr.write(
+                f"{camseg_command()}: cannot write {self.baseFilename}: {why}; the log goes on "
+                "without it\n"
+            )
 
 
 class _StderrHandler(logging.Handler):

@@ -32,7 +32,8 @@ def _entries(value: Any, name: str = "") -> dict[str, Any]:
     elif isinstance(value, list | tuple) and any(isinstance(each, dict) for each in value):
         items = enumerate(value)
     if not items:
-        return {name: Path(value).name if name.endswith(".mapping") and value else value}
+        of_labels = name == "classes" or name.endswith((".mapping", ".labels"))
+        return {name: Path(value).name if of_labels and isinstance(value, str) else value}
     prefix = f"{name}." if name else ""
     return {
         key: entry

@@ -9,15 +9,19 @@ from safetensors.torch import load_file
 from camseg_core.config.model import KLAutoencoderConfig, MaskAutoencoderConfig
 from camseg_core.config.reader import build
 from camseg_core.errors import ModelError, first_line
+from camseg_core.labels import Label, plain_name, read_labels, write_labels
 from camseg_core.model.kl_autoencoder import KLAutoencoder
 from camseg_core.model.mask_autoencoder import MaskAutoencoder
 from camseg_core.model.weights_file import save_tensors
+from camseg_core.runtime.origin import LABELS
 
 Codec = KLAutoencoder | MaskAutoencoder
 
 
-def save_codec(codec: Codec, folder: Path) -> None:
+def save_codec(codec: Codec, folder: Path, labels: tuple[Label, ...]) -> None:
     """Write `codec` to `folder`; `config.json` names its kind as a model's configuration does.
+
+    `labels` are the classes of a mask autoencoder, in their order.
 
     Raises:
         CamSegError: the weights cannot be written.
@@ -27,16 +31,21 @@ def save_codec(codec: Codec, folder: Path) -> None:
     (folder / "config.json").write_text(
         json.dumps({kind: asdict(codec.config)}, indent=1) + "\n", encoding="utf-8"
     )
+    if isinstance(codec, MaskAutoencoder):
+        write_labels(folder / LABELS, labels)
     # last and atomically: the file's existence means that the training is complete
     tensors = {name: tensor.cpu().contiguous() for name, tensor in codec.state_dict().items()}
     save_tensors(tensors, folder / "model.safetensors")
 
 
-def load_codec_into(codec: Codec, folder: Path) -> None:
+def load_codec_into(codec: Codec, folder: Path, labels: tuple[Label, ...]) -> None:
     """Load the weights of an autoencoder's folder, or of a checkpoint folder, into `codec`.
 
+    `labels` are the classes to be trained. Folders of older versions do not say theirs.
+
     Raises:
-        ModelError: the folder is missing or damaged, or has no autoencoder of this kind and size.
+        ModelError: the folder is missing or damaged, or has no autoencoder of this kind and size,
+            or one of other classes or of these in another order.
     """
     path = folder / "config.json"
     kind, config_class = (
@@ -59,6 +68,8 @@ def load_codec_into(codec: Codec, folder: Path) -> None:
             f"{path} must be {codec.config}, as in the model to be trained, got {found}: "
             "train an autoencoder of that size"
         )
+    if isinstance(codec, MaskAutoencoder) and (folder / LABELS).is_file():
+        _check_classes(read_labels(folder / LABELS), labels, folder)
     weights = folder / "model.safetensors"
     try:
         tensors = load_file(weights)
@@ -73,3 +84,18 @@ def load_codec_into(codec: Codec, folder: Path) -> None:
         raise ModelError(
             f"cannot read the autoencoder's weights {weights}: {first_line(error)}"
         ) from error
+
+
+def _check_classes(there: tuple[Label, ...], wanted: tuple[Label, ...], folder: Path) -> None:
+    """Check that an autoencoder has the classes of a training at the same places.
+
+    Raises:
+        ModelError: it has not; the message names the first place.
+    """
+    for place, (one, other) in enumerate(zip(there, wanted, strict=True), start=1):
+        if plain_name(one.name) != plain_name(other.name):
+            raise ModelError(
+                f"the autoencoder in {folder} must have the classes of the data in their order, "
+                f"but class {place} is {one.name} there, and {other.name} here: train one on these "
+                "data (leave out --autoencoder)"
+            )

@@ -296,6 +296,6 @@ def _learn_masks(
         place = Run(folder, default_callbacks(folder, "autoencoder"), processes)
         tuned = train_autoencoder(codec, data.train, place, model.mask_autoencoder, changes.kept)
         if processes.is_main_process:
-            save_codec(tuned, folder)
+            save_codec(tuned, folder, data.labels)
         processes.wait()
-    load_codec_into(model.mask_autoencoder, folder)
+    load_codec_into(model.mask_autoencoder, folder, data.labels)

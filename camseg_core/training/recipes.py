@@ -20,7 +20,6 @@ from camseg_core.training.codec import Codec, load_codec_into, save_codec
 from camseg_core.training.distributed import Processes, init_processes
 from camseg_core.training.estimate import TrainingEstimate, estimate, estimate_lines
 from camseg_core.training.finish import finish, train_in
-from camseg_core.training.frames import Frames
 from camseg_core.training.joined import Data, check_data, labels_of, open_data
 from camseg_core.training.kl_autoencoder import (
     PictureAutoencoderTraining,
@@ -151,7 +150,7 @@ def run_autoencoder(
             if isinstance(codec, MaskAutoencoder):
                 result = reconstruction_scores(codec, found.val, found.labels)
             with result_folder(out, run) as folder:
-                save_codec(codec, folder)
+                save_codec(codec, folder, found.labels)
                 text = json.dumps(result, indent=1) + "\n"
                 (folder / "val.json").write_text(text, encoding="utf-8")
             logger.info(
@@ -206,7 +205,7 @@ def run(
         codec = model.mask_autoencoder or model.autoencoder
         assert codec is not None
         if autoencoder is not None:
-            load_codec_into(codec, autoencoder)
+            load_codec_into(codec, autoencoder, found.labels)
         keep_config(recipe, run, processes)
         keep_data(found, run, processes)
         keep_start(autoencoder, run, processes, "autoencoder")
@@ -215,8 +214,8 @@ def run(
         if autoencoder is None:
             warn_of_unreached(recipe.autoencoder, "autoencoder", len(found.train))
             codec_config = for_classes(recipe.autoencoder, len(found.labels))
-            own = _own_autoencoder(codec_config, found.train, run, processes)
-            load_codec_into(codec, own)
+            own = _own_autoencoder(codec_config, found, run, processes)
+            load_codec_into(codec, own, found.labels)
         if model.image_encoder is not None:
             model.image_encoder.load_imagenet()
         trained = train_in(run, recipe.training, model, found, processes)
@@ -250,15 +249,15 @@ def for_classes(config: AutoencoderTraining, classes: int) -> AutoencoderTrainin
 
 
 def _own_autoencoder(
-    config: AutoencoderTraining, train: Frames, run: Path, processes: Processes
+    config: AutoencoderTraining, data: TrainingData, run: Path, processes: Processes
 ) -> Path:
     """Return the folder of the run's own autoencoder; train it unless it exists."""
     folder = run / "autoencoder"
     if not (folder / "model.safetensors").is_file():
         place = Run(folder, default_callbacks(folder, "autoencoder"), processes)
-        trained = train_autoencoder(config, train, place)
+        trained = train_autoencoder(config, data.train, place)
         if processes.is_main_process:
-            save_codec(trained, folder)
+            save_codec(trained, folder, data.labels)
         processes.wait()
     return folder
 

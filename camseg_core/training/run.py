@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from camseg_core.config.backbone import SIZE_MULTIPLE
 from camseg_core.config.differences import differences
 from camseg_core.config.yaml_file import load_yaml, to_yaml
 from camseg_core.data.folders import more
@@ -78,6 +79,12 @@ class TrainingData:
         if table is None and (own or lacking or not is_cityscapes(labels or ())):
             table = LabelTable.of(labels) if labels else table_of(data, [*train, *val])
         labels = labels or (table or table_of(data, [*train, *val])).labels
+        if len(labels) < 2:
+            raise ConfigError(
+                "a model must have at least two classes, got only "
+                f"{' and '.join(label.name for label in labels) or 'none'}: every pixel of every "
+                "image would get it, as unlabelled pixels teach nothing; label the rest as another"
+            )
         opened = (*train, *val)
         if table is not None:
             train, val = _in_table(train, table), _in_table(val, table)
@@ -154,12 +161,20 @@ def _in_table(sets: Sequence[OpenedSet], table: LabelTable) -> tuple[OpenedSet, 
 
 
 def check_batch(training: Training, processes: Processes) -> None:
-    """Check that the processes can share a batch.
+    """Check that the processes can share a batch, and that their shares can be normalised.
 
     Raises:
-        ConfigError: they cannot share it evenly.
+        ConfigError: they cannot share it evenly, or a share has a single cell at the coarsest
+            stride, of which batch norm has no variance.
     """
-    processes.samples(0, training.batch, parts=training.loop.grad_accum_steps)
+    share = processes.samples(0, training.batch, parts=training.loop.grad_accum_steps)
+    if isinstance(training, TransformerTraining):
+        height, width = (side // SIZE_MULTIPLE for side in training.crop)
+        if 0 < len(share) * height * width < 2:
+            raise ConfigError(
+                f"crop must be larger than {SIZE_MULTIPLE}×{SIZE_MULTIPLE} pixels for one sample "
+                f"at a time, got {list(training.crop)}: raise crop or batch"
+            )
 
 
 def keep_config(recipe: Any, run: Path, processes: Processes) -> None:

@@ -813,3 +813,13 @@ def test_an_image_without_annotation_does_not_get_another_ones(tmp_path: Path) -
         DataError, match=r"0003\.json is of .*0003\.jpg, so that .*0003\.png has no"
     ):
         open_set("auto", tmp_path)
+
+
+@pytest.mark.parametrize("split", ["", "val/"])
+def test_labels_elsewhere_belong_to_the_folder_of_images_too(tmp_path: Path, split: str) -> None:
+    write(tmp_path / f"data/images/{split}a.png", photo(3))
+    write(tmp_path / f"data/masks/{split}a.png", columns([0, 1, 2]))
+    own = OwnLabels(root=tmp_path / "data/masks")
+    opened = open_set("folder", tmp_path / "data", None, own)
+    assert [each.name for each in opened.samples] == ["a"]
+    assert SETS["folder"].outside(tmp_path / "data", own) == []

@@ -37,7 +37,7 @@ def test_the_published_recipe_is_split_stopped_resumed_and_ends_in_two_processes
     root = data_trees.cityscapes(tmp_path / "data").root
     save_config(CONFIG, tmp_path / "tiny.json")
     torch.manual_seed(0)
-    save_codec(KLAutoencoder(CONFIG.autoencoder), tmp_path / "codec")
+    save_codec(KLAutoencoder(CONFIG.autoencoder), tmp_path / "codec", CITYSCAPES)
     folder, out = tmp_path / "run", tmp_path / "out"
     settings = [
         f"model={tmp_path / 'tiny.json'}",

@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from camseg_core.config.model import CamSegConfig
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, ModelError
+from camseg_core.labels import CITYSCAPES
 from camseg_core.model.camseg import CamSeg
 from camseg_core.training import trainer as loop
 from camseg_core.training.codec import load_codec_into
@@ -367,8 +368,8 @@ def test_the_autoencoder_of_a_whole_model_serves_a_training(tmp_path: Path) -> N
     taken = copy.deepcopy(network().autoencoder)
     for parameter in taken.parameters():
         parameter.data.zero_()
-    load_codec_into(taken, tmp_path)
+    load_codec_into(taken, tmp_path, CITYSCAPES)
     for name, tensor in model.autoencoder.state_dict().items():
         torch.testing.assert_close(taken.state_dict()[name], tensor, atol=1e-3, rtol=1e-3, msg=name)
     with pytest.raises(ModelError, match="must describe a mask_autoencoder"):
-        load_codec_into(tiny_lite().mask_autoencoder, tmp_path)
+        load_codec_into(tiny_lite().mask_autoencoder, tmp_path, CITYSCAPES)

@@ -1,5 +1,6 @@
 """The folder of a run's result: what it replaces, what it keeps, and what an error leaves."""
 
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -64,6 +65,12 @@ def test_a_killed_run_goes_on_over_what_it_left(tmp_path: Path) -> None:
     run, out = tmp_path / "run", tmp_path / "out"
     (out / ".partial").mkdir(parents=True)
     (out / ".partial" / "model.safetensors").write_text("half")
+    with suppress(KeyboardInterrupt), result_folder(out, run) as folder:
+        (tmp_path / "kept").mkdir()
+        left = shutil.copytree(folder, tmp_path / "kept" / folder.name)
+        raise KeyboardInterrupt
+    (left / "model.safetensors").write_text("half")
+    left.rename(folder)  # as if it had been killed
     write(run, out, "a")
     assert content(out) == {"model.safetensors": "a"}
 
@@ -73,3 +80,25 @@ def test_the_run_folder_may_be_the_result_folder(tmp_path: Path) -> None:
     for weights in ("a", "b"):
         write(tmp_path, tmp_path, weights)
     assert {*content(tmp_path)} == {"model.safetensors", "out.json", "train.log"}
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "transformer/x", "val", "comparison-own"])
+def test_a_folder_of_the_run_itself_is_no_place_for_its_result(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="must not be a folder of the run itself"):
+        check_out(tmp_path / "run" / name, tmp_path / "run")
+    check_out(tmp_path / "run" / "checkpoint", tmp_path / "run")
+
+
+def test_two_runs_into_one_folder_do_not_mix(tmp_path: Path) -> None:
+    out, one, other = (tmp_path / name for name in ("out", "one", "other"))
+    one.mkdir()
+
+    def write_both() -> None:
+        with result_folder(out, one) as folder:
+            (folder / "model.safetensors").write_text("of one")
+            (folder / "MODEL_CARD.md").write_text("of one")
+            write(other, out, "of other", "of other")
+
+    with pytest.raises(ConfigError, match="must not hold a model that .*one has not written"):
+        write_both()
+    assert content(out) == {"model.safetensors": "of other", "MODEL_CARD.md": "of other"}

@@ -18,16 +18,21 @@ from processes import run, torchrun
 from safetensors.torch import load_file, save_file
 
 from camseg_core.cli.main import main
+from camseg_core.config.differences import differences
 from camseg_core.config.model import save_config
 from camseg_core.data.sets import open_set
 from camseg_core.errors import ConfigError, ModelError
+from camseg_core.labels import CITYSCAPES
 from camseg_core.model.camseg import CamSeg
 from camseg_core.model.precision import computes_bf16
 from camseg_core.runtime import Segmenter
 from camseg_core.training import class_offsets, joined
 from camseg_core.training.card import About
+from camseg_core.training.codec import load_codec_into, save_codec
 from camseg_core.training.distributed import Processes
+from camseg_core.training.finetune import FinetuneRecipe
 from camseg_core.training.frames import Frames, HeldFrames, ReadFrames
+from camseg_core.training.joined import SetConfig
 from camseg_core.training.mask_autoencoder import reconstruction_confusion
 from camseg_core.training.run import TrainingData, keep_data
 
@@ -484,3 +489,54 @@ def test_a_model_whose_graphs_differ_from_torch_is_kept_without_them(
         "neither exported, scored nor calibrated (logit_scale 1); to do so: "
         f"camseg export, evaluate and calibrate, with --model {root / 'out'}"
     )
+
+
+def test_a_model_of_one_class_is_refused_before_the_first_step(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every pixel would get it, with a confidence of 1 and perfect scores."""
+    (root / "data" / "labels.yaml").write_text(
+        "- {id: 0, name: free space, color: [1, 2, 3], was: [road]}\n"
+    )
+    with pytest.raises(SystemExit):
+        train(root, "--dataset", "folder")
+    assert "must have at least two classes, got only free space" in capsys.readouterr().err
+
+
+def test_one_sample_of_one_cell_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train(root, "--set=training.batch=1", "--set=training.crop=[32, 32]")
+    assert "crop must be larger than 32×32 pixels for one sample" in capsys.readouterr().err
+
+
+def test_an_autoencoder_of_other_classes_is_refused(tmp_path: Path) -> None:
+    codec = tiny_lite().mask_autoencoder
+    assert codec is not None
+    classes = CITYSCAPES[: codec.config.classes]
+    save_codec(codec, tmp_path, classes)
+    load_codec_into(codec, tmp_path, classes)
+    with pytest.raises(ModelError, match="but class 1 is road there, and .* here: train one on"):
+        load_codec_into(codec, tmp_path, classes[::-1])
+    (tmp_path / "labels.json").unlink()  # as older versions wrote it
+    load_codec_into(codec, tmp_path, classes[::-1])
+
+
+def test_a_run_resumes_where_class_table_and_labels_have_moved() -> None:
+    def recipe(folder: str) -> FinetuneRecipe:
+        sets = (SetConfig("own", "folder", labels=f"{folder}/masks"),)
+        return FinetuneRecipe(data=sets, classes=f"{folder}/labels.yaml")
+
+    assert differences(recipe("/a"), recipe("/b")) == ""
+    assert "classes" in differences(recipe("/a"), replace(recipe("/a"), classes="/a/other.yaml"))
+
+
+def test_a_log_that_cannot_be_written_is_said_once_and_the_run_goes_on(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "run").mkdir()
+    (root / "run" / "train.log").symlink_to("/dev/full")
+    train(root, "--no-export")
+    err = capsys.readouterr().err
+    assert err.count("No space left on device; the log goes on without it") == 1
+    assert "Logging error" not in err
+    assert (root / "out" / "model.safetensors").is_file()

@@ -258,6 +258,8 @@ def _places(root: Path, split: str, labels: Path | None) -> tuple[Path, Path]:
         return split_folder(folder, split, holding) or folder / split
 
     if labels is not None:
+        if (root / "images").is_dir() and (split == ALL or not of(root).is_dir()):
+            root = root / "images"
         return (root, labels) if split == ALL else (of(root), of(labels))
     if split == ALL:
         return root / "images", root / "labels"
