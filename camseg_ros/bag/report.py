@@ -49,6 +49,7 @@ class Merged:
     end_ns: int | None = None
     skipped: int = 0
     damage: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     by_order: int = 0
     worst: list[RankedFrame] = field(default_factory=list)
     latency_ms: "array[float]" = field(default_factory=lambda: array("f"))
@@ -104,13 +105,13 @@ def _merge(run: EvaluationRun, lines: IO[str], times: IO[str]) -> Merged:
             merged.damage.append(f"{images} of {bag.path} left out, the first: {problem}")
         if len(stamps) > 1:
             names = ", ".join(sorted(map(repr, stamps)))
-            merged.damage.append(
+            merged.notes.append(
                 f"the images of {bag.path} are of several cameras, by their frame_ids {names}: no "
                 "change is counted from one to another"
             )
         if back:
             images = f"{back} image{'s' if back > 1 else ''}"
-            merged.damage.append(
+            merged.notes.append(
                 f"{images} of {bag.path} with a stamp before that of the image before: the clock "
                 "of the camera or the recorder was set back; no change is counted there"
             )
@@ -198,6 +199,7 @@ def build_report(
             "start_ns": merged.start_ns,
             "end_ns": merged.end_ns,
             "damage": "; ".join(problems),
+            **({"notes": "; ".join(merged.notes)} if merged.notes else {}),
         },
         "model": {
             "name": info.name,

@@ -171,8 +171,9 @@ def counting_facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         for each in report["classes"]
         if each["iou"] is not None and each["recall"] is None
     ]
-    left_out = report["bag"].get("unpaired_labels") or ""
+    left_out, notes = (report["bag"].get(key) or "" for key in ("unpaired_labels", "notes"))
     return [
+        *([("changes", notes)] if notes else []),
         *([("labels left out", left_out)] if left_out else []),
         *CountedAs(**report["counted_as"]).facts(),
         *never_labelled_facts(names),
