@@ -164,8 +164,9 @@ def _mined(job: Job, bench: Bench, opened: LabelledSet) -> list[int]:
     def numbers() -> list[int]:
         pool, judge = Pool(len(opened.samples), bench.frames), Judge(in_torch(bench.start))
         for i, sample in enumerate(opened.samples):
-            place = (0, i) if job.pool == bench.drive else (i, 0)
-            pool.add(judge.candidate(place, i, sample.image))
+            one_drive = job.pool == bench.drive
+            place = (0, i) if one_drive else (i, 0)
+            pool.add(judge.candidate(place, i, sample.image, follows=one_drive))
         return sorted(each.candidate.stamp_ns for each in choose(pool, bench.frames))
 
     return list(kept_in(known, numbers))

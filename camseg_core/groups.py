@@ -184,6 +184,11 @@ class ScoredLabels:
         stand = np.array([bool(each) for each in self.classes], np.bool_)
         return stand & ~np.isin(np.arange(len(self.labels)), self.predicted)
 
+    def recall_only_pixels(self, labelled: npt.NDArray[np.int64]) -> dict[str, int]:
+        """Return the `recall_only` labels that occur, with their pixels; `labelled` `(C,)`."""
+        pixels = labelled * self.recall_only
+        return {self.labels[i].name: int(pixels[i]) for i in np.flatnonzero(pixels)}
+
     @cached_property
     def _allowed(self) -> Booleans | None:
         """Whether a label stands for a train id, `(256, C + 1)`; None if no two share a class."""

@@ -345,11 +345,8 @@ class Camera:
         stamp, newest = stamp_seconds(header), self._infos[-1] if self._infos else None
         if newest is None or not stamp or not stamp_seconds(newest.header):
             return newest
-        return min(
-            reversed([*self._infos]),
-            key=lambda info: abs(stamp_seconds(info.header) - stamp),
-            default=None,
-        )
+        infos = reversed([*self._infos])
+        return min(infos, key=lambda info: abs(stamp_seconds(info.header) - stamp))
 
 
 def why_too_old(age_ms: float, waited_ms: float, max_age_ms: float) -> str:

@@ -119,8 +119,8 @@ class HealthReport:
         p95_ms = snapshot.latency_ms[1] if snapshot.latency_ms else None
         overrun = history.overrun.seconds(p95_ms, parameters.latency_budget_ms)
         rivals, sources = camera.rivals(), several_sources(camera.topic, publishers)
-        of_mask = [problem for problem in (rivals, sources, *listeners.problems) if problem]
-        for problem in history.problems.of({*publishers.problems, *of_mask}):
+        conflicts = [problem for problem in (rivals, sources, *listeners.problems) if problem]
+        for problem in history.problems.of({*publishers.problems, *conflicts}):
             self._node.get_logger().warning(problem)
         health: Health = DiagnosticStatus.OK, idle or ""
         if idle is None:
@@ -147,7 +147,7 @@ class HealthReport:
                 warn_throttled(self._node, kind, text, LOG_PERIOD_S)
         max_age_ms = parameters.by_camera[camera.name].max_age_ms
         others = (
-            *of_mask,
+            *conflicts,
             camera.info_problem,
             camera.range_problem,
             camera.clock_problem(max_age_ms),

@@ -192,7 +192,6 @@ def _abandon(node: Node | None, error: BaseException | None) -> NoReturn:
     code = _report(error)
     if not code:
         _say("abandoning unfinished work")
-
     if node is not None:
         leaving = threading.Thread(target=_leave, args=(node,), daemon=True)
         leaving.start()

@@ -143,7 +143,7 @@ def _meant(labels: Sequence[Label], table: LabelTable) -> dict[int, set[str]]:
 def _joined(
     kept: Sequence[int], members: Sequence[set[str]], meant: Iterable[Mapping[int, set[str]]]
 ) -> list[list[int]]:
-    """Return the places `kept`, joined where a model cannot tell them apart.
+    """Return the places `kept`, joined where a model cannot distinguish them.
 
     That is so where a single class of a model may be any of them, and where the same classes of a
     model stand for each, as `car` for `car or truck` and `car or bus` if it knows no others. Labels

@@ -223,8 +223,9 @@ def _recall_only(
 ) -> dict[str, int]:
     """Return the pixels of labels of which only the recall is defined, in the references."""
     found = [next(iter(done[reference].values())) for reference in references_of(suite)]
-    pixels = sum(np.array(each.confusion, np.int64).sum(1) for each in found) * scored.recall_only
-    return {scored.labels[i].name: int(pixels[i]) for i in np.flatnonzero(pixels)}
+    return scored.recall_only_pixels(
+        np.sum([np.sum(each.confusion, 1, np.int64) for each in found], 0)
+    )
 
 
 def _classes(contenders: Iterable[SupportsSegment]) -> tuple[Label, ...]:

@@ -39,8 +39,11 @@ class CountedAs:
     recall_only: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the content for reports, without `recall_only` where there is none."""
-        return {name: found for name, found in vars(self).items() if found or name in _ALWAYS}
+        """Return the content for reports; `recall_only` is left out if it is empty."""
+        found = dict(vars(self))
+        if not self.recall_only:
+            del found["recall_only"]
+        return found
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the facts to report, as name and text."""
@@ -55,9 +58,6 @@ class CountedAs:
             "in no mean, only their recall is defined": ", ".join(self.recall_only),
         }
         return [(name, text) for name, text in facts.items() if text]
-
-
-_ALWAYS = ("merged", "predicted_outside", "not_scored")
 
 
 def scored_facts(scored: int, frames: int) -> list[tuple[str, str]]:
@@ -220,13 +220,8 @@ class Scorer:
             self.scored.merged(known),
             self.predicted_outside(known),
             self.not_scored(),
-            self.recall_only(),
+            self.scored.recall_only_pixels(self.confusion.labelled),
         )
-
-    def recall_only(self) -> dict[str, int]:
-        """Pixels of labels of which only the recall is defined, by name."""
-        pixels = self.confusion.labelled * self.scored.recall_only
-        return {self.labels[i].name: int(pixels[i]) for i in np.flatnonzero(pixels)}
 
     def not_scored(self) -> dict[str, int]:
         """Pixels of the data's labels that count as none of the scored ones, by name."""

@@ -118,28 +118,23 @@ class Judge:
             ),
         ]
         self._other = other
-        self._previous: tuple[tuple[int, int], Ids] | None = None
+        self._previous: Ids | None = None
 
     def candidate(
-        self, place: tuple[int, int], stamp_ns: int, image: Ids, follows: bool = True
+        self, place: tuple[int, int], stamp_ns: int, image: Ids, follows: bool
     ) -> Candidate:
-        """Measure the RGB frame `(H, W, 3)` that comes after the one given before.
-
-        Its change is 0 unless it `follows` that one, in the next place of the same bag.
+        """Measure the RGB frame `(H, W, 3)`; its change is 0 unless it `follows` the last one.
 
         Raises:
             ImageError: see `Segmenter.segment`.
         """
         found = [each.segment(image) for each in self._sampled]
         mask = sparse(found[0].mask)
-        before = mask
-        next_to = self._previous is not None and self._previous[0] == (place[0], place[1] - 1)
-        if self._previous is not None and next_to and follows:
-            before = self._previous[1]
+        before = self._previous if follows and self._previous is not None else mask
         measures = {"uncertainty": entropy(found), "change": changed(mask, before)}
         if self._other is not None:
             measures["disagreement"] = changed(mask, sparse(self._other.segment(image).mask))
-        self._previous = place, mask
+        self._previous = mask
         return Candidate(
             place,
             stamp_ns,

@@ -29,7 +29,7 @@ class Contents:
 
     @staticmethod
     def of(checkpoint: Path) -> "Contents":
-        """Return those of configuration, classes and weights; of missing files there is none."""
+        """Return the fingerprints of configuration, classes and weights, if there are any."""
         there = (checkpoint / name for name in (CONFIG, LABELS, WEIGHTS))
         return Contents({path.name: fingerprint(path) for path in there if path.is_file()})
 

@@ -29,9 +29,8 @@ def check_out(out: Path, run: Path) -> None:
     Raises:
         ConfigError: it holds files of another model, or is one of the run's own folders.
     """
-    own = real_path(run)
-    inside = real_path(out).parts[len(own.parts) :] if real_path(out).is_relative_to(own) else ()
-    if inside and inside[0].startswith(_OF_A_RUN):
+    own, place = real_path(run), real_path(out)
+    if place.is_relative_to(own) and str(place.relative_to(own)).startswith(_OF_A_RUN):
         raise ConfigError(f"--out {out} must not be a folder of the run itself: name another")
     there = [out / name for name in _CONTENT if (out / name).exists()]
     if there and not (out / WEIGHTS in there and fingerprint(out / WEIGHTS) in _written(run)):

@@ -3,7 +3,7 @@
 import heapq
 import json
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,18 +103,7 @@ def _merge(run: EvaluationRun, lines: IO[str], times: IO[str]) -> Merged:
         if skipped:
             images = f"{skipped} image{'s' if skipped > 1 else ''}"
             merged.damage.append(f"{images} of {bag.path} left out, the first: {problem}")
-        if len(stamps) > 1:
-            names = ", ".join(sorted(map(repr, stamps)))
-            merged.notes.append(
-                f"the images of {bag.path} are of several cameras, by their frame_ids {names}: no "
-                "change is counted from one to another"
-            )
-        if back:
-            images = f"{back} image{'s' if back > 1 else ''}"
-            merged.notes.append(
-                f"{images} of {bag.path} with a stamp before that of the image before: the clock "
-                "of the camera or the recorder was set back; no change is counted there"
-            )
+        merged.notes += _uncounted_changes(bag.path, stamps, back)
         if bag.pairs is not None:
             merged.by_order += bag.pairs.by_order
             if bag.pairs.unclear:
@@ -125,6 +114,22 @@ def _merge(run: EvaluationRun, lines: IO[str], times: IO[str]) -> Merged:
     labelled = [each for each in merged.worst if each.score < 2]
     merged.worst = labelled or merged.worst
     return merged
+
+
+def _uncounted_changes(path: Path, cameras: Iterable[str], back: int) -> Iterator[str]:
+    """Say between which images no change is counted: of several frame_ids, or with stamps back."""
+    names = sorted(map(repr, cameras))
+    if len(names) > 1:
+        yield (
+            f"the images of {path} are of several cameras, by their frame_ids {', '.join(names)}: "
+            "no change is counted from one to another"
+        )
+    if back:
+        yield (
+            f"{back} image{'s' if back > 1 else ''} of {path} with a stamp before that of the "
+            "image before: the clock of the camera or the recorder was set back; no change is "
+            "counted there"
+        )
 
 
 def _merge_frames(

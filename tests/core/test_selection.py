@@ -155,7 +155,11 @@ class Blinking:
 def test_changes_count_only_between_neighbours_of_one_drive() -> None:
     judge, image = Judge(Blinking()), np.zeros((16, 16, 3), np.uint8)  # type: ignore[arg-type]
     places = [(0, 0), (0, 1), (0, 3), (0, 4), (1, 0), (1, 1)]  # 2 could not be decoded
-    found = [judge.candidate(place, 0, image).measures["change"] for place in places]
+    follows = [False, True, False, True, False, True]
+    found = [
+        judge.candidate(place, 0, image, is_so).measures["change"]
+        for place, is_so in zip(places, follows, strict=True)
+    ]
     assert found == [0, 1, 0, 1, 0, 1]
     another = judge.candidate((1, 2), 0, image, follows=False)  # of another camera
     assert another.measures["change"] == 0
