@@ -89,7 +89,8 @@ class _PixelLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, *of_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        of_logits = (gradient * of_outputs[0]).to(ctx.logits_dtype)  # type: ignore[attr-defined]
+        gradient *= of_outputs[0]  # in place: a second backward pass would be refused
+        of_logits = gradient.to(ctx.logits_dtype)  # type: ignore[attr-defined]
         return of_logits, None, None, None, None
 
 

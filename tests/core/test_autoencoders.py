@@ -20,7 +20,7 @@ from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import ConfigError, ModelError
 from camseg_core.labels import CITYSCAPES
 from camseg_core.model.kl_autoencoder import KLAutoencoder
-from camseg_core.model.mask_autoencoder import MaskAutoencoder
+from camseg_core.model.mask_autoencoder import MaskAutoencoder, MaskEncoder
 from camseg_core.model.quantizers import FiniteScalarQuantizer, VectorQuantizer
 from camseg_core.training.frames import Frames, HeldFrames
 from camseg_core.training.kl_autoencoder import (
@@ -46,6 +46,18 @@ def frames() -> Frames:
 
 LEVELS = (8, 5, 3, 2)
 CODEBOOKS = [None, 16, LEVELS]
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_the_encoder_begins_with_the_one_hot_image_in_blocks(precision: torch.dtype) -> None:
+    torch.manual_seed(0)
+    indices = torch.randint(0, len(LABELS), (2, 6, 8), dtype=torch.uint8)
+    image = torch.nn.functional.one_hot(indices.long(), len(LABELS)).permute(0, 3, 1, 2)
+    first = MaskEncoder(tiny(None)).layers[0]
+    with torch.autocast("cpu", precision, enabled=precision == torch.bfloat16):
+        found = first(indices)
+    assert found.dtype == precision
+    assert torch.equal(found, torch.nn.functional.pixel_unshuffle(image, 2).to(precision))
 
 
 def tiny(codebook_size: int | tuple[int, ...] | None) -> MaskAutoencoderConfig:

@@ -9,7 +9,7 @@ import torch
 from camseg_core.config.backbone import FEATURES, SIZE_MULTIPLE, ImageEncoderConfig, finer_features
 from camseg_core.errors import ModelError
 from camseg_core.model.camseg import CamSeg
-from camseg_core.model.image_encoder import ImageEncoder, stages
+from camseg_core.model.image_encoder import ImageEncoder, SameConv2d, stages
 from camseg_core.weights import checkpoint_folder
 
 # by efficientnet-lite-pytorch 0.1.0 with the bundled checkpoint: mean, deviation, two columns
@@ -88,6 +88,19 @@ def test_imagenet_weights_fill_the_backbone_and_nothing_else(depth: float, tenso
     backbone = {n for n, _ in encoder.named_parameters() if n.startswith(("stem.", "blocks."))}
     assert changed == backbone
     assert len(backbone) == tensors
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_strided_convolutions_give_the_same_numbers_with_and_without_gradients(
+    kernel: int, groups: int
+) -> None:
+    torch.manual_seed(0)
+    layer, image = SameConv2d(4, 8, kernel, stride=2, groups=groups), torch.randn(2, 4, 8, 12)
+    with torch.no_grad():
+        expected = layer(image)
+    assert expected.shape == (2, 8, 4, 6)
+    torch.testing.assert_close(layer(image), expected)
 
 
 def test_the_backbone_runs_in_bf16_with_its_depthwise_convolutions_in_fp32() -> None:
