@@ -28,7 +28,7 @@ from camseg_core.runtime.geometry import FrameGeometry
 from camseg_core.runtime.segmenter import Segmentation
 from camseg_core.training.frames import Frames
 from camseg_core.training.loading import Batch, prepared
-from camseg_core.training.losses import pixel_loss
+from camseg_core.training.losses import half_of_pixels, pixel_loss
 from camseg_core.training.trainer import Run, train
 from camseg_core.training.transformer import TransformerTraining, frame_stream
 
@@ -131,9 +131,9 @@ def loss_of(
         images, indices = batch(range(step * config.batch, (step + 1) * config.batch))
         with config.loop.autocast(images.device):
             logits = network(images * 255)
+        blocks = F.pixel_unshuffle(logits, 2).unflatten(1, (-1, 4))
         pixels = pixel_loss(
-            logits,
-            indices,
+            *half_of_pixels(blocks, indices, step),
             config.task.class_weights(weights, step),
             config.task.jaccard_weight,
             members,

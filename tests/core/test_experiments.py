@@ -743,5 +743,5 @@ def test_a_higher_camera_sees_the_road_from_farther_above() -> None:
 def test_the_experiments_module_names_what_is_not_run(tmp_path: Path) -> None:
     jobs = jobs_of(load_plan())
     lines = experiments.listing(jobs[:2], tmp_path)
-    assert all("not run, about 13 min" in line for line in lines[:2])
-    assert lines[-1] == "2 jobs: 0 done in 0.0 h, 2 not run, about 0.4 h on 2 cores"
+    assert all("not run, about 22 min" in line for line in lines[:2])
+    assert lines[-1] == "2 jobs: 0 done in 0.0 h, 2 not run, about 0.7 h on 2 cores"

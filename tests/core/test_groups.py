@@ -320,6 +320,18 @@ def test_latents_of_groups_are_those_of_the_model_s_own_completion(
     assert grouped["gradient"] > 0
 
 
+def test_a_step_scores_one_diagonal_of_each_four_pixels() -> None:
+    indices = torch.randint(11, (3, 64, 96), generator=torch.Generator().manual_seed(1))
+    counted, others = indices.clone(), indices.clone()
+    counted[:, ::2, 1::2] = others[:, ::2, ::2] = others[:, 1::2, 1::2] = 0
+    found, changed, same = (
+        [figures(each.to(torch.uint8), 1.0, own_share=0)[n] for n in ("cross_entropy", "jaccard")]
+        for each in (indices, counted, others)
+    )
+    assert same == found
+    assert changed != found
+
+
 def test_pixels_without_label_ask_for_nothing() -> None:
     blank = torch.full((3, 64, 96), UNLABELLED, dtype=torch.uint8)
     nothing = figures(blank, 1.0)

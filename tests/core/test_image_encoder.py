@@ -90,6 +90,23 @@ def test_imagenet_weights_fill_the_backbone_and_nothing_else(depth: float, tenso
     assert len(backbone) == tensors
 
 
+@pytest.mark.parametrize("stages", [0, 1, 3, 7])
+def test_frozen_stages_keep_weights_and_statistics_and_the_others_learn(stages: int) -> None:
+    torch.manual_seed(0)
+    encoder = ImageEncoder(ImageEncoderConfig(width=8, depth=0.25))  # a block a stage
+    encoder.freeze(stages)
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    learning = [each for each in encoder.parameters() if each.requires_grad]
+    optimiser = torch.optim.SGD(learning, lr=0.1)
+    maps = encoder.train()(torch.randn(2, 3, 64, 64))
+    torch.stack([each.square().mean() for each in maps]).sum().backward()
+    optimiser.step()
+    kept = tuple(f"blocks.{number}." for number in range(stages)) + ("stem.",) * (stages > 0)
+    for name, tensor in encoder.state_dict().items():
+        if name.startswith(("stem.", "blocks.", "lateral.0.1.weight")):
+            assert torch.equal(tensor, before[name]) == name.startswith(kept), name
+
+
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("groups", [1, 4])
 def test_strided_convolutions_give_the_same_numbers_with_and_without_gradients(

@@ -310,6 +310,14 @@ def test_no_part_learns_backwards(name: str) -> None:
         TransformerTraining(**{name: -0.1})
 
 
+def test_stages_are_frozen_that_the_backbone_has() -> None:
+    with pytest.raises(ConfigError, match=r"frozen_stages must be in 0\.\.7, got 8"):
+        TransformerTraining(frozen_stages=8)
+    TransformerTraining(frozen_stages=7).check(tiny_lite().config)
+    with pytest.raises(ConfigError, match="frozen_stages must be 0 for .*, whose image encoder is"):
+        TransformerTraining(frozen_stages=2).check(distributed_training.CONFIG)
+
+
 def test_repeats_are_for_the_published_layout() -> None:
     with pytest.raises(
         ConfigError,

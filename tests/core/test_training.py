@@ -430,14 +430,20 @@ def test_the_whole_model_trains_exports_and_segments(tmp_path: Path, frames: Fra
     model.mask_autoencoder.load_state_dict(codec.state_dict())
     model.image_encoder.load_imagenet()
     frozen = {name: tensor.clone() for name, tensor in model.mask_autoencoder.state_dict().items()}
+    stem = {name: tensor.clone() for name, tensor in model.image_encoder.stem.state_dict().items()}
     config = TransformerTraining(
-        LoopConfig(steps=60, lr=3e-3, warmup=5, ema_decay=0.8), batch=4, crop=(64, 96)
+        LoopConfig(steps=60, lr=3e-3, warmup=5, ema_decay=0.8),
+        batch=4,
+        crop=(64, 96),
+        frozen_stages=1,
     )
     before = confusion_of(model.eval(), frames).accuracy()
     trained = train_transformer(config, model, frames, Run(tmp_path / "run"))
     assert confusion_of(trained, frames).accuracy() > before + 0.1
     for name, tensor in trained.mask_autoencoder.state_dict().items():
         assert torch.equal(tensor, frozen[name]), f"{name} of the frozen mask autoencoder moved"
+    for name, tensor in trained.image_encoder.stem.state_dict().items():
+        assert torch.equal(tensor, stem[name]), f"{name} of the frozen stem moved"
 
     folder = tmp_path / "checkpoint"
     trained.save_pretrained(folder, torch.float16)
