@@ -59,7 +59,12 @@ class ImageEncoder(nn.Module):
         )
 
     def freeze(self, stages: int) -> None:
-        """Let the stem and the first `stages` stages keep weights and statistics in training."""
+        """Let the stem and the first `stages` stages keep weights and statistics in training.
+
+        What an earlier call froze and this one does not learns again.
+        """
+        for part in self._kept():
+            part.requires_grad_(True)
         self._frozen = stages
         for part in self._kept():
             part.requires_grad_(False)
