@@ -84,6 +84,10 @@ class PlainHead(nn.Module):
             self.register_buffer(name, values, persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.blocks(pixels).flatten(1, 2), 2)
+
+    def blocks(self, pixels: Tensor) -> Tensor:
+        """Return the logits, 2×2 pixels side by side: `(B, classes, 4, H/2, W/2)`."""
         features = self.image_encoder((pixels.float() - self.pixel_mean) / self.pixel_std)
         rows, columns = features[0].shape[2:]
         tokens = features[0].flatten(2).transpose(1, 2)  # (B, L, D)
@@ -91,7 +95,7 @@ class PlainHead(nn.Module):
         conditions = self.refiner(
             self.transformer(tokens, (rows, columns), None, None), (rows, columns), *features[1:]
         )
-        return self.head(
+        return self.head.blocks(
             self.cells(conditions.transpose(1, 2).unflatten(2, (2 * rows, 2 * columns)))
         )
 
@@ -130,8 +134,7 @@ def loss_of(
         network.train()
         images, indices = batch(range(step * config.batch, (step + 1) * config.batch))
         with config.loop.autocast(images.device):
-            logits = network(images * 255)
-        blocks = F.pixel_unshuffle(logits, 2).unflatten(1, (-1, 4))
+            blocks = network.blocks(images * 255)
         pixels = pixel_loss(
             *half_of_pixels(blocks, indices, step),
             config.task.class_weights(weights, step),

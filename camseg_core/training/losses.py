@@ -53,9 +53,10 @@ def pixel_loss(
 def half_of_pixels(blocks: Tensor, indices: Tensor, step: int) -> tuple[Tensor, Tensor]:
     """Return the logits and indices of a diagonal of each 2×2 pixels, the other at the next step.
 
-    Neighbours tell nearly the same, and a loss of all pixels takes twice the time. `blocks` are
-    logits, 2×2 pixels side by side, `(B, K, 4, H/2, W/2)`, and `indices` `(B, H, W)`; the results
-    are `(B, K, H, W/2)` and `(B, H, W/2)`, in an order of their own.
+    Neighbouring pixels are nearly the same, and a loss over all of them takes twice as long.
+    `blocks` are logits as `CamSeg.logit_blocks` returns them, `(B, K, 4, H/2, W/2)`, and `indices`
+    is `(B, H, W)`. The results are `(B, K, H, W/2)` and `(B, H, W/2)`, both in the same order, not
+    that of the image.
     """
     diagonal = [0, 3] if step % 2 else [1, 2]
     chosen = nn.functional.pixel_unshuffle(indices.unsqueeze(1), 2)[:, diagonal]

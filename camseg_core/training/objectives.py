@@ -158,12 +158,7 @@ def task_objective(
                 """Return condition, cells and logits from noise; by default the mask is hidden."""
                 condition = model.conditions(features, *mask).flatten(0, 1)
                 found = estimate(start, torch.full_like(draws.timesteps, last), condition)
-                return condition, found, decoded(found)
-
-            def decoded(found: Tensor) -> Tensor:
-                """Return the logits of cells `(B, N, C)`, 2×2 pixels side by side."""
-                latents = model.to_latents(found, cells)
-                return codec.decoder.blocks(codec.denormalised(latents))
+                return condition, found, model.logit_blocks(model.to_latents(found, cells))
 
             grouped = members is not None and has_groups(cpu_indices, len(model.labels))
             if grouped:
@@ -192,7 +187,8 @@ def task_objective(
             true = slice(own, both) if joined else slice(0, 0)
             if own or clean[true].numel():
                 others = torch.cat([later[:own], clean[true]])
-                logits = torch.cat([logits, decoded(others)])
+                of_others = model.logit_blocks(model.to_latents(others, cells))
+                logits = torch.cat([logits, of_others])
         counted = _for_cells(draws.hidden, grid, cells) * _labelled_share(indices, cells)
         of_first = _mean((first - clean).square().mean(2), counted)
         of_later = _mean((later - clean).square().mean(2)[own:], counted[own:])

@@ -108,8 +108,6 @@ def count_step(
 
 def _task_loss(network: CamSeg, training: TransformerTraining, frames: int) -> Tensor:
     """Run the networks that `objectives.task_objective` calls, on zeros."""
-    codec = network.mask_autoencoder
-    assert codec is not None
     own = round(training.task.late_own_share * frames)
     with training.loop.autocast(torch.device("cpu"), emulated=True):
         features = network.image_features(torch.zeros(frames, 3, *training.crop))
@@ -123,8 +121,8 @@ def _task_loss(network: CamSeg, training: TransformerTraining, frames: int) -> T
         # the true latents of as many frames are decoded too
         decoded = torch.cat([first, later[:own], later[:own]])
         latents = network.to_latents(decoded, network.denoised_grid(features))
-        logits = codec.decoder.blocks(codec.denormalised(latents))
-        return logits[:, :, [0, 3]].float().sum()  # the loss is of half the pixels
+        half = network.logit_blocks(latents)[:, :, [0, 3]]  # of the pixels, as the loss
+        return half.float().sum()
 
 
 def _latents_loss(
