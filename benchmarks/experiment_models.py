@@ -124,7 +124,8 @@ def trained(
     recipe = recipe_of(model, seed, plan, place)
     folder = place.run / f"train-{name_of(model)}-s{seed}"
     labels = labels_of(recipe.data, place.data)
-    config = with_classes(model_config(recipe.model), labels)
+    # the network by itself is compared, as in the results that there are
+    config = replace(with_classes(model_config(recipe.model), labels), noise_filter=False)
     keep_config(recipe, folder, Processes())
     if model.head == "latents":
         out = folder / "model"

@@ -119,7 +119,8 @@ class PlainSegmenter:
         """Segment one frame; it is scaled and padded as for camseg-lite."""
         began, config = time.perf_counter(), self.network.config
         geometry = FrameGeometry.fit(*rgb.shape[:2], config.network_pixels, config.size_multiple)
-        pixels = torch.from_numpy(geometry.to_network(rgb)).permute(2, 0, 1).unsqueeze(0)
+        image, _ = geometry.to_network(rgb)
+        pixels = torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0)
         confidence, index = self.network(pixels)[0].softmax(0).max(0)
         mask, sure = geometry.from_network(self._ids[index].numpy(), confidence.numpy())
         return Segmentation(mask, sure, {"network": (time.perf_counter() - began) * 1000})

@@ -320,7 +320,8 @@ class Camera:
                 **result.timings,
             }
             latency_ms = (published - picture.received) * 1e3
-            self.statistics.frame_published(latency_ms, stages_ms, (width, height))
+            size, noisy = (width, height), result.noise_removed
+            self.statistics.frame_published(latency_ms, stages_ms, size, noisy)
         return published
 
     def count_failures(self, failures: Sequence[str]) -> None:

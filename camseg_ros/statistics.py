@@ -31,6 +31,7 @@ LOSS_FRAMES = 5
 INPUT_TOPIC = "input topic"
 FRAMES_RECEIVED, FRAMES_PUBLISHED = "frames received", "frames published"
 FRAMES_DROPPED, FRAMES_REJECTED = "frames dropped", "frames rejected"
+NOISY_FRAMES = "frames with strong noise (%)"
 DROPPED_PREFIX, REJECTED_PREFIX = "dropped: ", "rejected: "
 """Keys on `/diagnostics` that other programs read back; the prefixes are followed by a reason."""
 
@@ -73,6 +74,8 @@ class Snapshot:
     """p50 and p95 from the callback to the published mask."""
     stages_ms: Mapping[str, float]
     """Median of each stage."""
+    noisy: float
+    """Share of the frames from which noise was removed before the network, 0 to 1."""
     image_size: tuple[int, int] | None
     """Width and height of the last image answered."""
     last_error: str
@@ -100,6 +103,7 @@ class Snapshot:
             "latency p50 (ms)": f"{latency[0]:.1f}" if latency else "none yet",
             "latency p95 (ms)": f"{latency[1]:.1f}" if latency else "none yet",
             **{stage_key(name): f"{value:.1f}" for name, value in self.stages_ms.items()},
+            NOISY_FRAMES: f"{100 * self.noisy:.0f}",
             "image size": f"{size[0]}x{size[1]}" if size else "none yet",
             "age of last input (s)": "none yet" if age is None else f"{age:.1f}",
             "last error": self.last_error or "none",
@@ -111,6 +115,7 @@ class _Sample:
     time: float
     latency_ms: float
     stages_ms: Mapping[str, float]
+    noisy: bool
 
 
 class StreamStatistics:
@@ -167,9 +172,13 @@ class StreamStatistics:
             self._set_error(text)
 
     def frame_published(
-        self, latency_ms: float, stages_ms: Mapping[str, float], image_size: tuple[int, int]
+        self,
+        latency_ms: float,
+        stages_ms: Mapping[str, float],
+        image_size: tuple[int, int],
+        noisy: bool = False,
     ) -> None:
-        """Count a published mask."""
+        """Count a published mask; `noisy`: noise was removed from the image."""
         with self._lock:
             self._published += 1
             self._image_size = image_size
@@ -178,7 +187,7 @@ class StreamStatistics:
             # outdated samples go at once: memory that grows for minutes would look like a leak
             while len(self._samples) > 1 and now - self._samples[0].time > WINDOW_S:
                 self._samples.popleft()
-            self._samples.append(_Sample(now, latency_ms, dict(stages_ms)))
+            self._samples.append(_Sample(now, latency_ms, dict(stages_ms), noisy))
 
     def snapshot(self) -> Snapshot:
         """Return the current state."""
@@ -195,6 +204,7 @@ class StreamStatistics:
                 rate_out=_rate([sample.time for sample in recent]),
                 latency_ms=_p50_p95([sample.latency_ms for sample in recent]) if recent else None,
                 stages_ms=_stage_medians(recent),
+                noisy=sum(sample.noisy for sample in recent) / len(recent) if recent else 0.0,
                 image_size=self._image_size,
                 last_error=self._last_error,
                 input_age=now - self._arrivals[-1] if self._arrivals else None,

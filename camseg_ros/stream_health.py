@@ -22,6 +22,9 @@ ERROR_SHOWN_S = 10.0
 LOSS_WARN, LOSS_ERROR = 0.5, 0.9
 """Share of lost images above which it is a warning, and from which it is an error."""
 
+NOISY_WARN = 0.5
+"""Share of images with strong noise from which it is a warning."""
+
 Health = tuple[bytes, str]
 """A level of `DiagnosticStatus`, and one sentence."""
 
@@ -104,6 +107,10 @@ def camera_health(
         text = f"p95 latency {snapshot.latency_ms[1]:.0f} ms is {above}; {remedy}"
         found.append((level, text))
     found += [(DiagnosticStatus.WARN, problem) for problem in endpoints.problems]
+    if snapshot.noisy >= NOISY_WARN:
+        text = f"strong noise in {100 * snapshot.noisy:.0f} % of the last images"
+        remedy = "check the camera, its gain and its cable"
+        found.append((DiagnosticStatus.WARN, f"{text}, removed before the network; {remedy}"))
     if found:
         return max(found, key=lambda health: health[0])  # the first of the worst
     if never:

@@ -212,7 +212,9 @@ def _robustness(options: argparse.Namespace) -> None:
         return shown_progress(work, total, "disturb and segment") if total else work
 
     engines = {
-        name: f"{each.name}, {each.precision} on {each.engine}" for name, each in contenders.items()
+        name: f"{each.name}, {each.precision} on {each.engine}"
+        + ", noise filter" * each.config.noise_filter
+        for name, each in contenders.items()
     }
     robustness = run_suite(
         contenders,

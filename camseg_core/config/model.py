@@ -204,6 +204,8 @@ class CamSegConfig:
         temperature: scales the noise when masks are sampled, see `SamplerOptions`.
         logit_scale: factor on the logits before the softmax that gives the confidence.
         light_decoder: decodes masks in place of the autoencoder's decoder.
+        noise_filter: strong noise is removed from frames before the network, in training as well,
+            see `noise_filter`.
     """
 
     name: str
@@ -221,6 +223,7 @@ class CamSegConfig:
     temperature: float = 1.0
     logit_scale: float = field(default=1.0, metadata=renamed_from("sharpness"))
     light_decoder: LightDecoderConfig | None = None
+    noise_filter: bool = False
 
     def __post_init__(self) -> None:
         own = (self.image_encoder is not None, self.mask_autoencoder is not None)

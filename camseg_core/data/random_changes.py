@@ -12,6 +12,7 @@ import numpy as np
 from camseg_core.data import disturbances
 from camseg_core.data.disturbances import Apply, Pixels, to_pixels
 from camseg_core.errors import ConfigError
+from camseg_core.noise_filter import without_grain, without_impulses
 
 Range = tuple[float, float]
 
@@ -129,8 +130,12 @@ class Disturb:
         weights = {name: self.weights.get(name, 1.0) for name in KINDS if getattr(self, name)}
         return {name: weight for name, weight in weights.items() if weight > 0}
 
-    def changes(self) -> tuple[Change, ...]:
-        """Return the changes of an `Augmentation`: one, or none if nothing is disturbed."""
+    def changes(self, noise_filter: bool = False) -> tuple[Change, ...]:
+        """Return the changes of an `Augmentation`: one, or none if nothing is disturbed.
+
+        With `noise_filter`, strong noise is removed from what was disturbed, as it is from the
+        frames that a model with this filter gets.
+        """
         if not self.share:
             return ()
         kinds = self._kinds()
@@ -143,7 +148,7 @@ class Disturb:
             count = min(len(made), 1 + int(rng.random() < self.twice))
             for place in rng.choice(len(made), count, replace=False, p=chances):
                 rgb = made[place](rgb, rng)
-            return rgb
+            return without_grain(without_impulses(rgb)) if noise_filter else rgb
 
         return (disturb,)
 

@@ -151,8 +151,8 @@ def record(model: CamSeg, samples: Sequence[Sample]) -> Recorded:
         geometry = FrameGeometry.fit(height, width, config.network_pixels, config.size_multiple)
         (latents, _), (tokens, *_) = engine.calls["decoder"][-1], engine.calls["denoiser"][-1]
         start = random.standard_normal((1, *tokens.shape), np.float32)
-        image = geometry.to_network(sample.image)[None]
-        engine.calls[FUSED].append((image, start, np.array(1.0, np.float32)))
+        picture, _ = geometry.to_network(sample.image, config.noise_filter)
+        engine.calls[FUSED].append((picture[None], start, np.array(1.0, np.float32)))
         if config.transformer.fusion == "grid":
             known = model.to_tokens(torch.from_numpy(latents[:, 0]))[0].numpy()
             *features, _, _ = engine.calls["transformer"][-1]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from camseg_core.errors import ConfigError
 from camseg_core.labels import UNLABELLED
+from camseg_core.noise_filter import without_grain, without_impulses
 
 if TYPE_CHECKING:
     from cv2.typing import MatLike
@@ -173,14 +174,23 @@ class FrameGeometry:
         camera = height, width
         return FrameGeometry(camera, (top, left), region, scaled, padded, fit.output, view)
 
-    def to_network(self, rgb: Ids) -> Ids:
-        """Bring the camera's RGB `(H, W, 3)` to the network's `(h, w, 3)`."""
+    def to_network(self, rgb: Ids, noise_filter: bool = False) -> tuple[Ids, bool]:
+        """Bring the camera's RGB `(H, W, 3)` to the network's `(h, w, 3)`.
+
+        With `noise_filter`, strong noise is removed: impulses before the scaling, which would smear
+        them, and the rest after it, which averages some of it. Returns also whether there was any.
+        """
         (top, left), (height, width) = self.corner, self.region
-        picture = scaled_picture(rgb[top : top + height, left : left + width], self.scaled)
+        region = rgb[top : top + height, left : left + width]
+        intact = without_impulses(region) if noise_filter else region
+        scaled = np.asarray(scaled_picture(intact, self.scaled), np.uint8)
+        picture = without_grain(scaled) if noise_filter else scaled
+        noisy = intact is not region or picture is not scaled
         bottom, right = self.padded[0] - self.scaled[0], self.padded[1] - self.scaled[1]
         if bottom or right:
-            picture = cv2.copyMakeBorder(picture, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-        return np.ascontiguousarray(picture, np.uint8)
+            bordered = cv2.copyMakeBorder(picture, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+            picture = np.asarray(bordered, np.uint8)
+        return np.ascontiguousarray(picture), noisy
 
     def from_network(self, mask: Ids, confidence: Floats) -> tuple[Ids, Floats]:
         """Bring the network's ids and confidence, `(h, w)` each, to the size `output` asks for.

@@ -43,12 +43,15 @@ class Segmentation:
             `postprocess`. Frames that went through the network together all have the time the batch
             took: each had to wait for it.
         view: where the mask's pixels lie in the frame.
+        noise_removed: the frame had so much noise that some was removed before the network; always
+            false if the model has no `noise_filter`.
     """
 
     mask: Ids
     confidence: Floats
     timings: dict[str, float]
     view: View = View()  # noqa: RUF009  # immutable
+    noise_removed: bool = False
 
 
 class Segmenter:
@@ -260,7 +263,8 @@ class Segmenter:
             ConfigError: the whole network runs as one graph: load with `streams=True`.
             ImageError: the array has another shape or type than RGB `(H, W, 3)` uint8.
         """
-        return self._network.features(self._geometry(rgb, fit).to_network(rgb))
+        image, _ = self._geometry(rgb, fit).to_network(rgb, self.config.noise_filter)
+        return self._network.features(image)
 
     def segment(self, rgb: Ids, fit: Fit = Fit()) -> Segmentation:  # noqa: B008
         """Segment one RGB frame `(H, W, 3)` uint8 of any size from 1×1 up.
@@ -319,8 +323,8 @@ class Segmenter:
         groups: defaultdict[tuple[tuple[int, int], int], list[int]] = defaultdict(list)
         for index, (rgb, fit) in enumerate(zip(frames, fits, strict=True)):
             began, geometry = time.perf_counter(), self._geometry(rgb, fit)
-            image = geometry.to_network(rgb)
-            prepared.append((geometry, image, (time.perf_counter() - began) * 1000))
+            image, noisy = geometry.to_network(rgb, self.config.noise_filter)
+            prepared.append((geometry, image, noisy, (time.perf_counter() - began) * 1000))
             alone = 0 if self.batches else index
             groups[geometry.padded, alone].append(index)
         results: dict[int, Segmentation] = {}
@@ -333,12 +337,12 @@ class Segmenter:
             for (_, began), (stage, ended) in pairwise(laps):  # a stage may come again
                 network[stage] += (ended - began) * 1000
             for index, mask, confidence in zip(members, masks, confidences, strict=True):
-                geometry, _, preprocess = prepared[index]
+                geometry, _, noisy, preprocess = prepared[index]
                 began = time.perf_counter()
                 mask, confidence = geometry.from_network(mask, confidence)
                 postprocess = (time.perf_counter() - began) * 1000
                 timings = {"preprocess": preprocess, **network, "postprocess": postprocess}
-                results[index] = Segmentation(mask, confidence, timings, geometry.view)
+                results[index] = Segmentation(mask, confidence, timings, geometry.view, noisy)
         return [results[index] for index in range(len(frames))]
 
     def _geometry(self, rgb: Ids, fit: Fit) -> FrameGeometry:

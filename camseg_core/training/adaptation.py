@@ -142,7 +142,7 @@ def run_adaptation(
             recipe.teaching,
             Frames.load(held_out, model.labels),
             first,
-            recipe.training.disturb.changes(),
+            recipe.training.disturb.changes(model.config.noise_filter),
             validation(recipe.training, found.val),
             place,
             recipe.training.loop.seed,

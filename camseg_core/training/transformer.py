@@ -173,7 +173,9 @@ def train_transformer(
     config.freeze(model)
     if config.gradient_checkpointing:
         enable_gradient_checkpointing(model)
-    stream = frame_stream(config, frames, loop.seed, changed=teacher is None)
+    stream = frame_stream(
+        config, frames, loop.seed, teacher is None, noise_filter=model.config.noise_filter
+    )
 
     def rate(name: str) -> float:
         if name.startswith("mask_autoencoder."):
@@ -223,16 +225,25 @@ def _objective(
 
 
 def frame_stream(
-    config: TransformerTraining, frames: Frames, seed: int, changed: bool = True
+    config: TransformerTraining,
+    frames: Frames,
+    seed: int,
+    changed: bool = True,
+    noise_filter: bool = False,
 ) -> FrameStream:
-    """Return the samples of a training; unless `changed`, crops keep colours (for a teacher)."""
+    """Return the samples of a training.
+
+    Unless `changed`, crops keep colours (for a teacher). `noise_filter` is the model's, see
+    `Disturb.changes`.
+    """
     if config.augment == "vary":
         views = varied_views(config.crop, config.variation)
     else:
         views = random_crops(
             config.crop, config.crop_area, changed, config.crop_aspect, config.crop_beyond
         )
-    views = replace(views, changes=(*views.changes, *(config.disturb.changes() * changed)))
+    if changed:
+        views = replace(views, changes=(*views.changes, *config.disturb.changes(noise_filter)))
     if config.rare_share == 0:
         return FrameStream(frames, views, seed)
     rare = RareClasses(frames, config.rare_share, seed, config.rare_until * config.batch)

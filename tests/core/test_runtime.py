@@ -206,7 +206,7 @@ def test_pixels_line_up_through_scaling_and_padding() -> None:
         geometry = FrameGeometry.fit(height, width, 480 * 360, 32)
         ids = np.zeros((height, width), np.uint8)
         ids[height // 3 :, : width // 2] = 7
-        there = geometry.to_network(np.repeat(ids[..., None], 3, axis=2))
+        there, _ = geometry.to_network(np.repeat(ids[..., None], 3, axis=2))
         assert there.shape[0] % 32 == there.shape[1] % 32 == 0
         ids_back = np.where(there[..., 0] > 3, 7, 0).astype(np.uint8)
         back, _ = geometry.from_network(ids_back, np.ones(ids_back.shape, np.float32))

@@ -30,12 +30,24 @@ class Stream(StreamStatistics):
         self.now = 50.0
         super().__init__(lambda: self.now)
 
-    def answer(self, latency_ms: float = 5.0) -> None:
+    def answer(self, latency_ms: float = 5.0, noisy: bool = False) -> None:
         self.frame_received()
-        self.frame_published(latency_ms, {}, (4, 4))
+        self.frame_published(latency_ms, {}, (4, 4), noisy)
 
     def health(self, endpoints: Endpoints = CAMERA, overrun: float | None = None) -> Health:
         return camera_health(self.snapshot(), "/image", endpoints, LIMITS, overrun)
+
+
+def test_noise_that_is_removed_from_most_images_is_a_warning() -> None:
+    stream = Stream()
+    for noisy in (False, False, True):
+        stream.answer(noisy=noisy)
+    assert stream.health() == (OK, "serving")
+    assert stream.snapshot().values()["frames with strong noise (%)"] == "33"
+    stream.answer(noisy=True)
+    level, text = stream.health()
+    assert level == WARN
+    assert text.startswith("strong noise in 50 % of the last images, removed before the network")
 
 
 def test_at_first_it_waits() -> None:
@@ -279,6 +291,7 @@ def test_the_values_have_every_number() -> None:
         "latency p50 (ms)": "11.0",
         "latency p95 (ms)": "12.0",
         "stage wait (ms)": "1.2",
+        "frames with strong noise (%)": "0",
         "image size": "480x360",
         "age of last input (s)": "0.0",
         "last error": "cut short",
