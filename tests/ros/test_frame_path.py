@@ -4,7 +4,7 @@ import pytest
 from frame_path import frame_path
 from ros_harness import Driver
 
-MAX_FUNCTIONS, MAX_FILES = 25, 11
+MAX_FUNCTIONS, MAX_FILES = 28, 12
 """From the subscription's callback to the published mask."""
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import cv2
+import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -10,6 +11,7 @@ from ros_harness import StartBench, StartNode, header, picture, rgb_image
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
+from camseg_core.data.disturbances import salt_and_pepper
 from camseg_core.weights import checkpoint_folder
 
 
@@ -148,6 +150,19 @@ def test_a_healthy_node_says_so_with_its_numbers(start_bench: StartBench) -> Non
     assert {"stage wait (ms)", "stage read (ms)", "stage publish (ms)"} <= set(values)
     assert values["last error"] == "none"
     assert values["publishers on the input topic"] == "1"
+
+
+def test_images_with_strong_noise_are_answered_and_reported(start_bench: StartBench) -> None:
+    bench = start_bench("latency_budget_ms:=600000.0")  # the machine may be busy
+    generator, clean = np.random.default_rng(0), picture(160, 120)
+    for number in range(4):
+        bench.ask(rgb_image(salt_and_pepper(clean, 40, generator), number))
+    status, _ = bench.status(  # the first image, by which the test finds the node, has none
+        lambda values: int(values["frames with strong noise (%)"]) >= 50, "the noise"
+    )
+    assert status.level == DiagnosticStatus.WARN
+    assert status.message.startswith("strong noise in ")
+    assert " of the last images, removed before the network; check the camera" in status.message
 
 
 def test_silence_is_a_warning_that_names_the_topic(start_node, driver) -> None:
