@@ -178,6 +178,8 @@ def _architecture(model: CamSeg) -> Iterable[tuple[str, str]]:
         f"RGB of any size; scaled down to about {config.network_pixels} pixels, aspect kept, and "
         f"padded to multiples of {config.size_multiple}",
     )
+    if config.noise_filter:
+        yield "Noise filter", "before the network, of salt and pepper and of strong Gaussian noise"
     token = f"{config.token_stride}×{config.token_stride} pixels"
     if config.image_encoder is not None:
         strides = f"{config.image_encoder.finest} to {FEATURES[-1].stride}"
