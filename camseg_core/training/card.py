@@ -98,7 +98,8 @@ def how_it_was_made(start: Path) -> str:
     card = start / CARD
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     _, _, rest = text.partition("## How it was made\n")
-    made = re.split(r"^(?:## |The figures: )", rest, maxsplit=1, flags=re.MULTILINE)[0].strip()
+    made = re.split(r"^(?:## |The figures: )", rest, maxsplit=1, flags=re.MULTILINE)[0]
+    made = made.strip("\n").rstrip()  # its command is indented
     return f"### The model that it was fine-tuned from\n\n{made}\n" if made else ""
 
 

@@ -163,7 +163,7 @@ def test_a_trained_model_is_distilled_into_a_folder_whose_card_describes_both_tr
     assert CamSeg.from_pretrained(root / "distilled").config.name == "run-distill"
     assert f"    camseg distill --model={root / 'out'}" in card
     assert "`run`, fine-tuned in 4 steps with batches of 2" in card
-    assert "### The model that it was fine-tuned from" in card
+    assert "### The model that it was fine-tuned from\n\n    camseg train " in card
     assert card.index("camseg distill --model") < card.index("camseg train --config")
     assert card.count("## Limits") == card.count("## Figures") == 1
     assert all(
