@@ -231,13 +231,13 @@ def test_a_frame_of_as_many_tokens_as_attention_has_heads_is_as_on_onnx_runtime(
 
 
 @pytest.mark.skipif(not has_bf16(), reason="the processor has no bf16")
-def test_bf16_runs_on_fp32_graphs_and_is_equal_on_98_of_100_pixels() -> None:
+def test_bf16_runs_on_fp32_graphs_and_is_equal_on_97_of_100_pixels() -> None:
     reference = Segmenter.from_pretrained(provider="cpu", precision="fp32")
     segmenter = Segmenter.from_pretrained(provider="openvino", precision="bf16")
     assert segmenter.precision == "bf16"
     assert {path.parent.name for path in segmenter.graph_files} == {"fp32"}
     equal = [segmenter.segment(f).mask == reference.segment(f).mask for f in FRAMES]
-    assert np.mean(equal) > 0.98
+    assert np.mean(equal) > 0.97
 
 
 def test_auto_takes_int8_graphs_and_the_processors_fastest_arithmetic(
