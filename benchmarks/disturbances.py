@@ -7,7 +7,7 @@ What is kept is the mean of the three sets' scores, as a share of that without d
 
 import argparse
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median
@@ -83,7 +83,7 @@ def measured(
 
 
 def kept(
-    found: Iterable[Robustness], condition: Condition, reference: Condition, model: str
+    found: Sequence[Robustness], condition: Condition, reference: Condition, model: str
 ) -> list[float]:
     """Return AP and mean IoU under a condition: the sets' mean, as a share of the reference's."""
 
@@ -91,7 +91,6 @@ def kept(
         each: list[Scores] = [robustness.scores[of][model] for robustness in found]
         return fmean(getattr(scores, score) for scores in each)
 
-    found = list(found)
     return [mean(condition, score) / mean(reference, score) for score in SCORES]
 
 
@@ -110,7 +109,7 @@ def measure(arguments: argparse.Namespace) -> Outcome:
             ({arguments.model: model}, others),
         )
     )
-    clean = next(iter(noise)).reference
+    clean = noise[0].reference
     shares: dict[Condition, list[list[float]]] = {}
     for found, suite in ((noisy, noise), (still, others)):
         for series in suite:
