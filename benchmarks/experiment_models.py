@@ -125,7 +125,8 @@ def trained(
     folder = place.run / f"train-{name_of(model)}-s{seed}"
     labels = labels_of(recipe.data, place.data)
     # the network by itself is compared, as in the results that there are
-    config = replace(with_classes(model_config(recipe.model), labels), noise_filter=False)
+    config = with_classes(model_config(recipe.model), labels)
+    config = replace(config, noise_filter=False, max_upscale=1.0)
     keep_config(recipe, folder, Processes())
     if model.head == "latents":
         out = folder / "model"

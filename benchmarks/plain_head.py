@@ -118,8 +118,13 @@ class PlainSegmenter:
     def segment(self, rgb: npt.NDArray[np.uint8]) -> Segmentation:
         """Segment one frame; it is scaled and padded as for camseg-lite."""
         began, config = time.perf_counter(), self.network.config
-        geometry = FrameGeometry.fit(*rgb.shape[:2], config.network_pixels, config.size_multiple)
-        image, _ = geometry.to_network(rgb)
+        geometry = FrameGeometry.fit(
+            *rgb.shape[:2],
+            config.network_pixels,
+            config.size_multiple,
+            max_upscale=config.max_upscale,
+        )
+        image, _ = geometry.to_network(rgb, config.noise_filter)
         pixels = torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0)
         confidence, index = self.network(pixels)[0].softmax(0).max(0)
         mask, sure = geometry.from_network(self._ids[index].numpy(), confidence.numpy())

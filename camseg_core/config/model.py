@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -197,7 +197,9 @@ class CamSegConfig:
     or `image_encoder` and `mask_autoencoder` share the work.
 
     Attributes:
-        network_pixels: area to which a frame is scaled down for the network, keeping its aspect.
+        network_pixels: area to which a frame is scaled for the network, keeping its aspect.
+        max_upscale: largest factor by which the sides of a smaller frame are enlarged; with 1, it
+            keeps its size.
         patch_size: side of the square of latent cells that make one token.
         pixel_mean: normalises RGB in 0..255, with `pixel_std`.
         num_train_timesteps: steps of the noise schedule.
@@ -224,6 +226,7 @@ class CamSegConfig:
     logit_scale: float = field(default=1.0, metadata=renamed_from("sharpness"))
     light_decoder: LightDecoderConfig | None = None
     noise_filter: bool = False
+    max_upscale: float = 1.0
 
     def __post_init__(self) -> None:
         own = (self.image_encoder is not None, self.mask_autoencoder is not None)
@@ -260,6 +263,8 @@ class CamSegConfig:
         check_sizes(self, without=("network_pixels",))
         if self.network_pixels < 1:
             raise ModelError(f"network_pixels must be >= 1, got {self.network_pixels}")
+        if not 1 <= self.max_upscale < math.inf:
+            raise ModelError(f"max_upscale must be a finite number >= 1, got {self.max_upscale}")
         for name in ("pixel_mean", "pixel_std"):
             if len(getattr(self, name)) != 3:
                 raise ModelError(
@@ -272,6 +277,10 @@ class CamSegConfig:
             raise ModelError(f"logit_scale must be a finite number > 0, got {self.logit_scale}")
         if not all(0 < each < math.inf for each in self.pixel_std):
             raise ModelError(f"pixel_std must be finite numbers > 0, got {self.pixel_std}")
+
+    def without_scaling(self, pixels: int) -> "CamSegConfig":
+        """Return this model for frames of up to so many pixels, which keep their size."""
+        return replace(self, network_pixels=pixels, max_upscale=1.0)
 
     def check_classes(self, count: int) -> None:
         """Check that a model with a mask autoencoder decodes so many classes.

@@ -130,7 +130,10 @@ def benchmark(
 def _network_size(segmenter: Segmenter, image: npt.NDArray[np.uint8]) -> tuple[int, int]:
     config = segmenter.config
     height, width = FrameGeometry.fit(
-        image.shape[0], image.shape[1], config.network_pixels, config.size_multiple
+        *image.shape[:2],
+        config.network_pixels,
+        config.size_multiple,
+        max_upscale=config.max_upscale,
     ).padded
     return width, height
 

@@ -147,8 +147,12 @@ def record(model: CamSeg, samples: Sequence[Sample]) -> Recorded:
         if index % SEVERAL_STEPS_EVERY == 0:
             ten_steps.segment(sample.image)
         one_step.segment(sample.image)
-        height, width, _ = sample.image.shape
-        geometry = FrameGeometry.fit(height, width, config.network_pixels, config.size_multiple)
+        geometry = FrameGeometry.fit(
+            *sample.image.shape[:2],
+            config.network_pixels,
+            config.size_multiple,
+            max_upscale=config.max_upscale,
+        )
         (latents, _), (tokens, *_) = engine.calls["decoder"][-1], engine.calls["denoiser"][-1]
         start = random.standard_normal((1, *tokens.shape), np.float32)
         picture, _ = geometry.to_network(sample.image, config.noise_filter)

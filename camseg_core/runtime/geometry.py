@@ -90,8 +90,8 @@ class Fit:
     """How frames are fitted to the network, and at which size their masks are returned.
 
     Attributes:
-        mode: `letterbox` scales down, never up, keeps the aspect and pads right and bottom by
-            repeating the last pixels; `stretch` scales each axis on its own, without padding;
+        mode: `letterbox` scales, keeps the aspect and pads right and bottom by repeating the last
+            pixels; `stretch` scales each axis on its own, without padding;
             `crop` takes the region of interest alone, as a letterbox.
         roi: region of interest of `crop`: left, top, right, bottom as shares of width and height,
             0 to 1, rounded to whole pixels, at least one.
@@ -147,8 +147,17 @@ class FrameGeometry:
 
     @staticmethod
     @functools.lru_cache(maxsize=MAX_CACHED_SIZES)
-    def fit(height: int, width: int, area: int, multiple: int, fit: Fit = Fit()) -> FrameGeometry:
+    def fit(
+        height: int,
+        width: int,
+        area: int,
+        multiple: int,
+        fit: Fit = Fit(),
+        max_upscale: float = 1.0,
+    ) -> FrameGeometry:
         """Fit a frame into about `area` pixels, padded to multiples of `multiple`.
+
+        A smaller frame is enlarged up to `max_upscale` times along each axis.
 
         The padded area stays bounded for any aspect. Stretched frames have at most `area` pixels
         (at least one square of `multiple`), and the aspect nearest below in multiples.
@@ -160,7 +169,7 @@ class FrameGeometry:
         bottom = max(top + 1, round(fit.roi[3] * height))
         region = bottom - top, right - left
         longest = area / multiple  # of a frame so narrow that padding makes it `multiple` wide
-        scale = min(1.0, math.sqrt(area / (region[0] * region[1])), longest / max(region))
+        scale = min(max_upscale, math.sqrt(area / (region[0] * region[1])), longest / max(region))
         if fit.mode == "stretch":
             # 1e-6: a side times the scale may fall just below the multiple that it should be
             rows, columns = (max(1, math.floor(side * scale / multiple + 1e-6)) for side in region)
@@ -177,15 +186,18 @@ class FrameGeometry:
     def to_network(self, rgb: Ids, noise_filter: bool = False) -> tuple[Ids, bool]:
         """Bring the camera's RGB `(H, W, 3)` to the network's `(h, w, 3)`.
 
-        With `noise_filter`, strong noise is removed: impulses before the scaling, which would smear
-        them, and the rest after it, which averages some of it. Returns also whether there was any.
+        With `noise_filter`, strong noise is removed: impulses before any scaling, which would smear
+        them, and the rest after axes shrink, which averages some of it, and before axes grow.
+        Returns also whether there was any.
         """
         (top, left), (height, width) = self.corner, self.region
         region = rgb[top : top + height, left : left + width]
         intact = without_impulses(region) if noise_filter else region
-        scaled = np.asarray(scaled_picture(intact, self.scaled), np.uint8)
-        picture = without_grain(scaled) if noise_filter else scaled
-        noisy = intact is not region or picture is not scaled
+        smaller = min(height, self.scaled[0]), min(width, self.scaled[1])
+        shrunk = np.asarray(scaled_picture(intact, smaller), np.uint8)
+        smooth = without_grain(shrunk) if noise_filter else shrunk
+        noisy = intact is not region or smooth is not shrunk
+        picture = np.asarray(scaled_picture(smooth, self.scaled), np.uint8)
         bottom, right = self.padded[0] - self.scaled[0], self.padded[1] - self.scaled[1]
         if bottom or right:
             bordered = cv2.copyMakeBorder(picture, 0, bottom, 0, right, cv2.BORDER_REPLICATE)

@@ -353,7 +353,10 @@ class Segmenter:
                 f"a frame must be an RGB array (H, W, 3) of uint8, at least 1×1, got {found}"
             )
         height, width, _ = rgb.shape
-        return FrameGeometry.fit(height, width, self.config.network_pixels, self._multiple, fit)
+        config = self.config
+        return FrameGeometry.fit(
+            height, width, config.network_pixels, self._multiple, fit, config.max_upscale
+        )
 
 
 def _no_passes(sampling: Sampling, config: CamSegConfig) -> ConfigError:

@@ -174,9 +174,12 @@ def _architecture(model: CamSeg) -> Iterable[tuple[str, str]]:
         f"{vehicle / 1e6:.1f} million on the vehicle, {encoder / 1e6:.1f} million in the mask "
         "encoder, used only in training",
     )
+    scaled = "scaled down"
+    if config.max_upscale > 1:
+        scaled = f"scaled down or, at most {config.max_upscale:g} times, up"
     yield (
         "Input",
-        f"RGB of any size; scaled down to about {config.network_pixels} pixels, aspect kept, and "
+        f"RGB of any size; {scaled} to about {config.network_pixels} pixels, aspect kept, and "
         f"padded to multiples of {config.size_multiple}",
     )
     if config.noise_filter:

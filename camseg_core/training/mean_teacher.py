@@ -313,7 +313,7 @@ def _refuse(path: Path, found: str) -> None:
 
 def _segmenter(model: CamSeg, pixels: int | None = None) -> Segmenter:
     """Return the model with one step, at its own size or for pictures of `pixels` pixels."""
-    config = model.config if pixels is None else replace(model.config, network_pixels=pixels)
+    config = model.config if pixels is None else model.config.without_scaling(pixels)
     return Segmenter(config, model.labels, TorchEngine(model, "bf16"), Sampling("one_step"))
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -104,17 +103,19 @@ def class_indices(
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield predicted class indices `(H, W)` of whole frames, 255 for classes outside the labels.
 
-    With `size` (height, width), frames are scaled to it and masks are scaled back by the nearest
-    pixel. In bf16, except for models that decode masks as pictures, whose colours need fp32.
+    Frames are scaled for the network as on a vehicle; with `size` (height, width), they are scaled
+    to it, and masks are scaled back by the nearest pixel. In bf16, except for models that decode
+    masks as pictures, whose colours need fp32.
     """
     engine = TorchEngine(model, "bf16" if model.autoencoder is None else "fp32")
     sampling, index = Sampling(sampler, steps), index_table(model.labels)
-    multiple = model.config.size_multiple
+    config = model.config
+    if size is not None:
+        # the area of the padded picture, so that the segmenter does not scale it
+        padded = (math.ceil(side / config.size_multiple) * config.size_multiple for side in size)
+        config = config.without_scaling(math.prod(padded))
+    segmenter = Segmenter(config, model.labels, engine, sampling)
     for image, _ in frames:
         rgb = image.permute(1, 2, 0).contiguous().numpy()
         picture = np.asarray(rgb if size is None else scaled_picture(rgb, size), np.uint8)
-        # the area of the padded picture, so that the segmenter does not scale it
-        area = math.prod(math.ceil(side / multiple) * multiple for side in picture.shape[:2])
-        config = replace(model.config, network_pixels=area)
-        mask = Segmenter(config, model.labels, engine, sampling).segment(picture).mask
-        yield index[scaled_ids(mask, rgb.shape[:2])]
+        yield index[scaled_ids(segmenter.segment(picture).mask, rgb.shape[:2])]

@@ -51,6 +51,8 @@ CAMSEG_LITE = CamSegConfig(
     pixel_mean=(123.675, 116.28, 103.53),
     pixel_std=(58.395, 57.12, 57.375),
     temperature=0.5,
+    noise_filter=True,
+    max_upscale=2.0,
 )
 """The project's small model; its image encoder expects ImageNet's normalisation."""
 

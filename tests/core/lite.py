@@ -45,6 +45,8 @@ def tiny_lite(stride: int = 32) -> CamSeg:
         image_encoder=ImageEncoderConfig(32, 0.25, stride, finest=16 if coarse else 4),
         mask_autoencoder=MaskAutoencoderConfig(len(LABELS), 4, (8, 8), (8, 8), separable=coarse),
         patch_size=stride // 4,
+        noise_filter=False,
+        max_upscale=1.0,
     )
     torch.manual_seed(0)
     model = CamSeg(config, LABELS).eval()

@@ -6,6 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -13,6 +14,7 @@ from red_engine import RED, RedEngine, red_segmenter
 
 from camseg_core.errors import ConfigError
 from camseg_core.labels import UNLABELLED
+from camseg_core.noise_filter import without_grain
 from camseg_core.runtime import Fit, Segmentation, View
 from camseg_core.runtime.geometry import FrameGeometry, scaled_ids
 from camseg_core.weights import CAMSEG_LITE
@@ -39,6 +41,10 @@ FITS = [
 ]
 
 
+KEPT = replace(CAMSEG_LITE, noise_filter=False, max_upscale=1.0)
+"""Frames are scaled down, and nothing else."""
+
+
 def geometry_of(size: tuple[int, int], fit: Fit) -> FrameGeometry:
     return FrameGeometry.fit(*size, AREA, MULTIPLE, fit)
 
@@ -57,7 +63,7 @@ def block(geometry: FrameGeometry) -> npt.NDArray[np.float64]:
 def segmented(rgb: npt.NDArray[np.uint8], fit: Fit) -> Segmentation:
     """The result if a network pixel is red where half a red pixel lies in it along each axis."""
     share = np.minimum(1, 1 / block(geometry_of(rgb.shape[:2], fit)))
-    return red_segmenter(RedEngine(threshold=255 * 0.24 * share.prod())).segment(rgb, fit)
+    return red_segmenter(RedEngine(threshold=255 * 0.24 * share.prod()), KEPT).segment(rgb, fit)
 
 
 def marks(geometry: FrameGeometry, count: int = 8) -> npt.NDArray[np.int64]:
@@ -128,7 +134,7 @@ def test_thin_lines_come_back_whole_and_thin(size: tuple[int, int], fit: Fit) ->
 @pytest.mark.parametrize("size", SIZES)
 def test_an_unscaled_frame_comes_back_exactly(size: tuple[int, int]) -> None:
     rgb = np.random.default_rng(1).integers(0, 256, (*size, 3)).astype(np.uint8)
-    config = replace(CAMSEG_LITE, network_pixels=4000 * 4000)
+    config = replace(KEPT, network_pixels=4000 * 4000)
     for fit in FITS:
         if fit.mode == "stretch":
             continue
@@ -186,7 +192,7 @@ def test_a_stretched_frame_fills_what_the_network_takes(size: tuple[int, int]) -
     for there, here in zip(geometry.padded, size, strict=True):
         assert there <= max(here, MULTIPLE)  # blown up only to the smallest that the network takes
     engine = RedEngine()
-    red_segmenter(engine).segment(np.zeros((*size, 3), np.uint8), Fit("stretch"))
+    red_segmenter(engine, KEPT).segment(np.zeros((*size, 3), np.uint8), Fit("stretch"))
     assert engine.seen[0].shape == (1, *geometry.padded, 3)
 
 
@@ -247,7 +253,7 @@ def test_the_picture_under_a_mask_is_what_the_network_saw(fit: Fit) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (479, 641, 3)).astype(np.uint8)
     for output in ("camera", "network"):
         engine = RedEngine()
-        result = red_segmenter(engine).segment(rgb, replace(fit, output=output))
+        result = red_segmenter(engine, KEPT).segment(rgb, replace(fit, output=output))
         picture = result.view.picture(rgb, result.mask.shape)
         height, width = result.mask.shape
         assert np.array_equal(
@@ -261,10 +267,10 @@ def test_frames_of_one_size_at_the_network_share_a_batch_with_any_fit() -> None:
     ]
     fits = [Fit(), Fit(output="network"), Fit("stretch"), Fit("crop", (0.0, 0.0, 0.5, 1.0))]
     engine = RedEngine()
-    results = red_segmenter(engine).segment_batch(frames, fits)
+    results = red_segmenter(engine, KEPT).segment_batch(frames, fits)
     assert [len(batch) for batch in engine.seen] == [2, 1, 1]
     for frame, fit, result in zip(frames, fits, results, strict=True):
-        alone = red_segmenter(RedEngine()).segment(frame, fit)
+        alone = red_segmenter(RedEngine(), KEPT).segment(frame, fit)
         assert np.array_equal(result.mask, alone.mask)
         assert result.view == alone.view
 
@@ -296,3 +302,57 @@ def test_frames_of_one_size_at_the_network_share_a_batch_with_any_fit() -> None:
 def test_what_fits_nothing_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         Fit(**options)
+
+
+SMALL = [(1, 1), (7, 400), (33, 71), (96, 64), (227, 320), (256, 512), (359, 479)]
+
+
+@pytest.mark.parametrize("fit", FITS, ids=str)
+@pytest.mark.parametrize("size", SMALL)
+def test_a_smaller_frame_is_enlarged_up_to_the_factor_and_the_networks_area(
+    size: tuple[int, int], fit: Fit
+) -> None:
+    kept = geometry_of(size, fit)
+    for factor in (1.25, 2.0, 4.0):
+        geometry = FrameGeometry.fit(*size, AREA, MULTIPLE, fit, factor)
+        grown = np.array(geometry.scaled) / geometry.region
+        if fit.mode != "stretch":
+            assert (grown <= factor + 0.5 / np.array(geometry.region)).all()
+            reached = math.isclose(grown.max(), factor, rel_tol=0.1)
+            assert reached or math.prod(geometry.padded) > 0.75 * AREA or min(size) < 10
+        assert math.prod(geometry.scaled) <= 1.02 * AREA
+        assert math.prod(geometry.scaled) >= math.prod(kept.scaled)
+
+
+@pytest.mark.parametrize("output", ["camera", "network"])
+@pytest.mark.parametrize("fit", FITS, ids=str)
+@pytest.mark.parametrize("size", SMALL)
+def test_what_is_seen_in_an_enlarged_frame_comes_back_where_it_is(
+    size: tuple[int, int], fit: Fit, output: str
+) -> None:
+    fit = replace(fit, output=output)
+    config = replace(KEPT, max_upscale=2.0)
+    segmenter = red_segmenter(RedEngine(threshold=254), config)
+    inner = inside(geometry_of(size, fit))
+    for row, column in marks(geometry_of(size, fit)):
+        rgb = np.zeros((*size, 3), np.uint8)
+        # red for two pixels around, so that interpolation leaves the marked pixel all red
+        rgb[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3, 0] = 255
+        result = segmenter.segment(rgb, fit)
+        if output == "camera":
+            assert result.mask.shape == size
+            assert result.mask[row, column] == RED
+            assert not (result.mask == RED)[inner][rgb[inner][..., 0] == 0].any()
+        else:
+            x, y = result.view.to_mask(column, row)
+            assert result.mask[round(y), round(x)] == RED
+
+
+def test_noise_of_a_small_frame_is_removed_before_it_is_enlarged() -> None:
+    rng = np.random.default_rng(0)
+    rgb = np.clip(rng.normal(120, 60, (120, 160, 3)), 0, 255).astype(np.uint8)
+    geometry = FrameGeometry.fit(120, 160, AREA, MULTIPLE, max_upscale=2.0)
+    picture, noisy = geometry.to_network(rgb, noise_filter=True)
+    assert noisy
+    smooth = without_grain(rgb)
+    assert np.array_equal(picture[:240, :320], cv2.resize(smooth, (320, 240)))
