@@ -135,7 +135,8 @@ def test_a_table_that_no_reader_can_take_is_one_clear_line(folder: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("network_pixels", -5), ("temperature", -1.0), ("logit_scale", 0.0)]
+    ("name", "value"),
+    [("network_pixels", -5), ("max_upscale", 0.5), ("temperature", -1.0), ("logit_scale", 0.0)],
 )
 def test_a_configuration_with_numbers_that_make_no_sense_is_refused(
     folder: Path, name: str, value: float

@@ -1,5 +1,6 @@
 """Frames read as needed, here or by workers ahead, give the same results as frames in memory."""
 
+import copy
 import multiprocessing
 import subprocess
 import sys
@@ -21,7 +22,9 @@ from camseg_core.data.augmentation import Variation, random_crops, varied_views
 from camseg_core.data.sets import open_set
 from camseg_core.data.synthetic.drive import SyntheticDrive
 from camseg_core.errors import DataError
-from camseg_core.labels import CITYSCAPES, UNLABELLED
+from camseg_core.export.torch_engine import TorchEngine
+from camseg_core.labels import CITYSCAPES, UNLABELLED, index_table
+from camseg_core.runtime import Sampling, Segmenter
 from camseg_core.training.distributed import Processes
 from camseg_core.training.frames import Frames, HeldFrames, ReadFrames, as_first
 from camseg_core.training.loading import FrameStream, prepared
@@ -100,6 +103,18 @@ def test_frames_of_different_sizes_are_trained_on_and_scored_at_their_own_size()
         (index != UNLABELLED).sum().item() for _, index in frames
     )
     assert as_first([image for image, _ in frames]).shape == (3, 3, 96, 128)
+
+
+def test_scores_in_a_training_are_of_frames_scaled_as_on_a_vehicle() -> None:
+    model = copy.deepcopy(tiny_lite())
+    frames = Frames.load(DRIVE[:2], LABELS)
+    for changes in ({}, {"max_upscale": 2.0}, {"network_pixels": 64 * 64}):
+        model.config = replace(tiny_lite().config, **changes)
+        engine = TorchEngine(model, "bf16")
+        segmenter = Segmenter(model.config, model.labels, engine, Sampling("one_step"))
+        for sample, found in zip(DRIVE[:2], class_indices(model, frames), strict=True):
+            seen = segmenter.segment(sample.image).mask
+            assert np.array_equal(found, index_table(model.labels)[seen])
 
 
 def test_scores_of_scaled_frames_are_at_the_frames_own_size() -> None:

@@ -401,7 +401,9 @@ def test_the_card_of_weights_alone_says_what_is_known(root: Path) -> None:
     for path in (root / "data" / "train").glob("*/*"):
         picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         cv2.imwrite(str(path), cv2.resize(picture, (80, 70), interpolation=cv2.INTER_NEAREST))
-    of_other_weights = replace(tiny_lite().config, logit_scale=1.5, noise_filter=True)
+    of_other_weights = replace(
+        tiny_lite().config, logit_scale=1.5, noise_filter=True, max_upscale=3.0
+    )
     save_config(of_other_weights, root / "tiny.json")
     (root / "out").mkdir()
     (root / "out" / "notes.txt").write_text("mine")
@@ -413,6 +415,8 @@ def test_the_card_of_weights_alone_says_what_is_known(root: Path) -> None:
     assert (config.name, config.logit_scale, config.noise_filter) == ("town", 1, True)
     card = (root / "out" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert card.startswith("# town\n")
+    assert config.max_upscale == 3
+    assert "; scaled down or, at most 3 times, up to about " in card
     assert "| Noise filter | before the network, of salt and pepper and" in card
     assert "Licence of these weights: CC-BY-4.0, Town." in card
     assert "| 3 | 3 | 80×70 to 96×64 (2 sizes) | 100 % | 11 classes" in card
