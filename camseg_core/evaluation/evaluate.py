@@ -86,7 +86,8 @@ class Evaluation:
     precision TP / (TP + FP); by group it is the mean over the group's classes. `confusion` counts
     indices of `classes`. `frame_size` is the first frame's (width, height) after the protocol's
     preparation. `counted_as` is None where each class of the model counts as itself.
-    `model_classes` are the classes that its masks may hold.
+    `model_classes` are the classes that its masks may hold. `noise_removed` counts the frames that
+    were too noisy for the network and were filtered before it.
     """
 
     model: str
@@ -112,6 +113,7 @@ class Evaluation:
     categories: tuple[CategoryScore, ...] = ()
     counted_as: CountedAs | None = None
     model_classes: tuple[Label, ...] = ()
+    noise_removed: int = 0
 
     @property
     def frames_scored(self) -> int:
@@ -173,7 +175,7 @@ def evaluate(
     scored = as_scored(labels if protocol.labels is None else protocol.labels)
     scorer = Scorer(scored, boundary_tolerance, protocol.drops_no_class)
     scores: list[FrameScore] = []
-    latency, warm_up, frame_size = Latency(), WarmUp(), (0, 0)
+    latency, warm_up, frame_size, noisy = Latency(), WarmUp(), (0, 0), 0
     for raw in progress(islice(samples, frames)):
         check_sizes(raw)
         sample = protocol.prepare(raw)
@@ -184,6 +186,7 @@ def evaluate(
                 frame_size = width, height
             result = segmenter.segment(sample.image)
         latency.add(result.timings)
+        noisy += result.noise_removed
         frame = scorer.empty()
         frame.add(sample.label, result.mask, result.confidence)
         scorer.merge(frame)
@@ -235,6 +238,7 @@ def evaluate(
         protocol=protocol,
         counted_as=_counted_as(scorer, segmenter),
         model_classes=tuple(segmenter.labels),
+        noise_removed=noisy,
         categories=tuple(
             CategoryScore(name, ids, confusion.group_iou(scored.predicted[list(ids)].tolist()))
             for name, ids in protocol.categories

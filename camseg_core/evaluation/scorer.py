@@ -67,6 +67,11 @@ def scored_facts(scored: int, frames: int) -> list[tuple[str, str]]:
     return [("frames scored", f"{scored} of {frames}; no pixel of the others has a scored label")]
 
 
+def noise_facts(noisy: int, frames: int) -> list[tuple[str, str]]:
+    """Return as name and text of how many frames noise was removed; nothing if of none."""
+    return [("strong noise was removed from", f"{noisy} of {frames} frames")] if noisy else []
+
+
 def never_labelled_facts(names: Sequence[str]) -> list[tuple[str, str]]:
     """Return as name and text which classes were predicted but never labelled; see `mean_iou`."""
     return [("counted as 0 in means, predicted but never labelled", ", ".join(names))] * bool(names)

@@ -285,7 +285,7 @@ def score_frames(bag: BagInfo, options: EvaluationOptions, start: int = 0) -> It
                 other = models.compare.segment(frame.image).mask if models.compare else None
                 scorer = Scorer(scored)
                 scorer.add(frame.truth, result.mask, result.confidence, before=before, other=other)
-                line = _line(frame, scorer)
+                line = _line(frame, scorer, result.noise_removed)
                 mask = _png(result.mask) if options.keep_masks else None
                 wall = read - began + time.perf_counter() - ready
                 times = {READ: 1000 * (read - began), WALL: 1000 * wall, **result.timings}
@@ -293,7 +293,7 @@ def score_frames(bag: BagInfo, options: EvaluationOptions, start: int = 0) -> It
             before = result.mask, frame.truth
 
 
-def _line(frame: DecodedFrame, scorer: Scorer) -> dict[str, Any]:
+def _line(frame: DecodedFrame, scorer: Scorer, noise_removed: bool) -> dict[str, Any]:
     """Return the frame's entry of `frames.jsonl`, without its overall number and its bag."""
     confusion, predicted, change_rate = (
         scorer.confusion,
@@ -320,6 +320,7 @@ def _line(frame: DecodedFrame, scorer: Scorer) -> dict[str, Any]:
             for name, count in zip(names, predicted, strict=False)  # the last is of no class
             if count
         },
+        "noise_removed": noise_removed,
     }
 
 

@@ -51,6 +51,7 @@ class Merged:
     damage: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     by_order: int = 0
+    noise_removed: int = 0
     worst: list[RankedFrame] = field(default_factory=list)
     latency_ms: "array[float]" = field(default_factory=lambda: array("f"))
     stages_ms: "dict[str, array[float]]" = field(default_factory=dict)
@@ -139,6 +140,7 @@ def _merge_frames(
         index, in_bag = len(merged.latency_ms), line.pop("index")
         lines.write(json.dumps({"index": index, "bag": bag, **line}, ensure_ascii=False) + "\n")
         _add_times(merged, time)
+        merged.noise_removed += line["noise_removed"]
         latency, read = round(merged.latency_ms[-1], 3), round(time[READ], 3)
         times.write(json.dumps({"index": index, "latency_ms": latency, "read_ms": read}) + "\n")
         merged.start_ns = line["stamp_ns"] if merged.start_ns is None else merged.start_ns
@@ -200,6 +202,7 @@ def build_report(
             "frames": int(scorer.frames[0]),
             "scored": int(scorer.frames[1]),
             "paired_by_order": merged.by_order,
+            "noise_removed": merged.noise_removed,
             "unpaired_labels": labels.unpaired(paired(good)) if labels else "",
             "start_ns": merged.start_ns,
             "end_ns": merged.end_ns,

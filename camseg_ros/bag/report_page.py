@@ -35,7 +35,7 @@ from camseg_core.evaluation.report.timeline import (
     presence,
     spark,
 )
-from camseg_core.evaluation.scorer import CountedAs, never_labelled_facts
+from camseg_core.evaluation.scorer import CountedAs, never_labelled_facts, noise_facts
 from camseg_core.labels import Label, color_table
 
 PICTURE_WIDTH = 560
@@ -177,6 +177,7 @@ def counting_facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         *([("labels left out", left_out)] if left_out else []),
         *CountedAs(**report["counted_as"]).facts(),
         *never_labelled_facts(names),
+        *noise_facts(report["bag"].get("noise_removed", 0), report["bag"]["frames"]),
     ]
 
 

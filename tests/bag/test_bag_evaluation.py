@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
@@ -46,6 +48,7 @@ from camseg_core.data.mapping import scored_over
 from camseg_core.evaluation.evaluate import evaluate
 from camseg_core.groups import FIRST_GROUP
 from camseg_core.labels import CITYSCAPES, Label
+from camseg_core.runtime import Segmentation
 from camseg_ros.bag import evaluate_command
 from camseg_ros.bag.evaluation import (
     BagInfo,
@@ -154,6 +157,7 @@ def test_scores_by_hand(tmp_path: Path, camseg: Commands) -> None:
         "confidence": 0.8,
         "changed": None,
         "share": {"sky": 0.25, "road": 0.5, "car": 0.25},
+        "noise_removed": False,
     }
     assert (second["changed"], second["index"]) == (0.5, 1)
     assert report["worst"] == [0, 1]
@@ -490,6 +494,28 @@ def test_labels_that_belong_to_no_image_are_counted(tmp_path: Path, camseg: Comm
     assert f"labels left out: {text}" in out.splitlines()
     assert report_of(tmp_path / "out")["bag"]["unpaired_labels"] == text
     assert text in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_images_whose_noise_was_removed_are_counted(
+    tmp_path: Path, camseg: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, noisy, paint = drive(4), (0, 2, 3), Painter.segment
+    for number, each in enumerate(frames):
+        each.image[0, 0, 1] = 95 if number in noisy else 85
+
+    def segment(self: Painter, rgb: npt.NDArray[np.uint8]) -> Segmentation:
+        return replace(paint(self, rgb), noise_removed=bool(rgb[0, 0, 1] > 90))
+
+    bag = labelled_bag(tmp_path / "bag", frames)
+    monkeypatch.setattr(Painter, "segment", segment)
+    code, out, _ = camseg("evaluate", bag, "--out", tmp_path / "out")
+    assert code == 0
+    assert "strong noise was removed from: 3 of 4 frames" in out.splitlines()
+    assert report_of(tmp_path / "out")["bag"]["noise_removed"] == 3
+    assert [each["noise_removed"] for each in lines_of(tmp_path / "out")] == [
+        number in noisy for number in range(4)
+    ]
+    assert "3 of 4 frames" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_without_labels_the_report_has_confidence_change_and_agreement(

@@ -12,6 +12,8 @@ from camseg_core.data.corruptions import COMMON
 from camseg_core.data.disturbances import PAPER, Disturbance, gaussian_noise, salt_and_pepper
 from camseg_core.data.random_changes import Disturb
 from camseg_core.data.synthetic.drive import SyntheticDrive
+from camseg_core.evaluation.evaluate import evaluate
+from camseg_core.evaluation.report.evaluation import report_content, score_table
 from camseg_core.export.torch_engine import TorchEngine
 from camseg_core.model.camseg import CamSeg
 from camseg_core.noise_filter import Pixels, measured, without_grain, without_impulses
@@ -137,6 +139,17 @@ def test_a_model_with_the_filter_says_whether_noise_was_removed() -> None:
     assert not any(each.noise_removed for each in plain.segment_batch([FRAME, *noisy]))
     for found, frame in zip(results, (FRAME, *map(filtered, noisy)), strict=True):
         assert np.array_equal(found.mask, plain.segment(frame).mask)
+
+
+def test_a_score_says_of_how_many_frames_noise_was_removed() -> None:
+    sample = SyntheticDrive(1, 96, 128)[0]
+    noisy = replace(sample, image=salt_and_pepper(sample.image, 30, np.random.default_rng(7)))
+    samples, said = [sample, noisy, sample], "strong noise was removed from: 1 of 3 frames"
+    for noise_filter, count in ((True, 1), (False, 0)):
+        model = segmenter(noise_filter)
+        result = evaluate(model, samples, model.labels)
+        assert result.noise_removed == report_content(result)["noise_removed"] == count
+        assert (said in score_table(result)) == noise_filter
 
 
 def test_impulses_are_removed_before_a_large_frame_is_scaled_down() -> None:

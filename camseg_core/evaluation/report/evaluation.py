@@ -26,7 +26,7 @@ from camseg_core.evaluation.report.page import (
     to_json,
     write_files,
 )
-from camseg_core.evaluation.scorer import never_labelled_facts, scored_facts
+from camseg_core.evaluation.scorer import never_labelled_facts, noise_facts, scored_facts
 from camseg_core.evaluation.timing import describe_machine
 from camseg_core.labels import CITYSCAPES, UNLABELLED, UNLABELLED_COLOR, Label, color_table
 
@@ -104,6 +104,7 @@ def report_content(evaluation: Evaluation) -> dict[str, Any]:
         },
         "calibration": [asdict(each) for each in evaluation.calibration.bins()],
         "frames_scored": evaluation.frames_scored,
+        "noise_removed": evaluation.noise_removed,
         "frames": [
             {"name": each.name, "mean_iou": each.mean_iou, "pixel_accuracy": each.pixel_accuracy}
             for each in evaluation.frames
@@ -228,6 +229,7 @@ def _limits(evaluation: Evaluation) -> list[tuple[str, str]]:
     facts = [] if evaluation.counted_as is None else evaluation.counted_as.facts()
     found = zip(evaluation.classes, evaluation.confusion.stray(), strict=True)
     facts += never_labelled_facts([each.label.name for each, is_so in found if is_so])
+    facts += noise_facts(evaluation.noise_removed, len(evaluation.frames))
     return scored_facts(evaluation.frames_scored, len(evaluation.frames)) + facts
 
 
