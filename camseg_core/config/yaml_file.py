@@ -73,10 +73,15 @@ def is_list(path: Path, name: str) -> bool:
     return isinstance(content, list) or (isinstance(content, dict) and [*content] == [name])
 
 
-def to_yaml(instance: Any) -> str:
-    """Write the dataclass as YAML, in the order of its fields; `load_yaml` reads it back."""
+def to_yaml(instance: Any, width: int = 120) -> str:
+    """Write the dataclass as YAML, in the order of its fields; `load_yaml` reads it back.
+
+    Lists and mappings on one line break after the entry that passes `width` characters.
+    """
     return str(
-        yaml.dump(asdict(instance), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+        yaml.dump(
+            asdict(instance), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width
+        )
     )
 
 

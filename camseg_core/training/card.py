@@ -31,6 +31,12 @@ from camseg_core.training.transformer import TransformerTraining
 
 NOT_STATED = "not stated"
 _LINES = textwrap.TextWrapper(120, break_long_words=False, break_on_hyphens=False)
+
+_COMMAND_WIDTH = 110
+"""Most characters of a line of the command, which is indented and ends in a backslash."""
+
+_SETTINGS_WIDTH = 70
+"""Characters after which a line of the settings breaks, behind the entry that reaches there."""
 UNCALIBRATED = "The confidence is not calibrated: `camseg calibrate` does that."
 UNMEASURED = (
     "Nothing was measured (`--no-export`, or a layout whose masks are colour images). "
@@ -131,7 +137,7 @@ def model_card(
         "Apache-2.0).\n",
         license=about.license or f"**{NOT_STATED}** (`--license`)",
         figures=figures if isinstance(figures, str) else figures_text(figures),
-        command=about.command or NOT_STATED,
+        command=in_lines(about.command) or NOT_STATED,
         began=history.began,
         steps=training.loop.in_steps(len(data.train), training.batch).steps,
         batch=training.batch,
@@ -139,7 +145,9 @@ def model_card(
         f"{count} process{'es' * (count > 1)}",
         curve="\n".join(_curve(run / "transformer" / "log.jsonl")),
         offsets=_offsets_text(model, offsets),
-        settings=textwrap.indent(to_yaml(history.recipe).replace(f"{Path.cwd()}/", ""), "    "),
+        settings=textwrap.indent(
+            to_yaml(history.recipe, _SETTINGS_WIDTH).replace(f"{Path.cwd()}/", ""), "    "
+        ),
         before=f"\n{history.before}" if history.before else "",
     )
     return _wrapped(text)
@@ -150,6 +158,19 @@ def _precision(asked: str, device: torch.device) -> str:
     if asked == "bf16" and not computes_bf16(device.type):
         return "fp32, as this processor has no bf16"
     return asked
+
+
+def in_lines(command: str) -> str:
+    """Return a shell command, indented by four spaces, in lines of at most 120 if it can be."""
+    lines = [""]
+    # options with their values; what is quoted stays whole
+    for part in re.findall(r"""(?:--)?(?:[^\s'"]|'[^']*'|"[^"]*"|\s(?!--))+""", command):
+        longer = f"{lines[-1]} {part}".lstrip()
+        if len(longer) <= _COMMAND_WIDTH or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return " \\\n        ".join(lines)
 
 
 def _wrapped(text: str) -> str:

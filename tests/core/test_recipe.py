@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from camseg_core.model.camseg import CamSeg
 from camseg_core.model.precision import computes_bf16
 from camseg_core.runtime import Segmenter
 from camseg_core.training import class_offsets, joined
-from camseg_core.training.card import About
+from camseg_core.training.card import About, in_lines
 from camseg_core.training.codec import load_codec_into, save_codec
 from camseg_core.training.distributed import Processes
 from camseg_core.training.finetune import FinetuneRecipe
@@ -85,6 +86,16 @@ def borrows(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(borrowed_graphs.EXPORT, borrowed_graphs.borrowed(trained / "out"))
 
 
+def test_a_long_command_is_in_lines_that_a_shell_reads_as_one() -> None:
+    arguments = ["--set", "a=it's", *(f"--data={'x' * 30}{i}" for i in range(9)), "--license"]
+    arguments += ["one -- two --three " * 5, "--", "-v", "$HOME \\"]
+    lines = in_lines(f"printf '%s|' {shlex.join(arguments)}")
+    assert max(len(line) for line in lines.splitlines()) <= 120
+    assert len(lines.splitlines()) > 3
+    said = subprocess.run(["sh", "-c", lines], capture_output=True, text=True, check=True).stdout
+    assert said == "".join(f"{each}|" for each in arguments)
+
+
 @pytest.mark.slow
 def test_one_command_goes_from_frames_to_a_checkpoint_with_its_card(
     trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -108,7 +119,7 @@ def test_one_command_goes_from_frames_to_a_checkpoint_with_its_card(
     assert "$" not in card
     assert card.startswith("# run\n")  # the folder's name, not the configuration's
     assert Segmenter.from_pretrained(out).name == "run"
-    assert f"    camseg {shlex.join(command(root))}\n" in card
+    assert f"    camseg {shlex.join(command(root))}\n" in card.replace(" \\\n        ", " ")
     assert "      crop: [64, 64]\n" in card  # as --set has it
     assert "| `camvid`: CamVid with 11 classes | 3 | 3 | 96×64 | 100 % | 11 classes" in card
     assert "Licence of these weights: **not stated** (`--license`)." in card
