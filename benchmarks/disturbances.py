@@ -170,7 +170,10 @@ def filter_times() -> str:
             f"salt and pepper of 50 % {removed:.0f} ms, Gaussian noise of σ 50 {smoothed:.0f} ms"
         )
     times = "; ".join(parts)
-    return f"The filter by itself: {times}. Gaussian noise is removed at the network's size."
+    return (
+        f"The filter by itself: {times}. Gaussian noise is removed at the network's size, or at "
+        "the frame's if it is smaller."
+    )
 
 
 def _percent(shares: list[list[float]], both: bool) -> list[str]:
