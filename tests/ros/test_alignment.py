@@ -12,7 +12,7 @@ from camseg_core.runtime import Fit
 from camseg_core.runtime.geometry import FrameGeometry
 from camseg_core.weights import CAMSEG_LITE
 
-SIZES = [(1, 1), (33, 71), (97, 1), (479, 641), (480, 640), (1080, 1920)]
+SIZES = [(1, 1), (33, 71), (97, 1), (227, 320), (479, 641), (480, 640), (1080, 1920)]
 ROI = (0.1, 0.4, 0.9, 0.95)
 FITS = [Fit(), Fit("stretch"), Fit("crop", ROI)]
 
@@ -29,7 +29,10 @@ def parameters(fit: Fit, output: str = "camera") -> Sequence[str]:
 
 
 def geometry_of(size: tuple[int, int], fit: Fit) -> FrameGeometry:
-    return FrameGeometry.fit(*size, CAMSEG_LITE.network_pixels, CAMSEG_LITE.size_multiple, fit)
+    model = CAMSEG_LITE
+    return FrameGeometry.fit(
+        *size, model.network_pixels, model.size_multiple, fit, model.max_upscale
+    )
 
 
 def marks(geometry: FrameGeometry) -> list[tuple[int, int]]:
