@@ -1,7 +1,7 @@
 """An engine without a model: red pixels are one class, and their blue is the confidence."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,10 @@ class RedEngine:
         return self
 
 
-def red_segmenter(engine: RedEngine, config: CamSegConfig = CAMSEG_LITE) -> Segmenter:
+SCALED_DOWN = replace(CAMSEG_LITE, noise_filter=False, max_upscale=1.0)
+"""As camseg-lite, but frames are scaled down and nothing else."""
+
+
+def red_segmenter(engine: RedEngine, config: CamSegConfig = SCALED_DOWN) -> Segmenter:
     """Return a segmenter that runs on the engine."""
     return Segmenter(config, CITYSCAPES, engine)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from red_engine import RED, RedEngine, red_segmenter
+from red_engine import RED, SCALED_DOWN, RedEngine, red_segmenter
 
 from camseg_core.errors import ConfigError
 from camseg_core.labels import UNLABELLED
@@ -41,10 +41,6 @@ FITS = [
 ]
 
 
-KEPT = replace(CAMSEG_LITE, noise_filter=False, max_upscale=1.0)
-"""Frames are scaled down, and nothing else."""
-
-
 def geometry_of(size: tuple[int, int], fit: Fit) -> FrameGeometry:
     return FrameGeometry.fit(*size, AREA, MULTIPLE, fit)
 
@@ -63,7 +59,7 @@ def block(geometry: FrameGeometry) -> npt.NDArray[np.float64]:
 def segmented(rgb: npt.NDArray[np.uint8], fit: Fit) -> Segmentation:
     """The result if a network pixel is red where half a red pixel lies in it along each axis."""
     share = np.minimum(1, 1 / block(geometry_of(rgb.shape[:2], fit)))
-    return red_segmenter(RedEngine(threshold=255 * 0.24 * share.prod()), KEPT).segment(rgb, fit)
+    return red_segmenter(RedEngine(threshold=255 * 0.24 * share.prod())).segment(rgb, fit)
 
 
 def marks(geometry: FrameGeometry, count: int = 8) -> npt.NDArray[np.int64]:
@@ -134,7 +130,7 @@ def test_thin_lines_come_back_whole_and_thin(size: tuple[int, int], fit: Fit) ->
 @pytest.mark.parametrize("size", SIZES)
 def test_an_unscaled_frame_comes_back_exactly(size: tuple[int, int]) -> None:
     rgb = np.random.default_rng(1).integers(0, 256, (*size, 3)).astype(np.uint8)
-    config = replace(KEPT, network_pixels=4000 * 4000)
+    config = replace(SCALED_DOWN, network_pixels=4000 * 4000)
     for fit in FITS:
         if fit.mode == "stretch":
             continue
@@ -192,7 +188,7 @@ def test_a_stretched_frame_fills_what_the_network_takes(size: tuple[int, int]) -
     for there, here in zip(geometry.padded, size, strict=True):
         assert there <= max(here, MULTIPLE)  # blown up only to the smallest that the network takes
     engine = RedEngine()
-    red_segmenter(engine, KEPT).segment(np.zeros((*size, 3), np.uint8), Fit("stretch"))
+    red_segmenter(engine).segment(np.zeros((*size, 3), np.uint8), Fit("stretch"))
     assert engine.seen[0].shape == (1, *geometry.padded, 3)
 
 
@@ -253,7 +249,7 @@ def test_the_picture_under_a_mask_is_what_the_network_saw(fit: Fit) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (479, 641, 3)).astype(np.uint8)
     for output in ("camera", "network"):
         engine = RedEngine()
-        result = red_segmenter(engine, KEPT).segment(rgb, replace(fit, output=output))
+        result = red_segmenter(engine).segment(rgb, replace(fit, output=output))
         picture = result.view.picture(rgb, result.mask.shape)
         height, width = result.mask.shape
         assert np.array_equal(
@@ -267,10 +263,10 @@ def test_frames_of_one_size_at_the_network_share_a_batch_with_any_fit() -> None:
     ]
     fits = [Fit(), Fit(output="network"), Fit("stretch"), Fit("crop", (0.0, 0.0, 0.5, 1.0))]
     engine = RedEngine()
-    results = red_segmenter(engine, KEPT).segment_batch(frames, fits)
+    results = red_segmenter(engine).segment_batch(frames, fits)
     assert [len(batch) for batch in engine.seen] == [2, 1, 1]
     for frame, fit, result in zip(frames, fits, results, strict=True):
-        alone = red_segmenter(RedEngine(), KEPT).segment(frame, fit)
+        alone = red_segmenter(RedEngine()).segment(frame, fit)
         assert np.array_equal(result.mask, alone.mask)
         assert result.view == alone.view
 
@@ -331,7 +327,7 @@ def test_what_is_seen_in_an_enlarged_frame_comes_back_where_it_is(
     size: tuple[int, int], fit: Fit, output: str
 ) -> None:
     fit = replace(fit, output=output)
-    config = replace(KEPT, max_upscale=2.0)
+    config = replace(SCALED_DOWN, max_upscale=2.0)
     segmenter = red_segmenter(RedEngine(threshold=254), config)
     inner = inside(geometry_of(size, fit))
     for row, column in marks(geometry_of(size, fit)):

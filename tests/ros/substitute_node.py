@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.publisher import Publisher
-from red_engine import RedEngine, red_segmenter
+from red_engine import SCALED_DOWN, RedEngine, red_segmenter
 
 from camseg_core.errors import ModelError
 from camseg_core.runtime import Segmenter
@@ -80,6 +81,7 @@ def main() -> int:
     """Run the node; the arguments before `--ros-args` are this script's."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--threshold", type=float, default=128, help="of RedEngine")
+    parser.add_argument("--max-upscale", type=float, default=1, help="of the model")
     parser.add_argument("--hangs-while", type=Path, help="hang while this file exists")
     parser.add_argument("--loading-fails-while", type=Path, help="fail to load while it exists")
     parser.add_argument("--publishing-fails-for", help="refuse messages with this frame_id")
@@ -91,7 +93,8 @@ def main() -> int:
     def load(*_: object, **__: object) -> Segmenter:
         if options.loading_fails_while is not None and options.loading_fails_while.exists():
             raise ModelError(f"loading was ordered to fail by {options.loading_fails_while.name}")
-        return red_segmenter(OrderedEngine(options.threshold, options.hangs_while))
+        engine = OrderedEngine(options.threshold, options.hangs_while)
+        return red_segmenter(engine, replace(SCALED_DOWN, max_upscale=options.max_upscale))
 
     Segmenter.from_pretrained = load  # type: ignore[method-assign]
     if options.publishing_fails_for or options.publishing_fails_of:

@@ -16,7 +16,7 @@ SIZES = [(1, 1), (33, 71), (97, 1), (227, 320), (479, 641), (480, 640), (1080, 1
 ROI = (0.1, 0.4, 0.9, 0.95)
 FITS = [Fit(), Fit("stretch"), Fit("crop", ROI)]
 
-SEES_MARKS = (*SUBSTITUTE, "--threshold", "2")
+SEES_MARKS = (*SUBSTITUTE, "--threshold", "2", "--max-upscale", "2")
 """The faintest that a red pixel can become: a quarter each way of a sixteenth, in a 1080p frame."""
 
 
@@ -29,10 +29,7 @@ def parameters(fit: Fit, output: str = "camera") -> Sequence[str]:
 
 
 def geometry_of(size: tuple[int, int], fit: Fit) -> FrameGeometry:
-    model = CAMSEG_LITE
-    return FrameGeometry.fit(
-        *size, model.network_pixels, model.size_multiple, fit, model.max_upscale
-    )
+    return FrameGeometry.fit(*size, CAMSEG_LITE.network_pixels, CAMSEG_LITE.size_multiple, fit, 2.0)
 
 
 def marks(geometry: FrameGeometry) -> list[tuple[int, int]]:
