@@ -94,7 +94,7 @@ def frame_path(driver: Driver, fail: Callable[[str], None]) -> dict[str, list[st
         fail: called if the pipeline gives up on the engine.
     """
     recorder = Recorder()
-    pipeline = Pipeline(driver.node, Parameters(warm_up_sizes=("64x48",)), fail)
+    pipeline = Pipeline(driver.node, Parameters(warm_up_sizes=("480x360",)), fail)
     masks: list[Any] = driver.listen(Image, "/segmentation/mask")
     publisher = driver.node.create_publisher(Image, "/image", 1)
     try:
@@ -104,7 +104,7 @@ def frame_path(driver: Driver, fail: Callable[[str], None]) -> dict[str, list[st
             mask_publisher = pipeline.cameras[""].outputs.mask
             driver.wait(mask_publisher.get_subscription_count, "the listener")
             for number in range(3):
-                image = rgb_image(picture(64, 48, number), number)
+                image = rgb_image(picture(480, 360, number), number)
                 recorder.recording = number == 2  # the first ones fill caches
                 publisher.publish(image)
                 worker = pipeline.worker
@@ -112,7 +112,7 @@ def frame_path(driver: Driver, fail: Callable[[str], None]) -> dict[str, list[st
                 driver.wait(partial(answered, masks, number + 1, worker._session), "a mask")
                 recorder.recording = False
             assert masks[-1].header == header(2)
-            assert pixels_of(masks[-1]).shape == (48, 64)
+            assert pixels_of(masks[-1]).shape == (360, 480)
     finally:
         pipeline.stop(60)
         pipeline.destroy()
