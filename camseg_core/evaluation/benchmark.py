@@ -19,7 +19,6 @@ from camseg_core.evaluation.timing import (
     footprint,
     time_in_turns,
 )
-from camseg_core.runtime.geometry import FrameGeometry
 from camseg_core.runtime.segmenter import Segmenter
 
 
@@ -128,13 +127,7 @@ def benchmark(
 
 
 def _network_size(segmenter: Segmenter, image: npt.NDArray[np.uint8]) -> tuple[int, int]:
-    config = segmenter.config
-    height, width = FrameGeometry.fit(
-        *image.shape[:2],
-        config.network_pixels,
-        config.size_multiple,
-        max_upscale=config.max_upscale,
-    ).padded
+    height, width = segmenter.geometry(image).padded
     return width, height
 
 

@@ -27,7 +27,6 @@ from camseg_core.export.parts import Arrays, Part
 from camseg_core.export.torch_engine import TorchEngine
 from camseg_core.model.camseg import CamSeg
 from camseg_core.runtime.engine import Array
-from camseg_core.runtime.geometry import FrameGeometry
 from camseg_core.runtime.segmenter import Segmenter
 
 QUANTISED = ("Conv", "MatMul", "Gemm", "Relu", "Clip", "Add")
@@ -147,14 +146,9 @@ def record(model: CamSeg, samples: Sequence[Sample]) -> Recorded:
         if index % SEVERAL_STEPS_EVERY == 0:
             ten_steps.segment(sample.image)
         one_step.segment(sample.image)
-        geometry = FrameGeometry.fit(
-            *sample.image.shape[:2],
-            config.network_pixels,
-            config.size_multiple,
-            max_upscale=config.max_upscale,
-        )
         (latents, _), (tokens, *_) = engine.calls["decoder"][-1], engine.calls["denoiser"][-1]
         start = random.standard_normal((1, *tokens.shape), np.float32)
+        geometry = one_step.geometry(sample.image)
         picture, _ = geometry.to_network(sample.image, config.noise_filter)
         engine.calls[FUSED].append((picture[None], start, np.array(1.0, np.float32)))
         if config.transformer.fusion == "grid":

@@ -263,7 +263,7 @@ class Segmenter:
             ConfigError: the whole network runs as one graph: load with `streams=True`.
             ImageError: the array has another shape or type than RGB `(H, W, 3)` uint8.
         """
-        image, _ = self._geometry(rgb, fit).to_network(rgb, self.config.noise_filter)
+        image, _ = self.geometry(rgb, fit).to_network(rgb, self.config.noise_filter)
         return self._network.features(image)
 
     def segment(self, rgb: Ids, fit: Fit = Fit()) -> Segmentation:  # noqa: B008
@@ -322,7 +322,7 @@ class Segmenter:
         prepared = []
         groups: defaultdict[tuple[tuple[int, int], int], list[int]] = defaultdict(list)
         for index, (rgb, fit) in enumerate(zip(frames, fits, strict=True)):
-            began, geometry = time.perf_counter(), self._geometry(rgb, fit)
+            began, geometry = time.perf_counter(), self.geometry(rgb, fit)
             image, noisy = geometry.to_network(rgb, self.config.noise_filter)
             prepared.append((geometry, image, noisy, (time.perf_counter() - began) * 1000))
             alone = 0 if self.batches else index
@@ -345,7 +345,12 @@ class Segmenter:
                 results[index] = Segmentation(mask, confidence, timings, geometry.view, noisy)
         return [results[index] for index in range(len(frames))]
 
-    def _geometry(self, rgb: Ids, fit: Fit) -> FrameGeometry:
+    def geometry(self, rgb: Ids, fit: Fit = Fit()) -> FrameGeometry:  # noqa: B008
+        """Return how a frame `(H, W, 3)` is brought to the network's size.
+
+        Raises:
+            ImageError: it is not RGB uint8.
+        """
         is_array = isinstance(rgb, np.ndarray)
         if not is_array or rgb.dtype != np.uint8 or rgb.shape[2:] != (3,) or not rgb.size:
             found = f"{rgb.shape} {rgb.dtype}" if is_array else type(rgb).__name__

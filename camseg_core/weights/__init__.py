@@ -65,6 +65,8 @@ CAMSEG_LITE_CAMVID = replace(
     mask_autoencoder=MaskAutoencoderConfig(classes=len(CAMVID_11_TRAIN_IDS)),
     refiner=ConditionRefinerConfig(),
     patch_size=4,
+    noise_filter=False,
+    max_upscale=1.0,
 )
 """The first small model: four times as many tokens, for the eleven classes of CamVid."""
 
